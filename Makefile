@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.ready: pyproject.toml constraints.lock
+	@echo "installing the locked dependencies into $(VENV) (about 3 GB, a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.lock -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready  ## environment with the locked dependencies
+
+demo: setup  ## the whole line on real data, to a promoted model answering a request
+	@$(BIN)/rankline demo
+
+test: setup  ## style, types, and every test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # one thread a worker: two workers, two cores
+
+lock: setup  ## renew constraints.lock from pyproject.toml
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate \
+		--no-emit-package rankline -o constraints.lock
+
+golden:  ## renew the compiled flows the tests compare with, and the server's OpenAPI file
+	@$(BIN)/python -m tests.pipelines.golden
+	@$(BIN)/python -m serving.openapi
+
+clean:  ## forget caches and build leftovers; the workspace .rankline stays
+	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help setup demo test lock golden clean

@@ -1,0 +1,75 @@
+"""The nearest-neighbour index against exact search: recall, time and size."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Search with the history tower's own left vectors, in the bundle's vectors and in many made-up ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
+    parser.add_argument("--made-up", type=int, default=200_000, help="items around the real ones, for the HNSW index")
+    asked = parser.parse_args()
+    workspace = asked.workspace.resolve()
+
+    import faiss
+    import numpy as np
+
+    from benchmarks.quality import newest
+    from rankline import bundle as bundles
+
+    bundle = bundles.open_bundle(newest(workspace, "export", "bundle"))
+    catalogue, _ = bundles.read_catalogue(bundle, "fp32")
+    lefts = left_vectors(workspace, catalogue, bundle.knobs.max_history)
+    rng = np.random.default_rng(0)
+    copies = rng.choice(len(catalogue.vectors_ID), asked.made_up)
+    noise = 0.5 * catalogue.vectors_ID.std() * rng.standard_normal((asked.made_up, catalogue.vectors_ID.shape[1]))
+    many = np.ascontiguousarray(catalogue.vectors_ID[copies] + noise, dtype=np.float32)
+    print("| items | index | recall@100 | ms a request | build |")
+    print("| --- | --- | --- | --- | --- |")
+    shipped = faiss.read_index(str(bundle.folder / "catalogue" / "index.faiss"))
+    row("in the bundle", shipped, catalogue.vectors_ID, lefts, 0.0)
+    graph = faiss.IndexHNSWFlat(many.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = 256, 128
+    began = time.perf_counter()
+    graph.add(many)
+    row("HNSW", graph, many, lefts, time.perf_counter() - began)
+
+
+def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
+    """[R, D] the left vectors of the frozen test requests."""
+    import numpy as np
+
+    from benchmarks.quality import newest
+    from components.distill import mix
+    from components.export.student import Student
+    from rankline import frozen
+
+    tower = Student.read(newest(workspace, "distill", "student")).tower
+    features = newest(workspace, "featurize", "features")
+    return np.stack(
+        [mix.left_vector(tower, request, catalogue, max_history) for request in frozen.requests(features, "test")]
+    )
+
+
+def row(name: str, index: Any, vectors: Any, lefts: Any, build_s: float) -> None:
+    """Print what one index finds of what exact search finds."""
+    import faiss
+    import numpy as np
+
+    exact = faiss.IndexFlatIP(vectors.shape[1])
+    exact.add(vectors)
+    truth = exact.search(lefts, 100)[1]
+    began = time.perf_counter()
+    found = np.stack([index.search(left[None], 100)[1][0] for left in lefts])
+    each_ms = 1000 * (time.perf_counter() - began) / len(lefts)
+    recall = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, truth)])
+    print(f"| {len(vectors)} | {name} ({type(index).__name__}) | {recall:.4f} | {each_ms:.2f} | {build_s:.1f} s |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What a run took, step by step, and how much of it was the flow's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def main() -> None:
+    """Print the table of the longest run of a recipe that ran every step."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
+    parser.add_argument("--recipe", default="movielens")
+    asked = parser.parse_args()
+    from components.summary.step import SUMMARY
+    from pipelines.run import runs
+
+    told = [
+        json.loads((folder / SUMMARY).read_text())
+        for folder in runs(asked.workspace)
+        if folder.name.endswith(asked.recipe) and (folder / SUMMARY).is_file()
+    ]
+    whole = [run for run in told if len(run["steps"]) >= 9 and all(s["status"] == "done" for s in run["steps"])]
+    if not whole:
+        raise SystemExit(f"no run in {asked.workspace} in which every step of {asked.recipe} ran")
+    run = whole[-1]
+    print("| step | wall s | its own work s | imports s | peak memory MB | core-seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for step in run["steps"]:
+        cells = (step[k] for k in ("seconds", "work_s", "import_s", "peak_memory_mb", "core_s"))
+        print(f"| {step['step']} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    share = 1 - run["work_s"] / run["seconds"]
+    print(f"\nrun of {run['seconds']:.0f} s, {run['work_s']:.0f} s of it the steps' own work: overhead {share:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Served logits against torch's: at least 10,000 requests, the same candidates, through the real server."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+TIE = 1e-4
+
+
+def main() -> None:
+    """Replay frozen requests of every split with given candidates and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--candidates", type=int, default=100, help="of each request, drawn at random, unseen")
+    asked = parser.parse_args()
+    workspace = asked.workspace.resolve()
+
+    import numpy as np
+
+    from components.evaluate.server import serving
+
+    differences, same = [], []
+    bundle, questions = torch_answers(workspace, asked.requests, asked.candidates)
+    with serving(
+        bundle,
+        folder=workspace / "parity",
+        precision="fp32",
+        start_timeout_s=120,
+        request_timeout_s=60,
+        connections=2,
+    ) as server:
+        for (_, _, wanted), got in zip(questions, ask_all(server, questions)):
+            differences.append(float(np.abs(got - wanted).max()))
+            same.append(same_top(got, wanted))
+    print("| requests | candidates | largest difference | same top 10 (ties within 1e-4 aside) |")
+    print("| --- | --- | --- | --- |")
+    print(f"| {len(same)} | {asked.candidates} | {max(differences):.2e} | {np.mean(same):.4%} |")
+
+
+def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, list[tuple[Any, list[str], Any]]]:
+    """(bundle, [(frozen request, candidates, torch's logits of the first head)])."""
+    import numpy as np
+
+    from benchmarks.quality import newest
+    from components.distill import mix
+    from components.export.student import Student
+    from rankline import bundle as bundles
+    from rankline.progress import Progress
+    from rankline.scoring import Catalogue
+
+    student = Student.read(newest(workspace, "distill", "student"))
+    folder = newest(workspace, "export", "bundle")
+    bundle = bundles.open_bundle(folder)
+    onnx, _ = bundles.read_catalogue(bundle, "fp32")
+    # torch's own item vectors: nothing of ONNX Runtime's may enter what it is compared with
+    text_IT = np.load(newest(workspace, "distill", "student") / "text_vectors.npy")
+    weight, bias = (part.detach().numpy() for part in (student.text.project.weight, student.text.project.bias))
+    vectors_ID = text_IT @ weight.T + bias + student.beside_words_ID
+    catalogue = Catalogue(**{**vars(onnx), "vectors_ID": vectors_ID.astype(np.float32)})
+    rng = np.random.default_rng(0)
+    asked, given = [], []
+    for request in every_request(newest(workspace, "featurize", "features"), count):
+        unseen = np.setdiff1d(np.arange(len(catalogue.item_ids)), catalogue.rows(request.state.seen))
+        asked.append(request)
+        given.append(np.sort(rng.choice(unseen, min(candidates, len(unseen)), replace=False)))
+    names = bundle.manifest.features
+    table = mix.Table.draw(asked, student.tower, catalogue, bundle.knobs, names, progress=Progress(), given=given)
+    logits = mix.logits(table, student.scorer, catalogue)
+    return folder, [
+        (request, [catalogue.item_ids[row] for row in rows], scored[:, 0])
+        for request, rows, scored in zip(asked, given, logits)
+    ]
+
+
+def every_request(features: Path, count: int) -> Iterator[Any]:
+    """Frozen requests: all of test and valid, then of train, until there are enough."""
+    from rankline import frozen
+
+    left = count
+    for split in ("test", "valid", "train"):
+        for request in frozen.requests(features, split):
+            if not left:
+                return
+            left -= 1
+            yield request
+    if left:
+        raise SystemExit(f"only {count - left} requests; set featurize.train_requests_per_user higher")
+
+
+def ask_all(server: Any, questions: list[tuple[Any, list[str], Any]]) -> Iterator[Any]:
+    """The served logits of each question, in the order of its candidates."""
+    import numpy as np
+    import orjson
+
+    with ThreadPoolExecutor(2) as pool:
+
+        def ask(question: tuple[Any, list[str], Any]) -> Any:
+            request, candidates, _ = question
+            body = orjson.dumps({"candidates": candidates, "frozen": request.state.model_dump()})
+            answer = server.post("/v1/rank", body)
+            found = {item["item_id"]: item["logits"]["click"] for item in answer["items"]}
+            return np.array([found[item] for item in candidates])
+
+        yield from pool.map(ask, questions)
+
+
+def same_top(got: Any, wanted: Any, k: int = 10) -> bool:
+    """Whether both put the same items first; an item within 1e-4 of the tenth counts for any that ties with it."""
+    import numpy as np
+
+    top = np.argsort(-got, kind="stable")[:k]
+    tenth = np.sort(wanted)[::-1][min(k, len(wanted)) - 1]
+    return bool((wanted[top] >= tenth - TIE).all())
+
+
+if __name__ == "__main__":
+    main()

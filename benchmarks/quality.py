@@ -1,0 +1,147 @@
+"""Ranking quality on MovieLens-100k: every system on the same requests, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+METRICS = ("ndcg@10", "hr@10", "mrr@10")
+ROLLING_FOLDS = 4
+
+
+def main() -> None:
+    """Run the recipe for a split and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--split", choices=("leave-last-out", "time-cut", "rolling"), default="leave-last-out")
+    parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="as for `rankline run`")
+    asked = parser.parse_args()
+    workspace = asked.workspace.resolve()
+    if asked.split == "leave-last-out":
+        pooled = [scores(workspace, asked.settings)]
+        pooled[0] = {**pooled[0], "candidate, int8": int8_scores(workspace, asked.settings)}
+    elif asked.split == "time-cut":
+        # its own workspace: a model trained for a benchmark never meets the champion of the demo
+        pooled = [scores(beside(workspace), [*asked.settings, "featurize.split=time_cut"])]
+    else:
+        pooled = [
+            scores(beside(workspace), [*asked.settings, *cut])
+            for cut in rolling_settings(workspace, folds=ROLLING_FOLDS)
+        ]
+    print(table(pooled))
+
+
+def beside(workspace: Path) -> Path:
+    """A workspace for benchmarks beside the one that serves, with the same material."""
+    folder = workspace.with_name(workspace.name + "-benchmarks")
+    folder.mkdir(exist_ok=True)
+    if not (folder / "material").exists():
+        (folder / "material").symlink_to(workspace / "material")
+    return folder
+
+
+def report_of(workspace: Path, settings: list[str]) -> Path:
+    """The evaluation that a run with these settings leaves; what was made before is reused."""
+    from cli.screen import Screen
+    from pipelines import material
+    from pipelines.recipes import named
+    from pipelines.run import run
+
+    recipe = named("movielens", settings)
+    for name in recipe.material:
+        material.fetch(name, workspace)
+    with Screen(workspace, recipe.name) as screen:
+        summary = run(recipe, workspace, watch=screen)
+    return Path(next(step["paths"]["report"] for step in summary["steps"] if step["step"] == "evaluate"))
+
+
+def scores(workspace: Path, settings: list[str]) -> dict[str, dict[str, Any]]:
+    """System -> metric -> request -> score."""
+    return read(report_of(workspace, settings))
+
+
+def int8_scores(workspace: Path, settings: list[str]) -> dict[str, Any]:
+    """The candidate again, served with its int8 text tower's item vectors."""
+    served = [*settings, "evaluate.precision=int8", "decide.max_served_difference=10", "decide.min_same_top10=0"]
+    return read(report_of(workspace, served))["candidate"]
+
+
+def read(report: Path) -> dict[str, dict[str, Any]]:
+    """The per-request scores of an evaluation."""
+    import pyarrow.parquet as parquet
+
+    frame = parquet.read_table(report / "per_request.parquet").to_pandas()
+    return {
+        str(system): {metric: rows.set_index("request_id")[metric].to_dict() for metric in METRICS}
+        for system, rows in frame.groupby("system")
+        if system != "champion"
+    }
+
+
+def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
+    """One set of settings a cut: train before it, test after it."""
+    import numpy as np
+    import pyarrow.parquet as parquet
+
+    from components.featurize.split import rolling_cuts
+
+    clean = newest(workspace, "validate", "clean")
+    at_us = parquet.read_table(clean / "events.parquet")["event_timestamp"].to_numpy().astype("datetime64[us]")
+    found = []
+    for moments in rolling_cuts(at_us.astype(np.int64), folds=folds, train_share=0.5):
+        names = ("cut", "valid_until", "test_until")
+        times = [f"featurize.{n}={np.datetime64(int(t), 'us')}Z" for n, t in zip(names, moments)]
+        found.append(["featurize.split=time_cut", *times])
+    return found
+
+
+def newest(workspace: Path, step: str, output: str) -> Path:
+    """What the newest finished run of a step left under this name."""
+    from pipelines.run import runs
+    from rankline import ledger
+
+    for folder in reversed(runs(workspace)):
+        entry = ledger.read(folder).get(step)
+        if entry and entry.status in ("done", "reused") and Path(entry.paths[output]).exists():
+            return Path(entry.paths[output])
+    raise SystemExit(f"no finished {step} in {workspace}: run `make demo` first")
+
+
+def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
+    """Means with intervals, and the candidate's lead over each system on the same requests."""
+    import numpy as np
+
+    from rankline.bootstrap import interval, paired
+
+    systems = list(pooled[0])
+    joined = {
+        system: {
+            metric: {
+                (fold, request): value
+                for fold, each in enumerate(pooled)
+                for request, value in each[system][metric].items()
+            }
+            for metric in METRICS
+        }
+        for system in systems
+    }
+    keys = sorted(joined["candidate"]["ndcg@10"])
+    values = {s: {m: np.array([joined[s][m][k] for k in keys]) for m in METRICS} for s in systems}
+    order = sorted(systems, key=lambda s: -values[s]["ndcg@10"].mean())
+    lines = [f"{len(keys)} requests", "", "| system | nDCG@10 | HR@10 | MRR@10 | student minus this, nDCG@10 |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for system in order:
+        cells = []
+        for metric in METRICS:
+            found = interval(values[system][metric], seed=0)
+            cells.append(f"{found.mean:.4f} [{found.low:.3f}, {found.high:.3f}]")
+        lead = paired(values["candidate"]["ndcg@10"], values[system]["ndcg@10"], seed=0)
+        cells.append("" if system == "candidate" else f"{lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]")
+        name = system.replace("candidate", "student (served)").replace("_", " ")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

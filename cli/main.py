@@ -1,0 +1,61 @@
+"""The `rankline` command. Each group of commands has a file; heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from cli import demo, fetch, models, recipes, run, runs, serve, step
+from rankline.errors import EXIT_FAILED, RanklineError
+
+app = typer.Typer(
+    name="rankline",
+    help="From raw events to a promoted language-model ranker.\n\n"
+    "look -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve\n\n"
+    "Start with `rankline demo`, or, in under a minute, `rankline run --recipe smoke -w .rankline-smoke`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("demo", help=demo.HELP)(demo.demo)
+app.command("run", help=run.HELP)(run.run)
+app.command("compile", help=run.COMPILE_HELP)(run.compile_)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(step.app, name="step")
+app.add_typer(runs.app, name="runs")
+app.command("fetch", help=fetch.HELP)(fetch.fetch)
+app.command("serve", help=serve.HELP)(serve.serve)
+app.command("ask", help=serve.ASK_HELP)(serve.ask)
+app.command("champion", help=models.CHAMPION_HELP)(models.champion)
+app.command("history", help=models.HISTORY_HELP)(models.history)
+
+INTERRUPTED = 130  # how typer ends on Ctrl-C
+
+
+def main() -> None:
+    """Run the command; a refusal is one message on stderr and an exit code, never a stack trace."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # ended by a supervisor is ended as by Ctrl-C
+        signal.signal(number, signal.default_int_handler)
+    try:
+        app(standalone_mode=True)
+    except RanklineError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        message = f"the file system refused: {error.strerror or error}\n  where: {error.filename or 'not said'}"
+        typer.secho(
+            f"{message}\n  try: another --workspace, or its permissions and free space", fg=typer.colors.RED, err=True
+        )
+        sys.exit(EXIT_FAILED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.secho("interrupted; the next run goes on from what is finished", err=True)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Run a recipe here, or compile it for a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, RecipeName, Settings, Workspace
+
+HELP = """Run a recipe's whole line on this machine (Kubeflow's local runner).
+
+Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
+Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
+130 interrupted.
+
+Example: rankline run --recipe movielens --set finetune.epochs=3"""
+
+COMPILE_HELP = """Write the package that a Kubeflow cluster runs: images pinned by digest, resources, retries, secrets.
+
+Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…"""
+
+
+def run(
+    recipe: RecipeName = "movielens",
+    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """See HELP."""
+    from cli.screen import Screen, summary_lines
+    from pipelines import material
+    from pipelines.recipes import named
+    from pipelines.run import exit_code
+    from pipelines.run import run as run_recipe
+
+    chosen = named(recipe, settings)
+    workspace = workspace.resolve()
+    for name in chosen.material:
+        material.fetch(name, workspace, say=lambda line: typer.echo(line, err=as_json))
+    if as_json:
+        import json
+
+        summary = run_recipe(chosen, workspace)
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        with Screen(workspace, chosen.name) as screen:
+            summary = run_recipe(chosen, workspace, watch=screen)
+        typer.echo("\n" + "\n".join(summary_lines(summary)))
+        for reason in summary["reasons"]:
+            typer.echo(f"  not met: {reason}")
+        for title, path in reports(summary):
+            typer.echo(f"{title}: {path}")
+    raise typer.Exit(exit_code(summary))
+
+
+def reports(summary: dict[str, object]) -> list[tuple[str, str]]:
+    """(title, path) of the pages a run leaves for people."""
+    found, here = [], Path.cwd()
+    paths = {step["step"]: step["paths"] for step in summary["steps"]}  # type: ignore[attr-defined,index]
+    for step, output, page, title in (
+        ("validate", "report", "index.html", "data report"),
+        ("evaluate", "report", "report.html", "evaluation report"),
+        ("decide", "verdict", "verdict.md", "verdict"),
+    ):
+        path = Path(paths.get(step, {}).get(output, "")) / page
+        if path.is_file():
+            found.append((title, str(path.relative_to(here) if path.is_relative_to(here) else path)))
+    return found
+
+
+def compile_(
+    recipe: RecipeName = "movielens",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The package to write (.yaml).")] = Path("flow.yaml"),
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """See COMPILE_HELP."""
+    from pipelines.compile import compile_flow
+    from pipelines.recipes import named
+
+    typer.echo(f"wrote {compile_flow(named(recipe, settings), output)}")

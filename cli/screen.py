@@ -1,0 +1,151 @@
+"""A run as people watch it: drawn from the ledger, as a live table or as lines where there is no terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rankline import ledger, progress
+
+MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
+COLOURS = {"running": "cyan", "done": "green", "reused": "blue", "failed": "red"}
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people say them: 8.3 s, 1:12."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+
+def estimates(workspace: Path, recipe: str, *, before: Path) -> dict[str, float]:
+    """Step -> seconds it took the last time it really ran for this recipe."""
+    known: dict[str, float] = {}
+    for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
+        if folder != before:
+            with contextlib.suppress(ValueError):  # a ledger of another version
+                known |= {s: e.seconds for s, e in ledger.read(folder).items() if e.status == "done"}
+    return known
+
+
+def detail(folder: Path, step: str) -> str:
+    """How far the running step says it is: a bar, what remains, its rate and numbers, and what it is doing."""
+    told: dict[str, Any] = progress.read(folder / f"{step}.progress")
+    phase = str(told.get("phase", ""))
+    if "total" not in told:
+        return phase
+    share = told["done"] / max(told["total"], 1)
+    remaining = [f"{clock(told['remaining_s'])} left"] if told["remaining_s"] else []
+    numbers = [f"{name} {value:.4g}" for name, value in told["numbers"].items() if value == value]
+    bar = "█" * int(20 * share) + "░" * (20 - int(20 * share))
+    return ", ".join([f"{bar} {share:.0%}", *remaining, f"{told['rate']:.1f}/s", *numbers, phase])
+
+
+def table(folder: Path, known: dict[str, float], *, seconds: float, ended: bool = False) -> Any:
+    """The run as a table of one line a step, whatever the width; ``known`` are the estimates."""
+    from rich.console import Group
+    from rich.text import Text
+
+    def line(*parts: tuple[str, str]) -> Any:
+        return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+    lines = [
+        line((f"{folder.name}   {clock(seconds)}", "bold")),
+        line((f"  {'step':<9} {'elapsed':>7} {'usual':>7}", "")),
+    ]
+    entries = ledger.read(folder)
+    for step in ledger.STEPS:
+        usual = clock(known[step]) if step in known else ""
+        if (entry := entries.get(step)) is None:
+            lines.append(line((f"· {step:<9} {'':>7} {usual:>7}", "dim")))
+            continue
+        status = _status(entry, ended=ended)
+        told = (status == "running" and detail(folder, step)) or entry.why
+        row = f" {step:<9} {clock(entry.seconds):>7} {usual:>7}  {told}"
+        lines.append(line((MARKS[status], COLOURS[status]), (row, "")))
+    return Group(*lines)
+
+
+def _status(entry: ledger.Entry, *, ended: bool) -> str:
+    """What a step is; one that still runs after its run has ended was killed."""
+    return "failed" if ended and entry.status == "running" else entry.status
+
+
+class Screen:
+    """Watches one run; used as a context manager around it."""
+
+    def __init__(self, workspace: Path, recipe: str) -> None:
+        self.workspace, self.recipe = workspace, recipe
+        self.began = time.time()
+        self.spoke = 0.0  # when the last line was printed
+        self._known: dict[str, float] | None = None
+        self._told: dict[str, str] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> Screen:
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(auto_refresh=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.transient = error is None  # the summary takes its place, an error comes below it
+            self._live.__exit__(kind, error, trace)
+
+    def __call__(self, under_way: Any) -> None:
+        """Draw the run as it is now."""
+        folder: Path = under_way.folder
+        if self._known is None:
+            self._known = estimates(self.workspace, self.recipe, before=folder)
+        ended = under_way.process.poll() is not None
+        if self._live is not None:
+            drawn = table(folder, self._known, seconds=time.time() - self.began, ended=ended)
+            self._live.update(drawn, refresh=True)
+        else:
+            self._lines(folder, ended=ended)
+
+    def _lines(self, folder: Path, *, ended: bool) -> None:
+        """One line when a step begins, one when it ends, and one every ten seconds between."""
+        known = self._known or {}
+        for step, entry in ledger.read(folder).items():
+            status = _status(entry, ended=ended)
+            if self._told.get(step) != status:
+                self._told[step] = status
+                if status == "running":
+                    usual = f" (usually {clock(known[step])})" if step in known else ""
+                    self._say(f"{MARKS[status]} {step}{usual}")
+                else:
+                    self._say(f"{MARKS[status]} {step:<9} {clock(entry.seconds):>7}  {entry.why}")
+            elif status == "running" and time.time() - self.spoke > 10:
+                self._say(f"  {step:<9} {clock(entry.seconds):>7}  {detail(folder, step)}")
+
+    def _say(self, line: str) -> None:
+        self.spoke = time.time()
+        print(line, flush=True)
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """A run's summary as a table of steps and its verdict, no wider than the terminal."""
+    lines = [f"{'step':<9} {'':<6} {'wall':>7} {'import':>7} {'memory':>8}  why"]
+    for step in summary["steps"]:
+        lines.append(
+            f"{step['step']:<9} {step['status']:<6} {clock(step['seconds']):>7} {clock(step['import_s']):>7}"
+            f" {step['peak_memory_mb']:>5} MB  {step['why']}"
+        )
+    width = shutil.get_terminal_size((1000, 24)).columns
+    lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+    total, work = summary["seconds"], summary["work_s"]
+    lines += [
+        f"{summary['outcome']}: {summary['verdict'] or 'no verdict'}",
+        f"run {summary['run']} took {clock(total)}, {clock(work)} of it the steps' own work;"
+        f" cost {summary['cost']:.4f} {summary['currency']}",
+    ]
+    return lines

@@ -1,0 +1,112 @@
+"""Start the server, and ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, Url, Workspace
+
+HELP = """Serve the champion of the workspace over HTTP, swapping to a new one without dropping a request.
+
+Example: rankline serve --port 8000, then rankline ask 196"""
+ASK_HELP = "Ask a running server for one user's recommendations."
+
+
+def serve(
+    workspace: Workspace = WORKSPACE,
+    bundle: Annotated[Path | None, typer.Option(help="Serve this bundle's folder instead of the champion.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    precision: Annotated[
+        Literal["fp32", "int8", "fp16"], typer.Option(help="int8 is for the CPU, fp16 for a GPU.")
+    ] = "fp32",
+    provider: Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda refuses to start without a GPU.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of one ONNX Runtime session.", min=1)] = 1,
+) -> None:
+    """See HELP."""
+    from serving.server import main
+
+    raise typer.Exit(
+        main(
+            arguments(
+                workspace, bundle=bundle, host=host, port=port, precision=precision, provider=provider,
+                threads=threads,
+            )
+        )
+    )  # fmt: skip
+
+
+def arguments(workspace: Path, *, bundle: Path | None = None, **options: Any) -> list[str]:
+    """The server's own arguments for a workspace: its repository, and its online features, be they there yet or not."""
+    from rankline.features import SERVICE
+
+    what = ["--bundle", str(bundle)] if bundle else ["--repository", str(workspace / "repository")]
+    return [
+        *what,
+        *("--features", str(workspace / "online" / SERVICE)),
+        *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+    ]
+
+
+def ask(
+    user: Annotated[str, typer.Argument(help="User id.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many items.", min=1)] = 10,
+    url: Url = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+) -> None:
+    """See ASK_HELP."""
+    import json
+
+    answer = recommend(url, user, k=k)
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo("\n".join(answer_lines(answer)))
+
+
+def recommend(url: str, user: str, *, k: int) -> dict[str, Any]:
+    """What the server at ``url`` recommends to a user.
+
+    Raises:
+        ServerError: nobody answers there, or the answer is a refusal.
+    """
+    import httpx
+
+    from rankline.errors import ServerError
+
+    try:
+        here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")  # then no proxy stands between
+        reply = httpx.post(f"{url}/v1/recommend", json={"user_id": user, "k": k}, timeout=30, trust_env=not here)
+        answer: dict[str, Any] = reply.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ServerError(
+            "the server does not answer",
+            expected="a Rankline server",
+            found=str(error),
+            where=url,
+            hint="start one with `rankline serve`, or give its address with --url",
+        ) from error
+    if reply.status_code != 200:
+        raise ServerError(
+            answer.get("error", "the server refused"),
+            expected=answer.get("expected") or "",
+            found=answer.get("found") or f"status {reply.status_code}",
+            where=url,
+            hint=answer.get("hint") or "",
+        )
+    return answer
+
+
+def answer_lines(answer: dict[str, Any]) -> list[str]:
+    """An answer as people read it."""
+    lines = [f"{'':>4}{'score':>8}  title"]
+    for rank, item in enumerate(answer["items"], 1):
+        found_by = "+".join(item.get("sources", []))
+        lines.append(f"{rank:>3}.{item['score']:>8.3f}  {item['title'] or item['item_id']}   ({found_by})")
+    lines.append(f"answered by model {answer['model_id']}")
+    if answer.get("degraded"):
+        lines.append(f"degraded: {', '.join(answer['degraded'])} (defaults were used)")
+    return lines

@@ -1,0 +1,67 @@
+"""Every knob of the student and of the candidate sources."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rankline.contracts import Frozen
+
+
+class DistillConfig(Frozen):
+    """How the two-tower student, the candidate sources and the scorer are made."""
+
+    max_history: int = Field(50, ge=2, description="Events of a history that the student sees.")
+    layers: int = Field(2, ge=1, description="Transformer blocks of the history tower.")
+    heads: int = Field(2, ge=1, description="Attention heads of the history tower.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout in the towers.")
+    own_dropout: float = Field(
+        0.1, ge=0, lt=1, description="How often an item's own vector is hidden, so its words must do."
+    )
+    from_teacher: bool = Field(
+        True, description="Begin with the teacher's item vectors and tower where their shapes agree."
+    )
+    epochs: int = Field(30, ge=1, description="Most passes over the users for the towers.")
+    batch_size: int = Field(32, ge=1, description="User windows in one step.")
+    requests_per_step: int = Field(64, ge=1, description="Requests with soft teacher scores in one step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of the towers.")
+    warm_up: float = Field(0.05, ge=0, lt=1, description="Share of training in which the rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay of the towers.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    soft_weight: float = Field(0.2, ge=0, description="Weight of the teacher's soft scores beside the ground truth.")
+    temperature: float = Field(2.0, gt=0, description="Softens the teacher's scores (Hinton et al. 2015).")
+    sampled_items: int = Field(
+        0,
+        ge=0,
+        description="Items in the softmax; 0 is the whole catalogue, else popularity-corrected samples.",
+    )
+    evaluate_every: int = Field(5, ge=1, description="Epochs between looks at the validation requests.")
+    patience: int = Field(3, ge=1, description="Looks without improvement before training stops early.")
+    covisit_window: int = Field(
+        30, ge=2, description="Pairs of events fewer than this many steps apart count as seen together."
+    )
+    covisit_step_decay: float = Field(
+        0.1,
+        ge=0,
+        description="How fast a pair's weight falls with the events between: 1 / (1 + this * steps).",
+    )
+    covisit_neighbours: int = Field(200, ge=1, description="Neighbours kept of each item.")
+    covisit_decay: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Weight of a history event per step back in time, in serving and training.",
+    )
+    candidates_per_source: int = Field(150, ge=10, description="Items each source proposes for a request.")
+    scorer_pair: int = Field(4, ge=1, description="Numbers that the scorer boils left, item and left*item down to.")
+    scorer_hidden: int = Field(8, ge=2, description="Hidden units of the scorer's deep part.")
+    scorer_epochs: int = Field(20, ge=1, description="Passes over the validation requests for the scorer.")
+    scorer_batch_size: int = Field(64, ge=1, description="Requests in one step of the scorer.")
+    scorer_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the scorer.")
+    scorer_weight_decay: float = Field(2.0, ge=0, description="AdamW weight decay of the scorer.")
+    scorer_dropout: float = Field(0.2, ge=0, lt=1, description="Dropout in the scorer.")
+    scorer_soft_weight: float = Field(
+        0.1, ge=0, description="Weight of the teacher's soft scores in the scorer's loss."
+    )
+    like_weight: float = Field(0.3, ge=0, description="Weight of the like head (rating of 4 or more).")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")

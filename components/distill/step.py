@@ -1,0 +1,155 @@
+"""distill: from the teacher to a student that is built to be served.
+
+Reads    features/  teacher/
+Writes   student/   weights.safetensors, student.json, curve.json
+                    encoder/, text_vectors.npy     the text tower, as the teacher left it
+                    sources/covisit.npz, sources/popularity.npy
+                    parity.parquet                 candidates and torch's logits for the frozen test requests
+
+Three things are learnt, one after the other: the two towers (ground truth and the teacher's soft scores), the
+candidate sources (counted from the training sequences), and the scorer that mixes them. The scorer learns from
+the validation requests, which the towers have not seen: on training requests they look better than they are.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.distill.config import DistillConfig
+from rankline.progress import Progress
+
+
+def distill(
+    features: Path,
+    teacher: Path,
+    student: Path,
+    *,
+    config: DistillConfig,
+    progress: Progress,
+    checkpoints: Path | None = None,
+) -> dict[str, Any]:
+    """Make the student of the teacher in ``teacher``; a killed run goes on from its last epoch.
+
+    Raises:
+        DeviceError: the device asked for is not there.
+        TooSmall: there are too few validation requests to learn the mix from.
+        TrainingError: the loss became NaN.
+    """
+    import numpy as np
+    import scipy.sparse as sparse
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from components.distill import mix, towers
+    from rankline import examples, frozen, sources, training
+    from rankline.model import HEADS
+    from rankline.scoring import Catalogue, Knobs, feature_names
+
+    device = training.pick_device(config.device)
+    torch.manual_seed(config.seed)
+    data = examples.read(features, max_history=config.max_history)
+    taught = json.loads((teacher / "teacher.json").read_text())
+    teacher_weights = load_file(teacher / "weights.safetensors")
+    text_IT = torch.from_numpy(np.load(teacher / "text_vectors.npy"))
+    soft = np.load(teacher / "soft.npz")
+
+    # The towers
+    model = towers.Towers.make(data, text_size=text_IT.shape[1], size=taught["vector_size"], config=config)
+    begun = model.begin_from(teacher_weights) if config.from_teacher else 0
+    trained = towers.train(
+        model, data, text_IT, soft, config=config, device=device, progress=progress, checkpoints=checkpoints
+    )
+    vectors_ID = model.item_vectors(text_IT)
+
+    # The other sources, from the training sequences alone
+    covisit = sources.covisitation(
+        data.sequences.items,
+        len(data.item_ids),
+        window=config.covisit_window,
+        step_decay=config.covisit_step_decay,
+        keep=config.covisit_neighbours,
+    )
+    popularity_I = sources.popularity(data.sequences.items, len(data.item_ids))
+
+    # The scorer that mixes them
+    catalogue = Catalogue(
+        item_ids=data.item_ids,
+        index=data.index,
+        vectors_ID=vectors_ID,
+        categories_IC=data.categories_IC,
+        vocabulary=data.vocabulary,
+        covisit=covisit,
+        popularity_I=popularity_I,
+    )
+    knobs = Knobs(
+        candidates_per_source=config.candidates_per_source,
+        covisit_decay=config.covisit_decay,
+        max_history=config.max_history,
+    )
+    names = feature_names()
+    progress.phase("drawing candidates")
+    valid = list(frozen.requests(features, "valid"))
+    soft_rows = {request: row for row, request in enumerate(data.splits["valid"].ids)}
+    table = mix.Table.draw(valid, model.tower, catalogue, knobs, names, progress=progress)
+    scorer, mixed = mix.train(
+        table,
+        valid,
+        catalogue,
+        soft=(soft["valid_candidates"], soft["valid_logits"], soft_rows),
+        names=names,
+        config=config,
+        device=device,
+        progress=progress,
+        tower=model.tower,
+    )
+
+    # Save
+    (student / "sources").mkdir(parents=True)
+    weights = {f"towers.{name}": value for name, value in model.state_dict().items()}
+    weights |= {f"scorer.{name}": value for name, value in scorer.state_dict().items()}
+    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, student / "weights.safetensors")
+    shutil.copytree(teacher / "encoder", student / "encoder")
+    shutil.copyfile(teacher / "text_vectors.npy", student / "text_vectors.npy")
+    sparse.save_npz(student / "sources" / "covisit.npz", covisit)
+    np.save(student / "sources" / "popularity.npy", popularity_I)
+    (student / "curve.json").write_text(json.dumps({"towers": trained["curve"], "scorer": mixed["curve"]}, indent=2))
+    (student / "student.json").write_text(
+        json.dumps(
+            {
+                "vector_size": taught["vector_size"],
+                "max_tokens": taught["max_tokens"],
+                "heads": list(HEADS),
+                "scorer_hidden": config.scorer_hidden,
+                "scorer_pair": config.scorer_pair,
+                "tower": {name: getattr(config, name) for name in ("max_history", "layers", "heads")},
+                "knobs": {
+                    "candidates_per_source": config.candidates_per_source,
+                    "covisit_decay": config.covisit_decay,
+                },
+                "features": names.model_dump(),
+            },
+            indent=2,
+        )
+    )
+    progress.phase("what torch says of the frozen requests")
+    test = list(frozen.requests(features, "test"))
+    mix.write_parity(
+        student / "parity.parquet",
+        mix.Table.draw(test, model.tower, catalogue, knobs, names, progress=progress),
+        scorer,
+        catalogue,
+    )
+    training.Checkpoints(checkpoints).clear()
+    return {
+        "towers_valid_ndcg@10": round(trained["best"], 4),
+        "towers_best_epoch": trained["best_epoch"],
+        "resumed_at_epoch": trained["resumed_at"],
+        "from_teacher": f"{begun} tensors",
+        "candidates_recall": round(table.recall, 4),
+        "candidates_mean": round(table.mean_candidates, 1),
+        "scorer_fit_ndcg@10": round(mixed["ndcg"], 4),
+        "device": str(device),
+    }

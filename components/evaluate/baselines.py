@@ -1,0 +1,101 @@
+"""Plain ways of ranking that a model has to beat, learnt from the training sequences and nothing else.
+
+Shapes: I items, U users, L events of a history (oldest first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rankline import features
+from rankline.contracts import FrozenState
+
+Floats = npt.NDArray[np.float32]
+Score = Callable[[FrozenState], Floats]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every item there is, and how often training saw it."""
+
+    item_ids: list[str]
+    index: Mapping[str, int]
+    counts_I: Floats
+
+    def rows(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
+        """The rows of the items it knows."""
+        return np.array([self.index[item] for item in item_ids if item in self.index], np.int64)
+
+    def best(self, scores_I: Floats, *, seen: list[str], count: int) -> list[str]:
+        """The ``count`` items with the highest scores, the seen left out; ties go to the earlier row."""
+        allowed_I = scores_I.astype(np.float64)
+        allowed_I[self.rows(seen)] = -np.inf
+        order = np.argsort(-allowed_I, kind="stable")[:count]
+        return [self.item_ids[row] for row in order[allowed_I[order] > -np.inf]]
+
+
+def read(folder: Path) -> tuple[Catalogue, Any]:
+    """The catalogue, and who had what in training as a [U, I] matrix of 0 and 1."""
+    import pyarrow.parquet as parquet
+    import scipy.sparse as sparse
+
+    item_ids = parquet.read_table(folder / "items.parquet", columns=["item_id"])["item_id"].to_pylist()
+    index = {item: row for row, item in enumerate(item_ids)}
+    histories = parquet.read_table(folder / "sequences.parquet", columns=["item_ids"])["item_ids"].to_pylist()
+    users = np.repeat(np.arange(len(histories)), [len(items) for items in histories])
+    rows = np.array([index[item] for items in histories for item in items], np.int64)
+    ones = np.ones(len(rows), np.float32)
+    had_UI = sparse.csr_matrix((ones, (users, rows)), (len(histories), len(item_ids)))
+    counts_I = np.asarray(had_UI.sum(axis=0), np.float32).ravel()
+    had_UI.data[:] = 1.0
+    return Catalogue(item_ids, index, counts_I), had_UI
+
+
+def neighbours(had_UI: Any, *, keep: int, shrink: float) -> Any:
+    """[I, I] cosine of the items' sets of users, each row's ``keep`` best kept (Sarwar et al. 2001).
+
+    ``shrink`` is added to the denominator: two items few people had are like each other by chance.
+    """
+    import scipy.sparse as sparse
+
+    shared_II = (had_UI.T @ had_UI).tocsr()
+    norm_I = np.sqrt(shared_II.diagonal())
+    shared_II.setdiag(0)
+    shared_II.eliminate_zeros()
+    likeness_II = shared_II.tocoo()
+    values = likeness_II.data / (norm_I[likeness_II.row] * norm_I[likeness_II.col] + shrink)
+    # best first within each row; the place in its row says whether an entry is kept
+    order = np.lexsort((-values, likeness_II.row))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(likeness_II.row, minlength=len(norm_I)))])
+    kept = order[np.arange(len(order)) - starts[likeness_II.row[order]] < keep]
+    return sparse.csr_matrix(
+        (values[kept].astype(np.float32), (likeness_II.row[kept], likeness_II.col[kept])), likeness_II.shape
+    )
+
+
+def scorers(folder: Path, *, keep: int, shrink: float, last: int, decay: float) -> tuple[Catalogue, dict[str, Score]]:
+    """The baselines by name: each gives [I] scores for a frozen request.
+
+    ``item_knn`` adds up the neighbours of the ``last`` items of the history; ``item_knn_decay`` lets each
+    step back in the whole history weigh ``decay`` times less.
+    """
+    catalogue, had_UI = read(folder)
+    near_II = neighbours(had_UI, keep=keep, shrink=shrink)
+
+    def knn(state: FrozenState, *, last: int, decay: float) -> Floats:
+        recent_L = catalogue.rows(state.history.item_ids)[-last:]
+        weights_L = decay ** np.arange(len(recent_L), dtype=np.float32)[::-1]
+        return np.asarray(near_II[recent_L].T @ weights_L, np.float32)
+
+    return catalogue, {
+        "popularity": lambda state: catalogue.counts_I,
+        "fresh_popularity": lambda state: features.fresh_popularity(state.item_features, catalogue.index),
+        "item_knn": lambda state: knn(state, last=last, decay=1.0),
+        "item_knn_decay": lambda state: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
+    }

@@ -1,0 +1,51 @@
+"""The Kubeflow door of evaluate."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.images import SERVE
+
+
+@dsl.component(base_image=SERVE, install_kfp_package=False)
+def evaluate(
+    bundle: Input[Model],
+    features: Input[Dataset],
+    teacher: Input[Model],
+    student: Input[Model],
+    config: dict,
+    run: dict,
+    job: str,
+    champion: str,
+    report: Output[Dataset],
+):
+    """Replay the frozen requests through the real server and score it beside the champion and baselines."""
+    from pathlib import Path
+
+    from components.evaluate.config import EvaluateConfig
+    from components.evaluate.step import evaluate
+    from rankline.bundle import claimed_id
+    from rankline.door import Run, perform
+
+    this = Run.of(run, job)
+    # beside itself a model shows nothing new: one that serves already keeps the evaluation it was promoted on
+    serves = bool(champion) and champion == claimed_id(Path(bundle.path))
+    rival = "" if serves else champion
+    perform(
+        "evaluate",
+        evaluate,
+        EvaluateConfig(**config),
+        run=this,
+        inputs={
+            "bundle": Path(bundle.path),
+            "features": Path(features.path),
+            "teacher": Path(teacher.path),
+            "student": Path(student.path),
+        },
+        outputs={"report": Path(report.path)},
+        code=("serving.server",),
+        lineage={"champion": rival},
+        any_lineage=serves,
+        heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet"),
+        champion=this.workspace / "repository" / "bundles" / rival if rival else None,
+        run_id=this.run_id,
+    )

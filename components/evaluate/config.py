@@ -1,0 +1,59 @@
+"""Every knob of evaluate."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rankline.contracts import Frozen
+from rankline.metrics import RANKING
+
+
+class EvaluateConfig(Frozen):
+    """How a bundle is measured, and what it is measured against."""
+
+    ks: tuple[int, ...] = Field((5, 10, 50), description="List lengths at which ranking metrics are taken.")
+    primary: str = Field("ndcg@10", description="The metric that slices, plots and comparisons show.")
+    top_k: int = Field(100, ge=1, le=1000, description="Items asked of the server for each request.")
+    max_requests: int = Field(
+        0, ge=0, description="Replay a seeded sample of this many requests; 0 replays all of them."
+    )
+    seed: int = Field(7, description="Of the sample of requests and of the bootstrap.")
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind every interval.")
+    precision: Literal["fp32", "int8", "fp16"] = Field("fp32", description="The precision the server loads.")
+    concurrency: int = Field(4, ge=1, le=64, description="Connections while replaying and for throughput.")
+    latency_samples: int = Field(
+        200, ge=1, le=100_000, description="Requests timed one at a time for the latency percentiles."
+    )
+    latency_k: int = Field(10, ge=1, le=1000, description="Items asked for while timing.")
+    start_timeout_s: float = Field(120.0, gt=0, description="Longest wait for the server to be ready.")
+    request_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one answer.")
+    like_rating: float = Field(4.0, description="A target rated at least this counts as liked.")
+    bins: int = Field(10, ge=2, le=100, description="Bins of the calibration plot and its error.")
+    tie_tolerance: float = Field(
+        1e-4, ge=0, description="Logits closer than this are ties when served and torch order are compared."
+    )
+    new_user_events: int = Field(20, ge=0, description="Users with at most this many past events are new.")
+    new_item_events: int = Field(5, ge=0, description="Items with at most this many training events are new.")
+    head_share: float = Field(
+        0.2, gt=0, lt=1, description="The most wanted share of the catalogue that counts as its head."
+    )
+    slice_categories: int = Field(6, ge=0, le=50, description="How many of the targets' categories get a slice.")
+    slice_minimum: int = Field(10, ge=1, description="Slices with fewer requests are left out.")
+    knn_last: int = Field(20, ge=1, description="History items that the plain item-kNN baseline looks at.")
+    knn_decay: float = Field(
+        0.6, gt=0, le=1, description="Weight of a history item per step back in item-kNN with decay."
+    )
+    knn_neighbours: int = Field(1000, ge=1, description="Neighbours kept of each item, in both item-kNN.")
+    knn_shrink: float = Field(0.0, ge=0, description="Added to the denominator of item-kNN's cosine.")
+    example_users: int = Field(4, ge=0, le=50, description="Users whose lists are shown in the HTML report.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvaluateConfig":
+        name, _, k = self.primary.partition("@")
+        if name not in RANKING or not k.isdigit() or int(k) not in self.ks:
+            raise ValueError(
+                f"primary is {self.primary!r}: expected one of {', '.join(RANKING)} at one of {list(self.ks)}"
+            )
+        if min(self.ks) < 1 or max(self.ks) > self.top_k:
+            raise ValueError(f"ks is {list(self.ks)}: expected list lengths between 1 and top_k={self.top_k}")
+        return self

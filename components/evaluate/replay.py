@@ -1,0 +1,199 @@
+"""Frozen requests sent to a server over HTTP, and its answers put in the requests' order.
+
+A frozen request carries the history and the features of its moment; the server uses them in place of its
+own look-ups, so nothing that became known later can reach a score.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+
+from components.evaluate.server import Server
+from rankline import frozen
+from rankline.contracts import FrozenState
+from rankline.errors import IntegrityError, ServerError, TooSmall
+from rankline.frozen import FrozenRequest
+from rankline.progress import Progress
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A frozen request ready to be sent; requests of one day share their encoded item features."""
+
+    request: FrozenRequest
+    item_features: bytes
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+        return self.request.request_id
+
+    def body(self, **more: Any) -> bytes:
+        """The JSON body of a call: user, frozen state, and what that call asks for besides."""
+        state = self.request.state.model_dump(exclude={"item_features"})
+        state["item_features"] = orjson.Fragment(self.item_features)
+        return orjson.dumps({"user_id": self.request.user_id, "frozen": state, **more})
+
+    def lean_body(self, **more: Any) -> bytes:
+        """The same with the history alone, as an application sends it: the server knows the features."""
+        state = self.request.state
+        history = state.history.model_dump()
+        told = {"user_id": self.request.user_id, "at": state.at, "history": history, "seen": state.seen}
+        return orjson.dumps({**told, **more})
+
+
+def sample(folder: Path, *, split: str, most: int, seed: int) -> set[str]:
+    """The ids of the requests to replay: all of a split, or a seeded sample of ``most``.
+
+    Raises:
+        TooSmall: the split has no requests.
+    """
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(folder / "requests.parquet", columns=["request_id"], filters=[("split", "=", split)])
+    ids = sorted(table["request_id"].to_pylist())
+    if not ids:
+        raise TooSmall(
+            f"there are no {split} requests to evaluate on",
+            expected=f"at least one request of the split {split!r}",
+            found="none",
+            where=str(folder / "requests.parquet"),
+            hint="use more data, or a split definition that leaves requests to test on",
+        )
+    if most and most < len(ids):
+        chosen = np.random.default_rng(seed).choice(len(ids), most, replace=False)
+        ids = [ids[n] for n in chosen]
+    return set(ids)
+
+
+def read(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[Asked, FrozenState]]:
+    """The chosen requests by day, each with its full state (which holds the day's item features)."""
+    known: Any = None
+    encoded = b"{}"
+    for request in frozen.requests(folder, split):
+        if request.request_id not in chosen:
+            continue
+        state = request.state
+        if state.item_features is not known:
+            known = state.item_features
+            encoded = orjson.dumps(known)
+        # the day's columns are kept once, encoded, and not once a request
+        light = replace(request, state=state.model_copy(update={"item_features": {}}))
+        yield Asked(light, encoded), state
+
+
+def each(
+    asked: Sequence[Asked],
+    ask: Callable[[Asked], Answer],
+    *,
+    concurrency: int,
+    progress: Progress,
+) -> dict[str, Answer]:
+    """Request id -> answer, ``concurrency`` requests at a time."""
+    answers: dict[str, Answer] = {}
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            for one, answer in zip(asked, pool.map(ask, asked), strict=True):
+                answers[one.request_id] = answer
+                progress.update(len(answers), len(asked))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return answers
+
+
+def recommend(server: Server, one: Asked, *, model_id: str, k: int) -> list[str]:
+    """The server's list for a request, checked: from this model, no seen item, no item twice, not empty.
+
+    Raises:
+        ServerError: the answer breaks one of these.
+    """
+    answer = server.post("/v1/recommend", one.body(k=k))
+    items = [item["item_id"] for item in answer["items"]]
+    seen = set(one.request.state.seen)
+    problem = ""
+    if answer["model_id"] != model_id:
+        problem = f"it comes from model {answer['model_id']}, not {model_id}"
+    elif not items:
+        problem = "it is empty"
+    elif len(set(items)) < len(items):
+        problem = "it names an item twice"
+    elif seen & set(items):
+        problem = f"it holds item {next(i for i in items if i in seen)}, which the user already had"
+    if problem:
+        raise ServerError(
+            f"the server's answer to request {one.request_id} cannot be scored",
+            expected=f"at most {k} different unseen items from model {model_id}",
+            found=problem,
+            where=str(server.log),
+            hint="the bundle or the server is at fault: ask it the same by hand and look at its log",
+        )
+    return items
+
+
+def rank(server: Server, one: Asked, candidates: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Item -> head -> logit, for given candidates.
+
+    Raises:
+        ServerError: a candidate is missing from the answer.
+    """
+    answer = server.post("/v1/rank", one.body(candidates=list(candidates)))
+    logits = {item["item_id"]: item["logits"] for item in answer["items"]}
+    if missing := [item for item in candidates if item not in logits]:
+        raise ServerError(
+            f"the server left candidates of request {one.request_id} out",
+            expected=f"logits for {len(candidates)} candidates",
+            found=f"{len(missing)} missing, first {missing[0]}",
+            where=str(server.log),
+            hint="the catalogue in the bundle may be older than the features: export again",
+        )
+    return logits
+
+
+def timed(server: Server, bodies: Sequence[bytes], *, progress: Progress) -> list[float]:
+    """Milliseconds from sending to having the whole answer, one request at a time."""
+    server.post("/v1/recommend", bodies[0])  # the first call after a pause is not the one to judge by
+    taken = []
+    for body in bodies:
+        began = time.perf_counter()
+        server.post("/v1/recommend", body)
+        taken.append(1000 * (time.perf_counter() - began))
+        progress.update(len(taken), len(bodies))
+    return taken
+
+
+def throughput(server: Server, bodies: Sequence[bytes], *, concurrency: int) -> float:
+    """Requests answered a second with ``concurrency`` of them under way at any time."""
+    with ThreadPoolExecutor(concurrency) as pool:
+        began = time.perf_counter()
+        for _ in pool.map(lambda body: server.post("/v1/recommend", body), bodies):
+            pass
+        return len(bodies) / (time.perf_counter() - began)
+
+
+def in_order(system: str, answers: Mapping[str, Answer], ids: Sequence[str], *, where: Path) -> list[Answer]:
+    """A system's answers in the order of the requests' ``ids``.
+
+    Raises:
+        IntegrityError: a request has no answer; that is never scored as a miss.
+    """
+    missing = [request_id for request_id in ids if request_id not in answers]
+    if missing:
+        raise IntegrityError(
+            f"{system}: some of the requests have no answer",
+            expected=f"an answer to each of {len(ids)} requests",
+            found=f"{len(missing)} without one, first {missing[0]}",
+            where=str(where),
+            hint="make its rankings again from the same features",
+        )
+    return [answers[request_id] for request_id in ids]

@@ -1,0 +1,246 @@
+"""The report for people: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankline.metrics import Reliability
+from rankline.report import CANDIDATE, CHAMPION, Report
+
+PAGE = "report.html"
+
+# One colour a role, the same in every plot and beside every name in the tables.
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+COLOURS = {CANDIDATE: "#0b6e99", CHAMPION: "#d97706", "teacher": "#6d5bd0"}
+OTHER = "#9aa5b1"
+
+WORDS = {
+    "untuned_encoder": "untuned encoder",
+    "item_knn": "item-kNN",
+    "item_knn_decay": "item-kNN with decay",
+    "fresh_popularity": "fresh popularity",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user had, what came next, and what was proposed: (title, whether it was a target) a system."""
+
+    user_id: str
+    history: list[str]
+    targets: list[str]
+    lists: dict[str, list[tuple[str, bool]]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What only the page shows."""
+
+    latency_ms: list[float]
+    reliability: Reliability | None
+    examples: list[Example]
+
+
+def write_page(folder: Path, report: Report, shown: Shown) -> None:
+    """Write ``report.html``: tables, plots and examples in one self-contained file."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("components.evaluate", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "words": words, "bytes": size, "colour": colour}
+    primary = report.details["primary"]
+    ranked = sorted(report.systems, key=lambda name: -(report.systems[name].metrics[primary].mean or 0.0))
+    page = environment.get_template("report.html").render(
+        report=report,
+        primary=primary,
+        systems=ranked,
+        metrics=_columns(report, primary),
+        shapes=list(report.systems[CANDIDATE].lists),
+        differences=report.details["differences"],
+        shown=shown,
+        plots=_plots(report, shown, primary, ranked),
+    )
+    (folder / PAGE).write_text(page)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as people read it; "n/a" for what was not measured."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def words(name: str) -> str:
+    """A system's name as people say it."""
+    return WORDS.get(name, name.replace("_", " "))
+
+
+def size(value: int | None) -> str:
+    """Bytes as megabytes."""
+    return "n/a" if value is None else f"{value / 1e6:.1f} MB"
+
+
+def colour(name: str) -> str:
+    """The colour that stands for a system."""
+    return COLOURS.get(name, OTHER)
+
+
+def _columns(report: Report, primary: str) -> list[str]:
+    """The metrics of the main table: those at the primary's length first, then recall at the greatest."""
+    at = "@" + primary.partition("@")[2]
+    names = list(report.systems[CANDIDATE].metrics)
+    chosen = [primary] + [name for name in names if name.endswith(at) and name != primary]
+    longest = max(names, key=lambda name: int(name.partition("@")[2])).partition("@")[2]
+    return chosen + [f"recall@{longest}"] * (f"recall@{longest}" not in chosen)
+
+
+def _plots(report: Report, shown: Shown, primary: str, ranked: Sequence[str]) -> dict[str, str]:
+    """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
+    import matplotlib
+
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "rankline",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": FAINT,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "xtick.color": FAINT,
+        "ytick.color": INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+    }
+    with matplotlib.rc_context(settings):
+        plots = {
+            "scores": _forest({name: report.systems[name].metrics[primary].model_dump() for name in ranked}, primary),
+            "latency": _latency(report, shown.latency_ms),
+        }
+        differences = report.details["differences"]
+        if differences:
+            plots["differences"] = _forest(
+                {name: differences[name][primary] for name in ranked if name != CANDIDATE},
+                f"candidate minus the other, {primary}",
+                zero=True,
+            )
+        if report.slices:
+            plots["slices"] = _slices(report, primary, ranked)
+        if shown.reliability:
+            plots["calibration"] = _calibration(shown.reliability)
+    return plots
+
+
+def _figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any, label: str) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero: bool = False) -> str:
+    """Means with their intervals, one line a system."""
+    figure, axes = _figure(0.36 * len(rows) + 0.7)
+    for y, (name, row) in enumerate(rows.items()):
+        mean, low, high = row["mean"], row["low"], row["high"]
+        if mean is None or low is None or high is None:
+            continue
+        shade = colour(name)
+        axes.plot([low, high], [y, y], color=shade, linewidth=2.2, solid_capstyle="round")
+        axes.plot([mean], [y], "o", color=shade, markersize=7)
+        axes.annotate(
+            f"{mean:+.3f}" if zero else f"{mean:.3f}",
+            (high, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+        )
+    if zero:
+        axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(rows)), [words(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(label)
+    return _svg(figure, label)
+
+
+def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
+    """The primary metric by slice: candidate, champion, and the others fainter."""
+    figure, axes = _figure(0.34 * len(report.slices) + 1.1, width=9.6)
+    drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
+    drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
+    marks = dict(zip([n for n in ranked if n not in COLOURS], "sD^vP*X"))
+    for name in drawn:
+        values = [part.systems[name][primary] for part in report.slices.values()]
+        axes.plot(
+            values,
+            range(len(values)),
+            marks.get(name, "o"),
+            color=colour(name),
+            markersize=8 if name == CANDIDATE else 5.5,
+            label=words(name),
+            alpha=1.0 if name in COLOURS else 0.75,
+        )
+    labels = [f"{name}  ({part.requests})" for name, part in report.slices.items()]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(primary)
+    handles, names = axes.get_legend_handles_labels()
+    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(handles[::-1], names[::-1], frameon=False, labelcolor=INK, **beside)
+    return _svg(figure, f"{primary} by slice")
+
+
+def _calibration(found: Reliability) -> str:
+    """What was said against what happened; a dot's area is the number of targets in its bin."""
+    figure, axes = _figure(3.4, width=4.6)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    area = 20 + 380 * found.count_B / found.count_B.max()
+    axes.plot(found.mean_score_B, found.positive_share_B, color=COLOURS[CANDIDATE], linewidth=1, alpha=0.5)
+    axes.scatter(found.mean_score_B, found.positive_share_B, s=area, color=COLOURS[CANDIDATE], alpha=0.85)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.set(xlabel="probability given", ylabel="share that was liked")
+    axes.yaxis.label.set_color(FAINT)
+    return _svg(figure, "calibration of the like head")
+
+
+def _latency(report: Report, latency_ms: Sequence[float]) -> str:
+    """How long single answers took; far outliers are counted and not drawn, or nothing else would show."""
+    figure, axes = _figure(3.4, width=4.6)
+    limit = 1.5 * (report.latency.p95_ms or max(latency_ms))
+    beyond = sum(taken > limit for taken in latency_ms)
+    axes.hist(latency_ms, bins=30, range=(0, limit), color=COLOURS[CANDIDATE], alpha=0.85)
+    axes.margins(y=0.12)
+    top = axes.get_ylim()[1]
+    for label, value in (("p50", report.latency.p50_ms), ("p95", report.latency.p95_ms)):
+        if value is not None:
+            axes.axvline(value, color=INK, linewidth=1)
+            axes.text(value, top, f" {label}", va="top", color=INK)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel="milliseconds an answer" + f" ({beyond} beyond)" * bool(beyond), ylabel="requests")
+    return _svg(figure, "latency")

@@ -1,0 +1,128 @@
+"""The real server as a process on a bundle: started, asked, and always stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from rankline.errors import ServerError
+
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers: its process, its connections and where its log lies."""
+
+    process: subprocess.Popen[bytes]
+    http: httpx.Client
+    log: Path
+
+    def post(self, route: str, body: bytes) -> dict[str, Any]:
+        """The answer to one request.
+
+        Raises:
+            ServerError: it does not answer, or not with 200; with the last lines of its log.
+        """
+        try:
+            response = self.http.post(route, content=body, headers={"content-type": "application/json"})
+        except httpx.HTTPError as error:
+            code = self.process.poll()
+            found = f"it ended with exit code {code}" if code is not None else type(error).__name__
+            expected = f"an answer to POST {route}"
+            raise _refusal("the server stopped answering", expected, found, self.log) from error
+        if response.status_code != 200:
+            found = f"{response.status_code}: {response.text[:500]}"
+            raise _refusal("the server refused a request", f"200 to POST {route}", found, self.log)
+        answer: dict[str, Any] = json.loads(response.content)
+        return answer
+
+    def memory_bytes(self) -> int | None:
+        """What the process holds resident now; None once it is gone."""
+        try:
+            return int(psutil.Process(self.process.pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return None
+
+
+@contextmanager
+def serving(
+    bundle: Path,
+    *,
+    folder: Path,
+    precision: str,
+    start_timeout_s: float,
+    request_timeout_s: float,
+    connections: int,
+) -> Iterator[Server]:
+    """Run ``python -m serving`` on a bundle for as long as the block lasts; its log stays in ``folder``.
+
+    Raises:
+        ServerError: it ended or was not ready in time; with the last lines of its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log, ready = folder / "server.log", folder / "ready.json"
+    command = [sys.executable, "-P", "-m", "serving", "--bundle", str(bundle), "--precision", precision]
+    command += ["--port", "0", "--ready-file", str(ready)]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        url = _wait(process, ready, log, timeout_s=start_timeout_s)
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        # no proxy stands between this process and its own child
+        with httpx.Client(base_url=url, timeout=request_timeout_s, limits=limits, trust_env=False) as http:
+            yield Server(process, http, log)
+    finally:
+        _stop(process)
+        ready.unlink(missing_ok=True)
+
+
+def last_lines(log: Path, count: int = LOG_LINES) -> str:
+    """The end of a log, to be shown in a message."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return "\n".join(lines[-count:]) or "(its log is empty)"
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, *, timeout_s: float) -> str:
+    """The server's URL, once it has written it down."""
+    deadline = time.monotonic() + timeout_s
+    expected = f"ready within {timeout_s:.0f} s"
+    while time.monotonic() < deadline:
+        if (code := process.poll()) is not None:
+            raise _refusal("the server did not start", expected, f"it ended with exit code {code}", log)
+        if ready.is_file():
+            return str(json.loads(ready.read_text())["url"])
+        time.sleep(0.05)
+    raise _refusal("the server did not start", expected, "still not ready", log)
+
+
+def _stop(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
+    """Ask it to end, and end it if it does not."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _refusal(message: str, expected: str, found: str, log: Path) -> ServerError:
+    return ServerError(
+        message,
+        expected=expected,
+        found=f"{found}; the last lines of its log:\n{last_lines(log)}",
+        where=str(log),
+        hint="start it by hand to see it fail: python -m serving --bundle <the bundle's folder>",
+    )

@@ -1,0 +1,28 @@
+"""The Kubeflow door of export."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.images import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def export(features: Input[Dataset], student: Input[Model], config: dict, run: dict, job: str, bundle: Output[Model]):
+    """Write the student as ONNX graphs and a catalogue that anybody can serve."""
+    from pathlib import Path
+
+    from components.export.config import ExportConfig
+    from components.export.step import export
+    from rankline import digest
+    from rankline.door import Run, perform
+
+    perform(
+        "export",
+        export,
+        ExportConfig(**config),
+        run=Run.of(run, job),
+        inputs={"features": Path(features.path), "student": Path(student.path)},
+        outputs={"bundle": Path(bundle.path)},
+        heavy=("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "faiss"),
+        code_digest=digest.of_code("components.finetune.step", "components.distill.step", "components.export.step"),
+    )

@@ -1,0 +1,30 @@
+"""Every knob of the export."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rankline.contracts import Frozen
+
+
+class ExportConfig(Frozen):
+    """How the student becomes a bundle."""
+
+    recipe: str = Field("", description="Name of the recipe, written into the manifest.")
+    catalogue: str = Field(
+        "", description="What the models of this recipe rank; a workspace serves one catalogue, its models compete."
+    )
+    opset: int = Field(20, ge=18, le=22, description="ONNX operator set.")
+    fuse: bool = Field(True, description="Fuse attention and normalisation of the text tower for ONNX Runtime.")
+    int8: bool = Field(True, description="Write an int8 text tower (dynamic quantization, for CPUs).")
+    fp16: bool = Field(True, description="Write fp16 graphs (for GPUs).")
+    index: Literal["auto", "exact", "hnsw"] = Field(
+        "auto", description="Nearest-neighbour index; auto is exact below 100,000 items, HNSW from there on."
+    )
+    hnsw_links: int = Field(32, ge=4, description="Links of each item in the HNSW graph.")
+    hnsw_search: int = Field(128, ge=8, description="Breadth of the HNSW search.")
+    parity_samples: int = Field(256, ge=8, description="Inputs on which each graph is held against torch.")
+    max_difference: float = Field(
+        1e-3, gt=0, description="Largest fp32 difference from torch with which a bundle is still written."
+    )
+    canaries: int = Field(5, ge=1, description="Frozen requests with expected answers that the bundle carries.")

@@ -1,0 +1,100 @@
+"""How far ONNX Runtime is from torch, graph by graph, on inputs like those it will see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from components.export.catalogue import session_of
+from components.export.student import Student
+from rankline.contracts import Parity, Precision
+from rankline.errors import IntegrityError
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def measure(
+    student: Student, bundle: Path, precisions: dict[str, Precision], words: list[str], *, samples: int
+) -> list[Parity]:
+    """One entry a graph and precision: the largest difference from torch, and for vectors the least cosine."""
+    rng = np.random.default_rng(0)
+    vectors_ID = np.load(bundle / precisions["fp32"].item_vectors)
+    inputs = _inputs(student, vectors_ID, words, rng, samples)
+    modules: dict[str, Callable[..., torch.Tensor]] = {
+        "text": student.text, "user": student.tower, "scorer": student.scorer,
+    }  # fmt: skip
+    found = []
+    for graph, batch in inputs.items():
+        with torch.no_grad():
+            wanted = modules[graph](*(torch.from_numpy(value) for value in batch.values())).numpy()
+        done: dict[str, tuple[float, float]] = {}
+        for name, precision in precisions.items():
+            file = getattr(precision, graph)
+            if file not in done:
+                got = session_of(bundle / file).run(None, batch)[0]
+                difference = float(np.abs(got - wanted).max())
+                done[file] = (difference, _least_cosine(got, wanted))
+            difference, cosine = done[file]
+            found.append(
+                Parity(
+                    graph=graph,
+                    precision=name,
+                    samples=len(wanted),
+                    max_abs_difference=difference,
+                    min_cosine=cosine if graph != "scorer" else None,
+                )
+            )
+    return found
+
+
+def refuse_if_far(differences: list[Parity], *, limit: float) -> None:
+    """Stop where an fp32 graph is not the network it was made of.
+
+    Raises:
+        IntegrityError: naming the graph and its difference.
+    """
+    for each in differences:
+        if each.precision == "fp32" and not each.max_abs_difference <= limit:
+            raise IntegrityError(
+                f"the exported {each.graph} graph does not compute what torch computes",
+                expected=f"a difference of at most {limit:g}",
+                found=f"{each.max_abs_difference:g} over {each.samples} inputs",
+                hint="set export.fuse=false, or another export.opset",
+            )
+
+
+def _inputs(
+    student: Student, vectors_ID: npt.NDArray[np.float32], words: list[str], rng: Any, samples: int
+) -> dict[str, Arrays]:
+    chosen = rng.choice(len(words), min(samples, len(words)), replace=False)
+    ids_BW, mask_BW = student.tokenizer([words[row] for row in chosen])
+    length = student.tower.max_history
+    lengths_B = rng.integers(1, length + 1, samples)
+    rows_BL = rng.integers(0, len(vectors_ID), (samples, length))
+    real_BL = np.arange(length) < lengths_B[:, None]
+    mean_F, scale_F = student.scorer.standardize.mean_F.numpy(), student.scorer.standardize.scale_F.numpy()
+    spread_F = np.divide(1.0, scale_F, out=np.zeros_like(scale_F), where=scale_F > 0)
+    noise = rng.standard_normal((samples, 20, len(mean_F))).astype(np.float32)
+    return {
+        "text": {"input_ids": ids_BW, "attention_mask": mask_BW},
+        "user": {
+            "items_BLD": vectors_ID[rows_BL] * real_BL[..., None].astype(np.float32),
+            "ratings_BL": rng.integers(0, 6, (samples, length)) * real_BL,
+            "lengths_B": lengths_B,
+        },
+        "scorer": {
+            "left_BD": rng.standard_normal((samples, vectors_ID.shape[1])).astype(np.float32),
+            "items_BCD": vectors_ID[rng.integers(0, len(vectors_ID), (samples, 20))],
+            "features_BCF": mean_F + spread_F * noise,
+        },
+    }
+
+
+def _least_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return float(((a * b).sum(-1) / np.maximum(norms, 1e-12)).min())

@@ -1,0 +1,121 @@
+"""export: the student as ONNX graphs and a catalogue, in one folder that anybody can serve.
+
+Reads    features/  student/
+Writes   bundle/    see rankline/bundle.py
+
+Shapes: B requests, L history events, C candidates, I items, W tokens, D vector size, F features, H heads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.export.config import ExportConfig
+from rankline.progress import Progress
+
+EXACT_BELOW = 100_000
+
+
+def export(
+    features: Path,
+    student: Path,
+    bundle: Path,
+    *,
+    config: ExportConfig,
+    progress: Progress,
+    code_digest: str = "",
+) -> dict[str, Any]:
+    """Write the bundle of the student in ``student``; the difference of every graph from torch is recorded.
+
+    Raises:
+        IntegrityError: an fp32 graph differs from torch by more than ``config.max_difference``.
+    """
+    import pyarrow.parquet as parquet
+
+    from components.export import catalogue, graphs, parity
+    from components.export.student import Student
+    from rankline import bundle as bundles
+    from rankline.contracts import FeatureNames, Manifest, Precision, TextSettings
+    from rankline.text import item_words
+
+    items = parquet.read_table(features / "items.parquet")
+    words = [item_words(item) for item in items.to_pylist()]
+    summary = json.loads((features / "summary.json").read_text())
+    made = Student.read(student)
+    bundle.mkdir(parents=True)
+
+    # The graphs, each precision beside the others
+    stages = 3 + config.int8 + config.fp16
+    progress.phase("exporting graphs")
+    graphs.write_text(made, bundle / "text.onnx", opset=config.opset, fuse=config.fuse)
+    progress.update(1, stages)
+    graphs.write_user(made, bundle / "user.onnx", opset=config.opset)
+    progress.update(2, stages)
+    graphs.write_scorer(made, bundle / "scorer.onnx", opset=config.opset)
+    progress.update(3, stages)
+    vectors = {name: f"catalogue/vectors.{name}.npy" for name in ("fp32", "int8", "fp16")}
+    precisions = {
+        "fp32": Precision(text="text.onnx", user="user.onnx", scorer="scorer.onnx", item_vectors=vectors["fp32"])
+    }
+    if config.int8:
+        graphs.quantize(bundle / "text.onnx", bundle / "text.int8.onnx")
+        precisions["int8"] = precisions["fp32"].model_copy(
+            update={"text": "text.int8.onnx", "item_vectors": vectors["int8"]}
+        )
+        progress.update(4, stages)
+    if config.fp16:
+        for name in ("text", "user", "scorer"):
+            graphs.halve(bundle / f"{name}.onnx", bundle / f"{name}.fp16.onnx")
+        precisions["fp16"] = Precision(
+            text="text.fp16.onnx", user="user.fp16.onnx", scorer="scorer.fp16.onnx",
+            item_vectors=vectors["fp16"],
+        )  # fmt: skip
+        progress.update(stages, stages)
+
+    # Beside the graphs: tokens, policy
+    shutil.copyfile(student / "encoder" / "tokenizer.json", bundle / "tokenizer.json")
+    (bundle / "policy.json").write_text(json.dumps({"rerank": [], "explore": 0.0}) + "\n")
+
+    # The catalogue: each precision's vectors come from that precision's own text tower
+    progress.phase("embedding the catalogue")
+    catalogue.write_vectors(made, bundle, precisions, words, progress=progress)
+    neighbours = catalogue.write_index(bundle, config=config, exact_below=EXACT_BELOW)
+    catalogue.write_items_and_sources(items, student, bundle)
+
+    # How far from torch
+    progress.phase("comparing with torch")
+    differences = parity.measure(made, bundle, precisions, words, samples=config.parity_samples)
+    parity.refuse_if_far(differences, limit=config.max_difference)
+    catalogue.write_canaries(features, student, bundle, count=config.canaries)
+
+    sealed = bundles.seal(
+        bundle,
+        Manifest(
+            recipe=config.recipe,
+            catalogue=config.catalogue,
+            heads=made.settings["heads"],
+            features=FeatureNames(**made.settings["features"]),
+            text=TextSettings(max_tokens=made.settings["max_tokens"]),
+            vector_size=made.settings["vector_size"],
+            max_history=made.settings["tower"]["max_history"],
+            **made.settings["knobs"],
+            precisions=precisions,
+            parity=differences,
+            data_digest=summary["data_digest"],
+            code_digest=code_digest,
+            train_end=summary["train_end"],
+        ),
+    )
+    fp32 = [each.max_abs_difference for each in differences if each.precision == "fp32"]
+    sizes = {name: (bundle / part.text).stat().st_size for name, part in precisions.items() if part.text}
+    return {
+        "model_id": sealed.model_id,
+        "revision": sealed.revision,
+        "max_abs_difference_fp32": max(fp32),
+        "items": len(words),
+        **neighbours,
+        "text_tower_bytes": sizes,
+    }

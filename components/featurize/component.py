@@ -1,0 +1,26 @@
+"""The door of featurize."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Output
+
+from components.images import DATA
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features: Output[Dataset]):
+    """Compute features as they were known at every moment, and cut requests into train, valid and test."""
+    from pathlib import Path
+
+    from components.featurize.config import FeaturizeConfig
+    from components.featurize.step import featurize
+    from rankline.door import Run, perform
+
+    perform(
+        "featurize",
+        featurize,
+        FeaturizeConfig(**config),
+        run=Run.of(run, job),
+        inputs={"clean": Path(clean.path)},
+        outputs={"features": Path(features.path)},
+        heavy=("duckdb", "feature_repo.definitions"),
+    )

@@ -1,0 +1,67 @@
+"""Every knob of featurize."""
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rankline.contracts import Frozen
+
+
+class FeaturizeConfig(Frozen):
+    """How features are computed, requests are cut into train, valid and test, and negatives are drawn."""
+
+    split: Literal["leave_last_out", "time_cut"] = Field(
+        "leave_last_out",
+        description="leave_last_out keeps back each user's last two events, time_cut all that came later.",
+    )
+    train_share: float = Field(
+        0.8,
+        gt=0,
+        lt=1,
+        description="Share of events before the cut, where time_cut is given no explicit times.",
+    )
+    valid_share: float = Field(0.1, gt=0, lt=1, description="Share of events between the cut and the test window.")
+    cut: datetime | None = Field(
+        None, description="Explicit end of training for time_cut (UTC); needs valid_until too."
+    )
+    valid_until: datetime | None = Field(None, description="Explicit end of the valid window, where test begins.")
+    test_until: datetime | None = Field(
+        None, description="Explicit end of the test window; the end of the data if left out."
+    )
+    min_history: int = Field(
+        1, ge=1, description="Events that must be known of a user before a request for it to be made."
+    )
+    max_history: int = Field(50, ge=1, le=1000, description="Events of a history that a request carries.")
+    train_requests_per_user: int = Field(
+        10, ge=1, le=1000, description="Train requests made for each user, at the last of its train events."
+    )
+    negatives: int = Field(50, ge=0, le=10_000, description="Negatives drawn for each request.")
+    popular_negatives: float = Field(
+        0.5, ge=0, le=1, description="Share of negatives drawn by popularity^0.75; the others are uniform."
+    )
+    affinity_categories: int = Field(
+        20, ge=1, le=1000, description="Categories kept of a user's affinity, the largest shares first."
+    )
+    join_chunk: int = Field(50_000, ge=1, description="Rows a point-in-time join is given at once; it bounds memory.")
+    min_requests: int = Field(
+        10,
+        ge=1,
+        description="Requests each of train, valid and test must have for the data to be large enough.",
+    )
+    seed: int = Field(7, ge=0, description="Seed of the negatives.")
+
+    @model_validator(mode="after")
+    def _times_make_sense(self) -> Self:
+        times = [t for t in (self.cut, self.valid_until, self.test_until) if t is not None]
+        if times and self.split != "time_cut":
+            raise ValueError("cut, valid_until and test_until belong to split = time_cut")
+        if times and (self.cut is None or self.valid_until is None):
+            raise ValueError("an explicit time_cut needs both cut and valid_until")
+        if any(t.tzinfo is None for t in times):
+            raise ValueError("cut, valid_until and test_until need a time zone, such as 1998-04-01T00:00:00Z")
+        if sorted(set(times)) != times:
+            raise ValueError("cut, valid_until and test_until must follow one another")
+        if self.train_share + self.valid_share >= 1:
+            raise ValueError("train_share and valid_share must leave something to test")
+        return self

@@ -1,0 +1,236 @@
+"""Cutting a log into train, valid and test by time: pure functions over arrays.
+
+Shapes: n events of users, sorted by (user, time, row in the source); R requests. An event is named by its
+position in that order. Times are whole microseconds since 1970 (UTC), so that nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rankline.contracts import SPLITS
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+TRAIN, VALID, TEST = range(len(SPLITS))
+
+
+@dataclass(frozen=True)
+class Log:
+    """What users did, [n] each; ``users`` and ``items`` are codes from 0."""
+
+    users: Ints
+    items: Ints
+    at: Ints
+    known: Ints
+
+    @classmethod
+    def of(cls, *, users: Ints, items: Ints, at: Ints, known: Ints) -> Log:
+        """The log of events given in the order of their source, which decides where times tie."""
+        order = np.lexsort((at, users))  # stable: rows of equal user and time keep their order
+        return cls(users[order], items[order], at[order], known[order])
+
+    @property
+    def starts(self) -> Ints:
+        """[n] the position of the first event of each event's user."""
+        return np.searchsorted(self.users, self.users)
+
+    @property
+    def first_times(self) -> Bools:
+        """[n] whether the user meets the item for the first time; only such an event can be a target."""
+        pairs = self.users * (int(self.items.max(initial=0)) + 1) + self.items
+        out = np.zeros(len(pairs), bool)
+        out[np.unique(pairs, return_index=True)[1]] = True
+        return out
+
+
+@dataclass(frozen=True)
+class Lists:
+    """R lists of log positions, end to end: list r is ``values[offsets[r]:offsets[r + 1]]``."""
+
+    values: Ints
+    offsets: Ints
+
+    @classmethod
+    def kept(cls, values: Ints, owners: Ints, count: int) -> Lists:
+        """Lists from each value's owner in [0, count), owners ascending."""
+        lengths = np.bincount(owners, minlength=count)
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]))
+
+    @property
+    def lengths(self) -> Ints:
+        """[R] how long each list is."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Ints:
+        """[values] the list that each value is in."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    def last(self, count: int) -> Lists:
+        """The last ``count`` of each list."""
+        from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
+        keep = from_end <= count
+        return Lists.kept(self.values[keep], self.owners[keep], len(self.lengths))
+
+    def take(self, rows: Bools) -> Lists:
+        """Only the lists of some rows."""
+        keep = rows[self.owners]
+        return Lists.kept(self.values[keep], (np.cumsum(rows) - 1)[self.owners[keep]], int(rows.sum()))
+
+
+@dataclass(frozen=True)
+class Requests:
+    """R requests: the split of each, the event it stands at, what the user had by then, what followed."""
+
+    split: Ints
+    position: Ints
+    seen: Lists
+    targets: Lists
+
+    def take(self, rows: Bools) -> Requests:
+        """Some of the requests."""
+        return Requests(self.split[rows], self.position[rows], self.seen.take(rows), self.targets.take(rows))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which events may be learnt from ([n]), the requests, and the moment training ends."""
+
+    train: Bools
+    requests: Requests
+    train_end: int
+
+
+def known_before(log: Log, position: Ints) -> Lists:
+    """What the user of each request had done before it, in order, and was known by its moment."""
+    start = log.starts[position]
+    lengths = position - start
+    owners = np.repeat(np.arange(len(position)), lengths)
+    ends = np.cumsum(lengths)
+    values = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths - start, lengths)
+    keep = log.known[values] <= log.at[position][owners]
+    return Lists.kept(values[keep], owners[keep], len(position))
+
+
+def _one_target_each(log: Log, split: int, position: Ints) -> Requests:
+    """Requests whose only target is the event they stand at."""
+    count = len(position)
+    return Requests(np.full(count, split), position, known_before(log, position), Lists(position, np.arange(count + 1)))
+
+
+def _joined(parts: Sequence[Requests], *, min_history: int) -> Requests:
+    """Requests of several splits, one after the other, without those of which too little is known."""
+
+    def lists(all_of_them: Sequence[Lists]) -> Lists:
+        lengths = np.concatenate([part.lengths for part in all_of_them])
+        return Lists(np.concatenate([part.values for part in all_of_them]), np.concatenate([[0], np.cumsum(lengths)]))
+
+    joined = Requests(
+        np.concatenate([part.split for part in parts]),
+        np.concatenate([part.position for part in parts]),
+        lists([part.seen for part in parts]),
+        lists([part.targets for part in parts]),
+    )
+    return joined.take((joined.seen.lengths >= min_history) & (joined.targets.lengths > 0))
+
+
+def _train_requests(log: Log, train: Bools, *, min_history: int, per_user: int) -> Requests:
+    """Requests at each user's last ``per_user`` train events that can be targets with enough before them."""
+    place = np.arange(len(log.at)) - log.starts
+    position = np.flatnonzero(train & log.first_times & (place >= min_history))
+    # cut to the last before histories are made: a list for every event would be quadratic in memory
+    return _one_target_each(log, TRAIN, position[_from_end(log.users[position]) <= per_user])
+
+
+def _from_end(users: Ints) -> Ints:
+    """[n] 1 for the last row of each user, 2 for the one before it, and so on; ``users`` ascending."""
+    return np.searchsorted(users, users, side="right") - np.arange(len(users))
+
+
+def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
+    """Each user's last first-time event is for test, the one before for valid, what precedes for train.
+
+    Users with fewer than three such events are learnt from but not asked about. Training ends with the
+    moment at which the last train event was known.
+    """
+    first = np.flatnonzero(log.first_times)
+    users = log.users[first]
+    from_end = _from_end(users)
+    enough = (np.bincount(users, minlength=int(users.max(initial=0)) + 1) >= 3)[users]
+    valid, test = first[enough & (from_end == 2)], first[enough & (from_end == 1)]
+
+    begins = np.full(int(log.users.max(initial=0)) + 1, len(log.at))
+    begins[log.users[valid]] = valid
+    train = np.arange(len(log.at)) < begins[log.users]
+    requests = _joined(
+        [
+            _train_requests(log, train, min_history=min_history, per_user=per_user),
+            _one_target_each(log, VALID, valid),
+            _one_target_each(log, TEST, test),
+        ],
+        min_history=min_history,
+    )
+    return Split(train, requests, int(log.known[train].max(initial=0)))
+
+
+def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_history: int, per_user: int) -> Split:
+    """Train is what happened and was known before ``cut``; valid and test are the two windows after it.
+
+    In a window each user with enough history before ``cut`` is asked about once, at its first event there;
+    the targets are all of its first-time items in the window.
+    """
+    train = (log.at < cut) & (log.known <= cut)
+    requests = _joined(
+        [
+            _train_requests(log, train, min_history=min_history, per_user=per_user),
+            _window(log, VALID, cut=cut, since=cut, until=valid_until, min_history=min_history),
+            _window(log, TEST, cut=cut, since=valid_until, until=test_until, min_history=min_history),
+        ],
+        min_history=min_history,
+    )
+    return Split(train, requests, cut)
+
+
+def _window(log: Log, split: int, *, cut: int, since: int, until: int, min_history: int) -> Requests:
+    """One request a user, at its first event in [since, until), given enough history before the cut."""
+    inside = np.flatnonzero((log.at >= since) & (log.at < until))
+    users, first = np.unique(log.users[inside], return_index=True)
+    position = inside[first]
+    wanted = inside[log.first_times[inside]]
+    seen = known_before(log, position)
+    before = np.bincount(seen.owners[log.at[seen.values] < cut], minlength=len(position))
+    targets = Lists.kept(wanted, np.searchsorted(users, log.users[wanted]), len(position))
+    return Requests(np.full(len(position), split), position, seen, targets).take(before >= min_history)
+
+
+def quantile_cuts(at: Ints, *, train_share: float, valid_share: float) -> tuple[int, int, int]:
+    """(cut, valid_until, test_until) that leave these shares of the events before and between them."""
+    ordered = np.sort(at)
+    first, second = (int(ordered[int(len(at) * share)]) for share in (train_share, train_share + valid_share))
+    return first, second, int(ordered[-1]) + 1
+
+
+def rolling_cuts(at: Ints, *, folds: int, train_share: float = 0.5) -> list[tuple[int, int, int]]:
+    """(cut, valid_until, test_until) of ``folds`` time cuts that roll forward over the log.
+
+    The events after the first ``train_share`` fall into folds + 1 windows of equal numbers; fold f is
+    validated on window f and tested on window f + 1: nothing is tested on twice, so results can be pooled.
+    """
+    ordered = np.sort(at)
+    shares = train_share + (1 - train_share) * np.arange(folds + 2) / (folds + 1)
+    times = [int(ordered[min(int(len(at) * share), len(at) - 1)]) for share in shares[:-1]]
+    times.append(int(ordered[-1]) + 1)
+    return list(zip(times, times[1:], times[2:]))
+
+
+def counts(split: Split) -> dict[str, Any]:
+    """Requests a split, events to learn from."""
+    numbers = np.bincount(split.requests.split, minlength=len(SPLITS))
+    return {"requests": dict(zip(SPLITS, map(int, numbers))), "train_events": int(split.train.sum())}

@@ -1,0 +1,281 @@
+"""Between a log in arrays and the tables that other steps read (the `features` artifact).
+
+Shapes: n events of users, R requests, I items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as parquet
+
+from components.featurize import split
+from components.featurize.config import FeaturizeConfig
+from components.featurize.split import Ints, Lists, Log, Split
+from feature_repo.item import CONTENT
+from rankline import contracts, features
+from rankline.errors import TooSmall, ValidationFailed
+
+DAY_US = 86_400 * 1_000_000
+
+USER_SIDE = (
+    *(f"user_activity:{name}" for name in features.USER),
+    "user_category_affinity:affinity_categories",
+    "user_category_affinity:affinity_shares",
+    *(f"request_context:{name}" for name in features.CONTEXT),
+)
+ITEM_SIDE = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in features.ITEM)
+
+
+@dataclass(frozen=True)
+class People:
+    """The log of users' events and what its codes stand for; ``ratings`` [n] in its order, 0 if none."""
+
+    log: Log
+    user_ids: pa.Array
+    items: pa.Table
+    ratings: np.ndarray
+
+    @property
+    def item_ids(self) -> pa.Array:
+        """[I] the row of an item is its code."""
+        return self.items["item_id"].combine_chunks()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The requests as a table, without the features that come from the store, and their moments in µs."""
+
+    table: pa.Table
+    at: Ints
+
+
+def read_log(db: Any, clean: Path) -> People:
+    """Users' events from the table `events`, items from the clean folder.
+
+    Raises:
+        ValidationFailed: events name items that the catalogue lacks.
+    """
+    items = parquet.read_table(clean / "items.parquet")
+    events = db.sql(
+        "SELECT user_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating "
+        "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
+    ).to_arrow_table()
+    item_codes = pc.index_in(events["item_id"], value_set=items["item_id"])
+    if item_codes.null_count:
+        unknown = events["item_id"].filter(pc.is_null(item_codes))
+        raise ValidationFailed(
+            "events name items that the catalogue lacks",
+            expected="every item_id of events.parquet in items.parquet",
+            found=f"{len(unknown)} events, such as item {unknown[0].as_py()!r}",
+            where=str(clean),
+            hint="run validate, which sets such events aside",
+        )
+    # sorted, so that an event nobody knew of yet does not even change the order of users
+    user_ids = pc.unique(events["user_id"]).sort()
+    codes = pc.index_in(events["user_id"], value_set=user_ids).to_numpy().astype(np.int64)
+    log = Log.of(
+        users=codes,
+        items=item_codes.to_numpy().astype(np.int64),
+        at=events["at_us"].to_numpy(),
+        known=events["known_us"].to_numpy(),
+    )
+    ratings = events["rating"].to_numpy()[np.argsort(codes, kind="stable")]
+    return People(log, user_ids, items, ratings)
+
+
+def cut(log: Log, config: FeaturizeConfig) -> Split:
+    """The split that the config asks for."""
+    knobs = {"min_history": config.min_history, "per_user": config.train_requests_per_user}
+    if config.split == "leave_last_out":
+        return split.leave_last_out(log, **knobs)
+    return split.time_cut(log, **_cuts(log, config), **knobs)
+
+
+def _cuts(log: Log, config: FeaturizeConfig) -> dict[str, int]:
+    if not len(log.at):
+        return dict.fromkeys(("cut", "valid_until", "test_until"), 0)
+    if config.cut is None or config.valid_until is None:
+        times = split.quantile_cuts(log.at, train_share=config.train_share, valid_share=config.valid_share)
+    else:
+        end = _us(config.test_until) if config.test_until else int(log.at.max()) + 1
+        times = (_us(config.cut), _us(config.valid_until), end)
+    return dict(zip(("cut", "valid_until", "test_until"), times))
+
+
+def definition(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
+    """What was done, for people to read."""
+    kept = config.model_dump(mode="json", include={"split", "min_history", "train_requests_per_user", "seed"})
+    if config.split == "leave_last_out":
+        return kept
+    return {**kept, **{name: iso(time) for name, time in _cuts(log, config).items()}}
+
+
+def refuse_if_too_small(cut: Split, config: FeaturizeConfig) -> None:
+    """Raise TooSmall where a split has fewer requests than the config asks for."""
+    found = split.counts(cut)["requests"]
+    if min(found.values()) < config.min_requests:
+        raise TooSmall(
+            f"the data is too small to split by {config.split}",
+            expected=f"at least {config.min_requests} requests in each of {', '.join(contracts.SPLITS)}",
+            found=", ".join(f"{count} {name}" for name, count in found.items()),
+            hint="give more events (a wider data window), lower featurize.min_history or "
+            "featurize.min_requests, or choose the other featurize.split",
+        )
+
+
+def _lists(lists: Lists, values: Any) -> pa.ListArray:
+    """Arrow lists with ``values`` [n] (of the log's events) in place of positions."""
+    taken = values.take(pa.array(lists.values)) if isinstance(values, pa.Array) else pa.array(values[lists.values])
+    return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), taken)
+
+
+def requests(people: People, cut: Split, *, max_history: int) -> Asked:
+    """The R requests: who, when, with which history, what was seen by then, what followed."""
+    log, asked = people.log, cut.requests
+    at = log.at[asked.position]
+    users = people.user_ids.take(pa.array(log.users[asked.position]))
+    names = [contracts.SPLITS[code] for code in asked.split]
+    places = asked.position - log.starts[asked.position]
+    items = people.item_ids.take(pa.array(log.items))
+    history = asked.seen.last(max_history)
+    table = pa.table(
+        {
+            "request_id": [f"{name}:{user}:{place}" for name, user, place in zip(names, users.to_pylist(), places)],
+            "split": names,
+            "user_id": users,
+            "at": at / 1e6,
+            "history_items": _lists(history, items),
+            "history_times": _lists(history, log.at / 1e6),
+            "history_ratings": _lists(history, people.ratings),
+            "seen": _lists(asked.seen, items),
+            "targets": _lists(asked.targets, items),
+            "target_ratings": _lists(asked.targets, people.ratings),
+            "snapshot": (at // DAY_US) * 86_400.0,
+        }
+    )
+    return Asked(table, at)
+
+
+def user_moments(asked: Asked) -> pa.Table:
+    """What the store is asked about users: who, when, and the request's own data."""
+    history = asked.table["history_times"]
+    lengths = pc.list_value_length(history).to_numpy()
+    # min_history is at least 1, so every request has a last event
+    ends = np.cumsum(lengths) - 1
+    return pa.table(
+        {
+            "user_id": asked.table["user_id"],
+            "event_timestamp": pa.array(asked.at).cast(contracts.UTC),
+            "request_time": asked.table["at"],
+            "last_event_time": pc.list_flatten(history).to_numpy()[ends],
+            "history_length": lengths.astype(np.float64),
+        }
+    )
+
+
+def item_moments(asked: Asked, people: People, sources: Path) -> pa.Table:
+    """What the store is asked about items: each request day with every item of which something was known."""
+    first = np.full(len(people.items), np.iinfo(np.int64).max)
+    for view in ("item_popularity", "item_content"):
+        rows = parquet.read_table(sources / f"{view}.parquet", columns=["item_id", "event_timestamp"])
+        codes = pc.index_in(rows["item_id"], value_set=people.item_ids).to_numpy()
+        np.minimum.at(first, codes, rows["event_timestamp"].cast(pa.int64()).to_numpy())
+    days = np.unique(asked.at // DAY_US) * DAY_US
+    day_rows, codes = np.nonzero(first[None, :] <= days[:, None])
+    return pa.table(
+        {
+            "item_id": people.item_ids.take(pa.array(codes)),
+            "event_timestamp": pa.array(days[day_rows]).cast(contracts.UTC),
+        }
+    )
+
+
+def _filled(columns: pa.Table) -> dict[str, Any]:
+    """Columns with 0, or an empty list, where nothing was known."""
+    out: dict[str, Any] = {}
+    for name in columns.column_names:
+        column = columns[name]
+        if pa.types.is_list(column.type):
+            lists = column.combine_chunks()
+            lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+            out[name] = pa.ListArray.from_arrays(offsets, pc.list_flatten(lists))
+        else:
+            out[name] = pc.fill_null(column.cast(pa.float64()), 0.0)
+    return out
+
+
+def with_features(asked: Asked, known: pa.Table) -> pa.Table:
+    """The requests with what the store knew of their users and moments."""
+    return pa.table({**_columns(asked.table), **_filled(known)})
+
+
+def with_item_features(pairs: pa.Table, known: pa.Table) -> pa.Table:
+    """(snapshot, item_id, features): what the store knew of each item on each request day."""
+    seconds = pairs["event_timestamp"].cast(pa.int64()).to_numpy() / 1e6
+    return pa.table({"snapshot": seconds, "item_id": pairs["item_id"], **_filled(known)})
+
+
+def sequences(people: People, cut: Split) -> pa.Table:
+    """One row a user who has train events: those events, oldest first."""
+    log = people.log
+    train = np.flatnonzero(cut.train)
+    users, owners = np.unique(log.users[train], return_inverse=True)
+    lists = Lists.kept(train, owners, len(users))
+    return pa.table(
+        {
+            "user_id": people.user_ids.take(pa.array(users)),
+            "item_ids": _lists(lists, people.item_ids.take(pa.array(log.items))),
+            "times": _lists(lists, log.at / 1e6),
+            "ratings": _lists(lists, people.ratings),
+        }
+    )
+
+
+def train_counts(people: People, cut: Split) -> Ints:
+    """[I] how often each item occurs in train."""
+    return np.bincount(people.log.items[cut.train], minlength=len(people.items))
+
+
+def negatives(people: People, asked: Asked, drawn: Lists) -> pa.Table:
+    """The items drawn for each request."""
+    return pa.table({"request_id": asked.table["request_id"], "item_ids": _lists(drawn, people.item_ids)})
+
+
+def categories(items: pa.Table) -> list[str]:
+    """Every category that an item is in, sorted."""
+    names = pc.unique(pc.list_flatten(items["category"].combine_chunks()))
+    return sorted(name for name in names.to_pylist() if name is not None)
+
+
+def feature_lists() -> dict[str, Mapping[str, Any]]:
+    """The features by what they are of."""
+    return {
+        "features": {
+            "user": list(features.USER),
+            "item": list(features.ITEM),
+            "context": list(features.CONTEXT),
+            "affinity": ["affinity_categories", "affinity_shares"],
+        }
+    }
+
+
+def iso(time_us: int) -> str:
+    """Microseconds since 1970 as an ISO time in UTC."""
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)
+
+
+def _columns(table: pa.Table) -> dict[str, Any]:
+    return {name: table[name] for name in table.column_names}

@@ -1,0 +1,27 @@
+"""The Kubeflow door of ingest."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Output
+
+from components.images import DATA
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def ingest(config: dict, run: dict, job: str, source_digest: str, raw: Output[Dataset]):
+    """Turn the source's files into the canonical tables, setting bad rows aside with their reasons."""
+    from pathlib import Path
+
+    from components.ingest.config import IngestConfig
+    from components.ingest.step import ingest
+    from rankline.door import Run, perform
+
+    perform(
+        "ingest",
+        ingest,
+        IngestConfig(**config),
+        run=Run.of(run, job),
+        inputs={},
+        outputs={"raw": Path(raw.path)},
+        lineage={"source": source_digest},
+        heavy=("duckdb", "pyarrow.parquet"),
+    )

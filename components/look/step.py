@@ -1,0 +1,36 @@
+"""Look: what the flow is about to work on, asked anew in every run.
+
+Reads the source's files and the model repository, writes nothing. Later steps take the answers as arguments:
+that is how they see that the data or the champion changed since they last ran.
+"""
+
+from pathlib import Path
+
+from components.look.config import LookConfig
+from rankline import raw
+from rankline.errors import UsageError
+from rankline.progress import Progress
+
+
+def look(*, workspace: Path, catalogue: str, config: LookConfig, progress: Progress = Progress()) -> dict[str, str]:
+    """The digest of the source's contents, and the champion's model id (empty where there is none yet).
+
+    Raises:
+        SourceError: where the source is missing or empty.
+        UsageError: where the champion of this workspace ranks another catalogue.
+    """
+    from rankline.repository import Repository
+
+    progress.phase("looking")
+    source_digest = raw.digest_of(config.source, format=config.format, name=config.name)
+    models = Repository(workspace / "repository")
+    champion = models.champion()
+    if champion and (serves := models.manifest(champion).catalogue) != catalogue:
+        raise UsageError(
+            "the models of this workspace rank another catalogue",
+            expected=f"a workspace of catalogue {catalogue!r}, or an empty one",
+            found=f"champion {champion} of catalogue {serves!r}",
+            where=str(workspace),
+            hint=f"give this recipe a workspace of its own: -w {workspace}-{catalogue or 'other'}",
+        )
+    return {"source_digest": source_digest, "champion": champion}

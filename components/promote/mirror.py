@@ -1,0 +1,142 @@
+"""The promotion as MLflow shows it, for people who live in its pages; the events are the truth."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from components.promote.config import PromoteConfig
+from rankline.report import CANDIDATE, Report
+from rankline.repository import Event
+
+ALIAS = "champion"
+BATCH = 1000  # metrics that MLflow takes in one call
+
+# MLflow reads these when it is imported. A server that is away is given up on in seconds, not minutes.
+for name, value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}.items():
+    os.environ.setdefault(name, value)
+
+
+def mirror(
+    event: Event,
+    report: Report,
+    *,
+    source: str,
+    pages: list[Path],
+    curves: dict[str, list[dict[str, float]]],
+    config: PromoteConfig,
+    workspace: Path,
+) -> dict[str, Any]:
+    """Write a run with the scores and a model version, and move the alias to it; twice is once.
+
+    ``source`` is where the bundle lies, ``pages`` are shown with the run, ``curves`` are what training logged
+    (name -> one point an epoch). Anything may go wrong in here, and the caller is to say so and go on.
+    """
+    from filelock import FileLock
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    began = time.time()
+    workspace = workspace.resolve()
+    uri = config.tracking_uri or f"sqlite:///{workspace / 'mlflow.db'}"
+    # two processes that open a fresh SQLite database at once die in its migration
+    with FileLock(workspace / ".mlflow.lock", timeout=config.lock_timeout_s):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        version = _version(client, event.model_id, config.registered_model)
+        if version is None:
+            run = _run(client, event, report, pages, curves, config, workspace)
+            version = client.create_model_version(
+                config.registered_model,
+                source,
+                run_id=run,
+                tags={"model_id": event.model_id, "recipe": report.recipe},
+                description=event.why,
+            )
+        client.set_registered_model_alias(config.registered_model, ALIAS, version.version)
+    return {"uri": uri, "version": int(version.version), "seconds": round(time.time() - began, 2)}
+
+
+def _version(client: Any, model_id: str, name: str) -> Any:
+    """The version of a model that was mirrored before, if it was; the registered model exists afterwards."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.search_model_versions(f"name = '{name}' and tags.model_id = '{model_id}'")
+    return found[0] if found else None
+
+
+def _run(
+    client: Any,
+    event: Event,
+    report: Report,
+    pages: list[Path],
+    curves: dict[str, list[dict[str, float]]],
+    config: PromoteConfig,
+    workspace: Path,
+) -> str:
+    """A finished MLflow run with the candidate's metrics and what it was made by."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    experiment = client.get_experiment_by_name(config.experiment)
+    if experiment is not None:
+        experiment_id = experiment.experiment_id
+    else:  # a server knows where its artifacts belong; our own database has to be told
+        place = None if config.tracking_uri else (workspace / "mlruns").as_uri()
+        experiment_id = client.create_experiment(config.experiment, artifact_location=place)
+    run_id: str = client.create_run(experiment_id, run_name=event.run_id or event.model_id).info.run_id
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in _metrics(report).items()],
+        params=[
+            Param("recipe", report.recipe),
+            Param("requests", str(report.requests)),
+            Param("champion_before", event.champion_before or "none"),
+        ],
+        tags=[RunTag("model_id", event.model_id), RunTag("rankline_run", event.run_id)],
+    )
+    points = [
+        Metric(f"{name}/{key}".replace("@", "_at_"), value, now, int(point["epoch"]))
+        for name, curve in curves.items()
+        for point in curve
+        for key, value in point.items()
+        if key != "epoch" and math.isfinite(value)
+    ]
+    for start in range(0, len(points), BATCH):
+        client.log_batch(run_id, metrics=points[start : start + BATCH])
+    for page in pages:
+        if page.is_file():
+            client.log_artifact(run_id, str(page))
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _metrics(report: Report) -> dict[str, float]:
+    """Every number of the report under a name that MLflow allows: ndcg@10 is ndcg_at_10 there."""
+    numbers: dict[str, float | None] = {}
+    for system, scored in report.systems.items():
+        prefix = "" if system == CANDIDATE else f"{system}/"
+        for metric, estimate in scored.metrics.items():
+            numbers[prefix + metric] = estimate.mean
+    for group in ("latency", "parity", "model"):
+        numbers |= {f"{group}/{name}": value for name, value in getattr(report, group).model_dump().items()}
+    return {
+        name.replace("@", "_at_"): float(value)
+        for name, value in numbers.items()
+        if value is not None and math.isfinite(value)
+    }

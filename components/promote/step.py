@@ -1,0 +1,308 @@
+"""Decide whether a candidate may serve, and make it the champion.
+
+`decide` reads a bundle and its evaluation, puts both into the model repository, and writes verdict.json and
+verdict.md. `promote` reads these and the run's features; it brings the features online, appends the
+`promoted` event, which is the commit, and mirrors it into MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.promote import online
+from components.promote.config import DecideConfig, PromoteConfig
+from components.promote.mirror import mirror
+from rankline import decision, ledger
+from rankline.bundle import Bundle, open_bundle
+from rankline.decision import Policy, Verdict
+from rankline.errors import IntegrityError, StaleEvidence, UsageError
+from rankline.progress import Progress
+from rankline.report import Report, read_report, read_scores
+from rankline.repository import Event, Kind, Repository
+
+VERDICT, PAGE = "verdict.json", "verdict.md"
+WHO = "the flow"
+
+# What a verdict other than "promote" leaves behind in the repository.
+EVENTS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
+
+
+def decide(
+    bundle: Path,
+    evaluation: Path,
+    verdict: Path,
+    *,
+    config: DecideConfig,
+    repository: str,
+    run_id: str,
+    progress: Progress = Progress(),
+) -> dict[str, Any]:
+    """Register the candidate and write the verdict on it.
+
+    Raises:
+        UsageError: the bundle or the evaluation is none, or the evaluation is of another model.
+        IntegrityError: a byte of the bundle is not what its digests promise.
+        StaleEvidence: the champion changed since the evaluation.
+        RepositoryError: the model repository cannot be written.
+    """
+    progress.phase("verdict")
+    candidate = open_bundle(bundle)
+    report = _report_of(candidate, evaluation)
+    policy = Policy(**config.model_dump())
+    models = Repository(repository)
+    decided = decision.decide(
+        report,
+        read_scores(evaluation, policy.primary),
+        candidate.manifest,
+        policy,
+        serving=models.champion(),
+    )
+    verdict.mkdir(parents=True, exist_ok=True)
+    (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
+    (verdict / PAGE).write_text(page(decided, report))
+
+    events: list[Event] = []
+    if decided.outcome != "already_serving":
+        progress.phase("registering")
+        models.add(bundle)
+        evidence = {"evaluation": models.add_evidence(evaluation)}
+        events += _once(models, "registered", candidate, {}, why=f"made by recipe {report.recipe}", run_id=run_id)
+        events += _once(models, "evaluated", candidate, evidence, why=_summary(report, policy), run_id=run_id)
+        if decided.outcome in EVENTS:
+            evidence["verdict"] = models.add_evidence(verdict)
+            events += _once(
+                models,
+                EVENTS[decided.outcome],
+                candidate,
+                evidence,
+                why=decided.sentence,
+                run_id=run_id,
+                details={"outcome": decided.outcome, "failures": [c.name for c in decided.failures]},
+                expected_champion=decided.champion,
+            )
+    return {
+        "outcome": decided.outcome,
+        "model_id": decided.model_id,
+        "champion": decided.champion,
+        "sentence": decided.sentence,
+        "checks": len(decided.checks),
+        "failures": [check.name for check in decided.failures],
+        "events": [f"{event.n} {event.kind}" for event in events],
+    }
+
+
+def promote(
+    bundle: Path,
+    evaluation: Path,
+    verdict: Path,
+    features: Path,
+    *,
+    config: PromoteConfig,
+    repository: str,
+    workspace: Path,
+    run_id: str,
+    ledger_folder: Path | None = None,
+    progress: Progress = Progress(),
+) -> dict[str, Any]:
+    """Make the candidate the champion: whatever can fail comes before the event, only the mirror after it.
+
+    Raises:
+        UsageError: the verdict does not promote this model, or the features are of another service.
+        IntegrityError: a byte of the bundle changed.
+        StaleEvidence: the champion changed since the verdict.
+        RepositoryError: the features could not be brought online, or the repository cannot be written.
+    """
+    candidate = open_bundle(bundle)
+    report = _report_of(candidate, evaluation)
+    decided = _verdict_of(candidate, verdict)
+    models = Repository(repository)
+    pointer = models.pointer()
+    serving = pointer.model_id if pointer else ""
+    if serving not in (decided.champion, candidate.model_id):
+        raise StaleEvidence(
+            "the champion changed since the verdict",
+            expected=f"champion {decided.champion or '(none)'}",
+            found=f"champion {serving}",
+            where=repository,
+            hint="run the flow again: the model will be evaluated beside the new champion",
+        )
+
+    progress.phase("features online")
+    began = time.time()
+    service = _service_of(candidate, features)
+    watermark = online.bring_online(features, workspace / "online" / service, lock_timeout_s=config.lock_timeout_s)
+    online_s = time.time() - began
+
+    progress.phase("promoting")
+    if pointer and serving == candidate.model_id:  # an earlier attempt of this run got this far
+        event = models.history()[pointer.event - 1]
+    else:
+        models.add(bundle)
+        event = models.append(
+            "promoted",
+            candidate.model_id,
+            who=WHO,
+            why=decided.sentence,
+            run_id=run_id,
+            digests={"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)},
+            details={"service": service, "online_until": watermark["until"]},
+            expected_champion=decided.champion,
+        )
+
+    progress.phase("mirroring")
+    try:
+        shown: dict[str, Any] = mirror(
+            event,
+            report,
+            source=models.fs.unstrip_protocol(f"{models.root}/bundles/{candidate.model_id}"),
+            pages=[verdict / PAGE, evaluation / "report.html"],
+            curves=training_curves(ledger_folder) if ledger_folder else {},
+            config=config,
+            workspace=workspace,
+        )
+    except Exception as error:  # the promotion stands; the mirror is only a mirror
+        shown = {"error": f"MLflow does not show this promotion: {str(error).splitlines()[0]}"}
+    return {
+        "model_id": candidate.model_id,
+        "event": event.n,
+        "champion_before": event.champion_before,
+        "service": service,
+        "online": {**watermark, "seconds": round(online_s, 2)},
+        "mlflow": shown,
+    }
+
+
+def training_curves(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """What the training steps of a run logged: step (and part) -> one point an epoch."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for step, entry in ledger.read(folder).items():
+        for path in entry.paths.values():
+            if (Path(path) / "curve.json").is_file():
+                told = json.loads((Path(path) / "curve.json").read_text())
+                parts = told.items() if isinstance(told, dict) else [("", told)]
+                found |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
+    return found
+
+
+def page(decided: Verdict, report: Report) -> str:
+    """The verdict for people: the outcome, every check, and the systems side by side."""
+    primary = decided.policy.primary
+    lines = [
+        f"# {decided.outcome.replace('_', ' ').capitalize()}",
+        "",
+        decided.sentence,
+        "",
+        f"Model `{decided.model_id}`, recipe {report.recipe}, run {report.run_id or '(none)'}, "
+        f"{report.requests} requests; champion {f'`{decided.champion}`' if decided.champion else '(none)'}.",
+        "",
+    ]
+    if decided.checks:
+        lines += ["| | check | found | asked for | |", "| --- | --- | --- | --- | --- |"]
+        for check in decided.checks:
+            sign = "met" if check.passed else "**not met**"
+            found = f"{check.observed:.4g}" if isinstance(check.observed, float) else check.observed
+            found = "(not measured)" if found is None else found
+            lines.append(f"| {sign} | {check.name} | {found} | {check.required} | {check.sentence} |")
+        lines.append("")
+    lines += [f"| system | {primary} | interval |", "| --- | --- | --- |"]
+    for name, system in report.systems.items():
+        estimate = system.metrics.get(primary)
+        numbers = [estimate.mean, estimate.low, estimate.high] if estimate else [None] * 3
+        mean, low, high = ("-" if n is None else f"{n:.4f}" for n in numbers)
+        lines.append(f"| {name} | {mean} | {low} to {high} |")
+    return "\n".join(lines) + "\n"
+
+
+def _report_of(candidate: Bundle, evaluation: Path) -> Report:
+    """The evaluation's report, which has to be of this very model."""
+    report = read_report(evaluation)
+    if report.model_id != candidate.model_id:
+        raise UsageError(
+            "the evaluation is of another model",
+            expected=f"model {candidate.model_id}, which lies in {candidate.folder}",
+            found=f"model {report.model_id}",
+            where=str(evaluation),
+            hint="evaluate this bundle first: `rankline step evaluate`",
+        )
+    return report
+
+
+def _verdict_of(candidate: Bundle, verdict: Path) -> Verdict:
+    """A verdict that promotes this very model."""
+    try:
+        decided = Verdict.model_validate_json((verdict / VERDICT).read_text())
+    except (OSError, ValidationError) as error:
+        raise IntegrityError(
+            "the verdict cannot be read",
+            expected=f"{VERDICT}, as `rankline step decide` writes it",
+            found=str(error).splitlines()[0],
+            where=str(verdict),
+            hint="decide again",
+        ) from error
+    if decided.outcome != "promote" or decided.model_id != candidate.model_id:
+        raise UsageError(
+            "this verdict does not promote this model",
+            expected=f"outcome promote for model {candidate.model_id}",
+            found=f"outcome {decided.outcome} for model {decided.model_id}",
+            where=str(verdict),
+            hint="see verdict.md beside it for the reasons",
+        )
+    return decided
+
+
+def _service_of(candidate: Bundle, features: Path) -> str:
+    """The feature service that the model asks for, which has to be the one these features were made for."""
+    asked = candidate.manifest.features.service
+    made: str = json.loads((features / "summary.json").read_text())["service"]
+    if made != asked:
+        raise UsageError(
+            "the features are of another feature service than the model's",
+            expected=asked,
+            found=made,
+            where=str(features),
+            hint="give the features that this model was trained on",
+        )
+    return asked
+
+
+def _once(
+    models: Repository,
+    kind: Kind,
+    candidate: Bundle,
+    evidence: dict[str, str],
+    *,
+    why: str,
+    run_id: str,
+    details: dict[str, Any] | None = None,
+    expected_champion: str | None = None,
+) -> list[Event]:
+    """Append an event unless the same was said before on the same evidence; what was appended."""
+    for event in models.history():
+        same = event.kind == kind and event.model_id == candidate.model_id
+        if same and evidence.items() <= event.digests.items():
+            return []
+    return [
+        models.append(
+            kind,
+            candidate.model_id,
+            who=WHO,
+            why=why,
+            run_id=run_id,
+            digests=evidence,
+            details=details,
+            expected_champion=expected_champion,
+        )
+    ]
+
+
+def _summary(report: Report, policy: Policy) -> str:
+    """The candidate's main score in one line."""
+    scored = report.systems.get("candidate")
+    estimate = scored.metrics.get(policy.primary) if scored else None
+    number = "not measured" if estimate is None or estimate.mean is None else f"{estimate.mean:.4f}"
+    return f"{policy.primary} {number} over {report.requests} requests"

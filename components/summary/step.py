@@ -1,0 +1,81 @@
+"""summary: what a run did, from its ledger. It runs at the end of every run, however that ended.
+
+Reads    <run>/*.json       the ledger
+Writes   <run>/summary.json  steps, durations, peak memory, cost, verdict
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from components.summary.config import SummaryConfig
+from rankline import ledger
+
+SUMMARY = "summary.json"
+KILLED = "it ended without a word (killed, or out of memory?)"
+OUTCOMES = {
+    "promote": "promoted",
+    "already_serving": "already serving",
+    "pending": "waiting for review",
+    "refused": "refused",
+    "insufficient_data": "insufficient data",
+}
+
+
+def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "") -> dict[str, Any]:
+    """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended."""
+    entries = ledger.read(folder)
+    steps = [_step(entry, config) for entry in entries.values()]
+    failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
+    error = failed.error or KILLED if failed else ""
+    decided = entries["decide"].result if "decide" in entries else {}
+    started = min((entry.started for entry in entries.values()), default=time.time())
+    ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
+    worked = sum(entry.work_s for entry in entries.values())
+    summary = {
+        "run": folder.name,
+        "outcome": _outcome(entries, failed, decided),
+        "kubeflow_status": wanted,
+        "verdict": decided.get("sentence", ""),
+        "reasons": decided.get("failures", []),
+        "error": error,
+        "failed_step": failed.step if failed else "",
+        "model_id": decided.get("model_id", ""),
+        "started": started,
+        "seconds": round(ended - started, 2),
+        "work_s": round(worked, 2),
+        "cost": round(sum(step["cost"] for step in steps), 4),
+        "currency": config.currency,
+        "steps": steps,
+    }
+    ledger.write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decided: dict[str, Any]) -> str:
+    if failed is not None:
+        return "failed"
+    outcome = decided.get("outcome", "")
+    if outcome == "promote" and "promote" not in entries:
+        return "failed"
+    return OUTCOMES.get(outcome, "incomplete")
+
+
+def _step(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:
+    gpu_s = config.gpus.get(entry.step, 0) * entry.work_s
+    return {
+        "step": entry.step,
+        "status": "killed" if entry.status == "running" else entry.status,
+        "why": entry.why,
+        "seconds": round(entry.seconds, 2),
+        "work_s": round(entry.work_s, 2),
+        "import_s": round(entry.import_s, 2),
+        "peak_memory_mb": round(entry.peak_memory_bytes / 2**20),
+        "core_s": round(entry.core_s, 2),
+        "gpu_s": round(gpu_s, 2),
+        "cost": round((entry.core_s * config.core_hour + gpu_s * config.gpu_hour) / 3600, 6),
+        "result": entry.result,
+        "paths": entry.paths,
+    }

@@ -1,0 +1,32 @@
+"""The Kubeflow door of validate."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Output
+
+from components.images import DATA
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Output[Dataset], report: Output[Dataset]):
+    """Hold the tables against their contract; a critical fault stops the flow, the report is kept."""
+    from pathlib import Path
+
+    from components.validate import profile
+    from components.validate.config import ValidateConfig
+    from components.validate.step import validate
+    from rankline.door import Run, perform
+
+    settings, here = ValidateConfig(**config), Run.of(run, job)
+    previous = profile.previous(here.workspace, settings.profile_name, Path(raw.path))
+    perform(
+        "validate",
+        validate,
+        settings,
+        run=here,
+        inputs={"raw": Path(raw.path)},
+        outputs={"clean": Path(clean.path), "report": Path(report.path)},
+        lineage=profile.lineage(previous, settings),
+        heavy=("great_expectations", "great_expectations.expectations", "duckdb"),
+        previous=previous,
+    )
+    profile.keep(here.workspace, settings.profile_name, Path(clean.path) / "profile.json")

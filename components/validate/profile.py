@@ -1,0 +1,106 @@
+"""The profile of a data set: what the next run's drift check compares against.
+
+`validate` writes `profile.json` into its output. After success the door keeps it in the workspace, together
+with the one before it: a run over the very same data is compared with what its first run was compared with,
+so repeating a run changes nothing and can be reused.
+"""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.validate.config import ValidateConfig
+from rankline import digest, ledger
+
+BINS = 20
+
+
+def describe(
+    db: Any,
+    *,
+    summary: dict[str, Any],
+    present: list[str],
+    labels: list[str],
+    scales: dict[str, tuple[float, float]],
+) -> dict[str, Any]:
+    """Rows a table and a histogram a label, from the DuckDB views of the tables."""
+    histograms = {}
+    for label in labels:
+        low, high = scales[label]
+        place = f"least({BINS - 1}, floor(({label} - {low}) / {high - low} * {BINS}))"
+        query = (
+            f"SELECT CAST({place} AS INTEGER), count(*) FROM events WHERE {label} BETWEEN {low} AND {high} GROUP BY 1"
+        )
+        counts = dict(db.execute(query).fetchall())
+        histograms[label] = {"scale": [low, high], "counts": [counts.get(bin, 0) for bin in range(BINS)]}
+    return {
+        "data_digest": summary["data_digest"],
+        "rows": {table: db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in present},
+        "event_time": summary["event_time"],
+        "labels": histograms,
+    }
+
+
+def changes(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, float]:
+    """`<table>_rows_change` (share of the rows before) and `<label>_drift` (share of values that moved)."""
+    if before is None:
+        return {}
+    numbers = {
+        f"{table}_rows_change": round((now["rows"][table] - rows) / max(rows, 1), 6)
+        for table, rows in before["rows"].items()
+        if table in now["rows"]
+    }
+    for label, then in before["labels"].items():
+        here = now["labels"].get(label, {"scale": then["scale"], "counts": [0] * BINS})
+        if here["scale"] == then["scale"]:
+            numbers[f"{label}_drift"] = round(_moved(here["counts"], then["counts"]), 6)
+    return numbers
+
+
+def _moved(now: list[int], before: list[int]) -> float:
+    """Total variation: the share of one histogram that moves to make the other; 1 where one is empty."""
+    if not sum(now) or not sum(before):
+        return float(bool(sum(now)) != bool(sum(before)))
+    return sum(abs(a / sum(now) - b / sum(before)) for a, b in zip(now, before)) / 2
+
+
+def previous(workspace: Path, name: str, raw: Path) -> Path | None:
+    """The kept profile that data in ``raw`` is to be compared with; none on the first run."""
+    data = _read(raw / "summary.json").get("data_digest")
+    for path in _kept(workspace, name):
+        if _read(path).get("data_digest", data) != data:
+            return path
+    return None
+
+
+def lineage(profile: Path | None, config: ValidateConfig) -> dict[str, str]:
+    """What decides the outcome beside tables and settings: the comparison, and the day if age counts."""
+    reasons = {"previous profile": digest.of_file(profile) if profile else ""}
+    if config.max_age_days is not None and config.now is None:
+        reasons["day"] = datetime.now(UTC).date().isoformat()
+    return reasons
+
+
+def keep(workspace: Path, name: str, profile: Path) -> None:
+    """Make a run's profile the one that later runs are compared with."""
+    latest, before = _kept(workspace, name)
+    value = json.loads(profile.read_text())
+    if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
+        os.replace(latest, before)
+    ledger.write_json(latest, value)
+
+
+def _kept(workspace: Path, name: str) -> tuple[Path, Path]:
+    folder = workspace / "profiles"
+    return folder / f"{name}.json", folder / f"{name}.before.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

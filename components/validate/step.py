@@ -1,0 +1,258 @@
+"""Validate: the canonical tables are held against their contract before anything is built on them.
+
+Reads `raw` (ingest's tables). Writes `report` (Great Expectations' Data Docs from `index.html`, and
+`results.json`), then, when no critical fault was found, `clean`: the same tables and `profile.json`, which a
+later run's drift check compares against.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.validate import frames, profile, suites
+from components.validate.config import ValidateConfig
+from rankline import ledger
+from rankline.contracts import LABELS
+from rankline.errors import ValidationFailed
+from rankline.progress import Progress
+
+DAY_S = 86_400
+CARRIED = ("items", "users", "queries", "events", "rejected")
+Result = dict[str, Any]
+Check = Callable[[str, str, Any, list[Any]], list[Result]]  # table, part, frame, expectations -> results
+
+
+def validate(
+    raw: Path,
+    clean: Path,
+    report: Path,
+    *,
+    config: ValidateConfig,
+    progress: Progress = Progress(),
+    previous: Path | None = None,
+) -> dict[str, Any]:
+    """Check the tables of ``raw`` and hand them on; ``previous`` is the profile to compare with.
+
+    Raises:
+        ValidationFailed: where a critical expectation is not met; the report is written by then.
+    """
+    present = frames.present(raw)
+    if missing := sorted({"items", "users", "events"} - set(present)):
+        raise ValidationFailed(
+            f"the data has no table of {' and '.join(missing)}",
+            expected=", ".join(f"{table}.parquet" for table in missing),
+            found=", ".join(f"{table}.parquet" for table in present) or "none",
+            where=str(raw),
+            hint="run ingest again",
+        )
+    report.mkdir(parents=True, exist_ok=True)
+    with _expectations(report) as check:
+        results, now = examine(raw, present, check, config=config, previous=previous, progress=progress)
+    ledger.write_json(report / "results.json", results)
+    critical = [result for result in results if not result["success"] and result["severity"] == "critical"]
+    if critical:
+        raise _refusal(critical, report)
+
+    clean.mkdir(parents=True, exist_ok=True)
+    for name in [f"{table}.parquet" for table in CARRIED] + ["summary.json"]:
+        if (raw / name).is_file():
+            _same_file(raw / name, clean / name)
+    ledger.write_json(clean / "profile.json", now)
+    return {
+        "rows": now["rows"],
+        "expectations": len(results),
+        "warnings": [_told(result) for result in results if not result["success"]],
+        "compared_with_previous": previous is not None,
+    }
+
+
+def examine(
+    raw: Path,
+    present: list[str],
+    check: Check,
+    *,
+    config: ValidateConfig,
+    previous: Path | None,
+    progress: Progress = Progress(),
+) -> tuple[list[Result], dict[str, Any]]:
+    """Hold the tables that are ``present`` against what is expected of them: the results, and the profile.
+
+    Where a table's columns are not what they should be, nothing else is asked and the profile is empty.
+    """
+    import duckdb
+
+    summary = json.loads((raw / "summary.json").read_text())
+    results: list[Result] = []
+    progress.phase("schema")
+    for table in present:
+        results += check(table, "schema", frames.schema(raw / f"{table}.parquet", table), suites.schema())
+    if not all(result["success"] for result in results):
+        return results, {}
+
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        frames.attach(db, raw, present)
+        labels = [label for label in LABELS if label in db.table("events").columns]
+        until = _until(config, summary)
+        expected = {
+            "items": suites.items(config, until=until),
+            "users": suites.users(config),
+            "queries": suites.queries(),
+            "events": suites.events(config, until=until, present=present, labels=labels),
+        }
+        for table in present:
+            progress.phase(table)
+            frame = frames.table(db, table, present=present, labels=labels)
+            results += check(table, "rows", frame, expected[table])
+
+        progress.phase("changes")
+        now = profile.describe(db, summary=summary, present=present, labels=labels, scales=config.scales)
+    numbers = profile.changes(now, json.loads(previous.read_text()) if previous else None)
+    numbers |= _age(config, summary, until)
+    if numbers:
+        results += check("events", "changes", _one_row(numbers), suites.changes(config, numbers))
+    return results, now
+
+
+@contextmanager
+def _expectations(report: Path) -> Iterator[Check]:
+    """A Great Expectations of our own, quiet and forgetful; leaving it writes the Data Docs to ``report``."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+        site = {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(report.absolute()),
+            },
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        }
+        context = gx.get_context(
+            mode="ephemeral",
+            project_config=DataContextConfig(
+                store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+                data_docs_sites={"report": site},
+                analytics_enabled=False,
+                progress_bars={"globally": False, "metric_calculations": False},
+            ),
+        )
+        batch = (
+            context.data_sources.add_pandas("tables")
+            .add_dataframe_asset("table")
+            .add_batch_definition_whole_dataframe("whole")
+        )
+
+        def check(table: str, part: str, frame: Any, expectations: list[Any]) -> list[Result]:
+            """Hold a frame against expectations; one result each, in their order."""
+            name = f"{table}-{part}"
+            suite = context.suites.add_or_update(gx.ExpectationSuite(name, expectations=expectations))
+            definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+            outcome = context.validation_definitions.add_or_update(definition).run(
+                batch_parameters={"dataframe": frame}
+            )
+            return _flat(table, suite, outcome)
+
+        try:
+            yield check
+        finally:
+            context.build_data_docs()
+
+
+def _flat(table: str, suite: Any, outcome: Any) -> list[Result]:
+    """Great Expectations' results in the order of the suite (its own differs), as plain values."""
+    by_id = {each.expectation_config.id: each.to_json_dict() for each in outcome.results}
+    flat = []
+    for expectation in suite.expectations:
+        each = by_id[expectation.id]
+        found, settings = each["result"], each["expectation_config"]["kwargs"]
+        error = _error(each["exception_info"])
+        columns = [settings[name] for name in ("column", "column_A", "column_B") if name in settings]
+        flat.append(
+            {
+                "table": table,
+                "sentence": expectation.meta["sentence"],
+                "expectation": each["expectation_config"]["type"],
+                "columns": columns or settings.get("column_list", []),
+                # what could not be checked has not passed
+                "severity": "critical" if error else expectation.meta["severity"],
+                "success": each["success"],
+                "rows": found.get("element_count"),
+                "unexpected_count": found.get("unexpected_count"),
+                "observed": found.get("observed_value"),
+                "examples": found.get("partial_unexpected_list", [])[:5],
+                "error": error,
+            }
+        )
+    return flat
+
+
+def _error(info: dict[str, Any]) -> str | None:
+    """What an expectation raised, said outright or by one of its metrics."""
+    for each in (info, *(value for value in info.values() if isinstance(value, dict))):
+        if each.get("raised_exception"):
+            return str(each.get("exception_message"))
+    return None
+
+
+def _until(config: ValidateConfig, summary: dict[str, Any]) -> datetime:
+    """The moment before which everything must have happened."""
+    stated = config.now or summary["window"]["end"]
+    return datetime.fromisoformat(stated) if stated else datetime.now(UTC)
+
+
+def _age(config: ValidateConfig, summary: dict[str, Any], until: datetime) -> dict[str, float]:
+    """The age of the newest event, where the settings ask for it."""
+    last = summary["event_time"]["last"]
+    if config.max_age_days is None or last is None:
+        return {}
+    return {"newest_event_age_days": (until - datetime.fromisoformat(last)).total_seconds() / DAY_S}
+
+
+def _one_row(numbers: dict[str, float]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame([numbers])
+
+
+def _told(result: Result) -> str:
+    """A failed expectation in one line, with its numbers."""
+    if result["error"]:
+        return f"{result['table']}: {result['sentence']}: could not be checked ({result['error']})"
+    if result["unexpected_count"] is None:
+        return f"{result['table']}: {result['sentence']}: found {result['observed']}"
+    shown = [str(example) for example in result["examples"] if example is not None]
+    examples = ", ".join(dict.fromkeys(shown))
+    return (
+        f"{result['table']}: {result['sentence']}: "
+        f"not so for {result['unexpected_count']} of {result['rows']} rows" + (f" ({examples})" if examples else "")
+    )
+
+
+def _refusal(critical: list[Result], report: Path) -> ValidationFailed:
+    more = f" (and {len(critical) - 1} more critical faults)" if len(critical) > 1 else ""
+    return ValidationFailed(
+        _told(critical[0]) + more,
+        expected="every critical expectation to be met",
+        found="; ".join(_told(result) for result in critical),
+        where=str(report / "index.html"),
+        hint="correct the source and run again; the limits are settings (`rankline step validate --help`)",
+    )
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """A second name for a file, a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,36 @@
+"""What is known of a request's moment, computed when it is asked."""
+
+from typing import Any
+
+from feast import Field, OnDemandFeatureView, RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64
+
+from rankline import features
+
+# What the one who asks says: unix seconds, unix seconds (0 = never), and a number of events.
+GIVEN = ("request_time", "last_event_time", "history_length")
+
+
+def request_context() -> OnDemandFeatureView:
+    """The hour and the day of the week of a request, and how warm the user is."""
+
+    @on_demand_feature_view(
+        sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in GIVEN])],
+        schema=[Field(name=name, dtype=Float64) for name in features.CONTEXT],
+        mode="python",
+    )
+    def request_context(inputs: dict[str, Any]) -> dict[str, Any]:
+        # Feast keeps this body in its registry and runs it far from this file: everything is imported here.
+        import numpy as np
+
+        from rankline import features
+
+        columns = features.request_context(
+            request_time=np.asarray(inputs["request_time"], np.float64),
+            last_event_time=np.asarray(inputs["last_event_time"], np.float64),
+            history_length=np.asarray(inputs["history_length"], np.float64),
+        )
+        return {name: values.tolist() for name, values in columns.items()}
+
+    return request_context

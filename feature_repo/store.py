@@ -1,0 +1,188 @@
+"""A feature store in a folder: feature_store.yaml, registry.db, online.db, and sources/ where it has its own.
+
+Such a folder may be copied or moved whole: what lies inside is named relative to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from feature_repo.definitions import VIEWS, definitions
+from rankline import ledger
+from rankline.errors import SourceError
+
+WATERMARK = "watermark.json"
+SOURCES = "sources"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+QUOTE = "'"  # doubled inside of an SQL string
+
+
+def apply(folder: Path, *, project: str, sources: Path, online: Path | None = None) -> None:
+    """Lay a store out in ``folder`` and register every definition over ``sources`` (Parquet files).
+
+    ``online`` is the SQLite file of the online store, online.db in the folder if left out. Applying twice
+    is applying once.
+    """
+    from feast import FeatureStore
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "project": project,
+        "provider": "local",
+        "registry": "registry.db",
+        "offline_store": {"type": "duckdb"},
+        "online_store": {"type": "sqlite", "path": str(online.resolve()) if online else "online.db"},
+        "entity_key_serialization_version": 3,
+    }
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    inside = sources.resolve().is_relative_to(folder.resolve())
+    named = sources.resolve().relative_to(folder.resolve()) if inside else sources.resolve()
+    with _quietly():
+        FeatureStore(repo_path=str(folder)).apply(definitions(named))
+    _stop_the_clock(folder / "registry.db")
+
+
+# What Feast writes down of when and as which revision a definition was applied.
+_CLOCK = ("created_timestamp", "last_updated_timestamp", "last_updated", "version_id", "project_uuid")
+
+
+def _stop_the_clock(registry: Path) -> None:
+    """Make a registry say only what is defined, so that the same definitions are the same bytes.
+
+    An artifact's digest decides whether the steps after it run again: it must not hang on the time of day.
+    """
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    content = Registry.FromString(registry.read_bytes())
+    content.ClearField("feature_view_version_history")
+    _clear(content)
+    registry.write_bytes(content.SerializeToString(deterministic=True))
+
+
+def _clear(message: Any) -> None:
+    """Clear what `_CLOCK` names in a message and all it holds; order what has no order of its own."""
+    for field, value in message.ListFields():
+        if field.name in _CLOCK:
+            message.ClearField(field.name)
+        elif field.message_type and field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type:
+                for inner in value.values():
+                    _clear(inner)
+        elif field.message_type:
+            for inner in value if field.is_repeated else [value]:
+                _clear(inner)
+    for field, value in message.ListFields():
+        if field.name == "data_sources":
+            value.sort(key=lambda source: source.name)
+
+
+def open_store(folder: Path) -> Any:
+    """Feast's FeatureStore over a folder that `apply` laid out; joins want `standing_in` around them.
+
+    Raises:
+        SourceError: no store was laid out there.
+    """
+    from feast import FeatureStore
+
+    if not (folder / "feature_store.yaml").is_file():
+        raise SourceError(
+            "there is no feature store here",
+            expected="feature_store.yaml and registry.db",
+            found="no feature_store.yaml",
+            where=str(folder),
+            hint="run the flow: featurize and promote lay stores out",
+        )
+    return FeatureStore(repo_path=str(folder))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings that Feast and Ibis give on every call whatever one does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="On demand feature view is an experimental feature")
+        warnings.filterwarnings("ignore", message="fetch_arrow_table")
+        yield
+
+
+@contextlib.contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    """Stand in a store's folder while Feast reads sources: DuckDB finds relative ones from where it stands.
+
+    What does not fit into memory goes to a passing folder and not into the store's.
+    """
+    import duckdb
+    import ibis
+
+    with tempfile.TemporaryDirectory(prefix="feast-") as spill, contextlib.chdir(folder), _quietly():
+        connection = duckdb.connect(config={"temp_directory": spill})
+        ibis.set_backend(ibis.duckdb.from_connection(connection))
+        try:
+            yield
+        finally:
+            ibis.options.default_backend = None
+            connection.close()
+
+
+def materialize(folder: Path, *, until: datetime) -> dict[str, Any]:
+    """Bring the online store to what was known by ``until``, and say so in watermark.json, which it returns.
+
+    Feast's own materialization puts rows online that were known only later, so it is given copies of the
+    sources that hold each entity's last row among those known by then and not outlived. It replaces what is
+    online for those entities, pushed rows too, and leaves the others as they are: a fresh start is a fresh
+    folder.
+    """
+    if until.tzinfo is None:
+        raise ValueError("a moment without a time zone is no moment")
+    store = open_store(folder)
+    rows: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix="materialize-") as scratch:
+        known = Path(scratch) / SOURCES
+        known.mkdir()
+        for view in (store.get_feature_view(name) for name in VIEWS):
+            rows[view.name] = _copy_known(
+                folder / view.batch_source.path,
+                known / f"{view.name}.parquet",
+                key=view.join_keys[0],
+                since=until - view.ttl if view.ttl else EPOCH,
+                until=until,
+            )
+        online = folder / store.config.online_store.path
+        apply(Path(scratch), project=store.project, sources=known, online=online)
+        passing = open_store(Path(scratch))
+        with standing_in(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
+            if filled := [name for name in VIEWS if rows[name]]:
+                passing.materialize(EPOCH, until, feature_views=filled)
+    watermark = {"until": until.astimezone(UTC).isoformat(), "project": store.project, "entities": rows}
+    ledger.write_json(folder / WATERMARK, watermark)
+    return watermark
+
+
+def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until: datetime) -> int:
+    """Copy each entity's last row in [since, until] that was known by ``until``; the number of rows."""
+    import duckdb
+
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        counted = db.execute(
+            f"""
+            COPY (
+                SELECT * FROM read_parquet($source)
+                WHERE known_at <= $until AND event_timestamp BETWEEN $since AND $until
+                QUALIFY row_number() OVER (
+                    PARTITION BY {key} ORDER BY event_timestamp DESC, known_at DESC) = 1
+                ORDER BY {key}
+            ) TO '{str(target).replace(QUOTE, 2 * QUOTE)}' (FORMAT parquet, COMPRESSION zstd)
+            """,
+            {"source": str(source), "since": since, "until": until},
+        ).fetchone()
+    return int(counted[0]) if counted else 0

@@ -1,0 +1,51 @@
+"""What is known of a user."""
+
+from pathlib import Path
+
+from feast import FeatureView, Field
+from feast.types import Array, Float32, Float64, String
+
+from feature_repo.entities import USER
+from feature_repo.sources import TTL, parquet, user_events_push
+from rankline import features
+
+
+def user_activity(sources: Path) -> FeatureView:
+    """How much a user did in the last day, week and month and in all, and the mean of the ratings given."""
+    return FeatureView(
+        name="user_activity",
+        entities=[USER],
+        ttl=TTL,
+        schema=[Field(name=name, dtype=Float64) for name in features.USER],
+        source=parquet(sources, "user_activity"),
+    )
+
+
+def user_category_affinity(sources: Path) -> FeatureView:
+    """The categories a user comes back to, and in which share of the user's events each occurs."""
+    return FeatureView(
+        name="user_category_affinity",
+        entities=[USER],
+        ttl=TTL,
+        schema=[
+            Field(name="affinity_categories", dtype=Array(String)),
+            Field(name="affinity_shares", dtype=Array(Float32)),
+        ],
+        source=parquet(sources, "user_category_affinity"),
+    )
+
+
+def user_history(sources: Path) -> FeatureView:
+    """A user's last events, oldest first, and every item the user has had."""
+    return FeatureView(
+        name="user_history",
+        entities=[USER],
+        ttl=TTL,
+        schema=[
+            Field(name="history_items", dtype=Array(String)),
+            Field(name="history_times", dtype=Array(Float64)),
+            Field(name="history_ratings", dtype=Array(Float32)),
+            Field(name="seen_items", dtype=Array(String)),
+        ],
+        source=user_events_push(sources),
+    )

@@ -1,0 +1,57 @@
+"""The cluster package of a flow: compiled, checked against what the API server refuses, the same bytes each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from pipelines.cluster import SIZES
+from pipelines.conformance import PINNED, check
+from pipelines.recipes import Recipe
+from pipelines.training import training
+from rankline.errors import UsageError
+
+
+def compile_flow(recipe: Recipe, output: Path) -> Path:
+    """Write the package of ``recipe`` to ``output`` (YAML).
+
+    Raises:
+        UsageError: an image is not pinned by digest, or the package breaks a rule of the API server.
+    """
+    from kfp import compiler
+
+    for name, image in recipe.cluster.images.model_dump().items():
+        if not PINNED.match(image):
+            raise UsageError(
+                f"the {name} image is not pinned",
+                expected="registry/name@sha256:…",
+                found=image or "no image",
+                hint=f"--set cluster.images.{name}=registry/name@sha256:…",
+            )
+    if output.suffix not in (".yaml", ".yml"):
+        raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
+    recipe = _with_gpus_counted(recipe)
+    flow = training(recipe, workspace=recipe.cluster.workspace, attempts=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        partial = Path(folder) / "flow.yaml"
+        compiler.Compiler().compile(flow, str(partial))
+        check(partial)
+        partial.replace(output)
+    return output
+
+
+def _with_gpus_counted(recipe: Recipe) -> Recipe:
+    """The recipe whose summary knows the price of the GPUs that the cluster is asked for."""
+    gpus = {step: getattr(recipe.cluster, size).gpus for step, size in SIZES.items()}
+    for step in ("finetune", "distill"):
+        if getattr(recipe, step).device == "cuda" and not gpus[step]:
+            raise UsageError(
+                f"{step} trains on cuda, and no GPU is asked for",
+                expected="cluster.train.gpus of 1 or more",
+                found=str(gpus[step]),
+                hint=f"--set cluster.train.gpus=1, or --set {step}.device=auto",
+            )
+    counted = {step: number for step, number in gpus.items() if number}
+    return dataclasses.replace(recipe, summary=recipe.summary.model_copy(update={"gpus": counted}))

@@ -1,0 +1,102 @@
+"""What the Kubeflow API server refuses in a package, restated, so that it is refused here and not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rankline.errors import UsageError
+
+SCHEMA = "2.1.0"
+NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+LONGEST_NAME = 128
+PINNED = re.compile(r"^[a-z0-9][^@\s]*@sha256:[0-9a-f]{64}$")
+
+
+def check(path: Path) -> None:
+    """Refuse a package that the API server would refuse.
+
+    Raises:
+        UsageError: with every rule it breaks.
+    """
+    found = list(problems(path))
+    if found:
+        raise UsageError(
+            "the Kubeflow API server would refuse this package",
+            expected="one pipeline document, at most one platform document, known fields, lower-case names",
+            found="; ".join(found),
+            where=str(path),
+            hint="compile it again with this version of Rankline",
+        )
+
+
+def problems(path: Path) -> Iterator[str]:
+    """Each rule that a package breaks, as a sentence."""
+    import yaml
+
+    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    pipelines = [each for each in documents if "pipelineInfo" in each]
+    platforms = [each for each in documents if "platforms" in each]
+    if len(pipelines) != 1:
+        yield f"{len(pipelines)} pipeline documents"
+    if len(platforms) > 1:
+        yield f"{len(platforms)} platform documents"
+    if len(pipelines) + len(platforms) != len(documents):
+        yield "a document that is neither a pipeline nor a platform"
+    for pipeline in pipelines:
+        yield from _pipeline_problems(pipeline)
+    for platform in platforms:
+        yield from _platform_problems(platform)
+
+
+def _pipeline_problems(pipeline: dict[str, Any]) -> Iterator[str]:
+    if pipeline.get("schemaVersion") != SCHEMA:
+        yield f"schemaVersion {pipeline.get('schemaVersion')} (only {SCHEMA} is known)"
+    name = pipeline.get("pipelineInfo", {}).get("name", "")
+    if not NAME.match(name) or len(name) > LONGEST_NAME:
+        yield f"pipeline name {name!r}"
+    executors = pipeline.get("deploymentSpec", {}).get("executors", {})
+    for label, executor in executors.items():
+        image = executor.get("container", {}).get("image", "")
+        if not PINNED.match(image):
+            yield f"{label}: image {image!r} is not pinned by digest"
+    components = pipeline.get("components", {})
+    for label, component in {"root": pipeline.get("root", {}), **components}.items():
+        wanted = component.get("executorLabel")
+        if wanted and wanted not in executors:
+            yield f"{label}: no executor {wanted!r}"
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            if task.get("componentRef", {}).get("name") not in components:
+                yield f"{label}: a task refers to no component"
+            for name, told in task.get("inputs", {}).get("parameters", {}).items():
+                constant = told.get("runtimeValue", {}).get("constant")
+                # a cluster fills in a placeholder only where it is a whole string
+                if isinstance(constant, dict | list) and "{{$." in str(constant):
+                    yield f"{label}: parameter {name} hides a placeholder inside of a structure"
+    from kfp.pipeline_spec import pipeline_spec_pb2 as known
+
+    yield from _unknown_fields(pipeline, known.PipelineSpec())
+    yield from _unknown_fields(pipeline.get("deploymentSpec", {}), known.PipelineDeploymentConfig())
+
+
+def _platform_problems(platform: dict[str, Any]) -> Iterator[str]:
+    from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
+    from kfp.pipeline_spec import pipeline_spec_pb2 as known
+
+    yield from _unknown_fields(platform, known.PlatformSpec())
+    for place in platform["platforms"].values():
+        for label, executor in place.get("deploymentSpec", {}).get("executors", {}).items():
+            for problem in _unknown_fields(executor, kubernetes.KubernetesExecutorConfig()):
+                yield f"{label}: {problem}"
+
+
+def _unknown_fields(document: dict[str, Any], message: Any) -> Iterator[str]:
+    """Fields that the server's own type of message does not have."""
+    from google.protobuf import json_format
+
+    try:
+        json_format.ParseDict(document, message)
+    except json_format.ParseError as error:
+        yield str(error)

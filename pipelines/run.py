@@ -1,0 +1,145 @@
+"""Run the flow here: Kubeflow's own local runner in a process of its own, watched through the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.summary.step import SUMMARY, summarize
+from pipelines.recipes import Recipe, as_dict
+from rankline import ledger
+from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
+
+RECIPE = "recipe.json"
+EXIT_CODES = {
+    "promoted": EXIT_OK,
+    "already serving": EXIT_OK,
+    "waiting for review": EXIT_OK,
+    "refused": EXIT_REFUSED,
+    "insufficient data": EXIT_REFUSED,
+}
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that is under way."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
+def new_run_folder(workspace: Path, name: str) -> Path:
+    """A folder for a run that begins now; its name, the moment and ``name``, is the run's id."""
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        folder = workspace / "runs" / (f"{moment}-{name}" + (f"-{attempt}" if attempt else ""))
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise RanklineError("no free name for a run", where=str(workspace / "runs"))
+
+
+@contextlib.contextmanager
+def started(recipe: Recipe, workspace: Path) -> Iterator[Started]:
+    """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there."""
+    folder = new_run_folder(workspace, recipe.name)
+    ledger.write_json(folder / RECIPE, as_dict(recipe))
+    environment = {
+        **os.environ,
+        "RANKLINE_RUN_DIR": str(folder),
+        # Kubeflow starts each step with `python3`: it must be this one
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        # and it must import us, whatever folder named `components` lies where the command was given
+        "PYTHONSAFEPATH": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-P", "-m", "pipelines.local", str(folder / RECIPE), str(workspace)]
+    with (folder / "kubeflow.log").open("wb") as log:
+        # the runner holds the other end of its standard input: it closes when this process ends, however that is
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            yield Started(folder, process)
+        finally:
+            _end(process)
+            if not (folder / SUMMARY).is_file():  # it was ended before its exit handler
+                summarize(folder, config=recipe.summary)
+
+
+def _end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
+    """End what is left of a runner's process group: a runner that was killed leaves its step behind."""
+    if process.stdin:
+        process.stdin.close()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            process.poll()
+            try:
+                os.killpg(process.pid, number)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
+
+
+def run(
+    recipe: Recipe, workspace: Path, *, watch: Callable[[Started], None] | None = None, poll_s: float = 0.2
+) -> dict[str, Any]:
+    """Run a recipe to its end and return its summary.
+
+    ``watch`` is called again and again while it runs, to draw progress.
+
+    Raises:
+        StepFailed: a step stopped; the message is that step's own, the ledger is kept.
+    """
+    began = time.time()
+    with started(recipe, workspace) as under_way:
+        while under_way.process.poll() is None:
+            if watch is not None:
+                watch(under_way)
+            time.sleep(poll_s)
+        if watch is not None:
+            watch(under_way)
+    folder = under_way.folder
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    summary["seconds"] = round(time.time() - began, 2)  # here the runner's own start and end count, too
+    ledger.write_json(folder / SUMMARY, summary)
+    if summary["outcome"] in ("failed", "incomplete"):
+        raise StepFailed(_failure(summary, folder))
+    return summary
+
+
+def _failure(summary: dict[str, Any], folder: Path) -> str:
+    step, error = summary["failed_step"], summary["error"]
+    if not step:
+        log = folder / "kubeflow.log"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        step = "the runner"
+        error = f"it ended before the line did\n  found: {(lines or ['nothing'])[-1]}\n  where: {log}"
+    return f"{step} stopped: {error}\n  ledger: {folder}\n  the next run goes on from what is finished"
+
+
+def exit_code(summary: dict[str, Any]) -> int:
+    """0 promoted, already serving or waiting for review; 3 refused by a gate; 1 anything else."""
+    return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
+
+
+def runs(workspace: Path) -> Sequence[Path]:
+    """The folders of all runs of the whole line, oldest first; a step run alone is none."""
+    return sorted({path.parent for name in (RECIPE, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")})

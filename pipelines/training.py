@@ -1,0 +1,72 @@
+"""The flow: raw events in, a promoted model out. Read this first.
+
+    look -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> decide -> promote
+
+One definition for a laptop, for containers on one machine and for a cluster; pipelines/run.py and
+pipelines/compile.py know which of them executes it. What is reused from earlier runs is settled at each
+step's door (rankline/door.py), so Kubeflow's own cache is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipelines.cluster import place
+from pipelines.recipes import Recipe, at
+
+
+def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Callable[..., Any]:
+    """The Kubeflow pipeline of a recipe; ``workspace`` is the folder that its steps share."""
+    from kfp import dsl
+
+    from components.distill.component import distill
+    from components.evaluate.component import evaluate
+    from components.export.component import export
+    from components.featurize.component import featurize
+    from components.finetune.component import finetune
+    from components.ingest.component import ingest
+    from components.look.component import look
+    from components.promote.component import decide, promote
+    from components.summary.component import summary
+    from components.validate.component import validate
+
+    settings = at(recipe, workspace)
+    run = {"workspace": workspace, "recipe": recipe.name, "catalogue": recipe.export.catalogue}
+
+    def step(door: Callable[..., Any], **values: Any) -> Any:
+        config = settings.get(door.component_spec.name)
+        task = door(
+            run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **({"config": config} if config is not None else {}), **values
+        )
+        return place(task, recipe.cluster, attempts=attempts)
+
+    @dsl.pipeline(name=f"rankline-{recipe.name}", description=recipe.description)
+    def flow():  # type: ignore[no-untyped-def]  # Kubeflow reads live annotations
+        with dsl.ExitHandler(step(summary), name="the-line"):
+            seen = step(look, data=settings["ingest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            clean = step(validate, raw=raw.outputs["raw"])
+            features = step(featurize, clean=clean.outputs["clean"])
+            teacher = step(finetune, features=features.outputs["features"])
+            student = step(distill, features=features.outputs["features"], teacher=teacher.outputs["teacher"])
+            bundle = step(export, features=features.outputs["features"], student=student.outputs["student"])
+            report = step(
+                evaluate,
+                bundle=bundle.outputs["bundle"],
+                features=features.outputs["features"],
+                teacher=teacher.outputs["teacher"],
+                student=student.outputs["student"],
+                champion=seen.outputs["champion"],
+            )
+            verdict = step(decide, bundle=bundle.outputs["bundle"], evaluation=report.outputs["report"])
+            with dsl.If(verdict.outputs["Output"] == "promote", name="gates-met"):
+                step(
+                    promote,
+                    bundle=bundle.outputs["bundle"],
+                    evaluation=report.outputs["report"],
+                    verdict=verdict.outputs["verdict"],
+                    features=features.outputs["features"],
+                )
+
+    return flow

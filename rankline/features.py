@@ -1,0 +1,107 @@
+"""Which features a ranker reads, and how they become numbers: the same in training, evaluation and serving.
+
+Shapes: I items, C categories, F features. Whatever is missing is 0, in every place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+SERVICE = "ranking_v1"
+DAY_S = 86_400
+
+USER = ("user_events_1d", "user_events_7d", "user_events_30d", "user_events_total", "user_rating_mean")
+ITEM = (
+    "item_events_1d",
+    "item_events_7d",
+    "item_events_30d",
+    "item_events_total",
+    "item_rating_mean",
+    "item_trend",
+    "item_price",
+    "item_text_length",
+    "item_category_count",
+)
+CONTEXT = ("ctx_hour_sin", "ctx_hour_cos", "ctx_weekend", "ctx_log_hours_since_last", "ctx_log_history")
+CROSS = ("affinity_sum", "affinity_max")
+
+# Counts and sizes span orders of magnitude: the model sees their logarithm.
+_LOGGED = ("_events_", "_price", "_text_length")
+
+
+def matrix(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> Floats:
+    """[rows, F] float32 in the order of ``names``; absent columns and nulls are 0, counts become log1p."""
+    out = np.zeros((rows, len(names)), np.float32)
+    for f, name in enumerate(names):
+        if name not in columns:
+            continue
+        values = np.nan_to_num(np.asarray(columns[name], dtype=np.float32))
+        out[:, f] = np.log1p(np.maximum(values, 0)) if any(part in name for part in _LOGGED) else values
+    return out
+
+
+def item_matrix(columns: Mapping[str, Sequence[Any]], names: Sequence[str], index: Mapping[str, int]) -> Floats:
+    """[I, F] for the whole catalogue from columns that name some items; the others have zeros."""
+    out = np.zeros((len(index), len(names)), np.float32)
+    ids = columns.get("item_id", ())
+    rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
+    out[rows[rows >= 0]] = matrix(columns, names, len(ids))[rows >= 0]
+    return out
+
+
+def category_matrix(categories: Sequence[Sequence[str] | None], vocabulary: Sequence[str]) -> Floats:
+    """[I, C] of 0 and 1: which item is in which category."""
+    position = {name: c for c, name in enumerate(vocabulary)}
+    out = np.zeros((len(categories), len(vocabulary)), np.float32)
+    for i, names in enumerate(categories):
+        for name in names if names is not None else ():
+            if name in position:
+                out[i, position[name]] = 1.0
+    return out
+
+
+def cross_matrix(affinity: Mapping[str, float], vocabulary: Sequence[str], categories_NC: Floats) -> Floats:
+    """[N, 2]: how well each item's categories meet the user's: the sum of shares, and the largest."""
+    shares_C = np.array([affinity.get(name, 0.0) for name in vocabulary], np.float32)
+    if not shares_C.size:
+        return np.zeros((len(categories_NC), len(CROSS)), np.float32)
+    weighted_NC = categories_NC * shares_C
+    return np.stack([weighted_NC.sum(1), weighted_NC.max(1)], axis=1)
+
+
+def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, int]) -> Floats:
+    """[I] how wanted each item is now: the last week's events, ties broken by the last month's and by all."""
+    counts_IF = np.zeros((len(index), 3), np.float32)
+    ids = columns.get("item_id", ())
+    rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
+    for f, name in enumerate(("item_events_7d", "item_events_30d", "item_events_total")):
+        if name in columns:
+            counts_IF[rows[rows >= 0], f] = np.nan_to_num(np.asarray(columns[name], np.float32))[rows >= 0]
+    return counts_IF @ np.array([1.0, 0.1, 0.001], np.float32)
+
+
+def request_context(
+    *, request_time: npt.NDArray[Any], last_event_time: npt.NDArray[Any], history_length: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Features of a request's moment, each [n]; times in unix seconds (UTC), ``last_event_time`` 0 if none.
+
+    The body of Feast's on-demand view `request_context`, and what a frozen request is given.
+    """
+    request_time = np.asarray(request_time, np.float64)
+    last_event_time = np.asarray(last_event_time, np.float64)
+    angle = 2 * np.pi * (request_time % DAY_S) / DAY_S
+    weekday = (request_time // DAY_S + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    hours = np.maximum(request_time - last_event_time, 0) / 3600
+    return {
+        "ctx_hour_sin": np.sin(angle),
+        "ctx_hour_cos": np.cos(angle),
+        "ctx_weekend": (weekday >= 5).astype(np.float64),
+        "ctx_log_hours_since_last": np.where(last_event_time > 0, np.log1p(hours), 0.0),
+        "ctx_log_history": np.log1p(np.asarray(history_length, np.float64)),
+    }

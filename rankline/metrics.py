@@ -1,0 +1,187 @@
+"""How good ranked lists are: one number a request, so that two systems can be compared request by request.
+
+Shapes: R requests, K positions of a list (best first), N candidates, I items, C categories, B bins.
+Relevance is binary. A request may have any number of targets; what a list leaves out counts as missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Ranked lists seen against their targets: which positions hit, and how many targets there were."""
+
+    hits_RK: Bools
+    targets_R: Ints
+
+
+def judge(ranked: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, depth: int) -> Judged:
+    """Mark the hits among the first ``depth`` items of each list; short lists end in misses.
+
+    Raises:
+        ValueError: the two differ in length, a request has no target, or a list names an item twice
+            (which would count one hit as two).
+    """
+    if len(ranked) != len(targets):
+        raise ValueError(f"{len(ranked)} ranked lists for {len(targets)} requests")
+    hits_RK = np.zeros((len(ranked), depth), np.bool_)
+    targets_R = np.zeros(len(ranked), np.int64)
+    for r, (items, wanted) in enumerate(zip(ranked, targets)):
+        top, relevant = list(items[:depth]), set(wanted)
+        if not relevant:
+            raise ValueError(f"request {r} has no target")
+        if len(set(top)) < len(top):
+            raise ValueError(f"list {r} names an item twice")
+        hits_RK[r, : len(top)] = [item in relevant for item in top]
+        targets_R[r] = len(relevant)
+    return Judged(hits_RK, targets_R)
+
+
+def ndcg(judged: Judged, k: int) -> Floats:
+    """[R] discounted gain of the first ``k``, as a share of what the best list of ``k`` would gain."""
+    discounts_K = 1.0 / np.log2(np.arange(2, k + 2))
+    gains_R = _top(judged, k) @ discounts_K
+    ideal_R = np.cumsum(discounts_K)[np.minimum(judged.targets_R, k) - 1]
+    return np.asarray(gains_R / ideal_R)
+
+
+def hit_rate(judged: Judged, k: int) -> Floats:
+    """[R] 1 where any target is among the first ``k``."""
+    return np.asarray(_top(judged, k).max(axis=1))
+
+
+def reciprocal_rank(judged: Judged, k: int) -> Floats:
+    """[R] 1 / position of the first target among the first ``k``, else 0 (its mean is the MRR)."""
+    return np.asarray((_top(judged, k) / np.arange(1, k + 1)).max(axis=1))
+
+
+def recall(judged: Judged, k: int) -> Floats:
+    """[R] the share of the targets that is among the first ``k``."""
+    return np.asarray(_top(judged, k).sum(axis=1) / judged.targets_R)
+
+
+def average_precision(judged: Judged, k: int) -> Floats:
+    """[R] precision at each hit of the first ``k``, averaged over all targets (its mean is the MAP)."""
+    top_RK = _top(judged, k)
+    precision_RK = np.cumsum(top_RK, axis=1) / np.arange(1, k + 1)
+    return np.asarray((precision_RK * top_RK).sum(axis=1) / judged.targets_R)
+
+
+RANKING: Mapping[str, Callable[[Judged, int], Floats]] = {
+    "ndcg": ndcg,
+    "hr": hit_rate,
+    "mrr": reciprocal_rank,
+    "recall": recall,
+    "map": average_precision,
+}
+
+
+def ranking(judged: Judged, ks: Iterable[int]) -> dict[str, Floats]:
+    """Every ranking metric at every ``k``, named "ndcg@10" and so on, each [R]."""
+    return {f"{name}@{k}": score(judged, k) for k in ks for name, score in RANKING.items()}
+
+
+def _top(judged: Judged, k: int) -> Floats:
+    """[R, k] of 0 and 1."""
+    if not 1 <= k <= judged.hits_RK.shape[1]:
+        raise ValueError(f"judged to depth {judged.hits_RK.shape[1]}, asked for {k}")
+    return judged.hits_RK[:, :k].astype(np.float64)
+
+
+def auc(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float | None:
+    """The chance that a positive outscores a negative, ties counting half; None with only one kind."""
+    positive_N = np.asarray(labels_N, np.bool_)
+    _, place_N, count = np.unique(np.asarray(scores_N, np.float64), return_inverse=True, return_counts=True)
+    # equal scores share the mean of the ranks they take up
+    rank_N = (np.cumsum(count) - (count - 1) / 2)[place_N]
+    positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
+    if not positives or not negatives:
+        return None
+    above = rank_N[positive_N].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How probabilities and outcomes meet, by bins of equal width; bins nobody fell into are left out."""
+
+    mean_score_B: Floats
+    positive_share_B: Floats
+    count_B: Ints
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: how far bins are off on average, each by its size."""
+        gap_B = np.abs(self.mean_score_B - self.positive_share_B)
+        return float((gap_B * self.count_B).sum() / self.count_B.sum())
+
+
+def reliability(labels_N: npt.ArrayLike, probabilities_N: npt.ArrayLike, *, bins: int) -> Reliability:
+    """Bin probabilities and look at the share of positives in each bin.
+
+    Raises:
+        ValueError: there is nothing to bin, or a score is no probability.
+    """
+    positive_N = np.asarray(labels_N, np.float64)
+    score_N = np.asarray(probabilities_N, np.float64)
+    if not score_N.size or not ((score_N >= 0) & (score_N <= 1)).all():
+        raise ValueError("calibration needs probabilities between 0 and 1")
+    bin_N = np.minimum((score_N * bins).astype(np.int64), bins - 1)
+    count = np.bincount(bin_N, minlength=bins)
+    used = count > 0
+    return Reliability(
+        mean_score_B=np.bincount(bin_N, score_N, bins)[used] / count[used],
+        positive_share_B=np.bincount(bin_N, positive_N, bins)[used] / count[used],
+        count_B=count[used],
+    )
+
+
+def coverage(ranked: Iterable[Sequence[str]], *, items: int, k: int) -> float:
+    """The share of the catalogue's ``items`` that is among anybody's first ``k``."""
+    return len({item for top in ranked for item in top[:k]}) / items
+
+
+def diversity(ranked: Sequence[Sequence[str]], categories: Mapping[str, Sequence[str]], *, k: int) -> Floats:
+    """[R] how unlike the categories of a list's first ``k`` are: the mean of 1 - Jaccard over its pairs.
+
+    Two items without any category count as unlike. Lists of fewer than two items have nan.
+    """
+    names = sorted({name for of_item in categories.values() for name in of_item})
+    vocabulary = {name: c for c, name in enumerate(names)}
+    out_R = np.full(len(ranked), np.nan)
+    for r, items in enumerate(ranked):
+        top = items[:k]
+        if len(top) < 2:
+            continue
+        member_KC = np.zeros((len(top), len(vocabulary)))
+        for position, item in enumerate(top):
+            member_KC[position, [vocabulary[name] for name in categories.get(item, ())]] = 1.0
+        shared_KK = member_KC @ member_KC.T
+        sizes_K = member_KC.sum(axis=1)
+        union_KK = sizes_K[:, None] + sizes_K[None, :] - shared_KK
+        likeness_KK = np.divide(shared_KK, union_KK, out=np.zeros_like(shared_KK), where=union_KK > 0)
+        pairs = np.triu_indices(len(top), 1)
+        out_R[r] = 1.0 - likeness_KK[pairs].mean()
+    return out_R
+
+
+def novelty(ranked: Sequence[Sequence[str]], counts: Mapping[str, float], *, items: int, k: int) -> Floats:
+    """[R] how unknown a list's first ``k`` are, in bits: the mean of -log2 of each item's share of events.
+
+    One event is added to each of the catalogue's ``items``, so that items nobody had are finite. Empty
+    lists have nan.
+    """
+    total = sum(counts.values()) + items
+    bits = {item: float(-np.log2((count + 1) / total)) for item, count in counts.items()}
+    unseen = float(np.log2(total))
+    return np.array([np.mean([bits.get(item, unseen) for item in top[:k]]) if top else np.nan for top in ranked])

@@ -1,0 +1,85 @@
+"""Where candidates come from besides the towers: co-visitation and popularity.
+
+Shapes: I items, L events of a history (oldest first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+def covisitation(
+    histories: Iterable[Ints], items: int, *, window: int, step_decay: float, keep: int, shrink: float = 20.0
+) -> Any:
+    """Item-item co-visitation, [I, I] CSR: items seen close together in a history belong together.
+
+    A pair ``k`` steps apart weighs 1 / (1 + step_decay * k); forward pairs weigh more than backward ones,
+    since what came after predicts what comes after. Cosine-normalised with ``shrink`` against rare items,
+    the ``keep`` best neighbours of each item kept (item-kNN: Deshpande & Karypis 2004).
+    """
+    import scipy.sparse as sparse
+
+    firsts: list[Ints] = []
+    seconds: list[Ints] = []
+    weights: list[Floats] = []
+    for history_L in histories:
+        for step in range(1, min(len(history_L), window)):
+            weight = 1.0 / (1.0 + step_decay * step)
+            before, after = history_L[:-step], history_L[step:]
+            firsts += [before, after]
+            seconds += [after, before]
+            weights += [
+                np.full(len(before), weight, np.float32),
+                np.full(len(after), 0.7 * weight, np.float32),
+            ]
+    if not firsts:
+        return sparse.csr_matrix((items, items), dtype=np.float32)
+    counts = sparse.coo_matrix(
+        (np.concatenate(weights), (np.concatenate(firsts), np.concatenate(seconds))), shape=(items, items)
+    ).tocsr()
+    counts.setdiag(0)
+    counts.eliminate_zeros()
+    scale = sparse.diags(1.0 / np.sqrt(np.asarray(counts.sum(axis=1)).ravel() + shrink))
+    return _best_per_row((scale @ counts @ scale).tocsr().astype(np.float32), keep)
+
+
+def _best_per_row(matrix: Any, keep: int) -> Any:
+    import scipy.sparse as sparse
+
+    columns, values, ends = [], [], [0]
+    for row in range(matrix.shape[0]):
+        start, end = matrix.indptr[row], matrix.indptr[row + 1]
+        best = np.argsort(-matrix.data[start:end], kind="stable")[:keep]
+        best.sort()
+        columns.append(matrix.indices[start:end][best])
+        values.append(matrix.data[start:end][best])
+        ends.append(ends[-1] + len(best))
+    return sparse.csr_matrix(
+        (np.concatenate(values), np.concatenate(columns), np.array(ends)),
+        shape=matrix.shape,
+        dtype=np.float32,
+    )
+
+
+def covisit_scores(matrix: Any, history_L: Ints, *, decay: float, last: int) -> Floats:
+    """[I] the neighbours of a history's last events, each step back weighing ``decay`` times less."""
+    recent = history_L[-last:]
+    out = np.zeros(matrix.shape[1], np.float32)
+    for step, item in enumerate(recent[::-1]):
+        start, end = matrix.indptr[item], matrix.indptr[item + 1]
+        out[matrix.indices[start:end]] += np.float32(decay**step) * matrix.data[start:end]
+    return out
+
+
+def popularity(histories: Iterable[Ints], items: int) -> Floats:
+    """[I] how often each item occurs in the histories: what is left when no fresher count can be had."""
+    flat = [np.asarray(history, np.int64) for history in histories]
+    joined = np.concatenate(flat) if flat else np.zeros(0, np.int64)
+    return np.bincount(joined, minlength=items).astype(np.float32)

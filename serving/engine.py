@@ -1,0 +1,410 @@
+"""The engine: a bundle that answers, in three verbs.
+
+``prepare`` turns what was asked into tensors, ``run`` takes a batch of them through the sessions, ``finish``
+makes ranked answers. Queue, HTTP and metrics are built around the three and never look inside. Candidates
+are drawn inside ``run``, between the tower and the scorer, because the draw needs the tower's vector.
+
+Shapes: B requests of a batch, L history events, T tokens, I items, N candidates (C when padded over a
+batch), D vector size, F features, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rankline import scoring
+from rankline.bundle import Bundle, read_catalogue
+from rankline.contracts import FrozenState, History
+from rankline.errors import IntegrityError, RanklineError, ServerError, UsageError
+from rankline.text import Tokenizer
+from serving.sessions import Graph, Provider
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class UnknownItem(UsageError):
+    """An item was asked about that the catalogue does not hold."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of an engine, once the routes have read it and looked up what belongs to it."""
+
+    verb: Literal["recommend", "rank", "similar"]
+    state: FrozenState
+    k: int | None = None
+    query: str | None = None
+    candidates: Sequence[str] = ()
+    item_id: str = ""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One item of an answer. ``score`` orders it; ``heads`` are the logits through a sigmoid."""
+
+    item_id: str
+    title: str
+    score: float
+    heads: dict[str, float]
+    logits: dict[str, float]
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The ranked items, best first, and which of the given candidates the catalogue does not hold."""
+
+    items: list[Ranked]
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
+class About:
+    """What an engine says of itself."""
+
+    model_id: str
+    revision: str
+    precision: str
+    provider: str
+    heads: list[str]
+    manifest: dict[str, Any]
+
+
+class Engine(Protocol):
+    """The three verbs, and what the things around them may know. What passes between the verbs is its own."""
+
+    about: About
+    item_ids: Sequence[str]
+
+    def prepare(self, ask: Ask) -> Any:
+        """Text, history and features to tensors."""
+
+    def run(self, batch: Sequence[Any]) -> list[Any]:
+        """Tensors of several requests through the sessions."""
+
+    def finish(self, prepared: Any, result: Any) -> Answer:
+        """The result of one request, ranked."""
+
+
+def answer(engine: Engine, ask: Ask) -> Answer:
+    """One request through the three verbs, alone."""
+    prepared = engine.prepare(ask)
+    return engine.finish(prepared, engine.run([prepared])[0])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One request as tensors."""
+
+    ask: Ask
+    history_L: Ints
+    ratings_L: Ints
+    context: Mapping[str, float]
+    excluded: Ints
+    tokens_T: Ints | None
+    given_N: Ints | None
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out for one request: candidates, logits (`similar`: one likeness), who proposed them."""
+
+    rows_N: Ints
+    logits_NH: Floats
+    proposed: Mapping[str, Ints]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The candidates of one request on their way through ``run``, with the scorer's features of each."""
+
+    rows_N: Ints
+    features_NF: Floats
+    proposed: Mapping[str, Ints]
+
+
+class BundleEngine:
+    """A bundle at one precision on one device."""
+
+    def __init__(self, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> None:
+        manifest = bundle.manifest
+        if precision not in manifest.precisions:
+            raise UsageError(
+                f"this bundle has no {precision} files",
+                expected=", ".join(sorted(manifest.precisions)),
+                found=precision,
+                where=str(bundle.folder),
+                hint=f"start with --precision {next(iter(manifest.precisions))}",
+            )
+        _check_features(bundle)
+        files = manifest.precisions[precision]
+
+        def graph(name: str | None) -> Graph | None:
+            return Graph(bundle.folder / name, provider=provider, threads=threads) if name else None
+
+        self._text, self._user = graph(files.text), graph(files.user)
+        self._scorer = Graph(bundle.folder / files.scorer, provider=provider, threads=threads)
+        self._tokenizer = (
+            Tokenizer(bundle.folder / "tokenizer.json", max_tokens=manifest.text.max_tokens)
+            if manifest.text and files.text
+            else None
+        )
+        catalogue, self._shown = read_catalogue(bundle, precision)
+        self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
+        self._names, self._heads, self._knobs = manifest.features, manifest.heads, bundle.knobs
+        self.item_ids: Sequence[str] = catalogue.item_ids
+        self.about = About(
+            model_id=bundle.model_id,
+            revision=bundle.revision,
+            precision=precision,
+            provider=provider,
+            heads=manifest.heads,
+            manifest=manifest.model_dump(mode="json", exclude={"files"}),
+        )
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> BundleEngine:
+        """An engine of a verified bundle that has answered once before anybody asks it.
+
+        Raises:
+            UsageError: the bundle has no files of this precision.
+            IntegrityError: the bundle cannot be loaded or does not answer.
+            DeviceError: CUDA was asked for and is not there.
+        """
+        try:
+            engine = cls(bundle, precision=precision, provider=provider, threads=threads)
+            engine.warm_up()
+        except RanklineError:
+            raise
+        except Exception as error:  # whatever a malformed graph or catalogue may do
+            raise IntegrityError(
+                "the bundle does not load and answer",
+                expected="answers to its warm-up requests",
+                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                where=str(bundle.folder),
+                hint="export the model again with this version of Rankline",
+            ) from error
+        return engine
+
+    def warm_up(self) -> None:
+        """Go through every graph once, with a history and without one."""
+        some = list(self.item_ids[:3])
+        states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=some))]
+        asks = [Ask("recommend", state, k=10) for state in states]
+        if self._text:
+            asks.append(Ask("rank", states[0], query="warm", candidates=some))
+        batch = [self.prepare(ask) for ask in asks]
+        for prepared, result in zip(batch, self.run(batch)):
+            self.finish(prepared, result)
+
+    # prepare ------------------------------------------------------------------------------------------------
+
+    def prepare(self, ask: Ask) -> Prepared:
+        """Text, history and features to tensors.
+
+        Raises:
+            UnknownItem: the item of `similar`, or every candidate of `rank`, is unknown.
+            UsageError: a query, and this bundle has no text tower.
+        """
+        index = self._catalogue.index
+        state = self._recent(ask.state)
+        known = [(n, index[item]) for n, item in enumerate(state.history.item_ids) if item in index]
+        ratings = np.array(state.history.ratings or [0.0] * len(state.history.item_ids), np.float64)
+        unknown = [item for item in ask.candidates if item not in index]
+        if ask.verb == "similar" and ask.item_id not in index:
+            raise self._unknown([ask.item_id])
+        if ask.verb == "rank" and len(unknown) == len(ask.candidates):
+            raise self._unknown(unknown)
+        if ask.query is not None and self._tokenizer is None:
+            raise UsageError(
+                "this model cannot read a query",
+                expected="a bundle with a text tower (text.onnx) at this precision",
+                found="a query",
+                hint="ask with a user_id or a history",
+            )
+        return Prepared(
+            ask=replace(ask, state=state),
+            history_L=np.array([row for _, row in known], np.int64),
+            ratings_L=np.clip(np.rint(ratings[[n for n, _ in known]]), 0, 5).astype(np.int64),
+            context=scoring.context_of(state),
+            excluded=self._catalogue.rows(state.seen),
+            tokens_T=None if ask.query is None or self._tokenizer is None else self._tokenizer([ask.query])[0][0],
+            given_N=self._catalogue.rows(list(dict.fromkeys(ask.candidates))) if ask.verb == "rank" else None,
+            unknown=unknown,
+        )
+
+    def _recent(self, state: FrozenState) -> FrozenState:
+        """The state with the part of its history that the model was trained to read."""
+        last, told = self._knobs.max_history, state.history
+        if len(told.item_ids) <= last:
+            return state
+        recent = History(item_ids=told.item_ids[-last:], times=told.times[-last:], ratings=told.ratings[-last:])
+        return state.model_copy(update={"history": recent})
+
+    def _unknown(self, items: Sequence[str]) -> UnknownItem:
+        return UnknownItem(
+            "no such item in the catalogue",
+            expected=f"one of {len(self.item_ids)} items such as {', '.join(self.item_ids[:3])}",
+            found=", ".join(items[:5]),
+            hint="items appear with the next catalogue revision; /v1/model says which one is served",
+        )
+
+    # run ----------------------------------------------------------------------------------------------------
+
+    def run(self, batch: Sequence[Prepared]) -> list[Result]:
+        """Tensors of several requests through the sessions: left vectors, candidates, logits."""
+        results: dict[int, Result] = {n: self._alike(p) for n, p in enumerate(batch) if p.ask.verb == "similar"}
+        rest = [n for n in range(len(batch)) if n not in results]
+        left_BD = self._lefts([batch[n] for n in rest])
+        drawn = [self._candidates(batch[n], left_D) for n, left_D in zip(rest, left_BD)]
+        for n, found, logits_NH in zip(rest, drawn, self._logits(left_BD, drawn)):
+            results[n] = Result(found.rows_N, logits_NH, found.proposed)
+        return [results[n] for n in range(len(batch))]
+
+    def _lefts(self, batch: Sequence[Prepared]) -> Floats:
+        """[B, D] a query's vector, or else the history tower's, or zeros where there is neither."""
+        left_BD = np.zeros((len(batch), self._catalogue.vectors_ID.shape[1]), np.float32)
+        asked = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
+        if asked and self._text:
+            ids_BT, mask_BT = _padded([batch[n].tokens_T for n in asked])
+            left_BD[asked] = self._text({"input_ids": ids_BT, "attention_mask": mask_BT})
+        told = [n for n, p in enumerate(batch) if p.tokens_T is None and p.history_L.size]
+        if told and self._user:
+            rows_BL, mask_BL = _padded([batch[n].history_L for n in told])
+            left_BD[told] = self._user(
+                {
+                    "items_BLD": self._catalogue.vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
+                    "ratings_BL": _padded([batch[n].ratings_L for n in told])[0],
+                    "lengths_B": mask_BL.sum(1),
+                }
+            )
+        return left_BD
+
+    def _candidates(self, prepared: Prepared, left_D: Floats) -> _Drawn:
+        state, catalogue, knobs = prepared.ask.state, self._catalogue, self._knobs
+        scores = scoring.source_scores(state, left_D, catalogue, knobs)
+        if prepared.given_N is not None:
+            proposed: dict[str, Ints] = {}
+            rows_N = prepared.given_N
+        else:
+            # source by source, to say who proposed an item; together they are what one draw gives
+            proposed = {
+                name: scoring.draw({name: values}, prepared.excluded, per_source=knobs.candidates_per_source)
+                for name, values in scores.items()
+            }
+            rows_N = np.unique(np.concatenate(list(proposed.values())))
+        features_NF = scoring.candidate_features(state, prepared.context, rows_N, scores, catalogue, self._names)
+        return _Drawn(rows_N, features_NF, proposed)
+
+    def _alike(self, prepared: Prepared) -> Result:
+        """Items like one item: the mean of two normalised ranks, by cosine and by co-visitation.
+
+        The best of I items has rank value 1, the last 0; an item nobody visited beside it has co-visitation
+        value 0. No learnt scorer: it was trained on users, not on items.
+        """
+        row = self._catalogue.index[prepared.ask.item_id]
+        scores = scoring.source_scores(
+            prepared.ask.state,
+            self._catalogue.vectors_ID[row],
+            self._catalogue,
+            self._knobs,
+            similar_to=np.array([row], np.int64),
+        )
+        norms_I = np.linalg.norm(self._catalogue.vectors_ID, axis=1)
+        pair = {"towers": scores["towers"] / np.maximum(norms_I, 1e-9), "covisit": scores["covisit"]}
+        excluded = np.array([row], np.int64)
+        proposed = {
+            name: scoring.draw({name: values}, excluded, per_source=self._knobs.candidates_per_source)
+            for name, values in pair.items()
+        }
+        value_I = (_rank_value(pair["towers"]) + _rank_value(pair["covisit"]) * (pair["covisit"] > 0)) / 2
+        rows_N = np.delete(np.arange(len(value_I)), row)
+        return Result(rows_N, value_I[rows_N, None], proposed)
+
+    def _logits(self, left_BD: Floats, drawn: Sequence[_Drawn]) -> list[Floats]:
+        """[N, H] for each request, by one call of the scorer; shorter candidate lists are padded."""
+        widest = max((len(found.rows_N) for found in drawn), default=0)
+        if widest == 0:
+            return [np.zeros((0, len(self._heads)), np.float32) for _ in drawn]
+        size, width = self._catalogue.vectors_ID.shape[1], drawn[0].features_NF.shape[1]
+        items_BCD = np.zeros((len(drawn), widest, size), np.float32)
+        features_BCF = np.zeros((len(drawn), widest, width), np.float32)
+        for b, found in enumerate(drawn):
+            items_BCD[b, : len(found.rows_N)] = self._catalogue.vectors_ID[found.rows_N]
+            features_BCF[b, : len(found.rows_N)] = found.features_NF
+        logits_BCH = self._scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
+        return [logits_BCH[b, : len(found.rows_N)] for b, found in enumerate(drawn)]
+
+    # finish -------------------------------------------------------------------------------------------------
+
+    def finish(self, prepared: Prepared, result: Result) -> Answer:
+        """The best ``k`` (all, if None) by the first head; ties in the catalogue's order.
+
+        Raises:
+            ServerError: the model gave something that is no number.
+        """
+        if not np.isfinite(result.logits_NH).all():
+            raise ServerError(
+                "the model's scores are not numbers",
+                expected="finite logits",
+                found="NaN or infinity",
+                hint="roll back to the previous champion; export this model again",
+            )
+        best = np.argsort(-result.logits_NH[:, 0], kind="stable")[: prepared.ask.k]
+        learnt = prepared.ask.verb != "similar"
+        items = []
+        for n in best:
+            row = int(result.rows_N[n])
+            logits = dict(zip(self._heads, map(float, result.logits_NH[n]))) if learnt else {}
+            items.append(
+                Ranked(
+                    item_id=self.item_ids[row],
+                    title=self._shown[row].get("title") or "",
+                    score=float(result.logits_NH[n, 0]),
+                    heads={head: float(1 / (1 + np.exp(-value))) for head, value in logits.items()},
+                    logits=logits,
+                    sources=[name for name, rows in result.proposed.items() if row in rows],
+                )
+            )
+        return Answer(items, prepared.unknown)
+
+
+def _check_features(bundle: Bundle) -> None:
+    """Refuse a bundle trained on features that this code does not make."""
+    asked, made = bundle.manifest.features, scoring.feature_names()
+    missing = sorted({*asked.user, *asked.item, *asked.context} - {*made.user, *made.item, *made.context})
+    if (asked.service, asked.cross, asked.sources) != (made.service, made.cross, made.sources):
+        missing.append(f"service {asked.service}, sources {', '.join(asked.sources)}")
+    if missing:
+        raise RanklineError(
+            "the bundle reads features that this server does not know",
+            expected=f"features of {made.service}",
+            found=", ".join(missing),
+            where=str(bundle.folder),
+            hint="serve it with the version of Rankline that made it, or export the model again",
+        )
+
+
+def _padded(rows: Sequence[Any]) -> tuple[Ints, Ints]:
+    """[B, L] rows left-aligned with 0 behind, and [B, L] 1 where there is a value."""
+    width = max(len(row) for row in rows)
+    out_BL, mask_BL = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+    for b, row in enumerate(rows):
+        out_BL[b, : len(row)] = row
+        mask_BL[b, : len(row)] = 1
+    return out_BL, mask_BL
+
+
+def _rank_value(values_I: Floats) -> Floats:
+    """[I] 1 for the best, 0 for the last, evenly between; ties in the catalogue's order."""
+    order = np.argsort(-values_I, kind="stable")
+    out = np.empty(len(values_I), np.float32)
+    out[order] = np.linspace(1, 0, len(values_I), dtype=np.float32)
+    return out

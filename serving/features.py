@@ -1,0 +1,121 @@
+"""Features for a request, or defaults and a word about it.
+
+The source is opened in the background, the whole catalogue's item features are kept at hand and refreshed,
+and one failed look-up makes the store count as down until the background thread has reached it again, so
+that requests never queue behind a store that does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from rankline.contracts import FrozenState, History
+from serving.feature_source import Columns, FeatureSource, UserState
+from serving.metrics import Metrics
+
+log = logging.getLogger("rankline.serving")
+
+State = Literal["off", "opening", "ready", "down"]
+
+
+class Features:
+    """Between a feature source and the requests."""
+
+    def __init__(
+        self,
+        source: FeatureSource | None,
+        metrics: Metrics,
+        *,
+        item_ids: Callable[[], Sequence[str]],
+        refresh_s: float = 30.0,
+        retry_s: float = 1.0,
+    ) -> None:
+        self._source, self._metrics, self._item_ids = source, metrics, item_ids
+        self._refresh_s, self._retry_s = refresh_s, retry_s
+        self.state: State = "opening" if source else "off"
+        self.why = "" if source else "no feature store was given"
+        self.watermark: float | None = None
+        self._columns: Columns = {}
+        self._held: Sequence[str] = ()  # the catalogue that the columns were read for
+        self._read_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="features", daemon=True)
+
+    def start(self) -> None:
+        """Begin to open the source; requests get defaults until it is ready."""
+        if self._source:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop refreshing."""
+        self._stop.set()
+
+    def of(
+        self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None
+    ) -> tuple[FrozenState, bool | None, list[str]]:
+        """A request's state, whether the user is known (None: nobody can say), what it had to do without.
+
+        A history in the request stands in for the store's; seen items in it are added to the store's.
+        """
+        user = self._user(user_id, at) if user_id is not None else UserState()
+        if history is not None and seen is None:
+            seen = history.item_ids
+        ready = self.state == "ready"
+        state = FrozenState(
+            at=at,
+            history=user.history if history is None else history,
+            seen=list(dict.fromkeys([*user.seen, *(seen or ())])),
+            user_features=dict(user.user_features),
+            affinity=dict(user.affinity),
+        )
+        if not ready:
+            self._metrics.degraded.labels("features").inc()
+        # the columns are ours and checked: validating thousands of numbers a request would cost milliseconds
+        state = state.model_copy(update={"item_features": self._columns})
+        return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
+
+    def _user(self, user_id: str, at: float) -> UserState:
+        if self._source is None or self.state != "ready":
+            return UserState()
+        try:
+            return self._source.user_state(user_id, at)
+        except Exception as error:  # whatever the store raises: the request goes on without it
+            self._down(error)
+            return UserState()
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            self.refresh()
+            self._stop.wait(self._retry_s)
+
+    def refresh(self) -> None:
+        """Open the source if need be, and read the catalogue's item features when they are due."""
+        if self._source is None:
+            return
+        items = self._item_ids()
+        due = time.monotonic() - self._read_at > self._refresh_s
+        if self.state == "ready" and items is self._held and not due:
+            return
+        try:
+            self._source.open()
+            columns: dict[str, Any] = self._source.item_features(items)
+            watermark = self._source.watermark()
+        except Exception as error:  # whatever the store raises: tried again in a moment
+            self._down(error)
+            return
+        self._columns, self._held, self._read_at, self.watermark = columns, items, time.monotonic(), watermark
+        if self.state != "ready":
+            log.warning("features are ready")
+        self.state, self.why = "ready", ""
+        self._metrics.features_ready.set(1)
+        self._metrics.features_watermark.set(watermark or 0)
+
+    def _down(self, error: Exception) -> None:
+        if self.state != "down":
+            log.error("the feature store does not answer, defaults are used: %s", error)
+        self.state, self.why = "down", str(error).splitlines()[0] if str(error) else type(error).__name__
+        self._metrics.features_ready.set(0)

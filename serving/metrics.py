@@ -1,0 +1,55 @@
+"""What the server counts, for Prometheus; the only place where metric names are written."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from serving.engine import About
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """One server's numbers, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("rankline_requests", "Answered requests", ["route", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "rankline_request_seconds",
+            "Time from a request's first byte to its answer's last",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.model = Gauge(
+            "rankline_model_info",
+            "1 for the model that serves, 0 for one that did",
+            ["model_id", "revision", "precision", "provider"],
+            registry=self.registry,
+        )
+        self.swaps = Counter(
+            "rankline_swaps",
+            "Champions taken up (outcome swapped) or kept out (outcome refused)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.degraded = Counter(
+            "rankline_degraded", "Answers given without a part they wanted", ["part"], registry=self.registry
+        )
+        self.features_ready = Gauge(
+            "rankline_features_ready", "1 while the feature store answers", registry=self.registry
+        )
+        self.features_watermark = Gauge(
+            "rankline_features_watermark_seconds",
+            "What the feature store was materialized up to, unix seconds; 0 if unknown",
+            registry=self.registry,
+        )
+        # those that alerts watch are there, at 0, before anything happens
+        for outcome in ("swapped", "refused"):
+            self.swaps.labels(outcome)
+        self.degraded.labels("features")
+
+    def serves(self, about: About) -> Gauge:
+        """The gauge of one model."""
+        return self.model.labels(about.model_id, about.revision, about.precision, about.provider)

@@ -1,0 +1,92 @@
+"""The command itself: quick to help, complete in what it says, kind in what it refuses."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.cli.command import rankline, refused
+
+# what a person who only wants to read the help should not wait for
+HEAVY = {
+    "kfp", "torch", "feast", "pandas", "mlflow", "numpy", "pyarrow", "duckdb", "onnxruntime", "transformers",
+    "great_expectations", "fastapi", "httpx", "pydantic", "rich", "scipy", "kubernetes",
+}  # fmt: skip
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(words, command) of every command there is, groups included."""
+    yield path, group
+    for name, each in getattr(group, "commands", {}).items():
+        yield from commands(each, *path, name)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def imported(*arguments: str) -> set[str]:
+    """Top names of all modules that a command imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cli.main", *arguments], capture_output=True, text=True, check=True
+    )
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    names = imported("--help")
+    assert "typer" in names
+    assert names & HEAVY == set()
+    assert "pydantic" in imported("recipes")  # so the check would see it
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: "-".join(path) or "rankline")
+def test_every_command_helps_and_names_its_options(path: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0, told.output
+    command = COMMANDS[path]
+    assert command.help
+    assert " ".join(command.help.split()[:5]) in " ".join(told.output.split())
+    for parameter in command.params:
+        if parameter.name in ("help", "install_completion", "show_completion"):
+            continue
+        assert parameter.help, f"{path}: {parameter.name} has no sentence"
+        for flag in parameter.opts if parameter.param_type_name == "option" else ():
+            assert flag in told.output
+
+
+def test_there_is_a_command_for_every_step() -> None:
+    from rankline import ledger
+
+    assert {path[1] for path in COMMANDS if path[:1] == ("step",) and len(path) == 2} == set(ledger.STEPS) - {"look"}
+
+
+def test_without_a_command_it_shows_the_line() -> None:
+    told = CliRunner().invoke(app, [])
+    assert "ingest -> validate -> featurize" in told.output
+    assert "rankline demo" in told.output
+
+
+def test_an_unknown_command_is_usage(tmp_path: Path) -> None:
+    assert "No such command 'runn'" in refused("runn", code=2, cwd=tmp_path)
+
+
+def test_help_is_the_same_through_the_real_command() -> None:
+    assert rankline("--help").stdout.startswith("Usage: rankline")
+
+
+def test_a_reader_that_stops_reading_is_no_fault() -> None:
+    """`rankline recipes show movielens | head -1` ends quietly."""
+    script = f"{sys.executable} -m cli.main recipes show movielens | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "refused" not in done.stderr
+    assert signal.SIGPIPE not in (done.returncode, -done.returncode)

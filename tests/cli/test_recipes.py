@@ -1,0 +1,49 @@
+"""`rankline recipes`: what there is, and every knob of one with its sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from pipelines.recipes import RECIPES, as_dict, knobs, named
+from tests.cli.command import refused
+
+
+def said(*arguments: str) -> str:
+    told = CliRunner().invoke(app, ["recipes", *arguments])
+    assert told.exit_code == 0, told.output
+    return told.output
+
+
+def test_every_recipe_is_listed_with_its_sentence() -> None:
+    told = said()
+    for name in RECIPES:
+        assert f"{name} " in told
+        assert named(name).description in told
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_knob_is_shown_with_its_value_and_sentence(name: str) -> None:
+    told = said("show", name).splitlines()
+    for knob, value, sentence in knobs(named(name)):
+        place = told.index(f"  {knob} = {value!r}")
+        assert told[place + 1].strip() == sentence.strip() != ""
+
+
+def test_a_changed_knob_is_shown_changed() -> None:
+    before = set(said("show", "movielens").splitlines())
+    after = set(said("show", "movielens", "--set", "finetune.epochs=3", "-s", "ingest.source=/data").splitlines())
+    assert after - before == {"  finetune.epochs = 3", "  ingest.source = '/data'"}
+
+
+def test_json_is_the_recipe() -> None:
+    told = json.loads(said("show", "smoke", "--json", "--set", "finetune.epochs=3"))
+    assert told == as_dict(named("smoke", ["finetune.epochs=3"]))
+
+
+def test_an_unknown_recipe_and_a_misspelt_knob_are_usage() -> None:
+    assert "no recipe named 'smoky'" in refused("recipes", "show", "smoky", code=2)
+    assert "did you mean 'epochs'?" in refused("recipes", "show", "smoke", "--set", "finetune.epoch=3", code=2)

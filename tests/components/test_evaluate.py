@@ -1,0 +1,423 @@
+"""Evaluate on a tiny bundle, through the real server process."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from pydantic import ValidationError
+
+from components.evaluate import baselines, measure, replay
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.replay import Asked
+from components.evaluate.server import serving
+from components.evaluate.step import evaluate
+from rankline import features
+from rankline.bundle import open_bundle
+from rankline.contracts import FrozenState, History
+from rankline.errors import IntegrityError, ServerError, TooSmall
+from rankline.progress import Progress
+from rankline.report import SYSTEMS, read_report, read_scores
+from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle
+
+ITEMS, USERS, DAY = 40, 24, 86_400
+DAYS = [900_000_000 // DAY * DAY + n * DAY for n in (0, 1)]
+CONFIG = EvaluateConfig(
+    ks=(5, 10),
+    top_k=20,
+    latency_samples=5,
+    bootstrap_samples=100,
+    slice_minimum=2,
+    new_user_events=6,
+    new_item_events=3,
+    example_users=2,
+)
+
+
+def write_features(folder: Path) -> Path:
+    """A small features artifact: half of the users ask on the first day, half on the second."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    ids = [item_id(row) for row in range(ITEMS)]
+    items = {"item_id": ids, "title": [f"Film {row}" for row in range(ITEMS)]}
+    items["category"] = [[CATEGORIES[row % len(CATEGORIES)]] for row in range(ITEMS)]
+    parquet.write_table(pa.table(items), folder / "items.parquet")
+    sequences, requests, negatives = [], [], []
+    for user in range(USERS):
+        had = [item_id(row) for row in rng.permutation(ITEMS)[: 4 + user % 5]]
+        *before, target = had
+        snapshot = float(DAYS[user % 2])
+        times = [snapshot - 3600.0 * (len(before) - n) for n in range(len(before))]
+        ratings = [float(1 + n % 5) for n in range(len(before))]
+        sequences.append({"user_id": f"u{user}", "item_ids": before, "times": times, "ratings": ratings})
+        asked = {
+            "request_id": f"r{user}",
+            "split": "test",
+            "user_id": f"u{user}",
+            "at": snapshot + 60.0 * user,
+        }
+        asked |= {"history_items": before, "history_times": times, "history_ratings": ratings}
+        asked |= {"seen": before, "targets": [target], "target_ratings": [float(1 + user % 5)]}
+        asked |= {name: float(user) for name in features.USER} | {"snapshot": snapshot}
+        asked |= {"affinity_categories": CATEGORIES[:2], "affinity_shares": [0.75, 0.25]}
+        requests.append(asked)
+        sampled = [item for item in ids if item not in had][:10]
+        negatives.append({"request_id": f"r{user}", "item_ids": sampled})
+    parquet.write_table(pa.Table.from_pylist(sequences), folder / "sequences.parquet")
+    parquet.write_table(pa.Table.from_pylist(requests), folder / "requests.parquet")
+    parquet.write_table(pa.Table.from_pylist(negatives), folder / "negatives.parquet")
+    days = [
+        {"snapshot": float(day), "item_id": item} | {name: float(row % 7) for name in features.ITEM}
+        for day in DAYS
+        for row, item in enumerate(ids)
+    ]
+    parquet.write_table(pa.Table.from_pylist(days), folder / "item_features.parquet")
+    return folder
+
+
+def write_teacher(folder: Path, requests: list[str]) -> Path:
+    """Rankings of the teacher and of the untuned encoder: the same for everybody."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"system": system, "request_id": request, "item_ids": [item_id(row) for row in range(20)]}
+        for system in ("teacher", "untuned_encoder")
+        for request in requests
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "rankings.parquet")
+    return folder
+
+
+def write_student(folder: Path, made: Path, asked: list[Asked], states: list[FrozenState]) -> Path:
+    """The logits as the engine gives them without a wire between."""
+    from serving.engine import Ask, BundleEngine, answer
+
+    engine = BundleEngine.load(open_bundle(made), precision="fp32", provider="cpu", threads=1)
+    folder.mkdir(parents=True)
+    rows = []
+    for one, state in zip(asked, states):
+        candidates = [item_id(row) for row in range(15)]
+        items = answer(engine, Ask("rank", state, candidates=candidates)).items
+        rows.append(
+            {
+                "request_id": one.request_id,
+                "item_ids": [item.item_id for item in items],
+                "logits": [item.logits["click"] for item in items],
+            }
+        )
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "parity.parquet")
+    return folder
+
+
+def read_all(folder: Path) -> tuple[list[Asked], list[FrozenState]]:
+    pairs = list(replay.read(folder, split="test", chosen={f"r{user}" for user in range(USERS)}))
+    return [one for one, _ in pairs], [state for _, state in pairs]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Everything evaluate reads: features, two bundles, a teacher, a student."""
+    root = tmp_path_factory.mktemp("world")
+    write_features(root / "features")
+    make_bundle(root / "bundle", items=ITEMS)
+    make_bundle(root / "champion", items=ITEMS, seed=1)
+    asked, states = read_all(root / "features")
+    write_teacher(root / "teacher", [one.request_id for one in asked])
+    write_student(root / "student", root / "bundle", asked, states)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(world):
+    with start(world / "bundle", world / "log") as running:
+        yield running
+
+
+def start(bundle, folder):
+    return serving(
+        bundle,
+        folder=folder,
+        precision="fp32",
+        start_timeout_s=60,
+        request_timeout_s=20,
+        connections=2,
+    )
+
+
+def step(world, report, **changes):
+    inputs = {name: world / name for name in ("bundle", "features", "teacher", "student")}
+    return evaluate(**(inputs | {"config": CONFIG, "report": report} | changes))
+
+
+@pytest.fixture(scope="module")
+def evaluated(world):
+    report = world / "report"
+    return step(world, report, champion=world / "champion", run_id="run-1"), report
+
+
+def test_every_system_is_scored_on_the_same_requests(evaluated, world):
+    result, folder = evaluated
+    report = read_report(folder)
+    assert (report.model_id, report.champion) == (
+        open_bundle(world / "bundle").model_id,
+        open_bundle(world / "champion").model_id,
+    )
+    assert set(report.systems) == set(SYSTEMS)
+    assert report.requests == result["requests"] == USERS
+    for metric in ("ndcg@10", "recall@5"):
+        scores = read_scores(folder, metric)
+        assert {system: set(of_system) for system, of_system in scores.items()} == {
+            system: {f"r{user}" for user in range(USERS)} for system in SYSTEMS
+        }
+        for system in SYSTEMS:
+            found = report.systems[system].metrics[metric]
+            assert found.mean == pytest.approx(np.mean(list(scores[system].values())))
+            assert found.low <= found.mean <= found.high
+    assert result["ndcg@10"]["candidate"] > 0
+
+
+def test_the_teachers_score_is_that_of_its_rankings(evaluated, world):
+    scores = read_scores(evaluated[1], "mrr@10")["teacher"]
+    for row in parquet.read_table(world / "features" / "requests.parquet").to_pylist():
+        place = int(row["targets"][0][1:])  # it ranks i0, i1, i2…
+        assert scores[row["request_id"]] == (1 / (place + 1) if place < 10 else 0.0)
+
+
+def test_differences_are_paired(evaluated):
+    report, scores = read_report(evaluated[1]), read_scores(evaluated[1], "ndcg@10")
+    assert set(report.details["differences"]) == set(SYSTEMS) - {"candidate"}
+    found = report.details["differences"]["champion"]["ndcg@10"]
+    apart = [scores["candidate"][r] - scores["champion"][r] for r in scores["candidate"]]
+    assert found["mean"] == pytest.approx(np.mean(apart))
+
+
+def test_slices_are_means_over_their_members(evaluated):
+    report, scores = read_report(evaluated[1]), read_scores(evaluated[1], "ndcg@10")
+    members = parquet.read_table(evaluated[1] / "slices.parquet").to_pylist()
+    assert {"user: new", "user: established", "item: head", "item: tail", "day: weekday"} & set(report.slices)
+    for name, part in report.slices.items():
+        ids = [row["request_id"] for row in members if row["slice"] == name]
+        assert len(ids) == part.requests >= CONFIG.slice_minimum
+        for system in ("candidate", "popularity"):
+            expected = np.mean([scores[system][request] for request in ids])
+            assert part.systems[system]["ndcg@10"] == pytest.approx(expected)
+
+
+def test_what_is_measured_on_the_server(evaluated):
+    report = read_report(evaluated[1])
+    assert 0 < report.latency.p50_ms <= report.latency.p95_ms <= report.latency.p99_ms
+    assert report.latency.throughput_rps > 0
+    assert report.model.memory_bytes > 20e6
+    assert report.model.size_bytes > 0
+    assert report.calibration["rated_targets"] == USERS
+    assert report.calibration["like_share"] == pytest.approx(np.mean([1 + u % 5 >= 4 for u in range(USERS)]))
+    assert 0 <= report.calibration["like_ece"] <= 1
+    assert 0 <= report.calibration["click_auc"] <= 1
+
+
+def test_served_logits_are_compared_with_torch(evaluated, world, server):
+    parity = read_report(evaluated[1]).parity
+    assert parity.requests == USERS
+    assert parity.served_max_abs_difference < 1e-6
+    assert parity.same_top10_share == 1.0
+
+
+def test_a_logit_that_is_off_is_found():
+    expected = {f"i{n}": -float(n) for n in range(12)}
+    assert measure.compare(expected, expected, tie_tolerance=1e-4) == (0.0, True)
+    swapped = expected | {"i3": -4.1, "i4": -2.9}
+    difference, same = measure.compare(swapped, expected, tie_tolerance=1e-4)
+    assert difference == pytest.approx(1.1)
+    assert not same
+    tied = expected | {"i3": -3.00005, "i4": -3.0}
+    assert measure.compare(tied | {"i3": -3.0, "i4": -2.99999}, tied, tie_tolerance=1e-4)[1]
+    # beyond the tenth place nothing is compared
+    assert measure.compare(expected | {"i10": -11.5}, expected, tie_tolerance=1e-4)[1]
+
+
+def test_the_page_is_one_readable_file(evaluated):
+    page = (evaluated[1] / "report.html").read_text()
+    assert page.count("<svg") == 5
+    assert "Film " in page
+    assert "item-kNN with decay" in page
+    for outside in ("http://", "https://", "src=", "<link"):
+        assert outside not in page.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+            "http://creativecommons.org/", ""
+        )
+
+
+def plant(source: Path, target: Path, day: float) -> Path:
+    """A copy of the features in which one item became wildly popular on ``day``."""
+    target.mkdir()
+    for path in source.glob("*.parquet"):
+        rows = parquet.read_table(path)
+        if path.name == "item_features.parquet":
+            told = rows.to_pylist()
+            for row in told:
+                if row["snapshot"] == day and row["item_id"] == "i3":
+                    row |= {"item_events_1d": 5e4, "item_events_7d": 5e4, "item_events_30d": 5e4}
+            rows = pa.Table.from_pylist(told)
+        parquet.write_table(rows, target / path.name)
+    return target
+
+
+def test_a_later_popularity_spike_changes_no_score(world, server, tmp_path):
+    model_id = open_bundle(world / "bundle").model_id
+
+    def answers(folder):
+        early = [one for one in read_all(folder)[0] if one.request.state.at < DAYS[1]]
+        assert len(early) == USERS // 2
+        logits = {one.request_id: replay.rank(server, one, ["i1", "i2", "i3"]) for one in early}
+        lists = {one.request_id: replay.recommend(server, one, model_id=model_id, k=20) for one in early}
+        return {one.request_id: one.body(k=20) for one in early}, logits, lists
+
+    before = answers(world / "features")
+    assert answers(plant(world / "features", tmp_path / "later", DAYS[1])) == before
+    # the same spike in their own day does reach them: the test can fail
+    bodies, logits, lists = answers(plant(world / "features", tmp_path / "own", DAYS[0]))
+    for found, expected in ((bodies, before[0]), (logits, before[1])):
+        assert all(found[request] != expected[request] for request in found)
+    assert lists != before[2]
+
+
+def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tmp_path):
+    asked, states = read_all(world / "features")
+
+    def lists(folder):
+        catalogue, scorers = baselines.scorers(folder, keep=50, shrink=0.0, last=20, decay=0.6)
+        return {
+            (name, one.request_id): catalogue.best(score(state), seen=state.seen, count=ITEMS)
+            for name, score in scorers.items()
+            for one, state in zip(asked, states)
+        }
+
+    found = lists(world / "features")
+    for one, state in zip(asked, states):
+        for name in ("popularity", "fresh_popularity", "item_knn", "item_knn_decay"):
+            ranked = found[name, one.request_id]
+            assert not set(ranked) & set(state.seen)
+            assert len(ranked) == len(set(ranked)) == ITEMS - len(state.seen)
+    # what the test requests' users did next is not looked at
+    other = plant(world / "features", tmp_path / "other", DAYS[0])
+    rows = parquet.read_table(other / "requests.parquet").to_pylist()
+    changed = [row | {"targets": ["i0"]} for row in rows]
+    parquet.write_table(pa.Table.from_pylist(changed), other / "requests.parquet")
+    assert lists(other) == found
+
+
+def test_item_knn_by_hand(tmp_path):
+    folder = tmp_path / "features"
+    folder.mkdir()
+    parquet.write_table(pa.table({"item_id": ["a", "b", "c", "d"]}), folder / "items.parquet")
+    histories = [["a", "b"], ["a", "b", "c"], ["c", "d"], ["a"]]
+    parquet.write_table(pa.table({"item_ids": histories}), folder / "sequences.parquet")
+    catalogue, scorers = baselines.scorers(folder, keep=4, shrink=0.0, last=1, decay=0.5)
+    state = FrozenState(at=0.0, history=History(item_ids=["d", "a"]))
+    ab, ac, cd = 2 / np.sqrt(3 * 2), 1 / np.sqrt(3 * 2), 1 / np.sqrt(2 * 1)
+    np.testing.assert_allclose(scorers["item_knn"](state), [0, ab, ac, 0], rtol=1e-6)
+    np.testing.assert_allclose(scorers["item_knn_decay"](state), [0, ab, ac + 0.5 * cd, 0], rtol=1e-6)
+    np.testing.assert_allclose(scorers["popularity"](state), [3, 2, 2, 1])
+    _, nearest = baselines.scorers(folder, keep=1, shrink=0.0, last=1, decay=0.5)
+    np.testing.assert_allclose(nearest["item_knn"](state), [0, ab, 0, 0], rtol=1e-6)
+    _, shrunk = baselines.scorers(folder, keep=4, shrink=1.0, last=1, decay=0.5)
+    np.testing.assert_allclose(shrunk["item_knn"](state)[1], 2 / (np.sqrt(3 * 2) + 1), rtol=1e-6)
+    assert catalogue.best(scorers["popularity"](state), seen=["a"], count=2) == ["b", "c"]
+
+
+class Forgetful(Asked):
+    """A request that does not tell the server what the user has had."""
+
+    def body(self, **more):
+        body = json.loads(super().body(**more))
+        body["frozen"]["seen"] = []
+        return json.dumps(body).encode()
+
+
+def test_an_answer_that_cannot_be_scored_is_an_error(world, server):
+    one = read_all(world / "features")[0][0]
+    model_id = open_bundle(world / "bundle").model_id
+    assert replay.recommend(server, one, model_id=model_id, k=20)
+    with pytest.raises(ServerError, match="which the user already had"):
+        replay.recommend(server, Forgetful(one.request, one.item_features), model_id=model_id, k=ITEMS)
+    with pytest.raises(ServerError, match="not 0123456789abcdef"):
+        replay.recommend(server, one, model_id="0123456789abcdef", k=20)
+    everything = one.request.state.model_copy(update={"seen": [item_id(row) for row in range(ITEMS)]})
+    with pytest.raises(ServerError, match="it is empty"):
+        replay.recommend(server, replace(one, request=replace(one.request, state=everything)), model_id=model_id, k=20)
+    with pytest.raises(ServerError, match="left candidates of request"):
+        replay.rank(server, one, ["i1", "unheard-of"])
+    with pytest.raises(ServerError, match="422"):
+        server.post("/v1/recommend", b'{"k": "many"}')
+
+
+def test_a_server_that_does_not_start_shows_its_log(world, tmp_path):
+    make_bundle(tmp_path / "bundle", items=ITEMS)
+    flip_byte(tmp_path / "bundle" / "scorer.onnx")
+    with pytest.raises(ServerError) as refusal, start(tmp_path / "bundle", tmp_path / "log"):
+        pass
+    assert "did not start" in refusal.value.message
+    assert "scorer.onnx is not the file its digest promises" in refusal.value.found
+    assert (tmp_path / "log" / "server.log").is_file()
+
+
+def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_path):
+    one = read_all(world / "features")[0][0]
+    with start(world / "bundle", tmp_path / "log") as running:
+        os.kill(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+
+        def ask(one):
+            return replay.recommend(running, one, model_id="any", k=5)
+
+        with pytest.raises(ServerError, match="stopped answering") as refusal:
+            replay.each([one] * 3, ask, concurrency=2, progress=Progress())
+    assert "exit code -9" in refusal.value.found
+    assert "serving" in refusal.value.found  # its log
+    with (
+        pytest.raises(RuntimeError, match="in the block"),
+        start(world / "bundle", tmp_path / "log") as running,
+    ):
+        raise RuntimeError("in the block")
+    assert running.process.poll() == 0  # asked to end, and it did
+
+
+def test_a_ranking_that_is_missing_is_an_error_and_no_zero(world, tmp_path):
+    write_teacher(tmp_path / "teacher", [f"r{user}" for user in range(USERS - 1)])
+    with pytest.raises(IntegrityError, match=f"1 without one, first r{USERS - 1}"):
+        step(world, tmp_path / "report", teacher=tmp_path / "teacher")
+    assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_a_champion_that_is_the_candidate_is_not_served_twice(world, tmp_path):
+    (tmp_path / "student").mkdir()
+    few = CONFIG.model_copy(update={"max_requests": 7})
+    changes = {"champion": world / "bundle", "student": tmp_path / "student", "config": few}
+    step(world, tmp_path / "report", **changes)
+    scores = read_scores(tmp_path / "report", "ndcg@10")
+    assert scores["champion"] == scores["candidate"]
+    assert len(scores["candidate"]) == 7
+    assert [path.name for path in (tmp_path / "report" / "servers").iterdir()] == ["candidate"]
+    # the student left no logits: what was not measured is null and no zero
+    assert read_report(tmp_path / "report").parity.served_max_abs_difference is None
+
+
+def test_the_sample_is_seeded_and_an_empty_split_is_refused(world):
+    folder = world / "features"
+    one = replay.sample(folder, split="test", most=7, seed=1)
+    assert len(one) == 7
+    assert one == replay.sample(folder, split="test", most=7, seed=1)
+    assert one != replay.sample(folder, split="test", most=7, seed=2)
+    with pytest.raises(TooSmall, match="no valid requests"):
+        replay.sample(folder, split="valid", most=7, seed=1)
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ValidationError, match="primary is 'ndcg@7'"):
+        EvaluateConfig(primary="ndcg@7")
+    with pytest.raises(ValidationError, match="between 1 and top_k=20"):
+        EvaluateConfig(ks=(10, 50), top_k=20)
+    assert EvaluateConfig(ks=[5.0, 10.0]).ks == (5, 10)  # numbers come over KFP's wire as floats

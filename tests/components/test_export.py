@@ -1,0 +1,331 @@
+"""export: what is served computes what torch computes, and the same student gives the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pyarrow.parquet as parquet
+import pytest
+import torch
+
+from components.distill import mix
+from components.export import catalogue as catalogues
+from components.export import parity
+from components.export.config import ExportConfig
+from components.export.step import export
+from components.export.student import Student
+from rankline import bundle as bundles
+from rankline import frozen
+from rankline.bundle import Bundle
+from rankline.contracts import FrozenState
+from rankline.errors import IntegrityError, UsageError
+from rankline.progress import Progress
+from rankline.text import item_words
+from serving.engine import Ask, BundleEngine
+from tests.conftest import SmokeRun
+
+GRAPHS = ("text", "user", "scorer")
+PRECISIONS = ("fp32", "int8", "fp16")
+SIZES = {"text": (1, 2, 16, 64), "user": (1, 5, 20), "scorer": (1, 20, 500)}  # tokens, events, candidates
+TOLERANCE = 2e-5  # torch and ONNX Runtime add in different orders
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def made(smoke: SmokeRun) -> Bundle:
+    return bundles.open_bundle(smoke.artifact("export", "bundle"))
+
+
+@pytest.fixture(scope="module")
+def student(smoke: SmokeRun) -> Student:
+    return Student.read(smoke.artifact("distill", "student"))
+
+
+@pytest.fixture(scope="module")
+def features(smoke: SmokeRun) -> Path:
+    return smoke.artifact("featurize", "features")
+
+
+@pytest.fixture(scope="module")
+def words(features: Path) -> list[str]:
+    return [item_words(item) for item in parquet.read_table(features / "items.parquet").to_pylist()]
+
+
+def onnx_of(bundle: Bundle, graph: str, precision: str) -> Path:
+    return bundle.folder / getattr(bundle.manifest.precisions[precision], graph)
+
+
+def inputs(student: Student, graph: str, batch: int, length: int) -> Arrays:
+    """Random inputs of one size; ``length`` is tokens, events or candidates."""
+    rng = np.random.default_rng(batch * 1000 + length)
+    size, features = student.tower.size, len(student.scorer.standardize.mean_F)
+    floats = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    if graph == "text":
+        ids_BW = rng.integers(5, student.tokenizer.vocabulary_size, (batch, length))
+        real_BW = np.arange(length) < rng.integers(1, length + 1, (batch, 1))
+        return {"input_ids": ids_BW * real_BW, "attention_mask": real_BW.astype(np.int64)}
+    if graph == "user":
+        lengths_B = rng.integers(1, length + 1, batch)
+        ratings_BL = rng.integers(0, 6, (batch, length))
+        return {"items_BLD": floats(batch, length, size), "ratings_BL": ratings_BL, "lengths_B": lengths_B}
+    features_BCF = 3 * floats(batch, length, features)
+    return {"left_BD": floats(batch, size), "items_BCD": floats(batch, length, size), "features_BCF": features_BCF}
+
+
+def torch_says(student: Student, graph: str, given: Arrays) -> npt.NDArray[Any]:
+    module = {"text": student.text, "user": student.tower, "scorer": student.scorer}[graph]
+    with torch.no_grad():
+        answer: npt.NDArray[Any] = module(*(torch.from_numpy(value) for value in given.values())).numpy()
+    return answer
+
+
+# The graphs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize(
+    ("graph", "length"),
+    [(graph, n) for graph, sizes in SIZES.items() for n in sizes],
+)
+def test_torch_and_onnx_agree_at_any_size(made: Bundle, student: Student, graph: str, length: int, batch: int) -> None:
+    given = inputs(student, graph, batch, length)
+    wanted = torch_says(student, graph, given)
+    session = catalogues.session_of(onnx_of(made, graph, "fp32"))
+    np.testing.assert_allclose(session.run(None, given)[0], wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert wanted.std() > 1e-3  # not an agreement on nothing
+
+
+def test_the_history_graph_knows_an_empty_history(made: Bundle, student: Student) -> None:
+    given = inputs(student, "user", 3, 4) | {"lengths_B": np.array([0, 2, 0])}
+    found = catalogues.session_of(onnx_of(made, "user", "fp32")).run(None, given)[0]
+    assert found[[0, 2]].tolist() == np.zeros((2, student.tower.size)).tolist()
+    assert np.abs(found[1]).max() > 0.1
+
+
+def test_the_longest_history_is_the_manifests(made: Bundle, student: Student) -> None:
+    assert made.manifest.max_history == student.tower.max_history == 20
+
+
+def test_the_text_tower_is_fused(made: Bundle, student: Student) -> None:
+    counts = Counter((node.domain, node.op_type) for node in onnx.load(onnx_of(made, "text", "fp32")).graph.node)
+    layers = student.text.encoder.backbone.config.num_hidden_layers
+    assert counts["com.microsoft", "Attention"] == layers == 1
+    assert counts["com.microsoft", "SkipLayerNormalization"] == 2 * layers
+    assert counts["com.microsoft", "BiasGelu"] == layers
+    assert counts["", "Softmax"] == 0
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_fp16_takes_and_gives_fp32(made: Bundle, student: Student, graph: str) -> None:
+    path = onnx_of(made, graph, "fp16")
+    stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 2}
+    assert onnx.TensorProto.FLOAT16 in stored
+    assert onnx.TensorProto.FLOAT not in stored
+    session, given = catalogues.session_of(path), inputs(student, graph, 4, 9)
+    assert {entry.type for entry in [*session.get_inputs(), *session.get_outputs()]} <= {
+        "tensor(float)",
+        "tensor(int64)",
+    }
+    found = session.run(None, given)[0]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, torch_says(student, graph, given), atol=0.02, rtol=0.02)
+
+
+def test_the_int8_text_tower_points_the_same_way(made: Bundle, student: Student, words: list[str]) -> None:
+    path = onnx_of(made, "text", "int8")
+    assert onnx.TensorProto.INT8 in {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    whole, small = (
+        catalogues.embed(catalogues.session_of(onnx_of(made, "text", precision)), student, words)
+        for precision in ("fp32", "int8")
+    )
+    cosine_I = (whole * small).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(small, axis=1)
+    assert cosine_I.min() > 0.98
+    assert cosine_I.min() < 1 - 1e-7  # it is another graph
+    assert path.stat().st_size < onnx_of(made, "text", "fp32").stat().st_size
+
+
+def test_the_item_vectors_are_each_precisions_own(made: Bundle, student: Student, words: list[str]) -> None:
+    with torch.no_grad():
+        ids_BW, mask_BW = (torch.from_numpy(part) for part in student.tokenizer(words))
+        wanted = student.text(ids_BW, mask_BW).numpy() + student.beside_words_ID
+    for precision in PRECISIONS:
+        found = np.load(made.folder / made.manifest.precisions[precision].item_vectors)
+        session = catalogues.session_of(onnx_of(made, "text", precision))
+        np.testing.assert_allclose(
+            found, catalogues.embed(session, student, words) + student.beside_words_ID, atol=1e-6
+        )
+        np.testing.assert_allclose(found, wanted, atol=TOLERANCE if precision == "fp32" else 0.02)
+
+
+# What it says of itself -------------------------------------------------------------------------------------------
+
+
+def test_parity_is_recorded_for_every_graph_and_precision(made: Bundle) -> None:
+    told = {(each.graph, each.precision): each for each in made.manifest.parity}
+    assert told.keys() == {(graph, precision) for graph in GRAPHS for precision in PRECISIONS}
+    assert len(made.manifest.parity) == len(told)
+    for (graph, precision), each in told.items():
+        assert each.samples >= 32
+        assert each.max_abs_difference < (TOLERANCE if precision == "fp32" else 0.05)
+        assert (each.min_cosine is None) == (graph == "scorer")
+        assert each.min_cosine is None or each.min_cosine > 0.98
+    assert told["text", "int8"].max_abs_difference > told["text", "fp32"].max_abs_difference
+
+
+@pytest.mark.parametrize("part", GRAPHS)
+def test_a_graph_that_differs_is_refused(made: Bundle, smoke: SmokeRun, words: list[str], part: str) -> None:
+    """A weight changed between export and comparison, in each of the three."""
+    other = Student.read(smoke.artifact("distill", "student"))
+
+    def differences() -> list[Any]:
+        return parity.measure(other, made.folder, {"fp32": made.manifest.precisions["fp32"]}, words, samples=32)
+
+    parity.refuse_if_far(differences(), limit=1e-3)
+    weight = {
+        "text": other.text.project.weight, "user": other.tower.norm.weight, "scorer": other.scorer.wide.weight,
+    }[part]  # fmt: skip
+    weight.data.view(-1)[0] += 0.05
+    with pytest.raises(IntegrityError, match=f"exported {part} graph does not compute") as caught:
+        parity.refuse_if_far(differences(), limit=1e-3)
+    assert "export.fuse=false" in caught.value.hint
+
+
+def test_a_difference_that_is_no_number_is_refused(made: Bundle) -> None:
+    broken = made.manifest.parity[0].model_copy(update={"max_abs_difference": float("nan")})
+    with pytest.raises(IntegrityError):
+        parity.refuse_if_far([broken], limit=1e-3)
+
+
+@pytest.fixture(scope="module")
+def refused(features: Path, smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IntegrityError]:
+    """The same student exported again, elsewhere, by another process, with a limit that nothing meets."""
+    folder = tmp_path_factory.mktemp("again") / "somewhere" / "bundle"
+    config = ExportConfig(recipe="smoke", parity_samples=32, max_difference=1e-12)
+    with pytest.raises(IntegrityError) as caught:
+        export(features, smoke.artifact("distill", "student"), folder, config=config, progress=Progress())
+    return folder, caught.value
+
+
+def test_the_step_refuses_what_parity_refuses(refused: tuple[Path, IntegrityError]) -> None:
+    folder, error = refused
+    assert "at most 1e-12" in error.expected
+    with pytest.raises(UsageError, match="not a model bundle"):
+        bundles.open_bundle(folder)
+
+
+def test_the_same_student_gives_the_same_files_again(made: Bundle, refused: tuple[Path, IntegrityError]) -> None:
+    """So it has the same model id on every machine: nothing of the process or its paths is in a graph."""
+    folder, _ = refused
+    later = {"examples.jsonl"}  # written once parity is met; the student's own numbers
+    assert len(made.manifest.files) - len(later) >= 9
+    for name in made.manifest.files.keys() - later:
+        assert (folder / name).read_bytes() == (made.folder / name).read_bytes(), name
+
+
+def test_nothing_of_this_machine_is_in_a_bundle(made: Bundle) -> None:
+    root = str(Path(__file__).parents[2]).encode()
+    for path in made.folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert root not in content, path
+            assert b"site-packages" not in content, path
+            assert b"stack_trace" not in content, path
+
+
+# The catalogue ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "items", "index"), [("hnsw", 2000, "hnsw"), ("auto", 2000, "hnsw"), ("auto", 900, "exact")]
+)
+def test_the_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, items: int, index: str) -> None:
+    import faiss
+
+    rng = np.random.default_rng(0)
+    vectors_ID = rng.standard_normal((items, 16)).astype(np.float32)
+    (tmp_path / "catalogue").mkdir()
+    np.save(tmp_path / "catalogue" / "vectors.fp32.npy", vectors_ID)
+    told = catalogues.write_index(tmp_path, config=ExportConfig(index=kind), exact_below=1000)
+    assert told["index"] == index
+    assert 0.9 < told["index_recall@100"] <= 1
+    written = faiss.read_index(str(tmp_path / "catalogue" / "index.faiss"))
+    assert isinstance(written, faiss.IndexHNSWFlat) == (index == "hnsw")
+    asked = rng.standard_normal((20, 16)).astype(np.float32)
+    truth = np.argsort(-asked @ vectors_ID.T, axis=1)[:, :10]
+    found = written.search(asked, 10)[1]
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, truth)]) > 0.9
+
+
+def test_a_narrow_search_is_told_to_miss_some(tmp_path: Path) -> None:
+    """The reported recall is measured: with hardly any links it is worse."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "catalogue").mkdir()
+    np.save(tmp_path / "catalogue" / "vectors.fp32.npy", rng.standard_normal((3000, 16)).astype(np.float32))
+    narrow = ExportConfig(index="hnsw", hnsw_links=4, hnsw_search=8)
+    assert catalogues.write_index(tmp_path, config=narrow, exact_below=1000)["index_recall@100"] < 0.9
+
+
+# Served -----------------------------------------------------------------------------------------------------------
+
+
+def canaries(bundle: Bundle) -> Iterator[dict[str, Any]]:
+    with (bundle.folder / "examples.jsonl").open() as stream:
+        yield from map(json.loads, stream)
+
+
+def test_canaries_have_a_logit_for_every_candidate(made: Bundle) -> None:
+    told = list(canaries(made))
+    assert len(told) == ExportConfig().canaries
+    for each in told:
+        assert len(each["candidates"]) == len(each["logits"]) > 10
+        assert not set(each["candidates"]) & set(each["frozen"]["seen"])
+
+
+@pytest.fixture(scope="module")
+def engines(made: Bundle) -> dict[str, BundleEngine]:
+    return {p: BundleEngine.load(made, precision=p, provider="cpu", threads=1) for p in PRECISIONS}
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("int8", 0.2), ("fp16", 0.05)])
+def test_the_server_gives_the_canaries_logits(
+    made: Bundle, engines: dict[str, BundleEngine], precision: str, tolerance: float
+) -> None:
+    engine = engines[precision]
+    for each in canaries(made):
+        state = FrozenState(**each["frozen"])
+        asks = [Ask("rank", state, candidates=each["candidates"]), Ask("recommend", state)]
+        prepared = [engine.prepare(ask) for ask in asks]
+        ranked, recommended = (
+            {item.item_id: item.logits["click"] for item in engine.finish(p, result).items}
+            for p, result in zip(prepared, engine.run(prepared))
+        )
+        expected = dict(zip(each["candidates"], each["logits"]))
+        assert ranked == pytest.approx(expected, abs=tolerance)
+        if precision == "fp32":  # it draws the very candidates that distillation drew
+            assert recommended == pytest.approx(expected, abs=tolerance)
+
+
+def test_a_shorter_reading_student_is_served_as_it_was_taught(made: Bundle, student: Student, features: Path) -> None:
+    """Three events of a longer history: the scorer's features and the tower agree on what was read."""
+    short = dataclasses.replace(made, manifest=made.manifest.model_copy(update={"max_history": 3}))
+    engine = BundleEngine.load(short, precision="fp32", provider="cpu", threads=1)
+    catalogue, _ = bundles.read_catalogue(short, "fp32")
+    requests = list(frozen.requests(features, "test"))[:10]
+    assert min(len(request.state.history.item_ids) for request in requests) > 3
+    table = mix.Table.draw(
+        requests, student.tower, catalogue, short.knobs, short.manifest.features, progress=Progress()
+    )  # fmt: skip
+    taught = mix.logits(table, student.scorer, catalogue)
+    for request, rows, logits_NH in zip(requests, table.rows, taught):
+        prepared = engine.prepare(Ask("recommend", request.state))
+        result = engine.run([prepared])[0]
+        assert result.rows_N.tolist() == rows.tolist()
+        np.testing.assert_allclose(result.logits_NH, logits_NH, atol=1e-4)

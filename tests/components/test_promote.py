@@ -1,0 +1,454 @@
+import json
+import multiprocessing
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from components.promote.config import DecideConfig, PromoteConfig
+from components.promote.mirror import mirror
+from components.promote.online import bring_online
+from components.promote.step import decide, promote
+from rankline import digest, ledger
+from rankline import features as names
+from rankline.bundle import Bundle, open_bundle
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.report import Report, read_report, write_report
+from rankline.repository import Event, Repository
+from tests.rankline.test_repository import tiny_bundle
+
+END = datetime(1998, 4, 20, 18, 30, tzinfo=UTC)  # when the newest event became known
+TODAY = END.replace(hour=0, minute=0)
+
+
+def evaluation_of(bundle: Bundle, folder: Path, *, lift: float = 0.1, champion: str = "", requests: int = 120) -> Path:
+    """An evaluation in which the candidate is ``lift`` above popularity, and the champion between the two."""
+    folder.mkdir(parents=True)
+    base = np.random.default_rng(0).uniform(0.1, 0.6, requests)
+    scores = {"candidate": base + lift, "popularity": base}
+    if champion:
+        scores["champion"] = base + 0.05
+    rows = [(f"r{i}", system, float(v)) for system, of in scores.items() for i, v in enumerate(of)]
+    columns = dict(zip(("request_id", "system", "ndcg@10"), zip(*rows)))
+    parquet.write_table(
+        pa.table({name: list(values) for name, values in columns.items()}), folder / "per_request.parquet"
+    )
+    report = {
+        "model_id": bundle.model_id,
+        "recipe": "smoke",
+        "run_id": "run-1",
+        "champion": champion,
+        "requests": requests,
+        "systems": {
+            s: {"metrics": {"ndcg@10": {"mean": float(v.mean()), "low": 0.1, "high": 0.9}}} for s, v in scores.items()
+        },
+        "latency": {"p95_ms": 12.0},
+        "parity": {"served_max_abs_difference": 1e-6, "same_top10_share": 1.0},
+        "model": {"size_bytes": 1000},
+    }
+    write_report(folder, Report.model_validate(report))
+    return folder
+
+
+def features_of(folder: Path, *, end: datetime = END, events_7d: float = 7.0) -> Path:
+    """A run's feature sources: two users, two items, and one row that was known only after the end."""
+    sources = folder / "feast" / "sources"
+    sources.mkdir(parents=True)
+    stamp = pa.timestamp("us", tz="UTC")
+
+    def write(view: str, key: str, ids: list[str], columns: dict, moments: list[datetime], known: list[datetime]):
+        times = {"event_timestamp": pa.array(moments, stamp), "known_at": pa.array(known, stamp)}
+        parquet.write_table(pa.table({key: ids, **columns, **times}), sources / f"{view}.parquet")
+
+    day = end.replace(hour=0, minute=0)
+    write("user_activity", "user_id", ["u1", "u2"], {n: [1.0, 2.0] for n in names.USER}, [day] * 2, [day] * 2)
+    shares = {
+        "affinity_categories": [["Drama"], ["Comedy"]],
+        "affinity_shares": pa.array([[1.0], [1.0]], pa.list_(pa.float32())),
+    }
+    write("user_category_affinity", "user_id", ["u1", "u2"], shares, [day] * 2, [day] * 2)
+    popular = [n for n in names.ITEM if n.startswith(("item_events", "item_rating", "item_trend"))]
+    values = {n: [events_7d, 3.0, 999.0] for n in popular}
+    # the third row happened before the end but was learnt of a day later
+    write(
+        "item_popularity",
+        "item_id",
+        ["i1", "i2", "i1"],
+        values,
+        [day, day, end],
+        [day, day, end + timedelta(days=1)],
+    )
+    content = {n: [1.0, 2.0] for n in names.ITEM if n not in popular}
+    write("item_content", "item_id", ["i1", "i2"], content, [day] * 2, [day] * 2)
+    history = {
+        "history_items": [["i1"], ["i2"]],
+        "history_times": [[1.0], [2.0]],
+        "history_ratings": pa.array([[5.0], [4.0]], pa.list_(pa.float32())),
+        "seen_items": [["i1"], ["i2"]],
+    }
+    write("user_history", "user_id", ["u1", "u2"], history, [day, end], [day, end])
+    (folder / "summary.json").write_text(json.dumps({"service": names.SERVICE}))
+    return folder
+
+
+class Workshop:
+    """A workspace in which candidates are decided on and promoted as the flow would."""
+
+    def __init__(self, root: Path, database: Path) -> None:
+        self.root, self.workspace = root, root / "workspace"
+        self.workspace.mkdir()
+        shutil.copy(database, self.workspace / "mlflow.db")
+        self.repository = Repository(self.workspace / "repository")
+        self.features = features_of(root / "features")
+
+    def made(self, name: str, **numbers) -> tuple[Path, Path]:
+        bundle = tiny_bundle(self.root / name / "bundle", weights=name.encode())
+        evaluation = evaluation_of(bundle, self.root / name / "evaluation", **numbers)
+        return bundle.folder, evaluation
+
+    def decide(self, bundle: Path, evaluation: Path, **gates) -> tuple[Path, dict]:
+        verdict = bundle.parent / "verdict"
+        shutil.rmtree(verdict, ignore_errors=True)
+        result = decide(
+            bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
+            repository=str(self.workspace / "repository"), run_id="run-1",
+        )  # fmt: skip
+        return verdict, result
+
+    def promote(
+        self,
+        bundle: Path,
+        evaluation: Path,
+        verdict: Path,
+        *,
+        features: Path | None = None,
+        ledger_folder: Path | None = None,
+        **config,
+    ) -> dict:
+        return promote(
+            bundle=bundle, evaluation=evaluation, verdict=verdict, features=features or self.features,
+            config=PromoteConfig(**config), repository=str(self.workspace / "repository"),
+            workspace=self.workspace, run_id="run-1", ledger_folder=ledger_folder,
+        )  # fmt: skip
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.repository.history()]
+
+
+def _mirror_at_once(workspace: Path, model_id: str, gate, told) -> None:
+    event = Event(n=1, kind="promoted", model_id=model_id, at=END.isoformat(), who="test", why="test")
+    report = Report(
+        model_id=model_id, recipe="smoke", run_id="r", requests=1,
+        systems={"candidate": {"metrics": {"ndcg@10": {"mean": 0.2}}}},
+    )  # fmt: skip
+    gate.wait()
+    shown = mirror(event, report, source="file:///b", pages=[], curves={}, config=PromoteConfig(), workspace=workspace)
+    told.put(shown["version"])
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An MLflow database that two processes made together, each mirroring a model into what was nothing."""
+    workspace = tmp_path_factory.mktemp("mlflow")
+    context = multiprocessing.get_context("spawn")
+    gate, told = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_mirror_at_once, args=(workspace, f"{i}" * 16, gate, told)) for i in range(2)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(120)
+    assert [racer.exitcode for racer in racers] == [0, 0]
+    assert {told.get(timeout=5) for _ in racers} == {1, 2}
+    return workspace / "mlflow.db"
+
+
+@pytest.fixture
+def shop(tmp_path, database):
+    return Workshop(tmp_path, database)
+
+
+def trained(root: Path) -> Path:
+    """The folder of a run whose distill step logged a curve."""
+    (root / "student").mkdir()
+    curve = [{"epoch": 0, "valid_ndcg@10": 0.1}, {"epoch": 1, "valid_ndcg@10": 0.2}]
+    (root / "student" / "curve.json").write_text(json.dumps({"towers": curve}))
+    ledger.write(root, ledger.Entry(step="distill", status="done", started=0, paths={"student": str(root / "student")}))
+    return root
+
+
+def online(shop: Workshop, *features: str, user: str = "u1", item: str = "i1") -> dict:
+    from feature_repo.store import open_store
+
+    folder = shop.workspace / "online" / names.SERVICE
+    asked = open_store(folder).get_online_features(
+        features=list(features), entity_rows=[{"user_id": user, "item_id": item}]
+    )
+    return {name: values[0] for name, values in asked.to_dict().items()}
+
+
+# -- decide --------------------------------------------------------------------------------------------------
+
+
+def test_a_good_candidate_is_registered_with_its_evidence(shop):
+    bundle, evaluation = shop.made("a")
+    verdict, result = shop.decide(bundle, evaluation)
+    assert result["outcome"] == "promote"
+    assert shop.kinds == ["registered", "evaluated"]
+    event = shop.repository.history()[1]
+    kept = Path(shop.repository.evidence(event.digests["evaluation"]))
+    assert read_report(kept) == read_report(evaluation)
+    assert open_bundle(shop.workspace / "repository" / "bundles" / event.model_id).model_id == event.model_id
+    assert json.loads((verdict / "verdict.json").read_text())["outcome"] == "promote"
+    page = (verdict / "verdict.md").read_text()
+    assert page.startswith("# Promote\n")
+    assert "| met | beats popularity |" in page
+    assert shop.repository.champion() == ""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gates", "outcome", "kind"),
+    [
+        ({"lift": -0.1}, {}, "refused", "rejected"),
+        ({}, {"mode": "review"}, "pending", "pending"),
+        ({}, {"min_requests": 1000}, "insufficient_data", "rejected"),
+    ],
+)
+def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outcome, kind):
+    bundle, evaluation = shop.made("a", **numbers)
+    verdict, result = shop.decide(bundle, evaluation, **gates)
+    assert result["outcome"] == outcome
+    assert shop.kinds == ["registered", "evaluated", kind]
+    event = shop.repository.history()[-1]
+    assert event.why == result["sentence"]
+    assert event.details == {"outcome": outcome, "failures": result["failures"]}
+    kept = Path(shop.repository.evidence(event.digests["verdict"]))
+    assert (kept / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
+    with pytest.raises(UsageError, match="does not promote"):
+        shop.promote(bundle, evaluation, verdict)
+    assert shop.repository.champion() == ""
+
+
+def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
+    bundle, evaluation = shop.made("a", lift=-0.1)
+    shop.decide(bundle, evaluation)
+    (evaluation / "files.json").write_text("{}")  # a door's seal is not evidence
+    _, result = shop.decide(bundle, evaluation)
+    assert result["events"] == []
+    assert len(shop.kinds) == 3
+    assert shop.decide(bundle, evaluation, margin=0.5)[1]["events"] == ["4 rejected"]
+
+
+def test_an_evaluation_of_another_model_is_refused(shop):
+    bundle, _ = shop.made("a")
+    _, evaluation = shop.made("b")
+    with pytest.raises(UsageError, match="of another model"):
+        shop.decide(bundle, evaluation)
+    assert shop.kinds == []
+
+
+def test_a_changed_bundle_is_refused(shop):
+    bundle, evaluation = shop.made("a")
+    (bundle / "scorer.onnx").write_bytes(b"?")
+    with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
+        shop.decide(bundle, evaluation)
+    assert shop.kinds == []
+
+
+# -- promote -------------------------------------------------------------------------------------------------
+
+
+def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    result = shop.promote(bundle, evaluation, verdict, ledger_folder=trained(shop.root))
+    model_id = open_bundle(bundle).model_id
+    assert shop.repository.champion() == model_id
+    assert shop.kinds == ["registered", "evaluated", "promoted"]
+    event = shop.repository.history()[-1]
+    assert set(event.digests) == {"manifest", "catalogue", "evaluation", "verdict"}
+    # the evidence is what `decide` had put there, not a second copy
+    assert event.digests["evaluation"] == shop.repository.history()[1].digests["evaluation"]
+
+    folder = shop.workspace / "online" / names.SERVICE
+    assert json.loads((folder / "watermark.json").read_text())["until"] == END.isoformat()
+    assert result["online"]["moved"]
+    # what was known by then is online; what was learnt of a day later is not
+    assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 7.0
+    assert online(shop, "user_history:history_items")["history_items"] == ["i1"]
+    # the store stands on its own: the run's artifact may go
+    shutil.rmtree(shop.features)
+    assert online(shop, "user_activity:user_events_7d", user="u2")["user_events_7d"] == 2.0
+
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{shop.workspace / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    version = client.get_model_version_by_alias("rankline", "champion")
+    assert version.tags["model_id"] == model_id
+    assert int(version.version) == result["mlflow"]["version"]
+    run = client.get_run(version.run_id)
+    assert run.data.metrics["ndcg_at_10"] == read_report(evaluation).systems["candidate"].metrics["ndcg@10"].mean
+    assert run.data.metrics["latency/p95_ms"] == 12.0
+    assert run.data.params["recipe"] == "smoke"
+    assert [a.path for a in client.list_artifacts(version.run_id)] == ["verdict.md"]
+    curve = client.get_metric_history(version.run_id, "distill/towers/valid_ndcg_at_10")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.1), (1, 0.2)]
+
+    # told again, as a retry would: nothing is done twice
+    again = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "again"))
+    assert (again["event"], again["mlflow"]["version"]) == (result["event"], result["mlflow"]["version"])
+    assert len(shop.kinds) == 3
+    assert shop.decide(bundle, evaluation)[1]["outcome"] == "already_serving"
+    assert len(shop.kinds) == 3
+
+    # the next one takes over
+    bundle, evaluation = shop.made("b", champion=model_id)
+    verdict, _ = shop.decide(bundle, evaluation)
+    result = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "next", events_7d=8.0))
+    assert result["champion_before"] == model_id
+    assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 8.0
+    now = client.get_model_version_by_alias("rankline", "champion")
+    assert now.tags["model_id"] == open_bundle(bundle).model_id != model_id
+
+
+def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    broken = features_of(shop.root / "broken")
+    source = broken / "feast" / "sources" / "item_popularity.parquet"
+    source.write_bytes(source.read_bytes()[:100])
+    with pytest.raises(RepositoryError, match="could not be brought online"):
+        shop.promote(bundle, evaluation, verdict, features=broken)
+    assert shop.repository.champion() == ""
+    assert shop.kinds == ["registered", "evaluated"]
+    assert not (shop.workspace / "online" / names.SERVICE / "watermark.json").exists()
+
+    assert shop.promote(bundle, evaluation, verdict)["event"] == 3
+    assert shop.repository.champion() == open_bundle(bundle).model_id
+
+
+def test_a_bundle_that_rotted_in_the_repository_is_not_promoted(shop):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    kept = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
+    kept.write_bytes(b"?")
+    with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
+        shop.promote(bundle, evaluation, verdict)
+    assert shop.repository.champion() == ""
+
+
+def test_a_mirror_that_fails_is_said_and_undoes_nothing(shop, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    nobody_listens = "http://127.0.0.1:9"
+    result = shop.promote(bundle, evaluation, verdict, tracking_uri=nobody_listens)
+    assert "MLflow does not show this promotion" in result["mlflow"]["error"]
+    assert shop.repository.champion() == open_bundle(bundle).model_id
+    # a retry mends the mirror and leaves the history as it is
+    assert "version" in shop.promote(bundle, evaluation, verdict)["mlflow"]
+    assert len(shop.kinds) == 3
+
+
+def test_stale_evidence_is_refused_by_both_doors(shop):
+    first, second = shop.made("a"), shop.made("b")
+    verdicts = [shop.decide(*one)[0] for one in (first, second)]
+    shop.promote(*first, verdicts[0])
+    before = (shop.workspace / "online" / names.SERVICE / "watermark.json").stat().st_mtime_ns
+    with pytest.raises(StaleEvidence, match="changed since the verdict"):
+        shop.promote(*second, verdicts[1])
+    with pytest.raises(StaleEvidence, match="changed since this model was evaluated"):
+        shop.decide(*second)
+    assert shop.repository.champion() == open_bundle(first[0]).model_id
+    assert shop.kinds == ["registered", "evaluated"] * 2 + ["promoted"]
+    assert (shop.workspace / "online" / names.SERVICE / "watermark.json").stat().st_mtime_ns == before
+
+
+def test_of_two_promotions_at_once_one_wins(shop):
+    candidates = [shop.made("a"), shop.made("b")]
+    paths = [(*one, shop.decide(*one)[0]) for one in candidates]
+    gate = threading.Barrier(2)
+
+    def race(path: tuple[Path, Path, Path]) -> str:
+        gate.wait()
+        try:
+            shop.promote(*path)
+        except StaleEvidence:
+            return "stale"
+        return "promoted"
+
+    with ThreadPoolExecutor(2) as racers:
+        assert sorted(racers.map(race, paths)) == ["promoted", "stale"]
+    assert shop.kinds.count("promoted") == 1
+
+
+def test_an_older_model_does_not_take_the_features_back(shop):
+    folder = shop.workspace / "online" / names.SERVICE
+    assert bring_online(shop.features, folder, lock_timeout_s=9)["moved"]
+    older = features_of(shop.root / "older", end=END - timedelta(days=30), events_7d=1.0)
+    assert not bring_online(older, folder, lock_timeout_s=9)["moved"]
+    assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 7.0
+
+
+def test_a_promotion_that_waits_too_long_says_for_what(shop):
+    from filelock import FileLock
+
+    folder = shop.workspace / "online" / names.SERVICE
+    folder.parent.mkdir(parents=True)
+    with (
+        FileLock(folder.with_name(f".{folder.name}.lock")),
+        pytest.raises(RepositoryError, match="another promotion is writing"),
+    ):
+        bring_online(shop.features, folder, lock_timeout_s=0.05)
+
+
+def test_features_of_another_service_are_refused(shop):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    (shop.features / "summary.json").write_text('{"service": "ranking_v0"}')
+    with pytest.raises(UsageError, match="another feature service"):
+        shop.promote(bundle, evaluation, verdict)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"outcome": "promote"}'])
+def test_a_verdict_that_cannot_be_read_promotes_nothing(shop, content):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    (verdict / "verdict.json").unlink()
+    if content is not None:
+        (verdict / "verdict.json").write_text(content)
+    with pytest.raises(IntegrityError, match="verdict cannot be read"):
+        shop.promote(bundle, evaluation, verdict)
+    assert shop.repository.champion() == ""
+
+
+# -- the doors -----------------------------------------------------------------------------------------------
+
+
+def test_the_doors_open_with_what_the_flow_gives_them(shop):
+    """The components' own bodies, with artifacts that only have a path; whole numbers come as floats."""
+    from types import SimpleNamespace
+
+    from components.promote import component
+
+    bundle, evaluation = shop.made("a")
+    for folder in (bundle, evaluation, shop.features):
+        ledger.write_json(folder / "files.json", digest.of_files(folder))
+    paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
+    given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
+    features = SimpleNamespace(path=str(shop.features))
+    run = {"workspace": str(shop.workspace)}
+    assert component.decide.python_func(**given, config={"min_requests": 100.0}, run=run, job="run-7") == "promote"
+    component.promote.python_func(**given, features=features, config={}, run=run, job="run-7")
+    entries = ledger.read(shop.workspace / "runs" / "run-7")
+    assert entries["decide"].result["outcome"] == "promote"
+    assert entries["promote"].why == "it always runs"
+    assert entries["promote"].result["event"] == 3
+    assert shop.repository.champion() == open_bundle(bundle).model_id

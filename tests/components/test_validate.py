@@ -1,0 +1,352 @@
+"""Every expectation is seen to fail on data made bad for it, and to pass on good data."""
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from components.validate import frames, profile, step, suites
+from components.validate.config import ValidateConfig
+from components.validate.step import validate
+from rankline.errors import ValidationFailed
+from tests.components import events as data
+from tests.components.events import Rows
+
+# age and the change against an earlier run are asked for, so that every expectation is at work
+CONFIG = ValidateConfig(max_age_days=2, min_year=2000)
+
+SCHEMA = "every column is there with its type"
+ROWS = "events: the rows of {} changed by a share of at most # since the last good run"
+DRIFT = "events: a share of at most # of the values of {} moved since the last good run"
+WARNINGS = {
+    "items: at least #% of the items have a title or a text",
+    "items: no item came out after #",
+    *map(ROWS.format, ("items", "users", "queries", "events")),
+    *map(DRIFT.format, ("click", "rating")),
+}
+
+
+def named(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`table: sentence`, numbers and moments written as #, -> result."""
+    return {re.sub(r"\d+([-:. ]+\d+)*", "#", f"{each['table']}: {each['sentence']}"): each for each in found}
+
+
+def results(report: Path) -> dict[str, dict[str, Any]]:
+    return named(json.loads((report / "results.json").read_text()))
+
+
+def failed(report: Path) -> list[str]:
+    return [name for name, each in results(report).items() if not each["success"]]
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Great Expectations for all faults: its reports are looked at elsewhere."""
+    with step._expectations(tmp_path_factory.mktemp("docs")) as check:
+        yield check
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile of an earlier good run: the same data, one event fewer."""
+    folder = tmp_path_factory.mktemp("before")
+    rows = data.rows()
+    rows["events"].pop()
+    validate(data.write(folder / "raw", rows), folder / "clean", folder / "report", config=CONFIG)
+    return folder / "clean" / "profile.json"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, before: Path) -> Path:
+    """A run over good data, compared with the one before."""
+    folder = tmp_path_factory.mktemp("good")
+    raw = data.write(folder / "raw", data.rows())
+    validate(raw, folder / "clean", folder / "report", config=CONFIG, previous=before)
+    return folder
+
+
+def edit(table: str, row: int, **values: Any) -> Callable[[Rows], None]:
+    return lambda rows: rows[table][row].update(values)
+
+
+def repeat(table: str, row: int, **values: Any) -> Callable[[Rows], None]:
+    """The row again at the table's end."""
+    return lambda rows: rows[table].append({**rows[table][row], **values})
+
+
+def no_queries(rows: Rows) -> None:
+    rows["queries"].clear()
+    for event in rows["events"]:
+        event["query_id"] = None
+
+
+def constant(label: str, value: float) -> Callable[[Rows], None]:
+    return lambda rows: [event.update({label: value}) for event in rows["events"]][:0]
+
+
+def more(table: str, key: str, count: int, **values: Any) -> Callable[[Rows], None]:
+    return lambda rows: rows[table].extend({key: f"new{n}", **values} for n in range(count))
+
+
+def fewer_events(rows: Rows) -> None:
+    del rows["events"][29:]
+
+
+def nothing(rows: Rows) -> None:
+    """Good data, under a stricter setting."""
+
+
+LAST = data.START + (data.EVENT_COUNT - 1) * data.HOUR
+FIFTH = "000000000005"
+
+# what fails (numbers written as #), how the data is made bad, other settings, examples the result must show
+FAULTS: list[tuple[str, Callable[[Rows], Any], dict[str, Any], list[Any]]] = [
+    ("items: there are at least # rows", nothing, {"min_items": 13}, []),
+    ("items: every item_id is there", repeat("items", 0, item_id=None), {}, []),
+    ("items: every item_id is unique", repeat("items", 3), {}, ["i3"]),
+    ("items: at least #% of the items have a title or a text", edit("items", 0, title=" "), {}, []),
+    ("items: no price is negative", edit("items", 2, price=-0.5), {}, [-0.5]),
+    ("items: no item came out after #", edit("items", 2, created_at=LAST + 2 * data.HOUR), {}, []),
+    ("users: there are at least # rows", nothing, {"min_users": 7}, []),
+    ("users: every user_id is there", repeat("users", 0, user_id=None), {}, []),
+    ("users: every user_id is unique", repeat("users", 3), {}, ["u3"]),
+    ("queries: there are at least # rows", no_queries, {"max_volume_change": 1}, []),
+    ("queries: every query_id is there", repeat("queries", 0, query_id=None), {}, []),
+    ("queries: every query_id is unique", repeat("queries", 2), {}, ["q2"]),
+    ("queries: every query has words", edit("queries", 1, text="  "), {}, []),
+    ("events: there are at least # rows", nothing, {"min_events": 61}, []),
+    ("events: every event_id is there", edit("events", 5, event_id=None), {}, []),
+    ("events: every event_id is unique", edit("events", 5, event_id="000000000004"), {}, ["000000000004"]),
+    ("events: every event_timestamp is there", edit("events", 5, event_timestamp=None), {}, []),
+    ("events: every known_at is there", edit("events", 5, known_at=None), {}, []),
+    ("events: every item_id is there", edit("events", 5, item_id=None), {}, []),
+    ("events: every event has a user or a query", edit("events", 5, user_id=None), {}, [FIFTH]),
+    ("events: every item_id is one of items", edit("events", 5, item_id="i99"), {}, ["i99"]),
+    ("events: every user_id is one of users", edit("events", 5, user_id="u99"), {}, ["u99"]),
+    ("events: every query_id is one of queries", edit("events", 4, query_id="q99"), {}, ["q99"]),
+    (
+        "events: no event is there twice (user, query, item, moment)",
+        repeat("events", -1, event_id="000000000060"),
+        {},
+        [],
+    ),
+    (
+        "events: every event lies in [#, #)",
+        edit("events", 0, event_timestamp=data.START.replace(year=1999)),
+        {},
+        ["1999-01-01T00:00:00+00:00"],
+    ),
+    (
+        "events: every event lies in [#, #)",
+        edit("events", -1, event_timestamp=LAST + data.HOUR, known_at=LAST + data.HOUR),
+        {},
+        ["2024-01-03T12:00:00+00:00"],
+    ),
+    ("events: no event is known before it happens", edit("events", 5, known_at=data.START), {}, [FIFTH]),
+    (
+        "events: the events are in the order of time",
+        edit("events", 5, event_timestamp=data.START + timedelta(minutes=1)),
+        {},
+        [FIFTH],
+    ),
+    ("events: every click lies in [#, #]", edit("events", 5, click=2.0), {}, [2.0]),
+    ("events: every rating lies in [#, #]", edit("events", 5, rating=0.5), {}, [0.5]),
+    ("events: the newest event is at most # days old", nothing, {"now": "2024-01-09"}, []),
+    (ROWS.format("items"), more("items", "item_id", 7, title="New"), {}, []),
+    (ROWS.format("users"), more("users", "user_id", 4), {}, []),
+    (ROWS.format("queries"), more("queries", "query_id", 2, text="new"), {}, []),
+    (ROWS.format("events"), fewer_events, {}, []),
+    (DRIFT.format("click"), constant("click", 1.0), {}, []),
+    (DRIFT.format("rating"), constant("rating", 3.0), {}, []),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil", "settings", "examples"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_a_fault_fails_its_expectation_and_no_other(
+    tmp_path: Path,
+    before: Path,
+    check: step.Check,
+    what: str,
+    spoil: Callable[[Rows], Any],
+    settings: dict[str, Any],
+    examples: list[Any],
+) -> None:
+    rows = data.rows()
+    spoil(rows)
+    raw = data.write(tmp_path / "raw", rows)
+    config = ValidateConfig(**{**CONFIG.model_dump(), **settings})
+    found, _ = step.examine(raw, frames.present(raw), check, config=config, previous=before)
+    bad = {name: each for name, each in named(found).items() if not each["success"]}
+    assert list(bad) == [what]
+    assert [example for example in examples if example not in bad[what]["examples"]] == []
+
+
+def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -> None:
+    rows = data.rows()
+    edit("events", 5, item_id="i99")(rows)
+    edit("items", 2, price=-0.5)(rows)
+    clean, report = tmp_path / "clean", tmp_path / "report"
+    with pytest.raises(ValidationFailed) as refused:
+        validate(data.write(tmp_path / "raw", rows), clean, report, config=CONFIG)
+    assert "events: every item_id is one of items: not so for 1 of 60 rows (i99)" in str(refused.value)
+    assert "items: no price is negative: not so for 1 of 12 rows (-0.5)" in str(refused.value)
+    assert str(report / "index.html") in str(refused.value)
+    assert failed(report) == ["items: no price is negative", "events: every item_id is one of items"]
+    assert (report / "index.html").is_file()
+    assert not clean.exists()
+
+
+def test_a_warning_is_told_and_goes_on(tmp_path: Path) -> None:
+    rows = data.rows()
+    edit("items", 0, title=" ")(rows)
+    told = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
+    assert told["warnings"] == ["items: at least 95% of the items have a title or a text: not so for 1 of 12 rows"]
+    assert (tmp_path / "clean" / "events.parquet").is_file()
+
+
+def test_good_data_passes_and_every_expectation_has_a_fault_above(good: Path) -> None:
+    assert failed(good / "report") == []
+    content = {name for name in results(good / "report") if not name.endswith(SCHEMA)}
+    assert content == {what for what, *_ in FAULTS}
+    assert {name for name, each in results(good / "report").items() if each["severity"] == "warning"} == WARNINGS
+
+
+def _with_field(schema: pa.Schema, name: str, type: pa.DataType) -> pa.Schema:
+    return schema.set(schema.get_field_index(name), pa.field(name, type))
+
+
+@pytest.mark.parametrize("table", list(data.SCHEMAS))
+@pytest.mark.parametrize("found", ["absent", "double"])
+def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
+    tmp_path: Path, check: step.Check, table: str, found: str
+) -> None:
+    schema = data.SCHEMAS[table]
+    key = schema.names[0]
+    rows = data.rows()
+    for row in rows[table]:
+        row[key] = None
+    bad = schema.remove(0) if found == "absent" else _with_field(schema, key, pa.float64())
+    raw = data.write(tmp_path / "raw", rows, types={table: bad})
+    told, profile = step.examine(raw, frames.present(raw), check, config=CONFIG, previous=None)
+    assert [name for name, each in named(told).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
+    assert f"{key}: {found}" in str([each["examples"] for each in told])
+    assert {name.split(": ")[1] for name in named(told)} == {SCHEMA}
+    assert profile == {}
+
+
+def test_a_label_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    rows = data.rows()
+    for row in rows["events"]:
+        row["rating"] = "good"
+    types = {"events": _with_field(data.SCHEMAS["events"], "rating", pa.string())}
+    with pytest.raises(ValidationFailed, match="rating: string"):
+        validate(data.write(tmp_path / "raw", rows, types=types), tmp_path / "c", tmp_path / "r", config=CONFIG)
+
+
+def test_a_label_that_is_gone_has_drifted(tmp_path: Path, before: Path) -> None:
+    schema = data.SCHEMAS["events"]
+    types = {"events": schema.remove(schema.get_field_index("click"))}
+    rows = data.rows()
+    for row in rows["events"]:
+        del row["click"]
+    raw = data.write(tmp_path / "raw", rows, types=types)
+    validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
+    assert failed(tmp_path / "report") == [DRIFT.format("click")]
+
+
+def test_a_change_stops_the_flow_where_the_settings_say_so(tmp_path: Path, before: Path) -> None:
+    rows = data.rows()
+    fewer_events(rows)
+    config = CONFIG.model_copy(update={"changes": "critical"})
+    raw = data.write(tmp_path / "raw", rows)
+    with pytest.raises(ValidationFailed, match=r"found -0\.508475"):
+        validate(raw, tmp_path / "clean", tmp_path / "report", config=config, previous=before)
+
+
+def test_a_table_that_is_missing_is_refused(tmp_path: Path) -> None:
+    raw = data.write(tmp_path / "raw", data.rows())
+    (raw / "items.parquet").unlink()
+    with pytest.raises(ValidationFailed, match="no table of items"):
+        validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG)
+
+
+def test_clean_holds_the_same_tables_and_a_profile(good: Path) -> None:
+    for name in ("items", "users", "queries", "events", "rejected"):
+        assert (good / "clean" / f"{name}.parquet").read_bytes() == (good / "raw" / f"{name}.parquet").read_bytes()
+    kept = json.loads((good / "clean" / "profile.json").read_text())
+    assert kept["rows"] == {"items": 12, "users": 6, "queries": 3, "events": 60}
+    assert {label: sum(value["counts"]) for label, value in kept["labels"].items()} == {
+        "click": 60,
+        "rating": 60,
+    }
+
+
+def test_the_report_is_a_site_that_names_every_sentence(good: Path) -> None:
+    pages = [page.read_text() for page in (good / "report").rglob("*.html")]
+    assert (good / "report" / "index.html").is_file()
+    for each in json.loads((good / "report" / "results.json").read_text()):
+        assert any(html.escape(each["sentence"]) in page or each["sentence"] in page for page in pages)
+
+
+def test_an_expectation_that_cannot_be_checked_is_a_fault(check: step.Check) -> None:
+    import great_expectations.expectations as gxe
+
+    impossible = suites._warning("nobody has it", gxe.ExpectColumnValuesToNotBeNull, column="nowhere")
+    (result,) = check("items", "rows", pd.DataFrame({"item_id": ["i1"]}), [impossible])
+    assert not result["success"]
+    assert result["severity"] == "critical"
+    assert "could not be checked" in step._told(result)
+
+
+class TestProfiles:
+    """A run is compared with the last good run over other data, and doing it again changes nothing."""
+
+    def profile(self, folder: Path, name: str, content: str) -> tuple[Path, Path]:
+        raw, clean = folder / f"raw {name}", folder / f"profile {name}.json"
+        raw.mkdir(exist_ok=True)
+        for path in (raw / "summary.json", clean):
+            path.write_text(json.dumps({"data_digest": content}))
+        return raw, clean
+
+    def run(self, folder: Path, content: str) -> str | None:
+        """One successful run over some data: which data it was compared with."""
+        raw, clean = self.profile(folder, content, content)
+        previous = profile.previous(folder, "recipe", raw)
+        compared = json.loads(previous.read_text())["data_digest"] if previous else None
+        profile.keep(folder, "recipe", clean)
+        return compared
+
+    def test_what_a_run_is_compared_with(self, tmp_path: Path) -> None:
+        data = ["a", "a", "b", "b", "b", "a", "a", "c"]
+        assert [self.run(tmp_path, each) for each in data] == [None, None, "a", "a", "a", "b", "b", "a"]
+
+    def test_lineage_is_the_same_when_a_run_is_repeated(self, tmp_path: Path) -> None:
+        seen = []
+        for content in ("a", "b", "b"):
+            raw, clean = self.profile(tmp_path, content, content)
+            seen.append(profile.lineage(profile.previous(tmp_path, "recipe", raw), CONFIG))
+            profile.keep(tmp_path, "recipe", clean)
+        assert seen[1] == seen[2] != seen[0]
+
+    def test_recipes_do_not_share_a_profile(self, tmp_path: Path) -> None:
+        self.run(tmp_path, "a")
+        raw, _ = self.profile(tmp_path, "b", "b")
+        assert profile.previous(tmp_path, "other", raw) is None
+
+    def test_age_against_the_clock_is_asked_anew_every_day(self) -> None:
+        assert "day" in profile.lineage(None, ValidateConfig(max_age_days=1))
+        assert "day" not in profile.lineage(None, ValidateConfig(max_age_days=1, now="2024-01-01"))
+        assert "day" not in profile.lineage(None, ValidateConfig())
+
+    def test_a_damaged_profile_is_no_profile(self, tmp_path: Path) -> None:
+        self.run(tmp_path, "a")
+        (tmp_path / "profiles" / "recipe.json").write_text("{")
+        raw, _ = self.profile(tmp_path, "b", "b")
+        assert profile.previous(tmp_path, "recipe", raw) is None

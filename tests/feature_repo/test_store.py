@@ -1,0 +1,230 @@
+"""The store: a row of the past equals the row online at the same moment, and nothing late gets there."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+import feature_repo
+from components.featurize import snapshots
+from components.featurize.join import as_of
+from components.featurize.tables import ITEM_SIDE, USER_SIDE
+from feature_repo.definitions import definitions
+from feature_repo.request import GIVEN
+from feature_repo.services import HISTORY
+from feature_repo.sources import PUSH
+from feature_repo.store import apply, materialize, open_store, standing_in
+from rankline import features as names
+from rankline.contracts import UTC as MICROSECONDS
+from rankline.contracts import FrozenState
+from rankline.contracts import History as FrozenHistory
+from rankline.errors import SourceError
+from rankline.progress import Progress
+from rankline.scoring import context_of
+from tests.components.clean_world import BEGIN, DAY, random_events, write_clean
+
+HISTORY_SIDE = [f"user_history:{name}" for name in ("history_items", "history_times", "history_ratings", "seen_items")]
+USERS = [*(f"u{n}" for n in range(24)), "stranger"]
+ITEMS = [*(f"i{n}" for n in range(30)), "nothing"]
+
+
+def when(day: float) -> datetime:
+    return datetime.fromtimestamp(BEGIN + day * DAY, UTC)
+
+
+UNTIL = when(40.3)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What featurize computes of a small world, with a row of each kind that was known only after UNTIL."""
+    folder = tmp_path_factory.mktemp("sources")
+    clean = write_clean(folder / "clean", random_events())
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        snapshots.read(db, clean)
+        snapshots.write(db, folder / "sources", max_history=5, affinity_categories=3)
+    for view, key, entity in (("user_activity", "user_id", "u0"), ("item_popularity", "item_id", "i0")):
+        path = folder / "sources" / f"{view}.parquet"
+        table = parquet.read_table(path)
+        row = dict.fromkeys(table.column_names, 999.0) | {
+            key: entity,
+            "event_timestamp": when(40.2),
+            "known_at": when(41),
+        }
+        parquet.write_table(pa.concat_tables([table, pa.Table.from_pylist([row], table.schema)]), path)
+    return folder / "sources"
+
+
+@pytest.fixture(scope="module")
+def folder(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An online store as it was at UNTIL."""
+    folder = tmp_path_factory.mktemp("online") / "ranking_v1"
+    apply(folder, project="champion", sources=sources)
+    watermark = materialize(folder, until=UNTIL)
+    assert json.loads((folder / "watermark.json").read_text()) == watermark
+    assert watermark["until"] == UNTIL.isoformat()
+    assert watermark["entities"]["item_content"] == 30
+    return folder
+
+
+def then(folder: Path, asked: dict[str, Any], refs: list[str], *, moment: datetime = UNTIL) -> dict[str, list]:
+    """Historical features at a moment."""
+    rows = len(next(iter(asked.values())))
+    table = pa.table({**asked, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
+    with standing_in(folder):
+        return as_of(open_store(folder), table, refs, chunk=100, progress=Progress()).to_pydict()
+
+
+def now(folder: Path, asked: dict[str, Any], refs: Any) -> dict[str, list]:
+    """Online features."""
+    rows = [dict(zip(asked, values)) for values in zip(*asked.values())]
+    return open_store(folder).get_online_features(features=refs, entity_rows=rows).to_dict()
+
+
+def test_what_was_then_is_what_is_online(folder: Path) -> None:
+    given = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in GIVEN}
+    for asked, refs in (
+        ({"user_id": USERS, **given}, list(USER_SIDE)),
+        ({"item_id": ITEMS}, list(ITEM_SIDE)),
+        ({"user_id": USERS}, HISTORY_SIDE),
+    ):
+        past, online = then(folder, asked, refs), now(folder, asked, refs)
+        assert {name: online[name] for name in past} == past
+        first = [column[-2] for column in past.values()]
+        assert all(value is not None for value in first)  # known of u23 and i29
+        assert [past[name][-1] for name in past if not name.startswith("ctx_")] == [None] * sum(
+            not name.startswith("ctx_") for name in past
+        )  # nothing is known of who never was there
+
+
+def test_a_history_is_what_was_known_after_a_days_last_event(sources: Path) -> None:
+    events, late = random_events(), 0
+    for row in parquet.read_table(sources / "user_history.parquet").to_pylist():
+        moment = row["event_timestamp"].timestamp()
+        happened = [e for e in events if e.user == row["user_id"] and e.at <= moment]
+        there = [e for e in happened if (e.known or e.at) <= moment]
+        late += len(there) < len(happened)
+        assert row["seen_items"] == [e.item for e in there]
+        assert row["history_items"] == [e.item for e in there][-5:]
+        assert row["history_times"] == [e.at for e in there][-5:]
+        assert row["history_ratings"] == [e.rating for e in there][-5:]
+        assert moment in {e.known or e.at for e in there}
+    assert late > 5
+
+
+def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
+    store = open_store(folder)
+    asked = {"user_id": ["u1"], "item_id": ["i1"], **{name: [1.0] for name in GIVEN}}
+    ranking = now(folder, asked, store.get_feature_service(names.SERVICE))
+    assert {*names.USER, *names.ITEM, *names.CONTEXT, "affinity_categories", "affinity_shares"} == {*ranking} - {
+        "user_id",
+        "item_id",
+    }
+    history = now(folder, {"user_id": ["u1"]}, store.get_feature_service(HISTORY))
+    assert {*history} == {"user_id", "history_items", "history_times", "history_ratings", "seen_items"}
+    assert 0 < len(history["history_items"][0]) <= 5
+    assert len(history["seen_items"][0]) >= len(history["history_items"][0])
+
+
+def test_what_was_known_later_is_not_online(folder: Path, sources: Path, tmp_path: Path) -> None:
+    refs = ["user_activity:user_events_total"]
+    assert now(folder, {"user_id": ["u0"]}, refs)["user_events_total"][0] < 100
+    # Feast alone puts it there: the guard is what keeps it out
+    careless = tmp_path / "careless"
+    apply(careless, project="careless", sources=sources)
+    with standing_in(careless):
+        open_store(careless).materialize(when(-1), UNTIL, feature_views=["user_activity"])
+    assert now(careless, {"user_id": ["u0"]}, refs)["user_events_total"] == [999.0]
+
+
+def test_later_it_is_online_and_what_is_outlived_is_not(folder: Path, tmp_path: Path) -> None:
+    later = Path(shutil.copytree(folder, tmp_path / "later"))
+    materialize(later, until=when(41.5))
+    refs = ["item_popularity:item_events_total"]
+    moment = {"moment": when(41.5)}
+    assert now(later, {"item_id": ITEMS}, refs) == {
+        "item_id": ITEMS,
+        **then(later, {"item_id": ITEMS}, refs, **moment),
+    }
+
+    old = tmp_path / "old"
+    source = Path(open_store(folder).get_feature_view("user_activity").batch_source.path).parent
+    apply(old, project="old", sources=source)
+    watermark = materialize(old, until=when(60 + 31 + 366))
+    assert watermark["entities"] == {**dict.fromkeys(watermark["entities"], 0), "item_content": 30}
+
+
+def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
+    from feast.data_source import PushMode
+
+    mine = Path(shutil.copytree(folder, tmp_path / "pushed"))
+    before = now(mine, {"user_id": ["u1"]}, HISTORY_SIDE)
+    at = UNTIL + timedelta(minutes=1)
+    pushed = {
+        "user_id": "u1",
+        "history_items": [*before["history_items"][0][1:], "i29"],
+        "history_times": [*before["history_times"][0][1:], at.timestamp()],
+        "history_ratings": [*before["history_ratings"][0][1:], 4.0],
+        "seen_items": [*before["seen_items"][0], "i29"],
+    }
+    frame = pd.DataFrame([{**pushed, "event_timestamp": at, "known_at": at}])
+    open_store(mine).push(PUSH, frame, to=PushMode.ONLINE)
+    assert now(mine, {"user_id": ["u1"]}, HISTORY_SIDE) == {name: [value] for name, value in pushed.items()}
+
+
+def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
+    at, last = UNTIL.timestamp(), UNTIL.timestamp() - 7_000
+    for history in (
+        FrozenHistory(),
+        FrozenHistory(item_ids=["a", "b"], times=[last - 9, last], ratings=[1, 2]),
+    ):
+        given = (at, history.times[-1] if history.times else 0.0, float(len(history.item_ids)))
+        found = now(
+            folder,
+            {name: [v] for name, v in zip(GIVEN, given)},
+            [f"request_context:{n}" for n in names.CONTEXT],
+        )
+        assert {name: found[name][0] for name in names.CONTEXT} == context_of(FrozenState(at=at, history=history))
+
+
+def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
+    mine = shutil.copytree(Path(feature_repo.__file__).parent, tmp_path / "feature_repo")
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from rankline.lazy import import_feast; import_feast();from feast.cli.cli import cli; cli(['apply'])",
+        ],
+        cwd=mine,
+        env={**os.environ, "PYTHONPATH": str(Path(feature_repo.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    kinds = {
+        "Entity": "entity",
+        "FeatureView": "feature view",
+        "OnDemandFeatureView": "on demand feature view",
+        "FeatureService": "feature service",
+    }
+    for definition in definitions(tmp_path):
+        assert f"Created {kinds[type(definition).__name__]} {definition.name}" in run.stdout
+
+
+def test_no_store_is_one_kind_message(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no feature_store\.yaml"):
+        open_store(tmp_path)
+    with pytest.raises(ValueError, match="time zone"):
+        materialize(tmp_path, until=datetime(2024, 1, 1))

@@ -1,0 +1,154 @@
+"""Recipes: every knob has a sentence, one can be changed, and what does not exist is refused kindly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.recipes import RECIPES, SECTIONS, WORKSPACE, as_dict, at, change, knobs, named
+from rankline.errors import UsageError
+
+
+def refusal(name: str, *settings: str) -> UsageError:
+    with pytest.raises(UsageError) as refused:
+        named(name, settings)
+    return refused.value
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_no_knob_is_without_a_sentence(name: str) -> None:
+    told = list(knobs(named(name)))
+    assert [knob for knob, _, sentence in told if len(sentence) < 5] == []
+    assert len(told) > 100
+    assert named(name).name == name
+    assert named(name).description
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_knobs_are_all_there_is(name: str) -> None:
+    recipe = named(name)
+    plain = as_dict(recipe)
+    for knob, value, _ in knobs(recipe):
+        place = plain
+        for part in knob.split("."):
+            place = place[part]
+        assert json.loads(json.dumps(value, default=list)) == json.loads(json.dumps(place, default=list)), knob
+
+
+@pytest.mark.parametrize(
+    ("setting", "section", "knob", "value"),
+    [
+        ("finetune.epochs=3", "finetune", "epochs", 3),
+        ("finetune.learning_rate=1e-4", "finetune", "learning_rate", 1e-4),
+        ("finetune.train_encoder=true", "finetune", "train_encoder", True),
+        ("ingest.source=/data/shop", "ingest", "source", "/data/shop"),
+        ('decide.must_beat=["popularity"]', "decide", "must_beat", ["popularity"]),
+        ("ingest.name=null", "ingest", "name", None),
+        ('ingest.name="2024"', "ingest", "name", "2024"),
+        ('decide.floors={"ndcg@10": 0.2}', "decide", "floors", {"ndcg@10": 0.2}),
+        ("summary.gpus.finetune=2", "summary", "gpus", {"finetune": 2}),
+    ],
+)
+def test_one_knob_is_changed_and_nothing_else(setting: str, section: str, knob: str, value: object) -> None:
+    before, after = as_dict(named("smoke")), as_dict(named("smoke", [setting]))
+    assert after[section][knob] == value
+    after[section][knob] = before[section][knob]
+    assert after == before
+
+
+def test_an_open_mapping_takes_a_key_of_its_own() -> None:
+    changed = named("movielens", ["decide.floors.hr@10=0.3", "cluster.secrets.TOKEN=store/token"])
+    assert changed.decide.floors["hr@10"] == 0.3
+    assert "ndcg@10" in changed.decide.floors
+    assert changed.cluster.secrets == {"TOKEN": "store/token"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "knob", "hint"),
+    [
+        ("finetune.epoch=3", "finetune.epoch", "did you mean 'epochs'?"),
+        ("finetun.epochs=3", "finetun", "did you mean 'finetune'?"),
+        ("ingest.columns.itm=x", "ingest.columns.itm", "did you mean"),
+        ("finetune.epochs.more=3", "finetune.epochs.more", "rankline recipes show"),
+        ("purple=1", "purple", "rankline recipes show"),
+    ],
+)
+def test_a_misspelt_knob_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
+    told = refusal("smoke", setting)
+    assert f"no knob {knob!r}" in told.message
+    assert told.found == setting
+    assert hint in told.hint
+    assert told.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "knob", "expected"),
+    [
+        ("finetune.epochs=0", "finetune.epochs", "greater than or equal to 1"),
+        ("finetune.epochs=many", "finetune.epochs", "valid integer"),
+        ("finetune.epochs=1.5", "finetune.epochs", "valid integer"),
+        ("finetune.device=tpu", "finetune.device", "'auto', 'cpu' or 'cuda'"),
+        ("finetune=3", "finetune", "dict"),
+        ("name=My Shop", "name", "match"),
+        ("cluster.train.gpus=-1", "cluster.train.gpus", "greater than or equal to 0"),
+        ("decide.floors=high", "decide.floors", "dict"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_with_its_bounds(setting: str, knob: str, expected: str) -> None:
+    told = refusal("smoke", setting)
+    assert knob in told.message
+    assert expected in told.expected
+    assert told.found
+
+
+def test_a_setting_without_a_value_is_refused() -> None:
+    assert "has no value" in refusal("smoke", "finetune.epochs").message
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
+    told = refusal("movielen")
+    assert "no recipe named 'movielen'" in told.message
+    assert "did you mean 'movielens'?" in told.hint
+    assert "smoke" in told.expected
+
+
+def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the folder one stands in, as `python -m` would find it."""
+    (tmp_path / "shopkeeper.py").write_text(
+        "import dataclasses\n"
+        "from pipelines.recipes import smoke\n"
+        "def mine():\n    return dataclasses.replace(smoke(), name='mine')\n"
+        "def wrong():\n    return 3\n"
+        "def stumbles():\n    return 1 // 0\n"
+        "def unbounded():\n    return dataclasses.replace(smoke(), name='No Name')\n"
+    )
+    (tmp_path / "unreadable.py").write_text("def (:\n")
+    monkeypatch.chdir(tmp_path)
+    assert named("shopkeeper:mine", ["finetune.epochs=2"]).finetune.epochs == 2
+    for name, found in [
+        ("shopkeeper:yours", "no attribute 'yours'"),
+        ("nowhere:mine", "No module named 'nowhere'"),
+        ("shopkeeper:wrong", "it returned int"),
+        ("shopkeeper:stumbles", "ZeroDivisionError"),
+        ("shopkeeper:unbounded", "name"),
+        ("unreadable:mine", "SyntaxError"),
+        ("shopkeeper:", "attribute"),
+        (":mine", "ValueError"),
+    ]:
+        told = refusal(name)
+        assert f"recipe {name} cannot be loaded" in told.message
+        assert found in told.found, name
+        assert "PYTHONPATH" in told.hint
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_it_survives_json_and_the_doors_get_their_folder(name: str) -> None:
+    recipe = named(name)
+    assert change(recipe, []) == recipe
+    placed = at(recipe, "/somewhere")
+    assert set(placed) == set(SECTIONS)
+    assert WORKSPACE not in json.dumps(placed)
+    assert placed["ingest"]["source"].startswith("/somewhere/material/")
+    assert "null" not in json.dumps(placed).replace("__null__", "")

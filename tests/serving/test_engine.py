@@ -1,0 +1,222 @@
+"""The three verbs on a real bundle, against the numbers that the shared functions give."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from rankline import scoring
+from rankline.bundle import Bundle, read_catalogue, seal
+from rankline.contracts import FrozenState, History
+from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
+from serving.engine import Ask, BundleEngine, UnknownItem, answer
+from serving.sessions import Graph, require
+from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle
+
+HISTORY = History(item_ids=["i3", "i7", "gone", "i11"], times=[10.0, 20, 30, 40], ratings=[5.0, 0, 3, 2.4])
+STATE = FrozenState(
+    at=1000.0,
+    history=HISTORY,
+    seen=["i3", "i7", "i11"],
+    user_features={"user_events_7d": 4.0},
+    affinity={"Comedy": 0.75},
+    item_features={
+        "item_id": ["i5", "i6", "gone"],
+        "item_events_7d": [9, 4, 99],
+        "item_price": [1.0, None, 2],
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> BundleEngine:
+    return BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+
+
+def by_hand(bundle: Bundle, state: FrozenState, *, given: list[str] | None = None) -> dict[str, np.ndarray]:
+    """item id -> logits, straight from the graphs and rankline.scoring."""
+    catalogue, _ = read_catalogue(bundle, "fp32")
+
+    def run(name: str, **feeds: np.ndarray) -> np.ndarray:
+        return ort.InferenceSession(str(bundle.folder / name)).run(None, feeds)[0]
+
+    rows = catalogue.rows(state.history.item_ids)
+    left_D = run(
+        "user.onnx",
+        items_BLD=catalogue.vectors_ID[rows][None],
+        ratings_BL=np.array([[5, 0, 2]], np.int64),
+        lengths_B=np.array([3], np.int64),
+    )[0]
+    scores = scoring.source_scores(state, left_D, catalogue, bundle.knobs)
+    drawn = scoring.draw(scores, catalogue.rows(state.seen), per_source=bundle.knobs.candidates_per_source)
+    rows_N = drawn if given is None else catalogue.rows(given)
+    features_NF = scoring.candidate_features(
+        state, scoring.context_of(state), rows_N, scores, catalogue, bundle.manifest.features
+    )
+    logits = run(
+        "scorer.onnx",
+        left_BD=left_D[None],
+        items_BCD=catalogue.vectors_ID[rows_N][None],
+        features_BCF=features_NF[None],
+    )[0]
+    return {catalogue.item_ids[row]: value for row, value in zip(rows_N, logits)}
+
+
+def test_recommend_is_what_the_shared_functions_give(bundle: Bundle, engine: BundleEngine) -> None:
+    expected = by_hand(bundle, STATE)
+    found = answer(engine, Ask("recommend", STATE, k=1000)).items
+    assert {item.item_id for item in found} == set(expected)
+    for item in found:
+        np.testing.assert_array_equal(np.float32(list(item.logits.values())), expected[item.item_id])
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert all(item.sources for item in found)
+
+
+def test_rank_keeps_to_the_candidates(bundle: Bundle, engine: BundleEngine) -> None:
+    given = ["i30", "i3", "i5", "nobody", "i30"]
+    expected = by_hand(bundle, STATE, given=["i30", "i3", "i5"])
+    found = answer(engine, Ask("rank", STATE, candidates=given))
+    assert found.unknown == ["nobody"]
+    assert [i.item_id for i in found.items] == sorted(expected, key=lambda item: -expected[item][0])
+    for item in found.items:
+        np.testing.assert_array_equal(np.float32(list(item.logits.values())), expected[item.item_id])
+        assert item.heads["like"] == pytest.approx(1 / (1 + np.exp(-item.logits["like"])))
+
+
+def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> None:
+    """Padding of histories, queries and candidates must not show in anybody's answer."""
+    some = [
+        Ask("recommend", STATE, k=5),
+        Ask("similar", FrozenState(at=0), k=4, item_id="i2"),
+        Ask("recommend", FrozenState(at=5.0), k=5),
+        Ask("rank", STATE, candidates=["i1"], query="love"),
+        Ask("rank", FrozenState(at=5.0, history=History(item_ids=["i9"])), candidates=["i1", "i2", "i4"]),
+        Ask("rank", STATE, candidates=["i8", "i1"], query="space ship story house"),
+    ]
+    batch = [engine.prepare(ask) for ask in some]
+    for ask, prepared, result in zip(some, batch, engine.run(batch)):
+        together, alone = engine.finish(prepared, result).items, answer(engine, ask).items
+        assert [item.item_id for item in together] == [item.item_id for item in alone]
+        for one, other in zip(together, alone):
+            assert one.score == pytest.approx(other.score, abs=1e-6)
+
+
+def test_popularity_leads_where_nothing_is_known(bundle: Bundle, engine: BundleEngine) -> None:
+    catalogue, _ = read_catalogue(bundle, "fp32")
+    best = answer(engine, Ask("recommend", FrozenState(at=0.0), k=1)).items[0]
+    assert catalogue.popularity_I[catalogue.index[best.item_id]] == catalogue.popularity_I.max()
+
+
+def test_only_the_last_of_a_long_history_is_read(engine: BundleEngine) -> None:
+    ids = [f"i{n}" for n in range(MAX_HISTORY + 7)]
+    times = [float(n) for n in range(len(ids))]
+    long = FrozenState(at=99.0, history=History(item_ids=ids, times=times, ratings=[1.0] * len(ids)))
+    short = FrozenState(
+        at=99.0,
+        history=History(item_ids=ids[-MAX_HISTORY:], times=times[-MAX_HISTORY:], ratings=[1.0] * MAX_HISTORY),
+    )
+    assert answer(engine, Ask("recommend", long, k=9)) == answer(engine, Ask("recommend", short, k=9))
+
+
+def test_everything_seen_leaves_nothing(engine: BundleEngine) -> None:
+    assert answer(engine, Ask("recommend", FrozenState(at=0.0, seen=list(engine.item_ids)), k=3)).items == []
+
+
+def test_similar_is_the_mean_of_two_ranks(bundle: Bundle, engine: BundleEngine) -> None:
+    catalogue, _ = read_catalogue(bundle, "fp32")
+    cosine_I = catalogue.vectors_ID @ catalogue.vectors_ID[4]
+    beside_I = np.asarray(catalogue.covisit[4].todense()).ravel()
+    count = len(cosine_I)
+
+    def value(scores: np.ndarray, row: int) -> float:
+        return 1 - list(np.argsort(-scores, kind="stable")).index(row) / (count - 1)
+
+    found = answer(engine, Ask("similar", FrozenState(at=0.0), k=count, item_id="i4")).items
+    assert len(found) == count - 1
+    assert "i4" not in {item.item_id for item in found}
+    for item in found:
+        row = catalogue.index[item.item_id]
+        expected = (value(cosine_I, row) + (value(beside_I, row) if beside_I[row] > 0 else 0)) / 2
+        assert item.score == pytest.approx(expected, abs=1e-6)
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+
+
+def test_a_query_moves_the_order(engine: BundleEngine) -> None:
+    every = list(engine.item_ids)
+    orders = {
+        query: [i.item_id for i in answer(engine, Ask("rank", STATE, candidates=every, query=query)).items]
+        for query in (None, "love", "space ship")
+    }
+    assert len({tuple(order) for order in orders.values()}) == 3
+
+
+def test_unknown_items_are_said(engine: BundleEngine) -> None:
+    with pytest.raises(UnknownItem, match="nobody"):
+        engine.prepare(Ask("similar", FrozenState(at=0.0), item_id="nobody"))
+    with pytest.raises(UnknownItem, match="x, y"):
+        engine.prepare(Ask("rank", FrozenState(at=0.0), candidates=["x", "y"]))
+
+
+def test_fp16_vectors_are_read_as_float32(bundle: Bundle, engine: BundleEngine) -> None:
+    half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1)
+    one, other = (answer(e, Ask("rank", STATE, candidates=["i1"])).items[0].score for e in (engine, half))
+    assert one == pytest.approx(other, abs=1e-2)
+    assert one != other
+
+
+def test_a_bundle_without_towers_refuses_a_query_and_still_ranks(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "plain")
+    files = made.manifest.precisions["fp32"].model_copy(update={"text": None, "user": None})
+    plain = seal(made.folder, made.manifest.model_copy(update={"precisions": {"fp32": files}}))
+    engine = BundleEngine.load(plain, precision="fp32", provider="cpu", threads=1)
+    with pytest.raises(UsageError, match="cannot read a query"):
+        engine.prepare(Ask("rank", STATE, candidates=["i1"], query="love"))
+    assert len(answer(engine, Ask("recommend", STATE, k=3)).items) == 3
+
+
+def test_a_missing_precision_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match=r"no int8 files[\s\S]*fp16, fp32"):
+        BundleEngine.load(bundle, precision="int8", provider="cpu", threads=1)
+
+
+def test_features_of_another_version_are_refused(bundle: Bundle) -> None:
+    strange = bundle.manifest.features.model_copy(update={"user": ["user_mood"]})
+    changed = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"features": strange}))
+    with pytest.raises(RanklineError, match="user_mood"):
+        BundleEngine.load(changed, precision="fp32", provider="cpu", threads=1)
+
+
+def test_scores_that_are_no_numbers_never_serve(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "nan")
+    vectors = np.load(made.folder / "catalogue" / "vectors.fp32.npy")
+    np.save(made.folder / "catalogue" / "vectors.fp32.npy", vectors * np.nan)
+    with pytest.raises(ServerError, match="not numbers"):
+        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+
+
+def test_graphs_that_do_not_load_or_do_not_fit_are_refused(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "broken")
+    whole = (made.folder / "scorer.onnx").read_bytes()
+    (made.folder / "scorer.onnx").write_bytes(b"no graph")
+    with pytest.raises(IntegrityError, match=r"scorer\.onnx cannot be loaded"):
+        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+    (made.folder / "scorer.onnx").write_bytes(whole)
+    np.save(made.folder / "catalogue" / "vectors.fp32.npy", np.zeros((40, 3), np.float32))
+    with pytest.raises(IntegrityError, match="does not load and answer"):
+        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+
+
+def test_cuda_that_is_not_there_is_refused() -> None:
+    require("cpu")
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
+        require("cuda")
+
+
+def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
+    graph = Graph(bundle.folder / "text.onnx", provider="cpu", threads=1)
+    feeds = {"input_ids": np.array([[2, 3]]), "attention_mask": np.array([[1, 1]])}
+    np.testing.assert_array_equal(graph(feeds), graph.run_bound(feeds))

@@ -1,0 +1,206 @@
+"""Features out of a real Feast store: in the process, over Feast's own server, late, broken and absent."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankline import features as names
+from rankline.bundle import Bundle
+from rankline.lazy import import_feast
+from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
+from serving.features import Features
+from serving.metrics import Metrics
+from tests.serving.conftest import running
+from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
+
+POPULAR = {"i20": 9.0, "i21": 8.0, "i22": 7.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("online"), popular=POPULAR)
+
+
+@pytest.fixture(scope="module")
+def feast_server(store: Path) -> Iterator[str]:
+    """Feast's own feature server over the store, on a real port."""
+    import feast
+    import uvicorn
+    from feast.feature_server import get_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = get_app(feast.FeatureStore(repo_path=str(store)))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(params=["library", "server"])
+def source(request: pytest.FixtureRequest, store: Path) -> FeatureSource:
+    made: FeatureSource
+    library = request.param == "library"
+    made = FeastLibrary(store) if library else FeastServer(request.getfixturevalue("feast_server"))
+    made.open()
+    return made
+
+
+def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
+    user = source.user_state("u1", DAY.timestamp())
+    assert user.known
+    assert user.history.item_ids == HISTORY["history_items"]
+    assert user.history.times == HISTORY["history_times"]
+    assert user.history.ratings == HISTORY["history_ratings"]
+    assert list(user.seen) == HISTORY["seen_items"]
+    assert user.user_features == dict.fromkeys(names.USER, 3.0)
+    assert user.affinity == {"Comedy": 0.75, "Drama": 0.25}
+
+
+def test_of_the_history_only_the_past_is_told(source: FeatureSource) -> None:
+    user = source.user_state("u1", NOON)
+    assert user.history.item_ids == ["i1", "i2"]
+    assert user.history.ratings == [5.0, 0.0]
+
+
+def test_a_stranger_has_defaults(source: FeatureSource) -> None:
+    user = source.user_state("nobody", NOON)
+    assert not user.known
+    assert user.history.item_ids == []
+    assert set(user.user_features.values()) == {0.0}
+
+
+def test_item_features_are_those_of_known_items(source: FeatureSource) -> None:
+    columns = source.item_features([f"i{n}" for n in range(450)])  # more than one read
+    assert columns["item_id"] == list(POPULAR)
+    np.testing.assert_array_equal(columns["item_events_7d"], list(POPULAR.values()))
+    np.testing.assert_array_equal(columns["item_text_length"], [20.0] * 3)
+    assert set(columns) == {"item_id", *names.ITEM}
+    assert source.item_features(["i1"]) == {}
+
+
+def test_a_promotion_s_refresh_is_seen(tmp_path: Path) -> None:
+    """Features are materialized anew into the same folder, and its watermark says so."""
+    source = FeastLibrary(make_store(tmp_path / "online", popular={"i1": 1.0}))
+    source.open()
+    assert source.watermark() == DAY.timestamp()
+    assert source.item_features(["i1", "i2"])["item_id"] == ["i1"]
+    make_store(tmp_path / "online", popular={"i2": 5.0})
+    source.open()
+    assert "i2" in source.item_features(["i1", "i2"])["item_id"]
+
+
+class Switchable(FeatureSource):
+    """A source that can be turned off, to see what the holder does about it."""
+
+    def __init__(self) -> None:
+        self.broken, self.asked = False, 0
+
+    def open(self) -> None:
+        if self.broken:
+            raise OSError("the disk is on fire")
+
+    def read(self, service: str, entities: dict[str, list[str]]) -> dict[str, list[object]]:  # type: ignore[override]
+        self.asked += 1
+        self.open()
+        count = len(next(iter(entities.values())))
+        return {name: [1.0] * count for name in (*names.USER, *names.ITEM)}
+
+
+def test_a_store_that_fails_degrades_and_comes_back() -> None:
+    source, metrics = Switchable(), Metrics()
+    held = Features(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
+
+    def degraded() -> list[str]:
+        return held.of("u", at=NOON, history=None, seen=None)[2]
+
+    assert held.state == "opening"
+    assert degraded() == ["features"]
+    held.refresh()
+    assert (held.state, degraded()) == ("ready", [])
+    source.broken = True
+    state, known, said = held.of("u", at=NOON, history=None, seen=None)
+    assert (known, said, held.state, held.why) == (None, ["features"], "down", "the disk is on fire")
+    assert state.user_features == {}
+    assert state.item_features["item_id"] == ["i1"], "what is known of items is kept"
+    asked = source.asked
+    assert degraded() == ["features"]
+    assert source.asked == asked, "a store that is down is not asked by requests"
+    held.refresh()
+    assert held.state == "down"
+    source.broken = False
+    held.refresh()
+    assert (held.state, degraded()) == ("ready", [])
+    assert metrics.registry.get_sample_value("rankline_degraded_total", {"part": "features"}) == 3
+    assert metrics.registry.get_sample_value("rankline_features_ready") == 1
+
+
+def test_a_new_catalogue_is_looked_up_at_once() -> None:
+    items = [["i1"]]
+    held = Features(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
+    held.refresh()
+    items[0] = ["i1", "i2"]
+    held.refresh()
+    state, _, _ = held.of(None, at=NOON, history=None, seen=None)
+    assert state.item_features["item_id"] == ["i1", "i2"]
+
+
+def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp_path: Path) -> None:
+    """Ready before Feast is imported, and saying so; afterwards with the store's features."""
+    with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
+
+        def recommend(**asked: object) -> dict[str, object]:
+            return server.client.post("/v1/recommend", json={"k": 100, **asked}).json()  # type: ignore[no-any-return]
+
+        early = recommend(user_id="u1")
+        assert early["degraded"] == ["features"]
+        assert early["known_user"] is None
+        ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready").json()
+        assert ready["features"]["watermark"] == DAY.timestamp()
+
+        known = recommend(user_id="u1")
+        assert (known["degraded"], known["known_user"]) == ([], True)
+        items = known["items"]
+        assert isinstance(items, list)
+        assert not set(HISTORY["seen_items"]) & {item["item_id"] for item in items}
+        assert {item["item_id"] for item in items if "popular" in item["sources"]} == set(POPULAR)
+        everything = recommend(user_id="u1", exclude_seen=False)["items"]
+        assert isinstance(everything, list)
+        assert {"i1", "i2"} <= {item["item_id"] for item in everything}
+
+        stranger = recommend(user_id="nobody", k=3)
+        assert (stranger["degraded"], stranger["known_user"]) == ([], False)
+        items = stranger["items"]
+        assert isinstance(items, list)
+        assert {item["item_id"] for item in items} == set(POPULAR), "popularity leads"
+        told = server.client.get("/metrics").text.split("\nrankline_features_watermark_seconds ")[-1]
+        assert float(told.split()[0]) == DAY.timestamp()
+
+
+def test_importing_feast_leaves_the_counters_alone() -> None:
+    """Feast would make all counters of the process, and of its children, share files in a passing folder."""
+    import_feast()
+    assert not [name for name in os.environ if name.startswith("PROMETHEUS_MULTIPROC")]
+    one, other = Metrics(), Metrics()
+    one.swaps.labels("swapped").inc()
+    assert other.registry.get_sample_value("rankline_swaps_total", {"outcome": "swapped"}) == 0
+
+
+def test_a_server_with_no_store_where_it_was_told_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+    with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(tmp_path / "nowhere")) as server:
+        ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "down").json()
+        assert ready["ready"] is True
+        assert "no feature store" in ready["features"]["why"]
+        answer = server.client.post("/v1/recommend", json={"user_id": "u1"})
+        assert (answer.status_code, answer.json()["degraded"]) == (200, ["features"])

@@ -1,0 +1,227 @@
+"""The real server process on a real port: answers, swaps under load, refusals to start, and its end."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from rankline.bundle import Bundle
+from rankline.contracts import FrozenState
+from serving.engine import Ask, BundleEngine, answer
+from tests.serving.conftest import ROOT, Server, command, running
+from tests.serving.tiny_bundle import flip_byte, make_bundle, publish, publish_damaged
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    """Start a server that should not start: its exit code and what it said."""
+    ended = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stderr
+
+
+def test_it_starts_soon_and_says_who_it_is(server: Server, bundle: Bundle) -> None:
+    assert server.started_in_s < 8, "about one second on a quiet machine"
+    ready = server.client.get("/readyz").json()
+    assert (ready["ready"], ready["model_id"], ready["revision"]) == (True, bundle.model_id, bundle.revision)
+    assert (ready["precision"], ready["provider"]) == ("fp32", "cpu")
+    assert ready["features"]["state"] == "off"
+    model = server.client.get("/v1/model").json()
+    assert model["heads"] == ["click", "like"]
+    assert model["manifest"]["parity"][0]["graph"] == "scorer"
+
+
+def test_it_recommends(server: Server, bundle: Bundle) -> None:
+    history = {"item_ids": ["i1", "i2"], "times": [1.0, 2.0], "ratings": [4.0, 5.0]}
+    said = server.client.post("/v1/recommend", json={"history": history, "k": 7}).json()
+    assert said["model_id"] == bundle.model_id
+    assert said["degraded"] == ["features"]
+    items = said["items"]
+    assert len(items) == 7
+    assert not {"i1", "i2"} & {item["item_id"] for item in items}
+    assert items[0]["title"].startswith("The ")
+    assert [item["score"] for item in items] == sorted((item["score"] for item in items), reverse=True)
+    assert {source for item in items for source in item["sources"]} <= {"towers", "covisit", "popular"}
+
+
+def test_logits_cross_the_wire_exactly(server: Server, bundle: Bundle) -> None:
+    engine = BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+    frozen = FrozenState(at=77.5, user_features={"user_events_7d": 1 / 3})
+    every = list(engine.item_ids)
+    here = answer(engine, Ask("rank", frozen, candidates=every)).items
+    there = server.client.post("/v1/rank", json={"frozen": frozen.model_dump(), "candidates": every}).json()
+    assert [item["item_id"] for item in there["items"]] == [item.item_id for item in here]
+    for one, other in zip(there["items"], here):
+        assert np.float32(one["logits"]["click"]) == np.float32(other.logits["click"])
+        assert one["logits"] == other.logits
+
+
+def test_a_frozen_state_is_honoured(server: Server) -> None:
+    """Item features in the request decide what is popular; items they name that nobody sells are ignored."""
+
+    def proposed_as_popular(**item_features: list[Any]) -> set[str]:
+        frozen = {"at": 1e9, "seen": ["i20"], "item_features": item_features}
+        said = server.client.post("/v1/recommend", json={"frozen": frozen, "k": 100}).json()
+        assert said["degraded"] == []
+        assert said["known_user"] is None
+        return {item["item_id"] for item in said["items"] if "popular" in item["sources"]}
+
+    wanted = ["i20", "i21", "i22", "never-heard-of"]
+    assert proposed_as_popular(item_id=wanted, item_events_7d=[9, 8, 7, 99]) == {"i21", "i22"}
+    assert proposed_as_popular(item_id=["i33"], item_events_30d=[5]) == {"i33"}
+    assert len(proposed_as_popular()) == 12  # none given: the bundle's own counts
+
+
+def test_similar_leaves_out_the_item_itself(server: Server) -> None:
+    items = server.client.post("/v1/similar", json={"item_id": "i4", "k": 5}).json()["items"]
+    assert len(items) == 5
+    assert "i4" not in {item["item_id"] for item in items}
+    assert server.client.post("/v1/similar", json={"item_id": "nobody"}).status_code == 404
+
+
+def test_metrics_say_what_serves(server: Server, bundle: Bundle) -> None:
+    server.client.post("/v1/similar", json={"item_id": "i1"})
+    text = server.client.get("/metrics").text
+    assert re.search(rf'rankline_model_info{{model_id="{bundle.model_id}",.*}} 1.0', text)
+    assert re.search(r'rankline_requests_total{route="/v1/similar",status="200"} \d', text)
+    assert 'rankline_swaps_total{outcome="refused"} 0.0' in text
+    assert "rankline_features_ready 0.0" in text
+
+
+def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
+    """From no champion to the first, to the second, past a damaged third: every request is answered."""
+    kept = tmp_path / "repository"
+    with running(tmp_path, "--repository", str(kept), "--poll-s", "0.1") as server:
+        assert server.client.get("/livez").status_code == 200
+        assert server.client.get("/readyz").status_code == 503
+        publish(kept, bundle)
+        server.until("/readyz", lambda response: response.status_code == 200)
+
+        answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
+        stop = threading.Event()
+
+        def ask(mine: list[tuple[int, str]]) -> None:
+            with httpx.Client(base_url=server.url, timeout=20) as client:
+                while not stop.is_set():
+                    response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
+                    said = response.json()
+                    whole = response.status_code == 200 and len(said["items"]) == 3
+                    mine.append((response.status_code if whole else -1, said.get("model_id", "")))
+
+        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        publish(kept, other_bundle)
+        server.until("/readyz", lambda response: response.json()["model_id"] == other_bundle.model_id)
+        bad = make_bundle(tmp_path / "bad", seed=9)
+        publish_damaged(kept, bad, "scorer.onnx")
+        ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
+        time.sleep(0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+        assert ready["model_id"] == other_bundle.model_id
+        assert ready["refused"]["model_id"] == bad.model_id
+        assert "scorer.onnx" in ready["refused"]["reason"]
+        assert {status for mine in answers for status, _ in mine} == {200}
+        for mine in answers:
+            models = [model for _, model in mine]
+            change = models.index(other_bundle.model_id)
+            assert change > 0, "the load began on the first model"
+            assert set(models[:change]) == {bundle.model_id}
+            assert set(models[change:]) == {other_bundle.model_id}
+        text = server.client.get("/metrics").text
+        assert 'rankline_swaps_total{outcome="swapped"} 2.0' in text
+        assert 'rankline_swaps_total{outcome="refused"} 1.0' in text
+
+
+def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> None:
+    """A request whose body is half sent when the signal comes still gets its answer; then it ends with 0."""
+    with running(tmp_path, "--bundle", str(bundle.folder)) as server:
+        body = b'{"k": 2}'
+        lines = ("POST /v1/recommend HTTP/1.1", "Host: x", "Content-Type: application/json")
+        head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode()
+        address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(head + body[:4])
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert server.process.poll() is None
+            connection.sendall(body[4:])
+            said = b""
+            while chunk := connection.recv(65536):
+                said += chunk
+        assert said.startswith(b"HTTP/1.1 200")
+        assert bundle.model_id.encode() in said
+        assert server.process.wait(timeout=10) == 0
+        out, errors = server.process.communicate()
+        assert out == f"serving {bundle.model_id} on {server.url}\n"
+        assert "Traceback" not in errors
+
+
+def test_a_port_in_use_is_refused(bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = refused("--bundle", str(bundle.folder), "--port", port)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "give another --port" in said
+
+
+def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "bundle")
+    flip_byte(made.folder / "user.onnx")
+    code, said = refused("--bundle", str(made.folder), "--port", "0")
+    assert code == 1
+    assert "user.onnx is not the file its digest promises" in said
+
+
+def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
+    code, said = refused("--bundle", str(bundle.folder), "--port", "0", "--provider", "cuda")
+    assert code == 1
+    assert said.startswith("CUDA was asked for")
+    assert "--provider cpu" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (lambda folder: ["--bundle", str(folder)], "not a model bundle"),
+        (lambda folder: [], "one of --repository and --bundle"),
+        (lambda folder: ["--bundle", str(folder), "--repository", str(folder)], "both"),
+    ],
+)
+def test_nothing_to_serve_is_refused(tmp_path: Path, arguments: Callable[[Path], list[str]], expected: str) -> None:
+    code, said = refused(*arguments(tmp_path), "--port", "0")
+    assert code == 2
+    assert expected in said
+
+
+def test_no_training_library_is_loaded(bundle: Bundle) -> None:
+    """The serving image has none of them."""
+    script = f"""
+import sys
+from pathlib import Path
+import serving.app, serving.feature_source, serving.live, serving.server
+from rankline.bundle import open_bundle
+from serving.engine import BundleEngine
+BundleEngine.load(open_bundle(Path({str(bundle.folder)!r})), precision="fp32", provider="cpu", threads=1)
+print(sorted({{"torch", "kfp", "transformers", "mlflow", "onnx", "feast"}} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert told.stdout.strip() == "[]", told.stderr

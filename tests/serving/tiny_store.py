@@ -1,0 +1,54 @@
+"""A real Feast store in a folder, as promotion leaves it, with a handful of rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from rankline import features
+from rankline.contracts import UTC as STAMP
+
+DAY = datetime(2026, 1, 10, tzinfo=UTC)
+NOON = DAY.timestamp() - 43_200
+# what user u1 did: three events, the last one in the future of NOON
+HISTORY = {
+    "history_items": ["i1", "i2", "i3"],
+    "history_times": [NOON - 7200, NOON - 3600, NOON + 60],
+    "history_ratings": [5.0, 0.0, 4.0],
+    "seen_items": ["i0", "i1", "i2", "i3"],
+}
+
+
+def make_store(folder: Path, *, popular: dict[str, float]) -> Path:
+    """A store that knows user u1 and the last week's events of some items; ``folder`` again."""
+    from feature_repo import store
+
+    sources = folder / store.SOURCES
+    sources.mkdir(parents=True, exist_ok=True)
+    users: list[dict[str, Any]] = [{"user_id": "u1"}]
+    items: list[dict[str, Any]] = [{"item_id": item} for item in popular]
+    activity = dict.fromkeys(features.USER, 3.0)
+    counts = dict.fromkeys((name for name in features.ITEM if name.startswith("item_events")), 0.0)
+    rates = {"item_rating_mean": 4.0, "item_trend": 0.5}
+    content = {"item_price": 0.0, "item_text_length": 20.0, "item_category_count": 1.0}
+    rows = {
+        "user_activity": [{**user, **activity} for user in users],
+        "user_category_affinity": [
+            {**user, "affinity_categories": ["Comedy", "Drama"], "affinity_shares": [0.75, 0.25]} for user in users
+        ],
+        "user_history": [{**user, **HISTORY} for user in users],
+        "item_popularity": [{**item, **counts, **rates, "item_events_7d": popular[item["item_id"]]} for item in items],
+        "item_content": [{**item, **content} for item in items],
+    }
+    for view, told in rows.items():
+        table = pa.Table.from_pylist(told)
+        for name in ("event_timestamp", "known_at"):
+            table = table.append_column(name, pa.array([DAY] * len(told), STAMP))
+        parquet.write_table(table, sources / f"{view}.parquet")
+    store.apply(folder, project="tiny", sources=sources)
+    store.materialize(folder, until=DAY)
+    return folder
