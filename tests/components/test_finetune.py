@@ -428,3 +428,16 @@ def test_joint_training_without_a_mask_token(features: Path, source: Path, tmp_p
     (source / "tokenizer.json").write_text(text)
     with pytest.raises(UsageError, match=r"mask token(.|\n)*train_encoder=false"):
         finetune(features, tmp_path / "teacher", config=changed(**JOINT, encoder=str(source)), progress=Progress())
+
+
+def test_the_digest_of_an_encoder_is_what_its_files_hold(tmp_path: Path) -> None:
+    """The door's key holds it: another file behind the same path is another encoder."""
+    for name in encoders.FILES:
+        (tmp_path / name).write_text(name)
+    before = encoders.digest_of(str(tmp_path))
+    for name in encoders.FILES:
+        (tmp_path / name).write_text("changed")
+        assert encoders.digest_of(str(tmp_path)) != before
+        (tmp_path / name).write_text(name)
+    assert encoders.digest_of(str(tmp_path)) == before
+    assert encoders.digest_of("tiny") == ""

@@ -152,3 +152,21 @@ def test_it_survives_json_and_the_doors_get_their_folder(name: str) -> None:
     assert WORKSPACE not in json.dumps(placed)
     assert placed["ingest"]["source"].startswith("/somewhere/material/")
     assert "null" not in json.dumps(placed).replace("__null__", "")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "cluster.secrets.TOKEN=nokey",
+        "cluster.secrets.TOKEN=/key",
+        "cluster.train.memory=lots",
+        "cluster.train.cpu=many",
+    ],
+)
+def test_a_place_that_a_cluster_would_not_understand_is_refused(setting: str) -> None:
+    assert "the recipe refuses cluster" in str(refusal("movielens", setting))
+
+
+@pytest.mark.parametrize("workspace", ["/w/o'q", '/w/x"q', "/w/back\\slash"])
+def test_a_workspace_may_have_any_name(workspace: str) -> None:
+    assert at(named("smoke"), workspace)["ingest"]["source"] == f"{workspace}/material/smoke"

@@ -157,6 +157,16 @@ def test_a_flipped_byte_is_refused_when_added(repository, made):
     assert not repository.fs.exists(repository.root + "/bundles")
 
 
+def test_the_same_model_made_by_other_code_is_the_same_model(repository, made, tmp_path):
+    """Its files are the model: a manifest that says more of how it was made does not stop the line."""
+    repository.add(made.folder)
+    shutil.copytree(made.folder, tmp_path / "again")
+    again = bundles.seal(tmp_path / "again", made.manifest.model_copy(update={"code_digest": "of other code"}))
+    assert again.model_id == made.model_id
+    assert repository.add(again.folder).model_id == made.model_id
+    assert repository.manifest(made.model_id).code_digest == made.manifest.code_digest
+
+
 def test_the_same_model_with_another_catalogue_is_refused(repository, made, tmp_path):
     repository.add(made.folder)
     shutil.copytree(made.folder, tmp_path / "again")

@@ -187,3 +187,15 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     (tmp_path / "partial").rename(tmp_path / f"{digest.of_file(tmp_path / 'partial')}.pt")
     assert training.Checkpoints(tmp_path).load(np.random.default_rng(0)) is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_two_runs_of_the_same_work_do_not_take_each_others_checkpoint_away(tmp_path: Path) -> None:
+    """Each writes under a name of its own, and a file that the other has tidied away is no fault."""
+    rng = np.random.default_rng(0)
+    one, two = training.Checkpoints(tmp_path / "shared"), training.Checkpoints(tmp_path / "shared")
+    one.save({"epoch": 1}, rng)
+    (tmp_path / "shared" / "partial").mkdir()  # what another process is in the middle of
+    two.save({"epoch": 2}, rng)
+    kept = one.load(rng)
+    assert kept is not None
+    assert kept["epoch"] == 2
