@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml constraints.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.lock -e '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.ready  ## environment with the locked dependencies
+setup: $(VENV)/.ready  ## environment with the locked dependencies; then .venv/bin/pre-commit install
 
 demo: setup  ## the whole line on real data, to a promoted model answering a request
 	@$(BIN)/rankline demo
@@ -23,6 +23,22 @@ test: setup  ## style, types, and every test
 	@$(BIN)/mypy
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # one thread a worker: two workers, two cores
 
+hooks: setup  ## what pre-commit looks at before a commit, on all files
+	@$(BIN)/pre-commit run --all-files
+
+reference:  ## renew docs/reference.md from the code
+	@$(BIN)/python -m cli.reference
+
+docs: setup  ## the documentation site, every link checked, into build/site
+	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict  # with --quiet it would count no warning
+	@echo "build/site/index.html"
+
+BASE ?= python:3.11-slim
+BUILD ?=
+images: setup  ## the images built, and smoke run in them (a Docker engine, 15 GB; BASE=… pins, BUILD="--network host")
+	@$(BIN)/rankline build all --base $(BASE) $(BUILD)
+	@RANKLINE_NEEDS_IMAGES=1 $(BIN)/python -m pytest -q tests/pipelines/test_containers.py
+
 lock: setup  ## renew constraints.lock from pyproject.toml
 	@$(BIN)/pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate \
@@ -32,7 +48,7 @@ golden:  ## renew the compiled flows the tests compare with, and the server's Op
 	@$(BIN)/python -m tests.pipelines.golden
 	@$(BIN)/python -m serving.openapi
 
-clean:  ## forget caches and build leftovers; the workspace .rankline stays
+clean:  ## forget caches and build leftovers; the workspace .rankline and the images stay
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test lock golden clean
+.PHONY: help setup demo test hooks reference docs images lock golden clean

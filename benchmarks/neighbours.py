@@ -52,7 +52,7 @@ def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
     tower = Student.read(newest(workspace, "distill", "student")).tower
     features = newest(workspace, "featurize", "features")
     return np.stack(
-        [mix.left_vector(tower, request, catalogue, max_history) for request in frozen.requests(features, "test")]
+        [mix.left_vector(tower, request, catalogue, max_history, None) for request in frozen.requests(features, "test")]
     )
 
 

@@ -69,7 +69,9 @@ def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, l
         asked.append(request)
         given.append(np.sort(rng.choice(unseen, min(candidates, len(unseen)), replace=False)))
     names = bundle.manifest.features
-    table = mix.Table.draw(asked, student.tower, catalogue, bundle.knobs, names, progress=Progress(), given=given)
+    table = mix.Table.draw(
+        asked, student.tower, catalogue, bundle.knobs, names, queries={}, progress=Progress(), given=given
+    )
     logits = mix.logits(table, student.scorer, catalogue)
     return folder, [
         (request, [catalogue.item_ids[row] for row in rows], scored[:, 0])

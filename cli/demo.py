@@ -70,7 +70,7 @@ def _served(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
     import tempfile
     from pathlib import Path
 
-    from cli.serve import arguments, recommend
+    from cli.serve import arguments, asked
     from rankline.errors import ServerError
 
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def _served(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
                 time.sleep(0.1)
             else:
                 raise ServerError("the server was not ready within a minute", where=url)
-            return recommend(url, user, k=10), url
+            return asked(url, user=user, k=10), url
         finally:
             process.terminate()
             process.wait(timeout=30)

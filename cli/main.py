@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from cli import demo, fetch, models, recipes, run, runs, serve, step
+from cli import build, data, demo, doctor, fetch, init, models, new, recipes, run, runs, serve, step
 from rankline.errors import EXIT_FAILED, RanklineError
 
 app = typer.Typer(
@@ -21,17 +23,41 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"rankline {metadata.version('rankline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def rankline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of the command itself; its help is the app's."""
+
+
 app.command("demo", help=demo.HELP)(demo.demo)
+app.command("init", help=init.HELP)(init.init)
+app.add_typer(data.app, name="data")
 app.command("run", help=run.HELP)(run.run)
+app.command("build", help=build.HELP)(build.build)
 app.command("compile", help=run.COMPILE_HELP)(run.compile_)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(step.app, name="step")
 app.add_typer(runs.app, name="runs")
+app.command("new", help=new.HELP)(new.new)
+app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("fetch", help=fetch.HELP)(fetch.fetch)
 app.command("serve", help=serve.HELP)(serve.serve)
 app.command("ask", help=serve.ASK_HELP)(serve.ask)
 app.command("champion", help=models.CHAMPION_HELP)(models.champion)
 app.command("history", help=models.HISTORY_HELP)(models.history)
+app.command("mirror", help=models.MIRROR_HELP)(models.mirror)
 
 INTERRUPTED = 130  # how typer ends on Ctrl-C
 
@@ -46,6 +72,11 @@ def main() -> None:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder that may not be written
+        from rankline import disk
+
+        if disk.lacking(error):
+            typer.secho(str(disk.full(error, [Path.cwd()])), fg=typer.colors.RED, err=True)
+            sys.exit(EXIT_FAILED)
         message = f"the file system refused: {error.strerror or error}\n  where: {error.filename or 'not said'}"
         typer.secho(
             f"{message}\n  try: another --workspace, or its permissions and free space", fg=typer.colors.RED, err=True

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import AsJson, Settings
+from cli.options import AsJson, MapFile, Settings, SourcePath
 
 app = typer.Typer(help="List recipes, or show every knob of one.", invoke_without_command=True)
 
@@ -15,31 +15,58 @@ app = typer.Typer(help="List recipes, or show every knob of one.", invoke_withou
 def recipes(context: typer.Context) -> None:
     """List recipes, or show every knob of one."""
     if context.invoked_subcommand is None:
-        from pipelines.recipes import RECIPES
+        from pipelines.recipes import RECIPES, needs_source
+        from pipelines.recipes import shown as shown_recipe
 
-        for name, make in RECIPES.items():
-            typer.echo(f"{name:<12} {make().description}")
+        for name in RECIPES:
+            more = " Needs --source." if needs_source(name) else ""
+            typer.echo(f"{name:<12} {shown_recipe(name).description}{more}")
         typer.echo("\n`rankline recipes show NAME` prints every knob; your own: --recipe module:function")
 
 
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Name of a recipe, or module:function.")],
+    section: Annotated[str, typer.Argument(help="Only this section, such as finetune or cluster.train.")] = "",
+    source: SourcePath = None,
+    map: MapFile = None,
     settings: Settings = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Print every knob of a recipe: its value and its sentence."""
-    from pipelines.recipes import as_dict, knobs, named
+    """Print every knob of a recipe, or of one of its sections: its value and its sentence."""
+    from pipelines.recipes import as_dict, knobs
+    from pipelines.recipes import shown as shown_recipe
 
-    recipe = named(name, settings)
+    recipe = shown_recipe(name, settings, source=source, map=map)
+    found = [each for each in knobs(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
+    if not found:
+        _refuse(section, [knob for knob, *_ in knobs(recipe)])
     if as_json:
         import json
 
-        typer.echo(json.dumps(as_dict(recipe), indent=2))
+        told = as_dict(recipe)
+        for part in section.split(".") if section else ():
+            told = told[part]
+        typer.echo(json.dumps(told, indent=2))
         return
-    section = ""
-    for knob, value, sentence in knobs(recipe):
-        if (head := knob.split(".")[0]) != section:
-            section = head
-            typer.secho(f"\n{section}", bold=True)
+    shown = ""
+    for knob, value, sentence in found:
+        if (head := knob.split(".")[0]) != shown:
+            shown = head
+            typer.secho(f"\n{head}", bold=True)
         typer.echo(f"  {knob} = {value!r}\n      {sentence}")
+
+
+def _refuse(section: str, knobs: list[str]) -> None:
+    import difflib
+
+    from rankline.errors import UsageError
+
+    known = list(dict.fromkeys(knob.split(".")[0] for knob in knobs))
+    near = difflib.get_close_matches(section, [*known, *knobs], n=1)
+    raise UsageError(
+        f"the recipe has no section {section!r}",
+        expected="one of " + ", ".join(known),
+        found=section,
+        hint=f"did you mean {near[0]!r}?" if near else "leave it out to see every knob",
+    )

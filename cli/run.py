@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RecipeName, Settings, Workspace
+from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, SourcePath, Workspace
 
-HELP = """Run a recipe's whole line on this machine (Kubeflow's local runner).
+HELP = """Run a recipe's whole line on this machine, its steps as processes or as containers (--runner docker).
 
 Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
 Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
@@ -24,8 +24,14 @@ Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.d
 
 def run(
     recipe: RecipeName = "movielens",
+    source: SourcePath = None,
+    map: MapFile = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
     workspace: Workspace = WORKSPACE,
+    runner: Annotated[
+        Literal["local", "docker"],
+        typer.Option(help="Where steps run: processes here, or the images of `rankline build` in a Docker engine."),
+    ] = "local",
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
@@ -35,18 +41,18 @@ def run(
     from pipelines.run import exit_code
     from pipelines.run import run as run_recipe
 
-    chosen = named(recipe, settings)
+    chosen = named(recipe, settings, source=source, map=map)
     workspace = workspace.resolve()
     for name in chosen.material:
         material.fetch(name, workspace, say=lambda line: typer.echo(line, err=as_json))
     if as_json:
         import json
 
-        summary = run_recipe(chosen, workspace)
+        summary = run_recipe(chosen, workspace, runner=runner)
         typer.echo(json.dumps(summary, indent=2))
     else:
         with Screen(workspace, chosen.name) as screen:
-            summary = run_recipe(chosen, workspace, watch=screen)
+            summary = run_recipe(chosen, workspace, watch=screen, runner=runner)
         typer.echo("\n" + "\n".join(summary_lines(summary)))
         for reason in summary["reasons"]:
             typer.echo(f"  not met: {reason}")
@@ -73,10 +79,12 @@ def reports(summary: dict[str, object]) -> list[tuple[str, str]]:
 def compile_(
     recipe: RecipeName = "movielens",
     output: Annotated[Path, typer.Option("--output", "-o", help="The package to write (.yaml).")] = Path("flow.yaml"),
+    source: SourcePath = None,
+    map: MapFile = None,
     settings: Settings = [],  # noqa: B006
 ) -> None:
     """See COMPILE_HELP."""
     from pipelines.compile import compile_flow
     from pipelines.recipes import named
 
-    typer.echo(f"wrote {compile_flow(named(recipe, settings), output)}")
+    typer.echo(f"wrote {compile_flow(named(recipe, settings, source=source, map=map), output)}")

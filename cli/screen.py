@@ -79,7 +79,7 @@ class Screen:
 
     def __init__(self, workspace: Path, recipe: str) -> None:
         self.workspace, self.recipe = workspace, recipe
-        self.began = time.time()
+        self.began = time.monotonic()
         self.spoke = 0.0  # when the last line was printed
         self._known: dict[str, float] | None = None
         self._told: dict[str, str] = {}
@@ -107,7 +107,7 @@ class Screen:
             self._known = estimates(self.workspace, self.recipe, before=folder)
         ended = under_way.process.poll() is not None
         if self._live is not None:
-            drawn = table(folder, self._known, seconds=time.time() - self.began, ended=ended)
+            drawn = table(folder, self._known, seconds=time.monotonic() - self.began, ended=ended)
             self._live.update(drawn, refresh=True)
         else:
             self._lines(folder, ended=ended)
@@ -124,11 +124,11 @@ class Screen:
                     self._say(f"{MARKS[status]} {step}{usual}")
                 else:
                     self._say(f"{MARKS[status]} {step:<9} {clock(entry.seconds):>7}  {entry.why}")
-            elif status == "running" and time.time() - self.spoke > 10:
+            elif status == "running" and time.monotonic() - self.spoke > 10:
                 self._say(f"  {step:<9} {clock(entry.seconds):>7}  {detail(folder, step)}")
 
     def _say(self, line: str) -> None:
-        self.spoke = time.time()
+        self.spoke = time.monotonic()
         print(line, flush=True)
 
 

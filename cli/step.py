@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, RecipeName, Settings, Workspace
+from cli.options import WORKSPACE, MapFile, RecipeName, Settings, SourcePath, Workspace
 
 app = typer.Typer(help="Run one step alone, on folders that you name.", no_args_is_help=True)
 
@@ -37,26 +37,41 @@ WRITTEN_BY = {
 }  # fmt: skip
 
 
-def perform(name: str, folders: dict[str, Path], recipe: str, settings: list[str], workspace: Path) -> None:
+def perform(
+    name: str,
+    folders: dict[str, Path],
+    recipe: str,
+    settings: list[str],
+    workspace: Path,
+    *,
+    source: str | None = None,
+    map: str | None = None,
+) -> None:
     """Open a step's door on these folders and print what it found."""
     import importlib
     import json
 
-    from pipelines.recipes import at, named
+    from pipelines.recipes import at, kept, named
     from pipelines.run import new_run_folder
     from rankline import ledger
+    from rankline.door import Run
 
     workspace = workspace.resolve()
-    chosen = named(recipe, settings)
+    chosen = named(recipe, settings, source=source, map=map)
     room = "promote" if name == "decide" else name
     door: Any = getattr(importlib.import_module(f"components.{room}.component"), name).python_func
     here = new_run_folder(workspace, f"{chosen.name}-{name}")
-    run = {"workspace": str(workspace), "recipe": chosen.name, "catalogue": chosen.export.catalogue}
+    run = {
+        "workspace": str(workspace),
+        "recipe": chosen.name,
+        "catalogue": chosen.export.catalogue,
+        **kept(chosen, str(workspace)),
+    }
     config = at(chosen, str(workspace))[name]
     # outside the flow nobody has looked beforehand, so a step that asks is told now
     known: dict[str, Callable[[], str]] = {
         "source_digest": lambda: _source_digest(config),
-        "champion": lambda: _champion(workspace),
+        "champion": lambda: _champion(Run.of(run, here.name).repository),
     }
     asked = door.__code__.co_varnames[: door.__code__.co_argcount]
     told = {key: ask() for key, ask in known.items() if key in asked}
@@ -75,14 +90,13 @@ def _source_digest(config: dict[str, Any]) -> str:
     from components.ingest.config import IngestConfig
     from rankline import raw
 
-    told = IngestConfig(**config)
-    return raw.digest_of(told.source, format=told.format, name=told.name)
+    return raw.digest_of(IngestConfig(**config))
 
 
-def _champion(workspace: Path) -> str:
+def _champion(repository: str) -> str:
     from rankline.repository import Repository
 
-    return Repository(workspace / "repository").champion()
+    return Repository(repository).champion()
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -93,7 +107,10 @@ def _command(name: str) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         folders = {key: values[key] for key in (*inputs, *outputs)}
-        perform(name, folders, values["recipe"], values["settings"], values["workspace"])
+        perform(
+            name, folders, values["recipe"], values["settings"], values["workspace"],
+            source=values["source"], map=values["map"],
+        )  # fmt: skip
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     wanted = [
@@ -105,6 +122,8 @@ def _command(name: str) -> Callable[..., None]:
     ]
     shared = [
         inspect.Parameter("recipe", keyword, default="movielens", annotation=RecipeName),
+        inspect.Parameter("source", keyword, default=None, annotation=SourcePath),
+        inspect.Parameter("map", keyword, default=None, annotation=MapFile),
         inspect.Parameter("settings", keyword, default=[], annotation=Settings),
         inspect.Parameter("workspace", keyword, default=WORKSPACE, annotation=Workspace),
     ]

@@ -1,7 +1,11 @@
-"""Where features come from: Parquet files with the moment a row holds from, and the moment it was known."""
+"""Where features come from: files or tables, with the moment a row holds from, and the moment it was known."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from feast import FileSource, PushSource
 
@@ -12,16 +16,27 @@ TTL = timedelta(days=365)
 PUSH = "user_events_push"
 
 
-def parquet(sources: Path, name: str) -> FileSource:
-    """The file that featurize wrote for a feature view of this name."""
-    return FileSource(
-        name=f"{name}_rows",
-        path=str(sources / f"{name}.parquet"),
-        timestamp_field="event_timestamp",
-        created_timestamp_column="known_at",
-    )
+@dataclass(frozen=True)
+class Tables:
+    """Postgres tables that hold what the Parquet files of a project do."""
+
+    project: str
+
+    def of(self, view: str) -> str:
+        """The table of a feature view."""
+        return f"{self.project}_{view}"
 
 
-def user_events_push(sources: Path) -> PushSource:
+def rows(sources: Path | Tables, name: str) -> Any:
+    """What featurize wrote for a feature view of this name."""
+    times = {"timestamp_field": "event_timestamp", "created_timestamp_column": "known_at"}
+    if isinstance(sources, Tables):
+        from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+
+        return PostgreSQLSource(name=f"{name}_rows", table=sources.of(name), **times)
+    return FileSource(name=f"{name}_rows", path=str(sources / f"{name}.parquet"), **times)
+
+
+def user_events_push(sources: Path | Tables) -> PushSource:
     """A user's history, pushed whole the moment an event arrives, in place of the last row of the file."""
-    return PushSource(name=PUSH, batch_source=parquet(sources, "user_history"))
+    return PushSource(name=PUSH, batch_source=rows(sources, "user_history"))

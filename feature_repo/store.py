@@ -16,9 +16,12 @@ from typing import Any
 
 import yaml
 
+from feature_repo import backends
 from feature_repo.definitions import VIEWS, definitions
+from feature_repo.sources import Tables
 from rankline import ledger
 from rankline.errors import SourceError
+from rankline.storage import FeatureStoreConfig
 
 WATERMARK = "watermark.json"
 SOURCES = "sources"
@@ -27,29 +30,55 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 QUOTE = "'"  # doubled inside of an SQL string
 
 
-def apply(folder: Path, *, project: str, sources: Path, online: Path | None = None) -> None:
+def apply(
+    folder: Path,
+    *,
+    project: str,
+    sources: Path,
+    online: Path | None = None,
+    stores: FeatureStoreConfig | None = None,
+) -> None:
     """Lay a store out in ``folder`` and register every definition over ``sources`` (Parquet files).
 
-    ``online`` is the SQLite file of the online store, online.db in the folder if left out. Applying twice
-    is applying once.
-    """
-    from feast import FeatureStore
+    ``online`` is the SQLite file of the online store, online.db in the folder if left out. ``stores`` says what
+    else Feast stands on; where that is Postgres, the files are copied into its tables first. Applying twice is
+    applying once.
 
-    folder.mkdir(parents=True, exist_ok=True)
+    Raises:
+        StorageError: Postgres or its registry cannot be written; nothing else has changed.
+    """
+    stores = stores or FeatureStoreConfig()
     settings = {
         "project": project,
         "provider": "local",
-        "registry": "registry.db",
-        "offline_store": {"type": "duckdb"},
-        "online_store": {"type": "sqlite", "path": str(online.resolve()) if online else "online.db"},
+        "registry": backends.registry(stores),
+        "offline_store": backends.offline(stores),
+        "online_store": backends.online(stores)
+        or {"type": "sqlite", "path": str(online.resolve()) if online else "online.db"},
         "entity_key_serialization_version": 3,
     }
-    (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     inside = sources.resolve().is_relative_to(folder.resolve())
-    named = sources.resolve().relative_to(folder.resolve()) if inside else sources.resolve()
+    named: Path | Tables = sources.resolve().relative_to(folder.resolve()) if inside else sources.resolve()
+    if stores.offline == "postgres":
+        named = Tables(project)
+        backends.load(stores, named, {view: sources / f"{view}.parquet" for view in VIEWS})
+    with backends.told(stores):
+        _lay_out(folder, settings, named)
+
+
+def _lay_out(folder: Path, settings: dict[str, Any], sources: Path | Tables) -> None:
+    """Write feature_store.yaml and register every definition."""
+    from feast import FeatureStore
+
+    folder.mkdir(parents=True, exist_ok=True)
+    told = yaml.safe_dump(settings, sort_keys=False)
+    # the variable's value is put in before the file is parsed: unquoted, a password of digits would be a number
+    told = told.replace(" ${PGPASSWORD}", " '${PGPASSWORD}'")
+    (folder / "feature_store.yaml").write_text(told)
     with _quietly():
-        FeatureStore(repo_path=str(folder)).apply(definitions(named))
-    _stop_the_clock(folder / "registry.db")
+        FeatureStore(repo_path=str(folder)).apply(definitions(sources))
+    if isinstance(settings["registry"], str):
+        _stop_the_clock(folder / settings["registry"])
 
 
 # What Feast writes down of when and as which revision a definition was applied.
@@ -156,8 +185,18 @@ def materialize(folder: Path, *, until: datetime) -> dict[str, Any]:
                 since=until - view.ttl if view.ttl else EPOCH,
                 until=until,
             )
-        online = folder / store.config.online_store.path
-        apply(Path(scratch), project=store.project, sources=known, online=online)
+        online = yaml.safe_load((folder / "feature_store.yaml").read_text())["online_store"]
+        if online["type"] == "sqlite":
+            online["path"] = str((folder / online["path"]).resolve())
+        settings = {
+            "project": store.project,
+            "provider": "local",
+            "registry": "registry.db",
+            "offline_store": {"type": "duckdb"},
+            "online_store": online,
+            "entity_key_serialization_version": 3,
+        }
+        _lay_out(Path(scratch), settings, Path(SOURCES))
         passing = open_store(Path(scratch))
         with standing_in(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
             if filled := [name for name in VIEWS if rows[name]]:

@@ -6,22 +6,22 @@ from feast import FeatureView, Field
 from feast.types import Array, Float32, Float64, String
 
 from feature_repo.entities import USER
-from feature_repo.sources import TTL, parquet, user_events_push
+from feature_repo.sources import TTL, Tables, rows, user_events_push
 from rankline import features
 
 
-def user_activity(sources: Path) -> FeatureView:
+def user_activity(sources: Path | Tables) -> FeatureView:
     """How much a user did in the last day, week and month and in all, and the mean of the ratings given."""
     return FeatureView(
         name="user_activity",
         entities=[USER],
         ttl=TTL,
         schema=[Field(name=name, dtype=Float64) for name in features.USER],
-        source=parquet(sources, "user_activity"),
+        source=rows(sources, "user_activity"),
     )
 
 
-def user_category_affinity(sources: Path) -> FeatureView:
+def user_category_affinity(sources: Path | Tables) -> FeatureView:
     """The categories a user comes back to, and in which share of the user's events each occurs."""
     return FeatureView(
         name="user_category_affinity",
@@ -31,11 +31,11 @@ def user_category_affinity(sources: Path) -> FeatureView:
             Field(name="affinity_categories", dtype=Array(String)),
             Field(name="affinity_shares", dtype=Array(Float32)),
         ],
-        source=parquet(sources, "user_category_affinity"),
+        source=rows(sources, "user_category_affinity"),
     )
 
 
-def user_history(sources: Path) -> FeatureView:
+def user_history(sources: Path | Tables) -> FeatureView:
     """A user's last events, oldest first, and every item the user has had."""
     return FeatureView(
         name="user_history",

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Images(Frozen):
-    """The three images, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
+    """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
 
     data: str = Field("", description="Image of ingest, validate, featurize, decide and promote (…@sha256:…).")
     train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
-    serve: str = Field("", description="Image of evaluate: the very one that serves (…@sha256:…).")
+    evaluate: str = Field("", description="Image of evaluate: the one that serves, and a door (…@sha256:…).")
 
 
 class Resources(Frozen):
@@ -26,6 +26,9 @@ class Resources(Frozen):
     cpu: str = Field("2", pattern=r"^[0-9]+(\.[0-9]+)?m?$", description="CPUs requested and allowed.")
     memory: str = Field("8Gi", pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMK]i?)?$", description="Memory requested and allowed.")
     gpus: int = Field(0, ge=0, description="GPUs.")
+    nodes: int = Field(
+        1, ge=1, description="Machines that train together (finetune alone); more than one asks for Kubeflow Trainer."
+    )
     gpu_type: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
     node_selector: dict[str, str] = Field({}, description="Labels a node must carry.")
     timeout_s: int = Field(3600, ge=60, description="Longest a step may take, in seconds.")
@@ -38,6 +41,8 @@ class Resources(Frozen):
 
 class ClusterConfig(Frozen):
     """Where and how the compiled flow runs."""
+
+    runtime: str = Field("torch-distributed", description="Kubeflow Trainer's runtime for training on several nodes.")
 
     workspace: str = Field("/rankline", description="Where the shared volume is mounted: cache, ledger, repository.")
     volume: str = Field("rankline", description="Persistent volume claim mounted there; empty for none.")
@@ -72,7 +77,7 @@ SIZES = {
 }  # fmt: skip
 IMAGES = {
     "look": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
-    "distill": "train", "export": "train", "evaluate": "serve", "decide": "data", "promote": "data",
+    "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
     "summary": "data",
 }  # fmt: skip
 

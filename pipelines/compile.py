@@ -29,6 +29,13 @@ def compile_flow(recipe: Recipe, output: Path) -> Path:
                 found=image or "no image",
                 hint=f"--set cluster.images.{name}=registry/name@sha256:…",
             )
+    if recipe.cluster.train.nodes > 1:
+        raise UsageError(
+            "a step of Kubeflow Pipelines is one pod on one node",
+            expected="cluster.train.nodes=1; one node trains on all its GPUs with finetune.processes=0",
+            found=str(recipe.cluster.train.nodes),
+            hint="`python -m pipelines.trainjob` writes a job for Kubeflow Trainer: docs/training.md",
+        )
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
     recipe = _with_gpus_counted(recipe)

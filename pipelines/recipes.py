@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import inspect
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -27,9 +30,13 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig
 from pipelines.cluster import ClusterConfig, Resources
-from rankline.contracts import replaced, without_nulls
+from rankline.contracts import Frozen, replaced, without_nulls
 from rankline.errors import UsageError
+from rankline.raw import Tables
+from rankline.storage import StorageConfig
 
+Config = TypeVar("Config", bound=Frozen)
+ANYWHERE = "{source}"  # stands for data that is not named yet, where a recipe is only shown
 WORKSPACE = "{workspace}"  # stands for the folder that a run is given
 
 
@@ -51,6 +58,7 @@ class Recipe:
     promote: PromoteConfig = PromoteConfig()
     summary: SummaryConfig = SummaryConfig()
     cluster: ClusterConfig = ClusterConfig()
+    storage: StorageConfig = StorageConfig()
 
 
 SECTIONS = (
@@ -114,19 +122,206 @@ def movielens() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"smoke": smoke, "movielens": movielens}
+MINILM = FinetuneConfig(
+    encoder=f"{WORKSPACE}/material/all-MiniLM-L6-v2",
+    encoder_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+# What reads words keeps all that the encoder knows: as many numbers as it has
+WORDED = {"vector_size": 384, "stemmer": "english", "soft_candidates": 32}
+# With few validation requests the scorer takes small steps, and many of them
+FEW: dict[str, Any] = {"scorer_batch_size": 8, "scorer_epochs": 60}
+TABLE = Columns(title="", category="", created_year="", user_attributes=(), labels={}, timestamp="", user_id="")
 
 
-def named(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe of this name (or `module:function`), with ``settings`` such as ``finetune.epochs=3`` applied.
+def faq() -> Recipe:
+    """Customer service: a question, or the last turns of a conversation, to its answer; or to none, if unsure."""
+    return Recipe(
+        name="faq",
+        description="Customer-service answers: a question, or the last turns of a conversation, to its answer.",
+        material=("faq", "minilm"),
+        ingest=IngestConfig(
+            source=f"{WORKSPACE}/material/faq",
+            format="tables",
+            tables=Tables(events="faq.jsonl", items="faq.jsonl", queries="faq.jsonl"),
+            columns=change_of(TABLE, item_id="id", query_id="id", query_text="q", title="a", category="category"),
+        ),
+        validate=ValidateConfig(profile_name="faq", min_items=100, min_events=100),
+        finetune=change_of(MINILM, **WORDED, max_tokens=96),
+        distill=DistillConfig(
+            stemmer="english",
+            epochs=10,
+            batch_size=32,
+            learning_rate=5e-4,
+            evaluate_every=2,
+            calibrate="open",
+            **FEW,
+        ),
+        export=ExportConfig(recipe="faq", catalogue="faq"),
+        evaluate=EvaluateConfig(stemmer="english", ks=(1, 5, 10, 50)),
+        decide=DecideConfig(floors={"ndcg@10": 0.6}, must_beat=["bm25"], margin=0.2, min_requests=50),
+    )
+
+
+def search(path: str) -> Recipe:
+    """Documents for queries: any BEIR folder (corpus.jsonl, queries.jsonl, qrels/)."""
+    return Recipe(
+        name="search",
+        description="Documents for queries: any BEIR folder.",
+        material=("minilm",),
+        ingest=IngestConfig(source=path, format="beir"),
+        validate=ValidateConfig(profile_name="search"),
+        finetune=change_of(MINILM, **WORDED, max_tokens=96, pair_tokens=128),
+        distill=DistillConfig(stemmer="english", epochs=10, batch_size=16, learning_rate=5e-4, evaluate_every=2, **FEW),
+        export=ExportConfig(recipe="search", catalogue="search", fp16=False),
+        evaluate=EvaluateConfig(stemmer="english"),
+        decide=DecideConfig(must_beat=["popularity"], margin=0.2, min_requests=20),
+    )
+
+
+def labels(path: str) -> Recipe:
+    """Text classification: a CSV of texts and labels; the labels are the items, their chances are calibrated.
+
+    The encoder is made of the texts' own words, so any language will do; with few texts take one that has read more.
+    """
+    return Recipe(
+        name="labels",
+        description="Text classification: a CSV of texts and labels, ranked by /v1/rank with calibrated chances.",
+        ingest=IngestConfig(
+            source=path,
+            format="tables",
+            tables=Tables(events="*.csv"),
+            items_from_events=True,
+            columns=change_of(TABLE, item_id="label", query_text="text"),
+        ),
+        validate=ValidateConfig(profile_name="labels", min_items=2, min_events=100),
+        finetune=FinetuneConfig(
+            encoder="fresh", vector_size=64, max_tokens=96, pair_tokens=112, pair_negatives=1, pair_epochs=2,
+            pair_requests=32, encoder_learning_rate=1e-3, rankings_depth=10,
+        ),
+        distill=DistillConfig(
+            train_encoder=True, encoder_learning_rate=1e-3, encoder_items_per_step=2, epochs=4, batch_size=64,
+            evaluate_every=1, calibrate="closed", candidates_per_source=100, likeness=5.0,
+        ),
+        export=ExportConfig(recipe="labels", catalogue="labels"),
+        evaluate=EvaluateConfig(ks=(1, 2), primary="ndcg@1", top_k=2, latency_k=2),
+        decide=DecideConfig(
+            primary="ndcg@1", floors={"ndcg@1": 0.6}, must_beat=["popularity"], margin=0.05, min_requests=100
+        ),
+    )  # fmt: skip
+
+
+def interactions(path: str, map: str = "") -> Recipe:
+    """Anybody's event log: files of events and items under a folder, read as a TOML or JSON map says."""
+    told = _map(map) if map else {"tables": {"events": "events.*", "items": "items.*"}}
+    return Recipe(
+        name="interactions",
+        description="Anybody's event log: events and items in files or a database, read as a map says.",
+        material=("minilm",),
+        ingest=_ingest({"format": "tables", **told, "source": path}, where=map),
+        validate=ValidateConfig(profile_name="interactions"),
+        featurize=FeaturizeConfig(train_requests_per_user=20),
+        finetune=change_of(MINILM, epochs=30, evaluate_every=10),
+        distill=DistillConfig(epochs=30),
+        export=ExportConfig(recipe="interactions", catalogue="interactions"),
+        decide=DecideConfig(must_beat=["popularity"], margin=0.15),
+    )
+
+
+def shop(path: str = f"{WORKSPACE}/material/shop") -> Recipe:
+    """Personalised product search: a query, who asks, and a catalogue with prices; by default a generated shop."""
+    return Recipe(
+        name="shop",
+        description="Personalised product search: query, user and a priced catalogue together; a generated shop.",
+        material=("shop",) if path.startswith(WORKSPACE) else (),
+        ingest=IngestConfig(
+            source=path,
+            format="tables",
+            tables=Tables(events="events.csv", items="items.csv", users="users.csv"),
+            columns=change_of(
+                TABLE,
+                user_id="customer", item_id="sku", timestamp="bought_at", query_text="searched", title="name",
+                text=("description",), category="shelf", price="price", available="in_stock",
+                item_numbers=("weight_kg",),
+            ),
+        ),
+        validate=ValidateConfig(profile_name="shop"),
+        featurize=FeaturizeConfig(train_requests_per_user=6, max_history=10, negatives=20),
+        finetune=FinetuneConfig(
+            max_tokens=16, vector_size=32, max_history=10, layers=1, epochs=10, evaluate_every=5, soft_candidates=24,
+            rankings_depth=50, stemmer="english", pair_tokens=32, pair_epochs=2, encoder_learning_rate=1e-3,
+        ),
+        distill=DistillConfig(
+            max_history=10, layers=1, epochs=15, evaluate_every=5, stemmer="english", train_encoder=True,
+            encoder_learning_rate=1e-3, candidates_per_source=40,
+        ),
+        export=ExportConfig(recipe="shop", catalogue="shop"),
+        evaluate=EvaluateConfig(ks=(5, 10), top_k=50, stemmer="english", latency_samples=50),
+        decide=DecideConfig(must_beat=["popularity", "bm25"], margin=0.2),
+        cluster=ClusterConfig(train=Resources()),
+    )  # fmt: skip
+
+
+def change_of(config: Config, **knobs: Any) -> Config:
+    """The same settings with some of them changed, checked like new ones."""
+    return type(config)(**{**config.model_dump(), **knobs})
+
+
+def _map(path: str) -> dict[str, Any]:
+    """What a TOML or JSON file says of a source: ingest's own settings (tables, columns, files…).
 
     Raises:
-        UsageError: there is no such recipe, no such knob, or a value does not fit its knob.
+        UsageError: it is not there, or cannot be read.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+        told = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "the map of the source cannot be read",
+            expected="a TOML or JSON file with sections such as [tables] and [columns]",
+            found=" ".join(str(error).split()),
+            where=str(file),
+            hint="`rankline init` writes one",
+        ) from error
+    columns = {"title": "", "category": "", "created_year": "", "user_attributes": (), **told.get("columns", {})}
+    return {**told, "columns": columns}
+
+
+def _ingest(settings: dict[str, Any], *, where: str) -> IngestConfig:
+    """Ingest's settings out of a map."""
+    try:
+        return IngestConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"the map refuses {'.'.join(str(part) for part in first['loc'])}",
+            expected=first["msg"],
+            found=repr(first["input"]),
+            where=where,
+            hint="`rankline recipes show interactions ingest` lists every setting of a source",
+        ) from error
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "smoke": smoke, "movielens": movielens, "faq": faq, "search": search, "labels": labels,
+    "interactions": interactions, "shop": shop,
+}  # fmt: skip
+
+
+def named(name: str, settings: Sequence[str] = (), *, source: str | None = None, map: str | None = None) -> Recipe:
+    """The recipe of this name (or `module:function`), with ``settings`` such as ``finetune.epochs=3`` applied.
+
+    ``source`` is the path or URL of the data, where the recipe is for anybody's; ``map`` a file that says how to
+    read it.
+
+    Raises:
+        UsageError: there is no such recipe, no such knob, a value does not fit its knob, or the recipe needs data.
     """
     if name in RECIPES:
-        recipe = RECIPES[name]()
+        recipe = _made(name, RECIPES[name], source, map)
     elif ":" in name:
-        recipe = _loaded(name)
+        recipe = _loaded(name, source, map)
     else:
         raise UsageError(
             f"there is no recipe named {name!r}",
@@ -136,15 +331,59 @@ def named(name: str, settings: Sequence[str] = ()) -> Recipe:
     return change(recipe, settings)
 
 
-def _loaded(name: str) -> Recipe:
+def needs_source(name: str) -> bool:
+    """Whether a recipe of ours says nothing until it is told where the data is."""
+    path = inspect.signature(RECIPES[name]).parameters.get("path") if name in RECIPES else None
+    return path is not None and path.default is inspect.Parameter.empty
+
+
+def shown(name: str, settings: Sequence[str] = (), *, source: str | None = None, map: str | None = None) -> Recipe:
+    """The same, to be looked at: where a recipe needs data and none is named, a word stands for it."""
+    return named(name, settings, source=source or (ANYWHERE if needs_source(name) else None), map=map)
+
+
+def _made(name: str, function: Callable[..., Recipe], source: str | None, map: str | None) -> Recipe:
+    """What a recipe's function returns when it is told where the data is.
+
+    Raises:
+        UsageError: it needs a source and has none, or has one (or a map) that it does not take.
+    """
+    takes = inspect.signature(function).parameters
+    given = {key: value for key, value in (("path", source), ("map", map)) if value is not None}
+    if extra := [key for key in given if key not in takes]:
+        option = {"path": "--source", "map": "--map"}[extra[0]]
+        raise UsageError(
+            f"recipe {name} takes no {option}",
+            expected="a recipe for anybody's data: " + ", ".join(_for_anybody()),
+            found=given[extra[0]],
+            hint="set ingest.source and ingest.columns instead, or write a recipe of your own",
+        )
+    path = takes.get("path")
+    if path is not None and path.default is inspect.Parameter.empty and source is None:
+        raise UsageError(
+            f"recipe {name} needs data",
+            expected="--source PATH",
+            found="none",
+            hint=f"rankline run --recipe {name} --source /data/mine; `rankline init` looks at data and proposes",
+        )
+    return function(**given)
+
+
+def _for_anybody() -> list[str]:
+    return [name for name, function in RECIPES.items() if "path" in inspect.signature(function).parameters]
+
+
+def _loaded(name: str, source: str | None, map: str | None) -> Recipe:
     """The recipe that somebody's own function returns; its module may lie in the current folder."""
     module, _, function = name.partition(":")
     if "" not in sys.path:
         sys.path.append("")
     try:
-        recipe = getattr(importlib.import_module(module), function)()
+        recipe = _made(name, getattr(importlib.import_module(module), function), source, map)
         if not isinstance(recipe, Recipe):
             raise TypeError(f"it returned {type(recipe).__name__}")
+    except UsageError:
+        raise
     except Exception as error:  # it is somebody else's code: whatever it does is told in one message
         raise UsageError(
             f"recipe {name} cannot be loaded",
@@ -243,3 +482,9 @@ def at(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:
     sections = {name: values[name] for name in SECTIONS}
     placed: dict[str, dict[str, Any]] = without_nulls(replaced(sections, WORKSPACE, workspace))
     return placed
+
+
+def kept(recipe: Recipe, workspace: str) -> dict[str, Any]:
+    """What the doors are told of places outside the workspace; empty where there are none."""
+    told: dict[str, Any] = replaced(recipe.storage.model_dump(exclude_defaults=True), WORKSPACE, workspace)
+    return {"storage": told} if told else {}

@@ -1,4 +1,4 @@
-"""Run the flow here: Kubeflow's own local runner in a process of its own, watched through the ledger."""
+"""Run the flow here: Kubeflow's own local runners in a process of their own, watched through the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe, as_dict
@@ -21,6 +21,8 @@ from rankline import ledger
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
 
 RECIPE = "recipe.json"
+MOMENT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
+Runner = Literal["local", "docker"]
 EXIT_CODES = {
     "promoted": EXIT_OK,
     "already serving": EXIT_OK,
@@ -39,19 +41,43 @@ class Started:
 
 
 def new_run_folder(workspace: Path, name: str) -> Path:
-    """A folder for a run that begins now; its name, the moment and ``name``, is the run's id."""
-    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    for attempt in range(100):
-        folder = workspace / "runs" / (f"{moment}-{name}" + (f"-{attempt}" if attempt else ""))
+    """A folder for a run that begins now; its name, the moment and ``name``, is the run's id.
+
+    Ids are in the order in which runs began, whatever the clock says: after one that was set back they go on from
+    the last run's.
+    """
+    moment = max(datetime.datetime.now(datetime.UTC).strftime(MOMENT), _latest(workspace))
+    for _ in range(100):
+        folder = workspace / "runs" / f"{moment}-{name}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
+        next_one = datetime.datetime.strptime(moment, MOMENT) + datetime.timedelta(seconds=1)
+        moment = next_one.strftime(MOMENT)
     raise RanklineError("no free name for a run", where=str(workspace / "runs"))
 
 
+def _latest(workspace: Path) -> str:
+    """The second after the moment of the last run that the clock is behind of; empty where it is behind of none."""
+    now, latest = datetime.datetime.now(datetime.UTC).replace(tzinfo=None), datetime.datetime.min
+    for folder in (workspace / "runs").glob("*-*-*"):
+        with contextlib.suppress(ValueError):
+            latest = max(latest, datetime.datetime.strptime(folder.name[:15], MOMENT))
+    return (latest + datetime.timedelta(seconds=1)).strftime(MOMENT) if latest > now else ""
+
+
 @contextlib.contextmanager
-def started(recipe: Recipe, workspace: Path) -> Iterator[Started]:
-    """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there."""
+def started(recipe: Recipe, workspace: Path, *, runner: Runner = "local") -> Iterator[Started]:
+    """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there.
+
+    Raises:
+        RanklineError: the runner is `docker`, and there is no engine, no image or one of other code.
+    """
+    if runner == "docker":
+        from pipelines import containers
+
+        containers.require(recipe, workspace)
+        containers.sweep(workspace)
     folder = new_run_folder(workspace, recipe.name)
     ledger.write_json(folder / RECIPE, as_dict(recipe))
     environment = {
@@ -64,7 +90,7 @@ def started(recipe: Recipe, workspace: Path) -> Iterator[Started]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-P", "-m", "pipelines.local", str(folder / RECIPE), str(workspace)]
+    command = [sys.executable, "-P", "-m", "pipelines.local", str(folder / RECIPE), str(workspace), runner]
     with (folder / "kubeflow.log").open("wb") as log:
         # the runner holds the other end of its standard input: it closes when this process ends, however that is
         process = subprocess.Popen(
@@ -79,6 +105,10 @@ def started(recipe: Recipe, workspace: Path) -> Iterator[Started]:
             yield Started(folder, process)
         finally:
             _end(process)
+            if runner == "docker":
+                with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
+                    containers.remove(folder.name)
+            ledger.release(folder)  # a step that was killed kept it
             if not (folder / SUMMARY).is_file():  # it was ended before its exit handler
                 summarize(folder, config=recipe.summary)
 
@@ -99,17 +129,23 @@ def _end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
 
 
 def run(
-    recipe: Recipe, workspace: Path, *, watch: Callable[[Started], None] | None = None, poll_s: float = 0.2
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    watch: Callable[[Started], None] | None = None,
+    poll_s: float = 0.2,
+    runner: Runner = "local",
 ) -> dict[str, Any]:
     """Run a recipe to its end and return its summary.
 
-    ``watch`` is called again and again while it runs, to draw progress.
+    ``watch`` is called again and again while it runs, to draw progress. ``runner`` is where the steps run:
+    processes of this machine, or containers on it.
 
     Raises:
         StepFailed: a step stopped; the message is that step's own, the ledger is kept.
     """
-    began = time.time()
-    with started(recipe, workspace) as under_way:
+    began = time.monotonic()
+    with started(recipe, workspace, runner=runner) as under_way:
         while under_way.process.poll() is None:
             if watch is not None:
                 watch(under_way)
@@ -118,7 +154,7 @@ def run(
             watch(under_way)
     folder = under_way.folder
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-    summary["seconds"] = round(time.time() - began, 2)  # here the runner's own start and end count, too
+    summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
     if summary["outcome"] in ("failed", "incomplete"):
         raise StepFailed(_failure(summary, folder))

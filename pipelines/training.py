@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.cluster import place
-from pipelines.recipes import Recipe, at
+from pipelines.recipes import Recipe, at, kept
 
 
 def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Callable[..., Any]:
@@ -32,7 +32,12 @@ def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Calla
     from components.validate.component import validate
 
     settings = at(recipe, workspace)
-    run = {"workspace": workspace, "recipe": recipe.name, "catalogue": recipe.export.catalogue}
+    run = {
+        "workspace": workspace,
+        "recipe": recipe.name,
+        "catalogue": recipe.export.catalogue,
+        **kept(recipe, workspace),
+    }
 
     def step(door: Callable[..., Any], **values: Any) -> Any:
         config = settings.get(door.component_spec.name)

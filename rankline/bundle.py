@@ -3,7 +3,7 @@
     manifest.json  tokenizer.json  policy.json  examples.jsonl
     text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx beside them
     catalogue/  catalogue.json  items.parquet  vectors.fp32.npy (and int8, fp16)  index.faiss
-                sources/covisit.npz  sources/popularity.npy
+                sources/covisit.npz  sources/popularity.npy  sources/bm25/ (where there are queries)
 
 The model id is the sha256 over the sorted (path, sha256) of the servable files; the catalogue has a revision
 of its own, made the same way, since items change all day and a model once a night.
@@ -20,9 +20,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from rankline import digest
+from rankline.bm25 import Bm25
 from rankline.contracts import Frozen, Manifest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from rankline.features import category_matrix
+from rankline.policy import POLICY, Policy
 from rankline.scoring import Catalogue, Knobs
 
 MANIFEST = "manifest.json"
@@ -44,6 +46,24 @@ class Bundle:
     manifest: Manifest
     model_id: str
     revision: str
+
+    @property
+    def policy(self) -> Policy:
+        """What is done with its scores.
+
+        Raises:
+            IntegrityError: policy.json cannot be read.
+        """
+        try:
+            return Policy.model_validate_json((self.folder / POLICY).read_text())
+        except (OSError, ValidationError, ValueError) as error:
+            raise IntegrityError(
+                "the bundle's policy cannot be read",
+                expected=f"{POLICY} of this version of Rankline",
+                found=str(error).splitlines()[0],
+                where=str(self.folder / POLICY),
+                hint="export the model again",
+            ) from error
 
     @property
     def knobs(self) -> Knobs:
@@ -143,6 +163,8 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
     ids = [item["item_id"] for item in shown]
     categories = [item.get("category") or [] for item in shown]
     vocabulary = sorted({name for names in categories for name in names})
+    withdrawn = [row for row, item in enumerate(shown) if item.get("available") is False]
+    bm25 = folder / "sources" / "bm25"
     catalogue = Catalogue(
         item_ids=ids,
         index={item: row for row, item in enumerate(ids)},
@@ -151,5 +173,7 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
         vocabulary=vocabulary,
         covisit=sparse.load_npz(folder / "sources" / "covisit.npz"),
         popularity_I=np.load(folder / "sources" / "popularity.npy"),
+        bm25=Bm25.load(bm25) if bm25.is_dir() else None,
+        withdrawn=np.array(withdrawn, np.int64),
     )
     return catalogue, shown

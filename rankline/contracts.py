@@ -26,7 +26,14 @@ ITEMS = pa.schema(
     ]
 )
 USERS = pa.schema([pa.field("user_id", pa.string(), nullable=False)])
-QUERIES = pa.schema([pa.field("query_id", pa.string(), nullable=False), pa.field("text", pa.string())])
+# A query is a text, or the turns of a conversation (oldest first), the last of which is what is asked.
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("turns", pa.list_(pa.string())),
+    ]
+)
 EVENTS = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -52,6 +59,8 @@ TABLES = {"items": ITEMS, "users": USERS, "queries": QUERIES, "events": EVENTS}
 LABELS = ("click", "purchase", "rating", "relevance")
 
 SPLITS = ("train", "valid", "test")
+# Column in which a source that is already split says where an event belongs; one of SPLITS.
+SPLIT = "split"
 
 
 NULL = "__null__"  # Kubeflow's parameters carry no null, so it travels as this word
@@ -146,6 +155,7 @@ class TextSettings(Frozen):
     max_tokens: int
     pad_id: int = 0
     pooling: Literal["mean", "cls"] = "mean"
+    turns: int = Field(3, description="last turns of a conversation that are read as its query")
 
 
 class Manifest(Frozen):

@@ -9,6 +9,7 @@ nor file contents (docs/decisions/0002-reuse-at-the-doors.md).
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import inspect
 import json
@@ -26,36 +27,57 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankline import digest, ledger
+from rankline import digest, disk, ledger
 from rankline.contracts import replaced
 from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
+from rankline.shelf import Shelf, carried
+from rankline.storage import StorageConfig
 
 # work done with other versions of these is done again
 LIBRARIES = (
     "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu", "onnxscript",
     "pandas", "pyarrow", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
+_STALE_PARTIAL_S = 86_400
 SUMS = "files.json"  # in every artifact folder: relative path -> sha256 of its other files
 
 
 class Run:
     """Where a run keeps its ledger, and where its workspace keeps what earlier runs made."""
 
-    def __init__(self, workspace: Path, run_id: str) -> None:
+    def __init__(self, workspace: Path, run_id: str, storage: StorageConfig | None = None) -> None:
         told = os.environ.get("RANKLINE_RUN_DIR")
-        self.workspace = workspace
+        self.workspace, self.storage = workspace, storage or StorageConfig()
         self.folder = Path(told) if told else workspace / "runs" / run_id
         self.run_id = self.folder.name
 
     @classmethod
-    def of(cls, run: dict[str, str], job: str) -> Run:
+    def of(cls, run: dict[str, Any], job: str) -> Run:
         """The run a door was told of by the flow; ``job`` is Kubeflow's id of it.
 
         The id is a parameter of its own, since a cluster puts it in place of its placeholder only where that is
         a whole string, not inside of a dict.
         """
-        return cls(Path(run["workspace"]), job)
+        return cls(Path(run["workspace"]), job, StorageConfig(**run.get("storage", {})))
+
+    @property
+    def repository(self) -> str:
+        """The model repository: a folder or a URL."""
+        return self.storage.repository or str(self.workspace / "repository")
+
+    def bundle_of(self, model_id: str) -> Path:
+        """The folder of a model of the repository; one in a bucket is fetched into the workspace.
+
+        Raises:
+            RanklineError: it is not there, cannot be fetched, or is damaged.
+        """
+        from rankline.repository import Repository
+
+        models = Repository(self.repository)
+        if models.local:
+            return Path(models.root) / "bundles" / model_id
+        return models.bundle(model_id, into=self.workspace / "fetched").folder
 
     def cache(self, step: str) -> Path:
         """Where finished work of a step is kept for later runs."""
@@ -82,6 +104,7 @@ def perform(
     any_lineage: bool = False,
     heavy: tuple[str, ...] = (),
     reuse: bool = True,
+    fetched: Callable[[], dict[str, Any]] = dict,
     **extra: Any,
 ) -> dict[str, Any]:
     """Do a step's work once: reuse it where nothing changed, else run it and keep it.
@@ -89,15 +112,19 @@ def perform(
     ``work`` is called as ``work(**inputs, **outputs, config=…, progress=…, **extra)`` with paths and returns
     a small JSON-able dict. ``heavy`` names libraries imported beforehand, so that their time is told apart
     from the step's own. ``lineage`` holds what else decides the outcome (a source digest, the champion);
-    with ``any_lineage`` work that was done under another one is as good.
+    with ``any_lineage`` work that was done under another one is as good. ``fetched`` brings what only the work
+    itself needs and may have to come from afar.
 
     Raises:
         SystemExit: with the one message of a step that failed; KFP shows it without a stack trace.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
     entry = ledger.Entry(step=step, status="running", started=time.time(), pid=os.getpid())
-    ledger.write(run.folder, entry)
+    opened = time.monotonic()  # a clock may be set back while a step works
     try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        before = ledger.read(run.folder).get(step)
+        ledger.reserve(run.folder)
+        ledger.write(run.folder, entry)
         entry.inputs = {name: _verified(path) for name, path in inputs.items()}
         key = {
             "config": _told(config, run),
@@ -106,8 +133,15 @@ def perform(
             "lineage": lineage or {},
             "libraries": _versions(),
         }
+        entry.key = digest.of_value(key)
+        if before is not None and before.final and before.key == entry.key:
+            raise _Again(before)
         store = run.cache(step)
         entry.why = _why(store, key) if reuse else "it always runs"
+        shelf, kept_as = Shelf(run.storage.artifacts) if run.storage.artifacts else None, entry.key
+        if reuse and shelf is not None and _entry(store / kept_as) is None:
+            trouble = shelf.fetch(step, kept_as, store)
+            entry.why += f"; {trouble}" if trouble else ""
         if reuse and (kept := _kept(store, key, any_lineage=any_lineage)) is not None:
             damage = _take(kept, outputs)
             if damage is None:
@@ -118,34 +152,69 @@ def perform(
         if entry.status != "reused":
             ledger.write(run.folder, entry)
             _clean(outputs)
-            imported = time.time()
+            imported = time.monotonic()
             for name in heavy:
                 importlib.import_module(name)
-            entry.import_s = time.time() - imported
+            entry.import_s = time.monotonic() - imported
+            extra |= fetched()
+            carrying: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext([])
             if "checkpoints" in inspect.signature(work).parameters:
-                extra["checkpoints"] = run.checkpoints(step, digest.of_value(key))
+                extra["checkpoints"] = run.checkpoints(step, kept_as)
+                if run.storage.checkpoints:
+                    carrying = carried(extra["checkpoints"], f"{run.storage.checkpoints}/{step}/{kept_as[:16]}")
             progress = Progress(run.folder / f"{step}.progress")
-            began = time.time()
-            entry.result = work(**inputs, **outputs, config=config, progress=progress, **extra) or {}
-            entry.work_s = time.time() - began
+            began = time.monotonic()
+            with carrying as troubles:
+                entry.result = work(**inputs, **outputs, config=config, progress=progress, **extra) or {}
+            entry.work_s = time.monotonic() - began
+            entry.why = "; ".join([entry.why, *dict.fromkeys(troubles)])
             for path in outputs.values():
                 _seal(path)
             if reuse:
                 _keep(store, key, outputs, entry.result, run.run_id)
+                if shelf is not None and (trouble := shelf.keep(step, kept_as, store / kept_as)):
+                    entry.why += f"; {trouble}"
             entry.status = "done"
         entry.outputs = {name: _promised(path) for name, path in outputs.items() if path.exists()}
         entry.paths = {name: str(path) for name, path in outputs.items()}
     except (Exception, KeyboardInterrupt) as error:
+        if disk.lacking(error):
+            _make_room(run, outputs)
+            if not (isinstance(error, RanklineError) and " free" in str(error)):  # it says no more than that
+                error = disk.full(error, (run.folder, *(path.parent for path in outputs.values())))
         entry.status, entry.error = "failed", _message(error, run, step)
         entry.exit_code = error.exit_code if isinstance(error, RanklineError) else 1
+        entry.final = isinstance(error, RanklineError) and error.final
         sys.exit(entry.error)
     finally:
-        entry.finished = time.time()
+        entry.finished = entry.started + time.monotonic() - opened
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
         entry.peak_memory_bytes = 1024 * max(own.ru_maxrss, children.ru_maxrss)
         entry.core_s = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-        ledger.write(run.folder, entry)
+        with contextlib.suppress(OSError):  # not even room for that: the message is on its way to the runner's log
+            ledger.release(run.folder)
+            ledger.write(run.folder, entry)
     return entry.result
+
+
+class _Again(RanklineError):
+    """What was refused in this run is refused again at once: a cluster tries whatever failed once more."""
+
+    final = True
+
+    def __init__(self, before: ledger.Entry) -> None:
+        super().__init__(before.error)
+        self.exit_code = before.exit_code
+
+
+def _make_room(run: Run, outputs: dict[str, Path]) -> None:
+    """Take away what a step could not write to its end, so that it can be said why."""
+    with contextlib.suppress(OSError):
+        ledger.release(run.folder)
+        for path in outputs.values():
+            shutil.rmtree(path, ignore_errors=True)
+            if path.is_file():
+                path.unlink()
 
 
 def _told(config: BaseModel, run: Run) -> dict[str, Any]:
@@ -166,7 +235,18 @@ def _message(error: BaseException, run: Run, step: str) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "it was interrupted; run again to go on from here"
     trace = run.folder / f"{step}.traceback.txt"
-    trace.write_text("".join(traceback.format_exception(error)))
+    with contextlib.suppress(OSError):
+        trace.write_text("".join(traceback.format_exception(error)))
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return str(
+            RanklineError(
+                "a file may not be written or read",
+                expected=f"permission for the user that runs {step}",
+                found=error.strerror or str(error),
+                where=str(error.filename or trace),
+                hint="give that permission, or take a --workspace on another disk",
+            )
+        )
     return f"an unforeseen {type(error).__name__}: {error}\n  where: {trace}"
 
 
@@ -229,16 +309,19 @@ def _keep(store: Path, key: dict[str, Any], outputs: dict[str, Path], result: di
     name = digest.of_value(key)
     partial, final = store / f".{name}.{uuid.uuid4().hex}", store / name
     files = {}
-    for output, path in outputs.items():
-        _link_tree(path, partial / output)
-        files[output] = digest.of_files(path)
-    ledger.write_json(partial / "entry.json", {"key": key, "result": result, "files": files, "run": run_id})
-    if _entry(final) is None:
-        shutil.rmtree(final, ignore_errors=True)
+    _sweep(store)
     try:
-        os.replace(partial, final)
-    except OSError:  # another run has just kept the same work
-        shutil.rmtree(partial)
+        for output, path in outputs.items():
+            _link_tree(path, partial / output)
+            files[output] = digest.of_files(path)
+        entry = {"key": key, "result": result, "files": files, "run": run_id}
+        ledger.write_json(partial / "entry.json", {**entry, "seal": _seal_of(entry)})
+        if _entry(final) is None:
+            shutil.rmtree(final, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run has just kept the same work
+            os.replace(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     ledger.write_json(store / "latest.json", {"name": name})
 
 
@@ -252,27 +335,43 @@ def _kept(store: Path, key: dict[str, Any], *, any_lineage: bool) -> dict[str, A
 
 
 def _entry(folder: Path) -> dict[str, Any] | None:
+    """A kept entry that is whole: every word of it is the one that was written."""
     try:
         value = json.loads((folder / "entry.json").read_text())
-    except (OSError, ValueError):
+        seal = value.pop("seal")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return {**value, "folder": folder} if {"key", "result", "files", "run"} <= set(value) else None
+    return {**value, "folder": folder} if seal == _seal_of(value) else None
+
+
+def _seal_of(entry: dict[str, Any]) -> str:
+    """The digest of an entry as it is read back from its file."""
+    return digest.of_value(json.loads(json.dumps(entry, default=str)))
+
+
+def _sweep(store: Path) -> None:
+    """Remove what runs that were killed more than a day ago left half-kept."""
+    for partial in store.glob(".*.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _take(kept: dict[str, Any], outputs: dict[str, Path]) -> str | None:
     """Lay kept outputs where this run expects them; say what is wrong with them if they cannot be used."""
     _clean(outputs)
     try:
-        for name, path in outputs.items():
+        for name in outputs:
             source = kept["folder"] / name
             if source.is_file():
                 digest.verify(source.parent, {name: next(iter(kept["files"][name].values()))}, hint="")
             else:
                 digest.verify(source, kept["files"][name], hint="")
-            _link_tree(source, path)
     except (IntegrityError, OSError, KeyError, StopIteration) as error:
         shutil.rmtree(kept["folder"], ignore_errors=True)
         return f"the kept copy was damaged ({str(error).splitlines()[0]})"
+    for name, path in outputs.items():  # no room for it here is no fault of the copy
+        _link_tree(kept["folder"] / name, path)
     return None
 
 
@@ -289,7 +388,7 @@ def _why(store: Path, key: dict[str, Any]) -> str:
     """What is different from the last time this step ran."""
     try:
         latest = _entry(store / json.loads((store / "latest.json").read_text())["name"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         latest = None
     if latest is None:
         return "it has not run in this workspace before"

@@ -6,14 +6,17 @@
     ├── ValidationFailed     data breaks its contract
     ├── TooSmall             not enough data to do what was asked
     ├── IntegrityError       a file is not the one its digest promises
+    ├── DiskFull             there is no room for what a step writes
     ├── DeviceError          a device was asked for and is not there
     ├── TrainingError        training cannot go on (NaN loss, out of memory)
     ├── RepositoryError      the model repository cannot do what was asked
     │   └── StaleEvidence    the champion changed since the evidence was made
+    ├── StorageError         a bucket does not answer, or not as it should
     ├── ServerError          the server did not start, or does not answer
     └── StepFailed           a step of the flow stopped; carries that step's message
 
-A message says what was expected, what was found, where, and what to try.
+A message says what was expected, what was found, where, and what to try. A refusal that the same inputs would meet
+again is `final`: a cluster, which tries whatever failed once more, is told so before the work begins.
 """
 
 EXIT_OK = 0
@@ -26,6 +29,7 @@ class RanklineError(Exception):
     """A refusal with one kind message; ``exit_code`` is what a command ends with."""
 
     exit_code = EXIT_FAILED
+    final = False
 
     def __init__(self, message: str, *, expected: str = "", found: str = "", where: str = "", hint: str = "") -> None:
         self.message, self.expected, self.found, self.where, self.hint = message, expected, found, where, hint
@@ -45,6 +49,7 @@ class UsageError(RanklineError):
     """The command or the recipe is wrong."""
 
     exit_code = EXIT_USAGE
+    final = True
 
 
 class SourceError(RanklineError):
@@ -54,13 +59,21 @@ class SourceError(RanklineError):
 class ValidationFailed(RanklineError):
     """Data breaks its contract."""
 
+    final = True
+
 
 class TooSmall(RanklineError):
     """There is not enough data to do what was asked."""
 
+    final = True
+
 
 class IntegrityError(RanklineError):
     """A file is not the one its digest promises."""
+
+
+class DiskFull(RanklineError):
+    """There is no room for what a step writes."""
 
 
 class DeviceError(RanklineError):
@@ -77,6 +90,10 @@ class RepositoryError(RanklineError):
 
 class StaleEvidence(RepositoryError):
     """The champion changed since the evidence was made."""
+
+
+class StorageError(RanklineError):
+    """A bucket does not answer, or not as it should."""
 
 
 class ServerError(RanklineError):

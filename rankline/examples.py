@@ -6,6 +6,7 @@ Shapes: I items, L history events, R requests, F features, D days.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline import features
+from rankline.contracts import ITEMS
 from rankline.text import item_words
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+MOST_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests of one split as padded arrays (left-aligned, oldest first)."""
+    """The requests of one split as padded arrays (left-aligned, oldest first); a query is "" where none is asked."""
 
     ids: list[str]
+    queries: list[str]
     at: npt.NDArray[np.float64]
     items_RL: Ints
     ratings_RL: Ints
@@ -76,6 +80,11 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def asked(self) -> Ints:
+        """The rows of the requests that are asked in words."""
+        return np.array([row for row, query in enumerate(self.queries) if query], np.int64)
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,31 @@ class Examples:
     summary: dict[str, Any]
 
     @property
+    def has_users(self) -> bool:
+        """Whether anybody's events can be learnt from."""
+        return any(len(items) > 1 for items in self.sequences.items)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether anything is asked in words."""
+        return any(len(requests.asked) for requests in self.splits.values())
+
+    @property
+    def train_queries(self) -> list[str]:
+        """The words of every train request that has some, each once."""
+        return [query for query in dict.fromkeys(self.splits["train"].queries) if query]
+
+    @property
+    def counts_I(self) -> Ints:
+        """[I] how often training meets each item, in histories or as an answer to a query."""
+        train = self.splits["train"]
+        met = [*self.sequences.items, *(train.targets[row] for row in train.asked)]
+        return np.bincount(np.concatenate([np.zeros(0, np.int64), *met]), minlength=len(self.item_ids))
+
+    @property
     def known_I(self) -> npt.NDArray[np.bool_]:
         """Which items occur in training."""
-        known = np.zeros(len(self.item_ids), bool)
-        for items in self.sequences.items:
-            known[items] = True
-        return known
+        return self.counts_I > 0
 
     def features(self, requests: Requests, rows_B: Ints, candidates_BC: Ints) -> Floats:
         """[B, C, F] user, item, cross and context features of some candidates of some requests."""
@@ -120,19 +148,58 @@ class Examples:
         )
 
 
-def side_matrix(items: list[dict[str, Any]], vocabulary: list[str]) -> Floats:
-    """[I, S] side information: which categories (weighted to sum below one) and the price."""
-    categories_IC = features.category_matrix([item.get("category") for item in items], vocabulary)
-    prices_I = np.array([item.get("price") or 0.0 for item in items], np.float32)
+def side_matrix(items: Any, vocabulary: list[str]) -> Floats:
+    """[I, S] side information: categories (weighted to sum below one), the price, and what the source declares.
+
+    Of the columns behind the canonical ones a float is a number (standardized), a list of floats a vector made
+    elsewhere, of a picture or a graph (brought to length 1), and a text a choice among its most frequent values. The
+    language is one, too, where the items have several.
+    """
+    categories_IC = features.category_matrix(items["category"].to_pylist(), vocabulary)
+    prices_I = np.nan_to_num(items["price"].to_numpy(zero_copy_only=False).astype(np.float32))
     shares_IC = categories_IC / (categories_IC.sum(1, keepdims=True) + 1.0)
-    return np.concatenate([shares_IC, np.log1p(np.maximum(prices_I, 0))[:, None]], 1)
+    parts = [shares_IC, np.log1p(np.maximum(prices_I, 0))[:, None], _choices(items["language"].to_pylist())]
+    for field in items.schema:
+        if field.name not in ITEMS.names:
+            parts.append(_declared(items[field.name], field.type))
+    return np.concatenate(parts, 1).astype(np.float32)
+
+
+def _declared(column: Any, kind: Any) -> Floats:
+    """[I, n] a declared column as numbers; what is missing is 0."""
+    import pyarrow.types as types
+
+    if types.is_floating(kind):
+        values_I = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        spread = float(np.nanstd(values_I)) if np.isfinite(values_I).any() else 0.0
+        scaled_I = (values_I - np.nanmean(values_I)) / spread if spread > 1e-6 else np.zeros_like(values_I)
+        return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
+    if types.is_list(kind) and types.is_floating(kind.value_type):
+        rows = column.to_pylist()
+        size = max((len(row) for row in rows if row), default=0)
+        vectors_IV = np.array([row if row else [0.0] * size for row in rows], np.float32).reshape(len(rows), size)
+        lengths_I1 = np.linalg.norm(vectors_IV, axis=1, keepdims=True)
+        return np.asarray(vectors_IV / np.maximum(lengths_I1, 1e-9), np.float32)
+    if types.is_string(kind):
+        return _choices(column.to_pylist())
+    return np.zeros((len(column), 0), np.float32)
+
+
+def _choices(values: list[str | None]) -> Floats:
+    """[I, n] of 0 and 1: which of the most frequent values each item has; nothing where there is but one."""
+    counted = Counter(value for value in values if value)
+    frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MOST_CHOICES]
+    if len(frequent) < 2:
+        return np.zeros((len(values), 0), np.float32)
+    return features.category_matrix([[value] if value else [] for value in values], frequent)
 
 
 def read(folder: Path, *, max_history: int) -> Examples:
     """Read the features artifact in ``folder``; histories keep their last ``max_history`` events."""
     import pyarrow.parquet as parquet
 
-    items = parquet.read_table(folder / "items.parquet").to_pylist()
+    catalogue = parquet.read_table(folder / "items.parquet")
+    items = catalogue.to_pylist()
     item_ids = [item["item_id"] for item in items]
     index = {item: row for row, item in enumerate(item_ids)}
     vocabulary = sorted({name for item in items for name in item.get("category") or []})
@@ -140,7 +207,7 @@ def read(folder: Path, *, max_history: int) -> Examples:
     sequences = Sequences(
         items=[_rows(ids, index) for ids in told["item_ids"]],
         times=[np.asarray(times, np.float64) for times in told["times"]],
-        ratings=[_ratings(ratings) for ratings in told["ratings"]],
+        ratings=[features.stars(ratings) for ratings in told["ratings"]],
     )
     days, item_DIF = _item_days(folder, index)
     table = parquet.read_table(folder / "requests.parquet")
@@ -155,7 +222,7 @@ def read(folder: Path, *, max_history: int) -> Examples:
         item_ids=item_ids,
         index=index,
         words=[item_words(item) for item in items],
-        side_IS=side_matrix(items, vocabulary),
+        side_IS=side_matrix(catalogue, vocabulary),
         categories_IC=features.category_matrix([item.get("category") for item in items], vocabulary),
         vocabulary=vocabulary,
         sequences=sequences,
@@ -167,10 +234,6 @@ def read(folder: Path, *, max_history: int) -> Examples:
 
 def _rows(ids: list[str], index: dict[str, int]) -> Ints:
     return np.array([index[item] for item in ids], np.int64)
-
-
-def _ratings(ratings: list[float | None]) -> Ints:
-    return np.clip(np.rint([rating or 0.0 for rating in ratings]), 0, 5).astype(np.int64)
 
 
 def _item_days(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
@@ -202,13 +265,14 @@ def _requests(
         history = _rows(row["history_items"][-length:], index)
         lengths_R[r] = count = len(history)
         items_RL[r, :count] = history
-        ratings_RL[r, :count] = _ratings(row["history_ratings"][-length:])
+        ratings_RL[r, :count] = features.stars(row["history_ratings"][-length:])
         hours = (row["at"] - np.asarray(row["history_times"][-length:], np.float64)) / 3600
         ages_RL[r, :count] = np.log1p(np.maximum(hours, 0))
     columns = {name: [row.get(name) for row in rows] for name in (*features.USER, *features.CONTEXT)}
     numbers = {k: np.array([v or 0.0 for v in values], np.float32) for k, values in columns.items()}
     return Requests(
         ids=[row["request_id"] for row in rows],
+        queries=[row["query"] or "" for row in rows],
         at=np.array([row["at"] for row in rows], np.float64),
         items_RL=items_RL,
         ratings_RL=ratings_RL,

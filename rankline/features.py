@@ -35,6 +35,11 @@ CROSS = ("affinity_sum", "affinity_max")
 _LOGGED = ("_events_", "_price", "_text_length")
 
 
+def stars(ratings: Any) -> npt.NDArray[np.int64]:
+    """Ratings as the towers read them: whole numbers from 1 to 5, and 0 for none."""
+    return np.clip(np.rint(np.asarray(ratings, np.float64)), 0, 5).astype(np.int64)
+
+
 def matrix(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> Floats:
     """[rows, F] float32 in the order of ``names``; absent columns and nulls are 0, counts become log1p."""
     out = np.zeros((rows, len(names)), np.float32)

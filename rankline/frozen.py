@@ -16,10 +16,11 @@ from rankline.contracts import FrozenState, History
 
 @dataclass(frozen=True)
 class FrozenRequest:
-    """One request of a split: what is asked, and what the user then did."""
+    """One request of a split: who asks, in which words (if any), and what answered it."""
 
     request_id: str
-    user_id: str
+    user_id: str | None
+    query: str | None
     state: FrozenState
     targets: list[str]
     target_ratings: list[float]
@@ -65,4 +66,6 @@ def requests(folder: Path, split: str) -> Iterator[FrozenRequest]:
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
             item_features=snapshots.at(row["snapshot"]),
         )
-        yield FrozenRequest(row["request_id"], row["user_id"], state, row["targets"], row["target_ratings"])
+        yield FrozenRequest(
+            row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]
+        )

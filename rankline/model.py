@@ -21,12 +21,16 @@ HEADS = ("click", "like")
 
 
 class TextEncoder(nn.Module):
-    """A Hugging Face encoder with mean pooling: tokens -> one unit vector."""
+    """A Hugging Face encoder with pooling: tokens -> one unit vector.
+
+    How it pools (`mean`, or `cls`: the first token) is written in its config.json as ``text_pooling``.
+    """
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = backbone
         self.size = int(backbone.config.hidden_size)
+        self.pooling = getattr(backbone.config, "text_pooling", "mean")
 
     @classmethod
     def read(cls, folder: Path) -> TextEncoder:
@@ -60,7 +64,9 @@ class TextEncoder(nn.Module):
         return hidden
 
     def forward(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
-        """[B, T] unit vectors: the mean over a text's own tokens."""
+        """[B, T] unit vectors: the mean over a text's own tokens, or its first one."""
+        if self.pooling == "cls":
+            return F.normalize(self.tokens(input_ids_BW, mask_BW)[:, 0].float(), dim=-1)
         weights_BW1 = mask_BW.unsqueeze(-1).to(torch.float32)
         summed_BT = (self.tokens(input_ids_BW, mask_BW).float() * weights_BW1).sum(1)
         return F.normalize(summed_BT / weights_BW1.sum(1).clamp(min=1.0), dim=-1)
@@ -86,6 +92,20 @@ class ItemFusion(nn.Module):
         for weight in (self.text.weight, self.side.weight, self.own.weight):
             nn.init.normal_(weight, std=0.02)
 
+    @torch.no_grad()
+    def begin_from_words(self, text_IT: Tensor, *, likeness: float) -> None:
+        """Begin with what the encoder already knows: likeness of words becomes likeness of fused vectors.
+
+        The projection is the words' principal directions, so that few numbers keep most of what tells texts apart;
+        two texts of cosine 1 have a product of about ``likeness``.
+        """
+        size = self.text.weight.shape[0]
+        _, directions_ST = torch.linalg.eigh(text_IT.double().T @ text_IT.double())
+        kept_ST = directions_ST.T.flip(0)[:size].to(self.text.weight.dtype)
+        self.text.weight.zero_()
+        self.text.weight[: len(kept_ST)] = math.sqrt(likeness) * kept_ST
+        self.text.bias.zero_()
+
     def beside_words(self, side_IS: Tensor) -> Tensor:
         """[I, D] what is added to the projected words."""
         keep_I1 = self.known_I.unsqueeze(1)
@@ -98,6 +118,34 @@ class ItemFusion(nn.Module):
         """[I, D] the fused vectors of the whole catalogue."""
         fused_ID: Tensor = self.text(text_IT) + self.beside_words(side_IS)
         return fused_ID
+
+
+class CrossEncoder(nn.Module):
+    """A query and an item read together, word against word: one score (Nogueira & Cho 2019).
+
+    To it comes a wide part over what found the item, so that with few queries to learn from it begins where these
+    end. What is found by is the cosine of the two texts' vectors and log1p of BM25.
+    """
+
+    def __init__(self, reader: TextEncoder) -> None:
+        super().__init__()
+        self.reader = reader
+        self.head = nn.Linear(reader.size, 1)
+        self.wide = nn.Linear(2, 1, bias=False)
+        nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.wide.weight.copy_(torch.tensor([[10.0, 1.0]]))
+
+    def forward(self, input_ids_NW: Tensor, mask_NW: Tensor, types_NW: Tensor, found_by_N2: Tensor) -> Tensor:
+        """[N] one logit a pair."""
+        told: dict[str, Tensor] = {"input_ids": input_ids_NW, "attention_mask": mask_NW}
+        if getattr(self.reader.backbone.config, "type_vocab_size", 0) > 1:
+            told["token_type_ids"] = types_NW
+        hidden_NWT = self.reader.backbone(**told).last_hidden_state.float()
+        weights_NW1 = mask_NW.unsqueeze(-1).to(torch.float32)
+        mean_NT = (hidden_NWT * weights_NW1).sum(1) / weights_NW1.sum(1).clamp(min=1.0)
+        logits_N: Tensor = (self.head(mean_NT) + self.wide(found_by_N2)).squeeze(-1)
+        return logits_N
 
 
 class Block(nn.Module):

@@ -14,17 +14,17 @@ class Progress:
     def __init__(self, path: Path | None = None, *, every_s: float = 0.25) -> None:
         self.path, self.every_s = path, every_s
         self._last = 0.0
-        self._started = time.time()
+        self._started = time.monotonic()  # a clock that is set back stops no bar
         self._phase = ""
 
     def phase(self, name: str) -> None:
         """Begin a named part of the work; its rate and estimate start afresh."""
-        self._phase, self._started, self._last = name, time.time(), 0.0
+        self._phase, self._started, self._last = name, time.monotonic(), 0.0
         self._write({"phase": name})
 
     def update(self, done: int, total: int, **numbers: float) -> None:
         """Say that ``done`` of ``total`` is done; ``numbers`` (loss, lr…) are shown beside the bar."""
-        now = time.time()
+        now = time.monotonic()
         if now - self._last < self.every_s and done < total:
             return
         self._last = now

@@ -1,69 +1,219 @@
-"""The raw data a run begins with: where its files are, and one digest for what they hold.
+"""The raw data a run begins with: where it is, which files hold it, and one digest for what they hold.
 
 `look` needs the digest before anything is read, `ingest` needs the files; both ask here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.parse import unquote
+
+from pydantic import Field, field_validator, model_validator
 
 from rankline import digest
+from rankline.contracts import SPLITS, Frozen
 from rankline.errors import SourceError
 
-Files = dict[str, Path]  # table ("events", "items", "users") -> its file
+MASK = "***"
 
 
-def files(source: str, *, format: str, name: str | None = None) -> Files:
-    """Table -> file of a source; the users' file may be absent, the others may not.
+class Tables(Frozen):
+    """Where each table of the source is; empty where there is none."""
+
+    events: str = Field(
+        default="", description="What happened: file, pattern, folder or URL; for sql a table or a query."
+    )
+    items: str = Field(default="", description="The catalogue, said in the same way.")
+    users: str = Field(default="", description="What is known of the users.")
+    queries: str = Field(default="", description="What was asked.")
+
+
+class Source(Frozen):
+    """Where the raw data is."""
+
+    source: str = Field(
+        description="Folder or URL of the source, or the path of its files without their suffix; for sql a DuckDB "
+        "file, or postgresql://host/database without a password."
+    )
+    format: str = Field(default="recbole", description="Adapter that reads the source: recbole, beir, tables or sql.")
+    name: str | None = Field(default=None, description="Name of the data set, where the folder holds several.")
+    tables: Tables = Field(default=Tables(), description="Where each table is, for tables and sql; relative to source.")
+    connection: str = Field(
+        default="", description="For sql: environment variable that holds the database's URL, password and all."
+    )
+    changing: bool = Field(
+        default=False, description="Read the source in every run instead of asking first whether it changed."
+    )
+    items_from_events: bool = Field(
+        default=False, description="Without a table of items, take those that the events name; they have no words."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _masked(cls, values: Any) -> Any:
+        """A password is gone before any message could repeat it."""
+        if isinstance(values, dict) and isinstance(values.get("source"), str):
+            return {**values, "source": masked(values["source"])}
+        return values
+
+    @field_validator("source")
+    @classmethod
+    def _without_password(cls, source: str) -> str:
+        if f"{MASK}@" in source or f"={MASK}" in source:
+            raise ValueError("a password does not belong into settings: use PGPASSWORD or ingest.connection")
+        return source
+
+
+def masked(text: str) -> str:
+    """A text in which the passwords of URLs and of `password=` are hidden."""
+    text = re.sub(r"(postgres(?:ql)?://[^/\s:@]*):\S*@|(\w+://[^/\s:@]*):[^/\s]*@", rf"\1\2:{MASK}@", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd)=('[^']*'|[^\s&]+)", rf"\1={MASK}", text)
+
+
+class File(NamedTuple):
+    """One file of a table: its path or URL, the columns its folders name, the split its name says."""
+
+    path: str
+    parts: Mapping[str, str | None] = {}
+    split: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Its suffix without that of its compression: csv, parquet, jsonl..."""
+        names = [part.lower() for part in self.path.rsplit("/", 1)[-1].split(".")]
+        return next((name for name in reversed(names) if name not in COMPRESSED), "")
+
+    def stored(self) -> IO[bytes]:
+        """Its bytes as they are stored."""
+        with _reaching(self.path):
+            if "://" not in self.path:
+                return Path(self.path).open("rb")
+            import fsspec
+
+            stream: IO[bytes] = fsspec.open(self.path, "rb").open()
+            return stream
+
+    def size(self) -> int:
+        """How many bytes are stored; 0 where that is not told."""
+        with _reaching(self.path):
+            if "://" not in self.path:
+                return Path(self.path).stat().st_size
+            import fsspec
+
+            fs, path = fsspec.core.url_to_fs(self.path)
+            return int(fs.size(path) or 0)
+
+    def digest(self) -> str:
+        """The sha256 of its stored bytes."""
+        sha = hashlib.sha256()
+        with self.stored() as stream:
+            while block := stream.read(1 << 20):
+                sha.update(block)
+        return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def _reaching(path: str) -> Iterator[None]:
+    """A file that cannot be opened, told as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            "a source file cannot be opened",
+            expected="a file that is there and may be read",
+            found=f"{type(error).__name__}: {masked(str(error))}",
+            where=masked(path),
+            hint="see that it is there and that the user who runs this may read it; then run again",
+        ) from error
+
+
+Files = dict[str, list[File]]  # table ("events", "items", "users", "queries") -> its files, in order
+
+
+def files(source: Source) -> Files:
+    """Table -> files of a source; only tables that it has are named.
 
     Raises:
         SourceError: where there is no such source, a file of it is missing, or one is empty.
     """
-    if format not in FINDERS:
+    if source.format not in FINDERS:
         raise SourceError(
-            f"no adapter reads {format!r}",
+            f"no adapter reads {source.format!r}",
             expected=f"one of {', '.join(FINDERS)}",
-            found=format,
+            found=source.format,
             where="ingest.format",
             hint="set ingest.format to a format that is listed",
         )
-    found = FINDERS[format](Path(source).expanduser(), name)
-    for path in found.values():
-        if path.stat().st_size == 0:
-            raise SourceError(
-                "a source file is empty",
-                expected="a header and at least one row",
-                found="0 bytes",
-                where=str(path),
-                hint="fetch the data again, or point ingest.source at another copy",
-            )
+    found = FINDERS[source.format](source)
+    for each in found.values():
+        for file in each:
+            if file.size() == 0 and ("://" not in file.path):
+                raise SourceError(
+                    "a source file is empty",
+                    expected="a header and at least one row",
+                    found="0 bytes",
+                    where=file.path,
+                    hint="fetch the data again, or point ingest.source at another copy",
+                )
     return found
 
 
-def digest_of(source: str, *, format: str, name: str | None = None) -> str:
-    """One digest for the contents of a source's files, wherever they lie and whatever they are called."""
-    found = files(source, format=format, name=name)
-    return digest.of_value({table: digest.of_file(path) for table, path in found.items()})
+def digest_of(source: Source) -> str:
+    """One digest for the contents of a source, wherever its files lie and whatever they are called.
+
+    A source that is `changing` has a new one at every call. That of a Postgres database is made by the database.
+    """
+    if source.changing:
+        return digest.of_value(uuid.uuid4().hex)
+    if source.format == "sql" and not is_file_database(source):
+        from rankline import postgres
+
+        return postgres.digest_of(source)
+    return digest_of_files(files(source))
 
 
-def _recbole(source: Path, name: str | None) -> Files:
-    """NAME.inter, NAME.item and NAME.user: `source` is their folder, or a path of one, suffix or not."""
-    folder = source
-    if not source.is_dir():
-        if source.suffix in RECBOLE.values():
-            folder, name = source.parent, source.stem
-        elif source.parent.is_dir() and source.with_name(source.name + ".inter").is_file():
-            folder, name = source.parent, source.name
+def digest_of_files(found: Files) -> str:
+    """One digest for the contents of some files, and for what the names of their folders say."""
+    told = {}
+    for table, each in found.items():
+        sums = [[file.digest(), dict(file.parts), file.split] for file in each]
+        told[table] = sums[0][0] if len(sums) == 1 and not any(sums[0][1:]) else sums
+    return digest.of_value(told)
+
+
+def is_file_database(source: Source) -> bool:
+    """Is this source of format sql a DuckDB file, and no server?"""
+    return not source.connection and not source.source.startswith(("postgres://", "postgresql://"))
+
+
+def _recbole(source: Source) -> Files:
+    """NAME.inter, NAME.item and NAME.user, gzip'd or not: `source` is their folder, or a path of one of them.
+
+    A set that is already split has NAME.train.inter, NAME.valid.inter and NAME.test.inter instead of NAME.inter.
+    """
+    folder, name = Path(source.source).expanduser(), source.name
+    if not folder.is_dir():
+        told = RECBOLE_NAME.fullmatch(folder.name)
+        if told and folder.parent.is_dir():
+            folder, name = folder.parent, told["name"]
+        elif folder.parent.is_dir() and any(
+            folder.with_name(folder.name + end).is_file() for end in (".inter", ".inter.gz", ".train.inter")
+        ):
+            folder, name = folder.parent, folder.name
         else:
-            raise SourceError(
-                "the source is not there",
-                expected="a folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)",
-                found="no such folder",
-                where=str(source),
-                hint="set ingest.source to the folder that holds them",
-            )
-    names = [name] if name else sorted(path.stem for path in folder.glob("*.inter"))
+            raise _not_there(folder, "a folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)")
+    sets: dict[str, Files] = {}
+    for path in sorted(folder.iterdir()):
+        if (told := RECBOLE_NAME.fullmatch(path.name)) and path.is_file():
+            split = SPLIT_NAMES.get(told["split"] or "", "")
+            sets.setdefault(told["name"], {}).setdefault(RECBOLE[told["kind"]], []).append(File(str(path), {}, split))
+    names = [name] if name else sorted(each for each, found in sets.items() if "events" in found)
     if len(names) != 1:
         raise SourceError(
             "which data set is meant is not clear" if names else "the source holds no events",
@@ -72,17 +222,149 @@ def _recbole(source: Path, name: str | None) -> Files:
             where=str(folder),
             hint="set ingest.name to the one you mean" if names else "set ingest.source to the folder that has one",
         )
-    found = {table: folder / f"{names[0]}{suffix}" for table, suffix in RECBOLE.items()}
-    for table in ("events", "items"):
-        if not found[table].is_file():
+    found = sets.get(names[0], {})
+    for table, suffix in (("events", ".inter"), ("items", ".item")):
+        if table not in found and not (table == "items" and source.items_from_events):
             raise SourceError(
                 f"the source has no file of {table}",
-                expected=found[table].name,
+                expected=f"{names[0]}{suffix}",
                 found=_listing(folder),
                 where=str(folder),
-                hint="set ingest.source to the folder that holds it, and ingest.name to its name",
+                hint="set ingest.source to the folder that holds it, and ingest.name to its name"
+                + ("; or set ingest.items_from_events=true to go on without" if table == "items" else ""),
             )
-    return {table: path for table, path in found.items() if path.is_file()}
+    whole = [file for file in found["events"] if not file.split]
+    found["events"] = sorted(whole or found["events"], key=lambda file: (*SPLITS, "").index(file.split))
+    return {table: found[table] for table in ("events", "items", "users") if table in found}
+
+
+def _beir(source: Source) -> Files:
+    """corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv of a folder, gzip'd or not."""
+    folder = Path(source.source).expanduser()
+    if not folder.is_dir():
+        raise _not_there(folder, "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)")
+    found: Files = {"events": []}
+    for table, name in (("items", "corpus.jsonl"), ("queries", "queries.jsonl")):
+        found[table] = [File(str(path)) for path in (folder / name, folder / f"{name}.gz") if path.is_file()][:1]
+        if not found[table]:
+            raise SourceError(
+                f"the source has no file of {table}",
+                expected=name,
+                found=_listing(folder),
+                where=str(folder),
+                hint="set ingest.source to the BEIR folder that holds it",
+            )
+    for split, name in (("train", "train"), ("valid", "dev"), ("valid", "valid"), ("test", "test")):
+        paths = (folder / "qrels" / f"{name}.tsv", folder / "qrels" / f"{name}.tsv.gz")
+        found["events"] += [File(str(path), {}, split) for path in paths if path.is_file()][:1]
+    if not found["events"]:
+        raise SourceError(
+            "the source has no judgments",
+            expected="qrels/train.tsv, qrels/dev.tsv or qrels/test.tsv",
+            found=_listing(folder / "qrels"),
+            where=str(folder),
+            hint="set ingest.source to the BEIR folder that holds qrels/",
+        )
+    return found
+
+
+def _tables(source: Source) -> Files:
+    """The files of each table that the settings name."""
+    found = {}
+    for table in ("events", "items", "users", "queries"):
+        if place := getattr(source.tables, table):
+            found[table] = _matching(source.source, place, table)
+    _refuse_without(source, found)
+    return found
+
+
+def _sql(source: Source) -> Files:
+    """The file of a DuckDB database, and the log of what is not in it yet; none of a server."""
+    named = {table: place for table, place in source.tables.model_dump().items() if place}
+    _refuse_without(source, named)
+    if not is_file_database(source):
+        return {}
+    path = Path(source.source).expanduser()
+    if not path.is_file():
+        raise _not_there(path, "a DuckDB file, or postgresql://host/database")
+    log = path.with_name(f"{path.name}.wal")
+    return {
+        "database": [
+            File(str(each)) for each in (path, log) if each == path or (each.is_file() and each.stat().st_size)
+        ]
+    }
+
+
+def _refuse_without(source: Source, named: Mapping[str, Any]) -> None:
+    """Refuse a source without events, or without items where they are not to be made of the events."""
+    for table in ("events", "items"):
+        if table not in named and not (table == "items" and source.items_from_events):
+            raise SourceError(
+                f"the source has no table of {table}",
+                expected=f"ingest.tables.{table}",
+                found=", ".join(named) or "no table at all",
+                where=masked(source.source),
+                hint=f"set ingest.tables.{table} to where it is"
+                + (", or ingest.items_from_events=true to take the items that the events name" if named else ""),
+            )
+
+
+def _matching(base: str, place: str, table: str) -> list[File]:
+    """The files of one table, in the order of their paths; folders named column=value add columns."""
+    import fsspec
+
+    whole = place if "://" in place or place.startswith("/") else f"{base.rstrip('/')}/{place}"
+    try:
+        fs, path = fsspec.core.url_to_fs(str(Path(whole).expanduser()) if "://" not in whole else whole)
+    except (ImportError, ValueError) as error:  # a kind of URL that nothing here can open
+        raise SourceError(
+            f"the {table} lie where nothing here can read",
+            expected="a path, or a URL of a kind whose package is installed (s3:// needs s3fs, gs:// needs gcsfs)",
+            found=str(error),
+            where=masked(whole),
+            hint="install the package beside rankline (on a cluster: into the data image)",
+        ) from error
+    web = whole.startswith(("http://", "https://"))
+    root = path  # folders below it may name columns
+    if not web and (pattern := re.search(r"[^/]*[*?\[]", path)):
+        root = path[: pattern.start()]
+        paths = [each for each in fs.glob(path) if not _is_hidden(each[len(root) :]) and not fs.isdir(each)]
+    elif not web and fs.isdir(path):
+        paths = [each for each in fs.find(path) if not _is_hidden(each[len(path) :])]
+    else:
+        paths = [path] if web or fs.exists(path) else []
+    if not paths:
+        folder = Path(whole).parent
+        raise SourceError(
+            f"there are no files of {table}",
+            expected="a file, a pattern, a folder or a URL that names at least one file",
+            found=_listing(folder) if "://" not in whole else "none",
+            where=masked(whole),
+            hint=f"set ingest.tables.{table} to where they are (relative to ingest.source, or a whole path or URL)",
+        )
+    plain = web or "://" not in whole
+    return [File(each if plain else fs.unstrip_protocol(each), _parts(each[len(root) :])) for each in sorted(paths)]
+
+
+def _is_hidden(name: str) -> bool:
+    """Is a file of a folder no data? Hidden ones are not, nor markers such as _SUCCESS."""
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _parts(path: str) -> dict[str, str | None]:
+    """The columns that folders named column=value add."""
+    pairs = [folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder]
+    return {unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
+
+
+def _not_there(path: Path, expected: str) -> SourceError:
+    return SourceError(
+        "the source is not there",
+        expected=expected,
+        found="no such file" if path.suffix else "no such folder",
+        where=masked(str(path)),
+        hint="set ingest.source to where it is",
+    )
 
 
 def _listing(folder: Path) -> str:
@@ -93,5 +375,15 @@ def _listing(folder: Path) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "an empty folder"
 
 
-RECBOLE = {"events": ".inter", "items": ".item", "users": ".user"}
-FINDERS: dict[str, Callable[[Path, str | None], Files]] = {"recbole": _recbole}
+COMPRESSED = ("gz", "zst", "bz2")
+RECBOLE = {"inter": "events", "item": "items", "user": "users"}
+SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+RECBOLE_NAME = re.compile(
+    r"(?P<name>.+?)(\.(?P<split>train|valid|validation|dev|test))?\.(?P<kind>inter|item|user)(\.gz)?"
+)
+FINDERS: dict[str, Callable[[Source], Files]] = {
+    "recbole": _recbole,
+    "beir": _beir,
+    "tables": _tables,
+    "sql": _sql,
+}

@@ -26,14 +26,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field, ValidationError
 
-from rankline import digest
+from rankline import digest, storage
 from rankline.bundle import CATALOGUE, MANIFEST, REVISION, Bundle, open_bundle
 from rankline.contracts import Frozen, Manifest
 from rankline.door import SUMS
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
 
 Kind = Literal[
     "registered",
@@ -80,8 +79,8 @@ class Repository:
     """One model repository. Reading needs no lock, and writing none but the number of the next event."""
 
     def __init__(self, url: str | Path) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(str(url))
-        self.local = isinstance(self.fs, LocalFileSystem)
+        self.fs, self.root = storage.place(str(url))
+        self.local = storage.is_local(self.fs)
         self._events: list[Event] = []
 
     # -- bundles -------------------------------------------------------------------------------------------
@@ -282,7 +281,7 @@ class Repository:
             return cached
         champion = _champion(self.history())
         if champion is not None:
-            with suppress(OSError):  # one who may only read still gets the right answer
+            with suppress(OSError, StorageError):  # one who may only read still gets the right answer
                 self._replace("champion.json", champion.model_dump_json(indent=2).encode() + b"\n")
         return champion
 
@@ -350,7 +349,7 @@ class Repository:
             except OSError as error:
                 raise _cannot_write(path, error) from error
             return True
-        if not _creates_exclusively(self.fs):
+        if not _creates_exclusively(getattr(self.fs, "inner", self.fs)):
             raise RepositoryError(
                 "this kind of store cannot create a file exclusively",
                 expected="a local folder, memory://, or a bucket with conditional writes (s3, gcs, abfs)",
@@ -361,7 +360,10 @@ class Repository:
         try:
             self.fs.pipe_file(path, content, mode="create")
         except FileExistsError:
-            return False
+            # a try whose answer got lost on the way is taken for somebody else's by the next one
+            return self._read(name) == content
+        except FileNotFoundError as error:
+            raise _no_bucket(path) from error
         return True
 
     def _replace(self, name: str, content: bytes) -> None:
@@ -380,8 +382,11 @@ class Repository:
         if self.fs.exists(f"{target}/{names[-1]}"):
             return
         if not self.local:
-            for file in names:
-                self.fs.put_file(str(folder / file), f"{target}/{file}")
+            try:
+                for file in names:
+                    self.fs.put_file(str(folder / file), f"{target}/{file}")
+            except FileNotFoundError as error:
+                raise _no_bucket(target) from error
             return
         final = Path(target)
         partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
@@ -423,6 +428,16 @@ def _cannot_write(path: str, error: OSError) -> RepositoryError:
         found=str(error),
         where=path,
         hint="free some space, or keep the repository on another disk or in a bucket",
+    )
+
+
+def _no_bucket(path: str) -> RepositoryError:
+    return RepositoryError(
+        "the model repository cannot be written",
+        expected="a bucket that exists",
+        found="no such bucket",
+        where=path,
+        hint="make the bucket, or set storage.repository to another place",
     )
 
 

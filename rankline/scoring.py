@@ -6,37 +6,41 @@ Shapes: I items, N candidates, D vector size, F features, S sources.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rankline import features, sources
+from rankline.bm25 import Bm25
 from rankline.contracts import FeatureNames, FrozenState, History
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-SOURCES = ("towers", "covisit", "popular")
-SOURCE_SCORES = ("towers_behind_best", "covisit_share", "covisit_log", "popular_behind_best")
+# What the scorer is told of each source's opinion of a candidate, where the recipe has users, and where it has queries.
+_ALWAYS = ("towers_behind_best", "popular_behind_best")
+_OF_USERS = ("covisit_share", "covisit_log")
+_OF_QUERIES = ("towers_score", "bm25_share", "bm25_log")
 
 
-def feature_names() -> FeatureNames:
+def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
     """The features of this version of the code, in the order in which the scorer sees them."""
+    first, last = _ALWAYS
     return FeatureNames(
         service=features.SERVICE,
         user=list(features.USER),
         item=list(features.ITEM),
         cross=list(features.CROSS),
         context=list(features.CONTEXT),
-        sources=list(SOURCE_SCORES),
+        sources=[first, *(_OF_USERS if users else ()), last, *(_OF_QUERIES if queries else ())],
     )
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What ranking needs to know of the items, in the order of their vectors."""
+    """What ranking needs to know of the items, in the order of their vectors; ``withdrawn`` are not to be had."""
 
     item_ids: Sequence[str]
     index: Mapping[str, int]
@@ -45,6 +49,8 @@ class Catalogue:
     vocabulary: Sequence[str]
     covisit: Any
     popularity_I: Floats
+    bm25: Bm25 | None = None
+    withdrawn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def rows(self, item_ids: Sequence[str]) -> Ints:
         """The rows of the items that the catalogue knows; unknown ones are left out."""
@@ -70,18 +76,27 @@ def recent(state: FrozenState, last: int) -> FrozenState:
 
 
 def source_scores(
-    state: FrozenState, left_D: Floats, catalogue: Catalogue, knobs: Knobs, *, similar_to: Ints | None = None
+    state: FrozenState,
+    left_D: Floats,
+    catalogue: Catalogue,
+    knobs: Knobs,
+    *,
+    query: str = "",
+    similar_to: Ints | None = None,
 ) -> dict[str, Floats]:
     """Each source's score of every item, [I] a source. ``similar_to`` stands in for the history if given."""
     history_L = catalogue.rows(state.history.item_ids) if similar_to is None else similar_to
     known = bool(state.item_features.get("item_id"))
-    return {
+    scores = {
         "towers": catalogue.vectors_ID @ left_D,
         "covisit": sources.covisit_scores(
             catalogue.covisit, history_L, decay=knobs.covisit_decay, last=knobs.max_history
         ),
         "popular": features.fresh_popularity(state.item_features, catalogue.index) if known else catalogue.popularity_I,
     }
+    if catalogue.bm25 is not None:
+        scores["bm25"] = catalogue.bm25.scores(query)
+    return scores
 
 
 def draw(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
@@ -112,19 +127,25 @@ def candidate_features(
     context_F = features.matrix({k: [v] for k, v in context.items()}, names.context, 1)
     item_NF = features.item_matrix(state.item_features, names.item, catalogue.index)[rows_N]
     cross_NF = features.cross_matrix(state.affinity, catalogue.vocabulary, catalogue.categories_IC[rows_N])
-    towers_N, covisit_N, popular_N = (scores[name][rows_N] for name in SOURCES)
-    popular_N = np.log1p(popular_N)
-    source_NS = np.stack(
-        [
-            towers_N - towers_N.max(initial=-np.inf),
-            covisit_N / max(float(covisit_N.max(initial=0.0)), 1e-6),
-            np.log(covisit_N + 1e-4),
-            popular_N - popular_N.max(initial=-np.inf),
-        ],
-        axis=1,
-    )
+    opinions = _opinions({name: values_I[rows_N] for name, values_I in scores.items()})
+    source_NS = np.stack([opinions[name] for name in names.sources], axis=1)
     repeated = [np.repeat(user_F, count, 0), item_NF, cross_NF, np.repeat(context_F, count, 0), source_NS]
     return np.concatenate(repeated, axis=1).astype(np.float32)
+
+
+def _opinions(scores: Mapping[str, Floats]) -> dict[str, Floats]:
+    """[N] each: the sources' scores of some candidates, brought to scales that can be compared."""
+    towers_N, covisit_N, popular_N = scores["towers"], scores["covisit"], np.log1p(scores["popular"])
+    words_N = scores.get("bm25", np.zeros_like(towers_N))
+    return {
+        "towers_behind_best": towers_N - towers_N.max(initial=-np.inf),
+        "covisit_share": covisit_N / max(float(covisit_N.max(initial=0.0)), 1e-6),
+        "covisit_log": np.log(covisit_N + 1e-4),
+        "popular_behind_best": popular_N - popular_N.max(initial=-np.inf),
+        "towers_score": towers_N,
+        "bm25_share": words_N / max(float(words_N.max(initial=0.0)), 1e-6),
+        "bm25_log": np.log1p(words_N),
+    }
 
 
 def context_of(state: FrozenState) -> dict[str, float]:

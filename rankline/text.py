@@ -5,7 +5,9 @@ Training, export and serving share these functions, so that they agree to the la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,49 @@ def item_words(item: Mapping[str, Any]) -> str:
     """What the encoder reads of an item: its title, its categories, its text."""
     parts = [item.get("title"), ", ".join(item.get("category") or []), item.get("text")]
     return ". ".join(part for part in parts if part) or str(item["item_id"])
+
+
+def query_words(text: str | None, turns: Sequence[str] | None, *, last: int) -> str:
+    """What the encoder reads of a query: its text, or the ``last`` turns of a conversation.
+
+    The newest turn comes first: it is what is asked, and a text that is too long is cut at its end.
+    """
+    told = [turn for turn in (turns or []) if turn]
+    return "\n".join(reversed(told[-last:])) if told else text or ""
+
+
+# Scripts written without spaces between words. Their text is cut into overlapping pairs of characters, which finds
+# words of any length without a dictionary (what Lucene's CJK analyzer does).
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+
+
+def lexemes(text: str, *, stemmer: str = "") -> list[str]:
+    """The words of a text that BM25 counts, in any script; ``stemmer`` names a Snowball stemmer, empty for none."""
+    whole = _splitter().findall(unicodedata.normalize("NFKC", text).casefold())
+    out: list[str] = []
+    spaced: list[str] = []
+    for run, word in whole:
+        if word:
+            spaced.append(word)
+        elif len(run) == 1:
+            out.append(run)
+        else:
+            out += [run[k : k + 2] for k in range(len(run) - 1)]
+    return out + (_stemmer(stemmer)(spaced) if stemmer else spaced)
+
+
+@functools.cache
+def _splitter() -> Any:
+    import regex
+
+    return regex.compile(rf"([{_UNSPACED}]+)|([\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}]]+)", regex.VERSION1)
+
+
+@functools.cache
+def _stemmer(language: str) -> Callable[[list[str]], list[str]]:
+    import Stemmer
+
+    return Stemmer.Stemmer(language).stemWords  # type: ignore[no-any-return]
 
 
 class Tokenizer:
@@ -47,14 +92,26 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
         """(input_ids, attention_mask), both int64 [B, T], padded to the longest text."""
-        encoded = [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
-        width = max((len(ids) for ids in encoded), default=1) or 1
-        ids_BT = np.full((len(encoded), width), self.pad_id, np.int64)
-        mask_BT = np.zeros((len(encoded), width), np.int64)
-        for row, ids in enumerate(encoded):
-            ids_BT[row, : len(ids)] = ids
-            mask_BT[row, : len(ids)] = 1
+        ids_BT, mask_BT, _ = self._padded(self._backend.encode_batch(list(texts)))
         return ids_BT, mask_BT
+
+    def pairs(self, lefts: Sequence[str], rights: Sequence[str]) -> tuple[Ints, Ints, Ints]:
+        """(input_ids, attention_mask, token_type_ids) of two texts read as one; the longer is cut first."""
+        return self._padded(self._backend.encode_batch(list(zip(lefts, rights))))
+
+    def _padded(self, encoded: Sequence[Any]) -> tuple[Ints, Ints, Ints]:
+        width = max((len(each.ids) for each in encoded), default=1) or 1
+        ids_BT = np.full((len(encoded), width), self.pad_id, np.int64)
+        mask_BT, types_BT = np.zeros((len(encoded), width), np.int64), np.zeros((len(encoded), width), np.int64)
+        for row, each in enumerate(encoded):
+            ids_BT[row, : len(each.ids)] = each.ids
+            mask_BT[row, : len(each.ids)] = 1
+            types_BT[row, : len(each.ids)] = each.type_ids
+        return ids_BT, mask_BT, types_BT
+
+    def word_numbers(self, texts: Sequence[str]) -> list[list[int | None]]:
+        """Which word of its text each token is a piece of; None for special tokens."""
+        return [encoding.word_ids for encoding in self._backend.encode_batch(list(texts))]
 
 
 def batches(texts: Sequence[str], size: int) -> list[list[int]]:

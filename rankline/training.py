@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from rankline import digest
 from rankline.errors import DeviceError, TrainingError
@@ -32,6 +35,11 @@ def pick_device(name: str) -> torch.device:
             hint="set device=auto or device=cpu, or run where there is a GPU",
         )
     return torch.device(name)
+
+
+def gpus() -> int:
+    """How many GPUs torch sees here."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def pick_autocast(precision: str, device: torch.device) -> bool:
@@ -86,7 +94,92 @@ def rank_of(scores_N: Any, target: int) -> int:
     return int((scores_N > own).sum() + (np.count_nonzero(scores_N == own) - 1) // 2)
 
 
-def check_finite(loss: float, *, step: str, epoch: int) -> None:
+class Draws:
+    """Items drawn by their chances: the very ones that ``rng.choice(…, p=chance_I)`` draws, at less cost."""
+
+    def __init__(self, chance_I: npt.NDArray[np.float64]) -> None:
+        self.bounds_I = chance_I.cumsum()
+        self.bounds_I /= self.bounds_I[-1]
+
+    def __call__(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        """[count] item numbers."""
+        drawn: npt.NDArray[np.int64] = self.bounds_I.searchsorted(rng.random(count), side="right")
+        return drawn
+
+
+def next_item_loss(
+    hidden_ND: torch.Tensor,
+    vectors_TD: torch.Tensor,
+    next_N: torch.Tensor,
+    *,
+    drawn_S: npt.NDArray[np.int64],
+    chance_I: npt.NDArray[np.float64],
+    rows_T: npt.NDArray[np.int64] | None = None,
+) -> torch.Tensor:
+    """Softmax cross-entropy over the catalogue, or an estimate of it from the items drawn with ``chance_I``.
+
+    ``rows_T`` says which items the rows of ``vectors_TD`` are, sorted, where they are not all.
+
+    Each drawn item stands for as many as its chance tells: less the log of how often it is expected in the draw, it
+    makes the sum in the softmax right on average (Bengio & Senecal 2008), so that popular items, drawn often, are
+    not punished for it. A drawn item that is the target is left out, for the target is there already.
+    """
+    device = vectors_TD.device
+    if not len(drawn_S):
+        return F.cross_entropy(hidden_ND @ vectors_TD.T, next_N)
+
+    def of(items: Any) -> torch.Tensor:
+        places = items if rows_T is None else np.searchsorted(rows_T, items)
+        return F.embedding(torch.from_numpy(places).to(device), vectors_TD)
+
+    drawn = torch.from_numpy(drawn_S).to(device)
+    log_expected_S = torch.from_numpy(np.log(chance_I[drawn_S] * len(drawn_S))).float().to(device)
+    target_N1 = (hidden_ND * of(next_N.cpu().numpy())).sum(-1, keepdim=True)
+    others_NS = hidden_ND @ of(drawn_S).T - log_expected_S
+    others_NS = others_NS.masked_fill(drawn.unsqueeze(0) == next_N.unsqueeze(1), -1e4)
+    return F.cross_entropy(torch.cat([target_N1, others_NS], 1), torch.zeros_like(next_N))
+
+
+def compiled(*modules: torch.nn.Module) -> str:
+    """Compile networks in place where this machine can; what was done, or why it was not."""
+    try:
+        torch.compile(lambda x: x * 2)(torch.ones(2))
+    except Exception as error:  # no compiler, no headers, an unsupported platform: many types
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"no: {lines[0]}"
+    for module in modules:
+        module.compile(dynamic=True)
+    return "yes"
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
+
+
+@contextlib.contextmanager
+def memory_told(step: str, shrinking: Mapping[str, tuple[Any, str]]) -> Iterator[None]:
+    """Turn running out of memory into one message; ``shrinking`` is setting -> (its value, what to set it to).
+
+    Raises:
+        TrainingError: memory ran out; the settings that take less are named, the most effective first.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = str(error)
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
+            phrase in told.lower() for phrase in OUT_OF_MEMORY
+        ):
+            raise
+        raise TrainingError(
+            f"{step} ran out of memory",
+            expected="a step of training that fits",
+            found=(told.strip().splitlines() or ["no room for another object"])[0],
+            hint="take less at once, the most effective first: "
+            + "; ".join(f"{step}.{name}={less} (now {now})" for name, (now, less) in shrinking.items()),
+        ) from error
+
+
+def check_finite(loss: float, *, step: str, epoch: int, setting: str = "learning_rate") -> None:
     """Stop before a loss that is not a number spoils the weights.
 
     Raises:
@@ -97,7 +190,7 @@ def check_finite(loss: float, *, step: str, epoch: int) -> None:
             f"the loss of {step} is not a number any more",
             expected="a finite loss",
             found=f"{loss} in epoch {epoch}",
-            hint=f"lower {step}.learning_rate, or look for broken values in the features",
+            hint=f"lower {step}.{setting}, or look for broken values in the features",
         )
 
 
@@ -112,6 +205,12 @@ def _state_in(path: Path) -> dict[str, Any] | None:
     return state
 
 
+def _room(folder: Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free"
+    return "the disk is gone"
+
+
 class Checkpoints:
     """The last finished epoch of a training run: a killed run goes on from it and ends as it would have."""
 
@@ -119,7 +218,11 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, state: dict[str, Any], rng: np.random.Generator) -> None:
-        """Keep ``state`` and the generators; a reader sees the old file or the new one, never a half."""
+        """Keep ``state`` and the generators; a reader sees the old file or the new one, never a half.
+
+        Raises:
+            TrainingError: there is no room for it; the one before is still there.
+        """
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,10 +230,21 @@ class Checkpoints:
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state_all()
         partial = self.folder / f"partial.{os.getpid()}"
-        torch.save({**state, **generators}, partial)
-        # named by its digest, for torch reads a flipped byte back without a word
-        kept = self.folder / f"{digest.of_file(partial)}.pt"
-        os.replace(partial, kept)
+        try:
+            torch.save({**state, **generators}, partial)
+            # named by its digest, for torch reads a flipped byte back without a word
+            kept = self.folder / f"{digest.of_file(partial)}.pt"
+            os.replace(partial, kept)
+        except (OSError, RuntimeError) as error:  # torch says a full disk with a RuntimeError of its own
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise TrainingError(
+                "a checkpoint could not be written",
+                expected="room for the new one beside the one before",
+                found=f"{(str(error).strip().splitlines() or ['?'])[0]} ({_room(self.folder)})",
+                where=str(self.folder),
+                hint="make room there and run again: training goes on from the checkpoint before",
+            ) from error
         for older in self._files():
             if older != kept:
                 older.unlink(missing_ok=True)

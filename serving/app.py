@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from rankline.contracts import FrozenState, History
 from rankline.errors import RanklineError, UsageError
+from rankline.text import query_words
 from serving.engine import Answer, Ask, Engine, UnknownItem, answer
 from serving.features import Features
 from serving.live import Live, NotReady
@@ -64,11 +65,46 @@ class RecommendRequest(_Asked):
     exclude_seen: bool = Field(True, description="leave out the items the user has had")
 
 
-class RankRequest(_Asked):
-    """Given items, ranked for a user or a query."""
+class _Worded(_Asked):
+    """Somebody who may also say in words what is wanted: a query, or the turns of a conversation."""
+
+    query: str | None = Field(
+        None, max_length=20_000, description="a text to answer; a history given with it counts, too"
+    )
+    turns: list[str] | None = Field(
+        None, min_length=1, max_length=1000, description="a conversation, oldest turn first, in place of a query"
+    )
+
+    @model_validator(mode="after")
+    def _one_wording(self) -> _Worded:
+        if self.query is not None and self.turns is not None:
+            raise ValueError("a query and turns say the same twice; give one of the two")
+        return self
+
+    def words(self, *, last: int) -> str | None:
+        """What is asked, as the model reads it; None where nothing is asked in words."""
+        if self.query is None and self.turns is None:
+            return None
+        return query_words(self.query, self.turns, last=last)
+
+
+class SearchRequest(_Worded):
+    """Items for a query or a conversation, of somebody in particular or of nobody."""
+
+    k: int = Field(10, ge=1, le=1000, description="how many items")
+    exclude_seen: bool = Field(False, description="leave out the items the user has had")
+
+    @model_validator(mode="after")
+    def _asks(self) -> SearchRequest:
+        if self.query is None and self.turns is None:
+            raise ValueError("a search needs a query, or turns")
+        return self
+
+
+class RankRequest(_Worded):
+    """Given items or labels, ranked for a user, a query, or both."""
 
     candidates: list[str] = Field(min_length=1, max_length=10_000, description="item ids, in any order")
-    query: str | None = Field(None, description="a text to rank for; the history still counts as features")
     k: int | None = Field(None, ge=1, description="how many items; all of them if left out")
 
 
@@ -90,6 +126,7 @@ class Item(BaseModel):
     heads: dict[str, float] = Field(description="each head's logit through a sigmoid")
     logits: dict[str, float] = Field(description="each head's logit, float32 written in full")
     sources: list[str] = Field(description="which candidate sources proposed it")
+    probability: float | None = Field(None, description="the chance that it is right; null if not calibrated")
 
 
 class Answered(BaseModel):
@@ -106,6 +143,7 @@ class UserAnswer(Answered):
 
     known_user: bool | None = Field(description="whether the store knows the user; null if it was not asked")
     degraded: list[str] = Field(description="parts that were missing and replaced by defaults")
+    abstained: bool = Field(False, description="the best item is too unlikely to be given as an answer")
 
 
 class RankAnswer(UserAnswer):
@@ -194,14 +232,31 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
         found = answer(engine, Ask("recommend", state, k=asked.k))
         return UserAnswer(**_said(request, engine, found), known_user=known_user, degraded=degraded)
 
+    @app.post("/v1/search")
+    def search(asked: SearchRequest, request: Request) -> UserAnswer:
+        """The best items for a query or a conversation, with how sure the model is where it was calibrated."""
+        engine = live.engine
+        state, known_user, degraded = look_up(asked)
+        if not asked.exclude_seen:
+            state = state.model_copy(update={"seen": []})
+        found = answer(engine, Ask("search", state, k=asked.k, query=asked.words(last=_turns(engine))))
+        return UserAnswer(
+            **_said(request, engine, found), known_user=known_user, degraded=degraded, abstained=found.abstained
+        )
+
     @app.post("/v1/rank")
     def rank(asked: RankRequest, request: Request) -> RankAnswer:
         """Given candidates in the order the scorer puts them, with every head's logit."""
         engine = live.engine
         state, known_user, degraded = look_up(asked)
-        found = answer(engine, Ask("rank", state, k=asked.k, query=asked.query, candidates=tuple(asked.candidates)))
+        words = asked.words(last=_turns(engine))
+        found = answer(engine, Ask("rank", state, k=asked.k, query=words, candidates=tuple(asked.candidates)))
         return RankAnswer(
-            **_said(request, engine, found), known_user=known_user, degraded=degraded, unknown=found.unknown
+            **_said(request, engine, found),
+            known_user=known_user,
+            degraded=degraded,
+            abstained=found.abstained,
+            unknown=found.unknown,
         )
 
     @app.post("/v1/similar", responses={404: {"model": Kind}})
@@ -260,6 +315,11 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _turns(engine: Engine) -> int:
+    """How many turns of a conversation the model that serves reads."""
+    return int((engine.about.manifest.get("text") or {}).get("turns", 1))
 
 
 def _said(request: Request, engine: Engine, found: Answer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rankline import scoring
 from rankline.bundle import Bundle, read_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, RanklineError, ServerError, UsageError
+from rankline.features import stars
 from rankline.text import Tokenizer
 from serving.sessions import Graph, Provider
 
@@ -36,7 +37,7 @@ class UnknownItem(UsageError):
 class Ask:
     """What is asked of an engine, once the routes have read it and looked up what belongs to it."""
 
-    verb: Literal["recommend", "rank", "similar"]
+    verb: Literal["recommend", "search", "rank", "similar"]
     state: FrozenState
     k: int | None = None
     query: str | None = None
@@ -46,7 +47,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One item of an answer. ``score`` orders it; ``heads`` are the logits through a sigmoid."""
+    """One item of an answer.
+
+    ``score`` orders it; ``heads`` are the logits through a sigmoid; ``probability`` is the chance that it is right,
+    where the model was calibrated.
+    """
 
     item_id: str
     title: str
@@ -54,14 +59,19 @@ class Ranked:
     heads: dict[str, float]
     logits: dict[str, float]
     sources: list[str]
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The ranked items, best first, and which of the given candidates the catalogue does not hold."""
+    """The ranked items, best first, and which of the given candidates the catalogue does not hold.
+
+    ``abstained``: the best of them is too unlikely to be given as an answer.
+    """
 
     items: list[Ranked]
     unknown: list[str]
+    abstained: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,7 @@ class Result:
     rows_N: Ints
     logits_NH: Floats
     proposed: Mapping[str, Ints]
+    features_NF: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,9 @@ class BundleEngine:
         catalogue, self._shown = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
         self._names, self._heads, self._knobs = manifest.features, manifest.heads, bundle.knobs
+        self._policy = bundle.policy
+        of = manifest.features
+        self._columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
         self.item_ids: Sequence[str] = catalogue.item_ids
         self.about = About(
             model_id=bundle.model_id,
@@ -214,7 +228,7 @@ class BundleEngine:
             UsageError: a query, and this bundle has no text tower.
         """
         index = self._catalogue.index
-        state = self._recent(ask.state)
+        state = scoring.recent(ask.state, self._knobs.max_history)
         known = [(n, index[item]) for n, item in enumerate(state.history.item_ids) if item in index]
         ratings = np.array(state.history.ratings or [0.0] * len(state.history.item_ids), np.float64)
         unknown = [item for item in ask.candidates if item not in index]
@@ -232,21 +246,13 @@ class BundleEngine:
         return Prepared(
             ask=replace(ask, state=state),
             history_L=np.array([row for _, row in known], np.int64),
-            ratings_L=np.clip(np.rint(ratings[[n for n, _ in known]]), 0, 5).astype(np.int64),
+            ratings_L=stars(ratings[[n for n, _ in known]]),
             context=scoring.context_of(state),
-            excluded=self._catalogue.rows(state.seen),
+            excluded=np.union1d(self._catalogue.rows(state.seen), self._catalogue.withdrawn),
             tokens_T=None if ask.query is None or self._tokenizer is None else self._tokenizer([ask.query])[0][0],
             given_N=self._catalogue.rows(list(dict.fromkeys(ask.candidates))) if ask.verb == "rank" else None,
             unknown=unknown,
         )
-
-    def _recent(self, state: FrozenState) -> FrozenState:
-        """The state with the part of its history that the model was trained to read."""
-        last, told = self._knobs.max_history, state.history
-        if len(told.item_ids) <= last:
-            return state
-        recent = History(item_ids=told.item_ids[-last:], times=told.times[-last:], ratings=told.ratings[-last:])
-        return state.model_copy(update={"history": recent})
 
     def _unknown(self, items: Sequence[str]) -> UnknownItem:
         return UnknownItem(
@@ -265,20 +271,20 @@ class BundleEngine:
         left_BD = self._lefts([batch[n] for n in rest])
         drawn = [self._candidates(batch[n], left_D) for n, left_D in zip(rest, left_BD)]
         for n, found, logits_NH in zip(rest, drawn, self._logits(left_BD, drawn)):
-            results[n] = Result(found.rows_N, logits_NH, found.proposed)
+            results[n] = Result(found.rows_N, logits_NH, found.proposed, found.features_NF)
         return [results[n] for n in range(len(batch))]
 
     def _lefts(self, batch: Sequence[Prepared]) -> Floats:
-        """[B, D] a query's vector, or else the history tower's, or zeros where there is neither."""
+        """[B, D] what a history and a query say, added up; zeros where there is neither."""
         left_BD = np.zeros((len(batch), self._catalogue.vectors_ID.shape[1]), np.float32)
         asked = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
         if asked and self._text:
             ids_BT, mask_BT = _padded([batch[n].tokens_T for n in asked])
             left_BD[asked] = self._text({"input_ids": ids_BT, "attention_mask": mask_BT})
-        told = [n for n, p in enumerate(batch) if p.tokens_T is None and p.history_L.size]
+        told = [n for n, prepared in enumerate(batch) if prepared.history_L.size]
         if told and self._user:
             rows_BL, mask_BL = _padded([batch[n].history_L for n in told])
-            left_BD[told] = self._user(
+            left_BD[told] += self._user(
                 {
                     "items_BLD": self._catalogue.vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
                     "ratings_BL": _padded([batch[n].ratings_L for n in told])[0],
@@ -289,7 +295,7 @@ class BundleEngine:
 
     def _candidates(self, prepared: Prepared, left_D: Floats) -> _Drawn:
         state, catalogue, knobs = prepared.ask.state, self._catalogue, self._knobs
-        scores = scoring.source_scores(state, left_D, catalogue, knobs)
+        scores = scoring.source_scores(state, left_D, catalogue, knobs, query=prepared.ask.query or "")
         if prepared.given_N is not None:
             proposed: dict[str, Ints] = {}
             rows_N = prepared.given_N
@@ -319,13 +325,13 @@ class BundleEngine:
         )
         norms_I = np.linalg.norm(self._catalogue.vectors_ID, axis=1)
         pair = {"towers": scores["towers"] / np.maximum(norms_I, 1e-9), "covisit": scores["covisit"]}
-        excluded = np.array([row], np.int64)
+        excluded = np.union1d(self._catalogue.withdrawn, row)
         proposed = {
             name: scoring.draw({name: values}, excluded, per_source=self._knobs.candidates_per_source)
             for name, values in pair.items()
         }
         value_I = (_rank_value(pair["towers"]) + _rank_value(pair["covisit"]) * (pair["covisit"] > 0)) / 2
-        rows_N = np.delete(np.arange(len(value_I)), row)
+        rows_N = np.setdiff1d(np.arange(len(value_I)), excluded)
         return Result(rows_N, value_I[rows_N, None], proposed)
 
     def _logits(self, left_BD: Floats, drawn: Sequence[_Drawn]) -> list[Floats]:
@@ -359,6 +365,7 @@ class BundleEngine:
             )
         best = np.argsort(-result.logits_NH[:, 0], kind="stable")[: prepared.ask.k]
         learnt = prepared.ask.verb != "similar"
+        chances_N = self._chances(result) if learnt else None
         items = []
         for n in best:
             row = int(result.rows_N[n])
@@ -371,17 +378,27 @@ class BundleEngine:
                     heads={head: float(1 / (1 + np.exp(-value))) for head, value in logits.items()},
                     logits=logits,
                     sources=[name for name, rows in result.proposed.items() if row in rows],
+                    probability=None if chances_N is None else float(chances_N[n]),
                 )
             )
-        return Answer(items, prepared.unknown)
+        sure = items[0].probability if items else None
+        return Answer(items, prepared.unknown, abstained=sure is not None and sure < self._policy.abstain_below)
+
+    def _chances(self, result: Result) -> Floats | None:
+        """[N] how likely each candidate is right; None where the model was not calibrated."""
+        calibration = self._policy.calibration
+        if calibration is None or result.features_NF is None or not len(result.rows_N):
+            return None
+        return calibration.probabilities(result.logits_NH[:, 0], result.features_NF, self._columns)
 
 
 def _check_features(bundle: Bundle) -> None:
     """Refuse a bundle trained on features that this code does not make."""
-    asked, made = bundle.manifest.features, scoring.feature_names()
-    missing = sorted({*asked.user, *asked.item, *asked.context} - {*made.user, *made.item, *made.context})
-    if (asked.service, asked.cross, asked.sources) != (made.service, made.cross, made.sources):
-        missing.append(f"service {asked.service}, sources {', '.join(asked.sources)}")
+    asked, made = bundle.manifest.features, scoring.feature_names(users=True, queries=True)
+    known = {*made.user, *made.item, *made.context, *made.sources}
+    missing = sorted({*asked.user, *asked.item, *asked.context, *asked.sources} - known)
+    if (asked.service, asked.cross) != (made.service, made.cross):
+        missing.append(f"service {asked.service}, {', '.join(asked.cross)}")
     if missing:
         raise RanklineError(
             "the bundle reads features that this server does not know",

@@ -58,7 +58,7 @@ class Graph:
                 "CUDA was asked for and ONNX Runtime fell back to the CPU",
                 expected=_PROVIDERS[provider][0],
                 found=", ".join(active),
-                hint="check `nvidia-smi` and the CUDA 12 libraries, or start with --provider cpu",
+                hint="check `nvidia-smi` and the CUDA 13 libraries, or start with --provider cpu",
             )
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name

@@ -1,9 +1,10 @@
-"""What many tests share: one real run of the smoke recipe, made once for a whole test session."""
+"""What many tests share: real runs, of users' events and of queries, each made once for a whole test session."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,22 @@ import pytest
 from filelock import FileLock
 
 from tests.cli.command import rankline
+from tests.pipelines.asked_recipe import write_beir
+from tests.servers.fixtures import (  # noqa: F401
+    bucket,
+    mlflow_server,
+    postgres,
+    postgres_for_all,
+    redis,
+    redis_for_all,
+    s3,
+    url,
+)
 
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """A finished run of the smoke recipe. Read it; whoever wants to change something takes a `copy`."""
+    """A finished run. Read it; whoever wants to change something takes a `copy`."""
 
     workspace: Path
     summary: dict[str, Any]
@@ -33,15 +45,33 @@ class SmokeRun:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
-    """The smoke recipe run for real; parallel test workers share one run."""
+    """The smoke recipe run for real."""
+    return _once(tmp_path_factory, "smoke", lambda folder: ("--recipe", "smoke"))
+
+
+@pytest.fixture(scope="session")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
+    """A recipe of queries without users run for real, on a BEIR folder."""
+
+    def arguments(folder: Path) -> tuple[str, ...]:
+        return "--recipe", "tests.pipelines.asked_recipe:answers", "--source", str(write_beir(folder))
+
+    return _once(tmp_path_factory, "answers", arguments)
+
+
+def _once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, arguments: Callable[[Path], tuple[str, ...]]
+) -> SmokeRun:
+    """A run that parallel test workers share; ``arguments`` may lay its data into the folder it is given."""
     root = tmp_path_factory.getbasetemp()
     if root.parent.name.startswith("pytest-") and root.name.startswith("popen-"):
         root = root.parent
-    workspace = root / "smoke-workspace"
-    told = root / "smoke-summary.json"
-    with FileLock(root / "smoke.lock"):
+    workspace = root / f"{name}-workspace"
+    told = root / f"{name}-summary.json"
+    with FileLock(root / f"{name}.lock"):
         if not told.is_file():
-            done = rankline("run", "--recipe", "smoke", "-w", workspace, "--json", timeout_s=600)
-            assert done.returncode == 0, done.stderr
+            command = arguments(root / f"{name}-source")
+            done = rankline("run", *command, "-w", workspace, "--json", timeout_s=600)
+            assert done.returncode == 0, done.stderr + done.stdout
             told.write_text(done.stdout)
     return SmokeRun(workspace, json.loads(told.read_text()))

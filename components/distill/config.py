@@ -36,6 +36,34 @@ class DistillConfig(Frozen):
     )
     evaluate_every: int = Field(5, ge=1, description="Epochs between looks at the validation requests.")
     patience: int = Field(3, ge=1, description="Looks without improvement before training stops early.")
+    train_encoder: bool = Field(
+        False,
+        description="Train the encoder on queries and what answers them; for a few thousand queries and more, or a "
+        "language of its own. False keeps it frozen, which is faster and safer with little data.",
+    )
+    encoder_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the encoder.")
+    encoder_items_per_step: int = Field(
+        48, ge=1, description="Items whose words are encoded with gradients in one step; fewer take less memory."
+    )
+    likeness: float = Field(
+        20.0,
+        gt=0,
+        description="Product of two fused vectors of the same words, to begin with, where there are queries.",
+    )
+    stemmer: str = Field(
+        "", description="Snowball stemmer for BM25's words, such as english; empty for none (Chinese, mixed languages)."
+    )
+    bm25_k1: float = Field(0.9, ge=0, description="What repeating a word is worth in BM25.")
+    bm25_b: float = Field(0.4, ge=0, le=1, description="What a long text costs in BM25.")
+    calibrate: Literal["none", "closed", "open"] = Field(
+        "none",
+        description="Make scores into chances: closed where one candidate is always right (labels), open where "
+        "perhaps none is (answers), which also finds the score below which the model abstains.",
+    )
+    answer_precision: float = Field(
+        0.8, gt=0, lt=1, description="Share of right answers among those given that abstention aims at (open)."
+    )
+    calibration_folds: int = Field(5, ge=2, description="Parts of the validation requests, each judged by the others.")
     covisit_window: int = Field(
         30, ge=2, description="Pairs of events fewer than this many steps apart count as seen together."
     )
@@ -64,4 +92,7 @@ class DistillConfig(Frozen):
     )
     like_weight: float = Field(0.3, ge=0, description="Weight of the like head (rating of 4 or more).")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="What a trained encoder computes in; auto is bf16 where the processor has it."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")

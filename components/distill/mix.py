@@ -6,7 +6,7 @@ F features, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from components.distill.config import DistillConfig
 from rankline import scoring, training
 from rankline.contracts import FeatureNames
 from rankline.errors import TooSmall
+from rankline.features import stars
 from rankline.frozen import FrozenRequest
 from rankline.model import HistoryTower, Scorer
 from rankline.progress import Progress
@@ -27,25 +28,30 @@ from rankline.scoring import Catalogue, Knobs
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Queries = Mapping[str, Floats]  # request id -> [D] its query's vector, of those that are asked in words
+NOBODY = np.zeros(0, np.int64)
 FEWEST = 10
 
 
 @torch.no_grad()
-def left_vector(tower: HistoryTower, request: FrozenRequest, catalogue: Catalogue, max_history: int) -> Floats:
-    """[D] the left vector of one request; zeros where the history is empty."""
+def left_vector(
+    tower: HistoryTower, request: FrozenRequest, catalogue: Catalogue, max_history: int, query_D: Floats | None
+) -> Floats:
+    """[D] the left vector of one request: its history's plus its query's; zeros where there is neither."""
+    asked_D = np.zeros(tower.size, np.float32) if query_D is None else query_D
     told = scoring.recent(request.state, max_history).history
     ratings = told.ratings or [0.0] * len(told.item_ids)
     known = [(item, rating) for item, rating in zip(told.item_ids, ratings) if item in catalogue.index]
     if not known:
-        return np.zeros(tower.size, np.float32)
+        return asked_D
     rows_L = catalogue.rows([item for item, _ in known])
-    ratings_L = np.clip(np.rint([rating for _, rating in known]), 0, 5).astype(np.int64)
+    ratings_L = stars([rating for _, rating in known])
     left_BD = tower(
         torch.from_numpy(catalogue.vectors_ID[rows_L])[None],
         torch.from_numpy(ratings_L)[None],
         torch.tensor([len(rows_L)]),
     )
-    left_D: Floats = left_BD[0].numpy()
+    left_D: Floats = left_BD[0].numpy() + asked_D
     return left_D
 
 
@@ -80,6 +86,7 @@ class Table:
         knobs: Knobs,
         names: FeatureNames,
         *,
+        queries: Queries,
         progress: Progress,
         given: Sequence[Ints] | None = None,
     ) -> Table:
@@ -87,8 +94,8 @@ class Table:
         lefts, rows, features = [], [], []
         for done, request in enumerate(requests):
             state = scoring.recent(request.state, knobs.max_history)
-            left_D = left_vector(tower, request, catalogue, knobs.max_history)
-            scores = scoring.source_scores(state, left_D, catalogue, knobs)
+            left_D = left_vector(tower, request, catalogue, knobs.max_history, queries.get(request.request_id))
+            scores = scoring.source_scores(state, left_D, catalogue, knobs, query=request.query or "")
             seen = catalogue.rows(state.seen)
             rows_N = (
                 scoring.draw(scores, seen, per_source=knobs.candidates_per_source) if given is None else given[done]
@@ -105,6 +112,16 @@ class Table:
             features=features,
             targets=[catalogue.rows(request.targets) for request in requests],
             likes=[np.array(request.target_ratings, np.float32) for request in requests],
+        )
+
+    def take(self, rows: Ints) -> Table:
+        """Some of the requests."""
+
+        def of(values: list[Any]) -> list[Any]:
+            return [values[row] for row in rows]
+
+        return Table(
+            of(self.ids), self.left_RD[rows], of(self.rows), of(self.features), of(self.targets), of(self.likes)
         )
 
     def batch(self, picked: Ints, catalogue: Catalogue) -> tuple[torch.Tensor, ...]:
@@ -135,14 +152,16 @@ def train(
     device: torch.device,
     progress: Progress,
     tower: HistoryTower,
+    queries: Queries,
+    but: Ints = NOBODY,
 ) -> tuple[Scorer, dict[str, Any]]:
-    """Train the scorer on the candidates of ``table``; the scorer on the CPU, its curve and its fit.
+    """Train the scorer on the candidates of ``table``, ``but`` some rows; the scorer on the CPU, its curve and its fit.
 
     Raises:
         TooSmall: fewer than ten requests have their target among their candidates.
     """
     place = [_places(rows, targets) for rows, targets in zip(table.rows, table.targets)]
-    usable = np.array([r for r, found in enumerate(place) if len(found)], np.int64)
+    usable = np.array([r for r, found in enumerate(place) if len(found) and r not in but], np.int64)
     if len(usable) < FEWEST:
         raise TooSmall(
             "too few validation requests to learn how the sources mix",
@@ -153,7 +172,7 @@ def train(
     candidates_RC, logits_RC, soft_row = soft
     knobs = Knobs(config.candidates_per_source, config.covisit_decay, config.max_history)
     chosen = [candidates_RC[soft_row[request.request_id]] for request in requests]
-    taught = Table.draw(requests, tower, catalogue, knobs, names, progress=progress, given=chosen)
+    taught = Table.draw(requests, tower, catalogue, knobs, names, queries=queries, progress=progress, given=chosen)
     teacher_RC = torch.from_numpy(np.stack([logits_RC[soft_row[request.request_id]] for request in requests]))
 
     torch.manual_seed(config.seed)

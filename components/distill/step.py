@@ -2,8 +2,9 @@
 
 Reads    features/  teacher/
 Writes   student/   weights.safetensors, student.json, curve.json
-                    encoder/, text_vectors.npy     the text tower, as the teacher left it
-                    sources/covisit.npz, sources/popularity.npy
+                    encoder/, text_vectors.npy     the text tower
+                    sources/covisit.npz, sources/popularity.npy, sources/bm25/ (where there are queries)
+                    policy.json                    how sure it is, and when it abstains
                     parity.parquet                 candidates and torch's logits for the frozen test requests
 
 Three things are learnt, one after the other: the two towers (ground truth and the teacher's soft scores), the
@@ -43,26 +44,47 @@ def distill(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from components.distill import mix, towers
+    from components.distill import calibration, mix, towers
+    from components.distill.reading import Reading
     from rankline import examples, frozen, sources, training
-    from rankline.model import HEADS
+    from rankline.bm25 import Bm25
+    from rankline.model import HEADS, TextEncoder
+    from rankline.policy import POLICY, Policy
     from rankline.scoring import Catalogue, Knobs, feature_names
+    from rankline.text import Tokenizer
 
     device = training.pick_device(config.device)
     torch.manual_seed(config.seed)
     data = examples.read(features, max_history=config.max_history)
     taught = json.loads((teacher / "teacher.json").read_text())
-    teacher_weights = load_file(teacher / "weights.safetensors")
+    of_users = teacher / "weights.safetensors"
+    teacher_weights = load_file(of_users) if of_users.is_file() else {}  # a teacher of queries alone has none
     text_IT = torch.from_numpy(np.load(teacher / "text_vectors.npy"))
     soft = np.load(teacher / "soft.npz")
 
     # The towers
+    encoder = teacher / "encoder"
+    progress.phase("reading the queries")
+    reading = Reading(
+        data,
+        TextEncoder.read(encoder),
+        Tokenizer(encoder / "tokenizer.json", max_tokens=taught["max_tokens"]),
+        text_IT,
+        device=device,
+    )
     model = towers.Towers.make(data, text_size=text_IT.shape[1], size=taught["vector_size"], config=config)
+    if data.has_queries:
+        model.fusion.begin_from_words(text_IT, likeness=config.likeness)
     begun = model.begin_from(teacher_weights) if config.from_teacher else 0
     trained = towers.train(
-        model, data, text_IT, soft, config=config, device=device, progress=progress, checkpoints=checkpoints
+        model, data, reading, soft, config=config, device=device, progress=progress, checkpoints=checkpoints
     )
-    vectors_ID = model.item_vectors(text_IT)
+    vectors_ID = model.item_vectors(reading.items_IT.cpu())
+    queries = {
+        request: vector_D
+        for split in ("valid", "test")
+        for request, vector_D in model.query_vectors(data.splits[split], reading.queries[split].cpu()).items()
+    }
 
     # The other sources, from the training sequences alone
     covisit = sources.covisitation(
@@ -73,6 +95,7 @@ def distill(
         keep=config.covisit_neighbours,
     )
     popularity_I = sources.popularity(data.sequences.items, len(data.item_ids))
+    words = Bm25.of(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
 
     # The scorer that mixes them
     catalogue = Catalogue(
@@ -83,36 +106,54 @@ def distill(
         vocabulary=data.vocabulary,
         covisit=covisit,
         popularity_I=popularity_I,
+        bm25=words if data.has_queries else None,
     )
     knobs = Knobs(
         candidates_per_source=config.candidates_per_source,
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
-    names = feature_names()
+    names = feature_names(users=data.has_users, queries=data.has_queries)
     progress.phase("drawing candidates")
     valid = list(frozen.requests(features, "valid"))
     soft_rows = {request: row for row, request in enumerate(data.splits["valid"].ids)}
-    table = mix.Table.draw(valid, model.tower, catalogue, knobs, names, progress=progress)
-    scorer, mixed = mix.train(
-        table,
-        valid,
-        catalogue,
-        soft=(soft["valid_candidates"], soft["valid_logits"], soft_rows),
-        names=names,
-        config=config,
-        device=device,
-        progress=progress,
-        tower=model.tower,
-    )
+    table = mix.Table.draw(valid, model.tower, catalogue, knobs, names, queries=queries, progress=progress)
+
+    def scorer_but(rows: Any) -> tuple[Any, dict[str, Any]]:
+        """A scorer that has not seen some of the validation requests."""
+        return mix.train(
+            table,
+            valid,
+            catalogue,
+            soft=(soft["valid_candidates"], soft["valid_logits"], soft_rows),
+            names=names,
+            config=config,
+            device=device,
+            progress=progress,
+            tower=model.tower,
+            queries=queries,
+            but=rows,
+        )
+
+    scorer, mixed = scorer_but(mix.NOBODY)
+    policy, calibrated = Policy(), {}
+    if config.calibrate != "none":
+        policy, calibrated = calibration.policy(
+            table, catalogue, names, lambda rows: scorer_but(rows)[0], config=config
+        )
 
     # Save
     (student / "sources").mkdir(parents=True)
     weights = {f"towers.{name}": value for name, value in model.state_dict().items()}
     weights |= {f"scorer.{name}": value for name, value in scorer.state_dict().items()}
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, student / "weights.safetensors")
-    shutil.copytree(teacher / "encoder", student / "encoder")
-    shutil.copyfile(teacher / "text_vectors.npy", student / "text_vectors.npy")
+    shutil.copytree(encoder, student / "encoder")
+    if config.train_encoder:
+        reading.reader.cpu().backbone.save_pretrained(student / "encoder")
+    np.save(student / "text_vectors.npy", reading.items_IT.cpu().numpy())
+    if data.has_queries:
+        words.save(student / "sources" / "bm25")
+    (student / POLICY).write_text(policy.model_dump_json(indent=2) + "\n")
     sparse.save_npz(student / "sources" / "covisit.npz", covisit)
     np.save(student / "sources" / "popularity.npy", popularity_I)
     (student / "curve.json").write_text(json.dumps({"towers": trained["curve"], "scorer": mixed["curve"]}, indent=2))
@@ -130,6 +171,8 @@ def distill(
                     "covisit_decay": config.covisit_decay,
                 },
                 "features": names.model_dump(),
+                "turns": data.summary["turns"],
+                "users": data.has_users,
             },
             indent=2,
         )
@@ -138,7 +181,7 @@ def distill(
     test = list(frozen.requests(features, "test"))
     mix.write_parity(
         student / "parity.parquet",
-        mix.Table.draw(test, model.tower, catalogue, knobs, names, progress=progress),
+        mix.Table.draw(test, model.tower, catalogue, knobs, names, queries=queries, progress=progress),
         scorer,
         catalogue,
     )
@@ -151,5 +194,6 @@ def distill(
         "candidates_recall": round(table.recall, 4),
         "candidates_mean": round(table.mean_candidates, 1),
         "scorer_fit_ndcg@10": round(mixed["ndcg"], 4),
+        **calibrated,
         "device": str(device),
     }

@@ -1,6 +1,7 @@
-"""The two towers: fused item vectors on the right, the history tower on the left.
+"""The two towers: fused item vectors on the right; on the left what a history and a query say, added up.
 
-Shapes: B windows or requests, L history events, C candidates, I items, S sampled items, D vector size.
+Shapes: B windows or requests, L history events, C candidates, I items, S sampled items, T text size,
+D vector size.
 
 Rows of a table that has a gradient are taken by F.embedding: on several threads the gradient of table[rows] is
 summed in whatever order they come, and no run would be like another.
@@ -18,10 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.distill.config import DistillConfig
+from components.distill.reading import Reading
 from rankline import training
 from rankline.examples import Examples, Requests
 from rankline.model import HistoryTower, ItemFusion
 from rankline.progress import Progress
+
+Ints = npt.NDArray[np.int64]
 
 
 class Towers(nn.Module):
@@ -54,12 +58,31 @@ class Towers(nn.Module):
         )
         return cls(fusion, tower, side_IS)
 
+    def left(self, fused_ID: Tensor, requests: Requests, rows: Any, queries_BT: Tensor, device: torch.device) -> Tensor:
+        """[B, D] the left vectors of some requests: the history's, and the query's where one is asked."""
+        items_BL = torch.from_numpy(requests.items_RL[rows]).to(device)
+        ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
+        lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)
+        left_BD: Tensor = self.tower(F.embedding(items_BL, fused_ID), ratings_BL, lengths_B)
+        asked_B = torch.tensor([bool(requests.queries[row]) for row in rows], device=device)
+        if bool(asked_B.any()):
+            left_BD = left_BD + asked_B.unsqueeze(1) * self.fusion.text(queries_BT)
+        return left_BD
+
     def begin_from(self, weights: dict[str, Tensor]) -> int:
         """Take the teacher's tensors whose names and shapes agree; how many there were."""
         own = self.state_dict()
         shared = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
         self.load_state_dict({**own, **shared})
         return len(shared)
+
+    @torch.no_grad()
+    def query_vectors(self, requests: Requests, queries_RT: Tensor) -> dict[str, npt.NDArray[np.float32]]:
+        """Request id -> [D] its query's part of the left vector, of the requests that are asked in words."""
+        self.eval()
+        asked = requests.asked
+        vectors_ND = self.fusion.text(queries_RT[torch.from_numpy(asked)]).numpy()
+        return {requests.ids[row]: vector_D for row, vector_D in zip(asked, vectors_ND)}
 
     @torch.no_grad()
     def item_vectors(self, text_IT: Tensor) -> npt.NDArray[np.float32]:
@@ -72,7 +95,7 @@ class Towers(nn.Module):
 def train(
     model: Towers,
     data: Examples,
-    text_IT: Tensor,
+    reading: Reading,
     soft: Any,
     *,
     config: DistillConfig,
@@ -80,48 +103,79 @@ def train(
     progress: Progress,
     checkpoints: Path | None,
 ) -> dict[str, Any]:
-    """Train the towers and leave the best of them in ``model``, on the CPU; the curve and where it was best."""
+    """Train the towers and leave the best of them in ``model``, on the CPU; the curve and where it was best.
+
+    With ``config.train_encoder`` the encoder in ``reading`` is trained, too, and left as it was at its best.
+    """
     rng = np.random.default_rng(config.seed)
     requests = data.splits["train"]
     candidates_RC, logits_RC = soft["train_candidates"], soft["train_logits"]
     model.to(device)
-    text_IT = text_IT.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    chance_I = np.bincount(np.concatenate(data.sequences.items), minlength=len(data.item_ids)) + 1.0
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters()), "peak": config.learning_rate}]
+    if config.train_encoder:
+        groups.append({"params": list(reading.reader.parameters()), "peak": config.encoder_learning_rate})
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    half = training.pick_autocast(config.precision, device)
+    chance_I = data.counts_I + 1.0
     chance_I /= chance_I.sum()
+    draws = training.Draws(chance_I)
 
     keeper = training.Checkpoints(checkpoints)
-    state = keeper.load(rng) or {"epoch": 0, "best": -1.0, "best_epoch": 0, "stale": 0, "curve": []}
+    state = keeper.load(rng) or {"epoch": 0, "best": -1.0, "best_epoch": -1, "stale": 0, "curve": []}
     resumed_at = state["epoch"]
     if resumed_at:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if config.train_encoder:
+            reading.restore(state["reading"])
+    elif data.has_queries:  # what the untuned encoder reaches is where it starts, and no training may leave it worse
+        reached = _validate(model, reading, data.splits["valid"], device)
+        state.update(best=reached, weights=_copied(model), best_reading=_kept(reading, config))
 
     progress.phase("training the towers")
     for epoch in range(state["epoch"], config.epochs):
         if state["stale"] >= config.patience:
             break
         model.train()
-        windows = data.sequences.windows(rng, config.max_history)
-        batches = training.window_batches(windows, rng, config.batch_size)
+        reading.reader.train(config.train_encoder)
+        batches = _batches(data, rng, config)
         losses = []
-        for step, batch in enumerate(batches):
+        for step, (windows, asked) in enumerate(batches):
             fraction = (epoch + step / len(batches)) / config.epochs
-            rate = training.rate_at(fraction, peak=config.learning_rate, warm_up=config.warm_up)
-            optimizer.param_groups[0]["lr"] = rate
-            fused_ID = model.fusion(text_IT, model.side_IS)
+            for group in optimizer.param_groups:
+                group["lr"] = training.rate_at(fraction, peak=group["peak"], warm_up=config.warm_up)
+            # requests whose candidates the teacher has scored; of those asked in words the same as below
+            rows = asked if len(asked) else rng.integers(0, len(requests), config.requests_per_step)
+            targets = np.array([rng.choice(requests.targets[row]) for row in asked], np.int64)
+            if config.train_encoder:
+                hard_BC = candidates_RC[rows, rng.integers(0, candidates_RC.shape[1], (2, len(rows)))]
+                touched = rng.permutation(np.concatenate([targets, hard_BC.ravel()]))[: config.encoder_items_per_step]
+                words_IT, queries_BT = reading.fresh(requests, rows, touched, half=half)
+            else:
+                words_IT, queries_BT = reading.items_IT, reading.queries["train"][torch.from_numpy(rows)]
+            fused_ID = model.fusion(words_IT, model.side_IS)
+            loss = torch.zeros((), device=device)
 
             # ground truth: the next item at every position
-            items_BL, ratings_BL, next_BL = (part.to(device) for part in training.pad(batch))
-            here = next_BL >= 0
-            hidden_ND = model.tower.hidden(F.embedding(items_BL, fused_ID), ratings_BL)[here]
-            hard_loss = next_item_loss(
-                hidden_ND, fused_ID, next_BL[here], sampled=config.sampled_items, chance_I=chance_I, rng=rng
-            )
+            if windows:
+                items_BL, ratings_BL, next_BL = (part.to(device) for part in training.pad(windows))
+                here = next_BL >= 0
+                hidden_ND = model.tower.hidden(F.embedding(items_BL, fused_ID), ratings_BL)[here]
+                drawn_S = draws(rng, config.sampled_items if config.sampled_items < len(fused_ID) else 0)
+                loss = loss + training.next_item_loss(
+                    hidden_ND, fused_ID, next_BL[here], drawn_S=drawn_S, chance_I=chance_I
+                )
 
-            # the teacher's opinion of some candidates of some requests
-            rows = rng.integers(0, len(requests), config.requests_per_step)
-            left_BD = left_of(model.tower, fused_ID, requests, rows, device)
+            # ground truth: an item that answers a query, among all that do not
+            left_BD = model.left(fused_ID, requests, rows, queries_BT, device)
+            if len(asked):
+                scores_BI = left_BD @ fused_ID.T
+                for b, row in enumerate(rows):
+                    also = np.setdiff1d(requests.targets[row], targets[b])
+                    scores_BI[b, torch.from_numpy(also).to(device)] = -1e4
+                loss = loss + F.cross_entropy(scores_BI, torch.from_numpy(targets).to(device))
+
+            # the teacher's opinion of some candidates
             candidates_BC = torch.from_numpy(candidates_RC[rows]).to(device)
             student_BC = torch.einsum("bd,bcd->bc", left_BD, F.embedding(candidates_BC, fused_ID))
             teacher_BC = torch.from_numpy(logits_RC[rows]).to(device)
@@ -132,83 +186,76 @@ def train(
                 reduction="batchmean",
             )
 
-            loss = hard_loss + config.soft_weight * soft_loss
+            loss = loss + config.soft_weight * soft_loss
             value = float(loss.detach())
             training.check_finite(value, step="distill", epoch=epoch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], config.gradient_clip)
             optimizer.step()
             losses.append(value)
             progress.update(
                 epoch * len(batches) + step + 1,
                 config.epochs * len(batches),
                 loss=value,
-                lr=rate,
+                lr=optimizer.param_groups[0]["lr"],
                 valid=state["best"] if state["best"] >= 0 else float("nan"),
             )
 
         point = {"epoch": epoch, "loss": float(np.mean(losses))}
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
-            point["valid_ndcg@10"] = reached = _validate(model, text_IT, data.splits["valid"], device)
+            if config.train_encoder:  # every word as the encoder reads it now, for that is what will be served
+                reading.read_items(Progress())
+                reading.read_queries()
+            point["valid_ndcg@10"] = reached = _validate(model, reading, data.splits["valid"], device)
             state["stale"] = 0 if reached > state["best"] else state["stale"] + 1
             if reached > state["best"]:
-                weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-                state.update(best=reached, best_epoch=epoch, weights=weights)
+                state.update(best=reached, best_epoch=epoch, weights=_copied(model))
+                state["best_reading"] = _kept(reading, config)
         state["curve"].append(point)
         state["epoch"] = epoch + 1
-        keeper.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
+        extra = {"reading": reading.state()} if config.train_encoder else {}
+        keeper.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
 
     model.load_state_dict(state["weights"])
     model.cpu().eval()
+    if config.train_encoder:
+        reading.restore(state["best_reading"])
     return {**{name: state[name] for name in ("best", "best_epoch", "curve")}, "resumed_at": resumed_at}
 
 
-def next_item_loss(
-    hidden_ND: Tensor,
-    fused_ID: Tensor,
-    next_N: Tensor,
-    *,
-    sampled: int,
-    chance_I: npt.NDArray[np.float64],
-    rng: np.random.Generator,
-) -> Tensor:
-    """Softmax cross-entropy over the catalogue, or an estimate of it from ``sampled`` items.
-
-    Each drawn item stands for as many as its chance tells: less the log of how often it is expected in the draw, it
-    makes the sum in the softmax right on average (Bengio & Senecal 2008), so that popular items, drawn often, are
-    not punished for it. A drawn item that is the target is left out, for the target is there already.
-    """
-    if not sampled or sampled >= len(fused_ID):
-        return F.cross_entropy(hidden_ND @ fused_ID.T, next_N)
-    drawn_S = torch.from_numpy(rng.choice(len(chance_I), sampled, p=chance_I)).to(next_N.device)
-    log_expected_I = torch.from_numpy(np.log(chance_I * sampled)).float().to(next_N.device)
-    target_N1 = (hidden_ND * F.embedding(next_N, fused_ID)).sum(-1, keepdim=True)
-    others_NS = hidden_ND @ F.embedding(drawn_S, fused_ID).T - log_expected_I[drawn_S]
-    others_NS = others_NS.masked_fill(drawn_S.unsqueeze(0) == next_N.unsqueeze(1), -1e4)
-    first_N = torch.zeros_like(next_N)
-    return F.cross_entropy(torch.cat([target_N1, others_NS], 1), first_N)
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def left_of(tower: HistoryTower, fused_ID: Tensor, requests: Requests, rows: Any, device: torch.device) -> Tensor:
-    """[B, D] the left vectors of some requests."""
-    items_BL = torch.from_numpy(requests.items_RL[rows]).to(device)
-    ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
-    lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)
-    left_BD: Tensor = tower(F.embedding(items_BL, fused_ID), ratings_BL, lengths_B)
-    return left_BD
+def _kept(reading: Reading, config: DistillConfig) -> dict[str, Any] | None:
+    """The encoder as it is now, where training changes it."""
+    return reading.state() if config.train_encoder else None
+
+
+def _batches(data: Examples, rng: np.random.Generator, config: DistillConfig) -> list[tuple[list[Any], Ints]]:
+    """An epoch's steps: windows over users' events, and the rows of train requests asked in words."""
+    asked = rng.permutation(data.splits["train"].asked) if data.has_queries else np.zeros(0, np.int64)
+    if not data.has_users:
+        parts = np.array_split(asked, max(1, -(-len(asked) // config.batch_size)))
+        return [([], part) for part in parts]
+    windows = training.window_batches(data.sequences.windows(rng, config.max_history), rng, config.batch_size)
+    return [(batch, part) for batch, part in zip(windows, np.array_split(asked, len(windows)))]
 
 
 @torch.no_grad()
-def _validate(model: Towers, text_IT: Tensor, requests: Requests, device: torch.device) -> float:
-    """nDCG@10 of the towers alone over all unseen items."""
+def _validate(model: Towers, reading: Reading, requests: Requests, device: torch.device) -> float:
+    """nDCG@10 of the towers alone over all unseen items, by the first target of each request."""
     model.eval()
-    fused_ID = model.fusion(text_IT, model.side_IS)
+    fused_ID = model.fusion(reading.items_IT, model.side_IS)
     ranks = []
     for start in range(0, len(requests), 256):
         rows = np.arange(start, min(start + 256, len(requests)))
-        scores_BI = (left_of(model.tower, fused_ID, requests, rows, device) @ fused_ID.T).cpu().numpy()
+        queries_BT = reading.queries["valid"][start : start + 256]
+        scores_BI = (model.left(fused_ID, requests, rows, queries_BT, device) @ fused_ID.T).cpu().numpy()
         for row, scores_I in zip(rows, scores_BI):
             scores_I[requests.seen[row]] = -np.inf
+            # other right answers are not in the way of this one
+            scores_I[requests.targets[row][1:]] = -np.inf
             ranks.append(training.rank_of(scores_I, requests.targets[row][0]))
     return training.ndcg_of_ranks(np.array(ranks), k=10)

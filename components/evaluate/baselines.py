@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline import features
+from rankline.bm25 import Bm25
 from rankline.contracts import FrozenState
+from rankline.text import item_words
 
 Floats = npt.NDArray[np.float32]
-Score = Callable[[FrozenState], Floats]
+Score = Callable[[FrozenState, str], Floats]  # a request's state and its words ("" where it has none)
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,25 @@ def neighbours(had_UI: Any, *, keep: int, shrink: float) -> Any:
     )
 
 
-def scorers(folder: Path, *, keep: int, shrink: float, last: int, decay: float) -> tuple[Catalogue, dict[str, Score]]:
+def scorers(
+    folder: Path, *, keep: int, shrink: float, last: int, decay: float, stemmer: str = ""
+) -> tuple[Catalogue, dict[str, Score]]:
     """The baselines by name: each gives [I] scores for a frozen request.
 
     ``item_knn`` adds up the neighbours of the ``last`` items of the history; ``item_knn_decay`` lets each
-    step back in the whole history weigh ``decay`` times less.
+    step back in the whole history weigh ``decay`` times less. ``bm25`` is there where something is asked in words,
+    the item-kNN where there are histories.
     """
     catalogue, had_UI = read(folder)
+    found: dict[str, Score] = {
+        "popularity": lambda state, words: catalogue.counts_I,
+        "fresh_popularity": lambda state, words: features.fresh_popularity(state.item_features, catalogue.index),
+    }
+    if _asked_in_words(folder):
+        index = Bm25.of(_item_words(folder), stemmer=stemmer, k1=0.9, b=0.4)
+        found["bm25"] = lambda state, words: index.scores(words)
+    if had_UI.nnz == 0:
+        return catalogue, found
     near_II = neighbours(had_UI, keep=keep, shrink=shrink)
 
     def knn(state: FrozenState, *, last: int, decay: float) -> Floats:
@@ -93,9 +107,21 @@ def scorers(folder: Path, *, keep: int, shrink: float, last: int, decay: float) 
         weights_L = decay ** np.arange(len(recent_L), dtype=np.float32)[::-1]
         return np.asarray(near_II[recent_L].T @ weights_L, np.float32)
 
-    return catalogue, {
-        "popularity": lambda state: catalogue.counts_I,
-        "fresh_popularity": lambda state: features.fresh_popularity(state.item_features, catalogue.index),
-        "item_knn": lambda state: knn(state, last=last, decay=1.0),
-        "item_knn_decay": lambda state: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
+    return catalogue, found | {
+        "item_knn": lambda state, words: knn(state, last=last, decay=1.0),
+        "item_knn_decay": lambda state, words: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
     }
+
+
+def _asked_in_words(folder: Path) -> bool:
+    import pyarrow.parquet as parquet
+
+    queries = parquet.read_table(folder / "requests.parquet", columns=["query"])["query"]
+    return queries.null_count < len(queries)
+
+
+def _item_words(folder: Path) -> list[str]:
+    import pyarrow.parquet as parquet
+
+    columns = ["item_id", "title", "category", "text"]
+    return [item_words(item) for item in parquet.read_table(folder / "items.parquet", columns=columns).to_pylist()]

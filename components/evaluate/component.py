@@ -3,10 +3,10 @@
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
 
-from components.images import SERVE
+from components.images import EVALUATE
 
 
-@dsl.component(base_image=SERVE, install_kfp_package=False)
+@dsl.component(base_image=EVALUATE, install_kfp_package=False)
 def evaluate(
     bundle: Input[Model],
     features: Input[Dataset],
@@ -46,6 +46,6 @@ def evaluate(
         lineage={"champion": rival},
         any_lineage=serves,
         heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet"),
-        champion=this.workspace / "repository" / "bundles" / rival if rival else None,
+        fetched=lambda: {"champion": this.bundle_of(rival) if rival else None},
         run_id=this.run_id,
     )

@@ -34,6 +34,7 @@ class EvaluateConfig(Frozen):
     )
     new_user_events: int = Field(20, ge=0, description="Users with at most this many past events are new.")
     new_item_events: int = Field(5, ge=0, description="Items with at most this many training events are new.")
+    short_query_words: int = Field(5, ge=1, description="Queries of at most this many words are short.")
     head_share: float = Field(
         0.2, gt=0, lt=1, description="The most wanted share of the catalogue that counts as its head."
     )
@@ -44,6 +45,7 @@ class EvaluateConfig(Frozen):
         0.6, gt=0, le=1, description="Weight of a history item per step back in item-kNN with decay."
     )
     knn_neighbours: int = Field(1000, ge=1, description="Neighbours kept of each item, in both item-kNN.")
+    stemmer: str = Field("", description="Snowball stemmer of the BM25 baseline, such as english; empty for none.")
     knn_shrink: float = Field(0.0, ge=0, description="Added to the denominator of item-kNN's cosine.")
     example_users: int = Field(4, ge=0, le=50, description="Users whose lists are shown in the HTML report.")
 

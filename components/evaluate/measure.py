@@ -64,12 +64,15 @@ def candidate(
         memory = server.memory_bytes()
         progress.phase("timing requests")
         timed = _spread(asked, config.latency_samples)
-        bodies = [one.body(k=config.latency_k) for one in timed]
-        latency_ms = replay.timed(server, bodies, progress=progress)
-        lean_ms = replay.timed(server, [one.lean_body(k=config.latency_k) for one in timed], progress=progress)
-        rate = replay.throughput(server, bodies, concurrency=config.concurrency)
+        calls = [one.call(k=config.latency_k) for one in timed]
+        latency_ms = replay.timed(server, calls, progress=progress)
+        lean_ms = replay.timed(server, [one.lean_call(k=config.latency_k) for one in timed], progress=progress)
+        rate = replay.throughput(server, calls, concurrency=config.concurrency)
         progress.phase("judging the heads")
         heads = _heads(server, bundle, asked, lists, features, config, progress)
+        if bundle.policy.calibration is not None:
+            sure = _sureness(server, asked, lists, config, progress)
+            heads = Heads({**heads.numbers, **sure.numbers}, sure.reliability)
         progress.phase("comparing with torch")
         parity = _parity(server, bundle, features, student, config, progress)
         memory = max(memory or 0, server.memory_bytes() or 0) or None
@@ -142,7 +145,8 @@ def _heads(
     for one in asked:
         logits = answers[one.request_id]
         targets = one.request.targets
-        sampled = negatives.get(one.request_id, [])
+        served = [item for item in lists[one.request_id] if item not in targets]
+        sampled = negatives.get(one.request_id) or served
         scores = [logits[item][first] for item in [*targets, *sampled]]
         areas.append(metrics.auc([True] * len(targets) + [False] * len(sampled), scores))
         for item, rating in zip(targets, one.request.target_ratings):
@@ -160,6 +164,39 @@ def _heads(
             "like_share": float(np.mean(liked)) if liked else None,
             "like_mean_score": float(np.mean(chances)) if liked else None,
             "rated_targets": float(len(liked)),
+        },
+        reliability=reliability,
+    )
+
+
+def _sureness(
+    server: Server, asked: Sequence[Asked], lists: Lists, config: EvaluateConfig, progress: Progress
+) -> Heads:
+    """Whether what the model calls likely is right that often, and whether it abstains when it should.
+
+    Every request is asked twice: as it is, and among what was served for it without its answers, where the only
+    right thing is to abstain.
+    """
+
+    def ask(one: Asked) -> tuple[list[tuple[bool, float]], bool, bool]:
+        targets = set(one.request.targets)
+        route, body = one.call(k=config.latency_k)
+        answer = server.post(route, body)
+        told = [(item["item_id"] in targets, item["probability"]) for item in answer["items"]]
+        wrong = [item for item in lists[one.request_id] if item not in targets]
+        silent = bool(wrong) and server.post("/v1/rank", one.body(candidates=wrong))["abstained"]
+        return told, answer["abstained"], silent
+
+    answers = list(replay.each(asked, ask, concurrency=config.concurrency, progress=progress).values())
+    pairs = [pair for told, _, _ in answers for pair in told]
+    given = [told[0][0] for told, abstained, _ in answers if told and not abstained]
+    reliability = metrics.reliability([right for right, _ in pairs], [p for _, p in pairs], bins=config.bins)
+    return Heads(
+        numbers={
+            "chance_ece": reliability.error,
+            "answered_share": len(given) / len(answers),
+            "answered_precision": float(np.mean(given)) if given else None,
+            "silent_without_answer": float(np.mean([silent for _, _, silent in answers])),
         },
         reliability=reliability,
     )

@@ -24,6 +24,7 @@ from rankline.frozen import FrozenRequest
 from rankline.progress import Progress
 
 Answer = TypeVar("Answer")
+Call = tuple[str, bytes]  # route and JSON body
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,30 @@ class Asked:
         """The request's id."""
         return self.request.request_id
 
+    @property
+    def route(self) -> str:
+        """Where a list for it is asked."""
+        return "/v1/search" if self.request.query else "/v1/recommend"
+
     def body(self, **more: Any) -> bytes:
-        """The JSON body of a call: user, frozen state, and what that call asks for besides."""
+        """The JSON body of a call: user, query, frozen state, and what that call asks for besides."""
         state = self.request.state.model_dump(exclude={"item_features"})
         state["item_features"] = orjson.Fragment(self.item_features)
-        return orjson.dumps({"user_id": self.request.user_id, "frozen": state, **more})
+        return orjson.dumps({**self._who(), "frozen": state, **more})
 
-    def lean_body(self, **more: Any) -> bytes:
+    def call(self, *, k: int) -> Call:
+        """The call for a list of ``k`` items that the user has not had."""
+        return self.route, self.body(k=k, exclude_seen=True)
+
+    def lean_call(self, *, k: int) -> Call:
         """The same with the history alone, as an application sends it: the server knows the features."""
         state = self.request.state
-        history = state.history.model_dump()
-        told = {"user_id": self.request.user_id, "at": state.at, "history": history, "seen": state.seen}
-        return orjson.dumps({**told, **more})
+        told = {"at": state.at, "history": state.history.model_dump(), "seen": state.seen}
+        return self.route, orjson.dumps({**self._who(), **told, "k": k, "exclude_seen": True})
+
+    def _who(self) -> dict[str, str | None]:
+        asked = {"query": self.request.query} if self.request.query else {}
+        return {"user_id": self.request.user_id, **asked}
 
 
 def sample(folder: Path, *, split: str, most: int, seed: int) -> set[str]:
@@ -118,7 +131,7 @@ def recommend(server: Server, one: Asked, *, model_id: str, k: int) -> list[str]
     Raises:
         ServerError: the answer breaks one of these.
     """
-    answer = server.post("/v1/recommend", one.body(k=k))
+    answer = server.post(*one.call(k=k))
     items = [item["item_id"] for item in answer["items"]]
     seen = set(one.request.state.seen)
     problem = ""
@@ -160,25 +173,25 @@ def rank(server: Server, one: Asked, candidates: Sequence[str]) -> dict[str, dic
     return logits
 
 
-def timed(server: Server, bodies: Sequence[bytes], *, progress: Progress) -> list[float]:
+def timed(server: Server, calls: Sequence[Call], *, progress: Progress) -> list[float]:
     """Milliseconds from sending to having the whole answer, one request at a time."""
-    server.post("/v1/recommend", bodies[0])  # the first call after a pause is not the one to judge by
+    server.post(*calls[0])  # the first call after a pause is not the one to judge by
     taken = []
-    for body in bodies:
+    for call in calls:
         began = time.perf_counter()
-        server.post("/v1/recommend", body)
+        server.post(*call)
         taken.append(1000 * (time.perf_counter() - began))
-        progress.update(len(taken), len(bodies))
+        progress.update(len(taken), len(calls))
     return taken
 
 
-def throughput(server: Server, bodies: Sequence[bytes], *, concurrency: int) -> float:
+def throughput(server: Server, calls: Sequence[Call], *, concurrency: int) -> float:
     """Requests answered a second with ``concurrency`` of them under way at any time."""
     with ThreadPoolExecutor(concurrency) as pool:
         began = time.perf_counter()
-        for _ in pool.map(lambda body: server.post("/v1/recommend", body), bodies):
+        for _ in pool.map(lambda call: server.post(*call), calls):
             pass
-        return len(bodies) / (time.perf_counter() - began)
+        return len(calls) / (time.perf_counter() - began)
 
 
 def in_order(system: str, answers: Mapping[str, Answer], ids: Sequence[str], *, where: Path) -> list[Answer]:

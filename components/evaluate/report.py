@@ -30,7 +30,7 @@ WORDS = {
 class Example:
     """What one user had, what came next, and what was proposed: (title, whether it was a target) a system."""
 
-    user_id: str
+    who: str
     history: list[str]
     targets: list[str]
     lists: dict[str, list[tuple[str, bool]]]

@@ -15,6 +15,7 @@ from components.evaluate.baselines import Catalogue
 from components.evaluate.config import EvaluateConfig
 from rankline.features import DAY_S, request_context
 from rankline.frozen import FrozenRequest
+from rankline.text import lexemes
 
 Bools = npt.NDArray[np.bool_]
 
@@ -46,16 +47,20 @@ def slices(
     weekend_R = context["ctx_weekend"] > 0
     back_R = at_R - last_R >= DAY_S
 
+    length_R = np.array([len(lexemes(one.query or "")) for one in requests])
+    of_users_R = np.array([one.user_id is not None for one in requests])
     found = {
-        "user: new": had_R <= config.new_user_events,
-        "user: established": had_R > config.new_user_events,
+        "user: new": of_users_R & (had_R <= config.new_user_events),
+        "user: established": of_users_R & (had_R > config.new_user_events),
+        "query: short": (length_R > 0) & (length_R <= config.short_query_words),
+        "query: long": length_R > config.short_query_words,
         "item: new": aimed_at(catalogue.counts_I <= config.new_item_events),
         "item: head": aimed_at(head_I),
         "item: tail": aimed_at(~head_I),
         "day: weekday": ~weekend_R,
         "day: weekend": weekend_R,
-        "visit: same day": ~back_R,
-        "visit: after a day or more": back_R,
+        "visit: same day": of_users_R & ~back_R,
+        "visit: after a day or more": of_users_R & back_R,
     }
     wanted = Counter(name for one in requests for item in one.targets for name in categories.get(item, ()))
     # names first, so that equal counts come in the same order every time

@@ -22,6 +22,7 @@ from components.evaluate.report import Example, Shown, write_page
 from components.evaluate.slices import slices
 from rankline.bundle import open_bundle
 from rankline.errors import UsageError
+from rankline.frozen import FrozenRequest
 from rankline.progress import Progress
 from rankline.report import CANDIDATE, CHAMPION, Model, Report, System, write_report
 
@@ -61,6 +62,7 @@ def evaluate(
         shrink=config.knn_shrink,
         last=config.knn_last,
         decay=config.knn_decay,
+        stemmer=config.stemmer,
     )
     asked, others = _baselines(features, catalogue, scorers, config, progress)
     others |= _rankings(teacher / RANKINGS)
@@ -152,10 +154,17 @@ def _baselines(
     lists: dict[str, Lists] = {name: {} for name in scorers}
     for one, state in replay.read(features, split=SPLIT, chosen=chosen):
         asked.append(one)
+        words = one.request.query or ""
         for name, score in scorers.items():
-            lists[name][one.request_id] = catalogue.best(score(state), seen=state.seen, count=config.top_k)
+            lists[name][one.request_id] = catalogue.best(score(state, words), seen=state.seen, count=config.top_k)
         progress.update(len(asked), len(chosen))
     return asked, lists
+
+
+def _who(request: FrozenRequest) -> str:
+    """Who asks, and in which words."""
+    user = f"user {request.user_id}" if request.user_id is not None else ""
+    return ": ".join(part for part in (user, request.query) if part)
 
 
 def _rankings(path: Path) -> dict[str, Lists]:
@@ -200,7 +209,7 @@ def _shown(
 
     examples = [
         Example(
-            user_id=asked[row].request.user_id,
+            who=_who(asked[row].request),
             history=titles(asked[row].request.state.history.item_ids[-5:]),
             targets=titles(asked[row].request.targets),
             lists={

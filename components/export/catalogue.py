@@ -94,6 +94,7 @@ def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -
         for request, _ in zip(frozen.requests(features, "test"), range(count)):
             answer = expected[request.request_id]
             line = {
+                "query": request.query,
                 "frozen": request.state.model_dump(),
                 "candidates": answer["item_ids"],
                 "logits": answer["logits"],

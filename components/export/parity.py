@@ -30,6 +30,8 @@ def measure(
     }  # fmt: skip
     found = []
     for graph, batch in inputs.items():
+        if getattr(precisions["fp32"], graph) is None:  # nobody has a history to read
+            continue
         with torch.no_grad():
             wanted = modules[graph](*(torch.from_numpy(value) for value in batch.values())).numpy()
         done: dict[str, tuple[float, float]] = {}

@@ -39,6 +39,7 @@ def export(
     from components.export.student import Student
     from rankline import bundle as bundles
     from rankline.contracts import FeatureNames, Manifest, Precision, TextSettings
+    from rankline.policy import POLICY
     from rankline.text import item_words
 
     items = parquet.read_table(features / "items.parquet")
@@ -48,18 +49,18 @@ def export(
     bundle.mkdir(parents=True)
 
     # The graphs, each precision beside the others
+    towers = ("text", "user", "scorer") if made.settings["users"] else ("text", "scorer")
     stages = 3 + config.int8 + config.fp16
     progress.phase("exporting graphs")
     graphs.write_text(made, bundle / "text.onnx", opset=config.opset, fuse=config.fuse)
     progress.update(1, stages)
-    graphs.write_user(made, bundle / "user.onnx", opset=config.opset)
+    if "user" in towers:
+        graphs.write_user(made, bundle / "user.onnx", opset=config.opset)
     progress.update(2, stages)
     graphs.write_scorer(made, bundle / "scorer.onnx", opset=config.opset)
     progress.update(3, stages)
     vectors = {name: f"catalogue/vectors.{name}.npy" for name in ("fp32", "int8", "fp16")}
-    precisions = {
-        "fp32": Precision(text="text.onnx", user="user.onnx", scorer="scorer.onnx", item_vectors=vectors["fp32"])
-    }
+    precisions = {"fp32": Precision(**{name: f"{name}.onnx" for name in towers}, item_vectors=vectors["fp32"])}
     if config.int8:
         graphs.quantize(bundle / "text.onnx", bundle / "text.int8.onnx")
         precisions["int8"] = precisions["fp32"].model_copy(
@@ -67,17 +68,14 @@ def export(
         )
         progress.update(4, stages)
     if config.fp16:
-        for name in ("text", "user", "scorer"):
+        for name in towers:
             graphs.halve(bundle / f"{name}.onnx", bundle / f"{name}.fp16.onnx")
-        precisions["fp16"] = Precision(
-            text="text.fp16.onnx", user="user.fp16.onnx", scorer="scorer.fp16.onnx",
-            item_vectors=vectors["fp16"],
-        )  # fmt: skip
+        precisions["fp16"] = Precision(**{name: f"{name}.fp16.onnx" for name in towers}, item_vectors=vectors["fp16"])
         progress.update(stages, stages)
 
     # Beside the graphs: tokens, policy
     shutil.copyfile(student / "encoder" / "tokenizer.json", bundle / "tokenizer.json")
-    (bundle / "policy.json").write_text(json.dumps({"rerank": [], "explore": 0.0}) + "\n")
+    shutil.copyfile(student / POLICY, bundle / POLICY)
 
     # The catalogue: each precision's vectors come from that precision's own text tower
     progress.phase("embedding the catalogue")
@@ -98,7 +96,7 @@ def export(
             catalogue=config.catalogue,
             heads=made.settings["heads"],
             features=FeatureNames(**made.settings["features"]),
-            text=TextSettings(max_tokens=made.settings["max_tokens"]),
+            text=TextSettings(max_tokens=made.settings["max_tokens"], turns=made.settings["turns"]),
             vector_size=made.settings["vector_size"],
             max_history=made.settings["tower"]["max_history"],
             **made.settings["knobs"],

@@ -15,12 +15,16 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
     from components.featurize.step import featurize
     from rankline.door import Run, perform
 
+    here = Run.of(run, job)
+    stores = here.storage.features
     perform(
         "featurize",
         featurize,
         FeaturizeConfig(**config),
-        run=Run.of(run, job),
+        run=here,
         inputs={"clean": Path(clean.path)},
         outputs={"features": Path(features.path)},
+        lineage=stores.model_dump(exclude_defaults=True, include={"offline", "registry", "postgres"}),
         heavy=("duckdb", "feature_repo.definitions"),
+        stores=stores,
     )

@@ -43,7 +43,28 @@ class FeaturizeConfig(Frozen):
     affinity_categories: int = Field(
         20, ge=1, le=1000, description="Categories kept of a user's affinity, the largest shares first."
     )
-    join_chunk: int = Field(50_000, ge=1, description="Rows a point-in-time join is given at once; it bounds memory.")
+    query_split: Literal["auto", "given", "random", "time"] = Field(
+        "auto",
+        description="How queries without a user are split: as the source says (given), by their words (random, "
+        "in train_share and valid_share), or by time; auto is given where the source says, else random.",
+    )
+    turns: int = Field(3, ge=1, le=100, description="Last turns of a conversation that are read as its query.")
+    join: Literal["fast", "feast"] = Field(
+        "fast",
+        description="fast: DuckDB joins what Feast's registry defines, Feast is asked for a sample; feast: all of it.",
+    )
+    check_rows: int = Field(
+        500, ge=1, description="Rows of each fast join that are compared with Feast's own answer in every run."
+    )
+    join_chunk: int = Field(100_000, ge=1, description="Rows that are joined and written at once; it bounds memory.")
+    history_days: int = Field(
+        30,
+        ge=1,
+        description="Days before the end of the data for which the store can tell a user's history as it was then.",
+    )
+    memory_limit_mb: int = Field(
+        2048, ge=256, description="Memory of DuckDB for snapshots and joins; what exceeds it goes to disk."
+    )
     min_requests: int = Field(
         10,
         ge=1,

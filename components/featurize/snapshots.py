@@ -7,8 +7,13 @@ enters and leaves give every window at once, with a row on exactly those days on
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from components.featurize.parts import Parts
 
 WINDOWS_D = (1, 7, 30)
 DAY_US = 86_400 * 1_000_000
@@ -17,23 +22,85 @@ DAY_US = 86_400 * 1_000_000
 TREND_PRIOR = 10
 
 
-def write(db: Any, sources: Path, *, max_history: int, affinity_categories: int) -> dict[str, int]:
-    """Write <view>.parquet for every feature view from `events` and `items` of ``db``; the rows of each."""
+# Users whose events are about so many are looked at at once where what is made is larger than what it is made of.
+PART_EVENTS = 1_000_000
+
+
+@contextlib.contextmanager
+def spilling(folder: Path) -> Iterator[Path]:
+    """A passing folder beside what is being written, for what does not fit into memory."""
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as passing:
+        yield Path(passing)
+
+
+@contextlib.contextmanager
+def database(folder: Path, *, memory_mb: int) -> Iterator[Any]:
+    """A passing DuckDB in a file under ``folder``: what exceeds its memory goes to disk."""
+    import duckdb
+
+    with spilling(folder) as passing, duckdb.connect(str(passing / "snapshots.duckdb")) as db:
+        db.execute(f"SET memory_limit = '{memory_mb}MB'")
+        db.execute("SET TimeZone = 'UTC'")
+        yield db
+
+
+def write(
+    db: Any, sources: Path, *, max_history: int, affinity_categories: int, history_days: int | None = None
+) -> dict[str, int]:
+    """Write <view>.parquet for every feature view from `events` and `items` of ``db``; the rows of each.
+
+    Histories grow with what a user did: they are kept as they were on each of the last ``history_days`` of the
+    data (on all days if left out), and once before them.
+    """
     sources.mkdir(parents=True)
     queries = {
         "user_activity": f"""
             SELECT user_id, {_counts("user")}, {_moments("day")}
             FROM ({_rolling("user_id")}) ORDER BY user_id, day""",
-        "user_category_affinity": _affinity(affinity_categories),
         "item_popularity": f"""
             SELECT item_id, {_counts("item")},
                 (d7 + {TREND_PRIOR} * 7 / 30) / (d30 + {TREND_PRIOR}) - 7 / 30 AS item_trend,
                 {_moments("day")}
             FROM ({_rolling("item_id")}) ORDER BY item_id, day""",
         "item_content": _CONTENT,
-        "user_history": _history(max_history),
     }
-    return {name: _copy(db, query, sources / f"{name}.parquet") for name, query in queries.items()}
+    rows = {name: _copy(db, query, sources / f"{name}.parquet") for name, query in queries.items()}
+
+    parts = _users_in_parts(db)
+    since = 0
+    if history_days:
+        ((newest,),) = db.execute(f"SELECT coalesce(max(known), 0) // {DAY_US} FROM mine").fetchall()
+        since = (newest - history_days) * DAY_US
+    of_users = {
+        "user_category_affinity": lambda part: _affinity(part, affinity_categories),
+        "user_history": lambda part: _history(part, since=since, max_history=max_history),
+    }
+    for name, query in of_users.items():
+        with Parts(sources) as written:
+            for part in range(parts):
+                written.write(name, db.sql(query(part)).to_arrow_table())
+        rows |= written.rows
+    return rows
+
+
+def _users_in_parts(db: Any) -> int:
+    """Make the table `mine`: users' events, user by user, numbered, the users in parts; how many parts."""
+    db.execute(
+        f"""
+        CREATE TEMP TABLE mine AS
+        WITH known AS (
+            SELECT user_id, item_id, at_us, row, enters, coalesce(rating, 0)::FLOAT AS rating,
+                greatest(at_us, known_us) AS known
+            FROM events WHERE user_id IS NOT NULL),
+        numbered AS (
+            SELECT user_id, sum(count(*)) OVER (ORDER BY user_id) // {PART_EVENTS} AS part
+            FROM known GROUP BY user_id)
+        SELECT part, known.*, row_number() OVER (PARTITION BY user_id ORDER BY at_us, row) AS place
+        FROM known JOIN numbered USING (user_id) ORDER BY part, user_id, place
+        """
+    )
+    ((last,),) = db.execute("SELECT coalesce(max(part), 0) FROM mine").fetchall()
+    return int(last) + 1
 
 
 def read(db: Any, clean: Path) -> None:
@@ -48,7 +115,7 @@ def read(db: Any, clean: Path) -> None:
         SELECT *, at_us // {DAY_US} AS day,
             greatest(at_us // {DAY_US} + 1, (known_us + {DAY_US} - 1) // {DAY_US}) AS enters
         FROM (
-            SELECT file_row_number AS row, user_id, item_id,
+            SELECT file_row_number AS row, user_id, query_id, item_id,
                 nullif({rating}::DOUBLE, 'nan'::DOUBLE)::DECIMAL(18, 6) AS rating,
                 epoch_us(event_timestamp) AS at_us, epoch_us(known_at) AS known_us
             FROM read_parquet($path, file_row_number = true))
@@ -100,17 +167,19 @@ def _rolling(key: str) -> str:
         WINDOW so_far AS (PARTITION BY {key} ORDER BY day)"""
 
 
-def _affinity(keep: int) -> str:
-    """Each user's categories with their share of its events so far, on each day on which an event enters."""
+def _affinity(part: int, keep: int) -> str:
+    """The categories of the users of one part, with their share of the user's events so far, on each day on which
+    an event enters."""
     return f"""
-        WITH days AS (
-            SELECT user_id, enters AS day, sum(count(*)) OVER (PARTITION BY user_id ORDER BY enters) AS total
-            FROM events WHERE user_id IS NOT NULL GROUP BY user_id, enters),
+        WITH here AS (SELECT user_id, item_id, enters AS day FROM mine WHERE part = {part}),
+        days AS (
+            SELECT user_id, day, sum(count(*)) OVER (PARTITION BY user_id ORDER BY day) AS total
+            FROM here GROUP BY user_id, day),
         grown AS (
-            SELECT user_id, enters AS day, category, count(*) AS events
-            FROM events
+            SELECT user_id, day, category, count(*) AS events
+            FROM here
             JOIN (SELECT item_id, unnest(list_distinct(category)) AS category FROM items) USING (item_id)
-            WHERE user_id IS NOT NULL GROUP BY ALL),
+            GROUP BY ALL),
         so_far AS (
             SELECT user_id, day, total, category,
                 sum(coalesce(events, 0)) OVER (PARTITION BY user_id, category ORDER BY day) AS events
@@ -136,21 +205,37 @@ _CONTENT = """
     FROM items JOIN since USING (item_id) ORDER BY item_id"""
 
 
-def _history(max_history: int) -> str:
-    """Each user's history as it was known after the last event of each day on which one became known."""
+def _history(part: int, *, since: int, max_history: int) -> str:
+    """The histories of the users of one part.
+
+    A user whose events were all known in their order has, at any moment, the first so many of them: one list a
+    user is cut. The others' lists are put together moment by moment.
+    """
     return f"""
-        WITH mine AS (
-            SELECT *, greatest(at_us, known_us) AS known FROM events WHERE user_id IS NOT NULL),
-        moments AS (SELECT user_id, max(known) AS moment FROM mine GROUP BY user_id, known // {DAY_US}),
+        WITH here AS (SELECT * FROM mine WHERE part = {part}),
+        moments AS (
+            SELECT user_id, max(known) AS moment, max(place) AS places FROM here
+            GROUP BY user_id, known // {DAY_US}
+            QUALIFY coalesce(lead(moment) OVER (PARTITION BY user_id ORDER BY moment) >= {since}, true)),
+        steps AS (SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM here),
+        late AS (SELECT DISTINCT user_id FROM steps WHERE back),
         whole AS (
-            SELECT user_id, moment, list(item_id ORDER BY at_us, row) AS items,
-                list(at_us / 1e6 ORDER BY at_us, row) AS times,
-                list(coalesce(rating, 0)::FLOAT ORDER BY at_us, row) AS ratings
-            FROM moments JOIN mine USING (user_id) WHERE known <= moment GROUP BY user_id, moment)
+            SELECT user_id, {_LISTS} FROM here WHERE user_id NOT IN (FROM late) GROUP BY user_id),
+        histories AS (
+            SELECT user_id, moment, items[:places] AS items, times[:places] AS times, ratings[:places] AS ratings
+            FROM moments JOIN whole USING (user_id)
+            UNION ALL
+            SELECT user_id, moment, {_LISTS}
+            FROM moments JOIN late USING (user_id) JOIN here USING (user_id)
+            WHERE known <= moment GROUP BY user_id, moment)
         SELECT user_id, items[-{max_history}:] AS history_items, times[-{max_history}:] AS history_times,
             ratings[-{max_history}:] AS history_ratings, items AS seen_items,
             make_timestamptz(moment) AS event_timestamp, make_timestamptz(moment) AS known_at
-        FROM whole ORDER BY user_id, moment"""
+        FROM histories ORDER BY user_id, moment"""
+
+
+_LISTS = """list(item_id ORDER BY place) AS items, list(at_us / 1e6 ORDER BY place) AS times,
+            list(rating ORDER BY place) AS ratings"""
 
 
 def _quoted(path: Path) -> str:

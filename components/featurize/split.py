@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 TRAIN, VALID, TEST = range(len(SPLITS))
+
+BLOCK = 1 << 16  # requests whose lists are made at once
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,17 @@ class Log:
         order = np.lexsort((at, users))  # stable: rows of equal user and time keep their order
         return cls(users[order], items[order], at[order], known[order])
 
-    @property
+    @cached_property
     def starts(self) -> Ints:
         """[n] the position of the first event of each event's user."""
         return np.searchsorted(self.users, self.users)
 
-    @property
+    @cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """[n] ``at`` in unix seconds."""
+        return self.at / 1e6
+
+    @cached_property
     def first_times(self) -> Bools:
         """[n] whether the user meets the item for the first time; only such an event can be a target."""
         pairs = self.users * (int(self.items.max(initial=0)) + 1) + self.items
@@ -73,6 +81,11 @@ class Lists:
         """[values] the list that each value is in."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
+    def part(self, start: int, stop: int) -> Lists:
+        """Some lists that follow one another."""
+        offsets = self.offsets[start : stop + 1]
+        return Lists(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     def last(self, count: int) -> Lists:
         """The last ``count`` of each list."""
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
@@ -81,8 +94,11 @@ class Lists:
 
     def take(self, rows: Bools) -> Lists:
         """Only the lists of some rows."""
-        keep = rows[self.owners]
-        return Lists.kept(self.values[keep], (np.cumsum(rows) - 1)[self.owners[keep]], int(rows.sum()))
+        if rows.all():
+            return self
+        lengths = self.lengths
+        values = self.values[np.repeat(rows, lengths)]
+        return Lists(values, np.concatenate([[0], np.cumsum(lengths[rows])]))
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,13 @@ class Requests:
     position: Ints
     seen: Lists
     targets: Lists
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Some requests that follow one another."""
+        some = slice(start, stop)
+        return Requests(
+            self.split[some], self.position[some], self.seen.part(start, stop), self.targets.part(start, stop)
+        )
 
     def take(self, rows: Bools) -> Requests:
         """Some of the requests."""
@@ -110,13 +133,18 @@ class Split:
 
 def known_before(log: Log, position: Ints) -> Lists:
     """What the user of each request had done before it, in order, and was known by its moment."""
-    start = log.starts[position]
-    lengths = position - start
-    owners = np.repeat(np.arange(len(position)), lengths)
-    ends = np.cumsum(lengths)
-    values = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths - start, lengths)
-    keep = log.known[values] <= log.at[position][owners]
-    return Lists.kept(values[keep], owners[keep], len(position))
+    parts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for first in range(0, len(position), BLOCK):  # what is made on the way is far larger than what is kept
+        here = position[first : first + BLOCK]
+        start = log.starts[here]
+        before = here - start
+        owners = np.repeat(np.arange(len(here), dtype=np.int32), before)
+        ends = np.cumsum(before)
+        values = np.arange(ends[-1]) - np.repeat(ends - before - start, before)
+        keep = log.known[values] <= log.at[here][owners]
+        parts.append(values[keep].astype(np.int32))
+        lengths.append(np.bincount(owners[keep], minlength=len(here)))
+    return Lists(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
 
 
 def _one_target_each(log: Log, split: int, position: Ints) -> Requests:

@@ -5,8 +5,8 @@ Shapes: n events of users, R requests, I items.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 
 from components.featurize import split
 from components.featurize.config import FeaturizeConfig
-from components.featurize.split import Ints, Lists, Log, Split
+from components.featurize.split import Ints, Lists, Log, Requests, Split
 from feature_repo.item import CONTENT
 from rankline import contracts, features
 from rankline.errors import TooSmall, ValidationFailed
@@ -36,12 +36,18 @@ ITEM_SIDE = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}
 
 @dataclass(frozen=True)
 class People:
-    """The log of users' events and what its codes stand for; ``ratings`` [n] in its order, 0 if none."""
+    """The log of users' events and what its codes stand for.
+
+    ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 where nothing was rated, and the code of what was
+    asked in words, -1 where nothing was.
+    """
 
     log: Log
     user_ids: pa.Array
     items: pa.Table
     ratings: np.ndarray
+    queries: Ints
+    query_ids: pa.Array
 
     @property
     def item_ids(self) -> pa.Array:
@@ -65,7 +71,7 @@ def read_log(db: Any, clean: Path) -> People:
     """
     items = parquet.read_table(clean / "items.parquet")
     events = db.sql(
-        "SELECT user_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating "
+        "SELECT user_id, query_id, item_id, at_us, known_us, coalesce(rating, 0)::FLOAT AS rating "
         "FROM events WHERE user_id IS NOT NULL ORDER BY at_us, row"
     ).to_arrow_table()
     item_codes = pc.index_in(events["item_id"], value_set=items["item_id"])
@@ -87,8 +93,10 @@ def read_log(db: Any, clean: Path) -> People:
         at=events["at_us"].to_numpy(),
         known=events["known_us"].to_numpy(),
     )
-    ratings = events["rating"].to_numpy()[np.argsort(codes, kind="stable")]
-    return People(log, user_ids, items, ratings)
+    order = np.argsort(codes, kind="stable")
+    query_ids = pc.unique(events["query_id"]).drop_null()
+    queries = pc.fill_null(pc.index_in(events["query_id"], value_set=query_ids), -1).to_numpy().astype(np.int64)
+    return People(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids)
 
 
 def cut(log: Log, config: FeaturizeConfig) -> Split:
@@ -118,9 +126,14 @@ def definition(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
     return {**kept, **{name: iso(time) for name, time in _cuts(log, config).items()}}
 
 
-def refuse_if_too_small(cut: Split, config: FeaturizeConfig) -> None:
+def counts(cut: Split, in_words: Mapping[str, int]) -> dict[str, Any]:
+    """Requests a split, those of users and those in words together, and the events to learn from."""
+    found = split.counts(cut)
+    return {**found, "requests": {name: number + in_words[name] for name, number in found["requests"].items()}}
+
+
+def refuse_if_too_small(found: Mapping[str, int], config: FeaturizeConfig) -> None:
     """Raise TooSmall where a split has fewer requests than the config asks for."""
-    found = split.counts(cut)["requests"]
     if min(found.values()) < config.min_requests:
         raise TooSmall(
             f"the data is too small to split by {config.split}",
@@ -134,26 +147,36 @@ def refuse_if_too_small(cut: Split, config: FeaturizeConfig) -> None:
 def _lists(lists: Lists, values: Any) -> pa.ListArray:
     """Arrow lists with ``values`` [n] (of the log's events) in place of positions."""
     taken = values.take(pa.array(lists.values)) if isinstance(values, pa.Array) else pa.array(values[lists.values])
+    if pa.types.is_dictionary(taken.type):
+        taken = taken.dictionary_decode()
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), taken)
 
 
-def requests(people: People, cut: Split, *, max_history: int) -> Asked:
-    """The R requests: who, when, with which history, what was seen by then, what followed."""
-    log, asked = people.log, cut.requests
+def requests(people: People, cut: Split, said: Mapping[str, str], *, max_history: int) -> Asked:
+    """The R requests: who, when, in which words, with which history, what was seen by then, what followed.
+
+    Where words were asked (``said``: query id -> words), only what answered these words is a target.
+    """
+    log, asked = people.log, _answered(cut.requests, people.queries)
+    codes = people.queries[asked.position]
+    asking = people.query_ids.take(pa.array(codes, mask=codes < 0))
     at = log.at[asked.position]
     users = people.user_ids.take(pa.array(log.users[asked.position]))
     names = [contracts.SPLITS[code] for code in asked.split]
     places = asked.position - log.starts[asked.position]
-    items = people.item_ids.take(pa.array(log.items))
+    # only the names that are asked for are written out: this is called for a part of the requests at a time
+    items = pa.DictionaryArray.from_arrays(pa.array(log.items), people.item_ids, safe=False)
     history = asked.seen.last(max_history)
     table = pa.table(
         {
             "request_id": [f"{name}:{user}:{place}" for name, user, place in zip(names, users.to_pylist(), places)],
             "split": names,
             "user_id": users,
+            "query_id": asking,
+            "query": pa.array([said.get(each) if each else None for each in asking.to_pylist()], pa.string()),
             "at": at / 1e6,
             "history_items": _lists(history, items),
-            "history_times": _lists(history, log.at / 1e6),
+            "history_times": _lists(history, log.seconds),
             "history_ratings": _lists(history, people.ratings),
             "seen": _lists(asked.seen, items),
             "targets": _lists(asked.targets, items),
@@ -162,6 +185,14 @@ def requests(people: People, cut: Split, *, max_history: int) -> Asked:
         }
     )
     return Asked(table, at)
+
+
+def _answered(asked: Requests, queries: Ints) -> Requests:
+    """The requests with only those targets that share their request's query; all of them where it has none."""
+    wanted = queries[asked.position][asked.targets.owners]
+    keep = (wanted < 0) | (queries[asked.targets.values] == wanted)
+    targets = Lists.kept(asked.targets.values[keep], asked.targets.owners[keep], len(asked.position))
+    return replace(asked, targets=targets)
 
 
 def user_moments(asked: Asked) -> pa.Table:
@@ -181,21 +212,34 @@ def user_moments(asked: Asked) -> pa.Table:
     )
 
 
-def item_moments(asked: Asked, people: People, sources: Path) -> pa.Table:
-    """What the store is asked about items: each request day with every item of which something was known."""
+def item_moments(at: Ints, people: People, sources: Path, *, chunk: int) -> tuple[int, Iterator[pa.Table]]:
+    """What the store is asked about items: each day of ``at`` with every item of which something was known.
+
+    How many rows there are, and about ``chunk`` of them at a time: item by item in the order of their names,
+    so that each part needs only its part of the sources.
+    """
     first = np.full(len(people.items), np.iinfo(np.int64).max)
     for view in ("item_popularity", "item_content"):
-        rows = parquet.read_table(sources / f"{view}.parquet", columns=["item_id", "event_timestamp"])
-        codes = pc.index_in(rows["item_id"], value_set=people.item_ids).to_numpy()
-        np.minimum.at(first, codes, rows["event_timestamp"].cast(pa.int64()).to_numpy())
-    days = np.unique(asked.at // DAY_US) * DAY_US
-    day_rows, codes = np.nonzero(first[None, :] <= days[:, None])
-    return pa.table(
-        {
-            "item_id": people.item_ids.take(pa.array(codes)),
-            "event_timestamp": pa.array(days[day_rows]).cast(contracts.UTC),
-        }
-    )
+        with parquet.ParquetFile(sources / f"{view}.parquet") as file:
+            for batch in file.iter_batches(1 << 20, columns=["item_id", "event_timestamp"]):
+                codes = pc.index_in(batch["item_id"], value_set=people.item_ids).to_numpy()
+                np.minimum.at(first, codes, batch["event_timestamp"].cast(pa.int64()).to_numpy())
+    days = np.unique(at // DAY_US) * DAY_US
+    order = pc.sort_indices(people.item_ids).to_numpy().astype(np.int64)
+    begins = np.searchsorted(days, first[order])  # the first of the days at which something is known
+
+    def parts() -> Iterator[pa.Table]:
+        at_once = max(1, chunk // max(len(days), 1))
+        for start in range(0, max(len(order), 1), at_once):
+            codes, day_rows = np.nonzero(np.arange(len(days)) >= begins[start : start + at_once, None])
+            yield pa.table(
+                {
+                    "item_id": people.item_ids.take(pa.array(order[start : start + at_once][codes])),
+                    "event_timestamp": pa.array(days[day_rows]).cast(contracts.UTC),
+                }
+            )
+
+    return int((len(days) - begins).sum()), parts()
 
 
 def _filled(columns: pa.Table) -> dict[str, Any]:
@@ -234,7 +278,7 @@ def sequences(people: People, cut: Split) -> pa.Table:
         {
             "user_id": people.user_ids.take(pa.array(users)),
             "item_ids": _lists(lists, people.item_ids.take(pa.array(log.items))),
-            "times": _lists(lists, log.at / 1e6),
+            "times": _lists(lists, log.seconds),
             "ratings": _lists(lists, people.ratings),
         }
     )
@@ -248,6 +292,11 @@ def train_counts(people: People, cut: Split) -> Ints:
 def negatives(people: People, asked: Asked, drawn: Lists) -> pa.Table:
     """The items drawn for each request."""
     return pa.table({"request_id": asked.table["request_id"], "item_ids": _lists(drawn, people.item_ids)})
+
+
+def no_negatives() -> pa.Table:
+    """None: what queries are told apart from is found by their words."""
+    return pa.table({"request_id": pa.array([], pa.string()), "item_ids": pa.array([], pa.list_(pa.string()))})
 
 
 def categories(items: pa.Table) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,61 +14,207 @@ from typing import TYPE_CHECKING
 from rankline import digest
 from rankline.errors import RanklineError, SourceError, UsageError
 from rankline.progress import Progress
-from rankline.text import Tokenizer, batches
+from rankline.text import Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
+    from components.finetune.ranks import Ranks
     from rankline.model import TextEncoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-TINY_WORDS = 2000
+# Encoders made on the spot, random and with a vocabulary of the data's own: one for tests, and one to be trained for
+# a language or a field that no encoder at hand has read.
+FRESH: dict[str, dict[str, int]] = {
+    "tiny": {"vocabulary": 2000, "hidden": 32, "layers": 1, "heads": 2, "positions": 64},
+    "fresh": {"vocabulary": 20_000, "hidden": 128, "layers": 2, "heads": 4, "positions": 512},
+}
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+HUB = "hub:"
+# what transformers may have saved instead, and how it is turned into what is read here
+OTHER_FORMATS = {
+    "model.safetensors.index.json": "save it in one file: "
+    "`AutoModel.from_pretrained(folder).save_pretrained(folder, max_shard_size='100GB')`",
+    "pytorch_model.bin": "pickled weights can run code and are not read; where you trust them: "
+    "`AutoModel.from_pretrained(folder).save_pretrained(folder)`",
+    "pytorch_model*.bin": "pickled weights can run code and are not read; where you trust them: "
+    "`AutoModel.from_pretrained(folder).save_pretrained(folder, max_shard_size='100GB')`",
+    "vocab.txt": "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` writes tokenizer.json",
+    "sentencepiece.bpe.model": "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` writes tokenizer.json",
+}
 
 
 def digest_of(name: str) -> str:
-    """What the encoder's files hold; empty for `tiny`, and for one that is not there (training will say so)."""
+    """What the encoder's files hold; empty for `tiny`, and for one that is not there (training will say so).
+
+    One from afar is told by its sha256, which is a setting and asked for.
+    """
     source = Path(name).expanduser()
-    if name == "tiny" or not all((source / file).is_file() for file in FILES):
+    if name in FRESH or _far(name) or not all((source / file).is_file() for file in FILES):
         return ""
     return digest.of_value(digest.of_files(source, FILES))
 
 
-def prepare(name: str, folder: Path, *, words: Sequence[str], sha256: str | None, seed: int) -> None:
-    """Lay the encoder's three files into ``folder``.
+def prepare(
+    name: str,
+    folder: Path,
+    *,
+    words: Sequence[str],
+    sha256: str | None,
+    seed: int,
+    revision: str | None = None,
+    cache: Path | None = None,
+    pooling: str = "mean",
+) -> None:
+    """Lay the encoder's three files into ``folder``; one from afar is fetched into ``cache`` first and kept there.
 
     Raises:
         SourceError: the encoder is not there, or is not the one its sha256 promises.
+        UsageError: one from afar has no sha256.
     """
     folder.mkdir(parents=True)
-    if name == "tiny":
-        _make_tiny(folder, words=words, seed=seed)
-        return
-    source = Path(name).expanduser()
-    for file in FILES:
-        if not (source / file).is_file():
+    if name in FRESH:
+        _make_fresh(folder, words=words, seed=seed, **FRESH[name])
+    else:
+        source = Path(name).expanduser()
+        if _far(name):
+            source = _fetched(name, revision=revision, sha256=sha256, cache=cache or folder.parent / "fetched")
+        _refuse_if_incomplete(source, where=str(source))
+        found = digest.of_file(source / "model.safetensors")
+        if sha256 and found != sha256:
             raise SourceError(
-                "the encoder is not complete",
-                expected=", ".join(FILES),
-                found=f"no {file}",
-                where=str(source),
-                hint="run `rankline fetch minilm`, or set finetune.encoder to a Hugging Face folder",
+                "the encoder's weights are not the expected ones",
+                expected=f"sha256 {sha256}",
+                found=f"sha256 {found}",
+                where=str(source / "model.safetensors"),
+                hint="fetch them again, or set finetune.encoder_sha256 to the weights you mean",
             )
-    found = digest.of_file(source / "model.safetensors")
-    if sha256 and found != sha256:
-        raise SourceError(
-            "the encoder's weights are not the expected ones",
-            expected=f"sha256 {sha256}",
-            found=f"sha256 {found}",
-            where=str(source / "model.safetensors"),
-            hint="fetch them again, or set finetune.encoder_sha256 to the weights you mean",
+        for file in FILES:
+            shutil.copyfile(source / file, folder / file)
+    if pooling != "mean":  # written where whoever reads the encoder finds it
+        told = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**told, "text_pooling": pooling}, indent=2))
+
+
+def _refuse_if_incomplete(source: Path, *, where: str) -> None:
+    missing = next((file for file in FILES if not (source / file).is_file()), None)
+    if missing is None:
+        return
+    others = [pattern for pattern in OTHER_FORMATS if any(source.glob(pattern))]
+    convert = OTHER_FORMATS[others[0]] if others else ""
+    raise SourceError(
+        "the encoder is not complete",
+        expected=", ".join(FILES),
+        found=f"no {missing}" + (f", but {', '.join(others)}" if others else ""),
+        where=where,
+        hint=convert or "run `rankline fetch minilm`, or set finetune.encoder to a Hugging Face folder",
+    )
+
+
+def _far(name: str) -> bool:
+    """Whether an encoder has to be fetched."""
+    return "://" in name or name.startswith(HUB)
+
+
+def _fetched(name: str, *, revision: str | None, sha256: str | None, cache: Path) -> Path:
+    """The folder in ``cache`` that holds an encoder from afar, fetched if it is not there yet."""
+    if not sha256:
+        raise UsageError(
+            "an encoder from afar has to be told by its digest",
+            expected="finetune.encoder_sha256, for what lies behind a URL may change",
+            found=name,
+            hint="set it to what `sha256sum model.safetensors` says of the weights you mean",
         )
-    for file in FILES:
-        shutil.copyfile(source / file, folder / file)
+    kept = cache / digest.of_value([name, revision, sha256])[:16]
+    if kept.is_dir():
+        return kept
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=cache, prefix=".partial-"))
+    try:
+        (_from_hub if name.startswith(HUB) else _from_url)(name, revision, partial)
+        _refuse_if_incomplete(partial, where=name)
+        found = digest.of_file(partial / "model.safetensors")
+        if found != sha256:  # what is not the promised one is not kept
+            raise SourceError(
+                "the encoder's weights are not the expected ones",
+                expected=f"sha256 {sha256}",
+                found=f"sha256 {found}",
+                where=name,
+                hint="look at who changed them, or set finetune.encoder_sha256 to the weights you mean",
+            )
+        try:
+            partial.rename(kept)
+        except OSError:  # another run was first
+            if not kept.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return kept
 
 
-def _make_tiny(folder: Path, *, words: Sequence[str], seed: int) -> None:
-    """A random BERT of one layer that knows the catalogue's own words, and spells the others."""
+def _from_url(name: str, revision: str | None, folder: Path) -> None:
+    """Copy an encoder's files from any place that fsspec reads (file, s3, gs, https…)."""
+    import fsspec
+
+    if revision:
+        raise UsageError(
+            "only an encoder of the hub has revisions",
+            expected="finetune.encoder=hub:name with finetune.encoder_revision",
+            found=f"{name} with revision {revision}",
+            hint="write the revision into the URL, and leave finetune.encoder_revision out",
+        )
+    try:
+        files, root = fsspec.core.url_to_fs(name)
+        for file in FILES:
+            try:
+                files.get_file(f"{root.rstrip('/')}/{file}", str(folder / file))
+            except FileNotFoundError:
+                for pattern in OTHER_FORMATS:  # named, so that the message can say what is there instead
+                    with contextlib.suppress(Exception):  # a web server has no list of its files
+                        for found in files.glob(f"{root.rstrip('/')}/{pattern}"):
+                            (folder / Path(found).name).touch()
+                _refuse_if_incomplete(folder, where=name)
+    except SourceError:
+        raise
+    except Exception as error:  # every file system has errors of its own
+        raise _unreachable(name, error) from error
+
+
+def _from_hub(name: str, revision: str | None, folder: Path) -> None:
+    """Copy an encoder's files from the model hub: `hub:name`, or `hub:name@revision`."""
+    import huggingface_hub
+
+    repository, _, at = name.removeprefix(HUB).partition("@")
+    try:
+        huggingface_hub.snapshot_download(
+            repository, revision=revision or at or None, allow_patterns=list(FILES), local_dir=folder
+        )
+    except Exception as error:  # no network, no such model, no permission: many types
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> SourceError:
+    return SourceError(
+        "the encoder could not be fetched",
+        expected=f"{', '.join(FILES)} at that place",
+        found=f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}",
+        where=name,
+        hint="check the network, the address and the credentials, or set finetune.encoder to a folder",
+    )
+
+
+def _make_fresh(
+    folder: Path,
+    *,
+    words: Sequence[str],
+    seed: int,
+    vocabulary: int,
+    hidden: int,
+    layers: int,
+    heads: int,
+    positions: int,
+) -> None:
+    """A random BERT that knows the data's own most frequent words, and spells the others."""
     import torch
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers, processors
@@ -77,24 +226,26 @@ def _make_tiny(folder: Path, *, words: Sequence[str], seed: int) -> None:
     counts = Counter(word for text in words for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     letters = sorted({letter for word in counts for letter in word})
     # counted here, for the library's own trainer orders equals differently in every process
-    known = sorted(counts, key=lambda word: (-counts[word], word))[:TINY_WORDS]
+    known = sorted(counts, key=lambda word: (-counts[word], word))[:vocabulary]
     entries = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *known]
-    vocabulary = {entry: row for row, entry in enumerate(dict.fromkeys(entries))}
-    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    known_by_row = {entry: row for row, entry in enumerate(dict.fromkeys(entries))}
+    backend = Backend(models.WordPiece(known_by_row, unk_token="[UNK]"))
     backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.add_special_tokens(SPECIAL)
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     backend.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=backend.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=positions,
     )
     BertModel(config).save_pretrained(folder)
 
@@ -170,18 +321,15 @@ def encode_all(
     *,
     device: torch.device,
     progress: Progress,
-    batch_size: int = 64,
+    ranks: Ranks | None = None,
 ) -> torch.Tensor:
-    """[I, T] the unit vector of every text, in the order given; texts of like length share a batch."""
-    import torch
+    """[I, T] the unit vector of every text, in the order given; several processes share the work."""
+    from rankline import reading
 
-    out_IT = torch.zeros(len(words), reader.size, device=device)
-    reader.eval()
-    done = 0
-    with torch.no_grad():
-        for rows in batches(words, batch_size):
-            ids_BW, mask_BW = (torch.from_numpy(part).to(device) for part in tokenizer([words[r] for r in rows]))
-            out_IT[torch.tensor(rows, device=device)] = reader(ids_BW, mask_BW)
-            done += len(rows)
-            progress.update(done, len(words))
+    if ranks is None:
+        return reading.encode_all(reader, tokenizer, words, device=device, progress=progress)
+    out_IT = reading.encode_all(
+        reader, tokenizer, words, device=device, progress=progress, rank=ranks.rank, world=ranks.world
+    )
+    ranks.sum([out_IT])
     return out_IT

@@ -1,10 +1,11 @@
-"""What the teacher thinks: rankings of the frozen requests for evaluation, soft scores for the student.
+"""What the teachers think: rankings of the frozen requests for evaluation, soft scores for the student.
 
-Shapes: R requests, C candidates, I items, K ranks, T text size.
+Shapes: M teachers, R requests, C candidates, I items, K ranks, T text size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from components.finetune.ranks import Ranks
 from rankline import training
 from rankline.examples import Examples, Requests
 from rankline.model import Teacher
@@ -21,6 +23,49 @@ from rankline.progress import Progress
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+PAIRS = 1 << 18  # most (request, item) pairs scored at once: memory does not grow with the catalogue
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The fused vectors of all items, or of the few that a step touches; asked for by the items' own numbers."""
+
+    vectors_TD: torch.Tensor
+    rows_T: Ints | None = None
+
+    def of(self, items: Ints) -> torch.Tensor:
+        """[…, D] the vectors of some items.
+
+        By F.embedding, because on several threads the gradient of table[rows] is summed in whatever order they come,
+        and no run would be like another.
+        """
+        places = items if self.rows_T is None else np.searchsorted(self.rows_T, items)
+        return F.embedding(torch.from_numpy(places).to(self.vectors_TD.device), self.vectors_TD)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One teacher or several, each with the item vectors it reads; together they say the mean of what each says."""
+
+    members: list[tuple[Teacher, torch.Tensor]]
+    side_IS: torch.Tensor
+
+    @torch.no_grad()
+    def fused(self) -> list[Fused]:
+        """What each member makes of the catalogue."""
+        for model, _ in self.members:
+            model.eval()
+        return [Fused(model.fusion(text_IT, self.side_IS)) for model, text_IT in self.members]
+
+    @torch.no_grad()
+    def opinions(self, fused: list[Fused], data: Examples, requests: Requests, rows: Ints,
+                 candidates_BC: Ints, device: torch.device) -> torch.Tensor:  # fmt: skip
+        """[M, B, C] each member's logits of the first head."""
+        told = [
+            score(model, own, data, requests, rows, candidates_BC, device)[..., 0]
+            for (model, _), own in zip(self.members, fused)
+        ]
+        return torch.stack(told)
 
 
 @dataclass(frozen=True)
@@ -31,76 +76,75 @@ class Ranked:
     target_ranks: Ints
 
 
-def score(model: Teacher, fused_ID: torch.Tensor, data: Examples, requests: Requests, rows: Ints,
+def score(model: Teacher, fused: Fused, data: Examples, requests: Requests, rows: Ints,
           candidates_BC: Ints, device: torch.device) -> torch.Tensor:  # fmt: skip
     """[B, C, H] the teacher's logits for some candidates of some requests."""
-    history = (requests.items_RL, requests.ratings_RL, requests.ages_RL, requests.lengths_R)
-    items_BL, ratings_BL, ages_BL, lengths_B = (torch.from_numpy(part[rows]).to(device) for part in history)
+    told = (requests.ratings_RL, requests.ages_RL, requests.lengths_R)
+    ratings_BL, ages_BL, lengths_B = (torch.from_numpy(part[rows]).to(device) for part in told)
     features_BCF = torch.from_numpy(data.features(requests, rows, candidates_BC)).to(device)
-    candidates_BCD = F.embedding(torch.from_numpy(candidates_BC).to(device), fused_ID)
-    events_BLD = F.embedding(items_BL, fused_ID)
+    candidates_BCD, events_BLD = fused.of(candidates_BC), fused.of(requests.items_RL[rows])
     logits_BCH: torch.Tensor = model(events_BLD, ratings_BL, ages_BL, lengths_B, candidates_BCD, features_BCF)
     return logits_BCH
 
 
-@torch.no_grad()
 def rank_all(
-    model: Teacher,
-    text_IT: torch.Tensor,
-    side_IS: torch.Tensor,
+    panel: Panel,
     data: Examples,
     requests: Requests,
     *,
     device: torch.device,
     depth: int = 10,
     batch_size: int = 32,
+    ranks: Ranks = Ranks(),  # noqa: B008  # alone
 ) -> Ranked:
-    """Rank every item for every request by the first head."""
-    model.eval()
-    fused_ID = model.fusion(text_IT, side_IS)
-    every_I = np.arange(len(data.item_ids))
-    best, ranks = [], []
-    for start in range(0, len(requests), batch_size):
+    """Rank every item for every request by the first head; several processes share the requests."""
+    fused = panel.fused()
+    items = len(data.item_ids)
+    columns = max(1, PAIRS // batch_size)
+    best_RK = np.zeros((len(requests), min(depth, items)), np.int64)
+    target_R = np.zeros(len(requests), np.int64)
+    for start in range(ranks.rank * batch_size, len(requests), ranks.world * batch_size):
         rows = np.arange(start, min(start + batch_size, len(requests)))
-        candidates_BI = np.tile(every_I, (len(rows), 1))
-        scores_BI = score(model, fused_ID, data, requests, rows, candidates_BI, device)[..., 0].cpu().numpy()
+        parts = []
+        for first in range(0, items, columns):
+            candidates_BC = np.tile(np.arange(first, min(first + columns, items)), (len(rows), 1))
+            parts.append(panel.opinions(fused, data, requests, rows, candidates_BC, device).mean(0).cpu().numpy())
+        scores_BI = np.concatenate(parts, 1)
         for row, scores_I in zip(rows, scores_BI):
             scores_I[requests.seen[row]] = -np.inf
-            best.append(_top(scores_I, depth))
-            ranks.append(training.rank_of(scores_I, requests.targets[row][0]))
-    return Ranked(np.array(best, np.int64).reshape(len(requests), -1), np.array(ranks, np.int64))
+            best_RK[row] = _top(scores_I, depth)
+            target_R[row] = training.rank_of(scores_I, requests.targets[row][0])
+    told = [torch.from_numpy(best_RK), torch.from_numpy(target_R)]
+    ranks.sum(told)
+    return Ranked(*(part.numpy() for part in told))
 
 
-def mean_history(text_IT: torch.Tensor, requests: Requests) -> Floats:
-    """[R, I] what the encoder alone says: closeness to the mean of the words of the last ten events."""
-    vectors_IT = text_IT.cpu().numpy()
-    out_RI = np.zeros((len(requests), len(vectors_IT)), np.float32)
+def closest_to_history(text_IT: torch.Tensor, requests: Requests, depth: int) -> Ints:
+    """[R, K] what the encoder alone says: the unseen items closest to the mean of the words of the last ten events."""
+    return np.stack([_top(scores_I, depth) for scores_I in _closeness(text_IT.cpu().numpy(), requests)])
+
+
+def _closeness(vectors_IT: Floats, requests: Requests) -> Iterator[Floats]:
     for row, length in enumerate(requests.lengths_R):
         recent = requests.items_RL[row, max(0, length - 10) : length]
-        if len(recent):
-            out_RI[row] = vectors_IT @ vectors_IT[recent].mean(0)
-    return out_RI
-
-
-def best_unseen(scores_RI: Floats, requests: Requests, depth: int) -> Ints:
-    """[R, K] the best items of each request without those it has seen."""
-    masked_RI = scores_RI.copy()
-    for row, seen in enumerate(requests.seen):
-        masked_RI[row, seen] = -np.inf
-    return np.stack([_top(scores_I, depth) for scores_I in masked_RI])
+        scores_I = vectors_IT @ vectors_IT[recent].mean(0) if len(recent) else np.zeros(len(vectors_IT), np.float32)
+        scores_I[requests.seen[row]] = -np.inf
+        yield scores_I
 
 
 def _top(scores_I: Floats, depth: int) -> Ints:
-    """The best items, -1 where fewer than ``depth`` may be ranked."""
-    order = np.argsort(-scores_I, kind="stable")[:depth]
+    """The best items, equals in their own order; -1 where fewer than ``depth`` may be ranked."""
+    considered = np.arange(len(scores_I))
+    if len(scores_I) > 4 * depth:  # only what may be among the best is sorted
+        least = -np.partition(-scores_I, depth)[depth]
+        if np.isfinite(least):
+            considered = np.flatnonzero(scores_I >= least)
+    order = considered[np.argsort(-scores_I[considered], kind="stable")[:depth]]
     return np.where(np.isfinite(scores_I[order]), order, -1)
 
 
-@torch.no_grad()
 def soft_scores(
-    model: Teacher,
-    text_IT: torch.Tensor,
-    side_IS: torch.Tensor,
+    panel: Panel,
     data: Examples,
     requests: Requests,
     *,
@@ -111,21 +155,26 @@ def soft_scores(
     progress: Progress,
     batch_size: int = 64,
 ) -> dict[str, npt.NDArray[Any]]:
-    """candidates [R, C] and their teacher logits [R, C]: the target, sampled negatives, and items drawn by chance."""
-    model.eval()
+    """candidates [R, C] and their logits [R, C]: the target, sampled negatives, and items drawn by chance.
+
+    Several teachers add how far they disagree, deviation [R, C].
+    """
     rng = np.random.default_rng(seed)
-    fused_ID = model.fusion(text_IT, side_IS)
+    fused = panel.fused()
     candidates_RC = rng.choice(len(chance_I), (len(requests), count), p=chance_I)
     for row in range(len(requests)):
         given = np.concatenate([requests.targets[row][:1], requests.negatives[row]])[: count // 2]
         candidates_RC[row, : len(given)] = given
     logits_RC = np.zeros((len(requests), count), np.float32)
+    deviation_RC = np.zeros_like(logits_RC)
     for start in range(0, len(requests), batch_size):
         rows = np.arange(start, min(start + batch_size, len(requests)))
-        scored = score(model, fused_ID, data, requests, rows, candidates_RC[rows], device)
-        logits_RC[rows] = scored[..., 0].cpu().numpy()
+        told_MBC = panel.opinions(fused, data, requests, rows, candidates_RC[rows], device)
+        logits_RC[rows] = told_MBC.mean(0).cpu().numpy()
+        deviation_RC[rows] = told_MBC.std(0, correction=0).cpu().numpy()
         progress.update(start + len(rows), len(requests))
-    return {"candidates": candidates_RC, "logits": logits_RC}
+    told = {"candidates": candidates_RC, "logits": logits_RC}
+    return told if len(panel.members) == 1 else {**told, "deviation": deviation_RC}
 
 
 def write_rankings(path: Path, item_ids: list[str], request_ids: list[str], ranked: dict[str, Ints]) -> None:

@@ -4,7 +4,10 @@ from datetime import UTC, datetime
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline.contracts import EVENTS, ITEMS, LABELS, USERS, Frozen
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Frozen
+from rankline.raw import Source
+
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a number that is a time -> microseconds
 
 
 class Columns(Frozen):
@@ -12,7 +15,19 @@ class Columns(Frozen):
 
     user_id: str = Field("user_id", description="Column of events and users that names the user.")
     item_id: str = Field("item_id", description="Column of events and items that names the item.")
-    timestamp: str = Field("timestamp", description="Column of events with the moment, in unix seconds.")
+    query_id: str = Field("", description="Column of events and queries that names the query.")
+    user_key: str = Field("", description="Column of users that names the user, where it is called otherwise there.")
+    item_key: str = Field("", description="Column of items that names the item, where it is called otherwise there.")
+    query_key: str = Field("", description="Column of queries that names it, where it is called otherwise there.")
+    timestamp: str = Field("timestamp", description="Column of events with the moment.")
+    timestamp_unit: str = Field(
+        "s",
+        description="What times are written as: s, ms, us or ns since 1970, iso, or a pattern such as "
+        "'%d.%m.%Y %H:%M'. A column that the source itself types as a time needs none.",
+    )
+    time_zone: str = Field(
+        "", description="Zone of times that do not tell theirs, such as UTC or Europe/Berlin; required where they are."
+    )
     known_at: str = Field(
         "", description="Column of events with the moment the platform learnt of it; else the event's own."
     )
@@ -20,40 +35,131 @@ class Columns(Frozen):
         {"rating": "rating"},
         description="Label (click, purchase, rating, relevance) to the column that carries it.",
     )
+    event_type: str = Field("", description="Column of events that says what happened; event_types reads it.")
+    event_types: dict[str, str] = Field(
+        {},
+        description="Value of event_type to the label it sets to 1 (the others to 0); an empty label sets none.",
+    )
+    split: str = Field("", description="Column of events that says train, valid (dev) or test.")
+    query_text: str = Field(
+        "", description="Column with the words of the query: of queries, or of events where there is no such table."
+    )
+    turns: str = Field("", description="Column with the turns of a conversation, oldest first, beside query_text.")
+    turns_separator: str = Field("", description="What stands between turns in a text; a list column needs none.")
     title: str = Field("movie_title", description="Column of items with the title.")
     text: tuple[str, ...] = Field((), description="Columns of items whose words make up the text, in this order.")
     category: str = Field("class", description="Column of items with the categories.")
+    category_separator: str = Field("", description="What stands between categories in a text; else it is one.")
     created_year: str = Field("release_year", description="Column of items with the year the item came out.")
+    created_at: str = Field("", description="Column of items with the moment it came out, in place of the year.")
+    created_at_unit: str = Field("iso", description="What created_at is written as; see timestamp_unit.")
     language: str = Field("", description="Column of items with the language code.")
     price: str = Field("", description="Column of items with the price.")
+    available: str = Field("", description="Column of items that says whether it can be had; else all of them can.")
     item_attributes: tuple[str, ...] = Field((), description="Further columns of items to keep.")
+    item_numbers: tuple[str, ...] = Field((), description="Further columns of items to keep as numbers.")
+    item_vectors: tuple[str, ...] = Field(
+        (), description="Columns of items with ready-made vectors (image, graph), each of one length."
+    )
     user_attributes: tuple[str, ...] = Field(("age", "gender", "occupation"), description="Columns of users to keep.")
+    user_numbers: tuple[str, ...] = Field((), description="Columns of users to keep as numbers.")
     event_attributes: tuple[str, ...] = Field((), description="Further columns of events to keep.")
+    event_numbers: tuple[str, ...] = Field((), description="Further columns of events to keep as numbers.")
+
+    def wants(self, column: str) -> bool:
+        """Whether the settings name a column of the source; others are not even read."""
+        return column in self._named()
+
+    def _named(self) -> set[str]:
+        found = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
+        return found.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
 
     @field_validator("labels")
     @classmethod
     def _known_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        if unknown := sorted(set(labels) - set(LABELS)):
-            raise ValueError(f"unknown labels {', '.join(unknown)}; there are {', '.join(LABELS)}")
-        return labels
+        return _known(labels, labels)
 
-    @field_validator("item_attributes", "user_attributes", "event_attributes")
+    @field_validator("event_types")
+    @classmethod
+    def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
+        return _known(types, [label for label in types.values() if label])
+
+    @field_validator("timestamp_unit", "created_at_unit")
+    @classmethod
+    def _known_unit(cls, unit: str) -> str:
+        if unit not in UNITS and unit != "iso" and "%" not in unit:
+            raise ValueError(f"unknown unit {unit}; there are {', '.join(UNITS)}, iso, or a pattern with %")
+        return unit
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        import zoneinfo
+
+        if zone and zone not in zoneinfo.available_timezones():
+            raise ValueError(f"unknown time zone {zone}; write UTC, or a name such as Europe/Berlin")
+        return zone
+
+    @field_validator(
+        "item_attributes", "item_numbers", "item_vectors", "user_attributes", "user_numbers", "event_attributes",
+        "event_numbers",
+    )  # fmt: skip
     @classmethod
     def _not_canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := sorted(set(names) & {"release_year", *LABELS, *ITEMS.names, *USERS.names, *EVENTS.names}):
+        canonical = {*ITEMS.names, *USERS.names, *QUERIES.names, *EVENTS.names}
+        if taken := sorted({name.rpartition(".")[2] for name in names} & {"release_year", SPLIT, *LABELS, *canonical}):
             raise ValueError(f"{', '.join(taken)}: these names are taken by the canonical columns")
         return names
 
+    @model_validator(mode="after")
+    def _types_have_a_column(self) -> "Columns":
+        if bool(self.event_type) != bool(self.event_types):
+            raise ValueError("event_type and event_types are set together: the column, and what its values mean")
+        return self
 
-class IngestConfig(Frozen):
+
+def _known(given: dict[str, str], labels: object) -> dict[str, str]:
+    if unknown := sorted(set(labels) - set(LABELS)):  # type: ignore[call-overload]
+        raise ValueError(f"unknown labels {', '.join(unknown)}; there are {', '.join(LABELS)}")
+    return given
+
+
+class TextFiles(Frozen):
+    """How text files are written."""
+
+    encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
+    delimiter: str = Field("", description="What stands between columns; else a tab for .tsv, for .csv what fits.")
+    quote: str = Field('"', description="What encloses a value that holds delimiters or line ends; empty for nothing.")
+    decimal: str = Field(".", description="The decimal sign: a point, or a comma as in Excel of many countries.")
+    missing: tuple[str, ...] = Field((), description="Words that stand for no value, such as NULL or \\N.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        import codecs
+
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError as error:
+            raise ValueError(f"unknown encoding {encoding}") from error
+
+    @field_validator("decimal")
+    @classmethod
+    def _known_decimal(cls, decimal: str) -> str:
+        if decimal not in (".", ","):
+            raise ValueError("the decimal sign is a point or a comma")
+        return decimal
+
+
+class IngestConfig(Source):
     """Where the raw data is and how to read it."""
 
-    source: str = Field(description="Folder of the source, or the path of its files without their suffix.")
-    format: str = Field("recbole", description="Adapter that reads the source: recbole.")
-    name: str | None = Field(None, description="Name of the data set, where the folder holds several.")
+    files: TextFiles = Field(TextFiles(), description="How the text files of format tables are written.")
     columns: Columns = Field(Columns(), description="Which of the source's columns is what.")
     window_start: str | None = Field(None, description="First moment of the data window (ISO time, UTC), included.")
     window_end: str | None = Field(None, description="End of the data window (ISO time, UTC), not included.")
+    earliest: str = Field("1970-01-01", description="An event before this moment (ISO time, UTC) is wrong.")
+    latest: str = Field("2100-01-01", description="An event at or after this moment (ISO time, UTC) is wrong.")
     max_rejected_share: float = Field(
         0.05,
         description="Largest share of a table's rows that may be set aside before ingest refuses.",
@@ -65,7 +171,7 @@ class IngestConfig(Frozen):
         1024, description="Memory for reading and sorting; what exceeds it goes to disk.", ge=64
     )
 
-    @field_validator("window_start", "window_end")
+    @field_validator("window_start", "window_end", "earliest", "latest")
     @classmethod
     def _utc(cls, moment: str | None) -> str | None:
         """The same moment written one way, so that two spellings are one setting."""

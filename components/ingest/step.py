@@ -1,63 +1,92 @@
-"""Ingest: a source's files become the canonical tables, and what cannot be read is set aside with its reason.
+"""Ingest: a source becomes the canonical tables, and what cannot be read is set aside with its reason.
 
-Reads the files of `config.source`. Writes `items.parquet`, `users.parquet`, `events.parquet`,
+Reads what `config.source` names. Writes `items.parquet`, `users.parquet`, `queries.parquet`, `events.parquet`,
 `rejected.parquet` and `summary.json` into `raw`. The same data in gives the same bytes out.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.ingest import recbole
-from components.ingest.config import IngestConfig
+from components.ingest import beir, recbole, sql, tables
+from components.ingest.config import Columns, IngestConfig
+from components.ingest.fields import identifier, literal
+from components.ingest.parts import Part, first_rows, fitting_encoding, plain
+from components.ingest.staging import stage
 from rankline import digest, ledger
 from rankline import raw as raw_data
-from rankline.contracts import EVENTS, ITEMS, LABELS, REJECTED, USERS
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, REJECTED, USERS
 from rankline.errors import SourceError, TooSmall
 from rankline.progress import Progress
 
-# One adapter a format: it fills the tables `items`, `users` and `events` (see recbole.py).
-ADAPTERS: dict[str, Callable[..., None]] = {"recbole": recbole.stage}
-OWN = ("row", "raw", "wrong", "reason")  # columns that are ingest's alone
+# One adapter a format: it says which parts a source has and what arrives from them (see parts.py).
+ADAPTERS: dict[str, Callable[[IngestConfig, raw_data.Files], Iterator[Part]]] = {
+    "recbole": recbole.read,
+    "beir": beir.read,
+    "tables": tables.read,
+    "sql": sql.read,
+}
+TABLES = ("items", "users", "queries", "events")
+OWN = ("row", "raw", "wrong", "asked_text", "asked_turns")  # columns that are ingest's alone
 ROW_GROUP = 1 << 17
 
 
-def ingest(raw: Path, *, config: IngestConfig, progress: Progress = Progress()) -> dict[str, Any]:
+def ingest(
+    raw: Path, *, config: IngestConfig, progress: Progress = Progress(), first_events: int | None = None
+) -> dict[str, Any]:
     """Read, judge, and write; returns the counts of rows kept, set aside and outside the window.
+
+    ``first_events`` reads no more events than that: a proof that the settings fit the source.
 
     Raises:
         SourceError: where the source is missing, empty or not what the settings say, or too much is bad.
         TooSmall: where the window holds fewer events than `config.min_events`.
     """
-    files = raw_data.files(config.source, format=config.format, name=config.name)
+    files = raw_data.files(config)
+    columns = beir.columns(config.columns) if config.format == "beir" else config.columns
     raw.mkdir(parents=True, exist_ok=True)
+    parts = ADAPTERS[config.format](config, files)
+    if first_events is not None:
+        parts = first_rows(parts, "events", first_events)
     with tempfile.TemporaryDirectory(dir=raw) as work, _database(Path(work), config.memory_limit_mb) as db:
         progress.phase("reading")
-        ADAPTERS[config.format](db, files, config.columns, progress.update)
+        staged = stage(
+            db,
+            parts,
+            config,
+            columns,
+            tables=[table for table in TABLES if table in files or getattr(config.tables, table)],
+            total=sum(file.size() for each in files.values() for file in each),
+            progress=progress.update,
+        )
+        _derive(db)
 
         progress.phase("judging")
-        _judge(db, has_users="users" in files)
+        _judge(db, columns)
         rejected = _rejected(db)
         _write(db, raw / "rejected.parquet", REJECTED, 'SELECT * FROM rejected ORDER BY "table", row')
-        _refuse_bad(db, config, files, raw)
+        _refuse_bad(db, config, staged, raw)
 
         progress.phase("writing")
-        _write(db, raw / "items.parquet", ITEMS, "SELECT * FROM good_items ORDER BY row")
-        _write(db, raw / "users.parquet", USERS, "SELECT * FROM good_users ORDER BY row, user_id")
+        _write(db, raw / "items.parquet", ITEMS, "SELECT * EXCLUDE (raw, wrong) FROM good_items ORDER BY row")
+        _write(db, raw / "users.parquet", USERS, "SELECT * EXCLUDE (raw, wrong) FROM good_users ORDER BY row, user_id")
+        _write(db, raw / "queries.parquet", QUERIES, "SELECT * EXCLUDE (raw, wrong) FROM good_queries ORDER BY row")
         _window(db, config)
         _write(
             db,
             raw / "events.parquet",
             EVENTS,
-            # a row's place in the file names its event and settles ties in time
-            "SELECT lpad(row::VARCHAR, 12, '0') AS event_id, * FROM window_events ORDER BY event_timestamp, row",
+            # a row's place in the source names its event and settles ties in time
+            "SELECT lpad(row::VARCHAR, 12, '0') AS event_id, * EXCLUDE (raw, wrong) FROM window_events "
+            "ORDER BY event_timestamp, row",
         )
-        summary = _summary(db, config, files) | {"rejected": rejected}
+        summary = _summary(db, config, columns, files, staged) | {"rejected": rejected}
 
-    tables = digest.of_files(raw, ["events.parquet", "items.parquet", "users.parquet"])
-    summary["data_digest"] = digest.of_value(tables)
+    written = ["events.parquet", "items.parquet", "users.parquet"]
+    written += ["queries.parquet"] if summary["rows"]["queries"] else []
+    summary["data_digest"] = digest.of_value(digest.of_files(raw, written))
     ledger.write_json(raw / "summary.json", summary)
     _refuse_little(summary, config, raw)
     return {key: summary[key] for key in ("rows", "rejected", "outside_window", "event_time", "data_digest")}
@@ -73,94 +102,187 @@ def _database(folder: Path, memory_mb: int) -> Any:
     return db
 
 
-def _judge(db: Any, *, has_users: bool) -> None:
-    """Give every row a reason to be set aside, or none."""
-    if not has_users:
-        db.execute("CREATE TABLE users (row BIGINT, raw VARCHAR, wrong VARCHAR, user_id VARCHAR)")
-    for table, key in (("items", "item_id"), ("users", "user_id")):
+def _derive(db: Any) -> None:
+    """Tables that the source does not have: made of its events, or empty."""
+    there = {name for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    asked = "arg_min(asked_text, row) AS text, arg_min(asked_turns, row) AS turns"
+    if "asked_text" not in _names(db, "events"):
+        asked = "NULL::VARCHAR AS text, NULL::VARCHAR[] AS turns"
+    nothing = (
+        "NULL::VARCHAR AS title, NULL::VARCHAR AS text, NULL::VARCHAR AS language, []::VARCHAR[] AS category, "
+        "NULL::DOUBLE AS price, true AS available, NULL::TIMESTAMPTZ AS created_at"
+    )
+    for table, key, columns in (
+        ("items", "item_id", nothing),
+        ("users", "user_id", ""),
+        ("queries", "query_id", asked),
+    ):
+        if table not in there:
+            db.execute(
+                f"CREATE TABLE {table} AS SELECT min(row) AS row, NULL::VARCHAR AS raw, NULL::VARCHAR AS wrong, "
+                f"{key}, {columns} FROM events WHERE wrong IS NULL AND {key} IS NOT NULL GROUP BY {key} "
+                f"{'LIMIT 0' if table == 'users' else ''}"
+            )
+
+
+def _judge(db: Any, columns: Columns) -> None:
+    """Name every row that is to be set aside, with its reason."""
+    for table, key in (("items", "item_id"), ("users", "user_id"), ("queries", "query_id")):
+        more = _vector_checks(db, columns) if table == "items" else ""
         db.execute(
             f"""
-            CREATE TABLE judged_{table} AS SELECT *, CASE
-                WHEN wrong IS NOT NULL THEN wrong
-                WHEN {key} IS NULL THEN 'missing key'
-                WHEN row_number() OVER (PARTITION BY wrong IS NULL, {key} ORDER BY row) > 1
-                    THEN 'duplicate {table[:-1]}'
-            END AS reason FROM {table};
-            CREATE VIEW good_{table} AS SELECT * FROM judged_{table} WHERE reason IS NULL
+            CREATE TABLE bad_{table} AS SELECT * FROM (
+                SELECT row, CASE
+                    WHEN wrong IS NOT NULL THEN wrong
+                    WHEN {key} IS NULL THEN 'missing key'
+                    {more}
+                    WHEN row_number() OVER (PARTITION BY wrong IS NULL, {key} ORDER BY row) > 1
+                        THEN 'duplicate {_one(table)}'
+                END AS reason FROM {table}
+            ) WHERE reason IS NOT NULL;
+            CREATE VIEW good_{table} AS SELECT * FROM {table} WHERE row NOT IN (SELECT row FROM bad_{table})
             """
         )
+    # one moment may see a click and a purchase where rows have types of their own
+    same = ["user_id", "query_id", "item_id", "event_timestamp"]
+    same += sorted({label for label in columns.event_types.values() if label})
     db.execute(
-        """
-        CREATE TABLE judged_events AS
+        f"""
+        CREATE TABLE bad_events AS
         WITH told AS (
-            SELECT *, CASE
+            SELECT row, {", ".join(same)}, CASE
                 WHEN wrong IS NOT NULL THEN wrong
                 WHEN user_id IS NULL AND query_id IS NULL OR item_id IS NULL THEN 'missing key'
                 WHEN item_id NOT IN (SELECT item_id FROM good_items) THEN 'unknown item'
+                WHEN query_id IS NOT NULL AND query_id NOT IN (SELECT query_id FROM good_queries) THEN 'unknown query'
             END AS told FROM events
         )
-        SELECT * EXCLUDE (told), CASE
-            WHEN told IS NOT NULL THEN told
-            WHEN row_number() OVER (
-                PARTITION BY told IS NULL, user_id, query_id, item_id, event_timestamp ORDER BY row
-            ) > 1 THEN 'duplicate event'
-        END AS reason FROM told;
-        CREATE VIEW good_events AS SELECT * FROM judged_events WHERE reason IS NULL
+        SELECT row, reason FROM (
+            SELECT row, CASE
+                WHEN told IS NOT NULL THEN told
+                WHEN row_number() OVER (PARTITION BY told IS NULL, {", ".join(same)} ORDER BY row) > 1
+                    THEN 'duplicate event'
+            END AS reason FROM told
+        ) WHERE reason IS NOT NULL;
+        CREATE VIEW good_events AS SELECT * FROM events WHERE row NOT IN (SELECT row FROM bad_events)
         """
     )
     # a user who acted without a profile is a user all the same, with nothing known of them
     db.execute(
         """
         CREATE OR REPLACE VIEW good_users AS
-        SELECT * FROM judged_users WHERE reason IS NULL
+        WITH known AS (SELECT * FROM users WHERE row NOT IN (SELECT row FROM bad_users))
+        SELECT * FROM known
         UNION ALL BY NAME
         SELECT DISTINCT 9223372036854775807 AS row, user_id FROM good_events
-        WHERE user_id IS NOT NULL AND user_id NOT IN (SELECT user_id FROM judged_users WHERE reason IS NULL)
+        WHERE user_id IS NOT NULL AND user_id NOT IN (SELECT user_id FROM known)
         """
     )
     db.execute(
-        " CREATE VIEW rejected AS "
+        "CREATE VIEW rejected AS "
         + " UNION ALL ".join(
-            f"SELECT '{table}' AS \"table\", row, reason, raw FROM judged_{table} WHERE reason IS NOT NULL"
-            for table in ("events", "items", "users")
+            f"SELECT '{table}' AS \"table\", row, reason, coalesce(raw, '') AS raw "
+            f"FROM bad_{table} JOIN {table} USING (row)"
+            for table in TABLES
         )
     )
 
 
+def _vector_checks(db: Any, columns: Columns) -> str:
+    """A vector that is not as long as most are makes its item wrong."""
+    checks = []
+    for name in (each.rpartition(".")[2] for each in columns.item_vectors):
+        if name in _names(db, "items"):
+            longest = db.execute(
+                f"SELECT len({identifier(name)}) AS size FROM items WHERE size IS NOT NULL AND wrong IS NULL "
+                "GROUP BY size ORDER BY count(*) DESC, size DESC LIMIT 1"
+            ).fetchall()
+            for (size,) in longest:
+                reason = literal(f"{name} has not {size} numbers, as most have")
+                checks.append(f"WHEN len({identifier(name)}) <> {size} THEN {reason}")
+    return " ".join(checks)
+
+
+def _one(table: str) -> str:
+    return "query" if table == "queries" else table[:-1]
+
+
+def _names(db: Any, table: str) -> set[str]:
+    return {name for name, *_ in db.execute(f"DESCRIBE {table}").fetchall()}
+
+
 def _rejected(db: Any) -> dict[str, dict[str, int]]:
     """Table -> reason -> rows set aside."""
-    counts: dict[str, dict[str, int]] = {"items": {}, "users": {}, "events": {}}
+    counts: dict[str, dict[str, int]] = {table: {} for table in TABLES}
     query = 'SELECT "table", reason, count(*) FROM rejected GROUP BY ALL ORDER BY ALL'
     for table, reason, count in db.execute(query).fetchall():
         counts[table][reason] = count
     return counts
 
 
-def _refuse_bad(db: Any, config: IngestConfig, files: dict[str, Path], raw: Path) -> None:
+def _refuse_bad(db: Any, config: IngestConfig, staged: dict[str, Any], raw: Path) -> None:
     """Refuse a source of which too much had to be set aside, or which holds nothing."""
-    for table, path in files.items():
-        rows, bad = _row(db, f"SELECT count(*), count(reason) FROM judged_{table}")
+    for table in TABLES:  # events come last: an item that cannot be read takes its events along
+        if not (places := staged["files"].get(table)):
+            continue
+        ((rows,), (bad,)) = (_row(db, f"SELECT count(*) FROM {name}") for name in (table, f"bad_{table}"))
         if rows == 0 and table != "users":
             raise SourceError(
                 f"the source holds no {table}",
                 expected="rows below the header",
                 found="a header alone",
-                where=str(path),
+                where=places[0]["where"],
                 hint="fetch the data again, or point ingest.source at another copy",
             )
         if bad == rows > 0 or bad > config.max_rejected_share * rows:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in _rejected(db)[table].items())
+            reasons = sorted(_rejected(db)[table].items(), key=lambda each: (-each[1], each[0]))
             row, example = _row(
-                db, f"SELECT row, raw FROM judged_{table} WHERE reason IS NOT NULL ORDER BY row LIMIT 1"
+                db, f"SELECT row, coalesce(raw, '') FROM bad_{table} JOIN {table} USING (row) ORDER BY row LIMIT 1"
             )
+            place = next(place for place in reversed(places) if place["first_row"] <= row)
             raise SourceError(
-                f"{bad} of {rows} rows of {table} cannot be used ({reasons})",
+                f"{bad} of {rows} rows of {table} cannot be used "
+                f"({', '.join(f'{reason} {count}' for reason, count in reasons)})",
                 expected=f"at most {config.max_rejected_share:.1%} set aside (ingest.max_rejected_share)",
-                found=f"{bad / rows:.1%}; the first is line {row}: {example[:120]!r}",
-                where=f"{path}; all of them are in {raw / 'rejected.parquet'}",
-                hint="mend the rows, or ingest.columns if they are read as what they are not; "
+                found=f"{bad / rows:.1%}; the first is line {row - place['first_row'] + 1}: {example[:120]!r}",
+                where=f"{place['where']}; all of them are in {raw / 'rejected.parquet'}",
+                hint=_advice(reasons[0][0], config, place["where"])
+                + "mend the rows, or ingest.columns if they are read as what they are not; "
                 "raise ingest.max_rejected_share to go on without them",
             )
+
+    unit = config.columns.timestamp_unit
+    (last,) = _row(db, "SELECT max(event_timestamp) FROM good_events")
+    if unit in ("ms", "us", "ns") and last is not None and last.year < 1971:
+        raise SourceError(
+            "every event is before 1971",
+            expected=f"times in {unit} since 1970 (ingest.columns.timestamp_unit)",
+            found=f"events until {last.isoformat()}",
+            where=staged["files"]["events"][0]["where"],
+            hint="seconds taken for something finer look like this: set ingest.columns.timestamp_unit=s, or ms",
+        )
+
+
+def _advice(reason: str, config: IngestConfig, where: str) -> str:
+    """What helps against the most frequent reason."""
+    if reason == "time without a zone":
+        return "set ingest.columns.time_zone to the zone those clocks were in, such as UTC or Europe/Berlin; "
+    if reason.startswith("unparsable timestamp"):
+        return "set ingest.columns.timestamp_unit to what they are written as (s, ms, us, ns, iso or a pattern); "
+    if reason == "unknown event type":
+        return "name them in ingest.columns.event_types (an empty label for one that means none); "
+    if reason.startswith("not ") and (fits := _fitting(config, where)):
+        return f"set ingest.files.encoding={fits}, which would fit; "
+    return ""
+
+
+def _fitting(config: IngestConfig, where: str) -> str:
+    """The encoding that would fit a text file; empty where none can be told."""
+    file = raw_data.File(where)
+    if config.format == "sql" or file.kind in ("parquet", "pq"):
+        return ""
+    with file.stored() as stored:
+        return fitting_encoding(plain(file, stored).read(1 << 20))
 
 
 def _window(db: Any, config: IngestConfig) -> None:
@@ -173,24 +295,32 @@ def _window(db: Any, config: IngestConfig) -> None:
     db.execute(f"CREATE VIEW window_events AS SELECT * FROM good_events WHERE {' AND '.join(bounds) or 'true'}")
 
 
-def _summary(db: Any, config: IngestConfig, files: dict[str, Path]) -> dict[str, Any]:
+def _summary(
+    db: Any, config: IngestConfig, columns: Columns, files: raw_data.Files, staged: dict[str, Any]
+) -> dict[str, Any]:
     """What was read and kept, for people and for the next step."""
 
     def count(relation: str) -> int:
         return int(_row(db, f"SELECT count(*) FROM {relation}")[0])
 
     first, last = _row(db, "SELECT min(event_timestamp), max(event_timestamp) FROM window_events")
-    names = {name for name, *_ in db.execute("DESCRIBE events").fetchall()}
+    names = _names(db, "events")
     return {
-        "rows": {table: count(f"good_{table}") for table in ("items", "users")} | {"events": count("window_events")},
-        "read": {table: count(table) for table in ("items", "users", "events")},
-        "outside_window": count("good_events") - count("window_events"),
-        "users_without_profile": count("good_users") - count("judged_users WHERE reason IS NULL"),
+        "rows": {table: count(f"good_{table}") for table in ("items", "users", "queries")}
+        | {"events": count("window_events")},
+        "read": {table: count(table) for table in TABLES},
+        "outside_window": count("good_events") - count("window_events") + staged["outside_window"],
+        "users_without_profile": count("good_users") - count("users") + count("bad_users"),
+        "users_without_history": count(
+            "good_users WHERE user_id NOT IN (SELECT user_id FROM window_events WHERE user_id IS NOT NULL)"
+        ),
         "items_without_date": count("good_items WHERE created_at IS NULL"),
+        "items_without_words": count("good_items WHERE title IS NULL AND text IS NULL"),
         "window": {"start": config.window_start, "end": config.window_end},
         "event_time": {"first": _iso(first), "last": _iso(last)},
         "labels": [label for label in LABELS if label in names],
-        "source_digest": digest.of_value({table: digest.of_file(path) for table, path in files.items()}),
+        "absent_columns": staged["absent_columns"],
+        "source_digest": raw_data.digest_of_files(files) if files else None,
     }
 
 

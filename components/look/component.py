@@ -27,6 +27,7 @@ def look(data: dict, run: dict, job: str) -> NamedTuple("Seen", [("source_digest
         outputs={},
         reuse=False,
         workspace=here.workspace,
+        repository=here.repository,
         catalogue=run["catalogue"],
     )
     return NamedTuple("Seen", [("source_digest", str), ("champion", str)])(**seen)

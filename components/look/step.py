@@ -12,7 +12,9 @@ from rankline.errors import UsageError
 from rankline.progress import Progress
 
 
-def look(*, workspace: Path, catalogue: str, config: LookConfig, progress: Progress = Progress()) -> dict[str, str]:
+def look(
+    *, workspace: Path, catalogue: str, config: LookConfig, repository: str = "", progress: Progress = Progress()
+) -> dict[str, str]:
     """The digest of the source's contents, and the champion's model id (empty where there is none yet).
 
     Raises:
@@ -22,8 +24,8 @@ def look(*, workspace: Path, catalogue: str, config: LookConfig, progress: Progr
     from rankline.repository import Repository
 
     progress.phase("looking")
-    source_digest = raw.digest_of(config.source, format=config.format, name=config.name)
-    models = Repository(workspace / "repository")
+    source_digest = raw.digest_of(config)
+    models = Repository(repository or workspace / "repository")
     champion = models.champion()
     if champion and (serves := models.manifest(champion).catalogue) != catalogue:
         raise UsageError(

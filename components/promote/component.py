@@ -26,7 +26,7 @@ def decide(
         reuse=False,
         inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path)},
         outputs={"verdict": Path(verdict.path)},
-        repository=str(here.workspace / "repository"),
+        repository=here.repository,
         run_id=here.run_id,
     )
     return result["outcome"]
@@ -64,8 +64,9 @@ def promote(
         },
         outputs={},
         heavy=("feature_repo.definitions", "mlflow"),
-        repository=str(here.workspace / "repository"),
+        repository=here.repository,
         workspace=here.workspace,
+        stores=here.storage.features,
         run_id=here.run_id,
         ledger_folder=here.folder,
     )

@@ -1,6 +1,8 @@
 """Every knob of the two doors of this room."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from rankline.contracts import Frozen
 from rankline.decision import Policy
@@ -14,7 +16,11 @@ class PromoteConfig(Frozen):
     """Where a promotion is told, and how long it waits for another one."""
 
     tracking_uri: str = Field(
-        "", description="MLflow server or database to mirror into; empty for the workspace's own mlflow.db."
+        "",
+        description="MLflow server or database, its URL without a password; empty for the workspace's own mlflow.db.",
+    )
+    artifact_location: str = Field(
+        "", description="Where a new MLflow experiment keeps its files; empty for the server's own place, or mlruns."
     )
     experiment: str = Field("rankline", min_length=1, description="MLflow experiment that promotions are in.")
     registered_model: str = Field(
@@ -23,3 +29,12 @@ class PromoteConfig(Frozen):
     lock_timeout_s: float = Field(
         600.0, gt=0, description="How long to wait while another promotion writes the online store."
     )
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", uri) or "password=" in uri:
+            raise ValueError(
+                "a password is no setting: PGPASSWORD holds a database's, MLFLOW_TRACKING_PASSWORD a server's"
+            )
+        return uri

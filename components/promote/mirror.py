@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from components.promote.config import PromoteConfig
-from rankline.report import CANDIDATE, Report
-from rankline.repository import Event
+from rankline import ledger
+from rankline.report import CANDIDATE, Report, read_report
+from rankline.repository import CROWNING, Event, Repository
 
 ALIAS = "champion"
 BATCH = 1000  # metrics that MLflow takes in one call
@@ -47,7 +50,7 @@ def mirror(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    began = time.time()
+    began = time.monotonic()
     workspace = workspace.resolve()
     uri = config.tracking_uri or f"sqlite:///{workspace / 'mlflow.db'}"
     # two processes that open a fresh SQLite database at once die in its migration
@@ -56,15 +59,63 @@ def mirror(
         version = _version(client, event.model_id, config.registered_model)
         if version is None:
             run = _run(client, event, report, pages, curves, config, workspace)
+            # a server takes no path of this machine for a version's source: there the run stands for the bundle
+            local = source.startswith(("file:", "/"))
             version = client.create_model_version(
                 config.registered_model,
-                source,
+                client.get_run(run).info.artifact_uri if local and _served(config) else source,
                 run_id=run,
-                tags={"model_id": event.model_id, "recipe": report.recipe},
+                tags={"model_id": event.model_id, "recipe": report.recipe, "bundle": source},
                 description=event.why,
             )
         client.set_registered_model_alias(config.registered_model, ALIAS, version.version)
-    return {"uri": uri, "version": int(version.version), "seconds": round(time.time() - began, 2)}
+    return {"uri": uri, "version": int(version.version), "seconds": round(time.monotonic() - began, 2)}
+
+
+def _served(config: PromoteConfig) -> bool:
+    """Whether MLflow is a server, and no database that is written here."""
+    return config.tracking_uri.startswith(("http://", "https://"))
+
+
+def catch_up(models: Repository, *, config: PromoteConfig, workspace: Path) -> list[dict[str, Any]]:
+    """Mirror every promotion of a repository that MLflow lacks, oldest first; the alias ends at the champion.
+
+    What training logged is shown where the run's ledger still lies in the workspace. Raises whatever MLflow does.
+    """
+    shown = []
+    crowned = [event for event in models.history() if event.kind in CROWNING]
+    evidence = {event.model_id: event.digests for event in crowned if "evaluation" in event.digests}
+    with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
+        for event in crowned:
+            folders = {}
+            for name in ("evaluation", "verdict"):
+                place = evidence[event.model_id][name]  # a rollback stands on what its model was promoted on
+                folders[name] = Path(scratch) / place
+                models.fs.get(models.evidence(place) + "/", f"{folders[name]}/", recursive=True)
+            ledger_folder = workspace / "runs" / event.run_id if event.run_id else None
+            told = mirror(
+                event,
+                read_report(folders["evaluation"]),
+                source=models.fs.unstrip_protocol(f"{models.root}/bundles/{event.model_id}"),
+                pages=[folders["verdict"] / "verdict.md", folders["evaluation"] / "report.html"],
+                curves=training_curves(ledger_folder) if ledger_folder and ledger_folder.is_dir() else {},
+                config=config,
+                workspace=workspace,
+            )
+            shown.append({"event": event.n, "model_id": event.model_id, "version": told["version"]})
+    return shown
+
+
+def training_curves(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """What the training steps of a run logged: step (and part) -> one point an epoch."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for step, entry in ledger.read(folder).items():
+        for path in entry.paths.values():
+            if (Path(path) / "curve.json").is_file():
+                told = json.loads((Path(path) / "curve.json").read_text())
+                parts = told.items() if isinstance(told, dict) else [("", told)]
+                found |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
+    return found
 
 
 def _version(client: Any, model_id: str, name: str) -> Any:
@@ -90,15 +141,22 @@ def _run(
     workspace: Path,
 ) -> str:
     """A finished MLflow run with the candidate's metrics and what it was made by."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, Param
 
     experiment = client.get_experiment_by_name(config.experiment)
     if experiment is not None:
         experiment_id = experiment.experiment_id
     else:  # a server knows where its artifacts belong; our own database has to be told
-        place = None if config.tracking_uri else (workspace / "mlruns").as_uri()
+        place = config.artifact_location or (None if _served(config) else (workspace / "mlruns").as_uri())
         experiment_id = client.create_experiment(config.experiment, artifact_location=place)
-    run_id: str = client.create_run(experiment_id, run_name=event.run_id or event.model_id).info.run_id
+    # one that a mirror which failed half-way began is finished, rather than begun again
+    begun = client.search_runs([experiment_id], f"tags.model_id = '{event.model_id}'", max_results=1)
+    tags = {"model_id": event.model_id, "rankline_run": event.run_id}
+    run_id: str = (
+        begun[0].info.run_id
+        if begun
+        else client.create_run(experiment_id, tags=tags, run_name=event.run_id or event.model_id).info.run_id
+    )
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
@@ -108,7 +166,6 @@ def _run(
             Param("requests", str(report.requests)),
             Param("champion_before", event.champion_before or "none"),
         ],
-        tags=[RunTag("model_id", event.model_id), RunTag("rankline_run", event.run_id)],
     )
     points = [
         Metric(f"{name}/{key}".replace("@", "_at_"), value, now, int(point["epoch"]))

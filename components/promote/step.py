@@ -16,14 +16,15 @@ from pydantic import ValidationError
 
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import mirror
-from rankline import decision, ledger
+from components.promote.mirror import mirror, training_curves
+from rankline import decision
 from rankline.bundle import Bundle, open_bundle
 from rankline.decision import Policy, Verdict
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
 from rankline.progress import Progress
 from rankline.report import Report, read_report, read_scores
 from rankline.repository import Event, Kind, Repository
+from rankline.storage import FeatureStoreConfig
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
 WHO = "the flow"
@@ -107,6 +108,7 @@ def promote(
     workspace: Path,
     run_id: str,
     ledger_folder: Path | None = None,
+    stores: FeatureStoreConfig | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Make the candidate the champion: whatever can fail comes before the event, only the mirror after it.
@@ -121,38 +123,41 @@ def promote(
     report = _report_of(candidate, evaluation)
     decided = _verdict_of(candidate, verdict)
     models = Repository(repository)
-    pointer = models.pointer()
-    serving = pointer.model_id if pointer else ""
-    if serving not in (decided.champion, candidate.model_id):
-        raise StaleEvidence(
-            "the champion changed since the verdict",
-            expected=f"champion {decided.champion or '(none)'}",
-            found=f"champion {serving}",
-            where=repository,
-            hint="run the flow again: the model will be evaluated beside the new champion",
-        )
+    service = _service_of(candidate, features)
+    place = workspace / "online" / service
 
     progress.phase("features online")
-    began = time.time()
-    service = _service_of(candidate, features)
-    watermark = online.bring_online(features, workspace / "online" / service, lock_timeout_s=config.lock_timeout_s)
-    online_s = time.time() - began
+    # from the look at who serves to the event nobody else promotes here: who loses has written nothing
+    with online.alone(place, timeout_s=config.lock_timeout_s):
+        pointer = models.pointer()
+        serving = pointer.model_id if pointer else ""
+        if serving not in (decided.champion, candidate.model_id):
+            raise StaleEvidence(
+                "the champion changed since the verdict",
+                expected=f"champion {decided.champion or '(none)'}",
+                found=f"champion {serving}",
+                where=repository,
+                hint="run the flow again: the model will be evaluated beside the new champion",
+            )
+        began = time.monotonic()
+        watermark = online.bring_online(features, place, stores=stores)
+        online_s = time.monotonic() - began
 
-    progress.phase("promoting")
-    if pointer and serving == candidate.model_id:  # an earlier attempt of this run got this far
-        event = models.history()[pointer.event - 1]
-    else:
-        models.add(bundle)
-        event = models.append(
-            "promoted",
-            candidate.model_id,
-            who=WHO,
-            why=decided.sentence,
-            run_id=run_id,
-            digests={"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)},
-            details={"service": service, "online_until": watermark["until"]},
-            expected_champion=decided.champion,
-        )
+        progress.phase("promoting")
+        if pointer and serving == candidate.model_id:  # an earlier attempt of this run got this far
+            event = models.history()[pointer.event - 1]
+        else:
+            models.add(bundle)
+            event = models.append(
+                "promoted",
+                candidate.model_id,
+                who=WHO,
+                why=decided.sentence,
+                run_id=run_id,
+                digests={"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)},
+                details={"service": service, "online_until": watermark["until"]},
+                expected_champion=decided.champion,
+            )
 
     progress.phase("mirroring")
     try:
@@ -166,7 +171,8 @@ def promote(
             workspace=workspace,
         )
     except Exception as error:  # the promotion stands; the mirror is only a mirror
-        shown = {"error": f"MLflow does not show this promotion: {str(error).splitlines()[0]}"}
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        shown = {"error": f"MLflow does not show this promotion: {why}; `rankline mirror` shows it later"}
     return {
         "model_id": candidate.model_id,
         "event": event.n,
@@ -175,18 +181,6 @@ def promote(
         "online": {**watermark, "seconds": round(online_s, 2)},
         "mlflow": shown,
     }
-
-
-def training_curves(folder: Path) -> dict[str, list[dict[str, float]]]:
-    """What the training steps of a run logged: step (and part) -> one point an epoch."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for step, entry in ledger.read(folder).items():
-        for path in entry.paths.values():
-            if (Path(path) / "curve.json").is_file():
-                told = json.loads((Path(path) / "curve.json").read_text())
-                parts = told.items() if isinstance(told, dict) else [("", told)]
-                found |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
-    return found
 
 
 def page(decided: Verdict, report: Report) -> str:

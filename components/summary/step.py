@@ -44,7 +44,7 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "") -> dict[
         "failed_step": failed.step if failed else "",
         "model_id": decided.get("model_id", ""),
         "started": started,
-        "seconds": round(ended - started, 2),
+        "seconds": round(max(ended - started, 0.0), 2),
         "work_s": round(worked, 2),
         "cost": round(sum(step["cost"] for step in steps), 4),
         "currency": config.currency,

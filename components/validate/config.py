@@ -18,6 +18,7 @@ class ValidateConfig(Frozen):
     )
     min_items: int = Field(1, description="Fewest rows of items (critical).", ge=1)
     min_users: int = Field(1, description="Fewest rows of users, where there are users (critical).", ge=1)
+    min_queries: int = Field(0, description="Fewest rows of queries (critical).", ge=0)
     min_events: int = Field(1, description="Fewest rows of events (critical).", ge=1)
     min_year: int = Field(1990, description="No event is older than this year (critical).", ge=1970, le=9999)
     scales: dict[str, tuple[float, float]] = Field(
@@ -26,6 +27,12 @@ class ValidateConfig(Frozen):
     )
     min_described_share: float = Field(
         0.95, description="Smallest share of items with a title or a text (warning).", ge=0, le=1
+    )
+    min_active_share: float = Field(
+        0.5, description="Smallest share of users with an event of theirs (warning).", ge=0, le=1
+    )
+    max_unavailable_share: float = Field(
+        0.5, description="Largest share of items that may be unavailable (warning).", ge=0, le=1
     )
     max_volume_change: float = Field(
         0.5,
@@ -39,12 +46,15 @@ class ValidateConfig(Frozen):
         le=1,
     )
     changes: Literal["critical", "warning"] = Field(
-        "warning", description="What a change of volume or labels beyond its limit is: critical or warning."
+        "warning", description="What a change of volume or labels beyond its limit, or a column gone, is."
     )
     max_age_days: float | None = Field(
         None,
         description="Oldest the newest event may be (critical); none for data that is old on purpose.",
         gt=0,
+    )
+    memory_limit_mb: int = Field(
+        1024, description="Memory of DuckDB for looking at rows; what exceeds it goes to disk.", ge=64
     )
     now: str | None = Field(
         None,

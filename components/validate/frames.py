@@ -1,20 +1,35 @@
-"""The tables as Great Expectations sees them: the columns that are checked, and columns of faults.
+"""The tables as Great Expectations sees them: a row for each of theirs, a column for each thing that is checked.
 
-A fault that needs another row or another table (an unknown item, an event out of order) becomes a column that
-holds the offender's name and is null everywhere else; the expectation is that it is null, and a failure shows
-who it was.
+DuckDB looks at the rows, within its memory. What is at fault becomes a column that holds the offender's name (its
+id, or its value) and is null everywhere else; the expectation is that it is null, and a failure counts the
+offenders and shows who they were. Such a column costs two bytes a row, so that ten million events fit: its names
+are categories, the first `NAMED` offenders' own and one for all others. Numbers and moments are there as they are.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankline.contracts import LABELS, TABLES
+from rankline.contracts import LABELS, SPLIT, SPLITS, TABLES
 
-# an event's reference is at fault where it names something and nothing has that name
-_UNKNOWN = (
-    "CASE WHEN e.{key} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = e.{key}) "
-    "THEN e.{key} END AS unknown_{noun}"
-)
+NAMED = 1_000  # offenders of one kind that are named
+OTHERS = "(others)"
+KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "event_id"}
+LANGUAGE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is to check: tables, label columns, a column of splits, vectors of items, whom events name."""
+
+    tables: tuple[str, ...]
+    labels: tuple[str, ...]
+    split: bool
+    vectors: tuple[str, ...]
+    names_users: bool
 
 
 def present(folder: Path) -> list[str]:
@@ -22,11 +37,28 @@ def present(folder: Path) -> list[str]:
     return [table for table in TABLES if (folder / f"{table}.parquet").is_file()]
 
 
-def attach(db: Any, folder: Path, tables: list[str]) -> None:
-    """Make a DuckDB view of every table, with the place of its rows."""
+def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
+    """Make a DuckDB view of every table, with the place of its rows; what there is to check."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     for table in tables:
         path = str(folder / f"{table}.parquet").replace("'", "''")
         db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}', file_row_number = true)")
+    items, columns = pq.read_schema(folder / "items.parquet"), pq.read_schema(folder / "events.parquet").names
+    return Found(
+        tables=tuple(tables),
+        labels=tuple(label for label in LABELS if label in columns),
+        split=SPLIT in columns,
+        vectors=tuple(
+            field.name
+            for field in items
+            if field.name not in TABLES["items"].names
+            and pa.types.is_list(field.type)
+            and pa.types.is_floating(field.type.value_type)
+        ),
+        names_users=bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1")),
+    )
 
 
 def schema(path: Path, table: str) -> Any:
@@ -39,6 +71,7 @@ def schema(path: Path, table: str) -> Any:
     expected = {field.name: field.type for field in TABLES[table]}
     if table == "events":
         expected |= {label: pa.float64() for label in LABELS if label in found.names}
+        expected |= {SPLIT: pa.string()} if SPLIT in found.names else {}
     rows = [
         {
             "column": name,
@@ -50,6 +83,29 @@ def schema(path: Path, table: str) -> Any:
     return pd.DataFrame(rows)
 
 
+def columns(path: Path) -> dict[str, str]:
+    """A table's columns and their types, in words."""
+    import pyarrow.parquet as pq
+
+    return {field.name: _type(field.type) for field in pq.read_schema(path)}
+
+
+def gone(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> Any:
+    """One row a column of the last good run, by table, and what is to be said where it is gone."""
+    import pandas as pd
+
+    told: list[str | None] = []
+    for table in (table for table in before if table in now):
+        new = ", ".join(name for name in now[table] if name not in before[table]) or "none"
+        told += [
+            None
+            if name in now[table]
+            else f"column {name} of {table} was there in the last run and is gone; new: {new}"
+            for name in before[table]
+        ]
+    return pd.DataFrame({"gone": pd.Series(told, dtype="object")})
+
+
 def _type(type: Any) -> str:
     """A type in words; what the inside of a list is called does not matter."""
     import pyarrow as pa
@@ -57,33 +113,134 @@ def _type(type: Any) -> str:
     return f"list<{type.value_type}>" if pa.types.is_list(type) or pa.types.is_large_list(type) else str(type)
 
 
-def table(db: Any, name: str, *, present: list[str], labels: list[str]) -> Any:
-    """The pandas frame of a table: the columns that are checked, in the order of its rows."""
-    return db.sql({"items": ITEMS, "users": USERS, "queries": QUERIES, "events": _events(present, labels)}[name]).df()
+def table(db: Any, name: str, found: Found) -> Any:
+    """The pandas frame of a table, in the order of its rows."""
+    import pandas as pd
+
+    key, values = KEYS[name], _values(name, found)
+    count = _rows(db, f"SELECT count(*) FROM {name}")[0][0]
+    frame = db.sql(f"SELECT {', '.join(values)} FROM {name}").df() if values else pd.DataFrame(index=range(count))
+    for column in (key, *({"events": ("event_timestamp", "known_at", "item_id")}.get(name, ()))):
+        if column not in values:
+            frame[column] = _there(db, name, column, count)
+    for fault, query in _faults(name, key, found).items():
+        frame[fault] = _marked(db, query, count)
+    return frame
 
 
-ITEMS = """
-    SELECT item_id, coalesce(nullif(trim(title), ''), nullif(trim(text), '')) AS words, price, created_at
-    FROM items ORDER BY file_row_number
-"""
-USERS = "SELECT user_id FROM users ORDER BY file_row_number"
-QUERIES = "SELECT query_id, nullif(trim(text), '') AS words FROM queries ORDER BY file_row_number"
+def _values(name: str, found: Found) -> list[str]:
+    """The columns that are checked as they are."""
+    if name == "items":
+        return ["price", "created_at"]
+    return ["event_timestamp", *(f'"{label}"' for label in found.labels)] if name == "events" else []
 
 
-def _events(present: list[str], labels: list[str]) -> str:
-    references = {
-        "items": ("item_id", "item"),
-        "users": ("user_id", "user"),
-        "queries": ("query_id", "query"),
+def _faults(name: str, key: str, found: Found) -> dict[str, str]:
+    """Fault -> query of (row, who): the rows at fault and whom to name."""
+    faults = {
+        f"repeated_{key}": f"""SELECT file_row_number, {key} FROM {name} WHERE {key} IN (
+            SELECT {key} FROM {name} WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1)""",
     }
-    unknown = [
-        _UNKNOWN.format(key=key, table=name, noun=noun) for name, (key, noun) in references.items() if name in present
-    ]
-    return f"""
-        SELECT {", ".join([*TABLES["events"].names, *labels, *unknown])},
-            CASE WHEN user_id IS NULL AND query_id IS NULL THEN coalesce(event_id, 'no id') END AS nobody,
-            CASE WHEN known_at < event_timestamp THEN coalesce(event_id, 'no id') END AS known_too_early,
-            CASE WHEN event_timestamp < lag(event_timestamp) OVER (ORDER BY file_row_number)
-                THEN coalesce(event_id, 'no id') END AS out_of_order
-        FROM events e ORDER BY file_row_number
-    """
+    if name != "events":
+        # a column of numbers with a gap in it becomes one of fractions on its way through some tools
+        faults[f"mixed_{key}"] = f"""SELECT file_row_number, {key} FROM {name} WHERE {key} LIKE '%.0' AND
+            left({key}, -2) IN (SELECT {key} FROM {name})"""
+    of_table = {"items": _item_faults, "users": _user_faults, "queries": _query_faults, "events": _event_faults}
+    return faults | of_table[name](found)
+
+
+def _item_faults(found: Found) -> dict[str, str]:
+    return {
+        "wordless": """SELECT file_row_number, coalesce(item_id, 'no id') FROM items
+            WHERE coalesce(nullif(trim(title), ''), nullif(trim(text), '')) IS NULL""",
+        "no_language": f"""SELECT file_row_number, language FROM items
+            WHERE language IS NOT NULL AND NOT regexp_matches(language, '{LANGUAGE}')""",
+        "unavailable": "SELECT file_row_number, coalesce(item_id, 'no id') FROM items WHERE available = false",
+        **{
+            f"length_of_{vector}": f"""SELECT file_row_number, concat(item_id, ' (', len("{vector}"), ')')
+            FROM items WHERE "{vector}" IS NOT NULL
+            AND len("{vector}") <> (SELECT mode(len("{vector}")) FROM items WHERE "{vector}" IS NOT NULL)"""
+            for vector in found.vectors
+        },
+    }
+
+
+def _user_faults(found: Found) -> dict[str, str]:
+    return {
+        "idle": """SELECT file_row_number, coalesce(user_id, 'no id') FROM users
+            WHERE user_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user_id = users.user_id)"""
+    }
+
+
+def _query_faults(found: Found) -> dict[str, str]:
+    return {
+        "wordless": """SELECT file_row_number, coalesce(query_id, 'no id') FROM queries
+            WHERE nullif(trim(text), '') IS NULL AND nullif(trim(array_to_string(turns, '')), '') IS NULL"""
+    }
+
+
+def _event_faults(found: Found) -> dict[str, str]:
+    # an event's reference is at fault where it names something and nothing has that name
+    unknown = {
+        f"unknown_{noun}": f"""SELECT file_row_number, {key} FROM events e WHERE {key} IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = e.{key})"""
+        for table, (key, noun) in REFERENCES.items()
+        if table in found.tables
+    }
+    named = "coalesce(event_id, 'no id')"
+    faults = {
+        **unknown,
+        "nobody": f"SELECT file_row_number, {named} FROM events WHERE user_id IS NULL AND query_id IS NULL",
+        "twice": f"""SELECT file_row_number, {named} FROM events e JOIN (
+            SELECT user_id, query_id, item_id, event_timestamp FROM events GROUP BY ALL HAVING count(*) > 1) d
+            ON e.user_id IS NOT DISTINCT FROM d.user_id AND e.query_id IS NOT DISTINCT FROM d.query_id
+            AND e.item_id IS NOT DISTINCT FROM d.item_id
+            AND e.event_timestamp IS NOT DISTINCT FROM d.event_timestamp""",
+        "known_too_early": f"SELECT file_row_number, {named} FROM events WHERE known_at < event_timestamp",
+        # a row's neighbour is looked for in the order of the file, and only the offenders' names are fetched
+        "out_of_order": f"""SELECT file_row_number, {named} FROM events SEMI JOIN (
+            SELECT file_row_number, event_timestamp < lag(event_timestamp) OVER (ORDER BY file_row_number) AS back
+            FROM events QUALIFY back) USING (file_row_number)""",
+    }
+    if found.split:
+        splits = ", ".join(f"'{split}'" for split in SPLITS)
+        faults["no_split"] = f"""SELECT file_row_number, coalesce({SPLIT}, 'none') FROM events
+            WHERE {SPLIT} IS NULL OR {SPLIT} NOT IN ({splits})"""
+    return faults
+
+
+REFERENCES = {"items": ("item_id", "item"), "users": ("user_id", "user"), "queries": ("query_id", "query")}
+
+
+def _there(db: Any, name: str, column: str, count: int) -> Any:
+    """A column of which only matters whether a value is there."""
+    import numpy as np
+    import pandas as pd
+
+    codes = np.zeros(count, np.int8)
+    missing = db.sql(f"SELECT file_row_number AS row FROM {name} WHERE {column} IS NULL").fetchnumpy()["row"]
+    codes[np.asarray(missing, np.int64)] = -1
+    return pd.Categorical.from_codes(codes, ["there"])
+
+
+def _marked(db: Any, query: str, count: int) -> Any:
+    """A column of offenders' names, null where nothing is at fault."""
+    import numpy as np
+    import pandas as pd
+
+    db.execute(f"CREATE OR REPLACE TEMP TABLE fault AS SELECT * FROM ({query}) AS fault (row, who)")
+    named = _rows(db, f"SELECT row, who::VARCHAR FROM fault ORDER BY row LIMIT {NAMED}")
+    codes = np.full(count, -1, np.int16)
+    if named:
+        places = {who: place for place, who in enumerate(dict.fromkeys(who for _, who in named))}
+        codes[np.asarray(db.sql("SELECT row FROM fault").fetchnumpy()["row"], np.int64)] = len(places)
+        for row, who in named:
+            codes[row] = places[who]
+        return pd.Categorical.from_codes(codes, [*places, OTHERS])
+    return pd.Categorical.from_codes(codes, [OTHERS])
+
+
+def _rows(db: Any, query: str) -> list[tuple[Any, ...]]:
+    """All rows of a query: DuckDB allows no other work beside an unfinished result."""
+    rows: list[tuple[Any, ...]] = db.execute(query).fetchall()
+    return rows

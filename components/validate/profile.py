@@ -24,8 +24,9 @@ def describe(
     present: list[str],
     labels: list[str],
     scales: dict[str, tuple[float, float]],
+    columns: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
-    """Rows a table and a histogram a label, from the DuckDB views of the tables."""
+    """Rows and columns a table and a histogram a label, from the DuckDB views of the tables."""
     histograms = {}
     for label in labels:
         low, high = scales[label]
@@ -38,6 +39,7 @@ def describe(
     return {
         "data_digest": summary["data_digest"],
         "rows": {table: db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in present},
+        "columns": columns,
         "event_time": summary["event_time"],
         "labels": histograms,
     }
@@ -57,6 +59,14 @@ def changes(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, flo
         if here["scale"] == then["scale"]:
             numbers[f"{label}_drift"] = round(_moved(here["counts"], then["counts"]), 6)
     return numbers
+
+
+def clock_behind(before: dict[str, Any] | None, clock: datetime) -> dict[str, float]:
+    """`clock_behind_days`: by how much a run's clock is behind what the last good run already knew."""
+    last = (before or {}).get("event_time", {}).get("last")
+    if last is None:
+        return {}
+    return {"clock_behind_days": round((datetime.fromisoformat(last) - clock).total_seconds() / 86_400, 6)}
 
 
 def _moved(now: list[int], before: list[int]) -> float:

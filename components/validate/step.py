@@ -8,6 +8,7 @@ later run's drift check compares against.
 import json
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from typing import Any
 from components.validate import frames, profile, suites
 from components.validate.config import ValidateConfig
 from rankline import ledger
-from rankline.contracts import LABELS
 from rankline.errors import ValidationFailed
 from rankline.progress import Progress
 
@@ -53,7 +53,7 @@ def validate(
         )
     report.mkdir(parents=True, exist_ok=True)
     with _expectations(report) as check:
-        results, now = examine(raw, present, check, config=config, previous=previous, progress=progress)
+        results, now = examine(raw, present, check, config=config, previous=previous, progress=progress, work=report)
     ledger.write_json(report / "results.json", results)
     critical = [result for result in results if not result["success"] and result["severity"] == "critical"]
     if critical:
@@ -80,44 +80,62 @@ def examine(
     config: ValidateConfig,
     previous: Path | None,
     progress: Progress = Progress(),
+    work: Path | None = None,
 ) -> tuple[list[Result], dict[str, Any]]:
     """Hold the tables that are ``present`` against what is expected of them: the results, and the profile.
 
+    What does not fit into memory goes to a passing folder in ``work``, or where the system has such folders.
     Where a table's columns are not what they should be, nothing else is asked and the profile is empty.
     """
-    import duckdb
-
     summary = json.loads((raw / "summary.json").read_text())
+    before = json.loads(previous.read_text()) if previous else None
     results: list[Result] = []
     progress.phase("schema")
     for table in present:
         results += check(table, "schema", frames.schema(raw / f"{table}.parquet", table), suites.schema())
     if not all(result["success"] for result in results):
         return results, {}
+    columns = {table: frames.columns(raw / f"{table}.parquet") for table in present}
+    if before and "columns" in before:
+        results += check("tables", "columns", frames.gone(columns, before["columns"]), suites.columns(config))
 
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
-        frames.attach(db, raw, present)
-        labels = [label for label in LABELS if label in db.table("events").columns]
+    with _database(work, config.memory_limit_mb) as db:
+        found = frames.attach(db, raw, present)
         until = _until(config, summary)
         expected = {
-            "items": suites.items(config, until=until),
-            "users": suites.users(config),
-            "queries": suites.queries(),
-            "events": suites.events(config, until=until, present=present, labels=labels),
+            "items": suites.items(config, found, until=until),
+            "users": suites.users(config, found),
+            "queries": suites.queries(config),
+            "events": suites.events(config, found, until=until),
         }
         for table in present:
             progress.phase(table)
-            frame = frames.table(db, table, present=present, labels=labels)
-            results += check(table, "rows", frame, expected[table])
+            results += check(table, "rows", frames.table(db, table, found), expected[table])
 
         progress.phase("changes")
-        now = profile.describe(db, summary=summary, present=present, labels=labels, scales=config.scales)
-    numbers = profile.changes(now, json.loads(previous.read_text()) if previous else None)
+        now = profile.describe(
+            db, summary=summary, present=present, labels=list(found.labels), scales=config.scales, columns=columns
+        )
+    numbers = profile.changes(now, before)
     numbers |= _age(config, summary, until)
+    if config.now or not summary["window"]["end"]:  # a window's end is no clock
+        numbers |= profile.clock_behind(before, until)
     if numbers:
         results += check("events", "changes", _one_row(numbers), suites.changes(config, numbers))
     return results, now
+
+
+@contextmanager
+def _database(work: Path | None, memory_mb: int) -> Iterator[Any]:
+    """A DuckDB of our own that keeps to its memory."""
+    import duckdb
+
+    with (
+        tempfile.TemporaryDirectory(prefix=".spill-", dir=work) as spill,
+        duckdb.connect(config={"memory_limit": f"{memory_mb}MB", "temp_directory": spill}) as db,
+    ):
+        db.execute("SET TimeZone = 'UTC'")
+        yield db
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.validate.config import ValidateConfig
+from components.validate.frames import REFERENCES, Found
+from rankline.contracts import SPLIT, SPLITS
 
 
 def schema() -> list[Any]:
@@ -24,16 +26,16 @@ def schema() -> list[Any]:
     ]
 
 
-def items(config: ValidateConfig, *, until: datetime) -> list[Any]:
+def items(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]:
     """Of the catalogue."""
     import great_expectations.expectations as gxe
 
     return [
-        *_keyed("item_id", at_least=config.min_items),
+        *_keyed("items", "item_id", at_least=config.min_items),
         _warning(
             f"at least {config.min_described_share:.0%} of the items have a title or a text",
-            gxe.ExpectColumnValuesToNotBeNull,
-            column="words",
+            gxe.ExpectColumnValuesToBeNull,
+            column="wordless",
             mostly=config.min_described_share,
         ),
         _critical("no price is negative", gxe.ExpectColumnValuesToBeBetween, column="price", min_value=0),
@@ -43,36 +45,54 @@ def items(config: ValidateConfig, *, until: datetime) -> list[Any]:
             column="created_at",
             max_value=until,
         ),
+        _warning("every language is a code such as en or zh-CN", gxe.ExpectColumnValuesToBeNull, column="no_language"),
+        _warning(
+            f"at most {config.max_unavailable_share:.0%} of the items are unavailable",
+            gxe.ExpectColumnValuesToBeNull,
+            column="unavailable",
+            mostly=1 - config.max_unavailable_share,
+        ),
+        *(
+            _critical(
+                f"every {vector} is as long as the others", gxe.ExpectColumnValuesToBeNull, column=f"length_of_{vector}"
+            )
+            for vector in found.vectors
+        ),
     ]
 
 
-def users(config: ValidateConfig) -> list[Any]:
-    """Of the users."""
-    return _keyed("user_id", at_least=config.min_users)
-
-
-def queries() -> list[Any]:
-    """Of the queries."""
+def users(config: ValidateConfig, found: Found) -> list[Any]:
+    """Of the users; a source whose events name none may have none."""
     import great_expectations.expectations as gxe
 
     return [
-        *_keyed("query_id", at_least=1),
-        _critical("every query has words", gxe.ExpectColumnValuesToNotBeNull, column="words"),
+        *_keyed("users", "user_id", at_least=config.min_users if found.names_users else 0),
+        _warning(
+            f"at least {config.min_active_share:.0%} of the users have a history",
+            gxe.ExpectColumnValuesToBeNull,
+            column="idle",
+            mostly=config.min_active_share,
+        ),
     ]
 
 
-def events(config: ValidateConfig, *, until: datetime, present: list[str], labels: list[str]) -> list[Any]:
+def queries(config: ValidateConfig) -> list[Any]:
+    """Of the queries; a source without any has an empty table."""
+    import great_expectations.expectations as gxe
+
+    return [
+        *_keyed("queries", "query_id", at_least=config.min_queries),
+        _critical("every query has a text or turns", gxe.ExpectColumnValuesToBeNull, column="wordless"),
+    ]
+
+
+def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]:
     """Of the events."""
     import great_expectations.expectations as gxe
 
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
-    references = {
-        "items": ("item", "item_id"),
-        "users": ("user", "user_id"),
-        "queries": ("query", "query_id"),
-    }
     return [
-        *_keyed("event_id", at_least=config.min_events),
+        *_keyed("events", "event_id", at_least=config.min_events),
         *(
             _critical(f"every {column} is there", gxe.ExpectColumnValuesToNotBeNull, column=column)
             for column in ("event_timestamp", "known_at", "item_id")
@@ -80,14 +100,13 @@ def events(config: ValidateConfig, *, until: datetime, present: list[str], label
         _critical("every event has a user or a query", gxe.ExpectColumnValuesToBeNull, column="nobody"),
         *(
             _critical(f"every {key} is one of {table}", gxe.ExpectColumnValuesToBeNull, column=f"unknown_{noun}")
-            for table, (noun, key) in references.items()
-            if table in present
+            for table, (key, noun) in REFERENCES.items()
+            if table in found.tables
         ),
         _critical(
             "no event is there twice (user, query, item, moment)",
-            gxe.ExpectCompoundColumnsToBeUnique,
-            column_list=["user_id", "query_id", "item_id", "event_timestamp"],
-            ignore_row_if="never",
+            gxe.ExpectColumnValuesToBeNull,
+            column="twice",
         ),
         _critical(
             f"every event lies in [{since:%Y-%m-%d}, {until:%Y-%m-%d %H:%M})",
@@ -107,9 +126,38 @@ def events(config: ValidateConfig, *, until: datetime, present: list[str], label
                 min_value=config.scales[label][0],
                 max_value=config.scales[label][1],
             )
-            for label in labels
+            for label in found.labels
+        ),
+        *(
+            _warning(
+                f"{label} is not the same everywhere (a label of one class teaches nothing by itself: "
+                "what was chosen is told from drawn negatives alone)",
+                gxe.ExpectColumnUniqueValueCountToBeBetween,
+                column=label,
+                min_value=2,
+            )
+            for label in found.labels
+        ),
+        *(
+            [
+                _critical(
+                    f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}",
+                    gxe.ExpectColumnValuesToBeNull,
+                    column="no_split",
+                )
+            ]
+            if found.split
+            else []
         ),
     ]
+
+
+def columns(config: ValidateConfig) -> list[Any]:
+    """Of the columns of all tables (one row a column of the last good run)."""
+    import great_expectations.expectations as gxe
+
+    told = _critical if config.changes == "critical" else _warning
+    return [told("every column of the last good run is still there", gxe.ExpectColumnValuesToBeNull, column="gone")]
 
 
 def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
@@ -122,6 +170,9 @@ def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
         if column == "newest_event_age_days":
             severity, limit = _critical, config.max_age_days
             sentence = f"the newest event is at most {limit:g} days old"
+        elif column == "clock_behind_days":
+            severity, limit = _critical, 0
+            sentence = "the clock is not behind the newest event of the last good run"
         elif table := _before(column, "_rows_change"):
             severity, limit = told, config.max_volume_change
             sentence = f"the rows of {table} changed by a share of at most {limit:g} since the last good run"
@@ -141,15 +192,24 @@ def _before(text: str, suffix: str) -> str:
     return text.removesuffix(suffix) if text.endswith(suffix) else ""
 
 
-def _keyed(key: str, *, at_least: int) -> list[Any]:
+def _keyed(table: str, key: str, *, at_least: int) -> list[Any]:
     """Of a table with a key: enough rows, and a key that is there and unique."""
     import great_expectations.expectations as gxe
 
-    return [
+    expectations = [
         _critical(f"there are at least {at_least} rows", gxe.ExpectTableRowCountToBeBetween, min_value=at_least),
         _critical(f"every {key} is there", gxe.ExpectColumnValuesToNotBeNull, column=key),
-        _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeUnique, column=key),
+        _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeNull, column=f"repeated_{key}"),
     ]
+    if table != "events":
+        expectations.append(
+            _critical(
+                f"no {key} is there with and without a fraction (12 and 12.0: mixed types)",
+                gxe.ExpectColumnValuesToBeNull,
+                column=f"mixed_{key}",
+            )
+        )
+    return expectations
 
 
 def _critical(sentence: str, expectation: Any, **settings: Any) -> Any:

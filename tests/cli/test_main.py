@@ -90,3 +90,10 @@ def test_a_reader_that_stops_reading_is_no_fault() -> None:
     assert "Traceback" not in done.stderr
     assert "refused" not in done.stderr
     assert signal.SIGPIPE not in (done.returncode, -done.returncode)
+
+
+def test_the_version_is_the_packages() -> None:
+    from importlib import metadata
+
+    assert rankline("--version").stdout == f"rankline {metadata.version('rankline')}\n"
+    assert imported("--version") & HEAVY == set()

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.recipes import RECIPES, as_dict, knobs, named
+from pipelines.recipes import RECIPES, as_dict, knobs, named, shown
 from tests.cli.command import refused
 
 
@@ -22,13 +22,13 @@ def test_every_recipe_is_listed_with_its_sentence() -> None:
     told = said()
     for name in RECIPES:
         assert f"{name} " in told
-        assert named(name).description in told
+        assert shown(name).description in told
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_knob_is_shown_with_its_value_and_sentence(name: str) -> None:
     told = said("show", name).splitlines()
-    for knob, value, sentence in knobs(named(name)):
+    for knob, value, sentence in knobs(shown(name)):
         place = told.index(f"  {knob} = {value!r}")
         assert told[place + 1].strip() == sentence.strip() != ""
 
@@ -47,3 +47,14 @@ def test_json_is_the_recipe() -> None:
 def test_an_unknown_recipe_and_a_misspelt_knob_are_usage() -> None:
     assert "no recipe named 'smoky'" in refused("recipes", "show", "smoky", code=2)
     assert "did you mean 'epochs'?" in refused("recipes", "show", "smoke", "--set", "finetune.epoch=3", code=2)
+
+
+def test_one_section_is_shown_alone() -> None:
+    told = said("show", "smoke", "decide")
+    assert "decide.mode = " in told
+    assert "finetune." not in told
+    assert "cluster.small.cpu = " in said("show", "smoke", "cluster.small")
+    assert json.loads(said("show", "smoke", "cluster.small", "--json"))["cpu"] == "1"
+    assert said("show", "smoke", "finetune.epochs").count(" = ") == 1
+    assert "did you mean 'finetune'?" in refused("recipes", "show", "smoke", "finetun", code=2)
+    assert "has no section 'fine'" in refused("recipes", "show", "smoke", "fine", code=2)

@@ -38,7 +38,7 @@ def workspace(tmp_path: Path) -> Path:
     ledger.write(now, entry("finetune", "running", began_s_ago=30, why="epochs: 4 -> 3"))
     progress = Progress(now / "finetune.progress", every_s=0)
     progress.phase("training the teacher")
-    progress._started = time.time() - 10
+    progress._started = time.monotonic() - 10
     progress.update(30, 40, loss=1.23456)
     return tmp_path
 

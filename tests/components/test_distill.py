@@ -19,13 +19,15 @@ from safetensors.torch import load_file
 
 from components.distill import mix, towers
 from components.distill.config import DistillConfig
+from components.distill.reading import Reading
 from components.distill.step import distill
 from pipelines.recipes import smoke as smoke_recipe
 from rankline import examples, frozen, scoring, sources
 from rankline.errors import DeviceError, TooSmall, TrainingError
-from rankline.model import HistoryTower
+from rankline.model import HistoryTower, TextEncoder
 from rankline.progress import Progress
 from rankline.scoring import Catalogue, Knobs
+from rankline.text import Tokenizer
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 
@@ -130,39 +132,6 @@ def test_on_several_threads_the_towers_are_the_same_again(features: Path, teache
 # The towers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("skew", [0.0, 0.7])
-def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
-    """However unevenly items are drawn: the value, and the gradient that training follows."""
-    torch.manual_seed(0)
-    hidden_ND, fused_ID = torch.randn(8, 6) * 0.5, torch.randn(200, 6)
-    next_N = torch.arange(8)  # with the skew, the targets are the most drawn
-    chance_I = 1.0 / np.arange(1, 201) ** skew
-    chance_I /= chance_I.sum()
-    rng = np.random.default_rng(0)
-
-    def loss_and_gradient(sampled: int) -> tuple[float, torch.Tensor]:
-        fused = fused_ID.clone().requires_grad_()
-        loss = towers.next_item_loss(hidden_ND, fused, next_N, sampled=sampled, chance_I=chance_I, rng=rng)
-        loss.backward()
-        assert fused.grad is not None
-        return loss.item(), fused.grad
-
-    wanted, direction = loss_and_gradient(0)
-    draws = [loss_and_gradient(120) for _ in range(400)]
-    gradient = torch.stack([each for _, each in draws]).mean(0)
-    assert np.mean([loss for loss, _ in draws]) == pytest.approx(wanted, rel=0.03)
-    assert (gradient - direction).norm() < 0.25 * direction.norm()  # and more of it with more draws
-
-
-@pytest.mark.parametrize("sampled", [0, 40, 41])
-def test_with_as_many_samples_as_items_it_is_the_full_softmax(sampled: int) -> None:
-    torch.manual_seed(0)
-    hidden_ND, fused_ID, next_N = torch.randn(8, 6), torch.randn(40, 6), torch.arange(8)
-    chance_I, rng = np.full(40, 1 / 40), np.random.default_rng(0)
-    loss = towers.next_item_loss(hidden_ND, fused_ID, next_N, sampled=sampled, chance_I=chance_I, rng=rng)
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(hidden_ND @ fused_ID.T, next_N))
-
-
 def test_the_towers_learn_from_sampled_items_too(features: Path, teacher: Path, tmp_path: Path) -> None:
     distilled(features, teacher, tmp_path / "x", changed(sampled_items=20, scorer_epochs=1))
     looks = [p["valid_ndcg@10"] for p in curve_of(tmp_path / "x") if "valid_ndcg@10" in p]
@@ -198,9 +167,14 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
     torch.manual_seed(0)
     model = towers.Towers.make(without, text_size=text_IT.shape[1], size=16, config=SMOKE)
     before = model.fusion.own.weight.detach().clone()
+    cpu = torch.device("cpu")
+    encoder = teacher / "encoder"
+    reading = Reading(
+        without, TextEncoder.read(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
+    )
     towers.train(
-        model, without, text_IT, np.load(teacher / "soft.npz"), config=QUICK, device=torch.device("cpu"),
-        progress=Progress(), checkpoints=None,
+        model, without, reading, np.load(teacher / "soft.npz"), config=QUICK, device=cpu, progress=Progress(),
+        checkpoints=None,
     )  # fmt: skip
     vectors_ID = torch.from_numpy(model.item_vectors(text_IT))
     with torch.no_grad():
@@ -311,7 +285,8 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         dataclasses.replace(request, state=scoring.recent(request.state, 3)) for request in requests
     ]  # fmt: skip
     long, short = (
-        mix.Table.draw(given, tower, catalogue, knobs, names, progress=Progress()) for given in (requests, cut)
+        mix.Table.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
+        for given in (requests, cut)
     )
     columns = [*names.user, *names.item, *names.cross, *names.context, *names.sources]
     assert np.allclose(long.features[0][:, columns.index("ctx_log_history")], np.log(4))

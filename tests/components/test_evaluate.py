@@ -59,6 +59,7 @@ def write_features(folder: Path) -> Path:
             "request_id": f"r{user}",
             "split": "test",
             "user_id": f"u{user}",
+            "query": None,
             "at": snapshot + 60.0 * user,
         }
         asked |= {"history_items": before, "history_times": times, "history_ratings": ratings}
@@ -290,7 +291,7 @@ def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tm
     def lists(folder):
         catalogue, scorers = baselines.scorers(folder, keep=50, shrink=0.0, last=20, decay=0.6)
         return {
-            (name, one.request_id): catalogue.best(score(state), seen=state.seen, count=ITEMS)
+            (name, one.request_id): catalogue.best(score(state, ""), seen=state.seen, count=ITEMS)
             for name, score in scorers.items()
             for one, state in zip(asked, states)
         }
@@ -315,17 +316,18 @@ def test_item_knn_by_hand(tmp_path):
     parquet.write_table(pa.table({"item_id": ["a", "b", "c", "d"]}), folder / "items.parquet")
     histories = [["a", "b"], ["a", "b", "c"], ["c", "d"], ["a"]]
     parquet.write_table(pa.table({"item_ids": histories}), folder / "sequences.parquet")
+    parquet.write_table(pa.table({"query": pa.nulls(2, pa.string())}), folder / "requests.parquet")
     catalogue, scorers = baselines.scorers(folder, keep=4, shrink=0.0, last=1, decay=0.5)
     state = FrozenState(at=0.0, history=History(item_ids=["d", "a"]))
     ab, ac, cd = 2 / np.sqrt(3 * 2), 1 / np.sqrt(3 * 2), 1 / np.sqrt(2 * 1)
-    np.testing.assert_allclose(scorers["item_knn"](state), [0, ab, ac, 0], rtol=1e-6)
-    np.testing.assert_allclose(scorers["item_knn_decay"](state), [0, ab, ac + 0.5 * cd, 0], rtol=1e-6)
-    np.testing.assert_allclose(scorers["popularity"](state), [3, 2, 2, 1])
+    np.testing.assert_allclose(scorers["item_knn"](state, ""), [0, ab, ac, 0], rtol=1e-6)
+    np.testing.assert_allclose(scorers["item_knn_decay"](state, ""), [0, ab, ac + 0.5 * cd, 0], rtol=1e-6)
+    np.testing.assert_allclose(scorers["popularity"](state, ""), [3, 2, 2, 1])
     _, nearest = baselines.scorers(folder, keep=1, shrink=0.0, last=1, decay=0.5)
-    np.testing.assert_allclose(nearest["item_knn"](state), [0, ab, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(nearest["item_knn"](state, ""), [0, ab, 0, 0], rtol=1e-6)
     _, shrunk = baselines.scorers(folder, keep=4, shrink=1.0, last=1, decay=0.5)
-    np.testing.assert_allclose(shrunk["item_knn"](state)[1], 2 / (np.sqrt(3 * 2) + 1), rtol=1e-6)
-    assert catalogue.best(scorers["popularity"](state), seen=["a"], count=2) == ["b", "c"]
+    np.testing.assert_allclose(shrunk["item_knn"](state, "")[1], 2 / (np.sqrt(3 * 2) + 1), rtol=1e-6)
+    assert catalogue.best(scorers["popularity"](state, ""), seen=["a"], count=2) == ["b", "c"]
 
 
 class Forgetful(Asked):

@@ -321,7 +321,7 @@ def test_a_shorter_reading_student_is_served_as_it_was_taught(made: Bundle, stud
     requests = list(frozen.requests(features, "test"))[:10]
     assert min(len(request.state.history.item_ids) for request in requests) > 3
     table = mix.Table.draw(
-        requests, student.tower, catalogue, short.knobs, short.manifest.features, progress=Progress()
+        requests, student.tower, catalogue, short.knobs, short.manifest.features, queries={}, progress=Progress()
     )  # fmt: skip
     taught = mix.logits(table, student.scorer, catalogue)
     for request, rows, logits_NH in zip(requests, table.rows, taught):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from components.featurize import split
+from components.featurize import negatives, split
 from components.featurize.config import FeaturizeConfig
 from components.featurize.step import featurize
 from rankline import features as names
@@ -384,6 +384,81 @@ def test_bare_events_are_enough(tmp_path: Path, events: list[Event], nan: bool) 
     last = [r for r in rows(tmp_path / "features", "item_features") if r["item_id"] == "i3"][-1]
     assert last["item_events_total"] > 50
     assert {row["user_id"] for row in rows(tmp_path / "features", "sequences")} == {e.user for e in events}
+
+
+def sampler_world(*, items: int, requests: int, seen: int) -> tuple[split.Log, split.Requests, np.ndarray]:
+    """One user a request who had ``seen`` items and then one more."""
+    random = np.random.default_rng(5)
+    had = np.concatenate([random.permutation(items)[: seen + 1] for _ in range(requests)])
+    users = np.repeat(np.arange(requests), seen + 1)
+    at = np.arange(len(had))
+    log = split.Log.of(users=users, items=had, at=at, known=at)
+    position = np.flatnonzero(np.diff(users, append=requests))
+    asked = split.Requests(
+        np.zeros(requests, int),
+        position,
+        split.known_before(log, position),
+        split.Lists(position, np.arange(requests + 1)),
+    )
+    return log, asked, np.bincount(had, minlength=items)
+
+
+@pytest.mark.parametrize(("items", "seen"), [(40, 29), (40, 37), (300, 5), (5_000_000, 20)])
+def test_negatives_are_distinct_free_and_as_many_as_there_are(items: int, seen: int) -> None:
+    log, asked, weights = sampler_world(items=items, requests=25, seen=seen)
+    drawn = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(asked)
+    for r in range(25):
+        mine = drawn.values[drawn.offsets[r] : drawn.offsets[r + 1]].tolist()
+        had = set(log.items[asked.seen.values[asked.seen.offsets[r] : asked.seen.offsets[r + 1]]].tolist())
+        had.add(int(log.items[asked.position[r]]))
+        assert len(mine) == len(set(mine)) == min(10, items - seen - 1)
+        assert not had & set(mine)
+        assert all(0 <= item < items for item in mine)
+
+
+def test_popular_items_are_drawn_more_often_and_the_seed_decides() -> None:
+    log, asked, _ = sampler_world(items=1_000, requests=400, seen=3)
+    weights = np.zeros(1_000, int)
+    weights[:10] = 1_000
+    half = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1)
+    drawn = half.draw(asked).values
+    # half of the draws are among the ten that are wanted, as far as these were not seen
+    assert 0.4 < (drawn < 10).mean() < 0.55
+    counts = np.bincount(drawn[drawn >= 10], minlength=1_000)[10:]
+    assert counts.max() < 12  # and the others lie evenly
+    again = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(asked).values
+    other = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=2).draw(asked).values
+    assert drawn.tolist() == again.tolist() != other.tolist()
+    assert half.draw(asked.part(0, 0)).values.tolist() == []
+
+
+def test_requests_a_part_at_a_time_are_the_same(run: Callable[..., Path], last_out: Path, events: list[Event]) -> None:
+    parted = run(events, SMALL.model_copy(update={"join_chunk": 11}))
+    assert parquet.ParquetFile(parted / "requests.parquet").num_row_groups > 5
+    for table in ("items", "sequences", "requests", "item_features"):
+        assert rows(parted, table) == rows(last_out, table)
+    assert [row["request_id"] for row in rows(parted, "negatives")] == [
+        row["request_id"] for row in rows(last_out, "negatives")
+    ]
+    assert not [path for path in parted.iterdir() if path.name.startswith(".")]
+
+
+def test_a_history_is_kept_for_the_last_days_and_once_before_them(
+    run: Callable[..., Path], last_out: Path, events: list[Event]
+) -> None:
+    def histories(folder: Path) -> list[dict]:
+        return parquet.read_table(folder / "feast" / "sources" / "user_history.parquet").to_pylist()
+
+    whole = histories(run(events, SMALL.model_copy(update={"history_days": 9_999})))
+    newest = max(row["known_at"] for row in whole).timestamp() // DAY
+    since = (newest - SMALL.history_days) * DAY
+    kept = []
+    for user in sorted({row["user_id"] for row in whole}):
+        mine = [row for row in whole if row["user_id"] == user]
+        before = [row for row in mine if row["known_at"].timestamp() < since]
+        kept += before[-1:] + mine[len(before) :]
+    assert len(kept) < len(whole)
+    assert histories(last_out) == kept
 
 
 def test_an_item_comes_back_but_is_no_target_again() -> None:

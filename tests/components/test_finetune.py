@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
 from components.finetune.joint import LanguageHead
-from components.finetune.rankings import rank_all
+from components.finetune.rankings import Panel, rank_all
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline import digest, examples, training
@@ -99,7 +99,8 @@ def test_what_is_saved_is_the_best_epoch(learnt: tuple[Path, dict[str, Any]], da
     assert max(looks, key=lambda epoch: looks[epoch]) == result["best_epoch"]
     text_IT = torch.from_numpy(np.load(folder / "text_vectors.npy"))
     model = rebuilt(folder, data, text_IT)
-    ranks = rank_all(model, text_IT, torch.from_numpy(data.side_IS), data, data.splits["valid"], device=CPU)
+    panel = Panel([(model, text_IT)], torch.from_numpy(data.side_IS))
+    ranks = rank_all(panel, data, data.splits["valid"], device=CPU)
     assert training.ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(looks[result["best_epoch"]], abs=1e-6)
 
 

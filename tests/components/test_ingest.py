@@ -1,5 +1,6 @@
 """Ingest over small RecBole files: what comes out, what is set aside, what is refused."""
 
+import gzip
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from components.ingest import recbole, step
+from components.ingest import parts, step
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.step import ingest
 from rankline import digest
@@ -93,12 +94,12 @@ def test_the_canonical_tables(tmp_path: Path) -> None:
         {"user_id": "u2", "age": "53", "gender": "F", "occupation": "other"},
         {"user_id": "u3", "age": None, "gender": None, "occupation": None},
     ]
-    assert told["rows"] == {"items": 3, "users": 3, "events": 4}
+    assert told["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
     summary = json.loads((raw / "summary.json").read_text())
     assert summary["labels"] == ["rating"]
     assert summary["users_without_profile"] == summary["items_without_date"] == 1
     assert summary["event_time"] == {"first": at(100).isoformat(), "last": at(300).isoformat()}
-    assert summary["source_digest"] == source.digest_of(str(tmp_path / "source"), format="recbole")
+    assert summary["source_digest"] == source.digest_of(source.Source(source=str(tmp_path / "source")))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_types_are_the_contracts(tmp_path: Path, name: str, contract: pa.Schema)
         ("inter", "u1\ti1\t4\tyesterday", "unparsable timestamp"),
         ("inter", "u1\ti1\t4\t", "unparsable timestamp"),
         ("inter", "u1\ti1\t4\tnan", "unparsable timestamp"),
-        ("inter", "u1\ti1\t4\t881250949000000", "unparsable timestamp"),
+        ("inter", "u1\ti1\t4\t881250949000000", "implausible time; it would fit ingest.columns.timestamp_unit=us"),
         ("inter", "u1\ti1\tgood\t500", "unparsable rating"),
         ("inter", "u1\ti1\tinf\t500", "unparsable rating"),
         ("inter", "\ti1\t4\t500", "missing key"),
@@ -140,8 +141,8 @@ def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path, suffix: str, lin
     (row,) = table(raw, "rejected")
     assert (row["table"], row["reason"], row["row"]) == (name, reason, len(good[suffix]) + 2)
     assert row["raw"] == line.replace("\udcff", "\ufffd")
-    assert told["rejected"] == {"items": {}, "users": {}, "events": {}} | {name: {reason: 1}}
-    assert told["rows"] == {"items": 3, "users": 3, "events": 4}
+    assert told["rejected"] == {"items": {}, "users": {}, "queries": {}, "events": {}} | {name: {reason: 1}}
+    assert told["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
 
 
 def test_a_rating_may_be_absent_and_an_empty_line_is_no_row(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_the_same_data_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> 
 
 def test_row_groups_do_not_depend_on_how_the_rows_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "ROW_GROUP", 1000)
-    monkeypatch.setattr(recbole, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 4096)
     lines = [f"u{n % 97}\ti{1 + n % 3}\t{1 + n % 5}\t{9000 - n}" for n in range(5010)]
     run(write(tmp_path / "source", inter=lines, user=None), tmp_path / "raw", memory_limit_mb=64)
     events = pq.ParquetFile(tmp_path / "raw" / "events.parquet")
@@ -275,7 +276,7 @@ REFUSALS = [
     (_no_title, SourceError, "no column 'movie_title'", "ingest.columns.title"),
     (_no_items, SourceError, "ml.item", "ingest.source"),
     (_two, SourceError, "ml.inter, other.inter", "ingest.name"),
-    (_all_bad, SourceError, "4 of 4 rows of events", "unparsable timestamp 4"),
+    (_all_bad, SourceError, "4 of 4 rows of events", "implausible time 4"),
     (_too_much_bad, SourceError, "1 of 5 rows of events", "ingest.max_rejected_share"),
     (_too_few, TooSmall, "holds 4 events", "ingest.min_events"),
     (_outside, TooSmall, "4 outside", "ingest.window_start"),
@@ -325,9 +326,49 @@ def test_one_moment_written_in_two_ways_is_one_setting() -> None:
 @pytest.mark.parametrize("path", ["", "ml", "ml.inter"])
 def test_a_source_is_found_by_folder_by_name_or_by_file(tmp_path: Path, path: str) -> None:
     write(tmp_path)
-    found = source.files(str(tmp_path / path), format="recbole")
-    assert {name: file.name for name, file in found.items()} == {
+    found = source.files(source.Source(source=str(tmp_path / path)))
+    assert {name: Path(file.path).name for name, (file,) in found.items()} == {
         "events": "ml.inter",
         "items": "ml.item",
         "users": "ml.user",
     }
+
+
+def test_a_set_that_is_already_split_keeps_its_split(tmp_path: Path) -> None:
+    write(tmp_path, inter=EVENT_LINES[:2])
+    (tmp_path / "ml.inter").rename(tmp_path / "ml.test.inter")
+    (tmp_path / "ml.train.inter.gz").write_bytes(gzip.compress((INTER + "\n".join(EVENT_LINES[2:])).encode()))
+    run(tmp_path, tmp_path / "raw")
+    assert {event["event_id"]: event["split"] for event in table(tmp_path / "raw", "events")} == {
+        "000000000002": "train",
+        "000000000003": "train",
+        "000000000005": "test",
+        "000000000006": "test",
+    }
+
+
+def test_a_set_without_the_columns_that_movielens_has(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        inter=["u1\ti1\t300"],
+        item=["i1\tToy Story"],
+        user=["u1"],
+        headers={
+            "inter": "user_id:token\titem_id:token\ttimestamp:float\n",
+            "item": "item_id:token\ttitle:token_seq\n",
+            "user": "user_id:token\n",
+        },
+    )
+    run(tmp_path, tmp_path / "raw", columns={"title": "title"})
+    assert table(tmp_path / "raw", "items")[0]["title"] == "Toy Story"
+    summary = json.loads((tmp_path / "raw/summary.json").read_text())
+    assert summary["absent_columns"] == [
+        "events.rating", "items.class", "items.release_year", "users.age", "users.gender", "users.occupation",
+    ]  # fmt: skip
+    assert summary["labels"] == []
+
+
+def test_interactions_alone_are_enough_where_the_settings_say_so(tmp_path: Path) -> None:
+    (write(tmp_path, user=None) / "ml.item").unlink()
+    told = run(tmp_path, tmp_path / "raw", items_from_events=True)
+    assert told["rows"] == {"items": 2, "users": 3, "queries": 0, "events": 4}

@@ -372,41 +372,50 @@ def test_stale_evidence_is_refused_by_both_doors(shop):
 
 
 def test_of_two_promotions_at_once_one_wins(shop):
+    """Whoever loses has written nothing: what is online is the winner's, though the loser's is as new."""
     candidates = [shop.made("a"), shop.made("b")]
-    paths = [(*one, shop.decide(*one)[0]) for one in candidates]
+    verdicts = [shop.decide(*one)[0] for one in candidates]
+    features = [features_of(shop.root / f"of-{i}", events_7d=10.0 + i) for i in range(2)]
     gate = threading.Barrier(2)
 
-    def race(path: tuple[Path, Path, Path]) -> str:
+    def race(i: int) -> str:
         gate.wait()
         try:
-            shop.promote(*path)
+            shop.promote(*candidates[i], verdicts[i], features=features[i])
         except StaleEvidence:
             return "stale"
         return "promoted"
 
     with ThreadPoolExecutor(2) as racers:
-        assert sorted(racers.map(race, paths)) == ["promoted", "stale"]
+        ended = list(racers.map(race, range(2)))
+    assert sorted(ended) == ["promoted", "stale"]
     assert shop.kinds.count("promoted") == 1
+    winner = ended.index("promoted")
+    assert shop.repository.champion() == open_bundle(candidates[winner][0]).model_id
+    assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 10.0 + winner
 
 
 def test_an_older_model_does_not_take_the_features_back(shop):
     folder = shop.workspace / "online" / names.SERVICE
-    assert bring_online(shop.features, folder, lock_timeout_s=9)["moved"]
+    assert bring_online(shop.features, folder)["moved"]
     older = features_of(shop.root / "older", end=END - timedelta(days=30), events_7d=1.0)
-    assert not bring_online(older, folder, lock_timeout_s=9)["moved"]
+    assert not bring_online(older, folder)["moved"]
     assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 7.0
 
 
 def test_a_promotion_that_waits_too_long_says_for_what(shop):
     from filelock import FileLock
 
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
     folder = shop.workspace / "online" / names.SERVICE
     folder.parent.mkdir(parents=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
         pytest.raises(RepositoryError, match="another promotion is writing"),
     ):
-        bring_online(shop.features, folder, lock_timeout_s=0.05)
+        shop.promote(bundle, evaluation, verdict, lock_timeout_s=0.05)
+    assert shop.repository.champion() == ""
 
 
 def test_features_of_another_service_are_refused(shop):
@@ -452,3 +461,54 @@ def test_the_doors_open_with_what_the_flow_gives_them(shop):
     assert entries["promote"].why == "it always runs"
     assert entries["promote"].result["event"] == 3
     assert shop.repository.champion() == open_bundle(bundle).model_id
+
+
+def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
+    """Decide on a candidate and, when the other process has decided, too, promote it; as the flow does."""
+    from types import SimpleNamespace
+
+    from components.promote import component
+
+    places = {
+        "bundle": shop_root / name / "bundle",
+        "evaluation": shop_root / name / "evaluation",
+        "verdict": shop_root / name / "verdict",
+    }
+    given = {key: SimpleNamespace(path=str(path)) for key, path in places.items()}
+    features = SimpleNamespace(path=str(shop_root / f"features-{name}"))
+    run = {"workspace": str(shop_root / "workspace")}
+    outcome = component.decide.python_func(**given, config={}, run=run, job=f"run-{name}")
+    gate.wait(120)
+    try:
+        component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")
+    except SystemExit as stop:
+        told.put((name, outcome, str(stop.code)))
+    else:
+        told.put((name, outcome, ""))
+
+
+def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop):
+    for name, events in (("a", 10.0), ("b", 11.0)):
+        bundle, evaluation = shop.made(name)
+        features_of(shop.root / f"features-{name}", events_7d=events)
+        for folder in (bundle, evaluation, shop.root / f"features-{name}"):
+            ledger.write_json(folder / "files.json", digest.of_files(folder))
+    context = multiprocessing.get_context("spawn")
+    gate, told = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_through_both_doors, args=(shop.root, name, gate, told)) for name in "ab"]
+    for racer in racers:
+        racer.start()
+    heard = [told.get(timeout=180) for _ in racers]
+    for racer in racers:
+        racer.join(60)
+    assert {outcome for _, outcome, _ in heard} == {"promote"}
+    (winner,) = [name for name, _, message in heard if not message]
+    (refusal,) = [message for _, _, message in heard if message]
+    assert refusal.startswith("the champion changed since the verdict")
+    assert "try: run the flow again" in refusal
+    assert sorted(shop.kinds) == ["evaluated", "evaluated", "promoted", "registered", "registered"]
+    assert shop.kinds[-1] == "promoted"
+    assert shop.repository.champion() == open_bundle(shop.root / winner / "bundle").model_id
+    # and what is online is the winner's
+    asked = online(shop, "item_popularity:item_events_7d")
+    assert asked["item_events_7d"] == {"a": 10.0, "b": 11.0}[winner]

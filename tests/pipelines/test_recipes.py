@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipes import RECIPES, SECTIONS, WORKSPACE, as_dict, at, change, knobs, named
+from pipelines.recipes import (
+    ANYWHERE,
+    RECIPES,
+    SECTIONS,
+    WORKSPACE,
+    as_dict,
+    at,
+    change,
+    knobs,
+    named,
+    needs_source,
+    shown,
+)
 from rankline.errors import UsageError
 
 
@@ -19,16 +31,16 @@ def refusal(name: str, *settings: str) -> UsageError:
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_no_knob_is_without_a_sentence(name: str) -> None:
-    told = list(knobs(named(name)))
+    told = list(knobs(shown(name)))
     assert [knob for knob, _, sentence in told if len(sentence) < 5] == []
     assert len(told) > 100
-    assert named(name).name == name
-    assert named(name).description
+    assert shown(name).name == name
+    assert shown(name).description
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_knobs_are_all_there_is(name: str) -> None:
-    recipe = named(name)
+    recipe = shown(name)
     plain = as_dict(recipe)
     for knob, value, _ in knobs(recipe):
         place = plain
@@ -145,12 +157,12 @@ def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_it_survives_json_and_the_doors_get_their_folder(name: str) -> None:
-    recipe = named(name)
+    recipe = shown(name)
     assert change(recipe, []) == recipe
     placed = at(recipe, "/somewhere")
     assert set(placed) == set(SECTIONS)
     assert WORKSPACE not in json.dumps(placed)
-    assert placed["ingest"]["source"].startswith("/somewhere/material/")
+    assert placed["ingest"]["source"].startswith(ANYWHERE if needs_source(name) else "/somewhere/material/")
     assert "null" not in json.dumps(placed).replace("__null__", "")
 
 
@@ -170,3 +182,46 @@ def test_a_place_that_a_cluster_would_not_understand_is_refused(setting: str) ->
 @pytest.mark.parametrize("workspace", ["/w/o'q", '/w/x"q', "/w/back\\slash"])
 def test_a_workspace_may_have_any_name(workspace: str) -> None:
     assert at(named("smoke"), workspace)["ingest"]["source"] == f"{workspace}/material/smoke"
+
+
+@pytest.mark.parametrize("name", ["search", "labels", "interactions"])
+def test_a_recipe_for_anybodys_data_asks_for_it(name: str) -> None:
+    told = refusal(name)
+    assert told.message == f"recipe {name} needs data"
+    assert "--source" in told.expected
+    assert named(name, source="/data/mine").ingest.source == "/data/mine"
+
+
+def test_a_recipe_that_brings_its_data_takes_no_other() -> None:
+    with pytest.raises(UsageError, match="takes no --source"):
+        named("movielens", source="/data/mine")
+    with pytest.raises(UsageError, match="takes no --map"):
+        named("search", source="/data/mine", map="map.toml")
+
+
+def test_a_map_says_how_a_log_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text(
+        'items_from_events = true\n[tables]\nevents = "log/*.parquet"\n'
+        '[columns]\nuser_id = "who"\nitem_id = "what"\ntimestamp = "when"\ntimestamp_unit = "ms"\n'
+    )
+    told = named("interactions", source="/data", map=str(path)).ingest
+    assert (told.source, told.tables.events, told.columns.user_id) == ("/data", "log/*.parquet", "who")
+    assert told.columns.title == ""  # MovieLens' columns are not taken for anybody's
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("map.toml", "[columns", "cannot be read"),
+        ("map.json", "{", "cannot be read"),
+        ("map.toml", '[columns]\nusr_id = "who"\n', "refuses columns.usr_id"),
+        ("map.toml", '[columns]\ntimestamp_unit = "weeks"\n', "weeks"),
+    ],
+)
+def test_a_map_that_says_nonsense_is_refused(tmp_path: Path, name: str, text: str, found: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=found):
+        named("interactions", source="/data", map=str(tmp_path / name))
+    with pytest.raises(UsageError, match="cannot be read"):
+        named("interactions", source="/data", map=str(tmp_path / "absent.toml"))

@@ -1,11 +1,16 @@
 """A door reuses what has not changed, verifies what it is given, and turns an error into one message."""
 
+import errno
+import itertools
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import pytest
 from rankline import ledger
 from rankline.contracts import Frozen
 from rankline.door import Run, perform
-from rankline.errors import SourceError
+from rankline.errors import SourceError, ValidationFailed
 from rankline.progress import Progress
 
 
@@ -241,3 +246,156 @@ def test_the_ledger_has_what_the_summary_needs(tmp_path: Path, raw: Path) -> Non
     assert set(entry.inputs) == {"raw"}
     written = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.json").read_text())
     assert written["status"] == "done"
+
+
+def test_what_was_refused_for_good_is_not_worked_on_again_in_the_same_run(tmp_path: Path, raw: Path) -> None:
+    """A cluster tries whatever failed once more: bad data is refused again without the work."""
+    done = []
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        done.append(config)
+        if config.factor == 2:
+            raise ValidationFailed("three rows have no label", hint="fill them")
+        raise SourceError("the database does not answer")
+
+    for _ in range(3):
+        with pytest.raises(SystemExit) as stop:
+            do(step, tmp_path, raw, "one")
+        assert str(stop.value.code) == "three rows have no label\n  try: fill them"
+    assert len(done) == 1
+    with pytest.raises(SystemExit):
+        do(step, tmp_path, raw, "two")  # another run asks again
+    assert len(done) == 2
+    (raw / "number.txt").write_text("5")
+    seal(raw)
+    with pytest.raises(SystemExit):
+        do(step, tmp_path, raw, "one")  # and so does other data
+    assert len(done) == 3
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            do(step, tmp_path, raw, "one", Config(factor=3))  # what may help is tried
+    assert len(done) == 5
+
+
+def test_a_clock_that_is_set_back_shows_no_negative_time(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = itertools.count()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(hours))
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        progress.phase("counting")
+        for each in range(1, 4):
+            progress.update(each, 3)
+        return Work().step(raw=raw, made=made, config=config, progress=progress)
+
+    entry = do(step, tmp_path, raw, "one", heavy=("json",))
+    assert entry.finished is not None
+    assert 0 <= entry.seconds < 60
+    assert 0 <= entry.work_s < 60
+    assert 0 <= entry.import_s < 60
+    told = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.progress").read_text())
+    assert (told["done"], told["remaining_s"]) == (3, 0)
+    assert 0 < told["rate"] < 1e9
+
+
+def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path, raw: Path) -> None:
+    """The second way to have no room: a limit on how large a file may be."""
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        made.mkdir(parents=True)
+        (made / "large.bin").write_bytes(bytes(2_000_000))
+        return {}
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            do(step, tmp_path, raw, "one")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    lines = str(stop.value.code).splitlines()
+    assert lines[0] == "there is no room left on the disk"
+    assert "File too large" in lines[2]
+    assert " MB free" in lines[2]
+    assert lines[3].startswith(f"  where: {tmp_path}")
+    assert lines[4].startswith("  try: make room there")
+    here = tmp_path / "ws" / "runs" / "one"
+    assert not (here / "out" / "made").exists()
+    assert not (here / ledger.RESERVE).exists()
+    assert ledger.read(here)["ingest"].error == stop.value.code
+    assert do(step, tmp_path, raw, "one").status == "done"
+
+
+@pytest.mark.parametrize("where", ["cache", "runs"])
+def test_no_room_while_work_is_kept_or_taken_loses_nothing(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    work = Work()
+    if where == "runs":
+        do(work.step, tmp_path, raw, "one")
+
+    def full(source: Any, target: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        patch.setattr(shutil, "copy2", full)
+        with pytest.raises(SystemExit, match="no room left on the disk"):
+            do(work.step, tmp_path, raw, "two")
+    assert not list((tmp_path / "ws" / "cache" / "ingest").glob(".*"))
+    after = do(work.step, tmp_path, raw, "three")
+    # what had been kept is kept still: a full disk is not taken for damage
+    assert (after.status, work.done) == (("reused", 1) if where == "runs" else ("done", 2))
+
+
+def test_a_file_system_without_hard_links_holds_copies(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    again = do(work.step, tmp_path, raw, "two")
+    assert (again.status, work.done) == ("reused", 1)
+    assert (Path(again.paths["made"]) / "number.txt").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("", "{"), ("42", "43"), ('"result"', '"resalt"'), ('"run"', '"ran"'), (None, "null")]
+)
+def test_a_word_of_an_entry_that_changed_is_seen(tmp_path: Path, raw: Path, wrong: str | None, right: str) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    path = next((tmp_path / "ws" / "cache" / "ingest").glob("*/entry.json"))
+    path.write_text(right if wrong is None else path.read_text().replace(wrong, right, 1))
+    (path.parents[1] / "latest.json").write_text("5")
+    entry = do(work.step, tmp_path, raw, "two")
+    assert (entry.status, entry.result, work.done) == ("done", {"value": 42}, 2)
+    assert do(work.step, tmp_path, raw, "three").status == "reused"
+
+
+def test_what_killed_runs_half_kept_goes_after_a_day(tmp_path: Path, raw: Path) -> None:
+    store = tmp_path / "ws" / "cache" / "ingest"
+    old, new = store / ".a.b", store / ".c.d"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    do(Work().step, tmp_path, raw, "one")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        raise PermissionError(errno.EACCES, "Permission denied", "/its/folder/a.parquet")
+
+    with pytest.raises(SystemExit) as stop:
+        do(step, tmp_path, raw, "one")
+    assert str(stop.value.code).splitlines() == [
+        "a file may not be written or read", "  expected: permission for the user that runs ingest",
+        "  found: Permission denied", "  where: /its/folder/a.parquet",
+        "  try: give that permission, or take a --workspace on another disk",
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from rankline.text import Tokenizer, batches, item_words
+from rankline.text import Tokenizer, batches, item_words, lexemes, query_words
 
 
 def written(folder: Path, words: list[str]) -> Path:
@@ -71,3 +71,32 @@ def test_batches_hold_every_text_once_beside_its_likes() -> None:
     found = batches(texts, 3)
     assert sorted(row for batch in found for row in batch) == list(range(7))
     assert [[len(texts[row]) for row in batch] for batch in found] == [[1, 1, 2], [5, 7, 8], [9]]
+
+
+def test_the_newest_turn_of_a_conversation_comes_first() -> None:
+    turns = ["hello", "my order is late", "", "where is it?"]
+    assert query_words(None, turns, last=2) == "where is it?\nmy order is late"
+    assert query_words("a text", None, last=2) == "a text"
+    assert query_words("a text", [], last=2) == "a text"
+    assert query_words(None, None, last=2) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Cars, CARS & c++", ["cars", "cars", "c"]),
+        ("我喜欢书", ["我喜", "喜欢", "欢书"]),
+        ("书", ["书"]),
+        ("ไทย", ["ไท", "ทย"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
+        ("ﬁne Straße １２", ["fine", "strasse", "12"]),
+        ("iPhone15手机", ["手机", "iphone15"]),
+        ("", []),
+    ],
+)
+def test_words_are_found_in_any_script(text: str, expected: list[str]) -> None:
+    assert lexemes(text) == expected
+
+
+def test_a_stemmer_brings_forms_together() -> None:
+    assert lexemes("running runs", stemmer="english") == ["run", "run"]

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +201,84 @@ def test_two_runs_of_the_same_work_do_not_take_each_others_checkpoint_away(tmp_p
     kept = one.load(rng)
     assert kept is not None
     assert kept["epoch"] == 2
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np, torch
+from rankline import training
+from rankline.errors import TrainingError
+keeper, rng = training.Checkpoints(Path(sys.argv[1])), np.random.default_rng(0)
+keeper.save({"epoch": 1, "model": {"w": torch.zeros(1000)}}, rng)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    keeper.save({"epoch": 2, "model": {"w": torch.zeros(1_000_000)}}, rng)
+except TrainingError as error:
+    print(error)
+print(sorted(p.suffix for p in Path(sys.argv[1]).iterdir()), keeper.load(rng)["epoch"])
+"""
+
+
+def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path: Path) -> None:
+    """Files may not grow beyond 100 kB there, which torch meets as it meets a full disk."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "a checkpoint could not be written" in done.stdout
+    assert "make room there and run again" in done.stdout
+    assert str(tmp_path) in done.stdout
+    assert done.stdout.strip().endswith("['.pt'] 1")
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """A file system of two megabytes, where one may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here (needs root with CAP_SYS_ADMIN)")
+    try:
+        keeper, rng = training.Checkpoints(disk / "x"), np.random.default_rng(0)
+        keeper.save({"epoch": 1, "model": {"w": torch.zeros(1000)}}, rng)
+        with pytest.raises(TrainingError, match=r"could not be written(.|\n)*MB free"):
+            keeper.save({"epoch": 2, "model": {"w": torch.zeros(1_000_000)}}, rng)
+        loaded = keeper.load(rng)
+        assert loaded is not None
+        assert loaded["epoch"] == 1
+        assert len(list((disk / "x").iterdir())) == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.7])
+def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
+    """However unevenly items are drawn: the value, and the gradient that training follows."""
+    torch.manual_seed(0)
+    hidden_ND, fused_ID = torch.randn(8, 6) * 0.5, torch.randn(200, 6)
+    next_N = torch.arange(8)  # with the skew, the targets are the most drawn
+    chance_I = 1.0 / np.arange(1, 201) ** skew
+    chance_I /= chance_I.sum()
+    rng = np.random.default_rng(0)
+
+    def loss_and_gradient(sampled: int) -> tuple[float, torch.Tensor]:
+        fused = fused_ID.clone().requires_grad_()
+        drawn_S = training.Draws(chance_I)(rng, sampled)
+        loss = training.next_item_loss(hidden_ND, fused, next_N, drawn_S=drawn_S, chance_I=chance_I)
+        loss.backward()
+        assert fused.grad is not None
+        return loss.item(), fused.grad
+
+    wanted, direction = loss_and_gradient(0)
+    draws = [loss_and_gradient(120) for _ in range(400)]
+    gradient = torch.stack([each for _, each in draws]).mean(0)
+    assert np.mean([loss for loss, _ in draws]) == pytest.approx(wanted, rel=0.03)
+    assert (gradient - direction).norm() < 0.25 * direction.norm()  # and more of it with more draws
+
+
+def test_with_no_samples_it_is_the_full_softmax() -> None:
+    torch.manual_seed(0)
+    hidden_ND, fused_ID, next_N = torch.randn(8, 6), torch.randn(40, 6), torch.arange(8)
+    none, chance_I = np.zeros(0, np.int64), np.full(40, 1 / 40)
+    loss = training.next_item_loss(hidden_ND, fused_ID, next_N, drawn_S=none, chance_I=chance_I)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(hidden_ND @ fused_ID.T, next_N))

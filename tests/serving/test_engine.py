@@ -13,6 +13,7 @@ from rankline import scoring
 from rankline.bundle import Bundle, read_catalogue, seal
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
+from rankline.policy import POLICY, Calibration, Policy
 from serving.engine import Ask, BundleEngine, UnknownItem, answer
 from serving.sessions import Graph, require
 from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle
@@ -220,3 +221,83 @@ def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
     graph = Graph(bundle.folder / "text.onnx", provider="cpu", threads=1)
     feeds = {"input_ids": np.array([[2, 3]]), "attention_mask": np.array([[1, 1]])}
     np.testing.assert_array_equal(graph(feeds), graph.run_bound(feeds))
+
+
+# Words ------------------------------------------------------------------------------------------------------------
+
+
+SURE = Policy(
+    calibration=Calibration(share_weight=0.0, feature_weights={"bm25_log": 4.0}, bias=-1.0), abstain_below=0.5
+)
+NOBODY = FrozenState(at=1000.0)
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
+    bundle = make_bundle(tmp_path_factory.mktemp("worded") / "b", queries=True, policy=SURE, withdrawn=(1,))
+    return BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+
+
+def test_a_search_is_led_by_the_words_and_says_who_found_what(worded: BundleEngine) -> None:
+    found = answer(worded, Ask("search", NOBODY, k=4, query="dream")).items
+    assert all("dream" in item.title for item in found)
+    assert all("bm25" in item.sources for item in found)
+
+
+def test_a_history_beside_a_query_counts_too(worded: BundleEngine) -> None:
+    alone = worded.run([worded.prepare(Ask("search", NOBODY, query="dream"))])[0]
+    told = FrozenState(at=1000.0, history=HISTORY)
+    both = worded.run([worded.prepare(Ask("search", told, query="dream"))])[0]
+    assert not np.array_equal(alone.rows_N, both.rows_N) or not np.allclose(alone.logits_NH, both.logits_NH)
+    assert "covisit" in both.proposed
+    assert len(both.proposed["covisit"])
+    assert not len(alone.proposed["covisit"])
+
+
+def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: BundleEngine) -> None:
+    asks = [
+        Ask("search", NOBODY, query="dream"),
+        Ask("recommend", FrozenState(at=1000.0, history=HISTORY)),
+        Ask("search", FrozenState(at=1000.0, history=HISTORY), query="dream"),
+    ]
+    query_D, history_D, both_D = worded._lefts([worded.prepare(ask) for ask in asks])
+    assert np.abs(query_D).max() > 0
+    np.testing.assert_allclose(both_D, query_D + history_D, atol=1e-6)
+
+
+def test_an_answer_that_is_likely_is_given_with_its_chance(worded: BundleEngine) -> None:
+    found = answer(worded, Ask("search", NOBODY, k=3, query="dream"))
+    assert not found.abstained
+    assert all(item.probability is not None and item.probability > 0.5 for item in found.items)
+
+
+def test_it_abstains_where_nothing_is_likely(worded: BundleEngine) -> None:
+    found = answer(worded, Ask("search", NOBODY, k=3, query="unheard"))
+    assert found.abstained
+    assert found.items[0].probability == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
+
+
+def test_a_model_that_was_not_calibrated_tells_no_chances(engine: BundleEngine) -> None:
+    found = answer(engine, Ask("recommend", STATE, k=3))
+    assert [item.probability for item in found.items] == [None] * 3
+    assert not found.abstained
+
+
+@pytest.mark.parametrize("ask", [Ask("recommend", NOBODY), Ask("search", NOBODY, query="love"),
+                                 Ask("similar", NOBODY, item_id="i9")])  # fmt: skip
+def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, ask: Ask) -> None:
+    items = {item.item_id for item in answer(worded, ask).items}
+    assert "i1" not in items
+    assert items
+
+
+def test_an_item_that_is_not_available_can_still_be_ranked(worded: BundleEngine) -> None:
+    found = answer(worded, Ask("rank", NOBODY, query="love", candidates=["i1", "i2"]))
+    assert {item.item_id for item in found.items} == {"i1", "i2"}
+
+
+def test_a_bundle_whose_policy_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    (bundle.folder / POLICY).write_text('{"abstain_below": 7}')
+    with pytest.raises(IntegrityError, match="policy"):
+        BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)

@@ -17,8 +17,10 @@ import pyarrow.parquet as parquet
 import scipy.sparse as sparse
 
 from rankline import scoring, sources
+from rankline.bm25 import Bm25
 from rankline.bundle import CATALOGUE, Bundle, seal
 from rankline.contracts import Manifest, Parity, Precision, TextSettings
+from rankline.policy import POLICY, Policy
 from rankline.repository import Event, Repository
 
 HEADS = ["click", "like"]
@@ -33,18 +35,39 @@ def item_id(row: int) -> str:
     return f"i{row}"
 
 
-def make_bundle(folder: Path, *, items: int = 40, seed: int = 0, precisions: tuple[str, ...] = ("fp32",)) -> Bundle:
-    """Write and seal a tiny bundle in ``folder``; another seed gives another model id."""
+def titles(count: int) -> list[str]:
+    """The titles of the tiny catalogue."""
+    return [f"The {WORDS[2 + row % 8]} of {row}" for row in range(count)]
+
+
+def make_bundle(
+    folder: Path,
+    *,
+    items: int = 40,
+    seed: int = 0,
+    precisions: tuple[str, ...] = ("fp32",),
+    queries: bool = False,
+    policy: Policy = Policy(),  # noqa: B008 (a frozen value)
+    withdrawn: tuple[int, ...] = (),
+) -> Bundle:
+    """Write and seal a tiny bundle in ``folder``; another seed gives another model id.
+
+    With ``queries`` it knows the words of its items (BM25), which then lead; ``withdrawn`` rows are not available.
+    """
     rng = np.random.default_rng(seed)
-    names = scoring.feature_names()
+    names = scoring.feature_names(queries=queries)
     folder.mkdir(parents=True, exist_ok=True)
     vectors_ID = rng.normal(size=(items, SIZE)).astype(np.float32)
     vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-    _write_catalogue(folder / CATALOGUE, vectors_ID, rng, precisions)
+    _write_catalogue(folder / CATALOGUE, vectors_ID, rng, precisions, withdrawn)
+    if queries:
+        Bm25.of(titles(items), stemmer="", k1=0.9, b=0.4).save(folder / CATALOGUE / "sources" / "bm25")
+    (folder / POLICY).write_text(policy.model_dump_json())
     _write_tokenizer(folder / "tokenizer.json")
     width = sum(len(part) for part in (names.user, names.item, names.cross, names.context, names.sources))
     weights_FH = rng.normal(scale=0.05, size=(width, len(HEADS))).astype(np.float32)
-    weights_FH[-1] = 2.0  # popular_behind_best: what leads when nothing is known of a user
+    # popular_behind_best, or bm25_log: what leads when nothing is known of a user
+    weights_FH[-1] = 20.0 if queries else 2.0
     files = {}
     for precision in precisions:
         middle = "" if precision == "fp32" else f".{precision}"
@@ -78,15 +101,20 @@ def make_bundle(folder: Path, *, items: int = 40, seed: int = 0, precisions: tup
 
 
 def _write_catalogue(
-    folder: Path, vectors_ID: npt.NDArray[np.float32], rng: np.random.Generator, precisions: tuple[str, ...]
+    folder: Path,
+    vectors_ID: npt.NDArray[np.float32],
+    rng: np.random.Generator,
+    precisions: tuple[str, ...],
+    withdrawn: tuple[int, ...],
 ) -> None:
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     count = len(vectors_ID)
     categories = [[CATEGORIES[row % len(CATEGORIES)]] for row in range(count)]
     table = {
         "item_id": [item_id(row) for row in range(count)],
-        "title": [f"The {WORDS[2 + row % 8]} of {row}" for row in range(count)],
+        "title": titles(count),
         "category": categories,
+        "available": [row not in withdrawn for row in range(count)],
     }
     parquet.write_table(pa.table(table), folder / "items.parquet")
     for precision in precisions:

@@ -1,0 +1,215 @@
+"""What ingest, validate and featurize take on generated events, and what a join through Feast costs.
+
+    python -m benchmarks.scale                          1 and 10 million events, each stage in a process of its own
+    python -m benchmarks.scale --rows 100000000         a hundred million
+    python -m benchmarks.scale --rows 1000000 --stage featurize
+    python -m benchmarks.scale --joins                  a million rows: plain ASOF, the fast join, Feast
+
+The events are made up: users with about a hundred events each, in visits of five over 90 days; items wanted by
+Zipf's law; one event in fifty known up to three days late. Nothing is learnt from them but time and memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ITEMS = 120_000
+DAYS = 90
+EVENTS_PER_USER = 100
+STAGES = ("ingest", "validate", "featurize")
+JOIN_ROWS = 1_000_000
+MB = 1024  # ru_maxrss counts kilobytes
+
+
+def generate(folder: Path, rows: int) -> None:
+    """Write the RecBole files of ``rows`` events."""
+    import duckdb
+
+    source = folder / "half-made"
+    source.mkdir(parents=True, exist_ok=True)
+    users = max(rows // EVENTS_PER_USER, 10)
+    files = {
+        "inter": f"""
+            SELECT 'u' || hash(row // 5, 1) % {users} AS "user_id:token",
+                'i' || (exp(hash(row, 2) / 18446744073709551616 * ln({ITEMS})) - 1)::BIGINT AS "item_id:token",
+                1 + hash(row, 3) % 5 AS "rating:float",
+                moment AS "timestamp:float",
+                moment + CASE WHEN hash(row, 4) % 50 = 0 THEN hash(row, 5) % 259200 ELSE 0 END AS "known_at:float"
+            FROM (SELECT row, 1700000000 + (hash(row // 5, 6) % {DAYS * 86_400})::BIGINT + row % 5 * 60 AS moment
+                FROM range({rows}) t(row))""",
+        "item": f"""
+            SELECT 'i' || row AS "item_id:token", 'Title ' || hash(row) % 5000 AS "movie_title:token_seq",
+                2000 + row % 20 AS "release_year:token",
+                'c' || row % 24 || ' c' || hash(row) % 24 AS "class:token_seq"
+            FROM range({ITEMS}) t(row)""",
+        "user": f"""SELECT 'u' || row AS "user_id:token" FROM range({users}) t(row)""",
+    }
+    with duckdb.connect() as db:
+        for suffix, query in files.items():
+            db.execute(f"COPY ({query}) TO '{source / f'made.{suffix}'}' (FORMAT csv, DELIMITER '\t', QUOTE '')")
+    source.rename(folder / "source")
+
+
+def stage(name: str, folder: Path) -> dict[str, float]:
+    """Run one step on what the one before it left; its seconds, core-seconds and peak memory in MB."""
+    work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
+    begun = time.perf_counter()
+    work[name](folder)
+    seconds = time.perf_counter() - begun
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"seconds": seconds, "core_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / MB}
+
+
+def _ingest(folder: Path) -> None:
+    from components.ingest.config import Columns, IngestConfig
+    from components.ingest.step import ingest
+
+    columns = Columns(known_at="known_at", user_attributes=())
+    ingest(folder / "raw", config=IngestConfig(source=str(folder / "source"), columns=columns))
+
+
+def _validate(folder: Path) -> None:
+    from components.validate.config import ValidateConfig
+    from components.validate.step import validate
+
+    validate(folder / "raw", folder / "clean", folder / "report", config=ValidateConfig())
+
+
+def _featurize(folder: Path) -> None:
+    from components.featurize.config import FeaturizeConfig
+    from components.featurize.step import featurize
+
+    featurize(folder / "clean", folder / "features", config=FeaturizeConfig())
+
+
+def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
+    """Seconds of one and the same join of two views, in three ways, one after the other."""
+    import duckdb
+
+    from components.featurize.join import AsOf, as_of
+    from feature_repo.store import apply, open_store, standing_in
+    from rankline import features
+    from rankline.progress import Progress
+
+    sources = folder / "sources"
+    sources.mkdir(parents=True)
+    views = {
+        "user_activity": ", ".join(f"random() AS {name}" for name in features.USER),
+        "user_category_affinity": """['c' || user % 9, 'c' || user % 7] AS affinity_categories,
+            [0.7::FLOAT, 0.3::FLOAT] AS affinity_shares""",
+        "item_popularity": "0.0 AS item_events_1d",
+        "item_content": "0.0 AS item_price",
+        "user_history": "['i1'] AS history_items",
+    }
+    start = 1_700_000_000_000_000
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        for view, columns in views.items():
+            key = "item_id" if view.startswith("item") else "user_id"
+            db.execute(
+                f"""COPY (SELECT 'k' || user AS {key}, {columns}, moment AS event_timestamp, moment AS known_at
+                FROM (SELECT row // 10 AS user,
+                    make_timestamptz({start} + (row % 10 * 9 + hash(row) % 9)::BIGINT * 86400000000) AS moment
+                    FROM range({rows // 2 if "user_" in view else 10}) t(row))
+                ORDER BY {key}, event_timestamp) TO '{sources / view}.parquet' (FORMAT parquet, COMPRESSION zstd)"""
+            )
+        asked = db.sql(
+            f"""SELECT 'k' || hash(row) % {rows // 20} AS user_id,
+            make_timestamptz({start} + (hash(row, 1) % {DAYS * 86_400})::BIGINT * 1000000) AS event_timestamp
+            FROM range({rows}) t(row) ORDER BY user_id, event_timestamp"""
+        ).to_arrow_table()
+    apply(folder / "feast", project="joins", sources=sources)
+    store = open_store(folder / "feast")
+    side = [f"user_activity:{name}" for name in features.USER]
+    side += ["user_category_affinity:affinity_categories", "user_category_affinity:affinity_shares"]
+
+    def plain() -> Any:
+        with duckdb.connect() as db:
+            db.register("asked", asked)
+            for view in ("user_activity", "user_category_affinity"):
+                db.sql(
+                    f"""SELECT view.* EXCLUDE (user_id, event_timestamp, known_at)
+                    FROM asked ASOF LEFT JOIN read_parquet('{sources / view}.parquet') view
+                    ON asked.user_id = view.user_id AND asked.event_timestamp >= view.event_timestamp"""
+                ).to_arrow_table()
+
+    def fast(check_rows: int) -> Any:
+        knobs: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
+        join = AsOf(store, side, memory_mb=2048, spill=folder, **knobs)
+        parts = [join.of(asked.slice(place, 100_000)) for place in range(0, rows, 100_000)]
+        join.check()
+        return parts
+
+    ways: dict[str, Callable[[], Any]] = {
+        "plain ASOF join of two views (no TTL, no known time, any order)": plain,
+        "the fast join, in parts of 100,000": lambda: fast(0),
+        "the fast join, 500 rows of it checked against Feast": lambda: fast(500),
+        "through Feast, in parts of 200,000": lambda: as_of(store, asked, side, chunk=200_000, progress=Progress()),
+    }
+    told = []
+    with standing_in(folder / "feast"):
+        plain()  # the files are in memory from here on, for all of them
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            told.append((name, time.perf_counter() - begun))
+    return told
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--stage", choices=STAGES, help="this one only, on what an earlier run left in the folder")
+    parser.add_argument("--joins", action="store_true", help="compare the ways to join instead")
+    parser.add_argument("--folder", type=Path, help="where the data goes and stays; else a passing folder")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.inside:
+        print(json.dumps(stage(asked.stage, asked.folder)))
+        return
+    with tempfile.TemporaryDirectory(prefix="scale-") as passing:
+        folder = asked.folder or Path(passing)
+        if asked.joins:
+            times = joins(folder / "joins", JOIN_ROWS)
+            print("| join of 1,000,000 rows | seconds | against plain |\n| --- | --- | --- |")
+            for name, seconds in times:
+                print(f"| {name} | {seconds:.1f} | {seconds / times[0][1]:.1f} |")
+            return
+        print(
+            "| events | step | seconds | core-seconds | peak memory MB |\n| --- | --- | --- | --- | --- |", flush=True
+        )
+        for rows in asked.rows:
+            here = folder / str(rows)
+            if not (here / "source").is_dir():
+                generate(here, rows)
+            for name in [asked.stage] if asked.stage else STAGES:
+                told = _in_a_process(name, here)
+                print(
+                    f"| {rows:,} | {name} | {told['seconds']:.0f} | {told['core_s']:.0f} | {told['peak_mb']:.0f} |",
+                    flush=True,
+                )
+
+
+def _in_a_process(name: str, folder: Path) -> dict[str, float]:
+    import shutil
+
+    for made in {"ingest": ["raw"], "validate": ["clean", "report"], "featurize": ["features"]}[name]:
+        shutil.rmtree(folder / made, ignore_errors=True)
+    command = [sys.executable, "-m", "benchmarks.scale", "--inside", "--stage", name, "--folder", str(folder)]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    numbers: dict[str, float] = json.loads(told.splitlines()[-1])
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The student's encoder: what it makes of the items' and the queries' words, kept until it has changed.
+
+Shapes: R requests of a split, B requests of a step, I items, T text size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rankline.examples import Examples, Requests
+from rankline.model import TextEncoder
+from rankline.progress import Progress
+from rankline.reading import encode_all
+from rankline.text import Tokenizer
+
+Ints = npt.NDArray[np.int64]
+
+
+class Reading:
+    """The vectors of all words, and fresh ones, with gradients, for the few of a step where the encoder is trained."""
+
+    def __init__(
+        self, data: Examples, reader: TextEncoder, tokenizer: Tokenizer, text_IT: torch.Tensor, *, device: torch.device
+    ) -> None:
+        self.data, self.reader, self.tokenizer, self.device = data, reader.to(device), tokenizer, device
+        self.items_IT = text_IT.to(device)
+        self.queries: dict[str, torch.Tensor] = {}
+        self.read_queries()
+
+    def read_queries(self) -> None:
+        """Every split's queries as the encoder reads them now; zeros where nothing is asked in words."""
+        for split, requests in self.data.splits.items():
+            vectors_RT = torch.zeros(len(requests), self.reader.size, device=self.device)
+            if len(requests.asked):
+                words = [requests.queries[row] for row in requests.asked]
+                vectors_RT[torch.from_numpy(requests.asked).to(self.device)] = self._encode(words, Progress())
+            self.queries[split] = vectors_RT
+
+    def read_items(self, progress: Progress) -> None:
+        """Every item as the encoder reads it now."""
+        self.items_IT = self._encode(self.data.words, progress)
+
+    def fresh(self, requests: Requests, rows: Ints, items: Ints, *, half: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """([I, T] all items, [B, T] some requests' queries); the given items and the queries carry gradients."""
+        touched = np.unique(items)
+        texts = [self.data.words[item] for item in touched] + [requests.queries[row] for row in rows]
+        ids, mask = (torch.from_numpy(part).to(self.device) for part in self.tokenizer(texts))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            vectors_NT = self.reader(ids, mask).float()
+        where = torch.from_numpy(touched).to(self.device)
+        fresh_IT = self.items_IT.index_copy(0, where, vectors_NT[: len(touched)])
+        self.items_IT[where] = vectors_NT[: len(touched)].detach()
+        return fresh_IT, vectors_NT[len(touched) :]
+
+    def state(self) -> dict[str, Any]:
+        """What has to be kept to go on from here, on the CPU."""
+        weights = {name: value.detach().cpu().clone() for name, value in self.reader.state_dict().items()}
+        return {"reader": weights, "items": self.items_IT.cpu().clone()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a kept state."""
+        self.reader.load_state_dict(state["reader"])
+        self.items_IT = state["items"].to(self.device)
+        self.read_queries()
+
+    def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
+        return encode_all(self.reader, self.tokenizer, words, device=self.device, progress=progress)

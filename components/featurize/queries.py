@@ -1,0 +1,149 @@
+"""Requests that are asked in words: each query once, with the items that answer it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from components.featurize.config import FeaturizeConfig
+from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
+from components.featurize.tables import DAY_US, Asked
+from rankline import contracts, features
+from rankline.errors import ValidationFailed
+from rankline.text import query_words
+
+
+def texts(clean: Path, *, turns: int) -> dict[str, str]:
+    """Query id -> its words; of a conversation the last ``turns``."""
+    path = clean / "queries.parquet"
+    if not path.is_file():
+        return {}
+    table = parquet.read_table(path, columns=["query_id", "text", "turns"])
+    return {row["query_id"]: query_words(row["text"], row["turns"], last=turns) for row in table.to_pylist()}
+
+
+@dataclass(frozen=True)
+class Worded:
+    """R requests in words; ``split`` [R] holds codes, ``known`` [R] when their last answer was known, in µs."""
+
+    asked: Asked
+    split: Ints
+    known: Ints
+
+    @property
+    def train_end(self) -> int:
+        """When the last answer of a train request was known (µs); 0 where there is none."""
+        return int(self.known[self.split == TRAIN].max(initial=0))
+
+    def counts(self) -> dict[str, int]:
+        """Requests a split."""
+        return dict(zip(contracts.SPLITS, map(int, np.bincount(self.split, minlength=len(contracts.SPLITS)))))
+
+
+def requests(db: Any, clean: Path, said: dict[str, str], config: FeaturizeConfig) -> Worded:
+    """The queries that no user asked: when, in which words, and which items answer them.
+
+    Raises:
+        ValidationFailed: an event names a query that has no words, or a split that is none.
+    """
+    columns = parquet.read_schema(clean / "events.parquet").names
+    labels = [label for label in contracts.LABELS if label in columns]
+    grade = f"coalesce({', '.join([*labels, '1'])})"
+    rating = "coalesce(rating, 0)" if "rating" in columns else "0"
+    place = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
+    found = db.sql(
+        f"""
+        SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known,
+            any_value({place}) AS split,
+            list(item_id ORDER BY {grade} DESC, row) AS targets,
+            list(({rating})::FLOAT ORDER BY {grade} DESC, row) AS ratings
+        FROM (SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
+        WHERE user_id IS NULL AND query_id IS NOT NULL AND {grade} > 0
+        GROUP BY query_id ORDER BY at_us, query_id
+        """,
+        params={"path": str(clean / "events.parquet")},
+    ).to_arrow_table()
+    ids = found["query_id"].to_pylist()
+    if silent := [each for each in ids if not said.get(each)]:
+        raise ValidationFailed(
+            "events name queries that have no words",
+            expected="a text, or turns, for every query_id of events.parquet in queries.parquet",
+            found=f"{len(silent)} without, such as query {silent[0]!r}",
+            where=str(clean),
+            hint="name the column of the words (ingest.columns), or leave such events out",
+        )
+    words = [said[each] for each in ids]
+    at = found["at_us"].to_numpy().astype(np.int64)
+    split = _split(words, at, found["split"].to_pylist(), config)
+    empty = pa.array([[]] * len(ids), pa.list_(pa.string()))
+    numbers = pa.array([[]] * len(ids), pa.list_(pa.float64()))
+    table = pa.table(
+        {
+            "request_id": [f"{contracts.SPLITS[code]}:q:{each}" for code, each in zip(split, ids)],
+            "split": pa.array([contracts.SPLITS[code] for code in split], pa.string()),
+            "user_id": pa.nulls(len(ids), pa.string()),
+            "query_id": pa.array(ids, pa.string()),
+            "query": pa.array(words, pa.string()),
+            "at": at / 1e6,
+            "history_items": empty,
+            "history_times": numbers,
+            "history_ratings": numbers,
+            "seen": empty,
+            "targets": found["targets"],
+            "target_ratings": found["ratings"],
+            "snapshot": (at // DAY_US) * 86_400.0,
+        }
+    )
+    return Worded(Asked(table, at), split, found["known"].to_numpy().astype(np.int64))
+
+
+def with_features(asked: Asked) -> pa.Table:
+    """The requests with the features of a moment at which nobody in particular asks."""
+    count = len(asked.at)
+    nothing = np.zeros(count)
+    moment = features.request_context(request_time=asked.at / 1e6, last_event_time=nothing, history_length=nothing)
+    columns = {name: asked.table[name] for name in asked.table.column_names}
+    none_told = {
+        "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
+        "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
+    }
+    return pa.table({**columns, **dict.fromkeys(features.USER, nothing), **none_told, **moment})
+
+
+def _split(words: list[str], at: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:
+    """[R] which split each query belongs to; the same words never lie in two, unless the source has put them there."""
+    way = config.query_split
+    if way == "auto":
+        way = "given" if any(stated) else "random"
+    if way == "time" and len(at):
+        cut, later, _ = quantile_cuts(at, train_share=config.train_share, valid_share=config.valid_share)
+        return np.where(at < cut, TRAIN, np.where(at < later, VALID, TEST))
+    chance = np.array([_chance(text, config.seed) for text in words])
+    if way != "given":
+        until_valid = config.train_share + config.valid_share
+        return np.where(chance < config.train_share, TRAIN, np.where(chance < until_valid, VALID, TEST))
+    codes = {name: code for code, name in enumerate(contracts.SPLITS)}
+    if unknown := sorted({each for each in stated if each not in (None, *codes)}, key=str):
+        raise ValidationFailed(
+            "events name a split that there is not",
+            expected=", ".join(codes),
+            found=", ".join(map(str, unknown[:3])),
+            hint=f"write one of them into the column {contracts.SPLIT}, or set featurize.query_split=random",
+        )
+    given = np.array([codes[each or "train"] for each in stated], np.int64)
+    if not (given == VALID).any():  # a source split in two: some of what may be learnt from is kept for choosing by
+        share = config.valid_share / (config.train_share + config.valid_share)
+        given[(given == TRAIN) & (chance < share)] = VALID
+    return given
+
+
+def _chance(text: str, seed: int) -> float:
+    """A number in [0, 1) that a text always has."""
+    key = f"{seed}:{' '.join(text.casefold().split())}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64

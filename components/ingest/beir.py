@@ -1,0 +1,53 @@
+"""The adapter for BEIR folders: corpus.jsonl, queries.jsonl, and judgments in qrels/{train,dev,test}.tsv.
+
+A judgment becomes an event: a query, an item, its relevance, and the split its file is named for. Judgments of
+relevance 0 stay: they say that the item does not answer the query. The source has no times, so every event has
+the same one.
+"""
+
+from collections.abc import Iterator
+
+from components.ingest import tables
+from components.ingest.config import Columns, IngestConfig
+from components.ingest.parts import Part
+from rankline.raw import Files
+
+
+def columns(told: Columns) -> Columns:
+    """What the columns of a BEIR folder are; of the settings, only the further columns of items count."""
+    return Columns(
+        user_id="",
+        item_id="item",
+        query_id="query",
+        timestamp="",
+        labels={"relevance": "score"},
+        query_text="text",
+        title="title",
+        text=("text",),
+        category="",
+        created_year="",
+        user_attributes=(),
+        **{name: getattr(told, name) for name in ("item_attributes", "item_numbers", "item_vectors")},
+    )
+
+
+def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+    """The parts of a BEIR folder.
+
+    Raises:
+        SourceError: where a file is not what its name says.
+    """
+    for table, each in files.items():
+        for file in each:
+            part = tables.part(table, file, config)
+            for name, canonical in NAMES[table].items():
+                if name in part.columns:
+                    part.columns[canonical] = part.columns.pop(name)
+            yield part
+
+
+NAMES = {
+    "items": {"_id": "item"},
+    "queries": {"_id": "query"},
+    "events": {"query-id": "query", "corpus-id": "item"},
+}

@@ -1,0 +1,388 @@
+"""What the columns of a part mean, as SQL: the canonical columns, and why a row cannot be read.
+
+The same expressions read every source. Whatever is wrong with a row is told by the first check it fails.
+"""
+
+import difflib
+from collections.abc import Callable, Collection
+from typing import Any
+
+from components.ingest.config import UNITS, Columns, IngestConfig
+from components.ingest.parts import Column, Part
+from rankline.errors import SourceError
+from rankline.raw import SPLIT_NAMES
+
+WORDS = {"true": ("true", "t", "yes", "y", "1"), "false": ("false", "f", "no", "n", "0")}
+ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time that tells its zone
+# A local time as the list of moments (UTC) it can mean: none where clocks skipped it, two where they were set back.
+MOMENTS = """
+CREATE MACRO zone_offset(zone, utc) AS timezone(zone, CAST(utc AS TIMESTAMPTZ)) - utc;
+CREATE MACRO moments(zone, told) AS list_distinct(list_filter(
+    [told - zone_offset(zone, told - INTERVAL 1 DAY), told - zone_offset(zone, told + INTERVAL 1 DAY)],
+    lambda utc: timezone(zone, CAST(utc AS TIMESTAMPTZ)) = told
+))
+"""
+
+
+class Fields:
+    """The columns of one part as SQL expressions over what arrives."""
+
+    def __init__(self, part: Part, config: IngestConfig, tables: Collection[str]) -> None:
+        self.part, self.config, self.tables = part, config, tables
+        self.checks = [(check, literal(reason)) for check, reason in part.checks]
+        self.absent: list[str] = []
+
+    def has(self, name: str, *, setting: str) -> bool:
+        """Is there such a column? One that the settings name by default may be absent, one they set may not.
+
+        Raises:
+            SourceError: where a column that the settings name is not there.
+        """
+        if not name or name in self.part.columns:
+            return bool(name)
+        default = Columns.model_fields[setting].default
+        if setting in OPTIONAL and getattr(self.config.columns, setting) == default:
+            self.absent.append(name)
+            return False
+        names = list(self.part.columns)
+        closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise SourceError(
+            f"the {self.part.table} have no column {name!r}",
+            expected=f"a column {name!r}",
+            found=", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else ""),
+            where=self.part.where,
+            hint=(f"is {closest[0]!r} meant? " if closest else "")
+            + f"set ingest.columns.{setting} to the column that is meant, also where the source has renamed it "
+            "since the last run (empty where there is none)",
+        )
+
+    def column(self, name: str, *, setting: str) -> Column:
+        """A column that has to be there."""
+        if not self.has(name, setting=setting):
+            raise SourceError(
+                f"the settings name no column for {setting} of {self.part.table}",
+                expected=f"ingest.columns.{setting}",
+                found=", ".join(self.part.columns),
+                where=self.part.where,
+                hint=f"set ingest.columns.{setting} to the column that is meant",
+            )
+        return self.part.columns[name]
+
+    def words(self, name: str, *, setting: str) -> str:
+        """A column as text; null where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind == "number":  # a whole number stays one where the source had to type it as a fraction
+            whole = f"{sql} = floor({sql}) AND abs({sql}) < 9e15"
+            told = f"CASE WHEN {whole} THEN CAST(CAST({sql} AS BIGINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
+            return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN {told} END"
+        if kind == "integer":
+            return f"CAST({sql} AS VARCHAR)"
+        if kind == "list":
+            return f"nullif(array_to_string({sql}, ' '), '')"
+        told = f"nullif(trim({sql if kind in TEXTS else f'CAST({sql} AS VARCHAR)'}), '')"
+        for null in self.config.files.missing:
+            told = f"nullif({told}, {literal(null)})"
+        return told
+
+    def number(self, name: str, *, setting: str, reason: str) -> str:
+        """A column as a float64; a row in which it is neither empty nor a finite number is wrong."""
+        kind = self.column(name, setting=setting).kind
+        words, number = self.words(name, setting=setting), self._number(name, setting=setting)
+        if kind not in ("integer", "flag"):
+            self._refuse(f"{words} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)
+        return number
+
+    def _number(self, name: str, *, setting: str) -> str:
+        sql, kind = self.column(name, setting=setting)
+        if kind in ("number", "integer", "flag"):
+            return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN CAST({sql} AS DOUBLE) END"
+        words = self.words(name, setting=setting)
+        if self.config.files.decimal == ",":
+            sound = rf"regexp_full_match({words}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
+            return f"CASE WHEN {sound} THEN TRY_CAST(replace(replace({words}, '.', ''), ',', '.') AS DOUBLE) END"
+        return f"TRY_CAST({words} AS DOUBLE)"
+
+    def flag(self, name: str, *, setting: str) -> str:
+        """A column as true or false, true where it is empty; a row in which it is neither is wrong."""
+        words = f"lower({self.words(name, setting=setting)})"
+        told = f"CASE WHEN {words} IN {WORDS['true']} THEN true WHEN {words} IN {WORDS['false']} THEN false END"
+        self._refuse(f"{words} IS NOT NULL AND ({told}) IS NULL", f"unparsable {setting}")
+        return f"coalesce({told}, true)"
+
+    def moment(self, name: str, *, setting: str, unit: str, required: bool = True) -> str:
+        """A column as a moment; where it is required, a row without one, or with an implausible one, is wrong."""
+        sql, kind = self.column(name, setting=setting)
+        words, reason = self.words(name, setting=setting), f"unparsable {setting}"
+        first, end = (f"TIMESTAMPTZ {literal(edge)}" for edge in (self.config.earliest, self.config.latest))
+        advice = "''"
+        if kind == "moment":
+            at = f"CAST({sql} AS TIMESTAMPTZ)"
+        elif kind == "naive":
+            at = self._zoned(f"CAST({sql} AS TIMESTAMP)")
+        elif unit in UNITS:
+            number = self._number(name, setting=setting)
+            bounds = f"BETWEEN greatest(epoch_us({first}), {LIKELY_US}) AND epoch_us({end})"
+            others = [
+                f"WHEN {number} * {factor} {bounds} THEN '; it would fit ingest.columns.{setting}_unit={other}'"
+                for other, factor in UNITS.items()
+                if other != unit and setting != "known_at"
+            ]
+            advice = f"CASE {' '.join(others)} ELSE '' END" if others else "''"
+            us = f"{number} * {UNITS[unit]}"
+            us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
+            at = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
+            if required:
+                self.checks.append((f"isfinite({number}) AND ({us}) IS NULL", f"'implausible time' || {advice}"))
+        elif unit == "iso":
+            told = f"regexp_matches({words}, {literal(ZONED)})"
+            zoned = f"TRY_CAST(CASE WHEN {told} THEN {words} END AS TIMESTAMPTZ)"
+            naive = self._zoned(f"TRY_CAST(CASE WHEN NOT {told} THEN {words} END AS TIMESTAMP)")
+            at = f"coalesce({zoned}, {naive})"
+        else:
+            read = f"try_strptime({words}, {literal(unit)})"
+            at = f"CAST({read} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._zoned(read)
+        if required:
+            self._refuse(f"({at}) IS NULL", reason)
+            self.checks.append((f"NOT ({at} >= {first} AND {at} < {end})", f"'implausible time' || {advice}"))
+        return at
+
+    def _zoned(self, told: str) -> str:
+        """A local time as the one moment it means; a row in which it means none or two is wrong."""
+        zone = self.config.columns.time_zone
+        if zone == "UTC":
+            return f"CAST({told} AS TIMESTAMPTZ)"
+        if not zone:
+            self._refuse(f"({told}) IS NOT NULL", "time without a zone")
+            return f"CASE WHEN ({told}) IS NULL THEN NULL ELSE NULL::TIMESTAMPTZ END"
+        moments = f"moments({literal(zone)}, {told})"
+        self._refuse(f"len({moments}) > 1", f"ambiguous time: clocks of {zone} showed it twice")
+        self._refuse(f"({told}) IS NOT NULL AND len({moments}) = 0", f"time that clocks of {zone} skipped")
+        return f"CASE WHEN len({moments}) = 1 THEN CAST(({moments})[1] AS TIMESTAMPTZ) END"
+
+    def sequence(self, name: str, *, setting: str, separator: str = "") -> str:
+        """A column as a list of words: of a list or a JSON array, else split; empty where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind == "list":
+            return f"list_filter(list_transform(coalesce({sql}, []), {TO_WORD}), {IS_WORD})"
+        words = self.words(name, setting=setting)
+        one = f"CASE WHEN {words} IS NULL THEN [] ELSE [{words}] END"
+        if kind == "token_seq":
+            separator = separator or " "
+        if separator:
+            split = f"string_split(coalesce({words}, ''), {literal(separator)})"
+            one = f"list_filter(list_transform({split}, lambda word: trim(word)), {IS_WORD})"
+        if kind != "text":
+            return one
+        return f"CASE WHEN {_array(words)} THEN json_extract_string({words}, '$[*]') ELSE {one} END"
+
+    def declared(self, name: str, *, setting: str) -> str:
+        """A column as the source types it: a number, a list of numbers, a list of words, else words."""
+        kind = self.column(name, setting=setting).kind
+        if kind == "float":
+            return self.number(name, setting=setting, reason=f"unparsable {name}")
+        if kind == "float_seq":
+            return self.numbers(name, setting=setting, type="DOUBLE")
+        return self.sequence(name, setting=setting) if kind == "token_seq" else self.words(name, setting=setting)
+
+    def numbers(self, name: str, *, setting: str, type: str = "FLOAT") -> str:
+        """A column as a list of numbers (a list, a JSON array, or a text of them); null where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind == "list":
+            read = f"list_transform({sql}, lambda number: TRY_CAST(number AS {type}))"
+        else:
+            sql = self.words(name, setting=setting)
+            split = rf"regexp_extract_all(coalesce({sql}, ''), '[^\s,;|\[\]]+')"
+            read = f"list_transform({split}, lambda number: TRY_CAST(number AS {type}))"
+            if kind == "text":
+                read = f"CASE WHEN ({sql}) IS NOT NULL THEN {read} END"
+        sound = f"list_bool_and(list_transform({read}, lambda number: coalesce(isfinite(number), false)))"
+        self._refuse(f"NOT coalesce({sound}, true)", f"unparsable {name}")
+        return read
+
+    def _refuse(self, check: str, reason: str) -> None:
+        self.checks.append((check, literal(reason)))
+
+    def wrong(self) -> str:
+        """Why a row cannot be read: the first check it fails, or null."""
+        if not self.checks:
+            return "NULL::VARCHAR"
+        return "CASE " + " ".join(f"WHEN {check} THEN {reason}" for check, reason in self.checks) + " END"
+
+    def extra(self, subject: str) -> dict[str, str]:
+        """The declared columns of a table behind the canonical ones."""
+        columns, found = self.config.columns, {}
+        for setting in (f"{subject}_attributes", f"{subject}_numbers", f"{subject}_vectors"):
+            for name in getattr(columns, setting, ()):
+                if not self.has(name, setting=setting):
+                    continue
+                if setting.endswith("numbers"):
+                    told = self.number(name, setting=setting, reason=f"unparsable {name}")
+                elif setting.endswith("vectors"):
+                    told = self.numbers(name, setting=setting)
+                else:
+                    told = self.declared(name, setting=setting)
+                found[name.rpartition(".")[2]] = told
+        return found
+
+
+def _array(words: str) -> str:
+    return f"starts_with({words}, '[') AND json_valid({words})"
+
+
+def events(fields: Fields, columns: Columns) -> dict[str, str]:
+    """The canonical columns of events, and the labels and declared ones behind them."""
+    moment = f"TIMESTAMPTZ '{FIXED_TIME}'"
+    if columns.timestamp:
+        moment = fields.moment(columns.timestamp, setting="timestamp", unit=columns.timestamp_unit)
+    known = moment
+    if fields.has(columns.known_at, setting="known_at"):
+        known = fields.moment(columns.known_at, setting="known_at", unit=columns.timestamp_unit)
+    user = fields.words(columns.user_id, setting="user_id") if columns.user_id else NO_WORDS
+    told = {
+        "event_timestamp": moment,
+        "known_at": known,
+        "user_id": user,
+        "query_id": fields.words(columns.query_id, setting="query_id") if columns.query_id else NO_WORDS,
+        "item_id": fields.words(columns.item_id, setting="item_id"),
+    }
+    if "queries" not in fields.tables:
+        asked = _asked(fields, columns) if columns.query_text or columns.turns else {}
+        if columns.query_id and not asked:
+            raise SourceError(
+                "nothing says the words of the queries",
+                expected="a table of queries, or a column of events with the words",
+                found=f"only their names ({columns.query_id})",
+                where=fields.part.where,
+                hint="set ingest.tables.queries, or ingest.columns.query_text to the column (ingest.columns.query_id "
+                "empty where queries do not matter)",
+            )
+        if asked and not columns.query_id:  # a query is known by what was asked
+            known_by = " || chr(30) || ".join(f"coalesce(CAST({each} AS VARCHAR), '')" for each in asked.values())
+            nothing = " AND ".join(f"({each}) IS NULL" for each in asked.values())
+            told["query_id"] = f"CASE WHEN NOT ({nothing}) THEN left(sha256({known_by}), 20) END"
+        told |= {f"asked_{name}": each for name, each in asked.items()}
+    told |= {
+        label: fields.number(name, setting="labels", reason=f"unparsable {label}")
+        for label, name in sorted(columns.labels.items())
+        if fields.has(name, setting="labels")
+    }
+    if columns.event_type:
+        told |= _types(fields, columns)
+    if fields.part.split:
+        told["split"] = literal(fields.part.split)
+    elif columns.split:
+        words = f"lower({fields.words(columns.split, setting='split')})"
+        cases = " ".join(f"WHEN {literal(word)} THEN {literal(split)}" for word, split in SPLIT_NAMES.items())
+        told["split"] = f"CASE {words} {cases} END"
+        fields._refuse(f"({told['split']}) IS NULL", "unknown split")
+    return told | fields.extra("event")
+
+
+def _types(fields: Fields, columns: Columns) -> dict[str, str]:
+    """Label -> 1 where the event is of a type that means it, else 0."""
+    words = fields.words(columns.event_type, setting="event_type")
+    fields._refuse(f"{words} IS NULL OR {words} NOT IN {_listed(columns.event_types)}", "unknown event type")
+    told = {}
+    for label in sorted({label for label in columns.event_types.values() if label}):
+        values = [value for value, meant in columns.event_types.items() if meant == label]
+        told[label] = f"CAST({words} IN {_listed(values)} AS DOUBLE)"
+    return told
+
+
+def _asked(fields: Fields, columns: Columns) -> dict[str, str]:
+    """What was asked: a text, the turns of a conversation, or both; the text of a conversation is its last turn."""
+    turns = ""
+    if columns.turns:
+        turns = fields.sequence(columns.turns, setting="turns", separator=columns.turns_separator)
+        turns = f"CASE WHEN len({turns}) > 0 THEN {turns} END"
+    text = fields.words(columns.query_text, setting="query_text") if columns.query_text else f"({turns})[-1]"
+    return {"text": text, "turns": turns or "NULL::VARCHAR[]"}
+
+
+def items(fields: Fields, columns: Columns) -> dict[str, str]:
+    """The canonical columns of items, and the declared ones behind them."""
+    title = NO_WORDS
+    if fields.has(columns.title, setting="title"):
+        title = fields.words(columns.title, setting="title")
+    words = [fields.words(name, setting="text") for name in columns.text if fields.has(name, setting="text")]
+    created, extra = "NULL::TIMESTAMPTZ", {}
+    if columns.created_at:
+        created = fields.moment(columns.created_at, setting="created_at", unit=columns.created_at_unit, required=False)
+    elif fields.has(columns.created_year, setting="created_year"):
+        # a year that is none leaves the item without one: its words and its events are still good
+        stated = f"TRY_CAST({fields.words(columns.created_year, setting='created_year')} AS DOUBLE)"
+        year = f"CASE WHEN {stated} BETWEEN 1 AND 9999 THEN CAST(floor({stated}) AS INTEGER) END"
+        created = f"CAST(make_timestamp({year}, 1, 1, 0, 0, 0) AS TIMESTAMPTZ)"
+        suffix = f"' (' || ({year}) || ')'"
+        dated = f"{year} IS NULL OR ends_with({title}, {suffix})"
+        title = f"CASE WHEN {dated} THEN {title} ELSE {title} || {suffix} END"
+        extra["release_year"] = year
+    category = "[]::VARCHAR[]"
+    if fields.has(columns.category, setting="category"):
+        category = fields.sequence(columns.category, setting="category", separator=columns.category_separator)
+    return (
+        {
+            "item_id": _key(fields, columns, "item"),
+            "title": title,
+            "text": f"nullif(concat_ws(' ', {', '.join(words)}), '')" if words else NO_WORDS,
+            "language": fields.words(columns.language, setting="language") if columns.language else NO_WORDS,
+            "category": category,
+            "price": (
+                fields.number(columns.price, setting="price", reason="unparsable price")
+                if columns.price
+                else "NULL::DOUBLE"
+            ),
+            "available": fields.flag(columns.available, setting="available") if columns.available else "true",
+            "created_at": created,
+        }
+        | extra
+        | fields.extra("item")
+    )
+
+
+def users(fields: Fields, columns: Columns) -> dict[str, str]:
+    """The canonical column of users, and the declared ones behind it."""
+    return {"user_id": _key(fields, columns, "user")} | fields.extra("user")
+
+
+def queries(fields: Fields, columns: Columns) -> dict[str, str]:
+    """The canonical columns of queries."""
+    if not columns.query_text and not columns.turns:
+        fields.column("", setting="query_text")
+    return {"query_id": _key(fields, columns, "query")} | _asked(fields, columns)
+
+
+def _key(fields: Fields, columns: Columns, subject: str) -> str:
+    """The column of a table that names its rows; it may be called otherwise there than in the events."""
+    setting = f"{subject}_key" if getattr(columns, f"{subject}_key") else f"{subject}_id"
+    return fields.words(getattr(columns, setting), setting=setting)
+
+
+def literal(text: str) -> str:
+    """A text as SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(values: Any) -> str:
+    return f"({', '.join(literal(value) for value in values)})"
+
+
+LIKELY_US = 631_152_000_000_000  # 1990: no log is older, so another unit that leads there is not what was meant
+NO_WORDS = "NULL::VARCHAR"
+FIXED_TIME = "2000-01-01 00:00:00+00"  # of a source that has no times
+TEXTS = ("text", "token", "token_seq", "float", "float_seq")
+# settings whose default column may be absent; every other column that is named has to be there
+OPTIONAL = ("category", "created_year", "labels", "user_attributes")
+TO_WORD = "lambda word: trim(CAST(word AS VARCHAR))"
+IS_WORD = "lambda word: word <> ''"
+SELECTS: dict[str, Callable[[Fields, Columns], dict[str, str]]] = {
+    "events": events,
+    "items": items,
+    "users": users,
+    "queries": queries,
+}

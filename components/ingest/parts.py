@@ -1,0 +1,189 @@
+"""A part: one file (or one query) of a source, as rows that arrive a few megabytes at a time.
+
+Every adapter only says which parts there are; `fields.py` says what their columns mean. What arrives is Arrow
+with a column `row` (its place in the part) and either the columns c0, c1… or the line itself as `raw`.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+from rankline.errors import SourceError
+from rankline.raw import COMPRESSED, File
+
+CHUNK_BYTES = 4 << 20
+SAMPLE_BYTES = 1 << 20
+NOT_TEXT = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
+
+
+class Column(NamedTuple):
+    """A column of a part: an SQL expression over what arrives, and how to read it.
+
+    `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or what the source itself types it as:
+    number, flag, naive (a time without a zone), moment (one with), list or other.
+    """
+
+    sql: str
+    kind: str
+
+
+class Part(NamedTuple):
+    """One file or query of a table."""
+
+    table: str
+    where: str
+    columns: dict[str, Column]
+    schema: Any  # of what arrives
+    batches: Iterator[Any]
+    raw: str  # SQL: the row as it came
+    relation: str = "arriving"
+    checks: tuple[tuple[str, str], ...] = ()  # SQL condition, why a row that meets it cannot be read
+    split: str = ""
+    done: Callable[[], int] = lambda: 0  # bytes read so far
+    size: int = 0
+    outside: int = 0  # rows that the source itself left out, being outside of the window
+
+
+class Decoded(io.RawIOBase):
+    """A stream of bytes in some encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
+
+    def __init__(self, stream: Any, encoding: str) -> None:
+        import codecs
+
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
+        self._waiting = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting and not self._ended:
+            block = self._stream.read(SAMPLE_BYTES)
+            self._ended = not block
+            self._waiting = self._decoder.decode(block, self._ended).encode()
+        count = min(len(buffer), len(self._waiting))
+        buffer[:count] = self._waiting[:count]
+        self._waiting = self._waiting[count:]
+        return count
+
+
+def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:
+    """The same parts, but of one table no more than its first rows."""
+    left = rows
+
+    def cut(batches: Iterator[Any]) -> Iterator[Any]:
+        nonlocal left
+        for batch in batches:
+            if len(batch):
+                yield batch.slice(0, left)
+                left = max(0, left - len(batch))
+            if not left:
+                return
+
+    for part in parts:
+        if part.table != table:
+            yield part
+        elif left:
+            yield part._replace(batches=cut(part.batches))
+
+
+def plain(file: File, stored: IO[bytes]) -> Any:
+    """The bytes of a file, without its compression."""
+    import pyarrow as pa
+
+    ending = file.path.rpartition(".")[2].lower()
+    if ending not in COMPRESSED:
+        return stored
+    name = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}[ending]
+    return pa.CompressedInputStream(pa.PythonFile(stored, "r"), name)
+
+
+def text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int]]:
+    """A text file as UTF-8, and how far it is read.
+
+    Raises:
+        SourceError: where its first megabyte plainly is in another encoding.
+    """
+    with file.stored() as stored:
+        try:
+            sample = plain(file, stored).read(SAMPLE_BYTES)
+        except (OSError, EOFError) as error:
+            raise cut_short(file.path, error) from error
+    _refuse_encoding(sample, encoding, file.path)
+    stored = file.stored()
+    return io.BufferedReader(Decoded(plain(file, stored), encoding), SAMPLE_BYTES), stored.tell
+
+
+def lines(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:
+    """The lines of a stream as batches of `row` (counted from ``first``) and `raw`."""
+    import pyarrow as pa
+
+    row = first
+    while read := stream.readlines(CHUNK_BYTES):
+        texts = [line.decode().rstrip("\r\n") for line in read]
+        yield pa.record_batch([pa.array(range(row, row + len(texts)), pa.int64()), pa.array(texts)], lines_schema())
+        row += len(texts)
+
+
+def lines_schema() -> Any:
+    """The schema of `lines`."""
+    import pyarrow as pa
+
+    return pa.schema([("row", pa.int64()), ("raw", pa.string())])
+
+
+def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
+    """The check that a row was in the encoding it should be in."""
+    return f"contains({raw}, chr({ord(NOT_TEXT)}))", f"not {encoding.upper()}"
+
+
+def fitting_encoding(sample: bytes) -> str:
+    """The encoding that a sample of text seems to be in; empty where none can be told."""
+    from charset_normalizer import from_bytes
+
+    matches = from_bytes(sample)
+    best = matches.best()
+    if best is None:
+        return ""
+    # of encodings that fit equally well, the one that Western Windows writes is the most common
+    equals = {name for match in matches if match.chaos <= best.chaos for name in match.could_be_from_charset}
+    return "cp1252" if "cp1252" in equals else best.encoding.replace("_", "-")
+
+
+def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:
+    """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
+    fits = ""
+    marked = sample.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if marked and not encoding.startswith("utf-16"):
+        fits = "utf-16"
+    elif encoding == "utf-16" and not marked:
+        fits = fitting_encoding(sample) or "another one"
+    elif encoding not in ("utf-8", "utf-8-sig") and not encoding.startswith("utf-16") and not sample.isascii():
+        import codecs
+
+        try:  # a character may be cut in two by the sample's end
+            codecs.getincrementaldecoder("utf-8")().decode(sample)
+            fits = "utf-8"
+        except UnicodeDecodeError:
+            pass
+    if fits:
+        raise SourceError(
+            "a file is in another encoding than the settings say",
+            expected=f"{encoding} (ingest.files.encoding)",
+            found=fits,
+            where=where,
+            hint=f"set ingest.files.encoding={fits}",
+        )
+
+
+def cut_short(where: str, error: BaseException) -> SourceError:
+    """What is said of a file that cannot be read to its end."""
+    return SourceError(
+        "a file cannot be read to its end",
+        expected="a whole file",
+        found=" ".join(str(error).split()) or type(error).__name__,
+        where=where,
+        hint="it was cut short or damaged on its way: fetch it again",
+    )

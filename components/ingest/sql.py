@@ -1,0 +1,178 @@
+"""The adapter for databases: a DuckDB file, or Postgres through its Python driver, streamed either way.
+
+A table's place is its name or a query. Only the columns that the settings name are asked for, only rows inside
+of the window where the database can tell, and in an order that does not depend on how they are stored.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.ingest.config import UNITS, Columns, IngestConfig
+from components.ingest.fields import identifier
+from components.ingest.parts import Part
+from components.ingest.tables import typed
+from rankline import postgres
+from rankline.errors import SourceError
+from rankline.raw import Files, is_file_database
+
+ROWS = 1 << 14  # fetched at once
+
+
+def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+    """The parts of a database: one query a table.
+
+    Raises:
+        SourceError: where the database is not there, refuses, or goes away half-way.
+    """
+    yield from (_duckdb if is_file_database(config) else _postgres)(config)
+
+
+def _duckdb(config: IngestConfig) -> Iterator[Part]:
+    import duckdb
+
+    with _refusing(config), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
+        db.execute(f"SET memory_limit = '{config.memory_limit_mb}MB'")
+        db.execute("SET TimeZone = 'UTC'")
+        for table, place in config.tables:
+            if not place:
+                continue
+            query = postgres.query_of(place)
+            kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
+            bounds = _window(config, table, kinds)
+            outside = _outside(db, query, bounds)
+            schema = db.sql(f"SELECT * FROM ({query}) AS told LIMIT 0").to_arrow_reader(ROWS).schema
+            kept = [name for name in schema.names if config.columns.wants(name)]
+            asked = ", ".join(map(identifier, kept)) or "1"
+            reader = db.sql(f"SELECT {asked} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
+            where = f"{config.source}, {place}"
+            yield typed(table, where, schema, _batches(reader, config), kept=kept, outside=outside)
+
+
+@contextlib.contextmanager
+def _refusing(config: IngestConfig) -> Iterator[None]:
+    """DuckDB's errors as ours."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SourceError(
+            "the database cannot be read",
+            expected="a DuckDB file that holds the tables or answers the queries of ingest.tables",
+            found=" ".join(str(error).split())[:400],
+            where=config.source,
+            hint="try the query in DuckDB; close whatever holds the file open for writing",
+        ) from error
+
+
+def _batches(reader: Any, config: IngestConfig) -> Iterator[Any]:
+    """What DuckDB answers, some rows at a time."""
+    with _refusing(config):
+        yield from reader
+
+
+def _outside(db: Any, query: str, bounds: str) -> int:
+    """How many rows the window leaves in the database."""
+    if not bounds:
+        return 0
+    counts = f"SELECT (SELECT count(*) FROM ({query}) AS told) - (SELECT count(*) FROM ({query}) AS told{bounds})"
+    ((count,),) = db.execute(counts).fetchall()
+    return int(count)
+
+
+def _window(config: IngestConfig, table: str, kinds: dict[str, str]) -> str:
+    """The window as a condition, where the column's type allows one; rows without a time are to be set aside."""
+    columns: Columns = config.columns
+    kind = kinds.get(columns.timestamp, "").upper()
+    if table != "events" or not (config.window_start or config.window_end) or not kind:
+        return ""
+    bounds = []
+    for sign, edge in ((">=", config.window_start), ("<", config.window_end)):
+        if edge is None:
+            continue
+        if kind.startswith(("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")):
+            bounds.append(f"{identifier(columns.timestamp)} {sign} TIMESTAMPTZ '{edge}'")
+        elif kind in NUMBERS and columns.timestamp_unit in UNITS:
+            us = f"{identifier(columns.timestamp)} * {UNITS[columns.timestamp_unit]}"
+            bounds.append(f"{us} {sign} extract(epoch FROM TIMESTAMPTZ '{edge}') * 1000000")
+    if not bounds:
+        return ""
+    return f" WHERE {' AND '.join(bounds)} OR {identifier(columns.timestamp)} IS NULL"
+
+
+# of DuckDB, then of Postgres
+NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "FLOAT", "INT8", "INT4", "FLOAT8", "FLOAT4", "NUMERIC")
+
+
+def _postgres(config: IngestConfig) -> Iterator[Part]:
+    import pyarrow as pa
+
+    with postgres.connected(config) as connection:
+        for table, place in config.tables:
+            if not place:
+                continue
+            query = postgres.query_of(place)
+            described = connection.execute(f"SELECT * FROM ({query}) AS told LIMIT 0").description
+            bounds = _window(config, table, {each.name: each.type_display.upper() for each in described})
+            outside = _outside(connection, query, bounds)
+            schema, selects = _typed(described)
+            kept = [name for name in schema.names if config.columns.wants(name)]
+            asked = ", ".join(selects[name] for name in kept) or "1"
+            # rows are stored in no order: where the query gives none, their own text gives them one that stays
+            order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY told::text COLLATE "C"'
+            with connection.cursor(name=f"rankline_{table}", binary=True) as cursor:
+                cursor.itersize = ROWS
+                cursor.execute(f"SELECT {asked} FROM ({query}) AS told{bounds}{order}")
+                batches = _fetched(cursor, pa.schema([schema.field(name) for name in kept]), config)
+                where = f"{postgres.where(config)}, {place}"
+                yield typed(table, where, schema, batches, kept=kept, outside=outside)
+
+
+def _typed(described: Any) -> tuple[Any, dict[str, str]]:
+    """The Arrow schema of a result, and how each column is asked for; what Arrow has no type for is text."""
+    import pyarrow as pa
+
+    fields, selects, types = [], {}, _types()
+    for each in described:
+        kind = re.sub(r"\(.*?\)", "", each.type_display)  # varchar(9)[] is a list of words, too
+        arrow, cast = types.get(kind, (pa.string(), "text"))
+        fields.append(pa.field(each.name, arrow))
+        selects[each.name] = f"told.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
+    return pa.schema(fields), selects
+
+
+def _types() -> dict[str, tuple[Any, str]]:
+    """Type of Postgres -> type of Arrow, and the type it is asked for as."""
+    import pyarrow as pa
+
+    whole, fraction = (pa.int64(), "bigint"), (pa.float64(), "double precision")
+    moments = {"timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
+    return {
+        **dict.fromkeys(("int2", "int4", "int8"), whole),
+        **dict.fromkeys(("float4", "float8", "numeric"), fraction),
+        "bool": (pa.bool_(), "boolean"),
+        "timestamp": (moments["timestamp"], "timestamp"),
+        "timestamptz": (moments["timestamptz"], "timestamptz"),
+        "date": (pa.timestamp("us"), "timestamp"),
+        **dict.fromkeys(("text[]", "varchar[]", "bpchar[]"), (pa.list_(pa.string()), "text[]")),
+        **dict.fromkeys(
+            ("float4[]", "float8[]", "numeric[]", "int2[]", "int4[]", "int8[]"),
+            (pa.list_(pa.float64()), "double precision[]"),
+        ),
+    }
+
+
+def _fetched(cursor: Any, schema: Any, config: IngestConfig) -> Iterator[Any]:
+    """The rows of a server-side cursor, some at a time."""
+    import pyarrow as pa
+
+    while True:
+        with postgres.refusing(config):
+            rows = cursor.fetchmany(ROWS)
+        if not rows:
+            return
+        arrays = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)]
+        yield pa.record_batch(arrays, schema)

@@ -1,0 +1,263 @@
+"""The adapter for tables in files: Parquet, CSV and JSON lines, one file or many, here or behind a URL."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from components.ingest import parts
+from components.ingest.config import IngestConfig
+from components.ingest.fields import identifier, literal
+from components.ingest.parts import Column, Part
+from rankline.errors import SourceError
+from rankline.raw import File, Files
+
+ROWS = 1 << 16  # of Parquet in one batch
+PEEKED_LINES = 10_000  # of JSON, to know its keys
+DELIMITERS = ",;\t|"
+
+
+def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+    """The parts of a source whose tables are files.
+
+    Raises:
+        SourceError: where a file is not what its name says, is cut short, or is in another encoding.
+    """
+    for table, each in files.items():
+        for file in each:
+            yield part(table, file, config)
+
+
+def part(table: str, file: File, config: IngestConfig) -> Part:
+    """One file as a part of a table; the folders it lies in may add columns."""
+    if file.kind not in READERS:
+        raise SourceError(
+            "no reader knows this kind of file",
+            expected=f"a name that ends in {', '.join(READERS)}, compressed as .gz, .zst, .bz2 or not at all",
+            found=file.path.rsplit("/", 1)[-1],
+            where=file.path,
+            hint=f"rename or convert it, or point ingest.tables.{table} at the files alone (a pattern such as *.csv)",
+        )
+    made = READERS[file.kind](table, file, config)
+    for name, value in file.parts.items():
+        made.columns.setdefault(name, Column("NULL::VARCHAR" if value is None else literal(value), "text"))
+    return made
+
+
+def _csv(table: str, file: File, config: IngestConfig) -> Part:
+    import pyarrow as pa
+
+    told = config.files
+    stream, done = parts.text(file, told.encoding)
+    header = stream.readline().decode().rstrip("\r\n")
+    delimiter = told.delimiter or ("\t" if file.kind == "tsv" else "")
+    if header.lower().startswith("sep=") and len(header) == 5:  # Excel's own way to name it
+        delimiter, header = delimiter or header[-1], stream.readline().decode().rstrip("\r\n")
+    delimiter = delimiter or max(DELIMITERS, key=header.count)
+    quote = {"quotechar": told.quote} if told.quote else {"quoting": csv.QUOTE_NONE}
+    names = [name.strip() for name in next(csv.reader(io.StringIO(header), delimiter=delimiter, **quote), [])]  # type: ignore[arg-type]
+    if not any(names) or len(set(names)) < len(names):
+        raise SourceError(
+            "a table begins with a header that names every column once",
+            expected="names of columns",
+            found=repr(header[:80]),
+            where=file.path,
+            hint="write such a header as the file's first line",
+        )
+    cells = [f"c{place}" for place in range(len(names))]
+    schema = pa.schema(
+        [("row", pa.int64()), ("raw", pa.string()), ("broken", pa.bool_()), *((cell, pa.string()) for cell in cells)]
+    )
+    return Part(
+        table=table,
+        where=file.path,
+        columns={name: Column(cell, "text") for name, cell in zip(names, cells, strict=True) if name},
+        schema=schema,
+        batches=_records(stream, schema, cells, delimiter, told.quote),
+        raw=f"coalesce(raw, {_object(dict(zip(names, cells, strict=True)))})",
+        checks=(
+            ("broken", "wrong number of columns"),
+            parts.not_encoded(told.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
+        ),
+        split=file.split,
+        done=done,
+        size=file.size(),
+    )
+
+
+def _records(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
+    """The records of a CSV file; one with too few or too many values comes as it stood in the file."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if not stream.peek(1):
+        return
+    broken: list[Any] = []
+
+    def set_aside(record: Any) -> str:
+        broken.append(record)
+        return "skip"
+
+    reader = arrow_csv.open_csv(
+        pa.PythonFile(stream, "r"),
+        read_options=arrow_csv.ReadOptions(use_threads=False, column_names=cells, block_size=parts.CHUNK_BYTES),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=delimiter,
+            quote_char=quote or False,
+            newlines_in_values=bool(quote),
+            invalid_row_handler=set_aside,
+        ),
+        convert_options=arrow_csv.ConvertOptions(column_types={cell: pa.string() for cell in cells}),
+    )
+    row = 1
+    for batch in reader:
+        # rows that were set aside have numbers, too: leave them out of the sound ones'
+        told = np.array([record.number for record in broken], dtype=np.int64)
+        rows = np.setdiff1d(np.arange(row, row + len(batch) + len(told)), told)[: len(batch)]
+        row = int(rows[-1]) + 1 if len(rows) else row
+        nothing = pa.nulls(len(batch))
+        yield pa.table(
+            [pa.array(rows), nothing.cast(pa.string()), nothing.cast(pa.bool_()), *batch.columns], schema=schema
+        )
+        if broken:
+            yield _broken(broken, schema)
+            row = max(row, broken[-1].number + 1)
+            broken.clear()
+    if broken:
+        yield _broken(broken, schema)
+
+
+def _broken(records: list[Any], schema: Any) -> Any:
+    import pyarrow as pa
+
+    rows = [{"row": record.number, "raw": record.text, "broken": True} for record in records]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _json(table: str, file: File, config: IngestConfig) -> Part:
+    told = config.files
+    stream, _ = parts.text(file, told.encoding)
+    with stream:
+        keys = _keys(stream, file)
+    stream, done = parts.text(file, told.encoding)
+    paths = ", ".join(literal(f"$.{'.'.join(identifier(step) for step in key)}") for key in keys)
+    whole = "CASE WHEN json_valid(raw) AND json_type(raw) = 'OBJECT' THEN raw END"
+    cells = f"json_extract_string(object, [{paths}])" if keys else "[]::VARCHAR[]"
+    return Part(
+        table=table,
+        where=file.path,
+        columns={".".join(key): Column(f"cell[{place}]", "text") for place, key in enumerate(keys, start=1)},
+        schema=parts.lines_schema(),
+        batches=parts.lines(stream, first=1),
+        raw="raw",
+        relation=f"(SELECT *, {cells} AS cell FROM (SELECT *, {whole} AS object FROM arriving WHERE trim(raw) <> ''))",
+        checks=(parts.not_encoded(told.encoding), ("object IS NULL", "not a JSON object")),
+        split=file.split,
+        done=done,
+        size=file.size(),
+    )
+
+
+def _keys(stream: Any, file: File) -> list[tuple[str, ...]]:
+    """The keys of the first objects, and those of objects within them."""
+    import json
+
+    found: dict[tuple[str, ...], None] = {}
+    for place, line in zip(range(PEEKED_LINES), stream, strict=False):
+        if place == 0 and line.lstrip().startswith(b"["):
+            raise SourceError(
+                "a JSON file holds one array, not lines",
+                expected="an object a line",
+                found=repr(line[:60].decode("utf-8", "replace")),
+                where=file.path,
+                hint="write one object a line: jq -c '.[]' file.json > file.jsonl",
+            )
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(told, dict):
+            for key, value in told.items():
+                found[(key,)] = None
+                if isinstance(value, dict):
+                    found |= {(key, inner): None for inner in value}
+    return list(found)
+
+
+def _parquet(table: str, file: File, config: IngestConfig) -> Part:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stored = file.stored()
+    try:
+        reader = pq.ParquetFile(pa.PythonFile(stored, "r") if "://" in file.path else stored, pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise parts.cut_short(file.path, error) from error
+    kept = [name for name in reader.schema_arrow.names if config.columns.wants(name)]
+    return typed(
+        table,
+        file.path,
+        reader.schema_arrow,
+        reader.iter_batches(ROWS, columns=kept),
+        kept=kept,
+        split=file.split,
+        done=stored.tell,
+        size=file.size(),
+    )
+
+
+def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, kept: list[str], **more: Any) -> Part:
+    """A part whose columns the source itself types, and of which only those that are ``kept`` arrive."""
+    import pyarrow as pa
+
+    names = {name: f"c{place}" for place, name in enumerate(kept)}
+    columns = {name: Column(*_column(names.get(name, ""), schema.field(name).type)) for name in schema.names}
+
+    def numbered() -> Iterator[Any]:
+        row = 1
+        for batch in batches:
+            arrays = [pa.array(range(row, row + len(batch)), pa.int64()), *batch.columns]
+            yield pa.table(arrays, names=["row", *names.values()])
+            row += len(batch)
+
+    whole = pa.schema([("row", pa.int64()), *((names[name], schema.field(name).type) for name in kept)])
+    told = {name: names[name] for name in names if columns[name].kind != "list"}
+    return Part(table=table, where=where, columns=columns, schema=whole, batches=numbered(), raw=_object(told), **more)
+
+
+def _column(name: str, type: Any) -> tuple[str, str]:
+    """A column's SQL and how it is to be read, by its Arrow type."""
+    from pyarrow import types
+
+    if types.is_dictionary(type):
+        type = type.value_type
+    if types.is_string(type) or types.is_large_string(type) or types.is_string_view(type):
+        return name, "text"
+    if types.is_binary(type) or types.is_large_binary(type):
+        return f"TRY(decode({name}))", "text"
+    if types.is_integer(type):
+        return name, "integer"
+    if types.is_floating(type) or types.is_decimal(type):
+        return f"CAST({name} AS DOUBLE)", "number"
+    if types.is_boolean(type):
+        return name, "flag"
+    if types.is_timestamp(type):
+        return name, "naive" if type.tz is None else "moment"
+    if types.is_date(type):
+        return name, "naive"
+    if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type):
+        return name, "list"
+    return name, "other"
+
+
+def _object(columns: dict[str, str]) -> str:
+    """A row as a JSON object, in SQL."""
+    pairs = ", ".join(f"{literal(name)}, {cell}" for name, cell in columns.items() if name)
+    return f"CAST(json_object({pairs}) AS VARCHAR)"
+
+
+READERS = {
+    "csv": _csv, "tsv": _csv, "txt": _csv, "jsonl": _json, "ndjson": _json, "json": _json, "parquet": _parquet,
+    "pq": _parquet,
+}  # fmt: skip

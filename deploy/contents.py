@@ -1,0 +1,38 @@
+"""What an image installs: the requirements of its extras, read off pyproject.toml (standard library only).
+
+    python contents.py IMAGE VARIANT pyproject.toml
+
+prints one requirement a line. Kubeflow opens its doors in data, train and evaluate; serve has none.
+"""
+
+import re
+import sys
+import tomllib
+
+EXTRAS = {
+    "data": ("data", "door"),
+    "train": ("train", "door"),
+    "serve": ("serve",),
+    "evaluate": ("evaluate", "door"),
+}
+VARIANTS = {"cpu": (), "cuda": ("cuda",)}
+WITHOUT_GPU = ("data",)  # the same in every variant
+
+
+def requirements(image: str, variant: str, project: dict) -> list[str]:
+    """The requirements of an image, extras of our own opened up, each once."""
+    optional, own = project["optional-dependencies"], re.compile(rf"{project['name']}\[(.+)\]$")
+    found: dict[str, None] = dict.fromkeys(project["dependencies"])
+    waiting = [*EXTRAS[image], *(() if image in WITHOUT_GPU else VARIANTS[variant])]
+    while waiting:
+        for line in optional[waiting.pop(0)]:
+            if inner := own.match(line):
+                waiting += [extra.strip() for extra in inner[1].split(",")]
+            else:
+                found[line] = None
+    return list(found)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[3], "rb") as stream:
+        print("\n".join(requirements(sys.argv[1], sys.argv[2], tomllib.load(stream)["project"])))

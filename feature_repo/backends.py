@@ -1,0 +1,177 @@
+"""What Feast stands on beside files: Postgres for joins and definitions, Redis for what is online.
+
+A password is written nowhere: feature_store.yaml names the environment variable, and Feast puts its value in
+when it reads the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from feature_repo.sources import Tables
+from rankline.errors import StorageError
+from rankline.storage import FeatureStoreConfig
+
+_CONNECT_S = 10
+_BATCH = 50_000  # rows of a Parquet file that are in memory at once
+
+
+def offline(stores: FeatureStoreConfig) -> dict[str, Any]:
+    """Feast's `offline_store`."""
+    if stores.offline == "duckdb":
+        return {"type": "duckdb"}
+    user, host, port, database = _parts(stores.postgres)
+    return {
+        "type": "postgres",
+        "host": host,
+        "port": port,
+        "database": database,
+        "user": user,
+        "password": "${PGPASSWORD}",
+        "sslmode": stores.postgres_sslmode,
+    }
+
+
+def registry(stores: FeatureStoreConfig) -> str | dict[str, Any]:
+    """Feast's `registry`; whoever finds it locked waits no longer than the setting says."""
+    if stores.registry == "file":
+        return "registry.db"
+    user, host, port, database = _parts(stores.postgres)
+    waits = f"-clock_timeout={int(stores.lock_timeout_s * 1000)}"
+    return {
+        "registry_type": "sql",
+        "path": f"postgresql+psycopg://{user}@{host}:{port}/{database}",  # libpq itself reads PGPASSWORD
+        "cache_ttl_seconds": 60,
+        "sqlalchemy_config_kwargs": {
+            "pool_pre_ping": True,
+            "connect_args": {
+                "options": waits,
+                "connect_timeout": _CONNECT_S,
+                "sslmode": stores.postgres_sslmode,
+            },
+        },
+    }
+
+
+def online(stores: FeatureStoreConfig) -> dict[str, Any] | None:
+    """Feast's `online_store`; None for the SQLite file."""
+    if stores.online == "sqlite":
+        return None
+    import os
+
+    secret = ",password=${REDIS_PASSWORD}" if os.environ.get("REDIS_PASSWORD") else ""
+    # what is materialized replaces what is there, as in SQLite: Feast would else keep a row of the same moment
+    return {"type": "redis", "connection_string": f"{stores.redis}{secret}", "skip_dedup": True}
+
+
+def load(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) -> None:
+    """Copy Parquet files into tables, all of them or none.
+
+    A project is named by what is in it, so tables that are there already hold these very rows.
+
+    Raises:
+        StorageError: Postgres is away, refuses, or went away half-way; no table was made.
+    """
+    import pyarrow.parquet as parquet
+    from psycopg import sql
+
+    with told(stores), connect(stores) as connection, connection.cursor() as cursor:
+        # two that load the same project at once: the second waits, and then finds the tables
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [tables.project])
+        for view, path in files.items():
+            name = sql.Identifier(tables.of(view))
+            cursor.execute("SELECT to_regclass(%s)", [tables.of(view)])
+            if (cursor.fetchone() or [None])[0] is not None:
+                continue
+            content = parquet.ParquetFile(path)
+            columns = {field.name: _type(field.type) for field in content.schema_arrow}
+            fields = sql.SQL(", ").join(
+                sql.SQL(f"{{}} {kind}").format(sql.Identifier(c)) for c, kind in columns.items()
+            )
+            cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, fields))
+            with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(name)) as copy:
+                for batch in content.iter_batches(_BATCH):
+                    for row in zip(*(column.to_pylist() for column in batch.columns)):
+                        copy.write_row(row)
+            key = next(iter(columns))
+            cursor.execute(sql.SQL("CREATE INDEX ON {} ({}, event_timestamp)").format(name, sql.Identifier(key)))
+            cursor.execute(sql.SQL("ANALYZE {}").format(name))
+
+
+def connect(stores: FeatureStoreConfig) -> Any:
+    """A connection, which commits when its block ends well."""
+    import psycopg
+
+    user, host, port, database = _parts(stores.postgres)
+    return psycopg.connect(
+        host=host,
+        port=port,
+        user=user,
+        dbname=database,
+        sslmode=stores.postgres_sslmode,
+        connect_timeout=_CONNECT_S,
+        options=f"-clock_timeout={int(stores.lock_timeout_s * 1000)}",
+    )
+
+
+@contextlib.contextmanager
+def told(stores: FeatureStoreConfig) -> Iterator[None]:
+    """Tell what Postgres or Redis refuse in one message of ours."""
+    import sqlalchemy.exc
+
+    faults: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
+    with contextlib.suppress(ImportError):
+        import psycopg
+
+        faults += (psycopg.Error,)
+    with contextlib.suppress(ImportError):
+        import redis
+
+        faults += (redis.RedisError,)
+    try:
+        yield
+    except faults as error:
+        cause = getattr(error, "orig", None) or error
+        found = " ".join(str(cause).split())[:300]
+        locked = "lock timeout" in found or type(cause).__name__ == "LockNotAvailable"
+        raise StorageError(
+            "the feature registry is locked" if locked else "a store of the features does not do what it should",
+            expected=f"whoever holds it to be done within {stores.lock_timeout_s:g} s"
+            if locked
+            else "Postgres and Redis to answer and to take what is written",
+            found=f"{type(cause).__name__}: {found}",
+            where=stores.redis if "redis" in type(cause).__module__ else stores.postgres,
+            hint="run again when the other apply is done; storage.features.lock_timeout_s says how long to wait"
+            if locked
+            else "see that the server is up and PGPASSWORD or REDIS_PASSWORD is right, and run again",
+        ) from error
+
+
+def _parts(postgres: str) -> tuple[str, str, int, str]:
+    """user@host:port/database, taken apart."""
+    user, _, rest = postgres.partition("@")
+    address, _, database = rest.partition("/")
+    host, _, port = address.partition(":")
+    return user, host, int(port or 5432), database
+
+
+def _type(arrow: Any) -> str:
+    """The Postgres type of an Arrow type that feature sources use."""
+    import pyarrow as pa
+
+    if pa.types.is_list(arrow):
+        return f"{_type(arrow.value_type)}[]"
+    if pa.types.is_timestamp(arrow):
+        return "timestamptz"
+    if pa.types.is_float32(arrow):
+        return "real"
+    if pa.types.is_floating(arrow):
+        return "double precision"
+    if pa.types.is_integer(arrow):
+        return "bigint"
+    if pa.types.is_boolean(arrow):
+        return "boolean"
+    return "text"

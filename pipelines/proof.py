@@ -1,0 +1,63 @@
+"""The proof of a map: ingest itself reads the first rows of a source as the map says."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.ingest.config import IngestConfig
+from components.ingest.step import ingest
+
+EVENTS = 50_000
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What ingest made of the first events and of all other tables."""
+
+    read: dict[str, int]
+    kept: dict[str, int]
+    rejected: dict[str, dict[str, int]]  # table -> reason -> rows
+    examples: dict[tuple[str, str], str]  # (table, reason) -> the first row set aside for it
+    span: tuple[str, str]
+    most_rejected: float
+
+    @property
+    def too_many(self) -> list[str]:
+        """The tables of which ingest would refuse to go on."""
+        return [
+            table
+            for table, reasons in self.rejected.items()
+            if sum(reasons.values()) > self.most_rejected * max(self.read.get(table, 0), 1)
+        ]
+
+
+def prove(config: IngestConfig, *, events: int = EVENTS) -> Proof:
+    """Run ingest on the first events; nothing of it is kept.
+
+    Raises:
+        SourceError: no row of a table can be read as the settings say, or a column is not there.
+    """
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        lenient = config.model_copy(update={"max_rejected_share": 1.0})
+        ingest(raw, config=lenient, first_events=events)
+        import json
+
+        summary: dict[str, Any] = json.loads((raw / "summary.json").read_text())
+        rejected = pq.read_table(raw / "rejected.parquet")
+        examples: dict[tuple[str, str], str] = {}
+        for row in rejected.slice(0, 10_000).to_pylist():
+            examples.setdefault((row["table"], row["reason"]), row["raw"])
+    return Proof(
+        read=summary["read"],
+        kept=summary["rows"],
+        rejected=summary["rejected"],
+        examples=examples,
+        span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
+        most_rejected=config.max_rejected_share,
+    )

@@ -1,0 +1,167 @@
+"""Where things are kept: a folder, or a bucket whose faults are waited out and then told in one kind message.
+
+A bucket is any fsspec URL; for `s3://` the credentials and the endpoint are the ones every AWS tool reads
+(`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, profiles, instance roles) and never a setting.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import Field, model_validator
+
+from rankline.contracts import Frozen
+from rankline.errors import RanklineError, StorageError
+
+# botocore waits a random part of 1, 2, 4, 8 seconds between attempts; both may be set by its own variables
+ATTEMPTS, TIMEOUT_S = 5, 20
+
+
+class FeatureStoreConfig(Frozen):
+    """What Feast stands on. Passwords are never settings: PGPASSWORD and REDIS_PASSWORD hold them."""
+
+    offline: Literal["duckdb", "postgres"] = Field(
+        default="duckdb", description="Where point-in-time joins run: DuckDB over Parquet files, or Postgres tables."
+    )
+    registry: Literal["file", "postgres"] = Field(
+        default="file", description="Where definitions are registered: a file beside the features, or Postgres."
+    )
+    online: Literal["sqlite", "redis"] = Field(
+        default="sqlite", description="Where the server reads features: a SQLite file of the workspace, or Redis."
+    )
+    postgres: str = Field(
+        default="",
+        pattern=r"^([^@/:\s]+@[^@/:\s]+(:[0-9]+)?/[^@/:\s]+)?$",
+        description="Postgres as user@host:port/database; the password is in PGPASSWORD.",
+    )
+    postgres_sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        default="prefer", description="How Postgres connections are secured, in libpq's words."
+    )
+    redis: str = Field(
+        default="",
+        pattern=r"^([^@/:,\s]+:[0-9]+(,(db|ssl|username|ssl_cert_reqs|ssl_ca_certs)=[^,]+)*)?$",
+        description="Redis as host:port,db=0,ssl=true; the password is in REDIS_PASSWORD.",
+    )
+    project: str = Field(
+        default="rankline",
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="Name in a shared registry and in Redis; each catalogue needs one of its own.",
+    )
+    lock_timeout_s: float = Field(default=60.0, gt=0, description="How long to wait for a locked registry.")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> FeatureStoreConfig:
+        if "postgres" in (self.offline, self.registry) and not self.postgres:
+            raise ValueError("offline or registry is postgres: postgres=user@host:port/database is needed")
+        if self.online == "redis" and not self.redis:
+            raise ValueError("online is redis: redis=host:port is needed")
+        return self
+
+
+class StorageConfig(Frozen):
+    """Where a run keeps what outlives it."""
+
+    repository: str = Field(
+        default="", description="Model repository: folder or bucket URL; empty for the workspace's own."
+    )
+    artifacts: str = Field(
+        default="",
+        description="Folder or bucket URL where finished work is kept for other machines, too; empty for nowhere.",
+    )
+    checkpoints: str = Field(
+        default="", description="Folder or bucket URL that checkpoints are copied to while training; empty for nowhere."
+    )
+    features: FeatureStoreConfig = FeatureStoreConfig()
+
+
+def place(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it; one behind a network retries and tells its faults.
+
+    Raises:
+        StorageError: no such kind of store is installed here.
+    """
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **_options(protocol))
+    except (ImportError, ValueError) as error:
+        raise StorageError(
+            f"there is no way to reach {protocol}:// here",
+            expected="a folder, or a URL whose fsspec library is installed",
+            found=str(error).splitlines()[0],
+            where=url,
+            hint="for s3:// `pip install 'rankline[s3]'`",
+        ) from error
+    return (Network(fs, root) if getattr(fs, "async_impl", False) else fs), root
+
+
+def is_local(fs: Any) -> bool:
+    """Whether a file system is this machine's own."""
+    return isinstance(fs, LocalFileSystem)
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """Patience for a store behind a network: retries with backoff are the library's own."""
+    if protocol not in ("s3", "s3a"):
+        return {}
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))
+    return {
+        "config_kwargs": {
+            "retries": {"mode": os.environ.get("AWS_RETRY_MODE", "standard"), "total_max_attempts": attempts},
+            "connect_timeout": TIMEOUT_S,
+            "read_timeout": TIMEOUT_S,
+        },
+        "use_listings_cache": False,
+    }
+
+
+class Network:
+    """A file system behind a network: the same methods, and whatever their library raises is told our way."""
+
+    def __init__(self, inner: Any, root: str) -> None:
+        self.inner, self._root = inner, root
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def call(*args: Any, **more: Any) -> Any:
+            with told(self._root):
+                return found(*args, **more)
+
+        return call
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Let through what a caller decides on (there is no such file, there is one already); tell everything else."""
+    try:
+        yield
+    except (RanklineError, FileNotFoundError, FileExistsError):
+        raise
+    except Exception as error:  # every store's library has errors of its own
+        code = _code(error) or _code(error.__cause__)
+        if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+            raise FileExistsError(where) from error
+        refused = isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId")
+        raise StorageError(
+            "the store refuses these credentials" if refused else "the store does not answer as it should",
+            expected="permission to read and write there" if refused else f"an answer within {ATTEMPTS} attempts",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            where=where,
+            hint="see AWS_ACCESS_KEY_ID, AWS_PROFILE and the bucket's policy"
+            if refused
+            else "see that the store is up and AWS_ENDPOINT_URL is right, and run again: finished steps are kept",
+        ) from error
+
+
+def _code(error: BaseException | None) -> str:
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -1,0 +1,54 @@
+"""`rankline build`: what it refuses before it touches an engine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import rankline, refused
+
+
+def test_without_a_base_it_says_how_to_name_one() -> None:
+    message = refused("build", "serve", code=2, RANKLINE_BASE="")
+    assert message.startswith("the base image is not named")
+    assert "try: `docker pull python:3.11-slim` prints its digest" in message
+
+
+def test_a_release_wants_a_pin() -> None:
+    message = refused("build", "all", "--base", "python:3.11-slim", "--release", code=2)
+    assert message.startswith("a release stands on a pinned base image")
+    assert "found: python:3.11-slim" in message
+
+
+def test_an_image_nobody_knows_is_usage() -> None:
+    assert "'gpu' is not one of" in refused("build", "gpu", code=2)
+
+
+def test_without_docker_it_says_what_to_install(tmp_path: Path) -> None:
+    message = refused("build", "serve", "--base", "python:3.11-slim", PATH=str(tmp_path))
+    assert message.startswith("there is no docker command")
+    assert "docker.io" in message
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command here")
+def test_an_engine_that_does_not_answer_is_told() -> None:
+    message = refused("build", "serve", "--base", "x", DOCKER_HOST="unix:///nowhere.sock")
+    assert message.startswith("no Docker engine answers")
+    assert "nowhere.sock" in message
+
+
+def test_a_run_in_containers_without_an_engine_is_refused_before_it_begins(tmp_path: Path) -> None:
+    message = refused(
+        "run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", DOCKER_HOST="unix:///nowhere.sock"
+    )
+    assert message.startswith("no Docker engine answers")
+    assert "`--runner local` needs none" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_help_has_what_it_needs_and_an_example() -> None:
+    told = rankline("build", "--help").stdout
+    assert "rankline build serve --base python:3.11-slim" in told
+    assert "GB of disk" in told

@@ -1,0 +1,187 @@
+"""Feast on Postgres and Redis gives what it gives on files; what is locked or away is one message."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from components.promote.online import bring_online
+from feature_repo import backends
+from feature_repo.store import apply, materialize
+from rankline import features as names
+from rankline.errors import StorageError
+from rankline.storage import FeatureStoreConfig
+from serving.feature_source import HISTORY_SERVICE, FeastLibrary
+from tests.components.test_promote import features_of
+from tests.feature_repo.test_store import (
+    HISTORY_SIDE,
+    ITEM_SIDE,
+    ITEMS,
+    UNTIL,
+    USER_SIDE,
+    USERS,
+    folder,  # noqa: F401
+    sources,  # noqa: F401
+    then,
+    when,
+)
+from tests.servers.postgres import Postgres
+from tests.servers.redis import Redis
+
+
+def context(rows: int) -> dict[str, Any]:
+    return {"request_time": [1e9] * rows, "last_event_time": [0.0] * rows, "history_length": [1.0] * rows}
+
+
+def test_a_join_in_postgres_is_the_join_in_duckdb(
+    sources: Path,  # noqa: F811
+    tmp_path: Path,
+    postgres: Postgres,
+) -> None:
+    """Rows that were known only later, too: the world of test_store holds one of each kind."""
+    stores = FeatureStoreConfig(offline="postgres", registry="postgres", postgres=postgres.address)
+    apply(tmp_path / "files", project="same", sources=sources)
+    apply(tmp_path / "tables", project="same", sources=sources, stores=stores)
+    for moment in (UNTIL, when(12.5), when(41.5)):
+        for asked, refs in (
+            ({"user_id": USERS, **context(len(USERS))}, [*USER_SIDE, *HISTORY_SIDE]),
+            ({"item_id": ITEMS}, ITEM_SIDE),
+        ):
+            in_files = then(tmp_path / "files", asked, refs, moment=moment)
+            in_tables = then(tmp_path / "tables", asked, refs, moment=moment)
+            assert in_tables == in_files
+    late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_SIDE, moment=UNTIL)
+    later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_SIDE, moment=when(41.5))
+    assert 999.0 not in [values[0] for values in late.values()]
+    assert 999.0 in [values[0] for values in later.values()]
+    told = (tmp_path / "tables" / "feature_store.yaml").read_text()
+    assert "12345" not in told
+    assert not (tmp_path / "tables" / "registry.db").exists()
+    apply(tmp_path / "tables", project="same", sources=sources, stores=stores)  # twice is once
+
+
+def test_a_load_that_postgres_did_not_see_the_end_of_leaves_nothing(
+    sources: Path,  # noqa: F811
+    tmp_path: Path,
+    postgres: Postgres,
+) -> None:
+    stores = FeatureStoreConfig(offline="postgres", postgres=postgres.address)
+    broken = tmp_path / "sources"
+    broken.mkdir()
+    for file in sources.glob("*.parquet"):
+        content = file.read_bytes()
+        (broken / file.name).write_bytes(content if file.stem != "user_history" else content[: len(content) // 2])
+    with pytest.raises(Exception, match="Parquet"):
+        apply(tmp_path / "store", project="half", sources=broken, stores=stores)
+    with backends.connect(stores) as connection:
+        found = connection.execute("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'half_%'").fetchone()
+    assert found == (0,)
+
+
+def test_a_locked_registry_is_one_message_in_time(
+    sources: Path,  # noqa: F811
+    tmp_path: Path,
+    postgres: Postgres,
+) -> None:
+    stores = FeatureStoreConfig(registry="postgres", postgres=postgres.address, lock_timeout_s=1)
+    apply(tmp_path / "first", project="locked", sources=sources, stores=stores)
+    with backends.connect(stores) as holder:
+        holder.execute("LOCK TABLE feature_views, entities, projects IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="the feature registry is locked") as told:
+            apply(tmp_path / "second", project="locked", sources=sources, stores=stores)
+        assert time.monotonic() - began < 30
+    assert "within 1 s" in str(told.value)
+    apply(tmp_path / "second", project="locked", sources=sources, stores=stores)  # and afterwards it goes
+
+
+def test_postgres_that_is_away_is_one_message(sources: Path, tmp_path: Path) -> None:  # noqa: F811
+    pytest.importorskip("psycopg")
+    stores = FeatureStoreConfig(offline="postgres", postgres="rankline@127.0.0.1:1/rankline")
+    with pytest.raises(StorageError, match="does not do what it should"):
+        apply(tmp_path / "store", project="away", sources=sources, stores=stores)
+
+
+def test_a_wrong_password_is_told_without_it(
+    sources: Path,  # noqa: F811
+    tmp_path: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    for stores in (
+        FeatureStoreConfig(offline="postgres", postgres=postgres.address),
+        FeatureStoreConfig(registry="postgres", postgres=postgres.address),
+    ):
+        with pytest.raises(StorageError, match="password authentication failed") as told:
+            apply(tmp_path / "store", project="secret", sources=sources, stores=stores)
+        assert "hunter2" not in str(told.value)
+
+
+def test_the_server_reads_the_same_from_redis_as_from_sqlite(
+    sources: Path,  # noqa: F811
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    redis: Redis,
+    postgres: Postgres,
+) -> None:
+    stores = FeatureStoreConfig(
+        online="redis", redis=redis.address, registry="postgres", postgres=postgres.address, project="champion"
+    )
+    apply(tmp_path / "redis", project="champion", sources=sources, stores=stores)
+    materialize(tmp_path / "redis", until=UNTIL)
+    assert "sesame" not in (tmp_path / "redis" / "feature_store.yaml").read_text()
+    in_redis, in_sqlite = FeastLibrary(tmp_path / "redis"), FeastLibrary(folder)
+    for source in (in_redis, in_sqlite):
+        source.open()
+    for service, asked in (
+        (names.SERVICE, {"user_id": USERS}),
+        (HISTORY_SERVICE, {"user_id": USERS}),
+        (names.SERVICE, {"item_id": ITEMS}),
+    ):
+        found = in_redis.read(service, asked)
+        assert found == in_sqlite.read(service, asked)
+        assert any(value is not None for values in found.values() for value in values)
+    assert in_redis.user_state("u0", UNTIL.timestamp()) == in_sqlite.user_state("u0", UNTIL.timestamp())
+
+
+def test_promotion_brings_features_to_redis_and_replaces_them(tmp_path: Path, redis: Redis) -> None:
+    stores = FeatureStoreConfig(online="redis", redis=redis.address, project="shop")
+    online = tmp_path / "online" / names.SERVICE
+    for events_7d in (7.0, 8.0):  # the same moment counted again: as in SQLite, the later count stays
+        features = features_of(tmp_path / f"features{events_7d}", events_7d=events_7d)
+        assert bring_online(features, online, stores=stores)["moved"]
+        source = FeastLibrary(online)
+        source.open()
+        assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [events_7d]
+
+
+def test_redis_that_is_away_is_one_message_and_the_champion_stays(
+    tmp_path: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = features_of(tmp_path / "features")
+    nowhere = FeatureStoreConfig(online="redis", redis="127.0.0.1:1")
+    with pytest.raises(StorageError, match=r"where: 127\.0\.0\.1:1"):
+        bring_online(features, tmp_path / "online" / "s", stores=nowhere)
+    monkeypatch.setitem(os.environ, "REDIS_PASSWORD", "hunter2")
+    wrong = FeatureStoreConfig(online="redis", redis=redis.address)
+    with pytest.raises(StorageError, match="invalid username-password") as told:
+        bring_online(features, tmp_path / "online" / "t", stores=wrong)
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"offline": "postgres"}, "postgres=user@host"),
+        ({"online": "redis"}, "redis=host:port"),
+        ({"postgres": "user:secret@host/db"}, "pattern"),
+        ({"redis": "host:6379,password=secret"}, "pattern"),
+    ],
+)
+def test_settings_that_reach_nothing_or_hold_a_password_are_refused(settings: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ValidationError, match=wanted):
+        FeatureStoreConfig(**settings)

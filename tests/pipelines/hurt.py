@@ -1,0 +1,66 @@
+"""Hurting a run at a chosen moment: kill -9 just before a file gets its name, and disks that are full or read-only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# Python imports this by itself when it starts, in every process of a run; only the step does what is waited for.
+_KILLER = """
+import os, re, signal, sys
+EVENT, PATTERN = os.environ["HURT_AT"].split(":", 1)
+
+def watch(event, arguments):
+    paths = [os.fspath(a) for a in arguments if isinstance(a, (str, os.PathLike))]
+    if event == EVENT and any(re.search(PATTERN, path) for path in paths):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+"""
+
+
+def killing(folder: Path, moment: str) -> dict[str, str]:
+    """The environment in which a process kills itself at a moment, ``<audit event>:<pattern of its paths>``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(_KILLER)
+    return {"HURT_AT": moment, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+class Disk:
+    """A small disk in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ballast = folder / "ballast"
+
+    def fill(self, *, leave: int) -> None:
+        """Leave only so many bytes."""
+        with self._ballast.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, max(shutil.disk_usage(self.folder).free - leave, 1))
+
+    def make_room(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+    def read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
+
+
+@contextmanager
+def disk(folder: Path, *, megabytes: int) -> Iterator[Disk]:
+    """A disk of that size, mounted while the block lasts; the test is skipped where nothing may be mounted."""
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

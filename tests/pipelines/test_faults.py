@@ -1,0 +1,401 @@
+"""Whatever happens to a run, the next one ends as if it had not: killed steps, full disks, odd clocks, odd places."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.step import STEPS
+from rankline import ledger
+from rankline.repository import Repository
+from tests.cli.command import rankline, refused
+from tests.cli.test_step import MADE_BY, NAMED
+from tests.conftest import SmokeRun
+from tests.pipelines.hurt import Disk, disk, killing
+from tests.pipelines.watched import folders, reasons, steps, summary, until, watched
+
+REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+MEASURED = ("servers", "report.html", "report.json", "files.json")  # of an evaluation: how fast it was, and when
+slow = pytest.mark.slow
+
+
+def unpromoted(smoke: SmokeRun, folder: Path) -> Path:
+    """A finished workspace in which nobody has been promoted yet."""
+    workspace = smoke.copy(folder)
+    for name in ("repository", "online", "mlruns"):
+        shutil.rmtree(workspace / name)
+    (workspace / "mlflow.db").unlink()
+    return workspace
+
+
+def forget(workspace: Path, *names: str) -> None:
+    """Take away what a workspace keeps of these steps' work."""
+    for name in names:
+        shutil.rmtree(workspace / "cache" / name, ignore_errors=True)
+
+
+def made(run: Path) -> dict[str, dict[str, str]]:
+    """Output -> (its files' digests), of every step of a run, but for what was measured anew."""
+    found = {}
+    for entry in ledger.read(run).values():
+        for name, path in entry.paths.items():
+            if (entry.step, name) == ("validate", "report"):
+                continue  # a page for people that says when it was made; no step reads it
+            files = json.loads((Path(path) / "files.json").read_text())
+            told = entry.step in ("evaluate", "decide")
+            found[f"{entry.step}/{name}"] = {
+                file: sha256
+                for file, sha256 in files.items()
+                if not (told and (file.startswith(MEASURED) or file.startswith("verdict")))
+            }
+    return found
+
+
+def ends_as_undisturbed(smoke: SmokeRun, workspace: Path) -> None:
+    """Run again: the same files, the same model, one promotion of it, and every step's own entry is whole."""
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, timeout_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = max(folders(workspace))
+    assert made(run) == made(smoke.workspace / "runs" / smoke.summary["run"])
+    assert set(steps(workspace).values()) <= {"done", "reused"}
+    models = Repository(workspace / "repository")
+    assert models.champion() == smoke.summary["model_id"] == summary(workspace)["model_id"]
+    assert [event.kind for event in models.history()] == ["registered", "evaluated", "promoted"]
+    assert not list((workspace / "repository").rglob(".*")), "half-written files"
+    assert not list((workspace / "cache").glob("*/.*")), "half-kept work"
+    assert not list((workspace / "runs").glob("*/.reserve"))
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------------------
+
+
+@slow  # two whole runs each; the default run has test_run.py's finetune
+@pytest.mark.parametrize("step", REUSABLE)
+def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
+    workspace = unpromoted(smoke, tmp_path / "ws")
+    forget(workspace, step)
+    usual = next(each["work_s"] for each in smoke.summary["steps"] if each["step"] == step)
+    with watched(workspace) as run:
+        until(lambda: (run.folder / f"{step}.progress").is_file(), timeout_s=120)  # its own work has begun
+        time.sleep(usual / 3)
+        os.kill(run.reached(step).pid, signal.SIGKILL)
+        code, _, err = run.ended()
+        assert code == 1
+        assert err.startswith(f"{step} stopped: it ended without a word")
+        run.nothing_is_left()
+    assert steps(workspace)[step] == "killed"
+    ends_as_undisturbed(smoke, workspace)
+
+
+# what is done by then; the pattern is of the file that is about to get its name
+MOMENTS = {
+    "kept work": ("export", r"os.rename:cache/export/[0-9a-f]{64}$", []),
+    "the bundle in the repository": ("decide", r"os.rename:repository/bundles/[0-9a-f]+$", []),
+    "the evidence": ("decide", r"os.rename:repository/evidence/[0-9a-f]+$", []),
+    "the first event": ("decide", r"os.link:events/1.json$", []),
+    "the second event": ("decide", r"os.link:events/2.json$", ["registered"]),
+    "the online store": ("promote", r"os.rename:watermark.json$", ["registered", "evaluated"]),
+    "the promotion": ("promote", r"os.link:events/3.json$", ["registered", "evaluated"]),
+    "the pointer": ("promote", r"os.rename:/champion.json$", ["registered", "evaluated", "promoted"]),
+    "the mirror": ("promote", r"open:\.mlflow\.lock$", ["registered", "evaluated", "promoted"]),
+}
+
+
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m == "the promotion" else slow) for m in MOMENTS])
+def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str) -> None:
+    step, when, history = MOMENTS[moment]
+    workspace = unpromoted(smoke, tmp_path / "ws")
+    if step in REUSABLE:
+        forget(workspace, step)
+    message = refused("run", "--recipe", "smoke", "-w", workspace, **killing(tmp_path / "hurt", when))
+    assert message.startswith(f"{step} stopped: it ended without a word")
+    models = Repository(workspace / "repository")
+    assert [event.kind for event in models.history()] == history
+    # never half-promoted: who serves is what the events say, whatever the pointer had come to
+    assert models.champion() == (smoke.summary["model_id"] if "promoted" in history else "")
+    again = rankline("run", "--recipe", "smoke", "-w", workspace)
+    assert again.returncode == 0, again.stderr
+    assert [event.kind for event in models.history()] == ["registered", "evaluated", "promoted"]
+    assert models.champion() == smoke.summary["model_id"]
+    assert models.bundle(models.champion()).model_id == smoke.summary["model_id"]
+    if "promoted" not in history:
+        assert made(max(folders(workspace))) == made(smoke.workspace / "runs" / smoke.summary["run"])
+        assert list((workspace / "online").glob("*/watermark.json"))
+
+
+@slow
+@pytest.mark.parametrize("step", ["look", "finetune", "evaluate", "promote"])
+def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
+    workspace = unpromoted(smoke, tmp_path / "ws")
+    forget(workspace, step)
+    with watched(workspace) as run:
+        runner = run.runner()
+        until(lambda: run.reached(step), timeout_s=120)
+        runner.kill()
+        code, _, err = run.ended()
+        assert code == 1
+        assert "the next run goes on from what is finished" in err
+        run.nothing_is_left()
+    ends_as_undisturbed(smoke, workspace)
+
+
+# -- a full disk -----------------------------------------------------------------------------------------------
+
+
+def at_door(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
+    """The command that opens a step's door on what the smoke run made."""
+    _, inputs, outputs = STEPS[step]
+    found = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
+    found |= {name: out / name for name in outputs}
+    paths = [part for name, path in found.items() for part in (f"--{name}", path)]
+    return ["step", step, "--recipe", "smoke", "-w", workspace, *paths]
+
+
+@pytest.mark.parametrize("step", [pytest.param(s, marks=() if s == "ingest" else slow) for s in REUSABLE])
+def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
+    with disk(tmp_path / "disk", megabytes=64) as small:
+        workspace = unpromoted(smoke, small.folder / "ws")
+        forget(workspace, step)
+        out = small.folder / "out"
+        command = at_door(smoke, workspace, out, step)
+        small.fill(leave=ledger.RESERVE_BYTES + 20_000)
+        message = refused(*command, TMPDIR=str(small.folder))
+        told_of_no_room(message, small)
+        assert not list(out.glob("*/files.json")), "a half-written artifact can be seen"
+        assert not list((workspace / "cache" / step).glob("*/entry.json"))
+        entry = ledger.read(max(folders(workspace)))[step]
+        assert entry.status == "failed"
+        assert entry.error.splitlines()[0] == message.splitlines()[0]
+        small.make_room()
+        done = rankline(*command, TMPDIR=str(small.folder))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{step} done in ")
+        for name in STEPS[step][2]:
+            if step != "evaluate":
+                before = smoke.artifact(step, name) / "files.json"
+                assert (out / name / "files.json").read_text() == before.read_text()
+
+
+def told_of_no_room(message: str, small: Disk) -> None:
+    assert " free" in message, message
+    assert f"where: {small.folder}" in message
+    assert "try: make room there" in message
+    assert len(message.splitlines()) <= 6
+
+
+@slow
+@pytest.mark.parametrize("step", ["decide", "promote"])
+def test_a_disk_that_is_full_while_the_repository_is_written(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
+    with disk(tmp_path / "disk", megabytes=64) as small:
+        workspace = unpromoted(smoke, small.folder / "ws")
+        if step == "promote":
+            done = rankline(*at_door(smoke, workspace, tmp_path / "before", "decide"))
+            assert done.returncode == 0, done.stderr
+        models = Repository(workspace / "repository")
+        before = models.history()
+        command = at_door(smoke, workspace, small.folder / "out", step)
+        small.fill(leave=ledger.RESERVE_BYTES + 20_000)
+        message = refused(*command)
+        told_of_no_room(message, small)
+        assert models.history() == before
+        assert models.champion() == ""
+        assert not list((workspace / "repository").glob("bundles/.*"))
+        small.make_room()
+        done = rankline(*command)
+        assert done.returncode == 0, done.stderr
+        assert len(models.history()) == len(before) + (2 if step == "decide" else 1)
+
+
+def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", megabytes=64) as small:
+        workspace = smoke.copy(small.folder / "ws")
+        small.fill(leave=0)
+        message = refused("run", "--recipe", "smoke", "-w", workspace)
+        assert "there is no room left on the disk" in message
+        told_of_no_room(message, small)
+        small.make_room()
+        assert rankline("run", "--recipe", "smoke", "-w", workspace).returncode == 0
+        assert summary(workspace)["outcome"] == "already serving"
+
+
+def test_a_workspace_that_may_only_be_read(smoke: SmokeRun, tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", megabytes=64) as small:
+        workspace = smoke.copy(small.folder / "ws")
+        small.read_only()
+        message = refused("run", "--recipe", "smoke", "-w", workspace)
+        assert message.startswith("the file system refused: Read-only file system")
+        assert f"where: {workspace}" in message
+        assert "try: another --workspace" in message
+        # and who only reads is served
+        assert smoke.summary["model_id"] in rankline("champion", "-w", workspace).stdout
+
+
+# -- two at once -----------------------------------------------------------------------------------------------
+
+
+def test_two_runs_of_the_same_work_in_one_workspace(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = unpromoted(smoke, tmp_path / "ws")
+    forget(workspace, "ingest")
+    with watched(workspace) as one:
+        first = one.folder
+        with watched(workspace) as two:
+            second = two.folder
+            codes = [run.ended()[0] for run in (one, two)]
+    assert codes == [0, 0]
+    assert made(first) == made(second) == made(smoke.workspace / "runs" / smoke.summary["run"])
+    outcomes = [json.loads((folder / "summary.json").read_text())["outcome"] for folder in (first, second)]
+    assert set(outcomes) <= {"promoted", "already serving"}
+    assert "promoted" in outcomes
+    models = Repository(workspace / "repository")
+    assert [event.kind for event in models.history()].count("promoted") == 1
+    assert models.champion() == smoke.summary["model_id"]
+    assert not list((workspace / "cache").glob("*/.*"))
+
+
+# -- clocks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    before = max(folders(workspace))
+    before = before.rename(before.with_name("21260101-000000-smoke"))  # as a clock a century ahead would have named it
+    done = rankline("run", "--recipe", "smoke", "-w", workspace)
+    assert done.returncode == 0, done.stderr
+    (after,) = folders(workspace) - {before}
+    assert after.name > before.name  # the last run is still the last one
+    told = summary(workspace)
+    assert told["outcome"] == "already serving"
+    assert [steps(workspace)[step] for step in REUSABLE] == ["reused"] * len(REUSABLE)
+    assert all(step["seconds"] >= 0 for step in told["steps"])
+    assert rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1].startswith(after.name)
+    assert f"run {after.name} took" in rankline("runs", "show", "-w", workspace).stdout
+
+
+def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    models = Repository(workspace / "repository")
+    event = models.history()[-1]
+    # a rollback to the same model by a machine whose clock is years behind
+    path = workspace / "repository" / "events" / f"{event.n + 1}.json"
+    later = event.model_copy(update={"n": event.n + 1, "kind": "rolled_back", "at": "2001-01-01T00:00:00.000+00:00"})
+    path.write_text(later.model_dump_json())
+    pointer = Repository(workspace / "repository").pointer()
+    assert pointer is not None
+    assert (pointer.event, pointer.at) == (event.n + 1, later.at)
+
+
+# -- what is damaged -------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
+    """One of each at once: kept work, what the cache calls its latest, progress, ledger, and the pointer."""
+    workspace = smoke.copy(tmp_path / "ws")
+    run = max(folders(workspace))
+    for step, content in {"ingest": "null", "validate": '{"name": 5}', "featurize": "[]"}.items():
+        (workspace / "cache" / step / "latest.json").write_text(content)
+    entry = next((workspace / "cache" / "ingest").glob("*/entry.json"))
+    entry.write_text(entry.read_text().replace('"result"', '"resalt"'))
+    (run / "finetune.json").write_bytes(b"\xff{")
+    (run / "finetune.progress").write_text('{"done": "much"}')
+    pointer = json.loads((workspace / "repository" / "champion.json").read_text())
+    (workspace / "repository" / "champion.json").write_text(json.dumps({**pointer, "model_id": "0" * 16}))
+    done = rankline("run", "--recipe", "smoke", "-w", workspace)
+    assert done.returncode == 0, done.stderr
+    assert summary(workspace)["outcome"] == "already serving"
+    assert [steps(workspace)[step] for step in REUSABLE] == ["done"] + ["reused"] * 6
+    assert json.loads((workspace / "repository" / "champion.json").read_text()) == pointer
+
+
+def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    forget(workspace, "ingest")
+    with watched(workspace) as run:
+        run.reached("validate")
+        (run.folder / "ingest.json").write_text('{"step": ')
+        code, _, err = run.ended()
+        assert code == 1
+        assert err.startswith("ingest stopped: its entry in the ledger cannot be read")
+        assert "try: run again" in err
+
+
+def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    event = workspace / "repository" / "events" / "2.json"
+    content = event.read_bytes()
+    event.write_text("{")
+    (workspace / "repository" / "champion.json").unlink()
+    message = refused("run", "--recipe", "smoke", "-w", workspace)
+    assert message.startswith("look stopped: the history of the model repository is damaged")
+    assert str(event) in message
+    assert "try: bring the file back" in message
+    event.write_bytes(content)
+    assert smoke.summary["model_id"] in rankline("champion", "-w", workspace).stdout
+
+
+# -- odd places ------------------------------------------------------------------------------------------------
+
+ODD = 'it\'s a "größere" Ablage; $ & 50%'
+
+
+@slow
+def test_a_path_with_spaces_quotes_and_umlauts(tmp_path: Path) -> None:
+    workspace = tmp_path / ODD / "w s"
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--json", timeout_s=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "promoted"
+
+
+def test_a_workspace_moved_to_a_path_with_spaces_quotes_and_umlauts(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = unpromoted(smoke, tmp_path / ODD / "w s")
+    ends_as_undisturbed(smoke, workspace)
+    promoted = next(step for step in summary(workspace)["steps"] if step["step"] == "promote")["result"]
+    assert promoted["mlflow"].get("version") == 1, promoted["mlflow"]
+
+
+# -- what runs again -------------------------------------------------------------------------------------------
+
+# one knob -> the steps that have to run again; what they write may be the same, and then the next ones need not
+KNOBS = {
+    "ingest.max_rejected_share=0.5": ["ingest"],
+    "validate.max_age_days=9999999": ["validate"],
+    "featurize.check_rows=7": ["featurize"],
+    "featurize.negatives=3": ["featurize", "finetune", "distill", "export", "evaluate"],
+    "finetune.learning_rate=0.003": ["finetune", "distill", "export", "evaluate"],
+    "distill.soft_weight=0.3": ["distill", "export", "evaluate"],
+    "export.parity_samples=9": ["export"],
+    "evaluate.latency_samples=30": ["evaluate"],
+    "decide.min_requests=2": [],
+    "promote.lock_timeout_s=99": [],
+    "summary.core_hour=9": [],
+    "cluster.train.memory=9Gi": [],
+}
+CHEAP = ("ingest.",)
+
+
+@pytest.mark.parametrize("knob", [pytest.param(k, marks=() if k.startswith(CHEAP) else slow) for k in KNOBS])
+def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob, timeout_s=400)
+    assert done.returncode in (0, 3), done.stderr
+    again = [step for step in REUSABLE if steps(workspace)[step] == "done"]
+    assert again == KNOBS[knob], reasons(workspace)
+    if again:
+        assert knob.partition("=")[0].split(".")[1] in reasons(workspace)[again[0]]
+
+
+# -- the page --------------------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    house = Path(__file__).resolve().parents[2]
+    named = set(re.findall(r"\btest_[a-z0-9_]+(?=`)", (house / "docs" / "faults.md").read_text()))
+    written = "\n".join(path.read_text() for path in (house / "tests").rglob("test_*.py"))
+    assert len(named) > 30
+    assert [name for name in sorted(named) if f"def {name}(" not in written] == []

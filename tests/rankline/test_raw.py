@@ -1,0 +1,141 @@
+"""Which files a source has, and the one digest for what they hold."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from rankline import digest, raw
+from rankline.errors import SourceError
+from rankline.raw import File, Source, masked
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def names(folder: Path, found: raw.Files) -> dict[str, list[str]]:
+    return {table: [str(Path(file.path).relative_to(folder)) for file in each] for table, each in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("there", "settings", "found"),
+    [
+        (("s.inter", "s.item"), {}, {"events": ["s.inter"], "items": ["s.item"]}),
+        (("s.inter.gz", "s.item.gz"), {}, {"events": ["s.inter.gz"], "items": ["s.item.gz"]}),
+        (("s.inter", "s.item", "s.user"), {}, {"events": ["s.inter"], "items": ["s.item"], "users": ["s.user"]}),
+        (
+            ("s.test.inter", "s.train.inter", "s.valid.inter", "s.item"),
+            {},
+            {"events": ["s.train.inter", "s.valid.inter", "s.test.inter"], "items": ["s.item"]},
+        ),
+        (("s.inter", "s.train.inter", "s.item"), {}, {"events": ["s.inter"], "items": ["s.item"]}),
+        (("s.inter", "t.inter", "t.item"), {"name": "t"}, {"events": ["t.inter"], "items": ["t.item"]}),
+        (("s.inter",), {"items_from_events": True}, {"events": ["s.inter"]}),
+    ],
+)  # fmt: skip
+def test_the_files_of_a_recbole_set(tmp_path: Path, there: tuple[str, ...], settings: Any, found: Any) -> None:
+    touch(tmp_path, *there)
+    assert names(tmp_path, raw.files(Source(source=str(tmp_path), **settings))) == found
+
+
+@pytest.mark.parametrize("path", ["s", "s.inter.gz", "s.item"])
+def test_a_recbole_set_is_found_by_a_path_of_it(tmp_path: Path, path: str) -> None:
+    touch(tmp_path, "s.inter.gz", "s.item", "other.inter")
+    found = raw.files(Source(source=str(tmp_path / path)))
+    assert names(tmp_path, found) == {"events": ["s.inter.gz"], "items": ["s.item"]}
+
+
+def test_a_table_is_a_file_a_pattern_or_a_folder(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a=0/log/day=1/x.csv", "a=0/log/day=2/b=%20/y.csv.gz", "a=0/log/_SUCCESS", "a=0/log/.x.csv", "i.csv"
+    )
+    base = str(tmp_path / "a=0")
+    for place in ("log", "log/**/*.csv*", "log/day=*/**/[xy].csv*"):
+        tables = {"events": place, "items": str(tmp_path / "i.csv")}
+        events = raw.files(Source(source=base, format="tables", tables=tables))["events"]
+        # only folders below the place are columns
+        assert [dict(file.parts) for file in events] == [{"day": "1"}, {"day": "2", "b": " "}], place
+    assert [file.kind for file in events] == ["csv", "csv"]
+
+
+def test_the_digest_is_of_contents_wherever_they_lie(tmp_path: Path) -> None:
+    def of(folder: str, **settings: Any) -> str:
+        return raw.digest_of(Source(source=str(tmp_path / folder), **settings))
+
+    for folder in ("one", "two", "three"):
+        touch(tmp_path / folder, "s.inter", "s.item")
+    (tmp_path / "three/s.item").write_text("other")
+    # the digest of a plain set is what it always was
+    held = {"events": digest.of_file(tmp_path / "one/s.inter"), "items": digest.of_file(tmp_path / "one/s.item")}
+    assert of("one") == of("two") == digest.of_value(held) != of("three")
+    assert of("one", changing=True) != of("one", changing=True)
+    tables: dict[str, Any] = {"format": "tables", "tables": {"events": "log", "items": "items.csv"}}
+    for folder, day in (("four", 1), ("five", 2)):
+        touch(tmp_path / folder, "items.csv")
+        (tmp_path / folder / f"log/day={day}").mkdir(parents=True)
+        (tmp_path / folder / f"log/day={day}/x.csv").write_text("the same")
+    assert of("four", **tables) != of("five", **tables)
+
+
+def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
+    path = tmp_path / "shop.duckdb"
+    told: dict[str, Any] = {"source": str(path), "format": "sql", "tables": {"events": "e", "items": "i"}}
+    with duckdb.connect(str(path)) as db:
+        db.execute("CREATE TABLE e AS SELECT 1 AS n")
+    before = raw.digest_of(Source(**told))
+    assert before == raw.digest_of(Source(**told))
+    with duckdb.connect(str(path)) as db:
+        db.execute("INSERT INTO e VALUES (2)")
+        # it is in the log beside the file by now, and in the file later
+        assert raw.digest_of(Source(**told)) != before
+    assert raw.digest_of(Source(**told)) != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"format": "tables"}, "no table of events"),
+        ({"format": "tables", "tables": {"events": "e.csv"}}, "no table of items"),
+        ({"format": "tables", "tables": {"events": "gone.csv", "items": "e.csv"}}, "no files of events"),
+        ({"format": "tables", "tables": {"events": "memory://gone/*", "items": "e.csv"}}, "no files of events"),
+        ({"format": "tables", "tables": {"events": "empty.csv", "items": "e.csv"}}, "is empty"),
+        ({"format": "sql", "tables": {"events": "e"}}, "no table of items"),
+        ({"format": "beir"}, "no file of items"),
+        ({"format": "recbole"}, "holds no events"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], found: str) -> None:
+    touch(tmp_path, "e.csv")
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(SourceError, match=found):
+        raw.files(Source(source=str(tmp_path), **settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s:e/c@ret@host/db", "postgresql://me:***@host/db"),
+        ("could not connect to postgres://:secret@host/db now", "could not connect to postgres://:***@host/db now"),
+        ("host=h password=secret user=u", "host=h password=*** user=u"),
+        ("host=h password='a secret' user=u", "host=h password=*** user=u"),
+        ("postgresql://host/db?user=u&password=secret&x=1", "postgresql://host/db?user=u&password=***&x=1"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("s3://bucket/a:b/c@d", "s3://bucket/a:b/c@d"),
+    ],
+)
+def test_passwords_are_hidden(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+def test_a_stored_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"words"))
+    file = File(str(tmp_path / "x.csv.gz"))
+    assert file.digest() == digest.of_file(tmp_path / "x.csv.gz")
+    assert file.size() == (tmp_path / "x.csv.gz").stat().st_size
