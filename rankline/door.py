@@ -36,8 +36,8 @@ from rankline.storage import StorageConfig
 
 # work done with other versions of these is done again
 LIBRARIES = (
-    "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu", "onnxscript",
-    "pandas", "pyarrow", "scipy", "tokenizers", "torch", "transformers",
+    "PyStemmer", "bm25s", "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu",
+    "onnxscript", "pandas", "peft", "pyarrow", "regex", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 _STALE_PARTIAL_S = 86_400
 SUMS = "files.json"  # in every artifact folder: relative path -> sha256 of its other files

@@ -5,6 +5,7 @@ Shapes: R requests of a split, A of them asked in words, C candidates, I items, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,14 @@ Floats = npt.NDArray[np.float32]
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
+@dataclass(frozen=True)
+class Untuned:
+    """What the encoder made of the items and of the test queries before anything was done to it: a baseline."""
+
+    items_IT: Floats
+    queries_AT: Floats
+
+
 class Opinions:
     """The judges of one run: a panel of user-side teachers, a cross-encoder, or both."""
 
@@ -31,12 +40,12 @@ class Opinions:
         data: Examples,
         panel: Panel | None,
         pairs: Pairs | None,
-        untuned_IT: torch.Tensor,
+        untuned: Untuned,
         config: FinetuneConfig,
         device: torch.device,
     ) -> None:
         self._data, self._panel, self._pairs, self._config, self._device = data, panel, pairs, config, device
-        self._untuned_IT = untuned_IT
+        self._untuned = untuned
         self._fused = panel.fused() if panel is not None else []
         self.weight = self._best_weight() if panel is not None and pairs is not None else 1.0
 
@@ -63,14 +72,16 @@ class Opinions:
         told["candidates"][rows], told["logits"][rows] = chosen_AC[:, places], logits_AC[:, places]
         return told
 
-    def rankings(self, split: str) -> dict[str, Ints]:
-        """[R, K] the best unseen items of each request: the teacher's, and the untuned encoder's."""
-        requests, depth = self._data.splits[split], self._config.rankings_depth
+    def rankings(self) -> dict[str, Ints]:
+        """[R, K] the best unseen items of each test request: the teacher's, and the untuned encoder's."""
+        requests, depth = self._data.splits["test"], self._config.rankings_depth
         if self._panel is not None:
             ranked = rankings.rank_all(self._panel, self._data, requests, device=self._device, depth=depth)
             best = {
                 "teacher": ranked.best_RK,
-                "untuned_encoder": rankings.closest_to_history(self._untuned_IT, requests, depth),
+                "untuned_encoder": rankings.closest_to_history(
+                    torch.from_numpy(self._untuned.items_IT), requests, depth
+                ),
             }
         else:
             best = {name: np.full((len(requests), depth), -1) for name in ("teacher", "untuned_encoder")}
@@ -79,9 +90,8 @@ class Opinions:
             return best
         found_AC = self._found(requests, rows)
         scores_AC = self._both(requests, rows, found_AC, Progress())
-        finder = self._pairs.finder
         for a, row in enumerate(rows):
-            closest = np.argsort(-(finder.text_IT @ finder.vectors[requests.queries[row]]), kind="stable")
+            closest = np.argsort(-(self._untuned.items_IT @ self._untuned.queries_AT[a]), kind="stable")
             reranked = found_AC[a][np.argsort(-scores_AC[a], kind="stable")]
             # behind what was reranked come the encoder's others
             whole = np.concatenate([reranked, closest[~np.isin(closest, reranked)]])

@@ -104,6 +104,10 @@ def _finetune(
     # It reads every item once; these vectors stay as they are unless it is trained, too
     progress.phase("reading the items' words")
     untuned_IT = encoders.encode_all(reader, tokenizer, data.words, device=device, progress=progress, ranks=ranks)
+    test = data.splits["test"]
+    untuned_AT = encoders.encode_all(
+        reader, tokenizer, [test.queries[row] for row in test.asked], device=device, progress=Progress()
+    )
     text_IT, adapted = untuned_IT, None
     if config.adapt_steps:
         adapted = adapt.adapt(
@@ -176,16 +180,15 @@ def _finetune(
 
     # What they think together, for the student and for evaluation
     panel = rankings.Panel([(trained.model, trained.text_IT) for trained in members], side_IS) if members else None
-    judges = opinions.Opinions(data, panel, asked, untuned_IT, config, device)
+    untuned = opinions.Untuned(untuned_IT.cpu().numpy(), untuned_AT.cpu().numpy())
+    judges = opinions.Opinions(data, panel, asked, untuned, config, device)
     soft = {split: judges.soft(split, progress=progress) for split in ("train", "valid")}
     np.savez(
         teacher / "soft.npz",
         **{f"{split}_{part}": values for split, told in soft.items() for part, values in told.items()},
     )
     progress.phase("ranking the frozen requests")
-    rankings.write_rankings(
-        teacher / "rankings.parquet", data.item_ids, data.splits["test"].ids, judges.rankings("test")
-    )
+    rankings.write_rankings(teacher / "rankings.parquet", data.item_ids, test.ids, judges.rankings())
     result = {
         "requests": len(data.splits["train"]),
         "device": str(device),
