@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 from pipelines.profile import Profile
+from rankline.drawing import AMBER, BLUE, PURPLE, figure, style, svg
 
-INK, FAINT, GRID, BLUE, AMBER = "#1f2933", "#7b8794", "#e4e7eb", "#0b6e99", "#d97706"
-PURPLE = "#6d5bd0"
 COLOURS = {"users": BLUE, "items": AMBER, "queries": PURPLE}
 
 
@@ -27,16 +24,8 @@ def page(found: Profile, *, title: str) -> str:
 
 def _plots(found: Profile) -> dict[str, str]:
     """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
-    import matplotlib
-
-    settings: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": "rankline", "font.family": "sans-serif", "font.size": 10,
-        "text.color": INK, "axes.edgecolor": GRID, "axes.labelcolor": FAINT, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID,
-        "xtick.color": FAINT, "ytick.color": FAINT, "xtick.major.size": 0, "ytick.major.size": 0,
-    }  # fmt: skip
     plots = {}
-    with matplotlib.rc_context(settings):
+    with style(named_rows=False):
         if found.days:
             plots["days"] = _days(found.days)
             plots["hours"] = _bars([f"{hour}" for hour in range(24)], found.hours, "events of an hour of the day (UTC)")
@@ -47,27 +36,11 @@ def _plots(found: Profile) -> dict[str, str]:
     return plots
 
 
-def _figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any, label: str) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-
-
 def _days(days: Sequence[tuple[str, int]]) -> str:
     """Events a day, with the mean of the seven days before."""
     import numpy as np
 
-    figure, axes = _figure(2.6, 12.0)
+    made, axes = figure(2.6, 12.0)
     at = np.array([day for day, _ in days], dtype="datetime64[D]")
     counts = np.array([events for _, events in days], dtype=float)
     axes.fill_between(at, counts, step="mid", color=BLUE, alpha=0.25, linewidth=0)
@@ -79,22 +52,22 @@ def _days(days: Sequence[tuple[str, int]]) -> str:
     axes.set_ylabel("events a day")
     axes.margins(x=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return _svg(figure, "events a day")
+    return svg(made, "events a day")
 
 
 def _bars(names: list[str], values: Sequence[int], label: str) -> str:
-    figure, axes = _figure(2.5)
+    made, axes = figure(2.5)
     axes.bar(range(len(names)), values, color=BLUE, width=0.7)
     axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 5 else 30)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(label)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return _svg(figure, label)
+    return svg(made, label)
 
 
 def _tails(found: Profile) -> str:
     """The share of events that the busiest have; a straight line would mean that all are alike."""
-    figure, axes = _figure(3.2)
+    made, axes = figure(3.2)
     for table, tail in found.tails.items():
         x, y = zip(*tail.curve, strict=True)
         axes.plot(x, y, "o-", color=COLOURS[table], linewidth=2, markersize=4, label=table)
@@ -108,4 +81,4 @@ def _tails(found: Profile) -> str:
     axes.set_xlabel("the busiest…")
     axes.set_ylabel("…have so much of the events")
     axes.legend(frameon=False)
-    return _svg(figure, "share of events of the busiest users and items")
+    return svg(made, "share of events of the busiest users and items")

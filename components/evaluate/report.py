@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from rankline.drawing import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
 from rankline.metrics import Reliability
 from rankline.report import CANDIDATE, CHAMPION, Report
 
 PAGE = "report.html"
 
 # One colour a role, the same in every plot and beside every name in the tables.
-INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-COLOURS = {CANDIDATE: "#0b6e99", CHAMPION: "#d97706", "teacher": "#6d5bd0"}
+COLOURS = {CANDIDATE: BLUE, CHAMPION: AMBER, "teacher": PURPLE}
 OTHER = "#9aa5b1"
 
 WORDS = {
@@ -103,27 +101,7 @@ def _columns(report: Report, primary: str) -> list[str]:
 
 def _plots(report: Report, shown: Shown, primary: str, ranked: Sequence[str]) -> dict[str, str]:
     """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
-    import matplotlib
-
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "rankline",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": FAINT,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-    }
-    with matplotlib.rc_context(settings):
+    with style(named_rows=True):
         plots = {
             "scores": _forest({name: report.systems[name].metrics[primary].model_dump() for name in ranked}, primary),
             "latency": _latency(report, shown.latency_ms),
@@ -138,29 +116,13 @@ def _plots(report: Report, shown: Shown, primary: str, ranked: Sequence[str]) ->
         if report.slices:
             plots["slices"] = _slices(report, primary, ranked)
         if shown.reliability:
-            plots["calibration"] = _calibration(shown.reliability)
+            plots["calibration"] = _calibration(shown.reliability, chances="chance_ece" in report.calibration)
     return plots
-
-
-def _figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any, label: str) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero: bool = False) -> str:
     """Means with their intervals, one line a system."""
-    figure, axes = _figure(0.36 * len(rows) + 0.7)
+    made, axes = figure(0.36 * len(rows) + 0.7)
     for y, (name, row) in enumerate(rows.items()):
         mean, low, high = row["mean"], row["low"], row["high"]
         if mean is None or low is None or high is None:
@@ -184,12 +146,12 @@ def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero:
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(label)
-    return _svg(figure, label)
+    return svg(made, label)
 
 
 def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     """The primary metric by slice: candidate, champion, and the others fainter."""
-    figure, axes = _figure(0.34 * len(report.slices) + 1.1, width=9.6)
+    made, axes = figure(0.34 * len(report.slices) + 1.1, width=9.6)
     drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
     drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
     marks = dict(zip([n for n in ranked if n not in COLOURS], "sD^vP*X"))
@@ -213,25 +175,28 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     handles, names = axes.get_legend_handles_labels()
     beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(handles[::-1], names[::-1], frameon=False, labelcolor=INK, **beside)
-    return _svg(figure, f"{primary} by slice")
+    return svg(made, f"{primary} by slice")
 
 
-def _calibration(found: Reliability) -> str:
-    """What was said against what happened; a dot's area is the number of targets in its bin."""
-    figure, axes = _figure(3.4, width=4.6)
+def _calibration(found: Reliability, *, chances: bool) -> str:
+    """What was said against what happened; a dot's area is how many are in its bin.
+
+    ``chances``: of an item being right, where the model is calibrated; else of a target being liked.
+    """
+    made, axes = figure(3.4, width=4.6)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     area = 20 + 380 * found.count_B / found.count_B.max()
     axes.plot(found.mean_score_B, found.positive_share_B, color=COLOURS[CANDIDATE], linewidth=1, alpha=0.5)
     axes.scatter(found.mean_score_B, found.positive_share_B, s=area, color=COLOURS[CANDIDATE], alpha=0.85)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.set(xlabel="probability given", ylabel="share that was liked")
+    axes.set(xlabel="probability given", ylabel="share that was right" if chances else "share that was liked")
     axes.yaxis.label.set_color(FAINT)
-    return _svg(figure, "calibration of the like head")
+    return svg(made, "what was given as a probability, and what happened")
 
 
 def _latency(report: Report, latency_ms: Sequence[float]) -> str:
     """How long single answers took; far outliers are counted and not drawn, or nothing else would show."""
-    figure, axes = _figure(3.4, width=4.6)
+    made, axes = figure(3.4, width=4.6)
     limit = 1.5 * (report.latency.p95_ms or max(latency_ms))
     beyond = sum(taken > limit for taken in latency_ms)
     axes.hist(latency_ms, bins=30, range=(0, limit), color=COLOURS[CANDIDATE], alpha=0.85)
@@ -243,4 +208,4 @@ def _latency(report: Report, latency_ms: Sequence[float]) -> str:
             axes.text(value, top, f" {label}", va="top", color=INK)
     axes.grid(axis="x", visible=False)
     axes.set(xlabel="milliseconds an answer" + f" ({beyond} beyond)" * bool(beyond), ylabel="requests")
-    return _svg(figure, "latency")
+    return svg(made, "latency")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from pipelines.recipes import named
 from rankline import ledger
 from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
+from tests.servers.postgres import DATABASE, Postgres
+from tests.servers.redis import Redis
 
 
 def patient(folder: Path, *settings: str, recipe: str = "smoke", port: int = 0) -> Patient:
@@ -360,74 +362,31 @@ def test_a_server_that_the_recipe_names(tmp_path: Path, address: str, kind: str)
         assert told["ingest.source"].found.startswith(f"{kind} {stores.public(address)}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(check: Callable[[], dict[str, Finding]], knob: str) -> Finding:
-    """The finding once the server that was just started is up."""
-    for _ in range(100):
-        told = check()[knob]
-        if told.status == "ok":
-            return told
-        time.sleep(0.1)
-    raise AssertionError(told)
-
-
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="no redis-server here")
 def test_a_redis_that_answers_and_one_that_refuses_the_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port, knob = free_port(), "storage.features.redis"
-    who = patient(tmp_path, "storage.features.online=redis", f"{knob}=127.0.0.1:{port},db=0")
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "right"]
-    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    try:
-        monkeypatch.setenv("REDIS_PASSWORD", "right")
-        told = answers(lambda: found(stores.named, who), knob)
-        assert told.found.startswith(f"Redis redis://127.0.0.1:{port}: version ")
-        monkeypatch.setenv("REDIS_PASSWORD", "wrong")
-        told = found(stores.named, who)[knob]
-        assert (told.status, "wrong" in told.found) == ("fail", False)
-        assert "AuthenticationError" in told.found
-    finally:
-        server.terminate()
-        server.wait()
+    knob = "storage.features.redis"
+    who = patient(tmp_path, "storage.features.online=redis", f"{knob}=127.0.0.1:{redis.port},db=0")
+    told = found(stores.named, who)[knob]
+    assert told.found.startswith(f"Redis redis://127.0.0.1:{redis.port}: version ")
+    monkeypatch.setenv("REDIS_PASSWORD", "wrong")
+    told = found(stores.named, who)[knob]
+    assert (told.status, "wrong" in told.found) == ("fail", False)
+    assert "AuthenticationError" in told.found
 
 
 def test_an_address_is_told_without_its_password() -> None:
     assert stores.public("redis://:secret@127.0.0.1:1/0") == "redis://:…@127.0.0.1:1/0"
 
 
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-
-
-@pytest.mark.skipif(not POSTGRES, reason="no Postgres server here")
-@pytest.mark.skipif(os.geteuid() != 0, reason="Postgres needs a user of its own, and only root can lend one")
-def test_a_postgres_that_answers_and_a_database_that_is_not_there() -> None:
-    import tempfile
-
-    pytest.importorskip("psycopg", reason="no Postgres driver here")
-    home, port = POSTGRES[-1].parent, free_port()
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # its user has to be able to walk there
-        shutil.chown(folder, "postgres")
-        data = ["-D", f"{folder}/data"]
-        quiet: dict[str, Any] = {"user": "postgres", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([home / "initdb", *data, "-A", "trust", "--no-sync"], check=True, cwd=folder, **quiet)
-        listen = ["-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        server = subprocess.Popen([home / "postgres", *data, *listen], cwd=folder, **quiet)
-        try:
-            there = f"ingest.source=postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-            told = answers(lambda: found(stores.named, patient(Path(folder), there)), "ingest.source")
-            assert ": version " in told.found
-            gone = found(stores.named, patient(Path(folder), there + "_gone"))["ingest.source"]
-            assert gone.status == "fail"
-            assert 'database "postgres_gone" does not exist' in gone.found
-        finally:
-            server.terminate()
-            server.wait()
+def test_a_postgres_that_answers_and_a_database_that_is_not_there(postgres: Postgres, tmp_path: Path) -> None:
+    there = f"ingest.source={postgres.sqlalchemy_url}"
+    told = found(stores.named, patient(tmp_path, there))["ingest.source"]
+    assert told.status == "ok"
+    assert ": version " in told.found
+    gone = found(stores.named, patient(tmp_path, there + "_gone"))["ingest.source"]
+    assert gone.status == "fail"
+    assert f'database "{DATABASE}_gone" does not exist' in gone.found
 
 
 def test_a_bucket_is_written_to_and_left_as_it_was() -> None:

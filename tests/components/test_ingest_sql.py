@@ -15,9 +15,8 @@ from rankline import digest, raw
 from rankline.errors import SourceError
 from rankline.progress import Progress
 from tests.components.shop_source import COLUMNS, EVENTS, ITEMS, USERS, write
-from tests.postgres_server import PASSWORD, Server, postgres
+from tests.servers.postgres import PASSWORD, Postgres
 
-__all__ = ["postgres"]
 TABLES = {"events": "events", "items": "items", "users": "users"}
 
 
@@ -98,7 +97,7 @@ def test_what_a_database_file_is_refused_for(shop: Path, tmp_path: Path) -> None
         run(tmp_path / "raw", source=str(tmp_path / "no.duckdb"))
 
 
-def fill(server: Server) -> None:
+def fill(server: Postgres) -> None:
     import psycopg
 
     with psycopg.connect(server.secret_url) as db:
@@ -123,7 +122,7 @@ def ordered() -> dict[str, str]:
     } | {"users": "SELECT * FROM users ORDER BY customer"}
 
 
-def test_postgres_gives_what_files_give(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgres_gives_what_files_give(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(postgres)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setattr(sql, "ROWS", 5)
@@ -142,7 +141,7 @@ def test_postgres_gives_what_files_give(postgres: Server, tmp_path: Path, monkey
 
 
 def test_postgres_rows_come_in_an_order_of_their_own(
-    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psycopg
 
@@ -163,7 +162,7 @@ def test_postgres_rows_come_in_an_order_of_their_own(
 
 @pytest.mark.parametrize("way", ["environment", "variable", "wrong", "unset", "garbled"])
 def test_the_password_is_in_no_message_and_no_file(
-    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     fill(postgres)
     monkeypatch.delenv("PGPASSWORD", raising=False)
@@ -194,7 +193,7 @@ def test_the_password_is_in_no_message_and_no_file(
         assert path.is_dir() or PASSWORD.encode() not in path.read_bytes()
 
 
-def test_a_server_that_is_killed_half_way(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_killed_half_way(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 
     fill(postgres)
@@ -221,7 +220,6 @@ def test_a_server_that_is_killed_half_way(postgres: Server, tmp_path: Path, monk
     assert "went away" in str(refused.value)
     assert "run again" in str(refused.value)
     assert list((tmp_path / "raw").iterdir()) == []
-    postgres.wait_until_down()
     with pytest.raises(SourceError, match="cannot be reached"):
         ingest(tmp_path / "raw", config=config)
     postgres.start()

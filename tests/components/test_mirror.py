@@ -32,14 +32,14 @@ def test_a_promotion_is_mirrored_into_postgres_and_its_password_is_told_nowhere(
     shop: Workshop,  # noqa: F811
     postgres: Postgres,
 ) -> None:
-    model_id, result = promoted(shop, "a", tracking_uri=postgres.url)
-    client = client_of(postgres.url)
+    model_id, result = promoted(shop, "a", tracking_uri=postgres.sqlalchemy_url)
+    client = client_of(postgres.sqlalchemy_url)
     version = client.get_model_version_by_alias("rankline", "champion")
     assert version.tags["model_id"] == model_id
     assert client.get_run(version.run_id).info.artifact_uri.startswith(shop.workspace.as_uri())
     told = json.dumps(result) + "".join(e.model_dump_json() for e in shop.repository.history())
     assert PASSWORD not in told.replace(str(postgres.port), "")
-    assert result["mlflow"]["uri"] == postgres.url
+    assert result["mlflow"]["uri"] == postgres.sqlalchemy_url
 
 
 @pytest.mark.slow  # starting MLflow's server takes long

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from pipelines.recipes import interactions
 from pipelines.survey import survey
 from rankline.errors import SourceError, UsageError
 from tests.pipelines import odd_sources
-from tests.postgres_server import postgres  # noqa: F401
+from tests.servers.postgres import PASSWORD, Postgres
 
 
 def proposed(source: Path, **said: object) -> Proposal:
@@ -243,10 +242,8 @@ def test_the_first_rows_are_enough(tmp_path: Path) -> None:
     assert (looked.tables["books"].rows, looked.tables["books"].whole) == (90, True)
 
 
-def test_a_postgres_server(postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
-
-    from tests.postgres_server import PASSWORD
 
     with psycopg.connect(postgres.secret_url) as connection:
         connection.execute(

@@ -75,7 +75,8 @@ def mlflow_server(postgres: Postgres, tmp_path):
     """A running MLflow server that keeps its runs in Postgres; the port it listens on."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", postgres.url, "--artifacts-destination", str(tmp_path / "served")]  # fmt: skip
+               "--backend-store-uri", postgres.sqlalchemy_url, "--artifacts-destination",
+               str(tmp_path / "served")]  # fmt: skip
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore"}
 
     def ready() -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 
 from tests.servers.process import Server, free_port, listens
 
-USER, PASSWORD, DATABASE = "rankline", "12345", "rankline"
+USER, PASSWORD, DATABASE = "rankline", "pa55-not-to-be-seen", "rankline"
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,35 @@ class Postgres:
 
     @property
     def url(self) -> str:
+        """As Postgres' own clients want it; without the password."""
+        return f"postgresql://{self.address}"
+
+    @property
+    def secret_url(self) -> str:
+        """The same, password and all."""
+        return self.url.replace("@", f":{PASSWORD}@")
+
+    @property
+    def sqlalchemy_url(self) -> str:
         """As SQLAlchemy wants it; without the password."""
         return f"postgresql+psycopg://{self.address}"
 
+    def kill(self) -> None:
+        """End it as a power cut would: no connection is told."""
+        self.server.stop(signal.SIGQUIT)
+
+    def start(self) -> None:
+        """Start it again on what it has."""
+        self.server.start()
+
 
 def programs() -> Path:
-    """Where Debian keeps the server's programs; skips the test where there are none."""
+    """Where Debian keeps the server's programs; skips the test where there are none, or nobody may run them."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("no Postgres here: `apt-get install postgresql` brings one")
+    if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("Postgres does not run as root, and there is no user postgres")
     return found[-1].parent
 
 
