@@ -207,7 +207,7 @@ def _recognised(source: str, connection: str) -> tuple[Survey, str]:
             expected="a folder, a file, or a URL such as s3://bucket/log or postgresql://host/database",
             found="no such file or folder",
             where=str(path),
-            hint="check the spelling; what is there: " + raw._listing(path.parent),
+            hint="check the spelling; what is there: " + raw.listing(path.parent),
         )
     path = path.resolve()
     if path.is_file():
@@ -241,7 +241,7 @@ def _data(source: str) -> Iterator[str]:
     fs, root = fsspec.core.url_to_fs(source)
     for path in sorted(fs.find(root)):
         inside = path[len(root) :].lstrip("/")
-        told = not raw._is_hidden(inside) and raw.File(inside).kind in READABLE
+        told = not raw.is_hidden(inside) and raw.File(inside).kind in READABLE
         if told and not NOT_DATA.match(inside.rsplit("/", 1)[-1]):
             yield inside
 
@@ -266,7 +266,7 @@ def _places(source: str) -> list[str]:
             "the source holds no table that can be read",
             expected=f"files that end in {', '.join(READABLE)} (compressed or not), a RecBole set, a BEIR folder, "
             "or a DuckDB file",
-            found=raw._listing(Path(source)) if "://" not in source else "none",
+            found=raw.listing(Path(source)) if "://" not in source else "none",
             where=source,
             hint="export the tables as Parquet or CSV, or name a folder that holds them",
         )

@@ -218,7 +218,7 @@ def _recbole(source: Source) -> Files:
         raise SourceError(
             "which data set is meant is not clear" if names else "the source holds no events",
             expected="one .inter file",
-            found=", ".join(f"{each}.inter" for each in names) or _listing(folder),
+            found=", ".join(f"{each}.inter" for each in names) or listing(folder),
             where=str(folder),
             hint="set ingest.name to the one you mean" if names else "set ingest.source to the folder that has one",
         )
@@ -228,7 +228,7 @@ def _recbole(source: Source) -> Files:
             raise SourceError(
                 f"the source has no file of {table}",
                 expected=f"{names[0]}{suffix}",
-                found=_listing(folder),
+                found=listing(folder),
                 where=str(folder),
                 hint="set ingest.source to the folder that holds it, and ingest.name to its name"
                 + ("; or set ingest.items_from_events=true to go on without" if table == "items" else ""),
@@ -250,7 +250,7 @@ def _beir(source: Source) -> Files:
             raise SourceError(
                 f"the source has no file of {table}",
                 expected=name,
-                found=_listing(folder),
+                found=listing(folder),
                 where=str(folder),
                 hint="set ingest.source to the BEIR folder that holds it",
             )
@@ -261,7 +261,7 @@ def _beir(source: Source) -> Files:
         raise SourceError(
             "the source has no judgments",
             expected="qrels/train.tsv, qrels/dev.tsv or qrels/test.tsv",
-            found=_listing(folder / "qrels"),
+            found=listing(folder / "qrels"),
             where=str(folder),
             hint="set ingest.source to the BEIR folder that holds qrels/",
         )
@@ -328,9 +328,9 @@ def _matching(base: str, place: str, table: str) -> list[File]:
     root = path  # folders below it may name columns
     if not web and (pattern := re.search(r"[^/]*[*?\[]", path)):
         root = path[: pattern.start()]
-        paths = [each for each in fs.glob(path) if not _is_hidden(each[len(root) :]) and not fs.isdir(each)]
+        paths = [each for each in fs.glob(path) if not is_hidden(each[len(root) :]) and not fs.isdir(each)]
     elif not web and fs.isdir(path):
-        paths = [each for each in fs.find(path) if not _is_hidden(each[len(path) :])]
+        paths = [each for each in fs.find(path) if not is_hidden(each[len(path) :])]
     else:
         paths = [path] if web or fs.exists(path) else []
     if not paths:
@@ -338,7 +338,7 @@ def _matching(base: str, place: str, table: str) -> list[File]:
         raise SourceError(
             f"there are no files of {table}",
             expected="a file, a pattern, a folder or a URL that names at least one file",
-            found=_listing(folder) if "://" not in whole else "none",
+            found=listing(folder) if "://" not in whole else "none",
             where=masked(whole),
             hint=f"set ingest.tables.{table} to where they are (relative to ingest.source, or a whole path or URL)",
         )
@@ -346,7 +346,7 @@ def _matching(base: str, place: str, table: str) -> list[File]:
     return [File(each if plain else fs.unstrip_protocol(each), _parts(each[len(root) :])) for each in sorted(paths)]
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Is a file of a folder no data? Hidden ones are not, nor markers such as _SUCCESS."""
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
@@ -367,7 +367,7 @@ def _not_there(path: Path, expected: str) -> SourceError:
     )
 
 
-def _listing(folder: Path) -> str:
+def listing(folder: Path) -> str:
     """What a folder holds, in a few words."""
     if not folder.is_dir():
         return "no such folder"
