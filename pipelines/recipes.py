@@ -128,8 +128,8 @@ MINILM = FinetuneConfig(
 )
 # What reads words keeps all that the encoder knows: as many numbers as it has
 WORDED = {"vector_size": 384, "stemmer": "english", "soft_candidates": 32}
-# With few validation requests the scorer takes small steps, and many of them
-FEW: dict[str, Any] = {"scorer_batch_size": 8, "scorer_epochs": 60}
+# With few validation requests the scorer takes small steps
+FEW: dict[str, Any] = {"scorer_batch_size": 8, "scorer_epochs": 15}
 TABLE = Columns(title="", category="", created_year="", user_attributes=(), labels={}, timestamp="", user_id="")
 
 

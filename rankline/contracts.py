@@ -148,6 +148,11 @@ class FeatureNames(Frozen):
     context: list[str]
     sources: list[str]
 
+    @property
+    def columns(self) -> list[str]:
+        """All of them, in the scorer's order."""
+        return [*self.user, *self.item, *self.cross, *self.context, *self.sources]
+
 
 class TextSettings(Frozen):
     """How text becomes tokens; training, export and serving read the same."""

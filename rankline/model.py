@@ -299,11 +299,16 @@ class Teacher(nn.Module):
 
 
 class Scorer(nn.Module):
-    """(left, item, left*item, features) -> one score a head: a wide part and a small deep one."""
+    """(left, item, left*item, features) -> one score a head: a wide part and a small deep one.
+
+    ``begin_F`` [F] is what of the features, as they are, the first head's score begins with: what is learnt is added.
+    """
 
     def __init__(self, *, size: int, features: int, pair: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.standardize = Standardize(features)
+        self.begin_F: Tensor
+        self.register_buffer("begin_F", torch.zeros(features))
         self.wide = nn.Linear(features, len(HEADS))
         self.pair = nn.Linear(3 * size, pair)
         self.deep = nn.Sequential(
@@ -319,6 +324,7 @@ class Scorer(nn.Module):
         """[B, C, H] logits."""
         left_BCD = left_BD.unsqueeze(1).expand_as(items_BCD)
         pair_BCP = torch.tanh(self.pair(torch.cat([left_BCD, items_BCD, left_BCD * items_BCD], -1)))
+        begun_BC1 = (features_BCF * self.begin_F).sum(-1, keepdim=True)
         features_BCF = self.standardize(features_BCF)
         logits_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
-        return logits_BCH
+        return logits_BCH + F.pad(begun_BC1, (0, len(HEADS) - 1))

@@ -46,7 +46,7 @@ def policy(
     ``train`` gives a scorer that has not seen some rows of ``table``.
     """
     chosen = [name for name in TELLING if name in names.sources] if config.calibrate == "open" else []
-    columns = [*names.user, *names.item, *names.cross, *names.context, *names.sources]
+    columns = names.columns
     rng = np.random.default_rng(config.seed)
     judged: list[Judged] = []
     for fold in np.array_split(rng.permutation(len(table.rows)), config.calibration_folds):

@@ -82,6 +82,11 @@ class DistillConfig(Frozen):
     candidates_per_source: int = Field(150, ge=10, description="Items each source proposes for a request.")
     scorer_pair: int = Field(4, ge=1, description="Numbers that the scorer boils left, item and left*item down to.")
     scorer_hidden: int = Field(8, ge=2, description="Hidden units of the scorer's deep part.")
+    scorer_begins: Literal["auto", "towers", "nothing"] = Field(
+        "auto",
+        description="What the scorer's first score is before it learns: the towers' own, or nothing, so that all "
+        "sources are weighed anew. auto is towers where there are no users: few queries teach little about mixing.",
+    )
     scorer_epochs: int = Field(20, ge=1, description="Passes over the validation requests for the scorer.")
     scorer_batch_size: int = Field(64, ge=1, description="Requests in one step of the scorer.")
     scorer_learning_rate: float = Field(5e-3, gt=0, description="Peak learning rate of the scorer.")

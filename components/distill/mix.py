@@ -185,6 +185,11 @@ def train(
         hidden=config.scorer_hidden,
         dropout=config.scorer_dropout,
     )
+    has_users = "covisit_share" in names.sources
+    if config.scorer_begins == "towers" or (config.scorer_begins == "auto" and not has_users):
+        scorer.begin_F[names.columns.index("towers_behind_best")] = (
+            1.0  # a logit as it is: the towers learnt by softmax
+        )
     scorer.standardize.fit(torch.from_numpy(np.concatenate([table.features[r] for r in usable])))
     scorer.to(device)
     optimizer = torch.optim.AdamW(

@@ -46,7 +46,8 @@ class FeaturizeConfig(Frozen):
     query_split: Literal["auto", "given", "random", "time"] = Field(
         "auto",
         description="How queries without a user are split: as the source says (given), by their words (random, "
-        "in train_share and valid_share), or by time; auto is given where the source says, else random.",
+        "in train_share and valid_share), or by time; auto is given where the source says, else random. Where it says "
+        "only train and test, valid is a part of train: at least 50 queries, or a quarter of a small source.",
     )
     turns: int = Field(3, ge=1, le=100, description="Last turns of a conversation that are read as its query.")
     join: Literal["fast", "feast"] = Field(

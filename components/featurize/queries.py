@@ -18,6 +18,8 @@ from rankline import contracts, features
 from rankline.errors import ValidationFailed
 from rankline.text import query_words
 
+ENOUGH = 50  # validation requests that are worth a quarter of a small source
+
 
 def texts(clean: Path, *, turns: int) -> dict[str, str]:
     """Query id -> its words; of a conversation the last ``turns``."""
@@ -137,9 +139,11 @@ def _split(words: list[str], at: Ints, stated: list[str | None], config: Featuri
             hint=f"write one of them into the column {contracts.SPLIT}, or set featurize.query_split=random",
         )
     given = np.array([codes[each or "train"] for each in stated], np.int64)
-    if not (given == VALID).any():  # a source split in two: some of what may be learnt from is kept for choosing by
+    train = given == TRAIN
+    if train.any() and not (given == VALID).any():  # split in two: some of what may be learnt from is kept to choose by
         share = config.valid_share / (config.train_share + config.valid_share)
-        given[(given == TRAIN) & (chance < share)] = VALID
+        few = min(ENOUGH, int(train.sum()) // 4) / train.sum()
+        given[train & (chance <= np.quantile(chance[train], max(share, few)))] = VALID
     return given
 
 

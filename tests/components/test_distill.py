@@ -23,6 +23,7 @@ from components.distill.reading import Reading
 from components.distill.step import distill
 from pipelines.recipes import smoke as smoke_recipe
 from rankline import examples, frozen, scoring, sources
+from rankline.contracts import FeatureNames
 from rankline.errors import DeviceError, TooSmall, TrainingError
 from rankline.model import HistoryTower, TextEncoder
 from rankline.progress import Progress
@@ -288,7 +289,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         mix.Table.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
         for given in (requests, cut)
     )
-    columns = [*names.user, *names.item, *names.cross, *names.context, *names.sources]
+    columns = names.columns
     assert np.allclose(long.features[0][:, columns.index("ctx_log_history")], np.log(4))
     np.testing.assert_array_equal(long.left_RD, short.left_RD)
     for a, b in zip(long.features, short.features):
@@ -299,6 +300,14 @@ def test_the_mix_is_better_than_its_towers(smoke: SmokeRun) -> None:
     told = next(step["result"] for step in smoke.summary["steps"] if step["step"] == "distill")
     assert told["scorer_fit_ndcg@10"] > told["towers_valid_ndcg@10"] > 0.3
     assert told["candidates_recall"] > 0.9
+
+
+def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
+    for run, begins in ((smoke, []), (answers, ["towers_behind_best"])):
+        student = run.artifact("distill", "student")
+        names = FeatureNames(**json.loads((student / "student.json").read_text())["features"])
+        weights = load_file(student / "weights.safetensors")
+        assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == begins
 
 
 # It refuses -------------------------------------------------------------------------------------------------------

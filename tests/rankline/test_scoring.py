@@ -96,7 +96,7 @@ def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
     rows_N = np.array([2, 5, 7])
     context = scoring.context_of(told)
     found = scoring.candidate_features(told, context, rows_N, scores, catalogue, names)
-    columns = [*names.user, *names.item, *names.cross, *names.context, *names.sources]
+    columns = names.columns
     assert found.shape == (3, len(columns))
     assert found.dtype == np.float32
     told_of = {name: found[:, f] for f, name in enumerate(columns)}
