@@ -145,7 +145,7 @@ def _said(columns: list[str]) -> dict[str, str]:
 
 
 def _kind(kind: str | None) -> None:
-    from pipelines.proposal import KINDS
+    from pipelines.proposal.kinds import KINDS
     from rankline.errors import UsageError
 
     if kind is not None and kind not in KINDS:
@@ -311,7 +311,7 @@ def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, as
     import json
 
     from pipelines.proof import prove
-    from pipelines.proposal import map_text, recipe_text
+    from pipelines.proposal.texts import map_text, recipe_text
     from pipelines.recipes import interactions
     from rankline.errors import SourceError, UsageError
 

@@ -75,6 +75,12 @@ class Facts:
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
 
     @property
+    def is_text(self) -> bool:
+        """Are the values words, rather than numbers, times, addresses, or yes and no?"""
+        words = self.numbers < 0.5 and not self.times and self.urls < 0.5 and self.flags < 0.9
+        return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
+
+    @property
     def shown(self) -> str:
         """The type as people call it."""
         if self.times:

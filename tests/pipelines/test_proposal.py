@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.proof import prove
-from pipelines.proposal import Proposal, map_text, propose, recipe_text
+from pipelines.proposal import Proposal, propose
+from pipelines.proposal.texts import map_text, recipe_text
 from pipelines.recipes import interactions
 from pipelines.survey import survey
 from rankline.errors import SourceError, UsageError
