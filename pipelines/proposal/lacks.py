@@ -39,24 +39,48 @@ def lacks_of(made: Reading) -> Iterable[Lack]:
             f"say it; there are {', '.join(log.columns)}", "--column user_id=… or --column query_text=…",
         )  # fmt: skip
     yield from _lacks_of_time(made, log)
-    if "items" not in made.roles and made.kind != "labels":
+    if made.kind == "labels":
+        yield from _lacks_of_classes(made, log)
+    else:
+        yield from _lacks_of_items(made)
+    yield from _lacks_of_labels(made, log)
+    yield from _lacks_of_users(made, log)
+    if "queries" not in made.roles and made.column("events", "query_id") and not made.column("events", "query_text"):
+        yield Lack("nothing says the words of the queries", "give a table with them", "--queries")
+
+
+def _lacks_of_items(made: Reading) -> Iterable[Lack]:
+    if "items" not in made.roles:
         yield Lack(
             "there is no table of items, so they have no words: a language model has nothing to read, and an item "
             "without events cannot be found",
             "give one with --items, if there is one",
         )
-    elif made.kind != "labels":
-        words = [each.column for each in made.meanings["items"] if each.setting in ("title", "text")]
-        if not words:
-            yield Lack("the items have no words", "name their texts: --column title=… --column text=…,…")
-        else:
-            filled = max(made.facts("items", column).filled for column in words)
-            if filled < 0.9:
-                yield Lack(f"{1 - filled:.0%} of the items have no words", "add titles or descriptions to them")
-        if not made.column("items", "item_id") and not made.column("items", "item_key"):
-            columns = ", ".join(made.table("items").columns)
-            yield Lack("which column names the items is not clear", f"say it; there are {columns}",
-                       "--column item_key=…")  # fmt: skip
+        return
+    words = [each.column for each in made.meanings["items"] if each.setting in ("title", "text")]
+    if not words:
+        yield Lack("the items have no words", "name their texts: --column title=… --column text=…,…")
+    else:
+        filled = max(made.facts("items", column).filled for column in words)
+        if filled < 0.9:
+            yield Lack(f"{1 - filled:.0%} of the items have no words", "add titles or descriptions to them")
+    if not made.column("items", "item_id") and not made.column("items", "item_key"):
+        columns = ", ".join(made.table("items").columns)
+        yield Lack("which column names the items is not clear", f"say it; there are {columns}",
+                   "--column item_key=…")  # fmt: skip
+
+
+def _lacks_of_classes(made: Reading, log: Seen) -> Iterable[Lack]:
+    if label := made.column("events", "item_id"):
+        values = made.survey.values(log.name, label)
+        if len(values) < 2:
+            yield Lack("all texts have one label", "bring texts of another, too")
+        elif min(values.values()) < 20:
+            rare = min(values, key=lambda value: values[value])
+            yield Lack(f"label {rare} has only {values[rare]} texts", "bring more of it, or join it to another")
+
+
+def _lacks_of_labels(made: Reading, log: Seen) -> Iterable[Lack]:
     for meaning in made.meanings.get("events", ()):
         if meaning.setting.startswith("labels.") and made.facts("events", meaning.column).distinct < 2:
             yield Lack(
@@ -69,13 +93,6 @@ def lacks_of(made: Reading) -> Iterable[Lack]:
                 f"ratings reach {facts.high:g}; the head that learns what is liked takes 4 or more for liked",
                 "scale them to 1 to 5 where they are made, or set finetune.like_weight=0",
             )
-    if made.kind == "labels" and (label := made.column("events", "item_id")):
-        values = made.survey.values(log.name, label)
-        if len(values) < 2:
-            yield Lack("all texts have one label", "bring texts of another, too")
-        elif min(values.values()) < 20:
-            rare = min(values, key=lambda value: values[value])
-            yield Lack(f"label {rare} has only {values[rare]} texts", "bring more of it, or join it to another")
     if kind := made.column("events", "event_type"):
         values = made.survey.values(log.name, kind)
         if unknown := [value for value in values if event_label(value) is None]:
@@ -83,6 +100,9 @@ def lacks_of(made: Reading) -> Iterable[Lack]:
                 f"what these values of {kind} mean is not known, so they count for nothing: {', '.join(unknown)}",
                 "say it in [columns] event_types of the map: click, purchase, or nothing",
             )
+
+
+def _lacks_of_users(made: Reading, log: Seen) -> Iterable[Lack]:
     if user := made.column("events", "user_id"):
         users = made.facts("events", user).distinct
         if users < 200 and log.whole:
@@ -93,8 +113,6 @@ def lacks_of(made: Reading) -> Iterable[Lack]:
                 f"a user has {per_user:.1f} events: there is little history to learn from",
                 "bring a longer time, or more kinds of events",
             )
-    if "queries" not in made.roles and made.column("events", "query_id") and not made.column("events", "query_text"):
-        yield Lack("nothing says the words of the queries", "give a table with them", "--queries")
 
 
 def _lacks_of_time(made: Reading, log: Seen) -> Iterable[Lack]:
