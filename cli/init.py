@@ -192,9 +192,11 @@ def _show_source(looked: Survey) -> None:
             ),
             "",
         )
+        other = looked.encoding.runner_up
         typer.echo(
-            f"text is read as {looked.files.encoding}" + f", such as {shown!r}" * bool(shown) + " (else: --encoding)"
-        )
+            f"text is read as {looked.files.encoding}" + f", such as {shown!r}" * bool(shown)
+            + (f" (if that is wrong: --encoding {other})" if other else " (else: --encoding)")
+        )  # fmt: skip
 
 
 def _show(made: Proposal) -> None:

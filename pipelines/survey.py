@@ -14,6 +14,7 @@ from typing import Any
 
 from components.ingest import parts, recbole, sql, tables
 from components.ingest.config import UNITS, Columns, IngestConfig, TextFiles
+from components.ingest.encoding import Guess, guess
 from components.ingest.fields import ZONED, identifier, literal
 from components.ingest.parts import Part
 from components.ingest.tables import READERS
@@ -114,6 +115,7 @@ class Survey:
     format: str
     tables: dict[str, Seen]
     files: TextFiles = field(default_factory=TextFiles)
+    encoding: Guess = field(default_factory=lambda: Guess(("utf-8",), ("utf-8",)))
     name: str | None = None
     connection: str = ""
     db: Any = field(default=None, repr=False)
@@ -172,7 +174,8 @@ def survey(
     if found.format == "tables":
         places = only or ((file,) if file else tuple(_places(found.source)))
         told = {place: _files(found.source, place) for place in places}
-        found.files = _written([file for each in told.values() for file in each[:3]], encoding)
+        found.encoding = _encoded([file for each in told.values() for file in each[:3]], encoding)
+        found.files = TextFiles(encoding=found.encoding.name)
         whole = {place: _tables(found, place, files) for place, files in told.items()}
     elif found.format == "sql":
         whole = {place: _queried(found, place, rows) for place in (only or tuple(_listed(found)))}
@@ -305,13 +308,13 @@ def _refuse_kind(file: File) -> None:
         )
 
 
-def _written(files: list[File], encoding: str) -> TextFiles:
-    """How the text files are written: their encoding; the decimal sign and missing words are seen later.
+def _encoded(files: list[File], encoding: str) -> Guess:
+    """What the text files are encoded in, all of them alike; ``encoding`` is what a person said.
 
     Raises:
         SourceError: one cannot be read as text in any encoding, or two are in different ones.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Guess] = {}
     for file in files:
         if file.kind in ("parquet", "pq"):
             continue
@@ -320,55 +323,31 @@ def _written(files: list[File], encoding: str) -> TextFiles:
                 sample = parts.plain(file, stored).read(parts.SAMPLE_BYTES)
             except (OSError, EOFError) as error:
                 raise parts.cut_short(file.path, error) from error
-        told = encoding or _encoding(sample)
-        if not told or (b"\x00" in sample and not told.startswith("utf-16")):
+        told = Guess((encoding,), (encoding,)) if encoding else guess(sample)
+        if not told.name or (b"\x00" in sample and not told.name.startswith("utf-16")):
             raise SourceError(
                 "a file cannot be read as text",
                 expected="UTF-8, or another encoding that can be told",
-                found="bytes that fit none" if not told else "bytes that no text has",
+                found="bytes that no text has" if told.name else "bytes that fit none",
                 where=file.path,
                 hint="say it with --encoding (cp1252, gb18030, utf-16…), or convert: iconv -t utf-8; if it is no "
                 "text, name it after what it is",
             )
         found[file.path] = told
-    kinds = {told for told in found.values() if told != "ascii"}
-    if len(kinds) > 1:
+    foreign = [told for told in found.values() if told.name != "ascii"]
+    if not foreign:
+        return Guess(("utf-8",), ("utf-8",))
+    shared = [name for name in foreign[0].fits if all(name in told.fits for told in foreign)]
+    if not shared:
         raise SourceError(
             "the files of the source are in different encodings",
             expected="one encoding for all of them",
-            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {told}" for path, told in found.items()),
+            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {told.name}" for path, told in found.items()),
             where=next(iter(found)),
             hint="convert them to UTF-8 (iconv -t utf-8)",
         )
-    return TextFiles(encoding=kinds.pop() if kinds else "utf-8")
-
-
-def _encoding(sample: bytes) -> str:
-    """utf-8 where it fits, else the best guess, else empty."""
-    import codecs
-
-    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    try:  # a character may be cut in two by the sample's end
-        codecs.getincrementaldecoder("utf-8")().decode(sample)
-        return "ascii" if sample.isascii() else "utf-8"
-    except UnicodeDecodeError:
-        return "cp1252" if _western(sample) else parts.fitting_encoding(sample)
-
-
-def _western(sample: bytes) -> bool:
-    """Is this Western European text as Windows writes it? Short samples mislead what guesses among all encodings."""
-    try:
-        text = sample.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    letters = re.findall(r"[^\W\d_]", text)
-    foreign = [letter for letter in letters if not letter.isascii()]
-    odd = re.findall(
-        r"[^\x00-\x7f\w€£°§«»‘’“”–—…·¿¡²³\u00a0]|[a-z][³²¹ª¼½¾]|[a-zß-ÿ][À-ÞŠŽŒŸ]|[øìèùò][^\W\d_]*[ìèùòøï]", text
-    )
-    # where other letters are frequent, it is another script; Czech and its like show as letters that never meet
-    return bool(foreign) and len(foreign) < 0.25 * len(letters) and len(odd) < 0.02 * len(foreign) + 1
+    others = [name for told in foreign for name in told.likely if name not in shared]
+    return Guess(tuple(dict.fromkeys([*shared, *others])), tuple(shared))
 
 
 def _tables(found: Survey, place: str, files: list[File]) -> tuple[list[Part], int]:

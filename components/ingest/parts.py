@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
+from components.ingest.encoding import guess
 from rankline.errors import SourceError
 from rankline.raw import COMPRESSED, File
 
@@ -139,42 +140,22 @@ def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
     return f"contains({raw}, chr({ord(NOT_TEXT)}))", f"not {encoding.upper()}"
 
 
-def fitting_encoding(sample: bytes) -> str:
-    """The encoding that a sample of text seems to be in; empty where none can be told."""
-    from charset_normalizer import from_bytes
-
-    matches = from_bytes(sample)
-    best = matches.best()
-    if best is None:
-        return ""
-    # of encodings that fit equally well, the one that Western Windows writes is the most common
-    equals = {name for match in matches if match.chaos <= best.chaos for name in match.could_be_from_charset}
-    return "cp1252" if "cp1252" in equals else best.encoding.replace("_", "-")
-
-
 def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:
     """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
-    fits = ""
-    marked = sample.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if marked and not encoding.startswith("utf-16"):
-        fits = "utf-16"
-    elif encoding == "utf-16" and not marked:
-        fits = fitting_encoding(sample) or "another one"
-    elif encoding not in ("utf-8", "utf-8-sig") and not encoding.startswith("utf-16") and not sample.isascii():
-        import codecs
-
-        try:  # a character may be cut in two by the sample's end
-            codecs.getincrementaldecoder("utf-8")().decode(sample)
-            fits = "utf-8"
-        except UnicodeDecodeError:
-            pass
-    if fits:
+    told, meant = guess(sample), ""
+    if told.name == "utf-16":
+        meant = "" if encoding.startswith("utf-16") else told.name
+    elif encoding == "utf-16":
+        meant = "utf-8" if told.name == "ascii" else told.name or "another one"
+    elif told.name == "utf-8" and encoding not in ("utf-8", "utf-8-sig") and not encoding.startswith("utf-16"):
+        meant = told.name
+    if meant:
         raise SourceError(
             "a file is in another encoding than the settings say",
             expected=f"{encoding} (ingest.files.encoding)",
-            found=fits,
+            found=meant,
             where=where,
-            hint=f"set ingest.files.encoding={fits}",
+            hint=f"set ingest.files.encoding={meant}" + f" (or {told.runner_up})" * bool(told.runner_up),
         )
 
 
