@@ -8,7 +8,8 @@ from pipelines.proposal.keys import id_score, key_of
 from pipelines.proposal.kinds import labelled
 from pipelines.proposal.names import LABEL_NAMES, WORDS, event_label, fit, is_id, words_of
 from pipelines.proposal.reading import KEYS, Reading
-from pipelines.survey import Facts, Seen
+from pipelines.survey import Seen
+from pipelines.survey.facts import Facts
 
 Guess = tuple[str, float, str]  # setting, how sure, why
 

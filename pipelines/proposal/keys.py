@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipelines.proposal.names import WORDS, is_id, tokens_of, words_of
-from pipelines.survey import Facts, Seen, Survey
+from pipelines.survey import Seen, Survey
+from pipelines.survey.facts import Facts
 
 
 def key_of(survey: Survey, log: Seen, table: Seen, column: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipelines.survey import Facts, Seen, Survey
+from pipelines.survey import Seen, Survey
+from pipelines.survey.facts import Facts
 
 ROLES = ("events", "items", "users", "queries")
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id"}

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipelines.proposal.names import event_label
 from pipelines.proposal.reading import MANY, ROLES, WORDY, Reading
-from pipelines.survey import MISSING
 
+# words that stand for nothing
+MISSING = ("NULL", "null", "\\N", "NA", "N/A", "n/a", "None", "none", "nan", "NaN", "-")
 STEMMERS = {
     "en": "english", "de": "german", "fr": "french", "nl": "dutch", "it": "italian", "es": "spanish", "ru": "russian",
     "pt": "portuguese", "sv": "swedish", "no": "norwegian", "fi": "finnish", "hu": "hungarian", "tr": "turkish",
