@@ -57,11 +57,14 @@ def guess(sample: bytes) -> Guess:
     """What the first bytes of a text file are encoded in."""
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _sure("utf-16")
+    if b"\x00" in sample:  # UTF-16 without a mark, or no text at all
+        return _other_script(sample)
     if sample.isascii():
         return _sure("ascii")
     if is_utf8(sample):
         return _sure("utf-8")
-    sample = sample[: sample.rfind(b"\n") + 1] or sample  # a character may be cut in two by the sample's end
+    lines = sample[: sample.rfind(b"\n") + 1]  # a character may be cut in two by the sample's end
+    sample = sample if lines.isascii() else lines
     shares = {name: share for name in LATIN if (share := _share(sample, name)) is not None}
     if max(shares.values(), default=0) < SOUND:
         return _other_script(sample)
@@ -92,8 +95,9 @@ def _other_script(sample: bytes) -> Guess:
     likely = tuple(
         match.encoding.replace("_", "-")
         for match in from_bytes(sample)
-        # UTF-16 and its like have told themselves; any bytes make half-width kana, which nobody writes texts in
-        if not match.encoding.startswith(("utf_16", "utf_32")) and len(HALF_WIDTH.findall(str(match))) < 0.5 * foreign
+        # text of UTF-16 has zeros; any bytes make half-width kana, which nobody writes texts in
+        if match.encoding.startswith(("utf_16", "utf_32")) == (b"\x00" in sample)
+        and len(HALF_WIDTH.findall(str(match))) <= 0.5 * foreign
     )[:2]
     return Guess(likely, likely[:1])
 

@@ -4,11 +4,12 @@ Every adapter only says which parts there are; `fields.py` says what their colum
 with a column `row` (its place in the part) and either the columns c0, c1… or the line itself as `raw`.
 """
 
+import codecs
 import io
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
-from components.ingest.encoding import guess
+from components.ingest.encoding import Guess, guess, is_utf8
 from rankline.errors import SourceError
 from rankline.raw import COMPRESSED, File
 
@@ -49,8 +50,6 @@ class Decoded(io.RawIOBase):
     """A stream of bytes in some encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
-        import codecs
-
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
         self._waiting = b""
@@ -142,20 +141,22 @@ def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
 
 def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:
     """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
-    told, meant = guess(sample), ""
-    if told.name == "utf-16":
-        meant = "" if encoding.startswith("utf-16") else told.name
-    elif encoding == "utf-16":
-        meant = "utf-8" if told.name == "ascii" else told.name or "another one"
-    elif told.name == "utf-8" and encoding not in ("utf-8", "utf-8-sig") and not encoding.startswith("utf-16"):
-        meant = told.name
-    if meant:
+    found = None  # only what is plain is looked for here: a guess takes a second
+    marked, wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), encoding.startswith("utf-16")
+    if marked and not wide:
+        found = Guess(("utf-16",), ("utf-16",))
+    elif encoding == "utf-16" and not marked:
+        found = guess(sample)
+    elif not wide and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
+        found = Guess(("utf-8",), ("utf-8",))
+    if found:
+        meant = {"ascii": "utf-8", "": "another one"}.get(found.name, found.name)
         raise SourceError(
             "a file is in another encoding than the settings say",
             expected=f"{encoding} (ingest.files.encoding)",
             found=meant,
             where=where,
-            hint=f"set ingest.files.encoding={meant}" + f" (or {told.runner_up})" * bool(told.runner_up),
+            hint=f"set ingest.files.encoding={meant}" + f" (or {found.runner_up})" * bool(found.runner_up),
         )
 
 

@@ -49,6 +49,7 @@ def told(text: str, encoding: str, rows: int = 3) -> str:
         ("utf-8", CZECH),
         ("utf-16", GERMAN),
         ("utf-16", CHINESE),
+        ("utf-16-le", GERMAN),  # without a mark
     ],
 )
 def test_texts_are_read_as_they_were_written(encoding: str, text: str, rows: int) -> None:
@@ -80,8 +81,13 @@ def test_a_megabyte_that_ends_within_a_character() -> None:
         assert whole.decode(guess(whole[:-2]).name) == f"{text}\n" * 40
 
 
+def test_the_only_word_that_tells_is_the_last() -> None:
+    assert guess("id,name\n1,Tea\n2,Größe".encode("cp1252")).name == "cp1252"
+
+
 def test_what_is_no_text_fits_nothing() -> None:
     assert guess(bytes(range(128, 256)) * 8).name == ""
+    assert guess(bytes(range(256)) * 40).name == ""
 
 
 def test_the_refusal_names_both(tmp_path: Path) -> None:
