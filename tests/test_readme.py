@@ -89,7 +89,7 @@ def test_every_setting_a_page_changes_exists() -> None:
 
     for page in PAGES:
         for line in typed(page.read_text(), "rankline"):
-            settings = re.findall(r"--set[ =]([a-z_.]+=[^ .…]+)", line)
+            settings = re.findall(r"--set[ =]'?([a-z_.]+=[^ '…]+)(?=[ ']|$)", line)
             named("movielens", settings)
 
 

@@ -14,7 +14,7 @@ def map_text(made: Proposal) -> str:
     """The map as TOML, with what it is in front."""
     return (
         f"# How to read {masked(made.survey.source)}. Written by `rankline init`; it is yours to change.\n"
-        "# Every setting: rankline recipes show movielens (section ingest).\n" + tomli_w.dumps(made.settings)
+        "# Every setting: rankline recipes show interactions ingest\n" + tomli_w.dumps(made.settings)
     )
 
 
