@@ -21,7 +21,7 @@ Examples:
 
   rankline build serve --base python:3.11-slim
 
-  rankline build all --base python:3.11-slim@sha256:… --release --name registry.example/team/rankline --push"""
+  rankline build all --base python:3.11-slim@sha256:… --release --push --name NAME"""
 
 
 def build(

@@ -25,12 +25,14 @@ def doctor(
     """See HELP."""
     import dataclasses
     import json
+    import os
     import warnings
 
     from cli.checks import Patient, examine
     from pipelines.recipes import named
     from rankline.errors import EXIT_FAILED, EXIT_OK
 
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")  # a run has more patience
     warnings.simplefilter("ignore")  # libraries that are only asked whether they answer
     patient = Patient(workspace.resolve(), named(recipe, settings), port)
     counted, told, subject = {"ok": 0, "warn": 0, "fail": 0}, [], ""

@@ -145,7 +145,7 @@ def _said(columns: list[str]) -> dict[str, str]:
 
 
 def _kind(kind: str | None) -> None:
-    from pipelines.proposal import KINDS
+    from pipelines.proposal.kinds import KINDS
     from rankline.errors import UsageError
 
     if kind is not None and kind not in KINDS:
@@ -192,9 +192,11 @@ def _show_source(looked: Survey) -> None:
             ),
             "",
         )
+        other = looked.encoding.runner_up
         typer.echo(
-            f"text is read as {looked.files.encoding}" + f", such as {shown!r}" * bool(shown) + " (else: --encoding)"
-        )
+            f"text is read as {looked.files.encoding}" + f", such as {shown!r}" * bool(shown)
+            + (f" (if that is wrong: --encoding {other})" if other else " (else: --encoding)")
+        )  # fmt: skip
 
 
 def _show(made: Proposal) -> None:
@@ -311,7 +313,7 @@ def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, as
     import json
 
     from pipelines.proof import prove
-    from pipelines.proposal import map_text, recipe_text
+    from pipelines.proposal.texts import map_text, recipe_text
     from pipelines.recipes import interactions
     from rankline.errors import SourceError, UsageError
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from components.ingest.fields import identifier
-from pipelines.survey import language_of
+from pipelines.survey.language import language_of
 from rankline.contracts import LABELS, TABLES, Frozen
 from rankline.errors import SourceError
 

@@ -65,7 +65,7 @@ def cut(config: IngestConfig, folder: Path, *, users: int) -> dict[str, tuple[in
 
 def _map(columns: dict[str, dict[str, str]], *, users: bool) -> str:
     """The map of tables that have the canonical columns already."""
-    from pipelines.proposal import toml
+    import tomli_w
 
     told: dict[str, Any] = {
         "user_id": "user_id" if users else "", "item_id": "item_id", "timestamp": "event_timestamp",
@@ -86,4 +86,6 @@ def _map(columns: dict[str, dict[str, str]], *, users: bool) -> str:
             sort = "numbers" if kind in ("DOUBLE", "FLOAT", "BIGINT") else "vectors" if "[]" in kind else "attributes"
             if f"{subject}_{sort}" != "user_vectors":
                 told.setdefault(f"{subject}_{sort}", []).append(name)
-    return toml({"format": "tables", "tables": {table: f"{table}.parquet" for table in columns}, "columns": told})
+    return tomli_w.dumps(
+        {"format": "tables", "tables": {table: f"{table}.parquet" for table in columns}, "columns": told}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shlex
 from pathlib import Path
@@ -65,6 +66,33 @@ def test_the_walk_up_to_the_slice(tmp_path: Path) -> None:
     assert (tmp_path / "profile.html").is_file()
     assert "users          100 of 150" in done[5].stdout
     assert (tmp_path / "slice/map.toml").is_file()
+
+
+def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
+    from components.ingest.step import ingest
+    from pipelines.recipes import interactions
+
+    (said,) = re.findall(r"^```toml\n(.*?)^```", (GUIDE.parent / "data.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "shop.toml").write_text(said)
+    (tmp_path / "shop/log").mkdir(parents=True)
+    with gzip.open(tmp_path / "shop/log/2024-03.csv.gz", "wt") as log:
+        log.write("customer,sku,at,kind\nc1,s1,2024-03-01 10:00,view\nc1,s2,2024-03-01 10:05,order\n")
+        log.write("c2,s1,2024-03-02 09:00,shown\nc2,s1,2024-03-31 02:30,view\n")  # clocks of Brussels skipped that one
+    duckdb.sql(
+        "COPY (SELECT 's' || i AS sku, 'Kettle ' || i AS name, 'It boils' AS description, 'home>kitchen' AS path, "
+        f"9.5 AS price, true AS in_stock FROM range(1, 3) AS t(i)) TO '{tmp_path / 'shop/items.parquet'}'"
+    )
+    config = interactions(str(tmp_path / "shop"), str(tmp_path / "shop.toml")).ingest
+    ingest(tmp_path / "raw", config=config.model_copy(update={"max_rejected_share": 0.5}))
+    events = duckdb.sql(
+        f"SELECT user_id, item_id, click, purchase FROM '{tmp_path}/raw/events.parquet' ORDER BY 1, 2"
+    ).fetchall()
+    assert events == [
+        ("c1", "s1", 1, 0), ("c1", "s2", 0, 1), ("c2", "s1", 0, 0),
+    ]  # fmt: skip
+    assert duckdb.sql(f"SELECT title, category, price FROM '{tmp_path}/raw/items.parquet'").fetchall() == [
+        (f"Kettle {n}", ["home", "kitchen"], 9.5) for n in (1, 2)
+    ]
 
 
 @pytest.mark.slow

@@ -29,6 +29,14 @@ class Patient:
     port: int
 
     @property
+    def repository(self) -> str:
+        """Folder or URL of the model repository: what the recipe says, else the workspace's own."""
+        from pipelines.recipes import kept
+
+        told: dict[str, str] = kept(self.recipe, str(self.workspace)).get("storage", {})
+        return told.get("repository") or str(self.workspace / "repository")
+
+    @property
     def place(self) -> Path:
         """The workspace, or the nearest folder above it that is there."""
         folders = (self.workspace, *self.workspace.parents)

@@ -106,19 +106,19 @@ def clock(patient: Patient) -> Iterator[Finding]:
     from rankline.errors import RanklineError
     from rankline.repository import Repository
 
-    if not patient.workspace.is_dir():
+    if not patient.workspace.is_dir() and not patient.recipe.storage.repository:
         return
     now, ahead = time.time(), []
     for path in patient.workspace.glob("runs/*/*.json"):
         if (late := path.stat().st_mtime - now) > SKEW_S:
             ahead.append((late, str(path.relative_to(patient.workspace))))
     with contextlib.suppress(RanklineError, ValueError, OSError):  # the stores have a check of their own
-        for event in Repository(patient.workspace / "repository").history():
+        for event in Repository(patient.repository).history():
             if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > SKEW_S:
                 ahead.append((late, f"event {event.n} of the model repository"))
     if ahead:
         late, name = max(ahead)
-        told = f"{len(ahead)} of the workspace's files are from the future; {name} by {late:.0f} s"
+        told = f"{len(ahead)} things here are from the future; {name} by {late:.0f} s"
         yield Finding("clock", "fail", told, "set this machine's clock (NTP), or touch the files if it is right")
     else:
         yield Finding("clock", "ok", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC; nothing here is from the future")

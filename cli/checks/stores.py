@@ -14,77 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cli.checks import Check, Finding, Patient
+from cli.checks.repository import repository
 
 WAIT_S = 5.0  # for a server that may not be there
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
     "gs": "bucket", "gcs": "bucket", "abfs": "bucket", "az": "bucket", "http": "server", "https": "server",
 }  # fmt: skip
-
-
 BARE = {"storage.features.postgres": "postgresql", "storage.features.redis": "redis"}
-
-
-def repository(patient: Patient) -> Iterator[Finding]:
-    """The history is whole, champion.json says what the events say, the champion is there, and all can be written."""
-    from rankline.errors import RanklineError
-    from rankline.repository import CROWNING, Repository
-
-    folder = patient.workspace / "repository"
-    if not folder.is_dir():
-        yield Finding("model repository", "ok", "none yet; the first run makes it")
-        return
-    models = Repository(folder)
-    try:
-        history = models.history()
-    except RanklineError as error:
-        yield Finding("history", "fail", _told(error), error.hint)
-        return
-    yield Finding("history", "ok", f"{len(history)} events, none missing")
-    crowned = [event for event in history if event.kind in CROWNING]
-    champion = crowned[-1].model_id if crowned else ""
-    yield _pointer(folder / "champion.json", champion, crowned[-1].n if crowned else 0)
-    if champion:
-        try:
-            models.bundle(champion)
-            yield Finding("champion", "ok", f"{champion}: every byte is what its digests promise")
-        except RanklineError as error:
-            yield Finding("champion", "fail", f"{champion}: {_told(error)}", error.hint)
-        with contextlib.suppress(RanklineError):
-            catalogue = models.manifest(champion).catalogue
-            asked = patient.recipe.export.catalogue
-            if catalogue != asked:
-                told = f"the workspace ranks {catalogue!r}, recipe {patient.recipe.name} {asked!r}"
-                yield Finding("catalogue", "warn", told, f"-w {patient.workspace}-{patient.recipe.name}")
-    yield _writable(folder / "events")
-
-
-def _pointer(path: Path, champion: str, event: int) -> Finding:
-    """champion.json against what the events add up to."""
-    told: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        told = json.loads(path.read_text())
-    said = told.get("model_id", "") if isinstance(told, dict) else ""
-    if said == champion and (not champion or told.get("event") == event):
-        return Finding("champion.json", "ok", champion or "nobody serves yet")
-    found = f"it says {said or 'nothing readable'}, the events say {champion or 'nobody'}"
-    return Finding("champion.json", "warn", found, "`rankline champion` writes it anew; whoever polls the file waits")
-
-
-def _writable(folder: Path) -> Finding:
-    probe = folder / f".rankline-doctor-{uuid.uuid4().hex}"
-    try:
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        hint = "free some space, or mend the permissions"
-        return Finding("repository writable", "fail", f"{folder}: {error.strerror}", hint)
-    return Finding("repository writable", "ok", "events can be added")
-
-
-def _told(error: Any) -> str:
-    where = f" ({error.where})" if error.where else ""
-    return f"{error.message}; found {error.found}{where}" if error.found else f"{error.message}{where}"
 
 
 def feast(patient: Patient) -> Iterator[Finding]:
@@ -179,7 +116,7 @@ def named(patient: Patient) -> Iterator[Finding]:
     seen = set()
     for knob, value in _addresses(as_dict(patient.recipe)):
         kind = SERVERS[_scheme(value)]
-        if value in seen or knob == "promote.tracking_uri":  # asked by MLflow's own client above
+        if value in seen or knob in ("promote.tracking_uri", "storage.repository"):  # asked above, by what uses them
             continue
         seen.add(value)
         try:
@@ -237,9 +174,9 @@ def _redis(address: str) -> str:
 
 
 def _bucket(address: str) -> str:
-    import fsspec
+    from rankline import storage
 
-    fs, root = fsspec.core.url_to_fs(address)
+    fs, root = storage.place(address)
     probe = f"{root.rstrip('/')}/.rankline-doctor-{uuid.uuid4().hex}"
     fs.pipe_file(probe, b"x")
     fs.rm_file(probe)

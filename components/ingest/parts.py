@@ -4,10 +4,12 @@ Every adapter only says which parts there are; `fields.py` says what their colum
 with a column `row` (its place in the part) and either the columns c0, c1… or the line itself as `raw`.
 """
 
+import codecs
 import io
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
+from components.ingest.encoding import Guess, guess, is_utf8
 from rankline.errors import SourceError
 from rankline.raw import COMPRESSED, File
 
@@ -48,8 +50,6 @@ class Decoded(io.RawIOBase):
     """A stream of bytes in some encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
-        import codecs
-
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
         self._waiting = b""
@@ -139,42 +139,24 @@ def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
     return f"contains({raw}, chr({ord(NOT_TEXT)}))", f"not {encoding.upper()}"
 
 
-def fitting_encoding(sample: bytes) -> str:
-    """The encoding that a sample of text seems to be in; empty where none can be told."""
-    from charset_normalizer import from_bytes
-
-    matches = from_bytes(sample)
-    best = matches.best()
-    if best is None:
-        return ""
-    # of encodings that fit equally well, the one that Western Windows writes is the most common
-    equals = {name for match in matches if match.chaos <= best.chaos for name in match.could_be_from_charset}
-    return "cp1252" if "cp1252" in equals else best.encoding.replace("_", "-")
-
-
 def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:
     """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
-    fits = ""
-    marked = sample.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if marked and not encoding.startswith("utf-16"):
-        fits = "utf-16"
+    found = None  # only what is plain is looked for here: a guess takes a second
+    marked, wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), encoding.startswith("utf-16")
+    if marked and not wide:
+        found = Guess(("utf-16",), ("utf-16",))
     elif encoding == "utf-16" and not marked:
-        fits = fitting_encoding(sample) or "another one"
-    elif encoding not in ("utf-8", "utf-8-sig") and not encoding.startswith("utf-16") and not sample.isascii():
-        import codecs
-
-        try:  # a character may be cut in two by the sample's end
-            codecs.getincrementaldecoder("utf-8")().decode(sample)
-            fits = "utf-8"
-        except UnicodeDecodeError:
-            pass
-    if fits:
+        found = guess(sample)
+    elif not wide and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
+        found = Guess(("utf-8",), ("utf-8",))
+    if found:
+        meant = {"ascii": "utf-8", "": "another one"}.get(found.name, found.name)
         raise SourceError(
             "a file is in another encoding than the settings say",
             expected=f"{encoding} (ingest.files.encoding)",
-            found=fits,
+            found=meant,
             where=where,
-            hint=f"set ingest.files.encoding={fits}",
+            hint=f"set ingest.files.encoding={meant}" + f" (or {found.runner_up})" * bool(found.runner_up),
         )
 
 

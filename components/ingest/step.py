@@ -12,8 +12,9 @@ from typing import Any
 
 from components.ingest import beir, recbole, sql, tables
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.encoding import Guess, guess
 from components.ingest.fields import identifier, literal
-from components.ingest.parts import Part, first_rows, fitting_encoding, plain
+from components.ingest.parts import SAMPLE_BYTES, Part, first_rows, plain
 from components.ingest.staging import stage
 from rankline import digest, ledger
 from rankline import raw as raw_data
@@ -271,18 +272,19 @@ def _advice(reason: str, config: IngestConfig, where: str) -> str:
         return "set ingest.columns.timestamp_unit to what they are written as (s, ms, us, ns, iso or a pattern); "
     if reason == "unknown event type":
         return "name them in ingest.columns.event_types (an empty label for one that means none); "
-    if reason.startswith("not ") and (fits := _fitting(config, where)):
-        return f"set ingest.files.encoding={fits}, which would fit; "
+    if reason.startswith("not ") and (fits := _fitting(config, where)).name:
+        other = f" (or {fits.runner_up})" * bool(fits.runner_up)
+        return f"set ingest.files.encoding={fits.name}, which would fit{other}; "
     return ""
 
 
-def _fitting(config: IngestConfig, where: str) -> str:
-    """The encoding that would fit a text file; empty where none can be told."""
+def _fitting(config: IngestConfig, where: str) -> Guess:
+    """The encoding that would fit a text file; none where it cannot be told."""
     file = raw_data.File(where)
     if config.format == "sql" or file.kind in ("parquet", "pq"):
-        return ""
+        return Guess((), ())
     with file.stored() as stored:
-        return fitting_encoding(plain(file, stored).read(1 << 20))
+        return guess(plain(file, stored).read(SAMPLE_BYTES))
 
 
 def _window(db: Any, config: IngestConfig) -> None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from cli import checks
 from cli.checks import Check, Finding, Patient, gpu, libraries, machine, stores, workspace
+from cli.checks import repository as keeping
 from cli.main import app
 from pipelines.recipes import named
 from rankline import ledger
@@ -27,6 +28,7 @@ from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
 from tests.servers.postgres import DATABASE, Postgres
 from tests.servers.redis import Redis
+from tests.servers.s3 import Bucket
 
 
 def patient(folder: Path, *settings: str, recipe: str = "smoke", port: int = 0) -> Patient:
@@ -313,7 +315,93 @@ def test_a_recipe_of_another_catalogue(smoke: SmokeRun) -> None:
 
 
 def test_a_repository_that_cannot_be_written(tmp_path: Path) -> None:
-    assert stores._writable(tmp_path / "nowhere").status == "fail"
+    (tmp_path / "repository").mkdir()  # without a folder of events nothing can be put into it
+    told = found(stores.repository, patient(tmp_path))["repository writable"]
+    assert (told.status, told.found) == ("fail", f"{tmp_path}/repository/events: no such bucket or folder")
+
+
+def test_a_repository_that_the_recipe_keeps_elsewhere(copy: Path, smoke: SmokeRun, tmp_path: Path) -> None:
+    shutil.move(copy / "repository", tmp_path / "shared")
+    asked = f"storage.repository={tmp_path / 'shared'}"
+    told = found(stores.repository, patient(copy, asked))
+    assert told["history"].found.startswith(f"{tmp_path / 'shared'}: ")
+    assert told["champion"].found.startswith(smoke.summary["model_id"])
+    assert {each.status for each in told.values()} == {"ok"}
+    assert found(stores.repository, patient(copy))["model repository"].found.startswith("none yet")
+    told = found(stores.repository, patient(copy, f"{asked}-gone"))
+    assert told["model repository"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run makes it"
+
+
+def test_a_repository_in_a_bucket(
+    copy: Path, smoke: SmokeRun, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store, place = s3fs.S3FileSystem(endpoint_url=bucket.environment()["AWS_ENDPOINT_URL"]), f"{url}/models"
+    who = patient(copy, f"storage.repository={place}", f"storage.artifacts={url}/work")
+    told = found(stores.repository, who)
+    assert told["history"].found == f"{place}: no event yet"
+    assert {each.status for each in told.values()} == {"ok"}
+    store.put(f"{copy}/repository/", f"{place}/", recursive=True)
+    before = store.find(url, detail=True)
+    told = found(stores.repository, who)
+    assert {name: each.status for name, each in told.items()} == {
+        "history": "ok", "champion.json": "ok", "champion": "ok", "repository writable": "ok",
+    }  # fmt: skip
+    assert told["champion"].found.startswith(smoke.summary["model_id"])
+    assert told["repository writable"].found == "events can be added, each once"
+    assert found(machine.clock, who)["clock"].status == "ok"
+    assert list(found(stores.named, who)) == ["storage.artifacts"]  # the repository was asked by what uses it
+    sizes = {name: (each["size"], each["ETag"]) for name, each in before.items()}
+    assert sizes == {name: (each["size"], each["ETag"]) for name, each in store.find(url, detail=True).items()}
+    store.pipe(f"{place}/champion.json", b'{"model_id": "another"}')
+    weights = f"{place}/bundles/{smoke.summary['model_id']}/scorer.onnx"
+    store.pipe(weights, store.cat(weights)[:-1] + b"?")
+    told = found(stores.repository, who)
+    assert (told["champion.json"].status, told["champion"].status) == ("warn", "fail")
+    assert "scorer.onnx is not the file its digest promises" in told["champion"].found
+    store.rm(f"{place}/events/2.json")
+    assert "events/2.json" in found(stores.repository, who)["history"].found
+    gone = found(stores.repository, patient(copy, "storage.repository=s3://no-such-bucket/models"))
+    assert gone["repository writable"].status == "fail"
+    assert "no such bucket" in gone["repository writable"].found
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert found(stores.repository, who)["history"].status == "fail"
+
+
+def test_a_bucket_that_writes_over_what_is_there(copy: Path) -> None:
+    """A stand-in for a store that does not heed the condition: nothing real that can be had here is so careless."""
+    from rankline.repository import Repository
+
+    class Careless:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def pipe_file(self, path: str, content: bytes, mode: str = "overwrite") -> None:
+            self.inner.pipe_file(path, content)
+
+    models = Repository(f"memory://{copy}/models")
+    assert keeping._writable(models).status == "ok"
+    models.fs = Careless(models.fs)
+    told = keeping._writable(models)
+    assert (told.status, "both would promote" in told.hint) == ("fail", True)
+    assert models.fs.find(models.root) == []
+
+
+def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs", reason="no client for S3 here: `pip install 's3fs'`")
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    told = found(stores.repository, patient(tmp_path, "storage.repository=s3://shop/models"))
+    assert (list(told), told["history"].status) == (["history"], "fail")
 
 
 def test_a_feature_store_that_is_broken(copy: Path) -> None:

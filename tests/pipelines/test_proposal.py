@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.proof import prove
-from pipelines.proposal import Proposal, map_text, propose, recipe_text
+from pipelines.proposal import Proposal, propose
+from pipelines.proposal.names import fit, is_id, tokens_of
+from pipelines.proposal.texts import map_text, recipe_text
 from pipelines.recipes import interactions
 from pipelines.survey import survey
 from rankline.errors import SourceError, UsageError
@@ -155,6 +157,34 @@ def test_an_unknown_kind_of_event_is_told(tmp_path: Path) -> None:
     made = proposed(source, time_zone="UTC")
     assert columns(made)["event_types"]["frobnicate"] == ""  # type: ignore[index]
     assert ["frobnicate" in lack.what for lack in made.lacks] == [True]
+
+
+def test_names_in_any_script_have_words() -> None:
+    assert tokens_of("userID") == tokens_of("user_id") == tokens_of("user.id") == ["user", "id"]
+    assert tokens_of("Verfügbar") == ["verfügbar"]
+    assert fit("Verfügbar", "available") > 0.9
+    assert is_id("用户_id")
+    assert not is_id("用户")
+
+
+def test_words_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    log = source / "shop_orders.csv"
+    odd = ["add to cart", "a.b = [c]", "50 %", "Größe\\"]
+    rows = "".join(f"\nK1;A1;01.02.2023 10:15;{kind}" for kind in odd)
+    log.write_bytes(log.read_bytes() + rows.encode("cp1252"))
+    kinds = columns(proposed(source, time_zone="UTC"))["event_types"]
+    assert set(odd) <= set(kinds)  # type: ignore[arg-type]
+    assert kinds["add to cart"] == "click"  # type: ignore[index]
+
+
+def test_files_that_one_encoding_fits_are_read_in_it(tmp_path: Path) -> None:
+    """German has the same bytes in the Western and the Central European code page; beside Polish it is the latter."""
+    (tmp_path / "items-1.csv").write_bytes("id;name\n1;Größe und Maß\n".encode("cp1250") * 5)
+    polish = "1;Książka była dłuższa, już wiem; Łódź i Kraków są piękne\n".replace("; ", ", ")
+    (tmp_path / "items-2.csv").write_bytes(f"id;name\n{polish}".encode("cp1250"))
+    looked = survey(str(tmp_path))
+    assert (looked.files.encoding, looked.encoding.runner_up) == ("cp1250", "cp1252")
 
 
 def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,80 @@
+"""A proposal: what the tables and columns of a source mean, the map that says so, and a recipe on top of it.
+
+Names speak first, values decide: a key has a value a row, the log's column of items holds the catalogue's keys,
+a moment lies in our time. What only people know (the zone of clocks, which of two readings of a date) is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.proposal.kinds import kind_of
+from pipelines.proposal.lacks import Lack, lacks_of
+from pipelines.proposal.meanings import meanings_of
+from pipelines.proposal.reading import ROLES, WORDY, Reading
+from pipelines.proposal.roles import roles_of, table_named
+from pipelines.proposal.said import placed
+from pipelines.proposal.settings import knobs_of, settings_of
+from pipelines.survey import Survey
+
+
+class Proposal(Reading):
+    """What is proposed for a source: a reading of it, and what follows."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The map: ingest's own settings, without where the source is."""
+        return settings_of(self)
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """What the recipe changes, because the data asks for it."""
+        return knobs_of(self)
+
+    @property
+    def lacks(self) -> list[Lack]:
+        """What is missing for a good model, the questions first."""
+        return sorted(lacks_of(self), key=lambda lack: not lack.flag)
+
+
+def propose(
+    survey: Survey,
+    *,
+    name: str,
+    roles: Mapping[str, str] | None = None,
+    kind: str = "",
+    time_zone: str = "",
+    said: Mapping[str, str] | None = None,
+) -> Proposal:
+    """Guess what the tables and columns of a source mean; ``roles`` and ``said`` (setting -> column) are certain.
+
+    Raises:
+        UsageError: a table or a column that was said is not there.
+    """  # fmt: skip
+    given = {role: table_named(survey, table) for role, table in (roles or {}).items() if table}
+    if survey.format in ("recbole", "beir"):
+        found = {role: role for role in ROLES if role in survey.tables}
+    else:
+        found = roles_of(survey, given)
+    made = Proposal(survey, name, kind, found, {}, time_zone=time_zone)
+    told = placed(made, said or {})
+    if not kind:
+        made.kind = kind_of(made, told)
+    for role in ROLES:
+        if role in made.roles:
+            made.meanings[role] = meanings_of(made, role, told.get(role, {}))
+    made.unit = _unit(made, (said or {}).get("timestamp_unit", ""))
+    for role in ("items", "queries", "events"):
+        if columns := [each.column for each in made.meanings.get(role, ()) if each.setting in WORDY]:
+            made.languages[role] = survey.language(made.roles[role], columns)
+    return made
+
+
+def _unit(made: Proposal, said: str) -> str:
+    """What the events' times are written as; empty where that has to be asked."""
+    column = made.column("events", "timestamp")
+    if said or not column:
+        return said
+    times = made.facts("events", column).times
+    return times[0] if len(times) == 1 else ""

@@ -1,0 +1,104 @@
+"""What a text file is encoded in: texts of many languages in the encodings that people keep them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.ingest.config import IngestConfig
+from components.ingest.encoding import guess
+from components.ingest.step import ingest
+from rankline.errors import SourceError
+
+FRENCH = "Crème brûlée à la vanille, très légère. L'été dernier, nous étions prêts à goûter ce gâteau: ça coûte 3 €."
+GERMAN = "Größe und Maß der Tür: für Möbel, schöne Stühle und Käse aus Österreich. Wohnfläche 80 m², Preis 12 €."
+POLISH = "Książka była bardzo dobra, polecam każdemu, kto lubi dłuższe powieści. Łódź i Kraków są piękne, już wiem."
+CZECH = "Kniha se mi velmi líbila, děti ji četly každý večer před spaním. Příliš žluťoučký kůň úpěl ďábelské ódy."
+CHINESE = "北京的秋天非常漂亮我们都很喜欢去那里旅游，这本书写得很好。"
+JAPANESE = "この本はとても面白かったです。子供と一緒に読みました。東京の天気は良いです。"
+
+
+def told(text: str, encoding: str, rows: int = 3) -> str:
+    """The text as the guessed encoding reads it, in a small table."""
+    stored = "".join(f"i{row};{text}\n" for row in range(rows)).encode(encoding)
+    return stored.decode(guess(stored).name).partition("\n")[0].partition(";")[2]
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", FRENCH),
+        ("cp1252", GERMAN),
+        ("cp1252", "El niño comió una piña. ¿Qué más quieres, señor? Aquí está el jamón."),
+        ("cp1252", "Crème brûlée – für später, señor: Smörgåsbord, São Paulo, façade, Größe, à bientôt, El Niño"),
+        ("cp1250", POLISH),
+        ("cp1250", CZECH),
+        ("cp1250", "Děti při hře"),  # each word alone would do in cp1252, but in no one language of it
+        ("cp1250", "Árvíztűrő tükörfúrógép. Őszintén ajánlom minden szülőnek."),
+        ("iso8859-2", POLISH),
+        ("cp1254", "Kitap çok güzeldi, çocuklar her akşam okudu. İstanbul'da şişe ve ağaç."),
+        ("cp1251", "Это очень хорошая книга, мне понравилось читать её вечером"),
+        ("koi8-r", "это очень хорошая книга мне понравилось читать её вечером"),
+        ("cp1253", "Το βιβλίο ήταν πολύ καλό και μου άρεσε."),
+        ("gb18030", CHINESE),
+        ("big5", "這本書寫得很好，我們都很喜歡去那裡旅遊。"),
+        ("shift_jis", JAPANESE),
+        ("euc_kr", "이 책은 정말 재미있었습니다. 아이들과 함께 읽었어요."),
+        ("utf-8", CZECH),
+        ("utf-16", GERMAN),
+        ("utf-16", CHINESE),
+        ("utf-16-le", GERMAN),  # without a mark
+    ],
+)
+def test_texts_are_read_as_they_were_written(encoding: str, text: str, rows: int) -> None:
+    assert told(text, encoding, rows) == text
+
+
+def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\nu1,Größe,1600000000\n", encoding="utf-8-sig")
+    assert guess((tmp_path / "events.csv").read_bytes()).name == "utf-8"
+    columns = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "labels": {}}
+    config = {"source": str(tmp_path), "format": "tables", "items_from_events": True, "columns": columns}
+    ingest(tmp_path / "raw", config=IngestConfig(tables={"events": "events.csv"}, **config))
+    assert pq.read_table(tmp_path / "raw/events.parquet")["item_id"].to_pylist() == ["Größe"]
+    assert pq.read_table(tmp_path / "raw/events.parquet")["user_id"].to_pylist() == ["u1"]
+
+
+def test_of_equals_the_commonest_is_taken_and_the_other_named() -> None:
+    found = guess("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
+    assert (found.name, found.runner_up) == ("cp1252", "cp1250")
+    assert guess(f"{CZECH}\n".encode("cp1250")).runner_up == "iso8859-2"
+    assert guess(f"{GERMAN}\n".encode()).runner_up == ""
+
+
+def test_a_megabyte_that_ends_within_a_character() -> None:
+    for encoding, text in (("utf-8", CHINESE), ("gb18030", CHINESE), ("shift_jis", JAPANESE)):
+        whole = (f"{text}\n" * 40).encode(encoding)
+        assert whole.decode(guess(whole[:-2]).name) == f"{text}\n" * 40
+
+
+def test_the_only_word_that_tells_is_the_last() -> None:
+    assert guess("id,name\n1,Tea\n2,Größe".encode("cp1252")).name == "cp1252"
+
+
+def test_what_is_no_text_fits_nothing() -> None:
+    assert guess(bytes(range(128, 256)) * 8).name == ""
+    assert guess(bytes(range(256)) * 40).name == ""
+
+
+def test_the_refusal_names_both(tmp_path: Path) -> None:
+    rows = "".join(f"i{n},Größe Käse Tür\n" for n in range(20))
+    (tmp_path / "items.csv").write_bytes(f"item_id,title\n{rows}".encode("cp1252"))
+    (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\nu1,i1,1600000000\n")
+    tables = {"events": "events.csv", "items": "items.csv"}
+    columns = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "title": "title", "labels": {}}
+    config = IngestConfig(source=str(tmp_path), format="tables", tables=tables, columns=columns)
+    with pytest.raises(SourceError, match=r"ingest\.files\.encoding=cp1252, which would fit \(or cp1250\)"):
+        ingest(tmp_path / "raw", config=config)
+    config = config.model_copy(update={"files": config.files.model_copy(update={"encoding": "utf-16"})})
+    with pytest.raises(SourceError, match=r"found: utf-8|ingest\.files\.encoding=(utf-8|cp1252 \(or cp1250\))"):
+        ingest(tmp_path / "raw", config=config)
