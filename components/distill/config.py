@@ -32,8 +32,8 @@ class DistillConfig(Frozen):
     sampled_items: int = Field(
         0,
         ge=0,
-        description="Items drawn for the softmax, corrected for popularity: a step then touches few others. 0 takes the "
-        "whole catalogue, too much above 50,000.",
+        description="Items drawn for the softmax, corrected for popularity; a step then touches few others. 0 takes "
+        "the whole catalogue, too much above 50,000.",
     )
     evaluate_every: int = Field(5, ge=1, description="Epochs between looks at the validation requests.")
     patience: int = Field(3, ge=1, description="Looks without improvement before training stops early.")
