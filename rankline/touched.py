@@ -95,10 +95,10 @@ def fuse(
 
 
 @torch.no_grad()
-def parts(fusion: ItemFusion, text_IT: Tensor, side_IS: Tensor, *, size: int = PART) -> Iterator[tuple[int, Tensor]]:
+def parts(fusion: ItemFusion, text_IT: Tensor, side_IS: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The whole catalogue without gradients, a part at a time: (its first item's number, [P, D] fused vectors)."""
-    for first in range(0, len(text_IT), size):
-        some = slice(first, first + size)
+    for first in range(0, len(text_IT), PART):
+        some = slice(first, first + PART)
         yield first, fusion(text_IT[some], side_IS[some], rows_T=some)
 
 
