@@ -1,7 +1,9 @@
-"""How memory and time of the teacher's training grow with the number of items: `python -m benchmarks.training_scale`.
+"""How memory and time of training grow with the items and with the examples: `python -m benchmarks.training_scale`.
 
-Made-up vectors and histories, the training loop alone (components/finetune/users.py), one process a size so that the
-peak is its own. Beside the measured peak stands what the tables of the catalogue themselves take.
+Made-up vectors, histories and queries, the training loops alone (components/finetune/users.py: the teacher;
+components/distill/towers.py: the towers, whose requests are all asked in words), one process a line so that the peak
+is its own. Beside the measured peak stands what the items' own vectors with their copies take. Time is the processor's
+(core-seconds), which a busy machine blurs less.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import sys
 import time
 from typing import Any
 
-TEXT, USERS, LENGTH, STEPS = 384, 640, 21, 20
+TEXT, USERS, LENGTH, BATCH, SOFT, DEVICE = 384, 640, 21, 32, 64, "cpu"
+LOOPS = ("teacher", "towers")
 
 
-def made(items: int) -> tuple[Any, Any]:
+def made(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     """Examples of a made-up catalogue of ``items``, without the words; and its text vectors [I, T]."""
     import numpy as np
     import torch
@@ -25,22 +28,23 @@ def made(items: int) -> tuple[Any, Any]:
     from rankline import examples, features
 
     rng = np.random.default_rng(0)
-    histories = [rng.integers(0, items, LENGTH) for _ in range(USERS)]
+    histories = [rng.integers(0, items, LENGTH) for _ in range(users)]
     requests = examples.Requests(
-        ids=[str(n) for n in range(USERS)],
-        at=np.zeros(USERS),
+        ids=[str(n) for n in range(users)],
+        queries=[query] * users,
+        at=np.zeros(users),
         items_RL=np.stack([history[:-1] for history in histories]),
-        ratings_RL=np.zeros((USERS, LENGTH - 1), np.int64),
-        ages_RL=np.ones((USERS, LENGTH - 1), np.float32),
-        lengths_R=np.full(USERS, LENGTH - 1),
-        user_RF=np.zeros((USERS, len(features.USER)), np.float32),
-        context_RF=np.zeros((USERS, len(features.CONTEXT)), np.float32),
-        affinity=[{} for _ in range(USERS)],
-        day_R=np.zeros(USERS, np.int64),
+        ratings_RL=np.zeros((users, LENGTH - 1), np.int64),
+        ages_RL=np.ones((users, LENGTH - 1), np.float32),
+        lengths_R=np.full(users, LENGTH - 1),
+        user_RF=np.zeros((users, len(features.USER)), np.float32),
+        context_RF=np.zeros((users, len(features.CONTEXT)), np.float32),
+        affinity=[{} for _ in range(users)],
+        day_R=np.zeros(users, np.int64),
         targets=[history[-1:] for history in histories],
-        target_ratings=[np.zeros(1, np.float32) for _ in range(USERS)],
+        target_ratings=[np.zeros(1, np.float32) for _ in range(users)],
         seen=[history[:-1] for history in histories],
-        negatives=[np.zeros(0, np.int64) for _ in range(USERS)],
+        negatives=[np.zeros(0, np.int64) for _ in range(users)],
     )
     few = examples.Requests(**{name: value[:4] for name, value in vars(requests).items()})
     data = examples.Examples(
@@ -52,8 +56,8 @@ def made(items: int) -> tuple[Any, Any]:
         vocabulary=[],
         sequences=examples.Sequences(
             items=histories,
-            times=[np.arange(LENGTH, dtype=float)] * USERS,
-            ratings=[np.zeros(LENGTH, np.int64)] * USERS,
+            times=[np.arange(LENGTH, dtype=float)] * users,
+            ratings=[np.zeros(LENGTH, np.int64)] * users,
         ),
         splits={"train": requests, "valid": few, "test": few},
         item_DIF=np.zeros((1, items, len(features.ITEM)), np.float32),
@@ -62,25 +66,32 @@ def made(items: int) -> tuple[Any, Any]:
     return data, torch.from_numpy(rng.standard_normal((items, TEXT), np.float32))
 
 
+def peak_mb() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 class Watch:
-    """Progress that keeps the peak at the first step's end and at the last's, and the time between."""
+    """Progress that keeps the peak before the first step and after the last, and the processor's time between."""
 
     def __init__(self) -> None:
-        self.began = self.ended = 0.0
-        self.peak = 0
+        self.began = self.ended = self.at_start = self.peak = 0.0
+        self.steps = 0
 
     def phase(self, name: str) -> None:
-        """Nothing to show."""
+        """Training is about to begin; a look at validation may have been before it."""
+        self.at_start = peak_mb()
 
     def update(self, done: int, total: int, **numbers: float) -> None:
         """Note the moment."""
-        self.began = self.began or time.time()
-        self.ended, self.peak = time.time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.began = self.began or time.process_time()
+        self.ended, self.peak, self.steps = time.process_time(), peak_mb(), done
 
 
-def measured(items: int, sampled: int) -> dict[str, float]:
-    """Peak and time of an epoch of ``STEPS`` steps, in this process."""
+def taught(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
+    """Train a teacher for an epoch; how many times the own vectors are there: they, two moments."""
     from types import SimpleNamespace
+    from typing import cast
 
     import torch
 
@@ -88,53 +99,135 @@ def measured(items: int, sampled: int) -> dict[str, float]:
     from components.finetune.config import FinetuneConfig
     from components.finetune.ranks import Ranks
 
-    data, text_IT = made(items)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    watch: Any = Watch()
-    config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=USERS // STEPS, max_history=LENGTH)
+    config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
     users.train(
-        data, SimpleNamespace(size=TEXT), None, text_IT, torch.from_numpy(data.side_IS),  # type: ignore[arg-type]
-        config=config, seed=0, half=False, device=torch.device("cpu"), ranks=Ranks(), progress=watch, checkpoints=None,
+        data, cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None), text_IT, torch.from_numpy(data.side_IS),
+        config=config, seed=0, half=False, device=torch.device(DEVICE), ranks=Ranks(), progress=watch, checkpoints=None,
     )  # fmt: skip
-    end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 3
+
+
+def distilled(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
+    """Train towers for an epoch; how many times the own vectors are there: they, two moments, the best so far."""
+    import numpy as np
+    import torch
+
+    from components.distill import towers
+    from components.distill.config import DistillConfig
+    from components.distill.reading import Reading
+    from rankline.progress import Progress
+
+    class MadeUp(Reading):
+        """Reads numbers out of nothing instead of words."""
+
+        def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
+            return torch.randn(len(words), TEXT)
+
+    config = DistillConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
+    rng = np.random.default_rng(1)
+    shape = (len(data.splits["train"]), SOFT)
+    soft = {
+        "train_candidates": rng.integers(0, len(data.item_ids), shape),
+        "train_logits": rng.standard_normal(shape, np.float32),
+    }
+    reader: Any = torch.nn.Identity()
+    reader.size = TEXT
+    none: Any = None
+    reading = MadeUp(data, reader, none, text_IT, device=torch.device(DEVICE))
+    model = towers.Towers.make(data, text_size=TEXT, size=64, config=config)
+    towers.train(
+        model, data, reading, soft, config=config, device=torch.device(DEVICE), progress=watch, checkpoints=None
+    )
+    return 4
+
+
+def measured(loop: str, items: int, sampled: int, users: int) -> dict[str, float]:
+    """Peak and time of an epoch, in this process."""
+    data, text_IT = made(items, users, query="asked" if loop == "towers" else "")
+    before = peak_mb()
+    watch = Watch()
+    copies = (taught if loop == "teacher" else distilled)(data, text_IT, sampled, watch)
     return {
-        "items": items,
-        "sampled": sampled,
-        "data_mb": before / 1024,
-        "loop_mb": (watch.peak - before) / 1024,
-        "own_vectors_mb": 3 * items * config.vector_size * 4 / 2**20,
-        "validation_mb": (end - watch.peak) / 1024,
-        "step_s": (watch.ended - watch.began) / (STEPS - 1),
+        "data_mb": before,
+        "loop_mb": watch.peak - before,
+        "own_vectors_mb": copies * items * 64 * 4 / 2**20,
+        "after_mb": peak_mb() - watch.peak,
+        "step_s": (watch.ended - watch.began) / (watch.steps - 1),
+        "steps": watch.steps,
+        "epoch_s": watch.ended - watch.began,
     }
 
 
+def alone(loop: str, items: int, sampled: int, users: int) -> dict[str, float] | str:
+    """What a process of its own measures, or how it failed."""
+    one = (loop, str(items), str(sampled), str(users))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training_scale", "--one", *one], capture_output=True, text=True
+    )
+    if done.returncode:
+        return f"failed: {(done.stderr.strip().splitlines() or [str(done.returncode)])[-1]}"
+    row: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
+def line(*cells: Any) -> None:
+    """A row of a Markdown table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
 def main() -> None:
-    """A line a size, as a Markdown table."""
+    """A line a size, as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--loops", nargs="*", choices=LOOPS, default=LOOPS)
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--sampled", type=int, nargs="*", default=[0, 2000])
     parser.add_argument("--whole-up-to", type=int, default=100_000, help="largest catalogue for the whole softmax")
-    parser.add_argument("--one", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--users", type=int, nargs="*", default=[USERS, 2 * USERS, 4 * USERS], help="for the examples")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.one:
-        print(json.dumps(measured(*told.one)))
+        loop, *numbers = told.one
+        print(json.dumps(measured(loop, *map(int, numbers))))
         return
-    print("| items | sampled | before, MB | the loop adds, MB | of it own vectors | validation adds, MB | s a step |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for sampled in told.sampled:
-        for items in told.items:
-            if not sampled and items > told.whole_up_to:
+    line(
+        "loop",
+        "items",
+        "sampled",
+        "before, MB",
+        "the loop adds, MB",
+        "of it own vectors",
+        "looks add, MB",
+        "core-s a step",
+    )
+    line(*["---"] * 8)
+    for loop in told.loops:
+        for sampled in told.sampled:
+            for items in told.items:
+                if not sampled and items > told.whole_up_to:
+                    continue
+                row = alone(loop, items, sampled, USERS)
+                first = (loop, f"{items:,}", sampled or "all")
+                if isinstance(row, str):
+                    line(*first, row, "", "", "", "")
+                    continue
+                sizes = (f"{row[name]:,.0f}" for name in ("data_mb", "loop_mb", "own_vectors_mb", "after_mb"))
+                line(*first, *sizes, f"{row['step_s']:.3f}")
+    print()
+    line("loop", "users", "steps", "an epoch, core-s", "core-s a step", "the loop adds, MB")
+    line(*["---"] * 6)
+    for loop in told.loops:
+        for users in told.users:
+            row = alone(loop, min(told.items), max(told.sampled), users)
+            if isinstance(row, str):
+                line(loop, f"{users:,}", row, "", "", "")
                 continue
-            command = [sys.executable, "-m", "benchmarks.training_scale", "--one", str(items), str(sampled)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(f"| {items:,} | {sampled or 'all'} | failed: {done.stderr.strip().splitlines()[-1]} |")
-                continue
-            row = json.loads(done.stdout.strip().splitlines()[-1])
-            print(
-                f"| {items:,} | {sampled or 'all'} | {row['data_mb']:,.0f} | {row['loop_mb']:,.0f} | "
-                f"{row['own_vectors_mb']:,.0f} | {row['validation_mb']:,.0f} | {row['step_s']:.3f} |",
-                flush=True,
+            line(
+                loop,
+                f"{users:,}",
+                row["steps"],
+                f"{row['epoch_s']:.1f}",
+                f"{row['step_s']:.3f}",
+                f"{row['loop_mb']:,.0f}",
             )
 
 

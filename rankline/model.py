@@ -100,23 +100,39 @@ class ItemFusion(nn.Module):
         two texts of cosine 1 have a product of about ``likeness``.
         """
         size = self.text.weight.shape[0]
-        _, directions_ST = torch.linalg.eigh(text_IT.double().T @ text_IT.double())
+        products_TT = torch.zeros(text_IT.shape[1], text_IT.shape[1], dtype=torch.float64)
+        for part_PT in torch.split(text_IT, 1 << 15):  # a part at a time, for in double the texts are twice as large
+            products_TT += part_PT.double().T @ part_PT.double()
+        _, directions_ST = torch.linalg.eigh(products_TT)
         kept_ST = directions_ST.T.flip(0)[:size].to(self.text.weight.dtype)
         self.text.weight.zero_()
         self.text.weight[: len(kept_ST)] = math.sqrt(likeness) * kept_ST
         self.text.bias.zero_()
 
-    def beside_words(self, side_IS: Tensor) -> Tensor:
+    def beside_words(
+        self, side_IS: Tensor, *, rows_T: Tensor | slice = slice(None), own_TD: Tensor | None = None
+    ) -> Tensor:
         """[I, D] what is added to the projected words."""
-        keep_I1 = self.known_I.unsqueeze(1)
+        keep_I1 = self.known_I[rows_T].unsqueeze(1)
         if self.training and self.own_dropout:
             keep_I1 = keep_I1 * (torch.rand_like(keep_I1) >= self.own_dropout)
-        fused_ID: Tensor = self.side(side_IS) + keep_I1 * self.own.weight
+        fused_ID: Tensor = self.side(side_IS) + keep_I1 * (self.own.weight[rows_T] if own_TD is None else own_TD)
         return fused_ID
 
-    def forward(self, text_IT: Tensor, side_IS: Tensor) -> Tensor:
-        """[I, D] the fused vectors of the whole catalogue."""
-        fused_ID: Tensor = self.text(text_IT) + self.beside_words(side_IS)
+    def forward(
+        self,
+        text_IT: Tensor,
+        side_IS: Tensor,
+        *,
+        rows_T: Tensor | slice = slice(None),
+        own_TD: Tensor | None = None,
+    ) -> Tensor:
+        """[I, D] the fused vectors of the whole catalogue.
+
+        Or of the items ``rows_T`` alone, whose text and side information these are then; ``own_TD`` stands for their
+        own vectors where these are moved apart from the table (rankline/touched.py).
+        """
+        fused_ID: Tensor = self.text(text_IT) + self.beside_words(side_IS, rows_T=rows_T, own_TD=own_TD)
         return fused_ID
 
 

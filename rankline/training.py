@@ -115,10 +115,12 @@ def next_item_loss(
     drawn_S: npt.NDArray[np.int64],
     chance_I: npt.NDArray[np.float64],
     rows_T: npt.NDArray[np.int64] | None = None,
+    also: Sequence[npt.NDArray[np.int64]] = (),
 ) -> torch.Tensor:
     """Softmax cross-entropy over the catalogue, or an estimate of it from the items drawn with ``chance_I``.
 
-    ``rows_T`` says which items the rows of ``vectors_TD`` are, sorted, where they are not all.
+    ``rows_T`` says which items the rows of ``vectors_TD`` are, sorted, where they are not all; ``also`` which other
+    items would have been right, for each of the N, and are therefore not held against it.
 
     Each drawn item stands for as many as its chance tells: less the log of how often it is expected in the draw, it
     makes the sum in the softmax right on average (Bengio & Senecal 2008), so that popular items, drawn often, are
@@ -126,7 +128,10 @@ def next_item_loss(
     """
     device = vectors_TD.device
     if not len(drawn_S):
-        return F.cross_entropy(hidden_ND @ vectors_TD.T, next_N)
+        scores_NI = hidden_ND @ vectors_TD.T
+        for row, right in enumerate(also):
+            scores_NI[row, torch.from_numpy(right).to(device)] = -1e4
+        return F.cross_entropy(scores_NI, next_N)
 
     def of(items: Any) -> torch.Tensor:
         places = items if rows_T is None else np.searchsorted(rows_T, items)
@@ -136,7 +141,10 @@ def next_item_loss(
     log_expected_S = torch.from_numpy(np.log(chance_I[drawn_S] * len(drawn_S))).float().to(device)
     target_N1 = (hidden_ND * of(next_N.cpu().numpy())).sum(-1, keepdim=True)
     others_NS = hidden_ND @ of(drawn_S).T - log_expected_S
-    others_NS = others_NS.masked_fill(drawn.unsqueeze(0) == next_N.unsqueeze(1), -1e4)
+    right_NS = drawn.unsqueeze(0) == next_N.unsqueeze(1)
+    if len(also):
+        right_NS |= torch.from_numpy(np.stack([np.isin(drawn_S, right) for right in also])).to(device)
+    others_NS = others_NS.masked_fill(right_NS, -1e4)
     return F.cross_entropy(torch.cat([target_N1, others_NS], 1), torch.zeros_like(next_N))
 
 

@@ -32,7 +32,8 @@ class DistillConfig(Frozen):
     sampled_items: int = Field(
         0,
         ge=0,
-        description="Items in the softmax; 0 is the whole catalogue, else popularity-corrected samples.",
+        description="Items drawn for the softmax, corrected for popularity; a step then touches few others. 0 takes "
+        "the whole catalogue, too much above 50,000.",
     )
     evaluate_every: int = Field(5, ge=1, description="Epochs between looks at the validation requests.")
     patience: int = Field(3, ge=1, description="Looks without improvement before training stops early.")
@@ -44,6 +45,22 @@ class DistillConfig(Frozen):
     encoder_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the encoder.")
     encoder_items_per_step: int = Field(
         48, ge=1, description="Items whose words are encoded with gradients in one step; fewer take less memory."
+    )
+    encoder_layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the encoder's learning rate for every layer further down."
+    )
+    encoder_frozen_layers: int = Field(
+        0, ge=0, description="Lowest layers of the encoder, its embeddings with them, that stay as they are."
+    )
+    peft: Literal["none", "lora", "rslora", "dora", "loha", "ia3", "bitfit"] = Field(
+        "none",
+        description="Train small adapters in the encoder instead of all its weights; merged before it is handed on.",
+    )
+    peft_rank: int = Field(8, ge=1, description="Rank of the adapters (lora, rslora, dora, loha).")
+    peft_alpha: int = Field(16, ge=1, description="Scale of the adapters: what they add counts alpha/rank times.")
+    peft_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters (lora, rslora, dora).")
+    peft_targets: list[str] = Field(
+        [], description="Names of the linear layers that get adapters; empty: those usual for the encoder's family."
     )
     likeness: float = Field(
         20.0,

@@ -37,8 +37,24 @@ def distill(
     Raises:
         DeviceError: the device asked for is not there.
         TooSmall: there are too few validation requests to learn the mix from.
-        TrainingError: the loss became NaN.
+        TrainingError: the loss became NaN, or memory ran out.
+        UsageError: the adapters asked for have no place in the encoder.
     """
+    from rankline import training
+
+    with training.memory_told("distill", shrinking(config)):
+        return _distill(features, teacher, student, config=config, progress=progress, checkpoints=checkpoints)
+
+
+def _distill(
+    features: Path,
+    teacher: Path,
+    student: Path,
+    *,
+    config: DistillConfig,
+    progress: Progress,
+    checkpoints: Path | None,
+) -> dict[str, Any]:
     import numpy as np
     import scipy.sparse as sparse
     import torch
@@ -76,6 +92,7 @@ def distill(
     if data.has_queries:
         model.fusion.begin_from_words(text_IT, likeness=config.likeness)
     begun = model.begin_from(teacher_weights) if config.from_teacher else 0
+    del teacher_weights  # with a large catalogue they are large, too
     trained = towers.train(
         model, data, reading, soft, config=config, device=device, progress=progress, checkpoints=checkpoints
     )
@@ -186,6 +203,7 @@ def distill(
         catalogue,
     )
     training.Checkpoints(checkpoints).clear()
+    weights_trained = dict(zip(("encoder_weights_trained", "encoder_weights"), trained["encoder_weights"]))
     return {
         "towers_valid_ndcg@10": round(trained["best"], 4),
         "towers_best_epoch": trained["best_epoch"],
@@ -195,5 +213,17 @@ def distill(
         "candidates_mean": round(table.mean_candidates, 1),
         "scorer_fit_ndcg@10": round(mixed["ndcg"], 4),
         **calibrated,
+        **(weights_trained if config.train_encoder else {}),
         "device": str(device),
     }
+
+
+def shrinking(config: DistillConfig) -> dict[str, tuple[Any, Any]]:
+    """Setting -> (its value, what it might be): what makes a step of training smaller, the most effective first."""
+    halves = ["encoder_items_per_step"] if config.train_encoder else []
+    halves += ["requests_per_step", "batch_size", "max_history", "scorer_batch_size"]
+    told: dict[str, tuple[Any, Any]] = {} if config.sampled_items else {"sampled_items": (0, 2000)}
+    if config.train_encoder and config.peft == "none":
+        told["peft"] = ("none", "lora")
+    less = {name: (getattr(config, name), max(1, getattr(config, name) // 2)) for name in halves}
+    return {**told, **{name: pair for name, pair in less.items() if pair[0] > 1}}

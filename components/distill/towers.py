@@ -1,10 +1,10 @@
 """The two towers: fused item vectors on the right; on the left what a history and a query say, added up.
 
-Shapes: B windows or requests, L history events, C candidates, I items, S sampled items, T text size,
-D vector size.
+Where items are sampled (`sampled_items` below the catalogue), a step fuses, scores and moves only the items it has to
+do with; else it takes them all (rankline/touched.py).
 
-Rows of a table that has a gradient are taken by F.embedding: on several threads the gradient of table[rows] is
-summed in whatever order they come, and no run would be like another.
+Shapes: B windows or requests, L history events, C candidates, I items, S sampled items, N items read with gradients,
+T text size, D vector size; rows_T are the items touched.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.distill import standing
 from components.distill.config import DistillConfig
 from components.distill.reading import Reading
-from rankline import training
+from rankline import adapters, touched, training
 from rankline.examples import Examples, Requests
 from rankline.model import HistoryTower, ItemFusion
 from rankline.progress import Progress
+from rankline.touched import Fused
 
 Ints = npt.NDArray[np.int64]
+NO_WINDOWS = torch.zeros(3, 0, 0, dtype=torch.long)
 
 
 class Towers(nn.Module):
@@ -58,12 +61,11 @@ class Towers(nn.Module):
         )
         return cls(fusion, tower, side_IS)
 
-    def left(self, fused_ID: Tensor, requests: Requests, rows: Any, queries_BT: Tensor, device: torch.device) -> Tensor:
+    def left(self, fused: Fused, requests: Requests, rows: Any, queries_BT: Tensor, device: torch.device) -> Tensor:
         """[B, D] the left vectors of some requests: the history's, and the query's where one is asked."""
-        items_BL = torch.from_numpy(requests.items_RL[rows]).to(device)
         ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
         lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)
-        left_BD: Tensor = self.tower(F.embedding(items_BL, fused_ID), ratings_BL, lengths_B)
+        left_BD: Tensor = self.tower(fused.of(requests.items_RL[rows]), ratings_BL, lengths_B)
         asked_B = torch.tensor([bool(requests.queries[row]) for row in rows], device=device)
         if bool(asked_B.any()):
             left_BD = left_BD + asked_B.unsqueeze(1) * self.fusion.text(queries_BT)
@@ -84,11 +86,10 @@ class Towers(nn.Module):
         vectors_ND = self.fusion.text(queries_RT[torch.from_numpy(asked)]).numpy()
         return {requests.ids[row]: vector_D for row, vector_D in zip(asked, vectors_ND)}
 
-    @torch.no_grad()
     def item_vectors(self, text_IT: Tensor) -> npt.NDArray[np.float32]:
         """[I, D] the right vectors of the catalogue."""
         self.eval()
-        vectors_ID: npt.NDArray[np.float32] = self.fusion(text_IT, self.side_IS).numpy()
+        vectors_ID: npt.NDArray[np.float32] = touched.whole(self.fusion, text_IT, self.side_IS).numpy()
         return vectors_ID
 
 
@@ -111,10 +112,20 @@ def train(
     requests = data.splits["train"]
     candidates_RC, logits_RC = soft["train_candidates"], soft["train_logits"]
     model.to(device)
-    groups: list[dict[str, Any]] = [{"params": list(model.parameters()), "peak": config.learning_rate}]
     if config.train_encoder:
-        groups.append({"params": list(reading.reader.parameters()), "peak": config.encoder_learning_rate})
+        reading.begin_training(config)
+
+    # Optimizer: the encoder moves at its own, much smaller, rate; own vectors one by one where items are sampled
+    sampled = config.sampled_items if config.sampled_items < len(data.item_ids) else 0
+    own = touched.OwnVectors(model.fusion, learning_rate=config.learning_rate) if sampled else None
+    dense = [weight for weight in model.parameters() if own is None or weight is not own.table_ID]
+    groups: list[dict[str, Any]] = [{"params": dense, "peak": config.learning_rate}]
+    if config.train_encoder:
+        groups += adapters.rate_groups(
+            reading.reader.backbone, peak=config.encoder_learning_rate, decay=config.encoder_layer_decay
+        )
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    trained = [weight for group in groups for weight in group["params"]]
     half = training.pick_autocast(config.precision, device)
     chance_I = data.counts_I + 1.0
     chance_I /= chance_I.sum()
@@ -126,6 +137,8 @@ def train(
     if resumed_at:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if own is not None:
+            own.optimizer.load_state_dict(state["own_optimizer"])
         if config.train_encoder:
             reading.restore(state["reading"])
     elif data.has_queries:  # what the untuned encoder reaches is where it starts, and no training may leave it worse
@@ -142,42 +155,54 @@ def train(
         losses = []
         for step, (windows, asked) in enumerate(batches):
             fraction = (epoch + step / len(batches)) / config.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = training.rate_at(fraction, peak=group["peak"], warm_up=config.warm_up)
+            for group in (*optimizer.param_groups, *(own.optimizer.param_groups if own else ())):
+                group["lr"] = training.rate_at(
+                    fraction, peak=group.get("peak", config.learning_rate), warm_up=config.warm_up
+                )
             # requests whose candidates the teacher has scored; of those asked in words the same as below
             rows = asked if len(asked) else rng.integers(0, len(requests), config.requests_per_step)
             targets = np.array([rng.choice(requests.targets[row]) for row in asked], np.int64)
             if config.train_encoder:
                 hard_BC = candidates_RC[rows, rng.integers(0, candidates_RC.shape[1], (2, len(rows)))]
-                touched = rng.permutation(np.concatenate([targets, hard_BC.ravel()]))[: config.encoder_items_per_step]
-                words_IT, queries_BT = reading.fresh(requests, rows, touched, half=half)
+                chosen = rng.permutation(np.concatenate([targets, hard_BC.ravel()]))[: config.encoder_items_per_step]
+                read_N, fresh_NT, queries_BT = reading.fresh(requests, rows, chosen, half=half)
             else:
-                words_IT, queries_BT = reading.items_IT, reading.queries["train"][torch.from_numpy(rows)]
-            fused_ID = model.fusion(words_IT, model.side_IS)
+                read_N, fresh_NT, queries_BT = touched.NONE, None, reading.queries["train"][torch.from_numpy(rows)]
+            items_BL, ratings_BL, next_BL = training.pad(windows) if windows else NO_WINDOWS
+            drawn_S = draws(rng, sampled)
+
+            rows_T = own_TD = None
+            if own is not None:
+                following_N, histories_BL = next_BL[next_BL >= 0], requests.items_RL[rows]
+                rows_T = touched.rows(
+                    items_BL, following_N, histories_BL, candidates_RC[rows], targets, read_N, drawn_S
+                )
+                own_TD = own.take(rows_T)
+            fused = touched.fuse(
+                model.fusion, reading.items_IT, model.side_IS, rows_T, own_TD=own_TD, read_N=read_N, fresh_NT=fresh_NT
+            )
             loss = torch.zeros((), device=device)
 
             # ground truth: the next item at every position
             if windows:
-                items_BL, ratings_BL, next_BL = (part.to(device) for part in training.pad(windows))
-                here = next_BL >= 0
-                hidden_ND = model.tower.hidden(F.embedding(items_BL, fused_ID), ratings_BL)[here]
-                drawn_S = draws(rng, config.sampled_items if config.sampled_items < len(fused_ID) else 0)
+                here = (next_BL >= 0).to(device)
+                hidden_ND = model.tower.hidden(fused.of(items_BL.numpy()), ratings_BL.to(device))[here]
                 loss = loss + training.next_item_loss(
-                    hidden_ND, fused_ID, next_BL[here], drawn_S=drawn_S, chance_I=chance_I
-                )
+                    hidden_ND, fused.vectors_TD, next_BL.to(device)[here], drawn_S=drawn_S, chance_I=chance_I,
+                    rows_T=rows_T,
+                )  # fmt: skip
 
-            # ground truth: an item that answers a query, among all that do not
-            left_BD = model.left(fused_ID, requests, rows, queries_BT, device)
+            # ground truth: an item that answers a query, among those that do not
+            left_BD = model.left(fused, requests, rows, queries_BT, device)
             if len(asked):
-                scores_BI = left_BD @ fused_ID.T
-                for b, row in enumerate(rows):
-                    also = np.setdiff1d(requests.targets[row], targets[b])
-                    scores_BI[b, torch.from_numpy(also).to(device)] = -1e4
-                loss = loss + F.cross_entropy(scores_BI, torch.from_numpy(targets).to(device))
+                also = [np.setdiff1d(requests.targets[row], target) for row, target in zip(rows, targets)]
+                loss = loss + training.next_item_loss(
+                    left_BD, fused.vectors_TD, torch.from_numpy(targets).to(device), drawn_S=drawn_S,
+                    chance_I=chance_I, rows_T=rows_T, also=also,
+                )  # fmt: skip
 
             # the teacher's opinion of some candidates
-            candidates_BC = torch.from_numpy(candidates_RC[rows]).to(device)
-            student_BC = torch.einsum("bd,bcd->bc", left_BD, F.embedding(candidates_BC, fused_ID))
+            student_BC = torch.einsum("bd,bcd->bc", left_BD, fused.of(candidates_RC[rows]))
             teacher_BC = torch.from_numpy(logits_RC[rows]).to(device)
             soft_loss = config.temperature**2 * F.kl_div(
                 F.log_softmax(student_BC / config.temperature, -1),
@@ -191,8 +216,10 @@ def train(
             training.check_finite(value, step="distill", epoch=epoch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], config.gradient_clip)
+            nn.utils.clip_grad_norm_([*trained, *([own_TD] if own_TD is not None else [])], config.gradient_clip)
             optimizer.step()
+            if own is not None and rows_T is not None and own_TD is not None:
+                own.move(rows_T, own_TD)
             losses.append(value)
             progress.update(
                 epoch * len(batches) + step + 1,
@@ -215,13 +242,17 @@ def train(
         state["curve"].append(point)
         state["epoch"] = epoch + 1
         extra = {"reading": reading.state()} if config.train_encoder else {}
+        if own is not None:
+            extra["own_optimizer"] = own.optimizer.state_dict()
         keeper.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
 
     model.load_state_dict(state["weights"])
     model.cpu().eval()
+    counts = adapters.counted(reading.reader)
     if config.train_encoder:
-        reading.restore(state["best_reading"])
-    return {**{name: state[name] for name in ("best", "best_epoch", "curve")}, "resumed_at": resumed_at}
+        reading.restore(state["best_reading"], merged=True)
+    told = {name: state[name] for name in ("best", "best_epoch", "curve")}
+    return {**told, "resumed_at": resumed_at, "encoder_weights": counts}
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
@@ -243,19 +274,7 @@ def _batches(data: Examples, rng: np.random.Generator, config: DistillConfig) ->
     return [(batch, part) for batch, part in zip(windows, np.array_split(asked, len(windows)))]
 
 
-@torch.no_grad()
 def _validate(model: Towers, reading: Reading, requests: Requests, device: torch.device) -> float:
     """nDCG@10 of the towers alone over all unseen items, by the first target of each request."""
-    model.eval()
-    fused_ID = model.fusion(reading.items_IT, model.side_IS)
-    ranks = []
-    for start in range(0, len(requests), 256):
-        rows = np.arange(start, min(start + 256, len(requests)))
-        queries_BT = reading.queries["valid"][start : start + 256]
-        scores_BI = (model.left(fused_ID, requests, rows, queries_BT, device) @ fused_ID.T).cpu().numpy()
-        for row, scores_I in zip(rows, scores_BI):
-            scores_I[requests.seen[row]] = -np.inf
-            # other right answers are not in the way of this one
-            scores_I[requests.targets[row][1:]] = -np.inf
-            ranks.append(training.rank_of(scores_I, requests.targets[row][0]))
-    return training.ndcg_of_ranks(np.array(ranks), k=10)
+    ranks_R = standing.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=device)
+    return training.ndcg_of_ranks(ranks_R, k=10)

@@ -13,34 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from components.finetune.ranks import Ranks
-from rankline import training
+from rankline import touched, training
 from rankline.examples import Examples, Requests
 from rankline.model import Teacher
 from rankline.progress import Progress
+from rankline.touched import Fused
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 PAIRS = 1 << 18  # most (request, item) pairs scored at once: memory does not grow with the catalogue
-
-
-@dataclass(frozen=True)
-class Fused:
-    """The fused vectors of all items, or of the few that a step touches; asked for by the items' own numbers."""
-
-    vectors_TD: torch.Tensor
-    rows_T: Ints | None = None
-
-    def of(self, items: Ints) -> torch.Tensor:
-        """[…, D] the vectors of some items.
-
-        By F.embedding, because on several threads the gradient of table[rows] is summed in whatever order they come,
-        and no run would be like another.
-        """
-        places = items if self.rows_T is None else np.searchsorted(self.rows_T, items)
-        return F.embedding(torch.from_numpy(places).to(self.vectors_TD.device), self.vectors_TD)
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,7 @@ class Panel:
         """What each member makes of the catalogue."""
         for model, _ in self.members:
             model.eval()
-        return [Fused(model.fusion(text_IT, self.side_IS)) for model, text_IT in self.members]
+        return [Fused(touched.whole(model.fusion, text_IT, self.side_IS)) for model, text_IT in self.members]
 
     @torch.no_grad()
     def opinions(self, fused: list[Fused], data: Examples, requests: Requests, rows: Ints,

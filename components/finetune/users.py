@@ -23,9 +23,9 @@ from components.finetune import augment
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
 from components.finetune.joint import LanguageHead, Masked
-from components.finetune.rankings import Fused, Panel, rank_all, score
+from components.finetune.rankings import Panel, rank_all, score
 from components.finetune.ranks import Ranks
-from rankline import adapters, training
+from rankline import adapters, touched, training
 from rankline.examples import Examples
 from rankline.model import HistoryTower, ItemFusion, Teacher, TextEncoder
 from rankline.progress import Progress
@@ -110,17 +110,15 @@ def train(
     compiled = training.compiled(*([model.tower] + ([reader.backbone] if language else []))) if config.compile else ""
 
     # Optimizer: the encoder moves at its own, much smaller, rate; own vectors one by one where items are sampled
-    own = model.fusion.own.weight if config.sampled_items else None
-    groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in model.parameters() if weight is not own], "peak": config.learning_rate}
-    ]
+    own = touched.OwnVectors(model.fusion, learning_rate=config.learning_rate) if config.sampled_items else None
+    dense = [weight for weight in model.parameters() if own is None or weight is not own.table_ID]
+    groups: list[dict[str, Any]] = [{"params": dense, "peak": config.learning_rate}]
     if language is not None:
         groups += adapters.rate_groups(
             reader.backbone, peak=config.encoder_learning_rate, decay=config.encoder_layer_decay
         )
         groups.append({"params": list(language.transform.parameters()), "peak": config.encoder_learning_rate})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    own_optimizer = torch.optim.SparseAdam([own], lr=config.learning_rate) if own is not None else None
     trained = [weight for group in groups for weight in group["params"]]
 
     # Negatives are drawn as often as items occur (softened), and the draw is corrected for in the loss
@@ -138,8 +136,8 @@ def train(
         rng.bit_generator.state = state["numpy"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        if own_optimizer is not None:
-            own_optimizer.load_state_dict(state["own_optimizer"])
+        if own is not None:
+            own.optimizer.load_state_dict(state["own_optimizer"])
         if language is not None:
             language.load_state_dict(state["language"])
             text_IT = state["words"].to(device)
@@ -155,7 +153,7 @@ def train(
         losses, language_losses = [], []
         for step, batch in enumerate(batches):
             fraction = (epoch + step / len(batches)) / config.epochs
-            for group in (*optimizer.param_groups, *(own_optimizer.param_groups if own_optimizer else ())):
+            for group in (*optimizer.param_groups, *(own.optimizer.param_groups if own else ())):
                 group["lr"] = training.rate_at(
                     fraction, peak=group.get("peak", config.learning_rate), warm_up=config.warm_up
                 )
@@ -174,13 +172,14 @@ def train(
                 text_IT[torch.from_numpy(drawn.touched_N).to(device)] = fresh_NT.detach()
 
             rows_T = _touched(drawn, train, target_R) if own is not None else None
-            own_TD = None if own is None else F.embedding(torch.from_numpy(rows_T).to(device), own.detach())
-            if own_TD is not None:
-                own_TD.requires_grad_()
+            own_TD = own.take(rows_T) if own is not None and rows_T is not None else None
+            moved = [*trained, *([own_TD] if own_TD is not None else [])]
 
             value = torch.zeros(2, device=device)
             for part in ranks.parts(config.accumulate):
-                fused = _fused(model.fusion, text_IT, side_IS, drawn, fresh_NT, rows_T, own_TD)
+                fused = touched.fuse(
+                    model.fusion, text_IT, side_IS, rows_T, own_TD=own_TD, read_N=drawn.touched_N, fresh_NT=fresh_NT
+                )
 
                 # what comes next, at every position, among all items
                 next_BL = torch.from_numpy(drawn.next_BL[part]).to(device)
@@ -235,15 +234,11 @@ def train(
             ranks.sum([value])
             total = float(value[0]) + config.language_weight * float(value[1])
             training.check_finite(total, step="finetune", epoch=epoch)
-            ranks.sum_gradients([*trained, *([own_TD] if own_TD is not None else [])])
-            torch.nn.utils.clip_grad_norm_([*trained, *([own_TD] if own_TD is not None else [])], config.gradient_clip)
+            ranks.sum_gradients(moved)
+            torch.nn.utils.clip_grad_norm_(moved, config.gradient_clip)
             optimizer.step()
-            if own_optimizer is not None and own is not None and own_TD is not None:
-                own.grad = torch.sparse_coo_tensor(
-                    torch.from_numpy(rows_T).to(device).unsqueeze(0), own_TD.grad, own.shape, check_invariants=False
-                )
-                own_optimizer.step()
-                own.grad = None
+            if own is not None and rows_T is not None and own_TD is not None:
+                own.move(rows_T, own_TD)
             losses.append(total)
             if language is not None:
                 language_losses.append(float(value[1]))
@@ -275,8 +270,8 @@ def train(
         state["curve"].append(point)
         state["epoch"] = epoch + 1
         extra = {"language": language.state_dict(), "words": text_IT} if language is not None else {}
-        if own_optimizer is not None:
-            extra["own_optimizer"] = own_optimizer.state_dict()
+        if own is not None:
+            extra["own_optimizer"] = own.optimizer.state_dict()
         if ranks.writes:
             keeper.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
 
@@ -363,33 +358,8 @@ def _drawn(
 def _touched(drawn: Step, train: Any, target_R: Ints) -> Ints:
     """[T] the items that a step has to do with, sorted."""
     following = drawn.next_BL[drawn.next_BL >= 0]
-    parts = [drawn.items_BL.ravel(), following, train.items_RL[drawn.rows_B].ravel(), target_R[drawn.rows_B]]
-    return np.unique(np.concatenate([*parts, drawn.drawn_C, drawn.sampled_S, drawn.touched_N]))
-
-
-def _fused(
-    fusion: ItemFusion,
-    text_IT: Tensor,
-    side_IS: Tensor,
-    drawn: Step,
-    fresh_NT: Tensor | None,
-    rows_T: Ints | None,
-    own_TD: Tensor | None,
-) -> Fused:
-    """The fused vectors that a step needs: the catalogue's, or where items are sampled only those it touches."""
-    device = text_IT.device
-    touched_N = torch.from_numpy(drawn.touched_N).to(device)
-    if rows_T is None or own_TD is None:
-        words_IT = text_IT if fresh_NT is None else text_IT.index_copy(0, touched_N, fresh_NT)
-        return Fused(fusion(words_IT, side_IS))
-    rows = torch.from_numpy(rows_T).to(device)
-    words_TT = text_IT[rows]
-    if fresh_NT is not None:
-        words_TT = words_TT.index_copy(0, torch.searchsorted(rows, touched_N), fresh_NT)
-    keep_T1 = fusion.known_I[rows].unsqueeze(1)
-    if fusion.training and fusion.own_dropout:
-        keep_T1 = keep_T1 * (torch.rand_like(keep_T1) >= fusion.own_dropout)
-    return Fused(fusion.text(words_TT) + fusion.side(side_IS[rows]) + keep_T1 * own_TD, rows_T)
+    asked = (train.items_RL[drawn.rows_B], target_R[drawn.rows_B], drawn.drawn_C)
+    return touched.rows(drawn.items_BL, following, *asked, drawn.sampled_S, drawn.touched_N)
 
 
 def _copied(model: Any) -> dict[str, Any]:

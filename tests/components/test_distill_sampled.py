@@ -1,0 +1,393 @@
+"""distill on large catalogues, and its encoder with adapters: the loop alone, on a made-up catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from components.distill import standing, towers
+from components.distill.config import DistillConfig
+from components.distill.reading import Reading
+from components.distill.step import shrinking
+from components.finetune import encoder as encoders
+from rankline import examples, features, touched, training
+from rankline.errors import UsageError
+from rankline.model import TextEncoder
+from rankline.progress import Progress
+from rankline.text import Tokenizer
+
+CPU = torch.device("cpu")
+LENGTH, USERS, SIZE, SOFT = 6, 24, 8, 10
+QUICK = DistillConfig(
+    max_history=LENGTH, layers=1, heads=1, dropout=0.0, epochs=2, batch_size=8, requests_per_step=8, evaluate_every=1,
+    learning_rate=1e-2,
+)  # fmt: skip
+COLOURS, THINGS = ("red", "blue", "green", "white"), ("kettle", "lamp", "chair", "scarf", "drum")
+
+
+def changed(**knobs: Any) -> DistillConfig:
+    return QUICK.model_copy(update=knobs)
+
+
+def made(items: int, *, queries: bool = False, words: bool = False) -> examples.Examples:
+    """A made-up catalogue, users who go from each item to the next one, and who say its words where they ask."""
+    rng = np.random.default_rng(0)
+    told = [f"{COLOURS[n % 4]} {THINGS[n // 4 % 5]} {n // 20}" for n in range(items if words else 0)]
+    starts = rng.integers(0, items, USERS)
+    histories = [(start + np.arange(LENGTH + 1)) % items for start in starts]
+    requests = examples.Requests(
+        ids=[str(n) for n in range(USERS)],
+        queries=[told[history[-1]] if queries and words else "?" * queries for history in histories],
+        at=np.zeros(USERS),
+        items_RL=np.stack([history[:-1] for history in histories]),
+        ratings_RL=np.zeros((USERS, LENGTH), np.int64),
+        ages_RL=np.ones((USERS, LENGTH), np.float32),
+        lengths_R=np.full(USERS, LENGTH),
+        user_RF=np.zeros((USERS, len(features.USER)), np.float32),
+        context_RF=np.zeros((USERS, len(features.CONTEXT)), np.float32),
+        affinity=[{} for _ in range(USERS)],
+        day_R=np.zeros(USERS, np.int64),
+        targets=[np.array([history[-1], (history[-1] + 5) % items]) for history in histories],
+        target_ratings=[np.zeros(2, np.float32) for _ in range(USERS)],
+        seen=[history[:-1] for history in histories],
+        negatives=[np.zeros(0, np.int64) for _ in range(USERS)],
+    )
+    return examples.Examples(
+        item_ids=[str(n) for n in range(items)],
+        index={},
+        words=told,
+        side_IS=np.zeros((items, 1), np.float32),
+        categories_IC=np.zeros((items, 0), np.float32),
+        vocabulary=[],
+        sequences=examples.Sequences(
+            items=histories,
+            times=[np.arange(LENGTH + 1, dtype=float)] * USERS,
+            ratings=[np.zeros(LENGTH + 1, np.int64)] * USERS,
+        ),
+        splits=dict.fromkeys(("train", "valid", "test"), requests),
+        item_DIF=np.zeros((1, items, len(features.ITEM)), np.float32),
+        summary={},
+    )
+
+
+class Numbers(Reading):
+    """Reads every text as the same numbers."""
+
+    def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
+        return torch.ones(len(words), 4)
+
+
+def numbers(data: examples.Examples) -> Reading:
+    reader: Any = torch.nn.Identity()
+    reader.size = 4
+    none: Any = None
+    text_IT = torch.randn(len(data.item_ids), 4, generator=torch.Generator().manual_seed(0))
+    return Numbers(data, reader, none, text_IT, device=CPU)
+
+
+def trained(
+    data: examples.Examples,
+    config: DistillConfig,
+    reading: Reading | None = None,
+    progress: Any = None,
+    checkpoints: Path | None = None,
+) -> tuple[towers.Towers, dict[str, Any]]:
+    """The towers after their loop, and what it told."""
+    reading = reading or numbers(data)
+    rng = np.random.default_rng(1)
+    shape = (USERS, SOFT)
+    soft = {
+        "train_candidates": rng.integers(0, len(data.item_ids), shape),
+        "train_logits": rng.standard_normal(shape, np.float32),
+    }
+    torch.manual_seed(0)
+    model = towers.Towers.make(data, text_size=reading.items_IT.shape[1], size=SIZE, config=config)
+    told = towers.train(
+        model, data, reading, soft, config=config, device=CPU, progress=progress or Progress(), checkpoints=checkpoints
+    )
+    return model, told
+
+
+# What a step takes --------------------------------------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that an operation makes, views and what is changed in place left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers, self.on = 0, True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [value for value in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        there = {value.untyped_storage().data_ptr() for value in given if value.layout == torch.strided}
+        for value in torch.utils._pytree.tree_leaves(out):
+            fresh = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.numel()
+            if self.on and fresh and value.untyped_storage().data_ptr() not in there:
+                self.numbers = max(self.numbers, value.numel())
+        return out
+
+
+class Between(Progress):
+    """Looks only from the end of the first step, which makes the moments, to the end of the epoch's last."""
+
+    def __init__(self, largest: Largest) -> None:
+        super().__init__()
+        self.largest = largest
+        self.calls: list[int] = []
+
+    def update(self, done: int, total: int, **_: float) -> None:
+        """A step is over."""
+        self.calls.append(done)
+        self.largest.on = done < total
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_a_step_makes_nothing_as_large_as_the_catalogue(queries: bool) -> None:
+    items = 30_000
+    data = made(items, queries=queries)
+
+    def largest(sampled: int) -> int:
+        config = changed(sampled_items=sampled, epochs=1)
+        with Largest() as watched:
+            watched.on = False
+            progress = Between(watched)
+            trained(data, config, progress=progress)
+        assert progress.calls == [1, 2, 3]
+        return watched.numbers
+
+    assert largest(50) < items / 2
+    assert largest(0) >= items * SIZE  # it is seen where there is one
+
+
+def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = 30_000
+    data = made(items)
+    reading, model = numbers(data), towers.Towers.make(made(items), text_size=4, size=SIZE, config=QUICK)
+
+    def largest() -> int:
+        with Largest() as watched:
+            standing.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+        return watched.numbers
+
+    assert largest() >= USERS * items
+    monkeypatch.setattr(touched, "PART", 1000)
+    assert largest() <= USERS * 1000
+
+
+def test_sampling_as_many_as_there_are_is_the_whole_catalogue() -> None:
+    data = made(40, queries=True)
+    (one, a), (two, b) = (trained(data, changed(sampled_items=sampled)) for sampled in (0, 40))
+    assert a["curve"] == b["curve"]
+    assert all(torch.equal(x, y) for x, y in zip(one.state_dict().values(), two.state_dict().values()))
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
+    """About the same as from the whole catalogue: users go from each item to the next."""
+    data = made(120, queries=queries)
+    told = {sampled: trained(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
+    untrained = standing.of_targets(
+        towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], numbers(data).items_IT,
+        numbers(data).queries["valid"], device=CPU,
+    )  # fmt: skip
+    assert told[40]["best"] > 0.6 * told[0]["best"]
+    assert told[40]["best"] > 3 * training.ndcg_of_ranks(untrained, k=10)
+
+
+def test_only_own_vectors_that_were_touched_move() -> None:
+    data = made(5000)
+    config = changed(sampled_items=5, epochs=1, requests_per_step=1, warm_up=0.0, own_dropout=0.0)
+    torch.manual_seed(0)
+    before = towers.Towers.make(data, text_size=4, size=SIZE, config=config).fusion.own.weight
+    model, _ = trained(data, config)
+    moved = (model.fusion.own.weight != before).any(1).nonzero().flatten().numpy()
+    met = np.unique(np.concatenate(data.sequences.items))
+    assert set(met) <= set(moved)
+    assert len(moved) < len(met) + 3 * (config.sampled_items + LENGTH + SOFT)
+
+
+class Killed(Exception):
+    """What ends a run before its time."""
+
+
+class Killing(Progress):
+    """Ends the run after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def update(self, done: int, total: int, **_: float) -> None:
+        """A step is over."""
+        if done == self.after:
+            raise Killed
+
+
+def test_an_interrupted_sampled_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    data, config = made(200, queries=True), changed(sampled_items=20, epochs=4, dropout=0.2)
+    whole, told = trained(data, config)
+    with pytest.raises(Killed):
+        trained(data, config, progress=Killing(8), checkpoints=tmp_path)
+    again, resumed = trained(data, config, checkpoints=tmp_path)
+    assert resumed["resumed_at"] == 2
+    assert resumed["curve"] == told["curve"]
+    assert all(torch.equal(x, y) for x, y in zip(whole.state_dict().values(), again.state_dict().values()))
+
+
+# Where a target stands ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [7, 64, 1000])
+def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """Equals (four items of the same words, none known), seen items and other right answers included."""
+    data = made(100)
+    requests, reading = data.splits["valid"], numbers(data)
+    requests.targets[0], requests.targets[1] = np.array([3, 50]), requests.seen[1][:1]
+    reading.items_IT[[3, 31, 62, 93]] = reading.items_IT[3].clone()
+    torch.manual_seed(3)
+    model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
+    model.fusion.known_I[[3, 31, 62, 93]] = 0.0
+    monkeypatch.setattr(standing, "BLOCK", 5)
+    fused_ID = touched.whole(model.fusion.eval(), reading.items_IT, model.side_IS)
+    rows = np.arange(len(requests))
+    with torch.no_grad():
+        left_BD = model.eval().left(touched.Fused(fused_ID), requests, rows, reading.queries["valid"], CPU)
+        scores_RI = (left_BD @ fused_ID.T).numpy()
+    expected = []
+    for row, scores_I in enumerate(scores_RI):
+        scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them apart
+        scores_I[requests.seen[row]] = scores_I[requests.targets[row][1:]] = -np.inf
+        expected.append(training.rank_of(scores_I, requests.targets[row][0]))
+    monkeypatch.setattr(touched, "PART", part)
+    found = standing.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
+    if part < 100:  # equals in several parts are so up to rounding
+        assert found[1:].tolist() == expected[1:]
+        assert abs(found[0] - expected[0]) <= 3
+    else:
+        assert found.tolist() == expected
+    assert found[1] == 99  # its target was seen: last
+
+
+def test_towers_that_tell_nothing_apart_are_not_taken_for_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = made(100)
+    model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
+    for weight in model.fusion.parameters():
+        torch.nn.init.zeros_(weight)
+    monkeypatch.setattr(touched, "PART", 9)
+    reading = numbers(data)
+    found = standing.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+    assert set(found.tolist()) == {(100 - LENGTH - 1 - 1) // 2}
+
+
+# Adapters in the encoder --------------------------------------------------------------------------------------------
+
+ASKED = {"train_encoder": True, "encoder_learning_rate": 1e-2, "encoder_items_per_step": 16, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def data() -> examples.Examples:
+    return made(60, queries=True, words=True)
+
+
+@pytest.fixture(scope="module")
+def encoder(data: examples.Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder") / "fresh"
+    encoders.prepare("fresh", folder, words=data.words, sha256=None, seed=0)
+    return folder
+
+
+@pytest.fixture
+def read(data: examples.Examples, encoder: Path) -> Callable[[], Reading]:
+    """Reads the catalogue with the untrained encoder."""
+
+    def anew() -> Reading:
+        tokenizer, reader = Tokenizer(encoder / "tokenizer.json", max_tokens=8), TextEncoder.read(encoder)
+        reading = Reading(data, reader, tokenizer, torch.zeros(len(data.words), reader.size), device=CPU)
+        reading.read_items(Progress())
+        return reading
+
+    return anew
+
+
+@pytest.mark.parametrize("sampled", [0, 20])
+def test_with_lora_few_weights_move_and_the_merged_encoder_reads_as_the_adapted_one(
+    data: examples.Examples, read: Callable[[], Reading], sampled: int
+) -> None:
+    config = changed(**ASKED, epochs=6, sampled_items=sampled, peft="lora", peft_rank=2)
+    untrained, reading = read(), read()
+    before = {name: weight.clone() for name, weight in reading.reader.state_dict().items()}
+    _, told = trained(data, config, reading)
+    few, every = told["encoder_weights"]
+    assert 0 < few < 0.05 * every
+    assert told["best_epoch"] >= 0  # what is kept was trained
+    after = reading.reader.state_dict()
+    assert after.keys() == before.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all("query" in name or "value" in name for name in moved)
+    adapted_IT, adapted_RT = reading.items_IT.clone(), reading.queries["valid"].clone()
+    reading.read_items(Progress())
+    reading.read_queries()
+    torch.testing.assert_close(reading.items_IT, adapted_IT, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reading.queries["valid"], adapted_RT, atol=1e-5, rtol=0)
+    assert (adapted_IT - untrained.items_IT).abs().max() > 1e-3
+
+
+def test_an_interrupted_run_with_adapters_ends_as_if_it_had_not_been(
+    data: examples.Examples, read: Callable[[], Reading], tmp_path: Path
+) -> None:
+    config = changed(**ASKED, epochs=3, sampled_items=20, peft="lora", peft_rank=2, peft_dropout=0.1)
+    whole, again = read(), read()
+    _, told = trained(data, config, whole)
+    with pytest.raises(Killed):
+        trained(data, config, read(), progress=Killing(5), checkpoints=tmp_path)
+    _, resumed = trained(data, config, again, checkpoints=tmp_path)
+    assert resumed["resumed_at"] == 1
+    assert resumed["curve"] == told["curve"]
+    pairs = zip(whole.reader.state_dict().values(), again.reader.state_dict().values())
+    assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"peft\n.*'lora'"):
+        DistillConfig(peft="lroa")  # type: ignore[arg-type]
+
+
+def test_adapters_where_there_is_no_place_for_them_are_refused(
+    data: examples.Examples, read: Callable[[], Reading]
+) -> None:
+    with pytest.raises(UsageError, match=r"distill\.peft_targets among .*query(.|\n)*nowhere"):
+        trained(data, changed(**ASKED, peft="lora", peft_targets=["nowhere"]), read())
+    with pytest.raises(UsageError, match=r"distill\.encoder_frozen_layers of at most 2"):
+        trained(data, changed(**ASKED, encoder_frozen_layers=99), read())
+
+
+def test_frozen_layers_stay_as_they_are(data: examples.Examples, read: Callable[[], Reading]) -> None:
+    reading = read()
+    before = {name: weight.clone() for name, weight in reading.reader.state_dict().items()}
+    trained(data, changed(**ASKED, encoder_frozen_layers=1, encoder_layer_decay=0.5), reading)
+    after = reading.reader.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert not any("embeddings." in name or ".layer.0." in name for name in moved)
+
+
+# Out of memory ------------------------------------------------------------------------------------------------------
+
+
+def test_what_takes_less_memory_is_named() -> None:
+    told = shrinking(changed(**ASKED))
+    assert list(told)[:3] == ["sampled_items", "peft", "encoder_items_per_step"]
+    assert told["requests_per_step"] == (8, 4)
+    for name, (_, less) in told.items():
+        DistillConfig(**{name: less})
+    assert "sampled_items" not in shrinking(changed(sampled_items=9))
