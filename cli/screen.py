@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipelines.estimates import estimates
 from rankline import ledger, progress
 
 MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
@@ -35,8 +36,6 @@ def detail(folder: Path, step: str) -> str:
 
 def usual(workspace: Path, recipe: str, *, before: Path) -> dict[str, float]:
     """Step -> seconds it took the last time it really ran for this recipe."""
-    from pipelines.estimates import estimates
-
     return {step: each.seconds for step, each in estimates(workspace, recipe, before=before).ran.items()}
 
 
@@ -86,9 +85,12 @@ def plan_table(plan: Any) -> Any:
         row = f" {step.step:<9} {fates[step.step]:<{wide}} {_span(step.least_s, step.most_s):>12}  {step.why}"
         lines.append(line((mark, colour), (row, "")))
     total, sources = plan.total, plan_sources(plan)
-    told = f"about {_span(total.least_s, total.most_s)}" if sources else "no earlier run tells how long it takes"
-    if sources and total.without:
-        told += f", and {', '.join(total.without)}, of which there is no earlier run"
+    if not sources:
+        told = "no earlier run tells how long it takes"
+    elif total.without:
+        told = f"at least {clock(total.least_s)}; no earlier run tells of {', '.join(total.without)}"
+    else:
+        told = f"about {_span(total.least_s, total.most_s)}"
     lines.append(line((told, "bold")))
     lines += [line((f"times are from run {run}: {', '.join(steps)}", "dim")) for run, steps in sources.items()]
     return Group(*lines)

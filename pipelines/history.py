@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe
@@ -52,6 +52,7 @@ class Said:
     line: str
 
 
+@runtime_checkable
 class Runs(Protocol):
     """The runs of one place. A run is named by its id, or by `last`.
 
