@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -21,19 +20,25 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from pipelines.history import RUNNING, UNFINISHED, LocalRuns, Runs, state
+from pipelines.plan import Plan, plan
+from pipelines.recipes import named
 from pipelines.run import exit_code
 from rankline import ledger
 from rankline.errors import RanklineError, UsageError
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.conftest import SmokeRun
-from tests.pipelines.watched import folders, summary, until, watched
+from tests.pipelines.test_plan import comes_true
+from tests.pipelines.watched import flip, folders, reasons, steps, summary, until, watched
 
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+KNOB = "featurize.check_rows=7"  # of the story's run; it changes no byte of what featurize makes
 
 
 @pytest.fixture(scope="module")
 def workspace(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return smoke.copy(tmp_path_factory.mktemp("history") / "ws")
+    """A finished workspace in which a kept copy of ingest's work is damaged."""
+    folder = smoke.copy(tmp_path_factory.mktemp("history") / "ws")
+    flip(next((folder / "cache" / "ingest").glob("*/raw/events.parquet")))
+    return folder
 
 
 def test_a_workspace_answers_as_any_place_has_to(workspace: Path) -> None:
@@ -55,7 +60,7 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
 
 
 def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
-    words = rankline("runs", "logs", "-w", smoke.workspace).stdout
+    words = "\n".join(said.line for said in LocalRuns(smoke.workspace).logs("last"))
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
         assert own not in words
 
@@ -65,24 +70,14 @@ def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
     assert list(dict.fromkeys(each.step for each in said if each.step)) == [*ledger.STEPS, "summary"]
 
 
-def test_an_error_and_its_stack_trace_are_in_the_log(smoke: SmokeRun, tmp_path: Path) -> None:
-    """A real failure whose file holds what nobody foresaw."""
-    workspace = smoke.copy(tmp_path / "ws")
-    refused("run", "--recipe", "smoke", "-w", workspace, f"--set=ingest.source={tmp_path / 'nowhere'}")
-    (max(folders(workspace)) / "look.traceback.txt").write_text("Traceback (nobody foresaw it)\n  ValueError: odd\n")
-    said = [each.line for each in LocalRuns(workspace).logs("last", "look")]
-    assert any("the source is not there" in line for line in said)
-    assert said.index("Traceback (nobody foresaw it)") > 0
-    assert "  ValueError: odd" in said
-    assert [line for line in said if "FAILURE" in line]
-
-
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
-    assert "there is no step 'finetun'" in refused("runs", "logs", "last", "finetun", "-w", smoke.workspace, code=2)
-    for verb in ("show", "logs", "cancel", "retry"):
-        message = refused("runs", verb, "never", "-w", smoke.workspace, code=2)
-        assert message.startswith("there is no run 'never'")
-        assert smoke.summary["run"] in message
+    runs = LocalRuns(smoke.workspace)
+    with pytest.raises(UsageError, match="there is no step 'finetun'"):
+        runs.logs("last", "finetun")
+    for verb in (runs.show, runs.logs, runs.cancel, runs.retry):
+        with pytest.raises(UsageError, match="there is no run 'never'") as refusal:
+            verb("never")
+        assert smoke.summary["run"] in str(refusal.value)
 
 
 # The story: a run is followed, cancelled, and retried.
@@ -101,7 +96,7 @@ class Cancelled:
 
 @pytest.fixture(scope="module")
 def cancelled(workspace: Path) -> Cancelled:
-    with watched(workspace, "finetune.epochs=400") as run:
+    with watched(workspace, KNOB) as run:
         name = run.folder.name
         until(lambda: (run.folder / "kubeflow.log").is_file())
         follower = subprocess.Popen(
@@ -116,6 +111,8 @@ def cancelled(workspace: Path) -> Cancelled:
             run.reached("look")
             until(lambda: any("Executing task 'look'" in line for line in followed), timeout_s=120)
             listed = rankline("runs", "list", "-w", workspace).stdout
+            with pytest.raises(UsageError, match="is still under way"):
+                LocalRuns(workspace).retry(name)
             said = rankline("runs", "cancel", name, "-w", workspace)
             code, out, err = run.ended()
             run.nothing_is_left()
@@ -153,8 +150,7 @@ def test_whoever_followed_it_saw_what_it_said_and_its_end(cancelled: Cancelled) 
 
 def test_a_cancelled_run_is_shown(cancelled: Cancelled, workspace: Path) -> None:
     assert "it was cancelled" in rankline("runs", "show", cancelled.run, "-w", workspace).stdout
-    rows = json.loads(rankline("runs", "list", "--json", "-w", workspace).stdout)
-    assert {row["run"]: row["outcome"] for row in rows}[cancelled.run] == "cancelled"
+    assert {line.run: line.outcome for line in LocalRuns(workspace).list()}[cancelled.run] == "cancelled"
 
 
 def test_a_run_that_is_not_under_way_cannot_be_cancelled(cancelled: Cancelled, workspace: Path) -> None:
@@ -162,55 +158,54 @@ def test_a_run_that_is_not_under_way_cannot_be_cancelled(cancelled: Cancelled, w
     assert message.startswith(f"run {cancelled.run} is not under way")
     assert "found: cancelled" in message
     first = min(folders(workspace)).name
-    assert "found: promoted" in refused("runs", "cancel", first, "-w", workspace, code=2)
+    with pytest.raises(UsageError, match="found: promoted"):
+        LocalRuns(workspace).cancel(first)
+
+
+@dataclass
+class Retried:
+    planned: Plan  # asked beforehand
+    told: dict[str, Any]  # its summary
 
 
 @pytest.fixture(scope="module")
-def retried(cancelled: Cancelled, workspace: Path, smoke: SmokeRun) -> dict[str, Any]:
-    """The first run, which was promoted, once more: what it made is still there."""
-    done = rankline("runs", "retry", smoke.summary["run"], "-w", workspace, "--json")
+def retried(cancelled: Cancelled, workspace: Path) -> Retried:
+    """The cancelled run once more, to its end."""
+    planned = plan(named("smoke", [KNOB]), workspace)
+    done = rankline("runs", "retry", cancelled.run, "-w", workspace, "--json")
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    return Retried(planned, json.loads(done.stdout))
 
 
 def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
-    retried: dict[str, Any], workspace: Path, smoke: SmokeRun
+    retried: Retried, workspace: Path, cancelled: Cancelled
 ) -> None:
-    assert retried["outcome"] == "already serving"
-    assert {step["step"]: step["status"] for step in retried["steps"] if step["step"] in REUSABLE} == dict.fromkeys(
-        REUSABLE, "reused"
-    )
-    folder = workspace / "runs" / retried["run"]
-    assert (folder / "recipe.json").read_text() == (
-        workspace / "runs" / smoke.summary["run"] / "recipe.json"
-    ).read_text()
+    assert retried.told["outcome"] == "already serving"
+    again = {step["step"] for step in retried.told["steps"] if step["status"] == "done"}
+    assert again == {"look", "ingest", "featurize", "decide"}
+    first, second = (workspace / "runs" / run / "recipe.json" for run in (cancelled.run, retried.told["run"]))
+    assert first.read_text() == second.read_text()
+    assert '"check_rows": 7' in second.read_text()
 
 
-def test_a_retry_names_the_run_that_it_retries(retried: dict[str, Any], workspace: Path, smoke: SmokeRun) -> None:
-    trigger = {"kind": "retry", "retry_of": smoke.summary["run"]}
-    assert json.loads((workspace / "runs" / retried["run"] / "trigger.json").read_text()) == trigger
+def test_what_was_foretold_of_it_has_happened(retried: Retried, workspace: Path) -> None:
+    """All three fates: reused for certain is none here, since the first step's copy is damaged."""
+    told = {step.step: step for step in retried.planned.steps}
+    assert {step for step in told if told[step].state == "runs"} == {"look", "ingest", "featurize", "decide"}
+    assert {step for step in told if told[step].unless} == {"validate", "finetune", "distill", "export", "evaluate"}
+    comes_true(told, steps(workspace), reasons(workspace))
+
+
+def test_a_retry_names_the_run_that_it_retries(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
+    trigger = {"kind": "retry", "retry_of": cancelled.run}
+    assert json.loads((workspace / "runs" / retried.told["run"] / "trigger.json").read_text()) == trigger
     shown = rankline("runs", "show", "-w", workspace).stdout
-    assert shown.startswith(f"trigger: retry of run {smoke.summary['run']}\n")
-    assert json.loads(rankline("runs", "show", "--json", "-w", workspace).stdout)["trigger"] == trigger
-    assert rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1].endswith("  retry")
+    assert shown.startswith(f"trigger: retry of run {cancelled.run}\n")
+    assert LocalRuns(workspace).show("last")["trigger"] == retried.told["trigger"] == trigger
+    assert LocalRuns(workspace).list()[-1].trigger == "retry"
 
 
 # Runs that were killed, that go on, or that cannot be read.
-
-
-def test_a_killed_run_is_known_at_once_and_cannot_be_cancelled(tmp_path: Path) -> None:
-    with watched(tmp_path) as run:
-        run.reached("look")
-        assert state(run.folder) == RUNNING
-        message = refused("runs", "retry", run.folder.name, "-w", tmp_path, code=2)
-        assert "is still under way" in message
-        run.process.send_signal(signal.SIGKILL)
-        run.process.wait(timeout=30)
-        run.nothing_is_left()
-        if not (run.folder / "summary.json").is_file():
-            assert state(run.folder) == UNFINISHED
-            assert "found: unfinished" in refused("runs", "cancel", "last", "-w", tmp_path, code=2)
 
 
 def under_way(folder: Path, *, pid: int, began: float, host: str = "") -> Path:
@@ -287,7 +282,7 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     assert "colour" in str(refusal.value)
 
 
-def test_a_retry_of_a_scheduled_run_is_of_the_same_window(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smoke: SmokeRun, tmp_path: Path) -> None:
     """What the schedule said of the first run is said of the second."""
     workspace = smoke.copy(tmp_path / "ws")
     source = {"kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-01-02T03:00:00+00:00"}
@@ -301,3 +296,10 @@ def test_a_retry_of_a_scheduled_run_is_of_the_same_window(smoke: SmokeRun, tmp_p
     assert told == {**source, "kind": "retry", "retry_of": first.name}
     assert "by schedule nightly for 2026-01-02T03:00:00+00:00" in rankline("runs", "show", "-w", workspace).stdout
     assert summary(workspace)["failed_step"] == "look"
+    # what nobody foresaw would leave this file
+    (max(folders(workspace)) / "look.traceback.txt").write_text("Traceback (nobody foresaw it)\n  ValueError: odd\n")
+    said = [each.line for each in LocalRuns(workspace).logs("last", "look")]
+    assert any("the source holds no events" in line for line in said)
+    assert said.index("Traceback (nobody foresaw it)") > 0
+    assert "  ValueError: odd" in said
+    assert [line for line in said if "FAILURE" in line]
