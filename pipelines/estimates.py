@@ -32,7 +32,9 @@ class Estimates:
 
 def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Estimates:
     """What the runs of a recipe in a workspace took, the last one counting; ``before`` is left out."""
-    ran, reused, around = {}, {}, None
+    ran: dict[str, Estimate] = {}
+    reused: dict[str, Estimate] = {}
+    around: Estimate | None = None
     for folder in _runs_of(workspace, recipe):
         if folder == before:
             continue

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe
-from pipelines.run import CANCEL, RECIPE, TRIGGER, WATCHER, Started
+from pipelines.run import CANCEL, RECIPE, TRIGGER, WATCHER, Runner, Started
 from pipelines.run import run as run_recipe
 from pipelines.run import runs as run_folders
 from rankline import ledger, progress
@@ -200,7 +200,7 @@ class LocalRuns:
         recipe, trigger = _recipe_of(folder), _json(folder / TRIGGER)
         if begins is not None:
             begins(recipe)
-        runner = "docker" if _json(folder / WATCHER).get("runner") == "docker" else "local"
+        runner: Runner = "docker" if _json(folder / WATCHER).get("runner") == "docker" else "local"
         told = {**trigger, "kind": "retry", "retry_of": folder.name}
         summary = run_recipe(recipe, self.workspace, watch=watch, runner=runner, trigger=told)
         return {**summary, "trigger": told}

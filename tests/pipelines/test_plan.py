@@ -74,13 +74,13 @@ def ran_as_foretold(workspace: Path, *settings: str, **environment: str) -> tupl
     asked = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *knobs, **environment)
     assert asked.returncode == 0, asked.stderr
     told = {step.step: step for step in Plan.model_validate_json(asked.stdout).steps}
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, *knobs, timeout_s=600, **environment)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, *knobs, timeout_s=1800, **environment)
     assert done.returncode in (0, 3), done.stderr
     comes_true(told, steps(workspace), reasons(workspace))
     return told, steps(workspace)
 
 
-# What happens. The default run has one, in tests/pipelines/test_history.py: a retry with a damaged copy and a knob.
+# What happens. The default run holds plans against the runs of test_run.py and test_history.py; here are more kinds.
 
 
 @slow
