@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, SourcePath, Workspace
 
+if TYPE_CHECKING:
+    from pipelines.recipes import Recipe
+    from pipelines.run import Started
+
 HELP = """Run a recipe's whole line on this machine, its steps as processes or as containers (--runner docker).
 
 Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
+--plan tells all that beforehand, with the time that earlier runs took, and runs nothing.
 Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
-130 interrupted.
+130 interrupted or cancelled.
 
 Example: rankline run --recipe movielens --set finetune.epochs=3"""
 
@@ -32,27 +38,68 @@ def run(
         Literal["local", "docker"],
         typer.Option(help="Where steps run: processes here, or the images of `rankline build` in a Docker engine."),
     ] = "local",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Run nothing: tell which steps would be reused, which would run, and why.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from cli.screen import Screen, summary_lines
-    from pipelines import material
     from pipelines.recipes import named
-    from pipelines.run import exit_code
     from pipelines.run import run as run_recipe
 
     chosen = named(recipe, settings, source=source, map=map)
     workspace = workspace.resolve()
-    for name in chosen.material:
+    if plan:
+        tell_plan(chosen, workspace, runner=runner, as_json=as_json)
+        return
+    fetch_material(chosen, workspace, as_json=as_json)
+    watched(lambda watch: run_recipe(chosen, workspace, watch=watch, runner=runner), chosen.name, workspace, as_json)
+
+
+def tell_plan(recipe: Recipe, workspace: Path, *, runner: str, as_json: bool) -> None:
+    """Print what a run would do."""
+    from pipelines.plan import plan as foretell
+
+    libraries = None
+    if runner == "docker":
+        from pipelines import containers
+
+        containers.require(recipe, workspace)
+        libraries = containers.libraries(recipe)
+    told = foretell(recipe, workspace, libraries=libraries)
+    if as_json:
+        typer.echo(told.model_dump_json(indent=2))
+        return
+    from rich.console import Console
+
+    from cli.screen import plan_table
+
+    Console(highlight=False).print(plan_table(told))
+
+
+def fetch_material(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
+    """Bring the data and weights that a recipe needs."""
+    from pipelines import material
+
+    for name in recipe.material:
         material.fetch(name, workspace, say=lambda line: typer.echo(line, err=as_json))
+
+
+def watched(
+    begin: Callable[[Callable[[Started], None] | None], dict[str, Any]], name: str, workspace: Path, as_json: bool
+) -> NoReturn:
+    """Draw a run of a recipe of this name while ``begin`` runs it, print what came of it, and end with its code."""
+    from cli.screen import Screen, summary_lines
+    from pipelines.run import exit_code
+
     if as_json:
         import json
 
-        summary = run_recipe(chosen, workspace, runner=runner)
+        summary = begin(None)
         typer.echo(json.dumps(summary, indent=2))
     else:
-        with Screen(workspace, chosen.name) as screen:
-            summary = run_recipe(chosen, workspace, watch=screen, runner=runner)
+        with Screen(workspace, name) as screen:
+            summary = begin(screen)
         typer.echo("\n" + "\n".join(summary_lines(summary)))
         for reason in summary["reasons"]:
             typer.echo(f"  not met: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipelines.estimates import estimates
 from rankline import ledger, progress
 
 MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
@@ -19,16 +19,6 @@ COLOURS = {"running": "cyan", "done": "green", "reused": "blue", "failed": "red"
 def clock(seconds: float) -> str:
     """Seconds as people say them: 8.3 s, 1:12."""
     return f"{seconds:.1f} s" if seconds < 59.95 else f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
-
-
-def estimates(workspace: Path, recipe: str, *, before: Path) -> dict[str, float]:
-    """Step -> seconds it took the last time it really ran for this recipe."""
-    known: dict[str, float] = {}
-    for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
-        if folder != before:
-            with contextlib.suppress(ValueError):  # a ledger of another version
-                known |= {s: e.seconds for s, e in ledger.read(folder).items() if e.status == "done"}
-    return known
 
 
 def detail(folder: Path, step: str) -> str:
@@ -42,6 +32,11 @@ def detail(folder: Path, step: str) -> str:
     numbers = [f"{name} {value:.4g}" for name, value in told["numbers"].items() if value == value]
     bar = "█" * int(20 * share) + "░" * (20 - int(20 * share))
     return ", ".join([f"{bar} {share:.0%}", *remaining, f"{told['rate']:.1f}/s", *numbers, phase])
+
+
+def usual(workspace: Path, recipe: str, *, before: Path) -> dict[str, float]:
+    """Step -> seconds it took the last time it really ran for this recipe."""
+    return {step: each.seconds for step, each in estimates(workspace, recipe, before=before).ran.items()}
 
 
 def table(folder: Path, known: dict[str, float], *, seconds: float, ended: bool = False) -> Any:
@@ -67,6 +62,63 @@ def table(folder: Path, known: dict[str, float], *, seconds: float, ended: bool 
         row = f" {step:<9} {clock(entry.seconds):>7} {usual:>7}  {told}"
         lines.append(line((MARKS[status], COLOURS[status]), (row, "")))
     return Group(*lines)
+
+
+PLANNED = {"reused": ("↺", "blue"), "runs": ("▶", "cyan"), "unsure": ("?", "yellow"), "skipped": ("·", "dim")}
+
+
+def plan_table(plan: Any) -> Any:
+    """A plan (pipelines/plan.py) as a table of one line a step, and what it comes to."""
+    from rich.console import Group
+    from rich.text import Text
+
+    def line(*parts: tuple[str, str]) -> Any:
+        return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+    lines = [line((f"a run of {plan.recipe} would do this", "bold"))]
+    lines += [line((f"  fetch {name} first", "")) for name in plan.fetches]
+    fates = {step.step: _fate(step) for step in plan.steps}
+    wide = max(len(fate) for fate in fates.values())
+    lines.append(line((f"  {'step':<9} {'':<{wide}} {'usual':>12}  why", "")))
+    for step in plan.steps:
+        mark, colour = PLANNED[step.state]
+        row = f" {step.step:<9} {fates[step.step]:<{wide}} {_span(step.least_s, step.most_s):>12}  {step.why}"
+        lines.append(line((mark, colour), (row, "")))
+    total, sources = plan.total, plan_sources(plan)
+    if not sources:
+        told = "no earlier run tells how long it takes"
+    elif total.without:
+        told = f"at least {clock(total.least_s)}; no earlier run tells of {', '.join(total.without)}"
+    else:
+        told = f"about {_span(total.least_s, total.most_s)}"
+    lines.append(line((told, "bold")))
+    lines += [line((f"times are from run {run}: {', '.join(steps)}", "dim")) for run, steps in sources.items()]
+    return Group(*lines)
+
+
+def _fate(step: Any) -> str:
+    """What becomes of a step, in words."""
+    if step.unless:
+        return f"runs unless {' and '.join(step.unless)} {'come' if len(step.unless) > 1 else 'comes'} out the same"
+    return f"runs if {step.provided}" if step.provided else str(step.state)
+
+
+def plan_sources(plan: Any) -> dict[str, list[str]]:
+    """Run -> what the plan knows of it: steps, and `around` for what is around them."""
+    found: dict[str, list[str]] = {}
+    for step in plan.steps:
+        wanted = {"reused": [step.reuse_from], "runs": [step.run_from], "unsure": [step.run_from, step.reuse_from]}
+        for run in dict.fromkeys(each for each in wanted.get(step.state, []) if each):
+            found.setdefault(run, []).append(step.step)
+    if plan.total.around_from:
+        found.setdefault(plan.total.around_from, []).append("around the steps")
+    return found
+
+
+def _span(least: float | None, most: float | None) -> str:
+    if least is None or most is None:
+        return "no run yet" if most is None else f"up to {clock(most)}"
+    return clock(most) if clock(least) == clock(most) else f"{clock(least)}-{clock(most)}"
 
 
 def _status(entry: ledger.Entry, *, ended: bool) -> str:
@@ -104,7 +156,7 @@ class Screen:
         """Draw the run as it is now."""
         folder: Path = under_way.folder
         if self._known is None:
-            self._known = estimates(self.workspace, self.recipe, before=folder)
+            self._known = usual(self.workspace, self.recipe, before=folder)
         ended = under_way.process.poll() is not None
         if self._live is not None:
             drawn = table(folder, self._known, seconds=time.monotonic() - self.began, ended=ended)

@@ -9,10 +9,11 @@ read, and removes it whatever happens.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,22 @@ def require(recipe: Recipe, workspace: Path) -> None:
                     where=name,
                     hint="`rankline build all` makes the images anew; unchanged layers are reused",
                 )
+
+
+def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
+    """What tells the versions a step works with in its image: they are part of what decides whether it is reused."""
+
+    @functools.cache
+    def held(image: str) -> Mapping[str, str]:
+        script = "import json; from rankline.reuse import versions; print(json.dumps(dict(versions())))"
+        with engine() as client:
+            told = client.containers.run(
+                image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none", stderr=False
+            )
+        found: dict[str, str] = json.loads(told)
+        return found
+
+    return lambda step: held(image_of(recipe, step))
 
 
 def remove(run: str) -> None:

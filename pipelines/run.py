@@ -1,4 +1,12 @@
-"""Run the flow here: Kubeflow's own local runners in a process of their own, watched through the ledger."""
+"""Run the flow here: Kubeflow's own local runners in a process of their own, watched through the ledger.
+
+A run's folder holds, beside its ledger and summary.json:
+
+    recipe.json    what it runs
+    trigger.json   who asked for it, where that was not a person at a terminal: a schedule, a retry of another run
+    watcher.json   the process that watches it: while that lives, the run does
+    cancel.json    somebody asks for its end; whoever watches it sees to that
+"""
 
 from __future__ import annotations
 
@@ -7,20 +15,21 @@ import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.summary.step import SUMMARY, summarize
+from components.summary.step import CANCELLED, SUMMARY, UNENDED, summarize
 from pipelines.recipes import Recipe, as_dict
 from rankline import ledger
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
 
-RECIPE = "recipe.json"
+RECIPE, TRIGGER, WATCHER, CANCEL = "recipe.json", "trigger.json", "watcher.json", "cancel.json"
 MOMENT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
 Runner = Literal["local", "docker"]
 EXIT_CODES = {
@@ -29,15 +38,21 @@ EXIT_CODES = {
     "waiting for review": EXIT_OK,
     "refused": EXIT_REFUSED,
     "insufficient data": EXIT_REFUSED,
+    CANCELLED: 130,  # as by Ctrl-C
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Started:
     """A run that is under way."""
 
     folder: Path
     process: subprocess.Popen[bytes]
+    cancelled: bool = False  # whoever watches it ends it because somebody asked for that
+
+    def asked_to_end(self) -> bool:
+        """Whether somebody wants it to end (`rankline runs cancel`)."""
+        return (self.folder / CANCEL).is_file()
 
 
 def new_run_folder(workspace: Path, name: str) -> Path:
@@ -67,8 +82,12 @@ def _latest(workspace: Path) -> str:
 
 
 @contextlib.contextmanager
-def started(recipe: Recipe, workspace: Path, *, runner: Runner = "local") -> Iterator[Started]:
+def started(
+    recipe: Recipe, workspace: Path, *, runner: Runner = "local", trigger: Mapping[str, Any] | None = None
+) -> Iterator[Started]:
     """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there.
+
+    ``trigger`` is what asked for the run (see `run`).
 
     Raises:
         RanklineError: the runner is `docker`, and there is no engine, no image or one of other code.
@@ -79,6 +98,9 @@ def started(recipe: Recipe, workspace: Path, *, runner: Runner = "local") -> Ite
         containers.require(recipe, workspace)
         containers.sweep(workspace)
     folder = new_run_folder(workspace, recipe.name)
+    if trigger:
+        ledger.write_json(folder / TRIGGER, dict(trigger))
+    ledger.write_json(folder / WATCHER, {**_this_process(), "runner": runner})
     ledger.write_json(folder / RECIPE, as_dict(recipe))
     environment = {
         **os.environ,
@@ -101,16 +123,29 @@ def started(recipe: Recipe, workspace: Path, *, runner: Runner = "local") -> Ite
             env=environment,
             start_new_session=True,
         )
+        under_way = Started(folder, process)
         try:
-            yield Started(folder, process)
+            yield under_way
         finally:
             _end(process)
             if runner == "docker":
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
             ledger.release(folder)  # a step that was killed kept it
-            if not (folder / SUMMARY).is_file():  # it was ended before its exit handler
-                summarize(folder, config=recipe.summary)
+            if not (folder / SUMMARY).is_file() or (under_way.cancelled and _outcome(folder) in UNENDED):
+                # it was ended before its exit handler, or that did not know why
+                summarize(folder, config=recipe.summary, cancelled=under_way.cancelled)
+
+
+def _this_process() -> dict[str, Any]:
+    """What tells this process from every other one."""
+    import psutil
+
+    return {"pid": os.getpid(), "began": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
+def _outcome(folder: Path) -> str:
+    return str(json.loads((folder / SUMMARY).read_text())["outcome"])
 
 
 def _end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
@@ -135,18 +170,24 @@ def run(
     watch: Callable[[Started], None] | None = None,
     poll_s: float = 0.2,
     runner: Runner = "local",
+    trigger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe to its end and return its summary.
+    """Run a recipe to its end and return its summary; one that somebody cancels ends with that outcome.
 
     ``watch`` is called again and again while it runs, to draw progress. ``runner`` is where the steps run:
-    processes of this machine, or containers on it.
+    processes of this machine, or containers on it. ``trigger`` is kept in the run's folder: `kind` (manual,
+    scheduled, backfill, catch-up, retry), and what goes with it: schedule, scheduled_at, window_start, window_end,
+    retry_of.
 
     Raises:
         StepFailed: a step stopped; the message is that step's own, the ledger is kept.
     """
     began = time.monotonic()
-    with started(recipe, workspace, runner=runner) as under_way:
+    with started(recipe, workspace, runner=runner, trigger=trigger) as under_way:
         while under_way.process.poll() is None:
+            if under_way.asked_to_end():
+                under_way.cancelled = True
+                break
             if watch is not None:
                 watch(under_way)
             time.sleep(poll_s)
@@ -156,7 +197,7 @@ def run(
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
-    if summary["outcome"] in ("failed", "incomplete"):
+    if summary["outcome"] in UNENDED:
         raise StepFailed(_failure(summary, folder))
     return summary
 
@@ -172,7 +213,7 @@ def _failure(summary: dict[str, Any], folder: Path) -> str:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """0 promoted, already serving or waiting for review; 3 refused by a gate; 1 anything else."""
+    """0 promoted, already serving or waiting for review; 3 refused by a gate; 130 cancelled; 1 anything else."""
     return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
 
 

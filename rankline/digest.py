@@ -5,6 +5,7 @@ digest wherever they lie.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import json
@@ -74,13 +75,21 @@ def closure(module: str, *, packages: tuple[str, ...]) -> dict[str, Path]:
         if path is None:
             continue
         found[name] = path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                waiting.extend(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting.append(node.module)
-                waiting.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        waiting.extend(_imported(path.read_text()))
     return found
+
+
+@functools.lru_cache(maxsize=1024)  # a plan asks for the code of seven steps, which share most of their modules
+def _imported(source: str) -> tuple[str, ...]:
+    """What may be a module among the names that a source imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def _source(module: str) -> Path | None:

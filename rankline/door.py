@@ -2,8 +2,8 @@
 
 A door verifies the digests of what it is given, looks whether the same work was done before, cleans what a
 killed attempt left behind, runs the step, publishes its outputs, writes the ledger and turns an error into
-one kind message. Reuse is decided here and not by Kubeflow's cache, whose key sees neither imported code
-nor file contents (docs/decisions/0002-reuse-at-the-doors.md).
+one kind message. Reuse is decided here, by rankline/reuse.py, and not by Kubeflow's cache, whose key sees neither
+imported code nor file contents (docs/decisions/0002-reuse-at-the-doors.md).
 """
 
 from __future__ import annotations
@@ -19,28 +19,18 @@ import shutil
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from rankline import digest, disk, ledger
-from rankline.contracts import replaced
 from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
+from rankline.reuse import ALWAYS, SUMS, Store, key_of, lay, promised, seal
 from rankline.shelf import Shelf, carried
 from rankline.storage import StorageConfig
-
-# work done with other versions of these is done again
-LIBRARIES = (
-    "PyStemmer", "bm25s", "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu",
-    "onnxscript", "pandas", "peft", "pyarrow", "regex", "scipy", "tokenizers", "torch", "transformers",
-)  # fmt: skip
-_STALE_PARTIAL_S = 86_400
-SUMS = "files.json"  # in every artifact folder: relative path -> sha256 of its other files
 
 
 class Run:
@@ -126,29 +116,25 @@ def perform(
         ledger.reserve(run.folder)
         ledger.write(run.folder, entry)
         entry.inputs = {name: _verified(path) for name, path in inputs.items()}
-        key = {
-            "config": _told(config, run),
-            "code": digest.of_code(f"components.{step_room(step)}.step", *code),
-            "inputs": entry.inputs,
-            "lineage": lineage or {},
-            "libraries": _versions(),
-        }
+        key = key_of(step, config, run.workspace, inputs=entry.inputs, lineage=lineage or {}, code=code)
         entry.key = digest.of_value(key)
         if before is not None and before.final and before.key == entry.key:
             raise _Again(before)
-        store = run.cache(step)
-        entry.why = _why(store, key) if reuse else "it always runs"
+        store = Store(run.cache(step))
+        entry.why = store.why(key) if reuse else ALWAYS
         shelf, kept_as = Shelf(run.storage.artifacts) if run.storage.artifacts else None, entry.key
-        if reuse and shelf is not None and _entry(store / kept_as) is None:
-            trouble = shelf.fetch(step, kept_as, store)
+        if reuse and shelf is not None and store.at(kept_as) is None:
+            trouble = shelf.fetch(step, kept_as, store.folder)
             entry.why += f"; {trouble}" if trouble else ""
-        if reuse and (kept := _kept(store, key, any_lineage=any_lineage)) is not None:
-            damage = _take(kept, outputs)
-            if damage is None:
-                entry.result, entry.status = kept["result"], "reused"
-                entry.why = f"unchanged since run {kept['run']}"
-            else:
+        if reuse and (kept := store.find(key, any_lineage=any_lineage)) is not None:
+            if damage := kept.damage(outputs):
+                shutil.rmtree(kept.folder, ignore_errors=True)
                 entry.why = damage
+            else:
+                _clean(outputs)
+                for name, path in outputs.items():  # no room for it here is no fault of the copy
+                    lay(kept.folder / name, path)
+                entry.result, entry.status, entry.why = kept.result, "reused", kept.why
         if entry.status != "reused":
             ledger.write(run.folder, entry)
             _clean(outputs)
@@ -169,13 +155,13 @@ def perform(
             entry.work_s = time.monotonic() - began
             entry.why = "; ".join([entry.why, *dict.fromkeys(troubles)])
             for path in outputs.values():
-                _seal(path)
+                seal(path)
             if reuse:
-                _keep(store, key, outputs, entry.result, run.run_id)
-                if shelf is not None and (trouble := shelf.keep(step, kept_as, store / kept_as)):
+                store.keep(key, outputs, entry.result, run.run_id)
+                if shelf is not None and (trouble := shelf.keep(step, kept_as, store.folder / kept_as)):
                     entry.why += f"; {trouble}"
             entry.status = "done"
-        entry.outputs = {name: _promised(path) for name, path in outputs.items() if path.exists()}
+        entry.outputs = {name: promised(path) for name, path in outputs.items() if path.exists()}
         entry.paths = {name: str(path) for name, path in outputs.items()}
     except (Exception, KeyboardInterrupt) as error:
         if disk.lacking(error):
@@ -217,17 +203,6 @@ def _make_room(run: Run, outputs: dict[str, Path]) -> None:
                 path.unlink()
 
 
-def _told(config: BaseModel, run: Run) -> dict[str, Any]:
-    """A step's settings wherever the workspace lies: one that was moved keeps what it holds."""
-    told: dict[str, Any] = replaced(config.model_dump(mode="json"), str(run.workspace), "{workspace}")
-    return told
-
-
-def step_room(step: str) -> str:
-    """The folder a step lives in: `decide` shares a room with `promote`."""
-    return "promote" if step == "decide" else step
-
-
 def _message(error: BaseException, run: Run, step: str) -> str:
     """The one message of an error; one nobody foresaw leaves its stack trace in a file beside the ledger."""
     if isinstance(error, RanklineError):
@@ -250,17 +225,6 @@ def _message(error: BaseException, run: Run, step: str) -> str:
     return f"an unforeseen {type(error).__name__}: {error}\n  where: {trace}"
 
 
-def _seal(path: Path) -> None:
-    if path.is_dir():
-        ledger.write_json(path / SUMS, digest.of_files(path))
-
-
-def _promised(path: Path) -> str:
-    """The digest an artifact claims for itself."""
-    sums = path / SUMS if path.is_dir() else None
-    return digest.of_value(json.loads(sums.read_text())) if sums and sums.is_file() else digest.of_tree(path)
-
-
 def _verified(path: Path) -> str:
     """The digest of an input whose files are what its list says they are."""
     sums = path / SUMS
@@ -273,7 +237,7 @@ def _verified(path: Path) -> str:
             hint="run the flow again: the step that makes it will run first",
         )
     digest.verify(path, json.loads(sums.read_text()), hint="run the flow again: what is damaged is made anew")
-    return _promised(path)
+    return promised(path)
 
 
 def _clean(outputs: dict[str, Path]) -> None:
@@ -283,123 +247,3 @@ def _clean(outputs: dict[str, Path]) -> None:
         elif path.exists():
             path.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    if source.is_file():
-        _link(source, target)
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.rglob("*"):
-        if path.is_file():
-            _link(path, target / path.relative_to(source))
-
-
-def _keep(store: Path, key: dict[str, Any], outputs: dict[str, Path], result: dict[str, Any], run_id: str) -> None:
-    """Keep finished work under its key; the rename makes it visible whole or not at all."""
-    name = digest.of_value(key)
-    partial, final = store / f".{name}.{uuid.uuid4().hex}", store / name
-    files = {}
-    _sweep(store)
-    try:
-        for output, path in outputs.items():
-            _link_tree(path, partial / output)
-            files[output] = digest.of_files(path)
-        entry = {"key": key, "result": result, "files": files, "run": run_id}
-        ledger.write_json(partial / "entry.json", {**entry, "seal": _seal_of(entry)})
-        if _entry(final) is None:
-            shutil.rmtree(final, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another run has just kept the same work
-            os.replace(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    ledger.write_json(store / "latest.json", {"name": name})
-
-
-def _kept(store: Path, key: dict[str, Any], *, any_lineage: bool) -> dict[str, Any] | None:
-    exact = _entry(store / digest.of_value(key))
-    if exact is not None or not any_lineage:
-        return exact
-    wanted = digest.of_value({**key, "lineage": {}})
-    entries = (_entry(folder) for folder in sorted(store.glob("[!.]*/"), key=lambda each: -each.stat().st_mtime))
-    return next((e for e in entries if e and digest.of_value({**e["key"], "lineage": {}}) == wanted), None)
-
-
-def _entry(folder: Path) -> dict[str, Any] | None:
-    """A kept entry that is whole: every word of it is the one that was written."""
-    try:
-        value = json.loads((folder / "entry.json").read_text())
-        seal = value.pop("seal")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return {**value, "folder": folder} if seal == _seal_of(value) else None
-
-
-def _seal_of(entry: dict[str, Any]) -> str:
-    """The digest of an entry as it is read back from its file."""
-    return digest.of_value(json.loads(json.dumps(entry, default=str)))
-
-
-def _sweep(store: Path) -> None:
-    """Remove what runs that were killed more than a day ago left half-kept."""
-    for partial in store.glob(".*.*"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
-                shutil.rmtree(partial, ignore_errors=True)
-
-
-def _take(kept: dict[str, Any], outputs: dict[str, Path]) -> str | None:
-    """Lay kept outputs where this run expects them; say what is wrong with them if they cannot be used."""
-    _clean(outputs)
-    try:
-        for name in outputs:
-            source = kept["folder"] / name
-            if source.is_file():
-                digest.verify(source.parent, {name: next(iter(kept["files"][name].values()))}, hint="")
-            else:
-                digest.verify(source, kept["files"][name], hint="")
-    except (IntegrityError, OSError, KeyError, StopIteration) as error:
-        shutil.rmtree(kept["folder"], ignore_errors=True)
-        return f"the kept copy was damaged ({str(error).splitlines()[0]})"
-    for name, path in outputs.items():  # no room for it here is no fault of the copy
-        _link_tree(kept["folder"] / name, path)
-    return None
-
-
-def _versions() -> dict[str, str]:
-    """The versions of the libraries that shape artifacts; an image need not hold all of them."""
-    found = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _why(store: Path, key: dict[str, Any]) -> str:
-    """What is different from the last time this step ran."""
-    try:
-        latest = _entry(store / json.loads((store / "latest.json").read_text())["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        latest = None
-    if latest is None:
-        return "it has not run in this workspace before"
-    changed = []
-    for part in ("config", "inputs", "lineage", "libraries"):
-        before, now = latest["key"].get(part, {}), key[part]
-        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if part == "config":
-            changed += [f"{name}: {before.get(name)} -> {now.get(name)}" for name in names]
-        else:
-            changed += [f"{name} changed" for name in names]
-    if latest["key"]["code"] != key["code"]:
-        changed.append("code changed")
-    return "; ".join(changed) or "its kept copy is gone"

@@ -31,8 +31,8 @@ from pydantic import Field, ValidationError
 from rankline import digest, storage
 from rankline.bundle import CATALOGUE, MANIFEST, REVISION, Bundle, open_bundle
 from rankline.contracts import Frozen, Manifest
-from rankline.door import SUMS
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
+from rankline.reuse import SUMS
 
 Kind = Literal[
     "registered",
@@ -78,7 +78,9 @@ class Champion(Frozen):
 class Repository:
     """One model repository. Reading needs no lock, and writing none but the number of the next event."""
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, *, mends: bool = True) -> None:
+        """``mends`` is whether champion.json is written anew where it is found behind the events."""
+        self.mends = mends
         self.fs, self.root = storage.place(str(url))
         self.local = storage.is_local(self.fs)
         self._events: list[Event] = []
@@ -280,7 +282,7 @@ class Repository:
         if cached is not None:
             return cached
         champion = _champion(self.history())
-        if champion is not None:
+        if champion is not None and self.mends:
             with suppress(OSError, StorageError):  # one who may only read still gets the right answer
                 self._replace("champion.json", champion.model_dump_json(indent=2).encode() + b"\n")
         return champion

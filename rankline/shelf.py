@@ -60,6 +60,21 @@ class Shelf:
             return f"{self._url} could not be read ({_first_line(error)})"
         return ""
 
+    def entry(self, step: str, name: str) -> Any:
+        """What an entry says, without bringing its files; none where there is none that can be read."""
+        with contextlib.suppress(StorageError, OSError, ValueError):
+            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}/{name}")
+            told = json.loads(fs.cat_file(f"{root}/{ENTRY}"))
+            return {key: told[key] for key in KEPT if key in told}
+        return None
+
+    def holds(self, step: str) -> bool:
+        """Whether any work of a step is here."""
+        with contextlib.suppress(StorageError, OSError):
+            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}")
+            return bool(fs.ls(root, detail=False))
+        return False
+
     def keep(self, step: str, name: str, folder: Path) -> str:
         """Put an entry of the workspace's cache here; why that failed, empty where it did not.
 

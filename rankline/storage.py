@@ -55,6 +55,11 @@ class FeatureStoreConfig(Frozen):
     )
     lock_timeout_s: float = Field(default=60.0, gt=0, description="How long to wait for a locked registry.")
 
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What of it may show in the features that are made; empty for what runs without servers."""
+        return self.model_dump(exclude_defaults=True, include={"offline", "registry", "postgres"})
+
     @model_validator(mode="after")
     def _reachable(self) -> FeatureStoreConfig:
         if "postgres" in (self.offline, self.registry) and not self.postgres:

@@ -23,8 +23,8 @@ def workspace(patient: Patient) -> Iterator[Finding]:
 
 def runs(patient: Patient) -> Iterator[Finding]:
     """Runs that go on, and runs that ended without a summary."""
-    from cli.runs import state
     from components.summary.step import SUMMARY
+    from pipelines.history import state
     from pipelines.run import runs as folders
 
     found = folders(patient.workspace) if patient.workspace.is_dir() else ()

@@ -22,14 +22,14 @@ def evaluate(
     from pathlib import Path
 
     from components.evaluate.config import EvaluateConfig
+    from components.evaluate.rival import rival_of, serves
     from components.evaluate.step import evaluate
     from rankline.bundle import claimed_id
     from rankline.door import Run, perform
 
     this = Run.of(run, job)
-    # beside itself a model shows nothing new: one that serves already keeps the evaluation it was promoted on
-    serves = bool(champion) and champion == claimed_id(Path(bundle.path))
-    rival = "" if serves else champion
+    model_id = claimed_id(Path(bundle.path))
+    rival = rival_of(model_id, champion)
     perform(
         "evaluate",
         evaluate,
@@ -44,7 +44,7 @@ def evaluate(
         outputs={"report": Path(report.path)},
         code=("serving.server",),
         lineage={"champion": rival},
-        any_lineage=serves,
+        any_lineage=serves(model_id, champion),
         heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet"),
         fetched=lambda: {"champion": this.bundle_of(rival) if rival else None},
         run_id=this.run_id,

@@ -24,7 +24,7 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
         run=here,
         inputs={"clean": Path(clean.path)},
         outputs={"features": Path(features.path)},
-        lineage=stores.model_dump(exclude_defaults=True, include={"offline", "registry", "postgres"}),
+        lineage=stores.lineage,
         heavy=("duckdb", "feature_repo.definitions"),
         stores=stores,
     )

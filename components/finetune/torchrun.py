@@ -21,9 +21,9 @@ from typing import Any
 
 from components.finetune.config import FinetuneConfig
 from rankline import digest, errors, ledger
-from rankline.door import SUMS
 from rankline.errors import RanklineError, TrainingError
 from rankline.progress import Progress
+from rankline.reuse import SUMS
 
 PARTS = ("message", "expected", "found", "where", "hint")
 

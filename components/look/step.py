@@ -1,7 +1,8 @@
 """Look: what the flow is about to work on, asked anew in every run.
 
-Reads the source's files and the model repository, writes nothing. Later steps take the answers as arguments:
-that is how they see that the data or the champion changed since they last ran.
+Reads the source's files and the model repository, writes nothing (but mends a pointer that lags behind its events).
+Later steps take the answers as arguments: that is how they see that the data or the champion changed since they last
+ran.
 """
 
 from pathlib import Path
@@ -13,9 +14,17 @@ from rankline.progress import Progress
 
 
 def look(
-    *, workspace: Path, catalogue: str, config: LookConfig, repository: str = "", progress: Progress = Progress()
+    *,
+    workspace: Path,
+    catalogue: str,
+    config: LookConfig,
+    repository: str = "",
+    progress: Progress = Progress(),
+    mends: bool = True,
 ) -> dict[str, str]:
     """The digest of the source's contents, and the champion's model id (empty where there is none yet).
+
+    With ``mends`` off not even the repository's pointer is written.
 
     Raises:
         SourceError: where the source is missing or empty.
@@ -25,7 +34,7 @@ def look(
 
     progress.phase("looking")
     source_digest = raw.digest_of(config)
-    models = Repository(repository or workspace / "repository")
+    models = Repository(repository or workspace / "repository", mends=mends)
     champion = models.champion()
     if champion and (serves := models.manifest(champion).catalogue) != catalogue:
         raise UsageError(

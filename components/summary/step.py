@@ -15,6 +15,8 @@ from rankline import ledger
 
 SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"
+CANCELLED = "cancelled"
+UNENDED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
 OUTCOMES = {
     "promote": "promoted",
     "already_serving": "already serving",
@@ -24,24 +26,29 @@ OUTCOMES = {
 }
 
 
-def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "") -> dict[str, Any]:
-    """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended."""
+def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False) -> dict[str, Any]:
+    """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended.
+
+    ``cancelled`` says that somebody asked for its end: what that cut short is no failure.
+    """
     entries = ledger.read(folder)
     steps = [_step(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
     error = failed.error or KILLED if failed else ""
     decided = entries["decide"].result if "decide" in entries else {}
+    outcome = _outcome(entries, failed, decided)
+    cut = cancelled and outcome in UNENDED
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
     worked = sum(entry.work_s for entry in entries.values())
     summary = {
         "run": folder.name,
-        "outcome": _outcome(entries, failed, decided),
+        "outcome": CANCELLED if cut else outcome,
         "kubeflow_status": wanted,
         "verdict": decided.get("sentence", ""),
         "reasons": decided.get("failures", []),
-        "error": error,
-        "failed_step": failed.step if failed else "",
+        "error": (f"it was cancelled while {failed.step} ran" if failed else "it was cancelled") if cut else error,
+        "failed_step": failed.step if failed and not cut else "",
         "model_id": decided.get("model_id", ""),
         "started": started,
         "seconds": round(max(ended - started, 0.0), 2),

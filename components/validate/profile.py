@@ -78,7 +78,11 @@ def _moved(now: list[int], before: list[int]) -> float:
 
 def previous(workspace: Path, name: str, raw: Path) -> Path | None:
     """The kept profile that data in ``raw`` is to be compared with; none on the first run."""
-    data = _read(raw / "summary.json").get("data_digest")
+    return previous_to(workspace, name, _read(raw / "summary.json").get("data_digest"))
+
+
+def previous_to(workspace: Path, name: str, data: str | None) -> Path | None:
+    """The kept profile that data of this digest is to be compared with."""
     for path in _kept(workspace, name):
         if _read(path).get("data_digest", data) != data:
             return path

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from cli.screen import Screen, clock, detail, estimates, summary_lines, table
+from cli.screen import Screen, clock, detail, summary_lines, table, usual
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from rankline import ledger
@@ -47,7 +47,7 @@ def drawn(workspace: Path, *, width: int, ended: bool = False) -> list[str]:
     """The live table as it looks on a terminal so wide."""
     folder = workspace / "runs" / "20260101-000001-smoke"
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(table(folder, estimates(workspace, "smoke", before=folder), seconds=41, ended=ended))
+    console.print(table(folder, usual(workspace, "smoke", before=folder), seconds=41, ended=ended))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 

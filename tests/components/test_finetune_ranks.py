@@ -19,9 +19,9 @@ from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline import digest
-from rankline.door import SUMS
 from rankline.errors import SourceError, TrainingError
 from rankline.progress import Progress
+from rankline.reuse import SUMS
 from tests.conftest import SmokeRun
 
 # Dropout is the one thing that differs between one process and several: each draws its own

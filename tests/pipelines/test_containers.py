@@ -273,6 +273,36 @@ def test_cancelling_leaves_no_container(workspace: Path, engine: Any, number: si
     assert steps(workspace)["finetune"] == "killed"
 
 
+def test_a_run_cancelled_from_another_terminal_leaves_no_container(workspace: Path, engine: Any) -> None:
+    before = folders(workspace)
+    with under_way(workspace, "finetune.epochs=500") as process:
+        run = reached(workspace, before, "finetune")
+        until(lambda: left(engine, workspace))
+        done = rankline("runs", "cancel", run.name, "-w", workspace)
+        assert done.returncode == 0, done.stderr
+        assert left(engine, workspace) == []
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert summary(workspace)["outcome"] == "cancelled"
+    assert steps(workspace)["finetune"] == "killed"
+
+
+def test_a_plan_knows_the_libraries_of_the_images(workspace: Path, engine: Any) -> None:
+    """Reused in containers, and not by processes here, which have other libraries."""
+    arguments = ("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json")
+    told = {
+        runner: {
+            step["step"]: (step["state"], step["why"])
+            for step in json.loads(rankline(*arguments, "--runner", runner).stdout)["steps"]
+        }
+        for runner in ("docker", "local")
+    }
+    assert {told["docker"][step][0] for step in ("ingest", "finetune", "export")} == {"reused"}
+    assert told["local"]["ingest"][0] == "runs"
+    assert "torch changed" in told["local"]["ingest"][1]
+
+
 def test_a_killed_command_leaves_no_container(workspace: Path, engine: Any) -> None:
     before = folders(workspace)
     with under_way(workspace, "finetune.epochs=500") as process:

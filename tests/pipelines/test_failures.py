@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.history import state
 from pipelines.shop import write_shop
 from rankline import ledger
 from tests.cli.command import refused
@@ -115,9 +116,14 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signa
 def test_when_the_command_dies_its_run_dies_with_it(tmp_path: Path, number: signal.Signals) -> None:
     with watched(tmp_path) as run:
         run.reached("look")
+        assert state(run.folder) == "running"
         run.process.send_signal(number)
         run.process.wait(timeout=30)
         run.nothing_is_left()
+        if number == signal.SIGKILL and not (run.folder / "summary.json").is_file():
+            message = refused("runs", "cancel", "last", "-w", tmp_path, code=2)
+            assert "is not under way" in message  # known at once
+            assert "found: unfinished" in message
 
 
 def test_a_killed_runner_is_told_and_takes_its_step_along(tmp_path: Path) -> None:

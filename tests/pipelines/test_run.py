@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 
+from pipelines.plan import Plan, Step, plan
+from pipelines.recipes import named
 from pipelines.run import exit_code
 from rankline import ledger
 from rankline.repository import Repository
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
+from tests.pipelines.test_plan import comes_true
 from tests.pipelines.watched import flip, folders, reasons, steps, summary, watched
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -66,7 +69,15 @@ def test_the_summary_counts_time_memory_and_cost(smoke: SmokeRun) -> None:
 
 
 @pytest.fixture(scope="module")
-def again(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, dict[str, Any], float]:
+def foretold(workspace: Path) -> dict[str, Step]:
+    """What a plan says of the run that follows."""
+    return {step.step: step for step in plan(named("smoke"), workspace).steps}
+
+
+@pytest.fixture(scope="module")
+def again(
+    foretold: object, workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Ended, dict[str, Any], float]:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for name in ("rankline", "components", "pipelines", "serving"):  # somebody's own folders, which are not ours
         (elsewhere / name).mkdir()
@@ -83,6 +94,19 @@ def test_unchanged_steps_are_reused(again: tuple[Ended, dict[str, Any], float], 
     assert status == {"look": "done", **dict.fromkeys(REUSABLE, "reused"), "decide": "done"}
     assert f"unchanged since run {smoke.summary['run']}" in done.stdout
     assert seconds < 60
+
+
+def test_an_unchanged_run_was_foretold(
+    again: tuple[Ended, dict[str, Any], float], foretold: dict[str, Step], workspace: Path
+) -> None:
+    assert {foretold[step].state for step in REUSABLE} == {"reused"}
+    assert foretold["promote"].state == "skipped"
+    told = {step["step"]: step for step in again[1]["steps"]}
+    comes_true(
+        foretold,
+        {step: each["status"] for step, each in told.items()},
+        {step: each["why"] for step, each in told.items()},
+    )
 
 
 def test_a_champion_that_is_its_own_candidate_is_no_news(
@@ -148,7 +172,12 @@ def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspa
 
 
 @pytest.fixture(scope="module")
-def resumed(killed: object, workspace: Path) -> Ended:
+def foretold_then(killed: object, workspace: Path) -> dict[str, Step]:
+    return {step.step: step for step in plan(named("smoke", REFUSING), workspace).steps}
+
+
+@pytest.fixture(scope="module")
+def resumed(killed: object, foretold_then: object, workspace: Path) -> Ended:
     return rankline("run", "--recipe", "smoke", "-w", workspace, *(f"--set={each}" for each in REFUSING))
 
 
@@ -161,6 +190,13 @@ def test_the_next_run_picks_up_what_was_finished(resumed: Ended, workspace: Path
     assert "student changed" in why["export"]
     assert "bundle changed" in why["evaluate"]
     assert "champion changed" in why["evaluate"]
+
+
+def test_a_resumed_run_was_foretold(resumed: Ended, foretold_then: dict[str, Step], workspace: Path) -> None:
+    assert {step for step in REUSABLE if foretold_then[step].state == "reused"} == {"ingest", "validate", "featurize"}
+    assert (foretold_then["finetune"].state, foretold_then["finetune"].why) == ("runs", "epochs: 4 -> 3")
+    assert {foretold_then[step].state for step in ("distill", "export", "evaluate", "promote")} == {"unsure"}
+    comes_true(foretold_then, steps(workspace), reasons(workspace))
 
 
 def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
@@ -191,9 +227,14 @@ def test_a_change_of_code_in_one_room_reruns_that_room_and_what_follows(
         shutil.copytree(HOUSE / name, tmp_path / name)
     with (tmp_path / "components" / "evaluate" / "step.py").open("a") as source:
         source.write("# somebody was here\n")
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--json", PYTHONPATH=str(tmp_path))
+    arguments = ("run", "--recipe", "smoke", "-w", workspace, "--json")
+    planned = Plan.model_validate_json(rankline(*arguments, "--plan", PYTHONPATH=str(tmp_path)).stdout)
+    done = rankline(*arguments, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0
     told = {step["step"]: (step["status"], step["why"]) for step in json.loads(done.stdout)["steps"]}
     assert {told[step][0] for step in REUSABLE[:-1]} == {"reused"}
     assert told["evaluate"][0] == "done"
     assert told["evaluate"][1].endswith("code changed")
+    foretold = {step.step: step for step in planned.steps}
+    assert foretold["evaluate"].state == "runs"
+    comes_true(foretold, {step: told[step][0] for step in told}, {step: told[step][1] for step in told})

@@ -91,7 +91,7 @@ def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
     assert do(work.step, tmp_path, raw, "two", Config(factor=3)).why == "factor: 2 -> 3"
     (raw / "number.txt").write_text("5")
     seal(raw)
-    assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "raw changed"
+    assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "its input raw changed"
     assert do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"source": "b"}).why == "source changed"
     assert work.done == 4
 
