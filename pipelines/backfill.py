@@ -103,9 +103,11 @@ def backfill(
         assert before is not None
         if claims.under_way(at):
             return Filled(before, "under way elsewhere")
-        if before.status == "ended" and not before.failed:
+        anew = before.failed or (before.exit_code == 3 and allow_older_window and not before.allow_older_window)
+        if before.status == "ended" and not anew:
             return Filled(before, "done before")
         again = before.but(status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0)
+        again = again.but(run="", outcome="", exit_code=None) if anew else again
         claims.write(again)
         return again
 

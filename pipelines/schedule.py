@@ -55,7 +55,9 @@ class Schedule(Frozen):
     map: str | None = Field(None, description="File that says how to read the source.")
     settings: tuple[str, ...] = Field((), description="Changed knobs, each section.knob=value.")
     runner: Literal["local", "docker"] = Field("local", description="Where the steps run: processes, or containers.")
-    directory: str = Field("", description="Folder the runs are started in: relative paths and modules are found there.")
+    directory: str = Field(
+        "", description="Folder the runs are started in: relative paths and modules are found there."
+    )
     cron: str = Field(description="Six fields: second, minute, hour, day of the month, month, day of the week.")
     zone: str = Field("UTC", description="IANA time zone of the cron expression and of the window's days.")
     window: str = Field(
@@ -202,6 +204,7 @@ class Schedules:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace, self.folder = workspace, workspace / FOLDER
+        self._seen: dict[Path, Schedule] = {}  # a revision never changes
 
     def names(self, *, deleted: bool = False) -> list[str]:
         """Their names, in alphabetical order; those that were deleted only where asked for."""
@@ -210,7 +213,9 @@ class Schedules:
 
     def history(self, name: str) -> list[Schedule]:
         """Every revision, oldest first; empty where there never was such a schedule."""
-        return [self._read(path) for path in sorted(self._revisions(name).glob("[0-9]*.json"))]
+        paths = sorted(self._revisions(name).glob("[0-9]*.json"))
+        self._seen |= {path: self._read(path) for path in paths if path not in self._seen}
+        return [self._seen[path] for path in paths]
 
     def get(self, name: str) -> Schedule:
         """The schedule as it is now.
@@ -280,10 +285,7 @@ class Schedules:
         latest = history[-1] if history else None
         since = max(now, latest.since) if latest else now  # a clock may have been set back
         number = latest.revision + 1 if latest else 1
-        try:
-            schedule = Schedule(**(values | {"revision": number, "updated_at": _at(since)}))
-        except ValidationError as error:
-            raise refusal(error) from error
+        schedule = checked(values | {"revision": number, "updated_at": _at(since)})
         path = self._revisions(schedule.name) / f"{number:04}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -322,16 +324,23 @@ class Schedules:
             ) from error
 
 
-def refusal(error: ValidationError) -> UsageError:
-    """What is wrong with a schedule, as one message."""
-    first = error.errors()[0]
-    knob = ".".join(str(part) for part in first["loc"])
-    return UsageError(
-        f"the schedule refuses its {knob}" if knob else "this schedule cannot be",
-        expected=first["msg"].removeprefix("Value error, "),
-        found=repr(first["input"]) if knob else "",
-        hint="`rankline schedule create --help` says what each is",
-    )
+def checked(values: dict[str, Any]) -> Schedule:
+    """The schedule of these values.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    try:
+        return Schedule(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"the schedule refuses its {knob}" if knob else "this schedule cannot be",
+            expected=first["msg"].removeprefix("Value error, "),
+            found=repr(first["input"]) if knob else "",
+            hint="`rankline schedule create --help` says what each is",
+        ) from error
 
 
 def _at(moment: datetime) -> str:

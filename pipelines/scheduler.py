@@ -11,6 +11,7 @@ claims, then what was missed meanwhile, as each schedule says.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -243,13 +244,17 @@ class Scheduler:
                 self._begun.setdefault(name, []).append(moment)
                 self.say(f"{name}: {claim.scheduled_at} ended without a word; it begins again")
             else:
-                claim = triggered.given_up(claims, claim, triggered.last_words(claims.path(moment, "log"), times=MAX_DEATHS))
+                claim = triggered.given_up(
+                    claims, claim, triggered.last_words(claims.path(moment, "log"), times=MAX_DEATHS)
+                )
         if claim.status == "ended":
             self._ended(claims, claim)
 
     def _ended(self, claims: Claims, claim: Claim) -> None:
         triggered.tidy(claims.path(claim.moment, "log"))
-        self.say(f"{claim.schedule}: ended {claim.scheduled_at}: {claim.outcome}" + (f", {claim.run}" * bool(claim.run)))
+        self.say(
+            f"{claim.schedule}: ended {claim.scheduled_at}: {claim.outcome}" + (f", {claim.run}" * bool(claim.run))
+        )
         self._tell(claims, claim)
 
     def _tell(self, claims: Claims, claim: Claim) -> None:
@@ -363,6 +368,7 @@ def _engine(store: Path, tend_s: float, workspace: Path) -> Any:
     from apscheduler.schedulers.background import BackgroundScheduler
 
     _renew(store)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # that a look took longer than a second is no news
     engine = BackgroundScheduler(
         timezone=UTC,
         jobstores={"default": MemoryJobStore(), "schedules": SQLAlchemyJobStore(url=f"sqlite:///{store}")},
