@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipelines.schedule import Schedule, Schedules
 
 app = typer.Typer(
-    help="Run recipes at set times, each on the window of data that its time asks for; `rankline scheduler` begins them.",
+    help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them.",
     no_args_is_help=True,
 )
 
@@ -204,13 +204,13 @@ def show(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) 
 
 @app.command("pause")
 def pause(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not made up for."""
+    """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not caught up."""
     _write(name, {"paused": True}, workspace, new=False, as_json=as_json, moving=False)
 
 
 @app.command("resume")
 def resume(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Let it fire again, from its next fire time on; what was due before the pause is caught up as the schedule says."""
+    """Let it fire again, from its next fire time on; what was due before the pause is caught up, too."""
     _write(name, {"paused": False}, workspace, new=False, as_json=as_json, moving=False)
 
 

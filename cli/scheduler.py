@@ -11,8 +11,8 @@ from cli.options import WORKSPACE, Workspace
 
 HELP = """Begin what the workspace's schedules ask for, until it is ended; it may be killed at any moment.
 
-Runs end with it. The next one goes on with what was begun and not ended, then with what was missed, as each schedule says.
-A second one in the same workspace is refused.
+Runs end with it. The next one goes on with what was begun and not ended, then with what was missed, as each schedule
+says. A second one in the same workspace is refused.
 
 Example: rankline scheduler -w /srv/rankline --max-runs 1"""
 

@@ -1,7 +1,7 @@
 """Backfill: the runs of past fire times, oldest first, a few at once, each claimed like any other.
 
-Given again, it goes on: what has come to its end is left alone, what failed or was interrupted runs again. A model of an
-older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
+Given again, it goes on: what has come to its end is left alone, what failed or was interrupted runs again. A model of
+an older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ GRACE_S = 60.0  # a run that begins later than this is catching up
 _SPAN = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DAYS = {"d": 1, "w": 7}
+_TICK = timedelta(microseconds=1)
 _WINDOW_KNOBS = ("ingest.window_start", "ingest.window_end")
 
 
@@ -160,7 +161,9 @@ class Schedule(Frozen):
         if unit in _SECONDS:
             return moment - timedelta(seconds=number * _SECONDS[unit])
         zone = ZoneInfo(self.zone)
-        wall = moment.astimezone(zone).replace(tzinfo=None, fold=0) - timedelta(days=number * _DAYS[unit])
+        # at a jump of the clocks it is the time before it: windows rather overlap than leave something out
+        walls = (moment.astimezone(zone), (moment - _TICK).astimezone(zone) + _TICK)
+        wall = min(each.replace(tzinfo=None, fold=0) for each in walls) - timedelta(days=number * _DAYS[unit])
         return crons.instant(wall, zone) if number else moment
 
     def begins(self, scheduled_at: datetime) -> datetime:

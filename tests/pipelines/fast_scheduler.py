@@ -1,8 +1,8 @@
 """A scheduler whose clock runs fast, to be killed: `python -m tests.pipelines.fast_scheduler WORKSPACE CLOCK`.
 
 CLOCK is "simulated start,end,machine's time at the start,factor"; it goes on where it was when the program is started
-again, and stands still at its end. The runs are tiny (tests/pipelines/tiny_run.py). The program ends when the clock stands
-still and nothing is left to do.
+again, and stands still at its end. The runs are tiny (tests/pipelines/tiny_run.py). The program ends when the clock
+stands still and nothing is left to do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines.claims import STAMP
@@ -33,7 +33,9 @@ class FastClock:
         return min(self.start + (datetime.now(UTC) - self.machine_start) * self.factor, self.end)
 
     def real(self, moment: datetime) -> datetime:
-        """The machine's time when this clock shows ``moment``."""
+        """The machine's time when this clock shows ``moment``; what is later than the end never comes."""
+        if moment > self.end:
+            return self.machine_start + timedelta(days=1000)
         return self.machine_start + (moment - self.start) / self.factor
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A run of no weight in the place of a whole training run: it notes that it began and, a little later, that it ended."""
+"""A run of no weight in the place of a training run: it notes that it began and, a little later, that it ended."""
 
 from __future__ import annotations
 
