@@ -96,13 +96,13 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Any], told: str) 
 
 
 def test_the_jitter_of_a_fire_time_is_its_own_and_always_the_same() -> None:
-    jittered = schedule(jitter_s=600)
+    jittered, same, other = schedule(jitter_s=600), schedule(jitter_s=600), schedule(name="t", jitter_s=600)
     moments = [at("2026-11-01T03:00") + timedelta(days=day) for day in range(200)]
     delays = [(jittered.begins(each) - each).total_seconds() for each in moments]
-    assert delays == [(schedule(jitter_s=600).begins(each) - each).total_seconds() for each in moments]
+    assert delays == [(same.begins(each) - each).total_seconds() for each in moments]
     assert 0 <= min(delays) < 60
     assert 540 < max(delays) <= 600
-    assert delays != [(schedule(name="t", jitter_s=600).begins(each) - each).total_seconds() for each in moments]
+    assert delays != [(other.begins(each) - each).total_seconds() for each in moments]
     assert jittered.window_of(moments[0]) == schedule().window_of(moments[0])
 
 

@@ -323,3 +323,27 @@ def test_a_webhook_without_its_secret_or_without_a_server_is_told(monkeypatch: p
     told = webhook.deliver("http://127.0.0.1:9/", {}, key="k", variable="HOOK_HEADERS")
     assert "s3cret" not in told
     assert "something else" in told
+
+
+# -- a real run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_real_run_is_told_its_trigger_and_its_window(tmp_path: Path) -> None:
+    """One that fails early: the smoke data ends long before this window."""
+    create(tmp_path, "weekly", cron="0 0 3 * * 1", lag="1d", directory=str(tmp_path))
+    with Scheduler(tmp_path, clock=Standing(START + timedelta(days=2)), tend_s=0.1, say=print).running() as one:
+        store = Schedules(tmp_path)
+        until(lambda: one.idle and bool(store.claims("weekly").all()), within_s=300)
+    (claim,) = store.claims("weekly").all()
+    assert (claim.status, claim.outcome, claim.exit_code, claim.attempts) == ("ended", "failed", 1, 1)
+    assert "ingest stopped: the data window holds" in claim.error
+    folder = tmp_path / "runs" / claim.run
+    assert json.loads((folder / "trigger.json").read_text()) == {
+        "schedule": "weekly",
+        "scheduled_at": "2026-10-12T03:00:00+00:00",
+        "window_start": "2026-09-11T03:00:00+00:00",
+        "window_end": "2026-10-11T03:00:00+00:00",
+        "kind": "catch-up",
+    }
+    recipe = json.loads((folder / "recipe.json").read_text())["ingest"]
+    assert (recipe["window_start"], recipe["window_end"]) == ("2026-09-11T03:00:00+00:00", "2026-10-11T03:00:00+00:00")
