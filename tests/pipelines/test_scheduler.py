@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from pipelines import webhook
-from pipelines.claims import STAMP, Claims
+from pipelines import triggered, webhook
+from pipelines.claims import STAMP, Claim, Claims
 from pipelines.schedule import Schedules, due
 from pipelines.scheduler import Scheduler
 from rankline.errors import UsageError
+from tests.cli.command import RANKLINE, refused
 from tests.pipelines.fast_scheduler import FastClock, command
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -134,10 +135,17 @@ class Standing:
 
 
 @contextmanager
-def at_work(workspace: Path, clock: Standing, **knobs: Any) -> Iterator[Scheduler]:
-    with Scheduler(
-        workspace, clock=clock, command=command, tend_s=0.05, say=lambda line: None, **knobs
-    ).running() as one:
+def at_work(workspace: Path, clock: Standing, *, real: bool = False, max_runs: int = 2) -> Iterator[Scheduler]:
+    """A scheduler of tiny runs, or of real ones."""
+    one = Scheduler(
+        workspace,
+        max_runs=max_runs,
+        clock=clock,
+        command=triggered.command if real else command,
+        tend_s=0.05,
+        say=lambda line: None,
+    )
+    with one.running():
         yield one
 
 
@@ -151,11 +159,11 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
 def test_a_second_scheduler_in_a_workspace_is_refused(tmp_path: Path) -> None:
     with (
         at_work(tmp_path, Standing()),
-        pytest.raises(UsageError, match="another scheduler is at work") as refused,
+        pytest.raises(UsageError, match="another scheduler is at work") as told,
         at_work(tmp_path, Standing()),
     ):
         pass
-    assert f"process {os.getpid()} on" in str(refused.value)
+    assert f"process {os.getpid()} on" in str(told.value)
     with at_work(tmp_path, Standing()):
         pass  # the first one ended
 
@@ -331,7 +339,7 @@ def test_a_webhook_without_its_secret_or_without_a_server_is_told(monkeypatch: p
 def test_a_real_run_is_told_its_trigger_and_its_window(tmp_path: Path) -> None:
     """One that fails early: the smoke data ends long before this window."""
     create(tmp_path, "weekly", cron="0 0 3 * * 1", lag="1d", directory=str(tmp_path))
-    with Scheduler(tmp_path, clock=Standing(START + timedelta(days=2)), tend_s=0.1, say=print).running() as one:
+    with at_work(tmp_path, Standing(START + timedelta(days=2)), real=True) as one:
         store = Schedules(tmp_path)
         until(lambda: one.idle and bool(store.claims("weekly").all()), within_s=300)
     (claim,) = store.claims("weekly").all()
@@ -347,3 +355,30 @@ def test_a_real_run_is_told_its_trigger_and_its_window(tmp_path: Path) -> None:
     }
     recipe = json.loads((folder / "recipe.json").read_text())["ingest"]
     assert (recipe["window_start"], recipe["window_end"]) == ("2026-09-11T03:00:00+00:00", "2026-10-11T03:00:00+00:00")
+
+
+def test_a_verdict_that_nobody_noted_down_is_taken_and_nothing_runs_again(tmp_path: Path) -> None:
+    create(tmp_path, "s")
+    moment, run = datetime(2026, 10, 11, 3, tzinfo=UTC), "20261011-030000-smoke"
+    claims = Schedules(tmp_path).claims("s")
+    claims.make(Claim("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "", status="running", run=run))
+    (tmp_path / "runs" / run).mkdir(parents=True)
+    (tmp_path / "runs" / run / "summary.json").write_text('{"outcome": "refused", "reasons": ["latency"]}')
+    with at_work(tmp_path, Standing(moment), real=True) as one:
+        until(lambda: one.idle)
+    (claim,) = claims.all()
+    assert (claim.status, claim.outcome, claim.exit_code, claim.error) == ("ended", "refused", 3, "latency")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run]
+
+
+def test_the_command_works_alone_and_ends_when_asked(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as output:
+        process = subprocess.Popen([RANKLINE, "scheduler", "-w", tmp_path], stdout=output, stderr=output)
+    try:
+        until(lambda: "at work" in (tmp_path / "log").read_text())
+        assert f"process {process.pid} on" in refused("scheduler", "-w", tmp_path, code=2)
+        process.terminate()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert "Traceback" not in (tmp_path / "log").read_text()
