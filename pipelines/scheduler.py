@@ -115,8 +115,8 @@ class Scheduler:
             _LIVE[str(self.workspace)] = self
             self._recover()
             self._jobs = _engine(folder / STORE, self.tend_s, self.workspace)
+            self._jobs.start()
             try:
-                self._jobs.start()
                 self.tend()
                 yield self
             finally:
@@ -217,8 +217,12 @@ class Scheduler:
         try:
             process = triggered.begin(argv, claims.path(claim.moment, "log"), directory=by.directory)
         except OSError as error:
-            where = f"{error.strerror}: {error.filename}"
-            self._ended(claims, triggered.given_up(claims, claim, f"it cannot be started in its folder ({where})"))
+            why = f"it cannot be started: {error.strerror}: {error.filename}"
+            try:
+                self._ended(claims, triggered.given_up(claims, claim, why))
+            except OSError:  # not even that can be noted: it stays claimed, and is begun when it can
+                self._begun.setdefault(claim.schedule, []).append(claim.moment)
+                raise
             return
         self._under_way[claim.schedule, claim.moment] = Running(claim, process)
         self.say(f"{claim.schedule}: begins {claim.scheduled_at} ({claim.kind}, data to {claim.window_end})")
@@ -260,8 +264,10 @@ class Scheduler:
     def _tell(self, claims: Claims, claim: Claim) -> None:
         """Tell the schedule's webhook of a failure; beside everything else, and again after a restart."""
         latest = self.store.history(claim.schedule)[-1]
-        wanted = claim.failed or (latest.webhook_on_refusal and claim.exit_code == 3)
-        if not (wanted and latest.webhook) or claim.notified:
+        if claim.exit_code == 0 or claim.notified:
+            return
+        if not latest.webhook or not (claim.failed or latest.webhook_on_refusal):
+            claims.write(claim.but(notified="not asked for"))  # nor will it be told when a webhook is set one day
             return
 
         def work() -> None:

@@ -295,7 +295,12 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
         clock = Standing(START + timedelta(days=1))
         with at_work(tmp_path, clock) as one:
             until(lambda: one.idle and noted(tmp_path, "good", "ended").total() == 1 and len(heard) == 2)
+        create(tmp_path, "late-fails")
         with at_work(tmp_path, clock) as one:  # nothing is told twice
+            until(lambda: one.idle and noted(tmp_path, "late-fails", "ended").total() == 1)
+        # who asks to be told is not told of what was before
+        Schedules(tmp_path).update("late-fails", {"webhook": url}, now=clock.at)
+        with at_work(tmp_path, clock) as one:
             until(lambda: one.idle)
     (first, said), (again, _) = heard
     assert first["Authorization"] == again["Authorization"] == "Bearer s3cret"
