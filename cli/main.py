@@ -9,7 +9,23 @@ from typing import Annotated
 
 import typer
 
-from cli import build, data, demo, doctor, fetch, init, models, new, recipes, run, runs, serve, step
+from cli import (
+    build,
+    data,
+    demo,
+    doctor,
+    fetch,
+    init,
+    models,
+    new,
+    recipes,
+    run,
+    runs,
+    schedule,
+    scheduler,
+    serve,
+    step,
+)
 from rankline.errors import EXIT_FAILED, RanklineError
 
 app = typer.Typer(
@@ -50,6 +66,8 @@ app.command("compile", help=run.COMPILE_HELP)(run.compile_)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(step.app, name="step")
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedule.app, name="schedule")
+app.command("scheduler", help=scheduler.HELP)(scheduler.scheduler)
 app.command("new", help=new.HELP)(new.new)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("fetch", help=fetch.HELP)(fetch.fetch)

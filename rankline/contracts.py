@@ -183,4 +183,7 @@ class Manifest(Frozen):
     train_end: str = Field(
         description="when the last training event was known; the scorer and early stopping saw valid requests, too"
     )
+    data_end: str = Field(
+        "", description="when the last event of the data window happened; empty in bundles of earlier versions"
+    )
     files: dict[str, str] = Field(default={}, description="servable path -> sha256; the model id is made of it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,9 @@ class Policy(Frozen):
     )
     superior: bool = Field(
         False, description="Whether the candidate must be better than the champion, not merely no worse."
+    )
+    allow_older_window: bool = Field(
+        False, description="Whether a candidate may replace a champion whose data ends later, as in a backfill."
     )
     slice_drops: dict[str, float] = Field(
         {}, description="Slice -> the largest share of the champion's mean that the candidate may lose there."
@@ -111,12 +115,20 @@ class Verdict(Frozen):
         return [check for check in self.checks if not check.passed]
 
 
-def decide(report: Report, scores: Scores, manifest: Manifest, policy: Policy, *, serving: str) -> Verdict:
+def decide(
+    report: Report,
+    scores: Scores,
+    manifest: Manifest,
+    policy: Policy,
+    *,
+    serving: str,
+    champion: Manifest | None = None,
+) -> Verdict:
     """The verdict on a candidate.
 
     ``scores`` are the policy's primary metric a request: system -> request id -> score; systems are compared
     on the same requests, matched by their ids. ``manifest`` is the candidate bundle's; ``serving`` is the
-    champion's model id, empty where nobody serves yet.
+    champion's model id, empty where nobody serves yet, and ``champion`` is its manifest.
 
     Raises:
         StaleEvidence: the candidate was measured beside a champion that no longer serves.
@@ -150,6 +162,7 @@ def decide(report: Report, scores: Scores, manifest: Manifest, policy: Policy, *
         *_floors(report, policy),
         *_baselines(scores, policy),
         *_against_champion(report, scores, policy, serving),
+        *_newer(manifest, champion, policy, serving),
         *_slices(report, policy, serving),
         *_parity(report, manifest, policy),
         *_costs(report, policy),
@@ -212,6 +225,35 @@ def _against_champion(report: Report, scores: Scores, policy: Policy, serving: s
     yield _difference("not worse than the champion", scores, CHAMPION, -margin, policy)
     if policy.superior:
         yield _difference("better than the champion", scores, CHAMPION, 0.0, policy, strictly=True)
+
+
+def _newer(manifest: Manifest, champion: Manifest | None, policy: Policy, serving: str) -> Iterator[Check]:
+    """A champion is not replaced by a model of an older window: the data's ends are compared, not the days of the runs.
+
+    Bundles of earlier versions do not tell theirs; beside one of them it is the ends of the training events.
+    """
+    name, required = "data window", "no older than the champion's"
+    if not serving:
+        return
+    if champion is None:
+        yield _missing(name, required, "Nobody looked at the champion's data window.")
+        return
+    told = ("data_end", "the data") if manifest.data_end and champion.data_end else ("train_end", "the training events")
+    mine, theirs = getattr(manifest, told[0]), getattr(champion, told[0])
+    try:
+        older = datetime.fromisoformat(mine) < datetime.fromisoformat(theirs)
+    except (ValueError, TypeError):
+        yield _missing(name, required, f"The ends of {told[1]} cannot be compared: {mine!r} and {theirs!r}.")
+        return
+    allowed = ", which is allowed" if older and policy.allow_older_window else ""
+    yield Check(
+        name=name,
+        passed=not older or policy.allow_older_window,
+        observed=mine,
+        required="any" if policy.allow_older_window else f"{theirs} or later",
+        sentence=f"The candidate's window is {'older' if older else 'no older'} than the champion's{allowed}: "
+        f"{told[1]} end at {mine}, the champion's at {theirs}.",
+    )
 
 
 def _slices(report: Report, policy: Policy, serving: str) -> Iterator[Check]:

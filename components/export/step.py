@@ -105,6 +105,7 @@ def export(
             data_digest=summary["data_digest"],
             code_digest=code_digest,
             train_end=summary["train_end"],
+            data_end=summary.get("data_end", ""),
         ),
     )
     fp32 = [each.max_abs_difference for each in differences if each.precision == "fp32"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,11 @@ def featurize(
             progress.update(written.rows["item_features"], days)
         checked["item"] = items.check()
 
+    told = json.loads((clean / "summary.json").read_text())
     summary = {
-        "data_digest": json.loads((clean / "summary.json").read_text())["data_digest"],
+        "data_digest": told["data_digest"],
+        # of the events and not of the window asked for: the same data under another window is reused
+        "data_end": _utc(told["event_time"]["last"]),
         **counts,
         "rows": written.rows,
         "source_rows": source_rows,
@@ -133,3 +137,8 @@ def featurize(
     }
     ledger.write_json(features / "summary.json", summary)
     return {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+
+
+def _utc(moment: str | None) -> str:
+    """An ISO time as UTC; empty for none."""
+    return datetime.fromisoformat(moment).astimezone(UTC).isoformat() if moment else ""

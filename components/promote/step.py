@@ -56,12 +56,14 @@ def decide(
     report = _report_of(candidate, evaluation)
     policy = Policy(**config.model_dump())
     models = Repository(repository)
+    serving = models.champion()
     decided = decision.decide(
         report,
         read_scores(evaluation, policy.primary),
         candidate.manifest,
         policy,
-        serving=models.champion(),
+        serving=serving,
+        champion=models.manifest(serving) if serving else None,
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")

@@ -208,7 +208,9 @@ CASES = [
 )
 def test_the_verdict(scores, policy, report, outcome, failing):
     changes = {"systems": {}} | report if not scores else report
-    verdict = decide(report_of(scores, **changes), scores, manifest_of(), Policy(**policy), serving=CHAMPION)
+    verdict = decide(
+        report_of(scores, **changes), scores, manifest_of(), Policy(**policy), serving=CHAMPION, champion=manifest_of()
+    )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == (outcome, failing)
     # a reason for everything, in words
     assert all(check.sentence.endswith(".") and check.required for check in verdict.checks)
@@ -245,8 +247,37 @@ PARITIES = [
 def test_exported_graphs_that_differ_from_torch_are_refused(parity, failing):
     precision = failing.split()[-1]
     others = [entry for entry in manifest_of().parity if entry.precision != precision]
-    verdict = decide(report_of(BETTER), BETTER, manifest_of(*others, *parity), Policy(), serving=CHAMPION)
+    verdict = decide(
+        report_of(BETTER), BETTER, manifest_of(*others, *parity), Policy(), serving=CHAMPION, champion=manifest_of()
+    )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == ("refused", [failing])
+
+
+OLDER, NEWER = "1998-03-01T00:00:00+00:00", "1998-04-01T00:00:00+00:00"
+# name, what the candidate and the champion say of their data, changes of the policy, whether the check is met
+WINDOWS = [
+    ("newer", {"data_end": NEWER}, {"data_end": OLDER}, {}, True),
+    ("the same", {"data_end": NEWER}, {"data_end": NEWER}, {}, True),
+    ("the same in another zone", {"data_end": "1998-04-01T02:00:00+02:00"}, {"data_end": NEWER}, {}, True),
+    ("older", {"data_end": OLDER}, {"data_end": NEWER}, {}, False),
+    ("older, and allowed", {"data_end": OLDER}, {"data_end": NEWER}, {"allow_older_window": True}, True),
+    ("beside a bundle of an earlier version", {"data_end": NEWER, "train_end": NEWER}, {"train_end": OLDER}, {}, True),
+    ("older than such a bundle", {"data_end": NEWER, "train_end": OLDER}, {"train_end": NEWER}, {}, False),
+    ("no time at all", {"data_end": "yesterday"}, {"data_end": NEWER}, {}, False),
+]
+
+
+@pytest.mark.parametrize(("mine", "theirs", "policy", "met"), [c[1:] for c in WINDOWS], ids=[c[0] for c in WINDOWS])
+def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
+    candidate, champion = (manifest_of().model_copy(update=told) for told in (mine, theirs))
+    verdict = decide(report_of(BETTER), BETTER, candidate, Policy(**policy), serving=CHAMPION, champion=champion)
+    assert verdict.outcome == ("promote" if met else "refused")
+    assert [check.name for check in verdict.failures] == ([] if met else ["data window"])
+
+
+def test_a_champion_that_nobody_looked_at_is_not_replaced():
+    verdict = decide(report_of(BETTER), BETTER, manifest_of(), Policy(), serving=CHAMPION)
+    assert [check.name for check in verdict.failures] == ["data window"]
 
 
 def test_the_first_ever_needs_no_champion_but_everything_else():
@@ -269,12 +300,17 @@ def test_a_champion_that_is_its_own_candidate_already_serves():
 @pytest.mark.parametrize(("beside", "serving"), [(CHAMPION, "c" * 16), ("", CHAMPION), (CHAMPION, "")])
 def test_stale_evidence_is_refused(beside, serving):
     with pytest.raises(StaleEvidence, match="champion changed"):
-        decide(report_of(BETTER, champion=beside), BETTER, manifest_of(), Policy(), serving=serving)
+        decide(
+            report_of(BETTER, champion=beside), BETTER, manifest_of(), Policy(), serving=serving, champion=manifest_of()
+        )
 
 
 def test_the_same_evidence_gives_the_same_verdict_whatever_the_order_of_requests():
     turned = {name: dict(reversed(list(by_request.items()))) for name, by_request in BETTER.items()}
-    one, two = (decide(report_of(BETTER), s, manifest_of(), Policy(), serving=CHAMPION) for s in (BETTER, turned))
+    one, two = (
+        decide(report_of(BETTER), s, manifest_of(), Policy(), serving=CHAMPION, champion=manifest_of())
+        for s in (BETTER, turned)
+    )
     assert one == two
 
 
@@ -307,7 +343,10 @@ def test_a_report_survives_the_disk_and_an_unmeasured_number_stays_one(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["latency"]["p95_ms"] is None
     again = read_report(tmp_path)
     assert again.systems == report.systems
-    assert "latency" in [c.name for c in decide(again, BETTER, manifest_of(), Policy(), serving=CHAMPION).failures]
+    assert "latency" in [
+        c.name
+        for c in decide(again, BETTER, manifest_of(), Policy(), serving=CHAMPION, champion=manifest_of()).failures
+    ]
 
 
 def test_scores_are_read_a_system_and_request(tmp_path):

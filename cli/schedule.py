@@ -1,0 +1,417 @@
+"""Schedules of a workspace: made, looked at, changed, foretold, and run over the past."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, Workspace, existing
+
+if TYPE_CHECKING:
+    from pipelines.claims import Claim
+    from pipelines.schedule import Schedule, Schedules
+
+app = typer.Typer(
+    help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The schedule's name: small letters, digits, hyphens.")]
+Recipe = Annotated[str | None, typer.Option("--recipe", "-r", help="Name of a recipe, or module:function.")]
+Source = Annotated[str | None, typer.Option("--source", help="Where the data is, for a recipe of anybody's.")]
+Map = Annotated[str | None, typer.Option("--map", help="File that says how to read the source (`rankline init`).")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Change one knob: section.knob=value. All of them, each time.")
+]
+Runner = Annotated[Literal["local", "docker"] | None, typer.Option(help="Where the steps run, as in `rankline run`.")]
+Cron = Annotated[
+    str | None,
+    typer.Option(
+        help="When: second, minute, hour, day of the month, month, day of the week; five fields begin with the minute."
+    ),
+]
+SecondsFirst = Annotated[bool, typer.Option("--seconds-first", help="Refuse a cron expression of five fields.")]
+Zone = Annotated[
+    str | None, typer.Option(help="Time zone of the cron expression, such as Europe/Berlin; UTC if not set.")
+]
+Window = Annotated[str | None, typer.Option(help="Length of the data window: 30d, 8w, 12h; empty: all up to its end.")]
+Lag = Annotated[str | None, typer.Option(help="How long before the scheduled time the window ends, such as 6h.")]
+CatchUp = Annotated[
+    Literal["coalesce", "all"] | None,
+    typer.Option(help="Missed fire times: only the latest runs (coalesce, if not set), or all, oldest first."),
+]
+CatchUpLimit = Annotated[int | None, typer.Option(help="With all: how many may wait; older ones are passed over (10).")]
+MaxRuns = Annotated[int | None, typer.Option(help="Runs of this schedule at once (1).")]
+Jitter = Annotated[float | None, typer.Option("--jitter", help="Largest delay of a start, in seconds (0).")]
+Webhook = Annotated[str | None, typer.Option(help="URL that is told of a run that failed.")]
+WebhookHeaders = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="Environment variable with further headers as JSON (secrets).")
+]
+OnRefusal = Annotated[
+    bool | None,
+    typer.Option("--webhook-on-refusal/--no-webhook-on-refusal", help="Tell it of a refused model, too."),
+]
+FromScratch = Annotated[
+    int | None, typer.Option(help="From scratch every N runs: kept for warm starts; nothing heeds it yet.")
+]
+
+
+@app.command("create")
+def create(
+    name: Name,
+    recipe: Recipe = None,
+    cron: Cron = None,
+    seconds_first: SecondsFirst = False,
+    zone: Zone = None,
+    window: Window = None,
+    lag: Lag = None,
+    source: Source = None,
+    map: Map = None,
+    settings: Settings = None,
+    runner: Runner = None,
+    catch_up: CatchUp = None,
+    catch_up_limit: CatchUpLimit = None,
+    max_runs: MaxRuns = None,
+    jitter: Jitter = None,
+    webhook: Webhook = None,
+    webhook_headers: WebhookHeaders = None,
+    webhook_on_refusal: OnRefusal = None,
+    from_scratch_every: FromScratch = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Begin with nothing.")] = False,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """A new schedule, checked in every part; its first run is at its next fire time.
+
+    Example: rankline schedule create nightly -r movielens --cron "0 0 3 * * *" --zone Europe/Berlin --window 90d
+    """
+    from rankline.errors import UsageError
+
+    if recipe is None or cron is None:
+        raise UsageError(
+            "a schedule needs a recipe and a time",
+            expected="--recipe and --cron",
+            found="--recipe alone" if recipe else "--cron alone" if cron else "neither",
+            hint='rankline schedule create nightly -r movielens --cron "0 0 3 * * *"',
+        )
+    _write(
+        name,
+        {
+            "name": name, "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source,
+            "map": map, "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
+            "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
+            "webhook_on_refusal": webhook_on_refusal, "from_scratch_every": from_scratch_every, "paused": paused,
+        },
+        workspace, new=True, seconds_first=seconds_first, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command("update")
+def update(
+    name: Name,
+    recipe: Recipe = None,
+    cron: Cron = None,
+    seconds_first: SecondsFirst = False,
+    zone: Zone = None,
+    window: Window = None,
+    lag: Lag = None,
+    source: Source = None,
+    map: Map = None,
+    settings: Settings = None,
+    runner: Runner = None,
+    catch_up: CatchUp = None,
+    catch_up_limit: CatchUpLimit = None,
+    max_runs: MaxRuns = None,
+    jitter: Jitter = None,
+    webhook: Webhook = None,
+    webhook_headers: WebhookHeaders = None,
+    webhook_on_refusal: OnRefusal = None,
+    from_scratch_every: FromScratch = None,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is named here; runs under way go on, and later fire times follow the new rule.
+
+    The folder it is given in becomes the one that relative paths and recipes of your own are looked for in. An empty
+    value ("") takes a setting back.
+
+    Example: rankline schedule update nightly --cron "0 0 4 * * *"
+    """
+    _write(
+        name,
+        {
+            "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source, "map": map,
+            "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
+            "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
+            "webhook_on_refusal": webhook_on_refusal, "from_scratch_every": from_scratch_every,
+        },
+        workspace, new=False, seconds_first=seconds_first, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command("list")
+def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Every schedule: when it fires, what it runs, and when next."""
+    store = _store(workspace)
+    schedules = [store.get(name) for name in store.names()]
+    if as_json:
+        typer.echo(json.dumps([_told(store, each) for each in schedules], indent=2))
+        return
+    if not schedules:
+        typer.echo("no schedules yet; `rankline schedule create` makes one")
+        return
+    rows = [("schedule", "cron", "zone", "recipe", "next")]
+    for each in schedules:
+        first = next(iter(_coming(each, 1)), None)
+        coming = "paused" if each.paused else _local(each, first) if first else "never again"
+        rows.append((each.name, each.cron, each.zone, each.recipe, coming))
+    _table(rows)
+
+
+@app.command("show")
+def show(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """One schedule: its settings, its latest runs, and what was passed over."""
+    store = _store(workspace)
+    schedule = store.get(name)
+    claims = store.claims(name)
+    latest, skipped = claims.all()[-10:], claims.handled()["skipped"][-10:]
+    if as_json:
+        runs = [_run(claim) for claim in latest]
+        typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
+        return
+    for key, value in schedule.model_dump().items():
+        if value not in ("", None, (), False) and key not in ("name", "deleted"):
+            typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    for first in _coming(schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{_local(schedule, first)}")
+    if latest:
+        typer.echo("")
+        header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
+        _table([header, *(
+            (_short(c.scheduled_at), c.kind, _short(c.window_end), c.outcome or c.status, c.run) for c in latest
+        )])  # fmt: skip
+        if latest[-1].failed:
+            typer.echo(f"the last one failed: {latest[-1].error}")
+    for each in skipped:
+        typer.echo(
+            f"passed over: {each['count']} from {_short(each['first'])} to {_short(each['last'])} ({each['why']})"
+        )
+
+
+@app.command("pause")
+def pause(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not caught up."""
+    _write(name, {"paused": True}, workspace, new=False, as_json=as_json, moving=False)
+
+
+@app.command("resume")
+def resume(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Let it fire again, from its next fire time on; what was due before the pause is caught up, too."""
+    _write(name, {"paused": False}, workspace, new=False, as_json=as_json, moving=False)
+
+
+@app.command("delete")
+def delete(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Take it away; runs under way go on, and what it ran stays in the workspace."""
+    store = _store(workspace)
+    schedule = store.delete(name, now=datetime.now(UTC))
+    if as_json:
+        typer.echo(schedule.model_dump_json(indent=2))
+    else:
+        typer.echo(f"schedule {name} is deleted; what it ran stays in {store.folder / name}")
+
+
+@app.command("plan")
+def plan(
+    name: Name,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many fire times.")] = 5,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """The next fire times with the data window of each, in the schedule's zone and in UTC."""
+    schedule = _store(workspace).get(name)
+    moments = _coming(schedule, count)
+    windows = [schedule.window_of(at) for at in moments]
+    if as_json:
+        rows = [
+            {
+                "scheduled_at": at.isoformat(),
+                "scheduled_at_local": _local(schedule, at),
+                "begins_at": schedule.begins(at).isoformat(),
+                "window_start": window.start.isoformat() if window.start else None,
+                "window_end": window.end.isoformat(),
+                "window_start_local": _local(schedule, window.start) if window.start else None,
+                "window_end_local": _local(schedule, window.end),
+            }
+            for at, window in zip(moments, windows)
+        ]
+        told = {"schedule": name, "cron": schedule.cron, "zone": schedule.zone, "paused": schedule.paused}
+        typer.echo(json.dumps({**told, "fires": rows}, indent=2))
+        return
+    if schedule.paused:
+        typer.echo(f"schedule {name} is paused: none of these begins before `rankline schedule resume {name}`")
+    rows_ = [(f"fires ({schedule.zone})", "fires (UTC)", f"data from ({schedule.zone})", "to", "data from (UTC)", "to")]
+    for at, window in zip(moments, windows):
+        start = window.start
+        rows_.append(
+            (
+                _local(schedule, at),
+                _short(at.isoformat()),
+                _local(schedule, start) if start else "the beginning",
+                _local(schedule, window.end),
+                _short(start.isoformat()) if start else "the beginning",
+                _short(window.end.isoformat()),
+            )
+        )
+    _table(rows_)
+    if schedule.jitter_s:
+        typer.echo(f"each begins up to {schedule.jitter_s:g} s later; its data window stays")
+
+
+@app.command("backfill")
+def backfill(
+    name: Name,
+    start: Annotated[
+        str, typer.Option("--from", help="First moment, such as 2026-01-01; without a zone, the schedule's.")
+    ],
+    end: Annotated[str, typer.Option("--to", help="End, not included, and not in the future.")],
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Runs at once.")] = 1,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Let a model replace a champion whose data ends later.")
+    ] = False,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Run past fire times on their own windows, oldest first; given again, it goes on where it was.
+
+    What came to its end before is left alone, by whatever it was begun. Exit code: 0 every run came to a verdict, be
+    it a refusal; 1 some failed; 130 interrupted.
+
+    Example: rankline schedule backfill nightly --from 2026-01-01 --to 2026-02-01 --concurrency 2
+    """
+    from pipelines.backfill import backfill as run_past
+
+    store = _store(workspace)
+    zone = store.get(name).zone
+    filled = run_past(
+        store.workspace,
+        name,
+        start=_moment(start, zone),
+        end=_moment(end, zone),
+        concurrency=concurrency,
+        allow_older_window=allow_older,
+        now=datetime.now(UTC),
+        say=lambda line: typer.echo(line, err=as_json),
+    )
+    failed = sum(each.claim.failed for each in filled)
+    if as_json:
+        typer.echo(json.dumps([{**_run(each.claim), "what": each.what} for each in filled], indent=2))
+    else:
+        counts = {
+            what: sum(each.what == what for each in filled) for what in ("ran", "done before", "under way elsewhere")
+        }
+        typer.echo(", ".join(f"{number} {what}" for what, number in counts.items() if number) + f"; {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+# -- shared ------------------------------------------------------------------------------------------------
+
+
+def _store(workspace: Path) -> Schedules:
+    from pipelines.schedule import Schedules
+
+    return Schedules(existing(workspace).resolve())
+
+
+def _write(
+    name: str, values: dict[str, Any], workspace: Path, *, new: bool, as_json: bool, seconds_first: bool = False,
+    moving: bool = True,
+) -> None:  # fmt: skip
+    """Check what was given, keep it, and say what it comes to."""
+    from pipelines import cron as crons
+    from pipelines.recipes import named
+    from pipelines.schedule import Schedules, checked
+
+    store = Schedules(workspace.resolve()) if new else _store(workspace)
+    before = None if new else store.get(name)
+    changes = {key: value for key, value in values.items() if value is not None}
+    if "settings" in changes:
+        changes["settings"] = tuple(each for each in changes["settings"] if each)
+    if moving:
+        changes["directory"] = str(Path.cwd())
+    notes: list[str] = []
+    if "cron" in changes or "zone" in changes:
+        text = changes.get("cron", before.cron if before else "")
+        zone = changes.get("zone", before.zone if before else "UTC")
+        found, notes = crons.parse(text, zone, seconds_first=seconds_first)
+        changes |= {"cron": found.text, "zone": found.zone}
+    now = datetime.now(UTC)
+    proposed = checked((before.model_dump() if before else {}) | changes)
+    # a knob that is misspelt is told now and not at three in the night
+    named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
+    schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
+    if as_json:
+        typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
+        return
+    for note in notes:
+        typer.echo(f"note: {note}")
+    state = "paused" if schedule.paused else "on"
+    typer.echo(f"schedule {name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
+    for first in () if schedule.paused else _coming(schedule, 1):
+        window = schedule.window_of(first)
+        begins = _local(schedule, window.start) if window.start else "the beginning"
+        typer.echo(f"  next: {_local(schedule, first)}, on data from {begins} to {_local(schedule, window.end)}")
+        typer.echo(f"  `rankline scheduler -w {workspace}` begins it" if new else "  runs under way go on")
+
+
+def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:
+    moments = [] if schedule.paused else _coming(schedule, 1)
+    coming = moments[0].isoformat() if moments else None
+    return {**schedule.model_dump(mode="json"), "next": coming, "revisions": len(store.history(schedule.name))}
+
+
+def _run(claim: Claim) -> dict[str, Any]:
+    names = ("kind", "status", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
+    return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
+
+
+def _coming(schedule: Schedule, count: int) -> list[datetime]:
+    import itertools
+
+    return list(itertools.islice(schedule.rule.after(datetime.now(UTC)), count))
+
+
+def _local(schedule: Schedule, moment: datetime) -> str:
+    from zoneinfo import ZoneInfo
+
+    return moment.astimezone(ZoneInfo(schedule.zone)).strftime("%Y-%m-%d %H:%M:%S%z")
+
+
+def _short(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _moment(text: str, zone: str) -> datetime:
+    """A moment that was written without a zone is of the schedule's."""
+    from zoneinfo import ZoneInfo
+
+    from pipelines import cron as crons
+    from rankline.errors import UsageError
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no moment", expected="2026-01-31, or 2026-01-31T03:00, with a zone or without", found=text
+        ) from error
+    return moment.astimezone(UTC) if moment.tzinfo else crons.instant(moment, ZoneInfo(zone))
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())

@@ -1,0 +1,157 @@
+"""Backfill: the runs of past fire times, oldest first, a few at once, each claimed like any other.
+
+Given again, it goes on: what has come to its end is left alone, what failed or was interrupted runs again. A model of
+an older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pipelines import triggered
+from pipelines.claims import Claim
+from pipelines.schedule import Schedules
+from rankline.errors import UsageError
+
+What = Literal["ran", "done before", "under way elsewhere"]
+MOST = 10_000
+
+
+class Filled(NamedTuple):
+    """One past fire time and what became of it."""
+
+    claim: Claim
+    what: What
+
+
+def moments(store: Schedules, name: str, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
+    """The fire times from ``start`` up to, not including, ``end``, by the rule the schedule has now.
+
+    Raises:
+        UsageError: there is none, there are too many, or they lie ahead.
+    """
+    schedule = store.get(name)
+    if end > now:
+        raise UsageError(
+            "a backfill ends in the past",
+            expected=f"--to at or before {now.isoformat(timespec='seconds')}",
+            found=end.isoformat(),
+            hint="what is to come is the scheduler's: `rankline schedule plan` shows it",
+        )
+    found = []
+    for at in schedule.rule.after(start.astimezone(UTC) - _INSTANT):
+        if at >= end:
+            break
+        found.append(at)
+        if len(found) > MOST:
+            raise UsageError(
+                f"these are more than {MOST} fire times", expected="fewer", hint="take a shorter stretch at a time"
+            )
+    if not found:
+        raise UsageError(
+            f"schedule {name!r} has no fire time there",
+            expected="a stretch in which it fires",
+            found=f"{start.isoformat()} to {end.isoformat()}, cron {schedule.cron!r} in {schedule.zone}",
+            hint="`rankline schedule plan` shows when it fires",
+        )
+    return found
+
+
+def backfill(
+    workspace: Path,
+    name: str,
+    *,
+    start: datetime,
+    end: datetime,
+    concurrency: int = 1,
+    allow_older_window: bool = False,
+    now: datetime,
+    command: triggered.Command = triggered.command,
+    say: Callable[[str], None] = print,
+    poll_s: float = 0.2,
+) -> list[Filled]:
+    """Run the fire times from ``start`` up to ``end``; interrupted, what is under way ends with it.
+
+    Raises:
+        UsageError: the stretch is none, or a run's folder is not there.
+    """
+    store = Schedules(workspace)
+    waiting = moments(store, name, start=start, end=end, now=now)
+    schedule, claims = store.get(name), store.claims(name)
+    under_way: dict[datetime, triggered.Process] = {}
+    filled: dict[datetime, Filled] = {}
+
+    def claimed(at: datetime) -> Filled | Claim:
+        window = schedule.window_of(at)
+        claim = Claim(
+            schedule=name,
+            scheduled_at=at.isoformat(),
+            window_start=window.start.isoformat() if window.start else None,
+            window_end=window.end.isoformat(),
+            kind="backfill",
+            revision=schedule.revision,
+            claimed_at=now.isoformat(),
+            allow_older_window=allow_older_window,
+        )
+        if claims.make(claim):
+            return claim
+        before = claims.read(at)
+        assert before is not None
+        if claims.under_way(at):
+            return Filled(before, "under way elsewhere")
+        anew = before.failed or (before.exit_code == 3 and allow_older_window and not before.allow_older_window)
+        if before.status == "ended" and not anew:
+            return Filled(before, "done before")
+        again = before.but(status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0)
+        again = again.but(run="", outcome="", exit_code=None) if anew else again
+        claims.write(again)
+        return again
+
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < concurrency:
+                at = waiting.pop(0)
+                found = claimed(at)
+                if isinstance(found, Filled):
+                    filled[at] = found
+                    say(f"{found.claim.scheduled_at}: {found.what}, {found.claim.outcome or found.claim.status}")
+                    continue
+                by = store.history(name)[found.revision - 1]
+                try:
+                    argv = command(workspace, name, at)
+                    under_way[at] = triggered.begin(argv, claims.path(at, "log"), directory=by.directory)
+                except OSError as error:
+                    raise UsageError(
+                        "the run cannot be started in the schedule's folder",
+                        expected="the folder that it was created in",
+                        found=str(error.strerror),
+                        where=by.directory,
+                        hint=f"`rankline schedule update {name}`, given in another folder, sets that one",
+                    ) from error
+                say(f"{found.scheduled_at}: begins, data to {found.window_end}")
+            for at, process in list(under_way.items()):
+                if process.poll() is None:
+                    continue
+                del under_way[at]
+                claim = claims.read(at)
+                assert claim is not None
+                if claim.status != "ended":
+                    claim = triggered.given_up(claims, claim, triggered.last_words(claims.path(at, "log")))
+                triggered.tidy(claims.path(at, "log"))
+                filled[at] = Filled(claim, "ran")
+                say(f"{claim.scheduled_at}: {claim.outcome}" + (f"\n  {claim.error}" if claim.error else ""))
+            time.sleep(poll_s if under_way else 0)
+    finally:
+        for process in under_way.values():
+            if process.stdin:
+                process.stdin.close()
+        for process in under_way.values():
+            triggered.end(process)
+    return [filled[at] for at in sorted(filled)]
+
+
+_INSTANT = datetime.resolution

@@ -1,0 +1,180 @@
+"""Claims of fire times: who has begun what a schedule asked for, and how it ended.
+
+    schedules/NAME/claims/20261122T030000Z.json   one fire time; creating it exclusively is the claim
+    schedules/NAME/claims/20261122T030000Z.lock   held by the process that is at work on it, freed by its end
+    schedules/NAME/handled.json                   up to when every fire time was claimed or passed over
+
+It stands on the standard library alone: every run of a schedule begins with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["scheduled", "catch-up", "backfill"]
+Status = Literal["claimed", "running", "ended"]
+STAMP = "%Y%m%dT%H%M%SZ"
+SKIPS_KEPT = 200
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One fire time of one schedule, taken; times are ISO, UTC."""
+
+    schedule: str
+    scheduled_at: str
+    window_start: str | None
+    window_end: str
+    kind: Kind
+    revision: int  # of the schedule, whose rule it fired by
+    claimed_at: str
+    allow_older_window: bool = False
+    status: Status = "claimed"
+    attempts: int = 0  # how often it was begun
+    deaths: int = 0  # how often its process ended without a word while somebody watched
+    run: str = ""  # the latest run's id
+    outcome: str = ""  # of the run: promoted, refused, failed…
+    exit_code: int | None = None
+    error: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    notified: str = ""  # what became of the notification
+
+    @property
+    def moment(self) -> datetime:
+        """When it was to fire."""
+        return datetime.fromisoformat(self.scheduled_at)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and not with a verdict on a model."""
+        return self.status == "ended" and self.exit_code not in (0, 3)
+
+    @property
+    def trigger(self) -> dict[str, Any]:
+        """What the run's folder is told of it (trigger.json)."""
+        names = ("schedule", "scheduled_at", "window_start", "window_end", "kind")
+        return {name: getattr(self, name) for name in names}
+
+    def but(self, **changes: Any) -> Claim:
+        """The same with some of it changed."""
+        return dataclasses.replace(self, **changes)
+
+
+class Claims:
+    """The claims of one schedule."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._handled = folder / "claims", folder / "handled.json"
+
+    def path(self, moment: datetime, ending: str = "json") -> Path:
+        """Where the claim of a fire time lies, or what belongs to it."""
+        return self.folder / f"{moment.astimezone(UTC).strftime(STAMP)}.{ending}"
+
+    def make(self, claim: Claim) -> bool:
+        """Claim a fire time; False where somebody has. Others see the whole of it or nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(claim.moment)
+        partial = _written(path, dataclasses.asdict(claim))
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
+
+    def write(self, claim: Claim) -> None:
+        """Put a claim in the place of what was known of it."""
+        path = self.path(claim.moment)
+        os.replace(_written(path, dataclasses.asdict(claim)), path)
+
+    def read(self, moment: datetime) -> Claim | None:
+        """What is known of a fire time; None where nobody has claimed it."""
+        return _read(self.path(moment))
+
+    def all(self) -> list[Claim]:
+        """Every claim, oldest fire time first."""
+        found = (_read(path) for path in sorted(self.folder.glob("*.json")))
+        return [claim for claim in found if claim is not None]
+
+    @contextlib.contextmanager
+    def alone(self, moment: datetime, *, patience_s: float = 60.0) -> Iterator[None]:
+        """Nobody else is at work on this fire time while the block runs; a process that dies gives it up.
+
+        Raises:
+            TimeoutError: somebody else is, and does not end.
+        """
+        with (self.folder / self.path(moment, "lock").name).open("a") as file:
+            deadline = time.monotonic() + patience_s
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{file.name} is held by another process")
+                time.sleep(0.02)
+            yield
+
+    def under_way(self, moment: datetime) -> bool:
+        """Whether a process is at work on it at this moment."""
+        try:
+            with self.path(moment, "lock").open("a") as file:
+                return not _locked(file)
+        except FileNotFoundError:
+            return False
+
+    # -- what lies behind -------------------------------------------------------------------------------
+
+    def handled(self) -> dict[str, Any]:
+        """``until`` (ISO, UTC; empty for never), and ``skipped``: the fire times that were passed over, newest last."""
+        try:
+            value: dict[str, Any] = json.loads(self._handled.read_text())
+        except FileNotFoundError:
+            return {"until": "", "skipped": []}
+        return value
+
+    def handle(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
+        """Every fire time to ``until`` is claimed, or is passed over as ``skipped`` says."""
+        before = self.handled()
+        passed = [*before["skipped"], *([skipped] if skipped else [])][-SKIPS_KEPT:]
+        value = {"until": max(until.astimezone(UTC).isoformat(), before["until"]), "skipped": passed}
+        os.replace(_written(self._handled, value), self._handled)
+
+
+def _written(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with partial.open("w") as file:
+            json.dump(value, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())  # a claim outlives the machine's power, too
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
+
+
+def _read(path: Path) -> Claim | None:
+    try:
+        return Claim(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _locked(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""One claimed fire time, run to its end in a process of its own: `python -m pipelines.triggered WORKSPACE NAME STAMP`.
+
+It lives no longer than whoever started it: when its standard input closes it ends, with the run and all its steps.
+Whoever starts it again goes on with the same claim: the process that holds the claim's lock is the only one at work,
+a claim that has ended is not run again, and a run that came to its verdict without anybody noting it down is taken
+as it is. So a fire time may begin more than once and comes to its end once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines.claims import STAMP, Claim, Claims
+
+TRIGGER = "trigger.json"
+STALE = "the champion changed since"
+STALE_TRIES = 3
+INTERRUPTED = 130
+Command = Callable[[Path, str, datetime], Sequence[str]]
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    outcome: str
+    exit_code: int
+    error: str = ""
+
+
+# -- the parent's side -------------------------------------------------------------------------------------
+
+
+def command(workspace: Path, name: str, moment: datetime) -> list[str]:
+    """The command line of this program."""
+    stamp = moment.astimezone(UTC).strftime(STAMP)
+    return [sys.executable, "-P", "-m", "pipelines.triggered", str(workspace), name, stamp]
+
+
+def begin(argv: Sequence[str], log: Path, *, directory: str = "") -> Process:
+    """Start a claimed run; it ends when its standard input closes, as it does when this process is killed.
+
+    Raises:
+        OSError: the folder that it is to start in is not there.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=directory or None,  # recipes of one's own lie there
+        )
+
+
+def end(process: Process, *, patience_s: float = 30.0) -> None:
+    """Have a run end in order, and see to it that it does."""
+    if process.stdin:
+        process.stdin.close()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def given_up(claims: Claims, claim: Claim, why: str) -> Claim:
+    """Note that a claim ended without its run saying how."""
+    claim = claim.but(status="ended", outcome="failed", exit_code=1, error=why, ended_at=_now())
+    claims.write(claim)
+    return claim
+
+
+def last_words(log: Path, *, times: int = 1) -> str:
+    """What a run that gave no verdict said last."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    last = next((line for line in reversed(lines) if line.strip()), "none")
+    often = "" if times == 1 else f" {times} times"
+    return f"its process ended without a verdict{often}; its last words: {last}\n  where: {log}"
+
+
+def tidy(log: Path) -> None:
+    """A log in which nothing was said is none."""
+    if log.is_file() and not log.stat().st_size:
+        log.unlink()
+
+
+# -- the run's own side ------------------------------------------------------------------------------------
+
+
+def fulfil(
+    claims: Claims,
+    moment: datetime,
+    work: Callable[[Claim, Callable[[str], None]], Ended],
+    *,
+    ended: Callable[[Claim], Ended | None] = lambda claim: None,
+) -> int:
+    """Do the work of a claim, once, and note how it ended; the exit code is the run's.
+
+    ``work`` is given the claim and a function that it tells its run's id; ``ended`` says of a claim that was begun
+    before whether its run came to an end all the same.
+    """
+    over = threading.Lock()  # taken for good when the work has ended: from there on nothing interrupts
+    threading.Thread(target=_end_with_parent, args=(over,), daemon=True).start()
+    with claims.alone(moment):
+        claim = claims.read(moment)
+        assert claim is not None, "a run is started for a claim only"
+        if claim.status == "ended":
+            return claim.exit_code or 0
+        result = ended(claim) if claim.run else None
+        claim = claim.but(status="running", attempts=claim.attempts + 1, started_at=_now())
+        claims.write(claim)
+
+        def tell(run: str) -> None:
+            nonlocal claim
+            claim = claim.but(run=run)
+            claims.write(claim)
+
+        result = result or work(claim, tell)
+        over.acquire()
+        claims.write(
+            claim.but(
+                status="ended",
+                outcome=result.outcome,
+                exit_code=result.exit_code,
+                error=result.error,
+                ended_at=_now(),
+            )
+        )
+        claims.path(moment, "lock").unlink(missing_ok=True)
+    return result.exit_code
+
+
+def _end_with_parent(over: threading.Lock) -> None:
+    os.read(0, 1)  # nothing is ever written there: this returns when the other end is closed
+    if over.acquire(blocking=False):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def train(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended:
+    """Run the recipe of a claim on its own window of the data."""
+    from pipelines import material, recipes
+    from pipelines.run import Started, exit_code, run
+    from pipelines.schedule import Schedules
+    from rankline import ledger
+    from rankline.errors import RanklineError
+
+    def watch(started: Started) -> None:
+        if not (started.folder / TRIGGER).is_file():
+            ledger.write_json(started.folder / TRIGGER, claim.trigger)
+            tell(started.folder.name)
+
+    try:
+        schedule = Schedules(workspace).history(claim.schedule)[claim.revision - 1]
+        settings = schedule.arguments(claim.moment, allow_older_window=claim.allow_older_window)
+        recipe = recipes.named(schedule.recipe, settings, source=schedule.source, map=schedule.map)
+        for name in recipe.material:
+            material.fetch(name, workspace, say=print)
+        for left in reversed(range(STALE_TRIES)):
+            try:
+                summary = run(recipe, workspace, watch=watch, runner=schedule.runner)
+                return Ended(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
+            except RanklineError as error:
+                if STALE not in str(error) or not left:  # else another run promoted its model: compare with that one
+                    raise
+    except (RanklineError, OSError) as error:
+        return Ended("failed", getattr(error, "exit_code", 1), str(error))
+    raise AssertionError("unreachable")
+
+
+def verdict_of(workspace: Path, claim: Claim) -> Ended | None:
+    """How the run of a claim ended, where it did and was killed before it could say so."""
+    from components.summary.step import SUMMARY
+    from pipelines.run import EXIT_CODES
+
+    try:
+        summary = json.loads((workspace / "runs" / claim.run / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    outcome = summary["outcome"]
+    return Ended(outcome, EXIT_CODES[outcome], "; ".join(summary["reasons"])) if outcome in EXIT_CODES else None
+
+
+def main() -> int:
+    """Run the claimed fire time that the command names."""
+    from pipelines.schedule import Schedules
+
+    workspace, name, stamp = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    moment = datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return fulfil(
+            Schedules(workspace).claims(name),
+            moment,
+            lambda claim, tell: train(workspace, claim, tell),
+            ended=lambda claim: verdict_of(workspace, claim),
+        )
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

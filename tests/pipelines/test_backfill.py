@@ -1,0 +1,120 @@
+"""Backfill: past fire times, oldest first, a few at once, gone on with when interrupted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import backfill
+from pipelines.claims import Claim
+from pipelines.schedule import Schedules
+from rankline.errors import UsageError
+from tests.pipelines.fast_scheduler import command
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def made(workspace: Path, name: str = "s", **knobs: Any) -> Schedules:
+    store = Schedules(workspace)
+    store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "window": "7d"} | knobs, now=NOW)
+    return store
+
+
+def filled(
+    workspace: Path, name: str = "s", *, first: int = 1, end: int = 5, **knobs: Any
+) -> list[tuple[int, str, str]]:
+    found = backfill.backfill(
+        workspace,
+        name,
+        start=datetime(2026, 11, first, tzinfo=UTC),
+        end=datetime(2026, 11, end, tzinfo=UTC),
+        now=NOW,
+        command=command,
+        poll_s=0.02,
+        **knobs,
+    )
+    return [(each.claim.moment.day, each.what, each.claim.outcome) for each in found]
+
+
+def test_past_windows_are_run_oldest_first_each_once(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    assert filled(tmp_path) == [(day, "ran", "promoted") for day in (1, 2, 3, 4)]
+    assert [stamp[:8] for stamp in (tmp_path / "s.ended").read_text().split()] == [
+        "20261101", "20261102", "20261103", "20261104",
+    ]  # fmt: skip
+    claim = store.claims("s").read(datetime(2026, 11, 3, 3, tzinfo=UTC))
+    assert claim is not None
+    assert claim.trigger == {
+        "schedule": "s",
+        "scheduled_at": "2026-11-03T03:00:00+00:00",
+        "window_start": "2026-10-27T03:00:00+00:00",
+        "window_end": "2026-11-03T03:00:00+00:00",
+        "kind": "backfill",
+    }
+    # given again it does what is left
+    assert filled(tmp_path, end=6, concurrency=3) == [
+        *((day, "done before", "promoted") for day in (1, 2, 3, 4)), (5, "ran", "promoted"),
+    ]  # fmt: skip
+    assert len((tmp_path / "s.ended").read_text().split()) == 5
+
+
+def test_no_more_than_asked_for_are_under_way(tmp_path: Path) -> None:
+    made(tmp_path)
+    lines: list[str] = []
+    filled(tmp_path, end=7, concurrency=2, say=lines.append)
+    under_way = most = 0
+    for line in lines:
+        under_way += 1 if "begins" in line else -1
+        most = max(most, under_way)
+    assert most == 2
+
+
+def test_what_failed_or_was_interrupted_runs_again(tmp_path: Path) -> None:
+    store = made(tmp_path, "fails")
+    assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
+    assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
+    assert len((tmp_path / "fails.ended").read_text().split()) == 2
+    claims, moment = store.claims("fails"), datetime(2026, 11, 2, 3, tzinfo=UTC)
+    claims.make(Claim("fails", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "", status="running"))
+    assert filled(tmp_path, "fails", first=2, end=3) == [(2, "ran", "failed")]
+    # somebody is at work on it
+    claims.write(claims.read(moment).but(status="running"))  # type: ignore[union-attr]
+    with claims.alone(moment):
+        assert filled(tmp_path, "fails", first=2, end=3) == [(2, "under way elsewhere", "failed")]
+
+
+def test_a_run_that_dies_without_a_word_is_told_with_its_last_words(tmp_path: Path) -> None:
+    store = made(tmp_path, "dies")
+    assert filled(tmp_path, "dies", end=2) == [(1, "ran", "failed")]
+    (claim,) = store.claims("dies").all()
+    assert "its last words: I was here" in claim.error
+
+
+def test_refused_as_older_it_runs_again_where_older_is_allowed(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    claims, moment = store.claims("s"), datetime(2026, 11, 1, 3, tzinfo=UTC)
+    ended = {"status": "ended", "outcome": "refused", "exit_code": 3, "run": "r"}
+    claims.make(Claim("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "").but(**ended))
+    assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
+    assert filled(tmp_path, end=2, allow_older_window=True) == [(1, "ran", "promoted")]
+    (claim,) = claims.all()
+    assert claim.allow_older_window
+    arguments = store.get("s").arguments(moment, allow_older_window=claim.allow_older_window)
+    assert "decide.allow_older_window=true" in arguments
+
+
+def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
+    made(tmp_path)
+    with pytest.raises(UsageError, match="ends in the past"):
+        filled(tmp_path, end=30)
+    with pytest.raises(UsageError, match="no fire time there"):
+        filled(tmp_path, first=2, end=2)
+    made(tmp_path, "often", cron="* * * * * *")
+    with pytest.raises(UsageError, match="more than 10000"):
+        filled(tmp_path, "often")
+    made(tmp_path, "gone", directory=str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match="cannot be started in the schedule's folder"):
+        filled(tmp_path, "gone")
