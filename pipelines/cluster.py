@@ -52,7 +52,8 @@ class ClusterConfig(Frozen):
     images: Images = Field(Images(), description="Images pinned by digest.")
 
     small: Resources = Field(
-        Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0), description="look, decide, summary, and the tasks that say a verdict."
+        Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
+        description="look, decide, summary, and the tasks that say a verdict.",
     )
     data: Resources = Field(Resources(), description="ingest, validate, featurize, promote.")
     train: Resources = Field(

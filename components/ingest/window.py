@@ -24,7 +24,9 @@ class ScheduledWindow(Frozen):
     name: str = Field(description="The schedule's name.")
     lag_s: float = Field(0, ge=0, description="The window ends that many seconds before the scheduled time.")
     window_s: float | None = Field(None, gt=0, description="Length of the window in seconds; none for all there is.")
-    second: str = Field("", pattern=r"^[0-9]*$", description="Second of the minute at which the schedule fires, if one.")
+    second: str = Field(
+        "", pattern=r"^[0-9]*$", description="Second of the minute at which the schedule fires, if one."
+    )
 
 
 def scheduled(
