@@ -1,13 +1,12 @@
 """`rankline submit` as people run it, against a server that speaks Kubeflow's API."""
 
+# ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -15,14 +14,8 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
-from tests.pipelines.test_kubeflow import _nothing_of_ours  # noqa: F401
-from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
-
-
-@pytest.fixture
-def kubeflow(tmp_path: Path) -> Iterator[Kubeflow]:
-    with kubeflow_server(tmp_path) as server:
-        yield server
+from tests.pipelines.kubeflow_world import compiled_once, kubeflow, nothing_of_ours  # noqa: F401
+from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:

@@ -1,15 +1,14 @@
 """A cluster as kfp's own client meets it: signing in, uploading, running, and every way in which it refuses."""
 
+# ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pipelines.kubeflow.upload import upload
 from rankline import ledger
 from rankline.errors import AccessError, RanklineError, UsageError
 from tests.pipelines import golden
+from tests.pipelines.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours, reach  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, PASSWORD, TOKEN, USER, Kubeflow, kubeflow_server
 from tests.servers.process import free_port
 
@@ -34,33 +34,6 @@ VERDICTS = {
     "refused": "refused",
     "insufficient_data": "insufficient data",
 }
-
-
-@pytest.fixture(autouse=True)
-def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings of whoever runs the tests: neither variables, nor kfp's context, nor a kubeconfig."""
-    for name in list(os.environ):
-        if name.startswith(("RANKLINE_KFP", "KF_PIPELINES", "KUBE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    import kfp
-
-    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
-
-
-@pytest.fixture
-def kubeflow(tmp_path: Path) -> Iterator[Kubeflow]:
-    with kubeflow_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def cluster(kubeflow: Kubeflow) -> Cluster:
-    return reach(kubeflow)
-
-
-def reach(kubeflow: Kubeflow, **settings: Any) -> Cluster:
-    return connect(Access(**{"host": kubeflow.host, "namespace": NAMESPACE, "auth": "none", **settings}))
 
 
 def begun(cluster: Cluster) -> str:

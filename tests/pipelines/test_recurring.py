@@ -1,9 +1,9 @@
 """Recurring runs of a cluster: cron, the scheduled time on its way into ingest, and a change without harm."""
 
+# ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,11 @@ from pipelines.kubeflow.runs import ClusterRuns, follow
 from pipelines.recurring import Recurring, create, delete, fires, fires_at, listed, pause, resume, show, tidy, update
 from rankline.errors import UsageError
 from tests.pipelines import golden
-from tests.pipelines.test_kubeflow import _nothing_of_ours, reach  # noqa: F401
-from tests.servers.kubeflow import Kubeflow, Refused, cron, kubeflow_server
+from tests.pipelines.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
+from tests.servers.kubeflow import Kubeflow, Refused, cron
 
 MORNING = datetime(2026, 11, 2, 3, 0, 0, tzinfo=UTC)
 NOON = datetime(2026, 11, 2, 12, 0, 30, tzinfo=UTC)
-
-
-@pytest.fixture
-def kubeflow(tmp_path: Path) -> Iterator[Kubeflow]:
-    with kubeflow_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def cluster(kubeflow: Kubeflow) -> Cluster:
-    return reach(kubeflow)
 
 
 @pytest.fixture(scope="module")
