@@ -291,7 +291,8 @@ def _wait_until_clear(crons: list[str], clock: Callable[[], datetime] | None) ->
     now = clock or (lambda: datetime.now(UTC))
     deadline = time.monotonic() + 6 * CLEAR_S
     while time.monotonic() < deadline:
-        around = [now() + timedelta(seconds=s) for s in range(-CLEAR_S // 2, CLEAR_S)]
+        here = now()
+        around = [here + timedelta(seconds=s) for s in range(-CLEAR_S // 2, CLEAR_S)]
         if not any(fires_at(cron, moment) for cron in crons for moment in around):
             return
         time.sleep(1)

@@ -186,8 +186,8 @@ def _guard(api_client: Any, where: str) -> None:
     if not isinstance(rest.request, _Guarded):
         # what creates something is never sent twice; redirects are followed, to see where they lead
         rest.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(
-            connect=_RETRIES, read=_RETRIES, redirect=5, status=_RETRIES, status_forcelist=(502, 503, 504),
-            allowed_methods=("GET",), backoff_factor=0.2, raise_on_status=False,
+            total=6, other=0, connect=_RETRIES, read=_RETRIES, redirect=5, status=_RETRIES,
+            status_forcelist=(502, 503, 504), allowed_methods=("GET",), backoff_factor=0.2, raise_on_status=False,
         )  # fmt: skip
         rest.request = _Guarded(rest.request, where)
 

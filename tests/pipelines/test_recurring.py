@@ -104,7 +104,7 @@ def test_the_scheduled_time_reaches_ingest(
     kubeflow: Kubeflow, cluster: Cluster, recipe: Any, tmp_path: Path, macros: bool
 ) -> None:
     kubeflow.api.macros = macros
-    create(cluster, nightly(lag_s=3600), recipe)
+    create(cluster, nightly(), recipe)
     (run,) = kubeflow.api.tick(MORNING)
     body = kubeflow.api.runs[run]
     version = kubeflow.api.versions[body["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
@@ -118,7 +118,7 @@ def test_the_scheduled_time_reaches_ingest(
     assert (told[0] == "20261102030000") is macros
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
     config = scheduled(IngestConfig(source="/data"), schedule, told, tmp_path)
-    assert (config.window_start, config.window_end) == ("2026-11-01T02:00:00+00:00", "2026-11-02T02:00:00+00:00")
+    assert (config.window_start, config.window_end) == ("2026-11-01T03:00:00+00:00", "2026-11-02T03:00:00+00:00")
     assert ClusterRuns(cluster).show(run)["trigger"]["scheduled_at"] == "2026-11-02T03:00:00+00:00"
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
 
@@ -207,10 +207,11 @@ def test_a_change_ends_no_run_and_misses_no_time(kubeflow: Kubeflow, cluster: Cl
 
 def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
     create(cluster, nightly(), recipe)
-    new, left = change(cluster, recipe, window_s=3600.0)
+    new, left = change(cluster, recipe, at_once=3)
     assert left == []
     assert set(kubeflow.api.recurring) == {new.id}
-    assert "3600 s" in new.description
+    assert new.at_once == 3
+    assert "86400 s" in new.description
 
 
 def test_a_change_that_is_refused_leaves_the_old_one(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
