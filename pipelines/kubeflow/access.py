@@ -101,11 +101,27 @@ def connect(access: Access) -> Cluster:
         class Client(kfp.Client):  # type: ignore[misc]
             """kfp's client; what it asks while it is made is asked once, and looked at like all the rest."""
 
+            def _load_config(self, *given: Any) -> Any:
+                config = super()._load_config(*given)
+                refresh, place = config.refresh_api_key_hook, config.host
+
+                def refreshed(at: Any) -> None:
+                    refresh(at)
+                    at.host = place  # a kubeconfig's hook puts the bare cluster back, without the way to Pipelines
+
+                if refresh is not None:
+                    config.refresh_api_key_hook = refreshed
+                return config
+
+            def set_user_namespace(self, namespace: str) -> None:
+                self._context_setting["namespace"] = namespace  # and not in the user's own settings
+
             def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
                 _guard(self._healthz_api.api_client, host or self._existing_config.host)
                 return self._healthz_api.healthz_service_get_healthz()
 
-        client = Client(host=host or None, namespace=access.namespace or "kubeflow", **options)
+        # kfp takes this namespace for the one that Pipelines itself runs in, when it goes by a kubeconfig
+        client = Client(host=host or None, namespace=access.system, **options)
     if access.auth == "existing" and not host and "Failed to load kube config" in said.getvalue():
         raise UsageError(
             "nothing says where Kubeflow Pipelines is",
@@ -241,9 +257,10 @@ def refusal(error: Any, where: str) -> RanklineError:
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
     try:
         told = json.loads(body)
+        of_api = isinstance(told, dict)
         said = str(told.get("error_message") or told.get("message") or told.get("error") or body)
     except (ValueError, AttributeError):
-        said = body.strip()
+        said, of_api = body.strip(), False
     said = said.splitlines()[0][:400] if said and not said.lstrip().startswith("<") else ""
     if error.status in (401, 403) and body.lstrip().startswith("<"):
         return signed_out(where)
@@ -264,7 +281,7 @@ def refusal(error: Any, where: str) -> RanklineError:
             hint="--namespace with a profile of yours; who owns it adds contributors",
         )
     if error.status == 404:
-        if not said or "not found" not in said.lower():
+        if not of_api or "not found" not in said.lower():
             return AccessError(
                 "there is no Kubeflow Pipelines API at this address (404)",
                 found=said or "HTTP 404",

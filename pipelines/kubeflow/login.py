@@ -160,7 +160,7 @@ def dex(host: str, *, ca: str | None) -> str:
             raise UsageError("dex does not take this password", found=f"user {user}", where=host)
         wanted = urllib.parse.urlsplit(host).hostname or ""
         found = [f"{each.name}={each.value}" for each in session.cookies if wanted.endswith(each.domain.lstrip("."))]
-    if page.status_code >= 400 or not found:
+    if not found:
         raise AccessError("signing in left no session", found=f"HTTP {page.status_code}", where=host)
     return "; ".join(found)
 

@@ -177,9 +177,12 @@ def test_existing_settings(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, 
     import kubernetes.config.kube_config as places
 
     monkeypatch.setattr(places, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    with pytest.raises(AccessError, match="no Kubeflow Pipelines API"):  # the double is no such proxy
-        connect(Access(namespace=NAMESPACE, context="far"))
-    assert any("services/ml-pipeline:http/proxy" in each for each in kubeflow.api.asked)
+    cluster = connect(Access(namespace=NAMESPACE, context="far"))
+    assert ClusterRuns(cluster).list() == []
+    assert kubeflow.api.proxied >= 2
+    assert not (tmp_path / "context.json").exists()  # the user's own settings are left alone
+    with pytest.raises(UsageError, match="no context 'near'"):
+        connect(Access(namespace=NAMESPACE, context="near"))
 
 
 KUBECTL = """#!{python}
