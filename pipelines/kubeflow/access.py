@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import ssl
 import urllib.parse
@@ -95,6 +96,7 @@ def connect(access: Access) -> Cluster:
         options["kube_context"] = access.context
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as said:
         warnings.simplefilter("ignore")
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what is asked again is no news
         import kfp
         import kfp_server_api
 
@@ -103,11 +105,14 @@ def connect(access: Access) -> Cluster:
 
             def _load_config(self, *given: Any) -> Any:
                 config = super()._load_config(*given)
+                if "Failed to load kube config" in said.getvalue():
+                    raise _nowhere(access)
                 refresh, place = config.refresh_api_key_hook, config.host
 
                 def refreshed(at: Any) -> None:
                     refresh(at)
-                    at.host = place  # a kubeconfig's hook puts the bare cluster back, without the way to Pipelines
+                    # a kubeconfig's hook puts the bare cluster back, without the way to Pipelines, and itself
+                    at.host, at.refresh_api_key_hook = place, refreshed
 
                 if refresh is not None:
                     config.refresh_api_key_hook = refreshed
@@ -122,13 +127,6 @@ def connect(access: Access) -> Cluster:
 
         # kfp takes this namespace for the one that Pipelines itself runs in, when it goes by a kubeconfig
         client = Client(host=host or None, namespace=access.system, **options)
-    if access.auth == "existing" and not host and "Failed to load kube config" in said.getvalue():
-        raise UsageError(
-            "nothing says where Kubeflow Pipelines is",
-            expected="--host URL, KF_PIPELINES_ENDPOINT, a kubeconfig, or a pod of the cluster",
-            found="none of them" + (f", and no context {access.context!r}" if access.context else ""),
-            hint="--host https://kubeflow.example.com/pipeline --auth dex",
-        )
     where = client._existing_config.host
     if not isinstance(client._run_api.api_client.rest_client.request, _Guarded):
         _guard(client._run_api.api_client, where)
@@ -144,6 +142,15 @@ def connect(access: Access) -> Cluster:
         namespace = ""
     client._context_setting["namespace"] = namespace
     return Cluster(client, namespace, where)
+
+
+def _nowhere(access: Access) -> UsageError:
+    return UsageError(
+        "nothing says where Kubeflow Pipelines is",
+        expected="--host URL, KF_PIPELINES_ENDPOINT, a kubeconfig, or a pod of the cluster",
+        found="none of them" + (f", and no context {access.context!r}" if access.context else ""),
+        hint="--host https://kubeflow.example.com/pipeline --auth dex",
+    )
 
 
 def _host(access: Access) -> str:
