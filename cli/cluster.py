@@ -43,7 +43,7 @@ def access(*, host: str, namespace: str, auth: str, context: str, ca: str) -> Ac
     """The options of a command as one thing."""
     from pipelines.kubeflow.access import Access
 
-    return Access(host=host, namespace=namespace, auth=auth, context=context, ca=ca)  # type: ignore[arg-type]
+    return Access.model_validate({"host": host, "namespace": namespace, "auth": auth, "context": context, "ca": ca})
 
 
 class GoesOn(SystemExit):
@@ -54,7 +54,8 @@ class ClusterScreen:
     """Watches one run of a cluster: a live table, or lines where there is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet, self._told, self._live = quiet, dict[str, str](), None
+        self.quiet, self._told = quiet, dict[str, str]()
+        self._live: Any = None
         self._spoke = time.monotonic()
 
     def __enter__(self) -> ClusterScreen:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -223,7 +223,7 @@ class ClusterRuns:
     def __init__(self, cluster: Cluster, *, experiment: str = "", most: int = 200, poll_s: float = 5.0) -> None:
         self.cluster, self.experiment, self.most, self.poll_s = cluster, experiment, most, poll_s
 
-    def list(self) -> list[Line]:
+    def list(self) -> Sequence[Line]:
         """The latest runs of our pipelines, oldest first."""
         ours = pipelines(self.cluster)
         lines = []
@@ -315,7 +315,7 @@ class ClusterRuns:
             begins(self.show(found.run_id))
         return follow(self.cluster, found.run_id, watch=watch, poll_s=self.poll_s)
 
-    def _latest(self, ours: dict[str, str]) -> list[Any]:
+    def _latest(self, ours: dict[str, str]) -> Sequence[Any]:
         """The latest runs of our pipelines, latest first."""
         where: dict[str, Any] = {"namespace": self.cluster.of_all}
         if self.experiment:
@@ -351,7 +351,7 @@ class ClusterRuns:
                 f"there is no run {run!r}", expected="an id of `rankline runs list`, or last", where=self.cluster.host
             ) from error
 
-    def _pods(self, run: Any, only: str) -> list[tuple[str, str]]:
+    def _pods(self, run: Any, only: str) -> Sequence[tuple[str, str]]:
         """(step, pod) of each pod that did a step's work, in the order of the steps."""
         tasks = list((run.run_details and run.run_details.task_details) or [])
         by_hash = {match[1]: task for task in tasks if (match := _HASH.search(task.pod_name or task.task_id or ""))}
@@ -374,7 +374,7 @@ class ClusterRuns:
                     found.append((step, task.pod_name))
         return found
 
-    def _log(self, run: str, pod: str, *, quiet: bool) -> list[str]:
+    def _log(self, run: str, pod: str, *, quiet: bool) -> Sequence[str]:
         api = self.cluster.client._run_api.api_client
         try:
             answer = api.call_api(
@@ -383,11 +383,11 @@ class ClusterRuns:
             )  # fmt: skip
             text = answer.data.decode(errors="replace")
             if not text.lstrip().startswith("<"):
-                return list(text.splitlines())
+                return tuple(text.splitlines())
             raise AccessError("a page in place of a log")
         except (AccessError, UsageError) as error:
             if quiet:  # a pod that has only just begun has none yet
-                return []
+                return ()
             raise RanklineError(
                 "the API server does not hand on the log of this step",
                 found=error.message + (f": {error.found}" if error.found else ""),

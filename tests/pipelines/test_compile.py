@@ -150,10 +150,10 @@ def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) ->
     tasks: dict[str, Any] = {}
     for component in [pipeline["root"], *pipeline["components"].values()]:
         tasks |= component.get("dag", {}).get("tasks", {})
-    assert set(tasks) == DOORS | {LINE, GATE}
+    assert set(tasks) == DOORS | {LINE, GATE, *SAID.values()}
     for step in DOORS:
         # trying again is for steps that a lost node may have ended, not for looking and deciding
-        once = step in ("look", "decide", "summary")
+        once = step in ("look", "decide", "summary", *SAID)
         assert tasks[step].get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if once else 2)
         assert "enableCache" not in tasks[step]["cachingOptions"]
 
