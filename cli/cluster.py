@@ -92,6 +92,15 @@ class ClusterScreen:
         print(line, flush=True)
 
 
+def lines(told: dict[str, Any]) -> list[str]:
+    """A run of a cluster as lines: its steps, its outcome, where it is seen."""
+    from cli.screen import clock
+
+    took = f" after {clock(told['seconds'])}" if told["seconds"] else ""
+    said = told["verdict"] or told["error"] or told["kubeflow_status"].lower()
+    return [*map(_line, told["steps"]), f"{told['outcome']}{took}: {said}", f"run {told['run']}: {told['url']}"]
+
+
 def _line(step: dict[str, Any]) -> str:
     from cli.screen import clock
 

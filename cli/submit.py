@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.cluster import Auth, Ca, ClusterScreen, Context, GoesOn, Host, Namespace, access
+from cli.cluster import Auth, Ca, ClusterScreen, Context, GoesOn, Host, Namespace, access, lines
 from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath
 
 HELP = """Run a recipe's whole line on a Kubeflow cluster.
@@ -77,12 +77,9 @@ def submit(
     if as_json:
         typer.echo(json.dumps({**_told(begun), **summary}, indent=2))
     else:
-        from cli.screen import clock
-
-        typer.echo(f"\n{summary['outcome']}: {summary['verdict'] or summary['error']}")
+        typer.echo("\n" + "\n".join(lines(summary)[len(summary["steps"]) :]))
         if summary["failed_step"]:
             typer.echo(f"{summary['failed_step']} stopped")
-        typer.echo(f"run {begun.run} took {clock(summary['seconds'] or 0)}")
     raise typer.Exit(exit_code(summary))
 
 

@@ -27,10 +27,10 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("verdict", "fails_at", "code", "told"),
     [
-        ("promote", "", 0, "promoted: Every gate is met"),
-        ("pending", "", 0, "waiting for review: "),
-        ("already_serving", "", 0, "already serving: "),
-        ("refused", "", 3, "refused: A gate is not met"),
+        ("promote", "", 0, ": Every gate is met; the model serves"),
+        ("pending", "", 0, "waiting for review after"),
+        ("already_serving", "", 0, "already serving after"),
+        ("refused", "", 3, ": A gate is not met"),
         ("promote", "export", 1, "export stopped"),
     ],
 )
