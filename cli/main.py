@@ -11,6 +11,7 @@ import typer
 
 from cli import (
     build,
+    cluster,
     data,
     demo,
     doctor,
@@ -25,6 +26,7 @@ from cli import (
     scheduler,
     serve,
     step,
+    submit,
 )
 from rankline.errors import EXIT_FAILED, RanklineError
 
@@ -61,6 +63,7 @@ app.command("demo", help=demo.HELP)(demo.demo)
 app.command("init", help=init.HELP)(init.init)
 app.add_typer(data.app, name="data")
 app.command("run", help=run.HELP)(run.run)
+app.command("submit", help=submit.HELP)(submit.submit)
 app.command("build", help=build.HELP)(build.build)
 app.command("compile", help=run.COMPILE_HELP)(run.compile_)
 app.add_typer(recipes.app, name="recipes")
@@ -101,7 +104,7 @@ def main() -> None:
         )
         sys.exit(EXIT_FAILED)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and not isinstance(end, cluster.GoesOn):
             typer.secho("interrupted; the next run goes on from what is finished", err=True)
         raise
 

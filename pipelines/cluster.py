@@ -52,7 +52,8 @@ class ClusterConfig(Frozen):
     images: Images = Field(Images(), description="Images pinned by digest.")
 
     small: Resources = Field(
-        Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0), description="look, decide, summary."
+        Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
+        description="look, decide, summary, and the tasks that say a verdict.",
     )
     data: Resources = Field(Resources(), description="ingest, validate, featurize, promote.")
     train: Resources = Field(
@@ -73,12 +74,13 @@ class ClusterConfig(Frozen):
 SIZES = {
     "look": "small", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
     "distill": "train", "export": "serve", "evaluate": "serve", "decide": "small", "promote": "data",
-    "summary": "small",
+    "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
+    "insufficient-data": "small",
 }  # fmt: skip
 IMAGES = {
     "look": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
     "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
-    "summary": "data",
+    "summary": "data", "already-serving": "data", "pending": "data", "refused": "data", "insufficient-data": "data",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from pipelines.cluster import SIZES
 from pipelines.conformance import PINNED, check
@@ -13,8 +14,8 @@ from pipelines.training import training
 from rankline.errors import UsageError
 
 
-def compile_flow(recipe: Recipe, output: Path) -> Path:
-    """Write the package of ``recipe`` to ``output`` (YAML).
+def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None) -> Path:
+    """Write the package of ``recipe`` to ``output`` (YAML); with a ``schedule`` its data window is the scheduled one.
 
     Raises:
         UsageError: an image is not pinned by digest, or the package breaks a rule of the API server.
@@ -39,7 +40,7 @@ def compile_flow(recipe: Recipe, output: Path) -> Path:
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
     recipe = _with_gpus_counted(recipe)
-    flow = training(recipe, workspace=recipe.cluster.workspace, attempts=True)
+    flow = training(recipe, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         partial = Path(folder) / "flow.yaml"

@@ -16,8 +16,15 @@ from pipelines.cluster import place
 from pipelines.recipes import Recipe, at, kept
 
 
-def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Callable[..., Any]:
-    """The Kubeflow pipeline of a recipe; ``workspace`` is the folder that its steps share."""
+def training(
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """The Kubeflow pipeline of a recipe; ``workspace`` is the folder that its steps share.
+
+    For a ``cluster`` steps are tried again, and a verdict is said by the task of its name, since a cluster's API tells
+    which tasks ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the flow takes the scheduled
+    time as a parameter, and the data window ends there.
+    """
     from kfp import dsl
 
     from components.distill.component import distill
@@ -27,7 +34,7 @@ def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Calla
     from components.finetune.component import finetune
     from components.ingest.component import ingest
     from components.look.component import look
-    from components.promote.component import decide, promote
+    from components.promote.component import SAID, decide, promote
     from components.summary.component import summary
     from components.validate.component import validate
 
@@ -37,6 +44,7 @@ def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Calla
         "recipe": recipe.name,
         "catalogue": recipe.export.catalogue,
         **kept(recipe, workspace),
+        **({"schedule": schedule} if schedule else {}),
     }
 
     def step(door: Callable[..., Any], **values: Any) -> Any:
@@ -44,13 +52,12 @@ def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Calla
         task = door(
             run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **({"config": config} if config is not None else {}), **values
         )
-        return place(task, recipe.cluster, attempts=attempts)
+        return place(task, recipe.cluster, attempts=cluster)
 
-    @dsl.pipeline(name=f"rankline-{recipe.name}", description=recipe.description)
-    def flow():  # type: ignore[no-untyped-def]  # Kubeflow reads live annotations
+    def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
             seen = step(look, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
             features = step(featurize, clean=clean.outputs["clean"])
             teacher = step(finetune, features=features.outputs["features"])
@@ -73,5 +80,17 @@ def training(recipe: Recipe, *, workspace: str, attempts: bool = False) -> Calla
                     verdict=verdict.outputs["verdict"],
                     features=features.outputs["features"],
                 )
+            for outcome, said in SAID.items() if cluster else ():
+                with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
+                    place(said(), recipe.cluster, attempts=True)
 
-    return flow
+    def flow() -> None:
+        line({})
+
+    def scheduled_flow(scheduled_at: str) -> None:
+        line({"scheduled_at": scheduled_at, "schedule_time": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER})
+
+    flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}  # Kubeflow reads live ones
+    made = dsl.pipeline(name=f"rankline-{recipe.name}", description=recipe.description)
+    flow_of: Callable[..., Any] = made(scheduled_flow if schedule else flow)
+    return flow_of

@@ -13,6 +13,7 @@
     │   └── StaleEvidence    the champion changed since the evidence was made
     ├── StorageError         a bucket does not answer, or not as it should
     ├── ServerError          the server did not start, or does not answer
+    ├── AccessError          a cluster cannot be reached, or lets nobody in
     └── StepFailed           a step of the flow stopped; carries that step's message
 
 A message says what was expected, what was found, where, and what to try. A refusal that the same inputs would meet
@@ -98,6 +99,10 @@ class StorageError(RanklineError):
 
 class ServerError(RanklineError):
     """The server did not start, or does not answer."""
+
+
+class AccessError(RanklineError):
+    """A cluster cannot be reached, or lets nobody in."""
 
 
 class StepFailed(RanklineError):

@@ -7,19 +7,29 @@ from components.images import DATA
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
-def ingest(config: dict, run: dict, job: str, source_digest: str, raw: Output[Dataset]):
+def ingest(
+    config: dict,
+    run: dict,
+    job: str,
+    source_digest: str,
+    raw: Output[Dataset],
+    scheduled_at: str = "",
+    schedule_time: str = "",
+):
     """Turn the source's files into the canonical tables, setting bad rows aside with their reasons."""
     from pathlib import Path
 
     from components.ingest.config import IngestConfig
     from components.ingest.step import ingest
+    from components.ingest.window import scheduled
     from rankline.door import Run, perform
 
+    here = Run.of(run, job)
     perform(
         "ingest",
         ingest,
-        IngestConfig(**config),
-        run=Run.of(run, job),
+        scheduled(IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), here.folder),
+        run=here,
         inputs={},
         outputs={"raw": Path(raw.path)},
         lineage={"source": source_digest},

@@ -1,4 +1,8 @@
-"""The two doors of promote: `decide` always runs, `promote` only where the verdict says so."""
+"""The doors of promote: `decide` always runs, `promote` only where the verdict says so.
+
+The four small ones at the end do nothing. A cluster's API tells which tasks ran and not what they returned, so there
+a verdict other than "promote" is said by the task of its name having run.
+"""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -70,3 +74,31 @@ def promote(
         run_id=here.run_id,
         ledger_folder=here.folder,
     )
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def already_serving():
+    """The verdict: the candidate is the champion."""
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def pending():
+    """The verdict: every gate is met, and a person decides."""
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def refused():
+    """The verdict: a gate is not met."""
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def insufficient_data():
+    """The verdict: there is too little data for one."""
+
+
+SAID = {
+    "already_serving": already_serving,
+    "pending": pending,
+    "refused": refused,
+    "insufficient_data": insufficient_data,
+}  # outcome of `decide` -> the door that says it

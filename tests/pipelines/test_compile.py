@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from rankline.errors import UsageError
 from tests.pipelines import golden
 
 HOUSE = Path(__file__).resolve().parents[2]
-DOORS = {*ledger.STEPS, "summary"}
+SAID = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
+        "insufficient-data": "condition-6"}  # fmt: skip
+DOORS = {*ledger.STEPS, "summary", *SAID}
 LINE, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
 
 
@@ -78,6 +81,7 @@ def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_pa
 def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
     pipeline, _ = documents(package[1])
     tasks = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
+    tasks = {name: task for name, task in tasks.items() if name not in SAID.values()}
     gate = pipeline["components"][f"comp-{GATE}"]["dag"]["tasks"]
     before = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
     order: list[str] = []
@@ -99,6 +103,28 @@ def test_the_gate_is_a_branch_and_the_summary_the_exit_handler(package: tuple[st
     last = pipeline["root"]["dag"]["tasks"]["summary"]
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert last["dependentTasks"] == [LINE]
+
+
+def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -> None:
+    from rankline.decision import Verdict
+
+    pipeline, _ = documents(package[1])
+    for task, group in SAID.items():
+        branch = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][group]
+        assert branch["triggerPolicy"]["condition"].endswith(f"== '{task.replace('-', '_')}'")
+        assert list(pipeline["components"][f"comp-{group}"]["dag"]["tasks"]) == [task]
+    outcomes = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
+    assert {task.replace("-", "_") for task in SAID} | {"promote"} == outcomes
+
+
+def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
+    from kfp import compiler  # noqa: F401
+
+    from pipelines.training import training
+
+    spec = training(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
+    assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in DOORS - set(SAID)}
+    assert not spec.root.input_definitions.parameters
 
 
 def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[str, Path]) -> None:
@@ -124,10 +150,10 @@ def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) ->
     tasks: dict[str, Any] = {}
     for component in [pipeline["root"], *pipeline["components"].values()]:
         tasks |= component.get("dag", {}).get("tasks", {})
-    assert set(tasks) == DOORS | {LINE, GATE}
+    assert set(tasks) == DOORS | {LINE, GATE, *SAID.values()}
     for step in DOORS:
         # trying again is for steps that a lost node may have ended, not for looking and deciding
-        once = step in ("look", "decide", "summary")
+        once = step in ("look", "decide", "summary", *SAID)
         assert tasks[step].get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if once else 2)
         assert "enableCache" not in tasks[step]["cachingOptions"]
 

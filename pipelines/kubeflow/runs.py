@@ -1,0 +1,396 @@
+"""Runs on a cluster: begun, followed to their end, listed, ended early, tried again.
+
+What the API tells of a run is its state and, of each task, a name, a state and two times (`run_details.task_details`,
+made from the nodes of the workflow). Parameters that a task returned are not in it. So a verdict is read off the tasks
+that ran: `promote`, or the one that is named after the verdict (pipelines/training.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from components.promote.component import SAID
+from components.summary.step import OUTCOMES
+from pipelines.kubeflow.access import Cluster, NotThere, Unreachable
+from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines
+from rankline import ledger
+from rankline.errors import AccessError, RanklineError, UsageError
+
+EXPERIMENT = "rankline"
+RUNNING, CANCELLED, FAILED, INCOMPLETE = "running", "cancelled", "failed", "incomplete"
+LAST = "last"
+STEPS = (*ledger.STEPS, "summary")
+STATUS = {
+    "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
+    "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
+}  # fmt: skip
+_ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+_VERDICTS = {outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in SAID}  # task -> the outcome it says
+_SENTENCES = {
+    "promoted": "Every gate is met; the model serves.",
+    "already serving": "The candidate is the champion; there was nothing to decide.",
+    "waiting for review": "Every gate is met; a person decides.",
+    "refused": "A gate is not met; verdict.md of the step decide says which.",
+    "insufficient data": "There is too little data for a verdict.",
+    RUNNING: "",
+    CANCELLED: "It was ended before it was finished.",
+    FAILED: "",
+    INCOMPLETE: "It ended, and the cluster tells of no verdict.",
+}
+_HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
+_NEVER = 86_400.0  # unix seconds: a time that is not set comes as 1970
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that was begun."""
+
+    run: str
+    name: str
+    url: str
+    experiment: str
+    version: Version
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run of a list."""
+
+    run: str
+    outcome: str
+    model_id: str
+    seconds: float | None
+    trigger: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """One line that a step's pod wrote."""
+
+    step: str
+    line: str
+
+
+def submit(cluster: Cluster, version: Version, *, experiment: str = EXPERIMENT, account: str = "") -> Submitted:
+    """Begin a run of a version, in an experiment that is made where there is none.
+
+    ``account`` is the service account its pods run as; the namespace's own if empty.
+    """
+    name = f"{version.name} {datetime.now(UTC).strftime('%Y-%m-%d %H:%M:%S')}"
+    with contextlib.redirect_stdout(io.StringIO()):
+        where = experiment_id(cluster, experiment)
+        run = cluster.client.run_pipeline(
+            where, name, pipeline_id=version.pipeline_id, version_id=version.version_id, service_account=account or None
+        )
+    return Submitted(run.run_id, name, cluster.page("runs", run.run_id), experiment, version)
+
+
+def experiment_id(cluster: Cluster, name: str) -> str:
+    """The id of an experiment, made where there is none."""
+    found: str = cluster.client.create_experiment(name, namespace=cluster.of_all).experiment_id
+    return found
+
+
+def follow(
+    cluster: Cluster,
+    run: str,
+    *,
+    watch: Callable[[dict[str, Any]], None] | None = None,
+    poll_s: float = 5.0,
+    patience_s: float = 300.0,
+    settle_s: float = 30.0,
+) -> dict[str, Any]:
+    """Watch a run to its end, and return what `tell` tells of it then.
+
+    A cluster that does not answer is asked again for ``patience_s``. Where a run has succeeded and no verdict is
+    there yet, tasks are waited for ``settle_s`` longer: they are reported beside the state.
+
+    Raises:
+        AccessError: it lets nobody in any more, or has not answered for ``patience_s``; the run goes on.
+    """
+    answered, ended = time.monotonic(), 0.0
+    while True:
+        try:
+            told = tell(cluster, cluster.client.get_run(run))
+            answered = time.monotonic()
+        except Unreachable:
+            if time.monotonic() - answered > patience_s:
+                raise
+            time.sleep(poll_s)
+            continue
+        if watch is not None:
+            watch(told)
+        if told["outcome"] != RUNNING:
+            ended = ended or time.monotonic()
+            if told["outcome"] != INCOMPLETE or time.monotonic() - ended > settle_s:
+                return told
+        time.sleep(poll_s)
+
+
+def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
+    """What the API says of a run, in the words of a local run's summary."""
+    tasks = list((run.run_details and run.run_details.task_details) or [])
+    outcome = _outcome(run, steps := _steps(tasks))
+    failed = next((step for step in steps if step["status"] == "failed"), None)
+    began, ended = _seconds(run.created_at), _seconds(run.finished_at)
+    error = (run.error and run.error.message) or (failed and failed["error"]) or ""
+    if outcome == FAILED and not error:
+        error = f"see `{_kubectl(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
+    return {
+        "run": run.run_id,
+        "name": run.display_name,
+        "outcome": outcome,
+        "kubeflow_status": run.state or "",
+        "verdict": _SENTENCES[outcome],
+        "reasons": [],
+        "error": error if outcome == FAILED else "",
+        "failed_step": failed["step"] if failed and outcome == FAILED else "",
+        "model_id": "",
+        "started": began,
+        "seconds": None if outcome == RUNNING else round(max((ended or time.time()) - (began or time.time()), 0.0), 2),
+        "steps": steps,
+        "trigger": _trigger(run),
+        "url": cluster.page("runs", run.run_id),
+    }
+
+
+def _trigger(run: Any) -> dict[str, Any]:
+    if not run.recurring_run_id:
+        return {"kind": "manual"}
+    at = run.scheduled_at.isoformat() if _seconds(run.scheduled_at) else ""
+    return {"kind": "scheduled", "schedule": run.recurring_run_id, "scheduled_at": at}
+
+
+def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
+    if run.state not in _ENDED:
+        return RUNNING
+    history = {each.state for each in run.state_history or []}
+    if run.state == "CANCELED" or (run.state == "FAILED" and "CANCELING" in history):
+        return CANCELLED
+    if run.state == "FAILED":
+        return FAILED
+    done = {step["step"] for step in steps if step["status"] == "done"}
+    if "promote" in done:
+        return OUTCOMES["promote"]
+    return next((outcome for task, outcome in _VERDICTS.items() if task in done), INCOMPLETE)
+
+
+def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
+    """Our steps among a run's tasks, in their order; the latest of several attempts."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in sorted(tasks, key=lambda each: _seconds(each.start_time) or float("inf")):
+        name = task.display_name or ""
+        step, driver = name.removesuffix("-driver"), name.endswith("-driver")
+        if step not in (*STEPS, *_VERDICTS):
+            continue
+        status = STATUS.get(task.state or "", "pending")
+        if driver and status not in ("failed", "running"):  # it goes before the step; what it did, the step shows
+            continue
+        if driver and step in found:
+            continue
+        began, ended = _seconds(task.start_time), _seconds(task.end_time)
+        found[step] = {
+            "step": step,
+            "status": "running" if driver and status == "running" else status,
+            "seconds": round((ended or time.time()) - began, 2) if began else 0.0,
+            "error": (task.error and task.error.message) or "",
+        }
+    return [found[step] for step in (*STEPS, *_VERDICTS) if step in found]
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    found = moment.timestamp()
+    return found if found > _NEVER else None
+
+
+def _kubectl(cluster: Cluster, run: str) -> str:
+    return f"kubectl {cluster.pods()} logs -l pipeline/runid={run} -c main --prefix --tail=-1"
+
+
+class ClusterRuns:
+    """The runs of a cluster, asked as those of a workspace are."""
+
+    def __init__(self, cluster: Cluster, *, experiment: str = "", most: int = 200, poll_s: float = 5.0) -> None:
+        self.cluster, self.experiment, self.most, self.poll_s = cluster, experiment, most, poll_s
+
+    def list(self) -> Sequence[Line]:
+        """The latest runs of our pipelines, oldest first."""
+        ours = pipelines(self.cluster)
+        lines = []
+        for run in reversed(self._latest(ours)):
+            told = tell(self.cluster, run)
+            if told["outcome"] == INCOMPLETE and not told["steps"]:  # a list need not tell of tasks
+                told = tell(self.cluster, self.cluster.client.get_run(run.run_id))
+            recipe = ours[run.pipeline_version_reference.pipeline_id].removeprefix(PREFIX)
+            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], told["trigger"]["kind"], recipe))
+        return lines
+
+    def show(self, run: str) -> dict[str, Any]:
+        """A run as far as the API knows it."""
+        return tell(self.cluster, self._run(run))
+
+    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
+        """What the pods of its steps wrote, as the API server hands it on; ``everything`` is all it has anyway.
+
+        Raises:
+            RanklineError: the API server cannot hand it on; the message has the line for kubectl.
+        """
+        if step and step not in STEPS:
+            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join(STEPS))
+        found = self._run(run)
+        seen: dict[str, int] = {}
+        while True:
+            ended = tell(self.cluster, found)["outcome"] != RUNNING
+            for name, pod in self._pods(found, step):
+                lines = self._log(found.run_id, pod, quiet=follow and not ended)
+                for line in lines[seen.get(pod, 0) :]:
+                    yield Said(name, line)
+                seen[pod] = max(len(lines), seen.get(pod, 0))
+            if not follow or ended:
+                break
+            time.sleep(self.poll_s)
+            found = self.cluster.client.get_run(found.run_id)
+        if not seen:
+            raise RanklineError(
+                "the API server names no pod whose log it could hand on",
+                where=self.cluster.page("runs", found.run_id),
+                hint=_kubectl(self.cluster, found.run_id),
+            )
+
+    def cancel(self, run: str, *, patience_s: float = 60.0) -> dict[str, Any]:
+        """End a run, and return what is told of it once it has ended.
+
+        Raises:
+            UsageError: it is not under way.
+            RanklineError: it has not ended within ``patience_s``.
+        """
+        found = self._run(run)
+        if (now := tell(self.cluster, found)["outcome"]) != RUNNING:
+            raise UsageError(f"run {found.run_id} is not under way", expected="a run that goes on", found=now)
+        self.cluster.client.terminate_run(found.run_id)
+        deadline = time.monotonic() + patience_s
+        while (told := self.show(found.run_id))["outcome"] == RUNNING:
+            if time.monotonic() > deadline:
+                raise RanklineError(
+                    f"run {found.run_id} has not ended yet",
+                    expected=f"its end within {patience_s:.0f} s of asking for it",
+                    found=told["kubeflow_status"],
+                    where=told["url"],
+                )
+            time.sleep(min(self.poll_s, 1.0))
+        return told
+
+    def retry(
+        self,
+        run: str,
+        *,
+        watch: Callable[[dict[str, Any]], None] | None = None,
+        begins: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Let the cluster go on with a run that failed, and follow it to its end; the run keeps its id.
+
+        Raises:
+            UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
+        """
+        found = self._run(run)
+        if (now := tell(self.cluster, found)["outcome"]) not in (FAILED, CANCELLED):
+            raise UsageError(
+                f"run {found.run_id} has nothing to try again",
+                expected="a run that failed or was cancelled",
+                found=now,
+                hint="`rankline submit` begins a new one; steps that have not changed are reused",
+            )
+        self.cluster.client._run_api.run_service_retry_run(found.run_id)
+        if begins is not None:
+            begins(self.show(found.run_id))
+        return follow(self.cluster, found.run_id, watch=watch, poll_s=self.poll_s)
+
+    def _latest(self, ours: dict[str, str]) -> Sequence[Any]:
+        """The latest runs of our pipelines, latest first."""
+        where: dict[str, Any] = {"namespace": self.cluster.of_all}
+        if self.experiment:
+            try:
+                found = self.cluster.client.get_experiment(
+                    experiment_name=self.experiment, namespace=self.cluster.of_all
+                )
+            except ValueError as error:  # how kfp says that there is none
+                raise UsageError(f"there is no experiment {self.experiment!r}", where=self.cluster.host) from error
+            where = {"experiment_id": found.experiment_id}
+        listed = every(
+            lambda **page: self.cluster.client.list_runs(**where, **page),
+            "runs",
+            most=self.most,
+            sort_by="created_at desc",
+        )
+        return [
+            run
+            for run in listed
+            if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id in ours
+        ]
+
+    def _run(self, run: str) -> Any:
+        if run == LAST:
+            latest = self._latest(pipelines(self.cluster))
+            if not latest:
+                raise UsageError("there is no run of ours yet", where=self.cluster.host, hint="`rankline submit`")
+            run = latest[0].run_id
+        try:
+            return self.cluster.client.get_run(run)
+        except NotThere as error:
+            raise UsageError(
+                f"there is no run {run!r}", expected="an id of `rankline runs list`, or last", where=self.cluster.host
+            ) from error
+
+    def _pods(self, run: Any, only: str) -> Sequence[tuple[str, str]]:
+        """(step, pod) of each pod that did a step's work, in the order of the steps."""
+        tasks = list((run.run_details and run.run_details.task_details) or [])
+        by_hash = {match[1]: task for task in tasks if (match := _HASH.search(task.pod_name or task.task_id or ""))}
+        found = []
+        for step in [only] if only else STEPS:
+            open_ends = [task for task in tasks if task.display_name == step]
+            passed: set[int] = set()
+            while open_ends:
+                task = open_ends.pop()
+                if id(task) in passed:
+                    continue
+                passed.add(id(task))
+                hashes = [_HASH.search(child.pod_name or child.task_id or "") for child in task.child_tasks or []]
+                below = [by_hash[match[1]] for match in hashes if match and match[1] in by_hash]
+                # what comes after a step in the graph hangs below it, too: only its own work is meant
+                below = [each for each in below if (each.display_name or "").startswith(("executor", f"{step}("))]
+                if below:
+                    open_ends += below
+                elif task.pod_name:
+                    found.append((step, task.pod_name))
+        return found
+
+    def _log(self, run: str, pod: str, *, quiet: bool) -> Sequence[str]:
+        api = self.cluster.client._run_api.api_client
+        try:
+            answer = api.call_api(
+                "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": pod}, [], {},
+                auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
+            )  # fmt: skip
+            text = answer.data.decode(errors="replace")
+            if not text.lstrip().startswith("<"):
+                return tuple(text.splitlines())
+            raise AccessError("a page in place of a log")
+        except (AccessError, UsageError) as error:
+            if quiet:  # a pod that has only just begun has none yet
+                return ()
+            raise RanklineError(
+                "the API server does not hand on the log of this step",
+                found=error.message + (f": {error.found}" if error.found else ""),
+                where=pod,
+                hint=_kubectl(self.cluster, run),
+            ) from error

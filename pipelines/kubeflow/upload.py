@@ -1,0 +1,106 @@
+"""The pipeline of a recipe on the cluster, and its versions: each named by what is in it, so none is there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.compile import compile_flow
+from pipelines.kubeflow.access import AlreadyThere, Cluster
+from pipelines.recipes import Recipe
+from rankline import digest
+
+PREFIX = "rankline-"  # of the name of every pipeline of ours: that of its flow
+_PAGE = 100
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a pipeline on the cluster."""
+
+    pipeline: str  # its name
+    pipeline_id: str
+    name: str  # of the version: the beginning of its content's digest
+    version_id: str
+    uploaded: bool  # just now; otherwise it was there
+
+
+def upload(cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None = None) -> Version:
+    """The version that holds this recipe's package; uploaded only where the cluster has no such content.
+
+    Raises:
+        UsageError: the package is not one that the cluster takes.
+        AccessError: the cluster does not answer, or lets nobody in.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule)
+        name = f"{recipe.name}-{digest.of_file(package)[:16]}"
+        pipeline_id = _pipeline(cluster, f"{PREFIX}{recipe.name}", recipe.description)
+        version_id = _version_id(cluster, pipeline_id, name)
+        uploaded = False
+        if version_id is None:
+            with contextlib.suppress(AlreadyThere), contextlib.redirect_stdout(io.StringIO()):
+                version_id = cluster.client.upload_pipeline_version(
+                    str(package), name, pipeline_id=pipeline_id
+                ).pipeline_version_id
+                uploaded = True
+            # of two who upload the same at once, the slower one is told so, and takes the other's
+            version_id = version_id or _version_id(cluster, pipeline_id, name) or ""
+    return Version(f"{PREFIX}{recipe.name}", pipeline_id, name, version_id, uploaded)
+
+
+def pipelines(cluster: Cluster) -> dict[str, str]:
+    """Id -> name of every pipeline of ours on the cluster."""
+    asked = _filter("IS_SUBSTRING", PREFIX)
+    listed = every(
+        lambda **page: cluster.client.list_pipelines(namespace=cluster.of_all, filter=asked, **page), "pipelines"
+    )
+    return {each.pipeline_id: each.display_name for each in listed if each.display_name.startswith(PREFIX)}
+
+
+def every(ask: Callable[..., Any], what: str, *, most: int | None = None, sort_by: str = "") -> list[Any]:
+    """All entries of a list that comes in pages; not more than ``most``."""
+    found: list[Any] = []
+    token = ""
+    while True:
+        page = ask(page_token=token, page_size=min(_PAGE, most or _PAGE), sort_by=sort_by)
+        found += getattr(page, what) or []
+        token = page.next_page_token or ""
+        if not token or (most and len(found) >= most):
+            return found[:most]
+
+
+def _pipeline(cluster: Cluster, name: str, description: str) -> str:
+    """The id of the pipeline of that name, made where there is none."""
+    import kfp_server_api
+
+    if (found := _pipeline_id(cluster, name)) is not None:
+        return found
+    made = kfp_server_api.V2beta1Pipeline(display_name=name, description=description, namespace=cluster.of_all)
+    # made empty: uploading a package as a pipeline would name its first version after the pipeline
+    with contextlib.suppress(AlreadyThere):
+        created: str = cluster.client._pipelines_api.pipeline_service_create_pipeline(pipeline=made).pipeline_id
+        return created
+    return _pipeline_id(cluster, name) or ""
+
+
+def _pipeline_id(cluster: Cluster, name: str) -> str | None:
+    asked = _filter("EQUALS", name)
+    listed = cluster.client.list_pipelines(namespace=cluster.of_all, filter=asked).pipelines or []
+    return listed[0].pipeline_id if listed else None
+
+
+def _version_id(cluster: Cluster, pipeline_id: str, name: str) -> str | None:
+    asked = _filter("EQUALS", name)
+    listed = cluster.client.list_pipeline_versions(pipeline_id, filter=asked).pipeline_versions or []
+    return listed[0].pipeline_version_id if listed else None
+
+
+def _filter(operation: str, name: str) -> str:
+    return json.dumps({"predicates": [{"operation": operation, "key": "display_name", "stringValue": name}]})

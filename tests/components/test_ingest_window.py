@@ -1,0 +1,66 @@
+"""The data window of a scheduled run: what a cluster may say of the time, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.ingest.config import IngestConfig
+from components.ingest.window import TRIGGER, scheduled
+from rankline.errors import UsageError
+
+RAW = ("[[ScheduledTime]]", "{{$.pipeline_job_schedule_time_utc}}")  # as a cluster leaves them that knows neither
+NIGHTLY = {"name": "nightly", "window_s": 86_400.0, "lag_s": 3600.0, "second": "0"}
+CONFIG = IngestConfig(source="/data")
+
+
+def window(folder: Path, *told: str, **schedule: Any) -> tuple[str | None, str | None]:
+    config = scheduled(CONFIG, {**NIGHTLY, **schedule}, told, folder)
+    return config.window_start, config.window_end
+
+
+def test_a_run_that_no_schedule_began_keeps_its_settings(tmp_path: Path) -> None:
+    assert scheduled(CONFIG, None, ("", ""), tmp_path) is CONFIG
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("20261101030000", RAW[1]),  # the run's parameter alone is filled in
+        (RAW[0], "2026-11-01T03:00:00Z"),  # the placeholder alone
+        ("20261101030000", "2026-11-01T03:07:41Z"),  # the placeholder holds the time at which a late run began
+        ("2026-11-01T03:00:00Z", ""),
+        ("2026-11-01T04:00:00+01:00", ""),
+    ],
+)
+def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, str]) -> None:
+    assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
+    trigger = json.loads((tmp_path / TRIGGER).read_text())
+    assert trigger["kind"] == "scheduled"
+    assert trigger["schedule"] == "nightly"
+    assert trigger["scheduled_at"] == "2026-11-01T03:00:00+00:00"
+    assert trigger["window_end"] == "2026-11-01T02:00:00+00:00"
+
+
+def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
+    assert window(tmp_path, "20261101030000", window_s=None, lag_s=0.0) == (None, "2026-11-01T03:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        (RAW, "[[ScheduledTime]] and {{$.pipeline_job_schedule_time_utc}}"),
+        (("", ""), "nothing and nothing"),
+        ((RAW[0], "2026-11-01T03:07:41Z"), "2026-11-01T03:07:41Z"),  # a run's beginning, which fires at no second 0
+    ],
+)
+def test_a_time_that_nobody_filled_in_is_refused_for_good(tmp_path: Path, told: tuple[str, str], found: str) -> None:
+    with pytest.raises(UsageError, match="does not say for which time") as refusal:
+        window(tmp_path, *told)
+    assert found in str(refusal.value)
+    assert refusal.value.final
+    assert not list(tmp_path.iterdir())
