@@ -115,6 +115,14 @@ def test_an_image_is_told_nothing_that_it_must_not_hold(kind: str, variant: str)
     assert "onnxruntime" not in asked  # it and onnxruntime-gpu own one folder
 
 
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_an_image_has_a_driver_for_every_shared_place(kind: str) -> None:
+    """The bucket is for all of them; databases and Redis are not for training."""
+    asked = requirements(kind, "cpu")
+    assert "s3fs" in asked
+    assert ({"psycopg", "redis"} <= asked) == (kind != "train")
+
+
 def test_evaluate_has_all_that_serves() -> None:
     for variant in VARIANTS:
         assert requirements("serve", variant) < requirements("evaluate", variant)

@@ -31,6 +31,7 @@ from rankline.errors import UsageError
 from rankline.repository import Repository
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.watched import folders, reasons, steps, summary, until
+from tests.servers.s3 import Bucket
 
 NEEDED = "RANKLINE_NEEDS_IMAGES"  # set by `make images`, which has just built them
 ABOUT = {"NCPU": 2, "SecurityOptions": ["name=seccomp"], "Runtimes": {"runc": {}}}
@@ -352,6 +353,45 @@ def test_an_image_holds_what_its_steps_import(engine: Any, step: str) -> None:
     script = f"import importlib.util as u; print([n for n in {wanted!r} if u.find_spec(n) is None])"
     told = engine.containers.run(image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none")
     assert told.decode().strip() == "[]"
+
+
+# what the place of a bucket, Postgres or Redis is reached with; some are found by name and imported by nobody here
+DRIVERS = {kind: {"s3fs", *(() if kind == "train" else ("psycopg_pool", "redis", "hiredis"))} for kind in images.KINDS}
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_an_image_reaches_the_places_that_machines_share(engine: Any, kind: str, bucket: Bucket) -> None:
+    script = f"""if True:
+        import {", ".join(sorted(DRIVERS[kind]))}
+        from rankline import storage
+        fs, path = storage.place("{bucket.url}/from-{kind}")
+        fs.pipe_file(path, b"here")
+        print(fs.cat_file(path).decode())"""
+    told = engine.containers.run(
+        getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="host",
+        environment=bucket.environment(),
+    )  # fmt: skip
+    assert told.decode().strip() == "here"
+
+
+def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
+    engine: Any, bucket: Bucket, url: str, tmp_path: Path
+) -> None:
+    places = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
+    secrets = [f"--set=cluster.secrets.{name}=store/{name.lower()}" for name in bucket.environment()]
+    done = rankline("run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *places, *secrets, timeout_s=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    champion = Repository(f"{url}/repository").champion()
+    assert summary(tmp_path)["model_id"] == champion
+    assert not (tmp_path / "repository").exists()
+    container = engine.containers.run(
+        names.SERVE, ["--host", "127.0.0.1", "--port", "18766", "--repository", f"{url}/repository"], detach=True,
+        network_mode="host", cap_drop=["ALL"], environment=bucket.environment(),
+    )  # fmt: skip
+    try:
+        assert ask(container, "http://127.0.0.1:18766/readyz")["model_id"] == champion
+    finally:
+        container.remove(force=True)
 
 
 @pytest.mark.parametrize("kind", images.KINDS)
