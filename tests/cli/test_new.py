@@ -172,7 +172,7 @@ def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
         (folder / ".venv" / "bin" / tool).symlink_to(Path(sys.executable).with_name(tool))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
-    told = {**os.environ, "RANKLINE": f"git+file://{house}@{commit}"}
+    told = {**os.environ, "RANKLINE": f"git+file://localhost{house}@{commit}"}
     told.pop("PYTHONPATH", None)
     for command in workflow(folder)[:-1]:  # the last one has a test of its own
         done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, env=told)
