@@ -41,9 +41,8 @@ def new(
     folder = Path(directory)
     written = make(folder, name=name or folder.resolve().name)
     typer.echo("\n".join(f"  {path}" for path in written))
-    typer.echo(
-        f"made {folder}. Next:\n  cd {folder} && git init && git add -A\n  make setup RANKLINE=…  # README.md says from where\n  make test"
-    )
+    typer.echo(f"made {folder}. Next:\n  cd {folder} && git init && git add -A")
+    typer.echo("  make setup RANKLINE=…  # README.md says from where\n  make test")
 
 
 def make(folder: Path, *, name: str) -> list[str]:

@@ -421,6 +421,16 @@ def test_an_image_carries_no_cache_no_compiler_and_no_root(engine: Any, kind: st
     assert engine.images.get(reference).attrs["Config"]["User"] == "10001:10001"
 
 
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) -> None:
+    script = "import importlib.metadata as m; print(m.distribution('rankline').read_text('WHEEL'))"
+    told = engine.containers.run(
+        getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="none"
+    )
+    locked = dict(line.split("==") for line in (images.HOUSE / "constraints.lock").read_text().split())
+    assert f"Generator: setuptools ({locked['setuptools']})" in told.decode()
+
+
 def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:
     """The real train image under the name of another kind: the same look inside refuses it."""
     inventory = images.look_inside(names.TRAIN, tool=images.docker())

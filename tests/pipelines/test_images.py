@@ -121,17 +121,16 @@ def registry(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def made(tool: Docker, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Makes an image of nothing under a name; it is gone afterwards."""
-    names: list[str] = []
+    ids: list[str] = []
     with tarfile.open(tmp_path / "nothing.tar", "w"):
         pass
 
     def make(name: str) -> None:
-        names.append(name)
-        images._output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name)
+        ids.append(images._output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
 
     yield make
-    for name in names:
-        subprocess.run([tool.command, "image", "rm", "--force", name], capture_output=True)
+    for each in ids:
+        subprocess.run([tool.command, "image", "rm", "--force", each], capture_output=True)
 
 
 def test_a_tag_is_built_on_as_the_digest_that_it_stands_for(
