@@ -3,7 +3,8 @@
     python -m benchmarks.scale                          1 and 10 million events, each stage in a process of its own
     python -m benchmarks.scale --rows 100000000         a hundred million
     python -m benchmarks.scale --rows 1000000 --stage featurize
-    python -m benchmarks.scale --joins                  a million rows: plain ASOF, the fast join, Feast
+    python -m benchmarks.scale --joins                  plain ASOF, the fast join, Feast: 0.25, 1 and 4 million rows
+    python -m benchmarks.scale --joins --join-rows 250000
 
 The events are made up: users with about a hundred events each, in visits of five over 90 days; items wanted by
 Zipf's law; one event in fifty known up to three days late. Nothing is learnt from them but time and memory.
@@ -26,7 +27,7 @@ ITEMS = 120_000
 DAYS = 90
 EVENTS_PER_USER = 100
 STAGES = ("ingest", "validate", "featurize")
-JOIN_ROWS = 1_000_000
+JOIN_ROWS = [250_000, 1_000_000, 4_000_000]  # four times the rows: in linear time four times the seconds
 MB = 1024  # ru_maxrss counts kilobytes
 
 
@@ -171,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--stage", choices=STAGES, help="this one only, on what an earlier run left in the folder")
     parser.add_argument("--joins", action="store_true", help="compare the ways to join instead")
+    parser.add_argument("--join-rows", type=int, nargs="+", default=JOIN_ROWS, help="how many rows are joined")
     parser.add_argument("--folder", type=Path, help="where the data goes and stays; else a passing folder")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -180,10 +182,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-") as passing:
         folder = asked.folder or Path(passing)
         if asked.joins:
-            times = joins(folder / "joins", JOIN_ROWS)
-            print("| join of 1,000,000 rows | seconds | against plain |\n| --- | --- | --- |")
-            for name, seconds in times:
-                print(f"| {name} | {seconds:.1f} | {seconds / times[0][1]:.1f} |")
+            print("| rows | join | seconds | seconds a million rows | against plain |\n" + "| --- " * 5 + "|")
+            for rows in asked.join_rows:
+                times = joins(folder / "joins" / str(rows), rows)
+                for name, seconds in times:
+                    told = f"{seconds:.1f} | {seconds / rows * 1e6:.1f} | {seconds / times[0][1]:.1f}"
+                    print(f"| {rows:,} | {name} | {told} |", flush=True)
             return
         print(
             "| events | step | seconds | core-seconds | peak memory MB |\n| --- | --- | --- | --- | --- |", flush=True

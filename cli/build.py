@@ -63,13 +63,23 @@ def build(
     images.checked_source(release=release)
     tool = images.docker()
     say: Any = lambda line: typer.echo(line, err=as_json)  # noqa: E731
-    order = images.Order(
-        base=base, variant=variant, name=name, tag=tag, network=network, torch_wheels=torch_wheels, logs=sbom
-    )
-    if not images.PINNED.search(base):
-        say(f"the base image {base} is not pinned: good for trying, refused by --release")
     if not tool.buildkit:
         say("this docker command has no BuildKit: downloads are not kept between builds")
+    resolved, base_id = images.resolved(base, tool=tool)
+    if not images.PINNED.search(resolved):
+        say(f"the base {base} came from no registry and has no digest; on this machine it is {base_id}")
+    elif resolved != base:
+        say(f"the base {base} stands for --base {resolved} now")
+    order = images.Order(
+        base=resolved,
+        base_id=base_id,
+        variant=variant,
+        name=name,
+        tag=tag,
+        network=network,
+        torch_wheels=torch_wheels,
+        logs=sbom,
+    )
     done = []
     for kind in images.KINDS if what == "all" else (what,):
         say(f"▶ {order.reference(kind)}")

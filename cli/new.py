@@ -18,6 +18,9 @@ Example: rankline new shop, then cd shop && make test"""
 TEMPLATE = Path(__file__).with_name("template")
 SUFFIX = ".tmpl"  # so that nothing takes the template's files for what they will be
 NAME = re.compile(r"^[a-z][a-z0-9-]*$")
+# what a recipe's function and its module would hide: names that the template itself uses, and folders beside it
+TAKEN = {"gates", "change", "smoke", "os", "str"} | {"recipes", "tests", "data"}
+TAKEN |= {"rankline", "components", "pipelines", "feature_repo", "serving", "review", "cli"}
 
 
 class Text(string.Template):
@@ -27,13 +30,19 @@ class Text(string.Template):
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; its name is the recipe's.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder to make; its name is the recipe's.")],
     name: Annotated[str, typer.Option(help="Name of the recipe, if it is not the folder's.")] = "",
 ) -> None:
     """See HELP."""
+    from rankline.errors import UsageError
+
+    if not directory:
+        raise UsageError("the folder has no name", expected="DIR", found="''", hint="rankline new shop")
+    folder = Path(directory)
     written = make(folder, name=name or folder.resolve().name)
     typer.echo("\n".join(f"  {path}" for path in written))
-    typer.echo(f"made {folder}. Next:\n  cd {folder} && git init && git add -A\n  make test\n  make run")
+    typer.echo(f"made {folder}. Next:\n  cd {folder} && git init && git add -A")
+    typer.echo("  make setup RANKLINE=…  # README.md says from where\n  make test")
 
 
 def make(folder: Path, *, name: str) -> list[str]:
@@ -49,10 +58,11 @@ def make(folder: Path, *, name: str) -> list[str]:
     from rankline.errors import UsageError
 
     module = name.replace("-", "_")
-    if not NAME.match(name) or keyword.iskeyword(module) or module == "gates":
+    if not NAME.match(name) or keyword.iskeyword(module) or module in TAKEN:
         raise UsageError(
             f"{name!r} cannot name a recipe",
-            expected="small letters, digits and hyphens, a letter first (and not `gates`)",
+            expected="small letters, digits and hyphens, a letter first; and no name that is taken: "
+            + ", ".join(sorted(TAKEN)),
             found=name,
             hint="--name shop",
         )
@@ -82,9 +92,18 @@ def make(folder: Path, *, name: str) -> list[str]:
         sample = tree / "data" / "sample"
         sample.mkdir(parents=True)
         write_shop(sample)
+        (tree / "constraints.txt").write_text("".join(f"{line}\n" for line in versions()))
         written = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
         tree.rename(target)  # an empty folder that is there gives way
     return written
+
+
+def versions() -> list[str]:
+    """What is installed here, as pip's constraints; a build for one device (+cpu) is that version."""
+    from importlib import metadata
+
+    found = {each.name.lower(): each.version.partition("+")[0] for each in metadata.distributions() if each.name}
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name != "rankline"]
 
 
 def placed(path: str, values: dict[str, str]) -> str:

@@ -9,11 +9,12 @@ import re
 import sys
 import tomllib
 
+# every place of docs/storage.md that an image's steps are sent to has its driver there: nothing is installed later
 EXTRAS = {
-    "data": ("data", "door"),
-    "train": ("train", "door"),
-    "serve": ("serve",),
-    "evaluate": ("evaluate", "door"),
+    "data": ("data", "door", "s3", "postgres", "redis"),
+    "train": ("train", "door", "s3"),
+    "serve": ("serve", "s3", "postgres", "redis"),
+    "evaluate": ("evaluate", "door", "s3", "postgres", "redis"),
 }
 VARIANTS = {"cpu": (), "cuda": ("cuda",)}
 WITHOUT_GPU = ("data",)  # the same in every variant

@@ -29,6 +29,7 @@ KINDS = ("data", "train", "serve", "evaluate")  # evaluate stands on serve's lay
 IN_THE_FLOW = ("data", "train", "evaluate")  # those a compiled package names
 HOUSE = Path(__file__).resolve().parents[1]
 FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
+BASE = "rankline.base"  # label of an image: the id of its base on the machine that built it
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 MUST_NOT_HOLD = {
     "data": {"torch"},
@@ -105,6 +106,7 @@ class Order:
     """What is to be built, the same for every image of one call."""
 
     base: str
+    base_id: str = ""  # the id that this machine knows the base by
     variant: Variant = "cpu"
     name: str = "rankline"  # what comes before /data, /train…: a registry's path, or just a word
     tag: str = TAG
@@ -190,6 +192,31 @@ def checked_base(base: str, *, release: bool) -> str:
     return base
 
 
+def resolved(base: str, *, tool: Docker) -> tuple[str, str]:
+    """(the base with the digest that its tag stands for now, the id that this machine knows it by).
+
+    A base that is not here is pulled. Only a registry gives a digest: one that was made on this machine stays as it is
+    called, and its id is all there is to know it by.
+
+    Raises:
+        RanklineError: it is not here and cannot be pulled.
+    """
+    if subprocess.run([tool.command, "image", "inspect", base], capture_output=True).returncode:
+        pulled = subprocess.run([tool.command, "pull", "--quiet", base], capture_output=True, text=True)
+        if pulled.returncode:
+            raise RanklineError(
+                "the base image is not here and cannot be pulled",
+                expected="an image of this machine or of a registry",
+                found=(pulled.stderr.strip().splitlines() or ["nothing"])[-1],
+                where=base,
+                hint="the spelling of --base, and whether its registry can be reached",
+            )
+    told = json.loads(_output(tool, "image", "inspect", base))[0]
+    name = re.sub(r":[^:/]*$", "", base)
+    digests = [each.partition("@")[2] for each in told["RepoDigests"] or () if each.startswith(f"{name}@")]
+    return (base if PINNED.search(base) or not digests else f"{base}@{digests[0]}"), told["Id"]
+
+
 def checked_source(*, release: bool, house: Path = HOUSE) -> Path:
     """The folder with the Dockerfile; for a release, one that is exactly a commit.
 
@@ -272,6 +299,7 @@ def labels_of(kind: str, order: Order, house: Path = HOUSE) -> dict[str, str]:
         f"{oci}.created": datetime.datetime.fromtimestamp(epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         f"{oci}.base.name": name,
         **({f"{oci}.base.digest": pin} if pin else {}),
+        **({BASE: order.base_id} if order.base_id else {}),
         "rankline.variant": order.variant,
         CODE: code_digest(house),
     }

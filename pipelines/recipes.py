@@ -26,13 +26,14 @@ from components.export.config import ExportConfig
 from components.featurize.config import FeaturizeConfig
 from components.finetune.config import FinetuneConfig
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.tables import READERS
 from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig
 from pipelines.cluster import ClusterConfig, Resources
 from rankline.contracts import Frozen, replaced, without_nulls
 from rankline.errors import UsageError
-from rankline.raw import Tables
+from rankline.raw import File, Tables
 from rankline.storage import StorageConfig
 
 Config = TypeVar("Config", bound=Frozen)
@@ -178,20 +179,21 @@ def search(path: str) -> Recipe:
     )
 
 
-def labels(path: str) -> Recipe:
-    """Text classification: a CSV of texts and labels; the labels are the items, their chances are calibrated.
+def labels(path: str, map: str = "") -> Recipe:
+    """Text classification: texts and labels in CSV files; the labels are the items, their chances are calibrated.
 
+    Columns that are not called text and label are named by a map, as `interactions` takes one.
     The encoder is made of the texts' own words, so any language will do; with few texts take one that has read more.
     """
     return Recipe(
         name="labels",
         description="Text classification: a CSV of texts and labels, ranked by /v1/rank with calibrated chances.",
-        ingest=IngestConfig(
-            source=path,
-            format="tables",
-            tables=Tables(events="*.csv"),
+        ingest=_ingest(
+            path,
+            map,
+            tables={"events": "*.csv"},
             items_from_events=True,
-            columns=change_of(TABLE, item_id="label", query_text="text"),
+            columns={**TABLE.model_dump(), "item_id": "label", "query_text": "text"},
         ),
         validate=ValidateConfig(profile_name="labels", min_items=2, min_events=100),
         finetune=FinetuneConfig(
@@ -212,12 +214,13 @@ def labels(path: str) -> Recipe:
 
 def interactions(path: str, map: str = "") -> Recipe:
     """Anybody's event log: files of events and items under a folder, read as a TOML or JSON map says."""
-    told = _map(map) if map else {"tables": {"events": "events.*", "items": "items.*"}}
+    unnamed: dict[str, Any] = {"title": "", "category": "", "created_year": "", "user_attributes": ()} if map else {}
+    tables = {} if map else {"events": "events.*", "items": "items.*"}
     return Recipe(
         name="interactions",
         description="Anybody's event log: events and items in files or a database, read as a map says.",
         material=("minilm",),
-        ingest=_ingest({"format": "tables", **told, "source": path}, where=map),
+        ingest=_ingest(path, map, tables=tables, columns=unnamed),
         validate=ValidateConfig(profile_name="interactions"),
         featurize=FeaturizeConfig(train_requests_per_user=20),
         finetune=change_of(MINILM, epochs=30, evaluate_every=10),
@@ -284,21 +287,31 @@ def _map(path: str) -> dict[str, Any]:
             where=str(file),
             hint="`rankline init` writes one",
         ) from error
-    columns = {"title": "", "category": "", "created_year": "", "user_attributes": (), **told.get("columns", {})}
-    return {**told, "columns": columns}
+    return dict(told)
 
 
-def _ingest(settings: dict[str, Any], *, where: str) -> IngestConfig:
-    """Ingest's settings out of a map."""
+def _ingest(path: str, map: str, *, tables: dict[str, str], columns: dict[str, Any], **more: Any) -> IngestConfig:
+    """Ingest's settings for anybody's data: what its recipe expects of it, and what a map says instead.
+
+    A ``path`` that names a file stands for its folder, and the file for the events; without a table of items those are
+    the ones that the file names.
+    """
+    told = {"format": "tables", "tables": tables, **more, **(_map(map) if map else {}), "source": path}
+    told["columns"] = {**columns, **told.get("columns", {})}
+    folder, slash, file = path.rpartition("/")
+    is_file = "." in file and File(file).kind in READERS and not Path(path).expanduser().is_dir()
+    if told["format"] == "tables" and is_file:
+        told["tables"] = {**(told["tables"] if map else {}), "events": file}
+        told |= {"source": folder or slash or ".", "items_from_events": "items" not in told["tables"]}
     try:
-        return IngestConfig(**settings)
+        return IngestConfig(**told)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
             f"the map refuses {'.'.join(str(part) for part in first['loc'])}",
             expected=first["msg"],
             found=repr(first["input"]),
-            where=where,
+            where=map,
             hint="`rankline recipes show interactions ingest` lists every setting of a source",
         ) from error
 

@@ -30,7 +30,7 @@ class Bm25:
     def of(cls, words: Sequence[str], *, stemmer: str, k1: float, b: float) -> Bm25:
         """The index of the items' words; ``k1`` bounds what repeating a word is worth, ``b`` what length costs."""
         index = _library().BM25(k1=k1, b=b)
-        told = [lexemes(text, stemmer=stemmer) for text in words]
+        told = [lexemes(text, stemmer=stemmer, singles=True) for text in words]
         # the library cannot index a catalogue without a single word
         index.index(told if any(told) else [["\0"], *told[1:]], show_progress=False)
         return cls(index, stemmer=stemmer, items=len(words))

@@ -35,22 +35,27 @@ def query_words(text: str | None, turns: Sequence[str] | None, *, last: int) -> 
 
 
 # Scripts written without spaces between words. Their text is cut into overlapping pairs of characters, which finds
-# words of any length without a dictionary (what Lucene's CJK analyzer does).
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+# words of any length without a dictionary (what Lucene's CJK analyzer does). Script extensions, for some letters
+# belong to several scripts: the long vowel of コーヒー is of Hiragana and of Katakana.
+_UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Hani", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"))
+_LETTERS = r"\p{L}\p{M}\p{N}"
 
 
-def lexemes(text: str, *, stemmer: str = "") -> list[str]:
-    """The words of a text that BM25 counts, in any script; ``stemmer`` names a Snowball stemmer, empty for none."""
+def lexemes(text: str, *, stemmer: str = "", singles: bool = False) -> list[str]:
+    """The words of a text that BM25 counts, in any script; ``stemmer`` names a Snowball stemmer, empty for none.
+
+    ``singles`` adds each character of what is cut into pairs. What can be found has them, so that a word of one
+    character finds it; a longer query has none, and finds only what holds its pairs.
+    """
     whole = _splitter().findall(unicodedata.normalize("NFKC", text).casefold())
     out: list[str] = []
     spaced: list[str] = []
     for run, word in whole:
         if word:
             spaced.append(word)
-        elif len(run) == 1:
-            out.append(run)
         else:
             out += [run[k : k + 2] for k in range(len(run) - 1)]
+            out += run if singles or len(run) == 1 else ()
     return out + (_stemmer(stemmer)(spaced) if stemmer else spaced)
 
 
@@ -58,7 +63,7 @@ def lexemes(text: str, *, stemmer: str = "") -> list[str]:
 def _splitter() -> Any:
     import regex
 
-    return regex.compile(rf"([{_UNSPACED}]+)|([\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}]]+)", regex.VERSION1)
+    return regex.compile(rf"([[{_LETTERS}]&&[{_UNSPACED}]]+)|([[{_LETTERS}]--[{_UNSPACED}]]+)", regex.VERSION1)
 
 
 @functools.cache

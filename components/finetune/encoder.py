@@ -222,7 +222,9 @@ def _make_fresh(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    # accents stay: without its marks a word of Hindi, Thai or Japanese is another one
+    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    splitter = pre_tokenizers.BertPreTokenizer()
     counts = Counter(word for text in words for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     letters = sorted({letter for word in counts for letter in word})
     # counted here, for the library's own trainer orders equals differently in every process

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cli import new
+from cli.checks.libraries import extras
 from rankline.errors import UsageError
 from tests.cli.command import rankline, refused
 from tests.pipelines.golden import PINNED
@@ -19,6 +23,13 @@ SETTINGS = [part for setting in PINNED for part in ("--set", setting)]
 
 def within(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True)
+
+
+def workflow(folder: Path) -> list[str]:
+    """The commands of its CI, one after the other."""
+    told = yaml.safe_load((folder / ".github" / "workflows" / "ci.yml").read_text())
+    assert told["env"] == {"RANKLINE": "${{ vars.RANKLINE }}"}
+    return [step["run"] for step in told["jobs"]["test"]["steps"] if "run" in step]
 
 
 def test_it_passes_its_own_tests_and_compiles(tmp_path: Path) -> None:
@@ -54,8 +65,7 @@ def test_it_is_well_formed_whatever_its_name(tmp_path: Path, name: str) -> None:
         assert told
     hooks = yaml.safe_load((folder / ".pre-commit-config.yaml").read_text())["repos"]
     assert [each["repo"] for each in hooks] == ["local"]
-    steps = yaml.safe_load((folder / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
-    made = {step["run"].split()[1] for step in steps if step.get("run", "").startswith("make ")}
+    made = {command.split()[1] for command in workflow(folder) if command.startswith("make ")}
     assert made == {"setup", "test", "test-slow"}
     assert made <= {line.split(":")[0] for line in (folder / "Makefile").read_text().splitlines() if "##" in line}
 
@@ -70,7 +80,48 @@ def test_it_overwrites_nothing(tmp_path: Path) -> None:
     assert new.make(tmp_path / "empty", name="shop")
 
 
-@pytest.mark.parametrize("name", ["Shop", "2shop", "a b", "gates", "class", ""])
+def test_its_ci_says_what_it_lacks_and_installs_from_what_it_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    new.make(folder, name="shop")
+    first = workflow(folder)[0].split()
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+
+    def told(rankline: str, *how: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "RANKLINE": rankline}  # as CI sets it: empty where nobody did
+        return subprocess.run([*first, *how], cwd=folder, capture_output=True, text=True, env=environment)
+
+    assert (told("").returncode, "RANKLINE is not set" in told("").stderr) == (2, True)
+    assert not (folder / ".venv" / ".ready").exists()
+    url = "git+https://example.org/team/rankline@0123abc"
+    for given, asked in ((url, url), ("../rankline", f"file://{tmp_path}/rankline")):
+        lines = [line for line in told(given, "--dry-run").stdout.splitlines() if "pip install" in line]
+        assert [line.count("-c constraints.txt") for line in lines] == [1, 1]
+        assert f"'rankline[{','.join(extras())}] @ {asked}'" in lines[0]
+    versions = dict(line.split("==") for line in (folder / "constraints.txt").read_text().splitlines())
+    assert versions["pydantic"] == metadata.version("pydantic")
+    assert "rankline" not in versions
+    assert not [version for version in versions.values() if "+" in version]
+
+
+def test_names_that_its_own_module_uses_are_taken(tmp_path: Path) -> None:
+    new.make(tmp_path / "x", name="x")
+    tree = ast.parse((tmp_path / "x" / "recipes" / "x.py").read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert "smoke" in used
+    assert {name for name in used if new.NAME.match(name)} - {"source"} <= new.TAKEN  # source is its own variable
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path: Path) -> None:
+    told = rankline("new", "", cwd=tmp_path)
+    assert told.returncode == 2
+    assert told.stderr.startswith("the folder has no name")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["Shop", "2shop", "a b", "gates", "class", "", "pipelines", "recipes", "tests", "feature-repo", "smoke"]
+)
 def test_a_name_that_cannot_be_a_recipes(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a recipe"):
         new.make(tmp_path / "made", name=name)
@@ -103,6 +154,30 @@ def test_it_asks_for_what_a_run_needs(tmp_path: Path) -> None:
     needed = " ".join([*ours["dependencies"], *(each for name in waiting for each in extras[name])])
     for library in ("kfp==", "torch==", "feast", "onnxruntime-gpu", "mlflow", "fastapi"):
         assert library in needed, library
+
+
+@pytest.mark.slow
+def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
+    """Its commands as they are, in an environment that sees this one's libraries; Rankline comes from a commit."""
+    house = Path(new.__file__).parents[1]
+    commit = subprocess.run(["git", "-C", house, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    if not commit:
+        pytest.skip("this is no checkout of a repository")
+    folder = tmp_path / "shop"
+    new.make(folder, name="shop")
+    subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
+    (site,) = (folder / ".venv").glob("lib/python3.*/site-packages")
+    (site / "here.pth").write_text(f"{Path(yaml.__file__).parents[1]}\n")
+    for tool in ("ruff", "pre-commit", "trailing-whitespace-fixer", "end-of-file-fixer", "check-added-large-files"):
+        (folder / ".venv" / "bin" / tool).symlink_to(Path(sys.executable).with_name(tool))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    told = {**os.environ, "RANKLINE": f"git+file://localhost{house}@{commit}"}
+    told.pop("PYTHONPATH", None)
+    for command in workflow(folder)[:-1]:  # the last one has a test of its own
+        done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, env=told)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert list(site.glob("rankline-*.dist-info/direct_url.json"))
 
 
 @pytest.mark.slow

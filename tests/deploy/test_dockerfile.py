@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pipelines import images
 from pipelines.cluster import IMAGES
@@ -93,8 +94,28 @@ def test_libraries_come_before_code_and_from_the_lock(kind: str) -> None:
     assert installs
     assert len(code) == 1
     assert max(installs) < code[0]
-    assert all("-c /opt/venv/constraints.lock" in own[number] for number in installs)
     assert not FOREVER & set(" ".join(own).split())
+
+
+@pytest.mark.parametrize("kind", ["code", *images.KINDS])
+def test_pip_has_the_lock_before_it_installs_or_builds(kind: str) -> None:
+    """Of what is built with, too: versions for that come from one setting in older pips, from another in newer ones."""
+    own = whole(kind)
+    (told,) = [line for line in own if "PIP_CONSTRAINT=" in line]
+    assert told.startswith("ENV ")
+    assert {"PIP_CONSTRAINT=/opt/venv/constraints.lock", "PIP_BUILD_CONSTRAINT=/opt/venv/constraints.lock"} <= {
+        *told.split()
+    }
+    lock = own.index("COPY constraints.lock /opt/venv/constraints.lock")
+    assert own.index(told) < lock < min(number for number, line in enumerate(own) if "pip --python" in line)
+    assert "--no-build-isolation" not in "".join(own)
+
+
+def test_what_builds_our_package_is_in_the_lock() -> None:
+    asked = tomllib.loads((HOUSE / "pyproject.toml").read_text())["build-system"]["requires"]
+    locked = dict(line.split("==") for line in (HOUSE / "constraints.lock").read_text().split())
+    for requirement in map(Requirement, asked):
+        assert requirement.specifier.contains(locked[requirement.name])
 
 
 def test_serve_can_be_asked_whether_it_is_well_and_the_others_are_started_by_kubeflow() -> None:
@@ -113,6 +134,14 @@ def test_an_image_is_told_nothing_that_it_must_not_hold(kind: str, variant: str)
     assert ("torch" in asked) == (kind == "train")
     assert ("nvidia-cublas" in asked) == (variant == "cuda" and kind != "data")
     assert "onnxruntime" not in asked  # it and onnxruntime-gpu own one folder
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_an_image_has_a_driver_for_every_shared_place(kind: str) -> None:
+    """The bucket is for all of them; databases and Redis are not for training."""
+    asked = requirements(kind, "cpu")
+    assert "s3fs" in asked
+    assert ({"psycopg", "redis"} <= asked) == (kind != "train")
 
 
 def test_evaluate_has_all_that_serves() -> None:

@@ -31,6 +31,7 @@ from rankline.errors import UsageError
 from rankline.repository import Repository
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.watched import folders, reasons, steps, summary, until
+from tests.servers.s3 import Bucket
 
 NEEDED = "RANKLINE_NEEDS_IMAGES"  # set by `make images`, which has just built them
 ABOUT = {"NCPU": 2, "SecurityOptions": ["name=seccomp"], "Runtimes": {"runc": {}}}
@@ -384,6 +385,45 @@ def test_an_image_holds_what_its_steps_import(engine: Any, step: str) -> None:
     assert told.decode().strip() == "[]"
 
 
+# what the place of a bucket, Postgres or Redis is reached with; some are found by name and imported by nobody here
+DRIVERS = {kind: {"s3fs", *(() if kind == "train" else ("psycopg_pool", "redis", "hiredis"))} for kind in images.KINDS}
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_an_image_reaches_the_places_that_machines_share(engine: Any, kind: str, bucket: Bucket) -> None:
+    script = f"""if True:
+        import {", ".join(sorted(DRIVERS[kind]))}
+        from rankline import storage
+        fs, path = storage.place("{bucket.url}/from-{kind}")
+        fs.pipe_file(path, b"here")
+        print(fs.cat_file(path).decode())"""
+    told = engine.containers.run(
+        getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="host",
+        environment=bucket.environment(),
+    )  # fmt: skip
+    assert told.decode().strip() == "here"
+
+
+def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
+    engine: Any, bucket: Bucket, url: str, tmp_path: Path
+) -> None:
+    places = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
+    secrets = [f"--set=cluster.secrets.{name}=store/{name.lower()}" for name in bucket.environment()]
+    done = rankline("run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *places, *secrets, timeout_s=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    champion = Repository(f"{url}/repository").champion()
+    assert summary(tmp_path)["model_id"] == champion
+    assert not (tmp_path / "repository").exists()
+    container = engine.containers.run(
+        names.SERVE, ["--host", "127.0.0.1", "--port", "18766", "--repository", f"{url}/repository"], detach=True,
+        network_mode="host", cap_drop=["ALL"], environment=bucket.environment(),
+    )  # fmt: skip
+    try:
+        assert ask(container, "http://127.0.0.1:18766/readyz")["model_id"] == champion
+    finally:
+        container.remove(force=True)
+
+
 @pytest.mark.parametrize("kind", images.KINDS)
 def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
     tool = images.docker()
@@ -409,6 +449,16 @@ def test_an_image_carries_no_cache_no_compiler_and_no_root(engine: Any, kind: st
     )
     assert told.decode().split() == ["/root/.cache/pip:", "/tmp:"]
     assert engine.images.get(reference).attrs["Config"]["User"] == "10001:10001"
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
+def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) -> None:
+    script = "import importlib.metadata as m; print(m.distribution('rankline').read_text('WHEEL'))"
+    told = engine.containers.run(
+        getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="none"
+    )
+    locked = dict(line.split("==") for line in (images.HOUSE / "constraints.lock").read_text().split())
+    assert f"Generator: setuptools ({locked['setuptools']})" in told.decode()
 
 
 def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
+import tarfile
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from pipelines import bill, images
 from pipelines.containers import CODE, code_digest
 from pipelines.images import Built, Docker, Inventory, Order
 from rankline.errors import IntegrityError, RanklineError, UsageError
+from tests.servers.process import Server, free_port
 
 HOUSE = Path(__file__).resolve().parents[2]
 HELD = Inventory(
@@ -78,6 +83,79 @@ def test_no_base_is_no_choice() -> None:
     with pytest.raises(UsageError, match="the base image is not named"):
         images.checked_base("", release=False)
     assert images.checked_base(PIN, release=True) == PIN
+
+
+# with an engine and a registry, on an image of nothing at all
+
+
+@pytest.fixture
+def tool() -> Docker:
+    try:
+        return images.docker()
+    except RanklineError as error:
+        pytest.skip(f"{error.message}: {error.found}")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry that listens on this machine alone."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("no registry here: Debian's package docker-registry brings one")
+    address = f"127.0.0.1:{free_port()}"
+    settings = tmp_path / "registry.yml"
+    settings.write_text(
+        f"{{version: 0.1, log: {{accesslog: {{disabled: true}}}}, http: {{addr: '{address}'}}, "
+        f"storage: {{filesystem: {{rootdirectory: {tmp_path / 'registry'}}}}}}}"
+    )
+
+    def ready() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=1):
+            return True
+        return False
+
+    with Server([program, "serve", str(settings)], log=tmp_path / "registry.log", ready=ready).running():
+        yield address
+
+
+@pytest.fixture
+def made(tool: Docker, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Makes an image of nothing under a name; it is gone afterwards."""
+    ids: list[str] = []
+    with tarfile.open(tmp_path / "nothing.tar", "w"):
+        pass
+
+    def make(name: str) -> None:
+        ids.append(images._output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
+
+    yield make
+    for each in ids:
+        subprocess.run([tool.command, "image", "rm", "--force", each], capture_output=True)
+
+
+def test_a_tag_is_built_on_as_the_digest_that_it_stands_for(
+    tool: Docker, registry: str, made: Callable[[str], None]
+) -> None:
+    base = f"{registry}/base:1"
+    made(base)
+    local = json.loads(images._output(tool, "image", "inspect", base))[0]["Id"]
+    assert images.resolved(base, tool=tool) == (base, local)  # no registry has seen it
+    images._output(tool, "push", base)
+    pinned, base_id = images.resolved(base, tool=tool)
+    assert pinned.startswith(f"{base}@sha256:")
+    assert images.checked_base(pinned, release=True) == pinned
+    images._output(tool, "image", "rm", base)  # and what is not here is pulled
+    assert images.resolved(pinned, tool=tool) == (pinned, base_id)
+    told = images.labels_of("serve", Order(base=pinned, base_id=base_id))
+    assert told["org.opencontainers.image.base.name"] == base
+    assert f"{base}@{told['org.opencontainers.image.base.digest']}" == pinned
+    assert told[images.BASE] == base_id == local
+
+
+def test_a_base_that_is_nowhere_is_named(tool: Docker, registry: str) -> None:
+    with pytest.raises(RanklineError, match="not here and cannot be pulled") as refusal:
+        images.resolved(f"{registry}/never:1", tool=tool)
+    assert "the spelling of --base" in str(refusal.value)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from pipelines.recipes import (
     needs_source,
     shown,
 )
+from rankline import raw
 from rankline.errors import UsageError
 
 
@@ -208,6 +209,47 @@ def test_a_map_says_how_a_log_is_read(tmp_path: Path) -> None:
     told = named("interactions", source="/data", map=str(path)).ingest
     assert (told.source, told.tables.events, told.columns.user_id) == ("/data", "log/*.parquet", "who")
     assert told.columns.title == ""  # MovieLens' columns are not taken for anybody's
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "events"),
+    [
+        ("/data/lab.csv", "/data", "lab.csv"),
+        ("lab.jsonl.gz", ".", "lab.jsonl.gz"),
+        ("s3://bucket/lab.parquet", "s3://bucket", "lab.parquet"),
+        ("/lab.CSV", "/", "lab.CSV"),
+    ],
+)
+@pytest.mark.parametrize("name", ["labels", "interactions"])
+def test_a_file_is_its_folder_and_the_events_in_it(name: str, given: str, source: str, events: str) -> None:
+    told = named(name, source=given).ingest
+    assert (told.source, told.tables.events, told.tables.items) == (source, events, "")
+    assert told.items_from_events
+
+
+def test_a_file_of_labels_is_read(tmp_path: Path) -> None:
+    (tmp_path / "lab.csv").write_text("text,label\nfine,good\n")
+    (tmp_path / "other.csv").write_text("nothing of ours\n")
+    asked = named("labels", source=str(tmp_path / "lab.csv")).ingest
+    assert [file.path for file in raw.files(asked)["events"]] == [str(tmp_path / "lab.csv")]
+    # a folder stays one, whatever its name
+    (tmp_path / "set.csv").mkdir()
+    assert named("labels", source=str(tmp_path / "set.csv")).ingest.tables.events == "*.csv"
+    assert named("labels", source=str(tmp_path / "csv")).ingest.tables.events == "*.csv"
+
+
+def test_a_map_names_the_columns_of_labels_and_the_tables_beside_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text('[columns]\nitem_id = "sentiment"\n[files]\nencoding = "gb18030"\n')
+    told = named("labels", source="/data", map=str(path)).ingest
+    assert (told.columns.item_id, told.columns.query_text, told.columns.user_id) == ("sentiment", "text", "")
+    assert (told.tables.events, told.items_from_events, told.files.encoding) == ("*.csv", True, "gb18030")
+    path.write_text('[tables]\nevents = "log/*"\nitems = "items.csv"\n')
+    told = named("interactions", source="/data/log.csv", map=str(path)).ingest
+    assert (told.source, told.tables.events, told.tables.items) == ("/data", "log.csv", "items.csv")
+    assert not told.items_from_events
+    path.write_text('format = "sql"\n[tables]\nevents = "log"\nitems = "items"\n')
+    assert named("interactions", source="/data/shop.json", map=str(path)).ingest.source == "/data/shop.json"
 
 
 @pytest.mark.parametrize(

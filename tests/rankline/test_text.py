@@ -87,6 +87,9 @@ def test_the_newest_turn_of_a_conversation_comes_first() -> None:
         ("Cars, CARS & c++", ["cars", "cars", "c"]),
         ("我喜欢书", ["我喜", "喜欢", "欢书"]),
         ("书", ["书"]),
+        ("コーヒー、ｺｰﾋｰ。", ["コー", "ーヒ", "ヒー"] * 2),
+        ("らーめん", ["らー", "ーめ", "めん"]),
+        ("時々", ["時々"]),
         ("ไทย", ["ไท", "ทย"]),
         ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
         ("ﬁne Straße １２", ["fine", "strasse", "12"]),
@@ -96,6 +99,10 @@ def test_the_newest_turn_of_a_conversation_comes_first() -> None:
 )
 def test_words_are_found_in_any_script(text: str, expected: list[str]) -> None:
     assert lexemes(text) == expected
+
+
+def test_what_can_be_found_has_its_characters_beside_its_pairs() -> None:
+    assert lexemes("绿茶叶 tea 书", singles=True) == ["绿茶", "茶叶", "绿", "茶", "叶", "书", "tea"]
 
 
 def test_a_stemmer_brings_forms_together() -> None:
