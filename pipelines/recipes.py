@@ -296,7 +296,7 @@ def _ingest(settings: dict[str, Any], *, where: str) -> IngestConfig:
         first = error.errors()[0]
         raise UsageError(
             f"the map refuses {'.'.join(str(part) for part in first['loc'])}",
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             found=repr(first["input"]),
             where=where,
             hint="`rankline recipes show interactions ingest` lists every setting of a source",
@@ -408,7 +408,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         first = error.errors()[0]
         raise UsageError(
             f"the recipe refuses {'.'.join(str(part) for part in first['loc'])}",
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             found=repr(first["input"]),
             hint=f"`rankline recipes show {recipe.name}` lists every knob with its bounds",
         ) from error
