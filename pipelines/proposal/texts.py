@@ -23,7 +23,7 @@ BASES = {
     "search": "dataclasses.replace(recipes.search(path), ingest=recipes.interactions(path, map).ingest)",
     "labels": "dataclasses.replace(recipes.labels(path), ingest=recipes.interactions(path, map).ingest)",
     # the settings of personalised search, the reading of search: real words deserve a real encoder
-    "shop": "dataclasses.replace(\n        recipes.shop(path),\n        material=(\"minilm\",),\n"
+    "shop": 'dataclasses.replace(\n        recipes.shop(path),\n        material=("minilm",),\n'
     "        ingest=recipes.interactions(path, map).ingest,\n        finetune=recipes.search(path).finetune,\n"
     "        distill=recipes.search(path).distill,\n    )",
 }
