@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
-import runpy
 import subprocess
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,28 +43,6 @@ def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
     assert not (tmp_path / "books.toml").exists()
     assert rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path).returncode == 0
     assert tomllib.loads((tmp_path / "books.toml").read_text())["columns"]["time_zone"] == "UTC"
-
-
-def ran(*arguments: object) -> str:
-    """What the command prints; said in this process, which is quicker."""
-    done = CliRunner().invoke(app, ["init", *map(str, arguments), "--yes"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "source"),
-    [
-        ("interactions", odd_sources.ratings), ("search", odd_sources.beir), ("labels", odd_sources.reviews),
-        ("shop", odd_sources.shop_database),
-    ],
-)  # fmt: skip
-def test_a_recipe_may_be_called_as_its_kind(tmp_path: Path, name: str, source: Callable[[Path], Path]) -> None:
-    told = ran(source(tmp_path / "data.duckdb"), "--name", name, "-o", tmp_path / "out")
-    assert f"recipe: {name}" in told or name == "search"
-    recipe = runpy.run_path(str(tmp_path / f"out/{name}.py"))[name]()
-    assert recipe.export.catalogue == name
-    assert recipe.ingest.columns.item_id
 
 
 @pytest.mark.parametrize("name", ["class", "email", "dataclasses", "pipelines", "recipes", "numpy"])

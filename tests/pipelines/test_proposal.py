@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 
@@ -241,13 +242,14 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         ("search", odd_sources.beir(tmp_path / "beir")),
         ("shop", odd_sources.shop_database(tmp_path / "shop.duckdb")),
     ):
-        made = propose(survey(str(source)), name=f"my_{kind}")
+        made = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
         assert made.kind == kind
-        (tmp_path / f"my_{kind}.toml").write_text(map_text(made))
-        (tmp_path / f"my_{kind}.py").write_text(recipe_text(made, map_name=f"my_{kind}.toml"))
+        (tmp_path / f"{kind}.toml").write_text(map_text(made))
+        (tmp_path / f"{kind}.py").write_text(recipe_text(made, map_name=f"{kind}.toml"))
         monkeypatch.syspath_prepend(tmp_path)
-        recipe = named(f"my_{kind}:my_{kind}")
-        assert (recipe.name, recipe.export.catalogue) == (f"my-{kind}", f"my-{kind}")
+        recipe = named(f"{kind}:{kind}")
+        assert sys.modules.pop(kind).__file__ == str(tmp_path / f"{kind}.py")
+        assert (recipe.name, recipe.export.catalogue) == (kind, kind)
         assert recipe.ingest.format == made.survey.format
         if kind == "shop":
             assert recipe.finetune.encoder != "tiny"  # real words are read by a real encoder
