@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,9 +86,9 @@ def init(
         for lack in [lack for lack in made.lacks if lack.flag]:
             if lack.flag == "--time-zone":
                 typer.echo(f"{lack.what}.")
-                time_zone = _asked_zone()
+                time_zone = time_zone or _asked_zone()
             elif "timestamp_unit" in lack.flag:
-                said["timestamp_unit"] = typer.prompt(f"{lack.what}\nHow is it written")
+                said["timestamp_unit"] = _asked_unit(lack.what)
         made = proposal()
     else:
         _show(made)
@@ -120,16 +122,27 @@ def _name(name: str | None, source: str) -> str:
     told = name or re.sub(r"[^a-z0-9]+", "_", re.split(r"[/?]", source.rstrip("/"))[-1].split(".")[0].lower()).strip(
         "_"
     )
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", told):
-        if name is None:
-            return "mine"
-        raise UsageError(
-            "a recipe cannot have that name",
-            expected="small letters, digits and _, a letter first",
-            found=repr(name),
-            hint="--name my_shop",
-        )
-    return told
+    if re.fullmatch(r"[a-z][a-z0-9_]*", told) and not _taken(told):
+        return told
+    if name is None:
+        return "mine"
+    raise UsageError(
+        "a recipe cannot have that name",
+        expected="small letters, digits and _, a letter first; no word of Python, no module that is installed",
+        found=repr(name),
+        hint="--name my_shop",
+    )
+
+
+def _taken(name: str) -> bool:
+    """Would a module of this name be none, or another one: Python's, Rankline's, a library's?"""
+    import keyword
+    import site
+    from importlib.machinery import PathFinder
+
+    ours = ("benchmarks", "cli", "components", "feature_repo", "pipelines", "rankline", "recipes", "serving")
+    plain = not keyword.iskeyword(name) and name not in sys.stdlib_module_names and name not in ours
+    return not plain or PathFinder.find_spec(name, site.getsitepackages()) is not None
 
 
 def _said(columns: list[str]) -> dict[str, str]:
@@ -172,6 +185,18 @@ def _asked_zone() -> str:
             typer.secho(str(error), fg=typer.colors.RED)
         else:
             return zone
+
+
+def _asked_unit(what: str) -> str:
+    from pipelines.proposal import checked_unit
+    from rankline.errors import UsageError
+
+    typer.echo(f"{what}.")
+    while True:
+        try:
+            return checked_unit(str(typer.prompt("How is it written (s, ms, us, ns, iso, or a pattern)")))
+        except UsageError as error:
+            typer.secho(str(error), fg=typer.colors.RED)
 
 
 def _show_source(looked: Survey) -> None:
@@ -300,7 +325,7 @@ def _refuse(made: Proposal, open_: list[Any], *, yes: bool) -> None:
     """Nothing is written: say what has to be said first."""
     from rankline.errors import UsageError
 
-    flags = [lack.flag for lack in open_] + ([] if yes else ["--yes"])
+    flags = list(dict.fromkeys(lack.flag for lack in open_)) + ([] if yes else ["--yes"])
     raise UsageError(
         "nothing was written: " + ("some things have to be said first" if open_ else "there is no terminal to ask in"),
         expected=" ".join(flags),
@@ -314,7 +339,6 @@ def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, as
 
     from pipelines.proof import prove
     from pipelines.proposal.texts import map_text, recipe_text
-    from pipelines.recipes import interactions
     from rankline.errors import SourceError, UsageError
 
     map_path, recipe_path = output / f"{made.name}.toml", output / f"{made.name}.py"
@@ -327,18 +351,22 @@ def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, as
         )
     if asking and not typer.confirm(f"\nwrite {map_path} and {recipe_path}?", default=True):
         raise typer.Exit(2)
+    texts = {map_path: map_text(made), recipe_path: recipe_text(made, map_name=map_path.name)}
+    with tempfile.TemporaryDirectory() as folder:  # what is written has been loaded and has read the source
+        for path, text in texts.items():
+            Path(folder, path.name).write_text(text, encoding="utf-8")
+        try:
+            recipe = runpy.run_path(str(Path(folder, recipe_path.name)))[made.name]()
+            proof = prove(recipe.ingest, events=rows)
+        except (SourceError, UsageError) as error:
+            raise type(error)(
+                f"nothing was written: ingest cannot read the source with this map: {error.message}",
+                expected=error.expected, found=error.found, where=error.where if folder not in error.where else "",
+                hint=f"{error.hint}; then run init again, with --column where a column was mistaken",
+            ) from error  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
-    map_path.write_text(map_text(made), encoding="utf-8")
-    config = interactions(made.survey.source, str(map_path)).ingest
-    try:
-        proof = prove(config, events=rows)
-    except SourceError as error:
-        raise SourceError(
-            f"the map {map_path} was written, but ingest cannot read the source with it: {error.message}",
-            expected=error.expected, found=error.found, where=error.where,
-            hint=f"{error.hint}; then change {map_path}, or run init again with --column and --force",
-        ) from error  # fmt: skip
-    recipe_path.write_text(recipe_text(made, map_name=map_path.name), encoding="utf-8")
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     _tell_proof(proof, made)
     for knob in [knob for knob in made.knobs if knob.endswith(("scales", "stemmer"))]:
         typer.echo(f"the recipe sets {knob} = {json.dumps(made.knobs[knob])}, as the data asks for it")

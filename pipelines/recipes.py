@@ -309,7 +309,7 @@ def _ingest(path: str, map: str, *, tables: dict[str, str], columns: dict[str, A
         first = error.errors()[0]
         raise UsageError(
             f"the map refuses {'.'.join(str(part) for part in first['loc'])}",
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             found=repr(first["input"]),
             where=map,
             hint="`rankline recipes show interactions ingest` lists every setting of a source",
@@ -421,7 +421,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         first = error.errors()[0]
         raise UsageError(
             f"the recipe refuses {'.'.join(str(part) for part in first['loc'])}",
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             found=repr(first["input"]),
             hint=f"`rankline recipes show {recipe.name}` lists every knob with its bounds",
         ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,9 @@ from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline import digest
+from rankline import digest, storage
 from rankline.contracts import SPLITS, Frozen
-from rankline.errors import SourceError
+from rankline.errors import SourceError, StorageError
 
 MASK = "***"
 
@@ -91,45 +92,107 @@ class File(NamedTuple):
 
     def stored(self) -> IO[bytes]:
         """Its bytes as they are stored."""
-        with _reaching(self.path):
+        with reaching(self.path):
             if "://" not in self.path:
                 return Path(self.path).open("rb")
-            import fsspec
-
-            stream: IO[bytes] = fsspec.open(self.path, "rb").open()
-            return stream
+            fs, path = reached(self.path)
+            return Far(fs.open(path, "rb"), self.path)  # type: ignore[return-value]
 
     def size(self) -> int:
         """How many bytes are stored; 0 where that is not told."""
-        with _reaching(self.path):
+        with reaching(self.path):
             if "://" not in self.path:
                 return Path(self.path).stat().st_size
-            import fsspec
-
-            fs, path = fsspec.core.url_to_fs(self.path)
+            fs, path = reached(self.path)
             return int(fs.size(path) or 0)
 
     def digest(self) -> str:
         """The sha256 of its stored bytes."""
         sha = hashlib.sha256()
-        with self.stored() as stream:
+        with self.stored() as stream, reaching(self.path):
             while block := stream.read(1 << 20):
                 sha.update(block)
         return sha.hexdigest()
 
 
+class Far(io.RawIOBase):
+    """The bytes of a file behind a network: whatever its library raises while they are read is told as ours."""
+
+    def __init__(self, stream: Any, path: str) -> None:
+        self._stream, self._path = stream, path
+
+    def read(self, size: int = -1) -> bytes:
+        with reaching(self._path):
+            return bytes(self._stream.read(size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with reaching(self._path):
+            return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._stream.seekable())
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def reached(place: str) -> tuple[Any, str]:
+    """The file system of a path or a URL, and the path in it; one behind a network is asked again when it fails.
+
+    Raises:
+        SourceError: nothing here can read such a URL.
+    """
+    if "://" in place and "::" in place:
+        raise SourceError(
+            "a URL within a URL is not read",
+            expected="one path or one URL",
+            found="::",
+            where=masked(place),
+            hint="unpack the archive, and name the folder or the files",
+        )
+    try:
+        return storage.place(place if "://" in place else str(Path(place).expanduser()))
+    except StorageError as error:
+        raise SourceError(
+            "the source lies where nothing here can read",
+            expected="a path, or a URL of a kind whose package is installed (s3:// needs s3fs, gs:// needs gcsfs)",
+            found=error.found,
+            where=masked(place),
+            hint="install the package beside rankline (on a cluster: into the data image)",
+        ) from error
+
+
 @contextlib.contextmanager
-def _reaching(path: str) -> Iterator[None]:
-    """A file that cannot be opened, told as ours."""
+def reaching(path: str) -> Iterator[None]:
+    """What cannot be opened, listed or read, told as ours."""
     try:
         yield
-    except OSError as error:
+    except SourceError:
+        raise
+    except Exception as error:  # every store's library has errors of its own
+        told = error.__cause__ or error  # the web's client calls whatever it meets a file that is not there
+        web = path.startswith(("http://", "https://"))
+        missing = not web or told is error or getattr(told, "status", 0) == 404
+        gone = isinstance(error, FileNotFoundError) and missing
+        answers = gone or "://" not in path
         raise SourceError(
-            "a source file cannot be opened",
-            expected="a file that is there and may be read",
-            found=f"{type(error).__name__}: {masked(str(error))}",
+            "a source file cannot be opened" if answers else "the source does not answer as it should",
+            expected="a file that is there and may be read"
+            if answers
+            else f"an answer within {storage.ATTEMPTS} attempts, and the right to read",
+            found=f"{type(told).__name__}: {masked(' '.join(str(told).split()))[:300]}",
             where=masked(path),
-            hint="see that it is there and that the user who runs this may read it; then run again",
+            hint="see that it is there and that the user who runs this may read it; then run again"
+            if answers
+            else "see that it is up, that the address is right, and that the credentials may read it (for s3:// "
+            "AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL); then run again",
         ) from error
 
 
@@ -153,7 +216,7 @@ def files(source: Source) -> Files:
     found = FINDERS[source.format](source)
     for each in found.values():
         for file in each:
-            if file.size() == 0 and ("://" not in file.path):
+            if "://" not in file.path and file.size() == 0:
                 raise SourceError(
                     "a source file is empty",
                     expected="a header and at least one row",
@@ -311,28 +374,23 @@ def _refuse_without(source: Source, named: Mapping[str, Any]) -> None:
 
 def _matching(base: str, place: str, table: str) -> list[File]:
     """The files of one table, in the order of their paths; folders named column=value add columns."""
-    import fsspec
-
-    whole = place if "://" in place or place.startswith("/") else f"{base.rstrip('/')}/{place}"
-    try:
-        fs, path = fsspec.core.url_to_fs(str(Path(whole).expanduser()) if "://" not in whole else whole)
-    except (ImportError, ValueError) as error:  # a kind of URL that nothing here can open
-        raise SourceError(
-            f"the {table} lie where nothing here can read",
-            expected="a path, or a URL of a kind whose package is installed (s3:// needs s3fs, gs:// needs gcsfs)",
-            found=str(error),
-            where=masked(whole),
-            hint="install the package beside rankline (on a cluster: into the data image)",
-        ) from error
+    alone = "://" in place or place.startswith("/")
+    whole = place if alone else f"{base.rstrip('/')}/{place}"
+    fs, path = reached(whole)
     web = whole.startswith(("http://", "https://"))
-    root = path  # folders below it may name columns
-    if not web and (pattern := re.search(r"[^/]*[*?\[]", path)):
-        root = path[: pattern.start()]
-        paths = [each for each in fs.glob(path) if not is_hidden(each[len(root) :]) and not fs.isdir(each)]
-    elif not web and fs.isdir(path):
-        paths = [each for each in fs.find(path) if not is_hidden(each[len(path) :])]
-    else:
-        paths = [path] if web or fs.exists(path) else []
+    with reaching(whole):
+        if web:
+            root, paths = "", [path]
+        elif pattern := re.search(r"[^/]*[*?\[]", path):
+            root = path[: pattern.start()]
+            found = [each for each, told in fs.glob(path, detail=True).items() if told["type"] != "directory"]
+            paths = [each for each in found if not is_hidden(each[len(root) :])]
+        elif fs.isdir(path):
+            root = path.rstrip("/") + "/"
+            paths = [each for each in fs.find(path) if not is_hidden(each[len(root) :])]
+        else:
+            root = path[: path.rfind("/") + 1]
+            paths = [path] if fs.exists(path) else []
     if not paths:
         folder = Path(whole).parent
         raise SourceError(
@@ -343,7 +401,10 @@ def _matching(base: str, place: str, table: str) -> list[File]:
             hint=f"set ingest.tables.{table} to where they are (relative to ingest.source, or a whole path or URL)",
         )
     plain = web or "://" not in whole
-    return [File(each if plain else fs.unstrip_protocol(each), _parts(each[len(root) :])) for each in sorted(paths)]
+    # a place below the source may itself lie in such folders; of a whole path only the last ones are meant
+    above = PARTS.findall(root)[0] if alone else root[len(path) - len(place.rstrip("/")) :]
+    parts = {each: {} if web else _parts(above + each[len(root) :]) for each in sorted(paths)}
+    return [File(each if plain else fs.unstrip_protocol(each), told) for each, told in parts.items()]
 
 
 def is_hidden(name: str) -> bool:
@@ -376,6 +437,7 @@ def listing(folder: Path) -> str:
 
 
 COMPRESSED = ("gz", "zst", "bz2")
+PARTS = re.compile(r"(?:[^/=]+=[^/]*/)*$")  # the folders named column=value that a path ends in
 RECBOLE = {"inter": "events", "item": "items", "user": "users"}
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 RECBOLE_NAME = re.compile(

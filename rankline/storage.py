@@ -6,6 +6,7 @@ A bucket is any fsspec URL; for `s3://` the credentials and the endpoint are the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterator
@@ -112,6 +113,8 @@ def is_local(fs: Any) -> bool:
 
 def _options(protocol: str) -> dict[str, Any]:
     """Patience for a store behind a network: retries with backoff are the library's own."""
+    if protocol in ("http", "https"):
+        return _patient()
     if protocol not in ("s3", "s3a"):
         return {}
     attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))
@@ -123,6 +126,28 @@ def _options(protocol: str) -> dict[str, Any]:
         },
         "use_listings_cache": False,
     }
+
+
+@functools.cache  # fsspec keeps a client for each set of options
+def _patient() -> dict[str, Any]:
+    """The same patience for the web, whose client has none of its own."""
+    import asyncio
+    import random
+
+    import aiohttp
+
+    async def again(request: Any, handler: Any) -> Any:
+        for attempt in range(1, ATTEMPTS):
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                answer = await handler(request)
+                if answer.status not in (429, 500, 502, 503, 504):
+                    return answer
+                answer.release()
+            await asyncio.sleep(random.uniform(0, min(2 ** (attempt - 1), 8)))
+        return await handler(request)
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
+    return {"client_kwargs": {"middlewares": (again,), "timeout": timeout}}
 
 
 class Network:

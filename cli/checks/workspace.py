@@ -17,6 +17,9 @@ def workspace(patient: Patient) -> Iterator[Finding]:
     """Whether there is one."""
     if patient.workspace.is_dir():
         yield Finding("workspace", "ok", str(patient.workspace))
+    elif patient.workspace.exists():
+        hint = "name a folder with -w, or move that file away"
+        yield Finding("workspace", "fail", f"{patient.workspace} is a file, and no folder", hint)
     else:
         yield Finding("workspace", "ok", f"none yet at {patient.workspace}; the first run makes it")
 

@@ -139,8 +139,8 @@ def refuse_if_too_small(found: Mapping[str, int], config: FeaturizeConfig) -> No
             f"the data is too small to split by {config.split}",
             expected=f"at least {config.min_requests} requests in each of {', '.join(contracts.SPLITS)}",
             found=", ".join(f"{count} {name}" for name, count in found.items()),
-            hint="give more events (a wider data window), lower featurize.min_history or "
-            "featurize.min_requests, or choose the other featurize.split",
+            hint="give more events (a wider data window) or queries, or lower featurize.min_requests; where users ask, "
+            "lower featurize.min_history or choose the other featurize.split",
         )
 
 

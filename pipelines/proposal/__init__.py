@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.ingest.config import UNITS
 from pipelines.proposal.kinds import kind_of
 from pipelines.proposal.lacks import Lack, lacks_of
 from pipelines.proposal.meanings import meanings_of
@@ -17,6 +18,7 @@ from pipelines.proposal.roles import roles_of, table_named
 from pipelines.proposal.said import placed
 from pipelines.proposal.settings import knobs_of, settings_of
 from pipelines.survey import Survey
+from rankline.errors import UsageError
 
 
 class Proposal(Reading):
@@ -50,7 +52,7 @@ def propose(
     """Guess what the tables and columns of a source mean; ``roles`` and ``said`` (setting -> column) are certain.
 
     Raises:
-        UsageError: a table or a column that was said is not there.
+        UsageError: a table or a column that was said is not there, or times are not written like that.
     """  # fmt: skip
     given = {role: table_named(survey, table) for role, table in (roles or {}).items() if table}
     if survey.format in ("recbole", "beir"):
@@ -75,6 +77,21 @@ def _unit(made: Proposal, said: str) -> str:
     """What the events' times are written as; empty where that has to be asked."""
     column = made.column("events", "timestamp")
     if said or not column:
-        return said
+        return checked_unit(said)
     times = made.facts("events", column).times
     return times[0] if len(times) == 1 else ""
+
+
+def checked_unit(said: str) -> str:
+    """What a person says that times are written as.
+
+    Raises:
+        UsageError: nothing is written like that.
+    """
+    if said and said != "iso" and said not in UNITS and "%" not in said:
+        raise UsageError(
+            "times cannot be written like that",
+            expected=f"{', '.join(UNITS)} since 1970, iso, or a pattern such as %d.%m.%Y %H:%M",
+            found=said,
+        )
+    return said

@@ -52,10 +52,11 @@ def _of_events(made: Reading, table: Seen, name: str, facts: Facts) -> Iterable[
                 score *= 0.7  # people rate, queries have judgments
             if fits:
                 yield f"labels.{label}", 0.5 + 0.45 * score, f"{facts.distinct} distinct numbers{_range(facts)}"
-    if (score := fit(name, "event_type")) and 2 <= facts.distinct <= 30 and facts.numbers < 0.5:
-        values = made.survey.values(table.name, name)
+    if 2 <= facts.distinct <= 30 and facts.numbers < 0.5:
+        score, values = fit(name, "event_type"), made.survey.values(table.name, name)
         known = [value for value in values if event_label(value) is not None]
-        if known:
+        plain = len(known) == len(values) and any(map(event_label, values))  # whatever it is called
+        if known and (score or plain):
             yield "event_type", 0.4 + 0.2 * score + 0.39 * len(known) / len(values), f"values such as {known[0]}"
     if "queries" not in made.roles and facts.is_text and (score := fit(name, "query_text")) > 0.9:
         yield "query_text", 0.5 + 0.3 * score, f"texts of {facts.words:.0f} words on average"
@@ -110,7 +111,7 @@ def _of_items(made: Reading, table: Seen, name: str, facts: Facts) -> Iterable[G
         return
     listed = facts.kind in ("list", "token_seq") or facts.arrays > 0.9 or bool(facts.separator)
     if (score := fit(name, "category")) and facts.distinct > 1 and (facts.distinct < 0.5 * facts.values or listed):
-        few = 0.1 * (facts.distinct > 8)
+        few = 0.1 * (facts.distinct > 8 or score == 1)  # the very name needs no more to be said for it
         yield "category", 0.4 + 0.45 * score + few, f"{facts.distinct:,} distinct values" + " in lists" * listed
         yield "text", 0.46, f"{facts.distinct:,} distinct values"
     if facts.is_text and not facts.urls:

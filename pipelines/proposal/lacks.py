@@ -39,6 +39,7 @@ def lacks_of(made: Reading) -> Iterable[Lack]:
             f"say it; there are {', '.join(log.columns)}", "--column user_id=… or --column query_text=…",
         )  # fmt: skip
     yield from _lacks_of_time(made, log)
+    yield from _lacks_of_zones(made)
     if made.kind == "labels":
         yield from _lacks_of_classes(made, log)
     else:
@@ -132,12 +133,11 @@ def _lacks_of_time(made: Reading, log: Seen) -> Iterable[Lack]:
             + f", such as {facts.examples[0]}" * bool(facts.examples),
             "say how it is written", "--column timestamp_unit=…",
         )  # fmt: skip
-    zoneless = facts.zoned is not None and facts.zoned < 1
-    created = made.column("items", "created_at")
-    if created and (told := made.facts("items", created)).zoned is not None and told.zoned < 1:
-        zoneless = True
-    if zoneless and not made.time_zone:
+
+
+def _lacks_of_zones(made: Reading) -> Iterable[Lack]:
+    for role, column in made.zoneless if not made.zone else ():
         yield Lack(
-            f"{column} does not tell its zone, and it cannot be guessed",
+            f"{column} of {role} does not tell its zone, and it cannot be guessed",
             "say where those clocks were: UTC, Europe/Berlin, America/New_York…", "--time-zone",
         )  # fmt: skip

@@ -60,6 +60,19 @@ class Reading:
         """The column of a role that has a meaning; empty where none has."""
         return next((each.column for each in self.meanings.get(role, ()) if each.setting == setting), "")
 
+    @property
+    def zoneless(self) -> list[tuple[str, str]]:
+        """(role, column) of the times that do not tell their zone."""
+        times = (("events", "timestamp"), ("events", "known_at"), ("items", "created_at"))
+        there = [(role, column) for role, setting in times if (column := self.column(role, setting))]
+        return [(role, column) for role, column in there if self.facts(role, column).zoned not in (None, 1)]
+
+    @property
+    def zone(self) -> str:
+        """The zone of those: what was said, or UTC where only the days of items are meant."""
+        days = [role == "items" and self.facts(role, column).days for role, column in self.zoneless]
+        return self.time_zone or "UTC" * (bool(days) and all(days))
+
     def table(self, role: str) -> Seen:
         """The table that has a role."""
         return self.survey.tables[self.roles[role]]

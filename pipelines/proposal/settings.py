@@ -45,8 +45,8 @@ def settings_of(made: Reading) -> dict[str, Any]:
                 columns[meaning.setting] = meaning.column
     if made.unit and columns["timestamp"]:
         columns["timestamp_unit"] = made.unit
-    if made.time_zone:
-        columns["time_zone"] = made.time_zone
+    if made.zone:
+        columns["time_zone"] = made.zone
     if columns.get("event_type"):
         values = survey.values(made.roles["events"], columns["event_type"])
         columns["event_types"] = {value: event_label(value) or "" for value in values}

@@ -19,22 +19,19 @@ def map_text(made: Proposal) -> str:
 
 
 BASES = {
-    "interactions": ("interactions", "interactions(path, map)"),
-    "search": ("interactions, search", "dataclasses.replace(search(path), ingest=interactions(path, map).ingest)"),
-    "labels": ("interactions, labels", "dataclasses.replace(labels(path), ingest=interactions(path, map).ingest)"),
+    "interactions": "recipes.interactions(path, map)",
+    "search": "dataclasses.replace(recipes.search(path), ingest=recipes.interactions(path, map).ingest)",
+    "labels": "dataclasses.replace(recipes.labels(path), ingest=recipes.interactions(path, map).ingest)",
     # the settings of personalised search, the reading of search: real words deserve a real encoder
-    "shop": (
-        "interactions, search, shop",
-        "dataclasses.replace(\n        shop(path),\n        material=(\"minilm\",),\n"
-        "        ingest=interactions(path, map).ingest,\n        finetune=search(path).finetune,\n"
-        "        distill=search(path).distill,\n    )",
-    ),
-}  # fmt: skip
+    "shop": 'dataclasses.replace(\n        recipes.shop(path),\n        material=("minilm",),\n'
+    "        ingest=recipes.interactions(path, map).ingest,\n        finetune=recipes.search(path).finetune,\n"
+    "        distill=recipes.search(path).distill,\n    )",
+}
 
 
 def recipe_text(made: Proposal, *, map_name: str) -> str:
     """The recipe as a Python module of one function."""
-    imports, base = BASES[made.kind]
+    base = BASES[made.kind]
     settings = "\n".join(
         f"            {json.dumps(f'{knob}={value if isinstance(value, str) else json.dumps(value)}')},"
         for knob, value in made.knobs.items()
@@ -44,12 +41,12 @@ def recipe_text(made: Proposal, *, map_name: str) -> str:
         f'"""The recipe of {module}: rankline run --recipe {module}:{module} -w .rankline-{module}"""\n\n'
         + ("import dataclasses\n" if "dataclasses" in base else "")
         + "from pathlib import Path\n\n"
-        f"from pipelines.recipes import Recipe, change, {imports}\n\n"
+        "from pipelines import recipes\n\n"
         f'MAP = str(Path(__file__).resolve().with_name("{map_name}"))\n\n\n'
-        f"def {module}(path: str = {json.dumps(masked(made.survey.source))}, map: str = MAP) -> Recipe:\n"
+        f"def {module}(path: str = {json.dumps(masked(made.survey.source))}, map: str = MAP) -> recipes.Recipe:\n"
         f'    """{SENTENCES[made.kind]}"""\n'
         f"    base = {base}\n"
-        "    return change(\n        base,\n        [\n" + settings + "\n        ],\n    )\n"
+        "    return recipes.change(\n        base,\n        [\n" + settings + "\n        ],\n    )\n"
     )
 
 

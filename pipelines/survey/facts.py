@@ -12,8 +12,11 @@ from components.ingest.fields import ZONED, identifier, literal
 PATTERNS = (
     "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y",
     "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d",
-    "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y",
+    "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y", "%Y-%m-%d %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
+    "%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%dT%H:%M:%S %Z",
 )  # fmt: skip
+# what iso may be without a zone; what else DuckDB would read, it reads without its PM or the name of its zone
+NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: what a log's moments lie between
 
 
@@ -45,6 +48,11 @@ class Facts:
     def unique(self) -> bool:
         """Does every row have a value of its own?"""
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
+
+    @property
+    def days(self) -> bool:
+        """Are the times whole days, of which nobody asks the hour?"""
+        return bool(self.times) and self.zoned is not None and self.characters <= 12 and "%H" not in self.times[0]
 
     @property
     def is_text(self) -> bool:
@@ -133,15 +141,16 @@ def _times(
         return float(told or 0)
 
     # DuckDB reads "2021" and "12:30" as times, too: a date is asked for
-    dated = f"regexp_matches({words}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}')"
-    if share(f"{dated} AND (TRY_CAST({words} AS TIMESTAMPTZ) IS NOT NULL)") > 0.95:
-        return ("iso",), share(f"regexp_matches({words}, {literal(ZONED)})")
+    zoned = f"regexp_matches({words}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({words}, {literal(ZONED)})"
+    written = f"({zoned} OR regexp_full_match({words}, {literal(NAIVE)}))"
+    if share(f"{written} AND (TRY_CAST({words} AS TIMESTAMPTZ) IS NOT NULL)") > 0.95:
+        return ("iso",), share(zoned)
     if share(f"regexp_matches({words}, '\\d')") < 0.95:
         return (), None
     fits = tuple(
         pattern for pattern in PATTERNS if share(f"try_strptime({words}, {literal(pattern)}) IS NOT NULL") > 0.98
     )
-    return fits, (1.0 if "%z" in fits[0] else 0.0) if fits else None
+    return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
 
 
 def comma_decimals(db: Any, table: str, kinds: dict[str, str]) -> bool:

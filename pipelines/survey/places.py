@@ -37,6 +37,7 @@ def recognised(source: str, connection: str) -> Recognised:
     if connection or source.startswith(("postgres://", "postgresql://")):
         return Recognised(source or "postgresql://", "sql", connection=connection)
     if "://" in source:
+        raw.reached(source)
         parent, _, last = source.rpartition("/")
         if "*" not in last and File(last).kind in READABLE:
             return Recognised(parent, "tables", file=last)
@@ -79,10 +80,10 @@ def _is_duckdb(path: Path) -> bool:
 
 def _data(source: str) -> Iterator[str]:
     """The paths of what may be tables below a source, relative to it."""
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(source)
-    for path in sorted(fs.find(root)):
+    fs, root = raw.reached(source)
+    with raw.reaching(source):
+        paths = sorted(fs.find(root))
+    for path in paths:
         inside = path[len(root) :].lstrip("/")
         told = not raw.is_hidden(inside) and raw.File(inside).kind in READABLE
         if told and not NOT_DATA.match(inside.rsplit("/", 1)[-1]):
@@ -99,8 +100,10 @@ def places_of(source: str) -> list[str]:
     for path in _data(source):
         parent, _, name = path.rpartition("/")
         top = parent.split("/")[0]
-        if any("=" in step for step in parent.split("/")):  # folders that name a column make one table of all below
-            groups.setdefault(parent[: parent.index("=")].rpartition("/")[0] or top, []).append(path)
+        if "=" in top:  # folders that name a column make one table of all below
+            groups.setdefault(f"{top.partition('=')[0]}=*/**", []).append(path)
+        elif "=" in parent:
+            groups.setdefault(parent[: parent.index("=")].rpartition("/")[0], []).append(path)
         else:
             pattern = re.sub(r"\d+", "*", name)
             groups.setdefault(f"{parent}/{pattern}".lstrip("/"), []).append(path)
@@ -121,8 +124,7 @@ def places_of(source: str) -> list[str]:
             where=source,
             hint="say which: --events PLACE --items PLACE (files, patterns or folders below the source)",
         )
-    alone = [place for place, paths in groups.items() if len(paths) == 1]
-    return [groups[place][0] if place in alone else place for place in groups]
+    return [paths[0] if len(paths) == 1 and "=" not in paths[0] else place for place, paths in groups.items()]
 
 
 def files_of(source: str, place: str) -> list[File]:

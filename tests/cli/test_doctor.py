@@ -82,6 +82,12 @@ def test_a_workspace_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_workspace_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = found(workspace.workspace, patient(tmp_path / "file"))["workspace"]
+    assert (told.status, told.found) == ("fail", f"{tmp_path / 'file'} is a file, and no folder")
+
+
 # -- machine -----------------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,10 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from cli.init import _name
 from cli.main import app
 from rankline.errors import RanklineError
 from tests.cli.command import RANKLINE, rankline, refused
@@ -41,6 +43,36 @@ def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
     assert not (tmp_path / "books.toml").exists()
     assert rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path).returncode == 0
     assert tomllib.loads((tmp_path / "books.toml").read_text())["columns"]["time_zone"] == "UTC"
+
+
+@pytest.mark.parametrize("name", ["class", "email", "dataclasses", "pipelines", "recipes", "numpy"])
+def test_a_recipe_is_not_called_like_another_module(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert "cannot have that name" in message("init", tmp_path / name, "--name", name, code=2)
+    assert _name(None, str(tmp_path / name)) == "mine"
+
+
+def test_nothing_is_written_before_it_is_proved(tmp_path: Path) -> None:
+    books = odd_sources.ratings(tmp_path / "books", times=["yesterday", "soon"])
+    out = tmp_path / "out"
+    told = message("init", books, "--yes", "-o", out, "--column", "timestamp_unit=bananas", code=2)
+    assert "times cannot be written like that" in told
+    assert "found: bananas" in told
+    # every row is set aside: the measure is the user's own, and what was only tried is not pointed at
+    times = ("--column", "timestamp=when", "--column", "timestamp_unit=iso", "--time-zone", "UTC")
+    told = message("init", books, "--yes", "-o", out, *times)
+    assert "nothing was written: ingest cannot read the source with this map: 2000 of 2000 rows of events" in told
+    assert "at most 5.0% set aside" in told
+    assert "found: 100.0%" in told
+    assert "ratings.jsonl\n" in told
+    assert "rejected.parquet" not in told
+    assert "go on without them" not in told
+    # the map itself is refused
+    taken = ("--column", "timestamp=", "--column", "item_attributes=title")
+    told = message("init", books, "--yes", "-o", out, *taken, code=2)
+    assert "the map refuses columns.item_attributes" in told
+    assert "Value error" not in told
+    assert not out.exists()
 
 
 def test_rows_that_cannot_be_read_are_told_with_their_reason(tmp_path: Path) -> None:
@@ -118,3 +150,4 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     assert "no such kind of recipe" in message("init", books, "--kind", "magic", code=2)
     assert "cannot have that name" in message("init", books, "--name", "My Shop", code=2)
     assert "no files of events" in message("init", books, "--events", "nowhere.csv")
+    assert "a URL within a URL" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")

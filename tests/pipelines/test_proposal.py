@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import tomllib
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from pipelines.proof import prove
@@ -114,6 +117,9 @@ def test_known_layouts(tmp_path: Path) -> None:
         (["2021-03-04 10:00:00", "2021-05-06 10:00:00"], "iso", ["--time-zone"]),
         (["24/03/2021 10:00", "25/04/2021 11:00"], "%d/%m/%Y %H:%M", ["--time-zone"]),
         (["03/24/2021 10:00", "04/25/2021 11:00"], "%m/%d/%Y %H:%M", ["--time-zone"]),
+        # half past ten at night; a zone by its name
+        (["2021-03-04 10:30:00 PM", "2021-05-06 10:30:00 AM"], "%Y-%m-%d %I:%M:%S %p", ["--time-zone"]),
+        (["2021-03-04 10:30:00 EST", "2021-12-06 10:30:00 EST"], "%Y-%m-%d %H:%M:%S %Z", []),
         # the third of April, or the fourth of March? nobody can tell, so it is asked
         (["03/04/2021 10:00", "05/06/2021 11:00"], "", ["--column timestamp_unit=…", "--time-zone"]),
     ],
@@ -123,6 +129,46 @@ def test_times(tmp_path: Path, times: list[object], unit: str, flags: list[str])
     assert columns(made)["timestamp"] == "when"
     assert made.unit == unit
     assert [lack.flag for lack in made.lacks if lack.flag] == flags
+
+
+def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -> None:
+    def lacking(at: str, made_at: str) -> tuple[list[str], object]:
+        with duckdb.connect() as db:
+            for name, query in (
+                ("log", f"SELECT 'u' || (i % 300) AS user_id, 'p' || (i % 90) AS item_id, {at} AS at FROM t"),
+                ("items", f"SELECT 'p' || i AS item_id, 'Thing ' || i AS title, {made_at} AS created FROM t LIMIT 90"),
+            ):
+                table = query.replace("FROM t", "FROM range(2000) AS t(i)")
+                db.execute(f"COPY ({table}) TO '{tmp_path / name}.parquet'")
+        made = proposed(tmp_path)
+        return [lack.what for lack in made.lacks if lack.flag], columns(made).get("time_zone")
+
+    zoned = "TIMESTAMPTZ '2023-01-01 00:00:00+00' + to_minutes(i)"
+    naive = "TIMESTAMP '2023-01-01' + to_minutes(i)"
+    asked = "{} does not tell its zone, and it cannot be guessed"
+    # nobody asks for the hour of a day
+    assert lacking(zoned, "DATE '2020-01-01' + i::INTEGER") == ([], "UTC")
+    assert lacking(zoned, naive) == ([asked.format("created of items")], None)
+    both = [asked.format("at of events"), asked.format("created of items")]
+    assert lacking(naive, "DATE '2020-01-01' + i::INTEGER") == (both, None)
+
+
+def test_kinds_of_events_are_known_by_their_values(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    log = source / "shop_orders.csv"
+    log.write_bytes(log.read_bytes().replace(b";action", b";kind", 1))
+    told = columns(proposed(source, time_zone="UTC"))
+    assert (told["event_type"], told["event_types"]) == ("kind", {"view": "click", "purchase": "purchase"})
+
+
+def test_the_very_name_goes_before_a_likeness(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books")
+    books = [
+        {"bookId": n, "title": f"The book of {n}", "Section": f"shelf {n % 12}", "Category": f"sort {n % 4}"}
+        for n in range(90)
+    ]
+    (source / "books.jsonl").write_text("\n".join(map(json.dumps, books)))
+    assert columns(proposed(source))["category"] == "Category"
 
 
 def test_what_a_person_says_counts(tmp_path: Path) -> None:
@@ -196,13 +242,14 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         ("search", odd_sources.beir(tmp_path / "beir")),
         ("shop", odd_sources.shop_database(tmp_path / "shop.duckdb")),
     ):
-        made = propose(survey(str(source)), name=f"my_{kind}")
+        made = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
         assert made.kind == kind
-        (tmp_path / f"my_{kind}.toml").write_text(map_text(made))
-        (tmp_path / f"my_{kind}.py").write_text(recipe_text(made, map_name=f"my_{kind}.toml"))
+        (tmp_path / f"{kind}.toml").write_text(map_text(made))
+        (tmp_path / f"{kind}.py").write_text(recipe_text(made, map_name=f"{kind}.toml"))
         monkeypatch.syspath_prepend(tmp_path)
-        recipe = named(f"my_{kind}:my_{kind}")
-        assert (recipe.name, recipe.export.catalogue) == (f"my-{kind}", f"my-{kind}")
+        recipe = named(f"{kind}:{kind}")
+        assert sys.modules.pop(kind).__file__ == str(tmp_path / f"{kind}.py")
+        assert (recipe.name, recipe.export.catalogue) == (kind, kind)
         assert recipe.ingest.format == made.survey.format
         if kind == "shop":
             assert recipe.finetune.encoder != "tiny"  # real words are read by a real encoder
@@ -263,6 +310,19 @@ def test_many_files_are_one_table(tmp_path: Path) -> None:
         )
     looked = survey(str(tmp_path))
     assert [(table.place, table.files, table.rows) for table in looked.tables.values()] == [("log-*-*.csv", 3, 150)]
+
+
+@pytest.mark.parametrize("days", [1, 4])
+def test_folders_that_name_a_column_are_one_table(tmp_path: Path, days: int) -> None:
+    for day in range(days):
+        folder = tmp_path / f"log/date=2024-01-0{day + 1}"
+        folder.mkdir(parents=True)
+        rows = "".join(f"u{n},i{n % 7},{1_704_067_200 + day * 86_400 + n}\n" for n in range(100))
+        (folder / "part-00000.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    for source, place in ((tmp_path, "log"), (tmp_path / "log", "date=*/**")):
+        (seen,) = survey(str(source)).tables.values()
+        assert (seen.place, seen.files, seen.rows) == (place, days, 100 * days)
+        assert seen.columns["date"].examples[0] == "2024-01-01"
 
 
 def test_the_first_rows_are_enough(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """Which files a source has, and the one digest for what they hold."""
 
+import functools
 import gzip
+import http.server
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import pytest
 from rankline import digest, raw
 from rankline.errors import SourceError
 from rankline.raw import File, Source, masked
+from tests.servers.process import free_port
+from tests.servers.proxy import BUSY, DROP, PASS, flaky
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -64,6 +70,15 @@ def test_a_table_is_a_file_a_pattern_or_a_folder(tmp_path: Path) -> None:
     assert [file.kind for file in events] == ["csv", "csv"]
 
 
+def test_a_place_within_a_partition_keeps_its_column(tmp_path: Path) -> None:
+    touch(tmp_path, "a=0/log/day=1/hour=2/x.csv")
+    base = str(tmp_path / "a=0")
+    inner = "log/day=1/hour=2"
+    for place in (inner, f"{inner}/", f"{inner}/*.csv", f"{inner}/x.csv", "log/day=1", f"{base}/{inner}"):
+        (file,) = raw.files(Source(source=base, format="tables", tables={"events": place, "items": "log"}))["events"]
+        assert dict(file.parts) == {"day": "1", "hour": "2"}, place
+
+
 def test_the_digest_is_of_contents_wherever_they_lie(tmp_path: Path) -> None:
     def of(folder: str, **settings: Any) -> str:
         return raw.digest_of(Source(source=str(tmp_path / folder), **settings))
@@ -106,6 +121,7 @@ def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
         ({"format": "tables", "tables": {"events": "memory://gone/*", "items": "e.csv"}}, "no files of events"),
         ({"format": "tables", "tables": {"events": "empty.csv", "items": "e.csv"}}, "is empty"),
         ({"format": "sql", "tables": {"events": "e"}}, "no table of items"),
+        ({"format": "tables", "tables": {"events": "zip://e.csv::file:///a.zip", "items": "e.csv"}}, "within a URL"),
         ({"format": "beir"}, "no file of items"),
         ({"format": "recbole"}, "holds no events"),
     ],
@@ -139,3 +155,71 @@ def test_a_stored_file_is_read_as_it_is(tmp_path: Path) -> None:
     file = File(str(tmp_path / "x.csv.gz"))
     assert file.digest() == digest.of_file(tmp_path / "x.csv.gz")
     assert file.size() == (tmp_path / "x.csv.gz").stat().st_size
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A server of a folder, on this port; who has to wait does not wait long."""
+    monkeypatch.setattr("random.uniform", lambda _, most: most / 100)
+    touch(tmp_path / "web", "log.csv")
+    handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_web_server_that_fails_now_and_then_is_asked_again(tmp_path: Path, web: int) -> None:
+    with flaky(web, lambda number: (BUSY, DROP, PASS)[number % 3]) as proxy:
+        file = File(f"http://127.0.0.1:{proxy.port}/log.csv")
+        assert file.digest() == digest.of_file(tmp_path / "web/log.csv")
+        assert file.size() == len("log.csv")
+        assert {BUSY, DROP, PASS} <= set(proxy.seen)
+
+
+@pytest.mark.parametrize(
+    ("plan", "path", "told"),
+    [
+        (lambda _: BUSY, "log.csv", r"does not answer[^$]*within 5 attempts[^$]*503"),
+        (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not answer[^$]*503"),  # away while it is read
+        (lambda _: DROP, "log.csv", r"does not answer[^$]*ServerDisconnected"),
+        (lambda _: PASS, "gone.csv", r"cannot be opened[^$]*404"),
+    ],
+)
+def test_a_web_server_that_is_away_is_one_message(web: int, plan: Callable[[int], str], path: str, told: str) -> None:
+    with flaky(web, plan) as proxy, pytest.raises(SourceError, match=told):
+        File(f"http://127.0.0.1:{proxy.port}/{path}").digest()
+
+
+def test_a_host_where_nobody_listens_is_one_message(web: int) -> None:
+    with pytest.raises(SourceError, match=r"does not answer[^$]*Cannot connect"):
+        File(f"http://127.0.0.1:{free_port()}/log.csv").size()
+
+
+def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3fs = pytest.importorskip("s3fs", reason="no client for S3 here: `pip install s3fs`")
+
+    def told(place: str) -> str:
+        s3fs.S3FileSystem.clear_instance_cache()  # a client remembers the endpoint it was made for
+        with pytest.raises(SourceError, match="does not answer") as error:
+            raw.files(Source(source="s3://nowhere", format="tables", tables={"events": place}, items_from_events=True))
+        return str(error.value)
+
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert "NoCredentialsError" in told("log.csv")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert "EndpointConnectionError" in told("log")
+    assert "EndpointConnectionError" in told("log/*.csv")
+    s3fs.S3FileSystem.clear_instance_cache()
