@@ -128,7 +128,6 @@ NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "FLOAT", "INT8", "INT4", "F
 
 
 def _postgres(config: IngestConfig) -> Iterator[Part]:
-    import pyarrow as pa
 
     with postgres.connected(config) as connection:
         for table, place in config.tables:
