@@ -97,7 +97,7 @@ def _header(stream: Any, quote: str) -> str:
     """The first record that is not blank: a line, or several where a name in quotes holds line ends."""
     header = ""
     while len(header) < MOST_OF_HEADER and (line := _line(stream)):
-        header += line
+        header = header + line if header.strip() else line
         if header.strip() and not _is_open(header, quote):
             break
     return header.strip("\r\n")
