@@ -154,10 +154,10 @@ def test_prices_as_shops_write_them(tmp_path: Path) -> None:
     assert (told["prices_not_read"], told["rejected"], told["rows"]["events"]) == (
         2, {"items": {}, "users": {}, "queries": {}, "events": {}}, 1,
     )  # fmt: skip
-    with pytest.raises(SourceError, match=r"2 of 6 prices cannot be read.*'cheap'[^$]*ingest\.files\.decimal"):
+    with pytest.raises(SourceError, match=r"2 of 6 prices cannot be read[^$]*'cheap'[^$]*ingest\.files\.decimal"):
         run(tmp_path, log, catalogue, columns=columns, max_rejected_share=0.05)
     catalogue[3]["cost"] = "3 USD"
-    with pytest.raises(SourceError, match="several currencies.*USD and €"):
+    with pytest.raises(SourceError, match="several currencies[^$]*USD and €"):
         run(tmp_path, log, catalogue, columns=columns)
 
 
@@ -168,7 +168,7 @@ def test_whether_an_item_can_be_had(tmp_path: Path) -> None:
     run(tmp_path, log, items, columns={"available": "stock"})
     assert [item["available"] for item in table(tmp_path, "items")] == [True, False, True, False, True]
     items += [{"item_id": "i9", "stock": 12}]
-    with pytest.raises(SourceError, match="unparsable available 1.*a stock count"):
+    with pytest.raises(SourceError, match="unparsable available 1[^$]*a stock count"):
         run(tmp_path, log, items, columns={"available": "stock"}, max_rejected_share=0.05)
 
 
