@@ -1,4 +1,4 @@
-"""Ingest over data as people have it: what looks right and is not is set aside or refused, and never read as another."""
+"""Ingest over data as people have it: what looks right and is not is set aside or refused, never read as another."""
 
 import gzip
 import json
@@ -92,10 +92,11 @@ def test_large_and_decimal_identifiers_keep_every_digit(tmp_path: Path) -> None:
     )
     extra = {"event_attributes": ["long", "version"]}
     told = run(tmp_path, log, columns=extra)
-    assert [(event["user_id"], event["item_id"], event["long"], event["version"]) for event in table(tmp_path, "events")] == [
-        (f"{BIG}", "1", f"{10**50}", "1.5"),
-        (f"{BIG + 1}", "2.5", f"{10**50 + 1}", "2"),
-    ]  # fmt: skip
+    kept = [[event[name] for name in ("user_id", "item_id", "long", "version")] for event in table(tmp_path, "events")]
+    assert kept == [
+        [f"{BIG}", "1", f"{10**50}", "1.5"],
+        [f"{BIG + 1}", "2.5", f"{10**50 + 1}", "2"],
+    ]
     assert told["rejected"]["events"] == {"item_id of more digits than its type can hold": 1}
     run(
         tmp_path,
@@ -157,7 +158,7 @@ def test_prices_as_shops_write_them(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"2 of 6 prices cannot be read[^$]*'cheap'[^$]*ingest\.files\.decimal"):
         run(tmp_path, log, catalogue, columns=columns, max_rejected_share=0.05)
     catalogue[3]["cost"] = "3 USD"
-    with pytest.raises(SourceError, match="several currencies[^$]*USD and €"):
+    with pytest.raises(SourceError, match=r"several currencies[^$]*USD and €"):
         run(tmp_path, log, catalogue, columns=columns)
 
 
@@ -168,7 +169,7 @@ def test_whether_an_item_can_be_had(tmp_path: Path) -> None:
     run(tmp_path, log, items, columns={"available": "stock"})
     assert [item["available"] for item in table(tmp_path, "items")] == [True, False, True, False, True]
     items += [{"item_id": "i9", "stock": 12}]
-    with pytest.raises(SourceError, match="unparsable available 1[^$]*a stock count"):
+    with pytest.raises(SourceError, match=r"unparsable available 1[^$]*a stock count"):
         run(tmp_path, log, items, columns={"available": "stock"}, max_rejected_share=0.05)
 
 
@@ -235,7 +236,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored
     (tmp_path / name).write_bytes(stored)
     with pytest.raises(SourceError, match="not what its name says") as refused:
         parts.text(File(str(tmp_path / name)), "utf-8")
-    assert str(refused.value).endswith(hint) or hint == "save it as CSV" and hint in str(refused.value)
+    assert str(refused.value).endswith(hint) or (hint == "save it as CSV" and hint in str(refused.value))
 
 
 @pytest.mark.parametrize(
@@ -269,5 +270,5 @@ def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header:
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="taken by the canonical|would be one column|not mysql://"):
+    with pytest.raises(ValidationError, match=r"taken by the canonical|would be one column|not mysql://"):
         IngestConfig(**{"source": "here", **settings})

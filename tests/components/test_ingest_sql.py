@@ -146,7 +146,8 @@ def test_numbers_of_postgres_keep_every_digit(
     fill(postgres)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     big = 12345678901234567890123
-    events = f"SELECT {big}::numeric + row_number() OVER (ORDER BY at) AS customer, sku, at::numeric, kind, device FROM events"
+    customer = f"{big}::numeric + row_number() OVER (ORDER BY at)"
+    events = f"SELECT {customer} AS customer, sku, at::numeric, kind, device FROM events"
     run(tmp_path / "raw", source=postgres.url, tables={**TABLES, "events": events})
     users = [event["user_id"] for event in pq.read_table(tmp_path / "raw/events.parquet").to_pylist()]
     assert users == [f"{big + n}" for n in range(1, 13)]
