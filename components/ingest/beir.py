@@ -50,7 +50,7 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
                         found=", ".join(part.columns)[:120] or "none",
                         where=file.path,
                         hint="write that header as its first line; of TREC's judgments (query 0 document relevance) "
-                        "leave out the second column"
+                        "leave out the second column, and put tabs between"
                         if table == "events"
                         else "write these keys, or read the files with ingest.format=tables",
                     )

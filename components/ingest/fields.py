@@ -90,7 +90,12 @@ class Fields:
         sql, kind = self.column(name, setting=setting)
         words = self.words(name, setting=setting)
         if kind == "number":
-            self._refuse(f"abs({sql}) >= {EXACT}", f"{setting} of more digits than its type can hold")
+            exact = (
+                f"CASE typeof({sql}) WHEN 'FLOAT' THEN {1 << 24} ELSE {1 << 53} END"  # from there on digits are lost
+            )
+            self._refuse(
+                f"isfinite({sql}) AND abs({sql}) >= {exact}", f"{setting} of more digits than its type can hold"
+            )
         elif kind in ("list", "object"):
             self._refuse(f"{sql} IS NOT NULL", f"{setting} is not a plain value")
         elif kind in TEXTS:
@@ -405,7 +410,6 @@ def _listed(values: Any) -> str:
 
 
 LIKELY_US = 631_152_000_000_000  # 1990: no log is older, so another unit that leads there is not what was meant
-EXACT = 1 << 53  # from here on a float64 leaves whole numbers out
 NO_WORDS = "NULL::VARCHAR"
 NO_KEY = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write into a text where there is nothing
 # a sign or an ISO code, before or behind a price

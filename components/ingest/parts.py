@@ -25,7 +25,7 @@ class Column(NamedTuple):
     """A column of a part: an SQL expression over what arrives, and how to read it.
 
     `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or what the source itself types it as:
-    number (a float64), decimal, integer, flag, naive (a time without a zone), moment (one with), list, object or other.
+    number (a float), decimal, integer, flag, naive (a time without a zone), moment (one with), list, object or other.
     """
 
     sql: str

@@ -33,7 +33,8 @@ def _part(table: str, file: File) -> Part:
             (close,) = difflib.get_close_matches(kind, TYPES, n=1, cutoff=0.4) or ("",)
             raise SourceError(
                 "a RecBole file begins with a header that names every column once, with its type",
-                expected=f"tab-separated name:type, type being {', '.join(TYPES[:-1])} or {TYPES[-1]}",
+                expected="tab-separated name:type, type being token (a word), token_seq (words), float (a number) or "
+                "float_seq (numbers)",
                 found=f"{name or kind!r}{f' of type {kind!r}' * bool(name)}, in {header[:80]!r}",
                 where=file.path,
                 hint=f"write {name}:{close}" if name and close not in ("", kind) else "write such a header as line 1",

@@ -311,7 +311,7 @@ def _column(name: str, type: Any) -> tuple[str, str]:
     if types.is_integer(type):
         return name, "integer"
     if types.is_floating(type):
-        return f"CAST({name} AS DOUBLE)", "number"
+        return name, "number"
     if types.is_decimal(type):
         return name, "decimal"
     if types.is_boolean(type):

@@ -80,14 +80,14 @@ def test_seconds_among_milliseconds_are_set_aside(tmp_path: Path, known: str) ->
 
 
 def test_large_and_decimal_identifiers_keep_every_digit(tmp_path: Path) -> None:
-    count = 3
+    count = 4
     log = pa.table(
         {
             "user_id": pa.array([Decimal(BIG + n) for n in range(count)], pa.decimal128(38, 0)),
             "long": pa.array([Decimal(10**50 + n) for n in range(count)], pa.decimal256(60, 0)),
-            "version": pa.array([Decimal("1.50"), Decimal("2.00"), None], pa.decimal128(10, 2)),
+            "version": pa.array([Decimal("1.50"), Decimal("2.00"), None, None], pa.decimal128(10, 2)),
             "timestamp": pa.array([Decimal(1_700_000_000)] * count, pa.decimal128(20, 0)),
-            "item_id": [1.0, 2.5, float(1 << 53)],
+            "item_id": [1.0, 2.5, float(1 << 53), float("nan")],
         }
     )
     extra = {"event_attributes": ["long", "version"]}
@@ -97,13 +97,13 @@ def test_large_and_decimal_identifiers_keep_every_digit(tmp_path: Path) -> None:
         [f"{BIG}", "1", f"{10**50}", "1.5"],
         [f"{BIG + 1}", "2.5", f"{10**50 + 1}", "2"],
     ]
-    assert told["rejected"]["events"] == {"item_id of more digits than its type can hold": 1}
+    assert told["rejected"]["events"] == {"item_id of more digits than its type can hold": 1, "missing key": 1}
     run(
         tmp_path,
         log.drop_columns("item_id").rename_columns({"long": "item_id"}),
         columns={"event_numbers": ["version"]},
     )
-    assert [event["version"] for event in table(tmp_path, "events")] == [1.5, 2.0, None]
+    assert [event["version"] for event in table(tmp_path, "events")] == [1.5, 2.0, None, None]
 
 
 def test_a_database_with_huge_integers_objects_and_a_time_without_end(tmp_path: Path) -> None:
