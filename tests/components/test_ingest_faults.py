@@ -88,6 +88,7 @@ def test_large_and_decimal_identifiers_keep_every_digit(tmp_path: Path) -> None:
             "version": pa.array([Decimal("1.50"), Decimal("2.00"), None, None], pa.decimal128(10, 2)),
             "timestamp": pa.array([Decimal(1_700_000_000)] * count, pa.decimal128(20, 0)),
             "item_id": [1.0, 2.5, float(1 << 53), float("nan")],
+            "short": pa.array([1, 2.5, 1 << 24, None], pa.float32()),
         }
     )
     extra = {"event_attributes": ["long", "version"]}
@@ -98,12 +99,11 @@ def test_large_and_decimal_identifiers_keep_every_digit(tmp_path: Path) -> None:
         [f"{BIG + 1}", "2.5", f"{10**50 + 1}", "2"],
     ]
     assert told["rejected"]["events"] == {"item_id of more digits than its type can hold": 1, "missing key": 1}
-    run(
-        tmp_path,
-        log.drop_columns("item_id").rename_columns({"long": "item_id"}),
-        columns={"event_numbers": ["version"]},
-    )
-    assert [event["version"] for event in table(tmp_path, "events")] == [1.5, 2.0, None, None]
+    other = {"item_id": "long", "user_id": "short", "event_numbers": ["version"]}
+    told = run(tmp_path, log, columns=other)
+    kept = [[event[name] for name in ("user_id", "version")] for event in table(tmp_path, "events")]
+    assert kept == [["1", 1.5], ["2.5", 2.0]]
+    assert told["rejected"]["events"] == {"missing key": 1, "user_id of more digits than its type can hold": 1}
 
 
 def test_a_database_with_huge_integers_objects_and_a_time_without_end(tmp_path: Path) -> None:
