@@ -289,7 +289,7 @@ def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, kept: 
         row = 1
         for batch in batches:
             arrays = [pa.array(range(row, row + len(batch)), pa.int64())]
-            arrays += [column.cast(arriving(column.type)) for column in batch.columns]
+            arrays += [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
             yield pa.table(arrays, names=["row", *names.values()])
             row += len(batch)
 
