@@ -99,7 +99,7 @@ class Fields:
         elif kind in ("list", "object"):
             self._refuse(f"{sql} IS NOT NULL", f"{setting} is not a plain value")
         elif kind in TEXTS:
-            inner = f"regexp_matches({words}, '^[\\[{{]') AND json_valid({words})"
+            inner = f"left({words}, 1) IN ('[', '{{') AND json_valid({words})"
             self._refuse(f"contains({words}, chr(0)) OR {inner}", f"{setting} is not a plain value")
             nothing = NO_KEY if setting.startswith("item") else (*NO_KEY, "None")
             words = f"CASE WHEN {words} NOT IN {_listed(nothing)} THEN {words} END"
