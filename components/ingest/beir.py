@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 from components.ingest import tables
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.parts import Part
+from components.ingest.fields import NO_WORDS
+from components.ingest.parts import Column, Part
+from rankline.errors import SourceError
 from rankline.raw import Files
 
 
@@ -41,13 +43,27 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
         for file in each:
             part = tables.part(table, file, config)
             for name, canonical in NAMES[table].items():
-                if name in part.columns:
-                    part.columns[canonical] = part.columns.pop(name)
+                if name not in part.columns:
+                    raise SourceError(
+                        f"{file.path.rsplit('/', 1)[-1]} is not as BEIR has it",
+                        expected=f"{HOW[table]} {', '.join(NAMES[table])}",
+                        found=", ".join(part.columns)[:120] or "none",
+                        where=file.path,
+                        hint="write that header as its first line; of TREC's judgments (query 0 document relevance) "
+                        "leave out the second column, and put tabs between"
+                        if table == "events"
+                        else "write these keys, or read the files with ingest.format=tables",
+                    )
+                part.columns[canonical] = part.columns.pop(name)
+            if table == "items":  # a document needs neither
+                for name in ("title", "text"):
+                    part.columns.setdefault(name, Column(NO_WORDS, "text"))
             yield part
 
 
+HOW = {"items": "an object a line with", "queries": "an object a line with", "events": "a header, tab-separated:"}
 NAMES = {
     "items": {"_id": "item"},
-    "queries": {"_id": "query"},
-    "events": {"query-id": "query", "corpus-id": "item"},
+    "queries": {"_id": "query", "text": "text"},
+    "events": {"query-id": "query", "corpus-id": "item", "score": "score"},
 }

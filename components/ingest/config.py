@@ -5,8 +5,11 @@ from datetime import UTC, datetime
 from pydantic import Field, field_validator, model_validator
 
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Frozen
-from rankline.raw import Source
+from rankline.raw import Source, is_file_database
 
+OWN = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
+# what no declared column may be called, in whatever case: DuckDB tells no cases apart
+TAKEN = {*ITEMS.names, *USERS.names, *QUERIES.names, *EVENTS.names, *LABELS, *OWN, SPLIT, "release_year"}
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a number that is a time -> microseconds
 
 
@@ -70,6 +73,11 @@ class Columns(Frozen):
         """Whether the settings name a column of the source; others are not even read."""
         return column in self._named()
 
+    def declared(self, subject: str) -> list[str]:
+        """The further columns to keep of items, users or events."""
+        kinds = ("attributes", "numbers", "vectors")
+        return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
+
     def _named(self) -> set[str]:
         found = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
         return found.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
@@ -106,16 +114,30 @@ class Columns(Frozen):
     )  # fmt: skip
     @classmethod
     def _not_canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        canonical = {*ITEMS.names, *USERS.names, *QUERIES.names, *EVENTS.names}
-        if taken := sorted({name.rpartition(".")[2] for name in names} & {"release_year", SPLIT, *LABELS, *canonical}):
-            raise ValueError(f"{', '.join(taken)}: these names are taken by the canonical columns")
+        if taken := [name for name in names if kept_as(name).casefold() in TAKEN]:
+            raise ValueError(f"{', '.join(taken)}: these names (in any case) are taken by the canonical columns")
         return names
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "Columns":
+        for subject in ("item", "user", "event"):
+            kept: dict[str, str] = {}
+            for name in self.declared(subject):
+                if other := kept.get(kept_as(name).casefold()):
+                    raise ValueError(f"{other} and {name} of {subject}s would be one column {kept_as(name)}: keep one")
+                kept[kept_as(name).casefold()] = name
+        return self
 
     @model_validator(mode="after")
     def _types_have_a_column(self) -> "Columns":
         if bool(self.event_type) != bool(self.event_types):
             raise ValueError("event_type and event_types are set together: the column, and what its values mean")
         return self
+
+
+def kept_as(name: str) -> str:
+    """What a declared column is called in the tables: `metadata.year` becomes `year`."""
+    return name.rpartition(".")[2]
 
 
 def _known(given: dict[str, str], labels: object) -> dict[str, str]:
@@ -179,6 +201,16 @@ class IngestConfig(Source):
             return None
         at = datetime.fromisoformat(moment)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+    @model_validator(mode="after")
+    def _known_database(self) -> "IngestConfig":
+        if self.format == "sql" and "://" in self.source and is_file_database(self):
+            scheme = self.source.partition("://")[0]
+            raise ValueError(
+                f"sql reads a DuckDB file or postgresql://host/database, not {scheme}://; "
+                "export the tables of another database as Parquet, and set ingest.format=tables"
+            )
+        return self
 
     @model_validator(mode="after")
     def _window_has_length(self) -> "IngestConfig":

@@ -7,13 +7,15 @@ import difflib
 from collections.abc import Callable, Collection
 from typing import Any
 
-from components.ingest.config import UNITS, Columns, IngestConfig
+from components.ingest.config import UNITS, Columns, IngestConfig, kept_as
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.raw import SPLIT_NAMES
 
-WORDS = {"true": ("true", "t", "yes", "y", "1"), "false": ("false", "f", "no", "n", "0")}
+WORDS = {"true": ("true", "t", "yes", "y", "1", "1.0"), "false": ("false", "f", "no", "n", "0", "0.0")}
 ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time that tells its zone
+# one that does not; what else DuckDB would read, it reads without its PM or the name of its zone
+NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
 # A local time as the list of moments (UTC) it can mean: none where clocks skipped it, two where they were set back.
 MOMENTS = """
 CREATE MACRO zone_offset(zone, utc) AS timezone(zone, CAST(utc AS TIMESTAMPTZ)) - utc;
@@ -71,9 +73,8 @@ class Fields:
     def words(self, name: str, *, setting: str) -> str:
         """A column as text; null where it is empty."""
         sql, kind = self.column(name, setting=setting)
-        if kind == "number":  # a whole number stays one where the source had to type it as a fraction
-            whole = f"{sql} = floor({sql}) AND abs({sql}) < 9e15"
-            told = f"CASE WHEN {whole} THEN CAST(CAST({sql} AS BIGINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
+        if kind in ("number", "decimal"):  # a whole number stays one where the source had to type it as a fraction
+            told = rf"regexp_replace(CAST({sql} AS VARCHAR), '[.]0+$|([.]\d*[1-9])0+$', '\1')"
             return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN {told} END"
         if kind == "integer":
             return f"CAST({sql} AS VARCHAR)"
@@ -83,6 +84,35 @@ class Fields:
         for null in self.config.files.missing:
             told = f"nullif({told}, {literal(null)})"
         return told
+
+    def key(self, name: str, *, setting: str) -> str:
+        """A column that names something, as text; null where it names nothing, and wrong where it is no plain value."""
+        sql, kind = self.column(name, setting=setting)
+        words = self.words(name, setting=setting)
+        if kind == "number":
+            exact = (
+                f"CASE typeof({sql}) WHEN 'FLOAT' THEN {1 << 24} ELSE {1 << 53} END"  # from there on digits are lost
+            )
+            self._refuse(
+                f"isfinite({sql}) AND abs({sql}) >= {exact}", f"{setting} of more digits than its type can hold"
+            )
+        elif kind in ("list", "object"):
+            self._refuse(f"{sql} IS NOT NULL", f"{setting} is not a plain value")
+        elif kind in TEXTS:
+            inner = f"left({words}, 1) IN ('[', '{{') AND json_valid({words})"
+            self._refuse(f"contains({words}, chr(0)) OR {inner}", f"{setting} is not a plain value")
+            nothing = NO_KEY if setting.startswith("item") else (*NO_KEY, "None")
+            words = f"CASE WHEN {words} NOT IN {_listed(nothing)} THEN {words} END"
+        return words
+
+    def price(self, name: str) -> tuple[str, str]:
+        """A price as a float64, null where it cannot be read, and as it is written; it may carry its currency."""
+        kind = self.column(name, setting="price").kind
+        words = self.words(name, setting="price")
+        if kind not in TEXTS:
+            return self._number(name, setting="price"), words
+        number = self._read(f"trim(regexp_replace({words}, {literal(CURRENCY)}, ''))")
+        return f"CASE WHEN isfinite({number}) THEN {number} END", words
 
     def number(self, name: str, *, setting: str, reason: str) -> str:
         """A column as a float64; a row in which it is neither empty nor a finite number is wrong."""
@@ -94,13 +124,18 @@ class Fields:
 
     def _number(self, name: str, *, setting: str) -> str:
         sql, kind = self.column(name, setting=setting)
-        if kind in ("number", "integer", "flag"):
+        if kind in ("number", "integer", "decimal", "flag"):
             return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN CAST({sql} AS DOUBLE) END"
-        words = self.words(name, setting=setting)
+        return self._read(self.words(name, setting=setting))
+
+    def _read(self, words: str) -> str:
+        """A text as a float64; null where it is no number as the settings say that numbers are written."""
         if self.config.files.decimal == ",":
             sound = rf"regexp_full_match({words}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
             return f"CASE WHEN {sound} THEN TRY_CAST(replace(replace({words}, '.', ''), ',', '.') AS DOUBLE) END"
-        return f"TRY_CAST({words} AS DOUBLE)"
+        # a comma parts thousands where nothing else can be meant: 1,234.50 and 1,234,567, but not 1,234
+        parted = rf"regexp_full_match({words}, '[+-]?\d{{1,3}}((,\d{{3}})+\.\d+|(,\d{{3}}){{2,}})')"
+        return f"TRY_CAST(CASE WHEN {parted} THEN replace({words}, ',', '') ELSE {words} END AS DOUBLE)"
 
     def flag(self, name: str, *, setting: str) -> str:
         """A column as true or false, true where it is empty; a row in which it is neither is wrong."""
@@ -114,20 +149,18 @@ class Fields:
         sql, kind = self.column(name, setting=setting)
         words, reason = self.words(name, setting=setting), f"unparsable {setting}"
         first, end = (f"TIMESTAMPTZ {literal(edge)}" for edge in (self.config.earliest, self.config.latest))
-        advice = "''"
+        advice, mistaken = "''", ""
         if kind == "moment":
-            at = f"CAST({sql} AS TIMESTAMPTZ)"
+            at = f"CASE WHEN isfinite({sql}) THEN CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
             at = self._zoned(f"CAST({sql} AS TIMESTAMP)")
         elif unit in UNITS:
             number = self._number(name, setting=setting)
             bounds = f"BETWEEN greatest(epoch_us({first}), {LIKELY_US}) AND epoch_us({end})"
-            others = [
-                f"WHEN {number} * {factor} {bounds} THEN '; it would fit ingest.columns.{setting}_unit={other}'"
-                for other, factor in UNITS.items()
-                if other != unit and setting != "known_at"
-            ]
-            advice = f"CASE {' '.join(others)} ELSE '' END" if others else "''"
+            fits = {other: f"{number} * {factor} {bounds}" for other, factor in UNITS.items() if other != unit}
+            told = "" if setting == "known_at" else f"ingest.columns.{setting}_unit="  # it has the events' unit
+            others = [f"WHEN {fit} THEN '; it would fit {told}{other}'" for other, fit in fits.items()]
+            advice, mistaken = f"CASE {' '.join(others)} ELSE '' END", f"({' OR '.join(fits.values())})"
             us = f"{number} * {UNITS[unit]}"
             us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
             at = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
@@ -136,19 +169,24 @@ class Fields:
         elif unit == "iso":
             told = f"regexp_matches({words}, {literal(ZONED)})"
             zoned = f"TRY_CAST(CASE WHEN {told} THEN {words} END AS TIMESTAMPTZ)"
-            naive = self._zoned(f"TRY_CAST(CASE WHEN NOT {told} THEN {words} END AS TIMESTAMP)")
+            plain = f"regexp_full_match({words}, {literal(NAIVE)})"
+            naive = self._zoned(f"TRY_CAST(CASE WHEN {plain} THEN {words} END AS TIMESTAMP)")
             at = f"coalesce({zoned}, {naive})"
         else:
             read = f"try_strptime({words}, {literal(unit)})"
             at = f"CAST({read} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._zoned(read)
         if required:
             self._refuse(f"({at}) IS NULL", reason)
-            self.checks.append((f"NOT ({at} >= {first} AND {at} < {end})", f"'implausible time' || {advice}"))
+            outside = f"NOT ({at} >= {first} AND {at} < {end})"
+            if mistaken:  # seconds taken for something finer lie in January 1970
+                outside += f" OR {at} < TIMESTAMPTZ '1971-01-01 00:00:00+00' AND {mistaken}"
+            self.checks.append((outside, f"'implausible time' || {advice}"))
         return at
 
     def _zoned(self, told: str) -> str:
         """A local time as the one moment it means; a row in which it means none or two is wrong."""
         zone = self.config.columns.time_zone
+        told = f"CASE WHEN isfinite({told}) THEN {told} END"  # databases know a time that is infinity
         if zone == "UTC":
             return f"CAST({told} AS TIMESTAMPTZ)"
         if not zone:
@@ -197,7 +235,7 @@ class Fields:
                 read = f"CASE WHEN ({sql}) IS NOT NULL THEN {read} END"
         sound = f"list_bool_and(list_transform({read}, lambda number: coalesce(isfinite(number), false)))"
         self._refuse(f"NOT coalesce({sound}, true)", f"unparsable {name}")
-        return read
+        return f"CASE WHEN len({read}) > 0 THEN {read} END"
 
     def _refuse(self, check: str, reason: str) -> None:
         self.checks.append((check, literal(reason)))
@@ -221,7 +259,7 @@ class Fields:
                     told = self.numbers(name, setting=setting)
                 else:
                     told = self.declared(name, setting=setting)
-                found[name.rpartition(".")[2]] = told
+                found[kept_as(name)] = told
         return found
 
 
@@ -237,13 +275,13 @@ def events(fields: Fields, columns: Columns) -> dict[str, str]:
     known = moment
     if fields.has(columns.known_at, setting="known_at"):
         known = fields.moment(columns.known_at, setting="known_at", unit=columns.timestamp_unit)
-    user = fields.words(columns.user_id, setting="user_id") if columns.user_id else NO_WORDS
+    user = fields.key(columns.user_id, setting="user_id") if columns.user_id else NO_WORDS
     told = {
         "event_timestamp": moment,
         "known_at": known,
         "user_id": user,
-        "query_id": fields.words(columns.query_id, setting="query_id") if columns.query_id else NO_WORDS,
-        "item_id": fields.words(columns.item_id, setting="item_id"),
+        "query_id": fields.key(columns.query_id, setting="query_id") if columns.query_id else NO_WORDS,
+        "item_id": fields.key(columns.item_id, setting="item_id"),
     }
     if "queries" not in fields.tables:
         asked = _asked(fields, columns) if columns.query_text or columns.turns else {}
@@ -317,6 +355,8 @@ def items(fields: Fields, columns: Columns) -> dict[str, str]:
         dated = f"{year} IS NULL OR ends_with({title}, {suffix})"
         title = f"CASE WHEN {dated} THEN {title} ELSE {title} || {suffix} END"
         extra["release_year"] = year
+    price, price_told = fields.price(columns.price) if columns.price else ("NULL::DOUBLE", NO_WORDS)
+    language = fields.words(columns.language, setting="language") if columns.language else NO_WORDS
     category = "[]::VARCHAR[]"
     if fields.has(columns.category, setting="category"):
         category = fields.sequence(columns.category, setting="category", separator=columns.category_separator)
@@ -325,13 +365,10 @@ def items(fields: Fields, columns: Columns) -> dict[str, str]:
             "item_id": _key(fields, columns, "item"),
             "title": title,
             "text": f"nullif(concat_ws(' ', {', '.join(words)}), '')" if words else NO_WORDS,
-            "language": fields.words(columns.language, setting="language") if columns.language else NO_WORDS,
+            "language": f"replace(lower({language}), '_', '-')",
             "category": category,
-            "price": (
-                fields.number(columns.price, setting="price", reason="unparsable price")
-                if columns.price
-                else "NULL::DOUBLE"
-            ),
+            "price": price,
+            "price_told": price_told,
             "available": fields.flag(columns.available, setting="available") if columns.available else "true",
             "created_at": created,
         }
@@ -355,7 +392,7 @@ def queries(fields: Fields, columns: Columns) -> dict[str, str]:
 def _key(fields: Fields, columns: Columns, subject: str) -> str:
     """The column of a table that names its rows; it may be called otherwise there than in the events."""
     setting = f"{subject}_key" if getattr(columns, f"{subject}_key") else f"{subject}_id"
-    return fields.words(getattr(columns, setting), setting=setting)
+    return fields.key(getattr(columns, setting), setting=setting)
 
 
 def literal(text: str) -> str:
@@ -374,6 +411,9 @@ def _listed(values: Any) -> str:
 
 LIKELY_US = 631_152_000_000_000  # 1990: no log is older, so another unit that leads there is not what was meant
 NO_WORDS = "NULL::VARCHAR"
+NO_KEY = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write into a text where there is nothing
+# a sign or an ISO code, before or behind a price
+CURRENCY = r"^(\p{Sc}|[A-Z]{3})|(\p{Sc}|[A-Z]{3})$"
 FIXED_TIME = "2000-01-01 00:00:00+00"  # of a source that has no times
 TEXTS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; every other column that is named has to be there

@@ -6,6 +6,7 @@ with a column `row` (its place in the part) and either the columns c0, c1… or 
 
 import codecs
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
@@ -15,6 +16,10 @@ from rankline.raw import COMPRESSED, File
 
 CHUNK_BYTES = 4 << 20
 SAMPLE_BYTES = 1 << 20
+# how files begin that are no text; an .xlsx is a zip, too
+MAGIC = {
+    b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"PK\x03\x04": "zip", b"PAR1": "parquet",
+}  # fmt: skip
 NOT_TEXT = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
 
 
@@ -22,7 +27,7 @@ class Column(NamedTuple):
     """A column of a part: an SQL expression over what arrives, and how to read it.
 
     `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or what the source itself types it as:
-    number, flag, naive (a time without a zone), moment (one with), list or other.
+    number (a float), decimal, integer, flag, naive (a time without a zone), moment (one with), list, object or other.
     """
 
     sql: str
@@ -104,8 +109,9 @@ def text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int
     """A text file as UTF-8, and how far it is read.
 
     Raises:
-        SourceError: where its first megabyte plainly is in another encoding.
+        SourceError: where it is not compressed as its name says, or its first megabyte plainly is in another encoding.
     """
+    _refuse_name(file)
     with file.stored() as stored:
         try:
             sample = plain(file, stored).read(SAMPLE_BYTES)
@@ -137,6 +143,30 @@ def lines_schema() -> Any:
 def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
     """The check that a row was in the encoding it should be in."""
     return f"contains({raw}, chr({ord(NOT_TEXT)}))", f"not {encoding.upper()}"
+
+
+def _refuse_name(file: File) -> None:
+    """Refuse a file whose first bytes are not what the end of its name says."""
+    name = file.path.rsplit("/", 1)[-1]
+    ending = name.rpartition(".")[2].lower()
+    said = ending if ending in COMPRESSED else ""
+    with file.stored() as stored:
+        head = stored.read(16)
+    found = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    if found == said or (not found and (not head or re.search(rb"[^\t\r\n -\xff]", head))):
+        return
+    inner = name[: -len(said) - 1] if said else name
+    raise SourceError(
+        "a file is not what its name says",
+        expected=f"text, compressed as {said}" if said else "text",
+        found=found or "text that is not compressed",
+        where=file.path,
+        hint="unpack it; a sheet of Excel: save it as CSV (UTF-8)"
+        if found == "zip"
+        else f"name it {inner.partition('.')[0]}.parquet"
+        if found == "parquet"
+        else f"name it {inner}{f'.{found}' * bool(found)}",
+    )
 
 
 def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:

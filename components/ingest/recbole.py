@@ -1,5 +1,6 @@
 """The adapter for RecBole atomic files: tab-separated text under a header of `name:type`."""
 
+import difflib
 from collections.abc import Iterator
 
 from components.ingest import parts
@@ -26,14 +27,19 @@ def _part(table: str, file: File) -> Part:
     stream, done = parts.text(file, "utf-8")
     header = stream.readline().decode().rstrip("\r\n")
     pairs = [name.rpartition(":") for name in header.split("\t")]
-    if any(not name or kind not in TYPES for name, _, kind in pairs):
-        raise SourceError(
-            "a RecBole file begins with a header",
-            expected="tab-separated name:type, type being token, token_seq, float or float_seq",
-            found=repr(header[:80]),
-            where=file.path,
-            hint="write that header as the file's first line",
-        )
+    seen: set[str] = set()
+    for name, _, kind in pairs:
+        if not name or kind not in TYPES or name in seen:
+            (close,) = difflib.get_close_matches(kind, TYPES, n=1, cutoff=0.4) or ("",)
+            raise SourceError(
+                "a RecBole file begins with a header that names every column once, with its type",
+                expected="tab-separated name:type, type being token (a word), token_seq (words), float (a number) or "
+                "float_seq (numbers)",
+                found=f"{name or kind!r}{f' of type {kind!r}' * bool(name)}, in {header[:80]!r}",
+                where=file.path,
+                hint=f"write {name}:{close}" if name and close not in ("", kind) else "write such a header as line 1",
+            )
+        seen.add(name)
     return Part(
         table=table,
         where=file.path,

@@ -13,7 +13,7 @@ from typing import Any
 from components.ingest.config import UNITS, Columns, IngestConfig
 from components.ingest.fields import identifier
 from components.ingest.parts import Part
-from components.ingest.tables import typed
+from components.ingest.tables import arriving, typed, wanted
 from rankline import postgres
 from rankline.errors import SourceError
 from rankline.raw import Files, is_file_database
@@ -44,7 +44,7 @@ def _duckdb(config: IngestConfig) -> Iterator[Part]:
             bounds = _window(config, table, kinds)
             outside = _outside(db, query, bounds)
             schema = db.sql(f"SELECT * FROM ({query}) AS told LIMIT 0").to_arrow_reader(ROWS).schema
-            kept = [name for name in schema.names if config.columns.wants(name)]
+            kept = wanted(schema, config)
             asked = ", ".join(map(identifier, kept)) or "1"
             reader = db.sql(f"SELECT {asked} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
             where = f"{config.source}, {place}"
@@ -58,14 +58,34 @@ def _refusing(config: IngestConfig) -> Iterator[None]:
 
     try:
         yield
-    except duckdb.Error as error:
+    except duckdb.IOException as error:
         raise SourceError(
             "the database cannot be read",
-            expected="a DuckDB file that holds the tables or answers the queries of ingest.tables",
+            expected="a DuckDB file, whole, of a version that this DuckDB knows, and open for writing nowhere",
             found=" ".join(str(error).split())[:400],
             where=config.source,
-            hint="try the query in DuckDB; close whatever holds the file open for writing",
+            hint="close whatever holds the file open for writing, or fetch it again",
         ) from error
+    except duckdb.Error as error:  # of the query: a word, a table or a column that is none
+        raise SourceError(
+            "the database refuses what it is asked",
+            expected="tables or queries that can be read (ingest.tables)",
+            found=" ".join(str(error).split())[:400],
+            where=config.source,
+            hint=f"the file holds {_held(config) or 'no table'}; a query can be tried in DuckDB",
+        ) from error
+
+
+def _held(config: IngestConfig) -> str:
+    """The names of a DuckDB file's tables and views."""
+    import duckdb
+
+    rows = []
+    with contextlib.suppress(duckdb.Error), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
+        rows = db.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables ORDER BY ALL LIMIT 40"
+        ).fetchall()
+    return ", ".join(name if schema == "main" else f"{schema}.{name}" for schema, name in rows)
 
 
 def _batches(reader: Any, config: IngestConfig) -> Iterator[Any]:
@@ -108,7 +128,6 @@ NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "FLOAT", "INT8", "INT4", "F
 
 
 def _postgres(config: IngestConfig) -> Iterator[Part]:
-    import pyarrow as pa
 
     with postgres.connected(config) as connection:
         for table, place in config.tables:
@@ -119,14 +138,14 @@ def _postgres(config: IngestConfig) -> Iterator[Part]:
             bounds = _window(config, table, {each.name: each.type_display.upper() for each in described})
             outside = _outside(connection, query, bounds)
             schema, selects = _typed(described)
-            kept = [name for name in schema.names if config.columns.wants(name)]
+            kept = wanted(schema, config)
             asked = ", ".join(selects[name] for name in kept) or "1"
             # rows are stored in no order: where the query gives none, their own text gives them one that stays
             order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY told::text COLLATE "C"'
             with connection.cursor(name=f"rankline_{table}", binary=True) as cursor:
                 cursor.itersize = ROWS
                 cursor.execute(f"SELECT {asked} FROM ({query}) AS told{bounds}{order}")
-                batches = _fetched(cursor, pa.schema([schema.field(name) for name in kept]), config)
+                batches = _fetched(cursor, [arriving(schema.field(name).type) for name in kept], config)
                 where = f"{postgres.where(config)}, {place}"
                 yield typed(table, where, schema, batches, kept=kept, outside=outside)
 
@@ -152,7 +171,8 @@ def _types() -> dict[str, tuple[Any, str]]:
     moments = {"timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
     return {
         **dict.fromkeys(("int2", "int4", "int8"), whole),
-        **dict.fromkeys(("float4", "float8", "numeric"), fraction),
+        **dict.fromkeys(("float4", "float8"), fraction),
+        "numeric": (pa.decimal256(76), "text"),
         "bool": (pa.bool_(), "boolean"),
         "timestamp": (moments["timestamp"], "timestamp"),
         "timestamptz": (moments["timestamptz"], "timestamptz"),
@@ -165,7 +185,7 @@ def _types() -> dict[str, tuple[Any, str]]:
     }
 
 
-def _fetched(cursor: Any, schema: Any, config: IngestConfig) -> Iterator[Any]:
+def _fetched(cursor: Any, types: list[Any], config: IngestConfig) -> Iterator[Any]:
     """The rows of a server-side cursor, some at a time."""
     import pyarrow as pa
 
@@ -174,5 +194,5 @@ def _fetched(cursor: Any, schema: Any, config: IngestConfig) -> Iterator[Any]:
             rows = cursor.fetchmany(ROWS)
         if not rows:
             return
-        arrays = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)]
-        yield pa.record_batch(arrays, schema)
+        arrays = [pa.array(values, type) for values, type in zip(zip(*rows, strict=True), types, strict=True)]
+        yield pa.record_batch(arrays, [f"c{place}" for place in range(len(types))])

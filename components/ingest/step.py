@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest import beir, recbole, sql, tables
-from components.ingest.config import Columns, IngestConfig
+from components.ingest.config import OWN, Columns, IngestConfig, kept_as
 from components.ingest.encoding import Guess, guess
-from components.ingest.fields import identifier, literal
+from components.ingest.fields import CURRENCY, identifier, literal
 from components.ingest.parts import SAMPLE_BYTES, Part, first_rows, plain
 from components.ingest.staging import stage
 from rankline import digest, ledger
@@ -30,7 +30,6 @@ ADAPTERS: dict[str, Callable[[IngestConfig, raw_data.Files], Iterator[Part]]] = 
     "sql": sql.read,
 }
 TABLES = ("items", "users", "queries", "events")
-OWN = ("row", "raw", "wrong", "asked_text", "asked_turns")  # columns that are ingest's alone
 ROW_GROUP = 1 << 17
 
 
@@ -68,7 +67,8 @@ def ingest(
         _judge(db, columns)
         rejected = _rejected(db)
         _write(db, raw / "rejected.parquet", REJECTED, 'SELECT * FROM rejected ORDER BY "table", row')
-        _refuse_bad(db, config, staged, raw)
+        _refuse_bad(db, config, columns, staged, raw)
+        unread = _prices(db, config, columns)
 
         progress.phase("writing")
         _write(db, raw / "items.parquet", ITEMS, "SELECT * EXCLUDE (raw, wrong) FROM good_items ORDER BY row")
@@ -83,7 +83,8 @@ def ingest(
             "SELECT lpad(row::VARCHAR, 12, '0') AS event_id, * EXCLUDE (raw, wrong) FROM window_events "
             "ORDER BY event_timestamp, row",
         )
-        summary = _summary(db, config, columns, files, staged) | {"rejected": rejected}
+        summary = _summary(db, config, columns, files, staged)
+        summary |= {"prices_not_read": unread, "rejected": rejected}
 
     written = ["events.parquet", "items.parquet", "users.parquet"]
     written += ["queries.parquet"] if summary["rows"]["queries"] else []
@@ -192,12 +193,20 @@ def _judge(db: Any, columns: Columns) -> None:
 def _vector_checks(db: Any, columns: Columns) -> str:
     """A vector that is not as long as most are makes its item wrong."""
     checks = []
-    for name in (each.rpartition(".")[2] for each in columns.item_vectors):
+    for name in map(kept_as, columns.item_vectors):
         if name in _names(db, "items"):
             longest = db.execute(
                 f"SELECT len({identifier(name)}) AS size FROM items WHERE size IS NOT NULL AND wrong IS NULL "
                 "GROUP BY size ORDER BY count(*) DESC, size DESC LIMIT 1"
             ).fetchall()
+            if not longest and _row(db, "SELECT bool_or(wrong IS NULL) FROM items")[0]:
+                raise SourceError(
+                    f"no vector of {name} has numbers",
+                    expected="vectors of items: lists of numbers, each of one length",
+                    found="empty ones alone",
+                    where="ingest.columns.item_vectors",
+                    hint="name another column, or none",
+                )
             for (size,) in longest:
                 reason = literal(f"{name} has not {size} numbers, as most have")
                 checks.append(f"WHEN len({identifier(name)}) <> {size} THEN {reason}")
@@ -221,12 +230,15 @@ def _rejected(db: Any) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _refuse_bad(db: Any, config: IngestConfig, staged: dict[str, Any], raw: Path) -> None:
+def _refuse_bad(db: Any, config: IngestConfig, columns: Columns, staged: dict[str, Any], raw: Path) -> None:
     """Refuse a source of which too much had to be set aside, or which holds nothing."""
+    # without times, who says the same again is no fault of the source
+    harmless = "" if columns.timestamp else "duplicate event"
     for table in TABLES:  # events come last: an item that cannot be read takes its events along
         if not (places := staged["files"].get(table)):
             continue
-        ((rows,), (bad,)) = (_row(db, f"SELECT count(*) FROM {name}") for name in (table, f"bad_{table}"))
+        (rows,) = _row(db, f"SELECT count(*) FROM {table}")
+        (bad,) = _row(db, f"SELECT count(*) FROM bad_{table} WHERE reason <> '{harmless}'")
         if rows == 0 and table != "users":
             raise SourceError(
                 f"the source holds no {table}",
@@ -236,9 +248,11 @@ def _refuse_bad(db: Any, config: IngestConfig, staged: dict[str, Any], raw: Path
                 hint="fetch the data again, or point ingest.source at another copy",
             )
         if bad == rows > 0 or bad > config.max_rejected_share * rows:
-            reasons = sorted(_rejected(db)[table].items(), key=lambda each: (-each[1], each[0]))
+            reasons = sorted(_rejected(db)[table].items(), key=lambda each: (each[0] == harmless, -each[1], each[0]))
             row, example = _row(
-                db, f"SELECT row, coalesce(raw, '') FROM bad_{table} JOIN {table} USING (row) ORDER BY row LIMIT 1"
+                db,
+                f"SELECT row, coalesce(raw, '') FROM bad_{table} JOIN {table} USING (row) "
+                f"WHERE reason <> '{harmless}' ORDER BY row LIMIT 1",
             )
             place = next(place for place in reversed(places) if place["first_row"] <= row)
             raise SourceError(
@@ -252,16 +266,41 @@ def _refuse_bad(db: Any, config: IngestConfig, staged: dict[str, Any], raw: Path
                 "raise ingest.max_rejected_share to go on without them",
             )
 
-    unit = config.columns.timestamp_unit
-    (last,) = _row(db, "SELECT max(event_timestamp) FROM good_events")
-    if unit in ("ms", "us", "ns") and last is not None and last.year < 1971:
+
+def _prices(db: Any, config: IngestConfig, columns: Columns) -> int:
+    """How many good items have a price that cannot be read, and so none.
+
+    Raises:
+        SourceError: where too many cannot be read, or they are in several currencies.
+    """
+    if "price_told" not in _names(db, "items"):
+        return 0
+    told, unread, example, *currencies = _row(
+        db,
+        f"""SELECT count(price_told), count(price_told) FILTER (price IS NULL),
+            arg_min(price_told, row) FILTER (price IS NULL), min(currency), max(currency)
+        FROM (SELECT *, trim(regexp_extract(price_told, {literal(CURRENCY)})) AS mark,
+            CASE WHEN price IS NOT NULL AND mark <> '' THEN mark END AS currency FROM good_items)""",
+    )
+    where = f"column {columns.price} of items"
+    if unread > config.max_rejected_share * told:
         raise SourceError(
-            "every event is before 1971",
-            expected=f"times in {unit} since 1970 (ingest.columns.timestamp_unit)",
-            found=f"events until {last.isoformat()}",
-            where=staged["files"]["events"][0]["where"],
-            hint="seconds taken for something finer look like this: set ingest.columns.timestamp_unit=s, or ms",
+            f"{unread} of {told} prices cannot be read",
+            expected=f"numbers, at most {config.max_rejected_share:.1%} of them none (ingest.max_rejected_share)",
+            found=repr(example[:80]),
+            where=where,
+            hint="set ingest.files.decimal to ',' where prices look like 1.234,50, to '.' where they look like "
+            "1,234.50; a currency may stand before or behind, nothing else",
         )
+    if len({*currencies}) > 1:
+        raise SourceError(
+            "prices are in several currencies",
+            expected="one, so that they can be compared",
+            found=" and ".join(map(str, currencies)),
+            where=where,
+            hint="convert them into one currency, or name no ingest.columns.price",
+        )
+    return int(unread)
 
 
 def _advice(reason: str, config: IngestConfig, where: str) -> str:
@@ -269,7 +308,20 @@ def _advice(reason: str, config: IngestConfig, where: str) -> str:
     if reason == "time without a zone":
         return "set ingest.columns.time_zone to the zone those clocks were in, such as UTC or Europe/Berlin; "
     if reason.startswith("unparsable timestamp"):
-        return "set ingest.columns.timestamp_unit to what they are written as (s, ms, us, ns, iso or a pattern); "
+        return (
+            "set ingest.columns.timestamp_unit to what they are written as (s, ms, us, ns, iso, or a pattern such as "
+            "'%Y-%m-%d %I:%M:%S %p'; iso tells its zone as Z or +02:00, not by a name); "
+        )
+    if reason == "unparsable available":
+        return "name a column of yes and no (true, false, 1, 0); a stock count belongs into item_numbers; "
+    if reason == "duplicate event":
+        return "where one may do the same twice, ingest.columns.timestamp has to tell the two apart; "
+    if reason.endswith("is not a plain value"):
+        return "name the value inside of it (outer.inner), or write one row for each value of a list; "
+    if reason.endswith("than its type can hold"):
+        return "export identifiers as text or as whole numbers: as fractions they have lost their last digits; "
+    if reason == "missing key":
+        return "words such as NULL and nan name nobody; "
     if reason == "unknown event type":
         return "name them in ingest.columns.event_types (an empty label for one that means none); "
     if reason.startswith("not ") and (fits := _fitting(config, where)).name:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from rankline.raw import File, Files
 
 ROWS = 1 << 16  # of Parquet in one batch
 PEEKED_LINES = 10_000  # of JSON, to know its keys
+MOST_OF_HEADER = 1 << 20
 DELIMITERS = ",;\t|"
 
 
@@ -49,20 +51,26 @@ def _csv(table: str, file: File, config: IngestConfig) -> Part:
 
     told = config.files
     stream, done = parts.text(file, told.encoding)
-    header = stream.readline().decode().rstrip("\r\n")
+    header = _header(stream, told.quote)
     delimiter = told.delimiter or ("\t" if file.kind == "tsv" else "")
     if header.lower().startswith("sep=") and len(header) == 5:  # Excel's own way to name it
-        delimiter, header = delimiter or header[-1], stream.readline().decode().rstrip("\r\n")
-    delimiter = delimiter or max(DELIMITERS, key=header.count)
+        delimiter, header = delimiter or header[-1], _header(stream, told.quote)
+    delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, told.quote).count)
     quote = {"quotechar": told.quote} if told.quote else {"quoting": csv.QUOTE_NONE}
-    names = [name.strip() for name in next(csv.reader(io.StringIO(header), delimiter=delimiter, **quote), [])]  # type: ignore[arg-type]
+    try:
+        names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])  # type: ignore[arg-type]
+    except csv.Error:  # a name longer than any is
+        names = []
+    if _is_open(header, told.quote):
+        names = []
+    names = [re.sub(r"\s*[\r\n]\s*", " ", name.strip()) for name in names]
     if not any(names) or len(set(names)) < len(names):
         raise SourceError(
             "a table begins with a header that names every column once",
             expected="names of columns",
             found=repr(header[:80]),
             where=file.path,
-            hint="write such a header as the file's first line",
+            hint="write such a header as the file's first line; ingest.files.quote='' where quotes enclose nothing",
         )
     cells = [f"c{place}" for place in range(len(names))]
     schema = pa.schema(
@@ -83,6 +91,35 @@ def _csv(table: str, file: File, config: IngestConfig) -> Part:
         done=done,
         size=file.size(),
     )
+
+
+def _header(stream: Any, quote: str) -> str:
+    """The first record that is not blank: a line, or several where a name in quotes holds line ends."""
+    header = ""
+    while len(header) < MOST_OF_HEADER and (line := _line(stream)):
+        header = header + line if header.strip() else line
+        if header.strip() and not _is_open(header, quote):
+            break
+    return header.strip("\r\n")
+
+
+def _is_open(header: str, quote: str) -> bool:
+    """Does a quote enclose what comes next?"""
+    begins = rf"(^|[{DELIMITERS}\r\n]){re.escape(quote)}"
+    return bool(quote) and re.search(begins, _unquoted(header, quote)) is not None
+
+
+def _unquoted(text: str, quote: str) -> str:
+    """A text without what quotes enclose."""
+    mark = re.escape(quote)
+    return re.sub(f"{mark}[^{mark}]*{mark}", "", text) if quote else text
+
+
+def _line(stream: Any) -> str:
+    """The next line, whatever ends it: old programs write a carriage return alone."""
+    ahead = stream.peek()
+    end = re.search(rb"\r\n?|\n", ahead)
+    return str(stream.read(end.end() if end else len(ahead)).decode())
 
 
 def _records(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
@@ -160,7 +197,7 @@ def _json(table: str, file: File, config: IngestConfig) -> Part:
 
 
 def _keys(stream: Any, file: File) -> list[tuple[str, ...]]:
-    """The keys of the first objects, and those of objects within them."""
+    """The keys of the first objects."""
     import json
 
     found: dict[tuple[str, ...], None] = {}
@@ -178,11 +215,16 @@ def _keys(stream: Any, file: File) -> list[tuple[str, ...]]:
         except ValueError:
             continue
         if isinstance(told, dict):
-            for key, value in told.items():
-                found[(key,)] = None
-                if isinstance(value, dict):
-                    found |= {(key, inner): None for inner in value}
+            found |= dict.fromkeys(_within(told))
     return list(found)
+
+
+def _within(told: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys of an object, and those of objects within it."""
+    for key, value in told.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from _within(value, (*above, key))
 
 
 def _parquet(table: str, file: File, config: IngestConfig) -> Part:
@@ -194,7 +236,7 @@ def _parquet(table: str, file: File, config: IngestConfig) -> Part:
         reader = pq.ParquetFile(pa.PythonFile(stored, "r") if "://" in file.path else stored, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise parts.cut_short(file.path, error) from error
-    kept = [name for name in reader.schema_arrow.names if config.columns.wants(name)]
+    kept = wanted(reader.schema_arrow, config)
     return typed(
         table,
         file.path,
@@ -207,21 +249,51 @@ def _parquet(table: str, file: File, config: IngestConfig) -> Part:
     )
 
 
+def wanted(schema: Any, config: IngestConfig) -> list[str]:
+    """The columns that the settings name, or of which they name something inside."""
+    return [
+        field.name
+        for field in schema
+        if any(config.columns.wants(name) for name, _, _ in _flat(field.name, "", field.type))
+    ]
+
+
+def arriving(type: Any) -> Any:
+    """The type as which a column arrives: decimals as text, since DuckDB knows none of more than 38 digits."""
+    import pyarrow as pa
+
+    return pa.string() if pa.types.is_decimal(type) else type
+
+
+def _flat(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]:
+    """A column and what is inside of it, if it is an object: names (outer.inner), SQL, types."""
+    from pyarrow import types
+
+    yield name, sql, type
+    if types.is_struct(type):
+        for field in type:
+            yield from _flat(f"{name}.{field.name}", f"{sql}[{literal(field.name)}]", field.type)
+
+
 def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, kept: list[str], **more: Any) -> Part:
     """A part whose columns the source itself types, and of which only those that are ``kept`` arrive."""
     import pyarrow as pa
 
     names = {name: f"c{place}" for place, name in enumerate(kept)}
-    columns = {name: Column(*_column(names.get(name, ""), schema.field(name).type)) for name in schema.names}
+    columns: dict[str, Column] = {}
+    for field in schema:
+        for name, sql, type in _flat(field.name, names.get(field.name, ""), field.type):
+            columns.setdefault(name, Column(*_column(sql, type)))
 
     def numbered() -> Iterator[Any]:
         row = 1
         for batch in batches:
-            arrays = [pa.array(range(row, row + len(batch)), pa.int64()), *batch.columns]
+            arrays = [pa.array(range(row, row + len(batch)), pa.int64())]
+            arrays += [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
             yield pa.table(arrays, names=["row", *names.values()])
             row += len(batch)
 
-    whole = pa.schema([("row", pa.int64()), *((names[name], schema.field(name).type) for name in kept)])
+    whole = pa.schema([("row", pa.int64()), *((names[name], arriving(schema.field(name).type)) for name in kept)])
     told = {name: names[name] for name in names if columns[name].kind != "list"}
     return Part(table=table, where=where, columns=columns, schema=whole, batches=numbered(), raw=_object(told), **more)
 
@@ -238,8 +310,10 @@ def _column(name: str, type: Any) -> tuple[str, str]:
         return f"TRY(decode({name}))", "text"
     if types.is_integer(type):
         return name, "integer"
-    if types.is_floating(type) or types.is_decimal(type):
-        return f"CAST({name} AS DOUBLE)", "number"
+    if types.is_floating(type):
+        return name, "number"
+    if types.is_decimal(type):
+        return name, "decimal"
     if types.is_boolean(type):
         return name, "flag"
     if types.is_timestamp(type):
@@ -248,6 +322,8 @@ def _column(name: str, type: Any) -> tuple[str, str]:
         return name, "naive"
     if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type):
         return name, "list"
+    if types.is_struct(type) or types.is_map(type):
+        return name, "object"
     return name, "other"
 
 

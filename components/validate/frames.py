@@ -23,13 +23,17 @@ LANGUAGE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to check: tables, label columns, a column of splits, vectors of items, whom events name."""
+    """What there is to check: tables, label columns, a column of splits, vectors of items, whom events name.
+
+    ``only`` is the one item there is, where every query has it for its answer: texts that all have the same label.
+    """
 
     tables: tuple[str, ...]
     labels: tuple[str, ...]
     split: bool
     vectors: tuple[str, ...]
     names_users: bool
+    only: str = ""
 
 
 def present(folder: Path) -> list[str]:
@@ -45,6 +49,8 @@ def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
     for table in tables:
         path = str(folder / f"{table}.parquet").replace("'", "''")
         db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}', file_row_number = true)")
+    names_users = bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1"))
+    first = [item for (item,) in _rows(db, "SELECT item_id FROM items LIMIT 2")]
     items, columns = pq.read_schema(folder / "items.parquet"), pq.read_schema(folder / "events.parquet").names
     return Found(
         tables=tuple(tables),
@@ -57,7 +63,8 @@ def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
             and pa.types.is_list(field.type)
             and pa.types.is_floating(field.type.value_type)
         ),
-        names_users=bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1")),
+        names_users=names_users,
+        only=str(first[0]) if len(first) == 1 and "queries" in tables and not names_users else "",
     )
 
 

@@ -30,8 +30,11 @@ def items(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]
     """Of the catalogue."""
     import great_expectations.expectations as gxe
 
+    enough = ""
+    if found.only and config.min_items > 1:
+        enough = f"every text has the label {found.only!r}; {config.min_items} or more are needed"
     return [
-        *_keyed("items", "item_id", at_least=config.min_items),
+        *_keyed("items", "item_id", at_least=config.min_items, enough=enough),
         _warning(
             f"at least {config.min_described_share:.0%} of the items have a title or a text",
             gxe.ExpectColumnValuesToBeNull,
@@ -192,12 +195,14 @@ def _before(text: str, suffix: str) -> str:
     return text.removesuffix(suffix) if text.endswith(suffix) else ""
 
 
-def _keyed(table: str, key: str, *, at_least: int) -> list[Any]:
-    """Of a table with a key: enough rows, and a key that is there and unique."""
+def _keyed(table: str, key: str, *, at_least: int, enough: str = "") -> list[Any]:
+    """Of a table with a key: enough rows (``enough`` says it better), and a key that is there and unique."""
     import great_expectations.expectations as gxe
 
     expectations = [
-        _critical(f"there are at least {at_least} rows", gxe.ExpectTableRowCountToBeBetween, min_value=at_least),
+        _critical(
+            enough or f"there are at least {at_least} rows", gxe.ExpectTableRowCountToBeBetween, min_value=at_least
+        ),
         _critical(f"every {key} is there", gxe.ExpectColumnValuesToNotBeNull, column=key),
         _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeNull, column=f"repeated_{key}"),
     ]

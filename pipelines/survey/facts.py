@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.fields import ZONED, identifier, literal
+from components.ingest.fields import NAIVE, ZONED, identifier, literal
 
 # how times are written beside ISO and numbers since 1970; two that fit the same values are asked about
 PATTERNS = (
@@ -15,8 +15,6 @@ PATTERNS = (
     "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y", "%Y-%m-%d %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
     "%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%dT%H:%M:%S %Z",
 )  # fmt: skip
-# what iso may be without a zone; what else DuckDB would read, it reads without its PM or the name of its zone
-NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: what a log's moments lie between
 
 

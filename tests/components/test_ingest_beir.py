@@ -85,8 +85,29 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, gone: str, found:
         run(tmp_path, tmp_path / "raw")
 
 
-def test_a_header_that_names_other_columns_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("query\tdocument\trelevance\nq1\td1\t1\n", "query, document, relevance"),
+        ("q1\td1\t1\n", "q1, d1, 1"),
+        ("q1 0 d1 1\nq2 0 d1 1\n", "q1 0 d1 1"),
+    ],
+    ids=["other names", "none", "as TREC has it"],
+)
+def test_judgments_without_the_header_are_refused(tmp_path: Path, text: str, found: str) -> None:
     write(tmp_path)
-    (tmp_path / "qrels/test.tsv").write_text("query\tdocument\trelevance\nq1\td1\t1\n")
-    with pytest.raises(SourceError, match="found: query, document, relevance"):
+    (tmp_path / "qrels/test.tsv").write_text(text)
+    with pytest.raises(SourceError, match=f"found: {found}") as refused:
         run(tmp_path, tmp_path / "raw")
+    assert "query-id, corpus-id, score" in str(refused.value)
+    assert "test.tsv is not as BEIR has it" in str(refused.value)
+
+
+def test_documents_need_no_title(tmp_path: Path) -> None:
+    write(tmp_path / "source")
+    (tmp_path / "source/corpus.jsonl").write_text('{"_id": "d1", "text": "on charge"}\n{"_id": "d2", "text": "x"}\n')
+    run(tmp_path / "source", tmp_path / "raw")
+    assert [(item["title"], item["text"]) for item in table(tmp_path / "raw", "items")] == [
+        (None, "on charge"),
+        (None, "x"),
+    ]

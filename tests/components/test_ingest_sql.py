@@ -140,6 +140,19 @@ def test_postgres_gives_what_files_give(postgres: Postgres, tmp_path: Path, monk
         assert arrived == {"events": 4, "items": 4, "users": 3}
 
 
+def test_numbers_of_postgres_keep_every_digit(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(postgres)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    big = 12345678901234567890123
+    customer = f"{big}::numeric + row_number() OVER (ORDER BY at)"
+    events = f"SELECT {customer} AS customer, sku, at::numeric, kind, device FROM events"
+    run(tmp_path / "raw", source=postgres.url, tables={**TABLES, "events": events})
+    users = [event["user_id"] for event in pq.read_table(tmp_path / "raw/events.parquet").to_pylist()]
+    assert users == [f"{big + n}" for n in range(1, 13)]
+
+
 def test_postgres_rows_come_in_an_order_of_their_own(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,7 +201,7 @@ def test_a_csv_as_excel_writes_it(tmp_path: Path) -> None:
     # a point is no decimal sign then: 1.5 is no number rather than fifteen
     (tmp_path / "items.csv").write_text("item_id;title;cost\ni2;Tea;1.5\ni1;Tee;2,5\n")
     small(tmp_path, **settings)
-    assert reasons(tmp_path)[-1] == ("items", 1, "unparsable price")
+    assert [item["price"] for item in table(tmp_path, "items")] == [None, 2.5]
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "gb18030", "utf-16"])
@@ -259,7 +259,7 @@ def test_rows_of_a_csv_that_cannot_be_read_keep_their_place(tmp_path: Path) -> N
         ("log", {"rating": "four"}, "unparsable rating"),
         ("log", {"rating": {"stars": 4}}, "unparsable rating"),
         ("catalogue", {"item_id": "i1"}, "duplicate item"),
-        ("catalogue", {"cost": "cheap"}, "unparsable price"),
+        ("catalogue", {"heavy": "very"}, "unparsable heavy"),
         ("catalogue", {"stock": "maybe"}, "unparsable available"),
         ("catalogue", {"image": [1, 2, 3]}, "image has not 2 numbers, as most have"),
         ("catalogue", {"image": [1, "x"]}, "unparsable image"),
@@ -268,14 +268,14 @@ def test_rows_of_a_csv_that_cannot_be_read_keep_their_place(tmp_path: Path) -> N
 def test_a_bad_row_is_set_aside_with_its_reason(
     tmp_path: Path, table_name: str, changes: dict[str, Any], reason: str
 ) -> None:
-    catalogue = [{**item, "cost": 1, "stock": True, "image": [1, 2.5]} for item in CATALOGUE]
+    catalogue = [{**item, "heavy": 1, "stock": True, "image": [1, 2.5]} for item in CATALOGUE]
     rows = {"log": list(LOG), "catalogue": catalogue}
     extra = {
         "log": {**LOG[0], "user_id": "new", "timestamp": 1_700_009_999},
         "catalogue": {**catalogue[0], "item_id": "i3"},
     }
     rows[table_name].append({**extra[table_name], **changes})
-    columns = {"price": "cost", "available": "stock", "item_vectors": ("image",)}
+    columns = {"item_numbers": ("heavy",), "available": "stock", "item_vectors": ("image",)}
     small(tmp_path, rows["log"], rows["catalogue"], columns=columns)
     name = {"log": "events", "catalogue": "items"}[table_name]
     assert reasons(tmp_path) == [(name, len(rows[table_name]), reason)]
@@ -496,7 +496,7 @@ REFUSALS = [
     (_renamed, "no column 'timestamp'", "is 'time_stamp' meant? set ingest.columns.timestamp"),
     (_naive, "time without a zone 1", "set ingest.columns.time_zone"),
     (_milliseconds, "4 of 4 rows", "timestamp_unit=ms"),
-    (_seconds, "before 1971", "timestamp_unit=s"),
+    (_seconds, "4 of 4 rows", "timestamp_unit=s"),
     (_cut_gzip, "to its end", "fetch it again"),
     (_cut_parquet, "to its end", "fetch it again"),
     (_no_parquet, "to its end", "fetch it again"),

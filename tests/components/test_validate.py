@@ -12,9 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from components.ingest.step import ingest
 from components.validate import frames, profile, step, suites
 from components.validate.config import ValidateConfig
 from components.validate.step import validate
+from pipelines.recipes import labels
 from rankline.errors import ValidationFailed
 from tests.components import events as data
 from tests.components.events import Rows
@@ -495,3 +497,12 @@ class TestProfiles:
         (tmp_path / "profiles" / "recipe.json").write_text("{")
         raw, _ = self.profile(tmp_path, "b", "b")
         assert profile.previous(tmp_path, "recipe", raw) is None
+
+
+def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"text number {n},positive" for n in range(120))]
+    (tmp_path / "texts.csv").write_text("\n".join(lines) + "\n")
+    recipe = labels(str(tmp_path))
+    ingest(tmp_path / "raw", config=recipe.ingest)
+    with pytest.raises(ValidationFailed, match="every text has the label 'positive'; 2 or more are needed: found 1"):
+        validate(tmp_path / "raw", tmp_path / "clean", tmp_path / "report", config=recipe.validate)
