@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankline import digest, disk, ledger
+from rankline import digest, disk, ledger, memory
 from rankline.contracts import replaced
 from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
@@ -164,7 +164,7 @@ def perform(
                     carrying = carried(extra["checkpoints"], f"{run.storage.checkpoints}/{step}/{kept_as[:16]}")
             progress = Progress(run.folder / f"{step}.progress")
             began = time.monotonic()
-            with carrying as troubles:
+            with carrying as troubles, memory.told(step, config):
                 entry.result = work(**inputs, **outputs, config=config, progress=progress, **extra) or {}
             entry.work_s = time.monotonic() - began
             entry.why = "; ".join([entry.why, *dict.fromkeys(troubles)])

@@ -1,4 +1,4 @@
-"""Hurting a run at a chosen moment: kill -9 just before a file gets its name, and disks that are full or read-only."""
+"""Hurting a run at a chosen moment: kill -9, no more memory, and disks that are full or read-only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from pathlib import Path
 import pytest
 
 # Python imports this by itself when it starts, in every process of a run; only the step does what is waited for.
-_KILLER = """
-import os, re, signal, sys
+_WATCHER = """
+import os, re, resource, signal, sys
 EVENT, PATTERN = os.environ["HURT_AT"].split(":", 1)
+MORE = int(os.environ.get("HURT_MEMORY", "0"))
 
 def watch(event, arguments):
+    global EVENT
     paths = [os.fspath(a) for a in arguments if isinstance(a, (str, os.PathLike))]
     if event == EVENT and any(re.search(PATTERN, path) for path in paths):
-        os.kill(os.getpid(), signal.SIGKILL)
+        EVENT = ""
+        if not MORE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MORE, used + MORE))
 
 sys.addaudithook(watch)
 """
@@ -28,8 +34,13 @@ sys.addaudithook(watch)
 def killing(folder: Path, moment: str) -> dict[str, str]:
     """The environment in which a process kills itself at a moment, ``<audit event>:<pattern of its paths>``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_KILLER)
+    (folder / "sitecustomize.py").write_text(_WATCHER)
     return {"HURT_AT": moment, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+def starving(folder: Path, moment: str, *, megabytes: int) -> dict[str, str]:
+    """The environment in which a process gets so much memory from a moment on, and no more."""
+    return {**killing(folder, moment), "HURT_MEMORY": str(megabytes * 1_000_000)}
 
 
 class Disk:
