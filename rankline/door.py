@@ -33,6 +33,7 @@ from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
 from rankline.shelf import Shelf, carried
 from rankline.storage import StorageConfig
+from rankline.watchdog import Watchdog
 
 # work done with other versions of these is done again
 LIBRARIES = (
@@ -120,6 +121,7 @@ def perform(
     """
     entry = ledger.Entry(step=step, status="running", started=time.time(), pid=os.getpid())
     opened = time.monotonic()  # a clock may be set back while a step works
+    watchdog = Watchdog(lambda: _cut_short(run, entry))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         before = ledger.read(run.folder).get(step)
@@ -194,7 +196,20 @@ def perform(
         with contextlib.suppress(OSError):  # not even room for that: the message is on its way to the runner's log
             ledger.release(run.folder)
             ledger.write(run.folder, entry)
+        watchdog.end()
     return entry.result
+
+
+def _cut_short(run: Run, entry: ledger.Entry) -> None:
+    """The last words of a step that was told to end and could not, since a library did not come back."""
+    entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
+    entry.error = (
+        "it was interrupted in the middle of a library's work, which did not end; run again to go on from here"
+    )
+    print(entry.error, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        ledger.release(run.folder)
+        ledger.write(run.folder, entry)
 
 
 class _Again(RanklineError):

@@ -71,9 +71,11 @@ def test_a_machine_that_has_no_more_asks_duckdb_for_less() -> None:
 def test_another_error_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("finetune", DistillConfig()):
         raise RuntimeError("shape mismatch")
-    with pytest.raises(OutOfMemory, match=r"no room for another object(.|\n)*distill\.batch_size=16 \(now 32\)"):
-        with memory.told("distill", DistillConfig()):
-            raise MemoryError
+    with (
+        pytest.raises(OutOfMemory, match=r"no room for another object(.|\n)*distill\.batch_size=16 \(now 32\)"),
+        memory.told("distill", DistillConfig()),
+    ):
+        raise MemoryError
     with pytest.raises(OutOfMemory) as told, memory.told("export", ExportConfig(index="exact", fp16=False, int8=False)):
         raise RuntimeError("bad allocation")
     assert told.value.hint == "the most effective first: export.parity_samples=128 (now 256)"

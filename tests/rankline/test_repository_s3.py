@@ -5,6 +5,8 @@ import multiprocessing
 import shutil
 import time
 import uuid
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -178,19 +180,19 @@ def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url,
 )
 def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_path, file, winner):
     again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), vectors=True)
-    refusals = []
+    refused = partial(pytest.raises, RepositoryError, match="with another catalogue")
+    overtaken = []
 
-    def put(name, work):
-        try:
-            work()
-        except RepositoryError as error:
-            assert "with another catalogue" in str(error)
-            refusals.append(name)
+    def overtake():
+        with nullcontext() if winner == "other" else refused():
+            crowned(url, again)
+        overtaken.append(file)
 
     slow = Repository(url)
-    slow.fs = Overtaken(slow.fs, file, lambda: put("other", lambda: crowned(url, again)))
-    put("slow", lambda: slow.add(made.folder))
-    assert refusals == ["slow" if winner == "other" else "other"]
+    slow.fs = Overtaken(slow.fs, file, overtake)
+    with refused() if winner == "other" else nullcontext():
+        slow.add(made.folder)
+    assert overtaken
     fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
     assert fetched.revision == (again if winner == "other" else made).revision
 
