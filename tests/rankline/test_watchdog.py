@@ -46,7 +46,7 @@ def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told:
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
     time.sleep(0.2)
-    for _ in range(3):  # a supervisor that repeats itself does not lengthen it
+    for _ in range(locks):  # a supervisor that repeats itself does not lengthen it
         process.terminate()
         time.sleep(0.05)
     _, err = process.communicate(timeout=60)
