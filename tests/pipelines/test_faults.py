@@ -18,7 +18,7 @@ from rankline.repository import Repository
 from tests.cli.command import rankline, refused
 from tests.cli.test_step import MADE_BY, NAMED
 from tests.conftest import SmokeRun
-from tests.pipelines.hurt import Disk, disk, killing
+from tests.pipelines.hurt import Disk, disk, killing, set_back
 from tests.pipelines.watched import folders, reasons, steps, summary, until, watched
 
 REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
@@ -276,6 +276,23 @@ def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: P
     assert all(step["seconds"] >= 0 for step in told["steps"])
     assert rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1].startswith(after.name)
     assert f"run {after.name} took" in rankline("runs", "show", "-w", workspace).stdout
+
+
+def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    forget(workspace, "validate")
+    environment = set_back(tmp_path / "hurt", "open:validate.progress")
+    done = rankline(*at_door(smoke, workspace, tmp_path / "out", "validate"), **environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hurt" / "clock").read_text() == "-1d"
+    entry = ledger.read(max(folders(workspace)))["validate"]
+    assert entry.finished is not None
+    assert 0 < entry.work_s <= entry.finished - entry.started < 180
+    assert (tmp_path / "out" / "clean" / "files.json").read_text() == (
+        smoke.artifact("validate", "clean") / "files.json"
+    ).read_text()
+    path = max(folders(workspace)) / "validate.json"
+    assert path.stat().st_mtime < entry.started  # to who wrote it, the day before
 
 
 def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp_path: Path) -> None:
