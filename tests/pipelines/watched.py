@@ -65,6 +65,22 @@ def watched(workspace: Path, *settings: str, **environment: str) -> Iterator[Wat
         process.communicate()
 
 
+@contextmanager
+def served(workspace: Path) -> Iterator[str]:
+    """`rankline serve` on a workspace's champion; where it answers."""
+    process = subprocess.Popen(
+        [RANKLINE, "serve", "-w", str(workspace), "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert " on http://" in line, line
+        yield line.split(" on ")[1].strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def folders(workspace: Path) -> set[Path]:
     return set((workspace / "runs").glob("*"))
 

@@ -2,80 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow
 import pytest
+import torch
 
 from components.distill.config import DistillConfig
-from components.export.config import ExportConfig
 from components.featurize.config import FeaturizeConfig
-from components.ingest.config import IngestConfig
-from components.validate.config import ValidateConfig
-from rankline import memory
+from pipelines.recipes import smoke as recipe
+from rankline import door, ledger, memory
 from rankline.errors import OutOfMemory
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import starving
-from tests.pipelines.test_faults import at_door, forget
-
-# step -> (a setting that asks for too much, what the process may have more once its work began, what the hint says)
-GREEDY = {
-    "distill": ("requests_per_step=50000", 1500, "distill.requests_per_step=25000 (now 50000)"),
-    "export": ("parity_samples=20000000", 3000, "export.parity_samples=10000000 (now 20000000)"),
-    "evaluate": ("bootstrap_samples=100000", 100, "evaluate.bootstrap_samples=50000 (now 100000)"),
-}
+from tests.pipelines.test_faults import REUSABLE, at_door, forget
 
 
-@pytest.mark.parametrize("step", [pytest.param(s, marks=() if s == "distill" else pytest.mark.slow) for s in GREEDY])
-def test_a_step_that_runs_out_of_memory_names_what_takes_less(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
-    setting, megabytes, hint = GREEDY[step]
+def test_distill_that_may_have_no_more_memory(smoke: SmokeRun, tmp_path: Path) -> None:
+    """The real step in a process that gets one and a half gigabytes more once its work has begun."""
     workspace = smoke.copy(tmp_path / "ws")
-    forget(workspace, step)
-    message = refused(
-        *at_door(smoke, workspace, tmp_path / "out", step), "--set", f"{step}.{setting}",
-        **starving(tmp_path / "hurt", f"open:{step}.progress", megabytes=megabytes),
-    )  # fmt: skip
-    assert f"{step} ran out of memory" in message
-    assert hint in message
+    forget(workspace, "distill")
+    command = at_door(smoke, workspace, tmp_path / "out", "distill")
+    hurt = starving(tmp_path / "hurt", "open:distill.progress", megabytes=1500)
+    message = refused(*command, "--set", "distill.requests_per_step=50000", **hurt)
+    assert "distill ran out of memory" in message
+    assert "distill.requests_per_step=25000 (now 50000)" in message
 
 
-@pytest.mark.parametrize(
-    ("step", "config"),
-    [
-        ("ingest", IngestConfig(source="x", memory_limit_mb=64)),
-        ("validate", ValidateConfig(memory_limit_mb=64)),
-        ("featurize", FeaturizeConfig(memory_limit_mb=256)),
-    ],
-)
-def test_duckdb_that_reached_its_limit_asks_for_a_higher_one(step: str, config: IngestConfig) -> None:
-    limit = config.memory_limit_mb
-    settings = {"memory_limit": f"{limit}MB", "temp_directory": ""}
-    with (
-        duckdb.connect(config=settings) as db,
-        pytest.raises(OutOfMemory, match=rf"{step}\.memory_limit_mb={2 * limit} \(now {limit}\)"),
-        memory.told(step, config),
-    ):
+def small_duckdb() -> None:
+    with duckdb.connect(config={"memory_limit": "64MB", "temp_directory": ""}) as db:
         db.execute("SELECT list(range) FROM range(1000000000)").fetchone()
 
 
+ENDLESS: dict[str, Callable[[], object]] = {
+    "python": lambda: bytearray(10**18),
+    "numpy": lambda: np.empty(10**16),
+    "torch": lambda: torch.empty(10**16),
+    "arrow": lambda: pyarrow.allocate_buffer(10**17),
+    "duckdb": small_duckdb,
+}
+
+
+@pytest.mark.parametrize("library", ENDLESS)
+def test_every_librarys_own_words_are_understood(library: str) -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"(?s)distill ran out of memory.*batch_size"),
+        memory.told("distill", DistillConfig()),
+    ):
+        ENDLESS[library]()
+
+
+@pytest.mark.parametrize("step", REUSABLE)
+def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, step: str) -> None:
+    config = getattr(recipe(), step)
+
+    def work(**given: Any) -> None:
+        np.empty(10**16)
+
+    run = door.Run(tmp_path, "run")
+    with pytest.raises(SystemExit) as end:
+        door.perform(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
+    told = ledger.read(run.folder)[step].error
+    assert str(end.value) == told
+    assert told.startswith(f"{step} ran out of memory")
+    for name, (now, less) in config.smaller().items():
+        assert f"{step}.{name}={less} (now {now})" in told
+        assert getattr(config, name) == now != less
+        type(config)(**{**config.model_dump(), name: less})  # a value that the setting takes
+
+
+def test_duckdb_that_reached_its_own_limit_asks_for_a_higher_one() -> None:
+    for config, wanted in ((FeaturizeConfig(memory_limit_mb=256), 512), (recipe().validate, 2048)):
+        with pytest.raises(OutOfMemory, match=rf"x\.memory_limit_mb={wanted} "), memory.told("x", config):
+            small_duckdb()
+
+
 def test_a_machine_that_has_no_more_asks_duckdb_for_less() -> None:
-    config = FeaturizeConfig(memory_limit_mb=2048)
     with (
         pytest.raises(OutOfMemory, match=r"memory_limit_mb=1024 \(now 2048\); featurize\.join_chunk=50000"),
-        memory.told("featurize", config),
+        memory.told("featurize", FeaturizeConfig()),
     ):
         raise duckdb.OutOfMemoryException("Out of Memory Error: Failed to allocate block of 1 bytes (bad allocation)")
 
 
 def test_another_error_is_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("finetune", DistillConfig()):
+    with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("distill", DistillConfig()):
         raise RuntimeError("shape mismatch")
-    with (
-        pytest.raises(OutOfMemory, match=r"no room for another object(.|\n)*distill\.batch_size=16 \(now 32\)"),
-        memory.told("distill", DistillConfig()),
-    ):
-        raise MemoryError
-    with pytest.raises(OutOfMemory) as told, memory.told("export", ExportConfig(index="exact", fp16=False, int8=False)):
-        raise RuntimeError("bad allocation")
-    assert told.value.hint == "the most effective first: export.parity_samples=128 (now 256)"
