@@ -319,7 +319,7 @@ def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: 
     workspace = smoke.copy(tmp_path / "ws")
     forget(workspace, "ingest")
     began = time.time()
-    environment = set_back(tmp_path / "hurt", "open:ingest.progress")
+    environment = set_back(tmp_path / "hurt", "os.rename:ingest.progress")
     done = rankline(*at_door(smoke, workspace, tmp_path / "out", "ingest"), **environment)
     assert done.returncode == 0, done.stderr
     entry = ledger.read(max(folders(workspace)))["ingest"]

@@ -28,7 +28,7 @@ def test_distill_that_may_have_no_more_memory(smoke: SmokeRun, tmp_path: Path) -
     workspace = smoke.copy(tmp_path / "ws")
     forget(workspace, "distill")
     command = at_door(smoke, workspace, tmp_path / "out", "distill")
-    hurt = starving(tmp_path / "hurt", "open:distill.progress", megabytes=1500)
+    hurt = starving(tmp_path / "hurt", "os.rename:distill.progress", megabytes=1500)
     message = refused(*command, "--set", "distill.requests_per_step=50000", **hurt)
     assert "distill ran out of memory" in message
     assert "distill.requests_per_step=25000 (now 50000)" in message
