@@ -27,13 +27,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankline import digest, disk, ledger, memory
+from rankline import digest, disk, ledger, memory, watchdog
 from rankline.contracts import replaced
 from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
 from rankline.shelf import Shelf, carried
 from rankline.storage import StorageConfig
-from rankline.watchdog import Watchdog
 
 # work done with other versions of these is done again
 LIBRARIES = (
@@ -121,7 +120,7 @@ def perform(
     """
     entry = ledger.Entry(step=step, status="running", started=time.time(), pid=os.getpid())
     opened = time.monotonic()  # a clock may be set back while a step works
-    watchdog = Watchdog(lambda: _cut_short(run, entry))
+    guard = watchdog.Watchdog(lambda: _cut_short(run, entry))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         before = ledger.read(run.folder).get(step)
@@ -196,7 +195,7 @@ def perform(
         with contextlib.suppress(OSError):  # not even room for that: the message is on its way to the runner's log
             ledger.release(run.folder)
             ledger.write(run.folder, entry)
-        watchdog.end()
+        guard.end()
     return entry.result
 
 
