@@ -202,9 +202,7 @@ def perform(
 def _cut_short(run: Run, entry: ledger.Entry) -> None:
     """The last words of a step that was told to end and could not, since a library did not come back."""
     entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
-    entry.error = (
-        "it was interrupted in the middle of a library's work, which did not end; run again to go on from here"
-    )
+    entry.error = "it was interrupted in the middle of a library's work that never ended; run again to go on from here"
     print(entry.error, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):
         ledger.release(run.folder)

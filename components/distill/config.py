@@ -103,5 +103,5 @@ class DistillConfig(Frozen):
         told: dict[str, tuple[Any, Any]] = {} if self.sampled_items else {"sampled_items": (0, 2000)}
         names = ["encoder_items_per_step"] if self.train_encoder else []
         return told | halved(
-            self, *names, "batch_size", "requests_per_step", "max_history", "scorer_batch_size", "covisit_neighbours"
+            self, *names, "requests_per_step", "batch_size", "max_history", "scorer_batch_size", "covisit_neighbours"
         )
