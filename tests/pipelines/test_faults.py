@@ -71,7 +71,7 @@ def a_day_later(workspace: Path) -> None:
 
 def ends_as_undisturbed(smoke: SmokeRun, workspace: Path) -> None:
     """Run again: the same files, the same model, one promotion of it, and every step's own entry is whole."""
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, timeout_s=400)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     run = max(folders(workspace))
     assert made(run) == made(smoke.workspace / "runs" / smoke.summary["run"])
@@ -94,7 +94,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
     forget(workspace, step)
     usual = next(each["work_s"] for each in smoke.summary["steps"] if each["step"] == step)
     with watched(workspace) as run:
-        until(lambda: (run.folder / f"{step}.progress").is_file(), timeout_s=120)  # its own work has begun
+        until(lambda: (run.folder / f"{step}.progress").is_file())  # its own work has begun
         time.sleep(usual / 3)
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
@@ -150,7 +150,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
     forget(workspace, step)
     with watched(workspace) as run:
         runner = run.runner()
-        until(lambda: run.reached(step), timeout_s=120)
+        until(lambda: run.reached(step))
         runner.kill()
         code, _, err = run.ended()
         assert code == 1
@@ -461,7 +461,7 @@ CHEAP = ("ingest.",)
 @pytest.mark.parametrize("knob", [pytest.param(k, marks=() if k.startswith(CHEAP) else slow) for k in KNOBS])
 def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob, timeout_s=400)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob)
     assert done.returncode in (0, 3), done.stderr
     again = [step for step in REUSABLE if steps(workspace)[step] == "done"]
     assert again == KNOBS[knob], reasons(workspace)

@@ -38,13 +38,13 @@ class Watched:
 
     def ended(self) -> tuple[int, str, str]:
         """(exit code, standard output, standard error), with no stack trace in either."""
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=600)
         assert "Traceback" not in out + err, out + err
         return self.process.returncode, out, err
 
     def nothing_is_left(self) -> None:
         """Wait until no process of this run lives any more; fail if one stays."""
-        until(lambda: not alive(self.folder), timeout_s=20)
+        until(lambda: not alive(self.folder), timeout_s=60)
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def alive(folder: Path) -> list[psutil.Process]:
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T | None], *, timeout_s: float = 60) -> T:
+def until(ask: Callable[[], T | None], *, timeout_s: float = 300) -> T:
     """What ``ask`` answers as soon as it is something; fail if it never is."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
