@@ -23,6 +23,9 @@ test: setup  ## style, types, and every test
 	@$(BIN)/mypy
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # one thread a worker: two workers, two cores
 
+slow: setup  ## the tests that `test` leaves out: whole runs that are killed, starved and cut off; an hour and more
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+
 hooks: setup  ## what pre-commit looks at before a commit, on all files
 	@$(BIN)/pre-commit run --all-files
 
@@ -51,4 +54,4 @@ golden:  ## renew the compiled flows the tests compare with, and the server's Op
 clean:  ## forget caches and build leftovers; the workspace .rankline and the images stay
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test hooks reference docs images lock golden clean
+.PHONY: help setup demo test slow hooks reference docs images lock golden clean

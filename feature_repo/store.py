@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -67,18 +68,32 @@ def apply(
 
 
 def _lay_out(folder: Path, settings: dict[str, Any], sources: Path | Tables) -> None:
-    """Write feature_store.yaml and register every definition."""
+    """Write feature_store.yaml and register every definition.
+
+    Feast writes a registry that is a file in place, and cannot read one whose writer was killed: it is made anew
+    under a hidden name, so that whoever reads the store sees the old definitions or the new ones.
+    """
     from feast import FeatureStore
 
     folder.mkdir(parents=True, exist_ok=True)
+    final = settings["registry"]
+    of_file = isinstance(final, str)
+    passing, hidden = folder / ".feature_store.yaml", folder / ".registry.db"
+    hidden.unlink(missing_ok=True)
+    _write_settings(passing, {**settings, "registry": hidden.name if of_file else final})
+    with _quietly():
+        FeatureStore(repo_path=str(folder), fs_yaml_file=passing).apply(definitions(sources))
+    if of_file:
+        _stop_the_clock(hidden)
+        os.replace(hidden, folder / final)
+    _write_settings(passing, settings)
+    os.replace(passing, folder / "feature_store.yaml")
+
+
+def _write_settings(path: Path, settings: dict[str, Any]) -> None:
     told = yaml.safe_dump(settings, sort_keys=False)
     # the variable's value is put in before the file is parsed: unquoted, a password of digits would be a number
-    told = told.replace(" ${PGPASSWORD}", " '${PGPASSWORD}'")
-    (folder / "feature_store.yaml").write_text(told)
-    with _quietly():
-        FeatureStore(repo_path=str(folder)).apply(definitions(sources))
-    if isinstance(settings["registry"], str):
-        _stop_the_clock(folder / settings["registry"])
+    path.write_text(told.replace(" ${PGPASSWORD}", " '${PGPASSWORD}'"))
 
 
 # What Feast writes down of when and as which revision a definition was applied.

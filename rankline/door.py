@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankline import digest, disk, ledger
+from rankline import digest, disk, ledger, memory, watchdog
 from rankline.errors import IntegrityError, RanklineError
 from rankline.progress import Progress
 from rankline.reuse import ALWAYS, SUMS, Store, key_of, lay, promised, seal
@@ -110,6 +110,7 @@ def perform(
     """
     entry = ledger.Entry(step=step, status="running", started=time.time(), pid=os.getpid())
     opened = time.monotonic()  # a clock may be set back while a step works
+    guard = watchdog.Watchdog(lambda: _cut_short(run, entry))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         before = ledger.read(run.folder).get(step)
@@ -150,7 +151,7 @@ def perform(
                     carrying = carried(extra["checkpoints"], f"{run.storage.checkpoints}/{step}/{kept_as[:16]}")
             progress = Progress(run.folder / f"{step}.progress")
             began = time.monotonic()
-            with carrying as troubles:
+            with carrying as troubles, memory.told(step, config):
                 entry.result = work(**inputs, **outputs, config=config, progress=progress, **extra) or {}
             entry.work_s = time.monotonic() - began
             entry.why = "; ".join([entry.why, *dict.fromkeys(troubles)])
@@ -180,7 +181,18 @@ def perform(
         with contextlib.suppress(OSError):  # not even room for that: the message is on its way to the runner's log
             ledger.release(run.folder)
             ledger.write(run.folder, entry)
+        guard.end()
     return entry.result
+
+
+def _cut_short(run: Run, entry: ledger.Entry) -> None:
+    """The last words of a step that was told to end and could not, since a library did not come back."""
+    entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
+    entry.error = "it was interrupted in the middle of a library's work that never ended; run again to go on from here"
+    print(entry.error, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        ledger.release(run.folder)
+        ledger.write(run.folder, entry)
 
 
 class _Again(RanklineError):

@@ -7,8 +7,9 @@
     ├── TooSmall             not enough data to do what was asked
     ├── IntegrityError       a file is not the one its digest promises
     ├── DiskFull             there is no room for what a step writes
+    ├── OutOfMemory          a step needs more memory than there is
     ├── DeviceError          a device was asked for and is not there
-    ├── TrainingError        training cannot go on (NaN loss, out of memory)
+    ├── TrainingError        training cannot go on (NaN loss, no room for a checkpoint)
     ├── RepositoryError      the model repository cannot do what was asked
     │   └── StaleEvidence    the champion changed since the evidence was made
     ├── StorageError         a bucket does not answer, or not as it should
@@ -75,6 +76,10 @@ class IntegrityError(RanklineError):
 
 class DiskFull(RanklineError):
     """There is no room for what a step writes."""
+
+
+class OutOfMemory(RanklineError):
+    """A step needs more memory than there is."""
 
 
 class DeviceError(RanklineError):

@@ -95,26 +95,27 @@ class Repository:
             RepositoryError: the same model lies there with another catalogue.
         """
         bundle = open_bundle(folder)
-        revision = json.loads((folder / CATALOGUE / REVISION).read_text())["files"]
+        place, claim = f"bundles/{bundle.model_id}", f"bundles/{bundle.model_id}/{CATALOGUE}/{REVISION}"
+        told = (folder / CATALOGUE / REVISION).read_bytes()
         # the manifest goes last: in a bucket, where folders cannot be renamed, it makes the bundle exist
         names = [
             *bundle.manifest.files,
-            *(f"{CATALOGUE}/{name}" for name in revision),
+            *(f"{CATALOGUE}/{name}" for name in json.loads(told)["files"]),
             f"{CATALOGUE}/{REVISION}",
             MANIFEST,
         ]
-        self._place(folder, f"bundles/{bundle.model_id}", names)
+        # and there the catalogue's list goes first: once it is made, every name but the manifest's can only get the
+        # same bytes, whoever else puts them
+        if self.local or self._create(claim, told) or self._read(claim) == told:
+            self._place(folder, place, names)
         # the files are the model; what else a manifest says (parity, digests of code) may differ between two
         # makings of the same files, and the first one's stays
-        if (
-            self._read(f"bundles/{bundle.model_id}/{CATALOGUE}/{REVISION}")
-            != (folder / CATALOGUE / REVISION).read_bytes()
-        ):
+        if self._read(claim) != told:
             raise RepositoryError(
                 f"model {bundle.model_id} is already in the repository with another catalogue",
                 expected="the same catalogue for the same model",
                 found="a bundle that differs in what lies beside the model's own files",
-                where=self._path(f"bundles/{bundle.model_id}"),
+                where=self._path(place),
                 hint="export it again with the settings and data of its first time, or train anew",
             )
         return bundle
@@ -342,6 +343,7 @@ class Repository:
         """Make a file whole under a name that nobody has taken; False if somebody has."""
         path = self._path(name)
         if self.local:
+            _sweep(Path(path).parent)
             try:
                 with _written_beside(Path(path), content) as partial:
                     os.link(partial, path)
@@ -386,7 +388,10 @@ class Repository:
         if not self.local:
             try:
                 for file in names:
-                    self.fs.put_file(str(folder / file), f"{target}/{file}")
+                    if file == MANIFEST:
+                        self._create(f"{name}/{file}", (folder / file).read_bytes())
+                    else:
+                        self.fs.put_file(str(folder / file), f"{target}/{file}")
             except FileNotFoundError as error:
                 raise _no_bucket(target) from error
             return
@@ -468,10 +473,15 @@ def _sync(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what copies that were killed more than a day ago left behind."""
+    """Remove what writers that were killed more than a day ago left behind."""
     for partial in folder.glob(".*.*"):
-        if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # another writer swept it, or has just finished
+            if time.time() - partial.stat().st_mtime <= _STALE_PARTIAL_S:
+                continue
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink()
 
 
 def _creates_exclusively(fs: Any) -> bool:

@@ -264,6 +264,15 @@ def _seal_of(entry: dict[str, Any]) -> str:
     return digest.of_value(json.loads(json.dumps(entry, default=str)))
 
 
+def _turned(name: str, then: Any, here: Any) -> list[str]:
+    """Each setting under a name that is another one, by its whole name, and its two values."""
+    if isinstance(then, Mapping) and isinstance(here, Mapping):
+        both = ((key, then.get(key), here.get(key)) for key in {**then, **here})
+        return [told for key, old, new in both if not fits(old, new) for told in _turned(f"{name}.{key}", old, new)]
+    old, new = ("''" if value == "" else value for value in (then, here))
+    return [f"{name}: {old} -> {new}"]
+
+
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is different between two keys, in words; what is not known yet is passed over."""
 
@@ -271,12 +280,13 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         then, here = before.get(part, {}), now[part]
         return [name for name in {**then, **here} if not fits(then.get(name), here.get(name))]
 
-    def turned(name: str) -> str:
-        return f"{name}: {before['config'].get(name)} -> {now['config'].get(name)}"
+    def turned(name: str) -> list[str]:
+        return _turned(name, before["config"].get(name), now["config"].get(name))
 
     knobs = differing("config")
-    found = [f"new data window ({', '.join(window)})"] if (window := [turned(n) for n in WINDOW if n in knobs]) else []
-    found += [turned(name) for name in knobs if name not in WINDOW]
+    window = [told for name in WINDOW if name in knobs for told in turned(name)]
+    found = [f"new data window ({', '.join(window)})"] if window else []
+    found += [told for name in knobs if name not in WINDOW for told in turned(name)]
     found += [f"its input {name} changed" for name in differing("inputs")]
     found += [f"{name} changed" for part in ("lineage", "libraries") for name in differing(part)]
     if before["code"] != now["code"]:

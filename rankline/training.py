@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,33 +158,6 @@ def compiled(*modules: torch.nn.Module) -> str:
     for module in modules:
         module.compile(dynamic=True)
     return "yes"
-
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
-
-
-@contextlib.contextmanager
-def memory_told(step: str, shrinking: Mapping[str, tuple[Any, str]]) -> Iterator[None]:
-    """Turn running out of memory into one message; ``shrinking`` is setting -> (its value, what to set it to).
-
-    Raises:
-        TrainingError: memory ran out; the settings that take less are named, the most effective first.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        told = str(error)
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
-            phrase in told.lower() for phrase in OUT_OF_MEMORY
-        ):
-            raise
-        raise TrainingError(
-            f"{step} ran out of memory",
-            expected="a step of training that fits",
-            found=(told.strip().splitlines() or ["no room for another object"])[0],
-            hint="take less at once, the most effective first: "
-            + "; ".join(f"{step}.{name}={less} (now {now})" for name, (now, less) in shrinking.items()),
-        ) from error
 
 
 def check_finite(loss: float, *, step: str, epoch: int, setting: str = "learning_rate") -> None:

@@ -1,10 +1,11 @@
 """Every knob of the student and of the candidate sources."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rankline.contracts import Frozen
+from rankline.memory import halved
 
 
 class DistillConfig(Frozen):
@@ -118,3 +119,13 @@ class DistillConfig(Frozen):
         "auto", description="What a trained encoder computes in; auto is bf16 where the processor has it."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        told: dict[str, tuple[Any, Any]] = {} if self.sampled_items else {"sampled_items": (0, 2000)}
+        if self.train_encoder and self.peft == "none":
+            told["peft"] = ("none", "lora")
+        names = ["encoder_items_per_step"] if self.train_encoder else []
+        return told | halved(
+            self, *names, "requests_per_step", "batch_size", "max_history", "scorer_batch_size", "covisit_neighbours"
+        )

@@ -37,24 +37,9 @@ def distill(
     Raises:
         DeviceError: the device asked for is not there.
         TooSmall: there are too few validation requests to learn the mix from.
-        TrainingError: the loss became NaN, or memory ran out.
+        TrainingError: the loss became NaN.
         UsageError: the adapters asked for have no place in the encoder.
     """
-    from rankline import training
-
-    with training.memory_told("distill", shrinking(config)):
-        return _distill(features, teacher, student, config=config, progress=progress, checkpoints=checkpoints)
-
-
-def _distill(
-    features: Path,
-    teacher: Path,
-    student: Path,
-    *,
-    config: DistillConfig,
-    progress: Progress,
-    checkpoints: Path | None,
-) -> dict[str, Any]:
     import numpy as np
     import scipy.sparse as sparse
     import torch
@@ -216,14 +201,3 @@ def _distill(
         **(weights_trained if config.train_encoder else {}),
         "device": str(device),
     }
-
-
-def shrinking(config: DistillConfig) -> dict[str, tuple[Any, Any]]:
-    """Setting -> (its value, what it might be): what makes a step of training smaller, the most effective first."""
-    halves = ["encoder_items_per_step"] if config.train_encoder else []
-    halves += ["requests_per_step", "batch_size", "max_history", "scorer_batch_size"]
-    told: dict[str, tuple[Any, Any]] = {} if config.sampled_items else {"sampled_items": (0, 2000)}
-    if config.train_encoder and config.peft == "none":
-        told["peft"] = ("none", "lora")
-    less = {name: (getattr(config, name), max(1, getattr(config, name) // 2)) for name in halves}
-    return {**told, **{name: pair for name, pair in less.items() if pair[0] > 1}}

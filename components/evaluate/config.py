@@ -1,10 +1,11 @@
 """Every knob of evaluate."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rankline.contracts import Frozen
+from rankline.memory import halved
 from rankline.metrics import RANKING
 
 
@@ -48,6 +49,15 @@ class EvaluateConfig(Frozen):
     stemmer: str = Field("", description="Snowball stemmer of the BM25 baseline, such as english; empty for none.")
     knn_shrink: float = Field(0.0, ge=0, description="Added to the denominator of item-kNN's cosine.")
     example_users: int = Field(4, ge=0, le=50, description="Users whose lists are shown in the HTML report.")
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        told: dict[str, tuple[Any, Any]] = {} if self.max_requests else {"max_requests": (0, 2000)}
+        return (
+            told
+            | halved(self, "max_requests", "top_k", "knn_neighbours")
+            | halved(self, "bootstrap_samples", least=100)
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> "EvaluateConfig":

@@ -1,10 +1,11 @@
 """Every knob of the export."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rankline.contracts import Frozen
+from rankline.memory import halved
 
 
 class ExportConfig(Frozen):
@@ -28,3 +29,10 @@ class ExportConfig(Frozen):
         1e-3, gt=0, description="Largest fp32 difference from torch with which a bundle is still written."
     )
     canaries: int = Field(5, ge=1, description="Frozen requests with expected answers that the bundle carries.")
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        told: dict[str, tuple[Any, Any]] = {name: (True, False) for name in ("fp16", "int8") if getattr(self, name)}
+        if self.index != "exact":
+            told["index"] = (self.index, "exact")
+        return halved(self, "parity_samples", least=8) | told

@@ -1,11 +1,12 @@
 """Every knob of featurize."""
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rankline.contracts import Frozen
+from rankline.memory import halved
 
 
 class FeaturizeConfig(Frozen):
@@ -72,6 +73,10 @@ class FeaturizeConfig(Frozen):
         description="Requests each of train, valid and test must have for the data to be large enough.",
     )
     seed: int = Field(7, ge=0, description="Seed of the negatives.")
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        return halved(self, "memory_limit_mb", least=256) | halved(self, "join_chunk", "negatives", "max_history")
 
     @model_validator(mode="after")
     def _times_make_sense(self) -> Self:

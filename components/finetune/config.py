@@ -1,10 +1,11 @@
 """Every knob of the teacher."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from rankline.contracts import Frozen
+from rankline.memory import halved
 
 
 class FinetuneConfig(Frozen):
@@ -125,3 +126,15 @@ class FinetuneConfig(Frozen):
         1, ge=0, description="Training processes on this machine, started by torchrun; 0 is one for each GPU there is."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        told: dict[str, tuple[Any, Any]] = {}
+        if self.train_encoder and self.peft == "none":
+            told["peft"] = ("none", "lora")
+        if not self.sampled_items:
+            told["sampled_items"] = (0, 2000)
+        told["accumulate"] = (self.accumulate, self.accumulate * 4)
+        names = ["adapt_batch_size"] if self.adapt_steps else []
+        names += ["encoder_items_per_step", "max_tokens"] if self.train_encoder or self.adapt_steps else []
+        return told | halved(self, *names, "batch_size", "requests_per_step", "negatives", "max_history", "vector_size")

@@ -36,18 +36,19 @@ def finetune(
     Raises:
         SourceError: the encoder is missing or not the one promised.
         DeviceError: the device asked for is not there.
-        TrainingError: the loss became NaN, memory ran out, or one of several processes died.
+        TrainingError: the loss became NaN, or one of several processes died.
+        OutOfMemory: memory ran out.
     """
     from components.finetune import ranks as together
     from components.finetune import torchrun
-    from rankline import training
+    from rankline import memory, training
 
     processes = config.processes or max(1, training.gpus() if config.device != "cpu" else 0)
     if processes > 1 and not together.launched():
         return torchrun.spread(
             features, teacher, config=config, processes=processes, progress=progress, checkpoints=checkpoints
         )
-    with together.joined(config.device) as (ranks, device), training.memory_told("finetune", shrinking(config)):
+    with together.joined(config.device) as (ranks, device), memory.told("finetune", config):
         return _finetune(
             features, teacher, config=config, progress=progress, checkpoints=checkpoints, ranks=ranks, device=device
         )
@@ -227,18 +228,3 @@ def _finetune(
         }
     training.Checkpoints(checkpoints).clear()
     return result
-
-
-def shrinking(config: FinetuneConfig) -> dict[str, tuple[Any, Any]]:
-    """Setting -> (its value, what it might be): what makes a step of training smaller, the most effective first."""
-    halves = ["encoder_items_per_step", "max_tokens"] if config.train_encoder or config.adapt_steps else []
-    if config.adapt_steps:
-        halves.insert(0, "adapt_batch_size")
-    halves += ["batch_size", "requests_per_step", "negatives", "max_history", "vector_size"]
-    less = {name: (getattr(config, name), max(1, getattr(config, name) // 2)) for name in halves}
-    told: dict[str, tuple[Any, Any]] = {"accumulate": (config.accumulate, config.accumulate * 4)}
-    if not config.sampled_items:
-        told = {"sampled_items": (0, 2000), **told}
-    if config.train_encoder and config.peft == "none":
-        told = {"peft": ("none", "lora"), **told}
-    return {**told, **{name: pair for name, pair in less.items() if pair[0] > 1}}

@@ -1,10 +1,12 @@
 """The knobs of ingest."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Frozen
+from rankline.memory import halved
 from rankline.raw import Source, is_file_database
 
 OWN = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
@@ -192,6 +194,10 @@ class IngestConfig(Source):
     memory_limit_mb: int = Field(
         1024, description="Memory for reading and sorting; what exceeds it goes to disk.", ge=64
     )
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        return halved(self, "memory_limit_mb", least=64)
 
     @field_validator("window_start", "window_end", "earliest", "latest")
     @classmethod

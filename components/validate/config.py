@@ -1,11 +1,12 @@
 """The knobs of validate."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from rankline.contracts import LABELS, Frozen
+from rankline.memory import halved
 
 
 class ValidateConfig(Frozen):
@@ -60,6 +61,10 @@ class ValidateConfig(Frozen):
         None,
         description="Moment (ISO time, UTC) taken for now; else the window's end, else the clock's time.",
     )
+
+    def smaller(self) -> dict[str, tuple[Any, Any]]:
+        """Setting -> (its value, what takes less memory), the most effective first."""
+        return halved(self, "memory_limit_mb", least=64)
 
     @field_validator("now")
     @classmethod

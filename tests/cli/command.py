@@ -11,7 +11,7 @@ RANKLINE = str(Path(sys.executable).with_name("rankline"))
 
 
 def rankline(
-    *arguments: object, timeout_s: float = 180, cwd: Path | None = None, **environment: str
+    *arguments: object, timeout_s: float = 600, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end; whatever it says, it shows nobody a stack trace."""
     done = subprocess.run(

@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from components.distill import standing, towers
 from components.distill.config import DistillConfig
 from components.distill.reading import Reading
-from components.distill.step import shrinking
 from components.finetune import encoder as encoders
 from rankline import examples, features, touched, training
 from rankline.errors import UsageError
@@ -385,9 +384,9 @@ def test_frozen_layers_stay_as_they_are(data: examples.Examples, read: Callable[
 
 
 def test_what_takes_less_memory_is_named() -> None:
-    told = shrinking(changed(**ASKED))
+    told = changed(**ASKED).smaller()
     assert list(told)[:3] == ["sampled_items", "peft", "encoder_items_per_step"]
     assert told["requests_per_step"] == (8, 4)
     for name, (_, less) in told.items():
         DistillConfig(**{name: less})
-    assert "sampled_items" not in shrinking(changed(sampled_items=9))
+    assert "sampled_items" not in changed(sampled_items=9).smaller()

@@ -1,4 +1,4 @@
-""".ci/images: a machine that cannot build images is skipped with a reason, and never in silence."""
+"""What continuous integration runs; a machine that cannot build images is skipped with a reason, never in silence."""
 
 from __future__ import annotations
 
@@ -51,6 +51,27 @@ def test_a_script_that_cannot_bring_an_engine_up_is_skipped(machine: Path) -> No
     assert done.stdout == "images: skipped: ../shared/containers/up did not bring an engine up\n"
 
 
-def test_continuous_integration_tests_first_and_then_builds() -> None:
-    lines = (HOUSE / ".ci" / "run").read_text().splitlines()
-    assert lines[-2:] == ["make test", "[[ -z ${RANKLINE_CI_IMAGES:-} ]] || .ci/images"]
+@pytest.mark.parametrize(
+    ("chosen", "done"),
+    [
+        ({}, ["make test", "images"]),
+        ({"RANKLINE_CI_IMAGES": "0"}, ["make test"]),
+        ({"RANKLINE_CI_SLOW": "1"}, ["make test", "make slow", "images"]),
+        ({"BROKEN": "test"}, ["make test"]),
+        ({"BROKEN": "slow", "RANKLINE_CI_SLOW": "1"}, ["make test", "make slow"]),
+    ],
+)
+def test_continuous_integration_tests_first_and_then_builds(
+    machine: Path, chosen: dict[str, str], done: list[str]
+) -> None:
+    """With a make that only says what it was asked for, and fails where the test wants it to."""
+    home = machine / "project" / ".ci"
+    shutil.copy(HOUSE / ".ci" / "run", home / "run")
+    (home / "images").write_text("#!/bin/sh\necho images\n")
+    (machine / "bin" / "make").write_text('#!/bin/sh\necho make "$1"\n[ "$1" != "${BROKEN:-}" ]\n')
+    (machine / "bin" / "make").chmod(0o755)
+    ran = subprocess.run(
+        [home / "run"], capture_output=True, text=True, timeout=60, env={"PATH": str(machine / "bin"), **chosen}
+    )
+    assert ran.stdout.splitlines() == done
+    assert (ran.returncode == 0) == ("BROKEN" not in chosen)

@@ -223,6 +223,26 @@ def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
         assert f"Created {kinds[type(definition).__name__]} {definition.name}" in run.stdout
 
 
+def test_a_registry_that_a_killed_writer_left_half_is_made_anew(sources: Path, tmp_path: Path) -> None:
+    apply(tmp_path, project="tests", sources=sources)
+    registry = tmp_path / "registry.db"
+    whole = registry.read_bytes()
+    registry.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / ".registry.db").write_bytes(whole[:100])
+    apply(tmp_path, project="tests", sources=sources)
+    assert registry.read_bytes() == whole
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_who_reads_a_registry_while_it_is_written_sees_a_whole_one(sources: Path, tmp_path: Path) -> None:
+    apply(tmp_path, project="before", sources=sources)
+    before = (tmp_path / "registry.db").read_bytes()
+    with (tmp_path / "registry.db").open("rb") as held:
+        apply(tmp_path, project="after", sources=sources)
+        assert held.read() == before
+    assert open_store(tmp_path).project == "after"
+
+
 def test_no_store_is_one_kind_message(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no feature_store\.yaml"):
         open_store(tmp_path)

@@ -1,4 +1,4 @@
-"""Hurting a run at a chosen moment: kill -9 just before a file gets its name, and disks that are full or read-only."""
+"""Hurting a run at a chosen moment: kill -9, no more memory, a clock set back, and disks that are full or read-only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from pathlib import Path
 import pytest
 
 # Python imports this by itself when it starts, in every process of a run; only the step does what is waited for.
-_KILLER = """
-import os, re, signal, sys
+_WATCHER = """
+import os, re, resource, signal, sys
 EVENT, PATTERN = os.environ["HURT_AT"].split(":", 1)
+HOW = os.environ.get("HURT_BY", "kill")
 
 def watch(event, arguments):
+    global EVENT
     paths = [os.fspath(a) for a in arguments if isinstance(a, (str, os.PathLike))]
     if event == EVENT and any(re.search(PATTERN, path) for path in paths):
-        os.kill(os.getpid(), signal.SIGKILL)
+        EVENT = ""
+        if HOW == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif HOW == "clock":
+            open(os.environ["FAKETIME_TIMESTAMP_FILE"], "w").write("-1d")
+        else:
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + int(HOW), used + int(HOW)))
 
 sys.addaudithook(watch)
 """
@@ -28,8 +37,24 @@ sys.addaudithook(watch)
 def killing(folder: Path, moment: str) -> dict[str, str]:
     """The environment in which a process kills itself at a moment, ``<audit event>:<pattern of its paths>``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_KILLER)
+    (folder / "sitecustomize.py").write_text(_WATCHER)
     return {"HURT_AT": moment, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+def starving(folder: Path, moment: str, *, megabytes: int) -> dict[str, str]:
+    """The environment in which a process gets so much memory from a moment on, and no more."""
+    return {**killing(folder, moment), "HURT_BY": str(megabytes * 1_000_000)}
+
+
+def set_back(folder: Path, moment: str) -> dict[str, str]:
+    """The environment in which the clock goes back by a day at a moment; the test is skipped without libfaketime."""
+    found = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib").glob("faketime/libfaketime.so.1")]
+    if not found:
+        pytest.skip("no clock can be set back for one process here: `apt-get install libfaketime`")
+    environment = killing(folder, moment)
+    (folder / "clock").write_text("+0d")
+    clock = {"FAKETIME_TIMESTAMP_FILE": str(folder / "clock"), "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+    return {**environment, **clock, "HURT_BY": "clock", "LD_PRELOAD": str(found[0])}
 
 
 class Disk:

@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 
 from cli.step import STEPS
+from components.finetune.step import finetune
+from components.ingest.step import ingest
+from pipelines.recipes import smoke as recipe
 from rankline import ledger
+from rankline.errors import TrainingError
+from rankline.progress import Progress
 from rankline.repository import Repository
 from tests.cli.command import rankline, refused
 from tests.cli.test_step import MADE_BY, NAMED
 from tests.conftest import SmokeRun
-from tests.pipelines.hurt import Disk, disk, killing
-from tests.pipelines.watched import folders, reasons, steps, summary, until, watched
+from tests.pipelines.hurt import Disk, disk, killing, set_back
+from tests.pipelines.watched import folders, reasons, served, steps, summary, until, watched
 
 REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
 MEASURED = ("servers", "report.html", "report.json", "files.json")  # of an evaluation: how fast it was, and when
@@ -58,9 +63,15 @@ def made(run: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def a_day_later(workspace: Path) -> None:
+    """Let what was left half-written in the repository be as old as what is swept."""
+    for partial in (workspace / "repository").rglob(".*"):
+        os.utime(partial, (time.time() - 90_000, time.time() - 90_000))
+
+
 def ends_as_undisturbed(smoke: SmokeRun, workspace: Path) -> None:
     """Run again: the same files, the same model, one promotion of it, and every step's own entry is whole."""
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, timeout_s=400)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     run = max(folders(workspace))
     assert made(run) == made(smoke.workspace / "runs" / smoke.summary["run"])
@@ -83,7 +94,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
     forget(workspace, step)
     usual = next(each["work_s"] for each in smoke.summary["steps"] if each["step"] == step)
     with watched(workspace) as run:
-        until(lambda: (run.folder / f"{step}.progress").is_file(), timeout_s=120)  # its own work has begun
+        until(lambda: (run.folder / f"{step}.progress").is_file())  # its own work has begun
         time.sleep(usual / 3)
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
@@ -120,8 +131,10 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
     assert [event.kind for event in models.history()] == history
     # never half-promoted: who serves is what the events say, whatever the pointer had come to
     assert models.champion() == (smoke.summary["model_id"] if "promoted" in history else "")
+    a_day_later(workspace)
     again = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert again.returncode == 0, again.stderr
+    assert not list((workspace / "repository").rglob(".*")), "half-written files"
     assert [event.kind for event in models.history()] == ["registered", "evaluated", "promoted"]
     assert models.champion() == smoke.summary["model_id"]
     assert models.bundle(models.champion()).model_id == smoke.summary["model_id"]
@@ -137,7 +150,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
     forget(workspace, step)
     with watched(workspace) as run:
         runner = run.runner()
-        until(lambda: run.reached(step), timeout_s=120)
+        until(lambda: run.reached(step))
         runner.kill()
         code, _, err = run.ended()
         assert code == 1
@@ -213,6 +226,7 @@ def test_a_disk_that_is_full_while_the_repository_is_written(smoke: SmokeRun, tm
         assert len(models.history()) == len(before) + (2 if step == "decide" else 1)
 
 
+@slow
 def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", megabytes=64) as small:
         workspace = smoke.copy(small.folder / "ws")
@@ -235,6 +249,29 @@ def test_a_workspace_that_may_only_be_read(smoke: SmokeRun, tmp_path: Path) -> N
         assert "try: another --workspace" in message
         # and who only reads is served
         assert smoke.summary["model_id"] in rankline("champion", "-w", workspace).stdout
+
+
+def test_a_source_on_a_disk_that_may_only_be_read(smoke: SmokeRun, tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", megabytes=8) as small:
+        shutil.copytree(smoke.workspace / "material" / "smoke", small.folder / "shop")
+        small.read_only()
+        with pytest.raises(OSError, match="Read-only"):
+            (small.folder / "shop" / "x").touch()
+        config = recipe().ingest.model_copy(update={"source": str(small.folder / "shop")})
+        assert ingest(tmp_path / "raw", config=config)["rows"]["events"] > 0
+
+
+# -- a loss that is no number ----------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_ends_a_real_training(smoke: SmokeRun, tmp_path: Path) -> None:
+    config = recipe().finetune.model_copy(update={"learning_rate": 1e30})
+    features, teacher, checkpoints = smoke.artifact("featurize", "features"), tmp_path / "teacher", tmp_path / "kept"
+    with pytest.raises(TrainingError, match=r"(?s)the loss of finetune is not.*nan in epoch.*finetune.learning_rate"):
+        finetune(features, teacher, config=config, progress=Progress(), checkpoints=checkpoints)
+    assert not list(checkpoints.rglob("*.pt"))
+    assert not list(teacher.glob("weights*"))
+    assert not (teacher / "teacher.json").exists()
 
 
 # -- two at once -----------------------------------------------------------------------------------------------
@@ -278,6 +315,23 @@ def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: P
     assert f"run {after.name} took" in rankline("runs", "show", "-w", workspace).stdout
 
 
+def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    forget(workspace, "ingest")
+    began = time.time()
+    environment = set_back(tmp_path / "hurt", "os.rename:ingest.progress")
+    done = rankline(*at_door(smoke, workspace, tmp_path / "out", "ingest"), **environment)
+    assert done.returncode == 0, done.stderr
+    entry = ledger.read(max(folders(workspace)))["ingest"]
+    assert entry.started > began - 1
+    assert (max(folders(workspace)) / "ingest.json").stat().st_mtime > began  # the disk's clock is the kernel's
+    assert entry.finished is not None
+    assert 0 < entry.work_s <= entry.finished - entry.started < time.time() - began
+    made, before = tmp_path / "out" / "raw" / "files.json", smoke.artifact("ingest", "raw") / "files.json"
+    assert made.read_text() == before.read_text()
+    assert (tmp_path / "hurt" / "clock").read_text() == "-1d"
+
+
 def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     models = Repository(workspace / "repository")
@@ -302,6 +356,7 @@ def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path)
         (workspace / "cache" / step / "latest.json").write_text(content)
     entry = next((workspace / "cache" / "ingest").glob("*/entry.json"))
     entry.write_text(entry.read_text().replace('"result"', '"resalt"'))
+    next((workspace / "cache" / "validate").glob("*/clean/events.parquet")).unlink()
     (run / "finetune.json").write_bytes(b"\xff{")
     (run / "finetune.progress").write_text('{"done": "much"}')
     pointer = json.loads((workspace / "repository" / "champion.json").read_text())
@@ -309,10 +364,12 @@ def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path)
     done = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert done.returncode == 0, done.stderr
     assert summary(workspace)["outcome"] == "already serving"
-    assert [steps(workspace)[step] for step in REUSABLE] == ["done"] + ["reused"] * 6
+    assert [steps(workspace)[step] for step in REUSABLE] == ["done", "done"] + ["reused"] * 5
+    assert reasons(workspace)["validate"].startswith("the kept copy was damaged")
     assert json.loads((workspace / "repository" / "champion.json").read_text()) == pointer
 
 
+@slow
 def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     forget(workspace, "ingest")
@@ -352,11 +409,33 @@ def test_a_path_with_spaces_quotes_and_umlauts(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["outcome"] == "promoted"
 
 
+@slow
 def test_a_workspace_moved_to_a_path_with_spaces_quotes_and_umlauts(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = unpromoted(smoke, tmp_path / ODD / "w s")
     ends_as_undisturbed(smoke, workspace)
     promoted = next(step for step in summary(workspace)["steps"] if step["step"] == "promote")["result"]
     assert promoted["mlflow"].get("version") == 1, promoted["mlflow"]
+
+
+# -- users without a history, items without words ---------------------------------------------------------------
+
+
+@slow  # a whole run
+def test_users_without_a_history_and_items_without_words_are_served(smoke: SmokeRun, tmp_path: Path) -> None:
+    source = shutil.copytree(smoke.workspace / "material" / "smoke", tmp_path / "shop")
+    head, *items = (source / "shop.item").read_text().splitlines()
+    mute = [item.split("\t")[0] for item in items[:6]]
+    rows = [f"{id_}\t\t\t" for id_ in mute]
+    (source / "shop.item").write_text("\n".join([head, *rows, *items[6:]]) + "\n")
+    with (source / "shop.user").open("a") as users:
+        users.write("".join(f"silent{n}\n" for n in range(9)))
+    workspace = tmp_path / "ws"
+    done = rankline("run", "--recipe", "smoke", "--source", source, "-w", workspace, "--json", timeout_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["outcome"] == "promoted"
+    with served(workspace) as url:
+        answer = json.loads(rankline("ask", "silent3", "--url", url, "-k", 60, "--json").stdout)
+    assert set(mute) < {item["item_id"] for item in answer["items"]}
 
 
 # -- what runs again -------------------------------------------------------------------------------------------
@@ -382,7 +461,7 @@ CHEAP = ("ingest.",)
 @pytest.mark.parametrize("knob", [pytest.param(k, marks=() if k.startswith(CHEAP) else slow) for k in KNOBS])
 def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob, timeout_s=400)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob)
     assert done.returncode in (0, 3), done.stderr
     again = [step for step in REUSABLE if steps(workspace)[step] == "done"]
     assert again == KNOBS[knob], reasons(workspace)
@@ -395,7 +474,10 @@ def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path
 
 def test_every_test_that_the_page_names_is_there() -> None:
     house = Path(__file__).resolve().parents[2]
-    named = set(re.findall(r"\btest_[a-z0-9_]+(?=`)", (house / "docs" / "faults.md").read_text()))
+    page = (house / "docs" / "faults.md").read_text()
+    named = set(re.findall(r"\btest_[a-z0-9_]+(?=`)", page))
     written = "\n".join(path.read_text() for path in (house / "tests").rglob("test_*.py"))
     assert len(named) > 30
     assert [name for name in sorted(named) if f"def {name}(" not in written] == []
+    late = set(re.findall(r"@(?:pytest\.mark\.)?slow\b.*\n(?:@.*\n)*def (test_\w+)", written))
+    assert set(re.findall(r"\b(test_[a-z0-9_]+)`\*", page)) == named & late

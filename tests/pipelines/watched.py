@@ -38,13 +38,13 @@ class Watched:
 
     def ended(self) -> tuple[int, str, str]:
         """(exit code, standard output, standard error), with no stack trace in either."""
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=600)
         assert "Traceback" not in out + err, out + err
         return self.process.returncode, out, err
 
     def nothing_is_left(self) -> None:
         """Wait until no process of this run lives any more; fail if one stays."""
-        until(lambda: not alive(self.folder), timeout_s=20)
+        until(lambda: not alive(self.folder), timeout_s=60)
 
 
 @contextmanager
@@ -60,6 +60,22 @@ def watched(workspace: Path, *settings: str, **environment: str) -> Iterator[Wat
     )
     try:
         yield Watched(workspace, process, before)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def served(workspace: Path) -> Iterator[str]:
+    """`rankline serve` on a workspace's champion; where it answers."""
+    process = subprocess.Popen(
+        [RANKLINE, "serve", "-w", str(workspace), "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert " on http://" in line, line
+        yield line.split(" on ")[1].strip()
     finally:
         process.kill()
         process.communicate()
@@ -100,7 +116,7 @@ def alive(folder: Path) -> list[psutil.Process]:
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T | None], *, timeout_s: float = 60) -> T:
+def until(ask: Callable[[], T | None], *, timeout_s: float = 300) -> T:
     """What ``ask`` answers as soon as it is something; fail if it never is."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

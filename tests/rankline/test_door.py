@@ -21,6 +21,7 @@ from rankline.contracts import Frozen
 from rankline.door import Run, perform
 from rankline.errors import SourceError, ValidationFailed
 from rankline.progress import Progress
+from rankline.reuse import changes
 
 
 class Config(Frozen):
@@ -94,6 +95,14 @@ def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
     assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "its input raw changed"
     assert do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"source": "b"}).why == "source changed"
     assert work.done == 4
+
+
+def test_of_nested_settings_it_names_the_one_that_was_turned() -> None:
+    key = {"inputs": {}, "lineage": {}, "libraries": {}, "code": ""}
+    columns = {"title": "name", "labels": {"rating": "stars", "click": None}}
+    turned = {"title": "", "labels": {"rating": "stars", "click": "clicked"}}
+    before, now = ({**key, "config": {"rows": 1, "columns": each}} for each in (columns, turned))
+    assert changes(before, now) == ["columns.title: name -> ''", "columns.labels.click: None -> clicked"]
 
 
 def test_work_done_under_another_lineage_is_taken_only_where_told(tmp_path: Path, raw: Path) -> None:

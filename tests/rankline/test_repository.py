@@ -338,6 +338,19 @@ def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, made, other):
     assert young.exists()
 
 
+def test_what_a_killed_writer_of_events_left_behind_goes_after_a_day(tmp_path):
+    repository = Repository(tmp_path / "repository")
+    repository.append("evaluated", "m", who="test", why="")
+    old, young = (tmp_path / "repository" / "events" / f".2.json.{name}" for name in ("old", "young"))
+    for partial in (old, young):
+        partial.write_text("{")
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    repository.append("evaluated", "m", who="test", why="")
+    assert not old.exists()
+    assert young.exists()
+    assert [event.n for event in repository.history()] == [1, 2]
+
+
 def test_a_store_without_exclusive_creation_is_refused():
     class Plain(fsspec.AbstractFileSystem):
         pass

@@ -2,11 +2,15 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 import uuid
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
+from rankline.bundle import seal
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
 from rankline.repository import Repository
 from tests.rankline.test_repository import promote, tiny_bundle
@@ -122,6 +126,75 @@ def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
         models.bundle(made.model_id, into=tmp_path / "fetched")
     models.add(made.folder)  # the next try completes it
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
+
+
+class Overtaken:
+    """A store whose user is overtaken just before one of its files gets there."""
+
+    def __init__(self, inner, file, by):
+        self.inner, self.file, self.by = inner, file, by
+
+    def __getattr__(self, name):
+        found = getattr(self.inner, name)
+        if name not in ("put_file", "pipe_file"):
+            return found
+
+        def call(*args, **more):
+            if any(str(each).endswith(self.file) for each in args) and self.by is not None:
+                by, self.by = self.by, None
+                by()
+            return found(*args, **more)
+
+        return call
+
+
+def another_making(made, folder, **changes):
+    """The same model, sealed once more with another manifest, or over another catalogue."""
+    if changes.pop("vectors", None):
+        (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
+    again = seal(folder, made.manifest.model_copy(update=changes))
+    assert again.model_id == made.model_id
+    return again
+
+
+def crowned(url, bundle):
+    models = Repository(url)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="other", why="new")
+    promote(models, bundle.model_id, expected_champion="")
+
+
+@pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
+def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url, made, tmp_path, file):
+    """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
+    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), code_digest="of other code")
+    slow = Repository(url)
+    slow.fs = Overtaken(slow.fs, file, lambda: crowned(url, again))
+    slow.add(made.folder)
+    fetched = Repository(url).bundle(Repository(url).champion(), into=tmp_path / "fetched")
+    assert fetched.manifest == again.manifest
+
+
+@pytest.mark.parametrize(
+    ("file", "winner"), [("catalogue/catalogue.json", "other"), ("scorer.onnx", "slow"), ("manifest.json", "slow")]
+)
+def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_path, file, winner):
+    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), vectors=True)
+    refused = partial(pytest.raises, RepositoryError, match="with another catalogue")
+    overtaken = []
+
+    def overtake():
+        with nullcontext() if winner == "other" else refused():
+            crowned(url, again)
+        overtaken.append(file)
+
+    slow = Repository(url)
+    slow.fs = Overtaken(slow.fs, file, overtake)
+    with refused() if winner == "other" else nullcontext():
+        slow.add(made.folder)
+    assert overtaken
+    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    assert fetched.revision == (again if winner == "other" else made).revision
 
 
 @pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])

@@ -1,0 +1,53 @@
+"""Memory: whether an error means that there is none left, and the one message that names what takes less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import BaseModel
+
+from rankline.errors import OutOfMemory, RanklineError
+
+# what torch, DuckDB, Arrow and ONNX Runtime say in errors of their own
+_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
+LIMIT = "memory_limit_mb"  # DuckDB's, of the steps that have one
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left."""
+    if isinstance(error, RanklineError):
+        return False
+    return isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in _PHRASES)
+
+
+@contextmanager
+def told(step: str, config: BaseModel) -> Iterator[None]:
+    """Turn running out of memory into one message, with what ``config.smaller()`` names where it has that.
+
+    Raises:
+        OutOfMemory: memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:  # every library has errors of its own
+        if not lacking(error):
+            raise
+        found = (str(error).strip().splitlines() or ["no room for another object"])[0]
+        less: dict[str, tuple[Any, Any]] = getattr(config, "smaller", dict)()
+        if (limit := getattr(config, LIMIT, 0)) and found.endswith(" used)"):  # DuckDB's own, not the machine's
+            less = {**less, LIMIT: (limit, 2 * limit)}
+        settings = "; ".join(f"{step}.{name}={smaller} (now {now})" for name, (now, smaller) in less.items())
+        raise OutOfMemory(
+            f"{step} ran out of memory",
+            expected="a step that fits",
+            found=found,
+            hint=f"the most effective first: {settings}" if settings else "give the step more memory",
+        ) from error
+
+
+def halved(config: BaseModel, *names: str, least: int = 1) -> dict[str, tuple[Any, Any]]:
+    """Setting -> (its value, half of it), of those that may still be halved."""
+    now = {name: getattr(config, name) for name in names}
+    return {name: (value, value // 2) for name, value in now.items() if value // 2 >= least}

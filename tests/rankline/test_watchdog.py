@@ -1,0 +1,58 @@
+"""A process that waits in native code for ever is ended by a signal all the same, and says so before."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# the door of a step whose work takes a lock of the C library twice: no handler of Python's is ever run again
+STUCK = """
+import ctypes, signal, sys
+from pathlib import Path
+from rankline import digest, door, watchdog
+from rankline.contracts import Frozen
+
+digest.of_code = lambda *code: ""
+watchdog.Watchdog.__init__.__kwdefaults__["patience_s"] = 0.5
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+def work(config, progress):
+    print("working", flush=True)
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+    for _ in range(int(sys.argv[2])):
+        library.pthread_mutex_lock(mutex)
+    signal.pause()
+
+run = door.Run(Path(sys.argv[1]), "run")
+door.perform("ingest", work, Frozen(), run=run, inputs={}, outputs={}, reuse=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("locks", "code", "told"),
+    [(2, 128 + signal.SIGTERM, "in the middle of a library's work"), (1, 1, "it was interrupted; run again")],
+)
+def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path), str(locks)], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    time.sleep(0.2)
+    for _ in range(locks):  # a supervisor that repeats itself does not lengthen it
+        process.terminate()
+        time.sleep(0.05)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert told in err
+    entry = json.loads((tmp_path / "runs" / "run" / "ingest.json").read_text())
+    assert (entry["status"], entry["exit_code"]) == ("failed", 1)
+    assert told in entry["error"]
+    assert not (tmp_path / "runs" / "run" / ".reserve").exists()
