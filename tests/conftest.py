@@ -25,6 +25,18 @@ from tests.servers.fixtures import (  # noqa: F401
     url,
 )
 
+SHARED = {"smoke", "answers"}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One file makes what many share, while other workers do the files that need nothing of it and not wait."""
+    needs: dict[Path, set[str]] = {}
+    for item in items:
+        needs.setdefault(item.path, set()).update(SHARED.intersection(getattr(item, "fixturenames", ())))
+    first = max(needs, key=lambda path: len(needs[path]), default=None)
+    items.sort(key=lambda item: (item.path != first, bool(needs[item.path])))
+
 
 @dataclass(frozen=True)
 class SmokeRun:

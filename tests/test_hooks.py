@@ -37,6 +37,7 @@ def test_every_hook_is_a_command_of_our_own_environment() -> None:
         assert (BIN / hook["entry"].split()[0].removeprefix(".venv/bin/")).exists(), hook["entry"]
 
 
+@pytest.mark.slow  # `make hooks` does the same
 @pytest.mark.skipif(not (HOUSE / ".git").exists(), reason="not a git repository: hooks look at what git knows")
 def test_the_hooks_pass_on_all_files(tmp_path: Path) -> None:
     # ruff and mypy are run by `make test` itself, and would mend files here

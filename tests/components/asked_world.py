@@ -70,5 +70,6 @@ def write_asked(
     }
     for name, table in tables.items():
         parquet.write_table(table, folder / f"{name}.parquet")
-    (folder / "summary.json").write_text(json.dumps({"data_digest": digest.of_tree(folder)}))
+    told = {"data_digest": digest.of_tree(folder), "event_time": {"first": None, "last": None}}
+    (folder / "summary.json").write_text(json.dumps(told))
     return folder

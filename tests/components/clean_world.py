@@ -73,5 +73,7 @@ def write_clean(folder: Path, events: Sequence[Event], *, items: int = 30) -> Pa
         for i in range(items)
     ]
     parquet.write_table(pa.Table.from_pylist(rows, schema=contracts.ITEMS), folder / "items.parquet")
-    (folder / "summary.json").write_text(json.dumps({"data_digest": digest.of_files(folder)["events.parquet"]}))
+    last = datetime.fromtimestamp(max(e.at for e in events), UTC).isoformat() if events else None
+    told = {"data_digest": digest.of_files(folder)["events.parquet"], "event_time": {"first": None, "last": last}}
+    (folder / "summary.json").write_text(json.dumps(told))
     return folder

@@ -78,6 +78,7 @@ def kill_the_second(checkpoints: Path, killed: list[int]) -> None:
                 return
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on(features: Path, tmp_path: Path) -> None:
     """And one process goes on where two had been: a checkpoint says nothing of how many there were."""
     config = changed(**STILL, epochs=40, evaluate_every=1, patience=99)

@@ -119,7 +119,8 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m == "the promotion" else slow) for m in MOMENTS])
+@slow
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str) -> None:
     step, when, history = MOMENTS[moment]
     workspace = unpromoted(smoke, tmp_path / "ws")
@@ -277,6 +278,7 @@ def test_a_loss_that_is_no_number_ends_a_real_training(smoke: SmokeRun, tmp_path
 # -- two at once -----------------------------------------------------------------------------------------------
 
 
+@slow  # the default run has test_failures.py's two runs, of different work
 def test_two_runs_of_the_same_work_in_one_workspace(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = unpromoted(smoke, tmp_path / "ws")
     forget(workspace, "ingest")
@@ -455,10 +457,10 @@ KNOBS = {
     "summary.core_hour=9": [],
     "cluster.train.memory=9Gi": [],
 }
-CHEAP = ("ingest.",)
 
 
-@pytest.mark.parametrize("knob", [pytest.param(k, marks=() if k.startswith(CHEAP) else slow) for k in KNOBS])
+@slow  # the default run has one knob in test_history.py, and all of them foretold in test_plan.py
+@pytest.mark.parametrize("knob", KNOBS)
 def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob)

@@ -23,6 +23,7 @@ from tests.pipelines.hurt import starving
 from tests.pipelines.test_faults import REUSABLE, at_door, forget
 
 
+@pytest.mark.slow  # the default run starves finetune
 def test_distill_that_may_have_no_more_memory(smoke: SmokeRun, tmp_path: Path) -> None:
     """The real step in a process that gets one and a half gigabytes more once its work has begun."""
     workspace = smoke.copy(tmp_path / "ws")
