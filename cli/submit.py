@@ -59,13 +59,13 @@ def submit(
         if not as_json:
             typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'it was there'})")
         begun = begin(cluster, version, experiment=experiment, account=account)
-        if not as_json:
-            typer.echo(f"run {begun.run}\n{begun.url}")
-        if not wait:
-            if as_json:
-                typer.echo(json.dumps(_told(begun), indent=2))
-            return
         try:
+            if not as_json:
+                typer.echo(f"run {begun.run}\n{begun.url}")
+            if not wait:
+                if as_json:
+                    typer.echo(json.dumps(_told(begun), indent=2))
+                return
             with ClusterScreen(quiet=as_json) as screen:
                 summary = follow(cluster, begun.run, watch=screen, poll_s=poll_s)
         except KeyboardInterrupt:

@@ -46,6 +46,7 @@ def groceries(folder: Path) -> None:
         duckdb.sql(f"COPY ({query}) TO '{data / name}.parquet'")
 
 
+@pytest.mark.slow
 def test_the_walk_up_to_the_slice(tmp_path: Path) -> None:
     groceries(tmp_path)
     commands = [words for words in walk() if words[0] in ("init", "data")]

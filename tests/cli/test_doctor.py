@@ -486,8 +486,8 @@ def test_a_postgres_that_answers_and_a_database_that_is_not_there(postgres: Post
 def test_a_bucket_is_written_to_and_left_as_it_was() -> None:
     import fsspec
 
-    assert stores._bucket("memory://models") == "readable and writable"
-    assert fsspec.filesystem("memory").find("/models") == []
+    assert stores._bucket("memory://untouched") == "readable and writable"
+    assert fsspec.filesystem("memory").find("/untouched") == []
     with pytest.raises(OSError, match=r"denied|Not a directory|No such"):
         stores._bucket("file:///dev/null/models")
 

@@ -28,6 +28,7 @@ def client_of(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+@pytest.mark.slow
 def test_a_promotion_is_mirrored_into_postgres_and_its_password_is_told_nowhere(
     shop: Workshop,  # noqa: F811
     postgres: Postgres,

@@ -99,6 +99,7 @@ def test_when_it_fires(text: str, at: datetime, fits: bool) -> None:
 # the scheduled time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("macros", [True, False])
 def test_the_scheduled_time_reaches_ingest(
     kubeflow: Kubeflow, cluster: Cluster, recipe: Any, tmp_path: Path, macros: bool

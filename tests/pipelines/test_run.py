@@ -220,6 +220,7 @@ def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
 # The fifth: somebody writes a comment into one room.
 
 
+@pytest.mark.slow  # the default run has the plan of it, in test_plan.py
 def test_a_change_of_code_in_one_room_reruns_that_room_and_what_follows(
     resumed: object, workspace: Path, tmp_path: Path
 ) -> None:

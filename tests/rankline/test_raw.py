@@ -187,7 +187,7 @@ def test_a_web_server_that_fails_now_and_then_is_asked_again(tmp_path: Path, web
     [
         (lambda _: BUSY, "log.csv", r"does not answer[^$]*within 5 attempts[^$]*503"),
         (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not answer[^$]*503"),  # away while it is read
-        (lambda _: DROP, "log.csv", r"does not answer[^$]*ServerDisconnected"),
+        (lambda _: DROP, "log.csv", r"does not answer[^$]*(ServerDisconnected|ClientOSError)"),
         (lambda _: PASS, "gone.csv", r"cannot be opened[^$]*404"),
     ],
 )
