@@ -35,9 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs.setdefault(item.path, set()).update(SHARED.intersection(getattr(item, "fixturenames", ())))
     first = max(needs, key=lambda path: len(needs[path]), default=None)
-    # then the rest of those, whole runs of the line first: who is last to finish should be so with something short
-    whole = Path(__file__).parent / "pipelines"
-    items.sort(key=lambda item: (item.path != first, bool(needs[item.path]), item.path.parent != whole))
+    items.sort(key=lambda item: (item.path != first, bool(needs[item.path])))
 
 
 @dataclass(frozen=True)
