@@ -8,13 +8,15 @@ import typer
 
 from cli.options import WORKSPACE, Workspace
 
-HELP = """Get data or weights that a recipe needs (movielens, minilm, smoke) into the workspace, digests checked.
+HELP = """Get data or weights that a recipe needs (movielens, minilm, faq, reviews, shop, smoke) into the workspace,
+digests checked.
 
 `rankline run` does it by itself; this is for getting them beforehand."""
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="movielens, minilm or smoke.")], workspace: Workspace = WORKSPACE
+    name: Annotated[str, typer.Argument(help="movielens, minilm, faq, reviews, shop or smoke.")],
+    workspace: Workspace = WORKSPACE,
 ) -> None:
     """See HELP."""
     from pipelines import material

@@ -55,9 +55,6 @@ OnRefusal = Annotated[
     bool | None,
     typer.Option("--webhook-on-refusal/--no-webhook-on-refusal", help="Tell it of a refused model, too."),
 ]
-FromScratch = Annotated[
-    int | None, typer.Option(help="From scratch every N runs: kept for warm starts; nothing heeds it yet.")
-]
 
 
 @app.command("create")
@@ -80,14 +77,13 @@ def create(
     webhook: Webhook = None,
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
-    from_scratch_every: FromScratch = None,
     paused: Annotated[bool, typer.Option("--paused", help="Begin with nothing.")] = False,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """A new schedule, checked in every part; its first run is at its next fire time.
 
-    Example: rankline schedule create nightly -r movielens --cron "0 0 3 * * *" --zone Europe/Berlin --window 90d
+    Example: rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *" --zone Europe/Berlin --window 90d
     """
     from rankline.errors import UsageError
 
@@ -96,7 +92,7 @@ def create(
             "a schedule needs a recipe and a time",
             expected="--recipe and --cron",
             found="--recipe alone" if recipe else "--cron alone" if cron else "neither",
-            hint='rankline schedule create nightly -r movielens --cron "0 0 3 * * *"',
+            hint='rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *"',
         )
     _write(
         name,
@@ -104,7 +100,7 @@ def create(
             "name": name, "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source,
             "map": map, "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
-            "webhook_on_refusal": webhook_on_refusal, "from_scratch_every": from_scratch_every, "paused": paused,
+            "webhook_on_refusal": webhook_on_refusal, "paused": paused,
         },
         workspace, new=True, seconds_first=seconds_first, as_json=as_json,
     )  # fmt: skip
@@ -130,7 +126,6 @@ def update(
     webhook: Webhook = None,
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
-    from_scratch_every: FromScratch = None,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
@@ -147,7 +142,7 @@ def update(
             "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source, "map": map,
             "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
-            "webhook_on_refusal": webhook_on_refusal, "from_scratch_every": from_scratch_every,
+            "webhook_on_refusal": webhook_on_refusal,
         },
         workspace, new=False, seconds_first=seconds_first, as_json=as_json,
     )  # fmt: skip

@@ -81,9 +81,6 @@ class Schedule(Frozen):
         "", description="Environment variable that holds further headers as JSON, such as a secret."
     )
     webhook_on_refusal: bool = Field(False, description="Whether it is told of a model that a gate refused, too.")
-    from_scratch_every: int = Field(
-        0, ge=0, description="For warm starts: every how many runs one begins from scratch. Kept; nothing heeds it yet."
-    )
     revision: int = Field(1, ge=1, description="How often it was written.")
     created_at: str = Field("", description="ISO time, UTC.")
     updated_at: str = Field("", description="ISO time, UTC: from here on this revision's rule holds.")
