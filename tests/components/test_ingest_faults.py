@@ -224,12 +224,12 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, header: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stored", "hint"),
     [
-        ("log.csv", gzip.compress(b"a,b\n"), "name it log.csv.gz"),
+        ("log.csv", gzip.compress(b"a,b\n", mtime=0), "name it log.csv.gz"),
         ("log.csv", b"\x28\xb5\x2f\xfd\x00", "name it log.csv.zst"),
         ("log.csv", b"PK\x03\x04\x14\x00", "save it as CSV"),
         ("log.jsonl", b"PAR1\x15\x04", "name it log.parquet"),
         ("log.csv.gz", b"a,b\n1,2\n", "name it log.csv"),
-        ("log.csv.zst", gzip.compress(b"a,b\n"), "name it log.csv.gz"),
+        ("log.csv.zst", gzip.compress(b"a,b\n", mtime=0), "name it log.csv.gz"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored: bytes, hint: str) -> None:
