@@ -20,6 +20,7 @@ from cli import (
     models,
     new,
     recipes,
+    rollback,
     run,
     runs,
     schedule,
@@ -77,6 +78,7 @@ app.command("fetch", help=fetch.HELP)(fetch.fetch)
 app.command("serve", help=serve.HELP)(serve.serve)
 app.command("ask", help=serve.ASK_HELP)(serve.ask)
 app.command("champion", help=models.CHAMPION_HELP)(models.champion)
+app.command("rollback", help=rollback.HELP)(rollback.rollback)
 app.command("history", help=models.HISTORY_HELP)(models.history)
 app.command("mirror", help=models.MIRROR_HELP)(models.mirror)
 

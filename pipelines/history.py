@@ -163,7 +163,7 @@ class LocalRuns:
                 where=str(folder),
                 hint="`rankline runs list` shows which do",
             )
-        asked = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": _who()}
+        asked = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": person()}
         ledger.write_json(folder / CANCEL, asked)
         end = time.monotonic() + patience_s
         while not (folder / SUMMARY).is_file():
@@ -273,7 +273,8 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _who() -> str:
+def person() -> str:
+    """Who gives this command: user@host."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # a number without a name

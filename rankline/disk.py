@@ -31,9 +31,9 @@ def lacking(error: BaseException) -> str:
 
 
 def full(error: BaseException, folders: Iterable[Path]) -> DiskFull:
-    """The message of a full disk: the folder is the one the error names, else the fullest of ``folders``."""
-    named = next((Path(str(e.filename)) for e in _behind(error) if _says(e) and e.filename), None)
-    asked = [named] if named is not None else [*folders, Path(tempfile.gettempdir())]
+    """The message of a full disk: of the places the error names the fullest, else the fullest of ``folders``."""
+    named = [Path(str(n)) for e in _behind(error) if _says(e) for n in (e.filename, e.filename2) if n]  # a copy: two
+    asked = named or [*folders, Path(tempfile.gettempdir())]
     places = {place: shutil.disk_usage(place) for place in map(_standing, asked)}
     place = min(places, key=lambda each: places[each].free)
     usage = places[place]

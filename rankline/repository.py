@@ -374,6 +374,7 @@ class Repository:
         """Write a file of which readers see the old or the new, never a half."""
         path = self._path(name)
         if self.local:
+            _sweep(Path(path).parent)
             with _written_beside(Path(path), content) as partial:
                 os.replace(partial, path)
         else:

@@ -12,6 +12,8 @@ from components.featurize.config import FeaturizeConfig
 from rankline.progress import Progress
 from rankline.storage import FeatureStoreConfig
 
+HOW = {"join", "check_rows", "join_chunk", "memory_limit_mb"}  # settings that change no value, only the way to it
+
 
 def featurize(
     clean: Path,
@@ -66,8 +68,10 @@ def featurize(
         )
 
     progress.phase("feast apply")
-    # The project is named by what is in it: runs over other data, or other settings, have other projects.
-    project = f"rankline_{digest.of_value([digest.of_tree(feast / SOURCES), config.model_dump(mode='json')])[:12]}"
+    # The project is named by what is in it: runs over other data, or other settings, have other projects; how it is
+    # joined and checked changes no value.
+    settings = config.model_dump(mode="json", exclude=HOW)
+    project = f"rankline_{digest.of_value([digest.of_tree(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)
     store = open_store(feast)
 
@@ -126,7 +130,6 @@ def featurize(
         "rows": written.rows,
         "source_rows": source_rows,
         "joined": {"user": len(position), "item": days},
-        "checked_against_feast": checked,
         "split": tables.definition(people.log, config),
         "train_end": tables.iso(max(cut.train_end, worded.train_end)),
         "turns": config.turns,
@@ -136,7 +139,8 @@ def featurize(
         "categories": tables.categories(people.items),
     }
     ledger.write_json(features / "summary.json", summary)
-    return {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+    told = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+    return {**told, "checked_against_feast": checked}
 
 
 def _utc(moment: str | None) -> str:

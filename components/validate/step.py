@@ -6,6 +6,7 @@ later run's drift check compares against.
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 from components.validate import frames, profile, suites
 from components.validate.config import ValidateConfig
 from rankline import ledger
-from rankline.errors import ValidationFailed
+from rankline.errors import IntegrityError, ValidationFailed
 from rankline.progress import Progress
 
 DAY_S = 86_400
@@ -184,7 +185,35 @@ def _expectations(report: Path) -> Iterator[Check]:
         try:
             yield check
         finally:
-            context.build_data_docs()
+            with _told_aloud():
+                context.build_data_docs()
+
+
+@contextmanager
+def _told_aloud() -> Iterator[None]:
+    """What Great Expectations would only log, a page it could not write, is an error like any other."""
+    said: list[str] = []
+
+    def heard(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
+        said.append(record.getMessage())
+        return False
+
+    talker = logging.getLogger("great_expectations.render.renderer.site_builder")
+    talker.addFilter(heard)
+    try:
+        yield
+    finally:
+        talker.removeFilter(heard)
+    if said:
+        why = next((line for line in said[0].splitlines() if "Error" in line), said[0].splitlines()[0])
+        raise IntegrityError(
+            "the validation report could not be written",
+            expected="a page for every suite",
+            found=why.partition("  Traceback")[0].strip(),
+            hint="run again; if it stays, please report it with this message",
+        )
 
 
 def _flat(table: str, suite: Any, outcome: Any) -> list[Result]:

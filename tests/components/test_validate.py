@@ -17,7 +17,7 @@ from components.validate import frames, profile, step, suites
 from components.validate.config import ValidateConfig
 from components.validate.step import validate
 from pipelines.recipes import labels
-from rankline.errors import ValidationFailed
+from rankline.errors import IntegrityError, ValidationFailed
 from tests.components import events as data
 from tests.components.events import Rows
 
@@ -440,6 +440,24 @@ def test_the_report_is_a_site_that_names_every_sentence(good: Path) -> None:
     assert (good / "report" / "index.html").is_file()
     for each in json.loads((good / "report" / "results.json").read_text()):
         assert any(html.escape(each["sentence"]) in page or each["sentence"] in page for page in pages)
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """Great Expectations would only log it, with a stack trace."""
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "validations").write_text("in the way of the folder of that name")
+
+    def write() -> None:
+        import great_expectations.expectations as gxe
+
+        there = gxe.ExpectColumnToExist(column="a", meta={"sentence": "a", "severity": "critical"})
+        with step._expectations(tmp_path / "report") as check:
+            check("items", "part", pd.DataFrame({"a": [1]}), [there])
+
+    with pytest.raises(IntegrityError, match="report could not be written") as stop:
+        write()
+    assert "Error" in str(stop.value)
+    assert "Traceback" not in str(stop.value)
 
 
 def test_an_expectation_that_cannot_be_checked_is_a_fault(check: step.Check) -> None:

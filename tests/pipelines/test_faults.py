@@ -95,7 +95,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
     usual = next(each["work_s"] for each in smoke.summary["steps"] if each["step"] == step)
     with watched(workspace) as run:
         until(lambda: (run.folder / f"{step}.progress").is_file())  # its own work has begun
-        time.sleep(usual / 3)
+        time.sleep(usual / 8)  # it was measured beside others
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
         assert code == 1
@@ -130,9 +130,9 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
     assert message.startswith(f"{step} stopped: it ended without a word")
     models = Repository(workspace / "repository")
     assert [event.kind for event in models.history()] == history
+    a_day_later(workspace)
     # never half-promoted: who serves is what the events say, whatever the pointer had come to
     assert models.champion() == (smoke.summary["model_id"] if "promoted" in history else "")
-    a_day_later(workspace)
     again = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert again.returncode == 0, again.stderr
     assert not list((workspace / "repository").rglob(".*")), "half-written files"
@@ -192,7 +192,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{step} done in ")
         for name in STEPS[step][2]:
-            if step != "evaluate":
+            if step != "evaluate" and (step, name) != ("validate", "report"):  # those say when they were made
                 before = smoke.artifact(step, name) / "files.json"
                 assert (out / name / "files.json").read_text() == before.read_text()
 
@@ -432,7 +432,7 @@ def test_users_without_a_history_and_items_without_words_are_served(smoke: Smoke
     with (source / "shop.user").open("a") as users:
         users.write("".join(f"silent{n}\n" for n in range(9)))
     workspace = tmp_path / "ws"
-    done = rankline("run", "--recipe", "smoke", "--source", source, "-w", workspace, "--json", timeout_s=600)
+    done = rankline("run", "--recipe", "smoke", f"--set=ingest.source={source}", "-w", workspace, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["outcome"] == "promoted"
     with served(workspace) as url:
@@ -450,7 +450,7 @@ KNOBS = {
     "featurize.negatives=3": ["featurize", "finetune", "distill", "export", "evaluate"],
     "finetune.learning_rate=0.003": ["finetune", "distill", "export", "evaluate"],
     "distill.soft_weight=0.3": ["distill", "export", "evaluate"],
-    "export.parity_samples=9": ["export"],
+    "export.parity_samples=9": ["export", "evaluate"],  # the manifest tells the samples
     "evaluate.latency_samples=30": ["evaluate"],
     "decide.min_requests=2": [],
     "promote.lock_timeout_s=99": [],

@@ -222,6 +222,18 @@ def test_any_reader_repairs_the_pointer(tmp_path, made, other, spoil):
     assert cache.read_bytes() == right
 
 
+def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path, made):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    old, new = (tmp_path / "repository" / f".champion.json.{name}" for name in ("old", "new"))
+    for half in (old, new):
+        half.write_text("{")
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    promote(repository, made.model_id)
+    assert not old.exists()
+    assert new.exists()  # it may be somebody's who is just writing
+
+
 def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, made, monkeypatch):
     repository = Repository(tmp_path / "repository")
     repository.add(made.folder)

@@ -1,0 +1,44 @@
+"""Let a model serve again that served before."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+
+HELP = (
+    "Go back to the model that served before, or to an earlier one.\n\n"
+    "The bundle is verified, an event is written (who, when, why), and running servers swap to it within seconds "
+    "without a failed request. The next run is evaluated beside it; to stop a schedule from promoting over it, "
+    "`rankline schedule pause` it."
+)
+
+
+def rollback(
+    model: Annotated[
+        str, typer.Argument(help="Model id, or its beginning; the one that served before the champion if left out.")
+    ] = "",
+    why: Annotated[str, typer.Option("--why", help="The reason, for whoever reads the history.")] = "",
+    workspace: Workspace = WORKSPACE,
+    repository: RepositoryUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """See HELP."""
+    from pipelines.history import person
+    from pipelines.rollback import roll_back
+    from rankline.repository import Repository
+
+    here = workspace if repository else existing(workspace)
+    event = roll_back(
+        Repository(repository or here / "repository"),
+        to=model,
+        who=person(),
+        why=why or "rolled back by hand",
+        workspace=here,
+    )
+    if as_json:
+        typer.echo(event.model_dump_json(indent=2))
+        return
+    typer.echo(f"{event.model_id} serves again (event {event.n}); before it was {event.champion_before}")
