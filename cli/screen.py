@@ -100,6 +100,8 @@ def _fate(step: Any) -> str:
     """What becomes of a step, in words."""
     if step.unless:
         return f"runs unless {' and '.join(step.unless)} {'come' if len(step.unless) > 1 else 'comes'} out the same"
+    if step.state == "unsure" and not step.provided:
+        return f"hangs on what {' and '.join(step.because)} {'make' if len(step.because) > 1 else 'makes'}"
     return f"runs if {step.provided}" if step.provided else str(step.state)
 
 

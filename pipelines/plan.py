@@ -67,7 +67,7 @@ class Step(Frozen):
     step: str
     state: State
     why: str
-    unless: tuple[str, ...] = ()  # unsure: it runs unless the outputs of all of these come out the same
+    unless: tuple[str, ...] = ()  # unsure: it runs unless the outputs of all of these come out as they once did
     provided: str = ""  # unsure: it runs if this comes true
     because: tuple[str, ...] = ()  # the steps before it that run, and with which this begins
     run_s: float | None = None  # what it took when it last ran, and in which run
@@ -173,6 +173,7 @@ class _Seer:
     libraries: Libraries
     told: dict[str, Step] = field(default_factory=dict)
     taken: dict[str, Kept] = field(default_factory=dict)  # step -> the kept work that is reused
+    possible: dict[str, list[Kept]] = field(default_factory=dict)  # unsure step -> the kept works, one of which may be
 
     def __post_init__(self) -> None:
         place = str(self.workspace)
@@ -252,15 +253,25 @@ class _Seer:
         """The fate of a step of which something is not known yet: inputs that ``waits`` names, fetched material."""
         causes = self._causes(waits)
         whence = tuple(dict.fromkeys([*waits.values(), *([awaited] if awaited else [])]))
-        if any(not each.damage(DOORS[step].gives) for each in self._fitting(step, store, config, key)) or (
-            self.shelf is not None and self.shelf.holds(step)
-        ):
-            why = "; ".join(f"{cause}: {self.told[cause].why}" for cause in causes)
-            return Step(step=step, state="unsure", why=why or f"{awaited} is fetched", unless=whence, because=causes)
+        fitting = [each for each in self._fitting(step, store, config, key) if not each.damage(DOORS[step].gives)]
+        if fitting or (self.shelf is not None and self.shelf.holds(step)):
+            self.possible[step] = fitting
+            why = "; ".join(f"{cause}: {self.told[cause].why}" for cause in causes) or f"{awaited} is fetched"
+            unless = whence if self.shelf is not None or self._whatever_comes(step, waits, fitting) else ()
+            return Step(step=step, state="unsure", why=why, unless=unless, because=causes)
         latest = store.latest()
         own = [NEVER] if latest is None else changes(latest.key, key)
         own += [f"its input {name} may change" for name in waits] if latest is not None else []
         return Step(step=step, state="runs", why="; ".join(own) or f"{awaited} is fetched", because=causes)
+
+    def _whatever_comes(self, step: str, waits: dict[str, str], fitting: list[Kept]) -> bool:
+        """Whether each kept output that a step may get to read has kept work of this step that fits it."""
+        for name, maker in waits.items():
+            output = DOORS[step].takes[name][1]
+            read = {each.key["inputs"][name] for each in fitting}
+            if not read.issuperset(each.promises(output) for each in self.possible.get(maker, ())):
+                return False
+        return True
 
     def _fitting(self, step: str, store: Store, config: BaseModel, key: dict[str, Any]) -> Iterator[Kept]:
         """Kept work that would be taken if what is unknown came out as it was then."""

@@ -24,6 +24,7 @@ from pipelines.shop import write_shop
 from rankline import ledger
 from rankline.errors import SourceError, UsageError
 from rankline.repository import Repository
+from rankline.reuse import Store, seal
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.test_faults import KNOBS, REUSABLE, unpromoted
@@ -199,6 +200,24 @@ def test_one_knob_in_each_section(unchanged: Path, knob: str) -> None:
         after = REUSABLE[REUSABLE.index(run[0]) + 1 :]
         assert {told[step].state for step in after} <= {"unsure"}
         assert all(run[0] in told[step].because for step in after)
+
+
+def test_kept_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    knob = "validate.max_age_days=9999999"
+    assert foretold(workspace, knob)["evaluate"].unless == ("export", "featurize", "finetune", "distill")
+    store = Store(workspace / "cache" / "export")
+    kept = store.latest()
+    assert kept is not None
+    # another bundle was made once, and never evaluated
+    another = shutil.copytree(kept.folder / "bundle", tmp_path / "another")
+    flip(another / "scorer.onnx")
+    seal(another)
+    store.keep({**kept.key, "inputs": {**kept.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another")
+    told = foretold(workspace, knob)
+    assert (told["evaluate"].state, told["evaluate"].unless) == ("unsure", ())
+    assert told["export"].unless == ("featurize", "distill")
+    assert any("hangs on what validate makes" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
 
 
 def test_a_first_run(tmp_path: Path) -> None:
