@@ -8,7 +8,7 @@ Feast for a sample of the rows, too, and refuses a difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -53,6 +53,7 @@ class AsOf:
         if way == "fast":
             self._db = database(spill, memory_mb)
             self._views, self._on_demand = _definitions(store, features)
+            self._in_order = {view.path for view in self._views if _in_order(self._db, view)}
 
     def of(self, asked: Any, *, progress: Progress = Progress()) -> Any:
         """What was known for each row of ``asked``, in its order: an Arrow table of the features.
@@ -66,7 +67,7 @@ class AsOf:
 
         if self._way == "feast":
             return as_of(self._store, asked, self._features, chunk=self._chunk, progress=progress)
-        answer = _joined(self._db, asked, self._views)
+        answer = _joined(self._db, asked, self._views, in_order=self._in_order)
         for view in self._on_demand:
             computed = view.transform_arrow(answer.select(_read_by(view)))
             for name in (field.name for field in view.features):
@@ -217,7 +218,7 @@ def _read_by(view: Any) -> list[str]:
     )
 
 
-def _joined(db: Any, asked: Any, views: Sequence[View]) -> Any:
+def _joined(db: Any, asked: Any, views: Sequence[View], *, in_order: Set[str]) -> Any:
     """``asked`` with the views' features beside it; what a view knows nothing of is null."""
     import numpy as np
     import pyarrow as pa
@@ -234,9 +235,11 @@ def _joined(db: Any, asked: Any, views: Sequence[View]) -> Any:
             }
         )
         db.register("asked", there)
-        answer = db.sql(_query(view, there)).to_arrow_table()
+        answer = db.sql(_query(view, there, in_order=view.path in in_order)).to_arrow_table()
         db.unregister("asked")
-        if answer[ROW].to_pylist() != list(range(len(asked))):
+        order_R = np.full(len(asked), -1)  # DuckDB gives the rows back in any order, and sorting them there costs more
+        order_R[answer[ROW].to_numpy()] = np.arange(len(answer))
+        if len(answer) != len(asked) or (order_R < 0).any():
             raise IntegrityError(
                 "the join did not give back the rows it was asked for",
                 expected=f"{len(asked)} rows, each once",
@@ -245,11 +248,31 @@ def _joined(db: Any, asked: Any, views: Sequence[View]) -> Any:
                 hint="set featurize.join=feast and report this",
             )
         for feature in view.columns:
-            out = out.append_column(feature, answer[feature])
+            out = out.append_column(feature, answer[feature].take(order_R))
     return out
 
 
-def _query(view: View, asked: Any) -> str:
+def _in_order(db: Any, view: View) -> bool:
+    """Whether no row of a source is ever superseded before it holds: found in one pass, in the order it lies in.
+
+    It says yes only where (key, hold) grows from row to row, and the moment with it within a key; whatever the order
+    in which the rows are seen, that cannot be so of a source that has rows to leave out.
+    """
+    keys = ", ".join(map(_name, view.keys))
+    before = ", ".join(f"lag({_name(column)}) OVER ()" for column in view.keys)
+    at, known = (f"{_name(column)}::TIMESTAMPTZ" for column in (view.at, view.known))
+    hold = f"greatest({at}, {known})"
+    ((told,),) = db.sql(
+        f"""SELECT coalesce(bool_and(coalesce(fine, false)), true) FROM (
+            SELECT NOT lag(true, 1, false) OVER () AND {at} IS NOT NULL AND {known} IS NOT NULL
+                OR ({keys}) > ({before})
+                OR ({keys}) = ({before}) AND {hold} > lag({hold}) OVER () AND {at} >= lag({at}) OVER () AS fine
+            FROM read_parquet({_text(view.path)}))"""
+    ).fetchall()
+    return bool(told)
+
+
+def _query(view: View, asked: Any, *, in_order: bool = False) -> str:
     """The ASOF join of the table `asked` with a view's rows.
 
     What was known at a moment m is the row with the latest (at, known) among those with at <= m and known <= m.
@@ -257,6 +280,7 @@ def _query(view: View, asked: Any) -> str:
     from which it can be the answer. A row that at its hold is older than one already held never is the answer
     and is left out; with those gone, a later hold means a later (at, known), so the last hold at or before m is
     the answer, exactly. The latest row is also the one that outlives the others: TTL is a question about it alone.
+    Where the rows are `_in_order`, there are none to leave out.
     """
     import pyarrow.compute as pc
 
@@ -283,19 +307,19 @@ def _query(view: View, asked: Any) -> str:
     )
     columns = ", ".join(f"{_name(column)} AS f{n}" for n, column in enumerate(view.columns.values()))
     keys = ", ".join(f"{_name(column)} AS k{n}" for n, column in enumerate(view.keys))
-    equal = " AND ".join(f"asked.{_name(named)} = held.k{n}" for n, named in enumerate(view.keys.values()))
-    return f"""
-        WITH held AS (
-            SELECT {keys}, {at} AS held_at, greatest({at}, {known}) AS hold, {columns}
-            FROM read_parquet({_text(view.path)}) WHERE {" AND ".join(bounds)}
+    superseded = f"""
             QUALIFY {at} >= max({at}) OVER (
                     PARTITION BY {key} ORDER BY greatest({at}, {known}), {at}, {known}
                     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
                 AND hold IS DISTINCT FROM lead(greatest({at}, {known})) OVER (
-                    PARTITION BY {key} ORDER BY greatest({at}, {known}), {at}, {known}))
+                    PARTITION BY {key} ORDER BY greatest({at}, {known}), {at}, {known})"""
+    equal = " AND ".join(f"asked.{_name(named)} = held.k{n}" for n, named in enumerate(view.keys.values()))
+    return f"""
+        WITH held AS (
+            SELECT {keys}, {at} AS held_at, greatest({at}, {known}) AS hold, {columns}
+            FROM read_parquet({_text(view.path)}) WHERE {" AND ".join(bounds)}{"" if in_order else superseded})
         SELECT asked.{ROW}, {features}
-        FROM asked ASOF LEFT JOIN held ON {equal} AND asked.{MOMENT} >= held.hold
-        ORDER BY asked.{ROW}"""
+        FROM asked ASOF LEFT JOIN held ON {equal} AND asked.{MOMENT} >= held.hold"""
 
 
 def _interval(length: timedelta) -> str:
