@@ -287,6 +287,13 @@ def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path)
         models.bundle(made.model_id, into=tmp_path / "fetched")
 
 
+def test_a_manifest_that_cannot_be_read_is_said(repository, made, tmp_path):  # noqa: F811
+    champion(repository, made)
+    spoil(repository, f"bundles/{made.model_id}/manifest.json")
+    with pytest.raises(IntegrityError, match="manifest cannot be read"):
+        repository.bundle(made.model_id, into=tmp_path / "fetched")
+
+
 def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: F811
     models = Repository(f"memory://{tmp_path}/models")
     champion(models, made)
