@@ -30,7 +30,8 @@ def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_j
     for n, line in enumerate(lines, 1):
         sign = ">" if n == len(lines) else " "
         event = f"event {line['event']}" if line["event"] else "the bundle's own"
-        typer.echo(f"{sign} {line['revision']}  {line['at']:<24}  {line['who']:<10}  {line['why']} ({event})")
+        gone = "" if line["kept"] else ", gone"
+        typer.echo(f"{sign} {line['revision']}  {line['at']:<24}  {line['who']:<10}  {line['why']} ({event}{gone})")
 
 
 @app.command("rollback")
@@ -58,7 +59,8 @@ def rollback(
         for line in lines:
             again = line["revision"] in came
             came = came[: came.index(line["revision"]) + 1] if again else [*came, line["revision"]]
-        revision = came[-2] if len(came) > 1 else None
+        kept = {line["revision"] for line in lines if line["kept"]}
+        revision = next((name for name in reversed(came[:-1]) if name in kept), None)
     if revision is None or revision == present:
         raise RepositoryError(
             "there is no catalogue to go back to" if revision is None else "this catalogue serves already",
@@ -101,15 +103,16 @@ def _serving(workspace: Path, repository: str) -> tuple[Repository, Champion]:
 
 
 def _published(models: Repository, pointer: Champion) -> list[dict[str, Any]]:
-    """The catalogue of the bundle, and each that was published for its model, in their order."""
+    """The catalogue of the bundle, each that was published for its model, in their order, and which are still kept."""
     from rankline.pointer import PUBLISHING
 
     history = models.history()
     own = history[pointer.event - 1]
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"revision": own.digests.get("catalogue", ""), "event": 0, "at": own.at, "who": own.who, "why": "as exported"}
     ]
     for e in history:
         if e.kind == PUBLISHING and e.model_id == pointer.model_id:
             lines.append({"revision": e.digests["catalogue"], "event": e.n, "at": e.at, "who": e.who, "why": e.why})
-    return lines
+    kept = {name: models.has_catalogue(pointer.model_id, name) for name in {line["revision"] for line in lines}}
+    return [{**line, "kept": kept[line["revision"]]} for line in lines]

@@ -253,6 +253,13 @@ class Repository(Store):
         """The revision of the catalogue that a model of this repository serves over, or would."""
         return pointer.revision(self.history(), model_id) or self._own_revision(model_id)
 
+    def has_catalogue(self, model_id: str, revision: str) -> bool:
+        """Whether a catalogue of a model lies here, whatever its bytes are."""
+        try:
+            return bool(self.fs.exists(f"{self._path(self._catalogue_place(model_id, revision))}/{REVISION}"))
+        except RepositoryError:
+            return False
+
     def item_ids(self, model_id: str, revision: str) -> list[str]:
         """The items of a catalogue, in its order; nothing is verified."""
         import pyarrow.parquet as parquet

@@ -155,10 +155,47 @@ class _Drawn:
     proposed: Mapping[str, Ints]
 
 
+@dataclass(frozen=True)
+class _Graphs:
+    """The model part of a bundle in memory; sessions may be shared, so every catalogue of a model can stand on them."""
+
+    of: tuple[str, str]  # model id and precision
+    text: Graph | None
+    user: Graph | None
+    scorer: Graph
+    tokenizer: Tokenizer | None
+
+    @classmethod
+    def load(cls, bundle: Bundle, precision: str, *, provider: Provider, threads: int) -> _Graphs:
+        """The graphs of a bundle at one precision."""
+        files, text = bundle.manifest.precisions[precision], bundle.manifest.text
+
+        def graph(name: str) -> Graph:
+            return Graph(bundle.folder / name, provider=provider, threads=threads)
+
+        return cls(
+            of=(bundle.model_id, precision),
+            text=graph(files.text) if files.text else None,
+            user=graph(files.user) if files.user else None,
+            scorer=graph(files.scorer),
+            tokenizer=Tokenizer(bundle.folder / "tokenizer.json", max_tokens=text.max_tokens)
+            if text and files.text
+            else None,
+        )
+
+
 class BundleEngine:
     """A bundle at one precision on one device."""
 
-    def __init__(self, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: str,
+        provider: Provider,
+        threads: int,
+        like: BundleEngine | None = None,
+    ) -> None:
         manifest = bundle.manifest
         if precision not in manifest.precisions:
             raise UsageError(
@@ -169,17 +206,9 @@ class BundleEngine:
                 hint=f"start with --precision {next(iter(manifest.precisions))}",
             )
         _check_features(bundle)
-        files = manifest.precisions[precision]
-
-        def graph(name: str | None) -> Graph | None:
-            return Graph(bundle.folder / name, provider=provider, threads=threads) if name else None
-
-        self._text, self._user = graph(files.text), graph(files.user)
-        self._scorer = Graph(bundle.folder / files.scorer, provider=provider, threads=threads)
-        self._tokenizer = (
-            Tokenizer(bundle.folder / "tokenizer.json", max_tokens=manifest.text.max_tokens)
-            if manifest.text and files.text
-            else None
+        same = like is not None and like.graphs.of == (bundle.model_id, precision)
+        self.graphs: _Graphs = (
+            like.graphs if like and same else _Graphs.load(bundle, precision, provider=provider, threads=threads)
         )
         catalogue, self._shown = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
@@ -199,8 +228,18 @@ class BundleEngine:
         )
 
     @classmethod
-    def load(cls, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> BundleEngine:
+    def load(
+        cls,
+        bundle: Bundle,
+        *,
+        precision: str,
+        provider: Provider,
+        threads: int,
+        like: BundleEngine | None = None,
+    ) -> BundleEngine:
         """An engine of a verified bundle that has answered once before anybody asks it.
+
+        ``like`` is one on the same device and with as many threads, whose graphs are shared if its model is the same.
 
         Raises:
             UsageError: the bundle has no files of this precision.
@@ -208,7 +247,7 @@ class BundleEngine:
             DeviceError: CUDA was asked for and is not there.
         """
         try:
-            engine = cls(bundle, precision=precision, provider=provider, threads=threads)
+            engine = cls(bundle, precision=precision, provider=provider, threads=threads, like=like)
             engine.warm_up()
         except RanklineError:
             raise
@@ -237,7 +276,7 @@ class BundleEngine:
         some = list(self.item_ids[:3])
         states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=some))]
         asks = [Ask("recommend", state, k=10) for state in states]
-        if self._text:
+        if self.graphs.text:
             asks.append(Ask("rank", states[0], query="warm", candidates=some))
         batch = [self.prepare(ask) for ask in asks]
         for prepared, result in zip(batch, self.run(batch)):
@@ -261,7 +300,8 @@ class BundleEngine:
             raise self._unknown([ask.item_id])
         if ask.verb == "rank" and len(unknown) == len(ask.candidates) and not gone.items.issuperset(unknown):
             raise self._unknown(unknown)
-        if ask.query is not None and self._tokenizer is None:
+        tokenizer = self.graphs.tokenizer
+        if ask.query is not None and tokenizer is None:
             raise UsageError(
                 "this model cannot read a query",
                 expected="a bundle with a text tower (text.onnx) at this precision",
@@ -276,7 +316,7 @@ class BundleEngine:
             ratings_L=stars(ratings[[n for n, _ in known]]),
             context=scoring.context_of(state),
             excluded=np.union1d(self._catalogue.rows(state.seen), gone.rows),
-            tokens_T=None if ask.query is None or self._tokenizer is None else self._tokenizer([ask.query])[0][0],
+            tokens_T=None if ask.query is None or tokenizer is None else tokenizer([ask.query])[0][0],
             given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
             unknown=[item for item in unknown if item not in gone.items],
             hidden=hidden,
@@ -306,13 +346,13 @@ class BundleEngine:
         """[B, D] what a history and a query say, added up; zeros where there is neither."""
         left_BD = np.zeros((len(batch), self._catalogue.vectors_ID.shape[1]), np.float32)
         asked = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
-        if asked and self._text:
+        if asked and self.graphs.text:
             ids_BT, mask_BT = _padded([batch[n].tokens_T for n in asked])
-            left_BD[asked] = self._text({"input_ids": ids_BT, "attention_mask": mask_BT})
+            left_BD[asked] = self.graphs.text({"input_ids": ids_BT, "attention_mask": mask_BT})
         told = [n for n, prepared in enumerate(batch) if prepared.history_L.size]
-        if told and self._user:
+        if told and self.graphs.user:
             rows_BL, mask_BL = _padded([batch[n].history_L for n in told])
-            left_BD[told] += self._user(
+            left_BD[told] += self.graphs.user(
                 {
                     "items_BLD": self._catalogue.vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
                     "ratings_BL": _padded([batch[n].ratings_L for n in told])[0],
@@ -373,7 +413,7 @@ class BundleEngine:
         for b, found in enumerate(drawn):
             items_BCD[b, : len(found.rows_N)] = self._catalogue.vectors_ID[found.rows_N]
             features_BCF[b, : len(found.rows_N)] = found.features_NF
-        logits_BCH = self._scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
+        logits_BCH = self.graphs.scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
         return [logits_BCH[b, : len(found.rows_N)] for b, found in enumerate(drawn)]
 
     # finish -------------------------------------------------------------------------------------------------

@@ -206,4 +206,7 @@ class Live:
         return bundle
 
     def _load(self, bundle: Bundle) -> Engine:
-        return BundleEngine.load(bundle, precision=self._precision, provider=self._provider, threads=self._threads)
+        before = self._engine if isinstance(self._engine, BundleEngine) else None
+        return BundleEngine.load(
+            bundle, precision=self._precision, provider=self._provider, threads=self._threads, like=before
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_catalogues_are_listed_and_gone_back_from(work: Path, made: Bundle, tmp_
     assert [each["revision"] for each in json.loads(said("catalogue", "list", "-w", work, "--json"))] == [
         made.revision, first, second, first, made.revision, second,
     ]  # fmt: skip
+
+
+def test_a_catalogue_that_was_cleaned_up_is_passed_over(work: Path, made: Bundle, tmp_path: Path) -> None:
+    kept = work / "repository"
+    first = publish_catalogue(kept, made, make_catalogue(made, tmp_path / "first"))
+    publish_catalogue(kept, made, make_catalogue(made, tmp_path / "second", seed=8))
+    shutil.rmtree(kept / "catalogues" / made.model_id / first)
+    assert "gone" in said("catalogue", "list", "-w", work).splitlines()[2]
+    with pytest.raises(RepositoryError, match="has no catalogue"):
+        said("catalogue", "rollback", first, "-w", work)
+    said("catalogue", "rollback", "-w", work)
+    assert Repository(kept).revision(made.model_id) == made.revision
 
 
 def test_the_champion_and_the_history_tell_of_both(work: Path, made: Bundle, tmp_path: Path) -> None:

@@ -249,6 +249,21 @@ def test_a_later_catalogue_is_served_with_the_same_graphs(bundle: Bundle, tmp_pa
     assert ids(answer(engine, Ask("rank", STATE, candidates=["i43"]))) == ["i43"]
 
 
+def test_another_catalogue_of_the_same_model_shares_its_graphs(
+    bundle: Bundle, other_bundle: Bundle, engine: BundleEngine, tmp_path: Path
+) -> None:
+    later = open_bundle(bundle.folder, catalogue=make_catalogue(bundle, tmp_path / "catalogue"))
+    alone = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1)
+    beside = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1, like=engine)
+    assert beside.graphs is engine.graphs is not alone.graphs
+    ask = Ask("rank", STATE, candidates=list(alone.item_ids), query="love")
+    assert answer(beside, ask) == answer(alone, ask) != answer(engine, ask)
+    other = BundleEngine.load(other_bundle, precision="fp32", provider="cpu", threads=1, like=engine)
+    assert other.graphs is not engine.graphs
+    half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1, like=engine)
+    assert half.graphs is not engine.graphs
+
+
 def test_unknown_items_are_said(engine: BundleEngine) -> None:
     with pytest.raises(UnknownItem, match="nobody"):
         engine.prepare(Ask("similar", FrozenState(at=0.0), item_id="nobody"))

@@ -141,6 +141,8 @@ def test_a_bucket_is_fetched_and_tidied(live: Live, bundle: Bundle, other_bundle
 
 @pytest.fixture(params=["folder", "bucket"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("url"))
     return str(tmp_path / "kept") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/kept"
 
 
@@ -170,6 +172,7 @@ def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
     assert (told(before), told(first), told(second)) == (1, 0, None), "catalogues change all day"
 
 
+@pytest.mark.parametrize("place", ["folder", "bucket", "s3"], indirect=True)
 def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
     live: Live, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
 ) -> None:
