@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -316,3 +319,40 @@ def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: 
     (tmp_path / "fetched" / made.model_id / "scorer.onnx").write_bytes(b"damaged")
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
     assert sorted(set(asked)) == ["catalogue.json", "manifest.json", "scorer.onnx"]
+
+
+def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # noqa: F811
+    """Killed at random moments: whatever the events say serves, and what was half copied is seen by nobody."""
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    publishing = (
+        "import sys, uuid\n"
+        "from pathlib import Path\n"
+        "from rankline.bundle import seal_catalogue\n"
+        "from rankline.repository import Repository\n"
+        "models, folder, model = Repository(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    (folder / 'vectors.fp32.npy').write_bytes(uuid.uuid4().bytes * 20_000)\n"
+        "    seal_catalogue(folder)\n"
+        "    models.publish(model, models.add_catalogue(model, folder), who='w', why='')\n"
+        "    models.hide([uuid.uuid4().hex], who='w', why='')\n"
+    )
+    for n, pause_s in enumerate((0.05, 0.1, 0.15, 0.2)):
+        folder = another_catalogue(made, tmp_path / str(n))
+        process = subprocess.Popen(
+            [sys.executable, "-c", publishing, models.root, str(folder), made.model_id], stdout=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(pause_s)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        again = Repository(models.root)
+        history = again.history()
+        published = [event.digests["catalogue"] for event in history if event.kind == "catalogue_published"]
+        assert again.bundle(made.model_id).revision == (published or [made.revision])[-1]
+        assert again.pointer().hidden == tuple(sorted(again.hidden()))
+        for revision in published:
+            assert again.catalogue(made.model_id, revision)
+    assert published, "nothing was published before a kill: lengthen the pauses"
