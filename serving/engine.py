@@ -315,7 +315,7 @@ class BundleEngine:
             history_L=np.array([row for _, row in known], np.int64),
             ratings_L=stars(ratings[[n for n, _ in known]]),
             context=scoring.context_of(state),
-            excluded=np.union1d(self._catalogue.rows(state.seen), gone.rows),
+            excluded=np.concatenate([self._catalogue.rows(state.seen), gone.rows]),  # twice does no harm
             tokens_T=None if ask.query is None or tokenizer is None else tokenizer([ask.query])[0][0],
             given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
             unknown=[item for item in unknown if item not in gone.items],
