@@ -10,8 +10,8 @@ batch), D vector size, F features, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,12 +66,14 @@ class Ranked:
 class Answer:
     """The ranked items, best first, and which of the given candidates the catalogue does not hold.
 
-    ``abstained``: the best of them is too unlikely to be given as an answer.
+    ``abstained``: the best of them is too unlikely to be given as an answer. ``hidden``: given candidates that were
+    taken down.
     """
 
     items: list[Ranked]
     unknown: list[str]
     abstained: bool = False
+    hidden: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Engine(Protocol):
 
     about: About
     item_ids: Sequence[str]
+
+    def hide(self, items: Collection[str]) -> None:
+        """Leave these items, and no others that were hidden before, out of every answer from now on."""
 
     def prepare(self, ask: Ask) -> Any:
         """Text, history and features to tensors."""
@@ -120,6 +125,7 @@ class Prepared:
     tokens_T: Ints | None
     given_N: Ints | None
     unknown: list[str]
+    hidden: list[str]
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,14 @@ class Result:
 
 
 @dataclass(frozen=True)
+class _Gone:
+    """What no answer holds: items that were taken down, and the rows of those and of what is not to be had."""
+
+    items: frozenset[str]
+    rows: Ints
+
+
+@dataclass(frozen=True)
 class _Drawn:
     """The candidates of one request on their way through ``run``, with the scorer's features of each."""
 
@@ -141,10 +155,47 @@ class _Drawn:
     proposed: Mapping[str, Ints]
 
 
+@dataclass(frozen=True)
+class _Graphs:
+    """The model part of a bundle in memory; sessions may be shared, so every catalogue of a model can stand on them."""
+
+    of: tuple[str, str]  # model id and precision
+    text: Graph | None
+    user: Graph | None
+    scorer: Graph
+    tokenizer: Tokenizer | None
+
+    @classmethod
+    def load(cls, bundle: Bundle, precision: str, *, provider: Provider, threads: int) -> _Graphs:
+        """The graphs of a bundle at one precision."""
+        files, text = bundle.manifest.precisions[precision], bundle.manifest.text
+
+        def graph(name: str) -> Graph:
+            return Graph(bundle.folder / name, provider=provider, threads=threads)
+
+        return cls(
+            of=(bundle.model_id, precision),
+            text=graph(files.text) if files.text else None,
+            user=graph(files.user) if files.user else None,
+            scorer=graph(files.scorer),
+            tokenizer=Tokenizer(bundle.folder / "tokenizer.json", max_tokens=text.max_tokens)
+            if text and files.text
+            else None,
+        )
+
+
 class BundleEngine:
     """A bundle at one precision on one device."""
 
-    def __init__(self, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        precision: str,
+        provider: Provider,
+        threads: int,
+        like: BundleEngine | None = None,
+    ) -> None:
         manifest = bundle.manifest
         if precision not in manifest.precisions:
             raise UsageError(
@@ -155,17 +206,9 @@ class BundleEngine:
                 hint=f"start with --precision {next(iter(manifest.precisions))}",
             )
         _check_features(bundle)
-        files = manifest.precisions[precision]
-
-        def graph(name: str | None) -> Graph | None:
-            return Graph(bundle.folder / name, provider=provider, threads=threads) if name else None
-
-        self._text, self._user = graph(files.text), graph(files.user)
-        self._scorer = Graph(bundle.folder / files.scorer, provider=provider, threads=threads)
-        self._tokenizer = (
-            Tokenizer(bundle.folder / "tokenizer.json", max_tokens=manifest.text.max_tokens)
-            if manifest.text and files.text
-            else None
+        same = like is not None and like.graphs.of == (bundle.model_id, precision)
+        self.graphs: _Graphs = (
+            like.graphs if like and same else _Graphs.load(bundle, precision, provider=provider, threads=threads)
         )
         catalogue, self._shown = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
@@ -174,6 +217,7 @@ class BundleEngine:
         of = manifest.features
         self._columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
         self.item_ids: Sequence[str] = catalogue.item_ids
+        self.hide(())
         self.about = About(
             model_id=bundle.model_id,
             revision=bundle.revision,
@@ -184,8 +228,18 @@ class BundleEngine:
         )
 
     @classmethod
-    def load(cls, bundle: Bundle, *, precision: str, provider: Provider, threads: int) -> BundleEngine:
+    def load(
+        cls,
+        bundle: Bundle,
+        *,
+        precision: str,
+        provider: Provider,
+        threads: int,
+        like: BundleEngine | None = None,
+    ) -> BundleEngine:
         """An engine of a verified bundle that has answered once before anybody asks it.
+
+        ``like`` is one on the same device and with as many threads, whose graphs are shared if its model is the same.
 
         Raises:
             UsageError: the bundle has no files of this precision.
@@ -193,7 +247,7 @@ class BundleEngine:
             DeviceError: CUDA was asked for and is not there.
         """
         try:
-            engine = cls(bundle, precision=precision, provider=provider, threads=threads)
+            engine = cls(bundle, precision=precision, provider=provider, threads=threads, like=like)
             engine.warm_up()
         except RanklineError:
             raise
@@ -202,17 +256,27 @@ class BundleEngine:
                 "the bundle does not load and answer",
                 expected="answers to its warm-up requests",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                where=str(bundle.folder),
-                hint="export the model again with this version of Rankline",
+                where=str(bundle.folder if bundle.is_own_catalogue else bundle.catalogue),
+                hint="export the model again with this version of Rankline"
+                if bundle.is_own_catalogue
+                else "go back to an older revision: `rankline catalogue rollback`",
             ) from error
         return engine
+
+    def hide(self, items: Collection[str]) -> None:
+        """Leave these items out of every answer from now on; those that the catalogue does not know may come later.
+
+        One assignment: a request sees the items of before or those of now. What was hidden still counts in histories.
+        """
+        rows = self._catalogue.rows(list(items))
+        self._gone = _Gone(frozenset(items), np.union1d(self._catalogue.withdrawn, rows))
 
     def warm_up(self) -> None:
         """Go through every graph once, with a history and without one."""
         some = list(self.item_ids[:3])
         states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=some))]
         asks = [Ask("recommend", state, k=10) for state in states]
-        if self._text:
+        if self.graphs.text:
             asks.append(Ask("rank", states[0], query="warm", candidates=some))
         batch = [self.prepare(ask) for ask in asks]
         for prepared, result in zip(batch, self.run(batch)):
@@ -227,31 +291,35 @@ class BundleEngine:
             UnknownItem: the item of `similar`, or every candidate of `rank`, is unknown.
             UsageError: a query, and this bundle has no text tower.
         """
-        index = self._catalogue.index
+        index, gone = self._catalogue.index, self._gone
         state = scoring.recent(ask.state, self._knobs.max_history)
         known = [(n, index[item]) for n, item in enumerate(state.history.item_ids) if item in index]
         ratings = np.array(state.history.ratings or [0.0] * len(state.history.item_ids), np.float64)
         unknown = [item for item in ask.candidates if item not in index]
         if ask.verb == "similar" and ask.item_id not in index:
             raise self._unknown([ask.item_id])
-        if ask.verb == "rank" and len(unknown) == len(ask.candidates):
+        if ask.verb == "rank" and len(unknown) == len(ask.candidates) and not gone.items.issuperset(unknown):
             raise self._unknown(unknown)
-        if ask.query is not None and self._tokenizer is None:
+        tokenizer = self.graphs.tokenizer
+        if ask.query is not None and tokenizer is None:
             raise UsageError(
                 "this model cannot read a query",
                 expected="a bundle with a text tower (text.onnx) at this precision",
                 found="a query",
                 hint="ask with a user_id or a history",
             )
+        hidden = [item for item in dict.fromkeys(ask.candidates) if item in gone.items]
+        given = [item for item in dict.fromkeys(ask.candidates) if item not in gone.items]
         return Prepared(
             ask=replace(ask, state=state),
             history_L=np.array([row for _, row in known], np.int64),
             ratings_L=stars(ratings[[n for n, _ in known]]),
             context=scoring.context_of(state),
-            excluded=np.union1d(self._catalogue.rows(state.seen), self._catalogue.withdrawn),
-            tokens_T=None if ask.query is None or self._tokenizer is None else self._tokenizer([ask.query])[0][0],
-            given_N=self._catalogue.rows(list(dict.fromkeys(ask.candidates))) if ask.verb == "rank" else None,
-            unknown=unknown,
+            excluded=np.concatenate([self._catalogue.rows(state.seen), gone.rows]),  # twice does no harm
+            tokens_T=None if ask.query is None or tokenizer is None else tokenizer([ask.query])[0][0],
+            given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
+            unknown=[item for item in unknown if item not in gone.items],
+            hidden=hidden,
         )
 
     def _unknown(self, items: Sequence[str]) -> UnknownItem:
@@ -278,13 +346,13 @@ class BundleEngine:
         """[B, D] what a history and a query say, added up; zeros where there is neither."""
         left_BD = np.zeros((len(batch), self._catalogue.vectors_ID.shape[1]), np.float32)
         asked = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
-        if asked and self._text:
+        if asked and self.graphs.text:
             ids_BT, mask_BT = _padded([batch[n].tokens_T for n in asked])
-            left_BD[asked] = self._text({"input_ids": ids_BT, "attention_mask": mask_BT})
+            left_BD[asked] = self.graphs.text({"input_ids": ids_BT, "attention_mask": mask_BT})
         told = [n for n, prepared in enumerate(batch) if prepared.history_L.size]
-        if told and self._user:
+        if told and self.graphs.user:
             rows_BL, mask_BL = _padded([batch[n].history_L for n in told])
-            left_BD[told] += self._user(
+            left_BD[told] += self.graphs.user(
                 {
                     "items_BLD": self._catalogue.vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
                     "ratings_BL": _padded([batch[n].ratings_L for n in told])[0],
@@ -325,7 +393,7 @@ class BundleEngine:
         )
         norms_I = np.linalg.norm(self._catalogue.vectors_ID, axis=1)
         pair = {"towers": scores["towers"] / np.maximum(norms_I, 1e-9), "covisit": scores["covisit"]}
-        excluded = np.union1d(self._catalogue.withdrawn, row)
+        excluded = np.union1d(prepared.excluded, row)
         proposed = {
             name: scoring.draw({name: values}, excluded, per_source=self._knobs.candidates_per_source)
             for name, values in pair.items()
@@ -345,7 +413,7 @@ class BundleEngine:
         for b, found in enumerate(drawn):
             items_BCD[b, : len(found.rows_N)] = self._catalogue.vectors_ID[found.rows_N]
             features_BCF[b, : len(found.rows_N)] = found.features_NF
-        logits_BCH = self._scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
+        logits_BCH = self.graphs.scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
         return [logits_BCH[b, : len(found.rows_N)] for b, found in enumerate(drawn)]
 
     # finish -------------------------------------------------------------------------------------------------
@@ -382,7 +450,8 @@ class BundleEngine:
                 )
             )
         sure = items[0].probability if items else None
-        return Answer(items, prepared.unknown, abstained=sure is not None and sure < self._policy.abstain_below)
+        abstained = sure is not None and sure < self._policy.abstain_below
+        return Answer(items, prepared.unknown, abstained=abstained, hidden=prepared.hidden)
 
     def _chances(self, result: Result) -> Floats | None:
         """[N] how likely each candidate is right; None where the model was not calibrated."""
