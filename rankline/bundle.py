@@ -2,6 +2,7 @@
 
     manifest.json  tokenizer.json  policy.json  examples.jsonl
     text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx beside them
+    side.onnx own.parquet items.json          what makes items' vectors, with text.onnx (rankline/catalogue.py)
     catalogue/  catalogue.json  items.parquet  vectors.fp32.npy (and int8, fp16)  index.faiss
                 sources/covisit.npz  sources/popularity.npy  sources/bm25/ (where there are queries)
 
@@ -30,6 +31,7 @@ from rankline.scoring import Catalogue, Knobs
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue"
 REVISION = "catalogue.json"
+SHOWN = ("item_id", "title", "category", "price", "available", "language")  # what people see of an item
 
 
 class _Revision(Frozen):
@@ -83,9 +85,7 @@ def model_id(files: dict[str, str]) -> str:
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Write the catalogue's revision and the manifest for the files that lie in ``folder``."""
     catalogue = folder / CATALOGUE
-    (catalogue / REVISION).unlink(missing_ok=True)
-    revision_files = digest.of_files(catalogue)
-    (catalogue / REVISION).write_text(json.dumps({"files": revision_files}, indent=2) + "\n")
+    seal_catalogue(catalogue)
     servable = [
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
@@ -94,6 +94,14 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     sealed = manifest.model_copy(update={"files": digest.of_files(folder, servable)})
     (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n")
     return open_bundle(folder)
+
+
+def seal_catalogue(folder: Path) -> str:
+    """Write the list of a catalogue's files; its revision is the digest of that."""
+    (folder / REVISION).unlink(missing_ok=True)
+    files = digest.of_files(folder)
+    (folder / REVISION).write_text(json.dumps({"files": files}, indent=2) + "\n")
+    return digest.of_value(files)[:16]
 
 
 def open_bundle(folder: Path, *, verify: bool = True) -> Bundle:
@@ -142,7 +150,7 @@ def claimed_id(folder: Path) -> str:
 def _refuse_unlisted(folder: Path, manifest: Manifest, listed: set[str]) -> None:
     """Stop where the manifest has a file served whose digest nobody wrote down."""
     for name, precision in manifest.precisions.items():
-        for file in (precision.text, precision.user, precision.scorer, precision.item_vectors):
+        for file in (precision.text, precision.side, precision.user, precision.scorer, precision.item_vectors):
             if file is not None and file not in listed:
                 raise IntegrityError(
                     f"the bundle's manifest names a {name} file that has no digest",
@@ -159,7 +167,8 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
     import scipy.sparse as sparse
 
     folder = bundle.folder / CATALOGUE
-    shown = parquet.ParquetFile(folder / "items.parquet").read().to_pylist()
+    table = parquet.ParquetFile(folder / "items.parquet")
+    shown = table.read(columns=[name for name in SHOWN if name in table.schema_arrow.names]).to_pylist()
     ids = [item["item_id"] for item in shown]
     categories = [item.get("category") or [] for item in shown]
     vocabulary = sorted({name for names in categories for name in names})
