@@ -67,7 +67,7 @@ class Run:
         models = Repository(self.repository)
         if models.local:
             return Path(models.root) / "bundles" / model_id
-        return models.bundle(model_id, into=self.workspace / "fetched").folder
+        return models.bundle(model_id, revision="", into=self.workspace / "fetched").folder
 
     def cache(self, step: str) -> Path:
         """Where finished work of a step is kept for later runs."""

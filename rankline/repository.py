@@ -1,9 +1,10 @@
 """The model repository: every candidate ever made, why each was believed, and which one serves.
 
-    bundles/<model id>/…   immutable: a model is put there once, under the id that its bytes give it
-    evidence/<digest>/…    immutable: evaluations and verdicts
-    events/<n>.json        append-only, numbered from 1 without a gap
-    champion.json          what the events add up to; derived, for the server to poll
+    bundles/<model id>/…                immutable: a model is put there once, under the id that its bytes give it
+    catalogues/<model id>/<revision>/…  immutable: later catalogues of a model, each as its bundle's catalogue/
+    evidence/<digest>/…                 immutable: evaluations and verdicts
+    events/<n>.json                     append-only, numbered from 1 without a gap
+    champion.json                       what the events add up to; derived, for the server to poll
 
 Creating ``events/<n>.json`` exclusively is the commit: two writers cannot both make number n, so whoever
 comes second reads what the first one did and decides again. Everything else may be lost half-way and
@@ -12,78 +13,43 @@ nobody will have seen it. A folder or a bucket serves alike (any fsspec URL that
 
 from __future__ import annotations
 
-import inspect
 import json
-import os
-import shutil
 import tempfile
-import time
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import fsspec
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from rankline import digest, storage
-from rankline.bundle import CATALOGUE, MANIFEST, REVISION, Bundle, open_bundle
-from rankline.contracts import Frozen, Manifest
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
+from rankline import digest, pointer
+from rankline.bundle import (
+    CATALOGUE,
+    MANIFEST,
+    REVISION,
+    Bundle,
+    catalogue_files,
+    open_bundle,
+    open_catalogue,
+    refuse_unlisted,
+    revision_of,
+)
+from rankline.contracts import Manifest
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError, UsageError
+from rankline.pointer import CROWNING, HIDING, PUBLISHING, SHOWING, TAKEDOWNS, Champion, Event, Kind
 from rankline.reuse import SUMS
-
-Kind = Literal[
-    "registered",
-    "evaluated",
-    "pending",
-    "approved",
-    "rejected",
-    "promoted",
-    "rolled_back",
-    "catalogue_published",
-]
-# the kinds after which another model serves
-CROWNING = ("promoted", "rolled_back")
-
-_STALE_PARTIAL_S = 86_400
+from rankline.store import Store
 
 
-class Event(Frozen):
-    """One thing that happened to a model; never changed once written."""
-
-    n: int = Field(ge=1)
-    kind: Kind
-    model_id: str
-    at: str = Field(description="ISO time, UTC")
-    who: str
-    why: str
-    run_id: str = ""
-    digests: dict[str, str] = Field(default={}, description="what it stands on: manifest, evidence, verdict…")
-    details: dict[str, Any] = Field(default={}, description="the numbers behind it")
-    champion_before: str = Field(default="", description="who served when it was written; empty for nobody")
-
-
-class Champion(Frozen):
-    """The model that serves, and the event that made it so."""
-
-    model_id: str
-    run_id: str
-    at: str
-    event: int = Field(description="the number of the event that made it champion")
-    read_to: int = Field(description="the number of the last event this was drawn from")
-
-
-class Repository:
+class Repository(Store):
     """One model repository. Reading needs no lock, and writing none but the number of the next event."""
 
     def __init__(self, url: str | Path, *, mends: bool = True) -> None:
         """``mends`` is whether champion.json is written anew where it is found behind the events."""
+        super().__init__(url)
         self.mends = mends
-        self.fs, self.root = storage.place(str(url))
-        self.local = storage.is_local(self.fs)
-        self._events: list[Event] = []
+        self._events: dict[int, Event] = {}
 
     # -- bundles -------------------------------------------------------------------------------------------
 
@@ -107,7 +73,7 @@ class Repository:
         # and there the catalogue's list goes first: once it is made, every name but the manifest's can only get the
         # same bytes, whoever else puts them
         if self.local or self._create(claim, told) or self._read(claim) == told:
-            self._place(folder, place, names)
+            self._place(folder, place, names, claim=MANIFEST)
         # the files are the model; what else a manifest says (parity, digests of code) may differ between two
         # makings of the same files, and the first one's stays
         if self._read(claim) != told:
@@ -138,34 +104,25 @@ class Repository:
             ) from error
         return Manifest.model_validate_json(told)
 
-    def bundle(self, model_id: str, *, into: Path | None = None) -> Bundle:
-        """A bundle of this repository, verified; one in a bucket is first fetched to ``into/<model id>``.
+    def bundle(self, model_id: str, *, revision: str | None = None, into: Path | None = None) -> Bundle:
+        """A bundle of this repository with one of its catalogues, verified.
+
+        ``revision`` None is the catalogue last published for the model, and empty the bundle's own. One in a bucket
+        is first fetched: to ``into/<model id>``, a published catalogue to ``into/<model id>.<revision>``.
 
         Raises:
             RepositoryError: it is not here, or it is in a bucket and ``into`` was not given.
             IntegrityError: a byte of it changed since it was registered.
         """
-        place = f"bundles/{model_id}"
-        if not self.fs.exists(self._path(f"{place}/{MANIFEST}")):
-            raise RepositoryError(
-                f"model {model_id} is not in the repository",
-                expected=f"{place}/{MANIFEST}",
-                found="no such bundle",
-                where=self.root,
-                hint="`rankline history` lists the models that are",
-            )
-        if self.local:
-            folder = Path(self._path(place))
-        elif into is None:
-            raise RepositoryError(
-                "a bundle in a bucket has to be fetched before it is read",
-                where=self._path(place),
-                hint="say where to: bundle(model_id, into=…)",
-            )
-        else:
-            folder = into / model_id
-            self.fs.get(self._path(place) + "/", str(folder) + "/", recursive=True)
-        bundle = open_bundle(folder)
+        manifest = self.manifest(model_id)
+        if revision is None:
+            revision = pointer.revision(self.history(), model_id)
+        folder = self._here(f"bundles/{model_id}", into, model_id)
+        if not self.local:
+            self._fetch(f"bundles/{model_id}", folder, manifest.files, MANIFEST)
+        catalogue = self._catalogue(model_id, revision, into)
+        own = catalogue == folder / CATALOGUE
+        bundle = open_bundle(folder, catalogue=None if own else catalogue)
         if bundle.model_id != model_id:
             raise IntegrityError(
                 "a bundle does not have the id it is kept under",
@@ -175,7 +132,21 @@ class Repository:
                 hint="put the bundle into the repository again, or roll back to another",
             )
         self._same_as_registered(bundle)
+        if not own:
+            _refuse_misplaced(bundle.revision, revision, catalogue)
         return bundle
+
+    def _here(self, place: str, into: Path | None, name: str) -> Path:
+        """The folder in which a place of this repository can be read on this machine."""
+        if self.local:
+            return Path(self._path(place))
+        if into is None:
+            raise RepositoryError(
+                "a bundle in a bucket has to be fetched before it is read",
+                where=self._path(place),
+                hint="say where to: bundle(model_id, into=…)",
+            )
+        return into / name
 
     def _same_as_registered(self, bundle: Bundle) -> None:
         """The manifest and the catalogue are not part of the model id: the register vouches for them."""
@@ -183,6 +154,8 @@ class Repository:
             if event.kind == "registered" and event.model_id == bundle.model_id:
                 now = _digests(bundle)
                 promised = {name: event.digests[name] for name in now if name in event.digests}
+                if not bundle.is_own_catalogue:
+                    promised.pop("catalogue", None)
                 if promised != {name: now[name] for name in promised}:
                     raise IntegrityError(
                         "a bundle changed since it was registered",
@@ -191,6 +164,150 @@ class Repository:
                         where=str(bundle.folder),
                         hint="put the bundle into the repository again, or roll back to another",
                     )
+
+    # -- catalogues ----------------------------------------------------------------------------------------
+
+    def add_catalogue(self, model_id: str, folder: Path) -> str:
+        """Put a catalogue of a model into the repository, for `publish`; its revision.
+
+        Where it already lies nothing happens, but that a file which changed there is brought back.
+
+        Raises:
+            RepositoryError: the model is not here.
+            UsageError: ``folder`` is no catalogue.
+            IntegrityError: a byte of it is not what its digests promise, or it lacks what the model serves.
+        """
+        manifest = self.manifest(model_id)
+        revision = open_catalogue(folder)
+        files = catalogue_files(folder)
+        refuse_unlisted(manifest, files, where=folder)
+        place = f"catalogues/{model_id}/{revision}"
+        if revision == self._own_revision(model_id):
+            return revision
+        if self.fs.exists(self._path(f"{place}/{REVISION}")):
+            self._mend(folder, place, {**files, REVISION: digest.of_file(folder / REVISION)})
+        self._place(folder, place, [*files, REVISION])
+        return revision
+
+    def catalogue(self, model_id: str, revision: str, *, into: Path | None = None) -> Path:
+        """The folder of a catalogue of a model, verified; empty is the bundle's own. See `bundle` for buckets.
+
+        Raises:
+            RepositoryError: it is not here, or it is in a bucket and ``into`` was not given.
+            IntegrityError: a byte of it is not what its digests promise, or it lacks what the model serves.
+        """
+        manifest = self.manifest(model_id)
+        folder = self._catalogue(model_id, revision, into)
+        found = open_catalogue(folder)
+        refuse_unlisted(manifest, catalogue_files(folder), where=folder)
+        if revision:
+            _refuse_misplaced(found, revision, folder)
+        return folder
+
+    def publish(
+        self,
+        model_id: str,
+        revision: str,
+        *,
+        who: str,
+        why: str,
+        run_id: str = "",
+        digests: dict[str, str] | None = None,
+        details: dict[str, Any] | None = None,
+        expected_champion: str | None = None,
+        expected_revision: str | None = None,
+    ) -> Event:
+        """Let a model serve over a catalogue that was added before; an older one again is how one goes back.
+
+        ``expected_revision`` is what it served over when this one was made (empty: the bundle's own). A model that
+        is not the champion serves over it once it is.
+
+        Raises:
+            StaleEvidence: another model, or this one over another catalogue, serves by now.
+            IntegrityError: a byte of the catalogue is not what its digests promise.
+            RepositoryError: the model was never registered, the catalogue is not here, or nothing can be written.
+        """
+        return self.append(
+            PUBLISHING,
+            model_id,
+            who=who,
+            why=why,
+            run_id=run_id,
+            digests={**(digests or {}), CATALOGUE: revision},
+            details=details,
+            expected_champion=expected_champion,
+            expected_revision=expected_revision,
+        )
+
+    def revision(self, model_id: str) -> str:
+        """The revision of the catalogue that a model of this repository serves over, or would."""
+        return pointer.revision(self.history(), model_id) or self._own_revision(model_id)
+
+    def item_ids(self, model_id: str, revision: str) -> list[str]:
+        """The items of a catalogue, in its order; nothing is verified."""
+        import pyarrow.parquet as parquet
+
+        place = f"{self._catalogue_place(model_id, revision)}/items.parquet"
+        with self.fs.open(self._path(place), "rb") as stream:
+            column = parquet.read_table(stream, columns=["item_id"]).column("item_id")
+        return list(column.to_pylist())
+
+    def _own_revision(self, model_id: str) -> str:
+        """The revision of the catalogue that a bundle was exported with."""
+        try:
+            told = json.loads(self._read(f"bundles/{model_id}/{CATALOGUE}/{REVISION}"))
+            return revision_of(told["files"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return ""
+
+    def _catalogue_place(self, model_id: str, revision: str) -> str:
+        """Where a catalogue is kept; the bundle's own lies in the bundle."""
+        kept = f"catalogues/{model_id}/{revision}"
+        own = f"bundles/{model_id}/{CATALOGUE}"
+        if not revision or revision == self._own_revision(model_id):
+            return own
+        if not self.fs.exists(self._path(f"{kept}/{REVISION}")):
+            raise RepositoryError(
+                f"model {model_id} has no catalogue {revision} in the repository",
+                expected=f"{kept}/{REVISION}",
+                found="no such catalogue",
+                where=self.root,
+                hint="`rankline catalogue list` tells those that were published; add_catalogue puts one there",
+            )
+        return kept
+
+    def _catalogue(self, model_id: str, revision: str, into: Path | None) -> Path:
+        """A catalogue's folder on this machine; not verified."""
+        place = self._catalogue_place(model_id, revision)
+        own = place.startswith("bundles/")
+        folder = self._here(place, into, f"{model_id}/{CATALOGUE}" if own else f"{model_id}.{revision}")
+        if not self.local:
+            self._fetch(place, folder, {}, REVISION)
+            if (folder / REVISION).is_file():
+                self._fetch(place, folder, catalogue_files(folder), REVISION)
+        return folder
+
+    # -- takedowns -----------------------------------------------------------------------------------------
+
+    def hide(self, items: Iterable[str], *, who: str, why: str) -> Event:
+        """Leave items out of every answer, of whichever model and catalogue, until they are shown again.
+
+        Raises:
+            UsageError: there is none, or one without an id.
+        """
+        return self.append(HIDING, "", who=who, why=why, details={"items": sorted(set(items))})
+
+    def show(self, items: Iterable[str], *, who: str, why: str) -> Event:
+        """Let items that were hidden into the answers again.
+
+        Raises:
+            UsageError: there is none, or one without an id.
+        """
+        return self.append(SHOWING, "", who=who, why=why, details={"items": sorted(set(items))})
+
+    def hidden(self) -> dict[str, Event]:
+        """Every item that is left out of all answers, and the event that hid it."""
+        return pointer.hidden(self.history())
 
     # -- evidence ------------------------------------------------------------------------------------------
 
@@ -214,10 +331,7 @@ class Repository:
             IntegrityError: an event is missing or cannot be read.
         """
         self.fs.invalidate_cache()
-        known = list(self._events)  # events do not change: only new ones are read
-        known += [self._event(n) for n in range(len(known) + 1, max(self._numbers(), default=0) + 1)]
-        self._events = known
-        return list(known)
+        return [self._event(n) for n in range(1, max(self._numbers(), default=0) + 1)]
 
     def append(
         self,
@@ -230,21 +344,24 @@ class Repository:
         digests: dict[str, str] | None = None,
         details: dict[str, Any] | None = None,
         expected_champion: str | None = None,
+        expected_revision: str | None = None,
     ) -> Event:
         """Write the next event; ``expected_champion`` served when its evidence was made (empty: nobody).
 
         Raises:
-            StaleEvidence: somebody else serves by now.
-            IntegrityError: a model is to serve that is not what was registered.
-            RepositoryError: a model is to serve that is not here, or the place cannot be written.
+            StaleEvidence: somebody else, or the model over another catalogue, serves by now.
+            IntegrityError: a model or catalogue is to serve that is not what was registered.
+            RepositoryError: one is to serve that is not here, or the place cannot be written.
+            UsageError: items are to be hidden or shown, and none is named.
         """
         digests = dict(digests or {})
-        if kind == "registered" or kind in CROWNING:
-            with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
-                digests |= _digests(self.bundle(model_id, into=Path(scratch)))
+        with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
+            digests |= self._vouched(kind, model_id, digests, Path(scratch))
+        if kind in TAKEDOWNS:
+            _refuse_nameless((details or {}).get("items", []))
         while True:
             history = self.history()
-            champion = _champion(history)
+            champion = pointer.champion(history)
             serving = champion.model_id if champion else ""
             if expected_champion is not None and serving != expected_champion:
                 raise StaleEvidence(
@@ -254,6 +371,8 @@ class Repository:
                     where=self.root,
                     hint="run the flow again: the model will be evaluated beside the new champion",
                 )
+            if expected_revision is not None:
+                self._refuse_overtaken(history, model_id, expected_revision)
             event = Event(
                 n=len(history) + 1,
                 kind=kind,
@@ -266,43 +385,76 @@ class Repository:
                 details=details or {},
                 champion_before=serving,
             )
+            if kind in TAKEDOWNS:  # so that one event vouches for all that is hidden
+                told = pointer.digest_of(pointer.hidden([*history, event]))
+                event = event.model_copy(update={"digests": {**digests, "hidden": told}})
             if self._create(f"events/{event.n}.json", event.model_dump_json(indent=2).encode() + b"\n"):
                 break
         self.pointer()  # repairs champion.json, which is now behind
         return event
 
+    def _vouched(self, kind: Kind, model_id: str, digests: dict[str, str], scratch: Path) -> dict[str, str]:
+        """What an event says of the bytes that it lets serve, after a look at every one of them."""
+        if kind == PUBLISHING:
+            if not any(event.kind == "registered" and event.model_id == model_id for event in self.history()):
+                raise RepositoryError(
+                    f"model {model_id} was never registered",
+                    expected="a model of this repository",
+                    found=f"a catalogue for {model_id}",
+                    where=self.root,
+                    hint="`rankline history` lists the models that are",
+                )
+            self.catalogue(model_id, digests[CATALOGUE], into=scratch)
+        if kind != "registered" and kind not in CROWNING:
+            return {}
+        told = _digests(self.bundle(model_id, revision="", into=scratch))
+        published = pointer.revision(self.history(), model_id)
+        if kind in CROWNING and published:  # it will serve over this one
+            self.catalogue(model_id, published, into=scratch)
+        return told
+
+    def _refuse_overtaken(self, history: list[Event], model_id: str, expected: str) -> None:
+        """Stop where a model's catalogue is no longer the one that was expected."""
+        own = self._own_revision(model_id)
+        published = pointer.revision(history, model_id) or own
+        if published != (expected or own):
+            raise StaleEvidence(
+                "the catalogue changed since this one was made",
+                expected=f"catalogue {expected or own}",
+                found=f"catalogue {published}",
+                where=self.root,
+                hint="refresh again, from the catalogue that serves now",
+            )
+
     def champion(self) -> str:
         """The id of the model that serves; empty for none."""
-        pointer = self.pointer()
-        return pointer.model_id if pointer else ""
+        serving = self.pointer()
+        return serving.model_id if serving else ""
 
     def pointer(self) -> Champion | None:
         """Who serves, at the cost of a few small reads: champion.json where it is right, else the events."""
         self.fs.invalidate_cache()
-        cached = self._cached_pointer()
-        if cached is not None:
-            return cached
-        champion = _champion(self.history())
+        kept = self._kept_pointer()
+        if kept is not None:
+            return kept
+        champion = pointer.champion(self.history())
         if champion is not None and self.mends:
             with suppress(OSError, StorageError):  # one who may only read still gets the right answer
                 self._replace("champion.json", champion.model_dump_json(indent=2).encode() + b"\n")
         return champion
 
-    def _cached_pointer(self) -> Champion | None:
+    def _kept_pointer(self) -> Champion | None:
         """champion.json, unless it is missing, unreadable, behind the events, or contradicts them."""
         try:
-            cached = Champion.model_validate_json(self._read("champion.json"))
-            event = self._event(cached.event)
+            kept = Champion.model_validate_json(self._read("champion.json"))
+            right = pointer.believed(kept, self._event)
         except (FileNotFoundError, ValidationError, IntegrityError):
             return None
-        told = Champion(
-            model_id=event.model_id, run_id=event.run_id, at=event.at, event=event.n, read_to=cached.read_to
-        )
         exists = self.fs.exists
-        drawn_from_all = exists(self._path(f"events/{cached.read_to}.json")) and not exists(
-            self._path(f"events/{cached.read_to + 1}.json")
+        drawn_from_all = exists(self._path(f"events/{kept.read_to}.json")) and not exists(
+            self._path(f"events/{kept.read_to + 1}.json")
         )
-        return cached if event.kind in CROWNING and told == cached and drawn_from_all else None
+        return kept if right and drawn_from_all else None
 
     def _numbers(self) -> list[int]:
         try:
@@ -313,10 +465,13 @@ class Repository:
         return [int(stem) for stem in stems if stem.isdigit()]
 
     def _event(self, n: int) -> Event:
+        if n in self._events:  # events do not change: each is read once
+            return self._events[n]
         path = f"events/{n}.json"
         try:
             event = Event.model_validate_json(self._read(path))
             if event.n == n:
+                self._events[n] = event
                 return event
             found = f"event {event.n}"
         except FileNotFoundError:
@@ -331,161 +486,29 @@ class Repository:
             hint="bring the file back from a copy of the repository; events are never removed",
         )
 
-    # -- files ---------------------------------------------------------------------------------------------
-
-    def _path(self, name: str) -> str:
-        return f"{self.root.rstrip('/')}/{name}"
-
-    def _read(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(self._path(name)))
-
-    def _create(self, name: str, content: bytes) -> bool:
-        """Make a file whole under a name that nobody has taken; False if somebody has."""
-        path = self._path(name)
-        if self.local:
-            _sweep(Path(path).parent)
-            try:
-                with _written_beside(Path(path), content) as partial:
-                    os.link(partial, path)
-                _sync(Path(path).parent)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                raise _cannot_write(path, error) from error
-            return True
-        if not _creates_exclusively(getattr(self.fs, "inner", self.fs)):
-            raise RepositoryError(
-                "this kind of store cannot create a file exclusively",
-                expected="a local folder, memory://, or a bucket with conditional writes (s3, gcs, abfs)",
-                found=type(self.fs).__name__,
-                where=self.root,
-                hint="keep the model repository elsewhere",
-            )
-        try:
-            self.fs.pipe_file(path, content, mode="create")
-        except FileExistsError:
-            # a try whose answer got lost on the way is taken for somebody else's by the next one
-            return self._read(name) == content
-        except FileNotFoundError as error:
-            raise _no_bucket(path) from error
-        return True
-
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file of which readers see the old or the new, never a half."""
-        path = self._path(name)
-        if self.local:
-            with _written_beside(Path(path), content) as partial:
-                os.replace(partial, path)
-        else:
-            self.fs.pipe_file(path, content)
-
-    def _place(self, folder: Path, name: str, files: Iterable[str]) -> None:
-        """Copy some files of a folder to where they will never change; a no-op if they are there already."""
-        names = list(files)
-        target = self._path(name)
-        if self.fs.exists(f"{target}/{names[-1]}"):
-            return
-        if not self.local:
-            try:
-                for file in names:
-                    if file == MANIFEST:
-                        self._create(f"{name}/{file}", (folder / file).read_bytes())
-                    else:
-                        self.fs.put_file(str(folder / file), f"{target}/{file}")
-            except FileNotFoundError as error:
-                raise _no_bucket(target) from error
-            return
-        final = Path(target)
-        partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-        _sweep(final.parent)
-        try:
-            for file in names:
-                (partial / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, partial / file)
-                _sync(partial / file)
-            try:
-                os.rename(partial, final)
-            except OSError:
-                if not final.is_dir():  # else somebody put the same bytes there first
-                    raise
-            _sync(final.parent)
-        except OSError as error:
-            raise _cannot_write(target, error) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _champion(history: list[Event]) -> Champion | None:
-    """What the events add up to."""
-    crowned = [event for event in history if event.kind in CROWNING]
-    if not crowned:
-        return None
-    last = crowned[-1]
-    return Champion(model_id=last.model_id, run_id=last.run_id, at=last.at, event=last.n, read_to=history[-1].n)
-
 
 def _digests(bundle: Bundle) -> dict[str, str]:
     return {"manifest": digest.of_file(bundle.folder / MANIFEST), "catalogue": bundle.revision}
 
 
-def _cannot_write(path: str, error: OSError) -> RepositoryError:
-    return RepositoryError(
-        "the model repository cannot be written",
-        expected="room, permission, and a file system with hard links",
-        found=str(error),
-        where=path,
-        hint="free some space, or keep the repository on another disk or in a bucket",
-    )
+def _refuse_misplaced(found: str, revision: str, folder: Path) -> None:
+    """Stop where another catalogue lies under a revision than the one it names."""
+    if found != revision:
+        raise IntegrityError(
+            "a catalogue is not the one it is kept as",
+            expected=f"revision {revision}",
+            found=f"revision {found}",
+            where=str(folder),
+            hint="refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`",
+        )
 
 
-def _no_bucket(path: str) -> RepositoryError:
-    return RepositoryError(
-        "the model repository cannot be written",
-        expected="a bucket that exists",
-        found="no such bucket",
-        where=path,
-        hint="make the bucket, or set storage.repository to another place",
-    )
-
-
-@contextmanager
-def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """The content, safe on the disk under a hidden name in the same folder, gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what writers that were killed more than a day ago left behind."""
-    for partial in folder.glob(".*.*"):
-        with suppress(OSError):  # another writer swept it, or has just finished
-            if time.time() - partial.stat().st_mtime <= _STALE_PARTIAL_S:
-                continue
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink()
-
-
-def _creates_exclusively(fs: Any) -> bool:
-    """Whether a store's exclusive creation is its own: fsspec's stand-in looks first and writes later."""
-    if getattr(fs, "async_impl", False):
-        return "mode" in inspect.signature(fs._pipe_file).parameters
-    return type(fs).pipe_file is not fsspec.AbstractFileSystem.pipe_file
+def _refuse_nameless(items: Any) -> None:
+    """Stop where items are to be hidden or shown and none is named."""
+    if not isinstance(items, list) or not items or not all(isinstance(item, str) and item.strip() for item in items):
+        raise UsageError(
+            "which items is not said",
+            expected="item ids, at least one and none of them empty",
+            found=str(items)[:200],
+            hint="give the ids as the catalogue has them",
+        )

@@ -16,7 +16,8 @@ from cli.checks import Finding, Patient
 def repository(patient: Patient) -> Iterator[Finding]:
     """The history is whole, champion.json says what the events say, the champion is there, and all can be written."""
     from rankline.errors import RanklineError
-    from rankline.repository import CROWNING, Repository
+    from rankline.pointer import CROWNING
+    from rankline.repository import Repository
 
     place, own = patient.repository, not patient.recipe.storage.repository
     elsewhere = "start it, check its credentials, or give another --set storage.repository=…"

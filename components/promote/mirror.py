@@ -13,8 +13,9 @@ from typing import Any
 
 from components.promote.config import PromoteConfig
 from rankline import ledger
+from rankline.pointer import CROWNING, Event
 from rankline.report import CANDIDATE, Report, read_report
-from rankline.repository import CROWNING, Event, Repository
+from rankline.repository import Repository
 
 ALIAS = "champion"
 BATCH = 1000  # metrics that MLflow takes in one call

@@ -21,9 +21,10 @@ from rankline import decision
 from rankline.bundle import Bundle, open_bundle
 from rankline.decision import Policy, Verdict
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
+from rankline.pointer import Event, Kind
 from rankline.progress import Progress
 from rankline.report import Report, read_report, read_scores
-from rankline.repository import Event, Kind, Repository
+from rankline.repository import Repository
 from rankline.storage import FeatureStoreConfig
 
 VERDICT, PAGE = "verdict.json", "verdict.md"

@@ -19,8 +19,9 @@ from rankline import digest, ledger
 from rankline import features as names
 from rankline.bundle import Bundle, open_bundle
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.pointer import Event
 from rankline.report import Report, read_report, write_report
-from rankline.repository import Event, Repository
+from rankline.repository import Repository
 from tests.rankline.test_repository import tiny_bundle
 
 END = datetime(1998, 4, 20, 18, 30, tzinfo=UTC)  # when the newest event became known

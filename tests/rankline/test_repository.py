@@ -15,8 +15,9 @@ import pytest
 from rankline import bundle as bundles
 from rankline.contracts import Manifest, Parity, Precision
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence
-from rankline.repository import Repository, _creates_exclusively
+from rankline.repository import Repository
 from rankline.scoring import feature_names
+from rankline.store import _creates_exclusively
 
 
 def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:

@@ -20,8 +20,9 @@ from rankline import scoring, sources
 from rankline.bm25 import Bm25
 from rankline.bundle import CATALOGUE, Bundle, seal
 from rankline.contracts import Manifest, Parity, Precision, TextSettings
+from rankline.pointer import Event
 from rankline.policy import POLICY, Policy
-from rankline.repository import Event, Repository
+from rankline.repository import Repository
 
 HEADS = ["click", "like"]
 CATEGORIES = ["Action", "Comedy", "Drama", "Horror", "Romance"]
