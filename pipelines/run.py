@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.summary.step import CANCELLED, MATERIALIZED, SUMMARY, UNENDED, summarize
+from components.summary.step import CANCELLED, MATERIALIZED, PUBLISHED, SUMMARY, UNCHANGED, UNENDED, summarize
 from pipelines.recipes import Recipe, as_dict
 from rankline import ledger
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
@@ -38,6 +38,8 @@ EXIT_CODES = {
     "already serving": EXIT_OK,
     "waiting for review": EXIT_OK,
     MATERIALIZED: EXIT_OK,
+    PUBLISHED: EXIT_OK,
+    UNCHANGED: EXIT_OK,
     "refused": EXIT_REFUSED,
     "insufficient data": EXIT_REFUSED,
     CANCELLED: 130,  # as by Ctrl-C
@@ -104,7 +106,7 @@ def started(
 
         containers.require(recipe, workspace)
         containers.sweep(workspace)
-    folder = new_run_folder(workspace, recipe.name)
+    folder = new_run_folder(workspace, recipe.name if flow == "train" else f"{recipe.name}-{flow}")
     if trigger:
         ledger.write_json(folder / TRIGGER, dict(trigger))
     ledger.write_json(folder / WATCHER, {**_this_process(), "runner": runner, "flow": flow})
@@ -185,7 +187,7 @@ def run(
     ``watch`` is called again and again while it runs, to draw progress. ``runner`` is where the steps run:
     processes of this machine, or containers on it. ``trigger`` is kept in the run's folder: `kind` (manual,
     scheduled, backfill, catch-up, retry), and what goes with it: schedule, scheduled_at, window_start, window_end,
-    retry_of. ``flow`` is what of the recipe is run: the whole line, or its features alone.
+    retry_of. ``flow`` is what of the recipe is run: the whole line, or a smaller flow.
 
     Raises:
         StepFailed: a step stopped; the message is that step's own, the ledger is kept.
@@ -221,7 +223,7 @@ def _failure(summary: dict[str, Any], folder: Path) -> str:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """0 promoted, already serving, waiting for review or materialized; 3 refused by a gate; 130 cancelled; 1 anything else."""
+    """0 where all went well, a review is waited for or nothing had to be done; 3 refused; 130 cancelled; 1 failed."""
     return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
 
 

@@ -80,6 +80,12 @@ class Counted:
 
         return cls(item_ids, sparse.load_npz(folder / COVISIT), np.load(folder / POPULARITY))
 
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Counted:
+        """What lies in the catalogue that a bundle was exported with."""
+        own = bundle.folder / CATALOGUE
+        return cls.of(own, item_ids_of(own))
+
     def among(self, item_ids: Sequence[str]) -> Counted:
         """The same for other items; of those that nobody had met nothing was counted."""
         import scipy.sparse as sparse
@@ -294,8 +300,7 @@ def build(
             is not what it was in training.
     """
     maker = Maker.of(bundle)
-    own = bundle.folder / CATALOGUE
-    return maker.build(items, out, counted=Counted.of(own, item_ids_of(own)), before=before, progress=progress)
+    return maker.build(items, out, counted=Counted.of_bundle(bundle), before=before, progress=progress)
 
 
 def item_ids_of(folder: Path) -> list[str]:
@@ -312,6 +317,7 @@ def joined(bundle: Bundle, catalogue: Path, folder: Path) -> Bundle:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         reuse.lay(bundle.folder / name, folder / name)
     reuse.lay(catalogue, folder / CATALOGUE)
+    (folder / CATALOGUE / reuse.SUMS).unlink(missing_ok=True)  # a door's own list is no part of it
     return open_bundle(folder, verify=False)  # whoever serves it reads every byte
 
 

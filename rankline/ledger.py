@@ -30,6 +30,7 @@ STEPS = (
 # The steps of each flow: the whole line, and those that run between two of it.
 FLOWS = {
     "train": STEPS,
+    "refresh": ("look", "ingest", "catalogue", "publish"),
     "features": ("look", "ingest", "validate", "featurize", "materialize"),
 }
 KNOWN = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))

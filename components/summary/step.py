@@ -17,6 +17,7 @@ SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"
 CANCELLED = "cancelled"
 MATERIALIZED = "materialized"
+PUBLISHED, UNCHANGED = "published", "nothing changed"
 UNENDED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
 OUTCOMES = {
     "promote": "promoted",
@@ -24,7 +25,11 @@ OUTCOMES = {
     "pending": "waiting for review",
     "refused": "refused",
     "insufficient_data": "insufficient data",
+    "publish": PUBLISHED,
+    "unchanged": UNCHANGED,
 }
+# verdict -> the step that has to follow it
+FOLLOWED = {"promote": "promote", "publish": "publish"}
 
 
 def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelle
     steps = [_step(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
     error = failed.error or KILLED if failed else ""
-    last = next((entries[step] for step in ("decide", "materialize") if step in entries), None)
+    last = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
     decided = last.result if last else {}
     outcome = _outcome(entries, failed, decided)
     cut = cancelled and outcome in UNENDED
@@ -69,7 +74,7 @@ def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, deci
     if "materialize" in entries:
         return MATERIALIZED
     outcome = decided.get("outcome", "")
-    if outcome == "promote" and "promote" not in entries:
+    if outcome in FOLLOWED and FOLLOWED[outcome] not in entries:
         return "failed"
     return OUTCOMES.get(outcome, "incomplete")
 

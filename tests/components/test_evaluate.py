@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from components.evaluate import baselines, measure, replay
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.replay import Asked
-from components.evaluate.server import serving
 from components.evaluate.step import evaluate
 from rankline import features
 from rankline.bundle import open_bundle
@@ -23,6 +22,7 @@ from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.progress import Progress
 from rankline.report import SYSTEMS, read_report, read_scores
+from rankline.server import serving
 from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle
 
 ITEMS, USERS, DAY = 40, 24, 86_400

@@ -32,3 +32,4 @@ if __name__ == "__main__":
 
     for each in RECIPES:
         print(compile_flow(pinned(each), path(each)))
+    print(compile_flow(pinned("smoke"), path("smoke-refresh"), flow="refresh"))
