@@ -11,12 +11,14 @@ import typer
 
 from cli import (
     build,
+    catalogue,
     cluster,
     data,
     demo,
     doctor,
     fetch,
     init,
+    items,
     models,
     new,
     recipes,
@@ -80,6 +82,8 @@ app.command("serve", help=serve.HELP)(serve.serve)
 app.command("ask", help=serve.ASK_HELP)(serve.ask)
 app.command("champion", help=models.CHAMPION_HELP)(models.champion)
 app.command("history", help=models.HISTORY_HELP)(models.history)
+app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(items.app, name="items")
 app.command("mirror", help=models.MIRROR_HELP)(models.mirror)
 
 INTERRUPTED = 130  # how typer ends on Ctrl-C

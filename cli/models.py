@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import typer
 
 from cli.options import WORKSPACE, AsJson, RecipeName, RepositoryUrl, Settings, Workspace, existing
 
-CHAMPION_HELP = "Which model serves, since when, and why."
+if TYPE_CHECKING:
+    from rankline.pointer import Event
+
+CHAMPION_HELP = "Which model serves, over which catalogue, since when, and why; how many items are hidden."
 MIRROR_HELP = "Show in MLflow what promotions it lacks, such as those made while it was down."
 HISTORY_HELP = "Every event of the model repository, oldest first."
 
@@ -20,20 +24,32 @@ def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", a
 
     place = repository or str(existing(workspace) / "repository")
     models = Repository(place)
-    serving = models.champion()
-    if not serving:
+    pointer = models.pointer()
+    if pointer is None:
         raise RepositoryError(
             "no model has been promoted yet",
             expected="a promoted model",
             where=place,
             hint="`rankline demo` makes one",
         )
-    event = [e for e in models.history() if e.model_id == serving and e.kind in ("promoted", "rolled_back")][-1]
+    serving, history = pointer.model_id, models.history()
+    event = history[pointer.event - 1]
+    published = history[pointer.published - 1] if pointer.published else None
+    revision = models.revision(serving)
     if as_json:
-        typer.echo(event.model_dump_json(indent=2))
+        catalogue = {"revision": revision, "published": published.model_dump(mode="json") if published else None}
+        told = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(pointer.hidden)}
+        typer.echo(json.dumps(told, indent=2))
         return
     typer.echo(f"{serving}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
-    typer.echo(f"  {event.why}\n  bundle: {place}/bundles/{serving}")
+    typer.echo(f"  {event.why}")
+    if published:
+        typer.echo(f"  catalogue: {revision}, published {published.at} by {published.who}: {published.why}")
+    else:
+        typer.echo(f"  catalogue: {revision}, the bundle's own")
+    if pointer.hidden:
+        typer.echo(f"  hidden: {len(pointer.hidden)} items (`rankline items list`)")
+    typer.echo(f"  bundle: {place}/bundles/{serving}")
 
 
 def history(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
@@ -47,7 +63,17 @@ def history(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as
     if not events:
         typer.echo("no events yet; `rankline demo` makes some")
     for event in events:
-        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {event.model_id}  {event.why}")
+        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_about(event)}  {event.why}")
+
+
+def _about(event: Event) -> str:
+    """What an event happened to: a model, its catalogue, or items."""
+    from rankline.pointer import PUBLISHING, TAKEDOWNS
+
+    if event.kind in TAKEDOWNS:
+        items = event.details["items"]
+        return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+    return f"{event.model_id} {event.digests['catalogue']}" if event.kind == PUBLISHING else event.model_id
 
 
 def mirror(

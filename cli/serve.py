@@ -131,6 +131,8 @@ def answer_lines(answer: dict[str, Any]) -> list[str]:
     if answer.get("abstained"):
         lines.append("it abstains: none of these is likely enough to be the answer")
     lines.append(f"answered by model {answer['model_id']}")
+    if answer.get("hidden"):
+        lines.append(f"taken down, so not ranked: {', '.join(answer['hidden'])}")
     if answer.get("degraded"):
         lines.append(f"degraded: {', '.join(answer['degraded'])} (defaults were used)")
     return lines

@@ -150,6 +150,7 @@ class RankAnswer(UserAnswer):
     """Ranked candidates."""
 
     unknown: list[str] = Field(description="candidates that the catalogue does not hold")
+    hidden: list[str] = Field([], description="candidates that were taken down, and so are not ranked")
 
 
 class Kind(BaseModel):
@@ -171,12 +172,13 @@ class Readiness(BaseModel):
     precision: str | None
     provider: str | None
     features: dict[str, Any] = Field(description="state (off, opening, ready, down), why, watermark")
-    refused: dict[str, str] | None = Field(description="a champion that is not served, and why")
+    refused: dict[str, str] | None = Field(description="a champion or a catalogue that is not served, and why")
+    hidden: int = Field(0, description="how many items are taken down, known to the catalogue or not")
     repository_error: str | None = Field(description="why the model repository cannot be read")
 
 
 class ModelAnswer(BaseModel):
-    """The model that serves."""
+    """The model that serves, over which catalogue."""
 
     request_id: str
     model_id: str
@@ -185,6 +187,7 @@ class ModelAnswer(BaseModel):
     provider: str
     heads: list[str]
     items: int = Field(description="how many items the catalogue holds")
+    hidden: list[str] = Field([], description="items that are taken down: in no answer, known here or not")
     manifest: dict[str, Any]
 
 
@@ -257,6 +260,7 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
             degraded=degraded,
             abstained=found.abstained,
             unknown=found.unknown,
+            hidden=found.hidden,
         )
 
     @app.post("/v1/similar", responses={404: {"model": Kind}})
@@ -280,6 +284,7 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
             provider=about.provider,
             heads=about.heads,
             items=len(engine.item_ids),
+            hidden=list(live.hidden),
             manifest=about.manifest,
         )
 
@@ -304,7 +309,8 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
             precision=about.precision if about else None,
             provider=about.provider if about else None,
             features={"state": features.state, "why": features.why, "watermark": features.watermark},
-            refused={"model_id": refused.model_id, "reason": refused.reason} if refused else None,
+            refused=refused.told if refused else None,
+            hidden=len(live.hidden),
             repository_error=live.repository_error or None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from serving.engine import About, Answer, Ask, Ranked, UnknownItem
 
@@ -12,7 +12,12 @@ class EchoEngine:
 
     def __init__(self, items: int = 20) -> None:
         self.item_ids: Sequence[str] = [f"echo-{n}" for n in range(items)]
+        self._hidden: frozenset[str] = frozenset()
         self.about = About("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
+
+    def hide(self, items: Collection[str]) -> None:
+        """These are in no answer."""
+        self._hidden = frozenset(items)
 
     def prepare(self, ask: Ask) -> Ask:
         """Nothing to turn into tensors."""
@@ -22,10 +27,9 @@ class EchoEngine:
 
     def run(self, batch: Sequence[Ask]) -> list[list[str]]:
         """The given candidates, or all items without those seen."""
+        left_out = [{*self._hidden, *(() if ask.candidates else (*ask.state.seen, ask.item_id))} for ask in batch]
         return [
-            list(ask.candidates)
-            or [item for item in self.item_ids if item not in ask.state.seen and item != ask.item_id]
-            for ask in batch
+            [item for item in ask.candidates or self.item_ids if item not in gone] for ask, gone in zip(batch, left_out)
         ]
 
     def finish(self, prepared: Ask, result: list[str]) -> Answer:
@@ -34,4 +38,4 @@ class EchoEngine:
             Ranked(item, item.title(), -float(place), {"click": 0.5}, {"click": -float(place)}, ["echo"])
             for place, item in enumerate(result[: prepared.k])
         ]
-        return Answer(items, [])
+        return Answer(items, [], hidden=[item for item in prepared.candidates if item in self._hidden])

@@ -10,8 +10,8 @@ batch), D vector size, F features, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,12 +66,14 @@ class Ranked:
 class Answer:
     """The ranked items, best first, and which of the given candidates the catalogue does not hold.
 
-    ``abstained``: the best of them is too unlikely to be given as an answer.
+    ``abstained``: the best of them is too unlikely to be given as an answer. ``hidden``: given candidates that were
+    taken down.
     """
 
     items: list[Ranked]
     unknown: list[str]
     abstained: bool = False
+    hidden: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Engine(Protocol):
 
     about: About
     item_ids: Sequence[str]
+
+    def hide(self, items: Collection[str]) -> None:
+        """Leave these items, and no others that were hidden before, out of every answer from now on."""
 
     def prepare(self, ask: Ask) -> Any:
         """Text, history and features to tensors."""
@@ -120,6 +125,7 @@ class Prepared:
     tokens_T: Ints | None
     given_N: Ints | None
     unknown: list[str]
+    hidden: list[str]
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,14 @@ class Result:
     logits_NH: Floats
     proposed: Mapping[str, Ints]
     features_NF: Floats | None = None
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """What no answer holds: items that were taken down, and the rows of those and of what is not to be had."""
+
+    items: frozenset[str]
+    rows: Ints
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,7 @@ class BundleEngine:
         of = manifest.features
         self._columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
         self.item_ids: Sequence[str] = catalogue.item_ids
+        self.hide(())
         self.about = About(
             model_id=bundle.model_id,
             revision=bundle.revision,
@@ -202,10 +217,20 @@ class BundleEngine:
                 "the bundle does not load and answer",
                 expected="answers to its warm-up requests",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                where=str(bundle.folder),
-                hint="export the model again with this version of Rankline",
+                where=str(bundle.folder if bundle.is_own_catalogue else bundle.catalogue),
+                hint="export the model again with this version of Rankline"
+                if bundle.is_own_catalogue
+                else "go back to an older revision: `rankline catalogue rollback`",
             ) from error
         return engine
+
+    def hide(self, items: Collection[str]) -> None:
+        """Leave these items out of every answer from now on; those that the catalogue does not know may come later.
+
+        One assignment: a request sees the items of before or those of now. What was hidden still counts in histories.
+        """
+        rows = self._catalogue.rows(list(items))
+        self._gone = _Gone(frozenset(items), np.union1d(self._catalogue.withdrawn, rows))
 
     def warm_up(self) -> None:
         """Go through every graph once, with a history and without one."""
@@ -227,14 +252,14 @@ class BundleEngine:
             UnknownItem: the item of `similar`, or every candidate of `rank`, is unknown.
             UsageError: a query, and this bundle has no text tower.
         """
-        index = self._catalogue.index
+        index, gone = self._catalogue.index, self._gone
         state = scoring.recent(ask.state, self._knobs.max_history)
         known = [(n, index[item]) for n, item in enumerate(state.history.item_ids) if item in index]
         ratings = np.array(state.history.ratings or [0.0] * len(state.history.item_ids), np.float64)
         unknown = [item for item in ask.candidates if item not in index]
         if ask.verb == "similar" and ask.item_id not in index:
             raise self._unknown([ask.item_id])
-        if ask.verb == "rank" and len(unknown) == len(ask.candidates):
+        if ask.verb == "rank" and len(unknown) == len(ask.candidates) and not gone.items.issuperset(unknown):
             raise self._unknown(unknown)
         if ask.query is not None and self._tokenizer is None:
             raise UsageError(
@@ -243,15 +268,18 @@ class BundleEngine:
                 found="a query",
                 hint="ask with a user_id or a history",
             )
+        hidden = [item for item in dict.fromkeys(ask.candidates) if item in gone.items]
+        given = [item for item in dict.fromkeys(ask.candidates) if item not in gone.items]
         return Prepared(
             ask=replace(ask, state=state),
             history_L=np.array([row for _, row in known], np.int64),
             ratings_L=stars(ratings[[n for n, _ in known]]),
             context=scoring.context_of(state),
-            excluded=np.union1d(self._catalogue.rows(state.seen), self._catalogue.withdrawn),
+            excluded=np.union1d(self._catalogue.rows(state.seen), gone.rows),
             tokens_T=None if ask.query is None or self._tokenizer is None else self._tokenizer([ask.query])[0][0],
-            given_N=self._catalogue.rows(list(dict.fromkeys(ask.candidates))) if ask.verb == "rank" else None,
-            unknown=unknown,
+            given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
+            unknown=[item for item in unknown if item not in gone.items],
+            hidden=hidden,
         )
 
     def _unknown(self, items: Sequence[str]) -> UnknownItem:
@@ -325,7 +353,7 @@ class BundleEngine:
         )
         norms_I = np.linalg.norm(self._catalogue.vectors_ID, axis=1)
         pair = {"towers": scores["towers"] / np.maximum(norms_I, 1e-9), "covisit": scores["covisit"]}
-        excluded = np.union1d(self._catalogue.withdrawn, row)
+        excluded = np.union1d(prepared.excluded, row)
         proposed = {
             name: scoring.draw({name: values}, excluded, per_source=self._knobs.candidates_per_source)
             for name, values in pair.items()
@@ -382,7 +410,8 @@ class BundleEngine:
                 )
             )
         sure = items[0].probability if items else None
-        return Answer(items, prepared.unknown, abstained=sure is not None and sure < self._policy.abstain_below)
+        abstained = sure is not None and sure < self._policy.abstain_below
+        return Answer(items, prepared.unknown, abstained=abstained, hidden=prepared.hidden)
 
     def _chances(self, result: Result) -> Floats | None:
         """[N] how likely each candidate is right; None where the model was not calibrated."""

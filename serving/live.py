@@ -1,8 +1,11 @@
 """Which engine answers now: the champion of a model repository, or the one bundle of a folder.
 
-A new champion is fetched, verified and warmed up beside the one that serves; then one assignment puts it in
-its place. Requests under way keep the engine they began with, so none is dropped. A champion that cannot be
-served is refused and the old one goes on.
+A new champion, or a new catalogue of the present one, is fetched, verified and warmed up beside the engine that
+serves; then one assignment puts it in its place. Requests under way keep the engine they began with, so none is
+dropped. What cannot be served is refused and the old engine goes on.
+
+Items that are taken down need no new engine. One thread looks at the repository and hides them, another loads: so
+a takedown does not wait for a large catalogue.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from rankline.bundle import Bundle, open_bundle
 from rankline.errors import RanklineError, ServerError
+from rankline.pointer import Champion
 from rankline.repository import Repository
 from serving.engine import BundleEngine, Engine
 from serving.metrics import Metrics
@@ -32,11 +36,17 @@ class NotReady(ServerError):
 
 @dataclass(frozen=True)
 class Refused:
-    """A champion that is not served, and why."""
+    """A champion or a catalogue of it that is not served, and why."""
 
     model_id: str
+    revision: str  # empty: the bundle's own
     reason: str
     until: float  # when it is tried again, by the monotonic clock
+
+    @property
+    def told(self) -> dict[str, str]:
+        """For people."""
+        return {"model_id": self.model_id, "revision": self.revision, "reason": self.reason}
 
 
 class Live:
@@ -47,10 +57,14 @@ class Live:
         self._precision, self._provider, self._threads = precision, provider, threads
         self._engine: Engine | None = None
         self._repository: Repository | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._champion: Champion | None = None  # as the repository said last
+        self._taken = ("", "")  # the model and the published revision that serve
+        self._hiding = threading.Lock()  # an engine that takes over hides what the one before it hid
+        self._stop, self._news = threading.Event(), threading.Event()
+        self._running: list[threading.Thread] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="rankline-bundles-")  # for bundles out of a bucket
         self._fetched = Path(self._scratch.name)
+        self.hidden: tuple[str, ...] = ()
         self.refused: Refused | None = None
         self.repository_error = ""
 
@@ -82,11 +96,19 @@ class Live:
         return self._engine.item_ids if self._engine else ()
 
     def use(self, engine: Engine) -> None:
-        """Let this engine answer from now on."""
-        before, self._engine = self._engine, engine
-        if before:
-            self._metrics.serves(before.about).set(0)
-        self._metrics.serves(engine.about).set(1)
+        """Let this engine answer from now on, without what is hidden."""
+        with self._hiding:
+            engine.hide(self.hidden)
+            self._engine = engine
+        self._metrics.serves(engine.about)
+
+    def hide(self, items: Sequence[str]) -> None:
+        """Leave these items out of every answer from now on, whichever engine gives it."""
+        with self._hiding:
+            self.hidden = tuple(items)
+            if self._engine:
+                self._engine.hide(self.hidden)
+        self._metrics.hidden.set(len(self.hidden))
 
     def serve_bundle(self, folder: Path) -> None:
         """Serve one bundle for good.
@@ -103,52 +125,85 @@ class Live:
             RanklineError: the present champion cannot be served. That there is none yet is no error.
         """
         self._repository = Repository(url)
-        champion = self._repository.champion()
-        if champion:
-            self.use(self._load(self._repository.bundle(champion, into=self._fetched)))
-        self._thread = threading.Thread(target=self._watch, args=(every_s,), name="champion", daemon=True)
-        self._thread.start()
+        self._champion = self._repository.pointer()
+        if self._champion:
+            self.hide(self._champion.hidden)
+            self._take(self._champion)
+        for name, work in (("champion", self._watch), ("loader", self._load_what_is_new)):
+            self._running.append(threading.Thread(target=work, args=(every_s,), name=name, daemon=True))
+            self._running[-1].start()
 
     def close(self) -> None:
         """Stop looking for new champions."""
         self._stop.set()
-        if self._thread:
-            self._thread.join(timeout=5)
+        self._news.set()
+        for thread in self._running:
+            thread.join(timeout=5)
         self._scratch.cleanup()
 
     def _watch(self, every_s: float) -> None:
         while not self._stop.wait(every_s):
-            self.poll()
+            self.look()
+            self._news.set()
+
+    def _load_what_is_new(self, every_s: float) -> None:
+        while not self._stop.is_set():
+            self._news.wait()
+            self._news.clear()
+            if not self._stop.is_set():
+                self.take_up()
 
     def poll(self, *, retry_s: float = 30.0) -> None:
-        """Take up the champion if it is a new one; a refused one is tried again after ``retry_s``."""
+        """Look and take up what is new, one after the other."""
+        self.look()
+        self.take_up(retry_s=retry_s)
+
+    def look(self) -> None:
+        """Read who serves, over which catalogue, and hide what was taken down since."""
         if self._repository is None:
             return
         try:
-            champion = self._repository.champion()
+            self._champion = self._repository.pointer()
             self.repository_error = ""
         except (RanklineError, OSError) as error:
             self.repository_error = str(error).splitlines()[0]
             return
-        if not champion or champion == self.model_id:
+        if self._champion and self._champion.hidden != self.hidden:
+            self.hide(self._champion.hidden)
+            log.warning("%d items are hidden now", len(self.hidden))
+
+    def take_up(self, *, retry_s: float = 30.0) -> None:
+        """Serve the champion if it, or its catalogue, is a new one; a refused one is tried again after ``retry_s``."""
+        champion = self._champion
+        if champion is None or (champion.model_id, champion.revision) == self._taken:
             self.refused = None
             return
-        now = time.monotonic()
-        if self.refused and self.refused.model_id == champion and now < self.refused.until:
+        now, refused = time.monotonic(), self.refused
+        known = refused and (refused.model_id, refused.revision) == (champion.model_id, champion.revision)
+        if refused and known and now < refused.until:
             return
+        what = f"{champion.model_id} over catalogue {champion.revision or 'of its bundle'}"
         try:
-            self.use(self._load(self._repository.bundle(champion, into=self._fetched)))
+            bundle = self._take(champion)
         except Exception as error:  # nothing that a new bundle does may stop the old one
-            self.refused = Refused(champion, str(error), now + retry_s)
+            self.refused = Refused(champion.model_id, champion.revision, str(error), now + retry_s)
             self._metrics.swaps.labels("refused").inc()
-            log.error("champion %s is not served, %s goes on: %s", champion, self.model_id, error)
+            log.error("champion %s is not served, %s goes on: %s", what, self.model_id, error)
             return
         self.refused = None
         self._metrics.swaps.labels("swapped").inc()
-        log.warning("now serving %s", champion)
+        log.warning("now serving %s", what)
         for old in self._fetched.iterdir():
-            if old.name != champion:
+            if old not in (bundle.folder, bundle.catalogue):
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _take(self, champion: Champion) -> Bundle:
+        """Load what the repository says serves, and let it."""
+        assert self._repository is not None
+        bundle = self._repository.bundle(champion.model_id, revision=champion.revision, into=self._fetched)
+        self.use(self._load(bundle))
+        self._taken = (champion.model_id, champion.revision)
+        return bundle
 
     def _load(self, bundle: Bundle) -> Engine:
         return BundleEngine.load(bundle, precision=self._precision, provider=self._provider, threads=self._threads)

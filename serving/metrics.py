@@ -30,10 +30,11 @@ class Metrics:
         )
         self.swaps = Counter(
             "rankline_swaps",
-            "Champions taken up (outcome swapped) or kept out (outcome refused)",
+            "Champions and catalogue revisions taken up (outcome swapped) or kept out (outcome refused)",
             ["outcome"],
             registry=self.registry,
         )
+        self.hidden = Gauge("rankline_hidden_items", "Items taken down: in no answer", registry=self.registry)
         self.degraded = Counter(
             "rankline_degraded", "Answers given without a part they wanted", ["part"], registry=self.registry
         )
@@ -45,11 +46,18 @@ class Metrics:
             "What the feature store was materialized up to, unix seconds; 0 if unknown",
             registry=self.registry,
         )
+        self._served: list[tuple[str, ...]] = []
         # those that alerts watch are there, at 0, before anything happens
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
         self.degraded.labels("features")
 
-    def serves(self, about: About) -> Gauge:
-        """The gauge of one model."""
-        return self.model.labels(about.model_id, about.revision, about.precision, about.provider)
+    def serves(self, about: About) -> None:
+        """Say what serves now, and at 0 what did before; catalogues change all day, so what was earlier is dropped."""
+        labels = (about.model_id, about.revision, about.precision, about.provider)
+        self._served = [*(kept for kept in self._served if kept != labels), labels]
+        for old in self._served[:-2]:
+            self.model.remove(*old)
+        self._served = self._served[-2:]
+        for kept in self._served:
+            self.model.labels(*kept).set(kept == labels)

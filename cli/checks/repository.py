@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from cli.checks import Finding, Patient
 
 def repository(patient: Patient) -> Iterator[Finding]:
     """The history is whole, champion.json says what the events say, the champion is there, and all can be written."""
+    from rankline import pointer
     from rankline.errors import RanklineError
-    from rankline.pointer import CROWNING
     from rankline.repository import Repository
 
     place, own = patient.repository, not patient.recipe.storage.repository
@@ -35,9 +34,9 @@ def repository(patient: Patient) -> Iterator[Finding]:
         return
     told = f"{len(history)} events, none missing" if history else "no event yet"
     yield Finding("history", "ok", told if own else f"{place}: {told}")
-    crowned = [event for event in history if event.kind in CROWNING]
-    champion = crowned[-1].model_id if crowned else ""
-    yield _pointer(models, champion, crowned[-1].n if crowned else 0)
+    serving = pointer.champion(history)
+    champion = serving.model_id if serving else ""
+    yield _pointer(models, serving)
     if champion:
         try:
             with tempfile.TemporaryDirectory() as folder:  # one in a bucket is fetched to be looked at
@@ -56,15 +55,18 @@ def repository(patient: Patient) -> Iterator[Finding]:
     yield _writable(models)
 
 
-def _pointer(models: Any, champion: str, event: int) -> Finding:
-    """champion.json against what the events add up to."""
-    told: dict[str, Any] = {}
+def _pointer(models: Any, serving: Any) -> Finding:
+    """champion.json against what the events add up to (None: nobody serves)."""
+    from rankline.pointer import Champion
+
+    kept = None
     with contextlib.suppress(OSError, ValueError):
-        told = json.loads(models.fs.cat_file(f"{models.root.rstrip('/')}/champion.json"))
-    said = told.get("model_id", "") if isinstance(told, dict) else ""
-    if said == champion and (not champion or told.get("event") == event):
+        kept = Champion.model_validate_json(models.fs.cat_file(f"{models.root.rstrip('/')}/champion.json"))
+    said, champion = kept.model_id if kept else "", serving.model_id if serving else ""
+    if kept == serving or (kept and serving and kept == serving.model_copy(update={"read_to": kept.read_to})):
         return Finding("champion.json", "ok", champion or "nobody serves yet")
-    found = f"it says {said or 'nothing readable'}, the events say {champion or 'nobody'}"
+    part = " with another catalogue, other hidden items or of another event" if said == champion else ""
+    found = f"it says {said or 'nothing readable'}{part}, the events say {champion or 'nobody'}"
     return Finding("champion.json", "warn", found, "`rankline champion` writes it anew; whoever polls the file waits")
 
 

@@ -1,0 +1,115 @@
+"""The catalogues that a model served over, and how to go back to one of them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+
+if TYPE_CHECKING:
+    from rankline.pointer import Champion
+    from rankline.repository import Repository
+
+app = typer.Typer(help="The champion's catalogues: list them, go back to an older one.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+    """Every catalogue the champion served over, oldest first; > is the one that serves."""
+    models, pointer = _serving(workspace, repository)
+    lines = _published(models, pointer)
+    if as_json:
+        typer.echo(json.dumps(lines, indent=2))
+        return
+    typer.echo(f"model {pointer.model_id}")
+    for n, line in enumerate(lines, 1):
+        sign = ">" if n == len(lines) else " "
+        event = f"event {line['event']}" if line["event"] else "the bundle's own"
+        typer.echo(f"{sign} {line['revision']}  {line['at']:<24}  {line['who']:<10}  {line['why']} ({event})")
+
+
+@app.command("rollback")
+def rollback(
+    revision: Annotated[
+        str | None, typer.Argument(help="The catalogue to serve over; the one before the present if left out.")
+    ] = None,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept in the history.")] = "rolled back by hand",
+    workspace: Workspace = WORKSPACE,
+    repository: RepositoryUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """Serve the champion over an older catalogue: its bytes are checked, and servers swap as to a new one.
+
+    Example: rankline catalogue rollback --why "prices of the wrong shop"
+    """
+    from rankline.errors import RepositoryError
+
+    models, pointer = _serving(workspace, repository)
+    lines = _published(models, pointer)
+    present = lines[-1]["revision"]
+    if revision is None:
+        # what was gone back from is no place to go back to
+        came: list[str] = []
+        for line in lines:
+            again = line["revision"] in came
+            came = came[: came.index(line["revision"]) + 1] if again else [*came, line["revision"]]
+        revision = came[-2] if len(came) > 1 else None
+    if revision is None or revision == present:
+        raise RepositoryError(
+            "there is no catalogue to go back to" if revision is None else "this catalogue serves already",
+            expected="another of the champion's catalogues",
+            found=present,
+            where=models.root,
+            hint="`rankline catalogue list` tells them",
+        )
+    event = models.publish(
+        pointer.model_id,
+        revision,
+        who=getpass.getuser(),
+        why=why,
+        details={"rolled_back_from": present},
+        expected_champion=pointer.model_id,
+        expected_revision=present,
+    )
+    if as_json:
+        typer.echo(event.model_dump_json(indent=2))
+        return
+    typer.echo(
+        f"model {pointer.model_id} serves over catalogue {revision} again, no longer {present} (event {event.n})"
+    )
+
+
+def _serving(workspace: Path, repository: str) -> tuple[Repository, Champion]:
+    from rankline.errors import RepositoryError
+    from rankline.repository import Repository
+
+    models = Repository(repository or existing(workspace) / "repository")
+    pointer = models.pointer()
+    if pointer is None:
+        raise RepositoryError(
+            "no model has been promoted yet",
+            expected="a promoted model, which has a catalogue",
+            where=models.root,
+            hint="`rankline demo` makes one",
+        )
+    return models, pointer
+
+
+def _published(models: Repository, pointer: Champion) -> list[dict[str, Any]]:
+    """The catalogue of the bundle, and each that was published for its model, in their order."""
+    from rankline.pointer import PUBLISHING
+
+    history = models.history()
+    own = history[pointer.event - 1]
+    lines = [
+        {"revision": own.digests.get("catalogue", ""), "event": 0, "at": own.at, "who": own.who, "why": "as exported"}
+    ]
+    for e in history:
+        if e.kind == PUBLISHING and e.model_id == pointer.model_id:
+            lines.append({"revision": e.digests["catalogue"], "event": e.n, "at": e.at, "who": e.who, "why": e.why})
+    return lines
