@@ -23,7 +23,7 @@ ROOMS = ("look", "ingest", "validate", "featurize", "finetune", "distill", "expo
 # the pages people are led through, in this order; one that is not written yet is left out
 ORDER = (
     "index.md", "guide.md", "runs.md", "schedules.md", "cluster.md", "data.md", "training.md", "storage.md",
-    "images.md", "faults.md", "serving.md", "operations.md", "reference.md", "benchmarks.md",
+    "images.md", "faults.md", "serving.md", "refresh.md", "operations.md", "reference.md", "benchmarks.md",
 )  # fmt: skip
 # code is passed over; what is left is [words](target)
 _LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)

@@ -91,6 +91,7 @@ class Repository(Store):
 
         Raises:
             RepositoryError: it is not here.
+            IntegrityError: it cannot be read.
         """
         try:
             told = self._read(f"bundles/{model_id}/{MANIFEST}")
@@ -102,7 +103,16 @@ class Repository(Store):
                 where=self.root,
                 hint="`rankline history` lists the models that are",
             ) from error
-        return Manifest.model_validate_json(told)
+        try:
+            return Manifest.model_validate_json(told)
+        except ValidationError as error:
+            raise IntegrityError(
+                "the bundle's manifest cannot be read",
+                expected="manifest schema version 1",
+                found=str(error).splitlines()[0],
+                where=self._path(f"bundles/{model_id}/{MANIFEST}"),
+                hint="put the bundle into the repository again, or roll back to another",
+            ) from error
 
     def bundle(self, model_id: str, *, revision: str | None = None, into: Path | None = None) -> Bundle:
         """A bundle of this repository with one of its catalogues, verified.

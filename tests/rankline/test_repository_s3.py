@@ -10,9 +10,10 @@ from functools import partial
 
 import pytest
 
-from rankline.bundle import seal
+from rankline.bundle import open_catalogue, seal
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
 from rankline.repository import Repository
+from tests.rankline.test_catalogues import another_catalogue
 from tests.rankline.test_repository import promote, tiny_bundle
 from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
 
@@ -126,6 +127,70 @@ def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
         models.bundle(made.model_id, into=tmp_path / "fetched")
     models.add(made.folder)  # the next try completes it
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
+
+
+def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, made, tmp_path):
+    models = Repository(url)
+    crowned(url, made)
+    today = another_catalogue(made, tmp_path / "today")
+    revision = models.add_catalogue(made.model_id, today)
+    models.publish(made.model_id, revision, who="test", why="prices", expected_revision="")
+    models.hide(["i1"], who="test", why="recalled")
+    pointer = Repository(url).pointer()
+    assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
+    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    assert (fetched.revision, fetched.catalogue.name) == (revision, f"{made.model_id}.{revision}")
+    assert fetched.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
+    models.fs.pipe_file(models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy"), b"spoilt")
+    with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
+        Repository(url).bundle(made.model_id, into=tmp_path / "again")
+    with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
+        models.publish(made.model_id, revision, who="test", why="")
+    assert models.add_catalogue(made.model_id, today) == revision  # brings the file back
+    assert Repository(url).bundle(made.model_id, into=tmp_path / "again").revision == revision
+
+
+def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, made, tmp_path):
+    models = Repository(url)
+    crowned(url, made)
+    today = another_catalogue(made, tmp_path / "today")
+    revision = open_catalogue(today)
+    half = models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
+    models.fs.put_file(str(today / "vectors.fp32.npy"), half)
+    with pytest.raises(RepositoryError, match="has no catalogue"):
+        models.publish(made.model_id, revision, who="test", why="")
+    models.publish(made.model_id, models.add_catalogue(made.model_id, today), who="test", why="")  # the next try
+    assert models.pointer().revision == revision
+
+
+def _publish_each(url, folder, model_id, gate, results):
+    models = Repository(url)
+    gate.wait()
+    try:
+        models.publish(model_id, models.add_catalogue(model_id, folder), who="test", why="", expected_revision="")
+        results.put(folder.name)
+    except StaleEvidence:
+        results.put("stale")
+
+
+def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, made, tmp_path):
+    crowned(url, made)
+    context = multiprocessing.get_context("spawn")
+    folders = {name: another_catalogue(made, tmp_path / name, name.encode()) for name in ("a", "b")}
+    gate, results = context.Barrier(2), context.Queue()
+    racers = [
+        context.Process(target=_publish_each, args=(url, folder, made.model_id, gate, results))
+        for folder in folders.values()
+    ]
+    for racer in racers:
+        racer.start()
+    told = {results.get(timeout=120) for _ in racers}
+    for racer in racers:
+        racer.join(30)
+    (winner,) = told - {"stale"}
+    assert "stale" in told
+    assert Repository(url).pointer().revision == open_catalogue(folders[winner])
+    assert [event.n for event in Repository(url).history()] == [1, 2, 3]
 
 
 class Overtaken:

@@ -59,6 +59,18 @@ def test_answers_carry_ids(client: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("echo")
+def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, live: Live) -> None:
+    live.hide(["echo-0", "b"])
+    assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
+    ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()
+    assert ([item["item_id"] for item in ranked["items"]], ranked["hidden"]) == (["a"], ["b"])
+    live.use(EchoEngine())
+    assert client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()["hidden"] == ["b"], "the next engine, too"
+    assert client.get("/v1/model").json()["hidden"] == ["echo-0", "b"]
+    assert client.get("/readyz").json()["hidden"] == 2
+
+
+@pytest.mark.usefixtures("echo")
 def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
     def first(**asked: object) -> str:
         return str(client.post("/v1/recommend", json=asked).json()["items"][0]["item_id"])

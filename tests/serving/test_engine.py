@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from rankline import scoring
-from rankline.bundle import Bundle, read_catalogue, seal
+from rankline.bundle import Bundle, open_bundle, read_catalogue, seal, seal_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
 from rankline.policy import POLICY, Calibration, Policy
-from serving.engine import Ask, BundleEngine, UnknownItem, answer
+from serving.engine import Answer, Ask, BundleEngine, UnknownItem, answer
 from serving.sessions import Graph, require
-from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle
+from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle, make_catalogue
 
 HISTORY = History(item_ids=["i3", "i7", "gone", "i11"], times=[10.0, 20, 30, 40], ratings=[5.0, 0, 3, 2.4])
 STATE = FrozenState(
@@ -155,6 +158,97 @@ def test_a_query_moves_the_order(engine: BundleEngine) -> None:
     assert len({tuple(order) for order in orders.values()}) == 3
 
 
+def ids(found: Answer) -> list[str]:
+    return [item.item_id for item in found.items]
+
+
+def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", queries=True, withdrawn=(5,))
+    engine = BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
+    every = list(engine.item_ids)
+    asks = [
+        Ask("recommend", FrozenState(at=0.0), k=len(every)),
+        Ask("search", FrozenState(at=0.0), k=len(every), query="space"),
+        Ask("similar", FrozenState(at=0.0), k=len(every), item_id="i4"),
+        Ask("rank", FrozenState(at=0.0), candidates=every),
+    ]
+    before = [ids(answer(engine, ask)) for ask in asks]
+    gone = [next(item for item in found if item != "i4") for found in before]
+    engine.hide([*gone, "i4", "may come later"])
+    for ask, was in zip(asks, before):
+        found = answer(engine, ask)
+        assert found.items
+        assert not set(ids(found)) & {*gone, "i4"}
+        # who is left keeps its place, but that a source now proposes others in the place of those hidden
+        kept = [item for item in was if item not in {*gone, "i4"}]
+        assert set(kept) <= set(ids(found))
+        assert found.hidden == ([item for item in every if item in {*gone, "i4"}] if ask.verb == "rank" else [])
+    engine.hide([])
+    assert [ids(answer(engine, ask)) for ask in asks] == before
+    assert "i5" not in before[0], "what is not to be had stays away"
+
+
+def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
+    try:
+        with_it, without = (
+            FrozenState(at=1.0, history=History(item_ids=told), seen=[]) for told in (["i1", "i2"], ["i1"])
+        )
+        was = answer(engine, Ask("rank", with_it, candidates=["i7", "i8"]))
+        engine.hide(["i2"])
+        now = answer(engine, Ask("rank", with_it, candidates=["i7", "i8"]))
+        assert now == was
+        assert answer(engine, Ask("rank", without, candidates=["i7", "i8"])).items[0].score != was.items[0].score
+        assert answer(engine, Ask("similar", FrozenState(at=0.0), k=3, item_id="i2")).items, "it may be asked about"
+    finally:
+        engine.hide([])
+
+
+def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: BundleEngine) -> None:
+    try:
+        engine.hide(["i1", "not here yet"])
+        found = answer(engine, Ask("rank", STATE, candidates=["i1", "not here yet", "i1"]))
+        assert (found.items, found.unknown, found.hidden) == ([], [], ["i1", "not here yet"])
+        found = answer(engine, Ask("rank", STATE, candidates=["i1", "i2", "never heard of"]))
+        assert (ids(found), found.unknown, found.hidden) == (["i2"], ["never heard of"], ["i1"])
+        with pytest.raises(UnknownItem, match="never heard of"):
+            engine.prepare(Ask("rank", STATE, candidates=["never heard of"]))
+    finally:
+        engine.hide([])
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [("items.parquet", "vectors"), ("vectors.fp32.npy", "vectors"), ("sources/popularity.npy", "popularity"),
+     ("sources/covisit.npz", "covisit"), ("twice", "items that differ"), ("wider", "vectors")],
+)  # fmt: skip
+def test_a_catalogue_whose_parts_do_not_fit_is_refused(
+    bundle: Bundle, tmp_path: Path, part: str, expected: str
+) -> None:
+    """Each with digests that are right: a mistake of whoever made it, not of the disk."""
+    catalogue = make_catalogue(bundle, tmp_path / "catalogue")
+    shorter = make_catalogue(bundle, tmp_path / "shorter", items=30)
+    if part == "twice":
+        table = parquet.read_table(catalogue / "items.parquet")
+        twice = pa.concat_tables([table.slice(0, 1), table.slice(0, table.num_rows - 1)])
+        parquet.write_table(twice, catalogue / "items.parquet")
+    elif part == "wider":
+        np.save(catalogue / "vectors.fp32.npy", np.zeros((44, 9), np.float32))
+    else:
+        shutil.copyfile(shorter / part, catalogue / part)
+    seal_catalogue(catalogue)
+    with pytest.raises(IntegrityError, match=rf"do not fit each other[\s\S]*{expected}"):
+        BundleEngine.load(open_bundle(bundle.folder, catalogue=catalogue), precision="fp32", provider="cpu", threads=1)
+
+
+def test_a_later_catalogue_is_served_with_the_same_graphs(bundle: Bundle, tmp_path: Path) -> None:
+    later = open_bundle(bundle.folder, catalogue=make_catalogue(bundle, tmp_path / "catalogue"))
+    assert (later.model_id, later.revision == bundle.revision) == (bundle.model_id, False)
+    engine = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1)
+    assert engine.about.revision == later.revision
+    assert len(engine.item_ids) == 44
+    assert ids(answer(engine, Ask("rank", STATE, candidates=["i43"]))) == ["i43"]
+
+
 def test_unknown_items_are_said(engine: BundleEngine) -> None:
     with pytest.raises(UnknownItem, match="nobody"):
         engine.prepare(Ask("similar", FrozenState(at=0.0), item_id="nobody"))
@@ -201,12 +295,10 @@ def test_scores_that_are_no_numbers_never_serve(tmp_path: Path) -> None:
 
 def test_graphs_that_do_not_load_or_do_not_fit_are_refused(tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "broken")
-    whole = (made.folder / "scorer.onnx").read_bytes()
     (made.folder / "scorer.onnx").write_bytes(b"no graph")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx cannot be loaded"):
         BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
-    (made.folder / "scorer.onnx").write_bytes(whole)
-    np.save(made.folder / "catalogue" / "vectors.fp32.npy", np.zeros((40, 3), np.float32))
+    (made.folder / "scorer.onnx").write_bytes((made.folder / "text.onnx").read_bytes())
     with pytest.raises(IntegrityError, match="does not load and answer"):
         BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,17 @@ from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, UsageError
 from rankline.repository import Repository
-from serving.engine import Ask, answer
+from serving.engine import Ask, Engine, answer
 from serving.live import Live, NotReady
 from serving.metrics import Metrics
-from tests.serving.tiny_bundle import flip_byte, make_bundle, publish, publish_damaged
+from tests.serving.tiny_bundle import (
+    flip_byte,
+    make_bundle,
+    make_catalogue,
+    publish,
+    publish_catalogue,
+    publish_damaged,
+)
 
 NEVER_S = 3600.0  # polled by hand
 
@@ -127,6 +137,179 @@ def test_a_bucket_is_fetched_and_tidied(live: Live, bundle: Bundle, other_bundle
     live.poll()
     assert live.model_id == other_bundle.model_id
     assert [path.name for path in live._fetched.iterdir()] == [other_bundle.model_id]
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "kept") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/kept"
+
+
+def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
+    live: Live, metrics: Metrics, bundle: Bundle, place: str, tmp_path: Path
+) -> None:
+    publish(place, bundle)
+    live.follow(place, every_s=NEVER_S)
+    engine, before = live.engine, bundle.revision
+    first = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "first"))
+    live.poll()
+    live.poll()
+    assert (live.model_id, live.engine.about.revision, len(live.item_ids)) == (bundle.model_id, first, 44)
+    assert count(metrics, "swapped") == 1
+    assert answer(engine, Ask("recommend", FrozenState(at=0.0), k=3)).items, "requests under way keep theirs"
+    second = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "second", items=30))
+    live.poll()
+    for back in (first, before):
+        Repository(place).publish(bundle.model_id, back, who="test", why="wrong prices")
+        live.poll()
+        assert live.engine.about.revision == back
+    labels = {"model_id": bundle.model_id, "precision": "fp32", "provider": "cpu"}
+
+    def told(revision: str) -> float | None:
+        return metrics.registry.get_sample_value("rankline_model_info", {**labels, "revision": revision})
+
+    assert (told(before), told(first), told(second)) == (1, 0, None), "catalogues change all day"
+
+
+def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
+    live: Live, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
+) -> None:
+    publish(place, bundle)
+    revision = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "catalogue"))
+    live.follow(place, every_s=NEVER_S)
+    assert live.engine.about.revision == revision
+    publish(place, other_bundle)
+    live.poll()
+    assert live.engine.about.revision == other_bundle.revision
+    Repository(place).append("rolled_back", bundle.model_id, who="test", why="it was better")
+    live.poll()
+    assert (live.model_id, live.engine.about.revision) == (bundle.model_id, revision)
+    if live._repository and not live._repository.local:
+        kept = {path.name for path in live._fetched.iterdir()}
+        assert kept == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
+
+
+def test_a_catalogue_for_another_model_changes_nothing(
+    live: Live, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    publish(tmp_path / "kept", other_bundle)
+    publish(tmp_path / "kept", bundle)
+    live.follow(str(tmp_path / "kept"), every_s=NEVER_S)
+    publish_catalogue(tmp_path / "kept", other_bundle, make_catalogue(other_bundle, tmp_path / "theirs"))
+    live.poll()
+    assert (live.model_id, live.engine.about.revision, count(metrics, "swapped")) == (
+        bundle.model_id,
+        bundle.revision,
+        0,
+    )
+
+
+def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open(
+    live: Live, metrics: Metrics, bundle: Bundle, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    publish(kept, bundle)
+    good = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "good"))
+    live.follow(str(kept), every_s=NEVER_S)
+    bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
+    flip_byte(kept / "catalogues" / bundle.model_id / bad / "items.parquet")
+    live.poll()
+    assert live.engine.about.revision == good
+    assert live.refused
+    assert (live.refused.model_id, live.refused.revision) == (bundle.model_id, bad)
+    assert "items.parquet is not the file" in live.refused.reason
+    assert count(metrics, "refused") == 1
+    live.poll()  # known to be bad
+    assert count(metrics, "refused") == 1
+    Repository(kept).publish(bundle.model_id, good, who="test", why="back")
+    live.poll()
+    assert (live.engine.about.revision, live.refused) == (good, None)
+
+
+def test_takedowns_hold_over_a_new_catalogue_a_promotion_and_a_restart(
+    live: Live, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
+) -> None:
+    def recommended(holder: Live = live) -> set[str]:
+        return {item.item_id for item in answer(holder.engine, Ask("recommend", FrozenState(at=0.0), k=100)).items}
+
+    publish(place, bundle)
+    live.follow(place, every_s=NEVER_S)
+    gone = sorted(recommended())[:3]
+    engine = live.engine
+    Repository(place).hide([*gone, "i43"], who="test", why="recalled")  # i43 comes with the next catalogue
+    live.poll()
+    assert live.engine is engine, "nothing was loaded for it"
+    assert not recommended() & set(gone)
+    assert metrics.registry.get_sample_value("rankline_hidden_items") == 4
+    publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "catalogue"))
+    live.poll()
+    assert (len(live.item_ids), recommended() & {*gone, "i43"}) == (44, set())
+    publish(place, other_bundle)
+    live.poll()
+    assert (live.model_id, recommended() & set(gone)) == (other_bundle.model_id, set())
+    again = Live(Metrics(), precision="fp32", provider="cpu", threads=1)
+    try:
+        again.follow(place, every_s=NEVER_S)
+        assert not recommended(again) & set(gone)
+        assert again.hidden == tuple(sorted([*gone, "i43"]))
+    finally:
+        again.close()
+    Repository(place).show(gone, who="test", why="sound after all")
+    live.poll()
+    assert live.hidden == ("i43",)
+    assert recommended() & set(gone)
+
+
+def test_a_takedown_does_not_wait_for_a_model_that_loads(
+    metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    """A load that takes for ever, made so by hand: the items are hidden meanwhile, and in what was loaded, too."""
+    go, begun = threading.Event(), threading.Event()
+
+    class Slow(Live):
+        def _load(self, bundle: Bundle) -> Engine:
+            if self.model_id:
+                begun.set()
+                assert go.wait(30)
+            return super()._load(bundle)
+
+    live = Slow(metrics, precision="fp32", provider="cpu", threads=1)
+
+    def until(holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    try:
+        publish(tmp_path, bundle)
+        live.follow(str(tmp_path), every_s=0.02)
+        publish(tmp_path, other_bundle)
+        assert begun.wait(20)
+        Repository(tmp_path).hide(["i1"], who="test", why="recalled")
+        until(lambda: live.hidden == ("i1",))
+        found = answer(live.engine, Ask("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert (live.model_id, found.hidden) == (bundle.model_id, ["i1"])
+        go.set()
+        until(lambda: live.model_id == other_bundle.model_id)
+        found = answer(live.engine, Ask("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert [item.item_id for item in found.items] == ["i2"]
+    finally:
+        go.set()
+        live.close()
+
+
+def test_a_repository_of_before_catalogues_and_takedowns_is_followed(
+    live: Live, bundle: Bundle, tmp_path: Path
+) -> None:
+    publish(tmp_path, bundle)
+    kept = tmp_path / "champion.json"
+    old = ("model_id", "run_id", "at", "event", "read_to")
+    kept.write_text(json.dumps({name: json.loads(kept.read_text())[name] for name in old}))
+    kept.chmod(0o444)
+    live.follow(str(tmp_path), every_s=NEVER_S)
+    assert (live.model_id, live.engine.about.revision, live.hidden) == (bundle.model_id, bundle.revision, ())
+    live.poll()
+    assert live.refused is None
 
 
 def test_a_folder_that_is_no_bundle_is_refused(live: Live, tmp_path: Path) -> None:

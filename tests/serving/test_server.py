@@ -19,9 +19,18 @@ import pytest
 
 from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
+from rankline.repository import Repository
 from serving.engine import Ask, BundleEngine, answer
+from tests.cli.command import rankline
 from tests.serving.conftest import ROOT, Server, command, running
-from tests.serving.tiny_bundle import flip_byte, make_bundle, publish, publish_damaged
+from tests.serving.tiny_bundle import (
+    flip_byte,
+    make_bundle,
+    make_catalogue,
+    publish,
+    publish_catalogue,
+    publish_damaged,
+)
 
 
 def refused(*arguments: str) -> tuple[int, str]:
@@ -147,6 +156,96 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
         text = server.client.get("/metrics").text
         assert 'rankline_swaps_total{outcome="swapped"} 2.0' in text
         assert 'rankline_swaps_total{outcome="refused"} 1.0' in text
+
+
+def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    """From the bundle's catalogue to two later ones and back, with an item hidden on the way."""
+    kept = tmp_path / "repository"
+    publish(kept, bundle)
+    with running(tmp_path, "--repository", str(kept), "--poll-s", "0.1") as server:
+        answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
+        stop = threading.Event()
+
+        def ask(mine: list[tuple[int, str]]) -> None:
+            with httpx.Client(base_url=server.url, timeout=20) as client:
+                while not stop.is_set():
+                    response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
+                    said = response.json()
+                    whole = response.status_code == 200 and len(said["items"]) == 3
+                    mine.append((response.status_code if whole else -1, said.get("revision", "")))
+
+        def serves(revision: str) -> Callable[[httpx.Response], bool]:
+            return lambda response: response.json()["revision"] == revision
+
+        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+        server.until("/readyz", serves(first))
+        Repository(kept).hide(["i2"], who="test", why="recalled")
+        server.until("/readyz", lambda response: response.json()["hidden"] == 1)
+        second = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+        server.until("/readyz", serves(second))
+        Repository(kept).publish(bundle.model_id, bundle.revision, who="test", why="back")
+        server.until("/readyz", serves(bundle.revision))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert {status for mine in answers for status, _ in mine} == {200}
+        for mine in answers:
+            revisions = [revision for _, revision in mine]
+            assert revisions[0] == revisions[-1] == bundle.revision
+            assert first in revisions
+        model = server.client.get("/v1/model").json()
+        assert (model["revision"], model["items"], model["hidden"]) == (bundle.revision, 40, ["i2"])
+
+
+def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle: Bundle, tmp_path: Path) -> None:
+    """A server as it is started by default, from the command line of another process; then restarted."""
+    kept = tmp_path / "repository"
+    publish(kept, bundle)
+    every = [f"i{row}" for row in range(40)]
+
+    def said(server: Server) -> dict[str, dict[str, Any]]:
+        asked = {
+            "recommend": {"k": 40},
+            "search": {"k": 40, "query": "space"},
+            "similar": {"k": 39, "item_id": "i1"},
+            "rank": {"candidates": every},
+        }
+        return {route: server.client.post(f"/v1/{route}", json=body).json() for route, body in asked.items()}
+
+    def gave(answers: dict[str, dict[str, Any]], item: str) -> set[str]:
+        return {route for route, answer in answers.items() if item in {each["item_id"] for each in answer["items"]}}
+
+    with running(tmp_path, "--repository", str(kept)) as server:
+        item = said(server)["recommend"]["items"][0]["item_id"]
+        assert {"recommend", "rank"} <= gave(said(server), item)
+        assert "hidden from every answer" in rankline("items", "hide", item, "--repository", kept).stdout
+        began = time.monotonic()
+        while gave(said(server), item):
+            assert time.monotonic() - began < 10, "2 s, and what a busy machine adds"
+            time.sleep(0.05)
+        assert said(server)["rank"]["hidden"] == [item]
+        assert "rankline_hidden_items 1.0" in server.client.get("/metrics").text
+    with running(tmp_path, "--repository", str(kept)) as server:
+        assert gave(said(server), item) == set(), "durable"
+        assert said(server)["rank"]["hidden"] == [item]
+
+
+def test_a_damaged_catalogue_is_refused_while_the_old_one_serves(bundle: Bundle, tmp_path: Path) -> None:
+    kept = tmp_path / "repository"
+    publish(kept, bundle)
+    with running(tmp_path, "--repository", str(kept), "--poll-s", "3") as server:
+        bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad"))
+        flip_byte(kept / "catalogues" / bundle.model_id / bad / "vectors.fp32.npy")
+        told = server.until("/readyz", lambda response: response.json()["refused"]).json()
+        assert (told["ready"], told["revision"]) == (True, bundle.revision)
+        assert (told["refused"]["model_id"], told["refused"]["revision"]) == (bundle.model_id, bad)
+        assert "vectors.fp32.npy" in told["refused"]["reason"]
+        assert server.client.post("/v1/recommend", json={}).json()["revision"] == bundle.revision
+        assert 'rankline_swaps_total{outcome="refused"} 1.0' in server.client.get("/metrics").text
 
 
 def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> None:

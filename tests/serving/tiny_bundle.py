@@ -18,7 +18,7 @@ import scipy.sparse as sparse
 
 from rankline import scoring, sources
 from rankline.bm25 import Bm25
-from rankline.bundle import CATALOGUE, Bundle, seal
+from rankline.bundle import CATALOGUE, Bundle, seal, seal_catalogue
 from rankline.contracts import Manifest, Parity, Precision, TextSettings
 from rankline.pointer import Event
 from rankline.policy import POLICY, Policy
@@ -244,6 +244,24 @@ def _scorer_graph(weights_FH: npt.NDArray[np.float32]) -> Any:
             "axis_2": np.array([2], np.int64),
         },
     )
+
+
+def make_catalogue(bundle: Bundle, folder: Path, *, items: int = 44, seed: int = 7) -> Path:
+    """Write and seal a later catalogue for a tiny bundle: the same items and some more, with other vectors."""
+    rng = np.random.default_rng(seed)
+    vectors_ID = rng.normal(size=(items, SIZE)).astype(np.float32)
+    vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+    _write_catalogue(folder, vectors_ID, rng, tuple(bundle.manifest.precisions), ())
+    seal_catalogue(folder)
+    return folder
+
+
+def publish_catalogue(repository: Path | str, bundle: Bundle, folder: Path) -> str:
+    """Put a catalogue into a model repository and let its model serve over it; the revision."""
+    kept = Repository(repository)
+    revision = kept.add_catalogue(bundle.model_id, folder)
+    kept.publish(bundle.model_id, revision, who="test", why="items of today")
+    return revision
 
 
 def flip_byte(path: Path) -> None:
