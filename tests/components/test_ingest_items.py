@@ -77,7 +77,8 @@ def test_a_query_of_a_database(tmp_path: Path) -> None:
 
     with duckdb.connect(str(tmp_path / "shop.duckdb")) as db:
         db.execute(
-            "CREATE TABLE goods AS SELECT 'x' || i AS item_id, 'thing ' || i AS name, i % 2 = 0 AS stock FROM range(4) t(i)"
+            "CREATE TABLE goods AS SELECT 'x' || i AS item_id, 'thing ' || i AS name, i % 2 = 0 AS stock "
+            "FROM range(4) t(i)"
         )
     columns = Columns(**{**NONE, "title": "name", "available": "stock"})
     tables = Tables(events="events", items="goods")
