@@ -16,7 +16,7 @@ Shapes: I items, W tokens, S side size, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,17 +184,24 @@ class Maker:
         past = _Past.read(self, before) if before is not None else None
         rows = past.unread(items["item_id"].to_pylist(), words) if past else np.arange(len(words))
         (out / "sources").mkdir(parents=True)
-        parquet.write_table(items, out / ITEMS, compression="zstd")
+        # the same rows are the same bytes, whatever a list's parts were called where they came from
+        parquet.write_table(items, out / ITEMS, compression="zstd", store_schema=False)
         tokenizer = Tokenizer(self.folder / "tokenizer.json", max_tokens=self.max_tokens)
-        for done, precision in enumerate(self.precisions.values()):
+        unread, read = [words[row] for row in rows], 0
+
+        def another(count: int) -> None:
+            nonlocal read
+            read += count
+            progress.update(read, len(unread) * len(self.precisions))
+
+        for precision in self.precisions.values():
             assert precision.text is not None
             session, vectors_ID = session_of(self.folder / precision.text), np.empty_like(beside_ID)
-            vectors_ID[rows] = embed(session, tokenizer, [words[row] for row in rows], size=beside_ID.shape[1])
-            vectors_ID[rows] += beside_ID[rows]
+            vectors_ID[rows] = beside_ID[rows]
+            vectors_ID[rows] += embed(session, tokenizer, unread, size=beside_ID.shape[1], another=another)
             if past:
                 past.fill(vectors_ID, beside_ID, rows, name=file_of(precision))
             np.save(out / file_of(precision), vectors_ID)
-            progress.update(done + 1, len(self.precisions))
         kind = write_index(out, self.making.neighbours)
         counted = counted.among(items["item_id"].to_pylist())
         sparse.save_npz(out / COVISIT, counted.covisit)
@@ -343,12 +350,21 @@ def session_of(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def embed(session: Any, tokenizer: Tokenizer, words: Sequence[str], *, size: int, batch_size: int = 64) -> Floats:
-    """[I, D] what a text tower's session makes of some words, in their order."""
+def embed(
+    session: Any,
+    tokenizer: Tokenizer,
+    words: Sequence[str],
+    *,
+    size: int,
+    batch_size: int = 64,
+    another: Callable[[int], None] = lambda count: None,
+) -> Floats:
+    """[I, D] what a text tower's session makes of some words, in their order; ``another`` hears of each batch."""
     out_ID = np.zeros((len(words), size), np.float32)
     for rows in batches(words, batch_size):
         ids_BW, mask_BW = tokenizer([words[row] for row in rows])
         out_ID[rows] = session.run(None, {"input_ids": ids_BW, "attention_mask": mask_BW})[0]
+        another(len(rows))
     return out_ID
 
 

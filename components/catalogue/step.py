@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.catalogue import checks
-from components.catalogue.checks import Check
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import merge
 from rankline import catalogue as catalogues
@@ -23,6 +21,9 @@ from rankline import ledger
 from rankline.bundle import Bundle
 from rankline.progress import Progress
 from rankline.repository import Repository
+
+if TYPE_CHECKING:
+    from components.catalogue.checks import Check
 
 CHECKS, MADE = "checks.json", "catalogue"
 PUBLISH, UNCHANGED, REFUSED = "publish", "unchanged", "refused"
@@ -48,6 +49,8 @@ def catalogue(
         ServerError: the server does not start on the new catalogue, or does not answer a canary.
     """
     import pyarrow.parquet as parquet
+
+    from components.catalogue import checks  # it asks a server, and `publish` runs in an image that knows none
 
     revision.mkdir(parents=True)
     maker = catalogues.Maker.of(bundle)

@@ -245,6 +245,22 @@ def test_a_published_revision_is_what_is_served_over(tmp_path: Path, made: Bundl
     assert models.bundle(made.model_id).revision == told["revision"]
 
 
+def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, made: Bundle) -> None:
+    promote(tmp_path / "repository", made)
+    refreshed(tmp_path / "there", made, table(41))
+    publish(tmp_path / "there" / "revision", repository=str(tmp_path / "repository"))
+    models = Repository(tmp_path / "repository")
+    serves = models.bundle(made.model_id)
+    raw = write_raw(tmp_path / "raw", table())
+    told = catalogue(
+        raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=serves, serves_over=serves.revision
+    )
+    assert (told["counts"]["gone"], told["embedded"], told["revision"]) == (1, 0, made.revision)
+    publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
+    assert models.bundle(made.model_id).revision == made.revision
+    assert present(made.model_id, repository=str(tmp_path / "repository")) == ""
+
+
 def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bundle) -> None:
     """Two at once, from the same catalogue: the later one would undo the first one's items."""
     promote(tmp_path / "repository", made)
