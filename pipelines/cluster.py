@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Images(Frozen):
     """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
 
-    data: str = Field("", description="Image of look, ingest, validate, featurize and all that writes (…@sha256:…).")
+    data: str = Field("", description="Image of ingest, validate, featurize, decide, promote and materialize (…).")
     train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
     evaluate: str = Field("", description="Image of evaluate, catalogue: the one that serves, and a door (…@sha256:…).")
 
