@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import yaml
 
@@ -19,10 +21,12 @@ from pipelines.compile import compile_flow
 from pipelines.conformance import problems
 from pipelines.recipes import named
 from pipelines.refresh import of_items
+from rankline import catalogue as catalogues
 from rankline.bundle import Bundle
 from rankline.errors import UsageError
 from rankline.repository import Repository
 from tests.cli.command import rankline, refused
+from tests.conftest import SmokeRun
 from tests.pipelines import golden
 from tests.serving.embedding_bundle import make_embedding_bundle, table
 from tests.serving.tiny_bundle import publish
@@ -183,8 +187,6 @@ def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: http
     answered = [item["item_id"] for item in server.post("/v1/recommend", json={"k": 40}).json()["items"]]
     assert answered
     assert "i1" not in answered
-    import pyarrow.parquet as parquet
-
     kept = Repository(shop.repository).bundle(shop.champion.model_id)
     row = parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[1]
     assert (row["title"], row["price"], row["available"], row["weight"]) == ("The love of 1", 3.5, False, 1.0)
@@ -212,3 +214,25 @@ def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Pa
     arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
     assert "nothing serves yet" in refused("refresh", *arguments, code=2)
     assert not (tmp_path / "workspace" / "runs").exists()
+
+
+def test_a_trained_champion_finds_its_own_items_unchanged(smoke: SmokeRun, tmp_path: Path) -> None:
+    """What a real run ranked is what a refresh of the same source reads; a new word more is read, by the champion."""
+    workspace = smoke.copy(tmp_path / "workspace")
+    told = json.loads(rankline("refresh", "--recipe", "smoke", "-w", workspace, "--json").stdout)
+    assert (told["outcome"], told["reasons"]) == ("nothing changed", [])
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
+    (tmp_path / "new.item").write_text(f"{header}\nnew\tnew garden thing\t2021\tgarden\n")
+    done = rankline("refresh", "--recipe", "smoke", "-w", workspace, "--items", tmp_path / "new.item", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = next(step["result"] for step in json.loads(done.stdout)["steps"] if step["step"] == "catalogue")
+    assert (found["counts"]["added"], found["embedded"]) == (1, 1)
+    models = Repository(workspace / "repository")
+    bundle = models.bundle(models.champion())
+    scratch = catalogues.build(bundle, parquet.read_table(bundle.catalogue / "items.parquet"), tmp_path / "scratch")
+    assert scratch.embedded == found["items"]
+    for precision, close in (("fp32", 1e-5), ("fp16", 1e-5), ("int8", 0.02)):  # int8's scales depend on the batch
+        kept, whole = (
+            np.load(folder / f"vectors.{precision}.npy") for folder in (bundle.catalogue, tmp_path / "scratch")
+        )
+        np.testing.assert_allclose(kept, whole, atol=close)
