@@ -22,7 +22,7 @@ def main() -> None:
 
     import numpy as np
 
-    from components.evaluate.server import serving
+    from rankline.server import serving
 
     differences, same = [], []
     bundle, questions = torch_answers(workspace, asked.requests, asked.candidates)

@@ -22,6 +22,7 @@ from cli import (
     models,
     new,
     recipes,
+    refresh,
     rollback,
     run,
     runs,
@@ -68,6 +69,7 @@ app.add_typer(data.app, name="data")
 app.command("run", help=run.HELP)(run.run)
 app.command("submit", help=submit.HELP)(submit.submit)
 app.command("build", help=build.HELP)(build.build)
+app.command("refresh", help=refresh.HELP)(refresh.refresh)
 app.command("compile", help=run.COMPILE_HELP)(run.compile_)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(step.app, name="step")

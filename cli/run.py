@@ -25,6 +25,8 @@ Example: rankline run --recipe movielens --set finetune.epochs=3"""
 
 COMPILE_HELP = """Write the package that a Kubeflow cluster runs: images pinned by digest, resources, retries, secrets.
 
+--flow refresh writes that of `rankline refresh` instead of the whole line's.
+
 Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…"""
 
 
@@ -86,9 +88,17 @@ def fetch_material(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
 
 
 def watched(
-    begin: Callable[[Callable[[Started], None] | None], dict[str, Any]], name: str, workspace: Path, as_json: bool
+    begin: Callable[[Callable[[Started], None] | None], dict[str, Any]],
+    name: str,
+    workspace: Path,
+    as_json: bool,
+    *,
+    more: Callable[[dict[str, Any]], list[str]] = lambda summary: [],
 ) -> NoReturn:
-    """Draw a run of a recipe of this name while ``begin`` runs it, print what came of it, and end with its code."""
+    """Draw a run of a recipe of this name while ``begin`` runs it, print what came of it, and end with its code.
+
+    ``more`` tells further lines of its summary.
+    """
     from cli.screen import Screen, summary_lines
     from pipelines.run import exit_code
 
@@ -100,7 +110,7 @@ def watched(
     else:
         with Screen(workspace, name) as screen:
             summary = begin(screen)
-        typer.echo("\n" + "\n".join(summary_lines(summary)))
+        typer.echo("\n" + "\n".join([*summary_lines(summary), *more(summary)]))
         for reason in summary["reasons"]:
             typer.echo(f"  not met: {reason}")
         for title, path in reports(summary):
@@ -129,9 +139,12 @@ def compile_(
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
+    flow: Annotated[
+        Literal["train", "refresh"], typer.Option(help="The whole line, or the catalogue's refresh.")
+    ] = "train",
 ) -> None:
     """See COMPILE_HELP."""
     from pipelines.compile import compile_flow
     from pipelines.recipes import named
 
-    typer.echo(f"wrote {compile_flow(named(recipe, settings, source=source, map=map), output)}")
+    typer.echo(f"wrote {compile_flow(named(recipe, settings, source=source, map=map), output, flow=flow)}")

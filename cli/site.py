@@ -19,7 +19,10 @@ LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning in here fails a st
 
 # page of the site <- file of the tree, for what lies outside of docs/
 OUTSIDE = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-ROOMS = ("look", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "summary")
+ROOMS = (
+    "look", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "catalogue",
+    "summary",
+)  # fmt: skip
 # the pages people are led through, in this order; one that is not written yet is left out
 ORDER = (
     "index.md", "guide.md", "runs.md", "schedules.md", "cluster.md", "data.md", "training.md", "storage.md",

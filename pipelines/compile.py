@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.cluster import SIZES
 from pipelines.conformance import PINNED, check
 from pipelines.recipes import Recipe
+from pipelines.refresh import of_items, refreshing
 from pipelines.training import training
 from rankline.errors import UsageError
 
 
-def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None) -> Path:
-    """Write the package of ``recipe`` to ``output`` (YAML); with a ``schedule`` its data window is the scheduled one.
+def compile_flow(
+    recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Literal["train", "refresh"] = "train"
+) -> Path:
+    """Write the package of a ``flow`` of ``recipe`` to ``output`` (YAML).
+
+    With a ``schedule`` the data window of the whole line is the scheduled one.
 
     Raises:
         UsageError: an image is not pinned by digest, or the package breaks a rule of the API server.
@@ -40,11 +45,15 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
     recipe = _with_gpus_counted(recipe)
-    flow = training(recipe, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule)
+    place = recipe.cluster.workspace
+    if flow == "refresh":
+        made = refreshing(of_items(recipe), workspace=place, cluster=True)
+    else:
+        made = training(recipe, workspace=place, cluster=True, schedule=schedule)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         partial = Path(folder) / "flow.yaml"
-        compiler.Compiler().compile(flow, str(partial))
+        compiler.Compiler().compile(made, str(partial))
         check(partial)
         partial.replace(output)
     return output

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from components.catalogue.config import CatalogueConfig
 from components.distill.config import DistillConfig
 from components.evaluate.config import EvaluateConfig
 from components.export.config import ExportConfig
@@ -57,6 +58,7 @@ class Recipe:
     evaluate: EvaluateConfig = EvaluateConfig()
     decide: DecideConfig = DecideConfig()
     promote: PromoteConfig = PromoteConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
     summary: SummaryConfig = SummaryConfig()
     cluster: ClusterConfig = ClusterConfig()
     storage: StorageConfig = StorageConfig()
@@ -64,7 +66,7 @@ class Recipe:
 
 SECTIONS = (
     "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "decide", "promote",
-    "summary",
+    "catalogue", "summary",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
     manifest.json  tokenizer.json  policy.json  examples.jsonl
     text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx beside them
+    side.onnx own.parquet items.json          what makes items' vectors, with text.onnx (rankline/catalogue.py)
     catalogue/  catalogue.json  items.parquet  vectors.fp32.npy (and int8, fp16)  index.faiss
                 sources/covisit.npz  sources/popularity.npy  sources/bm25/ (where there are queries)
 
@@ -31,6 +32,7 @@ from rankline.scoring import Catalogue, Knobs
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue"
 REVISION = "catalogue.json"
+SHOWN = ("item_id", "title", "category", "price", "available", "language")  # what people see of an item
 _FETCH = "fetch the bundle again from the model repository, or promote another"
 _GO_BACK = "refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`"
 
@@ -213,7 +215,7 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
     """
     listed = {*manifest.files, *(f"{CATALOGUE}/{name}" for name in revision_files)}
     for name, precision in manifest.precisions.items():
-        for file in (precision.text, precision.user, precision.scorer, precision.item_vectors):
+        for file in (precision.text, precision.side, precision.user, precision.scorer, precision.item_vectors):
             if file is not None and file not in listed:
                 raise IntegrityError(
                     f"the bundle's manifest names a {name} file that has no digest",
@@ -234,7 +236,8 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
     import scipy.sparse as sparse
 
     folder = bundle.catalogue
-    shown = parquet.ParquetFile(folder / "items.parquet").read().to_pylist()
+    table = parquet.ParquetFile(folder / "items.parquet")
+    shown = table.read(columns=[name for name in SHOWN if name in table.schema_arrow.names]).to_pylist()
     ids = [item["item_id"] for item in shown]
     categories = [item.get("category") or [] for item in shown]
     vocabulary = sorted({name for names in categories for name in names})

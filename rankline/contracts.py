@@ -123,6 +123,9 @@ class Precision(Frozen):
     """The files of one precision of a bundle."""
 
     text: str | None = None
+    side: str | None = Field(
+        default=None, description="side information -> vector; none in bundles of earlier versions"
+    )
     user: str | None = None
     scorer: str
     item_vectors: str

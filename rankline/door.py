@@ -21,16 +21,19 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from rankline import digest, disk, ledger, memory, watchdog
-from rankline.errors import IntegrityError, RanklineError
+from rankline.errors import IntegrityError, RanklineError, UsageError
 from rankline.progress import Progress
 from rankline.reuse import ALWAYS, SUMS, Store, key_of, lay, promised, seal
 from rankline.shelf import Shelf, carried
 from rankline.storage import StorageConfig
+
+if TYPE_CHECKING:
+    from rankline.bundle import Bundle
 
 
 class Run:
@@ -68,6 +71,25 @@ class Run:
         if models.local:
             return Path(models.root) / "bundles" / model_id
         return models.bundle(model_id, revision="", into=self.workspace / "fetched").folder
+
+    def served(self, model_id: str) -> Bundle:
+        """The model that serves, with the catalogue that it serves over.
+
+        Raises:
+            UsageError: none does.
+            RanklineError: it cannot be fetched, or is damaged.
+        """
+        from rankline.repository import Repository
+
+        if not model_id:
+            raise UsageError(
+                "nothing serves yet whose catalogue could be refreshed",
+                expected="a champion",
+                found="none",
+                where=self.repository,
+                hint="`rankline run` trains one and promotes it",
+            )
+        return Repository(self.repository).bundle(model_id, into=self.workspace / "fetched")
 
     def cache(self, step: str) -> Path:
         """Where finished work of a step is kept for later runs."""

@@ -6,8 +6,7 @@ Shapes: I items, L history events, R requests, F features, D days.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline import features
-from rankline.contracts import ITEMS
+from rankline.side import Side
 from rankline.text import item_words
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-MOST_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,7 @@ class Examples:
     splits: dict[str, Requests]
     item_DIF: Floats
     summary: dict[str, Any]
+    side: Side = field(default_factory=lambda: Side(categories=[]))  # how side_IS was made
 
     @property
     def has_users(self) -> bool:
@@ -148,52 +147,6 @@ class Examples:
         )
 
 
-def side_matrix(items: Any, vocabulary: list[str]) -> Floats:
-    """[I, S] side information: categories (weighted to sum below one), the price, and what the source declares.
-
-    Of the columns behind the canonical ones a float is a number (standardized), a list of floats a vector made
-    elsewhere, of a picture or a graph (brought to length 1), and a text a choice among its most frequent values. The
-    language is one, too, where the items have several.
-    """
-    categories_IC = features.category_matrix(items["category"].to_pylist(), vocabulary)
-    prices_I = np.nan_to_num(items["price"].to_numpy(zero_copy_only=False).astype(np.float32))
-    shares_IC = categories_IC / (categories_IC.sum(1, keepdims=True) + 1.0)
-    parts = [shares_IC, np.log1p(np.maximum(prices_I, 0))[:, None], _choices(items["language"].to_pylist())]
-    for field in items.schema:
-        if field.name not in ITEMS.names:
-            parts.append(_declared(items[field.name], field.type))
-    return np.concatenate(parts, 1).astype(np.float32)
-
-
-def _declared(column: Any, kind: Any) -> Floats:
-    """[I, n] a declared column as numbers; what is missing is 0."""
-    import pyarrow.types as types
-
-    if types.is_floating(kind):
-        values_I = column.to_numpy(zero_copy_only=False).astype(np.float32)
-        spread = float(np.nanstd(values_I)) if np.isfinite(values_I).any() else 0.0
-        scaled_I = (values_I - np.nanmean(values_I)) / spread if spread > 1e-6 else np.zeros_like(values_I)
-        return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
-    if types.is_list(kind) and types.is_floating(kind.value_type):
-        rows = column.to_pylist()
-        size = max((len(row) for row in rows if row), default=0)
-        vectors_IV = np.array([row if row else [0.0] * size for row in rows], np.float32).reshape(len(rows), size)
-        lengths_I1 = np.linalg.norm(vectors_IV, axis=1, keepdims=True)
-        return np.asarray(vectors_IV / np.maximum(lengths_I1, 1e-9), np.float32)
-    if types.is_string(kind):
-        return _choices(column.to_pylist())
-    return np.zeros((len(column), 0), np.float32)
-
-
-def _choices(values: list[str | None]) -> Floats:
-    """[I, n] of 0 and 1: which of the most frequent values each item has; nothing where there is but one."""
-    counted = Counter(value for value in values if value)
-    frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MOST_CHOICES]
-    if len(frequent) < 2:
-        return np.zeros((len(values), 0), np.float32)
-    return features.category_matrix([[value] if value else [] for value in values], frequent)
-
-
 def read(folder: Path, *, max_history: int) -> Examples:
     """Read the features artifact in ``folder``; histories keep their last ``max_history`` events."""
     import pyarrow.parquet as parquet
@@ -202,7 +155,7 @@ def read(folder: Path, *, max_history: int) -> Examples:
     items = catalogue.to_pylist()
     item_ids = [item["item_id"] for item in items]
     index = {item: row for row, item in enumerate(item_ids)}
-    vocabulary = sorted({name for item in items for name in item.get("category") or []})
+    side = Side.of(catalogue)
     told = parquet.read_table(folder / "sequences.parquet").to_pydict()
     sequences = Sequences(
         items=[_rows(ids, index) for ids in told["item_ids"]],
@@ -222,13 +175,14 @@ def read(folder: Path, *, max_history: int) -> Examples:
         item_ids=item_ids,
         index=index,
         words=[item_words(item) for item in items],
-        side_IS=side_matrix(catalogue, vocabulary),
-        categories_IC=features.category_matrix([item.get("category") for item in items], vocabulary),
-        vocabulary=vocabulary,
+        side_IS=side.matrix(catalogue),
+        categories_IC=features.category_matrix([item.get("category") for item in items], side.categories),
+        vocabulary=side.categories,
         sequences=sequences,
         splits=splits,
         item_DIF=item_DIF,
         summary=json.loads((folder / "summary.json").read_text()),
+        side=side,
     )
 
 

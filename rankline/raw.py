@@ -55,6 +55,12 @@ class Source(Frozen):
         default=False, description="Without a table of items, take those that the events name; they have no words."
     )
 
+    only_items: bool = Field(
+        default=False,
+        description="Read the items alone, as a refresh of the catalogue does; tables.items may then name them for "
+        "any format.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _masked(cls, values: Any) -> Any:
@@ -213,7 +219,12 @@ def files(source: Source) -> Files:
             where="ingest.format",
             hint="set ingest.format to a format that is listed",
         )
-    found = FINDERS[source.format](source)
+    if source.only_items and source.tables.items and source.format != "sql":
+        found = {"items": _matching(source.source, source.tables.items, "items")}
+    else:
+        found = FINDERS[source.format](source)
+        if source.only_items:
+            found = {table: each for table, each in found.items() if table in ("items", "database")}
     for each in found.values():
         for file in each:
             if "://" not in file.path and file.size() == 0:
@@ -360,7 +371,7 @@ def _sql(source: Source) -> Files:
 
 def _refuse_without(source: Source, named: Mapping[str, Any]) -> None:
     """Refuse a source without events, or without items where they are not to be made of the events."""
-    for table in ("events", "items"):
+    for table in ("items",) if source.only_items else ("events", "items"):
         if table not in named and not (table == "items" and source.items_from_events):
             raise SourceError(
                 f"the source has no table of {table}",

@@ -76,8 +76,8 @@ def key_of(
 
 
 def room_of(step: str) -> str:
-    """The folder a step lives in: `decide` shares a room with `promote`."""
-    return "promote" if step == "decide" else step
+    """The folder a step lives in: `decide` shares a room with `promote`, `publish` with `catalogue`."""
+    return {"decide": "promote", "publish": "catalogue"}.get(step, step)
 
 
 def _told(config: BaseModel, workspace: Path) -> dict[str, Any]:

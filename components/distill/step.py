@@ -3,7 +3,7 @@
 Reads    features/  teacher/
 Writes   student/   weights.safetensors, student.json, curve.json
                     encoder/, text_vectors.npy     the text tower
-                    sources/covisit.npz, sources/popularity.npy, sources/bm25/ (where there are queries)
+                    sources/covisit.npz, sources/popularity.npy
                     policy.json                    how sure it is, and when it abstains
                     parity.parquet                 candidates and torch's logits for the frozen test requests
 
@@ -153,8 +153,6 @@ def distill(
     if config.train_encoder:
         reading.reader.cpu().backbone.save_pretrained(student / "encoder")
     np.save(student / "text_vectors.npy", reading.items_IT.cpu().numpy())
-    if data.has_queries:
-        words.save(student / "sources" / "bm25")
     (student / POLICY).write_text(policy.model_dump_json(indent=2) + "\n")
     sparse.save_npz(student / "sources" / "covisit.npz", covisit)
     np.save(student / "sources" / "popularity.npy", popularity_I)
@@ -175,6 +173,10 @@ def distill(
                 "features": names.model_dump(),
                 "turns": data.summary["turns"],
                 "users": data.has_users,
+                "side": data.side.model_dump(),
+                "bm25": {"stemmer": config.stemmer, "k1": config.bm25_k1, "b": config.bm25_b}
+                if data.has_queries
+                else None,
             },
             indent=2,
         )

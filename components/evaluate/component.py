@@ -45,7 +45,7 @@ def evaluate(
         code=("serving.server",),
         lineage={"champion": rival},
         any_lineage=serves(model_id, champion),
-        heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet"),
+        heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
         fetched=lambda: {"champion": this.bundle_of(rival) if rival else None},
         run_id=this.run_id,
     )

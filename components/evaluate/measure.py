@@ -16,12 +16,12 @@ import numpy as np
 from components.evaluate import replay
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.replay import Asked
-from components.evaluate.server import Server, serving
 from rankline import metrics
 from rankline.bundle import Bundle
 from rankline.contracts import SPLITS
 from rankline.progress import Progress
 from rankline.report import Latency, ServedParity
+from rankline.server import Server, serving
 
 Lists = dict[str, list[str]]
 

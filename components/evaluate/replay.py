@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from components.evaluate.server import Server
 from rankline import frozen
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.frozen import FrozenRequest
 from rankline.progress import Progress
+from rankline.server import Server
 
 Answer = TypeVar("Answer")
 Call = tuple[str, bytes]  # route and JSON body

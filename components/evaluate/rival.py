@@ -1,6 +1,19 @@
-"""Whom a candidate is measured beside: the champion, unless the champion is itself."""
+"""Whom a candidate is measured beside: the champion, unless the champion is itself, and over which catalogue.
+
+A champion of last month embeds the items of today as it would after a refresh. Left with those that it was exported
+with, it would miss every item that came since, and a candidate would look good for nothing but its date.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from rankline import catalogue as catalogues
+from rankline.bundle import Bundle
+from rankline.errors import IntegrityError
+from rankline.progress import Progress
+
+AS_EXPORTED = "as it was exported"
 
 
 def rival_of(model_id: str, champion: str) -> str:
@@ -14,3 +27,19 @@ def rival_of(model_id: str, champion: str) -> str:
 def serves(model_id: str, champion: str) -> bool:
     """Whether a candidate is the champion, so that an evaluation beside any other rival is as good."""
     return bool(champion) and champion == model_id
+
+
+def beside(rival: Bundle, candidate: Bundle, folder: Path, *, progress: Progress = Progress()) -> tuple[Bundle, str]:
+    """The champion over the candidate's items, and a sentence that says so; ``folder`` keeps its files.
+
+    One that cannot embed them stays as it was exported, and the sentence says why.
+    """
+    import pyarrow.parquet as parquet
+
+    try:
+        items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
+        made = folder / "catalogue"
+        built = catalogues.build(rival, items, made, before=rival.catalogue, progress=progress)
+    except IntegrityError as error:
+        return rival, f"{AS_EXPORTED}: {error.message} ({error.found})"
+    return catalogues.joined(rival, made, folder / "bundle"), f"rebuilt over the candidate's {built.items} items"

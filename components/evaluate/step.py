@@ -7,6 +7,7 @@ report.json, report.html, per_request.parquet, slices.parquet and the servers' l
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.measure import Lists, Measured
 from components.evaluate.replay import Asked
 from components.evaluate.report import Example, Shown, write_page
+from components.evaluate.rival import beside
 from components.evaluate.slices import slices
-from rankline.bundle import open_bundle
+from rankline.bundle import Bundle, open_bundle
 from rankline.errors import UsageError
 from rankline.frozen import FrozenRequest
 from rankline.progress import Progress
@@ -79,14 +81,9 @@ def evaluate(
         progress=progress,
     )
     ranked = {CANDIDATE: replay.in_order(CANDIDATE, measured.lists, ids, where=report)}
+    over = ""
     if rival:
-        progress.phase("replaying: champion")
-        same = (rival.model_id, rival.revision) == (candidate.model_id, candidate.revision)
-        lists = (
-            measured.lists
-            if same
-            else measure.lists_of(rival, asked, folder=report / "servers" / CHAMPION, config=config, progress=progress)
-        )
+        lists, over = _champions(rival, candidate, measured, asked, report / "servers" / CHAMPION, config, progress)
         ranked[CHAMPION] = replay.in_order(CHAMPION, lists, ids, where=report)
     ranked |= plain
 
@@ -121,6 +118,7 @@ def evaluate(
             "precision": config.precision,
             "train_end": candidate.manifest.train_end,
             "catalogue_revision": candidate.revision,
+            "champion_catalogue": over,
             "lean_latency": measured.lean.model_dump(),
             "differences": scores.differences(scored, config=config),
             "settings": config.model_dump(mode="json"),
@@ -139,6 +137,25 @@ def evaluate(
         "served_max_abs_difference": told.parity.served_max_abs_difference,
         "same_top10_share": told.parity.same_top10_share,
     }
+
+
+def _champions(
+    rival: Bundle,
+    candidate: Bundle,
+    measured: Measured,
+    asked: Sequence[Asked],
+    folder: Path,
+    config: EvaluateConfig,
+    progress: Progress,
+) -> tuple[Lists, str]:
+    """The champion's lists, and over which catalogue it gave them."""
+    if (rival.model_id, rival.revision) == (candidate.model_id, candidate.revision):
+        return measured.lists, "the candidate's own"
+    with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
+        progress.phase("embedding the items with the champion")
+        refreshed, over = beside(rival, candidate, Path(scratch), progress=progress)
+        progress.phase("replaying: champion")
+        return measure.lists_of(refreshed, asked, folder=folder, config=config, progress=progress), over
 
 
 def _baselines(

@@ -102,6 +102,13 @@ def write_user(student: Student, path: Path, *, opset: int) -> None:
     )
 
 
+def write_side(student: Student, path: Path, *, opset: int) -> None:
+    """side.onnx: side_IS -> beside_ID, what side information adds to an item's words; any number of items."""
+    example = (torch.randn(3, student.side.in_features),)
+    batch = torch.export.Dim("items")
+    _export(student.side, example, path, inputs=["side_IS"], output="beside_ID", dynamic=({0: batch},), opset=opset)
+
+
 def write_scorer(student: Student, path: Path, *, opset: int) -> None:
     """scorer.onnx: left_BD, items_BCD, features_BCF -> logits_BCH; any batch, any number of candidates."""
     batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.export.catalogue import session_of
 from components.export.student import Student
+from rankline.catalogue import session_of
 from rankline.contracts import Parity, Precision
 from rankline.errors import IntegrityError
 
@@ -26,7 +26,7 @@ def measure(
     vectors_ID = np.load(bundle / precisions["fp32"].item_vectors)
     inputs = _inputs(student, vectors_ID, words, rng, samples)
     modules: dict[str, Callable[..., torch.Tensor]] = {
-        "text": student.text, "user": student.tower, "scorer": student.scorer,
+        "text": student.text, "side": student.side, "user": student.tower, "scorer": student.scorer,
     }  # fmt: skip
     found = []
     for graph, batch in inputs.items():
@@ -84,6 +84,7 @@ def _inputs(
     noise = rng.standard_normal((samples, 20, len(mean_F))).astype(np.float32)
     return {
         "text": {"input_ids": ids_BW, "attention_mask": mask_BW},
+        "side": {"side_IS": student.side_IS[chosen]},
         "user": {
             "items_BLD": vectors_ID[rows_BL] * real_BL[..., None].astype(np.float32),
             "ratings_BL": rng.integers(0, 6, (samples, length)) * real_BL,
@@ -98,5 +99,7 @@ def _inputs(
 
 
 def _least_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """The least of each pair; two vectors of nothing but zeros (an item without side information) are the same."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return float(((a * b).sum(-1) / np.maximum(norms, 1e-12)).min())
+    same = (a == b).all(-1)
+    return float(np.where(same, 1.0, (a * b).sum(-1) / np.maximum(norms, 1e-12)).min())

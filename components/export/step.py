@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from components.export.config import ExportConfig
+from rankline.bundle import CATALOGUE
 from rankline.progress import Progress
-
-EXACT_BELOW = 100_000
 
 
 def export(
@@ -38,6 +37,7 @@ def export(
     from components.export import catalogue, graphs, parity
     from components.export.student import Student
     from rankline import bundle as bundles
+    from rankline import catalogue as catalogues
     from rankline.contracts import FeatureNames, Manifest, Precision, TextSettings
     from rankline.policy import POLICY
     from rankline.text import item_words
@@ -50,9 +50,11 @@ def export(
 
     # The graphs, each precision beside the others
     towers = ("text", "user", "scorer") if made.settings["users"] else ("text", "scorer")
+    fp32 = {name: f"{name}.onnx" for name in (*towers, "side")}
     stages = 3 + config.int8 + config.fp16
     progress.phase("exporting graphs")
     graphs.write_text(made, bundle / "text.onnx", opset=config.opset, fuse=config.fuse)
+    graphs.write_side(made, bundle / "side.onnx", opset=config.opset)
     progress.update(1, stages)
     if "user" in towers:
         graphs.write_user(made, bundle / "user.onnx", opset=config.opset)
@@ -60,7 +62,7 @@ def export(
     graphs.write_scorer(made, bundle / "scorer.onnx", opset=config.opset)
     progress.update(3, stages)
     vectors = {name: f"catalogue/vectors.{name}.npy" for name in ("fp32", "int8", "fp16")}
-    precisions = {"fp32": Precision(**{name: f"{name}.onnx" for name in towers}, item_vectors=vectors["fp32"])}
+    precisions = {"fp32": Precision(**fp32, item_vectors=vectors["fp32"])}
     if config.int8:
         graphs.quantize(bundle / "text.onnx", bundle / "text.int8.onnx")
         precisions["int8"] = precisions["fp32"].model_copy(
@@ -70,18 +72,21 @@ def export(
     if config.fp16:
         for name in towers:
             graphs.halve(bundle / f"{name}.onnx", bundle / f"{name}.fp16.onnx")
-        precisions["fp16"] = Precision(**{name: f"{name}.fp16.onnx" for name in towers}, item_vectors=vectors["fp16"])
+        halved = {name: f"{name}.fp16.onnx" for name in towers}
+        precisions["fp16"] = Precision(**{**fp32, **halved}, item_vectors=vectors["fp16"])
         progress.update(stages, stages)
 
-    # Beside the graphs: tokens, policy
+    # Beside the graphs: tokens, policy, how items are read
     shutil.copyfile(student / "encoder" / "tokenizer.json", bundle / "tokenizer.json")
     shutil.copyfile(student / POLICY, bundle / POLICY)
+    item_ids = items["item_id"].to_pylist()
+    making = catalogue.write_making(made, bundle, item_ids, config=config)
 
     # The catalogue: each precision's vectors come from that precision's own text tower
     progress.phase("embedding the catalogue")
-    catalogue.write_vectors(made, bundle, precisions, words, progress=progress)
-    neighbours = catalogue.write_index(bundle, config=config, exact_below=EXACT_BELOW)
-    catalogue.write_items_and_sources(items, student, bundle)
+    maker = catalogues.Maker(bundle, precisions, made.settings["max_tokens"], making)
+    counted = catalogues.Counted.of(student, item_ids)
+    built = maker.build(items, bundle / CATALOGUE, counted=counted, progress=progress)
 
     # How far from torch
     progress.phase("comparing with torch")
@@ -108,13 +113,12 @@ def export(
             data_end=summary.get("data_end", ""),
         ),
     )
-    fp32 = [each.max_abs_difference for each in differences if each.precision == "fp32"]
+    apart = [each.max_abs_difference for each in differences if each.precision == "fp32"]
     sizes = {name: (bundle / part.text).stat().st_size for name, part in precisions.items() if part.text}
     return {
         "model_id": sealed.model_id,
         "revision": sealed.revision,
-        "max_abs_difference_fp32": max(fp32),
-        "items": len(words),
-        **neighbours,
+        "max_abs_difference_fp32": max(apart),
+        **built.told,
         "text_tower_bytes": sizes,
     }

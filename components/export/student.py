@@ -34,10 +34,19 @@ class Student:
 
     settings: dict[str, Any]
     text: TextTower
+    side: nn.Linear
     tower: HistoryTower
     scorer: Scorer
-    beside_words_ID: npt.NDArray[np.float32]
+    side_IS: npt.NDArray[np.float32]
+    own_ID: npt.NDArray[np.float32]
+    known_I: npt.NDArray[np.bool_]
     tokenizer: Tokenizer
+
+    @property
+    def beside_words_ID(self) -> npt.NDArray[np.float32]:
+        """[I, D] what torch adds to each item's words."""
+        weight_DS: npt.NDArray[np.float32] = self.side.weight.detach().numpy()
+        return np.asarray(self.side_IS @ weight_DS.T + self.known_I[:, None] * self.own_ID, np.float32)
 
     @classmethod
     def read(cls, folder: Path) -> Student:
@@ -65,13 +74,16 @@ class Student:
             dropout=0.0,
         )
         scorer.load_state_dict(scoring)
-        side_IS = weights["towers.side_IS"]
-        beside_ID = side_IS @ fusion["side.weight"].T + fusion["known_I"].unsqueeze(1) * fusion["own.weight"]
+        side = nn.Linear(*reversed(fusion["side.weight"].shape), bias=False)
+        side.load_state_dict({"weight": fusion["side.weight"]})
         return cls(
             settings=settings,
             text=TextTower(encoder, project).eval(),
+            side=side.eval(),
             tower=tower.eval(),
             scorer=scorer.eval(),
-            beside_words_ID=beside_ID.numpy(),
+            side_IS=weights["towers.side_IS"].numpy(),
+            own_ID=fusion["own.weight"].numpy(),
+            known_I=fusion["known_I"].numpy() > 0,
             tokenizer=Tokenizer(folder / "encoder" / "tokenizer.json", max_tokens=settings["max_tokens"]),
         )

@@ -75,6 +75,14 @@ class Columns(Frozen):
         """Whether the settings name a column of the source; others are not even read."""
         return column in self._named()
 
+    def tell(self, absent: list[str]) -> list[str]:
+        """Which canonical columns of items the source tells of; ``absent`` are columns it turned out not to have."""
+        named = {
+            "title": [self.title], "text": self.text, "language": [self.language], "category": [self.category],
+            "price": [self.price], "available": [self.available], "created_at": [self.created_at, self.created_year],
+        }  # fmt: skip
+        return [name for name, told in named.items() if any(each and f"items.{each}" not in absent for each in told)]
+
     def declared(self, subject: str) -> list[str]:
         """The further columns to keep of items, users or events."""
         kinds = ("attributes", "numbers", "vectors")

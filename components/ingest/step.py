@@ -44,6 +44,8 @@ def ingest(
         SourceError: where the source is missing, empty or not what the settings say, or too much is bad.
         TooSmall: where the window holds fewer events than `config.min_events`.
     """
+    if config.only_items:
+        config = config.model_copy(update={"tables": raw_data.Tables(items=config.tables.items)})
     files = raw_data.files(config)
     columns = beir.columns(config.columns) if config.format == "beir" else config.columns
     raw.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,8 @@ def ingest(
             total=sum(file.size() for each in files.values() for file in each),
             progress=progress.update,
         )
+        if config.only_items:
+            _no_events(db, columns)
         _derive(db)
 
         progress.phase("judging")
@@ -102,6 +106,16 @@ def _database(folder: Path, memory_mb: int) -> Any:
     db.execute(f"SET memory_limit = '{memory_mb}MB'")
     db.execute("SET TimeZone = 'UTC'")
     return db
+
+
+def _no_events(db: Any, columns: Columns) -> None:
+    """A table of events without any, where the items alone are read."""
+    labels = "".join(f", NULL::DOUBLE AS {identifier(label)}" for label in {*columns.event_types.values()} if label)
+    db.execute(
+        "CREATE TABLE events AS SELECT 0::BIGINT AS row, NULL::VARCHAR AS raw, NULL::VARCHAR AS wrong, "
+        "NULL::VARCHAR AS user_id, NULL::VARCHAR AS query_id, NULL::VARCHAR AS item_id, "
+        f"NULL::TIMESTAMPTZ AS event_timestamp, NULL::TIMESTAMPTZ AS known_at{labels} LIMIT 0"
+    )
 
 
 def _derive(db: Any) -> None:
@@ -374,6 +388,7 @@ def _summary(
         "event_time": {"first": _iso(first), "last": _iso(last)},
         "labels": [label for label in LABELS if label in names],
         "absent_columns": staged["absent_columns"],
+        "items_tell": columns.tell(staged["absent_columns"]),
         "source_digest": raw_data.digest_of_files(files) if files else None,
     }
 
@@ -381,7 +396,7 @@ def _summary(
 def _refuse_little(summary: dict[str, Any], config: IngestConfig, raw: Path) -> None:
     """Refuse a window that holds too few events."""
     events, outside = summary["rows"]["events"], summary["outside_window"]
-    if events < config.min_events:
+    if events < config.min_events and not config.only_items:
         raise TooSmall(
             f"the data window holds {events} events",
             expected=f"at least {config.min_events} (ingest.min_events)",

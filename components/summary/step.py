@@ -16,6 +16,8 @@ from rankline import ledger
 SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"
 CANCELLED = "cancelled"
+MATERIALIZED = "materialized"
+PUBLISHED, UNCHANGED = "published", "nothing changed"
 UNENDED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
 OUTCOMES = {
     "promote": "promoted",
@@ -23,7 +25,11 @@ OUTCOMES = {
     "pending": "waiting for review",
     "refused": "refused",
     "insufficient_data": "insufficient data",
+    "publish": PUBLISHED,
+    "unchanged": UNCHANGED,
 }
+# verdict -> the step that has to follow it
+FOLLOWED = {"promote": "promote", "publish": "publish"}
 
 
 def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False) -> dict[str, Any]:
@@ -35,7 +41,8 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelle
     steps = [_step(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
     error = failed.error or KILLED if failed else ""
-    decided = entries["decide"].result if "decide" in entries else {}
+    last = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
+    decided = last.result if last else {}
     outcome = _outcome(entries, failed, decided)
     cut = cancelled and outcome in UNENDED
     started = min((entry.started for entry in entries.values()), default=time.time())
@@ -64,8 +71,10 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelle
 def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decided: dict[str, Any]) -> str:
     if failed is not None:
         return "failed"
+    if "materialize" in entries:
+        return MATERIALIZED
     outcome = decided.get("outcome", "")
-    if outcome == "promote" and "promote" not in entries:
+    if outcome in FOLLOWED and FOLLOWED[outcome] not in entries:
         return "failed"
     return OUTCOMES.get(outcome, "incomplete")
 

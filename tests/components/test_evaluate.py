@@ -12,17 +12,20 @@ import pyarrow.parquet as parquet
 import pytest
 from pydantic import ValidationError
 
-from components.evaluate import baselines, measure, replay
+from components.evaluate import baselines, measure, replay, rival
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.replay import Asked
-from components.evaluate.server import serving
 from components.evaluate.step import evaluate
+from rankline import catalogue as catalogues
 from rankline import features
-from rankline.bundle import open_bundle
+from rankline.bundle import open_bundle, read_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.progress import Progress
 from rankline.report import SYSTEMS, read_report, read_scores
+from rankline.server import serving
+from tests.serving import embedding_bundle
+from tests.serving.embedding_bundle import make_embedding_bundle, without_embedding
 from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle
 
 ITEMS, USERS, DAY = 40, 24, 86_400
@@ -423,3 +426,55 @@ def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(ValidationError, match="between 1 and top_k=20"):
         EvaluateConfig(ks=(10, 50), top_k=20)
     assert EvaluateConfig(ks=[5.0, 10.0]).ks == (5, 10)  # numbers come over KFP's wire as floats
+
+
+# The champion's catalogue -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory):
+    """A world whose items came and changed since its champion was exported: it has half of them, under other words."""
+    root = tmp_path_factory.mktemp("later")
+    write_features(root / "features")
+    items = embedding_bundle.table(ITEMS)
+    make_embedding_bundle(root / "bundle", items=items)
+    stale = embedding_bundle.table(ITEMS // 2, **{f"i{row}": {"title": "ship night"} for row in range(ITEMS // 2)})
+    make_embedding_bundle(root / "champion", items=stale, seed=1)
+    asked, states = read_all(root / "features")
+    write_teacher(root / "teacher", [one.request_id for one in asked])
+    write_student(root / "student", root / "bundle", asked, states)
+    return root
+
+
+def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path):
+    """As if it had been exported with them; left as it is it finds none of the newer half."""
+    step(later, tmp_path / "refreshed", champion=later / "champion")
+    report = read_report(tmp_path / "refreshed")
+    assert report.details["champion_catalogue"] == f"rebuilt over the candidate's {ITEMS} items"
+    assert "rebuilt over the candidate" in (tmp_path / "refreshed" / "report.html").read_text()
+    champion = open_bundle(later / "champion")
+    fresh, _ = rival.beside(champion, open_bundle(later / "bundle"), tmp_path / "beside")
+    found, _ = read_catalogue(fresh, "fp32")
+    assert (fresh.model_id, len(found.item_ids)) == (champion.model_id, ITEMS)
+    alone = catalogues.build(champion, embedding_bundle.table(ITEMS), tmp_path / "alone")
+    assert alone.items == ITEMS
+    np.testing.assert_allclose(found.vectors_ID, np.load(tmp_path / "alone" / "vectors.fp32.npy"), atol=1e-5)
+    assert not list((tmp_path / "refreshed").glob("rankline-*"))  # what it was made in is gone
+    shown = {item for request in lists_over(fresh, later, tmp_path / "a").values() for item in request}
+    stale = {item for request in lists_over(champion, later, tmp_path / "b").values() for item in request}
+    assert stale <= {item_id(row) for row in range(ITEMS // 2)}
+    assert shown - stale
+    without_embedding(later / "champion")  # from here on it is one of an earlier version
+    step(later, tmp_path / "as-it-is", champion=later / "champion")
+    older = read_report(tmp_path / "as-it-is")
+    assert older.details["champion_catalogue"].startswith(f"{rival.AS_EXPORTED}: this model cannot embed items")
+    assert measured_mean(older) != measured_mean(report)
+
+
+def lists_over(bundle, world, folder):
+    asked, _ = read_all(world / "features")
+    return measure.lists_of(bundle, asked, folder=folder, config=CONFIG, progress=Progress())
+
+
+def measured_mean(report):
+    return report.systems["champion"].metrics["recall@10"].mean

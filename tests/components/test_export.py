@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from components.distill import mix
-from components.export import catalogue as catalogues
 from components.export import parity
 from components.export.config import ExportConfig
 from components.export.step import export
 from components.export.student import Student
 from rankline import bundle as bundles
+from rankline import catalogue as catalogues
 from rankline import frozen
 from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
@@ -32,9 +32,9 @@ from rankline.text import item_words
 from serving.engine import Ask, BundleEngine
 from tests.conftest import SmokeRun
 
-GRAPHS = ("text", "user", "scorer")
+GRAPHS = ("text", "side", "user", "scorer")
 PRECISIONS = ("fp32", "int8", "fp16")
-SIZES = {"text": (1, 2, 16, 64), "user": (1, 5, 20), "scorer": (1, 20, 500)}  # tokens, events, candidates
+SIZES = {"text": (1, 2, 16, 64), "side": (1,), "user": (1, 5, 20), "scorer": (1, 20, 500)}  # tokens, events, candidates
 TOLERANCE = 2e-5  # torch and ONNX Runtime add in different orders
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -63,6 +63,12 @@ def onnx_of(bundle: Bundle, graph: str, precision: str) -> Path:
     return bundle.folder / getattr(bundle.manifest.precisions[precision], graph)
 
 
+def words_of(bundle: Bundle, precision: str, student: Student, words: list[str]) -> npt.NDArray[np.float32]:
+    """What the text tower of a precision makes of some words."""
+    session = catalogues.session_of(onnx_of(bundle, "text", precision))
+    return catalogues.embed(session, student.tokenizer, words, size=student.tower.size)
+
+
 def inputs(student: Student, graph: str, batch: int, length: int) -> Arrays:
     """Random inputs of one size; ``length`` is tokens, events or candidates."""
     rng = np.random.default_rng(batch * 1000 + length)
@@ -72,6 +78,8 @@ def inputs(student: Student, graph: str, batch: int, length: int) -> Arrays:
         ids_BW = rng.integers(5, student.tokenizer.vocabulary_size, (batch, length))
         real_BW = np.arange(length) < rng.integers(1, length + 1, (batch, 1))
         return {"input_ids": ids_BW * real_BW, "attention_mask": real_BW.astype(np.int64)}
+    if graph == "side":
+        return {"side_IS": floats(batch, student.side.in_features)}
     if graph == "user":
         lengths_B = rng.integers(1, length + 1, batch)
         ratings_BL = rng.integers(0, 6, (batch, length))
@@ -81,7 +89,9 @@ def inputs(student: Student, graph: str, batch: int, length: int) -> Arrays:
 
 
 def torch_says(student: Student, graph: str, given: Arrays) -> npt.NDArray[Any]:
-    module = {"text": student.text, "user": student.tower, "scorer": student.scorer}[graph]
+    module = {
+        "text": student.text, "side": student.side, "user": student.tower, "scorer": student.scorer,
+    }[graph]  # fmt: skip
     with torch.no_grad():
         answer: npt.NDArray[Any] = module(*(torch.from_numpy(value) for value in given.values())).numpy()
     return answer
@@ -123,7 +133,7 @@ def test_the_text_tower_is_fused(made: Bundle, student: Student) -> None:
     assert counts["", "Softmax"] == 0
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", ["text", "user", "scorer"])
 def test_fp16_takes_and_gives_fp32(made: Bundle, student: Student, graph: str) -> None:
     path = onnx_of(made, graph, "fp16")
     stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 2}
@@ -142,10 +152,7 @@ def test_fp16_takes_and_gives_fp32(made: Bundle, student: Student, graph: str) -
 def test_the_int8_text_tower_points_the_same_way(made: Bundle, student: Student, words: list[str]) -> None:
     path = onnx_of(made, "text", "int8")
     assert onnx.TensorProto.INT8 in {tensor.data_type for tensor in onnx.load(path).graph.initializer}
-    whole, small = (
-        catalogues.embed(catalogues.session_of(onnx_of(made, "text", precision)), student, words)
-        for precision in ("fp32", "int8")
-    )
+    whole, small = (words_of(made, precision, student, words) for precision in ("fp32", "int8"))
     cosine_I = (whole * small).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(small, axis=1)
     assert cosine_I.min() > 0.98
     assert cosine_I.min() < 1 - 1e-7  # it is another graph
@@ -158,10 +165,8 @@ def test_the_item_vectors_are_each_precisions_own(made: Bundle, student: Student
         wanted = student.text(ids_BW, mask_BW).numpy() + student.beside_words_ID
     for precision in PRECISIONS:
         found = np.load(made.folder / made.manifest.precisions[precision].item_vectors)
-        session = catalogues.session_of(onnx_of(made, "text", precision))
-        np.testing.assert_allclose(
-            found, catalogues.embed(session, student, words) + student.beside_words_ID, atol=1e-6
-        )
+        beside_ID = student.beside_words_ID
+        np.testing.assert_allclose(found, words_of(made, precision, student, words) + beside_ID, atol=1e-5)
         np.testing.assert_allclose(found, wanted, atol=TOLERANCE if precision == "fp32" else 0.02)
 
 
@@ -182,7 +187,7 @@ def test_parity_is_recorded_for_every_graph_and_precision(made: Bundle) -> None:
 
 @pytest.mark.parametrize("part", GRAPHS)
 def test_a_graph_that_differs_is_refused(made: Bundle, smoke: SmokeRun, words: list[str], part: str) -> None:
-    """A weight changed between export and comparison, in each of the three."""
+    """A weight changed between export and comparison, in each of them."""
     other = Student.read(smoke.artifact("distill", "student"))
 
     def differences() -> list[Any]:
@@ -190,7 +195,8 @@ def test_a_graph_that_differs_is_refused(made: Bundle, smoke: SmokeRun, words: l
 
     parity.refuse_if_far(differences(), limit=1e-3)
     weight = {
-        "text": other.text.project.weight, "user": other.tower.norm.weight, "scorer": other.scorer.wide.weight,
+        "text": other.text.project.weight, "side": other.side.weight, "user": other.tower.norm.weight,
+        "scorer": other.scorer.wide.weight,
     }[part]  # fmt: skip
     weight.data.view(-1)[0] += 0.05
     with pytest.raises(IntegrityError, match=f"exported {part} graph does not compute") as caught:
@@ -243,34 +249,13 @@ def test_nothing_of_this_machine_is_in_a_bundle(made: Bundle) -> None:
 # The catalogue ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "items", "index"), [("hnsw", 2000, "hnsw"), ("auto", 2000, "hnsw"), ("auto", 900, "exact")]
-)
-def test_the_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, items: int, index: str) -> None:
-    import faiss
-
-    rng = np.random.default_rng(0)
-    vectors_ID = rng.standard_normal((items, 16)).astype(np.float32)
-    (tmp_path / "catalogue").mkdir()
-    np.save(tmp_path / "catalogue" / "vectors.fp32.npy", vectors_ID)
-    told = catalogues.write_index(tmp_path, config=ExportConfig(index=kind), exact_below=1000)
-    assert told["index"] == index
-    assert 0.9 < told["index_recall@100"] <= 1
-    written = faiss.read_index(str(tmp_path / "catalogue" / "index.faiss"))
-    assert isinstance(written, faiss.IndexHNSWFlat) == (index == "hnsw")
-    asked = rng.standard_normal((20, 16)).astype(np.float32)
-    truth = np.argsort(-asked @ vectors_ID.T, axis=1)[:, :10]
-    found = written.search(asked, 10)[1]
-    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, truth)]) > 0.9
-
-
-def test_a_narrow_search_is_told_to_miss_some(tmp_path: Path) -> None:
-    """The reported recall is measured: with hardly any links it is worse."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "catalogue").mkdir()
-    np.save(tmp_path / "catalogue" / "vectors.fp32.npy", rng.standard_normal((3000, 16)).astype(np.float32))
-    narrow = ExportConfig(index="hnsw", hnsw_links=4, hnsw_search=8)
-    assert catalogues.write_index(tmp_path, config=narrow, exact_below=1000)["index_recall@100"] < 0.9
+def test_the_bundle_makes_the_same_catalogue_of_the_same_items(made: Bundle, features: Path, tmp_path: Path) -> None:
+    """Without torch and without the student: the very revision, so what a refresh makes is what an export makes."""
+    items = parquet.read_table(features / "items.parquet")
+    built = catalogues.build(made, items, tmp_path / "catalogue")
+    assert built.revision == made.revision
+    assert built.embedded == len(items)
+    assert catalogues.vectors_of(tmp_path / "catalogue", made.manifest.precisions).keys() == set(PRECISIONS)
 
 
 # Served -----------------------------------------------------------------------------------------------------------

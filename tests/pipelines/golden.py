@@ -22,9 +22,9 @@ def pinned(recipe: str, *settings: str) -> Recipe:
     return shown(recipe, [*PINNED, *settings])
 
 
-def path(recipe: str) -> Path:
-    """Where the package of a recipe is kept."""
-    return FOLDER / f"{recipe}.yaml"
+def path(recipe: str, flow: str = "") -> Path:
+    """Where the package of a recipe is kept; that of a smaller ``flow`` in a folder of its name."""
+    return FOLDER / flow / f"{recipe}.yaml"
 
 
 if __name__ == "__main__":
@@ -32,3 +32,4 @@ if __name__ == "__main__":
 
     for each in RECIPES:
         print(compile_flow(pinned(each), path(each)))
+    print(compile_flow(pinned("smoke"), path("smoke", "refresh"), flow="refresh"))

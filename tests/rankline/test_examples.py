@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
 from rankline import examples, frozen, scoring
-from rankline.contracts import ITEMS, SPLITS
+from rankline.contracts import SPLITS
 from rankline.examples import Examples, Sequences
 from rankline.scoring import Catalogue
 from tests.conftest import SmokeRun
@@ -109,33 +108,6 @@ def test_items_known_are_those_of_the_training_sequences(data: Examples) -> None
     assert set(np.flatnonzero(data.known_I)) == occurring
     targets = {int(t[0]) for t in data.splits["test"].targets}
     assert len(occurring) > len(targets) / 2
-
-
-def test_side_information_is_shares_of_categories_and_the_price() -> None:
-    rows = [{"category": ["a", "b", "c"], "price": 9.0}, {"category": ["b"], "price": None}, {}]
-    items = pa.Table.from_pylist([{"item_id": str(n), **row} for n, row in enumerate(rows)], schema=ITEMS)
-    found = examples.side_matrix(items, ["a", "b", "c"])
-    np.testing.assert_allclose(found, [[0.25, 0.25, 0.25, np.log1p(9)], [0, 0.5, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
-
-
-def test_what_a_source_declares_of_its_items_is_side_information_too() -> None:
-    items = pa.table(
-        {
-            **{name: pa.nulls(4, ITEMS.field(name).type) for name in ITEMS.names},
-            "language": ["en", "sv", "en", None],
-            "weight": [1.0, None, 3.0, 5.0],
-            "brand": ["b", "a", "b", "b"],
-            "shape": ["round", "round", "round", None],
-            "picture": pa.array([[3.0, 4.0], None, [0.0, 2.0], [1.0, 0.0]], pa.list_(pa.float32())),
-        }
-    )
-    found = examples.side_matrix(items, [])
-    price, language, weight, brand, picture = found[:, :1], found[:, 1:3], found[:, 3], found[:, 4:6], found[:, 6:]
-    assert (price == 0).all()
-    assert language.tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
-    np.testing.assert_allclose(weight, [-np.sqrt(1.5), 0, 0, np.sqrt(1.5)], rtol=1e-6)
-    assert brand.tolist() == [[1, 0], [0, 1], [1, 0], [1, 0]]  # a shape that all share tells nothing apart
-    np.testing.assert_allclose(picture, [[0.6, 0.8], [0, 0], [0, 1], [1, 0]], rtol=1e-6)
 
 
 # Windows ----------------------------------------------------------------------------------------------------------

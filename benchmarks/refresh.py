@@ -1,0 +1,73 @@
+"""A refresh of the champion's catalogue: prices alone, some words, every word. Nothing is published."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Change some of the items of a workspace's champion and have the step make and check the catalogue."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
+    parser.add_argument("--share", type=float, default=0.1, help="of the items, whose words change")
+    asked = parser.parse_args()
+
+    from rankline.repository import Repository
+
+    models = Repository(asked.workspace / "repository", mends=False)
+    bundle = models.bundle(models.champion())
+    print("| what changed | items | texts read anew | embedding and index, s | with all checks, s | recall |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, share, knobs in (
+        ("every price", 0.0, {}),
+        (f"every price, the words of {asked.share:.0%}", asked.share, {}),
+        ("the same, nothing reused", asked.share, {"reuse": False}),
+    ):
+        told, built_s, whole_s = measure(bundle, share=share, **knobs)
+        print(
+            f"| {name} | {told['items']} | {told['embedded']} | {built_s:.1f} | {whole_s:.1f} "
+            f"| {told['index_recall@100']:.3f} |"
+        )
+
+
+def measure(bundle: Any, *, share: float, **knobs: Any) -> tuple[dict[str, Any], float, float]:
+    """What the step said, the seconds of making the catalogue, and those of the whole step."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    from components.catalogue.config import CatalogueConfig
+    from components.catalogue.step import catalogue
+    from rankline import catalogue as catalogues
+    from rankline.contracts import ITEMS
+
+    present = parquet.read_table(bundle.catalogue / "items.parquet")
+    rows = present.to_pylist()
+    every = round(1 / share) if share else len(rows) + 1
+    for place, row in enumerate(rows):
+        row["price"] = (row["price"] or 1.0) * 1.1
+        if place % every == every - 1:
+            row["title"] = f"{row['title']}, again"
+    config = CatalogueConfig(min_agreement=0.0, **knobs)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        raw.mkdir()
+        parquet.write_table(pa.Table.from_pylist(rows, schema=present.schema), raw / "items.parquet")
+        (raw / "summary.json").write_text(json.dumps({"items_tell": [n for n in ITEMS.names if n != "item_id"]}))
+        began = time.monotonic()
+        told = catalogue(raw, Path(folder) / "revision", config=config, bundle=bundle)
+        whole_s = time.monotonic() - began
+        assert told["outcome"] == "publish", told["failures"]
+        items = parquet.read_table(Path(folder) / "revision" / "catalogue" / "items.parquet")
+        before = bundle.catalogue if config.reuse else None
+        began = time.monotonic()
+        catalogues.build(bundle, items, Path(folder) / "again", before=before)
+        return told, time.monotonic() - began, whole_s
+
+
+if __name__ == "__main__":
+    main()

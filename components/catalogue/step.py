@@ -1,0 +1,142 @@
+"""catalogue: changed items become a new revision of the champion's catalogue, if every check of it is met.
+
+Reads    raw/       items.parquet, summary.json; the champion's bundle with the catalogue it serves over
+Writes   revision/  checks.json   what changed, every check with its sentence, and what follows from them
+                    catalogue/    items, vectors, index and sources (absent where nothing changed, or too much did)
+
+`publish` makes it the one that is served over. Which items are at fault where a check is not met stands in checks.json.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.merge import merge
+from rankline import catalogue as catalogues
+from rankline import ledger
+from rankline.bundle import Bundle
+from rankline.progress import Progress
+from rankline.repository import Repository
+
+if TYPE_CHECKING:
+    from components.catalogue.checks import Check
+
+CHECKS, MADE = "checks.json", "catalogue"
+PUBLISH, UNCHANGED, REFUSED = "publish", "unchanged", "refused"
+WHO = "rankline refresh"
+
+
+def catalogue(
+    raw: Path,
+    revision: Path,
+    *,
+    config: CatalogueConfig,
+    bundle: Bundle,
+    progress: Progress = Progress(),
+    serves_over: str = "",
+) -> dict[str, Any]:
+    """Make and check the catalogue of ``bundle`` with the items of ``raw``; the outcome is publish, unchanged, refused.
+
+    ``serves_over`` is the revision that the model serves over now, as the repository has it.
+
+    Raises:
+        IntegrityError: the model is of an earlier version and cannot embed items, or a declared column of the items
+            is not what it was in training.
+        ServerError: the server does not start on the new catalogue, or does not answer a canary.
+    """
+    import pyarrow.parquet as parquet
+
+    from components.catalogue import checks  # it asks a server, and `publish` runs in an image that knows none
+
+    revision.mkdir(parents=True)
+    maker = catalogues.Maker.of(bundle)
+    told = json.loads((raw / "summary.json").read_text())
+    progress.phase("laying the items over those that are there")
+    merged = merge(
+        parquet.read_table(bundle.catalogue / catalogues.ITEMS),
+        parquet.read_table(raw / "items.parquet"),
+        tell=told["items_tell"],
+        whole=config.whole,
+    )
+    facts: dict[str, Any] = {"model_id": bundle.model_id, "serves_over": serves_over, "counts": merged.counts}
+    if merged.nothing:
+        sentence = f"All {merged.unchanged} items are as they were: revision {bundle.revision} stays."
+        return _said(revision, facts, UNCHANGED, sentence, [])
+
+    met = list(checks.of_counts(merged, config))
+    if all(check.met for check in met):
+        progress.phase("embedding")
+        made = revision / MADE
+        built = maker.build(
+            merged.items,
+            made,
+            counted=catalogues.Counted.of_bundle(bundle),
+            before=bundle.catalogue if config.reuse else None,
+            progress=progress,
+        )
+        facts |= {"revision": built.revision, "embedded": built.embedded, **built.told}
+        progress.phase("checking")
+        met += checks.of_vectors(made, bundle, items=len(merged.items))
+        if all(check.met for check in met):  # a server would not load it
+            met.append(checks.of_recall(made, config))
+            progress.phase("asking the canaries")
+            with tempfile.TemporaryDirectory(dir=revision.parent) as scratch:
+                served = catalogues.joined(bundle, made, Path(scratch) / "bundle")
+                met += checks.of_canaries(served, merged.items, folder=Path(scratch), config=config, progress=progress)
+    if failed := [check for check in met if not check.met]:
+        sentence = f"{len(failed)} of {len(met)} checks not met; revision {bundle.revision} stays."
+        return _said(revision, facts, REFUSED, sentence, met)
+    counts = merged.counts
+    sentence = (
+        f"Revision {facts['revision']}: {counts['added']} items added, {counts['changed']} changed "
+        f"({counts['withdrawn']} of them withdrawn), {counts['gone']} taken out, {counts['unchanged']} as they were."
+    )
+    return _said(revision, facts, PUBLISH, sentence, met)
+
+
+def _said(folder: Path, facts: dict[str, Any], outcome: str, sentence: str, met: list[Check]) -> dict[str, Any]:
+    """What follows, written down and returned."""
+    result = {
+        "outcome": outcome,
+        "sentence": sentence,
+        "failures": [check.sentence for check in met if not check.met],
+        **facts,
+    }
+    ledger.write_json(folder / CHECKS, {**result, "checks": [check.model_dump() for check in met]})
+    return result
+
+
+def present(champion: str, *, repository: str) -> str:
+    """The published revision that the champion serves over; empty for the one it was exported with."""
+    pointer = Repository(repository, mends=False).pointer()
+    return pointer.revision if pointer is not None and pointer.model_id == champion else ""
+
+
+def publish(
+    revision: Path, *, repository: str, run_id: str = "", config: Any = None, progress: Progress = Progress()
+) -> dict[str, Any]:
+    """Put a checked catalogue into the repository and have the champion serve over it.
+
+    Raises:
+        StaleEvidence: another model, or the same over another catalogue, serves by now.
+        IntegrityError: a byte of the catalogue is not what its digests promise.
+    """
+    told = json.loads((revision / CHECKS).read_text())
+    assert told["outcome"] == PUBLISH, "the flow comes here only then"
+    progress.phase("publishing")
+    models = Repository(repository)
+    event = models.publish(
+        told["model_id"],
+        models.add_catalogue(told["model_id"], revision / MADE),
+        who=WHO,
+        why=told["sentence"],
+        run_id=run_id,
+        details={"counts": told["counts"], "checks": {check["name"]: check["value"] for check in told["checks"]}},
+        expected_champion=told["model_id"],
+        expected_revision=told["serves_over"],
+    )
+    return {"model_id": told["model_id"], "revision": told["revision"], "event": event.n}

@@ -1,0 +1,123 @@
+"""The flow that refreshes the champion's catalogue, without training anything:
+
+    look -> ingest -> catalogue -> publish
+
+Items change all day, a model once a night. What is read are items alone: the recipe's own, or changed ones that lie
+elsewhere and look the same. The champion embeds those whose words it has not read; the new catalogue is published
+where every check of it is met (components/catalogue/README.md), and servers change over to it by themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.cluster import place
+from pipelines.recipes import Recipe, at, change_of
+from pipelines.run import Runner, Started, run
+from pipelines.training import opener
+from rankline.contracts import ITEMS
+from rankline.errors import UsageError
+from rankline.raw import Tables
+
+# what a source may tell of an item -> the settings that name where
+TOLD = {name: (name,) for name in ITEMS.names if name != "item_id"} | {"created_at": ("created_at", "created_year")}
+
+
+def refreshing(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callable[..., Any]:
+    """The Kubeflow pipeline of a refresh; ``workspace`` is the folder that its steps share.
+
+    For a ``cluster`` a verdict is said by the task of its name, as in training.
+    """
+    from kfp import dsl
+
+    from components.catalogue.component import SAID, catalogue, publish
+    from components.ingest.component import ingest
+    from components.look.component import look
+    from components.promote.component import refused
+    from components.summary.component import summary
+
+    settings = at(recipe, workspace)
+    step = opener(recipe, workspace=workspace, cluster=cluster)
+
+    def flow() -> None:
+        with dsl.ExitHandler(step(summary), name="the-line"):
+            seen = step(look, data=settings["ingest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            made = step(catalogue, raw=raw.outputs["raw"], champion=seen.outputs["champion"])
+            with dsl.If(made.outputs["Output"] == "publish", name="checks-met"):
+                step(publish, revision=made.outputs["revision"], config=settings["catalogue"])
+            for outcome, said in {**SAID, "refused": refused}.items() if cluster else ():
+                with dsl.If(made.outputs["Output"] == outcome, name=outcome):
+                    place(said(), recipe.cluster, attempts=True)
+
+    flow.__annotations__ = {}  # Kubeflow reads live ones
+    flow_of: Callable[..., Any] = dsl.pipeline(
+        name=f"rankline-{recipe.name}-refresh", description=f"A newer catalogue for: {recipe.description}"
+    )(flow)
+    return flow_of
+
+
+def of_items(recipe: Recipe, *, items: str | None = None, only: Collection[str] = (), whole: bool = False) -> Recipe:
+    """The recipe as a refresh reads it: its items alone.
+
+    ``items`` is where they are, if not where the recipe has them; ``only`` what they tell, if less than those do (such
+    as price and available); ``whole`` says that they are all there are.
+
+    Raises:
+        UsageError: ``only`` names something that no item has.
+    """
+    told = recipe.ingest
+    if unknown := [name for name in only if name not in TOLD]:
+        raise UsageError(
+            f"items have no {unknown[0]}",
+            expected=f"some of {', '.join(TOLD)}",
+            found=", ".join(only),
+            hint="name what the changed items tell; in the rest they stay as they are",
+        )
+    silent = [name for name in TOLD if only and name not in only]
+    if silent:
+        unnamed: dict[str, Any] = {knob: () if knob == "text" else "" for name in silent for knob in TOLD[name]}
+        unnamed |= dict.fromkeys(("item_attributes", "item_numbers", "item_vectors"), ())
+        told = change_of(told, columns=change_of(told.columns, **unnamed))
+    from_events = told.items_from_events and not told.tables.items
+    if items is not None:
+        place = items if told.format == "sql" or "://" in items else str(Path(items).expanduser().resolve())
+        told = change_of(told, tables=Tables(items=place), only_items=True, items_from_events=False)
+    elif not from_events:
+        told = change_of(told, only_items=True)
+    settings = change_of(recipe.catalogue, whole=True) if whole else recipe.catalogue
+    return dataclasses.replace(recipe, ingest=told, catalogue=settings)
+
+
+def refresh(
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    items: str | None = None,
+    only: Collection[str] = (),
+    whole: bool = False,
+    watch: Callable[[Started], None] | None = None,
+    runner: Runner = "local",
+    trigger: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Refresh the catalogue of the workspace's champion to the end; the run's summary (see `of_items`).
+
+    A refresh that a check refuses is an outcome and no error: what serves goes on as it was.
+
+    Raises:
+        UsageError: nothing serves yet, or ``only`` names something that no item has.
+        StepFailed: a step stopped.
+    """
+    from pipelines.recipes import kept
+    from rankline.door import Run
+    from rankline.repository import Repository
+
+    workspace = workspace.resolve()
+    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    if not Repository(here.repository, mends=False).champion():
+        here.served("")  # refuses, before anything is read
+    told = of_items(recipe, items=items, only=only, whole=whole)
+    return run(told, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")

@@ -1,0 +1,282 @@
+"""catalogue and publish: what changed is laid over what is there, checked by every check, and only then served over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from components.catalogue import checks
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.merge import merge
+from components.catalogue.step import CHECKS, MADE, catalogue, present, publish
+from rankline import catalogue as catalogues
+from rankline.bundle import Bundle, open_bundle, read_catalogue
+from rankline.catalogue import Neighbours
+from rankline.contracts import ITEMS
+from rankline.errors import IntegrityError, StaleEvidence
+from rankline.repository import Repository
+from tests.serving.embedding_bundle import SCHEMA, make_embedding_bundle, table, without_embedding
+from tests.serving.tiny_bundle import flip_byte
+from tests.serving.tiny_bundle import publish as promote
+
+ALL = [name for name in ITEMS.names if name != "item_id"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_embedding_bundle(tmp_path_factory.mktemp("made") / "bundle")
+
+
+def write_raw(folder: Path, items: pa.Table, tell: list[str] = ALL) -> Path:
+    """What ingest leaves of some items."""
+    folder.mkdir(parents=True)
+    parquet.write_table(items, folder / "items.parquet")
+    (folder / "summary.json").write_text(json.dumps({"items_tell": tell}))
+    return folder
+
+
+def refreshed(
+    tmp_path: Path, bundle: Bundle, items: pa.Table, *, tell: list[str] = ALL, **knobs: Any
+) -> dict[str, Any]:
+    """What the step says of some items."""
+    raw = write_raw(tmp_path / "raw", items, tell)
+    told = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(**knobs), bundle=bundle)
+    kept = json.loads((tmp_path / "revision" / CHECKS).read_text())
+    assert {name: kept[name] for name in told} == told
+    return kept
+
+
+def rows(count: int, **changes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in table(count, **changes).to_pylist()]
+
+
+# Laying items over items ------------------------------------------------------------------------------------------
+
+
+def test_items_replace_those_of_their_id_and_new_ones_come_behind() -> None:
+    told = table(43, i2={"price": 7.0}, i4={"available": False}).take([42, 2, 3, 4, 41])
+    merged = merge(table(41), told, tell=ALL)
+    assert merged.items["item_id"].to_pylist() == [f"i{row}" for row in (*range(41), 42, 41)]
+    assert (merged.added, merged.changed, merged.withdrawn, merged.gone) == (["i42", "i41"], ["i2", "i4"], ["i4"], [])
+    assert merged.unchanged == 39
+    assert merged.items.schema == SCHEMA
+    assert [merged.items["price"][row].as_py() for row in (1, 2, 3)] == [2.0, 7.0, 4.0]
+
+
+def test_what_is_not_told_stays_as_it_was() -> None:
+    """Prices and stock alone: no title is lost, and a declared column that the file lacks is kept."""
+    told = pa.table({"item_id": ["i1", "i9", "new"], "price": [5.0, 10.0, 3.0], "available": [False, True, True]})
+    empty = {name: pa.nulls(3, ITEMS.field(name).type) for name in ITEMS.names if name not in told.column_names}
+    told = pa.table({**{name: told[name] for name in told.column_names}, **empty})
+    merged = merge(table(), told, tell=["price", "available"])
+    found = {row["item_id"]: row for row in merged.items.to_pylist()}
+    before = {row["item_id"]: row for row in table().to_pylist()}
+    assert found["i1"] == before["i1"] | {"price": 5.0, "available": False}
+    assert found["i9"] == before["i9"]  # the same price again is no change
+    assert merged.changed == merged.withdrawn == ["i1"]
+    assert (found["new"]["title"], found["new"]["category"], found["new"]["weight"]) == (None, [], None)
+
+
+def test_a_whole_catalogue_takes_the_others_out() -> None:
+    merged = merge(table(), table(30), tell=ALL, whole=True)
+    assert merged.items["item_id"].to_pylist() == [f"i{row}" for row in range(30)]
+    assert merged.gone == [f"i{row}" for row in range(30, 40)]
+    assert not merge(table(), table(), tell=ALL, whole=True).counts["gone"]
+    assert merge(table(), table(), tell=ALL).nothing
+
+
+def test_a_column_that_was_not_there_comes_behind() -> None:
+    told = table(2).append_column("colour", pa.array(["red", None]))
+    merged = merge(table(), told, tell=ALL)
+    assert merged.items["colour"].to_pylist() == ["red", *[None] * 39]
+    assert merged.changed == ["i0"]
+
+
+# The step ---------------------------------------------------------------------------------------------------------
+
+
+def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
+    told = refreshed(tmp_path, made, table(41, i3={"title": "A river"}, i6={"available": False}, i8={"price": 2.5}))
+    assert told["outcome"] == "publish", told["failures"]
+    assert told["counts"] == {
+        "items": 41, "added": 1, "changed": 3, "withdrawn": 1, "gone": 0, "unchanged": 37,
+    }  # fmt: skip
+    assert told["embedded"] == 2
+    assert [check["name"] for check in told["checks"]] == [
+        "gone", "added", "available", "vectors fp32", "recall", "canaries", "agreement",
+    ]  # fmt: skip
+    assert all(check["met"] for check in told["checks"])
+    later = open_bundle(made.folder, catalogue=tmp_path / "revision" / MADE)
+    assert later.revision == told["revision"] != made.revision
+    found, shown = read_catalogue(later, "fp32")
+    assert (found.withdrawn.tolist(), shown[8]["price"], shown[3]["title"]) == ([6], 2.5, "A river")
+    whole = catalogues.build(made, parquet.read_table(later.catalogue / catalogues.ITEMS), tmp_path / "whole")
+    assert whole.items == 41
+    np.testing.assert_allclose(found.vectors_ID, np.load(tmp_path / "whole" / "vectors.fp32.npy"), atol=1e-5)
+
+
+def test_nothing_changed_makes_nothing(tmp_path: Path, made: Bundle) -> None:
+    told = refreshed(tmp_path, made, table(12))
+    assert (told["outcome"], told["counts"]["unchanged"]) == ("unchanged", 40)
+    assert not (tmp_path / "revision" / MADE).exists()
+
+
+def test_without_reuse_every_text_is_read_again(tmp_path: Path, made: Bundle) -> None:
+    assert refreshed(tmp_path, made, table(41), reuse=False)["embedded"] == 41
+
+
+def test_a_model_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    make_embedding_bundle(tmp_path / "bundle")
+    with pytest.raises(IntegrityError, match="cannot embed items by itself"):
+        refreshed(tmp_path, without_embedding(tmp_path / "bundle"), table(41))
+
+
+# Every check, refusing --------------------------------------------------------------------------------------------
+
+
+def refusal(told: dict[str, Any], name: str) -> str:
+    """The one check that was not met, as it was said."""
+    assert told["outcome"] == "refused"
+    assert [check["name"] for check in told["checks"] if not check["met"]] == [name]
+    (sentence,) = told["failures"]
+    return str(sentence)
+
+
+def test_too_many_gone_is_refused(tmp_path: Path, made: Bundle) -> None:
+    told = refreshed(tmp_path, made, table(31), whole=True)
+    assert "9 of 40 available items" in refusal(told, "gone")
+    assert "i31, i32, i33, i34, i35" in told["failures"][0]
+    assert not (tmp_path / "revision" / MADE).exists()  # nothing is embedded for nothing
+
+
+def test_too_many_withdrawn_is_refused(tmp_path: Path, made: Bundle) -> None:
+    """A stock column read upside down."""
+    out = {f"i{row}": {"available": False} for row in range(9)}
+    assert "(22.5%, allowed: 20.0%" in refusal(refreshed(tmp_path / "a", made, table(**out)), "gone")
+    assert refreshed(tmp_path / "b", made, table(**out), max_gone_share=0.25)["outcome"] == "publish"
+
+
+def test_too_many_new_ones_are_refused(tmp_path: Path, made: Bundle) -> None:
+    assert "5 items would come to 40" in refusal(refreshed(tmp_path, made, table(45), max_new_share=0.1), "added")
+
+
+def test_too_few_available_is_refused(tmp_path: Path, made: Bundle) -> None:
+    assert "41 items would be available" in refusal(refreshed(tmp_path, made, table(41), min_available=50), "available")
+
+
+def test_a_vector_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    bundle = make_embedding_bundle(tmp_path / "bundle", broken=["i3"])
+    told = refreshed(tmp_path, bundle, table(41, i3={"title": "A river"}))
+    assert "1 vectors are no numbers, such as i3" in refusal(told, "vectors fp32")
+
+
+def test_vectors_of_another_size_are_refused(tmp_path: Path, made: Bundle) -> None:
+    catalogues.build(made, table(), tmp_path / "out")
+    (good,) = checks.of_vectors(tmp_path / "out", made, items=40)
+    assert good.met
+    np.save(tmp_path / "out" / "vectors.fp32.npy", np.load(tmp_path / "out" / "vectors.fp32.npy")[:, :7])
+    (bad,) = checks.of_vectors(tmp_path / "out", made, items=40)
+    assert not bad.met
+    assert "(40, 7), expected (40, 8)" in bad.sentence
+
+
+def test_an_index_that_misses_is_refused(tmp_path: Path) -> None:
+    narrow = Neighbours(kind="hnsw", links=4, search=8)
+    bundle = make_embedding_bundle(tmp_path / "bundle", items=table(1500), neighbours=narrow)
+    told = refreshed(tmp_path, bundle, table(1501), min_recall=0.95)
+    assert "of the exact neighbours (needed: 95.0%" in refusal(told, "recall")
+
+
+def test_words_in_the_wrong_column_are_seen_by_the_canaries(tmp_path: Path) -> None:
+    """Every title replaced by another item's: the same items, other vectors."""
+    bundle = make_embedding_bundle(tmp_path / "bundle")
+    weights = {f"i{row}": {"weight": 40.0 * (-1) ** row, "title": "love " * (row % 3)} for row in range(40)}
+    told = refreshed(tmp_path, bundle, table(**weights))
+    assert "order that training left them in" in refusal(told, "agreement")
+
+
+def test_a_canary_that_is_given_what_is_not_to_be_had_is_refused(tmp_path: Path, made: Bundle) -> None:
+    """The server leaves out what the catalogue says is withdrawn; here the catalogue does not say so."""
+    gone = table(**{f"i{row}": {"available": False} for row in range(40)})
+    canaries, _ = checks.of_canaries(made, gone, folder=tmp_path, config=CatalogueConfig())
+    assert not canaries.met
+    assert "which is not to be had" in canaries.sentence
+
+
+def test_a_model_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    bundle = make_embedding_bundle(tmp_path / "bundle")
+    flip_byte(bundle.folder / "scorer.onnx")  # its digest no longer holds: the server does not start on it
+    told = refreshed(tmp_path, bundle, table(41))
+    assert told["outcome"] == "refused"
+    assert any("the server did not start" in sentence for sentence in told["failures"])
+
+
+def test_no_canary_left_to_compare_is_refused(tmp_path: Path, made: Bundle) -> None:
+    other = table(45).slice(40)
+    catalogues.build(made, other, tmp_path / "out")
+    joined = catalogues.joined(made, tmp_path / "out", tmp_path / "joined")
+    canaries, agreement = checks.of_canaries(joined, other, folder=tmp_path, config=CatalogueConfig())
+    assert canaries.met, canaries.sentence
+    assert not agreement.met
+    assert "No canary has two candidates left" in agreement.sentence
+
+
+# Publishing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_published_revision_is_what_is_served_over(tmp_path: Path, made: Bundle) -> None:
+    promote(tmp_path / "repository", made)
+    told = refreshed(tmp_path, made, table(41))
+    done = publish(tmp_path / "revision", repository=str(tmp_path / "repository"), run_id="r1")
+    models = Repository(tmp_path / "repository")
+    pointer = models.pointer()
+    assert pointer is not None
+    assert done["revision"] == pointer.revision == told["revision"]
+    assert present(made.model_id, repository=str(tmp_path / "repository")) == told["revision"]
+    event = models.history()[-1]
+    assert (event.kind, event.run_id, event.details["counts"]["added"]) == ("catalogue_published", "r1", 1)
+    assert event.details["checks"]["recall"] == 1.0
+    assert models.bundle(made.model_id).revision == told["revision"]
+
+
+def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, made: Bundle) -> None:
+    promote(tmp_path / "repository", made)
+    refreshed(tmp_path / "there", made, table(41))
+    publish(tmp_path / "there" / "revision", repository=str(tmp_path / "repository"))
+    models = Repository(tmp_path / "repository")
+    serves = models.bundle(made.model_id)
+    raw = write_raw(tmp_path / "raw", table())
+    told = catalogue(
+        raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=serves, serves_over=serves.revision
+    )
+    assert (told["counts"]["gone"], told["embedded"], told["revision"]) == (1, 0, made.revision)
+    publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
+    assert models.bundle(made.model_id).revision == made.revision
+    assert present(made.model_id, repository=str(tmp_path / "repository")) == ""
+
+
+def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bundle) -> None:
+    """Two at once, from the same catalogue: the later one would undo the first one's items."""
+    promote(tmp_path / "repository", made)
+    refreshed(tmp_path / "first", made, table(41))
+    refreshed(tmp_path / "second", made, table(1, i0={"item_id": "other"}))
+    publish(tmp_path / "first" / "revision", repository=str(tmp_path / "repository"))
+    before = Repository(tmp_path / "repository").history()
+    with pytest.raises(StaleEvidence, match="the catalogue changed since this one was made"):
+        publish(tmp_path / "second" / "revision", repository=str(tmp_path / "repository"))
+    assert Repository(tmp_path / "repository").history() == before
+
+
+def test_a_damaged_catalogue_is_not_published(tmp_path: Path, made: Bundle) -> None:
+    promote(tmp_path / "repository", made)
+    refreshed(tmp_path, made, table(41))
+    flip_byte(tmp_path / "revision" / MADE / "vectors.fp32.npy")
+    with pytest.raises(IntegrityError):
+        publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
+    assert present(made.model_id, repository=str(tmp_path / "repository")) == ""

@@ -1,0 +1,105 @@
+"""Items alone, as a refresh reads them: from every format, and which of their columns they tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+
+from components.ingest.config import Columns, IngestConfig
+from components.ingest.step import ingest
+from pipelines.recipes import named
+from pipelines.refresh import of_items
+from rankline import raw
+from rankline.contracts import ITEMS
+from rankline.errors import SourceError
+from rankline.raw import Tables
+
+NONE: dict[str, Any] = {"title": "", "category": "", "created_year": "", "user_attributes": (), "labels": {}}
+
+
+def read(folder: Path, config: IngestConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The items, and the summary; no other table has a row."""
+    ingest(folder / "raw", config=config)
+    for table in ("events", "users", "queries"):
+        assert parquet.read_metadata(folder / "raw" / f"{table}.parquet").num_rows == 0
+    summary = json.loads((folder / "raw" / "summary.json").read_text())
+    items = parquet.read_table(folder / "raw" / "items.parquet")
+    assert items.column_names[: len(ITEMS.names)] == ITEMS.names
+    return items.to_pylist(), summary
+
+
+def test_recbole_items_without_their_events(tmp_path: Path) -> None:
+    path = tmp_path / "changed.item"
+    path.write_text(
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n7\tAlien\t1979\tHorror\n"
+    )
+    config = IngestConfig(source=str(tmp_path / "nowhere"), tables=Tables(items=str(path)), only_items=True)
+    (item,), summary = read(tmp_path, config)
+    assert (item["item_id"], item["title"], item["category"]) == ("7", "Alien (1979)", ["Horror"])
+    assert summary["items_tell"] == ["title", "category", "created_at"]
+
+
+def test_the_items_of_a_whole_source(tmp_path: Path) -> None:
+    """The recipe's own: its events are not even looked for."""
+    (tmp_path / "items.csv").write_text("sku,name,cost\na,An apple,3\nb,A pear,4\n")
+    config = IngestConfig(
+        source=str(tmp_path),
+        format="tables",
+        tables=Tables(events="no-such-file.csv", items="items.csv"),
+        columns=Columns(**{**NONE, "item_id": "sku", "title": "name", "price": "cost"}),
+        only_items=True,
+        min_events=1000,
+    )
+    items, summary = read(tmp_path, config)
+    assert [(item["title"], item["price"], item["available"]) for item in items] == [
+        ("An apple", 3.0, True), ("A pear", 4.0, True),
+    ]  # fmt: skip
+    assert summary["items_tell"] == ["title", "price"]
+    before = raw.digest_of(config)
+    (tmp_path / "items.csv").write_text("sku,name,cost\na,An apple,3\n")
+    assert raw.digest_of(config) != before
+
+
+def test_beir_documents_without_judgments(tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text('{"_id": "d9", "title": "Waves", "text": "of light"}\n')
+    recipe = of_items(named("search", source=str(tmp_path)), items=str(tmp_path / "new.jsonl"))
+    (item,), summary = read(tmp_path, recipe.ingest)
+    assert (item["item_id"], item["title"], item["text"]) == ("d9", "Waves", "of light")
+    assert summary["items_tell"] == ["title", "text"]
+
+
+def test_a_query_of_a_database(tmp_path: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as db:
+        db.execute(
+            "CREATE TABLE goods AS SELECT 'x' || i AS item_id, 'thing ' || i AS name, i % 2 = 0 AS stock "
+            "FROM range(4) t(i)"
+        )
+    columns = Columns(**{**NONE, "title": "name", "available": "stock"})
+    tables = Tables(events="events", items="goods")
+    config = IngestConfig(source=str(tmp_path / "shop.duckdb"), format="sql", tables=tables, columns=columns)
+    whole = of_items(_shop(config))
+    assert len(read(tmp_path / "whole", whole.ingest)[0]) == 4
+    some = of_items(_shop(config), items="SELECT * FROM goods WHERE NOT stock", only=["available"])
+    items, summary = read(tmp_path / "some", some.ingest)
+    assert [(item["item_id"], item["available"], item["title"]) for item in items] == [
+        ("x1", False, None), ("x3", False, None),
+    ]  # fmt: skip
+    assert summary["items_tell"] == ["available"]
+
+
+def test_items_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    config = of_items(named("movielens"), items=str(tmp_path / "none.item")).ingest
+    with pytest.raises(SourceError, match="there are no files of items"):
+        ingest(tmp_path / "raw", config=config)
+
+
+def _shop(config: IngestConfig) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(named("shop"), ingest=config)

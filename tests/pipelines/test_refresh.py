@@ -1,0 +1,238 @@
+"""The flow that refreshes a catalogue: what it reads, what it publishes, what it refuses, and who is served from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import yaml
+
+from pipelines.compile import compile_flow
+from pipelines.conformance import problems
+from pipelines.recipes import named
+from pipelines.refresh import of_items
+from rankline import catalogue as catalogues
+from rankline.bundle import Bundle
+from rankline.errors import UsageError
+from rankline.repository import Repository
+from tests.cli.command import rankline, refused
+from tests.conftest import SmokeRun
+from tests.pipelines import golden
+from tests.serving.embedding_bundle import make_embedding_bundle, table
+from tests.serving.tiny_bundle import publish
+
+SETTINGS = (
+    "ingest.format=tables",
+    "ingest.tables.items=items.csv",
+    "ingest.columns.title=title",
+    "ingest.columns.category=category",
+    "ingest.columns.created_year=",
+    "ingest.columns.price=price",
+    "ingest.columns.available=in_stock",
+    'ingest.columns.item_numbers=["weight"]',
+    "export.catalogue=",
+    "catalogue.max_gone_share=0.1",
+)
+
+
+# What it reads ----------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_reads_items_alone() -> None:
+    told = of_items(named("movielens"))
+    assert told.ingest.only_items
+    assert told.ingest.source == named("movielens").ingest.source
+
+
+def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
+    told = of_items(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
+    assert (told.ingest.tables.items, told.ingest.tables.events) == (str(tmp_path / "changed.csv"), "")
+    assert told.catalogue.whole
+    query = of_items(named("shop", ["ingest.format=sql"]), items="SELECT * FROM items WHERE changed")
+    assert query.ingest.tables.items == "SELECT * FROM items WHERE changed"
+
+
+def test_items_that_tell_little_name_no_other_column() -> None:
+    columns = of_items(named("shop"), items="prices.csv", only=["price", "available"]).ingest.columns
+    assert columns.tell([]) == ["price", "available"]
+    assert (columns.item_id, columns.item_numbers) == ("sku", ())
+
+
+def test_items_made_of_events_are_read_from_them(tmp_path: Path) -> None:
+    told = of_items(named("labels", source=str(tmp_path)))
+    assert not told.ingest.only_items
+    assert of_items(named("labels", source=str(tmp_path)), items="labels.csv").ingest.only_items
+
+
+def test_a_column_that_items_do_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="items have no colour"):
+        of_items(named("shop"), only=["price", "colour"])
+
+
+# The package ------------------------------------------------------------------------------------------------------
+
+
+def test_the_package_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
+    path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="refresh")
+    assert path.read_text() == golden.path("smoke", "refresh").read_text(), "see the difference, then `make golden`"
+    assert list(problems(path)) == []
+
+
+def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
+    pipeline, _ = yaml.safe_load_all(golden.path("smoke", "refresh").read_text())
+    executors = pipeline["deploymentSpec"]["executors"]
+    assert set(executors) == {
+        f"exec-{step}" for step in ("look", "ingest", "catalogue", "publish", "summary", "unchanged", "refused")
+    }
+    images = {name: executor["container"]["image"].split("@")[0] for name, executor in executors.items()}
+    assert images.pop("exec-catalogue").endswith("python-evaluate")
+    assert {image.rsplit("-", 1)[-1] for image in images.values()} == {"data"}
+    gate = pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["condition-2"]
+    assert "'publish'" in gate["triggerPolicy"]["condition"]
+
+
+# Run for real -----------------------------------------------------------------------------------------------------
+
+
+class Shop:
+    """A workspace whose champion is a tiny bundle, and the table its items came from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace, self.source = folder / "workspace", folder / "source"
+        self.repository = self.workspace / "repository"
+        self.source.mkdir(parents=True)
+        self.champion: Bundle = make_embedding_bundle(folder / "bundle")
+        publish(self.repository, self.champion)
+        self.write("items.csv")
+
+    def write(self, name: str, *, count: int = 40, rows: slice = slice(None), **changes: dict[str, Any]) -> Path:
+        """A CSV file of some of the items."""
+        with (self.source / name).open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["item_id", "title", "category", "price", "in_stock", "weight"])
+            for row in table(count, **changes).to_pylist()[rows]:
+                flag = "true" if row["available"] else "false"
+                words = [row["item_id"], row["title"], *row["category"]]
+                writer.writerow([*words, row["price"], flag, row["weight"]])
+        return self.source / name
+
+    @property
+    def arguments(self) -> list[str]:
+        settings = [f"ingest.source={self.source}", *SETTINGS]
+        return ["--recipe", "smoke", "-w", str(self.workspace), *(word for each in settings for word in ("-s", each))]
+
+    def refresh(self, *more: object, code: int = 0) -> dict[str, Any]:
+        """The summary of a refresh."""
+        done = rankline("refresh", *self.arguments, *more, "--json")
+        assert done.returncode == code, done.stderr + done.stdout
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return Shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server that follows the shop's champion."""
+    ready = tmp_path_factory.mktemp("server") / "ready.json"
+    command = [sys.executable, "-P", "-m", "serving", "--repository", str(shop.repository), "--port", "0"]
+    process = subprocess.Popen([*command, "--ready-file", str(ready)])
+    try:
+        until = time.monotonic() + 60
+        while not ready.is_file() and time.monotonic() < until:
+            time.sleep(0.1)
+        with httpx.Client(base_url=json.loads(ready.read_text())["url"], timeout=20, trust_env=False) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
+    before = Repository(shop.repository).history()
+    told = shop.refresh()
+    assert told["outcome"] == "nothing changed"
+    assert "All 40 items are as they were" in told["verdict"]
+    assert [step["step"] for step in told["steps"]] == ["look", "ingest", "catalogue"]
+    assert Repository(shop.repository).history() == before
+
+
+def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: httpx.Client) -> None:
+    """A file of three columns; the server that is running answers from it a little later, and never without i1."""
+    first = server.get("/v1/model").json()["revision"]
+    prices = shop.write("prices.csv", rows=slice(0, 3), i1={"price": 3.5, "available": False})
+    done = rankline("refresh", *shop.arguments, "--items", prices, "--only", "price,available")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "items: 0 added, 1 changed, 1 withdrawn, 0 gone, 39 unchanged" in done.stdout
+    assert "40 items, 0 texts read anew, index exact with recall 1.000" in done.stdout
+    pointer = Repository(shop.repository).pointer()
+    assert pointer is not None
+    until = time.monotonic() + 30
+    while server.get("/v1/model").json()["revision"] == first and time.monotonic() < until:
+        time.sleep(0.2)
+    assert server.get("/v1/model").json()["revision"] == pointer.revision != first
+    answered = [item["item_id"] for item in server.post("/v1/recommend", json={"k": 40}).json()["items"]]
+    assert answered
+    assert "i1" not in answered
+    kept = Repository(shop.repository).bundle(shop.champion.model_id)
+    row = parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[1]
+    assert (row["title"], row["price"], row["available"], row["weight"]) == ("The love of 1", 3.5, False, 1.0)
+
+
+def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
+    before = (shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()
+    half = shop.write("half.csv", rows=slice(0, 20))
+    told = shop.refresh("--items", half, "--whole", code=3)
+    assert told["outcome"] == "refused"
+    (reason,) = told["reasons"]
+    assert "catalogue.max_gone_share" in reason
+    assert "publish" not in [step["step"] for step in told["steps"]]
+    assert ((shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()) == before
+
+
+def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
+    told = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
+    assert {line["flow"] for line in told} == {"refresh"}
+    assert all(line["run"].endswith("-smoke-refresh") for line in told)
+
+
+def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
+    assert "nothing serves yet" in refused("refresh", *arguments, code=2)
+    assert not (tmp_path / "workspace" / "runs").exists()
+
+
+def test_a_trained_champion_finds_its_own_items_unchanged(smoke: SmokeRun, tmp_path: Path) -> None:
+    """What a real run ranked is what a refresh of the same source reads; a new word more is read, by the champion."""
+    workspace = smoke.copy(tmp_path / "workspace")
+    told = json.loads(rankline("refresh", "--recipe", "smoke", "-w", workspace, "--json").stdout)
+    assert (told["outcome"], told["reasons"]) == ("nothing changed", [])
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
+    (tmp_path / "new.item").write_text(f"{header}\nnew\tnew garden thing\t2021\tgarden\n")
+    done = rankline("refresh", "--recipe", "smoke", "-w", workspace, "--items", tmp_path / "new.item", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = next(step["result"] for step in json.loads(done.stdout)["steps"] if step["step"] == "catalogue")
+    assert (found["counts"]["added"], found["embedded"]) == (1, 1)
+    models = Repository(workspace / "repository")
+    bundle = models.bundle(models.champion())
+    scratch = catalogues.build(bundle, parquet.read_table(bundle.catalogue / "items.parquet"), tmp_path / "scratch")
+    assert scratch.embedded == found["items"]
+    for precision, close in (("fp32", 1e-5), ("fp16", 1e-5), ("int8", 0.02)):  # int8's scales depend on the batch
+        kept, whole = (
+            np.load(folder / f"vectors.{precision}.npy") for folder in (bundle.catalogue, tmp_path / "scratch")
+        )
+        np.testing.assert_allclose(kept, whole, atol=close)

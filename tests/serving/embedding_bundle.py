@@ -1,0 +1,120 @@
+"""A tiny bundle that embeds items: the one of tiny_bundle.py, with what makes its catalogue of a table of items.
+
+An item's vector is the mean of its words' vectors, plus its side information times a matrix, plus, for the first half
+of the items, a vector of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rankline import catalogue as catalogues
+from rankline.bundle import CATALOGUE, Bundle, open_bundle, seal
+from rankline.catalogue import Counted, Maker, Making, Neighbours, Words, write_own
+from rankline.contracts import ITEMS, FrozenState, History
+from rankline.side import Side
+from tests.serving.tiny_bundle import CATEGORIES, SIZE, _model, _save, _tensor, item_id, make_bundle, titles
+
+SCHEMA = pa.schema([*ITEMS, pa.field("weight", pa.float64())])
+
+
+def table(count: int = 40, **changes: dict[str, dict[str, Any]]) -> pa.Table:
+    """The items of the tiny catalogue as ingest writes them; ``changes`` are values by item id."""
+    rows = [
+        {
+            "item_id": item_id(row),
+            "title": title,
+            "text": None,
+            "language": None,
+            "category": [CATEGORIES[row % len(CATEGORIES)]],
+            "price": 1.0 + row,
+            "available": True,
+            "created_at": None,
+            "weight": float(row % 7),
+        }
+        for row, title in enumerate(titles(count))
+    ]
+    return pa.Table.from_pylist([row | changes.get(str(row["item_id"]), {}) for row in rows], schema=SCHEMA)
+
+
+def make_embedding_bundle(
+    folder: Path,
+    *,
+    items: pa.Table | None = None,
+    seed: int = 0,
+    precisions: tuple[str, ...] = ("fp32",),
+    queries: bool = False,
+    neighbours: Neighbours = Neighbours(),  # noqa: B008 (a frozen value)
+    broken: Sequence[str] = (),
+) -> Bundle:
+    """Write and seal such a bundle in ``folder``, with three canaries; ``broken`` items have an own vector of NaN."""
+    items = table() if items is None else items
+    rng, count = np.random.default_rng(seed), len(items)
+    tiny = make_bundle(folder, items=count, seed=seed, precisions=precisions, queries=queries)
+    side = Side.of(items)
+    weights_SD = rng.normal(scale=0.1, size=(side.size, SIZE)).astype(np.float32)
+    _save(folder / "side.onnx", _side_graph(weights_SD))
+    ids = items["item_id"].to_pylist()
+    own_KD = rng.normal(scale=0.3, size=(count // 2, SIZE)).astype(np.float32)
+    making = Making(side=side, words=Words(stemmer="", k1=0.9, b=0.4) if queries else None, neighbours=neighbours)
+    (folder / catalogues.MAKING).write_text(making.model_dump_json())
+    told = {name: each.model_copy(update={"side": "side.onnx"}) for name, each in tiny.manifest.precisions.items()}
+    manifest = tiny.manifest.model_copy(update={"precisions": told})
+    counted = Counted.of(folder / CATALOGUE, ids)
+    shutil.rmtree(folder / CATALOGUE)
+    write_own(folder, ids[: len(own_KD)], own_KD)
+    Maker(folder, told, 16, making).build(items, folder / CATALOGUE, counted=counted)
+    made = _with_canaries(folder, seal(folder, manifest), ids)
+    if broken:
+        own_KD[[ids.index(item) for item in broken]] = np.nan
+        write_own(folder, ids[: len(own_KD)], own_KD)
+        made = seal(folder, manifest)
+    return made
+
+
+def _with_canaries(folder: Path, made: Bundle, ids: list[str]) -> Bundle:
+    from serving.engine import Ask, BundleEngine, answer
+
+    engine = BundleEngine.load(made, precision="fp32", provider="cpu", threads=1)
+    lines = []
+    for n in range(3):
+        history = History(item_ids=ids[n : n + 3], times=[1.0, 2.0, 3.0], ratings=[5.0, 4.0, 3.0])
+        state = FrozenState(at=4.0, history=history, seen=history.item_ids)
+        items = answer(engine, Ask("recommend", state, k=12)).items
+        lines.append(
+            {
+                "query": None,
+                "frozen": state.model_dump(),
+                "candidates": [item.item_id for item in items],
+                "logits": [item.logits["click"] for item in items],
+            }
+        )
+    (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return seal(folder, made.manifest)
+
+
+def _side_graph(weights_SD: Any) -> Any:
+    from onnx import helper
+
+    return _model(
+        [helper.make_node("MatMul", ["side_IS", "weights_SD"], ["beside_ID"])],
+        [_tensor("side_IS", ["I", len(weights_SD)])],
+        [_tensor("beside_ID", ["I", SIZE])],
+        {"weights_SD": weights_SD},
+    )
+
+
+def without_embedding(folder: Path) -> Bundle:
+    """Take away what a bundle of an earlier version had not."""
+    manifest = open_bundle(folder).manifest
+    told = {name: each.model_copy(update={"side": None}) for name, each in manifest.precisions.items()}
+    for name in ("side.onnx", catalogues.OWN, catalogues.MAKING):
+        (folder / name).unlink()
+    return seal(folder, manifest.model_copy(update={"precisions": told}))
