@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.cluster import Auth, Ca, ClusterScreen, Context, GoesOn, Host, Namespace, access, lines
+from cli.cluster import INTERRUPTED, Auth, Ca, Context, GoesOn, Host, Namespace, access, watched
 from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath
 
 HELP = """Run a recipe's whole line on a Kubeflow cluster.
@@ -18,8 +18,6 @@ Exit code: 0 begun, or with --wait: promoted, already serving or waiting for rev
 usage; 1 failed; 130 interrupted, and the run goes on.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
-
-INTERRUPTED = 130
 
 
 def submit(
@@ -48,11 +46,8 @@ def submit(
     told = access(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
 
     from pipelines.kubeflow.access import connected
-    from pipelines.kubeflow.runs import follow
     from pipelines.kubeflow.runs import submit as begin
     from pipelines.kubeflow.upload import upload
-    from pipelines.run import exit_code
-    from rankline.errors import AccessError
 
     with connected(told) as cluster:
         version = upload(cluster, chosen)
@@ -62,25 +57,13 @@ def submit(
         try:
             if not as_json:
                 typer.echo(f"run {begun.run}\n{begun.url}")
-            if not wait:
-                if as_json:
-                    typer.echo(json.dumps(_told(begun), indent=2))
-                return
-            with ClusterScreen(quiet=as_json) as screen:
-                summary = follow(cluster, begun.run, watch=screen, poll_s=poll_s)
+            elif not wait:
+                typer.echo(json.dumps(_told(begun), indent=2))
         except KeyboardInterrupt:
             typer.secho(f"interrupted; run {begun.run} goes on: {begun.url}", err=True)
             raise GoesOn(INTERRUPTED) from None
-        except AccessError as error:
-            typer.secho(f"it can no longer be watched; run {begun.run} goes on: {begun.url}", err=True)
-            raise error from None
-    if as_json:
-        typer.echo(json.dumps({**_told(begun), **summary}, indent=2))
-    else:
-        typer.echo("\n" + "\n".join(lines(summary)[len(summary["steps"]) :]))
-        if summary["failed_step"]:
-            typer.echo(f"{summary['failed_step']} stopped")
-    raise typer.Exit(exit_code(summary))
+        if wait:
+            watched(cluster, begun.run, begun.url, as_json=as_json, told=_told(begun), poll_s=poll_s)
 
 
 def _told(begun: object) -> dict[str, object]:
