@@ -122,7 +122,7 @@ def show(name: str, where: Where, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**as_told(told), "runs": runs, "passed_over": None}, indent=2))
         return
-    _settings_of(schedule)
+    _settings_of(schedule, without=schedules.WHY)
     typer.echo(f"{'experiment':<16} {told.experiment}")
     if told.account:
         typer.echo(f"{'account':<16} {told.account}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -450,10 +451,10 @@ def _run(claim: Claim) -> dict[str, Any]:
     return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
 
 
-def _settings_of(schedule: Schedule) -> None:
+def _settings_of(schedule: Schedule, *, without: Collection[str] = ()) -> None:
     """Print what a schedule was set to."""
     for key, value in schedule.model_dump().items():
-        if value not in ("", None, (), False) and key not in ("name", "deleted"):
+        if value not in ("", None, (), False) and key not in ("name", "deleted", *without):
             typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
 
 
