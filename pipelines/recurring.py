@@ -217,8 +217,8 @@ def _create(cluster: Cluster, recurring: Recurring, recipe: Recipe, *, enabled: 
             hint="leave both out",
         )
     version: Version = upload(cluster, recipe, schedule=recurring.window())
-    window = f"{recurring.window_s:g} s" if recurring.window_s else "all there is"
-    said = f"data window: {window}, up to {recurring.lag_s:g} s before the scheduled time"
+    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all there is"
+    said = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
     told = {**recurring.told, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.told else {}
     with contextlib.redirect_stdout(io.StringIO()):
         made = cluster.client.create_recurring_run(

@@ -65,7 +65,8 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
     notes = [] if cluster else ["no cluster was asked: with --host the plan tells whether it has this package"]
     place = recipe.cluster.workspace
     if here is None:
-        told = _unknown(recipe, _seconds(cluster, recipe) if cluster else {})
+        took = _seconds(cluster, recipe) if cluster else {}
+        told = _unknown(recipe, took)
         where = f"volume {recipe.cluster.volume!r}" if recipe.cluster.volume else f"{place} of each pod"
         notes.append(
             f"what is reused is decided on the cluster, against the workspace on {where}, which cannot be read from "
@@ -75,7 +76,7 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
             notes.append(
                 f"copies at {recipe.storage.artifacts} are used, too; they do not tell what the volume has beside"
             )
-        if told.total.least_s or told.total.most_s:
+        if took:
             notes.append(
                 f"times are the shortest and the longest of the latest runs there ({LATEST} at most): its API does not "
                 "tell whether a step ran or was reused"
