@@ -199,10 +199,10 @@ def retry(where: Where, run: RunName = "last", workspace: Workspace = WORKSPACE,
         from pipelines.kubeflow.runs import ClusterRuns
 
         with where.connected() as cluster:
-            told = ClusterRuns(cluster).again(run)
+            id, url = ClusterRuns(cluster).again(run)
             if not as_json:
-                typer.echo(f"run {told['run']} goes on\n{told['url']}")
-            watched_there(cluster, told["run"], told["url"], as_json=as_json, told={}, poll_s=POLL_S)
+                typer.echo(f"run {id} goes on\n{url}")
+            watched_there(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
     runs = _local(workspace)
     folder = runs.folder(run)
     watched(

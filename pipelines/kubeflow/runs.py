@@ -334,13 +334,13 @@ class ClusterRuns:
         Raises:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
         """
-        told = self.again(run)
+        id, _ = self.again(run)
         if begins is not None:
-            begins(told)
-        return follow(self.cluster, told["run"], watch=watch, poll_s=self.poll_s)
+            begins(self.show(id))
+        return follow(self.cluster, id, watch=watch, poll_s=self.poll_s)
 
-    def again(self, run: str) -> dict[str, Any]:
-        """Let the cluster go on with a run that failed or was cancelled; what is told of it then.
+    def again(self, run: str) -> tuple[str, str]:
+        """Let the cluster go on with a run that failed or was cancelled; its id, and the address of its page.
 
         Raises:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
@@ -354,7 +354,7 @@ class ClusterRuns:
                 hint="`rankline submit` begins a new one; steps that have not changed are reused",
             )
         self.cluster.client._run_api.run_service_retry_run(found.run_id)
-        return self.show(found.run_id)
+        return found.run_id, self.cluster.page("runs", found.run_id)
 
     def elsewhere(self, run: str) -> str:
         """The command that shows what the API server does not hand on."""

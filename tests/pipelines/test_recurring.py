@@ -68,7 +68,7 @@ def test_what_is_taken_here_is_taken_there() -> None:
         return draw.choice([*forms, f"{high + 1}", f"{b + 1}-{a}", "x", f"{a}/0"] if draw.random() < 0.3 else forms)
 
     taken = refused = 0
-    for _ in range(3000):
+    for _ in range(400):
         text = " ".join(one(low, high) for low, high in crons._BOUNDS)
         try:
             told = Recurring(name="a", cron=text).cron
@@ -78,8 +78,8 @@ def test_what_is_taken_here_is_taken_there() -> None:
             cron(text)
             cron(told)
             taken += 1
-    assert taken > 200
-    assert refused > 200
+    assert taken > 50
+    assert refused > 50
 
 
 # the scheduled time
