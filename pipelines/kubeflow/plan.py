@@ -28,6 +28,7 @@ from rankline.contracts import Frozen
 from rankline.errors import RanklineError
 from rankline.reuse import ALWAYS
 
+Took = dict[str, tuple[tuple[float, str], tuple[float, str]]]  # step -> the shortest and the longest, and their runs
 LATEST = 10  # earlier runs that tell how long steps take
 
 
@@ -65,8 +66,7 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
     notes = [] if cluster else ["no cluster was asked: with --host the plan tells whether it has this package"]
     place = recipe.cluster.workspace
     if here is None:
-        took = _seconds(cluster, recipe) if cluster else {}
-        told = _unknown(recipe, took)
+        told = _unknown(recipe)
         where = f"volume {recipe.cluster.volume!r}" if recipe.cluster.volume else f"{place} of each pod"
         notes.append(
             f"what is reused is decided on the cluster, against the workspace on {where}, which cannot be read from "
@@ -76,16 +76,18 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
             notes.append(
                 f"copies at {recipe.storage.artifacts} are used, too; they do not tell what the volume has beside"
             )
-        if took:
-            notes.append(
-                f"times are the shortest and the longest of the latest runs there ({LATEST} at most): its API does not "
-                "tell whether a step ran or was reused"
-            )
     else:
         libraries, doubt = _libraries(recipe)
         told = foretell(_moved(recipe, place, str(here)), here, libraries=libraries)
         notes += [f"this holds if {doubt}"] if doubt else []
         notes += [f"{name} is not on the volume, and on a cluster nobody fetches it" for name in told.fetches]
+    took = _seconds(cluster, recipe) if cluster else {}
+    if took and any(step.run_s is None and step.reuse_s is None for step in told.steps if step.step in took):
+        notes.append(
+            f"times are the shortest and the longest of the latest runs there ({LATEST} at most): its API does not "
+            "tell whether a step ran or was reused"
+        )
+    told = _timed(told, took)
     side = There(
         pipeline=f"{PREFIX}{recipe.name}",
         version=version,
@@ -124,42 +126,45 @@ def _moved(recipe: Recipe, there: str, here: str) -> Recipe:
     return TypeAdapter(Recipe).validate_python({**moved(values), "cluster": values["cluster"]})
 
 
-def _unknown(recipe: Recipe, took: dict[str, tuple[tuple[float, str], tuple[float, str]]]) -> Plan:
+def _unknown(recipe: Recipe) -> Plan:
     """What is certain of every run, and nothing else."""
-    review = recipe.decide.mode == "review"
     steps = []
     for name in ledger.STEPS:
-        times: dict[str, Any] = {}
-        if name in took:
-            (least, least_of), (most, most_of) = took[name]
-            times = {"reuse_s": least, "reuse_from": least_of, "run_s": most, "run_from": most_of}
         if name in ("look", "decide"):
-            steps.append(Step(step=name, state="runs", why=ALWAYS, **times))
-        elif name == "promote" and review:
+            steps.append(Step(step=name, state="runs", why=ALWAYS))
+        elif name == "promote" and recipe.decide.mode == "review":
             steps.append(Step(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer"))
         elif name == "promote":
             why = "it runs where the verdict is to promote"
-            steps.append(Step(step=name, state="unsure", provided="the gates are met", why=why, **times))
+            steps.append(Step(step=name, state="unsure", provided="the gates are met", why=why))
         else:
-            steps.append(Step(step=name, state="unsure", why="decided at its door, on the cluster", **times))
-    total = Total(
-        least_s=round(sum(step.least_s or 0.0 for step in steps), 2),
-        most_s=round(sum(step.most_s or 0.0 for step in steps), 2),
-        around_s=None,
-        around_from="",
-        without=tuple(step.step for step in steps if step.least_s is None or step.most_s is None),
-    )
-    return Plan(
-        recipe=recipe.name,
-        workspace=recipe.cluster.workspace,
-        champion="",
-        fetches=(),
-        steps=tuple(steps),
-        total=total,
-    )
+            steps.append(Step(step=name, state="unsure", why="decided at its door, on the cluster"))
+    nothing = Total(least_s=0.0, most_s=0.0, around_s=None, around_from="", without=ledger.STEPS)
+    place = recipe.cluster.workspace
+    return Plan(recipe=recipe.name, workspace=place, champion="", fetches=(), steps=tuple(steps), total=nothing)
 
 
-def _seconds(cluster: Cluster, recipe: Recipe) -> dict[str, tuple[tuple[float, str], tuple[float, str]]]:
+def _timed(told: Plan, took: Took) -> Plan:
+    """The plan with what earlier runs on the cluster took, where no run in the workspace tells."""
+    steps = []
+    for step in told.steps:
+        if step.run_s is None and step.reuse_s is None and step.step in took:
+            (least, least_of), (most, most_of) = took[step.step]
+            times = {"reuse_s": least, "reuse_from": least_of, "run_s": most, "run_from": most_of}
+            step = step.model_copy(update=times)
+        steps.append(step)
+    around = told.total.around_s or 0.0
+    total = told.total.model_copy(
+        update={
+            "least_s": round(sum(step.least_s or 0.0 for step in steps) + around, 2),
+            "most_s": round(sum(step.most_s or 0.0 for step in steps) + around, 2),
+            "without": tuple(step.step for step in steps if step.least_s is None or step.most_s is None),
+        }
+    )
+    return told.model_copy(update={"steps": tuple(steps), "total": total})
+
+
+def _seconds(cluster: Cluster, recipe: Recipe) -> Took:
     """Step -> (shortest, longest) of the latest runs of a recipe that came to a verdict, each with its run."""
     ids = [id for id, name in pipelines(cluster).items() if name == f"{PREFIX}{recipe.name}"]
     listed = every(
