@@ -159,7 +159,7 @@ def tell_listed(cluster: Cluster, run: Any) -> dict[str, Any]:
 def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
     """What asked for a run, as a local run's trigger.json says it; none where that was a person."""
     if run.recurring_run_id:
-        kept = _recurring(cluster, run.recurring_run_id)
+        kept = recurring_run(cluster, run.recurring_run_id)
         scheduled = run.scheduled_at if _seconds(run.scheduled_at) else None
         told = description.read((kept and kept.description) or "")
         window = description.window(told, scheduled) if scheduled else description.window({}, run.created_at)
@@ -187,7 +187,7 @@ def name_of(run: Any) -> str:
     return str(run.display_name).partition(" ")[0]
 
 
-def _recurring(cluster: Cluster, id: str) -> Any:
+def recurring_run(cluster: Cluster, id: str) -> Any:
     """A recurring run as the API tells it, asked for once; none where it has been deleted."""
     if id not in cluster.known:
         try:

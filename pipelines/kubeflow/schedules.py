@@ -17,8 +17,19 @@ from typing import Any
 from components.ingest.window import BACKFILL
 from pipelines import recurring as kept_there
 from pipelines.backfill import What, moments_of
+from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster, Unreachable
-from pipelines.kubeflow.runs import CANCELLED, FAILED, INCOMPLETE, RUNNING, backfilled, tell, tell_listed, trigger_of
+from pipelines.kubeflow.runs import (
+    CANCELLED,
+    FAILED,
+    INCOMPLETE,
+    RUNNING,
+    backfilled,
+    recurring_run,
+    tell,
+    tell_listed,
+    trigger_of,
+)
 from pipelines.kubeflow.upload import upload
 from pipelines.recipes import Recipe, named
 from pipelines.recurring import Kept, Recurring
@@ -210,10 +221,17 @@ def update(
 def fired(cluster: Cluster, told: Told, *, most: int = 10) -> list[dict[str, Any]]:
     """What has been run of a schedule, oldest first, as a workspace's claims tell it."""
     latest = kept_there.runs(cluster, told.schedule.name)[:most]
-    return [_fired(told, tell_listed(cluster, run)) for run in reversed(latest)]
+    return [_fired(told, tell_listed(cluster, run), _revision(cluster, run)) for run in reversed(latest)]
 
 
-def _fired(told: Told, run: dict[str, Any]) -> dict[str, Any]:
+def _revision(cluster: Cluster, run: Any) -> int | None:
+    """Of the schedule, when it began a run; a backfill's is not known."""
+    kept = recurring_run(cluster, run.recurring_run_id) if run.recurring_run_id else None
+    told = description.read((kept and kept.description) or "").get("schedule", {})
+    return int(told.get("revision", 1)) if told else None
+
+
+def _fired(told: Told, run: dict[str, Any], revision: int | None) -> dict[str, Any]:
     trigger = dict(run["trigger"])
     if trigger["scheduled_at"] and not trigger["window_end"]:
         window = told.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
@@ -228,7 +246,7 @@ def _fired(told: Told, run: dict[str, Any]) -> dict[str, Any]:
         "exit_code": EXIT_CODES.get(run["outcome"], EXIT_FAILED) if over else None,
         "run": run["run"],
         "attempts": 1,
-        "revision": told.schedule.revision,
+        "revision": revision,
         "error": run["error"],
         "notified": "",
     }
@@ -272,7 +290,10 @@ class Backfill:
                 at = waiting.pop(0)
                 what, run = self._fate(before.get(at))
                 if what:
-                    filled[at] = {**_fired(self.told, tell(self.cluster, run)), "what": what}
+                    filled[at] = {
+                        **_fired(self.told, tell(self.cluster, run), _revision(self.cluster, run)),
+                        "what": what,
+                    }
                     say(f"{at.isoformat()}: {what}, {filled[at]['outcome'] or filled[at]['status']}")
                 elif run is not None:
                     self.under_way[at] = run.run_id
@@ -294,7 +315,7 @@ class Backfill:
                 if run["outcome"] == INCOMPLETE and time.monotonic() - since < SETTLE_S:
                     continue
                 del self.under_way[at]
-                filled[at] = {**_fired(self.told, run), "what": "ran"}
+                filled[at] = {**_fired(self.told, run, None), "what": "ran"}
                 say(f"{at.isoformat()}: {run['outcome']}" + (f"\n  {run['error']}" if run["error"] else ""))
             time.sleep(self.poll_s if self.under_way else 0)
         return [filled[at] for at in sorted(filled)]

@@ -300,7 +300,7 @@ def test_update_keeps_what_is_not_named(told: Told, kubeflow: Kubeflow) -> None:
     shown = told("schedule", "show", "nightly", "--json")
     assert (shown["window"], shown["lag"], shown["max_runs"], shown["account"]) == ("30d", "6h", 2, "trainer")
     assert (shown["revision"], shown["revisions"]) == (2, 2)
-    assert [each["run"] for each in shown["runs"]] == [run]
+    assert [(each["run"], each["revision"]) for each in shown["runs"]] == [(run, 1)]
     assert "cannot heed --jitter" in told("schedule", "update", "nightly", "--jitter", "5", code=2)
     assert "there is no recurring run 'other'" in told("schedule", "update", "other", "--lag", "1h", code=2)
     assert told("schedule", "show", "nightly", "--json")["revision"] == 2
