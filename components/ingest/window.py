@@ -46,6 +46,8 @@ def scheduled(
     if schedule is None:
         return config
     wanted = ScheduledWindow(**schedule)
+    if told[0].startswith(BACKFILL):
+        told = told[:1]  # what a cluster says beside is when it began
     moments = [moment for moment in map(_moment, told) if moment is not None]
     fitting = [moment for moment in moments if not wanted.second or moment.second == int(wanted.second)]
     if not fitting:

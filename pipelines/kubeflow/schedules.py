@@ -111,6 +111,12 @@ def recurring_of(schedule: Schedule, *, experiment: str, account: str) -> Recurr
             expected=f"--max-runs of 1 to {MOST_AT_ONCE}",
             found=str(schedule.max_runs),
         )
+    if schedule.name.endswith("-"):
+        raise UsageError(
+            "a cluster's schedule is a name of Kubernetes",
+            expected="a letter or a digit at its end",
+            found=schedule.name,
+        )
     return Recurring(
         name=schedule.name,
         cron=schedule.cron,
@@ -167,9 +173,12 @@ def get(cluster: Cluster, name: str) -> Told:
 def told_of(kept: Kept, left: tuple[Kept, ...] = ()) -> Told | None:
     """What a recurring run was made of; none where that is not known."""
     told = kept.told
-    if "schedule" not in told:
+    if not isinstance(told.get("schedule"), dict):
         return None
-    schedule = checked({**told["schedule"], "paused": not kept.enabled})
+    try:
+        schedule = checked({**told["schedule"], "paused": not kept.enabled})
+    except UsageError:  # of a version with other settings, or somebody wrote into it
+        return None
     return Told(schedule, kept, str(told.get("experiment", "")), str(told.get("account", "")), left)
 
 

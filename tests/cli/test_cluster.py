@@ -221,6 +221,12 @@ def test_what_a_cluster_cannot_heed_is_refused(told: Told, kubeflow: Kubeflow, w
     assert kubeflow.api.recurring == {}
 
 
+def test_a_name_that_kubernetes_would_refuse(told: Told, kubeflow: Kubeflow) -> None:
+    words = ["schedule", "create", "nightly-", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * *"]
+    assert "a letter or a digit at its end" in told(*words, code=2)
+    assert kubeflow.api.asked.count("POST /apis/v2beta1/recurringruns") == 0
+
+
 def test_a_setting_that_nobody_told_a_cluster_of_is_refused(told: Told) -> None:
     """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
     from pipelines.kubeflow.schedules import HEEDED, WHY, refuse_unheeded
@@ -328,6 +334,15 @@ def test_one_that_somebody_else_made(told: Told, cluster: Cluster) -> None:
     assert "not made by `rankline schedule`" in told("schedule", "list")
     assert told("schedule", "list", "--json")[0]["name"] == "theirs"
     assert "was not made by `rankline schedule`" in told("schedule", "plan", "theirs", code=2)
+
+
+@pytest.mark.parametrize("broken", ['"cron": "0 0 3 * * *", "colour": "red"', '"cron": 7', '"cron": "0 0 3 * * *"}, {'])
+def test_a_description_that_was_edited_breaks_no_list(told: Told, kubeflow: Kubeflow, broken: str) -> None:
+    create(told)
+    (kept,) = kubeflow.api.recurring.values()
+    kept["description"] = kept["description"].replace('"cron": "0 0 3 * * *"', broken)
+    assert "not made by `rankline schedule`" in told("schedule", "list")
+    assert "or its description was edited" in told("schedule", "update", "nightly", "--lag", "1h", code=2)
 
 
 # backfill
