@@ -40,6 +40,7 @@ ENVIRONMENT = {
     "RANKLINE_IMAGE_SERVE": "Image that serves.",
     "RANKLINE_IMAGE_TRAIN": "Image of the steps that train, while a flow is compiled or run.",
     "RANKLINE_KFP_AUTH": "How to sign in to a Kubeflow cluster, instead of `--auth`.",
+    "RANKLINE_KFP_ZONE": "Time zone that the cluster's controller fires schedules by, instead of `--cluster-zone`.",
     "RANKLINE_KFP_CA": "File with the authority of the cluster's certificate, instead of `--ca`.",
     "RANKLINE_KFP_COOKIE": "The session cookie for `--auth cookie`, as NAME=VALUE.",
     "RANKLINE_KFP_HOST": "URL of Kubeflow Pipelines, instead of `--host`.",

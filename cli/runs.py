@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.cluster import POLL_S, Where, reachable
 from cli.options import WORKSPACE, AsJson, Workspace, existing
 
 if TYPE_CHECKING:
-    from pipelines.history import LocalRuns
+    from pipelines.history import LocalRuns, Runs
 
-app = typer.Typer(help="The runs of a workspace: list, show, logs, cancel, retry.", no_args_is_help=True)
+app = typer.Typer(
+    help="The runs of a workspace or, with --host, of a cluster: list, show, logs, cancel, retry.", no_args_is_help=True
+)
 
 RunName = Annotated[str, typer.Argument(help="A run's name, or `last`.")]
 
 
-def _runs(workspace: Path) -> LocalRuns:
-    """Whoever answers for the runs of a place (pipelines/history.py)."""
+def _local(workspace: Path) -> LocalRuns:
     from pipelines.history import LocalRuns
 
     return LocalRuns(existing(workspace))
 
 
+@contextlib.contextmanager
+def _runs(workspace: Path, where: Where) -> Iterator[Runs]:
+    """Whoever answers for the runs of a place (pipelines/history.py)."""
+    if not where:
+        yield _local(workspace)
+        return
+    from pipelines.kubeflow.runs import ClusterRuns
+
+    with where.connected() as cluster:
+        yield ClusterRuns(cluster, poll_s=POLL_S)
+
+
 @app.command("list")
-def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Every run with its outcome, oldest first."""
+@reachable
+def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Every run with its outcome, oldest first; of a cluster the latest 200 of our pipelines."""
     import shutil
 
     from cli.screen import clock
 
-    lines = _runs(workspace).list()
+    with _runs(workspace, where) as runs:
+        lines = runs.list()
     if as_json:
         typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
         return
     if not lines:
-        typer.echo("no runs yet; start one with `rankline demo`")
+        typer.echo(f"no runs yet; start one with `rankline {'submit' if where else 'demo'}`")
         return
     names, width = max(len(line.run) for line in lines), shutil.get_terminal_size((1000, 24)).columns
     for run, outcome, took, model, flow, trigger in (
@@ -51,19 +69,31 @@ def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """One run: its steps, durations, peak memory, cost, and why each ran or was reused; under way, how far it is."""
+@reachable
+def show(where: Where, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """One run: its steps, durations, peak memory, cost, and why each ran or was reused; under way, how far it is.
+
+    A cluster's API tells the steps, their times and the outcome; what it does not know is null.
+    """
     from cli.run import reports
     from cli.screen import summary_lines
     from pipelines.history import RUNNING, UNFINISHED
 
-    runs = _runs(workspace)
-    told = runs.show(run)
+    with _runs(workspace, where) as place:
+        told = place.show(run)
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
     if told["trigger"]:
         typer.echo(asked_by(told["trigger"]))
+    if where:
+        from cli.cluster import lines
+
+        typer.echo("\n".join(lines(told)))
+        if told["failed_step"]:
+            typer.echo(f"{told['failed_step']} stopped")
+        return
+    runs = _local(workspace)
     if told["outcome"] in (RUNNING, UNFINISHED):
         _show_unfinished(runs.folder(run), workspace, running=told["outcome"] == RUNNING)
         return
@@ -108,7 +138,9 @@ def _show_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
 
 
 @app.command("logs")
+@reachable
 def logs(
+    where: Where,
     run: RunName = "last",
     step: Annotated[str, typer.Argument(help="Only this step's; all of them if left out.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
@@ -118,25 +150,32 @@ def logs(
 ) -> None:
     """What the processes of a run's steps said, with the stack trace of an error nobody foresaw.
 
+    Of a cluster: what the API server hands on of each step's own container, as long as its pod is there or the server
+    keeps logs; the drivers' and what it does not hand on is `kubectl`'s, by the command that is printed.
     --json prints one object a line: {"step": …, "line": …}.
     """
     before = None
-    for said in _runs(workspace).logs(run, step, follow=follow, everything=everything):
-        if as_json:
-            typer.echo(json.dumps(asdict(said)))
-            continue
-        if said.step != before and not step:
-            typer.echo(f"── {said.step or 'the runner'}")
-        before = said.step
-        typer.echo(said.line)
+    with _runs(workspace, where) as runs:
+        for said in runs.logs(run, step, follow=follow, everything=everything):
+            if as_json:
+                typer.echo(json.dumps(asdict(said)))
+                continue
+            if said.step != before and not step:
+                typer.echo(f"── {said.step or 'the runner'}")
+            before = said.step
+            typer.echo(said.line)
+        if where and not as_json:
+            typer.secho(f"every pod's, drivers included: {runs.elsewhere(run)}", err=True, dim=True)  # type: ignore[attr-defined]
 
 
 @app.command("cancel")
-def cancel(run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@reachable
+def cancel(where: Where, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """End a run that is under way, from wherever it was started; what is finished is kept for the next one."""
     from components.summary.step import CANCELLED
 
-    told = _runs(workspace).cancel(run)
+    with _runs(workspace, where) as runs:
+        told = runs.cancel(run)
     if as_json:
         typer.echo(json.dumps(told, indent=2))
     elif told["outcome"] == CANCELLED:
@@ -146,14 +185,25 @@ def cancel(run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = Fal
 
 
 @app.command("retry")
-def retry(run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@reachable
+def retry(where: Where, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Run the very recipe that a run was made with again, in the same workspace; what is finished is reused.
 
-    It ends as `rankline run` does, with the same exit codes. The new run names the one that it retries.
+    It ends as `rankline run` does, with the same exit codes. The new run names the one that it retries. On a cluster
+    it is the API's retry, of a run that failed or was cancelled: the run keeps its name and goes on where it stopped.
     """
     from cli.run import fetch_material, watched
 
-    runs = _runs(workspace)
+    if where:
+        from cli.cluster import watched as watched_there
+        from pipelines.kubeflow.runs import ClusterRuns
+
+        with where.connected() as cluster:
+            id, url = ClusterRuns(cluster).again(run)
+            if not as_json:
+                typer.echo(f"run {id} goes on\n{url}")
+            watched_there(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
+    runs = _local(workspace)
     folder = runs.folder(run)
     watched(
         lambda watch: runs.retry(

@@ -1,22 +1,27 @@
-"""Schedules of a workspace: made, looked at, changed, foretold, and run over the past."""
+"""Schedules of a workspace or a cluster: made, looked at, changed, foretold, and run over the past."""
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli import cluster_schedule
+from cli.cluster import Where, reachable
 from cli.options import WORKSPACE, AsJson, Workspace, existing
 
 if TYPE_CHECKING:
     from pipelines.claims import Claim
-    from pipelines.schedule import Schedule, Schedules
+    from pipelines.schedule import Schedule, Schedules, Window
 
 app = typer.Typer(
-    help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them.",
+    help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
+    "--host, the cluster.",
     no_args_is_help=True,
 )
 
@@ -55,11 +60,18 @@ OnRefusal = Annotated[
     bool | None,
     typer.Option("--webhook-on-refusal/--no-webhook-on-refusal", help="Tell it of a refused model, too."),
 ]
+scheduled = functools.partial(reachable, zoned=True)
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", "-e", help="On a cluster: experiment its runs belong to (rankline).")
+]
+Account = Annotated[str | None, typer.Option("--service-account", help="On a cluster: account its pods run as.")]
 
 
 @app.command("create")
+@scheduled
 def create(
     name: Name,
+    where: Where,
     recipe: Recipe = None,
     cron: Cron = None,
     seconds_first: SecondsFirst = False,
@@ -78,10 +90,14 @@ def create(
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
     paused: Annotated[bool, typer.Option("--paused", help="Begin with nothing.")] = False,
+    experiment: Experiment = None,
+    account: Account = None,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """A new schedule, checked in every part; its first run is at its next fire time.
+
+    On a cluster the zone is the controller's (--cluster-zone), and settings that a cluster cannot heed are refused.
 
     Example: rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *" --zone Europe/Berlin --window 90d
     """
@@ -102,13 +118,16 @@ def create(
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
             "webhook_on_refusal": webhook_on_refusal, "paused": paused,
         },
-        workspace, new=True, seconds_first=seconds_first, as_json=as_json,
+        workspace, where, new=True, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
+        account=account,
     )  # fmt: skip
 
 
 @app.command("update")
+@scheduled
 def update(
     name: Name,
+    where: Where,
     recipe: Recipe = None,
     cron: Cron = None,
     seconds_first: SecondsFirst = False,
@@ -126,6 +145,8 @@ def update(
     webhook: Webhook = None,
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
+    experiment: Experiment = None,
+    account: Account = None,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
@@ -144,13 +165,17 @@ def update(
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
             "webhook_on_refusal": webhook_on_refusal,
         },
-        workspace, new=False, seconds_first=seconds_first, as_json=as_json,
+        workspace, where, new=False, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
+        account=account,
     )  # fmt: skip
 
 
 @app.command("list")
-def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@scheduled
+def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Every schedule: when it fires, what it runs, and when next."""
+    if where:
+        return cluster_schedule.list_(where, as_json=as_json)
     store = _store(workspace)
     schedules = [store.get(name) for name in store.names()]
     if as_json:
@@ -168,8 +193,11 @@ def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@scheduled
+def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """One schedule: its settings, its latest runs, and what was passed over."""
+    if where:
+        return cluster_schedule.show(name, where, as_json=as_json)
     store = _store(workspace)
     schedule = store.get(name)
     claims = store.claims(name)
@@ -178,9 +206,7 @@ def show(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) 
         runs = [_run(claim) for claim in latest]
         typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
         return
-    for key, value in schedule.model_dump().items():
-        if value not in ("", None, (), False) and key not in ("name", "deleted"):
-            typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    _settings_of(schedule)
     for first in _coming(schedule, 1):
         typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{_local(schedule, first)}")
     if latest:
@@ -198,20 +224,40 @@ def show(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) 
 
 
 @app.command("pause")
-def pause(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@scheduled
+def pause(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not caught up."""
-    _write(name, {"paused": True}, workspace, new=False, as_json=as_json, moving=False)
+    if where:
+        return cluster_schedule.pause(name, where, resume=False, as_json=as_json)
+    _write(name, {"paused": True}, workspace, where, new=False, as_json=as_json, moving=False)
 
 
 @app.command("resume")
-def resume(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@scheduled
+def resume(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Let it fire again, from its next fire time on; what was due before the pause is caught up, too."""
-    _write(name, {"paused": False}, workspace, new=False, as_json=as_json, moving=False)
+    if where:
+        return cluster_schedule.pause(name, where, resume=True, as_json=as_json)
+    _write(name, {"paused": False}, workspace, where, new=False, as_json=as_json, moving=False)
 
 
 @app.command("delete")
-def delete(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Take it away; runs under way go on, and what it ran stays in the workspace."""
+@scheduled
+def delete(
+    name: Name,
+    where: Where,
+    end_runs: Annotated[
+        bool, typer.Option("--end-runs", help="On a cluster: let it end runs under way, which deleting does there.")
+    ] = False,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Take it away; runs under way go on, and what it ran stays in the workspace.
+
+    On a cluster a schedule takes its runs under way with it: while there are some it is paused instead, and refused.
+    """
+    if where:
+        return cluster_schedule.delete(name, where, end_runs=end_runs, as_json=as_json)
     store = _store(workspace)
     schedule = store.delete(name, now=datetime.now(UTC))
     if as_json:
@@ -221,34 +267,46 @@ def delete(name: Name, workspace: Workspace = WORKSPACE, as_json: AsJson = False
 
 
 @app.command("plan")
+@scheduled
 def plan(
     name: Name,
+    where: Where,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many fire times.")] = 5,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """The next fire times with the data window of each, in the schedule's zone and in UTC."""
+    if where:
+        return cluster_schedule.plan(name, count, where, as_json=as_json)
     schedule = _store(workspace).get(name)
     moments = _coming(schedule, count)
     windows = [schedule.window_of(at) for at in moments]
+    _plan_table(schedule, moments, windows, [schedule.begins(at) for at in moments], as_json=as_json)
+
+
+def _plan_table(
+    schedule: Schedule, moments: list[datetime], windows: list[Window], begins: list[datetime], *, as_json: bool
+) -> None:
+    """Print fire times, with the data window of each."""
     if as_json:
         rows = [
             {
                 "scheduled_at": at.isoformat(),
                 "scheduled_at_local": _local(schedule, at),
-                "begins_at": schedule.begins(at).isoformat(),
+                "begins_at": begin.isoformat(),
                 "window_start": window.start.isoformat() if window.start else None,
                 "window_end": window.end.isoformat(),
                 "window_start_local": _local(schedule, window.start) if window.start else None,
                 "window_end_local": _local(schedule, window.end),
             }
-            for at, window in zip(moments, windows)
+            for at, window, begin in zip(moments, windows, begins)
         ]
-        told = {"schedule": name, "cron": schedule.cron, "zone": schedule.zone, "paused": schedule.paused}
+        told = {"schedule": schedule.name, "cron": schedule.cron, "zone": schedule.zone, "paused": schedule.paused}
         typer.echo(json.dumps({**told, "fires": rows}, indent=2))
         return
     if schedule.paused:
-        typer.echo(f"schedule {name} is paused: none of these begins before `rankline schedule resume {name}`")
+        resume = f"`rankline schedule resume {schedule.name}`"
+        typer.echo(f"schedule {schedule.name} is paused: none of these begins before {resume}")
     rows_ = [(f"fires ({schedule.zone})", "fires (UTC)", f"data from ({schedule.zone})", "to", "data from (UTC)", "to")]
     for at, window in zip(moments, windows):
         start = window.start
@@ -268,8 +326,10 @@ def plan(
 
 
 @app.command("backfill")
+@scheduled
 def backfill(
     name: Name,
+    where: Where,
     start: Annotated[
         str, typer.Option("--from", help="First moment, such as 2026-01-01; without a zone, the schedule's.")
     ],
@@ -284,10 +344,14 @@ def backfill(
     """Run past fire times on their own windows, oldest first; given again, it goes on where it was.
 
     What came to its end before is left alone, by whatever it was begun. Exit code: 0 every run came to a verdict, be
-    it a refusal; 1 some failed; 130 interrupted.
+    it a refusal; 1 some failed; 130 interrupted: here the runs end with it, on a cluster they go on and are joined.
 
     Example: rankline schedule backfill nightly --from 2026-01-01 --to 2026-02-01 --concurrency 2
     """
+    if where:
+        return cluster_schedule.backfill(
+            name, start, end, where, concurrency=concurrency, allow_older=allow_older, as_json=as_json
+        )
     from pipelines.backfill import backfill as run_past
 
     store = _store(workspace)
@@ -323,10 +387,23 @@ def _store(workspace: Path) -> Schedules:
 
 
 def _write(
-    name: str, values: dict[str, Any], workspace: Path, *, new: bool, as_json: bool, seconds_first: bool = False,
-    moving: bool = True,
+    name: str, values: dict[str, Any], workspace: Path, where: Where, *, new: bool, as_json: bool,
+    seconds_first: bool = False, moving: bool = True, experiment: str | None = None, account: str | None = None,
 ) -> None:  # fmt: skip
     """Check what was given, keep it, and say what it comes to."""
+    if where:
+        return cluster_schedule.write(
+            name, values, where, new=new, as_json=as_json, seconds_first=seconds_first, experiment=experiment,
+            account=account,
+        )  # fmt: skip
+    if experiment or account:
+        from rankline.errors import UsageError
+
+        raise UsageError(
+            "a workspace has neither experiments nor service accounts",
+            expected="--host, or a kubeconfig's --context, for a cluster's schedule",
+            found="--experiment" if experiment else "--service-account",
+        )
     from pipelines import cron as crons
     from pipelines.recipes import named
     from pipelines.schedule import Schedules, checked
@@ -374,19 +451,29 @@ def _run(claim: Claim) -> dict[str, Any]:
     return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
 
 
+def _settings_of(schedule: Schedule, *, without: Collection[str] = ()) -> None:
+    """Print what a schedule was set to."""
+    for key, value in schedule.model_dump().items():
+        if value not in ("", None, (), False) and key not in ("name", "deleted", *without):
+            typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+
+
 def _coming(schedule: Schedule, count: int) -> list[datetime]:
+    """The next fire times."""
     import itertools
 
     return list(itertools.islice(schedule.rule.after(datetime.now(UTC)), count))
 
 
 def _local(schedule: Schedule, moment: datetime) -> str:
+    """A moment as the clocks of the schedule's zone show it."""
     from zoneinfo import ZoneInfo
 
     return moment.astimezone(ZoneInfo(schedule.zone)).strftime("%Y-%m-%d %H:%M:%S%z")
 
 
 def _short(moment: str) -> str:
+    """A moment in UTC, without the zone."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -407,6 +494,7 @@ def _moment(text: str, zone: str) -> datetime:
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
+    """Print rows in columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.cluster import Auth, Ca, ClusterScreen, Context, GoesOn, Host, Namespace, access, lines
-from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath
+from cli.cluster import INTERRUPTED, Auth, Ca, Context, GoesOn, Host, Namespace, Where, access, watched
+from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath, existing
+from rankline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.recipes import Recipe
 
 HELP = """Run a recipe's whole line on a Kubeflow cluster.
 
 The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already; the
 run is begun in an experiment, and the address of its page is printed. With --wait it is watched to its end.
+--plan tells what would be uploaded, and of each step whether it would be reused and why, as far as that can be known
+from here; nothing is uploaded. The workspace on the cluster's volume tells: -w FOLDER says where it is mounted here.
 Exit code: 0 begun, or with --wait: promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong
 usage; 1 failed; 130 interrupted, and the run goes on.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
-
-INTERRUPTED = 130
 
 
 def submit(
@@ -36,6 +42,12 @@ def submit(
     account: Annotated[
         str, typer.Option("--service-account", help="Service account its pods run as; the namespace's own if left out.")
     ] = "",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Begin nothing: tell which steps would be reused, which would run, and why.")
+    ] = False,
+    mounted: Annotated[
+        Path | None, typer.Option("--workspace", "-w", help="With --plan: where the cluster's volume is mounted here.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it to its verdict.")] = False,
     poll_s: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two looks at the run.")] = 5.0,
     as_json: AsJson = False,
@@ -43,16 +55,24 @@ def submit(
     """See HELP."""
     from pipelines.recipes import named
 
-    # a plan of what will be reused goes here, before anything is uploaded
     chosen = named(recipe, settings, source=source, map=map)
+    if plan:
+        asks = bool(host or context or auth != "existing")
+        where = Where(host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=asks)
+        _foretell(chosen, where, mounted, as_json=as_json)
+        return
+    if mounted is not None:
+        raise UsageError(
+            "a workspace here is nothing to a cluster",
+            expected="cluster.workspace and cluster.volume, which say where the steps share theirs",
+            found=f"-w {mounted}",
+            hint="with --plan it says where that volume is mounted here; `rankline run -w` runs in a folder",
+        )
     told = access(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
 
     from pipelines.kubeflow.access import connected
-    from pipelines.kubeflow.runs import follow
     from pipelines.kubeflow.runs import submit as begin
     from pipelines.kubeflow.upload import upload
-    from pipelines.run import exit_code
-    from rankline.errors import AccessError
 
     with connected(told) as cluster:
         version = upload(cluster, chosen)
@@ -62,25 +82,35 @@ def submit(
         try:
             if not as_json:
                 typer.echo(f"run {begun.run}\n{begun.url}")
-            if not wait:
-                if as_json:
-                    typer.echo(json.dumps(_told(begun), indent=2))
-                return
-            with ClusterScreen(quiet=as_json) as screen:
-                summary = follow(cluster, begun.run, watch=screen, poll_s=poll_s)
+            elif not wait:
+                typer.echo(json.dumps(_told(begun), indent=2))
         except KeyboardInterrupt:
             typer.secho(f"interrupted; run {begun.run} goes on: {begun.url}", err=True)
             raise GoesOn(INTERRUPTED) from None
-        except AccessError as error:
-            typer.secho(f"it can no longer be watched; run {begun.run} goes on: {begun.url}", err=True)
-            raise error from None
+        if wait:
+            watched(cluster, begun.run, begun.url, as_json=as_json, told=_told(begun), poll_s=poll_s)
+
+
+def _foretell(recipe: Recipe, where: Where, mounted: Path | None, *, as_json: bool) -> None:
+    """Print what a run would do."""
+    from pipelines.kubeflow.plan import plan
+
+    place = Path(recipe.cluster.workspace)
+    here = existing(mounted).resolve() if mounted is not None else place if (place / "runs").is_dir() else None
+    with where.connected() if where else contextlib.nullcontext() as cluster:
+        told = plan(recipe, cluster=cluster, here=here)
     if as_json:
-        typer.echo(json.dumps({**_told(begun), **summary}, indent=2))
-    else:
-        typer.echo("\n" + "\n".join(lines(summary)[len(summary["steps"]) :]))
-        if summary["failed_step"]:
-            typer.echo(f"{summary['failed_step']} stopped")
-    raise typer.Exit(exit_code(summary))
+        typer.echo(told.model_dump_json(indent=2))
+        return
+    from rich.console import Console
+
+    from cli.screen import plan_table
+
+    package = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}[told.cluster.uploaded]
+    typer.echo(f"{told.cluster.pipeline} {told.cluster.version} ({package})")
+    Console(highlight=False).print(plan_table(told))
+    for note in told.cluster.notes:
+        typer.echo(f"note: {note}")
 
 
 def _told(begun: object) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from pipelines import triggered
 from pipelines.claims import Claim
-from pipelines.schedule import Schedules
+from pipelines.schedule import Schedule, Schedules
 from rankline.errors import UsageError
 
 What = Literal["ran", "done before", "under way elsewhere"]
@@ -34,7 +34,11 @@ def moments(store: Schedules, name: str, *, start: datetime, end: datetime, now:
     Raises:
         UsageError: there is none, there are too many, or they lie ahead.
     """
-    schedule = store.get(name)
+    return moments_of(store.get(name), start=start, end=end, now=now)
+
+
+def moments_of(schedule: Schedule, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
+    """The same of a schedule wherever it is kept."""
     if end > now:
         raise UsageError(
             "a backfill ends in the past",
@@ -53,7 +57,7 @@ def moments(store: Schedules, name: str, *, start: datetime, end: datetime, now:
             )
     if not found:
         raise UsageError(
-            f"schedule {name!r} has no fire time there",
+            f"schedule {schedule.name!r} has no fire time there",
             expected="a stretch in which it fires",
             found=f"{start.isoformat()} to {end.isoformat()}, cron {schedule.cron!r} in {schedule.zone}",
             hint="`rankline schedule plan` shows when it fires",

@@ -100,8 +100,6 @@ def require(recipe: Recipe, workspace: Path) -> None:
         RanklineError: no engine answers.
         UsageError: an image is absent or holds other code than this, or the workspace is somebody else's.
     """
-    import docker
-
     if workspace.exists() and workspace.stat().st_uid != os.getuid():
         raise UsageError(
             "the workspace belongs to another user, and steps in containers have no right to write there",
@@ -110,6 +108,18 @@ def require(recipe: Recipe, workspace: Path) -> None:
             where=str(workspace),
             hint="another --workspace, or run as its owner",
         )
+    holds_this_code(recipe)
+
+
+def holds_this_code(recipe: Recipe) -> None:
+    """Refuse images that are not here, or are of other code.
+
+    Raises:
+        RanklineError: no engine answers.
+        UsageError: an image is absent or holds other code than this.
+    """
+    import docker
+
     expected = code_digest()
     with engine() as client:
         for step in SIZES:

@@ -1,7 +1,8 @@
 """Recurring runs: schedules that a Kubeflow cluster keeps and fires itself.
 
-A cluster's cron has six fields, the second first, and its time zone is that of the API server, UTC unless somebody set
-another. The data window of each run ends at the time it was scheduled for (components/ingest/window.py).
+A cluster's cron has six fields, the second first, and its time zone is that of its controller of schedules, for all
+of them alike: UTC unless somebody set another (CRON_SCHEDULE_TIMEZONE). The data window of each run ends at the time
+it was scheduled for (components/ingest/window.py).
 
 The API can create, enable, disable and delete a recurring run, not change one. So a change is another of the same
 name: the newest of a name is the one in force, older ones are disabled and go as soon as no run of theirs is under
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,27 +22,26 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from components.ingest.window import ScheduledWindow
+from pipelines import cron as crons
+from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster
-from pipelines.kubeflow.runs import EXPERIMENT, RUNNING, experiment_id, tell
+from pipelines.kubeflow.runs import EXPERIMENT, RUNNING, backfilled, experiment_id, name_of, tell
 from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines, upload
 from pipelines.recipes import Recipe
 from rankline.contracts import Frozen
 from rankline.errors import UsageError
 
-FIELDS = (("second", 0, 59), ("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12),
-          ("day of the week", 0, 6))  # fmt: skip
-_MONTHS = dict(zip(("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"), range(1, 13)))
-_DAYS = dict(zip(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), range(7)))
-_PART = re.compile(r"^(\*|\?|\w+)(?:-(\w+))?(?:/(\d+))?$", re.ASCII)
 SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster puts the scheduled time in its place
 CLEAR_S = 10  # a change keeps that far from the times at which the schedule fires
+SETTLE_S = 5.0  # until a run that was begun a moment ago is on the list
 
 
 class Recurring(Frozen):
     """What a recurring run is to be."""
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", description="Its name.")
-    cron: str = Field(description="Six fields, the second first, in the cluster's time zone (UTC).")
+    cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
+    zone: str = Field("UTC", description="What that zone is; the API does not tell.")
     lag_s: float = Field(0, ge=0, description="The data window ends that many seconds before the scheduled time.")
     window_s: float | None = Field(None, gt=0, description="Length of the data window; none for all there is.")
     at_once: int = Field(1, ge=1, le=10, description="Runs of it that may be under way at once.")
@@ -50,12 +49,15 @@ class Recurring(Frozen):
     experiment: str = Field(EXPERIMENT, description="Experiment that its runs belong to.")
     account: str = Field("", description="Service account its pods run as; the namespace's own if empty.")
     paused: bool = Field(False, description="Whether nothing is started.")
+    told: dict[str, Any] = Field({}, description="What it was made of; kept in its description.")
 
     @field_validator("cron")
     @classmethod
     def _six_fields(cls, cron: str) -> str:
-        fires(cron)
-        return " ".join(cron.split())
+        try:
+            return crons.parse(cron, seconds_first=True)[0].text
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     def window(self) -> dict[str, Any]:
         """What the flow is told of it."""
@@ -82,64 +84,11 @@ class Kept:
     catch_up: bool
     created_at: datetime
     description: str
+    told: dict[str, Any]  # what it was made of; empty where somebody else made it
     experiment_id: str
+    pipeline_id: str
     pipeline_version: str
     url: str
-
-
-def fires(cron: str) -> tuple[frozenset[int], ...]:
-    """The values of each of the six fields at which it fires.
-
-    Raises:
-        ValueError: it has another number of fields, or a field that no such time has.
-    """
-    parts = cron.upper().split()
-    if len(parts) == 5:
-        raise ValueError(
-            f"{cron!r} has five fields; the cluster would take the first for the second. "
-            f"Write six, the second first: '0 {cron}'"
-        )
-    if len(parts) != len(FIELDS):
-        raise ValueError(f"{cron!r} has {len(parts)} fields; there are six: {', '.join(name for name, *_ in FIELDS)}")
-    return tuple(_values(text, *field) for text, field in zip(parts, FIELDS))
-
-
-def _values(text: str, name: str, lowest: int, highest: int) -> frozenset[int]:
-    names = {"month": _MONTHS, "day of the week": _DAYS}.get(name, {})
-    found: set[int] = set()
-    for part in text.split(","):
-        if (match := _PART.match(part)) is None:
-            raise ValueError(f"{part!r} is no {name}")
-        low, high, step = match[1], match[2], int(match[3] or 1)
-        if low in "*?":
-            first, last = lowest, highest
-        else:
-            try:
-                first = names[low] if low in names else int(low)
-                last = names[high] if high in names else int(high) if high else first
-            except ValueError:
-                raise ValueError(f"{part!r} is no {name}") from None
-            if match[3] and not high:
-                last = highest
-        if not lowest <= first <= last <= highest or step < 1 or (low in "*?" and high):
-            raise ValueError(f"{part!r} is no {name}: {lowest} to {highest}, low before high")
-        found |= set(range(first, last + 1, step))
-    return frozenset(found)
-
-
-def fires_at(cron: str, moment: datetime) -> bool:
-    """Whether it fires at that second."""
-    seconds, minutes, hours, days, months, weekdays = fires(cron)
-    day, weekday = moment.day in days, moment.isoweekday() % 7 in weekdays
-    free = [text[0] in "*?" for text in (cron.split()[3], cron.split()[5])]
-    fits = (day and weekday) if any(free) else (day or weekday)
-    return (
-        moment.second in seconds
-        and moment.minute in minutes
-        and moment.hour in hours
-        and moment.month in months
-        and fits
-    )
 
 
 def create(cluster: Cluster, recurring: Recurring, recipe: Recipe) -> Kept:
@@ -173,20 +122,20 @@ def show(cluster: Cluster, name: str) -> tuple[Kept, list[dict[str, Any]]]:
     Raises:
         UsageError: there is none of that name.
     """
-    found = _existing(cluster, name)
+    found = existing(cluster, name)
     return found[0], [tell(cluster, run) for kept in found for run in _runs(cluster, kept)]
 
 
 def pause(cluster: Cluster, name: str) -> Kept:
     """Start nothing any more; runs under way go on. Every one of that name is paused, a change half made included."""
-    for kept in (found := _existing(cluster, name)):
+    for kept in (found := existing(cluster, name)):
         cluster.client.disable_recurring_run(kept.id)
     return _get(cluster, found[0].id)
 
 
 def resume(cluster: Cluster, name: str) -> Kept:
     """Start runs again, from the next time on; those that were missed are made up for only with ``catch_up``."""
-    newest = _existing(cluster, name)[0]
+    newest = existing(cluster, name)[0]
     cluster.client.enable_recurring_run(newest.id)
     return _get(cluster, newest.id)
 
@@ -196,7 +145,7 @@ def update(
     recurring: Recurring,
     recipe: Recipe,
     *,
-    settle_s: float = 5.0,
+    settle_s: float | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> tuple[Kept, list[Kept]]:
     """Put a changed one in force; returns it, and those that stay, disabled, until their runs have ended.
@@ -207,15 +156,15 @@ def update(
     Raises:
         UsageError: there is none of that name, or the new one is refused; the old one is as it was.
     """
-    old = _existing(cluster, recurring.name)
+    old = existing(cluster, recurring.name)
     new = _create(cluster, recurring, recipe, enabled=False)
     if not recurring.paused:
-        _wait_until_clear([recurring.cron, *(kept.cron for kept in old if kept.enabled)], clock)
+        _wait_until_clear([recurring.cron, *(kept.cron for kept in old if kept.enabled)], recurring.zone, clock)
         cluster.client.enable_recurring_run(new.id)
     for kept in old:
         if kept.enabled:
             cluster.client.disable_recurring_run(kept.id)
-    time.sleep(settle_s)  # a run that was begun a moment ago has to be on the list
+    time.sleep(SETTLE_S if settle_s is None else settle_s)
     return _get(cluster, new.id), tidy(cluster, recurring.name, but=new.id)
 
 
@@ -225,7 +174,7 @@ def tidy(cluster: Cluster, name: str, *, but: str = "") -> list[Kept]:
     ``but`` is the one in force; the newest if left out.
     """
     left = []
-    found = _existing(cluster, name)
+    found = existing(cluster, name)
     for kept in found:
         if kept.id == (but or found[0].id):
             continue
@@ -243,7 +192,7 @@ def delete(cluster: Cluster, name: str, *, with_runs: bool = False) -> None:
         UsageError: runs of it are under way, which would end with it; ``with_runs`` says that they may. It is
             paused then, so that deleting it once they have ended needs no more than the same command.
     """
-    found = _existing(cluster, name)
+    found = existing(cluster, name)
     for kept in found:
         if kept.enabled:
             cluster.client.disable_recurring_run(kept.id)
@@ -268,12 +217,14 @@ def _create(cluster: Cluster, recurring: Recurring, recipe: Recipe, *, enabled: 
             hint="leave both out",
         )
     version: Version = upload(cluster, recipe, schedule=recurring.window())
-    window = f"{recurring.window_s:g} s" if recurring.window_s else "all there is"
+    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all there is"
+    said = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
+    told = {**recurring.told, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.told else {}
     with contextlib.redirect_stdout(io.StringIO()):
         made = cluster.client.create_recurring_run(
             experiment_id(cluster, recurring.experiment),
             recurring.name,
-            description=f"data window: {window}, up to {recurring.lag_s:g} s before the scheduled time",
+            description=description.write(said, told) if told else said,
             cron_expression=recurring.cron,
             max_concurrency=recurring.at_once,
             no_catchup=not recurring.catch_up,
@@ -286,14 +237,18 @@ def _create(cluster: Cluster, recurring: Recurring, recipe: Recipe, *, enabled: 
     return _get(cluster, made.recurring_run_id)
 
 
-def _wait_until_clear(crons: list[str], clock: Callable[[], datetime] | None) -> None:
+def _wait_until_clear(texts: list[str], zone: str, clock: Callable[[], datetime] | None) -> None:
     """Wait while one of them fires within the next or the last few seconds; not for ever, for one that always does."""
     now = clock or (lambda: datetime.now(UTC))
     deadline = time.monotonic() + 6 * CLEAR_S
+    rules = []
+    for text in texts:
+        with contextlib.suppress(UsageError):  # one that somebody else wrote in words that we do not read
+            rules.append(crons.parse(text, zone, seconds_first=True)[0])
     while time.monotonic() < deadline:
         here = now()
-        around = [here + timedelta(seconds=s) for s in range(-CLEAR_S // 2, CLEAR_S)]
-        if not any(fires_at(cron, moment) for cron in crons for moment in around):
+        begin, end = here - timedelta(seconds=CLEAR_S // 2, microseconds=1), here + timedelta(seconds=CLEAR_S)
+        if all(next(rule.after(begin), end) >= end for rule in rules):
             return
         time.sleep(1)
 
@@ -316,7 +271,12 @@ def _named(cluster: Cluster, name: str) -> list[Kept]:
     return sorted(found, key=lambda kept: (kept.created_at, kept.enabled), reverse=True)  # to the second
 
 
-def _existing(cluster: Cluster, name: str) -> list[Kept]:
+def existing(cluster: Cluster, name: str) -> list[Kept]:
+    """All of a name, the one in force first.
+
+    Raises:
+        UsageError: there is none.
+    """
     if found := _named(cluster, name):
         return found
     raise UsageError(
@@ -343,17 +303,46 @@ def _kept(cluster: Cluster, found: Any, ours: dict[str, str]) -> Kept:
         at_once=int(found.max_concurrency or 1),
         catch_up=not found.no_catchup,
         created_at=found.created_at,
-        description=found.description or "",
+        description=description.sentence(found.description or ""),
+        told=description.read(found.description or ""),
         experiment_id=found.experiment_id or "",
+        pipeline_id=found.pipeline_version_reference.pipeline_id or "",
         pipeline_version=found.pipeline_version_reference.pipeline_version_id or "",
         url=cluster.page("recurringrun", found.recurring_run_id),
     )
 
 
+def runs(cluster: Cluster, name: str) -> list[Any]:
+    """The runs that a schedule's fire times have had, its backfills included, latest first.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    found = existing(cluster, name)
+    ids, pipeline_ids = {kept.id for kept in found}, {kept.pipeline_id for kept in found}
+    places = dict.fromkeys(kept.experiment_id for kept in found)
+    ours = [
+        run
+        for place in places
+        for run in _list(cluster, place)
+        if run.recurring_run_id in ids
+        or (
+            name_of(run) == name
+            and run.pipeline_version_reference
+            and run.pipeline_version_reference.pipeline_id in pipeline_ids
+            and backfilled(run)
+        )
+    ]
+    return sorted(ours, key=lambda run: run.created_at, reverse=True)
+
+
+def _list(cluster: Cluster, experiment: str) -> list[Any]:
+    where = {"experiment_id": experiment} if experiment else {"namespace": cluster.of_all}
+    return every(lambda **page: cluster.client.list_runs(**where, **page), "runs", sort_by="created_at desc")
+
+
 def _runs(cluster: Cluster, kept: Kept) -> list[Any]:
-    where = {"experiment_id": kept.experiment_id} if kept.experiment_id else {"namespace": cluster.of_all}
-    found = every(lambda **page: cluster.client.list_runs(**where, **page), "runs", sort_by="created_at desc")
-    return [run for run in found if run.recurring_run_id == kept.id]
+    return [run for run in _list(cluster, kept.experiment_id) if run.recurring_run_id == kept.id]
 
 
 def _under_way(cluster: Cluster, kept: Kept) -> list[dict[str, Any]]:

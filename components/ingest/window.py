@@ -15,6 +15,7 @@ from rankline.contracts import Frozen
 from rankline.errors import UsageError
 
 TRIGGER = "trigger.json"
+BACKFILL = "backfill "  # goes before the scheduled time of a run that makes up for a past one
 _COMPACT = re.compile(r"^[0-9]{14}$")  # how Kubeflow writes [[ScheduledTime]]
 
 
@@ -36,6 +37,7 @@ def scheduled(
 
     ``told`` is the scheduled time as a cluster says it, in several ways since none of them is filled in by every
     version: the run's parameter first, then the placeholder, which some versions fill with the time the run began.
+    A backfill says the time itself, with its word before it.
     Leaves ``trigger.json`` in the run's folder.
 
     Raises:
@@ -44,6 +46,8 @@ def scheduled(
     if schedule is None:
         return config
     wanted = ScheduledWindow(**schedule)
+    if told[0].startswith(BACKFILL):
+        told = told[:1]  # what a cluster says beside is when it began
     moments = [moment for moment in map(_moment, told) if moment is not None]
     fitting = [moment for moment in moments if not wanted.second or moment.second == int(wanted.second)]
     if not fitting:
@@ -56,7 +60,8 @@ def scheduled(
     end = fitting[0] - timedelta(seconds=wanted.lag_s)
     start = end - timedelta(seconds=wanted.window_s) if wanted.window_s else None
     window = {"window_start": start and start.isoformat(), "window_end": end.isoformat()}
-    trigger = {"schedule": wanted.name, "scheduled_at": fitting[0].isoformat(), **window, "kind": "scheduled"}
+    kind = "backfill" if told[0].startswith(BACKFILL) else "scheduled"
+    trigger = {"schedule": wanted.name, "scheduled_at": fitting[0].isoformat(), **window, "kind": kind}
     ledger.write_json(folder / TRIGGER, trigger)
     return IngestConfig(**{**config.model_dump(), **window})
 
@@ -66,7 +71,7 @@ def _moment(told: str) -> datetime | None:
     if _COMPACT.match(told):
         return datetime.strptime(told, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     try:
-        moment = datetime.fromisoformat(told)
+        moment = datetime.fromisoformat(told.removeprefix(BACKFILL))
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)

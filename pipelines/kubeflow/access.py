@@ -14,7 +14,7 @@ import ssl
 import urllib.parse
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
@@ -46,6 +46,7 @@ class Cluster:
     client: Any  # kfp.Client
     namespace: str  # empty where there is a single user
     host: str
+    known: dict[str, Any] = field(default_factory=dict, compare=False)  # id -> recurring run, once asked for
 
     @property
     def of_all(self) -> str | None:

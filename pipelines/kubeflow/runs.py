@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from components.ingest.window import BACKFILL
 from components.promote.component import SAID
 from components.summary.step import OUTCOMES
+from pipelines.history import LAST, RUNNING, Line, Said
+from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster, NotThere, Unreachable
 from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines
 from rankline import ledger
 from rankline.errors import AccessError, RanklineError, UsageError
 
 EXPERIMENT = "rankline"
-RUNNING, CANCELLED, FAILED, INCOMPLETE = "running", "cancelled", "failed", "incomplete"
-LAST = "last"
+CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
 STEPS = (*ledger.STEPS, "summary")
 STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
@@ -44,6 +46,7 @@ _SENTENCES = {
     FAILED: "",
     INCOMPLETE: "It ended, and the cluster tells of no verdict.",
 }
+_UNTOLD = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step: the ledger alone knows them
 _HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
 _NEVER = 86_400.0  # unix seconds: a time that is not set comes as 1970
 
@@ -57,26 +60,6 @@ class Submitted:
     url: str
     experiment: str
     version: Version
-
-
-@dataclass(frozen=True)
-class Line:
-    """One run of a list."""
-
-    run: str
-    outcome: str
-    model_id: str
-    seconds: float | None
-    trigger: str
-    recipe: str
-
-
-@dataclass(frozen=True)
-class Said:
-    """One line that a step's pod wrote."""
-
-    step: str
-    line: str
 
 
 def submit(cluster: Cluster, version: Version, *, experiment: str = EXPERIMENT, account: str = "") -> Submitted:
@@ -143,7 +126,7 @@ def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
     began, ended = _seconds(run.created_at), _seconds(run.finished_at)
     error = (run.error and run.error.message) or (failed and failed["error"]) or ""
     if outcome == FAILED and not error:
-        error = f"see `{_kubectl(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
+        error = f"see `{kubectl(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
     return {
         "run": run.run_id,
         "name": run.display_name,
@@ -156,17 +139,62 @@ def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
         "model_id": "",
         "started": began,
         "seconds": None if outcome == RUNNING else round(max((ended or time.time()) - (began or time.time()), 0.0), 2),
+        "work_s": None,
+        "cost": None,
+        "currency": "",
         "steps": steps,
-        "trigger": _trigger(run),
+        "trigger": trigger_of(cluster, run),
         "url": cluster.page("runs", run.run_id),
     }
 
 
-def _trigger(run: Any) -> dict[str, Any]:
-    if not run.recurring_run_id:
-        return {"kind": "manual"}
-    at = run.scheduled_at.isoformat() if _seconds(run.scheduled_at) else ""
-    return {"kind": "scheduled", "schedule": run.recurring_run_id, "scheduled_at": at}
+def tell_listed(cluster: Cluster, run: Any) -> dict[str, Any]:
+    """The same of a run of a list, which need not tell of tasks."""
+    told = tell(cluster, run)
+    if told["outcome"] == INCOMPLETE and not told["steps"]:
+        return tell(cluster, cluster.client.get_run(run.run_id))
+    return told
+
+
+def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
+    """What asked for a run, as a local run's trigger.json says it; none where that was a person."""
+    if run.recurring_run_id:
+        kept = recurring_run(cluster, run.recurring_run_id)
+        scheduled = run.scheduled_at if _seconds(run.scheduled_at) else None
+        told = description.read((kept and kept.description) or "")
+        window = description.window(told, scheduled) if scheduled else description.window({}, run.created_at)
+        return {
+            "kind": "scheduled",
+            "schedule": kept.display_name if kept else run.recurring_run_id,
+            "scheduled_at": scheduled.isoformat() if scheduled else "",
+            **window,
+        }
+    if (moment := backfilled(run)) is None:
+        return None
+    unknown = description.window({}, moment)
+    return {"kind": "backfill", "schedule": name_of(run), "scheduled_at": moment.isoformat(), **unknown}
+
+
+def backfilled(run: Any) -> datetime | None:
+    """The past fire time that a run was begun for by `rankline schedule backfill`; none for any other run."""
+    given = (run.runtime_config and run.runtime_config.parameters) or {}
+    told = str(given.get("scheduled_at", ""))
+    return datetime.fromisoformat(told.removeprefix(BACKFILL)) if told.startswith(BACKFILL) else None
+
+
+def name_of(run: Any) -> str:
+    """The schedule of a backfilled run: the first word of its name."""
+    return str(run.display_name).partition(" ")[0]
+
+
+def recurring_run(cluster: Cluster, id: str) -> Any:
+    """A recurring run as the API tells it, asked for once; none where it has been deleted."""
+    if id not in cluster.known:
+        try:
+            cluster.known[id] = cluster.client.get_recurring_run(id)
+        except NotThere:
+            cluster.known[id] = None
+    return cluster.known[id]
 
 
 def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
@@ -200,7 +228,11 @@ def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
         found[step] = {
             "step": step,
             "status": "running" if driver and status == "running" else status,
+            "why": "",
             "seconds": round((ended or time.time()) - began, 2) if began else 0.0,
+            **dict.fromkeys(_UNTOLD),
+            "result": {},
+            "paths": {},
             "error": (task.error and task.error.message) or "",
         }
     return [found[step] for step in (*STEPS, *_VERDICTS) if step in found]
@@ -213,7 +245,8 @@ def _seconds(moment: datetime | None) -> float | None:
     return found if found > _NEVER else None
 
 
-def _kubectl(cluster: Cluster, run: str) -> str:
+def kubectl(cluster: Cluster, run: str) -> str:
+    """The command that shows what every pod of a run wrote, as long as the pods are there."""
     return f"kubectl {cluster.pods()} logs -l pipeline/runid={run} -c main --prefix --tail=-1"
 
 
@@ -223,16 +256,15 @@ class ClusterRuns:
     def __init__(self, cluster: Cluster, *, experiment: str = "", most: int = 200, poll_s: float = 5.0) -> None:
         self.cluster, self.experiment, self.most, self.poll_s = cluster, experiment, most, poll_s
 
-    def list(self) -> Sequence[Line]:
+    def list(self) -> list[Line]:
         """The latest runs of our pipelines, oldest first."""
         ours = pipelines(self.cluster)
         lines = []
         for run in reversed(self._latest(ours)):
-            told = tell(self.cluster, run)
-            if told["outcome"] == INCOMPLETE and not told["steps"]:  # a list need not tell of tasks
-                told = tell(self.cluster, self.cluster.client.get_run(run.run_id))
+            told = tell_listed(self.cluster, run)
             recipe = ours[run.pipeline_version_reference.pipeline_id].removeprefix(PREFIX)
-            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], told["trigger"]["kind"], recipe))
+            kind = (told["trigger"] or {}).get("kind", "manual")
+            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], kind, recipe))
         return lines
 
     def show(self, run: str) -> dict[str, Any]:
@@ -264,7 +296,7 @@ class ClusterRuns:
             raise RanklineError(
                 "the API server names no pod whose log it could hand on",
                 where=self.cluster.page("runs", found.run_id),
-                hint=_kubectl(self.cluster, found.run_id),
+                hint=kubectl(self.cluster, found.run_id),
             )
 
     def cancel(self, run: str, *, patience_s: float = 60.0) -> dict[str, Any]:
@@ -302,6 +334,17 @@ class ClusterRuns:
         Raises:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
         """
+        id, _ = self.again(run)
+        if begins is not None:
+            begins(self.show(id))
+        return follow(self.cluster, id, watch=watch, poll_s=self.poll_s)
+
+    def again(self, run: str) -> tuple[str, str]:
+        """Let the cluster go on with a run that failed or was cancelled; its id, and the address of its page.
+
+        Raises:
+            UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
+        """
         found = self._run(run)
         if (now := tell(self.cluster, found)["outcome"]) not in (FAILED, CANCELLED):
             raise UsageError(
@@ -311,9 +354,11 @@ class ClusterRuns:
                 hint="`rankline submit` begins a new one; steps that have not changed are reused",
             )
         self.cluster.client._run_api.run_service_retry_run(found.run_id)
-        if begins is not None:
-            begins(self.show(found.run_id))
-        return follow(self.cluster, found.run_id, watch=watch, poll_s=self.poll_s)
+        return found.run_id, self.cluster.page("runs", found.run_id)
+
+    def elsewhere(self, run: str) -> str:
+        """The command that shows what the API server does not hand on."""
+        return kubectl(self.cluster, self._run(run).run_id)
 
     def _latest(self, ours: dict[str, str]) -> Sequence[Any]:
         """The latest runs of our pipelines, latest first."""
@@ -392,5 +437,5 @@ class ClusterRuns:
                 "the API server does not hand on the log of this step",
                 found=error.message + (f": {error.found}" if error.found else ""),
                 where=pod,
-                hint=_kubectl(self.cluster, run),
+                hint=kubectl(self.cluster, run),
             ) from error

@@ -40,7 +40,7 @@ def upload(cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None 
     """
     with tempfile.TemporaryDirectory() as folder:
         package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule)
-        name = f"{recipe.name}-{digest.of_file(package)[:16]}"
+        name = version_name(recipe, package)
         pipeline_id = _pipeline(cluster, f"{PREFIX}{recipe.name}", recipe.description)
         version_id = _version_id(cluster, pipeline_id, name)
         uploaded = False
@@ -53,6 +53,17 @@ def upload(cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None 
             # of two who upload the same at once, the slower one is told so, and takes the other's
             version_id = version_id or _version_id(cluster, pipeline_id, name) or ""
     return Version(f"{PREFIX}{recipe.name}", pipeline_id, name, version_id, uploaded)
+
+
+def version_name(recipe: Recipe, package: Path) -> str:
+    """The name of the version that a package is."""
+    return f"{recipe.name}-{digest.of_file(package)[:16]}"
+
+
+def find(cluster: Cluster, recipe: Recipe, version: str) -> str | None:
+    """The id of a version of a recipe's pipeline, where the cluster has it."""
+    pipeline_id = _pipeline_id(cluster, f"{PREFIX}{recipe.name}")
+    return _version_id(cluster, pipeline_id, version) if pipeline_id is not None else None
 
 
 def pipelines(cluster: Cluster) -> dict[str, str]:

@@ -7,21 +7,27 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from pipelines.plan import DOORS, Plan
+from pipelines.shop import write_shop
+from rankline.errors import SourceError
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
 from tests.pipelines.kubeflow_world import compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
+PINNED = [each for setting in golden.PINNED for each in ("--set", setting)]
+REUSABLE = tuple(DOORS)
+
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:
-    settings = [each for setting in golden.PINNED for each in ("--set", setting)]
     where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none", "--poll", "0.05"]
-    return ["submit", "--recipe", "smoke", *settings, *where, *more]
+    return ["submit", "--recipe", "smoke", *PINNED, *where, *more]
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,66 @@ def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
     assert "the next run" not in told
     assert "Traceback" not in told
     assert kubeflow.api.runs[run]["state"] in ("PENDING", "RUNNING")
+
+
+# what it would do
+
+
+def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
+    first = json.loads(CliRunner().invoke(app, command(kubeflow, "--plan", "--json")).stdout)
+    assert first["cluster"]["uploaded"] is True
+    assert kubeflow.api.versions == {}
+    assert kubeflow.api.pipelines == {}
+    states = {step["step"]: step["state"] for step in first["steps"]}
+    assert states == {"look": "runs", **dict.fromkeys(REUSABLE, "unsure"), "decide": "runs", "promote": "unsure"}
+    assert all(step["run_s"] is None for step in first["steps"])
+    assert set(Plan.model_fields) < set(first)
+    assert "cannot be read from here" in first["cluster"]["notes"][0]
+    done = json.loads(CliRunner().invoke(app, command(kubeflow, "--wait", "--json")).stdout)
+    assert done["version"] == first["cluster"]["version"]
+    second = json.loads(CliRunner().invoke(app, command(kubeflow, "--plan", "--json")).stdout)
+    assert second["cluster"]["uploaded"] is False
+    assert {step["run_from"] for step in second["steps"]} == {done["run"]}
+    text = CliRunner().invoke(app, command(kubeflow, "--plan")).stdout
+    assert f"{done['version']} (is there)" in text
+    assert "note: times are the shortest and the longest of the latest runs there" in text
+    assert len(kubeflow.api.runs) == 1
+
+
+def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
+    assert "(the cluster was not asked)" in told
+    assert "no earlier run tells how long it takes" in told
+
+
+def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path) -> None:
+    """The source lies on the volume: a path there is the same file here."""
+    from pipelines.plan import plan
+    from pipelines.recipes import named
+
+    for folder in ("runs", "data"):
+        (tmp_path / folder).mkdir()
+    write_shop(tmp_path / "data")
+    there = ["--set", "cluster.workspace=/mnt/line", "--set", "ingest.source=/mnt/line/data"]
+    words = ["submit", "--recipe", "smoke", *PINNED, *there, "--plan", "--json", "-w", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    told = json.loads(done.stdout)
+    expected = plan(named("smoke", [f"ingest.source={tmp_path}/data"]), tmp_path).model_dump(mode="json")
+    assert told["steps"] == expected["steps"]
+    assert told["steps"][1]["state"] == "runs"
+    assert told["cluster"]["workspace"] == str(tmp_path)
+    assert any(note.startswith("this holds if the images hold this code") for note in told["cluster"]["notes"])
+    assert "smoke is not on the volume, and on a cluster nobody fetches it" in told["cluster"]["notes"]
+    gone = CliRunner().invoke(app, [*words, "--set", "ingest.source=/mnt/line/nowhere"])
+    assert isinstance(gone.exception, SourceError)
+
+
+def test_a_plan_refuses_what_the_run_would(kubeflow: Kubeflow) -> None:
+    from rankline.errors import UsageError
+
+    done = CliRunner().invoke(app, command(kubeflow, "--plan", "--set", "cluster.images.data=tag:1"))
+    assert isinstance(done.exception, UsageError)
+    assert "is not pinned" in str(done.exception)
+    done = CliRunner().invoke(app, command(kubeflow, "-w", "/tmp"))
+    assert "a workspace here is nothing to a cluster" in str(done.exception)

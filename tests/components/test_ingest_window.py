@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.ingest.config import IngestConfig
-from components.ingest.window import TRIGGER, scheduled
+from components.ingest.window import BACKFILL, TRIGGER, scheduled
 from rankline.errors import UsageError
 
 RAW = ("[[ScheduledTime]]", "{{$.pipeline_job_schedule_time_utc}}")  # as a cluster leaves them that knows neither
@@ -44,6 +44,18 @@ def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, 
     assert trigger["schedule"] == "nightly"
     assert trigger["scheduled_at"] == "2026-11-01T03:00:00+00:00"
     assert trigger["window_end"] == "2026-11-01T02:00:00+00:00"
+
+
+def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
+    told = (f"{BACKFILL}2026-11-01T03:00:00+00:00", "2026-11-22T12:00:00Z")
+    assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
+    assert json.loads((tmp_path / TRIGGER).read_text())["kind"] == "backfill"
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
+def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, moment: str) -> None:
+    with pytest.raises(UsageError, match="does not say for which time"):
+        window(tmp_path, BACKFILL + moment, "2026-11-22T12:00:00Z")
 
 
 def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:

@@ -164,6 +164,74 @@ def test_random_expressions_fire_when_another_library_says(count: int) -> None:
         compared += 1
 
 
+def _by_the_minute(cron: Cron, begin: datetime, end: datetime) -> list[datetime]:
+    """When it fires, found by looking at every minute there is and every minute a clock could show; slow, and plain."""
+    zone = ZoneInfo(cron.zone)
+    second, *fields = cron.text.split()
+    sets = []
+    for field, (low, high) in zip(fields, ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))):
+        values: set[int] = set()
+        for part in field.split(","):
+            span, _, step = part.partition("/")
+            first, _, last = span.partition("-")
+            a, b = (low, high) if span == "*" else (int(first), int(last) if last else high if step else int(first))
+            values |= set(range(a, b + 1, int(step or 1)))
+        sets.append(values)
+
+    def fits(wall: datetime) -> bool:
+        day, weekday = wall.day in sets[2], wall.isoweekday() % 7 in sets[4]
+        named = fields[2][0] != "*" and fields[4][0] != "*"
+        either = (day or weekday) if named else (day and weekday)
+        return wall.minute in sets[0] and wall.hour in sets[1] and wall.month in sets[3] and either
+
+    minutes = [
+        begin + timedelta(minutes=each, seconds=int(second)) for each in range(int((end - begin).total_seconds() // 60))
+    ]
+    shown = [minute.astimezone(zone).replace(tzinfo=None) for minute in minutes]
+    if fields[1] == "*":
+        return [minute for minute, wall in zip(minutes, shown) if fits(wall)]
+    first_time = {wall: minute for minute, wall in zip(reversed(minutes), reversed(shown))}
+    found = set()
+    wall, latest = shown[0], None
+    for at, minute in zip(shown, minutes):
+        while wall < at:  # jumped over: the first moment after it
+            if fits(wall) and wall not in first_time:
+                found.add(minute.replace(second=0))
+            wall += timedelta(minutes=1)
+        if latest is None or at > latest:
+            latest = at
+            wall = max(wall, at)
+            if fits(at):
+                found.add(first_time[at])
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Europe/Berlin", "2026-03-28"), ("Europe/Berlin", "2026-10-24"), ("America/New_York", "2026-03-07"),
+        ("America/New_York", "2026-10-31"), ("Australia/Lord_Howe", "2026-10-03"),
+        ("Australia/Lord_Howe", "2026-04-04"), ("Africa/Casablanca", "2026-02-14"), ("UTC", "2026-03-28"),
+    ],
+)  # fmt: skip
+def test_random_expressions_fire_when_every_minute_says_where_the_clocks_change(zone: str, day: str) -> None:
+    chance = random.Random(f"{zone}{day}")
+    begin = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    end = begin + timedelta(days=3)
+    compared = fired = 0
+    while compared < 25:
+        fields = [_any_field(chance, *ends) for ends in ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))]
+        fields[2:4] = chance.choice([["*", "*"], fields[2:4]])  # most dates would not be among these
+        try:
+            cron, _ = parse(" ".join([str(chance.randrange(60)), *fields]), zone)
+        except UsageError:
+            continue
+        ours = list(itertools.takewhile(lambda at: at < end, cron.after(begin - timedelta(seconds=1))))
+        assert ours == _by_the_minute(cron, begin, end), cron.text
+        compared, fired = compared + 1, fired + len(ours)
+    assert fired > 100
+
+
 def test_the_shortest_gap() -> None:
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     assert shortest_gap_s(Cron("0 0 3,4 * * *", "UTC"), begin) == 3600

@@ -8,6 +8,7 @@ branches whose condition holds; each look at a run moves it on by one task, so t
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import json
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -28,6 +29,20 @@ from typing import Any
 
 import yaml
 
+# what a list can be sorted and filtered by, as the server's models say
+KEYS = {
+    "pipelines": {"pipeline_id", "name", "display_name", "created_at", "description", "namespace"},
+    "pipeline_versions": {"pipeline_version_id", "name", "display_name", "created_at", "description", "pipeline_id"},
+    "experiments": {"experiment_id", "name", "display_name", "created_at", "description", "storage_state", "namespace"},
+    "runs": {"run_id", "name", "display_name", "created_at", "description", "scheduled_at", "finished_at", "state",
+             "storage_state", "experiment_id", "service_account"},
+    "recurringruns": {"recurring_run_id", "name", "display_name", "created_at", "description", "updated_at"},
+}  # fmt: skip
+PAGE, MOST = 20, 200  # entries of a page that nobody asked a size of, and of any
+KINDS: dict[str, tuple[type, ...]] = {
+    "STRING": (str,), "NUMBER_INTEGER": (int,), "NUMBER_DOUBLE": (int, float), "BOOLEAN": (bool,), "LIST": (list,),
+    "STRUCT": (dict,),
+}  # fmt: skip
 NAMESPACE, TOKEN, USER, PASSWORD = "team", "a-token-not-to-be-seen", "user@example.com", "pa55-not-to-be-seen"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 _PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy/"
@@ -164,6 +179,11 @@ class Api:
             raise Refused(400, "Invalid input error: Experiment name is empty")
         if self.multi_user and not body.get("namespace"):
             raise Refused(400, "Invalid input error: An experiment cannot have an empty namespace in multi-user mode")
+        if any(
+            (e["display_name"], e.get("namespace")) == (body["display_name"], body.get("namespace"))
+            for e in self.experiments.values()
+        ):
+            raise Refused(409, f"Already exist error: an experiment named {body['display_name']} already exists")
         made = {
             **body, "experiment_id": self.id(), "created_at": self.now(), "storage_state": "AVAILABLE",
         }  # fmt: skip
@@ -190,6 +210,9 @@ class Api:
             raise Refused(404, "Failed to fetch a template due to error getting pipeline version: not found")
         if body.get("experiment_id") not in self.experiments:
             raise Refused(404, f"Experiment {body.get('experiment_id')} not found")
+        owner = body["pipeline_version_reference"].get("pipeline_id")
+        if owner and owner != version["pipeline_id"]:
+            raise Refused(400, "Invalid input error: pipeline ID should be parent of pipeline version")
         spec: dict[str, Any] = version["pipeline_spec"]
         spec = spec.get("pipeline_spec", spec)
         wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -199,6 +222,10 @@ class Api:
                 raise Refused(400, f"Invalid input error: missing required parameter {name}")
         if unknown := sorted(set(given) - set(wanted)):
             raise Refused(400, f"Invalid input error: parameters not in the pipeline's input definitions: {unknown}")
+        for name, value in given.items():
+            kind = wanted[name].get("parameterType", "STRING")
+            if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "BOOLEAN"):
+                raise Refused(400, f"Invalid input error: input parameter {name} requires type {kind}")
         return spec
 
     def look(self, run: dict[str, Any]) -> dict[str, Any]:
@@ -234,11 +261,21 @@ class Api:
         run["finished_at"] = self.now()
 
     def terminate(self, run: dict[str, Any]) -> None:
-        if run["state"] in ENDED:
-            raise Refused(400, f"Failed to terminate run {run['run_id']}. The run has already ended")
+        if run["state"] not in ("PENDING", "RUNNING"):
+            raise Refused(400, f"Invalid input error: Failed to terminate run {run['run_id']}. Row not found")
         self._set(run, "CANCELING")
 
+    def archive(self, run: dict[str, Any]) -> None:
+        run["storage_state"] = "ARCHIVED"
+
+    def unarchive(self, run: dict[str, Any]) -> None:
+        if self.experiments[run["experiment_id"]]["storage_state"] == "ARCHIVED":
+            raise Refused(400, "Failed precondition: Unarchive the experiment first to allow the run to be restored")
+        run["storage_state"] = "AVAILABLE"
+
     def retry(self, run: dict[str, Any]) -> None:
+        if run["storage_state"] == "ARCHIVED":
+            raise Refused(400, "Bad request: an archived run cannot be retried")
         if run["state"] not in ("FAILED", "CANCELED"):
             raise Refused(400, "Bad request: Workflow must be Failed/Error to retry")
         tasks = run["run_details"]["task_details"]
@@ -257,6 +294,8 @@ class Api:
         if not 1 <= int(body.get("max_concurrency", 0)) <= 10:
             raise Refused(400, "Max concurrency of a recurring run must be at least 1 and at most 10")
         trigger = body.get("trigger", {})
+        if len(trigger) > 1:
+            raise Refused(400, "proto: error parsing field trigger: oneof v2beta1.Trigger.trigger is already set")
         if "cron_schedule" in trigger:
             cron(trigger["cron_schedule"].get("cron", ""))
         elif int(trigger.get("periodic_schedule", {}).get("interval_second", 0)) < 1:
@@ -277,22 +316,74 @@ class Api:
             if run.get("recurring_run_id") == id and run["state"] not in ENDED:
                 self._end(run, "FAILED")
 
-    def listed(self, table: dict[str, dict[str, Any]], query: dict[str, str], keep: Any) -> dict[str, Any]:
-        """One page of a table as it was asked for: filtered, in order."""
+    def listed(
+        self, noun: str, table: dict[str, dict[str, Any]], query: dict[str, str], keep: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        """One page of a table as it was asked for: filtered, in order. A token goes with what the first page asked."""
         rows = [row for row in table.values() if keep(row)]
-        for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
-            key, value, how = predicate["key"], predicate["stringValue"], predicate["operation"]
-            if how in ("EQUALS", 1):
-                rows = [row for row in rows if row.get(key) == value]
-            elif how in ("IS_SUBSTRING", 9):
-                rows = [row for row in rows if value in row.get(key, "")]
-            else:
-                raise Refused(400, f"Invalid input error: operation {how}")
-        name, _, order = (query.get("sort_by") or "created_at").partition(" ")
-        rows.sort(key=lambda row: row[name], reverse=order == "desc")
-        begin, size = int(query.get("page_token") or 0), min(int(query.get("page_size") or 10), self.page)
-        token = str(begin + size) if begin + size < len(rows) else ""
-        return {"rows": rows[begin : begin + size], "total_size": len(rows), "next_page_token": token}
+        order = _order(noun, query.get("sort_by") or "")
+        predicates = _predicates(noun, query.get("filter") or "")
+        begin = 0
+        if query.get("page_token"):
+            told = _token(query["page_token"])
+            if (query.get("sort_by") and told["order"] != order) or (
+                query.get("filter") and told["predicates"] != predicates
+            ):
+                raise Refused(
+                    400, "Invalid input error: page token does not match the supplied sort by and/or filtering criteria"
+                )
+            begin, order, predicates = told["begin"], told["order"], told["predicates"]
+        for key, how, value in predicates:
+            rows = [row for row in rows if (row.get(key) == value if how == "EQUALS" else value in row.get(key, ""))]
+        rows.sort(key=lambda row: row.get(order[0], ""), reverse=order[1] == "desc")
+        try:
+            size = int(query.get("page_size") or PAGE)
+        except ValueError:
+            raise Refused(400, "type mismatch, parameter: page_size") from None
+        if size < 0:
+            raise Refused(400, f"Invalid input error: The page size should be greater than 0. Got {size}")
+        size = min(size, self.page, MOST)
+        token = {"begin": begin + size, "order": order, "predicates": predicates}
+        return {
+            "rows": rows[begin : begin + size],
+            "total_size": len(rows),
+            "next_page_token": base64.b64encode(json.dumps(token).encode()).decode()
+            if begin + size < len(rows)
+            else "",
+        }
+
+
+def _order(noun: str, sort_by: str) -> list[str]:
+    words = sort_by.lower().split() or ["created_at"]
+    if len(words) > 2 or words[1:] not in ([], ["asc"], ["desc"]):
+        raise Refused(400, f"Invalid input error: Received invalid sort by format {sort_by!r}")
+    if words[0] not in KEYS[noun]:
+        raise Refused(400, f"Invalid input error: Invalid sorting field: {words[0]!r} on listable type {noun}")
+    return [words[0], (words[1:] or ["asc"])[0]]
+
+
+def _predicates(noun: str, told: str) -> list[list[str]]:
+    try:
+        given = json.loads(told or "{}")
+        found = [[each["key"], each["operation"], each["stringValue"]] for each in given.get("predicates", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(400, f"Invalid input error: failed to parse valid filter from {told!r}: {error}") from error
+    for predicate in found:
+        key, how, _ = predicate
+        predicate[1] = {1: "EQUALS", 9: "IS_SUBSTRING"}.get(how, how)
+        if predicate[1] not in ("EQUALS", "IS_SUBSTRING"):
+            raise Refused(400, f"Invalid input error: operation {how}")
+        if key not in KEYS[noun]:
+            raise Refused(400, f"Invalid input error: no support for filtering on unrecognized field {key!r}")
+    return found
+
+
+def _token(told: str) -> dict[str, Any]:
+    try:
+        token = json.loads(base64.b64decode(told, validate=True))
+        return {"begin": int(token["begin"]), "order": token["order"], "predicates": token["predicates"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(400, "Invalid input error: Invalid page token") from error
 
 
 def at(moment: datetime | None) -> str:
@@ -507,6 +598,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _page(self, noun: str, model: str, table: Any, query: dict[str, str], keep: Any = lambda row: True) -> Any:
         if "experiment_id" in query:
+            if query["experiment_id"] not in self.api.experiments:
+                raise Refused(404, f"ResourceNotFoundError: Experiment {query['experiment_id']} not found.")
 
             def keep(row: dict[str, Any]) -> bool:
                 return row.get("experiment_id") == query["experiment_id"]
@@ -517,7 +610,7 @@ class Handler(BaseHTTPRequestHandler):
             def keep(row: dict[str, Any]) -> bool:
                 return not row.get("namespace")
 
-        page = self.api.listed(table, query, keep)
+        page = self.api.listed(noun, table, query, keep)
         rows = [checked(model, row) for row in page.pop("rows")]
         named = {"recurringruns": "recurringRuns"}.get(noun, noun)
         answers = {"pipeline_versions": "PipelineVersions", "recurringruns": "RecurringRuns"}.get(noun, noun.title())
@@ -527,8 +620,16 @@ class Handler(BaseHTTPRequestHandler):
         api, how = self.api, self.command
         if how == "GET" and not verb:
             return checked(model, api.look(row) if noun == "runs" else row)
-        if noun == "runs" and how == "POST" and verb in ("terminate", "retry"):
-            {"terminate": api.terminate, "retry": api.retry}[verb](row)
+        if noun == "runs" and how == "POST" and verb in ("terminate", "retry", "archive", "unarchive"):
+            getattr(api, verb)(row)
+        elif noun == "runs" and how == "DELETE" and not verb:
+            del api.runs[id]
+        elif noun == "experiments" and how == "POST" and verb == "archive":
+            row["storage_state"] = "ARCHIVED"
+            for of, table in (("run", api.runs), ("recurring", api.recurring)):
+                for each in table.values():
+                    if each["experiment_id"] == id:
+                        each |= {"storage_state": "ARCHIVED"} if of == "run" else {"status": "DISABLED"}
         elif noun == "recurringruns" and how == "POST" and verb in ("enable", "disable"):
             row["status"] = f"{verb.upper()}D"
         elif noun == "recurringruns" and how == "DELETE" and not verb:

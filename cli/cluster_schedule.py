@@ -1,0 +1,253 @@
+"""The verbs of `rankline schedule` where a cluster keeps the schedules: same words, same columns, same JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.cluster import INTERRUPTED, POLL_S, GoesOn, Where
+
+if TYPE_CHECKING:
+    from pipelines.kubeflow.schedules import Told
+
+
+def write(
+    name: str, values: dict[str, Any], where: Where, *, new: bool, as_json: bool, seconds_first: bool,
+    experiment: str | None, account: str | None,
+) -> None:  # fmt: skip
+    """Create or change one, checked before the cluster is asked for anything."""
+    from pipelines import cron as crons
+    from pipelines.kubeflow import schedules
+
+    changes = {key: value for key, value in values.items() if value is not None}
+    schedules.refuse_unheeded(changes)
+    if "settings" in changes:
+        changes["settings"] = tuple(each for each in changes["settings"] if each)
+    _zone(changes.pop("zone", None), where)
+    notes = []
+    if "cron" in changes:
+        found, notes = crons.parse(changes["cron"], where.zone, seconds_first=seconds_first)
+        changes["cron"] = found.text
+    changes["zone"] = where.zone
+    notes.append(zone_note(where.zone))
+    if changes.get("map"):
+        notes.append("the map is read now; a later change of it takes `rankline schedule update`")
+    now = datetime.now(UTC)
+    with where.connected() as cluster:
+        if new:
+            from pipelines.kubeflow.runs import EXPERIMENT
+
+            told = schedules.create(
+                cluster, changes, experiment=experiment or EXPERIMENT, account=account or "", now=now
+            )
+        else:
+            told = schedules.update(cluster, name, changes, experiment=experiment, account=account, now=now)
+    _say(told, notes, as_json=as_json, new=new)
+
+
+def zone_note(zone: str) -> str:
+    """What is to be known of a cluster's time zone."""
+    return (
+        f"the cluster fires by the clock of its controller, taken for {zone}: the API does not tell it. "
+        "Where CRON_SCHEDULE_TIMEZONE says otherwise there, set RANKLINE_KFP_ZONE to that"
+    )
+
+
+def _zone(asked: str | None, where: Where) -> None:
+    from rankline.errors import UsageError
+
+    if asked and asked != where.zone:
+        raise UsageError(
+            "a cluster has one time zone for all its schedules",
+            expected=f"{where.zone}, or the cron expression in it",
+            found=f"--zone {asked}",
+            hint=f"where the cluster's controller keeps that zone (CRON_SCHEDULE_TIMEZONE): --cluster-zone {asked}",
+        )
+
+
+def _say(told: Told, notes: list[str], *, as_json: bool, new: bool) -> None:
+    schedule = told.schedule
+    if as_json:
+        typer.echo(json.dumps({**as_told(told), "notes": notes}, indent=2))
+        return
+    for note in notes:
+        typer.echo(f"note: {note}")
+    state = "paused" if schedule.paused else "on"
+    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
+    for first in () if schedule.paused else _coming(told, 1):
+        window = told.window_of(first)
+        begins = _local(told, window.start) if window.start else "the beginning"
+        typer.echo(f"  next: {_local(told, first)}, on data from {begins} to {_local(told, window.end)}")
+        typer.echo(f"  the cluster begins it: {told.kept.url}" if new else "  runs under way go on")
+    for each in told.left:
+        typer.echo(f"  {each.id} stays, disabled, until its runs have ended; the next change or `delete` takes it away")
+
+
+def list_(where: Where, *, as_json: bool) -> None:
+    """Every schedule of the cluster that is ours."""
+    from cli.schedule import _table
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        found = schedules.all_of(cluster)
+    if as_json:
+        typer.echo(json.dumps([as_told(told) if told else unknown(kept) for kept, told in found], indent=2))
+        return
+    if not found:
+        typer.echo("no schedules yet; `rankline schedule create` makes one")
+        return
+    rows = [("schedule", "cron", "zone", "recipe", "next")]
+    for kept, told in found:
+        if told is None:
+            rows.append((kept.name, kept.cron, "?", kept.recipe, "not made by `rankline schedule`"))
+            continue
+        first = next(iter(_coming(told, 1)), None)
+        coming = "paused" if told.schedule.paused else _local(told, first) if first else "never again"
+        rows.append((kept.name, told.schedule.cron, told.schedule.zone, told.schedule.recipe, coming))
+    _table(rows)
+
+
+def show(name: str, where: Where, *, as_json: bool) -> None:
+    """One schedule of the cluster, and its latest runs."""
+    from cli.schedule import _settings_of, _table
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        told = schedules.get(cluster, name)
+        runs = schedules.fired(cluster, told)
+    schedule = told.schedule
+    if as_json:
+        typer.echo(json.dumps({**as_told(told), "runs": runs, "passed_over": None}, indent=2))
+        return
+    _settings_of(schedule, without=schedules.WHY)
+    typer.echo(f"{'experiment':<16} {told.experiment}")
+    if told.account:
+        typer.echo(f"{'account':<16} {told.account}")
+    for first in _coming(told, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{_local(told, first)}")
+    typer.echo(f"{'page':<16} {told.kept.url}")
+    if runs:
+        typer.echo("")
+        header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
+        _table([header, *(
+            (_short(r["scheduled_at"]), r["kind"], _short(r["window_end"]), r["outcome"] or r["status"], r["run"])
+            for r in runs
+        )])  # fmt: skip
+        if runs[-1]["error"]:
+            typer.echo(f"the last one failed: {runs[-1]['error']}")
+    typer.echo(f"note: {zone_note(schedule.zone)}; what was passed over it does not tell either")
+
+
+def pause(name: str, where: Where, *, resume: bool, as_json: bool) -> None:
+    """Begin nothing, or begin again."""
+    from pipelines import recurring
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        before = schedules.get(cluster, name)
+        (recurring.resume if resume else recurring.pause)(cluster, name)
+        told = schedules.get(cluster, name)
+    notes = []
+    if resume and before.schedule.paused and told.schedule.catch_up == "all":
+        notes.append("with --catch-up all a cluster makes up for what fell into the pause, too")
+    _say(told, notes, as_json=as_json, new=False)
+
+
+def delete(name: str, where: Where, *, end_runs: bool, as_json: bool) -> None:
+    """Take it away, with all that changes have left of it."""
+    from pipelines import recurring
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        told = schedules.get(cluster, name)
+        recurring.delete(cluster, name, with_runs=end_runs)
+    if as_json:
+        typer.echo(told.schedule.model_copy(update={"deleted": True}).model_dump_json(indent=2))
+    else:
+        typer.echo(f"schedule {name} is deleted; its runs stay on the cluster, in experiment {told.experiment}")
+
+
+def plan(name: str, count: int, where: Where, *, as_json: bool) -> None:
+    """The next fire times with the data window of each."""
+    from cli.schedule import _plan_table
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        told = schedules.get(cluster, name)
+    schedule, moments = told.schedule, _coming(told, count)
+    windows = [told.window_of(at) for at in moments]
+    _plan_table(schedule, moments, windows, moments, as_json=as_json)
+    if not as_json:
+        typer.echo(f"note: {zone_note(schedule.zone)}")
+
+
+def backfill(
+    name: str, start: str, end: str, where: Where, *, concurrency: int, allow_older: bool, as_json: bool
+) -> None:
+    """Run past fire times on the cluster, so many at once."""
+    from cli.schedule import _moment
+    from pipelines.kubeflow import schedules
+
+    with where.connected() as cluster:
+        told = schedules.get(cluster, name)
+        filling = schedules.Backfill(
+            cluster, told, concurrency=concurrency, allow_older_window=allow_older, poll_s=POLL_S
+        )
+        zone = told.schedule.zone
+        moments = filling.moments(start=_moment(start, zone), end=_moment(end, zone), now=datetime.now(UTC))
+        try:
+            filled = filling.fill(moments, say=lambda line: typer.echo(line, err=as_json))
+        except KeyboardInterrupt:
+            runs = ", ".join(filling.under_way.values()) or "none"
+            typer.secho(f"interrupted; runs under way go on ({runs}); given again, this command joins them", err=True)
+            raise GoesOn(INTERRUPTED) from None
+    failed = sum(each["exit_code"] not in (None, 0, 3) for each in filled)
+    if as_json:
+        typer.echo(json.dumps(filled, indent=2))
+    else:
+        counts = {
+            what: sum(each["what"] == what for each in filled) for what in ("ran", "done before", "under way elsewhere")
+        }
+        typer.echo(", ".join(f"{number} {what}" for what, number in counts.items() if number) + f"; {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+def as_told(told: Told) -> dict[str, Any]:
+    """A schedule as a workspace tells it, and what the cluster keeps of it beside."""
+    moments = [] if told.schedule.paused else _coming(told, 1)
+    return {
+        **told.schedule.model_dump(mode="json"),
+        "next": moments[0].isoformat() if moments else None,
+        "revisions": told.schedule.revision,
+        "experiment": told.experiment,
+        "account": told.account,
+        "recurring_run": told.kept.id,
+        "url": told.kept.url,
+    }
+
+
+def unknown(kept: Any) -> dict[str, Any]:
+    """A recurring run of which nobody knows what it was made of."""
+    known = {"name": kept.name, "cron": kept.cron, "recipe": kept.recipe, "paused": not kept.enabled}
+    return {**known, "max_runs": kept.at_once, "recurring_run": kept.id, "url": kept.url}
+
+
+def _coming(told: Told, count: int) -> list[datetime]:
+    from cli.schedule import _coming
+
+    return _coming(told.schedule, count)
+
+
+def _local(told: Told, moment: datetime) -> str:
+    from cli.schedule import _local
+
+    return _local(told.schedule, moment)
+
+
+def _short(moment: str | None) -> str:
+    from cli.schedule import _short
+
+    return _short(moment) if moment else ""
