@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.estimates import estimates
+from pipelines.run import flow_of
 from rankline import ledger, progress
 
 MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
@@ -47,19 +48,21 @@ def table(folder: Path, known: dict[str, float], *, seconds: float, ended: bool 
     def line(*parts: tuple[str, str]) -> Any:
         return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
+    steps = ledger.FLOWS.get(flow_of(folder), ledger.STEPS)
+    wide = max(map(len, steps))
     lines = [
         line((f"{folder.name}   {clock(seconds)}", "bold")),
-        line((f"  {'step':<9} {'elapsed':>7} {'usual':>7}", "")),
+        line((f"  {'step':<{wide}} {'elapsed':>7} {'usual':>7}", "")),
     ]
     entries = ledger.read(folder)
-    for step in ledger.STEPS:
+    for step in steps:
         usual = clock(known[step]) if step in known else ""
         if (entry := entries.get(step)) is None:
-            lines.append(line((f"· {step:<9} {'':>7} {usual:>7}", "dim")))
+            lines.append(line((f"· {step:<{wide}} {'':>7} {usual:>7}", "dim")))
             continue
         status = _status(entry, ended=ended)
         told = (status == "running" and detail(folder, step)) or entry.why
-        row = f" {step:<9} {clock(entry.seconds):>7} {usual:>7}  {told}"
+        row = f" {step:<{wide}} {clock(entry.seconds):>7} {usual:>7}  {told}"
         lines.append(line((MARKS[status], COLOURS[status]), (row, "")))
     return Group(*lines)
 
@@ -186,10 +189,11 @@ class Screen:
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """A run's summary as a table of steps and its verdict, no wider than the terminal."""
-    lines = [f"{'step':<9} {'':<6} {'wall':>7} {'import':>7} {'memory':>8}  why"]
+    wide = max([9, *(len(step["step"]) for step in summary["steps"])])
+    lines = [f"{'step':<{wide}} {'':<6} {'wall':>7} {'import':>7} {'memory':>8}  why"]
     for step in summary["steps"]:
         lines.append(
-            f"{step['step']:<9} {step['status']:<6} {clock(step['seconds']):>7} {clock(step['import_s']):>7}"
+            f"{step['step']:<{wide}} {step['status']:<6} {clock(step['seconds']):>7} {clock(step['import_s']):>7}"
             f" {step['peak_memory_mb']:>5} MB  {step['why']}"
         )
     width = shutil.get_terminal_size((1000, 24)).columns

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Images(Frozen):
     """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
 
-    data: str = Field("", description="Image of ingest, validate, featurize, decide and promote (…@sha256:…).")
+    data: str = Field("", description="Image of ingest, validate, featurize, decide, promote, materialize (…@sha256:…).")
     train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
     evaluate: str = Field("", description="Image of evaluate: the one that serves, and a door (…@sha256:…).")
 
@@ -55,7 +55,7 @@ class ClusterConfig(Frozen):
         Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
         description="look, decide, summary, and the tasks that say a verdict.",
     )
-    data: Resources = Field(Resources(), description="ingest, validate, featurize, promote.")
+    data: Resources = Field(Resources(), description="ingest, validate, featurize, promote, materialize.")
     train: Resources = Field(
         Resources(cpu="4", memory="16Gi", gpus=1, timeout_s=6 * 3600), description="finetune, distill."
     )
@@ -74,13 +74,13 @@ class ClusterConfig(Frozen):
 SIZES = {
     "look": "small", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
     "distill": "train", "export": "serve", "evaluate": "serve", "decide": "small", "promote": "data",
-    "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
+    "materialize": "data", "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
     "insufficient-data": "small",
 }  # fmt: skip
 IMAGES = {
     "look": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
     "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
-    "summary": "data", "already-serving": "data", "pending": "data", "refused": "data", "insufficient-data": "data",
+    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data", "insufficient-data": "data",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe
-from pipelines.run import CANCEL, RECIPE, TRIGGER, WATCHER, Runner, Started
+from pipelines.run import CANCEL, RECIPE, TRIGGER, WATCHER, Runner, Started, flow_of
 from pipelines.run import run as run_recipe
 from pipelines.run import runs as run_folders
 from rankline import ledger, progress
@@ -42,6 +42,7 @@ class Line:
     seconds: float | None  # none while it goes on
     trigger: str  # what asked for it: manual, scheduled, backfill, catch-up, retry
     recipe: str
+    flow: str = "train"  # what of the recipe it ran: train, refresh, features
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class LocalRuns:
                     seconds=told.get("seconds"),
                     trigger=(told["trigger"] or {}).get("kind", "manual"),
                     recipe=str(_json(folder / RECIPE).get("name", "")),
+                    flow=flow_of(folder),
                 )
             )
         return lines
@@ -146,8 +148,8 @@ class LocalRuns:
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
         """See `Runs`."""
-        if step and step not in (*ledger.STEPS, "summary"):
-            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.STEPS, "summary")))
+        if step and step not in (*ledger.KNOWN, "summary"):
+            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.KNOWN, "summary")))
         folder = self.folder(run)
         told = _sections(_lines(folder, follow=follow), folder)
         return (said for said in (told if everything else _without_kubeflow(told)) if step in ("", said.step))
@@ -202,13 +204,13 @@ class LocalRuns:
             begins(recipe)
         runner: Runner = "docker" if _json(folder / WATCHER).get("runner") == "docker" else "local"
         told = {**trigger, "kind": "retry", "retry_of": folder.name}
-        summary = run_recipe(recipe, self.workspace, watch=watch, runner=runner, trigger=told)
+        summary = run_recipe(recipe, self.workspace, watch=watch, runner=runner, trigger=told, flow=flow_of(folder))
         return {**summary, "trigger": told}
 
     def _told(self, folder: Path) -> dict[str, Any]:
         path = folder / SUMMARY
         told = json.loads(path.read_text()) if path.is_file() else {"run": folder.name, "outcome": state(folder)}
-        return {**told, "trigger": _json(folder / TRIGGER) or None}
+        return {**told, "trigger": _json(folder / TRIGGER) or None, "flow": flow_of(folder)}
 
 
 def state(folder: Path) -> str:

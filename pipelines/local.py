@@ -1,6 +1,6 @@
-"""The process in which Kubeflow's local runners execute a flow: `python -m pipelines.local RECIPE WORKSPACE RUNNER`.
+"""The process in which Kubeflow's local runners execute a flow: `python -m pipelines.local RECIPE WORKSPACE RUNNER FLOW`.
 
-RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/containers.py).
+FLOW names one of `flow_of`. RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/containers.py).
 It lives no longer than whoever started it: when its standard input closes, it ends with all its steps.
 """
 
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,25 @@ def main() -> int:
     from pydantic import TypeAdapter
 
     from pipelines.recipes import Recipe
-    from pipelines.training import training
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    recipe_file, workspace, runner = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    recipe_file, workspace, runner, flow = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     recipe = TypeAdapter(Recipe).validate_python(json.loads(recipe_file.read_text()))
     local.init(
         runner=_containers(recipe, workspace, recipe_file.parent) if runner == "docker" else _processes(),
         pipeline_root=str(recipe_file.parent / "artifacts"),
         raise_on_error=True,
     )
-    training(recipe, workspace=str(workspace))()
+    flow_of(flow)(recipe, workspace=str(workspace))()
     return 0
+
+
+def flow_of(name: str) -> Callable[..., Callable[..., Any]]:
+    """What makes the Kubeflow pipeline of this name out of a recipe."""
+    from pipelines.materialize import features
+    from pipelines.training import training
+
+    return {"train": training, "features": features}[name]
 
 
 def _processes() -> Any:

@@ -4,7 +4,7 @@ A run's folder holds, beside its ledger and summary.json:
 
     recipe.json    what it runs
     trigger.json   who asked for it, where that was not a person at a terminal: a schedule, a retry of another run
-    watcher.json   the process that watches it: while that lives, the run does
+    watcher.json   the process that watches it: while that lives, the run does; and which flow it runs, and where
     cancel.json    somebody asks for its end; whoever watches it sees to that
 """
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.summary.step import CANCELLED, SUMMARY, UNENDED, summarize
+from components.summary.step import CANCELLED, MATERIALIZED, SUMMARY, UNENDED, summarize
 from pipelines.recipes import Recipe, as_dict
 from rankline import ledger
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
@@ -32,10 +32,12 @@ from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, S
 RECIPE, TRIGGER, WATCHER, CANCEL = "recipe.json", "trigger.json", "watcher.json", "cancel.json"
 MOMENT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
 Runner = Literal["local", "docker"]
+Flow = Literal["train", "refresh", "features"]
 EXIT_CODES = {
     "promoted": EXIT_OK,
     "already serving": EXIT_OK,
     "waiting for review": EXIT_OK,
+    MATERIALIZED: EXIT_OK,
     "refused": EXIT_REFUSED,
     "insufficient data": EXIT_REFUSED,
     CANCELLED: 130,  # as by Ctrl-C
@@ -83,11 +85,16 @@ def _latest(workspace: Path) -> str:
 
 @contextlib.contextmanager
 def started(
-    recipe: Recipe, workspace: Path, *, runner: Runner = "local", trigger: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    runner: Runner = "local",
+    trigger: Mapping[str, Any] | None = None,
+    flow: Flow = "train",
 ) -> Iterator[Started]:
     """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there.
 
-    ``trigger`` is what asked for the run (see `run`).
+    ``trigger`` is what asked for the run (see `run`), ``flow`` which of the flows it is (pipelines/local.py).
 
     Raises:
         RanklineError: the runner is `docker`, and there is no engine, no image or one of other code.
@@ -100,7 +107,7 @@ def started(
     folder = new_run_folder(workspace, recipe.name)
     if trigger:
         ledger.write_json(folder / TRIGGER, dict(trigger))
-    ledger.write_json(folder / WATCHER, {**_this_process(), "runner": runner})
+    ledger.write_json(folder / WATCHER, {**_this_process(), "runner": runner, "flow": flow})
     ledger.write_json(folder / RECIPE, as_dict(recipe))
     environment = {
         **os.environ,
@@ -112,7 +119,7 @@ def started(
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-P", "-m", "pipelines.local", str(folder / RECIPE), str(workspace), runner]
+    command = [sys.executable, "-P", "-m", "pipelines.local", str(folder / RECIPE), str(workspace), runner, flow]
     with (folder / "kubeflow.log").open("wb") as log:
         # the runner holds the other end of its standard input: it closes when this process ends, however that is
         process = subprocess.Popen(
@@ -171,19 +178,20 @@ def run(
     poll_s: float = 0.2,
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
+    flow: Flow = "train",
 ) -> dict[str, Any]:
     """Run a recipe to its end and return its summary; one that somebody cancels ends with that outcome.
 
     ``watch`` is called again and again while it runs, to draw progress. ``runner`` is where the steps run:
     processes of this machine, or containers on it. ``trigger`` is kept in the run's folder: `kind` (manual,
     scheduled, backfill, catch-up, retry), and what goes with it: schedule, scheduled_at, window_start, window_end,
-    retry_of.
+    retry_of. ``flow`` is what of the recipe is run: the whole line, or its features alone.
 
     Raises:
         StepFailed: a step stopped; the message is that step's own, the ledger is kept.
     """
     began = time.monotonic()
-    with started(recipe, workspace, runner=runner, trigger=trigger) as under_way:
+    with started(recipe, workspace, runner=runner, trigger=trigger, flow=flow) as under_way:
         while under_way.process.poll() is None:
             if under_way.asked_to_end():
                 under_way.cancelled = True
@@ -213,8 +221,16 @@ def _failure(summary: dict[str, Any], folder: Path) -> str:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """0 promoted, already serving or waiting for review; 3 refused by a gate; 130 cancelled; 1 anything else."""
+    """0 promoted, already serving, waiting for review or materialized; 3 refused by a gate; 130 cancelled; 1 anything else."""
     return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
+
+
+def flow_of(folder: Path) -> Flow:
+    """Which flow a run is of."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        flow: Flow = json.loads((folder / WATCHER).read_text())["flow"]
+        return flow
+    return "train"  # all there was in earlier versions
 
 
 def runs(workspace: Path) -> Sequence[Path]:

@@ -39,20 +39,7 @@ def training(
     from components.validate.component import validate
 
     settings = at(recipe, workspace)
-    run = {
-        "workspace": workspace,
-        "recipe": recipe.name,
-        "catalogue": recipe.export.catalogue,
-        **kept(recipe, workspace),
-        **({"schedule": schedule} if schedule else {}),
-    }
-
-    def step(door: Callable[..., Any], **values: Any) -> Any:
-        config = settings.get(door.component_spec.name)
-        task = door(
-            run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **({"config": config} if config is not None else {}), **values
-        )
-        return place(task, recipe.cluster, attempts=cluster)
+    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
     def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
@@ -94,3 +81,27 @@ def training(
     made = dsl.pipeline(name=f"rankline-{recipe.name}", description=recipe.description)
     flow_of: Callable[..., Any] = made(scheduled_flow if schedule else flow)
     return flow_of
+
+
+def opener(
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """What makes a task of a door: its settings, the run it belongs to, and its place."""
+    from kfp import dsl
+
+    settings = at(recipe, workspace)
+    run = {
+        "workspace": workspace,
+        "recipe": recipe.name,
+        "catalogue": recipe.export.catalogue,
+        **kept(recipe, workspace),
+        **({"schedule": schedule} if schedule else {}),
+    }
+
+    def step(door: Callable[..., Any], **values: Any) -> Any:
+        config = settings.get(door.component_spec.name)
+        told = {"config": config} if config is not None else {}
+        task = door(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **told, **values)
+        return place(task, recipe.cluster, attempts=cluster)
+
+    return step

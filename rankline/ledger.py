@@ -27,6 +27,12 @@ STEPS = (
     "decide",
     "promote",
 )
+# The steps of each flow: the whole line, and those that run between two of it.
+FLOWS = {
+    "train": STEPS,
+    "features": ("look", "ingest", "validate", "featurize", "materialize"),
+}
+KNOWN = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
 
 RESERVE, RESERVE_BYTES = ".reserve", 2**18
 
@@ -85,7 +91,7 @@ def read(run_dir: Path) -> dict[str, Entry]:
     One that cannot be read is an entry that says so.
     """
     entries = {}
-    for step in STEPS:
+    for step in KNOWN:
         path = run_dir / f"{step}.json"
         if path.is_file():
             entries[step] = _read(path)

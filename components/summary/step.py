@@ -16,6 +16,7 @@ from rankline import ledger
 SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"
 CANCELLED = "cancelled"
+MATERIALIZED = "materialized"
 UNENDED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
 OUTCOMES = {
     "promote": "promoted",
@@ -35,7 +36,8 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelle
     steps = [_step(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
     error = failed.error or KILLED if failed else ""
-    decided = entries["decide"].result if "decide" in entries else {}
+    last = next((entries[step] for step in ("decide", "materialize") if step in entries), None)
+    decided = last.result if last else {}
     outcome = _outcome(entries, failed, decided)
     cut = cancelled and outcome in UNENDED
     started = min((entry.started for entry in entries.values()), default=time.time())
@@ -64,6 +66,8 @@ def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelle
 def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decided: dict[str, Any]) -> str:
     if failed is not None:
         return "failed"
+    if "materialize" in entries:
+        return MATERIALIZED
     outcome = decided.get("outcome", "")
     if outcome == "promote" and "promote" not in entries:
         return "failed"
