@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -64,7 +63,8 @@ def status(
         typer.Option(help="Exit code 1 where what the champion reads lags further behind now: 90s, 30m, 2h, 1d."),
     ] = None,
     max_age: Annotated[
-        str | None, typer.Option(help="The same for how long ago it was last brought online, quiet shops' sign of life.")
+        str | None,
+        typer.Option(help="The same for how long ago it was brought online last (quiet nights have no news)."),
     ] = None,
     workspace: Workspace = WORKSPACE,
     repository: RepositoryUrl = "",

@@ -256,7 +256,12 @@ def differences(folder: Path) -> list[str]:
     """
     if not (folder / "feature_store.yaml").is_file():
         return []
-    there = _defined(open_store(folder))
+    from google.protobuf.message import DecodeError
+
+    try:
+        there = _defined(open_store(folder))
+    except DecodeError:  # a registry that nobody can read is made anew
+        return []
     with tempfile.TemporaryDirectory(prefix="definitions-") as scratch:
         settings = {
             "project": "rankline",
@@ -270,9 +275,8 @@ def differences(folder: Path) -> list[str]:
         here = _defined(open_store(Path(scratch)))
     found = [f"{name} is gone" for name in sorted(there.keys() - here.keys())]
     found += [f"{name} is new" for name in sorted(here.keys() - there.keys())]
-    return found + [
-        f"{name}: {there[name]} -> {here[name]}" for name in sorted(here.keys() & there.keys()) if here[name] != there[name]
-    ]
+    both = sorted(here.keys() & there.keys())
+    return found + [f"{name}: {there[name]} -> {here[name]}" for name in both if here[name] != there[name]]
 
 
 def _defined(store: Any) -> dict[str, str]:

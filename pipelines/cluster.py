@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Images(Frozen):
     """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
 
-    data: str = Field("", description="Image of ingest, validate, featurize, decide, promote, materialize (…@sha256:…).")
+    data: str = Field("", description="Image of ingest, validate, featurize, decide, promote and materialize (…).")
     train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
     evaluate: str = Field("", description="Image of evaluate: the one that serves, and a door (…@sha256:…).")
 
@@ -80,7 +80,8 @@ SIZES = {
 IMAGES = {
     "look": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
     "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
-    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data", "insufficient-data": "data",
+    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data",
+    "insufficient-data": "data",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How fresh the features are that lie online: read from their watermarks, the ledgers and the champion; nothing runs."""
+"""How fresh the features are that lie online: read from their watermarks, the ledgers and the champion."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from components.promote.online import written_by
 from rankline.contracts import Frozen
@@ -34,7 +36,7 @@ class Freshness(Frozen):
     age_s: float | None = None  # from then to now
     behind_data_s: float | None = None  # from the watermark to the newest event that any run has ingested
     took_s: float | None = None
-    entities: dict[str, int] = {}
+    entities: dict[str, int] = Field(default={})
 
     @property
     def rows(self) -> int:

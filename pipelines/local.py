@@ -1,6 +1,9 @@
-"""The process in which Kubeflow's local runners execute a flow: `python -m pipelines.local RECIPE WORKSPACE RUNNER FLOW`.
+"""The process in which Kubeflow's local runners execute a flow.
 
-FLOW names one of `flow_of`. RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/containers.py).
+    python -m pipelines.local RECIPE WORKSPACE RUNNER FLOW
+
+RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/containers.py), FLOW
+one of `flow_of`.
 It lives no longer than whoever started it: when its standard input closes, it ends with all its steps.
 """
 

@@ -67,9 +67,9 @@ def materialize(
         StepFailed: a step stopped.
     """
     from components.promote.fresh import read_by_champion
+    from pipelines.recipes import kept
     from rankline.door import Run
     from rankline.features import SERVICE
-    from pipelines.recipes import kept
 
     workspace = workspace.resolve()
     here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")

@@ -221,7 +221,7 @@ def _failure(summary: dict[str, Any], folder: Path) -> str:
 
 
 def exit_code(summary: dict[str, Any]) -> int:
-    """0 promoted, already serving, waiting for review or materialized; 3 refused by a gate; 130 cancelled; 1 anything else."""
+    """0 promoted, already serving, waiting for review, materialized; 3 refused by a gate; 130 cancelled; else 1."""
     return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.engine import About
@@ -42,13 +44,29 @@ class Metrics:
         )
         self.features_watermark = Gauge(
             "rankline_features_watermark_seconds",
-            "What the feature store was materialized up to, unix seconds; 0 if unknown",
+            "What the feature store was materialized up to, unix seconds; absent if unknown",
+            ["service"],
+            registry=self.registry,
+        )
+        self.features_lag = Gauge(
+            "rankline_features_lag_seconds",
+            "Seconds from what the feature store was materialized up to, to now; absent if unknown",
+            ["service"],
             registry=self.registry,
         )
         # those that alerts watch are there, at 0, before anything happens
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
         self.degraded.labels("features")
+
+    def fresh(self, service: str, watermark: float | None) -> None:
+        """What a service's store was materialized up to (unix seconds); the lag grows by itself from there on."""
+        if watermark is None:
+            self.features_watermark.clear()
+            self.features_lag.clear()
+            return
+        self.features_watermark.labels(service).set(watermark)
+        self.features_lag.labels(service).set_function(lambda: time.time() - watermark)
 
     def serves(self, about: About) -> Gauge:
         """The gauge of one model."""

@@ -1,8 +1,8 @@
 """The champion's features in Feast's online store: one folder for each feature-service version.
 
-    online/ranking_v1/watermark.json          up to what it knows everything, and who saw to that: promotion or a
-                                              materialization, which run, when
-    online/.ranking_v1.lock, .holder.json     whoever writes it has the lock, and says who they are
+online/ranking_v1/watermark.json          up to what it knows everything, and who saw to that: promotion or a
+                                          materialization, which run, when
+online/.ranking_v1.lock, .holder.json     whoever writes it has the lock, and says who they are
 """
 
 from __future__ import annotations
