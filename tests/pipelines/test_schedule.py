@@ -297,8 +297,9 @@ def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
 
 def test_the_command_takes_a_flow_and_shows_it(tmp_path: Path) -> None:
     create = ("schedule", "create", "fresh", "-r", "smoke", "--cron", "0 0 * * * *", "-w", str(tmp_path))
-    told = json.loads(rankline(*create, "--flow", "features", "--json"))
+    told = json.loads(rankline(*create, "--flow", "features", "--json").stdout)
     assert told["flow"] == "features"
-    assert rankline("schedule", "list", "-w", str(tmp_path)).splitlines()[1].split()[:2] == ["fresh", "features"]
-    told = json.loads(rankline("schedule", "update", "fresh", "--flow", "train", "-w", str(tmp_path), "--json"))
+    listed = rankline("schedule", "list", "-w", str(tmp_path)).stdout
+    assert listed.splitlines()[1].split()[:2] == ["fresh", "features"]
+    told = json.loads(rankline("schedule", "update", "fresh", "--flow", "train", "-w", str(tmp_path), "--json").stdout)
     assert (told["flow"], told["revision"]) == ("train", 2)
