@@ -22,11 +22,11 @@ import yaml
 from feature_repo import backends
 from feature_repo.definitions import VIEWS, definitions
 from feature_repo.sources import Tables
-from rankline import ledger
+from rankline import ledger, watermark
 from rankline.errors import SourceError
 from rankline.storage import FeatureStoreConfig
 
-WATERMARK = "watermark.json"
+WATERMARK = watermark.FILE
 SOURCES = "sources"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -226,7 +226,7 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
                 passing.materialize(EPOCH, until, feature_views=filled)
         if live is not None:
             os.replace(online["path"], live)
-    watermark = {
+    told = {
         "until": until.astimezone(UTC).isoformat(),
         "project": store.project,
         "entities": rows,
@@ -234,8 +234,9 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(time.monotonic() - began, 2),
     }
-    ledger.write_json(folder / WATERMARK, watermark)
-    return watermark
+    watermark.share(store, told)
+    ledger.write_json(folder / WATERMARK, told)
+    return told
 
 
 def _copied(live: Path) -> Path:

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import Field
 
 from components.promote.online import written_by
+from rankline import watermark
 from rankline.contracts import Frozen
 from rankline.errors import UsageError
 from rankline.repository import Repository
 
-WATERMARK = "watermark.json"
 _SPAN = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -65,7 +65,9 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
     models = Repository(repository or str(workspace / "repository"), mends=False)
     champion = models.champion()
     reads = models.manifest(champion).features.service if champion else ""
-    names = {path.parent.name for path in (workspace / "online").glob(f"*/{WATERMARK}")} | ({reads} if reads else set())
+    names = {path.parent.name for path in (workspace / "online").glob(f"*/{watermark.FILE}")} | (
+        {reads} if reads else set()
+    )
     newest = newest_data(workspace)
     found = [_of(workspace / "online" / name, reads=name == reads, newest=newest, now=now) for name in names]
     return sorted(found, key=lambda each: (not each.champion_reads, each.service))
@@ -74,7 +76,7 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
 def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
     told: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        told = json.loads((folder / WATERMARK).read_text())
+        told = json.loads((folder / watermark.FILE).read_text())
     if not told:
         return Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
     until = datetime.fromisoformat(told["until"])

@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from rankline import features
+from rankline import features, watermark
 from rankline.contracts import History
 from rankline.errors import ServerError
 
 HISTORY_SERVICE = "history_v1"
-WATERMARK = "watermark.json"  # beside feature_store.yaml: what the store was materialized up to
 
 # Items looked up in one read: a read holds the store, and users' look-ups wait behind it.
 _ITEMS_A_READ = 200
@@ -132,7 +131,7 @@ class FeastLibrary(FeatureSource):
 
     def _files(self) -> list[tuple[int, int]]:
         found = []
-        for name in ("feature_store.yaml", "registry.db", WATERMARK):  # the last of them is written last
+        for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the last of them is written last
             with contextlib.suppress(FileNotFoundError):
                 told = (self._folder / name).stat()
                 found.append((told.st_ino, told.st_mtime_ns))
@@ -158,12 +157,14 @@ class FeastLibrary(FeatureSource):
         ]
 
     def watermark(self) -> float | None:
-        """What watermark.json says."""
+        """What the store says, or watermark.json beside it."""
+        with self._lock:
+            told = watermark.shared(self._store) if self._store is not None else None
         try:
-            told = json.loads((self._folder / WATERMARK).read_text())["until"]
+            told = told or json.loads((self._folder / watermark.FILE).read_text())
+            return datetime.fromisoformat(told["until"]).timestamp()
         except (OSError, ValueError, KeyError):
             return None
-        return datetime.fromisoformat(told).timestamp()
 
 
 class FeastServer(FeatureSource):

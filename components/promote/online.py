@@ -108,7 +108,8 @@ def bring_online(
         StorageError: Postgres or Redis is away, or the registry locked; who serves has not changed.
     """
     from feature_repo.backends import told
-    from feature_repo.store import SOURCES, WATERMARK, apply, differences, materialize
+    from feature_repo.store import SOURCES, WATERMARK, apply, differences, materialize, open_store
+    from rankline.watermark import shared
 
     # joins are featurize's: what goes online comes out of the run's own files
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
@@ -137,6 +138,9 @@ def bring_online(
             os.replace(partial, folder / SOURCES / source.name)
         apply(folder, project=_project(folder.name, stores), sources=folder / SOURCES, stores=stores)
         with told(stores):
+            elsewhere = shared(open_store(folder))  # another machine may have been here
+            if elsewhere and datetime.fromisoformat(elsewhere["until"]) > until:
+                return {**elsewhere, "moved": False}
             return {**materialize(folder, until=until, owner=owner), "moved": True}
     except (StorageError, UsageError):
         raise
