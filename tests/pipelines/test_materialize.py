@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from pipelines.claims import STAMP, Claim
 from pipelines.freshness import freshness
 from pipelines.history import LocalRuns
 from pipelines.materialize import features, materialize
-from pipelines.recipes import change, named
+from pipelines.recipes import named
 from pipelines.run import RECIPE, runs
 from pipelines.schedule import Schedules
 from rankline import ledger
@@ -106,10 +105,3 @@ def test_materialized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     assert freshness(workspace, now=later)[0].watermark == by_schedule.watermark
     window = json.loads((workspace / "runs" / again["run"] / RECIPE).read_text())["ingest"]["window_end"]
     assert datetime.fromisoformat(window) == first
-
-
-def test_until_is_the_end_of_the_data_window() -> None:
-    until = datetime(2026, 11, 22, 3, tzinfo=UTC)
-    recipe = change(named("smoke"), [f"ingest.window_end={until.isoformat()}"])
-    told: Any = recipe.ingest.window_end
-    assert told == until
