@@ -32,7 +32,7 @@ class Freshness(Frozen):
     writer: str = ""  # who is at it at this moment
     watermark: str = ""  # it knows everything that was known then; empty where it is not online
     at: str = ""  # when that was seen to
-    lag_s: float | None = None  # from the watermark to now
+    lag_s: float | None = None  # from the watermark to now; none where there are no events to know of
     age_s: float | None = None  # from then to now
     behind_data_s: float | None = None  # from the watermark to the newest event that any run has ingested
     took_s: float | None = None
@@ -81,6 +81,7 @@ def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) ->
         return Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
     until = datetime.fromisoformat(told["until"])
     owner = told.get("owner") or {}
+    eventless = until.timestamp() == 0  # a catalogue that is searched by nobody it knows: nothing in it grows old
     return Freshness(
         service=folder.name,
         champion_reads=reads,
@@ -89,9 +90,9 @@ def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) ->
         writer=written_by(folder),
         watermark=until.astimezone(UTC).isoformat(),
         at=told.get("at", ""),
-        lag_s=round((now - until).total_seconds(), 1),
+        lag_s=None if eventless else round((now - until).total_seconds(), 1),
         age_s=round((now - datetime.fromisoformat(told["at"])).total_seconds(), 1) if told.get("at") else None,
-        behind_data_s=round((newest - until).total_seconds(), 1) if newest else None,
+        behind_data_s=round((newest - until).total_seconds(), 1) if newest and not eventless else None,
         took_s=told.get("took_s"),
         entities=told.get("entities", {}),
     )

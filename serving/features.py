@@ -57,8 +57,8 @@ class Features:
 
     @property
     def lag_s(self) -> float | None:
-        """Seconds from the watermark to now; None where nobody tells the watermark."""
-        return None if self.watermark is None else time.time() - self.watermark
+        """Seconds from the watermark to now; None where nobody tells it, and where there are no events to know of."""
+        return time.time() - self.watermark if self.watermark else None
 
     def of(
         self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None

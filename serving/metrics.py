@@ -60,8 +60,11 @@ class Metrics:
         self.degraded.labels("features")
 
     def fresh(self, service: str, watermark: float | None) -> None:
-        """What a service's store was materialized up to (unix seconds); the lag grows by itself from there on."""
-        if watermark is None:
+        """What a service's store was materialized up to (unix seconds); the lag grows by itself from there on.
+
+        A store that knows of no events at all says 0: nothing in it grows old.
+        """
+        if not watermark:
             self.features_watermark.clear()
             self.features_lag.clear()
             return

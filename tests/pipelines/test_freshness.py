@@ -72,6 +72,13 @@ def test_what_is_exceeded_is_an_exit_code(tmp_path: Path) -> None:
     assert (code, len(told["exceeded"]), told["services"][0]["service"]) == (1, 1, "ranking_v1")
 
 
+def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
+    crowned(tmp_path)
+    watermark(tmp_path, "ranking_v1", until=datetime.fromtimestamp(0, UTC), at=NOW.isoformat())
+    (told,) = freshness(tmp_path, now=NOW)
+    assert (told.lag_s, told.exceeds(lag=60), told.exceeds(age=60)) == (None, [], [])
+
+
 def test_what_is_no_span_is_refused() -> None:
     assert [span_s(text) for text in ("90s", "30m", "2h", "1d")] == [90, 1800, 7200, 86_400]
     with pytest.raises(UsageError, match="is no span"):
