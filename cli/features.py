@@ -43,10 +43,12 @@ def materialize(
     """
     from cli.run import fetch_material, watched
     from pipelines.materialize import materialize as run_features
+    from pipelines.materialize import require
     from pipelines.recipes import named
 
     chosen, end = named(recipe, settings, source=source, map=map), _moment(until) if until else None
     workspace = existing(workspace).resolve()
+    require(chosen, workspace)
     fetch_material(chosen, workspace, as_json=as_json)
     watched(
         lambda watch: run_features(chosen, workspace, until=end, watch=watch, runner=runner),

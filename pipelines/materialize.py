@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipes import Recipe, at, change
+from pipelines.recipes import Recipe, at, change, kept
 from pipelines.run import Runner, Started, run
 from pipelines.training import opener
 
@@ -80,6 +80,20 @@ def materialize(
     if until is not None:
         asked.setdefault("window_end", until.astimezone(UTC).isoformat())
     return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
+
+
+def require(recipe: Recipe, workspace: Path) -> None:
+    """See that the champion reads what this code makes, before anything is fetched or run.
+
+    Raises:
+        UsageError: there is no champion, or it reads another feature-service version.
+    """
+    from components.promote.fresh import read_by_champion
+    from rankline.door import Run
+    from rankline.features import SERVICE
+
+    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)
 
 
 def _who() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -202,8 +203,22 @@ def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
         server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready")
         lag = gauge(server, "rankline_features_lag_seconds")
+        answers: list[list[str]] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=server.url) as client:
+                while not over.is_set():
+                    answers.append(client.post("/v1/recommend", json={"user_id": "u1", "k": 1}).json()["degraded"])
+
+        asker = threading.Thread(target=ask)
+        asker.start()
         make_store(store, popular={"i7": 500.0}, until=later)
         moved = server.until("/readyz", lambda r: r.json()["features"]["watermark"] == later.timestamp(), timeout_s=10)
+        over.set()
+        asker.join()
+        assert len(answers) > 10
+        assert not any(answers), "nobody was answered without features meanwhile"
         assert moved.json()["features"]["service"] == names.SERVICE
         assert gauge(server, "rankline_features_watermark_seconds") == later.timestamp()
         assert lag - gauge(server, "rankline_features_lag_seconds") == pytest.approx(5 * 3600, abs=60)
