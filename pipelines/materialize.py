@@ -66,14 +66,8 @@ def materialize(
         UsageError: there is no champion, or it reads another version.
         StepFailed: a step stopped.
     """
-    from components.promote.fresh import read_by_champion
-    from pipelines.recipes import kept
-    from rankline.door import Run
-    from rankline.features import SERVICE
-
     workspace = workspace.resolve()
-    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
-    read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)
+    require(recipe, workspace)
     if until is not None:
         recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
     asked = dict(trigger) if trigger else {"kind": "manual", "who": _who()}
