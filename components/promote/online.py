@@ -28,7 +28,7 @@ _LAST_KNOWN = ("user_history", "item_popularity", "item_content")
 
 
 @contextmanager
-def alone(folder: Path, *, timeout_s: float, who: str, run: str = "") -> Iterator[None]:
+def alone(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "") -> Iterator[None]:
     """No other process of this machine writes the store in ``folder`` meanwhile; whoever comes second waits.
 
     ``who`` and ``run`` are what the others are told of whom they wait for.

@@ -35,10 +35,12 @@ def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
     promote(models, bundle.model_id)
 
 
-def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [False, True])
+def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path, cluster: bool) -> None:
     from kfp import compiler
 
-    compiler.Compiler().compile(features(named("smoke"), workspace=str(tmp_path)), str(tmp_path / "flow.yaml"))
+    flow = features(named("smoke"), workspace=str(tmp_path), cluster=cluster)
+    compiler.Compiler().compile(flow, str(tmp_path / "flow.yaml"))
     told = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
     tasks = told["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     order: list[str] = []
