@@ -140,6 +140,7 @@ def bring_online(
         with told(stores):
             elsewhere = shared(open_store(folder))  # another machine may have been here
             if elsewhere and datetime.fromisoformat(elsewhere["until"]) > until:
+                ledger.write_json(folder / WATERMARK, elsewhere)
                 return {**elsewhere, "moved": False}
             return {**materialize(folder, until=until, owner=owner), "moved": True}
     except (StorageError, UsageError):

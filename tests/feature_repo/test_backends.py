@@ -178,6 +178,7 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     # a machine with a workspace of its own, and older data
     told = bring_online(features_of(tmp_path / "older"), there, stores=stores)
     assert (told["moved"], told["until"]) == (False, (END + timedelta(hours=6)).isoformat())
+    assert (there / "watermark.json").read_text() == (here / "watermark.json").read_text()
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [9.0]
 
 
