@@ -42,11 +42,11 @@ def list_(workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
         typer.echo("no runs yet; start one with `rankline demo`")
         return
     names, width = max(len(line.run) for line in lines), shutil.get_terminal_size((1000, 24)).columns
-    for run, flow, outcome, took, model, trigger in (
-        ("run", "flow", "outcome", "took", "model", "trigger"),
-        *((r.run, r.flow, r.outcome, clock(r.seconds) if r.seconds else "", r.model_id, r.trigger) for r in lines),
+    for run, outcome, took, model, flow, trigger in (
+        ("run", "outcome", "took", "model", "flow", "trigger"),
+        *((r.run, r.outcome, clock(r.seconds) if r.seconds else "", r.model_id, r.flow, r.trigger) for r in lines),
     ):
-        row = f"{run:<{names}}  {flow:<8}  {outcome:<18} {took:>7}  {model:<16}  {trigger}".rstrip()
+        row = f"{run:<{names}}  {outcome:<18} {took:>7}  {model:<16}  {flow:<8}  {trigger}".rstrip()
         typer.echo(row if len(row) <= width else f"{row[: width - 1]}…")
 
 

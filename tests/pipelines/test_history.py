@@ -122,7 +122,7 @@ def cancelled(workspace: Path) -> Cancelled:
 
 
 def test_a_run_under_way_is_listed_as_such(cancelled: Cancelled) -> None:
-    assert f"{cancelled.run}  train     running" in cancelled.listed
+    assert f"{cancelled.run}  running" in cancelled.listed
 
 
 def test_a_run_is_cancelled_from_another_terminal(cancelled: Cancelled, workspace: Path) -> None:
