@@ -16,6 +16,7 @@ from cli import (
     data,
     demo,
     doctor,
+    features,
     fetch,
     init,
     items,
@@ -74,6 +75,7 @@ app.command("compile", help=run.COMPILE_HELP)(run.compile_)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(step.app, name="step")
 app.add_typer(runs.app, name="runs")
+app.add_typer(features.app, name="features")
 app.add_typer(schedule.app, name="schedule")
 app.command("scheduler", help=scheduler.HELP)(scheduler.scheduler)
 app.command("new", help=new.HELP)(new.new)

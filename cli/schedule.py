@@ -29,6 +29,10 @@ Name = Annotated[str, typer.Argument(help="The schedule's name: small letters, d
 Recipe = Annotated[str | None, typer.Option("--recipe", "-r", help="Name of a recipe, or module:function.")]
 Source = Annotated[str | None, typer.Option("--source", help="Where the data is, for a recipe of anybody's.")]
 Map = Annotated[str | None, typer.Option("--map", help="File that says how to read the source (`rankline init`).")]
+Flow = Annotated[
+    Literal["train", "refresh", "features"] | None,
+    typer.Option(help="What of the recipe is run: train (if not set), features alone, or a refresh of the catalogue."),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Change one knob: section.knob=value. All of them, each time.")
 ]
@@ -80,6 +84,7 @@ def create(
     lag: Lag = None,
     source: Source = None,
     map: Map = None,
+    flow: Flow = None,
     settings: Settings = None,
     runner: Runner = None,
     catch_up: CatchUp = None,
@@ -113,6 +118,7 @@ def create(
     _write(
         name,
         {
+            "flow": flow,
             "name": name, "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source,
             "map": map, "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
@@ -136,6 +142,7 @@ def update(
     lag: Lag = None,
     source: Source = None,
     map: Map = None,
+    flow: Flow = None,
     settings: Settings = None,
     runner: Runner = None,
     catch_up: CatchUp = None,
@@ -160,6 +167,7 @@ def update(
     _write(
         name,
         {
+            "flow": flow,
             "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source, "map": map,
             "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
             "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
@@ -184,11 +192,11 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
     if not schedules:
         typer.echo("no schedules yet; `rankline schedule create` makes one")
         return
-    rows = [("schedule", "cron", "zone", "recipe", "next")]
+    rows = [("schedule", "flow", "cron", "zone", "recipe", "next")]
     for each in schedules:
         first = next(iter(_coming(each, 1)), None)
         coming = "paused" if each.paused else _local(each, first) if first else "never again"
-        rows.append((each.name, each.cron, each.zone, each.recipe, coming))
+        rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, coming))
     _table(rows)
 
 
@@ -407,6 +415,7 @@ def _write(
     from pipelines import cron as crons
     from pipelines.recipes import named
     from pipelines.schedule import Schedules, checked
+    from pipelines.triggered import flow_of
 
     store = Schedules(workspace.resolve()) if new else _store(workspace)
     before = None if new else store.get(name)
@@ -423,6 +432,7 @@ def _write(
         changes |= {"cron": found.text, "zone": found.zone}
     now = datetime.now(UTC)
     proposed = checked((before.model_dump() if before else {}) | changes)
+    flow_of(proposed.flow)
     # a knob that is misspelt is told now and not at three in the night
     named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
     schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)

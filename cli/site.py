@@ -25,8 +25,9 @@ ROOMS = (
 )  # fmt: skip
 # the pages people are led through, in this order; one that is not written yet is left out
 ORDER = (
-    "index.md", "guide.md", "runs.md", "schedules.md", "cluster.md", "data.md", "training.md", "storage.md",
-    "images.md", "faults.md", "serving.md", "refresh.md", "operations.md", "reference.md", "benchmarks.md",
+    "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "refresh.md", "features.md", "housekeeping.md",
+    "cluster.md", "data.md", "training.md", "storage.md", "images.md", "faults.md", "serving.md", "reference.md",
+    "benchmarks.md",
 )  # fmt: skip
 # code is passed over; what is left is [words](target)
 _LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)

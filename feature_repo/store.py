@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sqlite3
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ import yaml
 from feature_repo import backends
 from feature_repo.definitions import VIEWS, definitions
 from feature_repo.sources import Tables
-from rankline import ledger
+from rankline import ledger, watermark
 from rankline.errors import SourceError
 from rankline.storage import FeatureStoreConfig
 
-WATERMARK = "watermark.json"
+WATERMARK = watermark.FILE
 SOURCES = "sources"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -177,17 +179,22 @@ def standing_in(folder: Path) -> Iterator[None]:
             connection.close()
 
 
-def materialize(folder: Path, *, until: datetime) -> dict[str, Any]:
+def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Bring the online store to what was known by ``until``, and say so in watermark.json, which it returns.
 
     Feast's own materialization puts rows online that were known only later, so it is given copies of the
     sources that hold each entity's last row among those known by then and not outlived. It replaces what is
     online for those entities, pushed rows too, and leaves the others as they are: a fresh start is a fresh
-    folder.
+    folder. ``owner`` (who it was done for, and by which run) is written down beside the watermark.
+
+    A store that is a SQLite file is written as a copy that takes its place at the end: who reads meanwhile waits
+    for nothing and reads the old rows, and what a killed attempt left is in nobody's way.
     """
     if until.tzinfo is None:
         raise ValueError("a moment without a time zone is no moment")
+    began = time.monotonic()
     store = open_store(folder)
+    live: Path | None = None
     rows: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="materialize-") as scratch:
         known = Path(scratch) / SOURCES
@@ -202,7 +209,8 @@ def materialize(folder: Path, *, until: datetime) -> dict[str, Any]:
             )
         online = yaml.safe_load((folder / "feature_store.yaml").read_text())["online_store"]
         if online["type"] == "sqlite":
-            online["path"] = str((folder / online["path"]).resolve())
+            live = (folder / online["path"]).resolve()
+            online["path"] = str(_copied(live))
         settings = {
             "project": store.project,
             "provider": "local",
@@ -216,9 +224,73 @@ def materialize(folder: Path, *, until: datetime) -> dict[str, Any]:
         with standing_in(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
             if filled := [name for name in VIEWS if rows[name]]:
                 passing.materialize(EPOCH, until, feature_views=filled)
-    watermark = {"until": until.astimezone(UTC).isoformat(), "project": store.project, "entities": rows}
-    ledger.write_json(folder / WATERMARK, watermark)
-    return watermark
+        if live is not None:
+            os.replace(online["path"], live)
+    told = {
+        "until": until.astimezone(UTC).isoformat(),
+        "project": store.project,
+        "entities": rows,
+        "owner": dict(owner or {}),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(time.monotonic() - began, 2),
+    }
+    watermark.share(store, told)
+    ledger.write_json(folder / WATERMARK, told)
+    return told
+
+
+def _copied(live: Path) -> Path:
+    """A copy of a SQLite file beside it, under a hidden name, whatever an earlier attempt left there."""
+    passing = live.with_name(f".{live.name}")
+    for name in (passing.name, f"{passing.name}-journal"):
+        (passing.parent / name).unlink(missing_ok=True)
+    if live.exists():
+        with contextlib.closing(sqlite3.connect(live)) as old, contextlib.closing(sqlite3.connect(passing)) as new:
+            old.backup(new)
+    return passing
+
+
+def differences(folder: Path) -> list[str]:
+    """What would change for whoever reads the store in ``folder`` if the definitions of this code were applied.
+
+    Empty where nothing would, and where no store lies there yet.
+    """
+    if not (folder / "feature_store.yaml").is_file():
+        return []
+    from google.protobuf.message import DecodeError
+
+    try:
+        there = _defined(open_store(folder))
+    except DecodeError:  # a registry that nobody can read is made anew
+        return []
+    with tempfile.TemporaryDirectory(prefix="definitions-") as scratch:
+        settings = {
+            "project": "rankline",
+            "provider": "local",
+            "registry": "registry.db",
+            "offline_store": {"type": "duckdb"},
+            "online_store": {"type": "sqlite", "path": "online.db"},
+            "entity_key_serialization_version": 3,
+        }
+        _lay_out(Path(scratch), settings, Path(SOURCES))
+        here = _defined(open_store(Path(scratch)))
+    found = [f"{name} is gone" for name in sorted(there.keys() - here.keys())]
+    found += [f"{name} is new" for name in sorted(here.keys() - there.keys())]
+    both = sorted(here.keys() & there.keys())
+    return found + [f"{name}: {there[name]} -> {here[name]}" for name in both if here[name] != there[name]]
+
+
+def _defined(store: Any) -> dict[str, str]:
+    """Everything that a reader of a store can ask for, and what it is."""
+    told = {}
+    for view in store.list_feature_views():
+        days = view.ttl.total_seconds() / 86_400 if view.ttl else 0
+        told[view.name] = f"by {', '.join(view.join_keys)}, for {days:g} days"
+        told |= {f"{view.name}:{feature.name}": str(feature.dtype) for feature in view.features}
+    for service in store.list_feature_services():
+        names = (f"{each.name}:{one.name}" for each in service.feature_view_projections for one in each.features)
+        told[f"service {service.name}"] = ", ".join(sorted(names))
+    return told
 
 
 def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until: datetime) -> int:

@@ -2,18 +2,20 @@
 
 Given again, it goes on: what has come to its end is left alone, what failed or was interrupted runs again. A model of
 an older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
+The schedule's webhook is told of failures as it is by the scheduler.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipelines import triggered
-from pipelines.claims import Claim
+from pipelines import triggered, webhook
+from pipelines.claims import Claim, Claims
 from pipelines.schedule import Schedule, Schedules
 from rankline.errors import UsageError
 
@@ -88,6 +90,7 @@ def backfill(
     schedule, claims = store.get(name), store.claims(name)
     under_way: dict[datetime, triggered.Process] = {}
     filled: dict[datetime, Filled] = {}
+    tellers = _Tellers(claims, say)
 
     def claimed(at: datetime) -> Filled | Claim:
         window = schedule.window_of(at)
@@ -122,6 +125,8 @@ def backfill(
                 found = claimed(at)
                 if isinstance(found, Filled):
                     filled[at] = found
+                    if found.what == "done before" and found.claim.kind == "backfill":  # it may have been cut short
+                        tellers.tell(found.claim, store.get(name))
                     say(f"{found.claim.scheduled_at}: {found.what}, {found.claim.outcome or found.claim.status}")
                     continue
                 by = store.history(name)[found.revision - 1]
@@ -148,14 +153,48 @@ def backfill(
                 triggered.tidy(claims.path(at, "log"))
                 filled[at] = Filled(claim, "ran")
                 say(f"{claim.scheduled_at}: {claim.outcome}" + (f"\n  {claim.error}" if claim.error else ""))
+                tellers.tell(claim, store.get(name))
             time.sleep(poll_s if under_way else 0)
+        tellers.finish()
     finally:
+        tellers.ending.set()
         for process in under_way.values():
             if process.stdin:
                 process.stdin.close()
         for process in under_way.values():
             triggered.end(process)
     return [filled[at] for at in sorted(filled)]
+
+
+class _Tellers:
+    """Those who tell the webhook of failures, beside the runs that go on."""
+
+    def __init__(self, claims: Claims, say: Callable[[str], None]) -> None:
+        self.ending = threading.Event()  # nobody waits for another try any more
+        self._claims, self._say = claims, say
+        self._threads: list[threading.Thread] = []
+
+    def tell(self, claim: Claim, schedule: Schedule) -> None:
+        """Tell the schedule's webhook of a run that ended, if it is to hear of it and has not."""
+        if claim.exit_code == 0 or claim.notified:
+            return
+        if not webhook.wanted(claim, schedule):
+            self._claims.write(claim.but(notified=webhook.NOT_ASKED))
+            return
+
+        def work() -> None:
+            told = webhook.tell(claim, schedule, wait=self.ending.wait)
+            if told == "delivered" or not self.ending.is_set():
+                self._claims.write(claim.but(notified=told))
+            self._say(f"{claim.scheduled_at}: webhook: {told}")
+
+        self._threads.append(threading.Thread(target=work, daemon=True))
+        self._threads[-1].start()
+
+    def finish(self) -> None:
+        """Wait until everything is told, or was tried as often as it is."""
+        for thread in self._threads:
+            thread.join()
 
 
 _INSTANT = datetime.resolution

@@ -40,10 +40,11 @@ def main() -> int:
 
 def flow_of(name: str) -> Callable[..., Callable[..., Any]]:
     """What makes the Kubeflow pipeline of this name out of a recipe."""
+    from pipelines.materialize import features
     from pipelines.refresh import refreshing
     from pipelines.training import training
 
-    return {"train": training, "refresh": refreshing}[name]
+    return {"train": training, "refresh": refreshing, "features": features}[name]
 
 
 def _processes() -> Any:

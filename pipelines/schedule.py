@@ -54,6 +54,9 @@ class Schedule(Frozen):
     recipe: str = Field(description="Name of the recipe, or module:function.")
     source: str | None = Field(None, description="Where the data is, for a recipe of anybody's.")
     map: str | None = Field(None, description="File that says how to read the source.")
+    flow: Literal["train", "refresh", "features"] = Field(
+        "train", description="What of the recipe is run: the whole line, a catalogue's refresh, or features alone."
+    )
     settings: tuple[str, ...] = Field((), description="Changed knobs, each section.knob=value.")
     runner: Literal["local", "docker"] = Field("local", description="Where the steps run: processes, or containers.")
     directory: str = Field(

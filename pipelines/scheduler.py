@@ -266,27 +266,12 @@ class Scheduler:
         latest = self.store.history(claim.schedule)[-1]
         if claim.exit_code == 0 or claim.notified:
             return
-        if not latest.webhook or not (claim.failed or latest.webhook_on_refusal):
-            claims.write(claim.but(notified="not asked for"))  # nor will it be told when a webhook is set one day
+        if not webhook.wanted(claim, latest):
+            claims.write(claim.but(notified=webhook.NOT_ASKED))  # nor will it be told when a webhook is set one day
             return
 
         def work() -> None:
-            told = webhook.deliver(
-                latest.webhook,
-                {
-                    "event": "run failed" if claim.failed else "model refused",
-                    **claim.trigger,
-                    "recipe": latest.recipe,
-                    "run": claim.run,
-                    "outcome": claim.outcome,
-                    "exit_code": claim.exit_code,
-                    "error": claim.error,
-                    "attempts": claim.attempts,
-                },
-                key=f"{claim.schedule}-{claim.scheduled_at}-{claim.attempts}",
-                variable=latest.webhook_headers,
-                wait=self._ending.wait,
-            )
+            told = webhook.tell(claim, latest, wait=self._ending.wait)
             if told == "delivered" or not self._ending.is_set():
                 claims.write(claim.but(notified=told))
             self.say(f"{claim.schedule}: webhook for {claim.scheduled_at}: {told}")

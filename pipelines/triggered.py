@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipelines.claims import STAMP, Claim, Claims
+from rankline.errors import UsageError
 
-TRIGGER = "trigger.json"
 STALE = "the champion changed since"
 STALE_TRIES = 3
 INTERRUPTED = 130
@@ -152,28 +153,54 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def train(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended:
-    """Run the recipe of a claim on its own window of the data."""
+def flow_of(name: str) -> Callable[..., dict[str, Any]]:
+    """What runs this flow of a recipe: (recipe, workspace, watch=, runner=, trigger=) -> the run's summary.
+
+    Raises:
+        UsageError: this version has no such flow.
+    """
+    from pipelines.materialize import materialize
+    from pipelines.run import run
+
+    flows: dict[str, Callable[..., dict[str, Any]]] = {
+        "train": run,
+        "features": materialize,
+    }
+    if name not in flows:
+        raise UsageError(
+            f"this version cannot run the flow {name!r}",
+            expected=f"one of {', '.join(flows)}",
+            found=name,
+            hint="`rankline schedule update NAME --flow …` takes another one",
+        )
+    return flows[name]
+
+
+def perform(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended:
+    """Run the recipe of a claim, by the flow of its schedule, on its own window of the data."""
     from pipelines import material, recipes
-    from pipelines.run import Started, exit_code, run
+    from pipelines.run import Started, exit_code
     from pipelines.schedule import Schedules
-    from rankline import ledger
     from rankline.errors import RanklineError
 
+    begun = ""
+
     def watch(started: Started) -> None:
-        if not (started.folder / TRIGGER).is_file():
-            ledger.write_json(started.folder / TRIGGER, claim.trigger)
-            tell(started.folder.name)
+        nonlocal begun
+        if begun != started.folder.name:
+            begun = started.folder.name
+            tell(begun)
 
     try:
         schedule = Schedules(workspace).history(claim.schedule)[claim.revision - 1]
+        run = flow_of(schedule.flow)
         settings = schedule.arguments(claim.moment, allow_older_window=claim.allow_older_window)
         recipe = recipes.named(schedule.recipe, settings, source=schedule.source, map=schedule.map)
         for name in recipe.material:
             material.fetch(name, workspace, say=print)
         for left in reversed(range(STALE_TRIES)):
             try:
-                summary = run(recipe, workspace, watch=watch, runner=schedule.runner)
+                summary = run(recipe, workspace, watch=watch, runner=schedule.runner, trigger=claim.trigger)
                 return Ended(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
             except RanklineError as error:
                 if STALE not in str(error) or not left:  # else another run promoted its model: compare with that one
@@ -208,7 +235,7 @@ def main() -> int:
         return fulfil(
             Schedules(workspace).claims(name),
             moment,
-            lambda claim, tell: train(workspace, claim, tell),
+            lambda claim, tell: perform(workspace, claim, tell),
             ended=lambda claim: verdict_of(workspace, claim),
         )
     except KeyboardInterrupt:

@@ -8,10 +8,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rankline.errors import UsageError
+from rankline.errors import EXIT_REFUSED, UsageError
 
+if TYPE_CHECKING:
+    from pipelines.claims import Claim
+    from pipelines.schedule import Schedule
+
+NOT_ASKED = "not asked for"
 TRIES = 5
 FIRST_PAUSE_S = 1.0  # doubled after each try
 TIMEOUT_S = 10.0
@@ -41,9 +46,36 @@ def headers_of(variable: str) -> dict[str, str]:
             f"{variable} holds no headers",
             expected='a JSON object, such as {"Authorization": "Bearer …"}',
             found="something else" if variable in os.environ else "nothing",
-            hint=f"set {variable} where `rankline scheduler` is started",
+            hint=f"set {variable} where the scheduler or the backfill is started",
         ) from None
     return value
+
+
+def wanted(claim: Claim, schedule: Schedule) -> bool:
+    """Whether a schedule's webhook is to be told how this run ended."""
+    refused = claim.status == "ended" and claim.exit_code == EXIT_REFUSED
+    return bool(schedule.webhook) and (claim.failed or (refused and schedule.webhook_on_refusal))
+
+
+def tell(claim: Claim, schedule: Schedule, *, wait: Callable[[float], object] = time.sleep) -> str:
+    """Tell a schedule's webhook how this run ended; what became of that, as of `deliver`."""
+    return deliver(
+        schedule.webhook,
+        {
+            "event": "run failed" if claim.failed else "model refused",
+            **claim.trigger,
+            "flow": schedule.flow,
+            "recipe": schedule.recipe,
+            "run": claim.run,
+            "outcome": claim.outcome,
+            "exit_code": claim.exit_code,
+            "error": claim.error,
+            "attempts": claim.attempts,
+        },
+        key=f"{claim.schedule}-{claim.scheduled_at}-{claim.attempts}",
+        variable=schedule.webhook_headers,
+        wait=wait,
+    )
 
 
 def deliver(

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from rankline.contracts import FrozenState, History
 from rankline.errors import RanklineError, UsageError
+from rankline.features import SERVICE
 from rankline.text import query_words
 from serving.engine import Answer, Ask, Engine, UnknownItem, answer
 from serving.features import Features
@@ -171,7 +172,9 @@ class Readiness(BaseModel):
     revision: str | None
     precision: str | None
     provider: str | None
-    features: dict[str, Any] = Field(description="state (off, opening, ready, down), why, watermark")
+    features: dict[str, Any] = Field(
+        description="state (off, opening, ready, down), why, service, watermark (unix seconds), lag_s (from it to now)"
+    )
     refused: dict[str, str] | None = Field(description="a champion or a catalogue that is not served, and why")
     hidden: int = Field(0, description="how many items are taken down, known to the catalogue or not")
     repository_error: str | None = Field(description="why the model repository cannot be read")
@@ -308,7 +311,13 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
             revision=about.revision if about else None,
             precision=about.precision if about else None,
             provider=about.provider if about else None,
-            features={"state": features.state, "why": features.why, "watermark": features.watermark},
+            features={
+                "state": features.state,
+                "why": features.why,
+                "service": SERVICE,
+                "watermark": features.watermark,
+                "lag_s": None if features.lag_s is None else round(features.lag_s, 1),
+            },
             refused=refused.told if refused else None,
             hidden=len(live.hidden),
             repository_error=live.repository_error or None,

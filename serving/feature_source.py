@@ -6,6 +6,7 @@ asks Feast's own feature server beside it. Neither retries nor hides an error: s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import urllib.request
@@ -18,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from rankline import features
+from rankline import features, watermark
 from rankline.contracts import History
 from rankline.errors import ServerError
 
 HISTORY_SERVICE = "history_v1"
-WATERMARK = "watermark.json"  # beside feature_store.yaml: what the store was materialized up to
 
 # Items looked up in one read: a read holds the store, and users' look-ups wait behind it.
 _ITEMS_A_READ = 200
@@ -52,6 +52,10 @@ class FeatureSource(ABC):
     @abstractmethod
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """The features that these entities suffice for: one list a feature, None where unknown."""
+
+    def changed(self) -> bool:
+        """Whether the store is another one, or was written, since it was opened; cheap, where it can be told at all."""
+        return False
 
     def watermark(self) -> float | None:
         """Unix seconds up to which the store knows everything, where that is told."""
@@ -112,11 +116,7 @@ class FeastLibrary(FeatureSource):
         """
         if not (self._folder / "feature_store.yaml").is_file():
             raise ServerError("there is no feature store", found="no feature_store.yaml", where=str(self._folder))
-        now = [
-            (path.stat().st_ino, path.stat().st_mtime_ns)
-            for path in (self._folder / name for name in ("feature_store.yaml", "registry.db", WATERMARK))
-            if path.exists()
-        ]
+        now = self._files()
         if now == self._opened:
             return
         from rankline.lazy import import_feast
@@ -124,6 +124,18 @@ class FeastLibrary(FeatureSource):
         store = import_feast().FeatureStore(repo_path=str(self._folder))
         with self._lock:
             self._store, self._opened, self._references = store, now, {}
+
+    def changed(self) -> bool:
+        """Whether promotion or a materialization has been here."""
+        return self._files() != self._opened
+
+    def _files(self) -> list[tuple[int, int]]:
+        found = []
+        for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the last of them is written last
+            with contextlib.suppress(FileNotFoundError):
+                told = (self._folder / name).stat()
+                found.append((told.st_ino, told.st_mtime_ns))
+        return found
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """The features of a service whose views need no other entities than these."""
@@ -145,12 +157,14 @@ class FeastLibrary(FeatureSource):
         ]
 
     def watermark(self) -> float | None:
-        """What watermark.json says."""
+        """What the store says, or watermark.json beside it."""
+        with self._lock:
+            told = watermark.shared(self._store) if self._store is not None else None
         try:
-            told = json.loads((self._folder / WATERMARK).read_text())["until"]
+            told = told or json.loads((self._folder / watermark.FILE).read_text())
+            return datetime.fromisoformat(told["until"]).timestamp()
         except (OSError, ValueError, KeyError):
             return None
-        return datetime.fromisoformat(told).timestamp()
 
 
 class FeastServer(FeatureSource):

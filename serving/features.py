@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rankline.contracts import FrozenState, History
+from rankline.features import SERVICE
 from serving.feature_source import Columns, FeatureSource, UserState
 from serving.metrics import Metrics
 
@@ -38,7 +39,7 @@ class Features:
         self._refresh_s, self._retry_s = refresh_s, retry_s
         self.state: State = "opening" if source else "off"
         self.why = "" if source else "no feature store was given"
-        self.watermark: float | None = None
+        self.watermark: float | None = None  # unix seconds
         self._columns: Columns = {}
         self._held: Sequence[str] = ()  # the catalogue that the columns were read for
         self._read_at = 0.0
@@ -53,6 +54,11 @@ class Features:
     def close(self) -> None:
         """Stop refreshing."""
         self._stop.set()
+
+    @property
+    def lag_s(self) -> float | None:
+        """Seconds from the watermark to now; None where nobody tells it, and where there are no events to know of."""
+        return time.time() - self.watermark if self.watermark else None
 
     def of(
         self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None
@@ -93,12 +99,15 @@ class Features:
             self._stop.wait(self._retry_s)
 
     def refresh(self) -> None:
-        """Open the source if need be, and read the catalogue's item features when they are due."""
+        """Open the source if need be, and read the catalogue's item features when they are due.
+
+        They are when some time has passed, and at once where the catalogue is another one or the store was written.
+        """
         if self._source is None:
             return
         items = self._item_ids()
         due = time.monotonic() - self._read_at > self._refresh_s
-        if self.state == "ready" and items is self._held and not due:
+        if self.state == "ready" and items is self._held and not due and not self._source.changed():
             return
         try:
             self._source.open()
@@ -112,7 +121,7 @@ class Features:
             log.warning("features are ready")
         self.state, self.why = "ready", ""
         self._metrics.features_ready.set(1)
-        self._metrics.features_watermark.set(watermark or 0)
+        self._metrics.fresh(SERVICE, watermark)
 
     def _down(self, error: Exception) -> None:
         if self.state != "down":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.engine import About
@@ -43,7 +45,14 @@ class Metrics:
         )
         self.features_watermark = Gauge(
             "rankline_features_watermark_seconds",
-            "What the feature store was materialized up to, unix seconds; 0 if unknown",
+            "What the feature store was materialized up to, unix seconds; absent if unknown",
+            ["service"],
+            registry=self.registry,
+        )
+        self.features_lag = Gauge(
+            "rankline_features_lag_seconds",
+            "Seconds from what the feature store was materialized up to, to now; absent if unknown",
+            ["service"],
             registry=self.registry,
         )
         self._served: list[tuple[str, ...]] = []
@@ -51,6 +60,18 @@ class Metrics:
         for outcome in ("swapped", "refused"):
             self.swaps.labels(outcome)
         self.degraded.labels("features")
+
+    def fresh(self, service: str, watermark: float | None) -> None:
+        """What a service's store was materialized up to (unix seconds); the lag grows by itself from there on.
+
+        A store that knows of no events at all says 0: nothing in it grows old.
+        """
+        if not watermark:
+            self.features_watermark.clear()
+            self.features_lag.clear()
+            return
+        self.features_watermark.labels(service).set(watermark)
+        self.features_lag.labels(service).set_function(lambda: time.time() - watermark)
 
     def serves(self, about: About) -> None:
         """Say what serves now, and at 0 what did before; catalogues change all day, so what was earlier is dropped."""

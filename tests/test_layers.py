@@ -55,7 +55,7 @@ def test_imports_point_inward(name: str) -> None:
 
 
 def test_feature_repo_knows_only_what_features_are() -> None:
-    allowed = {"contracts", "errors", "features", "lazy", "ledger", "storage"}
+    allowed = {"contracts", "errors", "features", "lazy", "ledger", "storage", "watermark"}
     for path in (HOUSE / "feature_repo").rglob("*.py"):
         for module in imported(path):
             if module.startswith("rankline."):

@@ -1,4 +1,4 @@
-"""The doors of promote: `decide` always runs, `promote` only where the verdict says so.
+"""The doors of promote: `decide` always runs, `promote` only where the verdict says so, `materialize` in between.
 
 The four small ones at the end do nothing. A cluster's API tells which tasks ran and not what they returned, so there
 a verdict other than "promote" is said by the task of its name having run.
@@ -73,6 +73,35 @@ def promote(
         stores=here.storage.features,
         run_id=here.run_id,
         ledger_folder=here.folder,
+    )
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
+    """Bring newer rows of the champion's features online."""
+    import json
+    from pathlib import Path
+
+    from components.promote.config import PromoteConfig
+    from components.promote.fresh import materialize
+    from rankline.door import Run, perform
+
+    here = Run.of(run, job)
+    asked = here.folder / "trigger.json"
+    perform(
+        "materialize",
+        materialize,
+        PromoteConfig(**config),
+        run=here,
+        reuse=False,
+        inputs={"features": Path(features.path)},
+        outputs={},
+        heavy=("feature_repo.definitions",),
+        repository=here.repository,
+        workspace=here.workspace,
+        stores=here.storage.features,
+        run_id=here.run_id,
+        trigger=json.loads(asked.read_text()) if asked.is_file() else None,
     )
 
 

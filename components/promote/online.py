@@ -1,17 +1,24 @@
-"""The champion's features in Feast's online store: one folder for each feature-service version."""
+"""The champion's features in Feast's online store: one folder for each feature-service version.
+
+online/ranking_v1/watermark.json          up to what it knows everything, and who saw to that: promotion or a
+                                          materialization, which run, when
+online/.ranking_v1.lock, .holder.json     whoever writes it has the lock, and says who they are
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rankline.errors import RepositoryError, StorageError
+from rankline import ledger
+from rankline.errors import RepositoryError, StorageError, UsageError
 from rankline.storage import FeatureStoreConfig
 
 PROJECT = "rankline"
@@ -21,8 +28,10 @@ _LAST_KNOWN = ("user_history", "item_popularity", "item_content")
 
 
 @contextmanager
-def alone(folder: Path, *, timeout_s: float) -> Iterator[None]:
-    """No other process of this machine promotes into ``folder`` meanwhile; whoever comes second waits.
+def alone(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "") -> Iterator[None]:
+    """No other process of this machine writes the store in ``folder`` meanwhile; whoever comes second waits.
+
+    ``who`` and ``run`` are what the others are told of whom they wait for.
 
     Raises:
         RepositoryError: the other one takes longer than that.
@@ -32,34 +41,75 @@ def alone(folder: Path, *, timeout_s: float) -> Iterator[None]:
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=timeout_s)
+    holder = folder.with_name(f".{folder.name}.holder.json")
     try:
         lock.acquire()
     except Timeout as error:
         raise RepositoryError(
-            "another promotion is writing the online store",
-            expected=f"it to be done within {timeout_s:g} s",
-            found="it still has the lock",
+            "somebody else is writing the online store",
+            expected=f"them to be done within {timeout_s:g} s",
+            found=_told(_read(holder)),
             where=str(folder),
-            hint="run again when it is done; the champion has not changed",
+            hint="run again when they are done; nothing has changed",
         ) from error
     try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        ledger.write_json(
+            holder, {"who": who, "run": run, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        )
         yield
     finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
 
 
-def bring_online(features: Path, folder: Path, *, stores: FeatureStoreConfig | None = None) -> dict[str, Any]:
+def written_by(folder: Path) -> str:
+    """Who writes the store in ``folder`` at this moment; empty where nobody does."""
+    from filelock import FileLock, Timeout
+
+    folder = folder.resolve()
+    path = folder.with_name(f".{folder.name}.lock")
+    if not path.is_file():
+        return ""
+    try:
+        with FileLock(path, timeout=0):
+            return ""
+    except (Timeout, OSError) as error:  # a workspace that may only be read has no writers that could be asked for
+        return _told(_read(folder.with_name(f".{folder.name}.holder.json"))) if isinstance(error, Timeout) else ""
+
+
+def _told(holder: dict[str, Any] | None) -> str:
+    """Who has the lock, in words."""
+    if not holder:
+        return "somebody who does not say who they are"
+    run = f", run {holder['run']}" if holder.get("run") else ""
+    return f"{holder.get('who')}{run}: process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+
+
+def bring_online(
+    features: Path,
+    folder: Path,
+    *,
+    stores: FeatureStoreConfig | None = None,
+    owner: dict[str, Any] | None = None,
+    read: bool = False,
+) -> dict[str, Any]:
     """Materialize a run's feature sources into ``folder``; the watermark, and whether it moved.
 
     Done `alone`. A store that already knows more is left as it is, so an older
-    model promoted later does not take features back. Killed half-way, the next try does it again.
+    model promoted later does not take features back. Killed half-way, the next try does it again. ``owner`` is
+    written beside the watermark. ``read`` says that the champion reads this store: then nothing of what its
+    definitions are may change.
 
     Raises:
+        UsageError: it is read, and the definitions of this code are others under the same name.
         RepositoryError: it could not be done; who serves has not changed.
         StorageError: Postgres or Redis is away, or the registry locked; who serves has not changed.
     """
     from feature_repo.backends import told
-    from feature_repo.store import SOURCES, WATERMARK, apply, materialize
+    from feature_repo.store import SOURCES, WATERMARK, apply, differences, materialize, open_store
+    from rankline.watermark import shared
 
     # joins are featurize's: what goes online comes out of the run's own files
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
@@ -67,8 +117,18 @@ def bring_online(features: Path, folder: Path, *, stores: FeatureStoreConfig | N
     folder.mkdir(parents=True, exist_ok=True)
     sources = features / "feast" / SOURCES
     try:
+        with told(stores):
+            changed = differences(folder) if read else []
+        if changed:
+            raise UsageError(
+                f"these are other feature definitions than the champion reads under the name {folder.name}",
+                expected="the same views, features and types",
+                found="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
+                where=str(folder),
+                hint="give them a version of their own (rankline/features.py, SERVICE): its store lies beside this one",
+            )
         until = _last_known(sources)
-        watermark = _watermark(folder / WATERMARK)
+        watermark = _read(folder / WATERMARK)
         if watermark and datetime.fromisoformat(watermark["until"]) > until:
             return {**watermark, "moved": False}
         (folder / SOURCES).mkdir(exist_ok=True)
@@ -78,8 +138,12 @@ def bring_online(features: Path, folder: Path, *, stores: FeatureStoreConfig | N
             os.replace(partial, folder / SOURCES / source.name)
         apply(folder, project=_project(folder.name, stores), sources=folder / SOURCES, stores=stores)
         with told(stores):
-            return {**materialize(folder, until=until), "moved": True}
-    except StorageError:
+            elsewhere = shared(open_store(folder))  # another machine may have been here
+            if elsewhere and datetime.fromisoformat(elsewhere["until"]) > until:
+                ledger.write_json(folder / WATERMARK, elsewhere)
+                return {**elsewhere, "moved": False}
+            return {**materialize(folder, until=until, owner=owner), "moved": True}
+    except (StorageError, UsageError):
         raise
     except Exception as error:  # Feast, DuckDB and SQLite each have their own
         raise RepositoryError(
@@ -109,7 +173,7 @@ def _last_known(sources: Path) -> datetime:
     return datetime.fromtimestamp(0, UTC)
 
 
-def _watermark(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):

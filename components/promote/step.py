@@ -28,7 +28,7 @@ from rankline.repository import Repository
 from rankline.storage import FeatureStoreConfig
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
-WHO = "the flow"
+WHO, PROMOTION = "the flow", "promotion"
 
 # What a verdict other than "promote" leaves behind in the repository.
 EVENTS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
@@ -117,7 +117,8 @@ def promote(
     """Make the candidate the champion: whatever can fail comes before the event, only the mirror after it.
 
     Raises:
-        UsageError: the verdict does not promote this model, or the features are of another service.
+        UsageError: the verdict does not promote this model, the features are of another service, or other
+            definitions bear the name of the one that the champion reads.
         IntegrityError: a byte of the bundle changed.
         StaleEvidence: the champion changed since the verdict.
         RepositoryError: the features could not be brought online, or the repository cannot be written.
@@ -131,7 +132,7 @@ def promote(
 
     progress.phase("features online")
     # from the look at who serves to the event nobody else promotes here: who loses has written nothing
-    with online.alone(place, timeout_s=config.lock_timeout_s):
+    with online.alone(place, timeout_s=config.lock_timeout_s, who=PROMOTION, run=run_id):
         pointer = models.pointer()
         serving = pointer.model_id if pointer else ""
         if serving not in (decided.champion, candidate.model_id):
@@ -143,7 +144,10 @@ def promote(
                 hint="run the flow again: the model will be evaluated beside the new champion",
             )
         began = time.monotonic()
-        watermark = online.bring_online(features, place, stores=stores)
+        # until the event the champion reads on: of its definitions nothing changes under it
+        read = serving not in ("", candidate.model_id) and models.manifest(serving).features.service == service
+        owner = {"who": PROMOTION, "run": run_id}
+        watermark = online.bring_online(features, place, stores=stores, owner=owner, read=read)
         online_s = time.monotonic() - began
 
         progress.phase("promoting")

@@ -44,6 +44,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
     run = smoke.summary["run"]
     _, line = said("runs", "list", "-w", smoke.workspace).splitlines()
     assert line.split()[:2] == [run, "promoted"]
+    assert line.split()[-2:] == ["train", "manual"]
     assert json.loads(said("runs", "list", "-w", smoke.workspace, "--json"))[0]["run"] == run
     shown = said("runs", "show", run, "-w", smoke.workspace)
     assert shown == said("runs", "show", "-w", smoke.workspace)
@@ -54,7 +55,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
         path = next(line for line in shown.splitlines() if line.startswith(f"{page}: ")).split(": ")[1]
         assert Path(path).is_file()
     shown = json.loads(said("runs", "show", "-w", smoke.workspace, "--json"))
-    assert shown == {**smoke.summary, "trigger": None}
+    assert shown == {**smoke.summary, "trigger": None, "flow": "train"}
 
 
 def test_an_empty_workspace_is_told_kindly(tmp_path: Path) -> None:

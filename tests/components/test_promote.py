@@ -413,7 +413,7 @@ def test_a_promotion_that_waits_too_long_says_for_what(shop):
     folder.parent.mkdir(parents=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
-        pytest.raises(RepositoryError, match="another promotion is writing"),
+        pytest.raises(RepositoryError, match="somebody else is writing"),
     ):
         shop.promote(bundle, evaluation, verdict, lock_timeout_s=0.05)
     assert shop.repository.champion() == ""

@@ -1,7 +1,9 @@
 """Feast on Postgres and Redis gives what it gives on files; what is locked or away is one message."""
 
 import os
+import shutil
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from rankline import features as names
 from rankline.errors import StorageError
 from rankline.storage import FeatureStoreConfig
 from serving.feature_source import HISTORY_SERVICE, FeastLibrary
-from tests.components.test_promote import features_of
+from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
     HISTORY_SIDE,
     ITEM_SIDE,
@@ -157,6 +159,27 @@ def test_promotion_brings_features_to_redis_and_replaces_them(tmp_path: Path, re
         source = FeastLibrary(online)
         source.open()
         assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [events_7d]
+
+
+def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_path: Path, redis: Redis) -> None:
+    stores = FeatureStoreConfig(online="redis", redis=redis.address, project="shared")
+    here, there = (tmp_path / each / "online" / names.SERVICE for each in ("here", "there"))
+    owner = {"who": "schedule hourly", "run": "r1"}
+    first = bring_online(features_of(tmp_path / "first"), here, stores=stores, owner=owner)
+    # a server elsewhere: the store's settings and definitions, and not what happened in this workspace since
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(here, elsewhere, ignore=shutil.ignore_patterns("watermark.json", "sources"))
+    source = FeastLibrary(elsewhere)
+    source.open()
+    assert source.watermark() == END.timestamp() == datetime.fromisoformat(first["until"]).timestamp()
+    later = features_of(tmp_path / "later", end=END + timedelta(hours=6), events_7d=9.0)
+    assert bring_online(later, here, stores=stores)["moved"]
+    assert source.watermark() == (END + timedelta(hours=6)).timestamp()
+    # a machine with a workspace of its own, and older data
+    told = bring_online(features_of(tmp_path / "older"), there, stores=stores)
+    assert (told["moved"], told["until"]) == (False, (END + timedelta(hours=6)).isoformat())
+    assert (there / "watermark.json").read_text() == (here / "watermark.json").read_text()
+    assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [9.0]
 
 
 def test_redis_that_is_away_is_one_message_and_the_champion_stays(

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipelines import backfill
+from pipelines import backfill, webhook
 from pipelines.claims import Claim
 from pipelines.schedule import Schedules
 from rankline.errors import UsageError
 from tests.pipelines.fast_scheduler import command
+from tests.pipelines.test_scheduler import listener
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -118,3 +119,50 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
     made(tmp_path, "gone", directory=str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="cannot be started in the schedule's folder"):
         filled(tmp_path, "gone")
+
+
+def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK_HEADERS", '{"Authorization": "Bearer s3cret"}')
+    monkeypatch.setattr(webhook, "FIRST_PAUSE_S", 0.01)
+    said: list[str] = []
+    with listener([503, 200]) as (url, heard):
+        hook = {"webhook": url, "webhook_headers": "HOOK_HEADERS"}
+        store = made(tmp_path, "fails", flow="features", **hook)
+        made(tmp_path, "good", **hook)
+        made(tmp_path, "silent-fails")
+        assert filled(tmp_path, "good", end=3) == [(1, "ran", "promoted"), (2, "ran", "promoted")]
+        assert heard == []
+        filled(tmp_path, "fails", end=3, concurrency=2, say=said.append)
+        filled(tmp_path, "silent-fails", end=2)
+    assert len(heard) == 3, "two failures, one of them told twice since the first answer was a 503"
+    (headers, body), *_ = heard
+    assert headers["Authorization"] == "Bearer s3cret"
+    assert {each["scheduled_at"][:10] for _, each in heard} == {"2026-11-01", "2026-11-02"}
+    assert (body["event"], body["kind"], body["flow"]) == ("run failed", "backfill", "features")
+    assert (body["outcome"], body["exit_code"]) == ("failed", 1)
+    assert "the loss is no number" in body["error"]
+    assert [claim.notified for claim in store.claims("fails").all()] == ["delivered"] * 2
+    assert [claim.notified for claim in Schedules(tmp_path).claims("silent-fails").all()] == ["not asked for"]
+    assert sum("webhook: delivered" in line for line in said) == 2
+
+
+def test_a_refused_model_is_told_where_that_was_asked_for_and_once(tmp_path: Path) -> None:
+    with listener([200]) as (url, heard):
+        store = made(tmp_path, webhook=url, webhook_on_refusal=True)
+        moment = datetime(2026, 11, 1, 3, tzinfo=UTC)
+        ended = {"status": "ended", "outcome": "refused", "exit_code": 3, "run": "r"}
+        claim = Claim("s", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "").but(**ended)
+        store.claims("s").make(claim)  # by a backfill that was killed before it could tell
+        assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
+        assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
+    assert [body["event"] for _, body in heard] == ["model refused"]
+
+
+def test_a_webhook_that_nobody_answers_is_noted_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "FIRST_PAUSE_S", 0.01)
+    store = made(tmp_path, "fails", webhook="http://127.0.0.1:9/")
+    assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
+    (claim,) = store.claims("fails").all()
+    assert claim.notified.startswith("not delivered")

@@ -14,6 +14,7 @@ import pytest
 from pipelines.claims import Claim, Claims
 from pipelines.schedule import Schedule, Schedules, checked, due
 from pipelines.scheduler import to_begin
+from pipelines.triggered import flow_of
 from rankline.errors import RanklineError, UsageError
 from tests.cli.command import rankline, refused
 
@@ -267,3 +268,38 @@ def test_the_commands_refuse(tmp_path: Path) -> None:
     assert "is missing" in refused(*create, "--seconds-first", *ws, code=2)
     assert "did you mean" in refused(*create, "-s", "finetune.epoch=1", *ws, code=2)
     assert "there is no schedule" in refused("schedule", "plan", "n", *ws, code=2)
+
+
+# -- the flow ------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_of_an_earlier_version_trains(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    path = tmp_path / "schedules" / "s" / "revisions" / "0001.json"
+    told = json.loads(path.read_text())
+    assert told.pop("flow") == "train"
+    path.write_text(json.dumps(told))
+    assert Schedules(tmp_path).get("s").flow == "train"
+
+
+def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
+    from pipelines.materialize import materialize
+    from pipelines.run import run
+
+    assert (flow_of("train"), flow_of("features")) == (run, materialize)
+    with pytest.raises(UsageError, match="cannot run the flow 'evaluate'"):
+        flow_of("evaluate")
+    with pytest.raises(UsageError, match="refuses its flow"):
+        schedule(flow="evaluate")
+    assert schedule(flow="features").flow == "features"
+
+
+def test_the_command_takes_a_flow_and_shows_it(tmp_path: Path) -> None:
+    create = ("schedule", "create", "fresh", "-r", "smoke", "--cron", "0 0 * * * *", "-w", str(tmp_path))
+    told = json.loads(rankline(*create, "--flow", "features", "--json").stdout)
+    assert told["flow"] == "features"
+    listed = rankline("schedule", "list", "-w", str(tmp_path)).stdout
+    assert listed.splitlines()[1].split()[:2] == ["fresh", "features"]
+    told = json.loads(rankline("schedule", "update", "fresh", "--flow", "train", "-w", str(tmp_path), "--json").stdout)
+    assert (told["flow"], told["revision"]) == ("train", 2)

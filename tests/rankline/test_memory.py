@@ -94,3 +94,11 @@ def test_a_machine_that_has_no_more_asks_duckdb_for_less() -> None:
 def test_another_error_is_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("distill", DistillConfig()):
         raise RuntimeError("shape mismatch")
+
+
+def test_what_a_gpu_says_when_it_is_full_is_known() -> None:
+    """No GPU is here to say it: the error is torch's own, its words are those of torch's allocator."""
+    config = recipe().finetune
+    with pytest.raises(OutOfMemory, match="finetune ran out of memory") as told, memory.told("finetune", config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+    assert f"(now {config.batch_size})" in told.value.hint

@@ -7,8 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from rankline.lazy import import_feast
 from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
 from serving.features import Features
 from serving.metrics import Metrics
-from tests.serving.conftest import running
+from tests.serving.conftest import Server, running
 from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
 
 POPULAR = {"i20": 9.0, "i21": 8.0, "i22": 7.0}
@@ -184,8 +186,44 @@ def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp
         items = stranger["items"]
         assert isinstance(items, list)
         assert {item["item_id"] for item in items} == set(POPULAR), "popularity leads"
-        told = server.client.get("/metrics").text.split("\nrankline_features_watermark_seconds ")[-1]
-        assert float(told.split()[0]) == DAY.timestamp()
+        assert gauge(server, "rankline_features_watermark_seconds") == DAY.timestamp()
+        assert gauge(server, "rankline_features_lag_seconds") == pytest.approx(time.time() - DAY.timestamp(), abs=5)
+        assert ready["features"]["lag_s"] == pytest.approx(time.time() - DAY.timestamp(), abs=60)
+
+
+def gauge(server: Server, name: str) -> float:
+    """A metric of the features that the server reads."""
+    line = f'\n{name}{{service="{names.SERVICE}"}} '
+    return float(server.client.get("/metrics").text.split(line)[1].split()[0])
+
+
+def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path: Path) -> None:
+    """Metrics and readiness move within seconds, and so do the answers."""
+    store, later = make_store(tmp_path / "store", popular=POPULAR), DAY + timedelta(hours=5)
+    with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
+        server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready")
+        lag = gauge(server, "rankline_features_lag_seconds")
+        answers: list[list[str]] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=server.url) as client:
+                while not over.is_set():
+                    answers.append(client.post("/v1/recommend", json={"user_id": "u1", "k": 1}).json()["degraded"])
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        make_store(store, popular={"i7": 500.0}, until=later)
+        moved = server.until("/readyz", lambda r: r.json()["features"]["watermark"] == later.timestamp(), timeout_s=10)
+        over.set()
+        asker.join()
+        assert len(answers) > 10
+        assert not any(answers), "nobody was answered without features meanwhile"
+        assert moved.json()["features"]["service"] == names.SERVICE
+        assert gauge(server, "rankline_features_watermark_seconds") == later.timestamp()
+        assert lag - gauge(server, "rankline_features_lag_seconds") == pytest.approx(5 * 3600, abs=60)
+        answer = server.client.post("/v1/recommend", json={"user_id": "nobody", "k": 1}).json()
+        assert (answer["items"][0]["item_id"], answer["degraded"]) == ("i7", [])
 
 
 def test_importing_feast_leaves_the_counters_alone() -> None:

@@ -23,7 +23,7 @@ HISTORY = {
 }
 
 
-def make_store(folder: Path, *, popular: dict[str, float]) -> Path:
+def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
     """A store that knows user u1 and the last week's events of some items; ``folder`` again."""
     from feature_repo import store
 
@@ -47,8 +47,8 @@ def make_store(folder: Path, *, popular: dict[str, float]) -> Path:
     for view, told in rows.items():
         table = pa.Table.from_pylist(told)
         for name in ("event_timestamp", "known_at"):
-            table = table.append_column(name, pa.array([DAY] * len(told), STAMP))
+            table = table.append_column(name, pa.array([until] * len(told), STAMP))
         parquet.write_table(table, sources / f"{view}.parquet")
     store.apply(folder, project="tiny", sources=sources)
-    store.materialize(folder, until=DAY)
+    store.materialize(folder, until=until)
     return folder

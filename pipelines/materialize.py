@@ -1,0 +1,99 @@
+"""The flow that keeps the champion's features fresh between promotions:
+
+    look -> ingest -> validate -> featurize -> materialize
+
+The same doors as in training, with the same reuse, so what a training run has computed of the same data is taken as it
+is, and the other way round. It is watched, cancelled, retried and scheduled like any other run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipes import Recipe, at, change, kept
+from pipelines.run import Runner, Started, run
+from pipelines.training import opener
+
+
+def features(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callable[..., Any]:
+    """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share."""
+    from kfp import dsl
+
+    from components.featurize.component import featurize
+    from components.ingest.component import ingest
+    from components.look.component import look
+    from components.promote.component import materialize
+    from components.summary.component import summary
+    from components.validate.component import validate
+
+    settings = at(recipe, workspace)
+    step = opener(recipe, workspace=workspace, cluster=cluster)
+
+    def flow() -> None:
+        with dsl.ExitHandler(step(summary), name="the-line"):
+            seen = step(look, data=settings["ingest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            clean = step(validate, raw=raw.outputs["raw"])
+            made = step(featurize, clean=clean.outputs["clean"])
+            step(materialize, features=made.outputs["features"], config=settings["promote"])
+
+    flow.__annotations__ = {}  # Kubeflow reads live ones
+    flow_of: Callable[..., Any] = dsl.pipeline(
+        name=f"rankline-{recipe.name}-features", description=f"Newer rows of the features of: {recipe.description}"
+    )(flow)
+    return flow_of
+
+
+def materialize(
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    until: datetime | None = None,
+    watch: Callable[[Started], None] | None = None,
+    runner: Runner = "local",
+    trigger: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Bring the champion's features up to ``until`` (up to the recipe's own window if left out); the run's summary.
+
+    A champion that reads another feature-service version is told before anything begins; the step looks again.
+
+    Raises:
+        UsageError: there is no champion, or it reads another version.
+        StepFailed: a step stopped.
+    """
+    workspace = workspace.resolve()
+    require(recipe, workspace)
+    if until is not None:
+        recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
+    asked = dict(trigger) if trigger else {"kind": "manual", "who": _who()}
+    if until is not None:
+        asked.setdefault("window_end", until.astimezone(UTC).isoformat())
+    return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
+
+
+def require(recipe: Recipe, workspace: Path) -> None:
+    """See that the champion reads what this code makes, before anything is fetched or run.
+
+    Raises:
+        UsageError: there is no champion, or it reads another feature-service version.
+    """
+    from components.promote.fresh import read_by_champion
+    from rankline.door import Run
+    from rankline.features import SERVICE
+
+    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)
+
+
+def _who() -> str:
+    """Whoever gives the command."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
