@@ -16,6 +16,7 @@ from cli import (
     demo,
     doctor,
     fetch,
+    gc,
     init,
     models,
     new,
@@ -71,6 +72,7 @@ app.add_typer(step.app, name="step")
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedule.app, name="schedule")
 app.command("scheduler", help=scheduler.HELP)(scheduler.scheduler)
+app.command("gc", help=gc.HELP)(gc.gc)
 app.command("new", help=new.HELP)(new.new)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("fetch", help=fetch.HELP)(fetch.fetch)

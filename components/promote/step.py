@@ -277,10 +277,15 @@ def _once(
     details: dict[str, Any] | None = None,
     expected_champion: str | None = None,
 ) -> list[Event]:
-    """Append an event unless the same was said before on the same evidence; what was appended."""
-    for event in models.history():
-        same = event.kind == kind and event.model_id == candidate.model_id
-        if same and evidence.items() <= event.digests.items():
+    """Append an event unless the same was said before on the same evidence; what was appended.
+
+    What was said before the model was taken away counts no more.
+    """
+    for event in reversed(models.history()):
+        same = event.model_id == candidate.model_id
+        if same and event.kind == "removed" and "catalogue" not in event.digests:
+            break
+        if same and event.kind == kind and evidence.items() <= event.digests.items():
             return []
     return [
         models.append(
