@@ -51,6 +51,7 @@ class Claim:
     started_at: str = ""
     ended_at: str = ""
     notified: str = ""  # what became of the notification
+    scratch: bool | None = None  # whether it trains from scratch by the schedule's turn; none: not said
 
     @property
     def moment(self) -> datetime:

@@ -61,6 +61,30 @@ def clean(
     return sweep(workspace, look(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
+def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print) -> None:
+    """What a schedule that says what to keep removes when a run of it has ended.
+
+    Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
+    goes wrong is said and costs the run nothing.
+    """
+    from pipelines.recipes import kept, named
+
+    try:
+        latest = store.history(name)[-1]
+        if latest.keep is None:
+            return
+        keep = latest.keep
+        for other in (store.get(each) for each in store.names()):
+            keep = keep.at_least(other.keep) if other.keep else keep
+        recipe = named(latest.recipe, latest.settings, source=latest.source, map=latest.map)
+        repository = kept(recipe, str(store.workspace)).get("storage", {}).get("repository", "")
+        swept = clean(store.workspace, keep, repository=repository, why=f"schedule {name}", say=say)
+        if swept.removed:
+            say(f"removed {len(swept.removed)} things: {swept.freed} bytes are free again")
+    except (RanklineError, OSError) as error:
+        say(f"nothing was removed after the run: {error}")
+
+
 # -- looking ---------------------------------------------------------------------------------------------------
 
 
