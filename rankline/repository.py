@@ -36,6 +36,7 @@ from rankline.bundle import CATALOGUE, MANIFEST, REVISION, Bundle, open_bundle
 from rankline.contracts import Frozen, Manifest
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
 from rankline.reuse import SUMS
+from rankline.weights import WEIGHTS
 
 Kind = Literal[
     "registered",
@@ -51,7 +52,6 @@ Kind = Literal[
 # the kinds after which another model serves
 CROWNING = ("promoted", "rolled_back")
 
-WEIGHTS = "weights.json"  # in every folder of weights: what they are
 TRASH = ".trash"  # what is being removed, in the folder that it lay in
 # the file that makes a folder exist for its readers: written last, removed first
 MARKS = {"bundles": MANIFEST, "catalogues": REVISION, "weights": WEIGHTS}

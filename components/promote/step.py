@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror, training_curves
-from rankline import decision
+from rankline import decision, weights
 from rankline.bundle import Bundle, open_bundle
 from rankline.decision import Policy, Verdict
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
@@ -41,9 +41,10 @@ def decide(
     config: DecideConfig,
     repository: str,
     run_id: str,
+    teacher: Path | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
-    """Register the candidate and write the verdict on it.
+    """Register the candidate and write the verdict on it; of one that may come to serve, keep the teacher's weights.
 
     Raises:
         UsageError: the bundle or the evaluation is none, or the evaluation is of another model.
@@ -74,7 +75,18 @@ def decide(
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
-        events += _once(models, "registered", candidate, {}, why=f"made by recipe {report.recipe}", run_id=run_id)
+        began = weights.began_from(teacher) if teacher else ""
+        if teacher and decided.outcome in ("promote", "pending"):
+            weights.keep(models, candidate.model_id, teacher)
+        events += _once(
+            models,
+            "registered",
+            candidate,
+            {},
+            why=f"made by recipe {report.recipe}" + (f", begun with model {began}" * (began not in ("", "scratch"))),
+            run_id=run_id,
+            details={"began_from": began} if began else None,
+        )
         events += _once(models, "evaluated", candidate, evidence, why=_summary(report, policy), run_id=run_id)
         if decided.outcome in EVENTS:
             evidence["verdict"] = models.add_evidence(verdict)
