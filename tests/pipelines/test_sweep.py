@@ -92,7 +92,7 @@ def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) ->
     swept = sweep(tmp_path / "w", plan, say=quiet)
     assert [event.kind for event in models.history()[events:]] == ["removed"]
     written = (tmp_path / "w" / "repository" / "events" / f"{events + 1}.json").stat().st_size
-    assert plan.freed() == swept.freed > 10_000
+    assert plan.freed() == swept.freed > 1000
     # the pointer says up to which event it was drawn, which may be a digit longer
     assert before - taken() == pytest.approx(swept.freed - written, abs=2)
 
