@@ -296,7 +296,7 @@ class _Seer:
     def _begins_with(self, facts: _Facts) -> Any:
         """The digest of the weights that a model of this data begins with."""
         models = Repository(self.here.repository, mends=False)
-        if facts.data is UNKNOWN and self.champion and models.weights(self.champion):
+        if facts.data is UNKNOWN and self.champion and weights.told_of(models, self.champion):
             return UNKNOWN
         return weights.start(models, self.champion, facts.data).digest
 

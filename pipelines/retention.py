@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rankline.contracts import Frozen
-from rankline.repository import CROWNING, Event, removed
+from rankline.leaving import removed
+from rankline.repository import CROWNING, Event
 
 Kind = Literal[
     "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
@@ -131,9 +132,7 @@ class Plan:
                 first.setdefault(file.number, fate.thing.kind)
                 sizes[file.number] = (file.names, file.bytes)
         return stored + sum(
-            sizes[number][1]
-            for number, count in names.items()
-            if count >= sizes[number][0] and first[number] in wanted
+            sizes[number][1] for number, count in names.items() if count >= sizes[number][0] and first[number] in wanted
         )
 
 
@@ -174,9 +173,9 @@ def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str
     events = list(history)
     found: dict[str, str] = {}
     for event in reversed(events):
-        if event.kind in CROWNING and event.model_id not in found and len(found) < keep.bundles:
-            if removed(events, event.model_id) is None:
-                found[event.model_id] = f"served before, among the last {keep.bundles}" if found else "it serves"
+        new = event.kind in CROWNING and event.model_id not in found and len(found) < keep.bundles
+        if new and removed(events, event.model_id) is None:
+            found[event.model_id] = f"served before, among the last {keep.bundles}" if found else "it serves"
     for model, why in _said(events, keep, now).items():
         found.setdefault(model, why)
     return found
@@ -185,9 +184,9 @@ def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str
 def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
     last: dict[str, Event] = {}
     for event in events:
-        if event.kind in ("registered", "pending", "approved", "rejected", "removed", *CROWNING):
-            if not event.digests.get("catalogue") or event.kind != "removed":
-                last[event.model_id] = event
+        of_a_catalogue = event.kind == "removed" and "catalogue" in event.digests
+        if event.kind in ("registered", "pending", "approved", "rejected", "removed", *CROWNING) and not of_a_catalogue:
+            last[event.model_id] = event
     found: dict[str, str] = {}
     for model, event in last.items():
         if event.kind == "removed":
@@ -222,9 +221,9 @@ def revisions_kept(history: Sequence[Event], model_id: str, keep: Keep) -> dict[
     found: dict[str, str] = {}
     for event in reversed(history):
         revision = event.digests.get("catalogue", "")
-        if event.kind == "catalogue_published" and event.model_id == model_id and revision not in found:
-            if len(found) < keep.catalogues:
-                found[revision] = f"published before, among the last {keep.catalogues}" if found else "it is published"
+        new = event.kind == "catalogue_published" and event.model_id == model_id and revision not in found
+        if new and len(found) < keep.catalogues:
+            found[revision] = f"published before, among the last {keep.catalogues}" if found else "it is published"
     return found
 
 

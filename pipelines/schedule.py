@@ -77,7 +77,9 @@ class Schedule(Frozen):
         0.0, ge=0, description="Largest delay of a start; each fire time has its own, the same every time."
     )
     scratch_every: int = Field(
-        0, ge=0, description="With finetune.warm_start: every how many finished runs one trains from scratch; 0 is never."
+        0,
+        ge=0,
+        description="With finetune.warm_start: every how many finished runs one trains from scratch; 0 is never.",
     )
     keep: Keep | None = Field(None, description="What is kept when old things are removed after each run; none: all.")
     paused: bool = Field(False, description="Whether nothing is started.")

@@ -30,7 +30,8 @@ from pipelines.schedule import FOLDER as SCHEDULES
 from pipelines.schedule import Schedules
 from rankline import ledger
 from rankline.errors import RanklineError, UsageError
-from rankline.repository import TRASH, Repository, empty_trash, erase
+from rankline.leaving import TRASH, empty_trash, erase, erase_from, remove, removed
+from rankline.repository import Repository
 from rankline.reuse import Store
 
 LOCK = ".gc.lock"
@@ -385,8 +386,6 @@ class _Sweep:
         model, _, revision = fate.thing.name.partition("/")
         history = self.models.history()
         known = any(event.model_id == model for event in history)
-        from rankline.repository import removed
-
         if not known or model in self.staying or removed(history, model, revision) is not None:
             return
         keep, now = self.plan.keep, time.time()
@@ -398,9 +397,9 @@ class _Sweep:
 
         # a revision of a model that goes as a whole needs no event of its own
         whole = model not in retention.models_kept(history, keep, now=now)
-        told = self.models.remove(
-            model, who=self.who, why=f"{self.why}: {fate.why}", spared=spared, revision="" if whole else revision,
-            details={"bytes": fate.thing.bytes},
+        told = remove(
+            self.models, model, who=self.who, why=f"{self.why}: {fate.why}", spared=spared,
+            revision="" if whole else revision, details={"bytes": fate.thing.bytes},
         )  # fmt: skip
         if told is None:
             self.staying.add(model)
@@ -413,15 +412,12 @@ class _Sweep:
             kept = retention.models_kept(history, self.plan.keep, now=time.time())
             if any(thing.name in event.digests.values() and event.model_id in kept for event in history):
                 return "an event of a kept model names it by now"
-        elif thing.name.partition("/")[0] in self.staying:
-            return "its model is kept after all"
-        elif any(event.model_id == thing.name.partition("/")[0] for event in history):
-            from rankline.repository import removed
-
+        else:
             model, _, revision = thing.name.partition("/")
-            if removed(history, model, revision) is None:
-                return "it was registered again"
-        self.models.erase(thing.place)
+            known = any(event.model_id == model for event in history)
+            if model in self.staying or (known and removed(history, model, revision) is None):
+                return "its model is kept after all"
+        erase_from(self.models, thing.place)
         return ""
 
     def _run(self, thing: Thing) -> str:

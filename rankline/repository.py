@@ -2,7 +2,6 @@
 
     bundles/<model id>/…   immutable: a model is put there once, under the id that its bytes give it
     evidence/<digest>/…    immutable: evaluations and verdicts
-    weights/<model id>/…   immutable: the networks that a model was made of, for the next one to begin with
     events/<n>.json        append-only, numbered from 1 without a gap
     champion.json          what the events add up to; derived, for the server to poll
 
@@ -10,7 +9,7 @@ Creating ``events/<n>.json`` exclusively is the commit: two writers cannot both 
 comes second reads what the first one did and decides again. Everything else may be lost half-way and
 nobody will have seen it. A folder or a bucket serves alike (any fsspec URL that can create exclusively).
 
-A model leaves in the same way: first the event `removed`, which nobody can have overtaken, then its files.
+What was learnt lies beside it (rankline/weights.py), and models leave by an event, too (rankline/leaving.py).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +30,11 @@ from typing import Any, Literal
 import fsspec
 from pydantic import Field, ValidationError
 
-from rankline import digest, storage
+from rankline import digest, leaving, storage
 from rankline.bundle import CATALOGUE, MANIFEST, REVISION, Bundle, open_bundle
 from rankline.contracts import Frozen, Manifest
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
 from rankline.reuse import SUMS
-from rankline.weights import WEIGHTS
 
 Kind = Literal[
     "registered",
@@ -51,10 +49,6 @@ Kind = Literal[
 ]
 # the kinds after which another model serves
 CROWNING = ("promoted", "rolled_back")
-
-TRASH = ".trash"  # what is being removed, in the folder that it lay in
-# the file that makes a folder exist for its readers: written last, removed first
-MARKS = {"bundles": MANIFEST, "catalogues": REVISION, "weights": WEIGHTS}
 
 _STALE_PARTIAL_S = 86_400
 
@@ -138,7 +132,7 @@ class Repository:
         try:
             told = self._read(f"bundles/{model_id}/{MANIFEST}")
         except FileNotFoundError as error:
-            raise self._absent(model_id) from error
+            raise leaving.absent(self, model_id) from error
         return Manifest.model_validate_json(told)
 
     def bundle(self, model_id: str, *, into: Path | None = None) -> Bundle:
@@ -150,7 +144,7 @@ class Repository:
         """
         place = f"bundles/{model_id}"
         if not self.fs.exists(self._path(f"{place}/{MANIFEST}")):
-            raise self._absent(model_id)
+            raise leaving.absent(self, model_id)
         if self.local:
             folder = Path(self._path(place))
         elif into is None:
@@ -202,119 +196,6 @@ class Repository:
         """Where the evidence of a digest lies (a path or URL of this repository's file system)."""
         return self._path(f"evidence/{name}")
 
-    # -- weights -------------------------------------------------------------------------------------------
-
-    def add_weights(self, model_id: str, folder: Path) -> None:
-        """Keep what a model's networks learnt beside it: the files that ``weights.json`` in ``folder`` names."""
-        told = json.loads((folder / WEIGHTS).read_text())
-        self._place(folder, f"weights/{model_id}", [*told["files"], WEIGHTS])
-
-    def weights(self, model_id: str) -> dict[str, Any]:
-        """What is told of a model's weights; empty where none are kept.
-
-        Raises:
-            IntegrityError: it cannot be read.
-        """
-        try:
-            told: dict[str, Any] = json.loads(self._read(f"weights/{model_id}/{WEIGHTS}"))
-            return told
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise IntegrityError(
-                "what is told of a model's weights cannot be read",
-                expected=f"{WEIGHTS} as it was written",
-                found=str(error),
-                where=self._path(f"weights/{model_id}"),
-                hint="bring it back from a copy of the repository, or set finetune.warm_start=false",
-            ) from error
-
-    def weights_of(self, model_id: str, *, into: Path) -> Path:
-        """The folder of a model's weights, verified; those in a bucket are first fetched to ``into``.
-
-        Raises:
-            IntegrityError: a byte of them is not what was kept.
-        """
-        files: dict[str, str] = self.weights(model_id)["files"]
-        place = self._path(f"weights/{model_id}")
-        folder = Path(place) if self.local else into
-        for name in () if self.local else files:
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get_file(f"{place}/{name}", str(into / name))
-        digest.verify(folder, files, hint="bring it back from a copy, or set finetune.warm_start=false")
-        return folder
-
-    # -- what leaves ---------------------------------------------------------------------------------------
-
-    def remove(
-        self,
-        model_id: str,
-        *,
-        who: str,
-        why: str,
-        spared: Callable[[list[Event]], bool],
-        revision: str = "",
-        details: dict[str, Any] | None = None,
-    ) -> Event | None:
-        """Say that a model (or one ``revision`` of its catalogue) is no longer kept; its files may go after that.
-
-        ``spared`` says of a history whether it is kept after all; it is asked again whenever somebody else wrote an
-        event meanwhile. None where it is.
-        """
-        while True:
-            history = self.history()
-            if spared(history):
-                return None
-            champion = _champion(history)
-            event = Event(
-                n=len(history) + 1,
-                kind="removed",
-                model_id=model_id,
-                at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                who=who,
-                why=why,
-                digests={"catalogue": revision} if revision else {},
-                details=details or {},
-                champion_before=champion.model_id if champion else "",
-            )
-            if self._create(f"events/{event.n}.json", event.model_dump_json(indent=2).encode() + b"\n"):
-                self.pointer()
-                return event
-
-    def erase(self, name: str) -> None:
-        """Take a folder of the repository away, so that a kill leaves the whole of it or what nobody takes for it."""
-        if self.local:
-            erase(Path(self._path(name)))
-            return
-        mark = MARKS.get(name.split("/", 1)[0], "")
-        self.fs.invalidate_cache()
-        # what makes it exist goes first; of evidence that is the last of its names (see _place)
-        files = sorted(self.fs.find(self._path(name)), reverse=True)
-        files.sort(key=lambda file: file != f"{self._path(name)}/{mark}")
-        for file in files[:1]:
-            self.fs.rm_file(file)
-        if files[1:]:
-            self.fs.rm(files[1:])
-
-    def _absent(self, model_id: str) -> RepositoryError:
-        """What is said of a model that is not here."""
-        event = removed(self.history(), model_id)
-        if event is not None:
-            return RepositoryError(
-                f"model {model_id} is not kept any more",
-                expected="a model that is still here",
-                found=f"removed at {event.at} by {event.who} (event {event.n}): {event.why}",
-                where=self.root,
-                hint="`rankline gc --dry-run` tells which models are kept; keep more with --keep-bundles",
-            )
-        return RepositoryError(
-            f"model {model_id} is not in the repository",
-            expected=f"bundles/{model_id}/{MANIFEST}",
-            found="no such bundle",
-            where=self.root,
-            hint="`rankline history` lists the models that are",
-        )
-
     # -- events --------------------------------------------------------------------------------------------
 
     def history(self) -> list[Event]:
@@ -354,9 +235,7 @@ class Repository:
                 digests |= _digests(self.bundle(model_id, into=Path(scratch)))
         while True:
             history = self.history()
-            revision = digests.get("catalogue", "") if kind == "catalogue_published" else ""
-            if (kind in CROWNING or revision) and removed(history, model_id, revision) is not None:
-                raise self._absent(model_id)
+            leaving.refuse_removed(self, history, kind, model_id, digests)
             champion = _champion(history)
             serving = champion.model_id if champion else ""
             if expected_champion is not None and serving != expected_champion:
@@ -526,42 +405,6 @@ class Repository:
             raise _cannot_write(target, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-def removed(history: list[Event], model_id: str, revision: str = "") -> Event | None:
-    """The event that took a model away (or one ``revision`` of its catalogue), unless it was registered again since."""
-    for event in reversed(history):
-        if event.model_id != model_id:
-            continue
-        if event.kind == "removed" and event.digests.get("catalogue", "") in ("", revision):
-            return event
-        if event.kind == "registered":
-            return None
-    return None
-
-
-def erase(path: Path) -> None:
-    """Take a folder or file of this machine away: from one moment to the next it has left its place, then it goes.
-
-    Killed in between, what is left lies in the trash beside it, where nobody looks but `empty_trash`.
-    """
-    trash = path.parent / TRASH
-    trash.mkdir(exist_ok=True)
-    with suppress(FileNotFoundError):
-        os.rename(path, trash / f"{path.name}.{uuid.uuid4().hex}")
-    empty_trash(path.parent)
-
-
-def empty_trash(folder: Path) -> None:
-    """Remove what was on its way out of a folder."""
-    trash = folder / TRASH
-    for path in list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    with suppress(OSError):
-        trash.rmdir()
 
 
 def _champion(history: list[Event]) -> Champion | None:

@@ -7,9 +7,7 @@ from components.images import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
-def finetune(
-    features: Input[Dataset], config: dict, run: dict, job: str, champion: str, teacher: Output[Model]
-):
+def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champion: str, teacher: Output[Model]):
     """Train the full-interaction teacher on the training split, from the champion's weights where that is asked for."""
     import json
     from pathlib import Path

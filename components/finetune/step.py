@@ -190,7 +190,8 @@ def _finetune(
     if data.has_queries:
         asked = pairs.train(
             data, reader, text_IT, folder=folder, config=config, device=device, progress=progress,
-            checkpoints=checkpoints / "pairs" if checkpoints else None, begin=begun.begin_pairs if begun.folder else None,
+            checkpoints=checkpoints / "pairs" if checkpoints else None,
+            begin=begun.begin_pairs if begun.folder else None,
         )  # fmt: skip
         save_file(asked.weights(), teacher / "pairs.safetensors")
         (teacher / "pairs.json").write_text(json.dumps(asked.told["curve"], indent=2))

@@ -127,9 +127,7 @@ def _unfit(origin: dict[str, Any], sizes: dict[str, Any], data: Examples, config
     return ""
 
 
-def origin(
-    features: Path, data: Examples, config: FinetuneConfig, warm: Warm, start: Start | None
-) -> dict[str, Any]:
+def origin(features: Path, data: Examples, config: FinetuneConfig, warm: Warm, start: Start | None) -> dict[str, Any]:
     """What a teacher is told to have come from (origin.json)."""
     own = config.encoder in encoders.FRESH or config.train_encoder or bool(config.adapt_steps) or warm.own_encoder
     return {

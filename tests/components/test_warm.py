@@ -17,6 +17,7 @@ from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from rankline import digest, examples, weights
 from rankline.errors import IntegrityError
+from rankline.leaving import erase_from
 from rankline.progress import Progress
 from rankline.repository import Repository
 from rankline.weights import Start
@@ -63,7 +64,9 @@ def opened(world: Path, start: Start, features: Path, **knobs: Any) -> warm.Warm
 # It is worth it -----------------------------------------------------------------------------------------------
 
 
-def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(world: Path, start: Start, tmp_path: Path) -> None:
+def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
+    world: Path, start: Start, tmp_path: Path
+) -> None:
     from_scratch = taught(world / "later", tmp_path / "scratch", WARM, Start(why="there is no champion yet"))
     begun = taught(world / "later", tmp_path / "warm", WARM, start)
     aim = max(curve(tmp_path / "scratch"))
@@ -116,7 +119,9 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     for item in ("garden-blue", "toys-round"):
         row = there["fusion.own.weight"][before.index[item]]
         assert torch.equal(now["fusion.own.weight"][data.index[item]], row)
-    assert torch.equal(now["fusion.own.weight"][data.index["art-red"]], fresh["fusion.own.weight"][data.index["art-red"]])
+    assert torch.equal(
+        now["fusion.own.weight"][data.index["art-red"]], fresh["fusion.own.weight"][data.index["art-red"]]
+    )
     columns = {name: n for n, name in enumerate(warm.side_names(features, data))}
     old = {name: n for n, name in enumerate(warm.side_names(world / "first", before))}
     for name in ("category=toys", "price"):
@@ -199,7 +204,7 @@ def kept(models: Repository, folder: Path, model: str, *, data: str, offered: st
     (teacher / "items.parquet").write_bytes(b"items")
     (teacher / "weights.safetensors").write_bytes(model.encode())
     weights.keep(models, model, teacher)
-    return digest.of_value(models.weights(model)["files"])
+    return digest.of_value(weights.told_of(models, model)["files"])
 
 
 def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_pat
     assert (again.model_id, again.digest) == ("m1", first)
     assert weights.start(models, "m1", "monday").digest == ""
     assert "are not kept" in weights.start(models, "older", "monday").why
-    models.erase("weights/m1")
+    erase_from(models, "weights/m1")
     assert "not kept any more" in weights.start(models, "m2", "tuesday").why
 
 
@@ -224,5 +229,5 @@ def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path:
     start = weights.start(models, CHAMPION, "other").fetched(models, tmp_path)
     assert opened(world, start, world / "later").own_encoder
     assert dataclasses.replace(start, folder="") == weights.start(models, CHAMPION, "other")
-    models.erase(f"weights/{CHAMPION}")
-    assert Repository(url).weights(CHAMPION) == {}
+    erase_from(models, f"weights/{CHAMPION}")
+    assert weights.told_of(Repository(url), CHAMPION) == {}
