@@ -27,6 +27,7 @@ KINDS: tuple[Kind, ...] = (
     "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
 )  # fmt: skip
 DAY_S = 86_400.0
+SERVES, WAITS = "it serves", "it waits for a reviewer"
 YOUNG_S = DAY_S  # what was written within a day and nobody refers to may be on its way to where it belongs
 
 
@@ -175,7 +176,7 @@ def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str
     for event in reversed(events):
         new = event.kind in CROWNING and event.model_id not in found and len(found) < keep.bundles
         if new and removed(events, event.model_id) is None:
-            found[event.model_id] = f"served before, among the last {keep.bundles}" if found else "it serves"
+            found[event.model_id] = f"served before, among the last {keep.bundles}" if found else SERVES
     for model, why in _said(events, keep, now).items():
         found.setdefault(model, why)
     return found
@@ -192,7 +193,7 @@ def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
         if event.kind == "removed":
             continue
         if event.kind in ("pending", "approved"):
-            found[model] = "it waits for a reviewer" if event.kind == "pending" else "it was approved"
+            found[model] = WAITS if event.kind == "pending" else "it was approved"
         elif now - _moment(event.at) < keep.days * DAY_S:
             found[model] = _younger(keep)
     return found
@@ -276,8 +277,8 @@ def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, 
             yield Fate(thing, False, "its schedule goes on with it")
         elif thing.name in latest:
             yield Fate(thing, False, f"one of the last {keep.runs}")
-        elif model in models and models[model] != _younger(keep):
-            yield Fate(thing, False, f"it made model {model}, which is kept")
+        elif models.get(model) in (SERVES, WAITS):
+            yield Fate(thing, False, f"it made model {model}: {models[model]}")
         else:
             yield _by_age(thing, keep, now, f"{keep.runs} later runs are kept")
 

@@ -154,10 +154,11 @@ def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> N
     assert "goes on and may take it up" in why(found, "featurize/k2")
 
 
-def test_the_run_that_made_a_kept_champion_stays() -> None:
-    runs = (thing("run", "run-a"), thing("run", "run-b"), thing("run", "run-c"), thing("run", "z"))
-    found = plan(Seen(runs, history=crowned("a", "b", "c")), Keep(runs=1, bundles=2), now=NOW)
-    assert goes(found) == ["run-a"]
+def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:
+    runs = tuple(thing("run", f"run-{model}") for model in ("a", "b", "x", "y")) + (thing("run", "z"),)
+    events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), ("pending", "x"), ("registered", "y"))
+    found = plan(Seen(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
+    assert goes(found) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
 
 
 def test_nothing_that_is_young_goes() -> None:
