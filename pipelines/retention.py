@@ -34,7 +34,7 @@ YOUNG_S = DAY_S  # what was written within a day and nobody refers to may be on 
 class Keep(Frozen):
     """How much is kept. More than this stays where something needs it."""
 
-    runs: int = Field(20, ge=1, description="Latest runs.")
+    runs: int = Field(20, ge=1, description="Latest runs of each recipe and flow.")
     bundles: int = Field(5, ge=2, description="Champions: the one that serves and those that it can be taken back to.")
     catalogues: int = Field(5, ge=1, description="Published catalogue revisions of each kept model, the latest first.")
     days: float = Field(7.0, ge=0, description="Nothing that is younger than so many days goes.")
@@ -86,6 +86,7 @@ class Seen:
     things: tuple[Thing, ...]
     history: tuple[Event, ...] = ()
     under_way: frozenset[str] = frozenset()  # runs that go on
+    groups: Mapping[str, str] = field(default_factory=dict)  # run -> its recipe and flow
     awaited: frozenset[str] = frozenset()  # runs of claims that have not come to their end
     work: Mapping[str, Mapping[str, Work]] = field(default_factory=dict)  # run -> step -> what it did
     made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
@@ -267,7 +268,10 @@ def _online(thing: Thing, seen: Seen, keep: Keep, models: Mapping[str, str], now
 
 
 def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, str], now: float) -> Iterable[Fate]:
-    latest = {thing.name for thing in sorted(things, key=lambda thing: thing.name)[-keep.runs :]}
+    by_group: dict[str, list[str]] = defaultdict(list)
+    for thing in sorted(things, key=lambda thing: thing.name):
+        by_group[seen.groups.get(thing.name, "")].append(thing.name)
+    latest = {name for names in by_group.values() for name in names[-keep.runs :]}
     makers = {event.run_id: event.model_id for event in seen.history if event.kind in ("registered", *CROWNING)}
     for thing in things:
         model = makers.get(thing.name, "")
@@ -276,11 +280,11 @@ def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, 
         elif thing.name in seen.awaited:
             yield Fate(thing, False, "its schedule goes on with it")
         elif thing.name in latest:
-            yield Fate(thing, False, f"one of the last {keep.runs}")
+            yield Fate(thing, False, f"one of the last {keep.runs} of its kind")
         elif models.get(model) in (SERVES, WAITS):
             yield Fate(thing, False, f"it made model {model}: {models[model]}")
         else:
-            yield _by_age(thing, keep, now, f"{keep.runs} later runs are kept")
+            yield _by_age(thing, keep, now, f"{keep.runs} later ones of its kind are kept")
 
 
 def _cache(thing: Thing, seen: Seen, keep: Keep, kept_runs: set[str], now: float) -> Fate:

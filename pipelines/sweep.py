@@ -109,13 +109,14 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
     services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
 
     work: dict[str, dict[str, Work]] = {}
-    under_way = set()
+    under_way, groups = set(), {}
     for folder in _folders(workspace / "runs", left_alone):
         things.append(_thing("run", folder.name, folder, workspace, at=last_sign(folder)))
         work[folder.name] = {
             step: Work(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
             for step, entry in ledger.read(folder).items()
         }
+        groups[folder.name] = _group(folder)
         if goes_on(folder):
             under_way.add(folder.name)
 
@@ -147,6 +148,7 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
         things=tuple(things),
         history=history,
         under_way=frozenset(under_way),
+        groups=groups,
         awaited=frozenset(awaited),
         work=work,
         made=made,
@@ -166,6 +168,14 @@ def goes_on(folder: Path) -> bool:
         host = json.loads((folder / WATCHER).read_text())["host"]
         return bool(host != socket.gethostname() and time.time() - last_sign(folder) < ELSEWHERE_S)
     return False
+
+
+def _group(folder: Path) -> str:
+    """The recipe (or the recipe and its one step) of a run, and its flow: of each some are kept."""
+    flow = "train"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        flow = json.loads((folder / WATCHER).read_text())["flow"]
+    return f"{folder.name.split('-', 2)[-1]} {flow}"
 
 
 def _folders(place: Path, left_alone: list[str]) -> list[Path]:
@@ -362,8 +372,8 @@ class _Sweep:
         for fate in going:
             try:
                 reason = ways[fate.thing.kind](fate.thing)
-            except OSError as error:  # one that cannot be removed stops no other
-                reason = f"{error.strerror or error}"
+            except (OSError, RanklineError) as error:  # one that cannot be removed stops no other
+                reason = str(getattr(error, "strerror", "") or error).splitlines()[0]
             if reason:
                 self.spared.append(Fate(fate.thing, False, reason))
                 self.spared_of.append(fate)

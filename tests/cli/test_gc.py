@@ -37,7 +37,7 @@ def test_a_dry_run_shows_a_table_and_removes_nothing(world: tuple[Path, list[str
     bundle = next(line for line in lines if line.startswith("bundle"))
     assert bundle.split()[:3] == ["bundle", "2", "3"]
     assert any(line.startswith("kept  bundle") and ids[3] in line and "it serves" in line for line in lines)
-    assert any(line.startswith("goes  run") and "2 later runs are kept" in line for line in lines)
+    assert any(line.startswith("goes  run") and "2 later ones of its kind are kept" in line for line in lines)
     assert names(workspace / "repository" / "bundles") == before
 
 

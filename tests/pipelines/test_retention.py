@@ -137,6 +137,13 @@ def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
     assert why(found, "featurize/k1") == f"run {LAST} stands on it"
 
 
+def test_an_hourly_flow_does_not_push_out_the_nightly_ones() -> None:
+    hourly = tuple(thing("run", f"2026010{day}-010000-smoke") for day in range(1, 6))
+    groups = {run.name: "smoke train" for run in RUNS} | {run.name: "smoke refresh" for run in hourly}
+    found = plan(Seen((*RUNS, *hourly), groups=groups), Keep(runs=2), now=NOW)
+    assert goes(found) == sorted(run.name for run in (*RUNS[:3], *hourly[:3]))
+
+
 def test_work_that_was_done_beside_another_champion_is_known_by_its_outputs() -> None:
     seen = Seen(
         (*RUNS, thing("cache", "featurize/other")),
@@ -155,7 +162,7 @@ def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> N
 
 
 def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:
-    runs = tuple(thing("run", f"run-{model}") for model in ("a", "b", "x", "y")) + (thing("run", "z"),)
+    runs = tuple(thing("run", name) for name in ("run-a", "run-b", "run-x", "run-y", "z"))
     events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), ("pending", "x"), ("registered", "y"))
     found = plan(Seen(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
     assert goes(found) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from components.promote.step import _once
 from pipelines.claims import Claims
 from pipelines.retention import Keep, Plan
-from pipelines.sweep import clean, look, sweep
+from pipelines.schedule import Schedules
+from pipelines.sweep import after_run, clean, look, sweep
 from rankline import digest
 from rankline.bundle import open_bundle
 from rankline.errors import IntegrityError, RepositoryError, UsageError
@@ -359,3 +361,45 @@ def test_time_passes(tmp_path: Path) -> None:
     keep = KEEP.model_copy(update={"days": 3.0})
     assert "bundle" not in gone(look(tmp_path / "w", keep))
     assert len(gone(look(tmp_path / "w", keep, now=time.time() + 4 * 86_400))["bundle"]) == 3
+
+
+# After a schedule's runs ------------------------------------------------------------------------------------------
+
+
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> Schedules:
+    """Schedules by their names, and what each says of keeping."""
+    store = Schedules(workspace)
+    for name, keep in keeps.items():
+        values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
+        store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    return store
+
+
+def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    said: list[str] = []
+    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    assert gone(look(tmp_path / "w", KEEP)) == {}
+    assert said[-1].startswith("removed 17 things")
+    history = Repository(tmp_path / "w" / "repository").history()
+    assert history[-1].why.startswith("schedule hourly: ")
+
+
+def test_one_that_says_nothing_removes_nothing_and_the_largest_wins(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    store = scheduled(tmp_path / "w", silent=None)
+    before = digest.of_files(tmp_path / "w")
+    after_run(store, "silent", say=quiet)
+    assert digest.of_files(tmp_path / "w") == before
+    generous = {**KEEP.model_dump(), "bundles": 4, "runs": 3}
+    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump(), weekly=generous), "hourly", say=quiet)
+    assert len(inside(tmp_path / "w" / "repository" / "bundles")) == 4
+    assert len(inside(tmp_path / "w" / "runs")) == 3
+
+
+def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
+    said: list[str] = []
+    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    assert "nothing was removed after the run" in said[0]
