@@ -115,8 +115,8 @@ def _identity(told: dict[str, Any]) -> str:
 
 def keep(models: Any, model_id: str, teacher: Path) -> None:
     """Keep a teacher's weights for the models that come after it; where they are kept already, nothing happens."""
-    if not (teacher / ORIGIN).is_file():
-        return  # a teacher of an earlier version
+    if not (teacher / ORIGIN).is_file() or told_of(models, model_id):
+        return  # a teacher of an earlier version, or kept already
     origin = json.loads((teacher / ORIGIN).read_text())
     with tempfile.TemporaryDirectory(prefix="rankline-") as told:
         folder = Path(told)

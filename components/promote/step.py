@@ -29,6 +29,8 @@ from rankline.storage import FeatureStoreConfig
 VERDICT, PAGE = "verdict.json", "verdict.md"
 WHO = "the flow"
 
+# Verdicts on models that serve or may come to: others may begin with their weights.
+BEGUN_WITH = ("promote", "pending", "already_serving")
 # What a verdict other than "promote" leaves behind in the repository.
 EVENTS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
 
@@ -70,14 +72,14 @@ def decide(
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
     (verdict / PAGE).write_text(page(decided, report))
 
+    if teacher and decided.outcome in BEGUN_WITH:
+        weights.keep(models, candidate.model_id, teacher)
     events: list[Event] = []
     if decided.outcome != "already_serving":
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
         began = weights.began_from(teacher) if teacher else ""
-        if teacher and decided.outcome in ("promote", "pending"):
-            weights.keep(models, candidate.model_id, teacher)
         events += _once(
             models,
             "registered",

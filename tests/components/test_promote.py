@@ -15,7 +15,7 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror
 from components.promote.online import bring_online
 from components.promote.step import decide, promote
-from rankline import digest, ledger
+from rankline import digest, ledger, weights
 from rankline import features as names
 from rankline.bundle import Bundle, open_bundle
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
@@ -112,12 +112,12 @@ class Workshop:
         evaluation = evaluation_of(bundle, self.root / name / "evaluation", **numbers)
         return bundle.folder, evaluation
 
-    def decide(self, bundle: Path, evaluation: Path, **gates) -> tuple[Path, dict]:
+    def decide(self, bundle: Path, evaluation: Path, teacher: Path | None = None, **gates) -> tuple[Path, dict]:
         verdict = bundle.parent / "verdict"
         shutil.rmtree(verdict, ignore_errors=True)
         result = decide(
             bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
-            repository=str(self.workspace / "repository"), run_id="run-1",
+            repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher,
         )  # fmt: skip
         return verdict, result
 
@@ -233,6 +233,26 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     with pytest.raises(UsageError, match="does not promote"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
+
+
+@pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
+def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, tmp_path, gates, kept):
+    bundle, evaluation = shop.made("a")
+    teacher = tmp_path / "teacher"
+    (teacher / "encoder").mkdir(parents=True)
+    for name in ("teacher.json", "items.parquet", "weights.safetensors"):
+        (teacher / name).write_text(name)
+    origin = {"encoder": {"own": False}, "data_digest": "d", "offered": "m0", "began_from": "m0"}
+    (teacher / "origin.json").write_text(json.dumps(origin))
+    shop.decide(bundle, evaluation, teacher=teacher, **gates)
+    registered = next(event for event in shop.repository.history() if event.kind == "registered")
+    assert registered.details == {"began_from": "m0"}
+    assert registered.why.endswith("begun with model m0")
+    told = weights.told_of(shop.repository, registered.model_id)
+    assert (told.get("offered") == "m0") is kept
+    assert sorted(told.get("files", [])) == (
+        ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []
+    )
 
 
 def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from components.finetune import warm
 from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
-from rankline import digest, examples, weights
+from rankline import digest, examples, ledger, reuse, weights
 from rankline.errors import IntegrityError
 from rankline.leaving import erase_from
 from rankline.progress import Progress
@@ -231,3 +232,54 @@ def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path:
     assert dataclasses.replace(start, folder="") == weights.start(models, CHAMPION, "other")
     erase_from(models, f"weights/{CHAMPION}")
     assert weights.told_of(Repository(url), CHAMPION) == {}
+
+
+# At the door ------------------------------------------------------------------------------------------------------
+
+
+def at_the_door(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
+    """finetune through its door, as a run of its own."""
+    from components.finetune.component import finetune as door
+
+    run = f"2026010{number}-000000-world"
+    place = workspace / "runs" / run / "teacher"
+    door.python_func(
+        features=SimpleNamespace(path=str(features)), config=config.model_dump(), run={"workspace": str(workspace)},
+        job=run, champion=champion, teacher=SimpleNamespace(path=str(place)),
+    )  # fmt: skip
+    return ledger.read(workspace / "runs" / run)["finetune"]
+
+
+def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
+    workspace, quick = tmp_path / "w", {"epochs": 1}
+    features = write_features(tmp_path / "features", days=7)
+    reuse.seal(features)
+    models = Repository(workspace / "repository")
+    cold, begun = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
+    assert at_the_door(workspace, features, 1, "", begun).result["began_from"] == "scratch"
+    weights.keep(models, CHAMPION, world / "teacher")
+    entry = at_the_door(workspace, features, 2, CHAMPION, begun)
+    assert (entry.status, entry.why) == ("done", "champion's weights changed")
+    assert entry.result["began_from"] == CHAMPION
+    assert at_the_door(workspace, features, 3, CHAMPION, begun).status == "reused"
+    kept_key = reuse.Store(workspace / "cache" / "finetune").latest()
+    assert kept_key is not None
+    digest_now = weights.start(models, CHAMPION, "other").digest
+    assert kept_key.key["lineage"] == {"encoder": "", weights.LINEAGE: digest_now}
+    # the model of these data comes to serve: the same run again is the same work
+    weights.keep(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
+    assert at_the_door(workspace, features, 4, "d" * 16, begun).status == "reused"
+    # switched off, no champion counts
+    assert at_the_door(workspace, features, 5, "", cold).status == "done"
+    entry = at_the_door(workspace, features, 6, CHAMPION, cold)
+    assert (entry.status, "began_from" in entry.result) == ("reused", False)
+
+
+def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    features = write_features(tmp_path / "features", days=7)
+    reuse.seal(features)
+    weights.keep(Repository(workspace / "repository"), CHAMPION, world / "teacher")
+    (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
+    with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
+        at_the_door(workspace, features, 1, CHAMPION, WARM)
