@@ -136,7 +136,6 @@ def origin(features: Path, data: Examples, config: FinetuneConfig, warm: Warm, s
         **_of(data),
         "offered": start.model_id if start else "",
         "began_from": warm.model_id,
-        "began_why": warm.why,
     }
 
 

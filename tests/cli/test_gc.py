@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,32 @@ def test_the_one_to_go_back_to_cannot_be_given_up(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     done = rankline("gc", "--keep-bundles", "1", "-w", tmp_path / "w")
     assert (done.returncode, "--keep-bundles" in done.stderr) == (2, True)
+
+
+# What a schedule is told of it ------------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_told_what_to_keep_and_when_to_begin_from_scratch(tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+
+    def schedule(verb: str, *options: str) -> Any:
+        return rankline("schedule", verb, "nightly", *options, "-w", workspace, "--json")
+
+    warm = ("--set", "finetune.warm_start=true")
+    made = schedule("create", "-r", "smoke", "--cron", "0 0 3 * * *", "--keep", "runs=3,days=1", *warm)
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    assert told["keep"] == {"runs": 3, "bundles": 5, "catalogues": 5, "days": 1.0}
+    assert told["scratch_every"] == 0
+    assert json.loads(schedule("update", "--scratch-every", "7").stdout)["scratch_every"] == 7
+    assert json.loads(schedule("update", "--keep", "defaults").stdout)["keep"]["runs"] == 20
+    assert json.loads(schedule("update", "--keep", "").stdout)["keep"] is None
+    for options, word in (
+        (("--keep", "bundles=1"), "bundles"),
+        (("--keep", "runs"), "runs"),
+        (("--keep", "years=1"), "years"),
+        (("--set", "finetune.epochs=2"), "trains from scratch already"),
+    ):
+        refused = schedule("update", *options)
+        assert (refused.returncode, word in refused.stderr) == (2, True), refused.stderr
+    assert json.loads(schedule("show").stdout)["scratch_every"] == 7
