@@ -187,36 +187,11 @@ def _declared(column: Any, kind: Any) -> Floats:
 
 def _choices(values: list[str | None]) -> Floats:
     """[I, n] of 0 and 1: which of the most frequent values each item has; nothing where there is but one."""
-    frequent = _frequent(values)
-    if not frequent:
-        return np.zeros((len(values), 0), np.float32)
-    return features.category_matrix([[value] if value else [] for value in values], frequent)
-
-
-def _frequent(values: list[str | None]) -> list[str]:
-    """The values of a text column that are choices; none where there is but one."""
     counted = Counter(value for value in values if value)
     frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MOST_CHOICES]
-    return frequent if len(frequent) > 1 else []
-
-
-def side_names(items: Any, vocabulary: list[str]) -> list[str]:
-    """[S] what each column of `side_matrix` is about: the same column of other data has the same name."""
-    import pyarrow.types as types
-
-    names = [f"category={name}" for name in vocabulary] + ["price"]
-    names += [f"language={value}" for value in _frequent(items["language"].to_pylist())]
-    for field in items.schema:
-        if field.name in ITEMS.names:
-            continue
-        if types.is_floating(field.type):
-            names.append(field.name)
-        elif types.is_list(field.type) and types.is_floating(field.type.value_type):
-            width = _declared(items[field.name], field.type).shape[1]
-            names += [f"{field.name}[{place}]" for place in range(width)]
-        elif types.is_string(field.type):
-            names += [f"{field.name}={value}" for value in _frequent(items[field.name].to_pylist())]
-    return names
+    if len(frequent) < 2:
+        return np.zeros((len(values), 0), np.float32)
+    return features.category_matrix([[value] if value else [] for value in values], frequent)
 
 
 def read(folder: Path, *, max_history: int) -> Examples:

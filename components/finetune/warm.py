@@ -9,6 +9,7 @@ Shapes: I items, D vector size, S side size, F features.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rankline.model import CrossEncoder, Teacher
 
 SIZES = ("vector_size", "max_history", "layers", "heads")
+MOST_CHOICES = 50  # as many values of a text column are side information
 # what is the data's own, and never comes from another model
 OF_THE_DATA = ("fusion.known_I",)
 
@@ -140,12 +142,34 @@ def origin(features: Path, data: Examples, config: FinetuneConfig, warm: Warm, s
 
 
 def side_names(features: Path, data: Examples) -> list[str]:
-    """[S] what each column of side information is about."""
+    """[S] what each column of side information is about, in its order: the same column of other data has its name.
+
+    Where the two do not go together (another layout than is known here) the names are of no use, and there are none.
+    """
     import pyarrow.parquet as parquet
+    import pyarrow.types as types
 
-    from rankline import examples
+    items = parquet.read_table(features / "items.parquet")
+    names = [f"category={name}" for name in data.vocabulary] + ["price"]
+    names += [f"language={value}" for value in _choices(items["language"].to_pylist())]
+    for field in items.schema:
+        column = items[field.name].to_pylist() if field.name not in ITEMS.names else []
+        if field.name in ITEMS.names:
+            continue
+        if types.is_floating(field.type):
+            names.append(field.name)
+        elif types.is_list(field.type) and types.is_floating(field.type.value_type):
+            names += [f"{field.name}[{place}]" for place in range(max((len(row) for row in column if row), default=0))]
+        elif types.is_string(field.type):
+            names += [f"{field.name}={value}" for value in _choices(column)]
+    return names if len(names) == data.side_IS.shape[1] else []
 
-    return examples.side_names(parquet.read_table(features / "items.parquet"), data.vocabulary)
+
+def _choices(values: list[str | None]) -> list[str]:
+    """The values of a text column that are columns of side information (rankline/examples.py)."""
+    counted = Counter(value for value in values if value)
+    frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MOST_CHOICES]
+    return frequent if len(frequent) > 1 else []
 
 
 def write_items(path: Path, data: Examples) -> None:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -130,6 +132,28 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     art = columns["category=art"]
     assert torch.equal(now["fusion.side.weight"][:, art], fresh["fusion.side.weight"][:, art])
     assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # what this data knows is its own
+
+
+def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
+    """Whatever a source declares of its items, and in the order in which side information has it."""
+    features = write_features(tmp_path / "features")
+    items = parquet.read_table(features / "items.parquet")
+    count = len(items)
+    wide = items.set_column(3, "language", pa.array(["de", "en"] * (count // 2)))
+    wide = wide.append_column("weight", pa.array([float(n) for n in range(count)]))
+    wide = wide.append_column("picture", pa.array([[1.0, 2.0, 3.0]] * count))
+    wide = wide.append_column("brand", pa.array(["ours", "theirs", "ours", "nobody's"] * (count // 4)))
+    parquet.write_table(wide, features / "items.parquet")
+    data = examples.read(features, max_history=5)
+    told = warm.side_names(features, data)
+    assert told == [
+        "category=books", "category=garden", "category=music", "category=toys", "price", "language=de", "language=en",
+        "weight", "picture[0]", "picture[1]", "picture[2]", "brand=ours", "brand=nobody's", "brand=theirs",
+    ]  # fmt: skip
+    columns = {name: data.side_IS[:, place] for place, name in enumerate(told)}
+    assert list(columns["language=en"][:4]) == [0, 1, 0, 1]
+    assert list(columns["brand=theirs"][:4]) == [0, 1, 0, 0]
+    assert columns["weight"][0] < 0 < columns["weight"][-1]
 
 
 def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
