@@ -34,4 +34,4 @@ def test_after_gc_the_next_run_reuses_what_was_kept_and_the_champion_serves(smok
     }  # fmt: skip
     models = Repository(workspace / "repository")
     engine = BundleEngine.load(models.bundle(models.champion()), precision="fp32", provider="cpu", threads=1)
-    assert engine.model_id == smoke.summary["model_id"]
+    assert engine.bundle.model_id == smoke.summary["model_id"]
