@@ -23,6 +23,7 @@ from pipelines.sweep import after_run, clean, look, sweep
 from rankline import digest
 from rankline.bundle import open_bundle
 from rankline.errors import IntegrityError, RepositoryError, UsageError
+from rankline.leaving import remove
 from rankline.repository import Repository
 from rankline.reuse import Store
 from tests.pipelines.swept_world import add_claim, add_model, add_run, aged, key, make
@@ -272,6 +273,23 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     assert _once(models, "registered", again, {}, why="made anew", run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
+
+
+def test_from_its_event_on_a_model_cannot_be_made_to_serve_though_its_files_are_still_there(tmp_path: Path) -> None:
+    ids = make(tmp_path / "w")
+    models = Repository(tmp_path / "w" / "repository")
+    assert remove(models, ids[0], who="t", why="killed after this", spared=lambda history: False) is not None
+    assert models.bundle(ids[0]).model_id == ids[0]
+    for kind in ("promoted", "rolled_back"):
+        with pytest.raises(RepositoryError, match="not kept any more"):
+            models.append(kind, ids[0], who="t", why="t")  # type: ignore[arg-type]
+    revision = models.bundle(ids[1]).revision
+    remove(models, ids[1], who="t", why="old", spared=lambda history: False, revision=revision)
+    with pytest.raises(RepositoryError, match=f"catalogue {revision} of model {ids[1]} is not kept any more"):
+        models.append("catalogue_published", ids[1], who="t", why="t", digests={"catalogue": revision})
+    models.append("rolled_back", ids[1], who="t", why="the model itself stays")
+    assert models.champion() == ids[1]
+    assert remove(models, ids[1], who="t", why="t", spared=lambda history: True) is None
 
 
 def test_a_damaged_history_stops_everything(tmp_path: Path) -> None:
