@@ -54,7 +54,7 @@ def gc(
 
     workspace = existing(workspace).resolve()
     given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
-    keep = Keep(**{name: value for name, value in given.items() if value is not None})
+    keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
     plan = look(workspace, keep, repository=repository)
     if not as_json:
         _show(plan, every=every)
