@@ -18,6 +18,7 @@ from cli import (
     doctor,
     features,
     fetch,
+    gc,
     init,
     items,
     models,
@@ -78,6 +79,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(features.app, name="features")
 app.add_typer(schedule.app, name="schedule")
 app.command("scheduler", help=scheduler.HELP)(scheduler.scheduler)
+app.command("gc", help=gc.HELP)(gc.gc)
 app.command("new", help=new.HELP)(new.new)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 app.command("fetch", help=fetch.HELP)(fetch.fetch)

@@ -56,6 +56,17 @@ CatchUp = Annotated[
 CatchUpLimit = Annotated[int | None, typer.Option(help="With all: how many may wait; older ones are passed over (10).")]
 MaxRuns = Annotated[int | None, typer.Option(help="Runs of this schedule at once (1).")]
 Jitter = Annotated[float | None, typer.Option("--jitter", help="Largest delay of a start, in seconds (0).")]
+ScratchEvery = Annotated[
+    int | None,
+    typer.Option(help="With finetune.warm_start: every how many finished runs one trains from scratch (0: never)."),
+]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keep", metavar="runs=N,bundles=N,days=D",
+        help='Remove old things after each run, as `rankline gc` would with these; "defaults" takes its own.',
+    ),
+]  # fmt: skip
 Webhook = Annotated[str | None, typer.Option(help="URL that is told of a run that failed.")]
 WebhookHeaders = Annotated[
     str | None, typer.Option(metavar="VARIABLE", help="Environment variable with further headers as JSON (secrets).")
@@ -91,6 +102,8 @@ def create(
     catch_up_limit: CatchUpLimit = None,
     max_runs: MaxRuns = None,
     jitter: Jitter = None,
+    scratch_every: ScratchEvery = None,
+    keep: KeepOption = None,
     webhook: Webhook = None,
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
@@ -121,7 +134,8 @@ def create(
             "flow": flow,
             "name": name, "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source,
             "map": map, "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
-            "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
+            "max_runs": max_runs, "jitter_s": jitter, "scratch_every": scratch_every, "keep": keep,
+            "webhook": webhook, "webhook_headers": webhook_headers,
             "webhook_on_refusal": webhook_on_refusal, "paused": paused,
         },
         workspace, where, new=True, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
@@ -149,6 +163,8 @@ def update(
     catch_up_limit: CatchUpLimit = None,
     max_runs: MaxRuns = None,
     jitter: Jitter = None,
+    scratch_every: ScratchEvery = None,
+    keep: KeepOption = None,
     webhook: Webhook = None,
     webhook_headers: WebhookHeaders = None,
     webhook_on_refusal: OnRefusal = None,
@@ -170,7 +186,8 @@ def update(
             "flow": flow,
             "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source, "map": map,
             "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
-            "max_runs": max_runs, "jitter_s": jitter, "webhook": webhook, "webhook_headers": webhook_headers,
+            "max_runs": max_runs, "jitter_s": jitter, "scratch_every": scratch_every, "keep": keep,
+            "webhook": webhook, "webhook_headers": webhook_headers,
             "webhook_on_refusal": webhook_on_refusal,
         },
         workspace, where, new=False, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
@@ -422,6 +439,8 @@ def _write(
     changes = {key: value for key, value in values.items() if value is not None}
     if "settings" in changes:
         changes["settings"] = tuple(each for each in changes["settings"] if each)
+    if "keep" in changes:
+        changes["keep"] = _keep(changes["keep"])
     if moving:
         changes["directory"] = str(Path.cwd())
     notes: list[str] = []
@@ -434,7 +453,8 @@ def _write(
     proposed = checked((before.model_dump() if before else {}) | changes)
     flow_of(proposed.flow)
     # a knob that is misspelt is told now and not at three in the night
-    named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
+    recipe = named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
+    _refuse_idle_turns(proposed.scratch_every, warm_start=recipe.finetune.warm_start)
     schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
     if as_json:
         typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
@@ -448,6 +468,40 @@ def _write(
         begins = _local(schedule, window.start) if window.start else "the beginning"
         typer.echo(f"  next: {_local(schedule, first)}, on data from {begins} to {_local(schedule, window.end)}")
         typer.echo(f"  `rankline scheduler -w {workspace}` begins it" if new else "  runs under way go on")
+
+
+def _keep(text: str) -> dict[str, Any] | None:
+    """What --keep says: gc's settings, of which those left out are its own; nothing for an empty value."""
+    from pydantic import ValidationError
+
+    from pipelines.retention import Keep
+    from rankline.errors import UsageError
+
+    if not text:
+        return None
+    values = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip() != "defaults")
+    try:
+        return Keep(**values).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"--keep refuses {'.'.join(str(part) for part in first['loc'])}",
+            expected=f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3: {first['msg']}",
+            found=text,
+            hint="`rankline gc --help` says what each is",
+        ) from error
+
+
+def _refuse_idle_turns(every: int, *, warm_start: bool) -> None:
+    from rankline.errors import UsageError
+
+    if every and not warm_start:
+        raise UsageError(
+            "every run of this schedule trains from scratch already",
+            expected="finetune.warm_start=true, where --scratch-every is given",
+            found="finetune.warm_start=false",
+            hint="add --set finetune.warm_start=true, or --scratch-every 0",
+        )
 
 
 def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:

@@ -189,6 +189,15 @@ class Screen:
         print(line, flush=True)
 
 
+def _began(result: dict[str, Any]) -> str:
+    """What training began with, where it may begin with a model."""
+    why = f": {result['began_why']}" if result.get("began_why") else ""
+    found = f", {result['items_found_again']} items found again" if result.get("items_found_again") else ""
+    if found:
+        return f"finetune began with the weights of model {result['began_from']}{found}{why}"
+    return f"finetune began from scratch{why}"
+
+
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """A run's summary as a table of steps and its verdict, no wider than the terminal."""
     wide = max([9, *(len(step["step"]) for step in summary["steps"])])
@@ -201,6 +210,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     width = shutil.get_terminal_size((1000, 24)).columns
     lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
     total, work = summary["seconds"], summary["work_s"]
+    lines += [_began(step["result"]) for step in summary["steps"] if step["result"].get("began_from")]
     lines += [
         f"{summary['outcome']}: {summary['verdict'] or 'no verdict'}",
         f"run {summary['run']} took {clock(total)}, {clock(work)} of it the steps' own work;"

@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("bundle", "features", "teacher", "student"),
         ("report",),
     ),
-    "decide": ("Register a bundle and give the verdict.", ("bundle", "evaluation"), ("verdict",)),
+    "decide": ("Register a bundle and give the verdict.", ("bundle", "evaluation", "teacher"), ("verdict",)),
     "promote": ("Make a bundle the champion.", ("bundle", "evaluation", "verdict", "features"), ()),
 }
 

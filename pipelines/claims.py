@@ -2,6 +2,7 @@
 
     schedules/NAME/claims/20261122T030000Z.json   one fire time; creating it exclusively is the claim
     schedules/NAME/claims/20261122T030000Z.lock   held by the process that is at work on it, freed by its end
+    schedules/NAME/ended.jsonl                    old claims that came to their end, a line each (`rankline gc`)
     schedules/NAME/handled.json                   up to when every fire time was claimed or passed over
 
 It stands on the standard library alone: every run of a schedule begins with it.
@@ -50,6 +51,7 @@ class Claim:
     started_at: str = ""
     ended_at: str = ""
     notified: str = ""  # what became of the notification
+    scratch: bool | None = None  # whether it trains from scratch by the schedule's turn; none: not said
 
     @property
     def moment(self) -> datetime:
@@ -76,7 +78,9 @@ class Claims:
     """The claims of one schedule."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._handled = folder / "claims", folder / "handled.json"
+        self.folder, self._handled, self._ended = folder / "claims", folder / "handled.json", folder / "ended.jsonl"
+        self._lines: dict[datetime, Claim] = {}
+        self._read_to: tuple[int, int] = (0, 0)  # of the file of ended claims: which file it is, and how far
 
     def path(self, moment: datetime, ending: str = "json") -> Path:
         """Where the claim of a fire time lies, or what belongs to it."""
@@ -86,6 +90,8 @@ class Claims:
         """Claim a fire time; False where somebody has. Others see the whole of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(claim.moment)
+        if self.filed_away(claim.moment) is not None:
+            return False
         partial = _written(path, dataclasses.asdict(claim))
         try:
             os.link(partial, path)
@@ -93,6 +99,9 @@ class Claims:
             return False
         finally:
             partial.unlink()
+        if self.filed_away(claim.moment) is not None:  # its file made room for its line a moment ago
+            path.unlink()
+            return False
         return True
 
     def write(self, claim: Claim) -> None:
@@ -102,12 +111,60 @@ class Claims:
 
     def read(self, moment: datetime) -> Claim | None:
         """What is known of a fire time; None where nobody has claimed it."""
-        return _read(self.path(moment))
+        return _read(self.path(moment)) or self.filed_away(moment)
 
     def all(self) -> list[Claim]:
         """Every claim, oldest fire time first."""
+        filed = {claim.moment: claim for claim in self.filed()}
+        return [claim for _, claim in sorted({**self._away(), **filed}.items())]
+
+    def filed(self) -> list[Claim]:
+        """The claims that are files of their own, oldest fire time first."""
         found = (_read(path) for path in sorted(self.folder.glob("*.json")))
         return [claim for claim in found if claim is not None]
+
+    # -- old claims -------------------------------------------------------------------------------------
+
+    def filed_away(self, moment: datetime) -> Claim | None:
+        """What is known of a fire time whose claim is a line by now."""
+        return self._away().get(moment)
+
+    def file_away(self, stamp: str) -> str:
+        """Turn the claim of this name into a line; why that was not done, empty where it was.
+
+        The line comes first: killed in between, there are both, and they say the same.
+        """
+        path = self.folder / f"{stamp}.json"
+        claim = _read(path)
+        if claim is None:
+            return ""
+        if claim.status != "ended" or claim.failed:
+            return "it is run again"
+        if self.filed_away(claim.moment) != claim:
+            before = self._ended.read_bytes() if self._ended.is_file() else b""
+            line = json.dumps(dataclasses.asdict(claim), separators=(",", ":")).encode() + b"\n"
+            with self._ended.open("ab") as file:
+                # a line that a kill cut short is no line: the next one begins anew
+                file.write((b"" if before.endswith(b"\n") or not before else b"\n") + line)
+                file.flush()
+                os.fsync(file.fileno())
+        for ending in ("json", "log", "lock"):
+            self.path(claim.moment, ending).unlink(missing_ok=True)
+        return ""
+
+    def _away(self) -> dict[datetime, Claim]:
+        try:
+            told = self._ended.stat()
+        except FileNotFoundError:
+            return {}
+        if (told.st_ino, told.st_size) != self._read_to:
+            self._lines = {}
+            for line in self._ended.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, TypeError):  # one that a kill cut short
+                    claim = Claim(**json.loads(line))
+                    self._lines[claim.moment] = claim
+            self._read_to = (told.st_ino, told.st_size)
+        return self._lines
 
     @contextlib.contextmanager
     def alone(self, moment: datetime, *, patience_s: float = 60.0) -> Iterator[None]:

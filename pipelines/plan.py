@@ -25,7 +25,7 @@ from components.validate import profile
 from pipelines import material
 from pipelines.estimates import Estimate, estimates
 from pipelines.recipes import Recipe, at, kept
-from rankline import ledger
+from rankline import ledger, weights
 from rankline.contracts import Frozen
 from rankline.door import Run
 from rankline.repository import Repository
@@ -294,12 +294,22 @@ class _Seer:
         if step == "featurize":
             return self.here.storage.features.lineage, False
         if step == "finetune":
-            return {"encoder": UNKNOWN if self._awaited_by(step) else encoder.digest_of(config.encoder)}, False
+            told = {"encoder": UNKNOWN if self._awaited_by(step) else encoder.digest_of(config.encoder)}
+            if config.warm_start:
+                told[weights.LINEAGE] = self._begins_with(facts)
+            return told, False
         if step == "evaluate":
             if facts.model_id is UNKNOWN and self.champion:
                 return {"champion": UNKNOWN}, False
             return {"champion": rival_of(facts.model_id, self.champion)}, serves(facts.model_id, self.champion)
         return {}, False
+
+    def _begins_with(self, facts: _Facts) -> Any:
+        """The digest of the weights that a model of this data begins with."""
+        models = Repository(self.here.repository, mends=False)
+        if facts.data is UNKNOWN and self.champion and weights.told_of(models, self.champion):
+            return UNKNOWN
+        return weights.start(models, self.champion, facts.data).digest
 
     def _awaited_by(self, step: str) -> str:
         """The material, not fetched yet, that a step's lineage is made of."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rankline.errors import RepositoryError, UsageError
-from rankline.repository import CROWNING, Event, Repository
+from rankline.pointer import CROWNING, Event
+from rankline.repository import Repository
 
 
 def served_before(models: Repository) -> list[str]:

@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines import cron as crons
 from pipelines.claims import Claims
+from pipelines.retention import Keep
 from rankline import ledger
 from rankline.contracts import Frozen
 from rankline.errors import RanklineError, UsageError
@@ -78,6 +79,12 @@ class Schedule(Frozen):
     jitter_s: float = Field(
         0.0, ge=0, description="Largest delay of a start; each fire time has its own, the same every time."
     )
+    scratch_every: int = Field(
+        0,
+        ge=0,
+        description="With finetune.warm_start: every how many finished runs one trains from scratch; 0 is never.",
+    )
+    keep: Keep | None = Field(None, description="What is kept when old things are removed after each run; none: all.")
     paused: bool = Field(False, description="Whether nothing is started.")
     webhook: str = Field("", description="URL that is told of a run that failed.")
     webhook_headers: str = Field(

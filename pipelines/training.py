@@ -47,7 +47,7 @@ def training(
             raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
             features = step(featurize, clean=clean.outputs["clean"])
-            teacher = step(finetune, features=features.outputs["features"])
+            teacher = step(finetune, features=features.outputs["features"], champion=seen.outputs["champion"])
             student = step(distill, features=features.outputs["features"], teacher=teacher.outputs["teacher"])
             bundle = step(export, features=features.outputs["features"], student=student.outputs["student"])
             report = step(
@@ -58,7 +58,12 @@ def training(
                 student=student.outputs["student"],
                 champion=seen.outputs["champion"],
             )
-            verdict = step(decide, bundle=bundle.outputs["bundle"], evaluation=report.outputs["report"])
+            verdict = step(
+                decide,
+                bundle=bundle.outputs["bundle"],
+                evaluation=report.outputs["report"],
+                teacher=teacher.outputs["teacher"],
+            )
             with dsl.If(verdict.outputs["Output"] == "promote", name="gates-met"):
                 step(
                     promote,

@@ -195,6 +195,7 @@ def perform(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended
         schedule = Schedules(workspace).history(claim.schedule)[claim.revision - 1]
         run = flow_of(schedule.flow)
         settings = schedule.arguments(claim.moment, allow_older_window=claim.allow_older_window)
+        settings += ["finetune.warm_start=false"] if claim.scratch else []
         recipe = recipes.named(schedule.recipe, settings, source=schedule.source, map=schedule.map)
         for name in recipe.material:
             material.fetch(name, workspace, say=print)
@@ -225,19 +226,25 @@ def verdict_of(workspace: Path, claim: Claim) -> Ended | None:
 
 def main() -> int:
     """Run the claimed fire time that the command names."""
+    from pipelines import sweep
     from pipelines.schedule import Schedules
+    from pipelines.turns import take_turn
 
     workspace, name, stamp = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     moment = datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return fulfil(
-            Schedules(workspace).claims(name),
+        store = Schedules(workspace)
+        take_turn(store, name, moment)
+        code = fulfil(
+            store.claims(name),
             moment,
             lambda claim, tell: perform(workspace, claim, tell),
             ended=lambda claim: verdict_of(workspace, claim),
         )
+        sweep.after_run(store, name)
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
 

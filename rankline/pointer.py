@@ -25,6 +25,7 @@ Kind = Literal[
     "catalogue_published",
     "items_hidden",
     "items_shown",
+    "removed",
 ]
 # the kinds after which another model serves
 CROWNING = ("promoted", "rolled_back")
@@ -34,6 +35,8 @@ PUBLISHING: Final = "catalogue_published"
 HIDING: Final = "items_hidden"
 SHOWING: Final = "items_shown"
 TAKEDOWNS = (HIDING, SHOWING)
+# the kind after which a model, or one revision of its catalogue, is not kept any more
+REMOVED: Final = "removed"
 
 
 class Event(Frozen):
@@ -98,9 +101,17 @@ def believed(kept: Champion, event_of: Callable[[int], Event]) -> bool:
 
 
 def publication(history: Iterable[Event], model_id: str) -> Event | None:
-    """The last event that published a catalogue of a model; None where it never left the bundle's own."""
-    published = [event for event in history if event.kind == PUBLISHING and event.model_id == model_id]
-    return published[-1] if published else None
+    """The last event that published a catalogue of a model; None where it never left the bundle's own.
+
+    A model that was removed, and is registered anew, begins with its own again.
+    """
+    found = None
+    for event in history:
+        if event.model_id == model_id and event.kind == PUBLISHING:
+            found = event
+        elif event.model_id == model_id and event.kind == REMOVED and "catalogue" not in event.digests:
+            found = None
+    return found
 
 
 def revision(history: Iterable[Event], model_id: str) -> str:

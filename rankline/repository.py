@@ -9,6 +9,8 @@
 Creating ``events/<n>.json`` exclusively is the commit: two writers cannot both make number n, so whoever
 comes second reads what the first one did and decides again. Everything else may be lost half-way and
 nobody will have seen it. A folder or a bucket serves alike (any fsspec URL that can create exclusively).
+
+What was learnt lies beside it (rankline/weights.py), and models leave by an event, too (rankline/leaving.py).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rankline import digest, pointer
+from rankline import digest, leaving, pointer
 from rankline.bundle import (
     CATALOGUE,
     MANIFEST,
@@ -96,13 +98,7 @@ class Repository(Store):
         try:
             told = self._read(f"bundles/{model_id}/{MANIFEST}")
         except FileNotFoundError as error:
-            raise RepositoryError(
-                f"model {model_id} is not in the repository",
-                expected=f"bundles/{model_id}/{MANIFEST}",
-                found="no such bundle",
-                where=self.root,
-                hint="`rankline history` lists the models that are",
-            ) from error
+            raise leaving.absent(self, model_id) from error
         try:
             return Manifest.model_validate_json(told)
         except ValidationError as error:
@@ -284,13 +280,7 @@ class Repository(Store):
         if not revision or revision == self._own_revision(model_id):
             return own
         if not self.fs.exists(self._path(f"{kept}/{REVISION}")):
-            raise RepositoryError(
-                f"model {model_id} has no catalogue {revision} in the repository",
-                expected=f"{kept}/{REVISION}",
-                found="no such catalogue",
-                where=self.root,
-                hint="`rankline catalogue list` tells those that were published; add_catalogue puts one there",
-            )
+            raise leaving.absent(self, model_id, revision)
         return kept
 
     def _catalogue(self, model_id: str, revision: str, into: Path | None) -> Path:
@@ -378,6 +368,7 @@ class Repository(Store):
             _refuse_nameless((details or {}).get("items", []))
         while True:
             history = self.history()
+            leaving.refuse_removed(self, history, kind, model_id, digests)
             champion = pointer.champion(history)
             serving = champion.model_id if champion else ""
             if expected_champion is not None and serving != expected_champion:

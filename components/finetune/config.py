@@ -69,6 +69,12 @@ class FinetuneConfig(Frozen):
         0.1, ge=0, lt=1, description="How often an item's own vector is hidden, so its words must do."
     )
     epochs: int = Field(40, ge=1, description="Most passes over the users.")
+    warm_start: bool = Field(
+        False, description="Begin with the champion's weights where they fit, items found again by their ids."
+    )
+    warm_epochs: int = Field(
+        0, ge=0, description="Most passes over the users where it begins with the champion's weights; 0 is epochs."
+    )
     teachers: int = Field(
         1, ge=1, le=16, description="Teachers trained from seeds of their own; the student learns from their mean."
     )

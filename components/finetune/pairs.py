@@ -7,7 +7,7 @@ untuned encoder. Shapes: R requests, B requests of a step, C candidates, I items
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,7 @@ def train(
     device: torch.device,
     progress: Progress,
     checkpoints: Path | None,
+    begin: Callable[[CrossEncoder], bool] | None = None,
 ) -> Pairs:
     """A cross-encoder begun from a copy of ``reader``; a killed run goes on from its last epoch.
 
@@ -153,7 +154,10 @@ def train(
     valid_RC = finder.candidates(valid_set, looked, config.soft_candidates, rng)
 
     half = training.pick_autocast(config.precision, device)
-    model = CrossEncoder(copy.deepcopy(reader)).to(device)
+    model = CrossEncoder(copy.deepcopy(reader))
+    if begin is not None:
+        begin(model)
+    model = model.to(device)
     told: dict[str, Any] = {}
     pairs = Pairs(model, long, data.words, device, half, finder, told)
     groups = [

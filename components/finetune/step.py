@@ -7,6 +7,7 @@ Writes   teacher/   teacher.json
                     encoder/ (the language model and its tokenizer), text_vectors.npy
                     soft.npz        its scores over candidate sets, for distillation
                     rankings.parquet  its and the untuned encoder's rankings of the frozen test requests
+                    origin.json, items.parquet   what it was made of and began with: what the next one may begin with
                     adaptation.json   perplexities before and after domain-adaptive pre-training, where that was on
 
 Shapes: I items, T text size, S side size.
@@ -14,11 +15,13 @@ Shapes: I items, T text size, S side size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from components.finetune.config import FinetuneConfig
 from rankline.progress import Progress
+from rankline.weights import ORIGIN, SCRATCH, Start
 
 
 def finetune(
@@ -28,8 +31,11 @@ def finetune(
     config: FinetuneConfig,
     progress: Progress,
     checkpoints: Path | None = None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Train the teacher on the features in ``features``; a killed run goes on from its last epoch.
+
+    With ``start`` it begins with the weights of another model, as far as they fit.
 
     Under torchrun, or with ``config.processes`` above one, several processes do it together and the first one writes.
 
@@ -46,12 +52,14 @@ def finetune(
     processes = config.processes or max(1, training.gpus() if config.device != "cpu" else 0)
     if processes > 1 and not together.launched():
         return torchrun.spread(
-            features, teacher, config=config, processes=processes, progress=progress, checkpoints=checkpoints
-        )
+            features, teacher, config=config, processes=processes, progress=progress, checkpoints=checkpoints,
+            start=start,
+        )  # fmt: skip
     with together.joined(config.device) as (ranks, device), memory.told("finetune", config):
         return _finetune(
-            features, teacher, config=config, progress=progress, checkpoints=checkpoints, ranks=ranks, device=device
-        )
+            features, teacher, config=config, progress=progress, checkpoints=checkpoints, ranks=ranks, device=device,
+            start=start,
+        )  # fmt: skip
 
 
 def _finetune(
@@ -63,16 +71,18 @@ def _finetune(
     checkpoints: Path | None,
     ranks: Any,
     device: Any,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     import copy
     import json
+    import shutil
     import tempfile
 
     import numpy as np
     import torch
     from safetensors.torch import save_file
 
-    from components.finetune import adapt, opinions, pairs, rankings, users
+    from components.finetune import adapt, opinions, pairs, rankings, users, warm
     from components.finetune import encoder as encoders
     from rankline import examples, training
     from rankline.model import HEADS
@@ -80,15 +90,20 @@ def _finetune(
     # Data
     data = examples.read(features, max_history=config.max_history)
     texts = [*data.words, *data.train_queries]
+    begun = warm.opened(start, data, config)
+    if begun.model_id and config.warm_epochs:
+        config = config.model_copy(update={"epochs": config.warm_epochs})
+    names = warm.side_names(features, data)
     torch.manual_seed(config.seed)
 
     # The language model; where several train, the first fetches it for all
     scratch = None if ranks.writes else tempfile.TemporaryDirectory()
     folder = Path(scratch.name) if scratch else teacher / "encoder"
-    if ranks.writes:
+
+    def prepare(place: Path) -> None:
         encoders.prepare(
             config.encoder,
-            folder,
+            place,
             words=texts,
             sha256=config.encoder_sha256,
             seed=config.seed,
@@ -96,6 +111,11 @@ def _finetune(
             cache=Path(config.encoder_cache),
             pooling=config.pooling,
         )
+
+    if ranks.writes and begun.folder and begun.own_encoder:
+        shutil.copytree(begun.folder / "encoder", folder)
+    elif ranks.writes:
+        prepare(folder)
     ranks.same_files(folder, encoders.FILES)
     tokenizer = encoders.tokenizer_of(folder, source=config.encoder, max_tokens=config.max_tokens)
     reader = encoders.read(folder, source=config.encoder).to(device)
@@ -110,6 +130,15 @@ def _finetune(
         reader, tokenizer, [test.queries[row] for row in test.asked], device=device, progress=Progress()
     )
     text_IT, adapted = untuned_IT, None
+    if begun.own_encoder and ranks.writes:  # the one that nobody trained is what evaluation compares with
+        with tempfile.TemporaryDirectory() as told:
+            prepare(Path(told) / "encoder")
+            plain = encoders.read(Path(told) / "encoder", source=config.encoder).to(device)
+            words = encoders.tokenizer_of(Path(told) / "encoder", source=config.encoder, max_tokens=config.max_tokens)
+            asked_words = [test.queries[row] for row in test.asked]
+            untuned_IT = encoders.encode_all(plain, words, data.words, device=device, progress=Progress())
+            untuned_AT = encoders.encode_all(plain, words, asked_words, device=device, progress=Progress())
+            torch.manual_seed(config.seed)
     if config.adapt_steps:
         adapted = adapt.adapt(
             reader, tokenizer, texts, config=config, half=half, device=device, ranks=ranks, progress=progress,
@@ -121,7 +150,15 @@ def _finetune(
 
     # The teachers, each from a seed of its own; the first one's encoder is the one that is kept
     side_IS = torch.from_numpy(data.side_IS).to(device)
-    members = []
+    members: list[Any] = []
+    found: dict[int, int] = {}
+
+    def begin(member: int) -> Callable[[Any], None]:
+        def fill(model: Any) -> None:
+            found[member] = begun.begin(model, data, names, member=member)
+
+        return fill
+
     for member in range(config.teachers if data.has_users else 0):
         of = f" {member + 1} of {config.teachers}" if config.teachers > 1 else ""
         progress.phase(f"training the teacher{of}")
@@ -141,6 +178,7 @@ def _finetune(
                 ranks=ranks,
                 progress=progress,
                 checkpoints=checkpoints / f"teacher-{member}" if checkpoints and member else checkpoints,
+                begin=begin(member) if begun.folder else None,
             )
         )
     if scratch:  # what is left is one process's work
@@ -153,6 +191,7 @@ def _finetune(
         asked = pairs.train(
             data, reader, text_IT, folder=folder, config=config, device=device, progress=progress,
             checkpoints=checkpoints / "pairs" if checkpoints else None,
+            begin=begun.begin_pairs if begun.folder else None,
         )  # fmt: skip
         save_file(asked.weights(), teacher / "pairs.safetensors")
         (teacher / "pairs.json").write_text(json.dumps(asked.told["curve"], indent=2))
@@ -176,6 +215,8 @@ def _finetune(
     (teacher / "teacher.json").write_text(
         json.dumps({**sizes, "max_tokens": config.max_tokens, "label_heads": list(HEADS)}, indent=2)
     )
+    (teacher / ORIGIN).write_text(json.dumps(warm.origin(features, data, config, begun, start), indent=2))
+    warm.write_items(teacher / "items.parquet", data)
     if adapted is not None:
         (teacher / "adaptation.json").write_text(json.dumps(adapted, indent=2))
 
@@ -226,5 +267,11 @@ def _finetune(
             "teachers_valid_ndcg@10": [round(trained.told["best"], 4) for trained in members],
             "teachers_deviation": round(float(soft["valid"]["deviation"].mean()), 4),
         }
+    if config.warm_start:
+        result |= {"began_from": begun.model_id or SCRATCH, "began_why": begun.why}
+        if begun.folder:
+            result |= {"items_found_again": f"{found.get(0, 0)} of {len(data.item_ids)}"}
+        if begun.folder and members:
+            result |= {"valid_ndcg@10_at_start": round(members[0].told["at_start"], 4)}
     training.Checkpoints(checkpoints).clear()
     return result

@@ -8,6 +8,7 @@ torchrun by hand) runs this module with the same job file on each: docs/training
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from rankline import digest, errors, ledger
 from rankline.errors import RanklineError, TrainingError
 from rankline.progress import Progress
 from rankline.reuse import SUMS
+from rankline.weights import Start
 
 PARTS = ("message", "expected", "found", "where", "hint")
 
@@ -36,6 +38,7 @@ def spread(
     processes: int,
     progress: Progress,
     checkpoints: Path | None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Train with several processes on this machine; what the first of them returns.
 
@@ -51,7 +54,7 @@ def spread(
         scratch = Path(told)
         job = scratch / "job.json"
         place = {"features": features, "teacher": teacher, "checkpoints": checkpoints, "progress": progress.path}
-        write_job(job, config=config, told=scratch, seal=False, **place)
+        write_job(job, config=config, told=scratch, seal=False, start=start, **place)
         launch = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -74,7 +77,9 @@ def spread(
         return result
 
 
-def write_job(path: Path, *, config: FinetuneConfig, told: Path, seal: bool, **place: Path | None) -> None:
+def write_job(
+    path: Path, *, config: FinetuneConfig, told: Path, seal: bool, start: Start | None = None, **place: Path | None
+) -> None:
     """The file that tells every process its work: settings, and the folders features, teacher, checkpoints, progress.
 
     Results and refusals are told in the folder ``told``. With ``seal`` the teacher is left as a door leaves it, so
@@ -82,6 +87,8 @@ def write_job(path: Path, *, config: FinetuneConfig, told: Path, seal: bool, **p
     """
     folders = {name: str(folder.absolute()) if folder else None for name, folder in place.items()}
     value = {"config": config.model_dump(mode="json"), "told": str(told.absolute()), "seal": seal, **folders}
+    if start is not None:
+        value["start"] = dataclasses.asdict(start)
     ledger.write_json(path, value)
 
 
@@ -132,6 +139,7 @@ def main(job: Path) -> int:
             config=FinetuneConfig(**value["config"]),
             progress=Progress(Path(value["progress"]) if value["progress"] and not rank else None),
             checkpoints=Path(value["checkpoints"]) if value["checkpoints"] else None,
+            start=Start(**value["start"]) if "start" in value else None,
         )
     except RanklineError as error:
         refusal = {"kind": type(error).__name__, **{part: getattr(error, part) for part in PARTS}}

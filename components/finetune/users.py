@@ -9,6 +9,7 @@ D vector size, H heads, F features, T text size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,11 @@ def train(
     ranks: Ranks,
     progress: Progress,
     checkpoints: Path | None,
+    begin: Callable[[Teacher], None] | None = None,
 ) -> Trained:
     """Train one teacher; a killed run goes on from its last epoch. Where the encoder is trained, ``reader`` changes.
+
+    ``begin`` puts other weights than fresh ones into it; then no training may leave it worse than it began.
 
     Raises:
         TrainingError: the loss became NaN.
@@ -92,7 +96,10 @@ def train(
     text_IT = text_IT.clone() if config.train_encoder else text_IT
 
     # Model
-    model = _model(data, reader.size, side_IS.shape[1], config=config, rng=rng).to(device)
+    model = _model(data, reader.size, side_IS.shape[1], config=config, rng=rng)
+    if begin is not None:
+        begin(model)
+    model = model.to(device)
     language = None
     if config.train_encoder:
         adapters.freeze_lowest(reader.backbone, config.encoder_frozen_layers)
@@ -141,6 +148,14 @@ def train(
         if language is not None:
             language.load_state_dict(state["language"])
             text_IT = state["words"].to(device)
+
+    elif begin is not None:
+        reached = training.ndcg_of_ranks(
+            rank_all(Panel([(model, text_IT)], side_IS), data, valid, device=device, ranks=ranks).target_ranks, k=10
+        )
+        state.update(best=reached, best_epoch=-1, at_start=reached, weights=_copied(model))
+        if language is not None:
+            state.update(text=text_IT.clone(), reader=_copied(reader))
 
     # Loop
     for epoch in range(state["epoch"], config.epochs):
@@ -291,6 +306,7 @@ def train(
             **{name: state[name] for name in ("best", "best_epoch", "curve")},
             "epochs": state["epoch"],
             "resumed_at": resumed_at,
+            "at_start": state.get("at_start", -1.0),
             "encoder_weights": counts,
             "compiled": compiled,
         },

@@ -12,7 +12,13 @@ from components.images import DATA
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def decide(
-    bundle: Input[Model], evaluation: Input[Dataset], config: dict, run: dict, job: str, verdict: Output[Dataset]
+    bundle: Input[Model],
+    evaluation: Input[Dataset],
+    teacher: Input[Model],
+    config: dict,
+    run: dict,
+    job: str,
+    verdict: Output[Dataset],
 ) -> str:
     """Register the candidate and say whether it may serve, and why; the outcome is what it returns."""
     from pathlib import Path
@@ -28,7 +34,7 @@ def decide(
         DecideConfig(**config),
         run=here,
         reuse=False,
-        inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path)},
+        inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
         outputs={"verdict": Path(verdict.path)},
         repository=here.repository,
         run_id=here.run_id,

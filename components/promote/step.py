@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror, training_curves
-from rankline import decision
+from rankline import decision, weights
 from rankline.bundle import Bundle, open_bundle
 from rankline.decision import Policy, Verdict
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
@@ -30,6 +30,8 @@ from rankline.storage import FeatureStoreConfig
 VERDICT, PAGE = "verdict.json", "verdict.md"
 WHO, PROMOTION = "the flow", "promotion"
 
+# Verdicts on models that serve or may come to: others may begin with their weights.
+BEGUN_WITH = ("promote", "pending", "already_serving")
 # What a verdict other than "promote" leaves behind in the repository.
 EVENTS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
 
@@ -42,9 +44,10 @@ def decide(
     config: DecideConfig,
     repository: str,
     run_id: str,
+    teacher: Path | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
-    """Register the candidate and write the verdict on it.
+    """Register the candidate and write the verdict on it; of one that may come to serve, keep the teacher's weights.
 
     Raises:
         UsageError: the bundle or the evaluation is none, or the evaluation is of another model.
@@ -70,12 +73,23 @@ def decide(
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
     (verdict / PAGE).write_text(page(decided, report))
 
+    if teacher and decided.outcome in BEGUN_WITH:
+        weights.keep(models, candidate.model_id, teacher)
     events: list[Event] = []
     if decided.outcome != "already_serving":
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
-        events += _once(models, "registered", candidate, {}, why=f"made by recipe {report.recipe}", run_id=run_id)
+        began = weights.began_from(teacher) if teacher else ""
+        events += _once(
+            models,
+            "registered",
+            candidate,
+            {},
+            why=f"made by recipe {report.recipe}" + (f", begun with model {began}" * (began not in ("", "scratch"))),
+            run_id=run_id,
+            details={"began_from": began} if began else None,
+        )
         events += _once(models, "evaluated", candidate, evidence, why=_summary(report, policy), run_id=run_id)
         if decided.outcome in EVENTS:
             evidence["verdict"] = models.add_evidence(verdict)
@@ -282,10 +296,15 @@ def _once(
     details: dict[str, Any] | None = None,
     expected_champion: str | None = None,
 ) -> list[Event]:
-    """Append an event unless the same was said before on the same evidence; what was appended."""
-    for event in models.history():
-        same = event.kind == kind and event.model_id == candidate.model_id
-        if same and evidence.items() <= event.digests.items():
+    """Append an event unless the same was said before on the same evidence; what was appended.
+
+    What was said before the model was taken away counts no more.
+    """
+    for event in reversed(models.history()):
+        same = event.model_id == candidate.model_id
+        if same and event.kind == "removed" and "catalogue" not in event.digests:
+            break
+        if same and event.kind == kind and evidence.items() <= event.digests.items():
             return []
     return [
         models.append(

@@ -152,3 +152,24 @@ def test_the_summary_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads((tmp_path / "summary.json").read_text()) == told
     monkeypatch.setenv("COLUMNS", "50")
     assert summary_lines(told)[1] == lines[1][:49] + "…"
+
+
+def test_what_training_began_with_is_told() -> None:
+    step = {"step": "finetune", "status": "done", "seconds": 1.0, "import_s": 0.0, "peak_memory_mb": 1, "why": "new"}
+    told = {
+        "seconds": 1.0,
+        "work_s": 1.0,
+        "outcome": "promoted",
+        "verdict": "",
+        "run": "r",
+        "cost": 0,
+        "currency": "USD",
+    }
+    begun = {"began_from": "0123", "began_why": "", "items_found_again": "9 of 10"}
+    assert "finetune began with the weights of model 0123, 9 of 10 items found again" in summary_lines(
+        {**told, "steps": [{**step, "result": begun}]}
+    )
+    scratch = {"began_from": "scratch", "began_why": "there is no champion yet"}
+    lines = summary_lines({**told, "steps": [{**step, "result": scratch}]})
+    assert "finetune began from scratch: there is no champion yet" in lines
+    assert not any("began" in line for line in summary_lines({**told, "steps": [{**step, "result": {}}]}))

@@ -15,7 +15,7 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror
 from components.promote.online import bring_online
 from components.promote.step import decide, promote
-from rankline import digest, ledger
+from rankline import digest, ledger, weights
 from rankline import features as names
 from rankline.bundle import Bundle, open_bundle
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
@@ -98,6 +98,16 @@ def features_of(folder: Path, *, end: datetime = END, events_7d: float = 7.0) ->
     return folder
 
 
+def teacher_of(folder: Path) -> Path:
+    """A teacher that began with model m0; nobody looks inside its weights."""
+    (folder / "encoder").mkdir(parents=True)
+    for name in ("teacher.json", "items.parquet", "weights.safetensors"):
+        (folder / name).write_text(name)
+    origin = {"encoder": {"own": False}, "data_digest": "d", "offered": "m0", "began_from": "m0"}
+    (folder / "origin.json").write_text(json.dumps(origin))
+    return folder
+
+
 class Workshop:
     """A workspace in which candidates are decided on and promoted as the flow would."""
 
@@ -113,12 +123,12 @@ class Workshop:
         evaluation = evaluation_of(bundle, self.root / name / "evaluation", **numbers)
         return bundle.folder, evaluation
 
-    def decide(self, bundle: Path, evaluation: Path, **gates) -> tuple[Path, dict]:
+    def decide(self, bundle: Path, evaluation: Path, teacher: Path | None = None, **gates) -> tuple[Path, dict]:
         verdict = bundle.parent / "verdict"
         shutil.rmtree(verdict, ignore_errors=True)
         result = decide(
             bundle=bundle, evaluation=evaluation, verdict=verdict, config=DecideConfig(**gates),
-            repository=str(self.workspace / "repository"), run_id="run-1",
+            repository=str(self.workspace / "repository"), run_id="run-1", teacher=teacher,
         )  # fmt: skip
         return verdict, result
 
@@ -234,6 +244,21 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     with pytest.raises(UsageError, match="does not promote"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
+
+
+@pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
+def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, tmp_path, gates, kept):
+    bundle, evaluation = shop.made("a")
+    teacher = teacher_of(tmp_path / "teacher")
+    shop.decide(bundle, evaluation, teacher=teacher, **gates)
+    registered = next(event for event in shop.repository.history() if event.kind == "registered")
+    assert registered.details == {"began_from": "m0"}
+    assert registered.why.endswith("begun with model m0")
+    told = weights.told_of(shop.repository, registered.model_id)
+    assert (told.get("offered") == "m0") is kept
+    assert sorted(told.get("files", [])) == (
+        ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []
+    )
 
 
 def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
@@ -449,13 +474,13 @@ def test_the_doors_open_with_what_the_flow_gives_them(shop):
     from components.promote import component
 
     bundle, evaluation = shop.made("a")
-    for folder in (bundle, evaluation, shop.features):
+    for folder in (bundle, evaluation, shop.features, teacher_of(shop.root / "teacher")):
         ledger.write_json(folder / "files.json", digest.of_files(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
-    features = SimpleNamespace(path=str(shop.features))
-    run = {"workspace": str(shop.workspace)}
-    assert component.decide.python_func(**given, config={"min_requests": 100.0}, run=run, job="run-7") == "promote"
+    features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
+    run, config = {"workspace": str(shop.workspace)}, {"min_requests": 100.0}
+    assert component.decide.python_func(**given, teacher=teacher, config=config, run=run, job="run-7") == "promote"
     component.promote.python_func(**given, features=features, config={}, run=run, job="run-7")
     entries = ledger.read(shop.workspace / "runs" / "run-7")
     assert entries["decide"].result["outcome"] == "promote"
@@ -478,7 +503,8 @@ def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
     given = {key: SimpleNamespace(path=str(path)) for key, path in places.items()}
     features = SimpleNamespace(path=str(shop_root / f"features-{name}"))
     run = {"workspace": str(shop_root / "workspace")}
-    outcome = component.decide.python_func(**given, config={}, run=run, job=f"run-{name}")
+    teacher = SimpleNamespace(path=str(shop_root / "teacher"))
+    outcome = component.decide.python_func(**given, teacher=teacher, config={}, run=run, job=f"run-{name}")
     gate.wait(120)
     try:
         component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")
@@ -489,6 +515,7 @@ def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
 
 
 def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop):
+    ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.of_files(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.made(name)
         features_of(shop.root / f"features-{name}", events_7d=events)

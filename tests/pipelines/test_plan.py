@@ -150,6 +150,18 @@ def test_another_window_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> 
 
 
 @slow
+def test_a_warm_start_happens_as_foretold_and_a_repeated_run_is_reused(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace, warm = smoke.copy(tmp_path / "ws"), "finetune.warm_start=true"
+    told, _ = ran_as_foretold(workspace, warm)  # of the champion's own data: from scratch, as that began
+    assert "warm_start: False -> True" in told["finetune"].why
+    write_shop(workspace / "material" / "smoke", users=110)
+    _, status = ran_as_foretold(workspace, warm, "decide.mode=review")
+    assert status["finetune"] == "done"
+    _, status = ran_as_foretold(workspace, warm, "decide.mode=review")
+    assert status["finetune"] == "reused"
+
+
+@slow
 @pytest.mark.parametrize("room", ["evaluate", "featurize"])
 def test_changed_code_happens_as_foretold(smoke: SmokeRun, tmp_path: Path, room: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")

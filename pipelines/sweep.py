@@ -1,0 +1,467 @@
+"""Look at all that takes room in a workspace and its repository, and remove what a plan lets go.
+
+The order is such that a kill leaves a sound workspace at every moment. A model leaves by an event first, which nobody
+can have overtaken: from then on it cannot be promoted. Then its bundle, whole by one rename (in a bucket its manifest
+goes first, without which it is none), and what only it needed. Runs and kept work leave by one rename each, into a
+`.trash` beside them that the next sweep empties, too. Nothing is followed out of the workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.summary.step import SUMMARY
+from pipelines import retention
+from pipelines.claims import Claim
+from pipelines.history import RUNNING, last_sign, state
+from pipelines.retention import Fate, Inode, Keep, Kind, Plan, Seen, Thing, Work
+from pipelines.run import WATCHER
+from pipelines.schedule import FOLDER as SCHEDULES
+from pipelines.schedule import Schedules
+from rankline import ledger
+from rankline.errors import RanklineError, UsageError
+from rankline.leaving import TRASH, empty_trash, erase, erase_from, remove, removed
+from rankline.repository import Repository
+from rankline.reuse import Store
+
+LOCK = ".gc.lock"
+ELSEWHERE_S = 3600.0  # a run of another machine that was silent for so long is over
+_MADE_BY_MKDTEMP = re.compile(r"tmp[a-z0-9_]{8}")
+_REPOSITORY: tuple[tuple[str, Kind, int], ...] = (
+    ("bundles", "bundle", 1), ("weights", "weights", 1), ("catalogues", "catalogue", 2), ("evidence", "evidence", 1)
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was done of a plan."""
+
+    removed: tuple[Fate, ...]
+    spared: tuple[Fate, ...]  # what was to go and stayed: ``why`` says what has changed meanwhile
+    freed: int  # bytes
+
+
+def clean(
+    workspace: Path, keep: Keep, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
+) -> Swept:
+    """Plan and sweep in one, as a schedule does after its runs.
+
+    Raises:
+        UsageError: another one is at work in this workspace.
+    """
+    return sweep(workspace, look(workspace, keep, repository=repository), repository=repository, why=why, say=say)
+
+
+def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print) -> None:
+    """What a schedule that says what to keep removes when a run of it has ended.
+
+    Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
+    goes wrong is said and costs the run nothing.
+    """
+    from pipelines.recipes import kept, named
+
+    try:
+        latest = store.history(name)[-1]
+        if latest.keep is None:
+            return
+        keep = latest.keep
+        for other in (store.get(each) for each in store.names()):
+            keep = keep.at_least(other.keep) if other.keep else keep
+        recipe = named(latest.recipe, latest.settings, source=latest.source, map=latest.map)
+        repository = kept(recipe, str(store.workspace)).get("storage", {}).get("repository", "")
+        swept = clean(store.workspace, keep, repository=repository, why=f"schedule {name}", say=say)
+        if swept.removed:
+            say(f"removed {len(swept.removed)} things: {swept.freed} bytes are free again")
+    except (RanklineError, OSError) as error:
+        say(f"nothing was removed after the run: {error}")
+
+
+# -- looking ---------------------------------------------------------------------------------------------------
+
+
+def look(workspace: Path, keep: Keep, *, repository: str = "", now: float | None = None) -> Plan:
+    """What would become of everything; reads, and writes nothing.
+
+    Raises:
+        RanklineError: the repository cannot be read, or its history is damaged.
+    """
+    workspace = workspace.resolve()
+    moment = time.time() if now is None else now
+    return retention.plan(seen(workspace, repository=repository), keep, now=moment)
+
+
+def seen(workspace: Path, *, repository: str = "") -> Seen:
+    """Everything that takes room, and what decides its fate."""
+    left_alone: list[str] = []
+    models = Repository(repository or workspace / "repository", mends=False)
+    things = [*_repository(models, left_alone)]
+    history = tuple(models.history())
+    services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
+
+    work: dict[str, dict[str, Work]] = {}
+    under_way, groups = set(), {}
+    for folder in _folders(workspace / "runs", left_alone):
+        things.append(_thing("run", folder.name, folder, workspace, at=last_sign(folder)))
+        work[folder.name] = {
+            step: Work(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
+            for step, entry in ledger.read(folder).items()
+        }
+        groups[folder.name] = _group(folder)
+        if goes_on(folder):
+            under_way.add(folder.name)
+
+    made, latest = {}, set()
+    for step in _folders(workspace / "cache", left_alone):
+        store = Store(step)
+        last = store.latest()
+        for folder in _folders(step, left_alone):
+            entry = store.at(folder.name)
+            thing = _thing("cache", f"{step.name}/{folder.name}", folder, workspace)
+            things.append(thing)
+            if entry is not None:
+                made[thing.place] = {output: entry.promises(output) for output in entry.files}
+            if last is not None and last.folder == folder:
+                latest.add(thing.place)
+
+    for step in _folders(workspace / "checkpoints", left_alone):
+        for folder in _folders(step, left_alone):
+            newest = max((path.lstat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
+            things.append(_thing("checkpoint", f"{step.name}/{folder.name}", folder, workspace, at=newest))
+    for folder in _folders(workspace / "online", left_alone):
+        things.append(_thing("online", folder.name, folder, workspace))
+    for folder in _folders(workspace / "fetched", left_alone):
+        things.append(_thing("fetched", folder.name, folder, workspace))
+    claims, awaited = _claims(workspace, left_alone)
+    things += claims
+    things += [_thing("leftover", str(path.relative_to(workspace)), path, workspace) for path in _leftovers(workspace)]
+    return Seen(
+        things=tuple(things),
+        history=history,
+        under_way=frozenset(under_way),
+        groups=groups,
+        awaited=frozenset(awaited),
+        work=work,
+        made=made,
+        latest=frozenset(latest),
+        services=services,
+        left_alone=tuple(left_alone),
+    )
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a run is under way, here or, as far as its signs of life tell, on another machine."""
+    if (folder / SUMMARY).is_file():
+        return False
+    if state(folder) == RUNNING:
+        return True
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        host = json.loads((folder / WATCHER).read_text())["host"]
+        return bool(host != socket.gethostname() and time.time() - last_sign(folder) < ELSEWHERE_S)
+    return False
+
+
+def _group(folder: Path) -> str:
+    """The recipe (or the recipe and its one step) of a run, and its flow: of each some are kept."""
+    flow = "train"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        flow = json.loads((folder / WATCHER).read_text())["flow"]
+    return f"{folder.name.split('-', 2)[-1]} {flow}"
+
+
+def _folders(place: Path, left_alone: list[str]) -> list[Path]:
+    """The folders in one of the workspace; whatever is a link stays alone."""
+    if place.is_symlink():
+        left_alone.append(f"{place} is a link")
+        return []
+    if not place.is_dir():
+        return []
+    found = []
+    for path in sorted(place.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_symlink():
+            left_alone.append(f"{path} is a link")
+        elif path.is_dir():
+            found.append(path)
+    return found
+
+
+def _thing(kind: Kind, name: str, path: Path, root: Path, *, at: float | None = None) -> Thing:
+    place = path.relative_to(root).as_posix()
+    return Thing(kind, name, place, path.lstat().st_mtime if at is None else at, tuple(_inodes(path)))
+
+
+def _inodes(path: Path) -> Iterator[Inode]:
+    paths: Iterable[Path] = [path]
+    if path.is_dir() and not path.is_symlink():
+        paths = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    for each in paths:
+        with contextlib.suppress(OSError):
+            told = each.lstat()
+            yield Inode((told.st_dev, told.st_ino), told.st_nlink, told.st_size)
+
+
+def _repository(models: Repository, left_alone: list[str]) -> Iterator[Thing]:
+    """Bundles, weights, catalogue revisions and evidence, of a folder or a bucket."""
+    for part, kind, depth in _REPOSITORY:
+        if not models.local:
+            yield from _in_bucket(models, part, kind, depth)
+            continue
+        root = Path(models.root)
+        folders = _folders(root / part, left_alone)
+        if depth == 2:
+            folders = [revision for model in folders for revision in _folders(model, left_alone)]
+        for folder in folders:
+            name = folder.relative_to(root / part).as_posix()
+            yield _thing(kind, name, folder, root)
+
+
+def _in_bucket(models: Repository, part: str, kind: Kind, depth: int) -> Iterator[Thing]:
+    place = f"{models.root.rstrip('/')}/{part}"
+    models.fs.invalidate_cache()
+    sizes: dict[str, int] = {}
+    times: dict[str, float] = {}
+    for path, told in models.fs.find(place, detail=True).items():
+        names = path.removeprefix(place).strip("/").split("/")
+        if len(names) <= depth:
+            continue
+        name = "/".join(names[:depth])
+        sizes[name] = sizes.get(name, 0) + int(told.get("size") or 0)
+        when = told.get("LastModified") or told.get("created") or told.get("mtime")
+        moment = when.timestamp() if hasattr(when, "timestamp") else float(when or time.time())
+        times[name] = max(times.get(name, 0.0), moment)
+    for name, size in sorted(sizes.items()):
+        yield Thing(kind, name, f"{part}/{name}", times[name], stored=size)
+
+
+def _service(models: Repository, model_id: str) -> str:
+    with contextlib.suppress(RanklineError, ValueError, OSError):
+        return models.manifest(model_id).features.service
+    return ""
+
+
+def _claims(workspace: Path, left_alone: list[str]) -> tuple[list[Thing], set[str]]:
+    """Claims that have come to their end for good, and the runs of those that have not."""
+    things, awaited = [], set()
+    store = Schedules(workspace)
+    for folder in _folders(workspace / SCHEDULES, left_alone):
+        claims = store.claims(folder.name)
+        until = claims.handled()["until"]
+        for claim in claims.filed():
+            if claim.status != "ended":
+                awaited.add(claim.run)
+            elif _settled(claim, until):
+                path = claims.path(claim.moment)
+                files = [file for each in path.parent.glob(f"{path.stem}.*") for file in _inodes(each)]
+                place = path.relative_to(workspace).as_posix()
+                things.append(Thing("claim", f"{folder.name}/{path.stem}", place, _ended(claim), tuple(files)))
+    return things, awaited - {""}
+
+
+def _settled(claim: Claim, until: str) -> bool:
+    """Whether nobody will write into it again: a failed one may be run again, an untold one may still be told."""
+    told = claim.exit_code == 0 or bool(claim.notified) or claim.kind == "backfill"
+    return not claim.failed and told and (claim.kind == "backfill" or claim.scheduled_at <= until)
+
+
+def _ended(claim: Claim) -> float:
+    return retention._moment(claim.ended_at or claim.claimed_at)
+
+
+def _leftovers(workspace: Path) -> Iterator[Path]:
+    """What processes that were killed half-way may have left: hidden names that only their writers know."""
+    patterns = (
+        "cache/*/.*.*", "repository/bundles/.*.*", "repository/weights/.*.*", "repository/catalogues/*/.*.*",
+        "repository/evidence/.*.*", "repository/events/.*.*", "repository/.champion.json.*", "material/.partial-*",
+        "material/encoders/.partial-*", "material/tmp*", "checkpoints/*/*/partial.*", "checkpoints/*/*/*/partial.*",
+        "schedules/*/claims/.*.*", "schedules/*/.*.*", "runs/*/.reserve", "runs/*/.*.json.*",
+    )  # fmt: skip
+    for pattern in patterns:
+        for path in sorted(workspace.glob(pattern)):
+            if path.is_symlink() or not path.resolve().is_relative_to(workspace):
+                continue
+            if pattern == "material/tmp*" and not _MADE_BY_MKDTEMP.fullmatch(path.name):
+                continue
+            if pattern.startswith("runs/") and goes_on(path.parent):
+                continue
+            yield path
+
+
+# -- sweeping --------------------------------------------------------------------------------------------------
+
+
+def sweep(
+    workspace: Path, plan: Plan, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
+) -> Swept:
+    """Remove what a plan lets go; whatever has come into use since then stays.
+
+    Raises:
+        UsageError: another one is at work in this workspace.
+        RepositoryError: the repository cannot be written.
+    """
+    workspace = workspace.resolve()
+    with _alone(workspace):
+        models = Repository(repository or workspace / "repository")
+        done = _Sweep(workspace, models, plan, why)
+        done.run(say)
+        stayed = {id(fate) for fate in done.spared_of}
+        removed = tuple(fate for fate in plan.going if id(fate) not in stayed)
+        freed = Plan(plan.keep, removed).freed()
+        return Swept(removed, tuple(done.spared), freed)
+
+
+@contextlib.contextmanager
+def _alone(workspace: Path) -> Iterator[None]:
+    with (workspace / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "another `rankline gc` is at work in this workspace",
+                expected="one at a time",
+                found="a lock that is held",
+                where=str(workspace / LOCK),
+                hint="wait for it to end",
+            ) from None
+        yield
+
+
+class _Sweep:
+    """One going through a plan."""
+
+    def __init__(self, workspace: Path, models: Repository, plan: Plan, why: str) -> None:
+        from pipelines.history import _who
+
+        self.workspace, self.models, self.plan, self.why = workspace, models, plan, why
+        self.who = f"rankline gc ({_who()})"
+        self.spared: list[Fate] = []
+        self.spared_of: list[Fate] = []
+        self.staying: set[str] = set()  # models that are kept after all
+
+    def run(self, say: Callable[[str], None]) -> None:
+        """Do all of it."""
+        self._empty_trash()
+        for fate in self.plan.going:
+            if fate.thing.kind in ("bundle", "weights", "catalogue"):
+                self._say_that_it_goes(fate)
+        ways: dict[Kind, Callable[[Thing], str]] = {
+            "run": self._run,
+            "cache": self._cached,
+            "bundle": self._of_repository,
+            "weights": self._of_repository,
+            "catalogue": self._of_repository,
+            "evidence": self._of_repository,
+            "online": self._online,
+            "claim": self._claim,
+            "checkpoint": self._path,
+            "fetched": self._path,
+            "leftover": self._path,
+        }
+        order = ("bundle", "weights", "catalogue", "evidence")
+        going = sorted(self.plan.going, key=lambda fate: fate.thing.kind not in order)  # what was said first
+        for fate in going:
+            try:
+                reason = ways[fate.thing.kind](fate.thing)
+            except (OSError, RanklineError) as error:  # one that cannot be removed stops no other
+                reason = str(getattr(error, "strerror", "") or error).splitlines()[0]
+            if reason:
+                self.spared.append(Fate(fate.thing, False, reason))
+                self.spared_of.append(fate)
+                say(f"{fate.thing.kind} {fate.thing.name} stays: {reason}")
+
+    def _empty_trash(self) -> None:
+        """What a sweep that was killed left."""
+        places = [self.workspace / name for name in ("runs", "online", "fetched", "material")]
+        places += [path for name in ("cache", "checkpoints", "schedules") for path in self.workspace.glob(f"{name}/*")]
+        places += [path for path in self.workspace.glob("checkpoints/*/*")]
+        if self.models.local:
+            root = Path(self.models.root)
+            places += [root, *(root / part for part, _, _ in _REPOSITORY), root / "events", *root.glob("catalogues/*")]
+        for place in places:
+            if place.is_dir() and not place.is_symlink() and (place / TRASH).is_dir():
+                empty_trash(place)
+
+    def _say_that_it_goes(self, fate: Fate) -> None:
+        """The event that comes before a model's files, or a revision's."""
+        model, _, revision = fate.thing.name.partition("/")
+        history = self.models.history()
+        known = any(event.model_id == model for event in history)
+        if not known or model in self.staying or removed(history, model, revision) is not None:
+            return
+        keep, now = self.plan.keep, time.time()
+
+        def spared(history: list[Any]) -> bool:
+            if not revision or model not in retention.models_kept(history, keep, now=now):
+                return model in retention.models_kept(history, keep, now=now)
+            return revision in retention.revisions_kept(history, model, keep)
+
+        # a revision of a model that goes as a whole needs no event of its own
+        whole = model not in retention.models_kept(history, keep, now=now)
+        told = remove(
+            self.models, model, who=self.who, why=f"{self.why}: {fate.why}", spared=spared,
+            revision="" if whole else revision, details={"bytes": fate.thing.bytes},
+        )  # fmt: skip
+        if told is None:
+            self.staying.add(model)
+
+    # -- each kind; the reason why it stays, empty where it is gone ----------------------------------------
+
+    def _of_repository(self, thing: Thing) -> str:
+        history = self.models.history()
+        if thing.kind == "evidence":
+            kept = retention.models_kept(history, self.plan.keep, now=time.time())
+            if any(thing.name in event.digests.values() and event.model_id in kept for event in history):
+                return "an event of a kept model names it by now"
+        else:
+            model, _, revision = thing.name.partition("/")
+            known = any(event.model_id == model for event in history)
+            if model in self.staying or (known and removed(history, model, revision) is None):
+                return "its model is kept after all"
+        erase_from(self.models, thing.place)
+        return ""
+
+    def _run(self, thing: Thing) -> str:
+        folder = self.workspace / thing.place
+        if not self._still(folder):
+            return "a link is in its place"
+        if folder.is_dir() and goes_on(folder):
+            return "it goes on by now"
+        erase(folder)
+        return ""
+
+    def _cached(self, thing: Thing) -> str:
+        begun = [folder.name for folder in _folders(self.workspace / "runs", []) if goes_on(folder)]
+        if begun:  # it may have just found this very work
+            return f"run {begun[0]} has begun and may take it up"
+        return self._path(thing)
+
+    def _online(self, thing: Thing) -> str:
+        from components.promote import online
+
+        with online.alone(self.workspace / thing.place, timeout_s=1.0):
+            return self._path(thing)
+
+    def _claim(self, thing: Thing) -> str:
+        name, _, stamp = thing.name.partition("/")
+        return Schedules(self.workspace).claims(name).file_away(stamp)
+
+    def _path(self, thing: Thing) -> str:
+        path = self.workspace / thing.place
+        if not self._still(path):
+            return "a link is in its place"
+        erase(path)
+        return ""
+
+    def _still(self, path: Path) -> bool:
+        """Whether a path leads where it did, and not out of the workspace."""
+        return not path.is_symlink() and path.parent.resolve() == path.parent
