@@ -159,15 +159,18 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
 
 
 def goes_on(folder: Path) -> bool:
-    """Whether a run is under way, here or, as far as its signs of life tell, on another machine."""
+    """Whether a run is under way, here or, as far as its signs of life tell, on another machine or in a cluster."""
     if (folder / SUMMARY).is_file():
         return False
     if state(folder) == RUNNING:
         return True
+    host = ""
     with contextlib.suppress(OSError, ValueError, KeyError):
         host = json.loads((folder / WATCHER).read_text())["host"]
-        return bool(host != socket.gethostname() and time.time() - last_sign(folder) < ELSEWHERE_S)
-    return False
+    if host == socket.gethostname() or time.time() - last_sign(folder) > ELSEWHERE_S:
+        return False
+    # in a pod nobody watches, and its processes cannot be seen from here
+    return bool(host) or any(entry.status == "running" for entry in ledger.read(folder).values())
 
 
 def _group(folder: Path) -> str:

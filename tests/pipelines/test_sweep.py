@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +21,8 @@ from components.promote.step import _once
 from pipelines.claims import Claims
 from pipelines.retention import Keep, Plan
 from pipelines.schedule import Schedules
-from pipelines.sweep import after_run, clean, look, sweep
-from rankline import digest
+from pipelines.sweep import after_run, clean, goes_on, look, sweep
+from rankline import digest, ledger
 from rankline.bundle import open_bundle
 from rankline.errors import IntegrityError, RepositoryError, UsageError
 from rankline.leaving import remove
@@ -186,6 +188,28 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     assert spared == {"cache": f"run {run.name} has begun and may take it up"}
     assert "cache" not in gone(look(tmp_path / "w", KEEP))
     assert run.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "watcher", "under_way"),
+    [
+        (30, None, True),  # of a pod
+        (90, None, False),
+        (30, {"host": "elsewhere", "pid": 1, "began": 0.0}, True),
+        (90, {"host": "elsewhere", "pid": 1, "began": 0.0}, False),
+        (30, {"host": socket.gethostname(), "pid": 2**22 + 1, "began": 0.0}, False),  # it was killed, and that is seen
+    ],
+)
+def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
+    tmp_path: Path, minutes: int, watcher: dict[str, Any] | None, under_way: bool
+) -> None:
+    run = add_run(tmp_path / "w", 1, summary=False)
+    entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
+    ledger.write(run, entry)
+    if watcher:
+        ledger.write_json(run / "watcher.json", watcher)
+    aged(run, by=60.0 * minutes)
+    assert goes_on(run) is under_way
 
 
 def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> None:
