@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+from rankline.person import person
 
 if TYPE_CHECKING:
     from rankline.pointer import Champion
@@ -72,7 +72,7 @@ def rollback(
     event = models.publish(
         pointer.model_id,
         revision,
-        who=getpass.getuser(),
+        who=person(),
         why=why,
         details={"rolled_back_from": present},
         expected_champion=pointer.model_id,

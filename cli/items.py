@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+from rankline.person import person
 
 if TYPE_CHECKING:
     from rankline.repository import Repository
@@ -44,7 +44,7 @@ def hide(
     models = _models(workspace, repository)
     items = _given(ids, file)
     before = models.hidden()
-    event = models.hide(items, who=getpass.getuser(), why=why)
+    event = models.hide(items, who=person(), why=why)
     _tell(
         as_json,
         event=event.n,
@@ -78,7 +78,7 @@ def show(
             where=models.root,
             hint="`rankline items list` tells them",
         )
-    event = models.show(known, who=getpass.getuser(), why=why)
+    event = models.show(known, who=person(), why=why)
     _tell(as_json, event=event.n, shown=known, not_hidden=[item for item in items if item not in before])
 
 

@@ -26,8 +26,8 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from pipelines.history import person
-    from pipelines.rollback import roll_back
+        from pipelines.rollback import roll_back
+    from rankline.person import person
     from rankline.repository import Repository
 
     here = workspace if repository else existing(workspace)

@@ -7,7 +7,6 @@ pipelines/run.py and the doors write. Another place (a cluster) answers the same
 from __future__ import annotations
 
 import datetime
-import getpass
 import json
 import re
 import socket
@@ -24,6 +23,7 @@ from pipelines.run import run as run_recipe
 from pipelines.run import runs as run_folders
 from rankline import ledger, progress
 from rankline.errors import RanklineError, UsageError
+from rankline.person import person
 
 RUNNING, UNFINISHED = "running", "unfinished"  # the outcomes of a run without a summary: it goes on, or was killed
 LAST = "last"  # stands for the name of the last run
@@ -273,14 +273,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def person() -> str:
-    """Who gives this command: user@host."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a number without a name
-        return socket.gethostname()
 
 
 # -- what was said ---------------------------------------------------------------------------------------------

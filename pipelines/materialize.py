@@ -8,8 +8,6 @@ is, and the other way round. It is watched, cancelled, retried and scheduled lik
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from pipelines.recipes import Recipe, at, change, kept
 from pipelines.run import Runner, Started, run
 from pipelines.training import opener
+from rankline.person import person
 
 
 def features(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callable[..., Any]:
@@ -70,7 +69,7 @@ def materialize(
     require(recipe, workspace)
     if until is not None:
         recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
-    asked = dict(trigger) if trigger else {"kind": "manual", "who": _who()}
+    asked = dict(trigger) if trigger else {"kind": "manual", "who": person()}
     if until is not None:
         asked.setdefault("window_end", until.astimezone(UTC).isoformat())
     return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
@@ -88,12 +87,3 @@ def require(recipe: Recipe, workspace: Path) -> None:
 
     here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
     read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)
-
-
-def _who() -> str:
-    """Whoever gives the command."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"

@@ -23,7 +23,7 @@ from typing import Any
 from pipelines.claims import STAMP, Claim, Claims
 from rankline.errors import UsageError
 
-STALE = "the champion changed since"
+STALE = ("the champion changed since", "the catalogue changed since")
 STALE_TRIES = 3
 INTERRUPTED = 130
 Command = Callable[[Path, str, datetime], Sequence[str]]
@@ -160,11 +160,13 @@ def flow_of(name: str) -> Callable[..., dict[str, Any]]:
         UsageError: this version has no such flow.
     """
     from pipelines.materialize import materialize
+    from pipelines.refresh import refresh
     from pipelines.run import run
 
     flows: dict[str, Callable[..., dict[str, Any]]] = {
         "train": run,
         "features": materialize,
+        "refresh": refresh,
     }
     if name not in flows:
         raise UsageError(
@@ -204,7 +206,9 @@ def perform(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended
                 summary = run(recipe, workspace, watch=watch, runner=schedule.runner, trigger=claim.trigger)
                 return Ended(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
             except RanklineError as error:
-                if STALE not in str(error) or not left:  # else another run promoted its model: compare with that one
+                if not left or not any(
+                    each in str(error) for each in STALE
+                ):  # else another run was faster: begin from it
                     raise
     except (RanklineError, OSError) as error:
         return Ended("failed", getattr(error, "exit_code", 1), str(error))
