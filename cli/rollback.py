@@ -26,7 +26,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-        from pipelines.rollback import roll_back
+    from pipelines.rollback import roll_back
     from rankline.person import person
     from rankline.repository import Repository
 
