@@ -27,7 +27,7 @@ def write(
     if "settings" in changes:
         changes["settings"] = tuple(each for each in changes["settings"] if each)
     _zone(changes.pop("zone", None), where)
-    notes = []
+    notes: list[str] = []
     if "cron" in changes:
         found, notes = crons.parse(changes["cron"], where.zone, seconds_first=seconds_first)
         changes["cron"] = found.text
@@ -99,7 +99,7 @@ def list_(where: Where, *, as_json: bool) -> None:
     if not found:
         typer.echo("no schedules yet; `rankline schedule create` makes one")
         return
-    rows = [("schedule", "cron", "zone", "recipe", "next")]
+    rows: list[tuple[str, ...]] = [("schedule", "cron", "zone", "recipe", "next")]
     for kept, told in found:
         if told is None:
             rows.append((kept.name, kept.cron, "?", kept.recipe, "not made by `rankline schedule`"))

@@ -17,7 +17,8 @@ from cli.options import WORKSPACE, AsJson, Workspace, existing
 
 if TYPE_CHECKING:
     from pipelines.claims import Claim
-    from pipelines.schedule import Schedule, Schedules, Window
+    from pipelines.schedule import Schedule, Schedules
+    from pipelines.schedule import Window as DataWindow
 
 app = typer.Typer(
     help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
@@ -310,7 +311,7 @@ def plan(
 
 
 def _plan_table(
-    schedule: Schedule, moments: list[datetime], windows: list[Window], begins: list[datetime], *, as_json: bool
+    schedule: Schedule, moments: list[datetime], windows: list[DataWindow], begins: list[datetime], *, as_json: bool
 ) -> None:
     """Print fire times, with the data window of each."""
     if as_json:

@@ -23,9 +23,10 @@ from pydantic import Field, field_validator
 
 from components.ingest.window import ScheduledWindow
 from pipelines import cron as crons
+from pipelines.history import RUNNING
 from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster
-from pipelines.kubeflow.runs import EXPERIMENT, RUNNING, backfilled, experiment_id, name_of, tell
+from pipelines.kubeflow.runs import EXPERIMENT, backfilled, experiment_id, name_of, tell
 from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines, upload
 from pipelines.recipes import Recipe
 from rankline.contracts import Frozen

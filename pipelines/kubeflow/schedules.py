@@ -17,13 +17,13 @@ from typing import Any
 from components.ingest.window import BACKFILL
 from pipelines import recurring as kept_there
 from pipelines.backfill import What, moments_of
+from pipelines.history import RUNNING
 from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster, Unreachable
 from pipelines.kubeflow.runs import (
     CANCELLED,
     FAILED,
     INCOMPLETE,
-    RUNNING,
     backfilled,
     recurring_run,
     tell,

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from pipelines.conformance import problems
+from pipelines.history import Runs
 from pipelines.kubeflow import login
 from pipelines.kubeflow.access import Access, Cluster, connect, connected
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
@@ -383,6 +384,10 @@ def test_list_goes_through_all_pages_and_leaves_out_what_is_not_ours(kubeflow: K
     assert len(ClusterRuns(cluster, most=1).list()) == 1
     with pytest.raises(UsageError, match="no experiment 'none'"):
         ClusterRuns(cluster, experiment="none").list()
+
+
+def test_a_cluster_answers_what_a_workspace_does(cluster: Cluster) -> None:
+    assert isinstance(ClusterRuns(cluster), Runs)
 
 
 def test_a_run_that_is_not_there(cluster: Cluster) -> None:
