@@ -49,14 +49,17 @@ def gc(
     """See HELP."""
     from pipelines import retention
     from pipelines.retention import Keep
-    from pipelines.sweep import look, sweep
+    from pipelines.sweep import look, repository_of, sweep
     from rankline.errors import UsageError
 
     workspace = existing(workspace).resolve()
     given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
     keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
+    repository = repository or repository_of(workspace)
     plan = look(workspace, keep, repository=repository)
     if not as_json:
+        if repository:
+            typer.echo(f"models: {repository}")
         _show(plan, every=every)
     if dry_run or (as_json and not yes):
         if as_json:

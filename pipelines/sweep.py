@@ -25,7 +25,7 @@ from pipelines import retention
 from pipelines.claims import Claim
 from pipelines.history import RUNNING, last_sign, state
 from pipelines.retention import Fate, Inode, Keep, Kind, Plan, Seen, Thing, Work
-from pipelines.run import WATCHER
+from pipelines.run import RECIPE, WATCHER
 from pipelines.schedule import FOLDER as SCHEDULES
 from pipelines.schedule import Schedules
 from rankline import ledger
@@ -156,6 +156,15 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
         services=services,
         left_alone=tuple(left_alone),
     )
+
+
+def repository_of(workspace: Path) -> str:
+    """Where the runs of a workspace keep their models, as the last of them was told; empty for the workspace's own."""
+    for folder in sorted(_folders(workspace / "runs", []), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told: str = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
+            return told.replace("{workspace}", str(workspace))
+    return ""
 
 
 def goes_on(folder: Path) -> bool:

@@ -112,7 +112,7 @@ def perform(
     inputs: dict[str, Path],
     outputs: dict[str, Path],
     code: tuple[str, ...] = (),
-    lineage: dict[str, str] | None = None,
+    lineage: dict[str, str] | Callable[[], dict[str, str]] | None = None,
     any_lineage: bool = False,
     heavy: tuple[str, ...] = (),
     reuse: bool = True,
@@ -123,9 +123,9 @@ def perform(
 
     ``work`` is called as ``work(**inputs, **outputs, config=…, progress=…, **extra)`` with paths and returns
     a small JSON-able dict. ``heavy`` names libraries imported beforehand, so that their time is told apart
-    from the step's own. ``lineage`` holds what else decides the outcome (a source digest, the champion);
-    with ``any_lineage`` work that was done under another one is as good. ``fetched`` brings what only the work
-    itself needs and may have to come from afar.
+    from the step's own. ``lineage`` holds what else decides the outcome (a source digest, the champion), or finds
+    that out; with ``any_lineage`` work that was done under another one is as good. ``fetched`` brings what only the
+    work itself needs and may have to come from afar.
 
     Raises:
         SystemExit: with the one message of a step that failed; KFP shows it without a stack trace.
@@ -139,7 +139,8 @@ def perform(
         ledger.reserve(run.folder)
         ledger.write(run.folder, entry)
         entry.inputs = {name: _verified(path) for name, path in inputs.items()}
-        key = key_of(step, config, run.workspace, inputs=entry.inputs, lineage=lineage or {}, code=code)
+        settled = lineage() if callable(lineage) else lineage or {}
+        key = key_of(step, config, run.workspace, inputs=entry.inputs, lineage=settled, code=code)
         entry.key = digest.of_value(key)
         if before is not None and before.final and before.key == entry.key:
             raise _Again(before)

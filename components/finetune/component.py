@@ -17,15 +17,28 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
     from components.finetune.step import finetune
     from rankline import weights
     from rankline.door import Run, perform
-    from rankline.repository import Repository
 
     settings = FinetuneConfig(**config)
     here = Run.of(run, job)
-    lineage, start = {"encoder": encoder.digest_of(settings.encoder)}, None
-    if settings.warm_start:
-        data = json.loads((Path(features.path) / "summary.json").read_text())["data_digest"]
-        start = weights.start(Repository(here.repository), champion, data)
-        lineage[weights.LINEAGE] = start.digest
+    begins: dict = {"start": None}
+
+    def lineage() -> dict:
+        told = {"encoder": encoder.digest_of(settings.encoder)}
+        if settings.warm_start:
+            from rankline.repository import Repository
+
+            data = json.loads((Path(features.path) / "summary.json").read_text())["data_digest"]
+            begins["start"] = weights.start(Repository(here.repository), champion, data)
+            told[weights.LINEAGE] = begins["start"].digest
+        return told
+
+    def fetched() -> dict:
+        if begins["start"] is None:
+            return {}
+        from rankline.repository import Repository
+
+        return {"start": begins["start"].fetched(Repository(here.repository), here.workspace)}
+
     perform(
         "finetune",
         finetune,
@@ -35,5 +48,5 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
         outputs={"teacher": Path(teacher.path)},
         lineage=lineage,
         heavy=("torch", "transformers", "safetensors.torch"),
-        fetched=lambda: {"start": start.fetched(Repository(here.repository), here.workspace) if start else None},
+        fetched=fetched,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rankline import ledger
 from rankline.repository import Repository
 from tests.cli.command import rankline
 from tests.pipelines.swept_world import make
@@ -90,6 +91,18 @@ def test_the_one_to_go_back_to_cannot_be_given_up(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     done = rankline("gc", "--keep-bundles", "1", "-w", tmp_path / "w")
     assert (done.returncode, "--keep-bundles" in done.stderr) == (2, True)
+
+
+def test_models_that_are_kept_elsewhere_are_found_by_what_the_last_run_was_told(tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    ids = make(workspace)
+    (workspace / "repository").rename(tmp_path / "models")
+    run = sorted((workspace / "runs").iterdir())[-1]
+    ledger.write_json(run / "recipe.json", {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}})
+    done = rankline("gc", *KEEP, "--yes", "-w", workspace)
+    assert (done.returncode, f"models: {tmp_path / 'models'}" in done.stdout) == (0, True), done.stderr
+    assert names(tmp_path / "models" / "bundles") == sorted(ids[2:4])
+    assert not (workspace / "repository").exists()
 
 
 # What a schedule is told of it ------------------------------------------------------------------------------------

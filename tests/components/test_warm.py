@@ -307,3 +307,7 @@ def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: P
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
     with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
         at_the_door(workspace, features, 1, CHAMPION, WARM)
+    (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
+    with pytest.raises(SystemExit, match="what is told of a model's weights cannot be read"):
+        at_the_door(workspace, features, 2, CHAMPION, WARM)
+    assert ledger.read(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"
