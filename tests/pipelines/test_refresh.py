@@ -204,6 +204,7 @@ def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
 
 
 def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
+    shop.refresh()
     told = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
     assert {line["flow"] for line in told} == {"refresh"}
     assert all(line["run"].endswith("-smoke-refresh") for line in told)
