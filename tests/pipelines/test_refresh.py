@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
+from pipelines import triggered
+from pipelines.claims import Claim
 from pipelines.compile import compile_flow
 from pipelines.conformance import problems
 from pipelines.recipes import named
 from pipelines.refresh import of_items
+from pipelines.schedule import Schedules
 from rankline import catalogue as catalogues
 from rankline.bundle import Bundle
 from rankline.errors import UsageError
@@ -208,6 +212,24 @@ def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
     told = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
     assert {line["flow"] for line in told} == {"refresh"}
     assert all(line["run"].endswith("-smoke-refresh") for line in told)
+
+
+def test_a_schedule_refreshes(shop: Shop) -> None:
+    store, moment = Schedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
+    shop.write("items.csv", i5={"price": 77.0})
+    asked = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
+    settings = (f"ingest.source={shop.source}", *SETTINGS)
+    store.create({**asked, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC))
+    claims = store.claims("often")
+    claims.make(Claim("often", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat()))
+    with subprocess.Popen(triggered.command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
+        assert process.wait(300) == 0
+    ended = claims.read(moment)
+    assert ended is not None
+    assert (ended.outcome, ended.exit_code, ended.error) == ("published", 0, "")
+    kept = Repository(shop.repository).bundle(shop.champion.model_id)
+    assert parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[5]["price"] == 77.0
+    shop.write("items.csv")
 
 
 def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:

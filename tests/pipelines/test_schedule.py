@@ -285,9 +285,10 @@ def test_a_schedule_of_an_earlier_version_trains(tmp_path: Path) -> None:
 
 def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
     from pipelines.materialize import materialize
+    from pipelines.refresh import refresh
     from pipelines.run import run
 
-    assert (flow_of("train"), flow_of("features")) == (run, materialize)
+    assert [flow_of(name) for name in ("train", "features", "refresh")] == [run, materialize, refresh]
     with pytest.raises(UsageError, match="cannot run the flow 'evaluate'"):
         flow_of("evaluate")
     with pytest.raises(UsageError, match="refuses its flow"):
