@@ -59,13 +59,15 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
     if not lines:
         typer.echo(f"no runs yet; start one with `rankline {'submit' if where else 'demo'}`")
         return
-    names, width = max(len(line.run) for line in lines), shutil.get_terminal_size((1000, 24)).columns
-    for run, outcome, took, model, flow, trigger in (
+    rows = [
         ("run", "outcome", "took", "model", "flow", "trigger"),
         *((r.run, r.outcome, clock(r.seconds) if r.seconds else "", r.model_id, r.flow, r.trigger) for r in lines),
-    ):
-        row = f"{run:<{names}}  {outcome:<18} {took:>7}  {model:<16}  {flow:<8}  {trigger}".rstrip()
-        typer.echo(row if len(row) <= width else f"{row[: width - 1]}…")
+    ]
+    wide = [max(map(len, column)) for column in zip(*rows)]
+    width = shutil.get_terminal_size((1000, 24)).columns
+    for row in rows:
+        line = "  ".join(f"{cell:{'>' if n == 2 else '<'}{wide[n]}}" for n, cell in enumerate(row)).rstrip()
+        typer.echo(line if len(line) <= width else f"{line[: width - 1]}…")
 
 
 @app.command("show")

@@ -352,10 +352,10 @@ class _Sweep:
     """One going through a plan."""
 
     def __init__(self, workspace: Path, models: Repository, plan: Plan, why: str) -> None:
-        from pipelines.history import _who
+        from rankline.person import person
 
         self.workspace, self.models, self.plan, self.why = workspace, models, plan, why
-        self.who = f"rankline gc ({_who()})"
+        self.who = f"rankline gc ({person()})"
         self.spared: list[Fate] = []
         self.spared_of: list[Fate] = []
         self.staying: set[str] = set()  # models that are kept after all

@@ -113,7 +113,7 @@ def test_list_has_the_columns_and_the_json_of_a_workspace(told: Told, cluster: C
     first, second = begun(cluster), begun(cluster)
     follow(cluster, first, poll_s=0)
     lines = told("runs", "list").splitlines()
-    assert lines[0].split() == ["run", "outcome", "took", "model", "trigger"]
+    assert lines[0].split() == ["run", "outcome", "took", "model", "flow", "trigger"]
     assert [line.split()[:2] for line in lines[1:]] == [[first, "promoted"], [second, "running"]]
     assert all(line.endswith("manual") for line in lines[1:])
     rows = told("runs", "list", "--json")
