@@ -140,7 +140,8 @@ def compile_(
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
     flow: Annotated[
-        Literal["train", "refresh"], typer.Option(help="The whole line, or the catalogue's refresh.")
+        Literal["train", "refresh", "features"],
+        typer.Option(help="The whole line, the catalogue's refresh, or features alone."),
     ] = "train",
 ) -> None:
     """See COMPILE_HELP."""
