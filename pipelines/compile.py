@@ -16,9 +16,7 @@ from pipelines.run import Flow
 from rankline.errors import UsageError
 
 
-def compile_flow(
-    recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train"
-) -> Path:
+def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
     """Write the package of a ``flow`` of ``recipe`` to ``output`` (YAML).
 
     With a ``schedule`` the data window of the whole line is the scheduled one.
