@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from pipelines.kubeflow.access import Cluster
+from pipelines.kubeflow.runs import follow
 from tests.cli.command import rankline
 from tests.cli.test_cluster import SETTINGS, Told, at_once, told  # noqa: F401
 from tests.pipelines import golden
@@ -69,7 +71,7 @@ def create(told: Told, flow: str, *more: str) -> Any:
 
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
-def test_a_schedule_runs_its_flow(told: Told, kubeflow: Kubeflow, flow: str, tmp_path: Path) -> None:
+def test_a_schedule_runs_its_flow(told: Told, kubeflow: Kubeflow, cluster: Cluster, flow: str, tmp_path: Path) -> None:
     kubeflow.api.verdict = "publish"
     words = ["schedule", "create", "often", "-r", "smoke", "--flow", flow, "--cron", "0 0 3 * * *", "--lag", "6h"]
     here = json.loads(CliRunner().invoke(app, [*words, "--json", "-w", str(tmp_path)]).stdout)
@@ -79,8 +81,7 @@ def test_a_schedule_runs_its_flow(told: Told, kubeflow: Kubeflow, flow: str, tmp
     assert told("schedule", "list").splitlines()[1].split()[:2] == ["often", flow]
     assert f"flow             {flow}" in told("schedule", "show", "often")
     (run,) = kubeflow.api.tick(datetime(2026, 11, 23, 3, tzinfo=UTC))
-    while told("runs", "show", run, "--json")["outcome"] == "running":
-        pass
+    follow(cluster, run, poll_s=0)
     shown = told("runs", "show", run, "--json")
     assert (shown["flow"], shown["trigger"]["window_end"]) == (flow, "2026-11-22T21:00:00+00:00")
     (fired,) = told("schedule", "show", "often", "--json")["runs"]

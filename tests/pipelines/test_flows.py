@@ -45,7 +45,7 @@ def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="features")
     assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
     assert list(problems(path)) == []
-    executors = yaml.safe_load_all(path.read_text()).__next__()["deploymentSpec"]["executors"]
+    executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     assert set(executors) == {f"exec-{step}" for step in (*ledger.FLOWS["features"], "summary")}
     assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
 
