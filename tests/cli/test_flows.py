@@ -115,3 +115,13 @@ def test_backfill_of_a_refresh_is_refused(told: Told, kubeflow: Kubeflow) -> Non
     refusal = told("schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", code=2)
     assert refusal.startswith("a refresh has no past to make up for")
     assert kubeflow.api.runs == {}
+
+
+def test_what_failed_runs_again_as_the_same_flow(told: Told, kubeflow: Kubeflow) -> None:
+    create(told, "features")
+    words = ["schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-02", "--allow-older", "--json"]
+    kubeflow.api.fails_at = "materialize"
+    assert [each["outcome"] for each in told(*words, code=1)] == ["failed"]
+    kubeflow.api.fails_at = ""
+    assert [each["outcome"] for each in told(*words)] == ["materialized"]
+    assert [row["flow"] for row in told("runs", "list", "--json")] == ["features"] * 2
