@@ -248,7 +248,8 @@ def _table(told: dict[str, Any]) -> Any:
 
     known = {step["step"]: step for step in told["steps"]}
     lines = [Text(f"{told['name']}   {told['kubeflow_status'].lower()}", style="bold")]
-    for name in (*ledger.STEPS, *(name for name in known if name not in ledger.STEPS)):
+    line = ledger.FLOWS[told["flow"]]
+    for name in (*line, *(name for name in known if name not in line)):
         step = known.get(name, {"step": name, "status": "pending", "error": "", "seconds": 0.0})
         lines.append(Text(_line(step), style=COLOURS.get(step["status"], "dim"), no_wrap=True, overflow="ellipsis"))
     return Group(*lines)

@@ -99,14 +99,15 @@ def list_(where: Where, *, as_json: bool) -> None:
     if not found:
         typer.echo("no schedules yet; `rankline schedule create` makes one")
         return
-    rows: list[tuple[str, ...]] = [("schedule", "cron", "zone", "recipe", "next")]
+    rows: list[tuple[str, ...]] = [("schedule", "flow", "cron", "zone", "recipe", "next")]
     for kept, told in found:
         if told is None:
-            rows.append((kept.name, kept.cron, "?", kept.recipe, "not made by `rankline schedule`"))
+            rows.append((kept.name, kept.flow, kept.cron, "?", kept.recipe, "not made by `rankline schedule`"))
             continue
         first = next(iter(_coming(told, 1)), None)
         coming = "paused" if told.schedule.paused else _local(told, first) if first else "never again"
-        rows.append((kept.name, told.schedule.cron, told.schedule.zone, told.schedule.recipe, coming))
+        schedule = told.schedule
+        rows.append((kept.name, schedule.flow, schedule.cron, schedule.zone, schedule.recipe, coming))
     _table(rows)
 
 
@@ -231,8 +232,8 @@ def as_told(told: Told) -> dict[str, Any]:
 
 def unknown(kept: Any) -> dict[str, Any]:
     """A recurring run of which nobody knows what it was made of."""
-    known = {"name": kept.name, "cron": kept.cron, "recipe": kept.recipe, "paused": not kept.enabled}
-    return {**known, "max_runs": kept.at_once, "recurring_run": kept.id, "url": kept.url}
+    known = {"name": kept.name, "flow": kept.flow, "cron": kept.cron, "recipe": kept.recipe}
+    return {**known, "paused": not kept.enabled, "max_runs": kept.at_once, "recurring_run": kept.id, "url": kept.url}
 
 
 def _coming(told: Told, count: int) -> list[datetime]:

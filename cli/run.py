@@ -25,7 +25,8 @@ Example: rankline run --recipe movielens --set finetune.epochs=3"""
 
 COMPILE_HELP = """Write the package that a Kubeflow cluster runs: images pinned by digest, resources, retries, secrets.
 
---flow refresh writes that of `rankline refresh` instead of the whole line's.
+--flow refresh or features writes that of `rankline refresh` or `rankline features materialize` instead of the whole
+line's.
 
 Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…"""
 
@@ -140,7 +141,8 @@ def compile_(
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
     flow: Annotated[
-        Literal["train", "refresh"], typer.Option(help="The whole line, or the catalogue's refresh.")
+        Literal["train", "refresh", "features"],
+        typer.Option(help="The whole line, the catalogue's refresh, or features alone."),
     ] = "train",
 ) -> None:
     """See COMPILE_HELP."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,14 +16,16 @@ from rankline.errors import UsageError
 if TYPE_CHECKING:
     from pipelines.recipes import Recipe
 
-HELP = """Run a recipe's whole line on a Kubeflow cluster.
+HELP = """Run a recipe on a Kubeflow cluster: its whole line, or one of its smaller flows (--flow).
 
 The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already; the
 run is begun in an experiment, and the address of its page is printed. With --wait it is watched to its end.
 --plan tells what would be uploaded, and of each step whether it would be reused and why, as far as that can be known
 from here; nothing is uploaded. The workspace on the cluster's volume tells: -w FOLDER says where it is mounted here.
-Exit code: 0 begun, or with --wait: promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong
-usage; 1 failed; 130 interrupted, and the run goes on.
+--flow refresh is `rankline refresh` there, of the recipe's own items; --flow features is `rankline features
+materialize`, up to the end of the recipe's window. --plan knows the whole line alone.
+Exit code: 0 begun, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
+materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run goes on.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
 
@@ -33,6 +35,10 @@ def submit(
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
+    flow: Annotated[
+        Literal["train", "refresh", "features"],
+        typer.Option(help="The whole line, the catalogue's refresh, or features alone."),
+    ] = "train",
     host: Host = "",
     namespace: Namespace = "",
     auth: Auth = "existing",
@@ -56,6 +62,13 @@ def submit(
     from pipelines.recipes import named
 
     chosen = named(recipe, settings, source=source, map=map)
+    if plan and flow != "train":
+        raise UsageError(
+            "a plan is told of the whole line alone",
+            expected="--plan with --flow train",
+            found=f"--plan with --flow {flow}",
+            hint=f"`rankline submit --flow {flow}` without --plan; what has not changed is reused all the same",
+        )
     if plan:
         asks = bool(host or context or auth != "existing")
         where = Where(host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=asks)
@@ -75,7 +88,7 @@ def submit(
     from pipelines.kubeflow.upload import upload
 
     with connected(told) as cluster:
-        version = upload(cluster, chosen)
+        version = upload(cluster, chosen, flow=flow)
         if not as_json:
             typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'it was there'})")
         begun = begin(cluster, version, experiment=experiment, account=account)

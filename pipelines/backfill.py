@@ -34,13 +34,20 @@ def moments(store: Schedules, name: str, *, start: datetime, end: datetime, now:
     """The fire times from ``start`` up to, not including, ``end``, by the rule the schedule has now.
 
     Raises:
-        UsageError: there is none, there are too many, or they lie ahead.
+        UsageError: there is none, there are too many, they lie ahead, or the flow has no past.
     """
     return moments_of(store.get(name), start=start, end=end, now=now)
 
 
 def moments_of(schedule: Schedule, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
     """The same of a schedule wherever it is kept."""
+    if schedule.flow == "refresh":
+        raise UsageError(
+            "a refresh has no past to make up for: it publishes the items as they are now",
+            expected="a schedule of the flow train or features",
+            found=f"schedule {schedule.name!r} of the flow refresh",
+            hint="the next refresh brings all that the missed ones would have: `rankline schedule plan` shows when",
+        )
     if end > now:
         raise UsageError(
             "a backfill ends in the past",

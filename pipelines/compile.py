@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.cluster import SIZES
 from pipelines.conformance import PINNED, check
+from pipelines.local import flow_of
 from pipelines.recipes import Recipe
-from pipelines.refresh import of_items, refreshing
-from pipelines.training import training
+from pipelines.refresh import of_items
+from pipelines.run import Flow
 from rankline.errors import UsageError
 
 
-def compile_flow(
-    recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Literal["train", "refresh"] = "train"
-) -> Path:
+def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
     """Write the package of a ``flow`` of ``recipe`` to ``output`` (YAML).
 
     With a ``schedule`` the data window of the whole line is the scheduled one.
@@ -35,7 +34,7 @@ def compile_flow(
                 found=image or "no image",
                 hint=f"--set cluster.images.{name}=registry/name@sha256:…",
             )
-    if recipe.cluster.train.nodes > 1:
+    if recipe.cluster.train.nodes > 1 and flow == "train":
         raise UsageError(
             "a step of Kubeflow Pipelines is one pod on one node",
             expected="cluster.train.nodes=1; one node trains on all its GPUs with finetune.processes=0",
@@ -45,11 +44,8 @@ def compile_flow(
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
     recipe = _with_gpus_counted(recipe)
-    place = recipe.cluster.workspace
-    if flow == "refresh":
-        made = refreshing(of_items(recipe), workspace=place, cluster=True)
-    else:
-        made = training(recipe, workspace=place, cluster=True, schedule=schedule)
+    read = of_items(recipe) if flow == "refresh" else recipe
+    made = flow_of(flow)(read, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         partial = Path(folder) / "flow.yaml"

@@ -15,12 +15,18 @@ from typing import Any
 
 from pipelines.recipes import Recipe, at, change, kept
 from pipelines.run import Runner, Started, run
-from pipelines.training import opener
+from pipelines.training import opener, pipeline
 from rankline.person import person
 
 
-def features(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callable[..., Any]:
-    """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share."""
+def features(
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share.
+
+    There is no verdict to say on a ``cluster``: where the last step is done, they are online. A ``schedule`` is told
+    of as in training.
+    """
     from kfp import dsl
 
     from components.featurize.component import featurize
@@ -31,21 +37,18 @@ def features(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callab
     from components.validate.component import validate
 
     settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster)
+    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
-    def flow() -> None:
+    def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
             seen = step(look, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
             made = step(featurize, clean=clean.outputs["clean"])
             step(materialize, features=made.outputs["features"], config=settings["promote"])
 
-    flow.__annotations__ = {}  # Kubeflow reads live ones
-    flow_of: Callable[..., Any] = dsl.pipeline(
-        name=f"rankline-{recipe.name}-features", description=f"Newer rows of the features of: {recipe.description}"
-    )(flow)
-    return flow_of
+    name, told = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
+    return pipeline(line, name=name, description=told, scheduled=bool(schedule))
 
 
 def materialize(

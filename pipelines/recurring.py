@@ -27,8 +27,9 @@ from pipelines.history import RUNNING
 from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster
 from pipelines.kubeflow.runs import EXPERIMENT, backfilled, experiment_id, name_of, tell
-from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines, upload
+from pipelines.kubeflow.upload import Version, every, named, pipelines, upload
 from pipelines.recipes import Recipe
+from pipelines.run import Flow
 from rankline.contracts import Frozen
 from rankline.errors import UsageError
 
@@ -41,6 +42,7 @@ class Recurring(Frozen):
     """What a recurring run is to be."""
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", description="Its name.")
+    flow: Flow = Field("train", description="What of the recipe is run.")
     cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
     zone: str = Field("UTC", description="What that zone is; the API does not tell.")
     lag_s: float = Field(0, ge=0, description="The data window ends that many seconds before the scheduled time.")
@@ -79,6 +81,7 @@ class Kept:
     id: str
     name: str
     recipe: str
+    flow: Flow
     cron: str
     enabled: bool
     at_once: int
@@ -217,7 +220,7 @@ def _create(cluster: Cluster, recurring: Recurring, recipe: Recipe, *, enabled: 
             found=f"ingest.window_start={recipe.ingest.window_start}, ingest.window_end={recipe.ingest.window_end}",
             hint="leave both out",
         )
-    version: Version = upload(cluster, recipe, schedule=recurring.window())
+    version: Version = upload(cluster, recipe, schedule=recurring.window(), flow=recurring.flow)
     window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all there is"
     said = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
     told = {**recurring.told, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.told else {}
@@ -295,10 +298,12 @@ def _get(cluster: Cluster, id: str) -> Kept:
 
 def _kept(cluster: Cluster, found: Any, ours: dict[str, str]) -> Kept:
     cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
+    recipe, flow = named(ours.get(found.pipeline_version_reference.pipeline_id, ""))
     return Kept(
         id=found.recurring_run_id,
         name=found.display_name,
-        recipe=ours.get(found.pipeline_version_reference.pipeline_id, "").removeprefix(PREFIX),
+        recipe=recipe,
+        flow=flow,
         cron=cron,
         enabled=found.status == "ENABLED",
         at_once=int(found.max_concurrency or 1),

@@ -17,7 +17,7 @@ from typing import Any
 from pipelines.cluster import place
 from pipelines.recipes import Recipe, at, change_of
 from pipelines.run import Runner, Started, run
-from pipelines.training import opener
+from pipelines.training import opener, pipeline
 from rankline.contracts import ITEMS
 from rankline.errors import UsageError
 from rankline.raw import Tables
@@ -26,10 +26,12 @@ from rankline.raw import Tables
 TOLD = {name: (name,) for name in ITEMS.names if name != "item_id"} | {"created_at": ("created_at", "created_year")}
 
 
-def refreshing(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Callable[..., Any]:
+def refreshing(
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+) -> Callable[..., Any]:
     """The Kubeflow pipeline of a refresh; ``workspace`` is the folder that its steps share.
 
-    For a ``cluster`` a verdict is said by the task of its name, as in training.
+    For a ``cluster`` a verdict is said by the task of its name, and a ``schedule`` is told of, as in training.
     """
     from kfp import dsl
 
@@ -40,12 +42,12 @@ def refreshing(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Call
     from components.summary.component import summary
 
     settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster)
+    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
-    def flow() -> None:
+    def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
             seen = step(look, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             made = step(catalogue, raw=raw.outputs["raw"], champion=seen.outputs["champion"])
             with dsl.If(made.outputs["Output"] == "publish", name="checks-met"):
                 step(publish, revision=made.outputs["revision"], config=settings["catalogue"])
@@ -53,11 +55,8 @@ def refreshing(recipe: Recipe, *, workspace: str, cluster: bool = False) -> Call
                 with dsl.If(made.outputs["Output"] == outcome, name=outcome):
                     place(said(), recipe.cluster, attempts=True)
 
-    flow.__annotations__ = {}  # Kubeflow reads live ones
-    flow_of: Callable[..., Any] = dsl.pipeline(
-        name=f"rankline-{recipe.name}-refresh", description=f"A newer catalogue for: {recipe.description}"
-    )(flow)
-    return flow_of
+    name, told = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
+    return pipeline(line, name=name, description=told, scheduled=bool(schedule))
 
 
 def of_items(recipe: Recipe, *, items: str | None = None, only: Collection[str] = (), whole: bool = False) -> Recipe:

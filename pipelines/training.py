@@ -76,6 +76,18 @@ def training(
                 with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
                     place(said(), recipe.cluster, attempts=True)
 
+    return pipeline(line, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule))
+
+
+def pipeline(
+    line: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
+) -> Callable[..., Any]:
+    """The Kubeflow pipeline of a line, which is given what ingest is told of the scheduled time.
+
+    Where it is ``scheduled`` that time is a parameter of the pipeline; elsewhere it has none.
+    """
+    from kfp import dsl
+
     def flow() -> None:
         line({})
 
@@ -83,9 +95,8 @@ def training(
         line({"scheduled_at": scheduled_at, "schedule_time": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER})
 
     flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}  # Kubeflow reads live ones
-    made = dsl.pipeline(name=f"rankline-{recipe.name}", description=recipe.description)
-    flow_of: Callable[..., Any] = made(scheduled_flow if schedule else flow)
-    return flow_of
+    made: Callable[..., Any] = dsl.pipeline(name=name, description=description)(scheduled_flow if scheduled else flow)
+    return made
 
 
 def opener(

@@ -46,7 +46,7 @@ class Cluster:
     client: Any  # kfp.Client
     namespace: str  # empty where there is a single user
     host: str
-    known: dict[str, Any] = field(default_factory=dict, compare=False)  # id -> recurring run, once asked for
+    known: dict[str, Any] = field(default_factory=dict, compare=False)  # id -> what it is, once asked for
 
     @property
     def of_all(self) -> str | None:

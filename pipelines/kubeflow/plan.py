@@ -19,7 +19,7 @@ from pipelines import containers
 from pipelines.compile import compile_flow
 from pipelines.kubeflow.access import Cluster
 from pipelines.kubeflow.runs import STEPS, tell_listed
-from pipelines.kubeflow.upload import PREFIX, every, find, pipelines, version_name
+from pipelines.kubeflow.upload import every, find, pipeline_name, pipelines, version_name
 from pipelines.plan import Libraries, Plan, Step, Total
 from pipelines.plan import plan as foretell
 from pipelines.recipes import Recipe, as_dict
@@ -89,7 +89,7 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
         )
     told = _timed(told, took)
     side = There(
-        pipeline=f"{PREFIX}{recipe.name}",
+        pipeline=pipeline_name(recipe),
         version=version,
         uploaded=uploaded,
         volume=recipe.cluster.volume,
@@ -166,7 +166,7 @@ def _timed(told: Plan, took: Took) -> Plan:
 
 def _seconds(cluster: Cluster, recipe: Recipe) -> Took:
     """Step -> (shortest, longest) of the latest runs of a recipe that came to a verdict, each with its run."""
-    ids = [id for id, name in pipelines(cluster).items() if name == f"{PREFIX}{recipe.name}"]
+    ids = [id for id, name in pipelines(cluster).items() if name == pipeline_name(recipe)]
     listed = every(
         lambda **page: cluster.client.list_runs(namespace=cluster.of_all, **page),
         "runs",

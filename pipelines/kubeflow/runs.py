@@ -2,7 +2,8 @@
 
 What the API tells of a run is its state and, of each task, a name, a state and two times (`run_details.task_details`,
 made from the nodes of the workflow). Parameters that a task returned are not in it. So a verdict is read off the tasks
-that ran: `promote`, or the one that is named after the verdict (pipelines/training.py).
+that ran: the last step of its flow (`promote`, `publish`, `materialize`), or the one that is named after the verdict
+(pipelines/training.py, pipelines/refresh.py). Which flow a run is of, its pipeline's name tells.
 """
 
 from __future__ import annotations
@@ -16,36 +17,46 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from components.catalogue.component import SAID as SAID_OF_ITEMS
 from components.ingest.window import BACKFILL
 from components.promote.component import SAID
-from components.summary.step import OUTCOMES
+from components.summary.step import MATERIALIZED, OUTCOMES, PUBLISHED, UNCHANGED
 from pipelines.history import LAST, RUNNING, Line, Said
 from pipelines.kubeflow import description
 from pipelines.kubeflow.access import Cluster, NotThere, Unreachable
-from pipelines.kubeflow.upload import PREFIX, Version, every, pipelines
+from pipelines.kubeflow.upload import Version, every, named, pipelines
+from pipelines.run import Flow
 from rankline import ledger
 from rankline.errors import AccessError, RanklineError, UsageError
 
 EXPERIMENT = "rankline"
 CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
-STEPS = (*ledger.STEPS, "summary")
+STEPS = (*ledger.KNOWN, "summary")
 STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
     "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
 }  # fmt: skip
 _ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-_VERDICTS = {outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in SAID}  # task -> the outcome it says
+_VERDICTS = {  # task -> the outcome it says
+    outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in SAID | SAID_OF_ITEMS
+}
+# the last step of a flow -> the outcome where it is done
+_CROWNS = {"promote": OUTCOMES["promote"], "publish": OUTCOMES["publish"], "materialize": MATERIALIZED}
 _SENTENCES = {
     "promoted": "Every gate is met; the model serves.",
     "already serving": "The candidate is the champion; there was nothing to decide.",
     "waiting for review": "Every gate is met; a person decides.",
     "refused": "A gate is not met; verdict.md of the step decide says which.",
     "insufficient data": "There is too little data for a verdict.",
+    PUBLISHED: "Every check is met; the champion serves over the new catalogue.",
+    UNCHANGED: "Every item is as it was; nothing was published.",
+    MATERIALIZED: "The champion's features are online, or those that are know more already.",
     RUNNING: "",
     CANCELLED: "It was ended before it was finished.",
     FAILED: "",
     INCOMPLETE: "It ended, and the cluster tells of no verdict.",
 }
+_REFUSED_ITEMS = "A check is not met, and what serves stays; summary.json of the run, on the volume, says which."
 _UNTOLD = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step: the ledger alone knows them
 _HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
 _NEVER = 86_400.0  # unix seconds: a time that is not set comes as 1970
@@ -122,6 +133,7 @@ def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
     """What the API says of a run, in the words of a local run's summary."""
     tasks = list((run.run_details and run.run_details.task_details) or [])
     outcome = _outcome(run, steps := _steps(tasks))
+    flow = flow_of(cluster, run)
     failed = next((step for step in steps if step["status"] == "failed"), None)
     began, ended = _seconds(run.created_at), _seconds(run.finished_at)
     error = (run.error and run.error.message) or (failed and failed["error"]) or ""
@@ -132,7 +144,7 @@ def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
         "name": run.display_name,
         "outcome": outcome,
         "kubeflow_status": run.state or "",
-        "verdict": _SENTENCES[outcome],
+        "verdict": _REFUSED_ITEMS if (flow, outcome) == ("refresh", "refused") else _SENTENCES[outcome],
         "reasons": [],
         "error": error if outcome == FAILED else "",
         "failed_step": failed["step"] if failed and outcome == FAILED else "",
@@ -144,6 +156,7 @@ def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
         "currency": "",
         "steps": steps,
         "trigger": trigger_of(cluster, run),
+        "flow": flow,
         "url": cluster.page("runs", run.run_id),
     }
 
@@ -173,6 +186,20 @@ def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
         return None
     unknown = description.window({}, moment)
     return {"kind": "backfill", "schedule": name_of(run), "scheduled_at": moment.isoformat(), **unknown}
+
+
+def flow_of(cluster: Cluster, run: Any) -> Flow:
+    """Which flow a run is of, by its pipeline, which is asked for once; the whole line where that is gone."""
+    id = run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id
+    if not id:
+        return "train"
+    if id not in cluster.known:
+        try:
+            cluster.known[id] = cluster.client.get_pipeline(id)
+        except NotThere:
+            cluster.known[id] = None
+    kept = cluster.known[id]
+    return named(kept.display_name)[1] if kept else "train"
 
 
 def backfilled(run: Any) -> datetime | None:
@@ -206,9 +233,7 @@ def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
     if run.state == "FAILED":
         return FAILED
     done = {step["step"] for step in steps if step["status"] == "done"}
-    if "promote" in done:
-        return OUTCOMES["promote"]
-    return next((outcome for task, outcome in _VERDICTS.items() if task in done), INCOMPLETE)
+    return next((outcome for task, outcome in (_CROWNS | _VERDICTS).items() if task in done), INCOMPLETE)
 
 
 def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
@@ -262,9 +287,9 @@ class ClusterRuns:
         lines = []
         for run in reversed(self._latest(ours)):
             told = tell_listed(self.cluster, run)
-            recipe = ours[run.pipeline_version_reference.pipeline_id].removeprefix(PREFIX)
+            recipe, flow = named(ours[run.pipeline_version_reference.pipeline_id])
             kind = (told["trigger"] or {}).get("kind", "manual")
-            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], kind, recipe))
+            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], kind, recipe, flow))
         return lines
 
     def show(self, run: str) -> dict[str, Any]:

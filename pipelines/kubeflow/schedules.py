@@ -38,8 +38,8 @@ from pipelines.schedule import Schedule, Window, checked
 from rankline.errors import EXIT_FAILED, EXIT_REFUSED, UsageError
 
 HEEDED = {
-    "name", "recipe", "source", "map", "settings", "cron", "zone", "window", "lag", "catch_up", "max_runs", "paused",
-    "revision", "created_at", "updated_at", "deleted", "directory",
+    "name", "recipe", "flow", "source", "map", "settings", "cron", "zone", "window", "lag", "catch_up", "max_runs",
+    "paused", "revision", "created_at", "updated_at", "deleted", "directory",
 }  # fmt: skip
 WHY = {
     "runner": "on a cluster each step is a pod of its own",
@@ -119,6 +119,7 @@ def recurring_of(schedule: Schedule, *, experiment: str, account: str) -> Recurr
         )
     return Recurring(
         name=schedule.name,
+        flow=schedule.flow,
         cron=schedule.cron,
         zone=schedule.zone,
         lag_s=_seconds(schedule.lag),
@@ -370,7 +371,8 @@ class Backfill:
         if self._versions is None:
             if self.allow_older:
                 recipe = recipe_of(self.told.schedule, "decide.allow_older_window=true")
-                version = upload(self.cluster, recipe, schedule=self.told.recurring().window())
+                told = self.told.recurring()
+                version = upload(self.cluster, recipe, schedule=told.window(), flow=told.flow)
                 self._versions = version.pipeline_id, version.version_id
             else:
                 self._versions = self.told.kept.pipeline_id, self.told.kept.pipeline_version

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.compile import compile_flow
 from pipelines.kubeflow.access import AlreadyThere, Cluster
 from pipelines.recipes import Recipe
+from pipelines.run import Flow
 from rankline import digest
+from rankline.errors import UsageError
 
 PREFIX = "rankline-"  # of the name of every pipeline of ours: that of its flow
 _PAGE = 100
@@ -31,17 +33,20 @@ class Version:
     uploaded: bool  # just now; otherwise it was there
 
 
-def upload(cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None = None) -> Version:
-    """The version that holds this recipe's package; uploaded only where the cluster has no such content.
+def upload(
+    cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None = None, flow: Flow = "train"
+) -> Version:
+    """The version that holds this recipe's package of a ``flow``; uploaded only where the cluster has no such content.
 
     Raises:
-        UsageError: the package is not one that the cluster takes.
+        UsageError: the package is not one that the cluster takes, or its pipeline's name is another flow's.
         AccessError: the cluster does not answer, or lets nobody in.
     """
+    pipeline = pipeline_name(recipe, flow)
     with tempfile.TemporaryDirectory() as folder:
-        package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule)
+        package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
         name = version_name(recipe, package)
-        pipeline_id = _pipeline(cluster, f"{PREFIX}{recipe.name}", recipe.description)
+        pipeline_id = _pipeline(cluster, pipeline, recipe.description)
         version_id = _version_id(cluster, pipeline_id, name)
         uploaded = False
         if version_id is None:
@@ -52,7 +57,33 @@ def upload(cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None 
                 uploaded = True
             # of two who upload the same at once, the slower one is told so, and takes the other's
             version_id = version_id or _version_id(cluster, pipeline_id, name) or ""
-    return Version(f"{PREFIX}{recipe.name}", pipeline_id, name, version_id, uploaded)
+    return Version(pipeline, pipeline_id, name, version_id, uploaded)
+
+
+def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
+    """The name of the pipeline of a recipe's flow; `named` reads it.
+
+    Raises:
+        UsageError: the whole line of this recipe would be taken for a smaller flow of another.
+    """
+    name = f"{PREFIX}{recipe.name}" if flow == "train" else f"{PREFIX}{recipe.name}-{flow}"
+    if (other := named(name)) != (recipe.name, flow):
+        raise UsageError(
+            f"the pipeline {name} on the cluster is that of another recipe's flow",
+            expected=f"a recipe whose name does not end in -{other[1]}",
+            found=recipe.name,
+            hint=f"give it another name; this one is the {other[1]} flow of the recipe {other[0]!r}",
+        )
+    return name
+
+
+def named(pipeline: str) -> tuple[str, Flow]:
+    """The recipe and the flow that a pipeline of ours is of."""
+    name = pipeline.removeprefix(PREFIX)
+    for flow in get_args(Flow):
+        if flow != "train" and name.endswith(f"-{flow}"):
+            return name.removesuffix(f"-{flow}"), flow
+    return name, "train"
 
 
 def version_name(recipe: Recipe, package: Path) -> str:
@@ -62,7 +93,7 @@ def version_name(recipe: Recipe, package: Path) -> str:
 
 def find(cluster: Cluster, recipe: Recipe, version: str) -> str | None:
     """The id of a version of a recipe's pipeline, where the cluster has it."""
-    pipeline_id = _pipeline_id(cluster, f"{PREFIX}{recipe.name}")
+    pipeline_id = _pipeline_id(cluster, pipeline_name(recipe))
     return _version_id(cluster, pipeline_id, version) if pipeline_id is not None else None
 
 

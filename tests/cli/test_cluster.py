@@ -293,7 +293,9 @@ def test_what_is_kept_and_how_it_is_shown(told: Told, kubeflow: Kubeflow) -> Non
         "window_start": "2026-10-23T21:00:00+00:00", "window_end": "2026-11-22T21:00:00+00:00",
     }  # fmt: skip
     assert "trigger: scheduled by schedule nightly for 2026-11-23T03:00" in told("runs", "show", run)
-    assert told("schedule", "list").splitlines()[1].split()[:8] == ["nightly", "0", "0", "3", "*", "*", "*", "UTC"]
+    assert told("schedule", "list").splitlines()[1].split()[:9] == [
+        "nightly", "train", "0", "0", "3", "*", "*", "*", "UTC",
+    ]  # fmt: skip
 
 
 def test_update_keeps_what_is_not_named(told: Told, kubeflow: Kubeflow) -> None:

@@ -32,4 +32,5 @@ if __name__ == "__main__":
 
     for each in RECIPES:
         print(compile_flow(pinned(each), path(each)))
-    print(compile_flow(pinned("smoke"), path("smoke", "refresh"), flow="refresh"))
+    for flow in ("refresh", "features"):
+        print(compile_flow(pinned("smoke"), path("smoke", flow), flow=flow))

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.kubeflow.access import Access, Cluster, connect
 from pipelines.recipes import Recipe, as_dict
+from pipelines.run import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 
@@ -36,11 +37,12 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.compile import compile_flow
     from pipelines.kubeflow import upload
 
-    def once(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None) -> Path:
-        key = json.dumps([as_dict(recipe), schedule], sort_keys=True, default=str)
+    def once(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
+        key = json.dumps([as_dict(recipe), schedule, flow], sort_keys=True, default=str)
         if key not in _COMPILED:
             plain = not schedule and as_dict(recipe) == as_dict(golden.pinned("smoke"))
-            path = golden.path("smoke") if plain else compile_flow(recipe, output, schedule=schedule)
+            kept = golden.path("smoke", "" if flow == "train" else flow)
+            path = kept if plain else compile_flow(recipe, output, schedule=schedule, flow=flow)
             _COMPILED[key] = path.read_bytes()
         output.write_bytes(_COMPILED[key])
         return output

@@ -116,6 +116,10 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
     made(tmp_path, "often", cron="* * * * * *")
     with pytest.raises(UsageError, match="more than 10000"):
         filled(tmp_path, "often")
+    made(tmp_path, "items", flow="refresh")
+    with pytest.raises(UsageError, match="a refresh has no past"):
+        filled(tmp_path, "items")
+    assert not Schedules(tmp_path).claims("items").all()
     made(tmp_path, "gone", directory=str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="cannot be started in the schedule's folder"):
         filled(tmp_path, "gone")

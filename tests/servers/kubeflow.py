@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 NAMESPACE, TOKEN, USER, PASSWORD = "team", "a-token-not-to-be-seen", "user@example.com", "pa55-not-to-be-seen"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 _PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy/"
-_CONDITION = re.compile(r"\['pipelinechannel--decide-Output'\] == '(\w+)'")
+_CONDITION = re.compile(r"\['pipelinechannel--(?:decide|catalogue)-Output'\] == '(\w+)'")
 
 
 class Refused(Exception):
@@ -91,7 +91,7 @@ class Api:
 
     multi_user: bool = True
     auth: str = "none"  # none, token, cookie
-    verdict: str = "promote"  # what `decide` returns in the runs that begin now
+    verdict: str = "promote"  # what `decide` or `catalogue` returns in the runs that begin now
     fails_at: str = ""  # the task that fails in the runs that begin now
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True
