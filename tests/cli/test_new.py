@@ -32,6 +32,7 @@ def workflow(folder: Path) -> list[str]:
     return [step["run"] for step in told["jobs"]["test"]["steps"] if "run" in step]
 
 
+@pytest.mark.slow  # a test session in a test
 def test_it_passes_its_own_tests_and_compiles(tmp_path: Path) -> None:
     folder = tmp_path / "my-shop"
     done = rankline("new", folder)

@@ -84,6 +84,7 @@ def test_kubeflow_failing_by_itself_is_told_with_its_last_words(tmp_path: Path) 
     assert summary(tmp_path / "ws")["outcome"] == "incomplete"
 
 
+@pytest.mark.slow  # two runs
 def test_a_source_swapped_for_one_too_small_is_refused_and_loses_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     source = workspace / "material" / "smoke"

@@ -301,6 +301,7 @@ def test_two_runs_of_the_same_work_in_one_workspace(smoke: SmokeRun, tmp_path: P
 # -- clocks ----------------------------------------------------------------------------------------------------
 
 
+@slow  # two runs
 def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     before = max(folders(workspace))
@@ -350,6 +351,7 @@ def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp
 # -- what is damaged -------------------------------------------------------------------------------------------
 
 
+@slow  # tests/rankline/test_door.py has each kind alone
 def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     """One of each at once: kept work, what the cache calls its latest, progress, ledger, and the pointer."""
     workspace = smoke.copy(tmp_path / "ws")
