@@ -58,6 +58,8 @@ def test_a_person_is_asked(world: tuple[Path, list[str]], answer: str, left: int
     command = [sys.executable, "-m", "cli.main", "gc", *KEEP, "-w", str(workspace)]
     done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=120, check=False)
     assert ("remove 17 things" in done.stdout, "removed 17" in done.stdout) == (True, left == 2), done.stdout
+    assert (done.returncode, "nothing was removed" in done.stdout) == (0, left == 5), done.stderr
+    assert "Aborted" not in done.stdout + done.stderr
     assert len(names(workspace / "repository" / "bundles")) == left
 
 

@@ -56,9 +56,9 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     told = gone(plan)
     assert told["bundle"] == sorted([first, second, refused])
     assert [name[:8] for name in told["run"]] == ["20260101", "20260102"]
-    assert (told["online"], told["fetched"], len(told["cache"])) == (["ranking_v0"], ["0123"], 2)
+    assert (told["online"], told["fetched"], len(told["cache"])) == (["ranking_v0"], ["0123456789abcdef"], 2)
     assert told["checkpoint"] == ["featurize/0123456789abcdef"]
-    assert told["leftover"] == ["cache/featurize/.half.0123"]
+    assert told["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
     assert len(told["claim"]) == 3
     swept = sweep(workspace, plan, say=quiet)
     assert (len(swept.removed), swept.spared) == (len(plan.going), ())
@@ -185,8 +185,11 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
     swept = sweep(tmp_path / "w", plan, say=quiet)
     spared = {fate.thing.kind: fate.why for fate in swept.spared}
-    assert spared == {"cache": f"run {run.name} has begun and may take it up"}
-    assert "cache" not in gone(look(tmp_path / "w", KEEP))
+    in_use = ("cache", "checkpoint", "online", "fetched")
+    assert spared == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
+    for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
+        assert (tmp_path / "w" / place / "file").is_file()
+    assert not {*in_use} & {*gone(look(tmp_path / "w", KEEP))}
     assert run.is_dir()
 
 
@@ -444,4 +447,4 @@ def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> 
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
     said: list[str] = []
     after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
-    assert "nothing was removed after the run" in said[0]
+    assert "cleaning after the run stopped" in said[0]
