@@ -93,9 +93,13 @@ def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print
         if swept.removed:
             say(f"removed {len(swept.removed)} things: {swept.freed} bytes are free again")
     except (RanklineError, OSError) as error:
-        say(f"cleaning after the run stopped: {error}")
+        trouble = str(error)
     except Exception:  # a fault of cleaning is none of the run, which has ended
-        say(f"cleaning after the run stopped:\n{traceback.format_exc()}")
+        trouble = traceback.format_exc()
+    else:
+        return
+    with contextlib.suppress(OSError):  # nor is a full disk that the log lies on
+        say(f"cleaning after the run stopped: {trouble}")
 
 
 # -- looking ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from rankline.errors import IntegrityError, RepositoryError, UsageError
 from rankline.leaving import erase, remove
 from rankline.repository import Repository
 from rankline.reuse import Store
+from tests.cli.command import rankline
 from tests.pipelines.swept_world import add_claim, add_model, add_run, aged, key, make
 from tests.rankline.test_repository import tiny_bundle
 
@@ -467,6 +468,11 @@ def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
     assert "cleaning after the run stopped" in said[0]
     assert "a fault of ours" in said[0]
 
+    def full(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    after_run(Schedules(tmp_path / "w"), "hourly", say=full)
+
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
 
@@ -630,7 +636,8 @@ def _erase(paths: list[Path]) -> None:
 
 def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "thing").mkdir()
-    rename, taken = os.rename, []
+    rename = os.rename
+    taken: list[Path] = []
 
     def overtaken(source: Path, target: Path) -> None:
         if not taken:
@@ -650,3 +657,22 @@ def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, mon
     swept = sweep(tmp_path / "w", plan, say=quiet)
     assert {fate.thing.kind for fate in swept.removed} == {"claim"}
     assert "some of it could not be removed" in {fate.why for fate in swept.spared}.pop()
+
+
+def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    store = scheduled(tmp_path / "w", nightly=None)
+    claims = store.claims("nightly")
+    first = claims.all()[0].moment
+    claims.path(first).write_text(json.dumps({"of_another_version": 1}))
+    (tmp_path / "w" / "schedules" / "nightly" / "handled.json").write_text("{")
+    shown = rankline("schedule", "show", "nightly", "-w", tmp_path / "w")
+    assert (shown.returncode, "unreadable" in shown.stdout, "handled.json cannot be read" in shown.stdout) == (
+        0, True, True,
+    )  # fmt: skip
+    told = json.loads(rankline("schedule", "show", "nightly", "--json", "-w", tmp_path / "w").stdout)
+    assert [run["outcome"] for run in told["runs"]] == ["unreadable", "promoted", "promoted"]
+    dry = rankline("gc", "--dry-run", "-w", tmp_path / "w")
+    assert (dry.returncode, dry.stdout.count("cannot be read")) == (0, 2)
+    listed = rankline("runs", "list", "-w", tmp_path / "w")
+    assert listed.returncode == 0
