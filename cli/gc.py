@@ -17,7 +17,7 @@ HELP = """Remove what nothing needs any more: old runs, their kept work, models 
 
 It shows what would go and asks; --yes does not ask, --dry-run only shows. What serves, what it could be taken back to,
 what goes on or waits for somebody, and the history of every model stay whatever is said here.
-Exit code: 0 done, or nothing to do; 2 wrong usage, or there is nobody to ask.
+Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is nobody to ask.
 
 Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run"""
 
@@ -47,6 +47,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
+    from pydantic import ValidationError
+
     from pipelines import retention
     from pipelines.retention import Keep
     from pipelines.sweep import look, repository_of, sweep
@@ -54,7 +56,13 @@ def gc(
 
     workspace = existing(workspace).resolve()
     given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
-    keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
+    try:
+        keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"--keep-{first['loc'][0]} cannot be {first['input']}", expected=first["msg"], found=str(first["input"])
+        ) from error
     repository = repository or repository_of(workspace)
     plan = look(workspace, keep, repository=repository)
     if not as_json:
@@ -76,7 +84,9 @@ def gc(
                 expected="--yes, or a terminal",
                 hint="`rankline gc --yes` removes what is told above",
             )
-        typer.confirm(f"remove {len(plan.going)} things, {size(plan.freed())}?", abort=True)
+        if not _agreed(f"remove {len(plan.going)} things, {size(plan.freed())}?"):
+            typer.echo("nothing was removed")
+            return
     swept = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
     if as_json:
         stayed = [{"kind": f.thing.kind, "name": f.thing.name, "why": f.why} for f in swept.spared]
@@ -84,6 +94,14 @@ def gc(
         typer.echo(json.dumps(told, indent=2))
     else:
         typer.echo(f"removed {len(swept.removed)} things: {size(swept.freed)} are free again")
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        typer.echo("")
+        return False
 
 
 def _show(plan: Plan, *, every: bool) -> None:

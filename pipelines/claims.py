@@ -5,6 +5,9 @@
     schedules/NAME/ended.jsonl                    old claims that came to their end, a line each (`rankline gc`)
     schedules/NAME/handled.json                   up to when every fire time was claimed or passed over
 
+A claim that cannot be read is one that ended as `unreadable`: its fire time stays taken, whatever ran of it, and nobody
+writes into the file.
+
 It stands on the standard library alone: every run of a schedule begins with it.
 """
 
@@ -27,6 +30,7 @@ Kind = Literal["scheduled", "catch-up", "backfill"]
 Status = Literal["claimed", "running", "ended"]
 STAMP = "%Y%m%dT%H%M%SZ"
 SKIPS_KEPT = 200
+UNREADABLE = "unreadable"  # the outcome of a claim whose file cannot be read
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Claim:
     @property
     def failed(self) -> bool:
         """Whether it ended, and not with a verdict on a model."""
-        return self.status == "ended" and self.exit_code not in (0, 3)
+        return self.status == "ended" and self.exit_code not in (0, 3) and self.outcome != UNREADABLE
 
     @property
     def trigger(self) -> dict[str, Any]:
@@ -123,6 +127,12 @@ class Claims:
         found = (_read(path) for path in sorted(self.folder.glob("*.json")))
         return [claim for claim in found if claim is not None]
 
+    def unreadable(self) -> list[str]:
+        """What of it is there and cannot be read, each with its place."""
+        found = [f"{self.path(each.moment)}: {each.error}" for each in self.filed() if each.outcome == UNREADABLE]
+        _, trouble = self._handled_so_far()
+        return [*found, *([f"{self._handled}: {trouble}"] if trouble else [])]
+
     # -- old claims -------------------------------------------------------------------------------------
 
     def filed_away(self, moment: datetime) -> Claim | None:
@@ -138,6 +148,8 @@ class Claims:
         claim = _read(path)
         if claim is None:
             return ""
+        if claim.outcome == UNREADABLE:
+            return claim.error
         if claim.status != "ended" or claim.failed:
             return "it is run again"
         if self.filed_away(claim.moment) != claim:
@@ -192,12 +204,35 @@ class Claims:
     # -- what lies behind -------------------------------------------------------------------------------
 
     def handled(self) -> dict[str, Any]:
-        """``until`` (ISO, UTC; empty for never), and ``skipped``: the fire times that were passed over, newest last."""
+        """``until`` (ISO, UTC; empty for never), and ``skipped``: the fire times that were passed over, newest last.
+
+        Where the file cannot be read, it is up to the newest claim, and ``skipped`` says so.
+        """
+        value, trouble = self._handled_so_far()
+        if not trouble:
+            return value
         try:
-            value: dict[str, Any] = json.loads(self._handled.read_text())
+            written = datetime.fromtimestamp(self._handled.stat().st_mtime, UTC)
+        except OSError:
+            written = datetime.now(UTC)
+        claims = self.all()
+        until = (claims[-1].moment if claims else written).astimezone(UTC).isoformat()
+        told = {"first": until, "last": until, "count": "unknown", "why": trouble, "at": written.isoformat()}
+        return {"until": until, "skipped": [told]}
+
+    def _handled_so_far(self) -> tuple[dict[str, Any], str]:
+        """What the file says, or what is wrong with it."""
+        try:
+            value = json.loads(self._handled.read_text())
+            if value["until"]:
+                _aware(value["until"])
+            if not all(isinstance(each, dict) for each in value["skipped"]):
+                raise ValueError("skipped is no list of objects")
         except FileNotFoundError:
-            return {"until": "", "skipped": []}
-        return value
+            return {"until": "", "skipped": []}, ""
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {}, f"handled.json cannot be read ({_first_line(error)})"
+        return value, ""
 
     def handle(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
         """Every fire time to ``until`` is claimed, or is passed over as ``skipped`` says."""
@@ -224,9 +259,32 @@ def _written(path: Path, value: Any) -> Path:
 
 def _read(path: Path) -> Claim | None:
     try:
-        return Claim(**json.loads(path.read_text()))
+        at = datetime.strptime(path.stem, STAMP).replace(tzinfo=UTC).isoformat()
+    except ValueError:  # no claim has such a name
+        return None
+    try:
+        claim = Claim(**json.loads(path.read_text()))
+        for moment in filter(None, (claim.scheduled_at, claim.window_end, claim.claimed_at, claim.ended_at)):
+            _aware(moment)
+        return claim
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError) as error:
+        # by a version with other fields, or damaged: whether it ran is not known, so nobody runs it again
+        return Claim(
+            schedule=path.parents[1].name, scheduled_at=at, window_start=None, window_end=at, kind="scheduled",
+            revision=1, claimed_at=at, status="ended", outcome=UNREADABLE, ended_at=at, notified="it cannot be read",
+            error=f"its claim cannot be read ({_first_line(error)})",
+        )  # fmt: skip
+
+
+def _aware(moment: str) -> None:
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError(f"{moment} names no zone")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _locked(file: Any) -> bool:

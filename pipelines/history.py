@@ -26,6 +26,7 @@ from rankline.errors import RanklineError, UsageError
 from rankline.person import person
 
 RUNNING, UNFINISHED = "running", "unfinished"  # the outcomes of a run without a summary: it goes on, or was killed
+UNREADABLE = "unreadable"  # the outcome of one whose summary is there and cannot be read
 LAST = "last"  # stands for the name of the last run
 START_S = 300.0  # a step's process is that much older than its first word at most
 QUIET_S = 30.0  # between two steps nothing is written for a few seconds
@@ -208,9 +209,16 @@ class LocalRuns:
         return {**summary, "trigger": told}
 
     def _told(self, folder: Path) -> dict[str, Any]:
-        path = folder / SUMMARY
-        told = json.loads(path.read_text()) if path.is_file() else {"run": folder.name, "outcome": state(folder)}
+        told = summary_of(folder)
+        if told is None:
+            told = {"run": folder.name, "outcome": UNREADABLE if (folder / SUMMARY).is_file() else state(folder)}
         return {**told, "trigger": _json(folder / TRIGGER) or None, "flow": flow_of(folder)}
+
+
+def summary_of(folder: Path) -> dict[str, Any] | None:
+    """What a run's summary says; None where there is none, or none that can be read."""
+    told = _json(folder / SUMMARY)
+    return told if isinstance(told.get("outcome"), str) else None
 
 
 def state(folder: Path) -> str:

@@ -37,7 +37,7 @@ class Keep(Frozen):
     runs: int = Field(20, ge=1, description="Latest runs of each recipe and flow.")
     bundles: int = Field(5, ge=2, description="Champions: the one that serves and those that it can be taken back to.")
     catalogues: int = Field(5, ge=1, description="Published catalogue revisions of each kept model, the latest first.")
-    days: float = Field(7.0, ge=0, description="Nothing that is younger than so many days goes.")
+    days: float = Field(7.0, ge=0, allow_inf_nan=False, description="Nothing that is younger than so many days goes.")
 
     def at_least(self, other: Keep) -> Keep:
         """The larger of each."""
@@ -93,6 +93,8 @@ class Seen:
     latest: frozenset[str] = frozenset()  # cache entries that a changed step is compared with
     services: Mapping[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
     left_alone: tuple[str, ...] = ()  # what is not looked at, and why
+    unreadable: frozenset[str] = frozenset()  # runs whose summary is there and cannot be read
+    elsewhere: tuple[tuple[Event, ...], ...] = ()  # histories of other repositories that runs and schedules name
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,20 @@ class Plan:
 def plan(seen: Seen, keep: Keep, *, now: float) -> Plan:
     """What becomes of everything that was seen; ``now`` is unix seconds."""
     models = models_kept(seen.history, keep, now=now)
+    anywhere = dict(models)  # what runs and online features are kept for; only this repository's own is swept
+    for history in seen.elsewhere:
+        for model, why in models_kept(history, keep, now=now).items():
+            anywhere[model] = SERVES if SERVES in (why, anywhere.get(model)) else anywhere.get(model, why)
     rules: dict[Kind, Callable[[Sequence[Thing]], Iterable[Fate]]] = {
-        "run": lambda things: _runs(things, seen, keep, models, now),
+        "run": lambda things: _runs(things, seen, keep, anywhere, now),
         "bundle": lambda things: [_of_model(thing, seen, models, now) for thing in things],
         "weights": lambda things: [_of_model(thing, seen, models, now) for thing in things],
         "catalogue": lambda things: _catalogues(things, seen, keep, models, now),
         "evidence": lambda things: [_evidence(thing, seen, models, now) for thing in things],
-        "online": lambda things: [_online(thing, seen, keep, models, now) for thing in things],
+        "online": lambda things: [_online(thing, seen, keep, anywhere, now) for thing in things],
         "claim": lambda things: [_by_age(thing, keep, now, "it ended: a line in ended.jsonl takes its place")
                                  for thing in things],
-        "fetched": lambda things: [_by_age(thing, keep, now, "a copy; it is fetched again where it is needed")
-                                   for thing in things],
+        "fetched": lambda things: [_fetched(thing, seen, keep, now) for thing in things],
         "leftover": lambda things: [_leftover(thing, now) for thing in things],
     }  # fmt: skip
     by_kind: dict[Kind, list[Thing]] = defaultdict(list)
@@ -258,6 +263,8 @@ def _evidence(thing: Thing, seen: Seen, models: Mapping[str, str], now: float) -
 
 
 def _online(thing: Thing, seen: Seen, keep: Keep, models: Mapping[str, str], now: float) -> Fate:
+    if seen.under_way:
+        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may write it")
     read_by = [model for model in models if seen.services.get(model) in (thing.name, "", None)]
     if read_by or not models:
         return Fate(thing, False, f"model {read_by[0]} reads it" if read_by else "no model says what it reads")
@@ -272,11 +279,14 @@ def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, 
     for thing in sorted(things, key=lambda thing: thing.name):
         by_group[seen.groups.get(thing.name, "")].append(thing.name)
     latest = {name for names in by_group.values() for name in names[-keep.runs :]}
-    makers = {event.run_id: event.model_id for event in seen.history if event.kind in ("registered", *CROWNING)}
+    events = [event for history in (seen.history, *seen.elsewhere) for event in history]
+    makers = {event.run_id: event.model_id for event in events if event.kind in ("registered", *CROWNING)}
     for thing in things:
         model = makers.get(thing.name, "")
         if thing.name in seen.under_way:
             yield Fate(thing, False, "it goes on")
+        elif thing.name in seen.unreadable:
+            yield Fate(thing, False, "its summary cannot be read")
         elif thing.name in seen.awaited:
             yield Fate(thing, False, "its schedule goes on with it")
         elif thing.name in latest:
@@ -304,18 +314,26 @@ def _cache(thing: Thing, seen: Seen, keep: Keep, kept_runs: set[str], now: float
 
 def _checkpoint(thing: Thing, seen: Seen, kept_runs: set[str], now: float) -> Fate:
     step, _, key = thing.name.partition("/")
-    for run in sorted({*kept_runs, *seen.under_way}, reverse=True):
+    if seen.under_way:
+        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may take it up")
+    for run in sorted(kept_runs, reverse=True):
         work = seen.work.get(run, {}).get(step)
         if work is not None and work.key.startswith(key) and not work.finished:
             done = any(
                 other.key == work.key and other.finished for steps in seen.work.values()
                 for name, other in steps.items() if name == step
             )  # fmt: skip
-            if not done or run in seen.under_way:
+            if not done:
                 return Fate(thing, False, f"the next run goes on from where {run} was")
     if now - thing.at < YOUNG_S:
         return Fate(thing, False, "it was written within a day")
     return Fate(thing, True, "its step is finished, or nobody will go on with it")
+
+
+def _fetched(thing: Thing, seen: Seen, keep: Keep, now: float) -> Fate:
+    if seen.under_way:
+        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may read it")
+    return _by_age(thing, keep, now, "a copy; it is fetched again where it is needed")
 
 
 # -- shared ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ The order is such that a kill leaves a sound workspace at every moment. A model 
 can have overtaken: from then on it cannot be promoted. Then its bundle, whole by one rename (in a bucket its manifest
 goes first, without which it is none), and what only it needed. Runs and kept work leave by one rename each, into a
 `.trash` beside them that the next sweep empties, too. Nothing is followed out of the workspace.
+
+A folder is a workspace where something in it shows that Rankline made it, and of what lies there only that may go which
+has the name and the marks that Rankline gives; the rest is left alone, and said.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import re
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +26,8 @@ from typing import Any
 
 from components.summary.step import SUMMARY
 from pipelines import retention
-from pipelines.claims import Claim
-from pipelines.history import RUNNING, last_sign, state
+from pipelines.claims import UNREADABLE, Claim
+from pipelines.history import RUNNING, last_sign, state, summary_of
 from pipelines.retention import Fate, Inode, Keep, Kind, Plan, Seen, Thing, Work
 from pipelines.run import RECIPE, WATCHER
 from pipelines.schedule import FOLDER as SCHEDULES
@@ -31,12 +35,18 @@ from pipelines.schedule import Schedules
 from rankline import ledger
 from rankline.errors import RanklineError, UsageError
 from rankline.leaving import TRASH, empty_trash, erase, erase_from, remove, removed
+from rankline.pointer import Event
 from rankline.repository import Repository
 from rankline.reuse import Store
 
 LOCK = ".gc.lock"
 ELSEWHERE_S = 3600.0  # a run of another machine that was silent for so long is over
 _MADE_BY_MKDTEMP = re.compile(r"tmp[a-z0-9_]{8}")
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)  # a name that is being written
+_KEY, _CHECKPOINT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
+_FETCHED, _MODEL = re.compile(r"[0-9a-f]{16}(\..+)?"), re.compile(r"[0-9a-f]{16,64}")
+_ONLINE = re.compile(r"[a-z]\w*_v\d+")
+_RUN = re.compile(r"\d{8}-\d{6}-.+")
 _REPOSITORY: tuple[tuple[str, Kind, int], ...] = (
     ("bundles", "bundle", 1), ("weights", "weights", 1), ("catalogues", "catalogue", 2), ("evidence", "evidence", 1)
 )  # fmt: skip
@@ -66,7 +76,7 @@ def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print
     """What a schedule that says what to keep removes when a run of it has ended.
 
     Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
-    goes wrong is said and costs the run nothing.
+    goes wrong, whatever it is, is said in the claim's log and costs the run nothing.
     """
     from pipelines.recipes import kept, named
 
@@ -83,7 +93,13 @@ def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print
         if swept.removed:
             say(f"removed {len(swept.removed)} things: {swept.freed} bytes are free again")
     except (RanklineError, OSError) as error:
-        say(f"nothing was removed after the run: {error}")
+        trouble = str(error)
+    except Exception:  # a fault of cleaning is none of the run, which has ended
+        trouble = traceback.format_exc()
+    else:
+        return
+    with contextlib.suppress(OSError):  # nor is a full disk that the log lies on
+        say(f"cleaning after the run stopped: {trouble}")
 
 
 # -- looking ---------------------------------------------------------------------------------------------------
@@ -101,16 +117,36 @@ def look(workspace: Path, keep: Keep, *, repository: str = "", now: float | None
 
 
 def seen(workspace: Path, *, repository: str = "") -> Seen:
-    """Everything that takes room, and what decides its fate."""
+    """Everything that takes room, and what decides its fate.
+
+    Raises:
+        UsageError: this is no workspace, or what serves cannot be known.
+        RanklineError: a repository cannot be read.
+    """
     left_alone: list[str] = []
-    models = Repository(repository or workspace / "repository", mends=False)
+    ours = is_workspace(workspace)
+    if not ours and not repository:
+        raise UsageError(
+            "this folder is no workspace of Rankline, and nothing in it is removed",
+            expected="a run with its ledger, a schedule, or repository/ with bundles or events",
+            found="nothing that Rankline has made",
+            where=str(workspace),
+            hint="-w FOLDER names the workspace",
+        )
+    models = _there(repository) if repository else Repository(workspace / "repository", mends=False)
     things = [*_repository(models, left_alone)]
     history = tuple(models.history())
+    if not ours:
+        left_alone.append(f"{workspace}: nothing in it shows that Rankline made it")
+        services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
+        return Seen(tuple(things), history, services=services, left_alone=tuple(left_alone))
+    elsewhere = tuple(tuple(other.history()) for other in _others(workspace, models))
+    _refuse_unknown_champions(workspace, (history, *elsewhere), models)
     services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
 
     work: dict[str, dict[str, Work]] = {}
-    under_way, groups = set(), {}
-    for folder in _folders(workspace / "runs", left_alone):
+    under_way, groups, unreadable = set(), {}, set()
+    for folder in _folders(workspace / "runs", left_alone, _is_run):
         things.append(_thing("run", folder.name, folder, workspace, at=last_sign(folder)))
         work[folder.name] = {
             step: Work(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
@@ -119,12 +155,15 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
         groups[folder.name] = _group(folder)
         if goes_on(folder):
             under_way.add(folder.name)
+        if (folder / SUMMARY).is_file() and summary_of(folder) is None:
+            unreadable.add(folder.name)
+            left_alone.append(f"{folder / SUMMARY} cannot be read")
 
     made, latest = {}, set()
     for step in _folders(workspace / "cache", left_alone):
         store = Store(step)
         last = store.latest()
-        for folder in _folders(step, left_alone):
+        for folder in _folders(step, left_alone, _is_kept_work):
             entry = store.at(folder.name)
             thing = _thing("cache", f"{step.name}/{folder.name}", folder, workspace)
             things.append(thing)
@@ -134,12 +173,12 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
                 latest.add(thing.place)
 
     for step in _folders(workspace / "checkpoints", left_alone):
-        for folder in _folders(step, left_alone):
+        for folder in _folders(step, left_alone, lambda path: bool(_CHECKPOINT.fullmatch(path.name))):
             newest = max((path.lstat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
             things.append(_thing("checkpoint", f"{step.name}/{folder.name}", folder, workspace, at=newest))
-    for folder in _folders(workspace / "online", left_alone):
+    for folder in _folders(workspace / "online", left_alone, _is_online):
         things.append(_thing("online", folder.name, folder, workspace))
-    for folder in _folders(workspace / "fetched", left_alone):
+    for folder in _folders(workspace / "fetched", left_alone, lambda path: bool(_FETCHED.fullmatch(path.name))):
         things.append(_thing("fetched", folder.name, folder, workspace))
     claims, awaited = _claims(workspace, left_alone)
     things += claims
@@ -155,6 +194,8 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
         latest=frozenset(latest),
         services=services,
         left_alone=tuple(left_alone),
+        unreadable=frozenset(unreadable),
+        elsewhere=elsewhere,
     )
 
 
@@ -167,6 +208,99 @@ def repository_of(workspace: Path) -> str:
     return ""
 
 
+def is_workspace(folder: Path) -> bool:
+    """Whether something in a folder shows that Rankline made it."""
+    if any((folder / "repository" / name).is_dir() for name in ("events", *(part for part, _, _ in _REPOSITORY))):
+        return True
+    if any((folder / SCHEDULES).glob("*/revisions/[0-9]*.json")):
+        return True
+    return any(_is_run(path) for path in _folders(folder / "runs", []))
+
+
+def _there(url: str) -> Repository:
+    """The repository of this place, which somebody named.
+
+    Raises:
+        UsageError: there is none.
+    """
+    models = Repository(url, mends=False)
+    parts = ("events", *(part for part, _, _ in _REPOSITORY))
+    if not any(models.fs.exists(f"{models.root.rstrip('/')}/{part}") for part in parts):
+        raise UsageError(
+            "there is no model repository here, so what serves is not known, and nothing is removed",
+            expected="one with events/ and bundles/",
+            found="neither",
+            where=models.root,
+            hint="--repository names the place that the runs' models are registered in",
+        )
+    return models
+
+
+def _others(workspace: Path, models: Repository) -> Iterator[Repository]:
+    """The repositories beside the one that is swept which the workspace has, or its runs and schedules name."""
+    urls = [str(workspace / "repository")]
+    for folder in _folders(workspace / "runs", [], _is_run):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            told = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
+            urls.append(told.replace("{workspace}", str(workspace)))
+    store = Schedules(workspace)
+    for name in store.names():
+        for setting in store.get(name).settings:
+            knob, _, value = setting.partition("=")
+            if knob.strip() == "storage.repository":
+                urls.append(value.strip().replace("{workspace}", str(workspace)))
+    seen = {models.root}
+    for url in filter(None, urls):
+        other = Repository(url, mends=False)
+        if other.root not in seen:
+            seen.add(other.root)
+            yield other
+
+
+def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...], ...], models: Repository) -> None:
+    """Stop where a run's model came to serve and no history that was looked at knows it.
+
+    Raises:
+        UsageError: that is so.
+    """
+    known = {event.model_id for history in histories for event in history}
+    for folder in _folders(workspace / "runs", [], _is_run):
+        told = summary_of(folder) or {}
+        model = told.get("model_id")
+        if told.get("outcome") == "promoted" and model and model not in known:
+            raise UsageError(
+                f"model {model} came to serve by run {folder.name}, and no history knows it",
+                expected="the repository that it was promoted in",
+                found=f"{len(histories)} looked at, without it",
+                where=models.root,
+                hint="--repository names that place; if it is gone for good, remove the run's folder by hand",
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: it says so, or has a run's name and nothing in it yet."""
+    if (folder / WATCHER).is_file() or any(_is_entry(folder / f"{step}.json") for step in ledger.KNOWN):
+        return True
+    if not _RUN.fullmatch(folder.name):
+        return False
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return not visible or any((folder / name).is_file() for name in (RECIPE, SUMMARY))
+
+
+def _is_entry(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return bool(ledger.Entry.model_validate_json(path.read_bytes()))
+    return False
+
+
+def _is_kept_work(folder: Path) -> bool:
+    return bool(_KEY.fullmatch(folder.name)) and (folder / "entry.json").is_file()
+
+
+def _is_online(folder: Path) -> bool:
+    return bool(_ONLINE.fullmatch(folder.name)) or (folder / "watermark.json").is_file()
+
+
 def goes_on(folder: Path) -> bool:
     """Whether a run is under way, here or, as far as its signs of life tell, on another machine or in a cluster."""
     if (folder / SUMMARY).is_file():
@@ -174,7 +308,7 @@ def goes_on(folder: Path) -> bool:
     if state(folder) == RUNNING:
         return True
     host = ""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         host = json.loads((folder / WATCHER).read_text())["host"]
     if host == socket.gethostname() or time.time() - last_sign(folder) > ELSEWHERE_S:
         return False
@@ -185,13 +319,13 @@ def goes_on(folder: Path) -> bool:
 def _group(folder: Path) -> str:
     """The recipe (or the recipe and its one step) of a run, and its flow: of each some are kept."""
     flow = "train"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         flow = json.loads((folder / WATCHER).read_text())["flow"]
     return f"{folder.name.split('-', 2)[-1]} {flow}"
 
 
-def _folders(place: Path, left_alone: list[str]) -> list[Path]:
-    """The folders in one of the workspace; whatever is a link stays alone."""
+def _folders(place: Path, left_alone: list[str], is_ours: Callable[[Path], bool] = lambda _: True) -> list[Path]:
+    """The folders in one of the workspace; whatever is a link, or does not look as Rankline makes it, stays alone."""
     if place.is_symlink():
         left_alone.append(f"{place} is a link")
         return []
@@ -203,8 +337,10 @@ def _folders(place: Path, left_alone: list[str]) -> list[Path]:
             continue
         if path.is_symlink():
             left_alone.append(f"{path} is a link")
-        elif path.is_dir():
+        elif path.is_dir() and is_ours(path):
             found.append(path)
+        elif path.is_dir():
+            left_alone.append(f"{path} does not look like what Rankline keeps there")
     return found
 
 
@@ -230,7 +366,7 @@ def _repository(models: Repository, left_alone: list[str]) -> Iterator[Thing]:
             yield from _in_bucket(models, part, kind, depth)
             continue
         root = Path(models.root)
-        folders = _folders(root / part, left_alone)
+        folders = _folders(root / part, left_alone, lambda path: bool(_MODEL.fullmatch(path.name)))
         if depth == 2:
             folders = [revision for model in folders for revision in _folders(model, left_alone)]
         for folder in folders:
@@ -245,7 +381,7 @@ def _in_bucket(models: Repository, part: str, kind: Kind, depth: int) -> Iterato
     times: dict[str, float] = {}
     for path, told in models.fs.find(place, detail=True).items():
         names = path.removeprefix(place).strip("/").split("/")
-        if len(names) <= depth:
+        if len(names) <= depth or not _MODEL.fullmatch(names[0]):
             continue
         name = "/".join(names[:depth])
         sizes[name] = sizes.get(name, 0) + int(told.get("size") or 0)
@@ -268,11 +404,13 @@ def _claims(workspace: Path, left_alone: list[str]) -> tuple[list[Thing], set[st
     store = Schedules(workspace)
     for folder in _folders(workspace / SCHEDULES, left_alone):
         claims = store.claims(folder.name)
+        if troubles := claims.unreadable():
+            left_alone += troubles
         until = claims.handled()["until"]
         for claim in claims.filed():
             if claim.status != "ended":
                 awaited.add(claim.run)
-            elif _settled(claim, until):
+            elif claim.outcome != UNREADABLE and not troubles and _settled(claim, until):
                 path = claims.path(claim.moment)
                 files = [file for each in path.parent.glob(f"{path.stem}.*") for file in _inodes(each)]
                 place = path.relative_to(workspace).as_posix()
@@ -301,6 +439,12 @@ def _leftovers(workspace: Path) -> Iterator[Path]:
     for pattern in patterns:
         for path in sorted(workspace.glob(pattern)):
             if path.is_symlink() or not path.resolve().is_relative_to(workspace):
+                continue
+            if pattern.endswith("/.*.*") and not _PARTIAL.fullmatch(path.name):
+                continue
+            if pattern.startswith("checkpoints/") and not _CHECKPOINT.fullmatch(path.relative_to(workspace).parts[2]):
+                continue
+            if pattern.startswith("runs/") and not _is_run(path.parent):
                 continue
             if pattern == "material/tmp*" and not _MADE_BY_MKDTEMP.fullmatch(path.name):
                 continue
@@ -368,15 +512,15 @@ class _Sweep:
                 self._say_that_it_goes(fate)
         ways: dict[Kind, Callable[[Thing], str]] = {
             "run": self._run,
-            "cache": self._cached,
+            "cache": self._unless_in_use,
             "bundle": self._of_repository,
             "weights": self._of_repository,
             "catalogue": self._of_repository,
             "evidence": self._of_repository,
             "online": self._online,
             "claim": self._claim,
-            "checkpoint": self._path,
-            "fetched": self._path,
+            "checkpoint": self._unless_in_use,
+            "fetched": self._unless_in_use,
             "leftover": self._path,
         }
         order = ("bundle", "weights", "catalogue", "evidence")
@@ -393,9 +537,11 @@ class _Sweep:
 
     def _empty_trash(self) -> None:
         """What a sweep that was killed left."""
-        places = [self.workspace / name for name in ("runs", "online", "fetched", "material")]
-        places += [path for name in ("cache", "checkpoints", "schedules") for path in self.workspace.glob(f"{name}/*")]
-        places += [path for path in self.workspace.glob("checkpoints/*/*")]
+        places: list[Path] = []
+        if is_workspace(self.workspace):
+            places += [self.workspace / name for name in ("runs", "online", "fetched", "material")]
+            for pattern in ("cache/*", "checkpoints/*", "schedules/*", "checkpoints/*/*"):
+                places += self.workspace.glob(pattern)
         if self.models.local:
             root = Path(self.models.root)
             places += [root, *(root / part for part, _, _ in _REPOSITORY), root / "events", *root.glob("catalogues/*")]
@@ -451,8 +597,8 @@ class _Sweep:
         erase(folder)
         return ""
 
-    def _cached(self, thing: Thing) -> str:
-        begun = [folder.name for folder in _folders(self.workspace / "runs", []) if goes_on(folder)]
+    def _unless_in_use(self, thing: Thing) -> str:
+        begun = [folder.name for folder in _folders(self.workspace / "runs", [], _is_run) if goes_on(folder)]
         if begun:  # it may have just found this very work
             return f"run {begun[0]} has begun and may take it up"
         return self._path(thing)
@@ -461,7 +607,7 @@ class _Sweep:
         from components.promote import online
 
         with online.alone(self.workspace / thing.place, timeout_s=1.0):
-            return self._path(thing)
+            return self._unless_in_use(thing)
 
     def _claim(self, thing: Thing) -> str:
         name, _, stamp = thing.name.partition("/")

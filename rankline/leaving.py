@@ -7,7 +7,9 @@ again. The same holds of one published revision of a model's catalogue.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rankline.repository import Repository
 
 TRASH = ".trash"  # what is being removed, in the folder that it lay in
+_THROWN = re.compile(r".+\.[0-9a-f]{32}", re.DOTALL)  # its name there
 # the file that makes a folder exist for its readers: written last, removed first
 MARKS = {"bundles": "manifest.json", "catalogues": "catalogue.json", "weights": "weights.json"}
 
@@ -136,18 +139,43 @@ def erase(path: Path) -> None:
     """Take a folder or file of this machine away: from one moment to the next it has left its place, then it goes.
 
     Killed in between, what is left lies in the trash beside it, where nobody looks but `empty_trash`.
+
+    Raises:
+        OSError: it stayed, or not all of it could be removed.
     """
-    trash = path.parent / TRASH
-    trash.mkdir(exist_ok=True)
-    with suppress(FileNotFoundError):
-        os.rename(path, trash / f"{path.name}.{uuid.uuid4().hex}")
+    thrown = path.parent / TRASH / f"{path.name}.{uuid.uuid4().hex}"
+    if thrown.parent.is_symlink():
+        raise OSError(errno.ELOOP, "a link is in the place of its trash", str(thrown.parent))
+    for _ in range(1000):
+        # another one that empties the same trash may take the folder away between these two
+        with suppress(FileExistsError):
+            thrown.parent.mkdir(exist_ok=True)
+        try:
+            os.rename(path, thrown)
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.lexists(path):  # somebody else has removed it
+                break
+        else:
+            break
     empty_trash(path.parent)
+    if os.path.lexists(path):
+        raise OSError(errno.EBUSY, "it could not be moved out of its place", str(path))
+    if os.path.lexists(thrown):
+        raise OSError(
+            errno.ENOTEMPTY, f"it left its place, and some of it could not be removed from {TRASH}", str(thrown)
+        )
 
 
 def empty_trash(folder: Path) -> None:
     """Remove what was on its way out of a folder."""
     trash = folder / TRASH
-    for path in list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else ():
+    try:
+        found = list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else []
+    except FileNotFoundError:  # another one has emptied it
+        return
+    for path in found:
+        if not _THROWN.fullmatch(path.name):  # nothing that was thrown there
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

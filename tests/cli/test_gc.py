@@ -58,6 +58,8 @@ def test_a_person_is_asked(world: tuple[Path, list[str]], answer: str, left: int
     command = [sys.executable, "-m", "cli.main", "gc", *KEEP, "-w", str(workspace)]
     done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=120, check=False)
     assert ("remove 17 things" in done.stdout, "removed 17" in done.stdout) == (True, left == 2), done.stdout
+    assert (done.returncode, "nothing was removed" in done.stdout) == (0, left == 5), done.stderr
+    assert "Aborted" not in done.stdout + done.stderr
     assert len(names(workspace / "repository" / "bundles")) == left
 
 
@@ -91,6 +93,19 @@ def test_the_one_to_go_back_to_cannot_be_given_up(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     done = rankline("gc", "--keep-bundles", "1", "-w", tmp_path / "w")
     assert (done.returncode, "--keep-bundles" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("days", ["inf", "nan"])
+def test_days_without_end_are_refused(world: tuple[Path, list[str]], days: str) -> None:
+    done = rankline("gc", "--keep-days", days, "--json", "-w", world[0])
+    assert (done.returncode, "--keep-days" in done.stderr, done.stdout) == (2, True, "")
+
+
+def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "hub" / "model").mkdir(parents=True)
+    done = rankline("gc", *KEEP, "--yes", "-w", tmp_path)
+    assert (done.returncode, "no workspace of Rankline" in done.stderr) == (2, True)
+    assert (tmp_path / "cache" / "hub" / "model").is_dir()
 
 
 def test_models_that_are_kept_elsewhere_are_found_by_what_the_last_run_was_told(tmp_path: Path) -> None:

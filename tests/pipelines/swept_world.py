@@ -100,10 +100,15 @@ def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
     ids.append(add_model(kept, scratch, models + 1, promoted=False).model_id)
     for number in range(1, runs + 1):
         add_run(workspace, number)
-    for name in ("online/ranking_v1", "online/ranking_v0", "fetched/0123", "checkpoints/featurize/0123456789abcdef"):
+    for name in (
+        "online/ranking_v1",
+        "online/ranking_v0",
+        "fetched/0123456789abcdef",
+        "checkpoints/featurize/0123456789abcdef",
+    ):
         (workspace / name).mkdir(parents=True)
         (workspace / name / "file").write_text(name)
-    left = workspace / "cache" / "featurize" / ".half.0123"
+    left = workspace / "cache" / "featurize" / f".half.{'0' * 32}"
     left.mkdir()
     (left / "entry.json").write_text("{")
     for day in (1, 2, 3):

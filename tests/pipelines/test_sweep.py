@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -18,16 +19,19 @@ from typing import Any
 import pytest
 
 from components.promote.step import _once
-from pipelines.claims import Claims
+from components.summary.step import SUMMARY
+from pipelines.claims import Claim, Claims
+from pipelines.history import LocalRuns
 from pipelines.retention import Keep, Plan
 from pipelines.schedule import Schedules
 from pipelines.sweep import after_run, clean, goes_on, look, sweep
 from rankline import digest, ledger
 from rankline.bundle import open_bundle
 from rankline.errors import IntegrityError, RepositoryError, UsageError
-from rankline.leaving import remove
+from rankline.leaving import erase, remove
 from rankline.repository import Repository
 from rankline.reuse import Store
+from tests.cli.command import rankline
 from tests.pipelines.swept_world import add_claim, add_model, add_run, aged, key, make
 from tests.rankline.test_repository import tiny_bundle
 
@@ -56,9 +60,9 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     told = gone(plan)
     assert told["bundle"] == sorted([first, second, refused])
     assert [name[:8] for name in told["run"]] == ["20260101", "20260102"]
-    assert (told["online"], told["fetched"], len(told["cache"])) == (["ranking_v0"], ["0123"], 2)
+    assert (told["online"], told["fetched"], len(told["cache"])) == (["ranking_v0"], ["0123456789abcdef"], 2)
     assert told["checkpoint"] == ["featurize/0123456789abcdef"]
-    assert told["leftover"] == ["cache/featurize/.half.0123"]
+    assert told["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
     assert len(told["claim"]) == 3
     swept = sweep(workspace, plan, say=quiet)
     assert (len(swept.removed), swept.spared) == (len(plan.going), ())
@@ -185,8 +189,11 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
     swept = sweep(tmp_path / "w", plan, say=quiet)
     spared = {fate.thing.kind: fate.why for fate in swept.spared}
-    assert spared == {"cache": f"run {run.name} has begun and may take it up"}
-    assert "cache" not in gone(look(tmp_path / "w", KEEP))
+    in_use = ("cache", "checkpoint", "online", "fetched")
+    assert spared == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
+    for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
+        assert (tmp_path / "w" / place / "file").is_file()
+    assert not {*in_use} & {*gone(look(tmp_path / "w", KEEP))}
     assert run.is_dir()
 
 
@@ -444,4 +451,228 @@ def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> 
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
     said: list[str] = []
     after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
-    assert "nothing was removed after the run" in said[0]
+    assert "cleaning after the run stopped" in said[0]
+
+
+def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "w")
+
+    def faulty(*_: object, **__: object) -> None:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr("pipelines.sweep.look", faulty)
+    said: list[str] = []
+    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    assert "cleaning after the run stopped" in said[0]
+    assert "a fault of ours" in said[0]
+
+    def full(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    after_run(Schedules(tmp_path / "w"), "hourly", say=full)
+
+
+# What is not Rankline's -------------------------------------------------------------------------------------------
+
+FOREIGN = (
+    "checkpoints/llama/step-100/w.pt", "cache/hub/model/w.bin", "cache/hub/.model.lock/w.bin",
+    "fetched/thing/w.bin", "online/shop/page.html", "runs/exp1/events.out", "runs/20250101-000000-exp/events.out",
+    "cache/hub/.trash/mine", "checkpoints/llama/step-100/partial.1", "repository/bundles/mine/w.bin",
+)  # fmt: skip
+
+
+def foreign(folder: Path, *, but: str = "") -> None:
+    for name in FOREIGN:
+        if not but or not name.startswith(but):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+
+
+def test_a_folder_that_rankline_has_not_made_is_refused(tmp_path: Path) -> None:
+    foreign(tmp_path / "w", but="repository/")
+    aged(tmp_path / "w")
+    before = digest.of_files(tmp_path / "w")
+    with pytest.raises(UsageError, match="no workspace of Rankline"):
+        clean(tmp_path / "w", KEEP, say=quiet)
+    # with a repository named only that is swept
+    add_model(Repository(tmp_path / "models"), tmp_path, 1)
+    plan = look(tmp_path / "w", KEEP, repository=str(tmp_path / "models"))
+    assert "nothing in it shows" in plan.left_alone[0]
+    sweep(tmp_path / "w", plan, repository=str(tmp_path / "models"), say=quiet)
+    (tmp_path / "w" / ".gc.lock").unlink()
+    assert digest.of_files(tmp_path / "w") == before
+
+
+def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    foreign(tmp_path / "w")
+    aged(tmp_path / "w")
+    plan = look(tmp_path / "w", KEEP)
+    assert len([line for line in plan.left_alone if "does not look like" in line]) == 7
+    swept = sweep(tmp_path / "w", plan, say=quiet)
+    assert (len(swept.removed), swept.spared) == (17, ())
+    assert [name for name in FOREIGN if not (tmp_path / "w" / name).is_file()] == []
+
+
+# Which repository -------------------------------------------------------------------------------------------------
+
+
+def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    (tmp_path / "empty").mkdir()
+    for named in ("typo", "empty"):
+        with pytest.raises(UsageError, match="no model repository here"):
+            clean(tmp_path / "w", KEEP, repository=str(tmp_path / named), say=quiet)
+    assert len(inside(tmp_path / "w" / "runs")) == 4
+
+
+def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) -> None:
+    """By the workspace's own, by what the runs were told, and by what the schedules say."""
+    ids = make(tmp_path / "w", models=4, runs=6)
+    add_model(Repository(tmp_path / "other"), tmp_path, 9)
+    maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
+    ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
+    keep = KEEP.model_copy(update={"runs": 1})
+
+    def going() -> list[str]:
+        return [name[:8] for name in gone(look(tmp_path / "w", keep, repository=str(tmp_path / "other")))["run"]]
+
+    without_its_maker = ["20260101", "20260102", "20260103", "20260105"]
+    assert going() == without_its_maker
+    (tmp_path / "w" / "repository").rename(tmp_path / "models")
+    with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
+        going()
+    told = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
+    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
+    assert going() == without_its_maker
+    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
+    values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
+              "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
+    Schedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    assert going() == without_its_maker
+
+
+# What cannot be read ----------------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_cannot_be_read_is_told_left_alone_and_never_run_again(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
+    odd, broken, sound_one = [claim.moment for claim in claims.all()]
+    told = json.loads(claims.path(odd).read_text())
+    claims.path(odd).write_text(json.dumps({**told, "of_another_version": 1}))
+    claims.path(broken).write_text('{"schedule": "nigh')
+    assert [claim.outcome for claim in claims.all()] == ["unreadable", "unreadable", "promoted"]
+    assert "of_another_version" in claims.all()[0].error
+    assert not any(claim.failed for claim in claims.all())  # a backfill would run it again
+    assert claims.file_away(claims.path(odd).stem) != ""
+    before = digest.of_files(tmp_path / "w" / "schedules")
+    plan = look(tmp_path / "w", KEEP)
+    assert len([line for line in plan.left_alone if "cannot be read" in line]) == 2
+    sweep(tmp_path / "w", plan, say=quiet)
+    assert digest.of_files(tmp_path / "w" / "schedules") == before
+    assert not claims.make(told_as(claims, odd))
+    assert claims.read(sound_one) is not None
+
+
+def told_as(claims: Claims, moment: datetime) -> Claim:
+    found = claims.read(moment)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"until": 5, "skipped": []}', '{"until": "soon", "skipped": []}'])
+def test_a_list_of_what_was_handled_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "w")
+    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
+    until = claims.handled()["until"]
+    (tmp_path / "w" / "schedules" / "nightly" / "handled.json").write_text(text)
+    assert claims.handled()["until"] == until  # the newest claim's
+    assert "handled.json cannot be read" in claims.handled()["skipped"][0]["why"]
+    plan = look(tmp_path / "w", KEEP)
+    assert "claim" not in gone(plan)
+    assert any("handled.json" in line for line in plan.left_alone)
+    claims.handle(claims.all()[-1].moment)
+    assert "cannot be read" in Claims(claims.folder.parent).handled()["skipped"][0]["why"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"outcome": null}'])
+def test_a_run_whose_summary_cannot_be_read_is_told_and_stays(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "w")
+    run = tmp_path / "w" / "runs" / "20260101-000000-smoke"
+    (run / SUMMARY).write_text(text)
+    assert [line.outcome for line in LocalRuns(tmp_path / "w").list()] == ["unreadable", *["promoted"] * 3]
+    assert LocalRuns(tmp_path / "w").show(run.name)["outcome"] == "unreadable"
+    plan = look(tmp_path / "w", KEEP)
+    assert run.name not in gone(plan)["run"]
+    assert f"{run / SUMMARY} cannot be read" in plan.left_alone
+    assert len(gone(plan)["cache"]) == 1  # what it stands on stays, too
+
+
+# Two at once in one repository ------------------------------------------------------------------------------------
+
+
+def test_two_that_remove_side_by_side_remove_everything(tmp_path: Path) -> None:
+    names = [tmp_path / "shared" / f"{number:03}" for number in range(300)]
+    for name in names:
+        (name / "in").mkdir(parents=True)
+        (name / "in" / "file").write_text("x")
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=_erase, args=(names[part::2],)) for part in (0, 1)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(60)
+    assert [each.exitcode for each in both] == [0, 0]
+    assert inside(tmp_path / "shared") == []
+
+
+def _erase(paths: list[Path]) -> None:
+    for path in paths:
+        erase(path)
+
+
+def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thing").mkdir()
+    rename = os.rename
+    taken: list[Path] = []
+
+    def overtaken(source: Path, target: Path) -> None:
+        if not taken:
+            taken.append(target)
+            Path(target).parent.rmdir()
+        rename(source, target)
+
+    monkeypatch.setattr("rankline.leaving.os.rename", overtaken)
+    erase(tmp_path / "thing")
+    assert (len(taken), inside(tmp_path)) == (1, [])
+
+
+def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "w")
+    plan = look(tmp_path / "w", KEEP)
+    monkeypatch.setattr("rankline.leaving.shutil.rmtree", lambda path, ignore_errors: None)
+    swept = sweep(tmp_path / "w", plan, say=quiet)
+    assert {fate.thing.kind for fate in swept.removed} == {"claim"}
+    assert "some of it could not be removed" in {fate.why for fate in swept.spared}.pop()
+
+
+def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    store = scheduled(tmp_path / "w", nightly=None)
+    claims = store.claims("nightly")
+    first = claims.all()[0].moment
+    claims.path(first).write_text(json.dumps({"of_another_version": 1}))
+    (tmp_path / "w" / "schedules" / "nightly" / "handled.json").write_text("{")
+    shown = rankline("schedule", "show", "nightly", "-w", tmp_path / "w")
+    assert (shown.returncode, "unreadable" in shown.stdout, "handled.json cannot be read" in shown.stdout) == (
+        0, True, True,
+    )  # fmt: skip
+    told = json.loads(rankline("schedule", "show", "nightly", "--json", "-w", tmp_path / "w").stdout)
+    assert [run["outcome"] for run in told["runs"]] == ["unreadable", "promoted", "promoted"]
+    dry = rankline("gc", "--dry-run", "-w", tmp_path / "w")
+    assert (dry.returncode, dry.stdout.count("cannot be read")) == (0, 2)
+    listed = rankline("runs", "list", "-w", tmp_path / "w")
+    assert listed.returncode == 0
