@@ -1,8 +1,8 @@
 """Backfill: the runs of past fire times, oldest first, a few at once, each claimed like any other.
 
 Given again, it goes on: what has come to its end is left alone, what was interrupted goes on as it began, and what
-failed runs anew by the rule and on the window that the schedule has now. A model of
-an older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
+failed runs anew by the rule and on the window that the schedule has now. A model of an older window than the
+champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
 The schedule's webhook is told of failures as it is by the scheduler.
 """
 

@@ -61,9 +61,10 @@ def roll_back(models: Repository, *, to: str, who: str, why: str, workspace: Pat
             online.
     """
     serving, before, history = models.champion(), served_before(models), models.history()
-    if to and (gone := [each for each in _served(history) if each.startswith(to) and removed(history, each)]):
-        if len(gone) == 1 and not any(model.startswith(to) for model in before):
-            raise absent(models, gone[0])
+    crowned = {event.model_id for event in history if event.kind in CROWNING}
+    gone = [each for each in crowned if each.startswith(to) and removed(history, each) is not None]
+    if to and len(gone) == 1 and not any(model.startswith(to) for model in (*before, serving)):
+        raise absent(models, gone[0])
     if not before:
         raise RepositoryError(
             "there is no model to go back to",
@@ -96,10 +97,6 @@ def roll_back(models: Repository, *, to: str, who: str, why: str, workspace: Pat
     (chosen,) = fitting
     _features_are_online(models.manifest(chosen).features.service, workspace)
     return models.append("rolled_back", chosen, who=who, why=why, expected_champion=serving)
-
-
-def _served(history: list[Event]) -> set[str]:
-    return {event.model_id for event in history if event.kind in CROWNING}
 
 
 def _features_are_online(service: str, workspace: Path) -> None:
