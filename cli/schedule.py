@@ -503,9 +503,7 @@ def _keep(text: str) -> dict[str, Any] | None:
         knob = ".".join(str(part) for part in first["loc"])
         known = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
         raise UsageError(
-            f"--keep refuses {knob}"
-            if knob in Keep.model_fields
-            else f"--keep knows no {knob or 'setting of no name'}",
+            f"--keep {'refuses' if knob in Keep.model_fields else 'knows no'} {knob!r}",
             expected=f"{known}: {first['msg']}" if knob in Keep.model_fields else known,
             found=text,
             hint="`rankline gc --help` says what each is",

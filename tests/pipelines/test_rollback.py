@@ -62,10 +62,12 @@ def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: P
     assert two in str(stop.value)
     assert models.history() == before
     # by its name any of them serves again, and what was left for it is not offered
-    assert [go_back(models, workspace, three), go_back(models, workspace)] == [three, one]
+    assert go_back(models, workspace, three) == three
+    with pytest.raises(RepositoryError, match="no model further back"):
+        go_back(models, workspace)
     # promoted anew it is one to go back to
-    promote(models, two)
-    promote(models, three)
+    for model in (one, two, three):
+        promote(models, model)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
 
 
