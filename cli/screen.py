@@ -88,11 +88,11 @@ def plan_table(plan: Any) -> Any:
     steps.add_column(overflow="fold")
     steps.add_column(no_wrap=True, justify="right", min_width=12)
     steps.add_column(overflow="fold")
-    steps.add_row("", "step", "", "usual", " why")
+    steps.add_row("", "step", "", "usual", "why")
     for step in plan.steps:
         mark, colour = PLANNED[step.state]
         span = _span(step.least_s, step.most_s)
-        steps.add_row(Text(mark, colour), Text(step.step), Text(fates[step.step]), Text(span), Text(f" {step.why}"))
+        steps.add_row(Text(mark, colour), Text(step.step), Text(fates[step.step]), Text(span), Text(step.why))
     lines.append(steps)
     total, sources = plan.total, plan_sources(plan)
     if not sources:

@@ -428,7 +428,7 @@ def test_it_imports_nothing_heavy(unchanged: Path) -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def drawn(told: Plan, *, width: int = 150) -> list[str]:
+def drawn(told: Plan, *, width: int = 250) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=False, highlight=False)
     console.print(plan_table(told))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
