@@ -10,6 +10,7 @@ from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
 
 HELP = (
     "Go back to the model that served before, or to an earlier one.\n\n"
+    "Given again it goes one further back, never to a model that was gone back from; a name takes any that served.\n\n"
     "The bundle is verified, an event is written (who, when, why), and running servers swap to it within seconds "
     "without a failed request. The next run is evaluated beside it; to stop a schedule from promoting over it, "
     "`rankline schedule pause` it."

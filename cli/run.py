@@ -73,11 +73,9 @@ def tell_plan(recipe: Recipe, workspace: Path, *, runner: str, as_json: bool) ->
     if as_json:
         typer.echo(told.model_dump_json(indent=2))
         return
-    from rich.console import Console
+    from cli.screen import print_plan
 
-    from cli.screen import plan_table
-
-    Console(highlight=False).print(plan_table(told))
+    print_plan(told)
 
 
 def fetch_material(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:

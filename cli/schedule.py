@@ -16,10 +16,11 @@ from cli.cluster import Where, reachable
 from cli.options import WORKSPACE, AsJson, Workspace, existing
 
 if TYPE_CHECKING:
-    from pipelines.claims import Claim
+    from pipelines.claims import Claim, Claims
     from pipelines.schedule import Schedule, Schedules
     from pipelines.schedule import Window as DataWindow
 
+EARLIEST, LATEST = 1900, 2999  # years that a moment may name
 app = typer.Typer(
     help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
     "--host, the cluster.",
@@ -64,7 +65,7 @@ ScratchEvery = Annotated[
 KeepOption = Annotated[
     str | None,
     typer.Option(
-        "--keep", metavar="runs=N,bundles=N,days=D",
+        "--keep", metavar="runs=N,bundles=N,catalogues=N,days=D",
         help='Remove old things after each run, as `rankline gc` would with these; "defaults" takes its own.',
     ),
 ]  # fmt: skip
@@ -202,12 +203,20 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
     """Every schedule: when it fires, what it runs, and when next."""
     if where:
         return cluster_schedule.list_(where, as_json=as_json)
+    from rankline.errors import RanklineError
+
     store = _store(workspace)
-    schedules = [store.get(name) for name in store.names()]
+    schedules, unreadable = [], {}
+    for name in store.names():
+        try:
+            schedules.append(store.get(name))
+        except RanklineError as error:
+            unreadable[name] = str(error)
     if as_json:
-        typer.echo(json.dumps([_told(store, each) for each in schedules], indent=2))
+        told = [_told(store, each) for each in schedules]
+        typer.echo(json.dumps([*told, *({"name": n, "unreadable": why} for n, why in unreadable.items())], indent=2))
         return
-    if not schedules:
+    if not schedules and not unreadable:
         typer.echo("no schedules yet; `rankline schedule create` makes one")
         return
     rows = [("schedule", "flow", "cron", "zone", "recipe", "next")]
@@ -215,7 +224,10 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
         first = next(iter(_coming(each, 1)), None)
         coming = "paused" if each.paused else _local(each, first) if first else "never again"
         rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, coming))
+    rows += [(name, "", "", "", "", "unreadable") for name in unreadable]
     _table(rows)
+    for name, why in unreadable.items():
+        typer.echo(f"{name}: {why}")
 
 
 @app.command("show")
@@ -229,7 +241,7 @@ def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: As
     claims = store.claims(name)
     latest, skipped = claims.all()[-10:], claims.handled()["skipped"][-10:]
     if as_json:
-        runs = [_run(claim) for claim in latest]
+        runs = [_run(claim) | ({"status": "interrupted"} if _interrupted(claims, claim) else {}) for claim in latest]
         typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
         return
     _settings_of(schedule)
@@ -239,7 +251,7 @@ def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: As
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
         _table([header, *(
-            (_short(c.scheduled_at), c.kind, _short(c.window_end), c.outcome or c.status, c.run) for c in latest
+            (_short(c.scheduled_at), c.kind, _short(c.window_end), _state(claims, c), c.run) for c in latest
         )])  # fmt: skip
         if latest[-1].failed:
             typer.echo(f"the last one failed: {latest[-1].error}")
@@ -438,6 +450,9 @@ def _write(
     store = Schedules(workspace.resolve()) if new else _store(workspace)
     before = None if new else store.get(name)
     changes = {key: value for key, value in values.items() if value is not None}
+    for key, unset in {"source": None, "map": None, "zone": "UTC"}.items():
+        if changes.get(key) == "":
+            changes[key] = unset
     if "settings" in changes:
         changes["settings"] = tuple(each for each in changes["settings"] if each)
     if "keep" in changes:
@@ -455,7 +470,7 @@ def _write(
     flow_of(proposed.flow)
     # a knob that is misspelt is told now and not at three in the night
     recipe = named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
-    _refuse_idle_turns(proposed.scratch_every, warm_start=recipe.finetune.warm_start)
+    _refuse_idle_turns(proposed.scratch_every, flow=proposed.flow, warm_start=recipe.finetune.warm_start)
     schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
     if as_json:
         typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
@@ -485,17 +500,26 @@ def _keep(text: str) -> dict[str, Any] | None:
         return Keep(**values).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
+        knob = ".".join(str(part) for part in first["loc"])
+        known = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
         raise UsageError(
-            f"--keep refuses {'.'.join(str(part) for part in first['loc'])}",
-            expected=f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3: {first['msg']}",
+            f"--keep {'refuses' if knob in Keep.model_fields else 'knows no'} {knob!r}",
+            expected=f"{known}: {first['msg']}" if knob in Keep.model_fields else known,
             found=text,
             hint="`rankline gc --help` says what each is",
         ) from error
 
 
-def _refuse_idle_turns(every: int, *, warm_start: bool) -> None:
+def _refuse_idle_turns(every: int, *, flow: str, warm_start: bool) -> None:
     from rankline.errors import UsageError
 
+    if every and flow != "train":
+        raise UsageError(
+            f"a schedule of the flow {flow} trains nothing",
+            expected="--flow train, where --scratch-every is given",
+            found=f"--flow {flow} and --scratch-every {every}",
+            hint="leave one of them out, or add --scratch-every 0",
+        )
     if every and not warm_start:
         raise UsageError(
             "every run of this schedule trains from scratch already",
@@ -514,6 +538,18 @@ def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:
 def _run(claim: Claim) -> dict[str, Any]:
     names = ("kind", "status", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
     return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
+
+
+def _interrupted(claims: Claims, claim: Claim) -> bool:
+    """Whether its run was begun and nobody is at work on it."""
+    return claim.status == "running" and not claims.under_way(claim.moment)
+
+
+def _state(claims: Claims, claim: Claim) -> str:
+    """What became of a claim, in words."""
+    if claim.outcome or not _interrupted(claims, claim):
+        return claim.outcome or claim.status
+    return f"interrupted (the next {'backfill' if claim.kind == 'backfill' else 'scheduler'} goes on)"
 
 
 def _settings_of(schedule: Schedule, *, without: Collection[str] = ()) -> None:
@@ -555,6 +591,8 @@ def _moment(text: str, zone: str) -> datetime:
         raise UsageError(
             f"{text!r} is no moment", expected="2026-01-31, or 2026-01-31T03:00, with a zone or without", found=text
         ) from error
+    if not EARLIEST <= moment.year <= LATEST:
+        raise UsageError(f"{text!r} is too far away", expected=f"a year from {EARLIEST} to {LATEST}", found=text)
     return moment.astimezone(UTC) if moment.tzinfo else crons.instant(moment, ZoneInfo(zone))
 
 

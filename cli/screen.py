@@ -71,22 +71,29 @@ PLANNED = {"reused": ("↺", "blue"), "runs": ("▶", "cyan"), "unsure": ("?", "
 
 
 def plan_table(plan: Any) -> Any:
-    """A plan (pipelines/plan.py) as a table of one line a step, and what it comes to."""
+    """A plan (pipelines/plan.py) as a table of steps, and what it comes to; reasons go on below where it is narrow."""
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
     def line(*parts: tuple[str, str]) -> Any:
-        return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+        return Text.assemble(*parts)
 
     lines = [line((f"a run of {plan.recipe} would do this", "bold"))]
     lines += [line((f"  fetch {name} first", "")) for name in plan.fetches]
     fates = {step.step: _fate(step) for step in plan.steps}
-    wide = max(len(fate) for fate in fates.values())
-    lines.append(line((f"  {'step':<9} {'':<{wide}} {'usual':>12}  why", "")))
+    steps = Table.grid(padding=(0, 1, 0, 0))
+    steps.add_column(no_wrap=True)
+    steps.add_column(no_wrap=True, min_width=9)
+    steps.add_column(overflow="fold")
+    steps.add_column(no_wrap=True, justify="right", min_width=12)
+    steps.add_column(overflow="fold")
+    steps.add_row("", "step", "", "usual", "why")
     for step in plan.steps:
         mark, colour = PLANNED[step.state]
-        row = f" {step.step:<9} {fates[step.step]:<{wide}} {_span(step.least_s, step.most_s):>12}  {step.why}"
-        lines.append(line((mark, colour), (row, "")))
+        span = _span(step.least_s, step.most_s)
+        steps.add_row(Text(mark, colour), Text(step.step), Text(fates[step.step]), Text(span), Text(step.why))
+    lines.append(steps)
     total, sources = plan.total, plan_sources(plan)
     if not sources:
         told = "no earlier run tells how long it takes"
@@ -99,10 +106,27 @@ def plan_table(plan: Any) -> Any:
     return Group(*lines)
 
 
+def print_plan(plan: Any) -> None:
+    """Print a plan as wide as the terminal; where there is none, every line as long as it is."""
+    import io
+
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(plan_table(plan))
+        return
+    console = Console(width=10_000, file=io.StringIO(), highlight=False)
+    console.print(plan_table(plan))
+    for line in console.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        print(line.rstrip())
+
+
 def _fate(step: Any) -> str:
     """What becomes of a step, in words."""
     if step.unless:
         return f"runs unless {' and '.join(step.unless)} {'come' if len(step.unless) > 1 else 'comes'} out the same"
+    if step.state == "unsure" and not step.provided and not step.because:
+        return "decided on the cluster"
     if step.state == "unsure" and not step.provided:
         return f"hangs on what {' and '.join(step.because)} {'make' if len(step.because) > 1 else 'makes'}"
     return f"runs if {step.provided}" if step.provided else str(step.state)
@@ -194,7 +218,9 @@ def _began(result: dict[str, Any]) -> str:
     why = f": {result['began_why']}" if result.get("began_why") else ""
     found = f", {result['items_found_again']} items found again" if result.get("items_found_again") else ""
     if found:
-        return f"finetune began with the weights of model {result['began_from']}{found}{why}"
+        cold = result.get("teachers_from_scratch", "")
+        fresh = f", {cold} teachers from scratch: the model has no more" if cold else ""
+        return f"finetune began with the weights of model {result['began_from']}{found}{fresh}{why}"
     return f"finetune began from scratch{why}"
 
 

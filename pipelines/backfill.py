@@ -1,7 +1,8 @@
 """Backfill: the runs of past fire times, oldest first, a few at once, each claimed like any other.
 
-Given again, it goes on: what has come to its end is left alone, what failed or was interrupted runs again. A model of
-an older window than the champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
+Given again, it goes on: what has come to its end is left alone, what was interrupted goes on as it began, and what
+failed runs anew by the rule and on the window that the schedule has now. A model of an older window than the
+champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
 The schedule's webhook is told of failures as it is by the scheduler.
 """
 
@@ -47,6 +48,12 @@ def moments_of(schedule: Schedule, *, start: datetime, end: datetime, now: datet
             expected="a schedule of the flow train or features",
             found=f"schedule {schedule.name!r} of the flow refresh",
             hint="the next refresh brings all that the missed ones would have: `rankline schedule plan` shows when",
+        )
+    if start > end:
+        raise UsageError(
+            "a backfill begins before it ends",
+            expected="--from before --to",
+            found=f"--from {start.isoformat()} --to {end.isoformat()}",
         )
     if end > now:
         raise UsageError(
@@ -121,7 +128,11 @@ def backfill(
         if before.status == "ended" and not anew:
             return Filled(before, "done before")
         again = before.but(status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0)
-        again = again.but(run="", outcome="", exit_code=None) if anew else again
+        if anew:  # by the rule of now, which may have been corrected; what was interrupted goes on as it began
+            again = again.but(
+                run="", outcome="", exit_code=None, scratch=None,
+                revision=claim.revision, window_start=claim.window_start, window_end=claim.window_end,
+            )  # fmt: skip
         claims.write(again)
         return again
 

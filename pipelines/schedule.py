@@ -38,6 +38,9 @@ _SPAN = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DAYS = {"d": 1, "w": 7}
 _TICK = timedelta(microseconds=1)
+_LONGEST_DAYS = 36_500
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRETIVE = ("webhook", "webhook_headers")  # what stands there by mistake may be a secret: it is not said again
 _WINDOW_KNOBS = ("ingest.window_start", "ingest.window_end")
 
 
@@ -101,6 +104,8 @@ class Schedule(Frozen):
     def _a_span(cls, text: str) -> str:
         if text and not _SPAN.fullmatch(text):
             raise ValueError("write a number and a unit: 90s, 30m, 12h, 30d or 8w")
+        if text and (len(text) > 15 or _days(text) > _LONGEST_DAYS):
+            raise ValueError(f"the longest is {_LONGEST_DAYS}d, a hundred years")
         return text
 
     @field_validator("window")
@@ -219,13 +224,20 @@ class Schedules:
     def names(self, *, deleted: bool = False) -> list[str]:
         """Their names, in alphabetical order; those that were deleted only where asked for."""
         found = sorted({path.parents[1].name for path in self.folder.glob("*/revisions/[0-9]*.json")})
-        return [name for name in found if deleted or not self.history(name)[-1].deleted]
+        return [name for name in found if deleted or not self._is_deleted(name)]
 
     def history(self, name: str) -> list[Schedule]:
         """Every revision, oldest first; empty where there never was such a schedule."""
         paths = sorted(self._revisions(name).glob("[0-9]*.json"))
         self._seen |= {path: self._read(path) for path in paths if path not in self._seen}
         return [self._seen[path] for path in paths]
+
+    def _is_deleted(self, name: str) -> bool:
+        """Whether it is known to be; one that cannot be read is there, so that it hides no other."""
+        try:
+            return self.history(name)[-1].deleted
+        except RanklineError:
+            return False
 
     def get(self, name: str) -> Schedule:
         """The schedule as it is now.
@@ -341,16 +353,46 @@ def checked(values: dict[str, Any]) -> Schedule:
         UsageError: one of them is none.
     """
     try:
-        return Schedule(**values)
+        schedule = Schedule(**values)
     except ValidationError as error:
         first = error.errors()[0]
         knob = ".".join(str(part) for part in first["loc"])
         raise UsageError(
             f"the schedule refuses its {knob}" if knob else "this schedule cannot be",
             expected=first["msg"].removeprefix("Value error, "),
-            found=repr(first["input"]) if knob else "",
+            found=repr(first["input"]) if knob and knob not in _SECRETIVE else "",
             hint="`rankline schedule create --help` says what each is",
         ) from error
+    if not schedule.deleted:  # here and not where it is read: one that an earlier version took can be read, and mended
+        _refuse_secrets(schedule)
+    return schedule
+
+
+def _refuse_secrets(schedule: Schedule) -> None:
+    """Stop where what would be kept is a secret itself; what was given is not said again.
+
+    Raises:
+        UsageError: the headers are no variable's name, or the webhook's URL names a user.
+    """
+    if schedule.webhook_headers and not _VARIABLE.fullmatch(schedule.webhook_headers):
+        raise UsageError(
+            "the schedule refuses its webhook_headers",
+            expected="the name of an environment variable, such as HOOK_HEADERS: letters, digits and _",
+            found="something else, which is not kept",
+            hint="put the headers, as JSON, into a variable where the scheduler is started",
+        )
+    if "@" in urllib.parse.urlsplit(schedule.webhook).netloc:
+        raise UsageError(
+            "the schedule refuses its webhook",
+            expected="a URL without a user or a password",
+            found="one with a user, which is not kept",
+            hint="webhook_headers names the variable that holds secrets",
+        )
+
+
+def _days(span: str) -> float:
+    number, unit = int(span[:-1]), span[-1]
+    return number * _DAYS[unit] if unit in _DAYS else number * _SECONDS[unit] / 86_400
 
 
 def _at(moment: datetime) -> str:

@@ -16,21 +16,30 @@ VERDICTS = (0, 3)  # exit codes of runs that came to one
 
 
 def from_scratch(claims: Sequence[Claim], *, every: int) -> bool:
-    """Whether the next run is one from scratch, after these: every how many finished runs one is (0: never)."""
-    finished = sorted(
-        (claim for claim in claims if claim.status == "ended" and claim.exit_code in VERDICTS),
-        key=lambda claim: claim.ended_at,
-    )
+    """Whether the next run is one from scratch, after these: every how many finished runs one is (0: never).
+
+    A turn that is being taken counts from its beginning on, or runs begun together would all take it.
+    """
+    counted = [
+        claim for claim in claims
+        if (claim.exit_code in VERDICTS if claim.status == "ended" else claim.scratch)
+    ]  # fmt: skip
     since = 0
-    for claim in finished:
+    for claim in sorted(counted, key=_when):
         since = 0 if claim.scratch else since + 1
     return bool(every) and since >= every - 1
+
+
+def _when(claim: Claim) -> tuple[str, bool]:
+    """When a run counts: at its end or, under way, at its beginning; one that is about to begin comes last."""
+    under_way = claim.status != "ended"
+    return (claim.started_at or "later" if under_way else claim.ended_at), under_way
 
 
 def take_turn(store: Schedules, name: str, moment: datetime) -> None:
     """Write into a claim whether its run trains from scratch, unless that is written already."""
     claims = store.claims(name)
-    with claims.alone(moment):
+    with claims.alone(moment), store.alone(name):  # of two that begin together the second sees the first one's turn
         claim = claims.read(moment)
         if claim is None or claim.scratch is not None or claim.status == "ended":
             return

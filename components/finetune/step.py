@@ -91,6 +91,7 @@ def _finetune(
     data = examples.read(features, max_history=config.max_history)
     texts = [*data.words, *data.train_queries]
     begun = warm.opened(start, data, config)
+    whole = config  # as one that begins with nothing is trained
     if begun.model_id and config.warm_epochs:
         config = config.model_copy(update={"epochs": config.warm_epochs})
     names = warm.side_names(features, data)
@@ -171,14 +172,14 @@ def _finetune(
                 tokenizer,
                 text_IT,
                 side_IS,
-                config=config,
+                config=config if begun.has(member) else whole,
                 seed=config.seed + member,
                 half=half,
                 device=device,
                 ranks=ranks,
                 progress=progress,
                 checkpoints=checkpoints / f"teacher-{member}" if checkpoints and member else checkpoints,
-                begin=begin(member) if begun.folder else None,
+                begin=begin(member) if begun.has(member) else None,
             )
         )
     if scratch:  # what is left is one process's work
@@ -271,7 +272,9 @@ def _finetune(
         result |= {"began_from": begun.model_id or SCRATCH, "began_why": begun.why}
         if begun.folder:
             result |= {"items_found_again": f"{found.get(0, 0)} of {len(data.item_ids)}"}
-        if begun.folder and members:
+        if begun.folder and (cold := sum(not begun.has(member) for member in range(len(members)))):
+            result |= {"teachers_from_scratch": f"{cold} of {len(members)}"}
+        if begun.has(0) and members:
             result |= {"valid_ndcg@10_at_start": round(members[0].told["at_start"], 4)}
     training.Checkpoints(checkpoints).clear()
     return result

@@ -42,13 +42,21 @@ class Warm:
     rows: Mapping[str, int] | None = None  # item id -> its row there
     side: tuple[str, ...] = ()
 
+    def has(self, member: int) -> bool:
+        """Whether there are weights for this one of several teachers."""
+        return self._of(member) is not None
+
+    def _of(self, member: int) -> Path | None:
+        path = self.folder / f"weights{f'-{member}' if member else ''}.safetensors" if self.folder else None
+        return path if path is not None and path.is_file() and self.rows is not None else None
+
     def begin(self, model: Teacher, data: Examples, names: list[str], *, member: int = 0) -> int:
         """Put its weights into a fresh teacher; how many items were found again."""
         import torch
         from safetensors.torch import load_file
 
-        path = self.folder / f"weights{f'-{member}' if member else ''}.safetensors" if self.folder else None
-        if path is None or not path.is_file() or self.rows is None:
+        path = self._of(member)
+        if path is None or self.rows is None:
             return 0
         own, there = model.state_dict(), load_file(path)
         taken = {

@@ -169,6 +169,11 @@ def test_what_training_began_with_is_told() -> None:
     assert "finetune began with the weights of model 0123, 9 of 10 items found again" in summary_lines(
         {**told, "steps": [{**step, "result": begun}]}
     )
+    partly = {**begun, "teachers_from_scratch": "2 of 3"}
+    assert any(
+        "2 of 3 teachers from scratch" in line
+        for line in summary_lines({**told, "steps": [{**step, "result": partly}]})
+    )
     scratch = {"began_from": "scratch", "began_why": "there is no champion yet"}
     lines = summary_lines({**told, "steps": [{**step, "result": scratch}]})
     assert "finetune began from scratch: there is no champion yet" in lines

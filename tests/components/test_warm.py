@@ -93,6 +93,14 @@ def test_it_ends_no_worse_than_it_began(world: Path, start: Start, tmp_path: Pat
     assert torch.equal(before["tower.blocks.0.qkv.weight"], after["tower.blocks.0.qkv.weight"])
 
 
+def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, start: Start, tmp_path: Path) -> None:
+    config = WARM.model_copy(update={"teachers": 2, "warm_epochs": 1, "epochs": 3})
+    result = taught(world / "later", tmp_path / "teacher", config, start)
+    lengths = [len(json.loads((tmp_path / "teacher" / f"curve{mark}.json").read_text())) for mark in ("", "-1")]
+    assert lengths == [1, 3]
+    assert (result["teachers_from_scratch"], result["epochs"]) == ("1 of 2", 1)
+
+
 def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
     """Nor does it where there is nothing to begin with, to the last bit."""
     taught(world / "first", tmp_path / "none", WARM, Start(why="there is no champion yet"))

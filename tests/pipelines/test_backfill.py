@@ -87,6 +87,25 @@ def test_what_failed_or_was_interrupted_runs_again(tmp_path: Path) -> None:
         assert filled(tmp_path, "fails", first=2, end=3) == [(2, "under way elsewhere", "failed")]
 
 
+def test_what_failed_runs_anew_by_the_corrected_schedule(tmp_path: Path) -> None:
+    store = made(tmp_path, "fails", scratch_every=2)
+    assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
+    moment = datetime(2026, 11, 1, 3, tzinfo=UTC)
+    claims = store.claims("fails")
+    claims.write(claims.read(moment).but(scratch=True))  # type: ignore[union-attr]
+    store.update("fails", {"window": "3d", "lag": "1d", "settings": ("finetune.epochs=1",)}, now=NOW)
+    filled(tmp_path, "fails", end=2)
+    claim = claims.read(moment)
+    assert claim is not None
+    assert (claim.revision, claim.scratch) == (2, None)
+    assert (claim.window_start, claim.window_end) == ("2026-10-28T03:00:00+00:00", "2026-10-31T03:00:00+00:00")
+    # one that was interrupted goes on as it began
+    store.update("fails", {"window": "5d"}, now=NOW)
+    claims.write(claim.but(status="running"))
+    filled(tmp_path, "fails", end=2)
+    assert claims.read(moment).revision == 2  # type: ignore[union-attr]
+
+
 def test_a_run_that_dies_without_a_word_is_told_with_its_last_words(tmp_path: Path) -> None:
     store = made(tmp_path, "dies")
     assert filled(tmp_path, "dies", end=2) == [(1, "ran", "failed")]
@@ -111,6 +130,8 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
     made(tmp_path)
     with pytest.raises(UsageError, match="ends in the past"):
         filled(tmp_path, end=30)
+    with pytest.raises(UsageError, match="begins before it ends"):
+        filled(tmp_path, first=3, end=2)
     with pytest.raises(UsageError, match="no fire time there"):
         filled(tmp_path, first=2, end=2)
     made(tmp_path, "often", cron="* * * * * *")

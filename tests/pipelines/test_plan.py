@@ -16,7 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from cli.screen import plan_table
+from cli.screen import plan_table, print_plan
 from cli.step import STEPS
 from pipelines.plan import DOORS, Plan, Step, plan
 from pipelines.recipes import change, named
@@ -428,7 +428,7 @@ def test_it_imports_nothing_heavy(unchanged: Path) -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def drawn(told: Plan, *, width: int = 150) -> list[str]:
+def drawn(told: Plan, *, width: int = 250) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=False, highlight=False)
     console.print(plan_table(told))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
@@ -447,6 +447,25 @@ def test_the_table(unchanged: Path, smoke: SmokeRun) -> None:
     assert any(line.startswith(f"times are from run {smoke.summary['run']}: look, ") for line in lines)
     narrow = drawn(plan(named("smoke"), unchanged), width=60)
     assert max(len(line) for line in narrow) <= 60
+    narrow = drawn(plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged), width=80)
+    assert "0.003" in " ".join(narrow), "what does not fit goes on below"
+    assert not any("…" in line for line in narrow)
+
+
+def test_in_a_pipe_no_reason_is_cut(unchanged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged)
+    long = "for a reason that goes on and on, " * 20
+    steps = (told.steps[0].model_copy(update={"why": long.strip()}), *told.steps[1:])
+    print_plan(told.model_copy(update={"steps": steps}))
+    assert any(line.endswith(long.strip()) for line in capsys.readouterr().out.splitlines())
+
+
+def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: Path) -> None:
+    told = plan(named("smoke"), unchanged)
+    step = Step(step="ingest", state="unsure", why="decided at its door, on the cluster")
+    lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
+    assert any("decided on the cluster" in line for line in lines)
+    assert not any("hangs on what" in line for line in lines)
 
 
 # The table of doors against the flow.

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.rollback import roll_back, served_before
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.leaving import remove
 from rankline.repository import Repository
 from tests.cli.command import rankline, refused
 from tests.rankline.test_repository import promote, tiny_bundle
@@ -45,6 +46,45 @@ def test_back_and_forth(workspace: Path) -> None:
     )
     assert models.champion() == one
     assert "rolled_back" in rankline("history", "-w", workspace).stdout
+
+
+def go_back(models: Repository, workspace: Path, to: str = "") -> str:
+    return roll_back(models, to=to, who="test", why="", workspace=workspace).model_id
+
+
+def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: Path, tmp_path: Path) -> None:
+    models, (one, two, three) = models_of(workspace)
+    assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
+    before = models.history()
+    with pytest.raises(RepositoryError, match="no model further back") as stop:
+        go_back(models, workspace)
+    assert three in str(stop.value)
+    assert two in str(stop.value)
+    assert models.history() == before
+    # by its name any of them serves again, and what was left for it is not offered
+    assert go_back(models, workspace, three) == three
+    with pytest.raises(RepositoryError, match="no model further back"):
+        go_back(models, workspace)
+    # promoted anew it is one to go back to
+    for model in (one, two, three):
+        promote(models, model)
+    assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
+
+
+def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
+    models, (one, _, _) = models_of(workspace)
+    assert go_back(models, workspace, one) == one
+    with pytest.raises(RepositoryError, match="no model further back"):
+        go_back(models, workspace)
+
+
+def test_what_was_removed_is_not_offered(workspace: Path) -> None:
+    models, (one, two, _) = models_of(workspace)
+    remove(models, two, who="gc", why="room", spared=lambda history: False)
+    assert served_before(models) == [one]
+    with pytest.raises(RepositoryError, match="not kept any more"):
+        go_back(models, workspace, two)
+    assert go_back(models, workspace) == one
 
 
 def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:

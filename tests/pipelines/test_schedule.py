@@ -87,6 +87,9 @@ def test_hours_of_a_window_are_time_that_passes() -> None:
         ({"settings": ["ingest.window_end=2026-01-01"]}, "comes from the scheduled time"),
         ({"webhook": "ftp://here"}, "http"),
         ({"webhook": "https://me:secret@here.example"}, "webhook_headers"),
+        ({"window": "99999999d"}, "a hundred years"),
+        ({"window": "9" * 5000 + "d"}, "a hundred years"),
+        ({"lag": "99999999w"}, "a hundred years"),
         ({"windows": "30d"}, "Extra inputs"),
     ],
 )
@@ -94,6 +97,26 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Any], told: str) 
     with pytest.raises(UsageError) as found:
         schedule(**knobs)
     assert told in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"webhook_headers": "Authorization: Bearer s3cret"}, "name of an environment variable"),
+        ({"webhook_headers": '{"Authorization": "s3cret"}'}, "name of an environment variable"),
+        ({"webhook": "https://s3cret@here.example/"}, "without a user"),
+        ({"webhook": "https://me:s3cret@here.example"}, "webhook_headers"),
+        ({"webhook": "Bearer s3cret"}, "http"),
+    ],
+)
+def test_a_secret_given_by_mistake_is_neither_kept_nor_said(tmp_path: Path, knobs: dict[str, Any], told: str) -> None:
+    store = Schedules(tmp_path)
+    with pytest.raises(UsageError) as found:
+        make(store, **knobs)
+    assert told in str(found.value)
+    assert "s3cret" not in str(found.value)
+    assert not list(tmp_path.rglob("*.json"))
+    assert make(store, webhook="https://here.example", webhook_headers="HOOK_HEADERS").revision == 1
 
 
 def test_the_jitter_of_a_fire_time_is_its_own_and_always_the_same() -> None:
@@ -268,6 +291,52 @@ def test_the_commands_refuse(tmp_path: Path) -> None:
     assert "is missing" in refused(*create, "--seconds-first", *ws, code=2)
     assert "did you mean" in refused(*create, "-s", "finetune.epoch=1", *ws, code=2)
     assert "there is no schedule" in refused("schedule", "plan", "n", *ws, code=2)
+    assert "trains nothing" in refused(*create, "--flow", "refresh", "--scratch-every", "3", *ws, code=2)
+    assert "knows no 'models'" in (said := refused(*create, "--keep", "models=3", *ws, code=2))
+    assert "catalogues" in said
+    assert "Extra inputs" not in said
+    rankline(*create, *ws)
+    back = ("schedule", "backfill", "n", "--to", "2026-01-01", *ws)
+    assert "too far away" in refused(*back, "--from", "0001-01-01", code=2)
+    assert "begins before it ends" in refused(*back, "--from", "2026-01-02", code=2)
+
+
+def test_one_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    for name in ("bad", "good"):
+        make(store, name)
+    (tmp_path / "schedules/bad/revisions/0001.json").write_text("{")
+    ws = ("-w", tmp_path)
+    listed = rankline("schedule", "list", *ws)
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()[1:3]] == ["good", "bad"]
+    assert "unreadable" in listed.stdout
+    assert "cannot be read" in listed.stdout
+    told = json.loads(rankline("schedule", "list", "--json", *ws).stdout)
+    assert [(each["name"], "unreadable" in each) for each in told] == [("good", False), ("bad", True)]
+    assert "there is no schedule 'nope'" in refused("schedule", "show", "nope", *ws, code=2)
+
+
+def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
+    make(Schedules(tmp_path), source="there", map="there.toml", zone="Europe/Berlin", window="3d", keep={"runs": 3})
+    given = [part for name in ("source", "map", "zone", "window", "keep") for part in (f"--{name}", "")]
+    done = rankline("schedule", "update", "s", *given, "-w", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    found = [told[name] for name in ("source", "map", "zone", "window", "keep")]
+    assert found == [None, None, "UTC", "", None]
+
+
+def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    claims = store.claims("s")
+    claims.make(claim_of(NOON).but(status="running"))
+    show = ("schedule", "show", "s", "-w", tmp_path)
+    assert "interrupted (the next scheduler goes on)" in rankline(*show).stdout
+    assert json.loads(rankline(*show, "--json").stdout)["runs"][0]["status"] == "interrupted"
+    with claims.alone(NOON):
+        assert "running" in rankline(*show).stdout
 
 
 # -- the flow ------------------------------------------------------------------------------------------------
