@@ -108,7 +108,14 @@ class Side(Frozen):
 
 def _prices(items: Any) -> Floats:
     """[I] prices, NaN where there is none; below nothing is nothing."""
-    return np.maximum(items["price"].to_numpy(zero_copy_only=False).astype(np.float32), 0)
+    return np.maximum(_single(items["price"]), 0)
+
+
+def _single(column: Any) -> Floats:
+    """[I] a column of numbers in single precision, NaN where there is none; what is too large for that is inf."""
+    with np.errstate(over="ignore"):
+        told_I: Floats = column.to_numpy(zero_copy_only=False).astype(np.float32)
+    return told_I
 
 
 def _kept_to(told: Range | None, values_I: Floats) -> Floats:
@@ -121,7 +128,7 @@ def _declared(field: Any, column: Any) -> Declared | None:
     import pyarrow.types as types
 
     if types.is_floating(field.type):
-        values_I = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        values_I = _single(column)
         values_I = np.where(np.isfinite(values_I), values_I, np.float32(np.nan))
         if not np.isfinite(values_I).any():
             return Declared(name=field.name, kind="number")
@@ -153,7 +160,7 @@ def _read(told: Declared, column: Any) -> Floats:
     if types.is_null(column.type):
         return np.zeros((len(column), told.width), np.float32)
     if told.kind == "number" and types.is_floating(column.type):
-        values_I = _kept_to(told.range, column.to_numpy(zero_copy_only=False).astype(np.float32))
+        values_I = _kept_to(told.range, _single(column))
         scaled_I = (values_I - told.mean) / told.spread if told.spread else np.zeros_like(values_I)
         return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
     if told.kind == "vector" and types.is_list(column.type):
