@@ -29,5 +29,5 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
         heavy=("great_expectations", "great_expectations.expectations", "duckdb"),
         previous=previous,
     )
-    if run.get("flow") != "features":  # they look at the data of an hour ago; trainings are compared with trainings
-        profile.keep(here.workspace, settings.profile_name, Path(clean.path) / "profile.json")
+    kept = Path(clean.path) / "profile.json"
+    profile.keep(here.workspace, settings.profile_name, kept, flow=run.get("flow", ""))
