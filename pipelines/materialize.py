@@ -4,6 +4,8 @@
 
 The same doors as in training, with the same reuse, so what a training run has computed of the same data is taken as it
 is, and the other way round. It is watched, cancelled, retried and scheduled like any other run.
+Its data is held against the last training run's profile and leaves none of its own: the next training is compared with
+the training before it, not with an hour ago.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def features(
     from components.validate.component import validate
 
     settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
 
     def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):

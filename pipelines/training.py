@@ -100,7 +100,7 @@ def pipeline(
 
 
 def opener(
-    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None, flow: str = ""
 ) -> Callable[..., Any]:
     """What makes a task of a door: its settings, the run it belongs to, and its place."""
     from kfp import dsl
@@ -112,6 +112,7 @@ def opener(
         "catalogue": recipe.export.catalogue,
         **kept(recipe, workspace),
         **({"schedule": schedule} if schedule else {}),
+        **({"flow": flow} if flow else {}),
     }
 
     def step(door: Callable[..., Any], **values: Any) -> Any:

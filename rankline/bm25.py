@@ -31,8 +31,11 @@ class Bm25:
         """The index of the items' words; ``k1`` bounds what repeating a word is worth, ``b`` what length costs."""
         index = _library().BM25(k1=k1, b=b)
         told = [lexemes(text, stemmer=stemmer, singles=True) for text in words]
-        # the library cannot index a catalogue without a single word
-        index.index(told if any(told) else [["\0"], *told[1:]], show_progress=False)
+        if not any(told):  # the library cannot index a catalogue without a single word
+            told = [["\0"], *told[1:]]
+        # left to number the words by itself it does so in the order of a set, another one in every process
+        number = {word: n for n, word in enumerate(sorted({word for each in told for word in each}))}
+        index.index(([[number[word] for word in each] for each in told], number), show_progress=False)
         return cls(index, stemmer=stemmer, items=len(words))
 
     def scores(self, query: str) -> Floats:

@@ -318,6 +318,11 @@ def item_ids_of(folder: Path) -> list[str]:
     return ids
 
 
+def words_of(items: Any) -> dict[str, str]:
+    """Item id -> its words as a model reads them, of an Arrow table of items."""
+    return {item["item_id"]: item_words(item) for item in items.select(_READ).to_pylist()}
+
+
 def joined(bundle: Bundle, catalogue: Path, folder: Path) -> Bundle:
     """A model and a catalogue in one folder, as a server is given them; the files are the same ones, not copies."""
     for name in (MANIFEST, *bundle.manifest.files):

@@ -1,7 +1,9 @@
 """Side information: what a model is told of an item besides its words, and how it was taught to read it.
 
-What the numbers mean is learnt from the items of training (which values are frequent, what a number's mean is) and
-kept with the model, so that an item of tomorrow is read as those were.
+What the numbers mean is learnt from the items of training (which values are frequent, what a number's mean is, what
+its least and its greatest value) and kept with the model, so that an item of tomorrow is read as those were. A number
+beyond what training met counts as the nearest that it met: nobody knows what a model makes of a price a thousand times
+higher, and a slip of the keyboard would be everybody's first answer.
 
 Shapes: I items, S side size.
 """
@@ -23,6 +25,19 @@ Floats = npt.NDArray[np.float32]
 MOST_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
 
 
+class Range(Frozen):
+    """The least and the greatest value of a number among the items of training."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values_I: Floats) -> Range:
+        """Where some numbers lie; 0 to 0, which tells nothing apart, where there is none."""
+        finite = values_I[np.isfinite(values_I)]
+        return cls(low=float(finite.min()), high=float(finite.max())) if len(finite) else cls(low=0.0, high=0.0)
+
+
 class Declared(Frozen):
     """How one declared column is read: as a number, as a vector made elsewhere, or as a choice among some values."""
 
@@ -30,6 +45,7 @@ class Declared(Frozen):
     kind: Literal["number", "vector", "choice"]
     mean: float = Field(default=0.0, description="of a number, among the items of training")
     spread: float = Field(default=0.0, description="its standard deviation there; 0 where it tells nothing apart")
+    range: Range | None = Field(default=None, description="where it lay there; none in bundles that kept none")
     size: int = Field(default=0, description="numbers of a vector")
     choices: list[str] = Field(default=[], description="the most frequent values, the most frequent one first")
 
@@ -45,6 +61,7 @@ class Side(Frozen):
     categories: list[str]
     languages: list[str] = Field(default=[], description="where the items have several")
     declared: list[Declared] = Field(default=[], description="columns behind the canonical ones")
+    prices: Range | None = Field(default=None, description="of training; none in bundles that kept none")
 
     @classmethod
     def of(cls, items: Any) -> Side:
@@ -59,6 +76,7 @@ class Side(Frozen):
             categories=sorted(names),
             languages=_frequent(items["language"].to_pylist()),
             declared=[each for each in told if each is not None],
+            prices=Range.of(_prices(items)),
         )
 
     @property
@@ -69,16 +87,17 @@ class Side(Frozen):
     def matrix(self, items: Any) -> Floats:
         """[I, S] of an Arrow table of items; what is missing is 0, and so is a value that training never met.
 
-        Categories are weighted to sum below one.
+        A number is kept to what training met; a price that training had none of is 0, for its weights are those that
+        it began with. Categories are weighted to sum below one.
 
         Raises:
             IntegrityError: a declared column is of another type, or its vectors of another length, than in training.
         """
         categories_IC = category_matrix(items["category"].to_pylist(), self.categories)
-        prices_I = np.nan_to_num(items["price"].to_numpy(zero_copy_only=False).astype(np.float32))
+        prices_I = np.nan_to_num(_kept_to(self.prices, _prices(items)))
         parts = [
             categories_IC / (categories_IC.sum(1, keepdims=True) + 1.0),
-            np.log1p(np.maximum(prices_I, 0))[:, None],
+            np.log1p(prices_I)[:, None],
             _chosen(items["language"].to_pylist(), self.languages),
         ]
         for each in self.declared:
@@ -87,12 +106,30 @@ class Side(Frozen):
         return np.concatenate(parts, 1).astype(np.float32)
 
 
+def _prices(items: Any) -> Floats:
+    """[I] prices, NaN where there is none; below nothing is nothing."""
+    return np.maximum(_single(items["price"]), 0)
+
+
+def _single(column: Any) -> Floats:
+    """[I] a column of numbers in single precision, NaN where there is none; what is too large for that is inf."""
+    with np.errstate(over="ignore"):
+        told_I: Floats = column.to_numpy(zero_copy_only=False).astype(np.float32)
+    return told_I
+
+
+def _kept_to(told: Range | None, values_I: Floats) -> Floats:
+    """Numbers, the nearest that training met where they lie beyond; NaN stays."""
+    return values_I if told is None else np.clip(values_I, np.float32(told.low), np.float32(told.high))
+
+
 def _declared(field: Any, column: Any) -> Declared | None:
     """What the items of training tell of a declared column; None where it is of a kind that is not read."""
     import pyarrow.types as types
 
     if types.is_floating(field.type):
-        values_I = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        values_I = _single(column)
+        values_I = np.where(np.isfinite(values_I), values_I, np.float32(np.nan))
         if not np.isfinite(values_I).any():
             return Declared(name=field.name, kind="number")
         spread = float(np.nanstd(values_I))
@@ -101,6 +138,7 @@ def _declared(field: Any, column: Any) -> Declared | None:
             kind="number",
             mean=float(np.nanmean(values_I)),
             spread=spread if spread > 1e-6 else 0.0,
+            range=Range.of(values_I),
         )
     if types.is_list(field.type) and types.is_floating(field.type.value_type):
         size = max((len(row) for row in column.to_pylist() if row), default=0)
@@ -122,7 +160,7 @@ def _read(told: Declared, column: Any) -> Floats:
     if types.is_null(column.type):
         return np.zeros((len(column), told.width), np.float32)
     if told.kind == "number" and types.is_floating(column.type):
-        values_I = column.to_numpy(zero_copy_only=False).astype(np.float32)
+        values_I = _kept_to(told.range, _single(column))
         scaled_I = (values_I - told.mean) / told.spread if told.spread else np.zeros_like(values_I)
         return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
     if told.kind == "vector" and types.is_list(column.type):

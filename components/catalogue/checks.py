@@ -6,6 +6,7 @@ Shapes: I items, D vector size.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import Merged
 from rankline import catalogue as catalogues
-from rankline.bundle import Bundle
+from rankline.bundle import CATALOGUE, Bundle
 from rankline.contracts import Frozen
 from rankline.errors import ServerError
 from rankline.progress import Progress
@@ -63,6 +64,22 @@ def of_counts(merged: Merged, config: CatalogueConfig) -> Iterator[Check]:
     )
 
 
+def of_words(present: Any, merged: Merged, config: CatalogueConfig) -> Check:
+    """Most items are still called what they were called; the canaries would not see it, who look at the scorer."""
+    before = catalogues.words_of(present)
+    now = catalogues.words_of(merged.items)
+    other = [item for item, words in before.items() if now.get(item, words) != words]
+    share = len(other) / max(len(before), 1)
+    return Check(
+        name="words",
+        met=share <= config.max_changed_share,
+        value=share,
+        sentence=f"The words of {len(other)} of {len(before)} items would change ({share:.1%}, "
+        f"allowed: {config.max_changed_share:.1%}, catalogue.max_changed_share){_such_as(other)}"
+        + ("." if share <= config.max_changed_share else _if_meant("max_changed_share", 1)),
+    )
+
+
 def of_vectors(folder: Path, bundle: Bundle, *, items: int) -> Iterator[Check]:
     """Every precision's vectors: one an item, of the model's size, each of them numbers."""
     ids = catalogues.item_ids_of(folder)
@@ -77,6 +94,26 @@ def of_vectors(folder: Path, bundle: Bundle, *, items: int) -> Iterator[Check]:
             value=float(len(bad)),
             sentence=f"{name} vectors: {found if not whole or len(bad) else f'{wanted[0]} of {wanted[1]} numbers each'}"
             f"{'' if whole else f', expected {wanted}'}.",
+        )
+
+
+def of_norms(folder: Path, bundle: Bundle, config: CatalogueConfig) -> Iterator[Check]:
+    """No vector is far longer than those that the model was exported with: it would be near to everybody."""
+    ids = catalogues.item_ids_of(folder)
+    own = catalogues.vectors_of(bundle.folder / CATALOGUE, bundle.manifest.precisions)
+    for name, vectors_ID in catalogues.vectors_of(folder, bundle.manifest.precisions).items():
+        longest = float(np.linalg.norm(own[name], axis=1).max(initial=0.0))
+        lengths_I = np.linalg.norm(vectors_ID, axis=1)
+        ratios_I = lengths_I / longest if longest else lengths_I
+        far = [ids[row] for row in np.argsort(-ratios_I, kind="stable") if ratios_I[row] > config.max_norm]
+        most = float(ratios_I.max(initial=0.0))
+        yield Check(
+            name=f"lengths {name}",
+            met=not far,
+            value=most,
+            sentence=f"The longest {name} vector is {most:.3g} times the longest of the model's own catalogue "
+            f"(allowed: {config.max_norm:g}, catalogue.max_norm){_such_as(far)}"
+            + (_if_meant("max_norm", math.ceil(most)) if far else "."),
         )
 
 
@@ -171,6 +208,10 @@ def _agreement(server: Server, bundle: Bundle, example: dict[str, Any], there: S
     apart_NN = np.triu(np.abs(then_N[:, None] - then_N) > TIE, 1)
     same_NN = np.sign(now_N[:, None] - now_N) == np.sign(then_N[:, None] - then_N)
     return [float(same_NN[apart_NN].mean())] if apart_NN.any() else []
+
+
+def _if_meant(knob: str, value: float) -> str:
+    return f". If that is meant: --set catalogue.{knob}={value}"
 
 
 def _such_as(items: Sequence[str]) -> str:

@@ -22,6 +22,15 @@ class CatalogueConfig(Frozen):
     max_new_share: float = Field(
         1.0, ge=0, description="Most items that one refresh may add, as a share of those that were there."
     )
+    max_changed_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest share of the items whose words (title, category, text) one refresh may change.",
+    )
+    max_norm: float = Field(
+        2.0, gt=0, description="Longest vector of an item, in lengths of the longest that the model was exported with."
+    )
     min_available: int = Field(1, ge=0, description="Fewest items that must be available afterwards.")
     min_recall: float = Field(
         0.9, ge=0, le=1, description="Least share of the exact nearest neighbours that the index must find."

@@ -56,8 +56,9 @@ def catalogue(
     maker = catalogues.Maker.of(bundle)
     told = json.loads((raw / "summary.json").read_text())
     progress.phase("laying the items over those that are there")
+    there = parquet.read_table(bundle.catalogue / catalogues.ITEMS)
     merged = merge(
-        parquet.read_table(bundle.catalogue / catalogues.ITEMS),
+        there,
         parquet.read_table(raw / "items.parquet"),
         tell=told["items_tell"],
         whole=config.whole,
@@ -67,7 +68,7 @@ def catalogue(
         sentence = f"All {merged.unchanged} items are as they were: revision {bundle.revision} stays."
         return _said(revision, facts, UNCHANGED, sentence, [])
 
-    met = list(checks.of_counts(merged, config))
+    met = [*checks.of_counts(merged, config), checks.of_words(there, merged, config)]
     if all(check.met for check in met):
         progress.phase("embedding")
         made = revision / MADE
@@ -82,6 +83,7 @@ def catalogue(
         progress.phase("checking")
         met += checks.of_vectors(made, bundle, items=len(merged.items))
         if all(check.met for check in met):  # a server would not load it
+            met += checks.of_norms(made, bundle, config)
             met.append(checks.of_recall(made, config))
             progress.phase("asking the canaries")
             with tempfile.TemporaryDirectory(dir=revision.parent) as scratch:

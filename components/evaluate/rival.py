@@ -32,14 +32,22 @@ def serves(model_id: str, champion: str) -> bool:
 def beside(rival: Bundle, candidate: Bundle, folder: Path, *, progress: Progress = Progress()) -> tuple[Bundle, str]:
     """The champion over the candidate's items, and a sentence that says so; ``folder`` keeps its files.
 
-    One that cannot embed them stays as it was exported, and the sentence says why.
+    One of an earlier version, and one that knows a declared column of the items as another kind, stays as it was
+    exported, and the sentence says why.
+
+    Raises:
+        IntegrityError: it is damaged, in whatever way: nobody is measured beside a champion that nobody has.
     """
     import pyarrow.parquet as parquet
 
+    items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
+    if not catalogues.can_embed(rival):
+        return rival, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
+    side = catalogues.Maker.of(rival).making.side
     try:
-        items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
-        made = folder / "catalogue"
-        built = catalogues.build(rival, items, made, before=rival.catalogue, progress=progress)
-    except IntegrityError as error:
+        side.matrix(items)
+    except IntegrityError as error:  # all that reading side information can find wrong: a column of another kind
         return rival, f"{AS_EXPORTED}: {error.message} ({error.found})"
+    made = folder / "catalogue"
+    built = catalogues.build(rival, items, made, before=rival.catalogue, progress=progress)
     return catalogues.joined(rival, made, folder / "bundle"), f"rebuilt over the candidate's {built.items} items"

@@ -29,4 +29,5 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
         heavy=("great_expectations", "great_expectations.expectations", "duckdb"),
         previous=previous,
     )
-    profile.keep(here.workspace, settings.profile_name, Path(clean.path) / "profile.json")
+    kept = Path(clean.path) / "profile.json"
+    profile.keep(here.workspace, settings.profile_name, kept, flow=run.get("flow", ""))

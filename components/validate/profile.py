@@ -97,8 +97,13 @@ def lineage(profile: Path | None, config: ValidateConfig) -> dict[str, str]:
     return reasons
 
 
-def keep(workspace: Path, name: str, profile: Path) -> None:
-    """Make a run's profile the one that later runs are compared with."""
+def keep(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
+    """Make a run's profile the one that later runs are compared with; a run of features alone leaves none.
+
+    Those look at the data of an hour ago; trainings are compared with trainings.
+    """
+    if flow == "features":
+        return
     latest, before = _kept(workspace, name)
     value = json.loads(profile.read_text())
     if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:

@@ -21,7 +21,13 @@ from rankline.catalogue import Neighbours
 from rankline.contracts import ITEMS
 from rankline.errors import IntegrityError, StaleEvidence
 from rankline.repository import Repository
-from tests.serving.embedding_bundle import SCHEMA, make_embedding_bundle, table, without_embedding
+from tests.serving.embedding_bundle import (
+    SCHEMA,
+    make_embedding_bundle,
+    table,
+    without_embedding,
+    without_ranges,
+)
 from tests.serving.tiny_bundle import flip_byte
 from tests.serving.tiny_bundle import publish as promote
 
@@ -109,7 +115,7 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
     }  # fmt: skip
     assert told["embedded"] == 2
     assert [check["name"] for check in told["checks"]] == [
-        "gone", "added", "available", "vectors fp32", "recall", "canaries", "agreement",
+        "gone", "added", "available", "words", "vectors fp32", "lengths fp32", "recall", "canaries", "agreement",
     ]  # fmt: skip
     assert all(check["met"] for check in told["checks"])
     later = open_bundle(made.folder, catalogue=tmp_path / "revision" / MADE)
@@ -166,6 +172,52 @@ def test_too_many_new_ones_are_refused(tmp_path: Path, made: Bundle) -> None:
     assert "5 items would come to 40" in refusal(refreshed(tmp_path, made, table(45), max_new_share=0.1), "added")
 
 
+def test_words_of_most_items_that_change_are_refused(tmp_path: Path, made: Bundle) -> None:
+    """A spreadsheet that lost its titles: the scorer reads frozen features, so the canaries would not see it."""
+    lost = {f"i{row}": {"title": "#REF!"} for row in range(40)}
+    told = refreshed(tmp_path / "a", made, table(**lost))
+    sentence = refusal(told, "words")
+    assert "The words of 40 of 40 items would change (100.0%, allowed: 50.0%, catalogue.max_changed_share)" in sentence
+    assert "--set catalogue.max_changed_share=1" in sentence
+    assert not (tmp_path / "a" / "revision" / MADE).exists()
+    prices = {f"i{row}": {"price": 3.0} for row in range(40)}  # which are no words
+    assert refreshed(tmp_path / "b", made, table(**prices))["outcome"] == "publish"
+    allowed = refreshed(tmp_path / "c", made, table(**lost), max_changed_share=1, min_agreement=0)
+    assert allowed["outcome"] == "publish", allowed["failures"]
+
+
+def test_vectors_far_longer_than_the_models_own_are_refused(tmp_path: Path) -> None:
+    """What a price of 1e30 made of an item, in a bundle that does not say what its prices were."""
+    bundle = without_ranges(make_embedding_bundle(tmp_path / "bundle"))
+    told = refreshed(tmp_path, bundle, table(41, i40={"price": 1e30}), min_agreement=0)
+    sentence = refusal(told, "lengths fp32")
+    assert "catalogue.max_norm), such as i40. If that is meant: --set catalogue.max_norm=" in sentence
+    meant = float(sentence.rsplit("=", 1)[1])
+    again = refreshed(tmp_path / "b", bundle, table(41, i40={"price": 1e30}), min_agreement=0, max_norm=meant)
+    assert again["outcome"] == "publish", again["failures"]
+
+
+def test_a_price_beyond_those_of_training_is_the_dearest_of_training(tmp_path: Path, made: Bundle) -> None:
+    """A slip of the keyboard may not become everybody's first answer."""
+    for name, price in (("a", 40.0), ("b", 1e6), ("c", 1e30)):
+        (tmp_path / name).mkdir()
+        told = refreshed(tmp_path / name, made, table(41, i40={"price": price, "weight": price}))
+        assert told["outcome"] == "publish", told["failures"]
+    vectors = [np.load(tmp_path / name / "revision" / MADE / "vectors.fp32.npy")[40] for name in "abc"]
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+
+
+def test_prices_move_nothing_in_a_model_that_never_saw_one(tmp_path: Path) -> None:
+    """What it would weigh them by is what it began with: noise."""
+    without = {f"i{row}": {"price": None} for row in range(40)}
+    bundle = make_embedding_bundle(tmp_path / "bundle", items=table(**without))
+    told = refreshed(tmp_path, bundle, table())
+    assert (told["outcome"], told["counts"]["changed"]) == ("publish", 40)
+    now = np.load(tmp_path / "revision" / MADE / "vectors.fp32.npy")
+    np.testing.assert_array_equal(now, np.load(bundle.catalogue / "vectors.fp32.npy"))
+
+
 def test_too_few_available_is_refused(tmp_path: Path, made: Bundle) -> None:
     assert "41 items would be available" in refusal(refreshed(tmp_path, made, table(41), min_available=50), "available")
 
@@ -197,7 +249,7 @@ def test_words_in_the_wrong_column_are_seen_by_the_canaries(tmp_path: Path) -> N
     """Every title replaced by another item's: the same items, other vectors."""
     bundle = make_embedding_bundle(tmp_path / "bundle")
     weights = {f"i{row}": {"weight": 40.0 * (-1) ** row, "title": "love " * (row % 3)} for row in range(40)}
-    told = refreshed(tmp_path, bundle, table(**weights))
+    told = refreshed(tmp_path, bundle, table(**weights), max_changed_share=1)
     assert "order that training left them in" in refusal(told, "agreement")
 
 

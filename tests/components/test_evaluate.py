@@ -471,6 +471,24 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     assert measured_mean(older) != measured_mean(report)
 
 
+def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is_told(tmp_path):
+    """Only what the champion cannot know is a reason to compare with yesterday's items, and not in silence."""
+    candidate = make_embedding_bundle(tmp_path / "bundle")
+    (tmp_path / "damaged").mkdir()
+    champion = make_embedding_bundle(tmp_path / "champion", seed=1)
+    (champion.folder / catalogues.MAKING).write_text("{")
+    with pytest.raises(IntegrityError, match="does not say how its items are read"):
+        rival.beside(champion, candidate, tmp_path / "damaged")
+    items = embedding_bundle.table()
+    column = items.column_names.index("weight")
+    heavy = items.set_column(column, "weight", items["weight"].cast("string"))
+    champion = make_embedding_bundle(tmp_path / "other", seed=2)
+    other = make_embedding_bundle(tmp_path / "text", items=heavy)
+    found, over = rival.beside(champion, other, tmp_path / "beside")
+    assert found is champion
+    assert over.startswith(f"{rival.AS_EXPORTED}: column weight of items is not what it was in training")
+
+
 def lists_over(bundle, world, folder):
     asked, _ = read_all(world / "features")
     return measure.lists_of(bundle, asked, folder=folder, config=CONFIG, progress=Progress())

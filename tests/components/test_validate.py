@@ -500,6 +500,12 @@ class TestProfiles:
             profile.keep(tmp_path, "recipe", clean)
         assert seen[1] == seen[2] != seen[0]
 
+    def test_a_run_of_features_leaves_no_profile(self, tmp_path: Path) -> None:
+        """An hourly one would have the next training compared with an hour ago."""
+        for content, flow in (("a", ""), ("b", "features"), ("c", "features")):
+            profile.keep(tmp_path, "recipe", self.profile(tmp_path, content, content)[1], flow=flow)
+        assert self.run(tmp_path, "d") == "a"
+
     def test_recipes_do_not_share_a_profile(self, tmp_path: Path) -> None:
         self.run(tmp_path, "a")
         raw, _ = self.profile(tmp_path, "b", "b")

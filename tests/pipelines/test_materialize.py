@@ -50,6 +50,8 @@ def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path,
             if name not in order and set(task.get("dependentTasks", ())) <= set(order)
         )[:1]  # fmt: skip
     assert tuple(order) == ledger.FLOWS["features"]
+    run = tasks["validate"]["inputs"]["parameters"]["run"]["runtimeValue"]["constant"]
+    assert run["flow"] == "features", "validate leaves no profile then"
 
 
 def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_path: Path) -> None:

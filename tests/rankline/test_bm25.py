@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +54,24 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
 
 def test_a_catalogue_without_a_single_word_can_be_asked() -> None:
     assert Bm25.of(["", ""], stemmer="", k1=0.9, b=0.4).scores("shoes").tolist() == [0, 0]
+
+
+SAVED = """
+import sys
+from pathlib import Path
+from rankline.bm25 import Bm25
+words = ["red running shoes", "blue shoes for rain", "a long road out of town", ""]
+Bm25.of(words, stemmer="english", k1=0.9, b=0.4).save(Path(sys.argv[1]))
+"""
+
+
+def test_the_same_words_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    """A catalogue's revision is a digest of them, and Python orders a set anew in each process."""
+    saved = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", SAVED, str(folder)], check=True, env=environment)
+        saved.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert saved[0] == saved[1]
+    assert len(saved[0]) > 4

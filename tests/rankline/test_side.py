@@ -42,6 +42,30 @@ def test_a_table_of_other_items_is_read_as_the_first_one_was() -> None:
     assert Side.model_validate_json(side.model_dump_json()) == side
 
 
+def _with(items: pa.Table, name: str, values: list[float | None]) -> pa.Table:
+    column = pa.array(values, pa.float64())
+    return items.set_column(items.column_names.index(name), name, column)
+
+
+def test_a_number_beyond_those_of_training_is_the_nearest_of_them() -> None:
+    items = _with(_declared(), "price", [2.0, 30.0, None, 4.0])
+    side = Side.model_validate_json(Side.of(items).model_dump_json())
+    met = side.matrix(items)
+    np.testing.assert_array_equal(met[:, 0], np.log1p(np.array([2, 30, 0, 4], np.float32)))
+    dear = side.matrix(_with(items, "price", [1e30, 1e300, None, 1.0]))
+    assert dear[:, 0].tolist() == [met[1, 0], met[1, 0], 0, met[0, 0]]
+    heavy = side.matrix(_with(items, "weight", [1e30, None, -1e30, 3.0]))[:, 3]
+    assert heavy.tolist() == [met[3, 3], 0, met[0, 3], met[2, 3]]
+
+
+@pytest.mark.parametrize("then", [[None] * 4, [7.0] * 4])
+def test_a_price_that_told_nothing_apart_in_training_tells_nothing_apart(then: list[float | None]) -> None:
+    items = _with(_declared(), "price", then)
+    side = Side.of(items)
+    found = side.matrix(_with(items, "price", [1.0, 20.0, 3e6, 7.0]))
+    np.testing.assert_array_equal(found, side.matrix(items))
+
+
 def test_what_training_never_met_says_nothing() -> None:
     side = Side.of(_declared())
     other = _declared().slice(0, 1)

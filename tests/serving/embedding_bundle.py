@@ -111,6 +111,17 @@ def _side_graph(weights_SD: Any) -> Any:
     )
 
 
+def without_ranges(folder: Bundle) -> Bundle:
+    """Take away what items.json of an earlier version did not say: between what its numbers lay."""
+    path = folder.folder / catalogues.MAKING
+    told = json.loads(path.read_text())
+    del told["side"]["prices"]
+    for each in told["side"]["declared"]:
+        del each["range"]
+    path.write_text(json.dumps(told))
+    return seal(folder.folder, folder.manifest)
+
+
 def without_embedding(folder: Path) -> Bundle:
     """Take away what a bundle of an earlier version had not."""
     manifest = open_bundle(folder).manifest
