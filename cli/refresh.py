@@ -37,7 +37,7 @@ def refresh(
         bool | None,
         typer.Option(
             "--whole/--no-whole",
-            help="These items are the whole catalogue; take the others out. The recipe's own are by default.",
+            help="These items are all there are: take the others out. So by default without --items.",
         ),
     ] = None,
     source: SourcePath = None,

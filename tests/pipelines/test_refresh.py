@@ -91,7 +91,7 @@ def test_what_the_recipe_does_not_read_is_refused() -> None:
     assert caught.value.hint == "--set ingest.columns.price=COLUMN"
     assert of_items(named("smoke", ["ingest.columns.price=cost"]), only=["price"]).ingest.only == ("price",)
     with pytest.raises(UsageError, match="title and text of a beir source"):
-        of_items(named("search"), only=["price"])
+        of_items(named("search", source="here"), only=["price"])
 
 
 def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
