@@ -229,6 +229,22 @@ def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     assert ((shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()) == before
 
 
+def test_what_was_deleted_in_the_source_is_taken_out(shop: Shop) -> None:
+    """The recipe's own table is all there is, unless it is said not to be."""
+    shop.write("items.csv", rows=slice(0, 39), i1={"price": 3.5, "available": False})
+    assert shop.refresh("--no-whole")["outcome"] != "refused"
+    told = shop.refresh()
+    (found,) = (step["result"]["counts"] for step in told["steps"] if step["step"] == "catalogue")
+    assert (told["outcome"], found["gone"], found["items"]) == ("published", 1, 39)
+    shop.write("items.csv", i1={"price": 3.5, "available": False})
+    assert shop.refresh()["outcome"] == "published"
+
+
+def test_a_column_that_is_not_read_is_wrong_usage(shop: Shop) -> None:
+    said = refused("refresh", *shop.arguments, "--items", shop.source / "items.csv", "--only", "language", code=2)
+    assert "--set ingest.columns.language=COLUMN" in said
+
+
 def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
     shop.refresh()
     told = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
