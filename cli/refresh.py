@@ -12,8 +12,10 @@ HELP = """Give the champion a newer catalogue: changed items are embedded, check
 
 The items are the recipe's own, or those of --items, read by the recipe's settings. An item replaces the one of its
 id; one that is not available (the source's column for that) is in no answer any more. --only says that the items
-tell a few columns alone, so that the rest stays as it is: prices and stock, say. --whole says that they are all
-there are: the others are taken out. Servers change over to what is published by themselves.
+tell a few columns alone, so that the rest stays as it is, also where a cell is empty: prices and stock, say. The
+recipe's own table of items is all there is: what is in it no longer is taken out (--no-whole leaves it in). Those of
+--items are changes, of which the last row of an id counts; --whole says that they are all there are. A row that cannot
+be read is set aside, counted, and its item stays as it was. Servers change over to what is published by themselves.
 Exit code: 0 published, or nothing had changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
 130 interrupted or cancelled.
 
@@ -32,8 +34,12 @@ def refresh(
         str, typer.Option(help="All that these items tell, with commas: title,text,category,language,price,available.")
     ] = "",
     whole: Annotated[
-        bool, typer.Option("--whole", help="These items are the whole catalogue: take the others out.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--whole/--no-whole",
+            help="These items are all there are: take the others out. So by default without --items.",
+        ),
+    ] = None,
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
@@ -69,7 +75,8 @@ def counted(summary: dict[str, Any]) -> list[str]:
     found = next((step["result"] for step in summary["steps"] if step["step"] == "catalogue"), {})
     if "counts" not in found:
         return []
-    lines = ["items: " + ", ".join(f"{count} {name}" for name, count in found["counts"].items() if name != "items")]
+    counts = {name.replace("_", " "): count for name, count in found["counts"].items() if name != "items"}
+    lines = ["items: " + ", ".join(f"{count} {name}" for name, count in counts.items())]
     if "revision" in found:
         lines.append(
             f"revision {found['revision']}: {found['items']} items, {found['embedded']} texts read anew, "

@@ -5,6 +5,7 @@ Everything here is data about data; nothing here reads or writes a file.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -50,8 +51,10 @@ REJECTED = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
+        pa.field("key", pa.string()),  # the id of the item, user or query that it tells of, where that can be read
     ]
 )
+OVERTAKEN = "a later row tells of it"  # reason why a row of a change feed is set aside; no fault of its own
 # A source may add columns behind these: declared attributes, label columns, context columns.
 TABLES = {"items": ITEMS, "users": USERS, "queries": QUERIES, "events": EVENTS}
 
@@ -81,12 +84,20 @@ class Frozen(BaseModel):
 
 
 def replaced(value: Any, old: str, new: str) -> Any:
-    """A plain value with ``old`` replaced by ``new`` in every text of it."""
+    """A plain value with ``old`` replaced by ``new`` in every text of it; a path only where its parts are whole."""
     if isinstance(value, dict):
         return {name: replaced(each, old, new) for name, each in value.items()}
     if isinstance(value, list):
         return [replaced(each, old, new) for each in value]
-    return value.replace(old, new) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # /tmp/pr is no part of /tmp/prices.item, nor of /data/tmp/pr
+    return (
+        re.sub(_WHOLE.format(re.escape(old)), lambda _: new, value) if old.startswith("/") else value.replace(old, new)
+    )
+
+
+_WHOLE = r"(?<![^\s/'\"(\[{{,;:|=]){}(?![^/'\")\]}},;:|?])"  # a path that stands alone, in a URL, or in a query
 
 
 def without_nulls(value: Any) -> Any:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.catalogue.aside import Aside, named
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.merge import merge
+from components.catalogue.merge import Merged, merge
 from rankline import catalogue as catalogues
 from rankline import ledger
 from rankline.bundle import Bundle
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 CHECKS, MADE = "checks.json", "catalogue"
 PUBLISH, UNCHANGED, REFUSED = "publish", "unchanged", "refused"
 WHO = "rankline refresh"
+MOST_NAMED = 100  # unknown ids that checks.json names
 
 
 def catalogue(
@@ -57,13 +60,18 @@ def catalogue(
     told = json.loads((raw / "summary.json").read_text())
     progress.phase("laying the items over those that are there")
     there = parquet.read_table(bundle.catalogue / catalogues.ITEMS)
+    aside = Aside.of(raw, {*there["item_id"].to_pylist()})
     merged = merge(
         there,
         parquet.read_table(raw / "items.parquet"),
         tell=told["items_tell"],
         whole=config.whole,
+        only=told.get("items_only", False),
+        aside=aside.items,
     )
-    facts: dict[str, Any] = {"model_id": bundle.model_id, "serves_over": serves_over, "counts": merged.counts}
+    facts: dict[str, Any] = {"model_id": bundle.model_id, "serves_over": serves_over}
+    facts |= {"counts": {**merged.counts, "set_aside": aside.rows, "unknown": len(merged.unknown)}}
+    facts |= {"notes": " ".join(_notes(merged, aside)), "unknown": merged.unknown[:MOST_NAMED]}
     if merged.nothing:
         sentence = f"All {merged.unchanged} items are as they were: revision {bundle.revision} stays."
         return _said(revision, facts, UNCHANGED, sentence, [])
@@ -100,11 +108,22 @@ def catalogue(
     return _said(revision, facts, PUBLISH, sentence, met)
 
 
+def _notes(merged: Merged, aside: Aside) -> Iterator[str]:
+    """What was told and not taken up, a sentence each."""
+    if aside.rows:
+        kept = f"; {len(merged.kept)} items stay for that alone: {named(merged.kept)}" if merged.kept else ""
+        yield f"{aside.rows} rows of items were set aside (rejected.parquet of ingest){kept}."
+    if aside.overtaken:
+        yield f"{aside.overtaken} rows gave way to a later row of the same item."
+    if merged.unknown:
+        yield f"{len(merged.unknown)} unknown items were not added, having no words: {named(merged.unknown)}."
+
+
 def _said(folder: Path, facts: dict[str, Any], outcome: str, sentence: str, met: list[Check]) -> dict[str, Any]:
     """What follows, written down and returned."""
     result = {
         "outcome": outcome,
-        "sentence": sentence,
+        "sentence": f"{sentence} {facts['notes']}".strip(),
         "failures": [check.sentence for check in met if not check.met],
         **facts,
     }

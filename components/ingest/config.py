@@ -203,6 +203,17 @@ class IngestConfig(Source):
         1024, description="Memory for reading and sorting; what exceeds it goes to disk.", ge=64
     )
 
+    changes: bool = Field(
+        False,
+        description="The items are changes to a catalogue (refresh --items): the last row of an item counts, and no "
+        "rows at all mean that nothing changed.",
+    )
+    only: tuple[str, ...] = Field(
+        (),
+        description="All that the items tell (refresh --only); an empty cell says nothing then. Empty for whatever "
+        "the settings name.",
+    )
+
     def smaller(self) -> dict[str, tuple[Any, Any]]:
         """Setting -> (its value, what takes less memory), the most effective first."""
         return halved(self, "memory_limit_mb", least=64)

@@ -43,7 +43,8 @@ class Fields:
         if not name or name in self.part.columns:
             return bool(name)
         default = Columns.model_fields[setting].default
-        if setting in OPTIONAL and getattr(self.config.columns, setting) == default:
+        asked = setting in self.config.only  # a column that --only names has to be there
+        if setting in OPTIONAL and getattr(self.config.columns, setting) == default and not asked:
             self.absent.append(name)
             return False
         names = list(self.part.columns)
@@ -138,11 +139,11 @@ class Fields:
         return f"TRY_CAST(CASE WHEN {parted} THEN replace({words}, ',', '') ELSE {words} END AS DOUBLE)"
 
     def flag(self, name: str, *, setting: str) -> str:
-        """A column as true or false, true where it is empty; a row in which it is neither is wrong."""
+        """A column as true or false, true where it is empty and that says something; wrong where it is neither."""
         words = f"lower({self.words(name, setting=setting)})"
         told = f"CASE WHEN {words} IN {WORDS['true']} THEN true WHEN {words} IN {WORDS['false']} THEN false END"
         self._refuse(f"{words} IS NOT NULL AND ({told}) IS NULL", f"unparsable {setting}")
-        return f"coalesce({told}, true)"
+        return told if self.config.only else f"coalesce({told}, true)"
 
     def moment(self, name: str, *, setting: str, unit: str, required: bool = True) -> str:
         """A column as a moment; where it is required, a row without one, or with an implausible one, is wrong."""

@@ -18,7 +18,7 @@ from components.ingest.parts import SAMPLE_BYTES, Part, first_rows, plain
 from components.ingest.staging import stage
 from rankline import digest, ledger
 from rankline import raw as raw_data
-from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, REJECTED, USERS
+from rankline.contracts import EVENTS, ITEMS, LABELS, OVERTAKEN, QUERIES, REJECTED, USERS
 from rankline.errors import SourceError, TooSmall
 from rankline.progress import Progress
 
@@ -29,7 +29,8 @@ ADAPTERS: dict[str, Callable[[IngestConfig, raw_data.Files], Iterator[Part]]] = 
     "tables": tables.read,
     "sql": sql.read,
 }
-TABLES = ("items", "users", "queries", "events")
+KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "NULL::VARCHAR"}
+TABLES = tuple(KEYS)
 ROW_GROUP = 1 << 17
 
 
@@ -68,7 +69,7 @@ def ingest(
         _derive(db)
 
         progress.phase("judging")
-        _judge(db, columns)
+        _judge(db, config, columns)
         rejected = _rejected(db)
         _write(db, raw / "rejected.parquet", REJECTED, 'SELECT * FROM rejected ORDER BY "table", row')
         _refuse_bad(db, config, columns, staged, raw)
@@ -141,10 +142,12 @@ def _derive(db: Any) -> None:
             )
 
 
-def _judge(db: Any, columns: Columns) -> None:
+def _judge(db: Any, config: IngestConfig, columns: Columns) -> None:
     """Name every row that is to be set aside, with its reason."""
     for table, key in (("items", "item_id"), ("users", "user_id"), ("queries", "query_id")):
         more = _vector_checks(db, columns) if table == "items" else ""
+        # of a table the first row of an id counts, of changes the last
+        order, repeated = ("DESC", OVERTAKEN) if config.changes else ("", f"duplicate {_one(table)}")
         db.execute(
             f"""
             CREATE TABLE bad_{table} AS SELECT * FROM (
@@ -152,8 +155,8 @@ def _judge(db: Any, columns: Columns) -> None:
                     WHEN wrong IS NOT NULL THEN wrong
                     WHEN {key} IS NULL THEN 'missing key'
                     {more}
-                    WHEN row_number() OVER (PARTITION BY wrong IS NULL, {key} ORDER BY row) > 1
-                        THEN 'duplicate {_one(table)}'
+                    WHEN row_number() OVER (PARTITION BY wrong IS NULL, {key} ORDER BY row {order}) > 1
+                        THEN {literal(repeated)}
                 END AS reason FROM {table}
             ) WHERE reason IS NOT NULL;
             CREATE VIEW good_{table} AS SELECT * FROM {table} WHERE row NOT IN (SELECT row FROM bad_{table})
@@ -197,9 +200,9 @@ def _judge(db: Any, columns: Columns) -> None:
     db.execute(
         "CREATE VIEW rejected AS "
         + " UNION ALL ".join(
-            f"SELECT '{table}' AS \"table\", row, reason, coalesce(raw, '') AS raw "
+            f"SELECT '{table}' AS \"table\", row, reason, coalesce(raw, '') AS raw, {key} AS key "
             f"FROM bad_{table} JOIN {table} USING (row)"
-            for table in TABLES
+            for table, key in KEYS.items()
         )
     )
 
@@ -247,13 +250,13 @@ def _rejected(db: Any) -> dict[str, dict[str, int]]:
 def _refuse_bad(db: Any, config: IngestConfig, columns: Columns, staged: dict[str, Any], raw: Path) -> None:
     """Refuse a source of which too much had to be set aside, or which holds nothing."""
     # without times, who says the same again is no fault of the source
-    harmless = "" if columns.timestamp else "duplicate event"
+    harmless = OVERTAKEN if config.changes else "" if columns.timestamp else "duplicate event"
     for table in TABLES:  # events come last: an item that cannot be read takes its events along
         if not (places := staged["files"].get(table)):
             continue
         (rows,) = _row(db, f"SELECT count(*) FROM {table}")
         (bad,) = _row(db, f"SELECT count(*) FROM bad_{table} WHERE reason <> '{harmless}'")
-        if rows == 0 and table != "users":
+        if rows == 0 and table != "users" and not config.changes:
             raise SourceError(
                 f"the source holds no {table}",
                 expected="rows below the header",
@@ -261,6 +264,7 @@ def _refuse_bad(db: Any, config: IngestConfig, columns: Columns, staged: dict[st
                 where=places[0]["where"],
                 hint="fetch the data again, or point ingest.source at another copy",
             )
+        rows -= _row(db, f"SELECT count(*) FROM bad_{table} WHERE reason = '{OVERTAKEN}'")[0]
         if bad == rows > 0 or bad > config.max_rejected_share * rows:
             reasons = sorted(_rejected(db)[table].items(), key=lambda each: (each[0] == harmless, -each[1], each[0]))
             row, example = _row(
@@ -388,7 +392,10 @@ def _summary(
         "event_time": {"first": _iso(first), "last": _iso(last)},
         "labels": [label for label in LABELS if label in names],
         "absent_columns": staged["absent_columns"],
-        "items_tell": columns.tell(staged["absent_columns"]),
+        "items_tell": [
+            name for name in columns.tell(staged["absent_columns"]) if not config.only or name in config.only
+        ],
+        "items_only": bool(config.only),
         "source_digest": raw_data.digest_of_files(files) if files else None,
     }
 

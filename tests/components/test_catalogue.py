@@ -12,13 +12,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.catalogue import checks
+from components.catalogue.aside import Aside
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import merge
 from components.catalogue.step import CHECKS, MADE, catalogue, present, publish
 from rankline import catalogue as catalogues
 from rankline.bundle import Bundle, open_bundle, read_catalogue
 from rankline.catalogue import Neighbours
-from rankline.contracts import ITEMS
+from rankline.contracts import ITEMS, OVERTAKEN, REJECTED
 from rankline.errors import IntegrityError, StaleEvidence
 from rankline.repository import Repository
 from tests.serving.embedding_bundle import (
@@ -104,6 +105,54 @@ def test_a_column_that_was_not_there_comes_behind() -> None:
     assert merged.changed == ["i0"]
 
 
+def test_a_feed_that_tells_little_leaves_what_its_empty_cells_do_not_tell() -> None:
+    """An empty stock cell puts no withdrawn item back; a title without its year keeps the year."""
+    years = pa.array([1999] * 40, pa.int32())
+    before = table(i1={"available": False}, i2={"title": "A river (1999)"}).append_column("release_year", years)
+    told = table(3, i1={"available": None, "price": None}, i2={"price": 9.0, "category": []})
+    merged = merge(before, told, tell=["price", "available", "category"], only=True)
+    found = merged.items.to_pylist()
+    assert found[1] == before.to_pylist()[1]
+    assert (found[2]["price"], found[2]["category"]) == (9.0, before.to_pylist()[2]["category"])
+    assert merged.changed == ["i2"]
+    told = table(3, i2={"title": "A lake"}).take([2])
+    assert merge(before, told, tell=["title"], only=True).items["title"][2].as_py() == "A lake (1999)"
+    dated = told.set_column(1, "title", pa.array(["A lake (2001)"])).append_column("release_year", pa.array([2001]))
+    found = merge(before, dated, tell=["title"], only=True).items.to_pylist()[2]
+    assert (found["title"], found["release_year"]) == ("A lake (2001)", 1999)  # the year itself was not told
+
+
+def test_a_feed_without_words_adds_no_ghost() -> None:
+    merged = merge(table(), table(42).take([3, 40, 41]), tell=["price", "available"], only=True)
+    assert (merged.added, merged.unknown, merged.nothing) == ([], ["i40", "i41"], True)
+    worded = merge(table(), table(41, i40={"available": None}), tell=["title", "price"], only=True)
+    assert (worded.added, worded.items["available"][40].as_py()) == (["i40"], True)
+
+
+def test_set_aside_is_not_gone() -> None:
+    merged = merge(table(), table(30), tell=ALL, whole=True, aside={"i33", "i5"})
+    assert (merged.kept, len(merged.gone), merged.items["item_id"][30].as_py()) == (["i33"], 9, "i33")
+
+
+def test_a_declared_column_of_another_type_is_refused() -> None:
+    told = table(2).set_column(8, "weight", pa.array(["heavy", "light"]))
+    with pytest.raises(IntegrityError, match="column weight of the items is not what it was in training"):
+        merge(table(), told, tell=ALL)
+    assert merge(table(), table(2).set_column(8, "weight", pa.array([0, 1])), tell=ALL).nothing
+
+
+def test_whose_a_torn_row_may_be_is_read_from_its_words(tmp_path: Path) -> None:
+    rejected = [
+        {"table": "items", "row": 1, "reason": "unparsable available", "raw": '{"item_id":"a"}', "key": "a"},
+        {"table": "items", "row": 2, "reason": "wrong number of columns", "raw": 'b,"A pear", and more', "key": None},
+        {"table": "items", "row": 3, "reason": "missing key", "raw": ",c,1", "key": None},
+        {"table": "items", "row": 4, "reason": OVERTAKEN, "raw": "d", "key": "d"},
+        {"table": "users", "row": 1, "reason": "duplicate user", "raw": "e", "key": "e"},
+    ]
+    parquet.write_table(pa.Table.from_pylist(rejected, schema=REJECTED), tmp_path / "rejected.parquet")
+    assert Aside.of(tmp_path, {*"abcde"}) == Aside(3, 1, frozenset("ab"))
+
+
 # The step ---------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +160,7 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
     told = refreshed(tmp_path, made, table(41, i3={"title": "A river"}, i6={"available": False}, i8={"price": 2.5}))
     assert told["outcome"] == "publish", told["failures"]
     assert told["counts"] == {
-        "items": 41, "added": 1, "changed": 3, "withdrawn": 1, "gone": 0, "unchanged": 37,
+        "items": 41, "added": 1, "changed": 3, "withdrawn": 1, "gone": 0, "unchanged": 37, "set_aside": 0, "unknown": 0,
     }  # fmt: skip
     assert told["embedded"] == 2
     assert [check["name"] for check in told["checks"]] == [
@@ -131,6 +180,25 @@ def test_nothing_changed_makes_nothing(tmp_path: Path, made: Bundle) -> None:
     told = refreshed(tmp_path, made, table(12))
     assert (told["outcome"], told["counts"]["unchanged"]) == ("unchanged", 40)
     assert not (tmp_path / "revision" / MADE).exists()
+
+
+def test_what_was_set_aside_is_said_and_stays(tmp_path: Path, made: Bundle) -> None:
+    """One unreadable stock flag in a whole catalogue takes no item out."""
+    raw = write_raw(tmp_path / "raw", table(39))
+    row = {"table": "items", "row": 40, "reason": "unparsable available", "raw": "i39,…", "key": "i39"}
+    parquet.write_table(pa.Table.from_pylist([row], schema=REJECTED), raw / "rejected.parquet")
+    told = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=made)
+    assert (told["outcome"], told["counts"]["gone"], told["counts"]["set_aside"]) == ("unchanged", 0, 1)
+    assert "1 items stay for that alone: i39" in told["notes"]
+    assert told["notes"] in told["sentence"]
+
+
+def test_unknown_ids_of_a_price_feed_are_named(tmp_path: Path, made: Bundle) -> None:
+    raw = write_raw(tmp_path / "raw", table(42, i1={"price": 8.0}), ["price"])
+    (raw / "summary.json").write_text(json.dumps({"items_tell": ["price"], "items_only": True}))
+    told = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(), bundle=made)
+    assert (told["outcome"], told["counts"]["added"], told["unknown"]) == ("publish", 0, ["i40", "i41"])
+    assert "2 unknown items were not added, having no words: i40, i41." in told["sentence"]
 
 
 def test_without_reuse_every_text_is_read_again(tmp_path: Path, made: Bundle) -> None:

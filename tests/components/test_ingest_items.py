@@ -14,7 +14,7 @@ from components.ingest.step import ingest
 from pipelines.recipes import named
 from pipelines.refresh import of_items
 from rankline import raw
-from rankline.contracts import ITEMS
+from rankline.contracts import ITEMS, OVERTAKEN
 from rankline.errors import SourceError
 from rankline.raw import Tables
 
@@ -97,6 +97,67 @@ def test_items_that_are_not_there_are_refused(tmp_path: Path) -> None:
     config = of_items(named("movielens"), items=str(tmp_path / "none.item")).ingest
     with pytest.raises(SourceError, match="there are no files of items"):
         ingest(tmp_path / "raw", config=config)
+
+
+def feed(folder: Path, lines: str, **more: Any) -> IngestConfig:
+    """Changed items of a shop, in a CSV file."""
+    folder.mkdir(exist_ok=True)
+    (folder / "feed.csv").write_text(f"item_id,name,cost,stock\n{lines}")
+    named = {**NONE, "title": "name", "price": "cost", "available": "stock"}
+    tables = Tables(items=str(folder / "feed.csv"))
+    config = {"source": str(folder), "format": "tables", "tables": tables, "columns": Columns(**named)}
+    return IngestConfig(**{**config, "only_items": True, "changes": True, **more})
+
+
+def test_of_two_rows_of_a_change_feed_the_later_counts(tmp_path: Path) -> None:
+    lines = "a,An apple,1,yes\nb,A pear,5,yes\na,An apple,2,no\n"
+    items, summary = read(tmp_path / "feed", feed(tmp_path / "feed", lines))
+    assert {item["item_id"]: (item["price"], item["available"]) for item in items} == {"a": (2, False), "b": (5, True)}
+    assert summary["rejected"]["items"] == {OVERTAKEN: 1}
+    source = feed(tmp_path / "source", lines, changes=False, max_rejected_share=0.5)  # as training reads it
+    items, summary = read(tmp_path / "source", source)
+    assert (items[0]["price"], summary["rejected"]["items"]) == (1, {"duplicate item": 1})
+
+
+def test_a_change_feed_without_rows_says_that_nothing_changed(tmp_path: Path) -> None:
+    assert read(tmp_path, feed(tmp_path, ""))[0] == []
+    with pytest.raises(SourceError, match="holds no items"):
+        ingest(tmp_path / "raw", config=feed(tmp_path, "", changes=False))
+
+
+def test_an_empty_stock_cell_says_nothing_where_little_is_told(tmp_path: Path) -> None:
+    lines = "a,,3,\nb,,,no\n"
+    items, summary = read(tmp_path / "some", feed(tmp_path / "some", lines, only=("price", "available")))
+    assert [(item["price"], item["available"]) for item in items] == [(3, None), (None, False)]
+    assert (summary["items_tell"], summary["items_only"]) == (["price", "available"], True)
+    items, summary = read(tmp_path / "all", feed(tmp_path / "all", lines))
+    assert ([item["available"] for item in items], summary["items_only"]) == ([True, False], False)
+
+
+def test_a_row_that_is_set_aside_says_whose_it_was(tmp_path: Path) -> None:
+    good = "".join(f"i{row},thing,1,yes\n" for row in range(38))
+    path = tmp_path / "feed.csv"
+    config = feed(tmp_path, good)
+    path.write_bytes(path.read_bytes() + b"a,An apple,1,perhaps\nb,A p\xe9ar,1,yes\n")
+    ingest(tmp_path / "raw", config=config)
+    rejected = parquet.read_table(tmp_path / "raw" / "rejected.parquet").to_pylist()
+    assert [(row["key"], row["reason"]) for row in rejected] == [("a", "unparsable available"), ("b", "not UTF-8")]
+
+
+def test_a_title_told_alone_carries_its_year(tmp_path: Path) -> None:
+    path = tmp_path / "titles.item"
+    path.write_text("item_id:token\tmovie_title:token_seq\trelease_year:token\n7\tAlien\t1979\n")
+    told = of_items(named("movielens"), items=str(path), only=["title"])
+    (item,), summary = read(tmp_path, told.ingest)
+    assert (item["title"], summary["items_tell"]) == ("Alien (1979)", ["title"])
+
+
+def test_a_column_that_only_names_has_to_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "titles.item"
+    path.write_text("item_id:token\tmovie_title:token_seq\n7\tAlien\n")
+    told = of_items(named("movielens"), items=str(path), only=["title", "category"])
+    with pytest.raises(SourceError, match="have no column 'class'"):
+        ingest(tmp_path / "raw", config=told.ingest)
 
 
 def _shop(config: IngestConfig) -> Any:

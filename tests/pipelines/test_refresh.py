@@ -83,6 +83,28 @@ def test_a_column_that_items_do_not_have_is_refused() -> None:
         of_items(named("shop"), only=["price", "colour"])
 
 
+def test_what_the_recipe_does_not_read_is_refused() -> None:
+    """Else nothing would be read, and the answer be that nothing had changed."""
+    with pytest.raises(UsageError, match="reads no price") as caught:
+        of_items(named("smoke"), items="prices.item", only=["price"])
+    assert (caught.value.expected, caught.value.exit_code) == ("ingest.columns.price", 2)
+    assert caught.value.hint == "--set ingest.columns.price=COLUMN"
+    assert of_items(named("smoke", ["ingest.columns.price=cost"]), only=["price"]).ingest.only == ("price",)
+    with pytest.raises(UsageError, match="title and text of a beir source"):
+        of_items(named("search", source="here"), only=["price"])
+
+
+def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
+    feed = str(tmp_path / "feed.csv")
+    assert of_items(named("shop")).catalogue.whole
+    assert not of_items(named("shop"), whole=False).catalogue.whole
+    assert not of_items(named("shop"), items=feed).catalogue.whole
+    assert not of_items(named("labels", source=str(tmp_path))).catalogue.whole  # a log is no catalogue
+    assert of_items(named("shop"), items=feed).ingest.changes
+    assert not of_items(named("shop"), items=feed, whole=True).ingest.changes
+    assert not of_items(named("shop")).ingest.changes
+
+
 # The package ------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +202,7 @@ def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: http
     prices = shop.write("prices.csv", rows=slice(0, 3), i1={"price": 3.5, "available": False})
     done = rankline("refresh", *shop.arguments, "--items", prices, "--only", "price,available")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "items: 0 added, 1 changed, 1 withdrawn, 0 gone, 39 unchanged" in done.stdout
+    assert "items: 0 added, 1 changed, 1 withdrawn, 0 gone, 39 unchanged, 0 set aside, 0 unknown" in done.stdout
     assert "40 items, 0 texts read anew, index exact with recall 1.000" in done.stdout
     pointer = Repository(shop.repository).pointer()
     assert pointer is not None
@@ -205,6 +227,22 @@ def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     assert "catalogue.max_gone_share" in reason
     assert "publish" not in [step["step"] for step in told["steps"]]
     assert ((shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()) == before
+
+
+def test_what_was_deleted_in_the_source_is_taken_out(shop: Shop) -> None:
+    """The recipe's own table is all there is, unless it is said not to be."""
+    shop.write("items.csv", rows=slice(0, 39), i1={"price": 3.5, "available": False})
+    assert shop.refresh("--no-whole")["outcome"] != "refused"
+    told = shop.refresh()
+    (found,) = (step["result"]["counts"] for step in told["steps"] if step["step"] == "catalogue")
+    assert (told["outcome"], found["gone"], found["items"]) == ("published", 1, 39)
+    shop.write("items.csv", i1={"price": 3.5, "available": False})
+    assert shop.refresh()["outcome"] == "published"
+
+
+def test_a_column_that_is_not_read_is_wrong_usage(shop: Shop) -> None:
+    said = refused("refresh", *shop.arguments, "--items", shop.source / "items.csv", "--only", "language", code=2)
+    assert "--set ingest.columns.language=COLUMN" in said
 
 
 def test_runs_tell_which_flow_they_were(shop: Shop) -> None:

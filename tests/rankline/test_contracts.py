@@ -1,0 +1,28 @@
+"""What passes between the steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from rankline.contracts import replaced
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/tmp/pr", "{workspace}"),
+        ("/tmp/pr/items.csv", "{workspace}/items.csv"),
+        ("file:///tmp/pr/items.csv", "file://{workspace}/items.csv"),
+        ("SELECT * FROM '/tmp/pr/a.csv'", "SELECT * FROM '{workspace}/a.csv'"),
+        ("/tmp/prices.item", "/tmp/prices.item"),
+        ("/tmp/pr.item", "/tmp/pr.item"),
+        ("/tmp/pr-2/items.csv", "/tmp/pr-2/items.csv"),
+        ("/data/tmp/pr/items.csv", "/data/tmp/pr/items.csv"),
+    ],
+)
+def test_a_path_is_replaced_where_its_parts_are_whole(text: str, told: str) -> None:
+    assert replaced({"source": [text]}, "/tmp/pr", "{workspace}") == {"source": [told]}
+
+
+def test_the_placeholder_is_replaced_wherever_it_stands() -> None:
+    assert replaced("{workspace}/a and {workspace}b", "{workspace}", "/tmp/w") == "/tmp/w/a and /tmp/wb"
