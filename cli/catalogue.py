@@ -37,7 +37,8 @@ def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_j
 @app.command("rollback")
 def rollback(
     revision: Annotated[
-        str | None, typer.Argument(help="The catalogue to serve over; the one before the present if left out.")
+        str | None,
+        typer.Argument(help="The catalogue, or its beginning; the one before the present if left out."),
     ] = None,
     why: Annotated[str, typer.Option("--why", help="The reason, kept in the history.")] = "rolled back by hand",
     workspace: Workspace = WORKSPACE,
@@ -46,9 +47,11 @@ def rollback(
 ) -> None:
     """Serve the champion over an older catalogue: its bytes are checked, and servers swap as to a new one.
 
+    The next scheduled refresh may publish the bad data again: `rankline schedule pause` it until the source is right.
+
     Example: rankline catalogue rollback --why "prices of the wrong shop"
     """
-    from rankline.errors import RepositoryError
+    from rankline.errors import RepositoryError, UsageError
 
     models, pointer = _serving(workspace, repository)
     lines = _published(models, pointer)
@@ -61,13 +64,22 @@ def rollback(
             came = came[: came.index(line["revision"]) + 1] if again else [*came, line["revision"]]
         kept = {line["revision"] for line in lines if line["kept"]}
         revision = next((name for name in reversed(came[:-1]) if name in kept), None)
+    elif fitting := {line["revision"] for line in lines if revision and line["revision"].startswith(revision)}:
+        if len(fitting) > 1:
+            raise UsageError(
+                "several catalogues begin like that",
+                expected=f"one of {', '.join(sorted(fitting))}",
+                found=revision,
+                where=models.root,
+            )
+        (revision,) = fitting
     if revision is None or revision == present:
         raise RepositoryError(
             "there is no catalogue to go back to" if revision is None else "this catalogue serves already",
             expected="another of the champion's catalogues",
-            found=present,
+            found=present if revision else f"{present}, the oldest that is kept",
             where=models.root,
-            hint="`rankline catalogue list` tells them",
+            hint="name one of those that `rankline catalogue list` tells, to go forward again, too",
         )
     event = models.publish(
         pointer.model_id,
@@ -87,32 +99,40 @@ def rollback(
 
 
 def _serving(workspace: Path, repository: str) -> tuple[Repository, Champion]:
-    from rankline.errors import RepositoryError
+    from rankline.errors import UsageError
     from rankline.repository import Repository
 
     models = Repository(repository or existing(workspace) / "repository")
     pointer = models.pointer()
     if pointer is None:
-        raise RepositoryError(
+        raise UsageError(
             "no model has been promoted yet",
             expected="a promoted model, which has a catalogue",
             where=models.root,
-            hint="`rankline demo` makes one",
+            hint="`rankline run --recipe …` trains one, and promotes it where it is good enough",
         )
     return models, pointer
 
 
 def _published(models: Repository, pointer: Champion) -> list[dict[str, Any]]:
-    """The catalogue of the bundle, each that was published for its model, in their order, and which are still kept."""
-    from rankline.pointer import PUBLISHING
+    """The catalogue of the bundle, each that was published for its model, in their order, and which are still kept.
+
+    As for `rankline.pointer.publication`, a model that was removed and registered anew begins with its own again.
+    """
+    from rankline.pointer import PUBLISHING, REMOVED
 
     history = models.history()
-    own = history[pointer.event - 1]
+    crowned = history[pointer.event - 1]
+    events = [event for event in history if event.model_id == pointer.model_id]
+    gone = [n for n, e in enumerate(events, 1) if e.kind == REMOVED and "catalogue" not in e.digests]
+    events = events[gone[-1] if gone else 0 :]
+    own = next((event for event in events if event.kind == "registered"), crowned)
+    revision = own.digests.get("catalogue") or crowned.digests.get("catalogue", "")
     lines: list[dict[str, Any]] = [
-        {"revision": own.digests.get("catalogue", ""), "event": 0, "at": own.at, "who": own.who, "why": "as exported"}
+        {"revision": revision, "event": 0, "at": own.at, "who": own.who, "why": "as exported"}
     ]
-    for e in history:
-        if e.kind == PUBLISHING and e.model_id == pointer.model_id:
+    for e in events:
+        if e.kind == PUBLISHING:
             lines.append({"revision": e.digests["catalogue"], "event": e.n, "at": e.at, "who": e.who, "why": e.why})
     kept = {name: models.has_catalogue(pointer.model_id, name) for name in {line["revision"] for line in lines}}
     return [{**line, "kept": kept[line["revision"]]} for line in lines]

@@ -108,7 +108,7 @@ def _table(found: list[Freshness]) -> list[str]:
                 each.service,
                 "yes" if each.champion_reads else "no",
                 f"{each.owner}, {_long(each.age_s)} ago" if each.age_s is not None else each.owner or "not told",
-                each.watermark[:19].replace("T", " ") or "not online",
+                each.watermark[:19].replace("T", " ") or ("damaged" if each.damaged else "not online"),
                 span(each.lag_s),
                 span(each.behind_data_s),
                 clock(each.took_s) if each.took_s is not None else "",

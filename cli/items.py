@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,27 +30,34 @@ def hide(
     ids: Ids = None,
     file: IdsFile = "",
     why: Why = "no reason given",
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Hide nothing and exit with 1 where the catalogue does not know them all."),
+    ] = False,
     workspace: Workspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """Leave items out of every answer: of each server within its poll interval, of each later model and catalogue.
 
-    They still count where they are in somebody's history. An id that the catalogue does not know is kept, too: it may
-    come with the next catalogue.
+    They still count where they are in somebody's history. An id that the catalogue does not know is told on standard
+    error and kept, too: it may come with the next catalogue. --strict refuses it.
 
     Example: rankline items hide 318 127 --why "recalled by the maker"
     """
     models = _models(workspace, repository)
     items = _given(ids, file)
+    if strict:
+        _refuse_unknown(models, items)
     before = models.hidden()
     event = models.hide(items, who=person(), why=why)
+    unknown = _unknown(models, items)
     _tell(
         as_json,
         event=event.n,
-        hidden=items,
+        hidden=[item for item in items if item not in set(unknown)],
         already=[item for item in items if item in before],
-        unknown=_unknown(models, items),
+        unknown=unknown,
     )
 
 
@@ -67,8 +74,8 @@ def show(
     from rankline.errors import UsageError
 
     models = _models(workspace, repository)
-    items = _given(ids, file)
     before = models.hidden()
+    items = _given(ids, file, hidden=before)
     known = [item for item in items if item in before]
     if not known:
         raise UsageError(
@@ -108,14 +115,18 @@ def _models(workspace: Path, repository: str) -> Repository:
     return Repository(repository or existing(workspace) / "repository")
 
 
-def _given(ids: Sequence[str] | None, file: str) -> list[str]:
-    """The items of the command line and of the file, each once, in their order."""
+def _given(ids: Sequence[str] | None, file: str, *, hidden: Collection[str] = ()) -> list[str]:
+    """The items of the command line and of the file, each once, in their order, without blanks around them.
+
+    What is ``hidden`` with blanks is meant as it is written.
+    """
     from rankline.errors import UsageError
 
     lines: list[str] = []
     if file:
         try:
-            lines = (sys.stdin.read() if file == "-" else Path(file).read_text()).splitlines()
+            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+            lines = text.removeprefix("\ufeff").splitlines()  # spreadsheets begin a file with this mark
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 "the file of item ids cannot be read",
@@ -124,22 +135,49 @@ def _given(ids: Sequence[str] | None, file: str) -> list[str]:
                 where=file,
                 hint="- reads standard input",
             ) from error
-    return list(dict.fromkeys(item for item in [*(ids or ()), *map(str.strip, lines)] if item))
+    given = (item if item in hidden else item.strip() for item in [*(ids or ()), *lines])
+    return list(dict.fromkeys(item for item in given if item))
 
 
 def _unknown(models: Repository, items: Iterable[str]) -> list[str]:
     """Those that the catalogue which serves does not hold; none is told before there is one."""
-    from rankline.errors import RanklineError
-
-    pointer = models.pointer()
-    if pointer is None:
-        return []
     try:
-        known = set(models.item_ids(pointer.model_id, pointer.revision))
-    except (RanklineError, OSError) as error:  # a takedown does not wait for a catalogue to be mended
-        typer.secho(f"the catalogue cannot be read: {str(error).splitlines()[0]}", fg=typer.colors.YELLOW, err=True)
+        known = _known(models)
+    except Exception as error:  # a takedown does not wait for a catalogue to be mended
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        typer.secho(f"the catalogue cannot be read: {why}", fg=typer.colors.YELLOW, err=True)
         return []
-    return [item for item in items if item not in known]
+    return [] if known is None else [item for item in items if item not in known]
+
+
+def _known(models: Repository) -> set[str] | None:
+    """The items of the catalogue that serves; None before there is one."""
+    pointer = models.pointer()
+    return None if pointer is None else set(models.item_ids(pointer.model_id, pointer.revision))
+
+
+def _refuse_unknown(models: Repository, items: Sequence[str]) -> None:
+    """Stop unless the catalogue that serves holds every one of these.
+
+    Raises:
+        RepositoryError: it does not, there is none, or it cannot be read.
+    """
+    from rankline.errors import RepositoryError
+
+    try:
+        known = _known(models)
+        found = "no catalogue, as no model serves yet" if known is None else ""
+    except Exception as error:  # Arrow has its own
+        known, found = None, str(error).splitlines()[0] if str(error) else type(error).__name__
+    unknown = [item for item in items if known is not None and item not in known]
+    if known is None or unknown:
+        raise RepositoryError(
+            "nothing is hidden: the catalogue does not know all of these items",
+            expected="ids as the catalogue has them",
+            found=found or f"{len(unknown)} of {len(items)} unknown: {', '.join(unknown[:20])}",
+            where=models.root,
+            hint="without --strict those that are known are hidden, and the others once a catalogue has them",
+        )
 
 
 def _tell(as_json: bool, *, event: int, **told: list[str]) -> None:

@@ -19,18 +19,18 @@ HISTORY_HELP = "Every event of the model repository, oldest first."
 
 def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See CHAMPION_HELP."""
-    from rankline.errors import RepositoryError
+    from rankline.errors import UsageError
     from rankline.repository import Repository
 
     place = repository or str(existing(workspace) / "repository")
     models = Repository(place)
     pointer = models.pointer()
     if pointer is None:
-        raise RepositoryError(
+        raise UsageError(
             "no model has been promoted yet",
             expected="a promoted model",
             where=place,
-            hint="`rankline demo` makes one",
+            hint="`rankline run --recipe …` trains one, and promotes it where it is good enough",
         )
     serving, history = pointer.model_id, models.history()
     event = history[pointer.event - 1]

@@ -32,13 +32,16 @@ def rollback(
     from rankline.repository import Repository
 
     here = workspace if repository else existing(workspace)
+    models = Repository(repository or here / "repository")
     event = roll_back(
-        Repository(repository or here / "repository"),
+        models,
         to=model,
         who=person(),
         why=why or "rolled back by hand",
         workspace=here,
     )
+    if warning := models.sale_warning(event.champion_before, event.model_id):
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
         return

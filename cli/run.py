@@ -112,6 +112,9 @@ def watched(
         typer.echo("\n" + "\n".join([*summary_lines(summary), *more(summary)]))
         for reason in summary["reasons"]:
             typer.echo(f"  not met: {reason}")
+        for step in summary["steps"]:
+            if warning := step["result"].get("warning"):
+                typer.echo(f"  warning: {warning}")
         for title, path in reports(summary):
             typer.echo(f"{title}: {path}")
     raise typer.Exit(exit_code(summary))

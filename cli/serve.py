@@ -56,7 +56,7 @@ def arguments(workspace: Path, *, bundle: Path | None = None, repository: str = 
 
 
 def ask(
-    user: Annotated[str | None, typer.Argument(help="User id; none asks for nobody in particular.")] = None,
+    user: Annotated[str | None, typer.Argument(help="User id; may be left out beside --query.")] = None,
     query: Annotated[str | None, typer.Option("--query", "-q", help="What is searched for, in words.")] = None,
     candidates: Annotated[
         list[str],
@@ -133,6 +133,8 @@ def answer_lines(answer: dict[str, Any]) -> list[str]:
     lines.append(f"answered by model {answer['model_id']}")
     if answer.get("hidden"):
         lines.append(f"taken down, so not ranked: {', '.join(answer['hidden'])}")
+    if answer.get("withdrawn"):
+        lines.append(f"not available, so not ranked: {', '.join(answer['withdrawn'])}")
     if answer.get("degraded"):
         lines.append(f"degraded: {', '.join(answer['degraded'])} (defaults were used)")
     return lines

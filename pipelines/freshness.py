@@ -36,6 +36,7 @@ class Freshness(Frozen):
     age_s: float | None = None  # from then to now
     behind_data_s: float | None = None  # from the watermark to the newest event that any run has ingested
     took_s: float | None = None
+    damaged: str = ""  # why the watermark cannot be read, where it cannot
     entities: dict[str, int] = Field(default={})
 
     @property
@@ -45,6 +46,8 @@ class Freshness(Frozen):
 
     def exceeds(self, *, lag: float | None = None, age: float | None = None) -> list[str]:
         """What of it is worse than asked for, in sentences; that it is not online at all, too."""
+        if self.damaged:
+            return [f"{self.service} has a watermark that cannot be read: {self.damaged}"]
         if not self.watermark:
             return [f"{self.service} is not online, and the champion reads it"]
         found = []
@@ -74,11 +77,19 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
 
 
 def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
-    told: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
+    nothing = Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
+    try:
         told = json.loads((folder / watermark.FILE).read_text())
-    if not told:
-        return Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
+        return _told(folder, told, reads=reads, newest=newest, now=now)
+    except OSError:
+        return nothing
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file that somebody else wrote, or a torn one
+        first = str(error).splitlines()[0] if str(error) else ""
+        return nothing.model_copy(update={"damaged": f"{type(error).__name__}: {first}"})
+
+
+def _told(folder: Path, told: dict[str, Any], *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
+    """What a watermark says."""
     until = datetime.fromisoformat(told["until"])
     owner = told.get("owner") or {}
     eventless = until.timestamp() == 0  # a catalogue that is searched by nobody it knows: nothing in it grows old

@@ -54,6 +54,17 @@ class Event(Frozen):
     champion_before: str = Field(default="", description="who served when it was written; empty for nobody")
 
 
+def lacking(event: Event) -> str:
+    """What an event of its kind has to say and this one does not; empty where it is sound."""
+    if event.kind == PUBLISHING and "catalogue" not in event.digests:
+        return "no catalogue in its digests"
+    if event.kind in TAKEDOWNS:
+        items = event.details.get("items")
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            return "no list of items in its details"
+    return ""
+
+
 class Champion(Frozen):
     """The model that serves, over which catalogue, without which items, and the events that made it so."""
 

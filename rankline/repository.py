@@ -258,12 +258,52 @@ class Repository(Store):
 
     def item_ids(self, model_id: str, revision: str) -> list[str]:
         """The items of a catalogue, in its order; nothing is verified."""
+        return list(self._items(model_id, revision))
+
+    def withdrawn_again(self, before: str, after: str) -> list[str]:
+        """Items that feeds took off sale while model ``before`` served, and which ``after`` offers; sorted.
+
+        A model serves over its own catalogue, and what feeds told was told to the model before it. Off sale is what
+        that one's catalogue says is not available, or what a feed took out of it. Items that are hidden stay so.
+        """
+        history = self.history()
+        then = self._items(before, pointer.revision(history, before))
+        now = self._items(after, pointer.revision(history, after))
+        off = {item for item, available in then.items() if available is False}
+        off |= set(self._items(before, "")) - set(then)
+        hidden = pointer.hidden(history)
+        return sorted(item for item in off if item in now and now[item] is not False and item not in hidden)
+
+    def sale_warning(self, before: str, after: str) -> str:
+        """A sentence about `withdrawn_again`, for whoever lets ``after`` serve; empty where there is nothing to say."""
+        if before in ("", after):
+            return ""
+        try:
+            items = self.withdrawn_again(before, after)
+        except Exception as error:  # Arrow has its own; who serves does not hang on a catalogue that went bad
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return f"whether items that feeds withdrew are on sale again cannot be told: {why}"
+        if not items:
+            return ""
+        some = ", ".join(items[:5]) + (", …" if len(items) > 5 else "")
+        return (
+            f"{len(items)} items that feeds withdrew under model {before} are on sale again ({some}): refresh the "
+            "catalogue, or `rankline items hide` them"
+        )
+
+    def _items(self, model_id: str, revision: str) -> dict[str, bool | None]:
+        """The items of a catalogue, in its order, and whether each is available; nothing is verified."""
+        import pyarrow as pa
         import pyarrow.parquet as parquet
 
         place = f"{self._catalogue_place(model_id, revision)}/items.parquet"
         with self.fs.open(self._path(place), "rb") as stream:
-            column = parquet.read_table(stream, columns=["item_id"]).column("item_id")
-        return list(column.to_pylist())
+            content = stream.read()
+        # of a Python stream Arrow's own threads would read ahead; alive at the end of the process, they abort it
+        file = parquet.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+        columns = [name for name in ("item_id", "available") if name == "item_id" or name in file.schema_arrow.names]
+        found = file.read(columns=columns, use_threads=False).to_pydict()
+        return dict(zip(found["item_id"], found.get("available") or [None] * len(found["item_id"])))
 
     def _own_revision(self, model_id: str) -> str:
         """The revision of the catalogue that a bundle was exported with."""
@@ -478,10 +518,10 @@ class Repository(Store):
         path = f"events/{n}.json"
         try:
             event = Event.model_validate_json(self._read(path))
-            if event.n == n:
+            found = pointer.lacking(event) if event.n == n else f"event {event.n}"
+            if not found:
                 self._events[n] = event
                 return event
-            found = f"event {event.n}"
         except FileNotFoundError:
             found = "no such file"
         except ValidationError as error:

@@ -152,6 +152,9 @@ class RankAnswer(UserAnswer):
 
     unknown: list[str] = Field(description="candidates that the catalogue does not hold")
     hidden: list[str] = Field([], description="candidates that were taken down, and so are not ranked")
+    withdrawn: list[str] = Field(
+        [], description="candidates that are not available, and so are not ranked; with a frozen state they are"
+    )
 
 
 class Kind(BaseModel):
@@ -256,7 +259,8 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
         engine = live.engine
         state, known_user, degraded = look_up(asked)
         words = asked.words(last=_turns(engine))
-        found = answer(engine, Ask("rank", state, k=asked.k, query=words, candidates=tuple(asked.candidates)))
+        given, frozen = tuple(asked.candidates), asked.frozen is not None
+        found = answer(engine, Ask("rank", state, k=asked.k, query=words, candidates=given, frozen=frozen))
         return RankAnswer(
             **_said(request, engine, found),
             known_user=known_user,
@@ -264,6 +268,7 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
             abstained=found.abstained,
             unknown=found.unknown,
             hidden=found.hidden,
+            withdrawn=found.withdrawn,
         )
 
     @app.post("/v1/similar", responses={404: {"model": Kind}})

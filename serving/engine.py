@@ -43,6 +43,7 @@ class Ask:
     query: str | None = None
     candidates: Sequence[str] = ()
     item_id: str = ""
+    frozen: bool = False  # a moment that is over is asked again: what was to be had then is ranked
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ class Answer:
     """The ranked items, best first, and which of the given candidates the catalogue does not hold.
 
     ``abstained``: the best of them is too unlikely to be given as an answer. ``hidden``: given candidates that were
-    taken down.
+    taken down; ``withdrawn``: those that are not available.
     """
 
     items: list[Ranked]
     unknown: list[str]
     abstained: bool = False
     hidden: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Prepared:
     given_N: Ints | None
     unknown: list[str]
     hidden: list[str]
+    withdrawn: list[str]
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,7 @@ class BundleEngine:
         of = manifest.features
         self._columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
         self.item_ids: Sequence[str] = catalogue.item_ids
+        self._withdrawn = frozenset(catalogue.item_ids[row] for row in catalogue.withdrawn)
         self.hide(())
         self.about = About(
             model_id=bundle.model_id,
@@ -277,7 +281,7 @@ class BundleEngine:
         states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=some))]
         asks = [Ask("recommend", state, k=10) for state in states]
         if self.graphs.text:
-            asks.append(Ask("rank", states[0], query="warm", candidates=some))
+            asks.append(Ask("rank", states[0], query="warm", candidates=some, frozen=True))
         batch = [self.prepare(ask) for ask in asks]
         for prepared, result in zip(batch, self.run(batch)):
             self.finish(prepared, result)
@@ -310,6 +314,8 @@ class BundleEngine:
             )
         hidden = [item for item in dict.fromkeys(ask.candidates) if item in gone.items]
         given = [item for item in dict.fromkeys(ask.candidates) if item not in gone.items]
+        withdrawn = [] if ask.frozen else [item for item in given if item in self._withdrawn]
+        given = [item for item in given if ask.frozen or item not in self._withdrawn]
         return Prepared(
             ask=replace(ask, state=state),
             history_L=np.array([row for _, row in known], np.int64),
@@ -320,6 +326,7 @@ class BundleEngine:
             given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
             unknown=[item for item in unknown if item not in gone.items],
             hidden=hidden,
+            withdrawn=withdrawn,
         )
 
     def _unknown(self, items: Sequence[str]) -> UnknownItem:
@@ -451,7 +458,9 @@ class BundleEngine:
             )
         sure = items[0].probability if items else None
         abstained = sure is not None and sure < self._policy.abstain_below
-        return Answer(items, prepared.unknown, abstained=abstained, hidden=prepared.hidden)
+        return Answer(
+            items, prepared.unknown, abstained=abstained, hidden=prepared.hidden, withdrawn=prepared.withdrawn
+        )
 
     def _chances(self, result: Result) -> Floats | None:
         """[N] how likely each candidate is right; None where the model was not calibrated."""

@@ -118,7 +118,7 @@ class Features:
             return
         self._columns, self._held, self._read_at, self.watermark = columns, items, time.monotonic(), watermark
         if self.state != "ready":
-            log.warning("features are ready")
+            log.info("features are ready")
         self.state, self.why = "ready", ""
         self._metrics.features_ready.set(1)
         self._metrics.fresh(SERVICE, watermark)

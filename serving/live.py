@@ -105,9 +105,9 @@ class Live:
     def hide(self, items: Sequence[str]) -> None:
         """Leave these items out of every answer from now on, whichever engine gives it."""
         with self._hiding:
-            self.hidden = tuple(items)
             if self._engine:
-                self._engine.hide(self.hidden)
+                self._engine.hide(items)
+            self.hidden = tuple(items)
         self._metrics.hidden.set(len(self.hidden))
 
     def serve_bundle(self, folder: Path) -> None:
@@ -151,7 +151,10 @@ class Live:
             self._news.wait()
             self._news.clear()
             if not self._stop.is_set():
-                self.take_up()
+                try:
+                    self.take_up()
+                except Exception:  # the thread has to outlive whatever there is
+                    log.exception("what is new cannot be taken up; it is tried again")
 
     def poll(self, *, retry_s: float = 30.0) -> None:
         """Look and take up what is new, one after the other."""
@@ -159,18 +162,24 @@ class Live:
         self.take_up(retry_s=retry_s)
 
     def look(self) -> None:
-        """Read who serves, over which catalogue, and hide what was taken down since."""
+        """Read who serves, over which catalogue, and hide what was taken down since.
+
+        Whatever goes wrong is told in ``repository_error`` and tried again: without this no takedown is followed.
+        """
         if self._repository is None:
             return
         try:
             self._champion = self._repository.pointer()
+            if self._champion and self._champion.hidden != self.hidden:
+                self.hide(self._champion.hidden)
+                log.info("%d items are hidden now", len(self.hidden))
             self.repository_error = ""
-        except (RanklineError, OSError) as error:
-            self.repository_error = str(error).splitlines()[0]
-            return
-        if self._champion and self._champion.hidden != self.hidden:
-            self.hide(self._champion.hidden)
-            log.warning("%d items are hidden now", len(self.hidden))
+        except Exception as error:
+            told = str(error).splitlines()[0] if isinstance(error, RanklineError | OSError) and str(error) else ""
+            reason = told or f"{type(error).__name__}: {error}"
+            if reason != self.repository_error:
+                log.error("the model repository cannot be followed, %s goes on: %s", self.model_id, reason)
+            self.repository_error = reason
 
     def take_up(self, *, retry_s: float = 30.0) -> None:
         """Serve the champion if it, or its catalogue, is a new one; a refused one is tried again after ``retry_s``."""
@@ -192,7 +201,7 @@ class Live:
             return
         self.refused = None
         self._metrics.swaps.labels("swapped").inc()
-        log.warning("now serving %s", what)
+        log.info("now serving %s", what)
         for old in self._fetched.iterdir():
             if old not in (bundle.folder, bundle.catalogue):
                 shutil.rmtree(old, ignore_errors=True)

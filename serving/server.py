@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Serve as the command line says; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("rankline.serving").setLevel(logging.INFO)  # what serves, and what is hidden, is worth a line
     try:
         serve(Settings(**vars(_parser().parse_args(arguments))))
     except RanklineError as error:

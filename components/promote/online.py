@@ -129,7 +129,7 @@ def bring_online(
             )
         until = _last_known(sources)
         watermark = _read(folder / WATERMARK)
-        if watermark and datetime.fromisoformat(watermark["until"]) > until:
+        if watermark and _moment(watermark.get("until")) > until:
             return {**watermark, "moved": False}
         (folder / SOURCES).mkdir(exist_ok=True)
         for source in sorted(sources.glob("*.parquet")):
@@ -175,7 +175,16 @@ def _last_known(sources: Path) -> datetime:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return value
+    return value if isinstance(value, dict) else None
+
+
+def _moment(told: Any) -> datetime:
+    """When a watermark says; the beginning of time where that cannot be read, so that it is written anew."""
+    try:
+        moment = datetime.fromisoformat(told)
+    except (ValueError, TypeError):
+        return datetime.fromtimestamp(0, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

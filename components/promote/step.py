@@ -180,6 +180,8 @@ def promote(
                 expected_champion=decided.champion,
             )
 
+    warning = models.sale_warning(event.champion_before, event.model_id)
+
     progress.phase("mirroring")
     try:
         shown: dict[str, Any] = mirror(
@@ -201,6 +203,7 @@ def promote(
         "service": service,
         "online": {**watermark, "seconds": round(online_s, 2)},
         "mlflow": shown,
+        **({"warning": warning} if warning else {}),
     }
 
 

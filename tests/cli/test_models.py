@@ -59,9 +59,10 @@ def test_the_runs(smoke: SmokeRun) -> None:
 
 
 def test_an_empty_workspace_is_told_kindly(tmp_path: Path) -> None:
-    told = refused("champion", "-w", tmp_path)
-    assert "no model has been promoted yet" in told
-    assert "try: `rankline demo` makes one" in told
+    for command in (("champion",), ("catalogue", "list"), ("catalogue", "rollback")):
+        told = refused(*command, "-w", tmp_path, code=2)
+        assert "no model has been promoted yet" in told
+        assert "try: `rankline run --recipe …`" in told
     assert "no events yet" in said("history", "-w", tmp_path)
     assert said("history", "-w", tmp_path, "--json").strip() == "[]"
     assert "no runs yet" in said("runs", "list", "-w", tmp_path)

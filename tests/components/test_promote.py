@@ -339,9 +339,21 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     verdict, _ = shop.decide(bundle, evaluation)
     result = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "next", events_7d=8.0))
     assert result["champion_before"] == model_id
+    assert "cannot be told" in result["warning"]  # these catalogues have no items
     assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 8.0
     now = client.get_model_version_by_alias("rankline", "champion")
     assert now.tags["model_id"] == open_bundle(bundle).model_id != model_id
+
+
+@pytest.mark.parametrize("content", ['{"until": "nonsense"}', "[1]", '{"until": 7}'])
+def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
+    bundle, evaluation = shop.made("a")
+    verdict, _ = shop.decide(bundle, evaluation)
+    kept = shop.workspace / "online" / names.SERVICE / "watermark.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(content)
+    assert shop.promote(bundle, evaluation, verdict)["online"]["moved"]
+    assert json.loads(kept.read_text())["until"] == END.isoformat()
 
 
 def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):

@@ -72,6 +72,16 @@ def test_what_is_exceeded_is_an_exit_code(tmp_path: Path) -> None:
     assert (code, len(told["exceeded"]), told["services"][0]["service"]) == (1, 1, "ranking_v1")
 
 
+@pytest.mark.parametrize("content", ['{"until": "nonsense"}', "{}", "[1]", "{", '{"until": "2026-11-22T10:00:00"}'])
+def test_a_damaged_watermark_is_said(tmp_path: Path, content: str) -> None:
+    crowned(tmp_path)
+    watermark(tmp_path, "ranking_v1", until=NOW)
+    (tmp_path / "online" / "ranking_v1" / "watermark.json").write_text(content)
+    code, said = asked(tmp_path)
+    assert (code, "ranking_v1 has a watermark that cannot be read" in said, "damaged" in said) == (1, True, True)
+    assert asked(tmp_path, "--json")[0] == 1
+
+
 def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
     crowned(tmp_path)
     watermark(tmp_path, "ranking_v1", until=datetime.fromtimestamp(0, UTC), at=NOW.isoformat())

@@ -8,13 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from rankline import bundle as bundles
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
 from rankline.pointer import Champion
 from rankline.repository import Repository
-from tests.rankline.test_repository import made, other, promote, repository  # noqa: F401 (fixtures)
+from tests.rankline.test_repository import made, other, promote, repository, tiny_bundle  # noqa: F401 (fixtures)
 
 
 def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"vectors of today") -> Path:
@@ -257,6 +259,54 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp
     for nothing in ([], [""], ["i1", " "]):
         with pytest.raises(UsageError, match="not said"):
             repository.hide(nothing, who="test", why="")
+
+
+def _sold(folder: Path, available: dict[str, bool | None]) -> Path:
+    """Write the items of a catalogue, and seal it."""
+    table = pa.table({"item_id": list(available), "available": pa.array(available.values(), pa.bool_())})
+    parquet.write_table(table, folder / "items.parquet")
+    return folder
+
+
+def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_path):  # noqa: F811
+    old = tiny_bundle(tmp_path / "old")
+    _sold(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
+    old = bundles.seal(tmp_path / "old", old.manifest)
+    new = tiny_bundle(tmp_path / "new", weights=b"new")
+    # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
+    _sold(tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True})
+    new = bundles.seal(tmp_path / "new", new.manifest)
+    champion(repository, old)
+    today = another_catalogue(old, tmp_path / "today")
+    _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
+    bundles.seal_catalogue(today)
+    publish(repository, old, today)
+    repository.hide(["i4"], who="test", why="recalled")
+    champion(repository, new)
+    assert repository.withdrawn_again(old.model_id, new.model_id) == ["i2", "i5"]
+    assert "2 items that feeds withdrew" in repository.sale_warning(old.model_id, new.model_id)
+    assert repository.sale_warning(new.model_id, new.model_id) == repository.sale_warning("", new.model_id) == ""
+    assert repository.sale_warning(new.model_id, old.model_id) == ""
+    assert "cannot be told" in repository.sale_warning(old.model_id, "f" * 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("items_hidden", {}),
+        ("items_shown", {"details": {"items": "i1"}}),
+        ("items_hidden", {"details": {"items": [1]}}),
+        ("catalogue_published", {"digests": {}}),
+    ],
+)
+def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, made, kind, told):  # noqa: F811
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
+    (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
+    for read in (models.pointer, models.hidden, models.history):
+        with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
+            read()
 
 
 def _hide_many(root, name, gate):

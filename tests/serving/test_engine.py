@@ -398,9 +398,14 @@ def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, a
     assert items
 
 
-def test_an_item_that_is_not_available_can_still_be_ranked(worded: BundleEngine) -> None:
-    found = answer(worded, Ask("rank", NOBODY, query="love", candidates=["i1", "i2"]))
-    assert {item.item_id for item in found.items} == {"i1", "i2"}
+def test_an_item_that_is_not_available_is_ranked_where_a_moment_of_before_is_asked_again(worded: BundleEngine) -> None:
+    ask = Ask("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
+    found = answer(worded, ask)
+    assert (ids(found), found.withdrawn, found.hidden, found.unknown) == (["i2"], ["i1"], [], ["zz"])
+    again = answer(worded, dataclasses.replace(ask, frozen=True))
+    assert ({*ids(again)}, again.withdrawn) == ({"i1", "i2"}, [])
+    alone = answer(worded, dataclasses.replace(ask, candidates=["i1"]))
+    assert (alone.items, alone.withdrawn) == ([], ["i1"])
 
 
 def test_a_bundle_whose_policy_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -118,6 +118,34 @@ def test_a_damaged_history_leaves_the_old_model_serving(live: Live, bundle: Bund
     assert live.repository_error == ""
 
 
+def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
+    live: Live, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until(holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    publish(tmp_path, bundle)
+    live.follow(str(tmp_path), every_s=0.02)
+    nameless = {"n": 3, "kind": "items_hidden", "model_id": "", "at": "now", "who": "a script", "why": ""}
+    (tmp_path / "events" / "3.json").write_text(json.dumps(nameless))
+    until(lambda: "history of the model repository is damaged" in live.repository_error)
+    (tmp_path / "events" / "3.json").unlink()
+    until(lambda: live.repository_error == "")
+
+    def broken(self: Repository) -> None:
+        raise KeyError("items")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Repository, "pointer", broken)
+        until(lambda: "KeyError: 'items'" in live.repository_error)
+    Repository(tmp_path).hide(["i1"], who="test", why="recalled")
+    until(lambda: live.hidden == ("i1",))
+    until(lambda: live.repository_error == "")
+
+
 def test_requests_under_way_keep_their_engine(live: Live, bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
     publish(tmp_path, bundle)
     live.follow(str(tmp_path), every_s=NEVER_S)
