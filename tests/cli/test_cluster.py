@@ -49,7 +49,7 @@ def told(kubeflow: Kubeflow) -> Told:
 
     def tell(*words: str, code: int = 0) -> Any:
         where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
-        done = CliRunner().invoke(app, [*words, *where])
+        done = CliRunner().invoke(app, [*words, *where], env={"COLUMNS": "200"})
         if isinstance(done.exception, RanklineError):
             assert done.exception.exit_code == code, done.exception
             return str(done.exception)

@@ -17,7 +17,7 @@ from tests.conftest import SmokeRun
 
 
 def said(*arguments: object) -> str:
-    told = CliRunner().invoke(app, [str(each) for each in arguments])
+    told = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "200"})
     assert told.exit_code == 0, told.output
     return told.output
 
