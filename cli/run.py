@@ -100,11 +100,16 @@ def watched(
     """
     from cli.screen import Screen, summary_lines
     from pipelines.run import exit_code
+    from rankline.errors import StepFailed
 
     if as_json:
         import json
 
-        summary = begin(None)
+        try:
+            summary = begin(None)
+        except StepFailed as failed:  # its message goes to standard error, as ever
+            typer.echo(json.dumps(failed.summary, indent=2))
+            raise
         typer.echo(json.dumps(summary, indent=2))
     else:
         with Screen(workspace, name) as screen:

@@ -132,18 +132,22 @@ def started(
             env=environment,
             start_new_session=True,
         )
-        under_way = Started(folder, process)
+        under_way, interrupted = Started(folder, process), False
         try:
             yield under_way
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
             _end(process)
             if runner == "docker":
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
             ledger.release(folder)  # a step that was killed kept it
-            if not (folder / SUMMARY).is_file() or (under_way.cancelled and _outcome(folder) in UNENDED):
+            cut = under_way.cancelled or interrupted
+            if not (folder / SUMMARY).is_file() or (cut and _outcome(folder) in UNENDED):
                 # it was ended before its exit handler, or that did not know why
-                summarize(folder, config=recipe.summary, cancelled=under_way.cancelled)
+                summarize(folder, config=recipe.summary, cancelled=under_way.cancelled, interrupted=interrupted)
 
 
 def _this_process() -> dict[str, Any]:
@@ -208,7 +212,7 @@ def run(
     summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
     if summary["outcome"] in UNENDED:
-        raise StepFailed(_failure(summary, folder))
+        raise StepFailed(_failure(summary, folder), summary=summary)
     return summary
 
 

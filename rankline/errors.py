@@ -21,6 +21,10 @@ A message says what was expected, what was found, where, and what to try. A refu
 again is `final`: a cluster, which tries whatever failed once more, is told so before the work begins.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -111,4 +115,8 @@ class AccessError(RanklineError):
 
 
 class StepFailed(RanklineError):
-    """A step of the flow stopped; the message is that step's own."""
+    """A step of the flow stopped; the message is that step's own, ``summary`` what the run did up to there."""
+
+    def __init__(self, message: str, *, summary: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.summary = summary

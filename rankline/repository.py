@@ -43,6 +43,13 @@ from rankline.pointer import CROWNING, HIDING, PUBLISHING, SHOWING, TAKEDOWNS, C
 from rankline.reuse import SUMS
 from rankline.store import Store
 
+# kind -> since when the champion may not have changed, and what to try where it has
+_STALE = {
+    "promoted": ("this model was evaluated", "run the flow again: the model will be evaluated beside the new champion"),
+    PUBLISHING: ("this catalogue was made", "refresh again: the items will be embedded with the new champion"),
+    "rolled_back": ("this was asked for", "look who serves now (`rankline history`), and ask again if need be"),
+}
+
 
 class Repository(Store):
     """One model repository. Reading needs no lock, and writing none but the number of the next event."""
@@ -412,12 +419,13 @@ class Repository(Store):
             champion = pointer.champion(history)
             serving = champion.model_id if champion else ""
             if expected_champion is not None and serving != expected_champion:
+                since, hint = _STALE.get(kind, _STALE["promoted"])
                 raise StaleEvidence(
-                    "the champion changed since this model was evaluated",
+                    f"the champion changed since {since}",
                     expected=f"champion {expected_champion or '(none)'}",
                     found=f"champion {serving or '(none)'}, since event {champion.event if champion else 0}",
                     where=self.root,
-                    hint="run the flow again: the model will be evaluated beside the new champion",
+                    hint=hint,
                 )
             if expected_revision is not None:
                 self._refuse_overtaken(history, model_id, expected_revision)

@@ -15,6 +15,7 @@ from rankline import ledger
 
 SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"
+INTERRUPTED = "it was interrupted; the next run goes on from what is finished"
 CANCELLED = "cancelled"
 MATERIALIZED = "materialized"
 PUBLISHED, UNCHANGED = "published", "nothing changed"
@@ -32,15 +33,18 @@ OUTCOMES = {
 FOLLOWED = {"promote": "promote", "publish": "publish"}
 
 
-def summarize(folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False) -> dict[str, Any]:
+def summarize(
+    folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False, interrupted: bool = False
+) -> dict[str, Any]:
     """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended.
 
-    ``cancelled`` says that somebody asked for its end: what that cut short is no failure.
+    ``cancelled`` says that somebody asked for its end: what that cut short is no failure. ``interrupted`` says that
+    whoever ran it was: the next run goes on from there.
     """
     entries = ledger.read(folder)
     steps = [_step(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
-    error = failed.error or KILLED if failed else ""
+    error = failed.error or (INTERRUPTED if interrupted else KILLED) if failed else INTERRUPTED if interrupted else ""
     last = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
     decided = last.result if last else {}
     outcome = _outcome(entries, failed, decided)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pipelines.history import state
 from pipelines.shop import write_shop
 from rankline import ledger
-from tests.cli.command import refused
+from tests.cli.command import rankline, refused
 from tests.cli.test_step import alone
 from tests.conftest import SmokeRun
 from tests.pipelines.watched import folders, reasons, steps, summary, watched
@@ -77,7 +78,10 @@ def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
 def test_kubeflow_failing_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "kfp").mkdir()
     (tmp_path / "kfp" / "__init__.py").write_text("raise ImportError('half of it is missing')\n")
-    message = refused("run", "--recipe", "smoke", "-w", tmp_path / "ws", PYTHONPATH=str(tmp_path))
+    done = rankline("run", "--recipe", "smoke", "-w", tmp_path / "ws", "--json", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == summary(tmp_path / "ws")  # a program is told, too
+    message = done.stderr
     assert message.startswith("the runner stopped: it ended before the line did")
     assert "found: ImportError: half of it is missing" in message
     assert "kubeflow.log" in message
@@ -111,6 +115,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signa
         assert err.strip() == "interrupted; the next run goes on from what is finished"
         run.nothing_is_left()
     assert summary(tmp_path)["outcome"] in ("failed", "incomplete")
+    assert summary(tmp_path)["error"].startswith("it was interrupted")  # and not killed, or out of memory
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -137,6 +137,6 @@ def test_who_is_promoted_meanwhile_stays(workspace: Path, monkeypatch: pytest.Mo
         return real(model_id)
 
     monkeypatch.setattr(models, "manifest", meanwhile)
-    with pytest.raises(StaleEvidence):
+    with pytest.raises(StaleEvidence, match="the champion changed since this was asked for"):
         roll_back(models, to=two, who="test", why="", workspace=workspace)
     assert models.champion() == one
