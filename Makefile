@@ -21,7 +21,7 @@ test: setup  ## style, types, and every test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder  # one thread a worker: two workers, two cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder  # a thread each; a worker in four waits
 
 slow: setup  ## the tests that `test` leaves out: whole runs that are killed, starved and cut off; an hour and more
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile

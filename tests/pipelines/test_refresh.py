@@ -252,6 +252,7 @@ def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
     assert all(line["run"].endswith("-smoke-refresh") for line in told)
 
 
+@pytest.mark.slow  # a run like those above, begun by a claim
 def test_a_schedule_refreshes(shop: Shop) -> None:
     store, moment = Schedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
     shop.write("items.csv", i5={"price": 77.0})

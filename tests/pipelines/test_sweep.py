@@ -171,8 +171,8 @@ def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_t
         assert not list(world.rglob(".trash"))
         assert gone(look(world, KEEP)) == {}
         shutil.rmtree(world)
-        moment += 3
-    assert killed > 20
+        moment += 5
+    assert killed > 10
 
 
 def _copy(source: Path, target: Path) -> None:
