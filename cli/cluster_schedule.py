@@ -73,15 +73,9 @@ def _say(told: Told, notes: list[str], *, as_json: bool, new: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**as_told(told), "notes": notes}, indent=2))
         return
-    for note in notes:
-        typer.echo(f"note: {note}")
-    state = "paused" if schedule.paused else "on"
-    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
-    for first in () if schedule.paused else _coming(told, 1):
-        window = told.window_of(first)
-        begins = _local(told, window.start) if window.start else "the beginning"
-        typer.echo(f"  next: {_local(told, first)}, on data from {begins} to {_local(told, window.end)}")
-        typer.echo(f"  the cluster begins it: {told.kept.url}" if new else "  runs under way go on")
+    from cli.schedule import announce
+
+    announce(schedule, notes, window_of=told.window_of, begins=f"the cluster begins it: {told.kept.url}" if new else "")
     for each in told.left:
         typer.echo(f"  {each.id} stays, disabled, until its runs have ended; the next change or `delete` takes it away")
 

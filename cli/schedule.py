@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -475,15 +475,23 @@ def _write(
     if as_json:
         typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
         return
+    begins = f"`rankline scheduler -w {workspace}` begins it" if new else ""
+    announce(schedule, notes, window_of=schedule.window_of, begins=begins)
+
+
+def announce(
+    schedule: Schedule, notes: Sequence[str], *, window_of: Callable[[datetime], DataWindow], begins: str
+) -> None:
+    """Print how a schedule stands, wherever it is kept; ``begins`` says of a new one what begins its runs."""
     for note in notes:
         typer.echo(f"note: {note}")
     state = "paused" if schedule.paused else "on"
-    typer.echo(f"schedule {name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
+    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
     for first in () if schedule.paused else _coming(schedule, 1):
-        window = schedule.window_of(first)
-        begins = _local(schedule, window.start) if window.start else "the beginning"
-        typer.echo(f"  next: {_local(schedule, first)}, on data from {begins} to {_local(schedule, window.end)}")
-        typer.echo(f"  `rankline scheduler -w {workspace}` begins it" if new else "  runs under way go on")
+        window = window_of(first)
+        start = _local(schedule, window.start) if window.start else "the beginning"
+        typer.echo(f"  next: {_local(schedule, first)}, on data from {start} to {_local(schedule, window.end)}")
+        typer.echo(f"  {begins or 'runs under way go on'}")
 
 
 def _keep(text: str) -> dict[str, Any] | None:

@@ -115,13 +115,11 @@ def _foretell(recipe: Recipe, where: Where, mounted: Path | None, *, as_json: bo
     if as_json:
         typer.echo(told.model_dump_json(indent=2))
         return
-    from rich.console import Console
-
-    from cli.screen import plan_table
+    from cli.screen import print_plan
 
     package = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}[told.cluster.uploaded]
     typer.echo(f"{told.cluster.pipeline} {told.cluster.version} ({package})")
-    Console(highlight=False).print(plan_table(told))
+    print_plan(told)
     for note in told.cluster.notes:
         typer.echo(f"note: {note}")
 
