@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cli.cluster import INTERRUPTED, POLL_S, GoesOn, Where
+from cli.schedule_screen import announce, fires, local, moment_of, plan_table, settings_of, short, table, tally
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.schedules import Told
@@ -73,8 +74,6 @@ def _say(told: Told, notes: list[str], *, as_json: bool, new: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**as_told(told), "notes": notes}, indent=2))
         return
-    from cli.schedule import announce
-
     announce(schedule, notes, window_of=told.window_of, begins=f"the cluster begins it: {told.kept.url}" if new else "")
     for each in told.left:
         typer.echo(f"  {each.id} stays, disabled, until its runs have ended; the next change or `delete` takes it away")
@@ -82,7 +81,6 @@ def _say(told: Told, notes: list[str], *, as_json: bool, new: bool) -> None:
 
 def list_(where: Where, *, as_json: bool) -> None:
     """Every schedule of the cluster that is ours."""
-    from cli.schedule import _table
     from pipelines.kubeflow import schedules
 
     with where.connected() as cluster:
@@ -98,16 +96,15 @@ def list_(where: Where, *, as_json: bool) -> None:
         if told is None:
             rows.append((kept.name, kept.flow, kept.cron, "?", kept.recipe, "not made by `rankline schedule`"))
             continue
-        first = next(iter(_coming(told, 1)), None)
-        coming = "paused" if told.schedule.paused else _local(told, first) if first else "never again"
+        first = next(iter(fires(told.schedule, 1)), None)
+        coming = "paused" if told.schedule.paused else local(told.schedule, first) if first else "never again"
         schedule = told.schedule
         rows.append((kept.name, schedule.flow, schedule.cron, schedule.zone, schedule.recipe, coming))
-    _table(rows)
+    table(rows)
 
 
 def show(name: str, where: Where, *, as_json: bool) -> None:
     """One schedule of the cluster, and its latest runs."""
-    from cli.schedule import _settings_of, _table
     from pipelines.kubeflow import schedules
 
     with where.connected() as cluster:
@@ -117,18 +114,18 @@ def show(name: str, where: Where, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**as_told(told), "runs": runs, "passed_over": None}, indent=2))
         return
-    _settings_of(schedule, without=schedules.WHY)
+    settings_of(schedule, without=schedules.WHY)
     typer.echo(f"{'experiment':<16} {told.experiment}")
     if told.account:
         typer.echo(f"{'account':<16} {told.account}")
-    for first in _coming(told, 1):
-        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{_local(told, first)}")
+    for first in fires(told.schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local(told.schedule, first)}")
     typer.echo(f"{'page':<16} {told.kept.url}")
     if runs:
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
-        _table([header, *(
-            (_short(r["scheduled_at"]), r["kind"], _short(r["window_end"]), r["outcome"] or r["status"], r["run"])
+        table([header, *(
+            (short(r["scheduled_at"]), r["kind"], short(r["window_end"]), r["outcome"] or r["status"], r["run"])
             for r in runs
         )])  # fmt: skip
         if runs[-1]["error"]:
@@ -167,14 +164,13 @@ def delete(name: str, where: Where, *, end_runs: bool, as_json: bool) -> None:
 
 def plan(name: str, count: int, where: Where, *, as_json: bool) -> None:
     """The next fire times with the data window of each."""
-    from cli.schedule import _plan_table
     from pipelines.kubeflow import schedules
 
     with where.connected() as cluster:
         told = schedules.get(cluster, name)
-    schedule, moments = told.schedule, _coming(told, count)
+    schedule, moments = told.schedule, fires(told.schedule, count)
     windows = [told.window_of(at) for at in moments]
-    _plan_table(schedule, moments, windows, moments, as_json=as_json)
+    plan_table(schedule, moments, windows, moments, as_json=as_json)
     if not as_json:
         typer.echo(f"note: {zone_note(schedule.zone)}")
 
@@ -183,7 +179,6 @@ def backfill(
     name: str, start: str, end: str, where: Where, *, concurrency: int, allow_older: bool, as_json: bool
 ) -> None:
     """Run past fire times on the cluster, so many at once."""
-    from cli.schedule import _moment
     from pipelines.kubeflow import schedules
 
     with where.connected() as cluster:
@@ -192,7 +187,7 @@ def backfill(
             cluster, told, concurrency=concurrency, allow_older_window=allow_older, poll_s=POLL_S
         )
         zone = told.schedule.zone
-        moments = filling.moments(start=_moment(start, zone), end=_moment(end, zone), now=datetime.now(UTC))
+        moments = filling.moments(start=moment_of(start, zone), end=moment_of(end, zone), now=datetime.now(UTC))
         try:
             filled = filling.fill(moments, say=lambda line: typer.echo(line, err=as_json))
         except KeyboardInterrupt:
@@ -203,16 +198,13 @@ def backfill(
     if as_json:
         typer.echo(json.dumps(filled, indent=2))
     else:
-        counts = {
-            what: sum(each["what"] == what for each in filled) for what in ("ran", "done before", "under way elsewhere")
-        }
-        typer.echo(", ".join(f"{number} {what}" for what, number in counts.items() if number) + f"; {failed} failed")
+        tally((each["what"] for each in filled), failed=failed)
     raise typer.Exit(1 if failed else 0)
 
 
 def as_told(told: Told) -> dict[str, Any]:
     """A schedule as a workspace tells it, and what the cluster keeps of it beside."""
-    moments = [] if told.schedule.paused else _coming(told, 1)
+    moments = [] if told.schedule.paused else fires(told.schedule, 1)
     return {
         **told.schedule.model_dump(mode="json"),
         "next": moments[0].isoformat() if moments else None,
@@ -228,21 +220,3 @@ def unknown(kept: Any) -> dict[str, Any]:
     """A recurring run of which nobody knows what it was made of."""
     known = {"name": kept.name, "flow": kept.flow, "cron": kept.cron, "recipe": kept.recipe}
     return {**known, "paused": not kept.enabled, "max_runs": kept.at_once, "recurring_run": kept.id, "url": kept.url}
-
-
-def _coming(told: Told, count: int) -> list[datetime]:
-    from cli.schedule import _coming
-
-    return _coming(told.schedule, count)
-
-
-def _local(told: Told, moment: datetime) -> str:
-    from cli.schedule import _local
-
-    return _local(told.schedule, moment)
-
-
-def _short(moment: str | None) -> str:
-    from cli.schedule import _short
-
-    return _short(moment) if moment else ""

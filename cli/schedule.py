@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,13 +13,12 @@ import typer
 from cli import cluster_schedule
 from cli.cluster import Where, reachable
 from cli.options import WORKSPACE, AsJson, Workspace, existing
+from cli.schedule_screen import announce, fires, local, moment_of, plan_table, settings_of, short, table, tally
 
 if TYPE_CHECKING:
     from pipelines.claims import Claim, Claims
     from pipelines.schedule import Schedule, Schedules
-    from pipelines.schedule import Window as DataWindow
 
-EARLIEST, LATEST = 1900, 2999  # years that a moment may name
 app = typer.Typer(
     help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
     "--host, the cluster.",
@@ -221,11 +219,11 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
         return
     rows = [("schedule", "flow", "cron", "zone", "recipe", "next")]
     for each in schedules:
-        first = next(iter(_coming(each, 1)), None)
-        coming = "paused" if each.paused else _local(each, first) if first else "never again"
+        first = next(iter(fires(each, 1)), None)
+        coming = "paused" if each.paused else local(each, first) if first else "never again"
         rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, coming))
     rows += [(name, "", "", "", "", "unreadable") for name in unreadable]
-    _table(rows)
+    table(rows)
     for name, why in unreadable.items():
         typer.echo(f"{name}: {why}")
 
@@ -244,21 +242,19 @@ def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: As
         runs = [_run(claim) | ({"status": "interrupted"} if _interrupted(claims, claim) else {}) for claim in latest]
         typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
         return
-    _settings_of(schedule)
-    for first in _coming(schedule, 1):
-        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{_local(schedule, first)}")
+    settings_of(schedule)
+    for first in fires(schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local(schedule, first)}")
     if latest:
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
-        _table([header, *(
-            (_short(c.scheduled_at), c.kind, _short(c.window_end), _state(claims, c), c.run) for c in latest
+        table([header, *(
+            (short(c.scheduled_at), c.kind, short(c.window_end), _state(claims, c), c.run) for c in latest
         )])  # fmt: skip
         if latest[-1].failed:
             typer.echo(f"the last one failed: {latest[-1].error}")
     for each in skipped:
-        typer.echo(
-            f"passed over: {each['count']} from {_short(each['first'])} to {_short(each['last'])} ({each['why']})"
-        )
+        typer.echo(f"passed over: {each['count']} from {short(each['first'])} to {short(each['last'])} ({each['why']})")
 
 
 @app.command("pause")
@@ -317,50 +313,9 @@ def plan(
     if where:
         return cluster_schedule.plan(name, count, where, as_json=as_json)
     schedule = _store(workspace).get(name)
-    moments = _coming(schedule, count)
+    moments = fires(schedule, count)
     windows = [schedule.window_of(at) for at in moments]
-    _plan_table(schedule, moments, windows, [schedule.begins(at) for at in moments], as_json=as_json)
-
-
-def _plan_table(
-    schedule: Schedule, moments: list[datetime], windows: list[DataWindow], begins: list[datetime], *, as_json: bool
-) -> None:
-    """Print fire times, with the data window of each."""
-    if as_json:
-        rows = [
-            {
-                "scheduled_at": at.isoformat(),
-                "scheduled_at_local": _local(schedule, at),
-                "begins_at": begin.isoformat(),
-                "window_start": window.start.isoformat() if window.start else None,
-                "window_end": window.end.isoformat(),
-                "window_start_local": _local(schedule, window.start) if window.start else None,
-                "window_end_local": _local(schedule, window.end),
-            }
-            for at, window, begin in zip(moments, windows, begins)
-        ]
-        told = {"schedule": schedule.name, "cron": schedule.cron, "zone": schedule.zone, "paused": schedule.paused}
-        typer.echo(json.dumps({**told, "fires": rows}, indent=2))
-        return
-    if schedule.paused:
-        resume = f"`rankline schedule resume {schedule.name}`"
-        typer.echo(f"schedule {schedule.name} is paused: none of these begins before {resume}")
-    rows_ = [(f"fires ({schedule.zone})", "fires (UTC)", f"data from ({schedule.zone})", "to", "data from (UTC)", "to")]
-    for at, window in zip(moments, windows):
-        start = window.start
-        rows_.append(
-            (
-                _local(schedule, at),
-                _short(at.isoformat()),
-                _local(schedule, start) if start else "the beginning",
-                _local(schedule, window.end),
-                _short(start.isoformat()) if start else "the beginning",
-                _short(window.end.isoformat()),
-            )
-        )
-    _table(rows_)
-    if schedule.jitter_s:
-        typer.echo(f"each begins up to {schedule.jitter_s:g} s later; its data window stays")
+    plan_table(schedule, moments, windows, [schedule.begins(at) for at in moments], as_json=as_json)
 
 
 @app.command("backfill")
@@ -397,8 +352,8 @@ def backfill(
     filled = run_past(
         store.workspace,
         name,
-        start=_moment(start, zone),
-        end=_moment(end, zone),
+        start=moment_of(start, zone),
+        end=moment_of(end, zone),
         concurrency=concurrency,
         allow_older_window=allow_older,
         now=datetime.now(UTC),
@@ -408,10 +363,7 @@ def backfill(
     if as_json:
         typer.echo(json.dumps([{**_run(each.claim), "what": each.what} for each in filled], indent=2))
     else:
-        counts = {
-            what: sum(each.what == what for each in filled) for what in ("ran", "done before", "under way elsewhere")
-        }
-        typer.echo(", ".join(f"{number} {what}" for what, number in counts.items() if number) + f"; {failed} failed")
+        tally((each.what for each in filled), failed=failed)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -479,21 +431,6 @@ def _write(
     announce(schedule, notes, window_of=schedule.window_of, begins=begins)
 
 
-def announce(
-    schedule: Schedule, notes: Sequence[str], *, window_of: Callable[[datetime], DataWindow], begins: str
-) -> None:
-    """Print how a schedule stands, wherever it is kept; ``begins`` says of a new one what begins its runs."""
-    for note in notes:
-        typer.echo(f"note: {note}")
-    state = "paused" if schedule.paused else "on"
-    typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
-    for first in () if schedule.paused else _coming(schedule, 1):
-        window = window_of(first)
-        start = _local(schedule, window.start) if window.start else "the beginning"
-        typer.echo(f"  next: {_local(schedule, first)}, on data from {start} to {_local(schedule, window.end)}")
-        typer.echo(f"  {begins or 'runs under way go on'}")
-
-
 def _keep(text: str) -> dict[str, Any] | None:
     """What --keep says: gc's settings, of which those left out are its own; nothing for an empty value."""
     from pydantic import ValidationError
@@ -538,7 +475,7 @@ def _refuse_idle_turns(every: int, *, flow: str, warm_start: bool) -> None:
 
 
 def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:
-    moments = [] if schedule.paused else _coming(schedule, 1)
+    moments = [] if schedule.paused else fires(schedule, 1)
     coming = moments[0].isoformat() if moments else None
     return {**schedule.model_dump(mode="json"), "next": coming, "revisions": len(store.history(schedule.name))}
 
@@ -558,54 +495,3 @@ def _state(claims: Claims, claim: Claim) -> str:
     if claim.outcome or not _interrupted(claims, claim):
         return claim.outcome or claim.status
     return f"interrupted (the next {'backfill' if claim.kind == 'backfill' else 'scheduler'} goes on)"
-
-
-def _settings_of(schedule: Schedule, *, without: Collection[str] = ()) -> None:
-    """Print what a schedule was set to."""
-    for key, value in schedule.model_dump().items():
-        if value not in ("", None, (), False) and key not in ("name", "deleted", *without):
-            typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-
-
-def _coming(schedule: Schedule, count: int) -> list[datetime]:
-    """The next fire times."""
-    import itertools
-
-    return list(itertools.islice(schedule.rule.after(datetime.now(UTC)), count))
-
-
-def _local(schedule: Schedule, moment: datetime) -> str:
-    """A moment as the clocks of the schedule's zone show it."""
-    from zoneinfo import ZoneInfo
-
-    return moment.astimezone(ZoneInfo(schedule.zone)).strftime("%Y-%m-%d %H:%M:%S%z")
-
-
-def _short(moment: str) -> str:
-    """A moment in UTC, without the zone."""
-    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _moment(text: str, zone: str) -> datetime:
-    """A moment that was written without a zone is of the schedule's."""
-    from zoneinfo import ZoneInfo
-
-    from pipelines import cron as crons
-    from rankline.errors import UsageError
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is no moment", expected="2026-01-31, or 2026-01-31T03:00, with a zone or without", found=text
-        ) from error
-    if not EARLIEST <= moment.year <= LATEST:
-        raise UsageError(f"{text!r} is too far away", expected=f"a year from {EARLIEST} to {LATEST}", found=text)
-    return moment.astimezone(UTC) if moment.tzinfo else crons.instant(moment, ZoneInfo(zone))
-
-
-def _table(rows: list[tuple[str, ...]]) -> None:
-    """Print rows in columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
