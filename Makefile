@@ -30,7 +30,7 @@ hooks: setup  ## what pre-commit looks at before a commit, on all files
 	@$(BIN)/pre-commit run --all-files
 
 reference:  ## renew docs/reference.md from the code
-	@$(BIN)/python -m cli.reference
+	@$(BIN)/python -m docs.tools.reference
 
 docs: setup  ## the documentation site, every link checked, into build/site
 	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict  # with --quiet it would count no warning
@@ -40,7 +40,7 @@ BASE ?= python:3.11-slim
 BUILD ?=
 images: setup  ## the images built, and smoke run in them (a Docker engine, 15 GB; BASE=… pins, BUILD="--network host")
 	@$(BIN)/rankline build all --base $(BASE) $(BUILD)
-	@RANKLINE_NEEDS_IMAGES=1 $(BIN)/python -m pytest -q tests/pipelines/test_containers.py
+	@RANKLINE_NEEDS_IMAGES=1 $(BIN)/python -m pytest -q tests/pipelines/runs/test_containers.py
 
 lock: setup  ## renew constraints.lock from pyproject.toml
 	@$(BIN)/pip install --quiet uv

@@ -20,7 +20,7 @@ def main() -> None:
     import numpy as np
 
     from benchmarks.quality import newest
-    from rankline import bundle as bundles
+    from rankline.model import bundle as bundles
 
     bundle = bundles.open_bundle(newest(workspace, "export", "bundle"))
     catalogue, _ = bundles.read_catalogue(bundle, "fp32")
@@ -45,14 +45,17 @@ def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
     import numpy as np
 
     from benchmarks.quality import newest
-    from components.distill import mix
+    from components.distill import scorer
     from components.export.student import Student
-    from rankline import frozen
+    from rankline.evaluation import snapshot_requests
 
     tower = Student.read(newest(workspace, "distill", "student")).tower
     features = newest(workspace, "featurize", "features")
     return np.stack(
-        [mix.left_vector(tower, request, catalogue, max_history, None) for request in frozen.requests(features, "test")]
+        [
+            scorer.left_vector(tower, request, catalogue, max_history, None)
+            for request in snapshot_requests.requests(features, "test")
+        ]
     )
 
 

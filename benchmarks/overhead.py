@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="movielens")
     asked = parser.parse_args()
     from components.summary.step import SUMMARY
-    from pipelines.run import runs
+    from pipelines.runs.runner import runs
 
     told = [
         json.loads((folder / SUMMARY).read_text())

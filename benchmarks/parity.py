@@ -22,7 +22,7 @@ def main() -> None:
 
     import numpy as np
 
-    from rankline.server import serving
+    from rankline.runtime.server_process import serving
 
     differences, same = [], []
     bundle, questions = torch_answers(workspace, asked.requests, asked.candidates)
@@ -47,11 +47,11 @@ def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, l
     import numpy as np
 
     from benchmarks.quality import newest
-    from components.distill import mix
+    from components.distill import scorer
     from components.export.student import Student
-    from rankline import bundle as bundles
-    from rankline.progress import Progress
-    from rankline.scoring import Catalogue
+    from rankline.model import bundle as bundles
+    from rankline.model.scoring import Catalogue
+    from rankline.runtime.progress import Progress
 
     student = Student.read(newest(workspace, "distill", "student"))
     folder = newest(workspace, "export", "bundle")
@@ -69,10 +69,10 @@ def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, l
         asked.append(request)
         given.append(np.sort(rng.choice(unseen, min(candidates, len(unseen)), replace=False)))
     names = bundle.manifest.features
-    table = mix.Table.draw(
+    table = scorer.Table.draw(
         asked, student.tower, catalogue, bundle.knobs, names, queries={}, progress=Progress(), given=given
     )
-    logits = mix.logits(table, student.scorer, catalogue)
+    logits = scorer.logits(table, student.scorer, catalogue)
     return folder, [
         (request, [catalogue.item_ids[row] for row in rows], scored[:, 0])
         for request, rows, scored in zip(asked, given, logits)
@@ -81,11 +81,11 @@ def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, l
 
 def every_request(features: Path, count: int) -> Iterator[Any]:
     """Frozen requests: all of test and valid, then of train, until there are enough."""
-    from rankline import frozen
+    from rankline.evaluation import snapshot_requests
 
     left = count
     for split in ("test", "valid", "train"):
-        for request in frozen.requests(features, split):
+        for request in snapshot_requests.requests(features, split):
             if not left:
                 return
             left -= 1

@@ -43,14 +43,14 @@ def beside(workspace: Path) -> Path:
 
 def report_of(workspace: Path, settings: list[str]) -> Path:
     """The evaluation that a run with these settings leaves; what was made before is reused."""
-    from cli.screen import Screen
-    from pipelines import material
+    from cli.runs.progress import Screen
+    from pipelines.assets import packaged
     from pipelines.recipes import named
-    from pipelines.run import run
+    from pipelines.runs.runner import run
 
     recipe = named("movielens", settings)
     for name in recipe.material:
-        material.fetch(name, workspace)
+        packaged.fetch(name, workspace)
     with Screen(workspace, recipe.name) as screen:
         summary = run(recipe, workspace, watch=screen)
     return Path(next(step["paths"]["report"] for step in summary["steps"] if step["step"] == "evaluate"))
@@ -98,8 +98,8 @@ def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
 
 def newest(workspace: Path, step: str, output: str) -> Path:
     """What the newest finished run of a step left under this name."""
-    from pipelines.run import runs
-    from rankline import ledger
+    from pipelines.runs.runner import runs
+    from rankline.runtime import ledger
 
     for folder in reversed(runs(workspace)):
         entry = ledger.read(folder).get(step)
@@ -112,7 +112,7 @@ def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
     """Means with intervals, and the candidate's lead over each system on the same requests."""
     import numpy as np
 
-    from rankline.bootstrap import interval, paired
+    from rankline.evaluation.bootstrap import interval, paired
 
     systems = list(pooled[0])
     joined = {

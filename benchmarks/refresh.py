@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the items, whose words change")
     asked = parser.parse_args()
 
-    from rankline.repository import Repository
+    from rankline.registry.model_registry import Repository
 
     models = Repository(asked.workspace / "repository", mends=False)
     bundle = models.bundle(models.champion())
@@ -42,8 +42,8 @@ def measure(bundle: Any, *, share: float, **knobs: Any) -> tuple[dict[str, Any],
 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.step import catalogue
-    from rankline import catalogue as catalogues
     from rankline.contracts import ITEMS
+    from rankline.model import catalogue as catalogues
 
     present = parquet.read_table(bundle.catalogue / "items.parquet")
     rows = present.to_pylist()

@@ -98,13 +98,13 @@ def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
 
     from components.featurize.join import AsOf, as_of
     from feature_repo.store import apply, open_store, standing_in
-    from rankline import features
-    from rankline.progress import Progress
+    from rankline.features import transforms
+    from rankline.runtime.progress import Progress
 
     sources = folder / "sources"
     sources.mkdir(parents=True)
     views = {
-        "user_activity": ", ".join(f"random() AS {name}" for name in features.USER),
+        "user_activity": ", ".join(f"random() AS {name}" for name in transforms.USER),
         "user_category_affinity": """['c' || user % 9, 'c' || user % 7] AS affinity_categories,
             [0.7::FLOAT, 0.3::FLOAT] AS affinity_shares""",
         "item_popularity": "0.0 AS item_events_1d",
@@ -130,7 +130,7 @@ def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
         ).to_arrow_table()
     apply(folder / "feast", project="joins", sources=sources)
     store = open_store(folder / "feast")
-    side = [f"user_activity:{name}" for name in features.USER]
+    side = [f"user_activity:{name}" for name in transforms.USER]
     side += ["user_category_affinity:affinity_categories", "user_category_affinity:affinity_shares"]
 
     def plain() -> Any:

@@ -1,6 +1,6 @@
 """How memory and time of training grow with the items and with the examples: `python -m benchmarks.training_scale`.
 
-Made-up vectors, histories and queries, the training loops alone (components/finetune/users.py: the teacher;
+Made-up vectors, histories and queries, the training loops alone (components/finetune/sequence_model.py: the teacher;
 components/distill/towers.py: the towers, whose requests are all asked in words), one process a line so that the peak
 is its own. Beside the measured peak stands what the items' own vectors with their copies take. Time is the processor's
 (core-seconds), which a busy machine blurs less.
@@ -25,7 +25,8 @@ def made(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     import numpy as np
     import torch
 
-    from rankline import examples, features
+    from rankline.features import transforms
+    from rankline.train import examples
 
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, items, LENGTH) for _ in range(users)]
@@ -37,8 +38,8 @@ def made(items: int, users: int, *, query: str) -> tuple[Any, Any]:
         ratings_RL=np.zeros((users, LENGTH - 1), np.int64),
         ages_RL=np.ones((users, LENGTH - 1), np.float32),
         lengths_R=np.full(users, LENGTH - 1),
-        user_RF=np.zeros((users, len(features.USER)), np.float32),
-        context_RF=np.zeros((users, len(features.CONTEXT)), np.float32),
+        user_RF=np.zeros((users, len(transforms.USER)), np.float32),
+        context_RF=np.zeros((users, len(transforms.CONTEXT)), np.float32),
         affinity=[{} for _ in range(users)],
         day_R=np.zeros(users, np.int64),
         targets=[history[-1:] for history in histories],
@@ -60,7 +61,7 @@ def made(items: int, users: int, *, query: str) -> tuple[Any, Any]:
             ratings=[np.zeros(LENGTH, np.int64)] * users,
         ),
         splits={"train": requests, "valid": few, "test": few},
-        item_DIF=np.zeros((1, items, len(features.ITEM)), np.float32),
+        item_DIF=np.zeros((1, items, len(transforms.ITEM)), np.float32),
         summary={},
     )
     return data, torch.from_numpy(rng.standard_normal((items, TEXT), np.float32))
@@ -95,12 +96,12 @@ def taught(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
 
     import torch
 
-    from components.finetune import users
+    from components.finetune import sequence_model
     from components.finetune.config import FinetuneConfig
-    from components.finetune.ranks import Ranks
+    from components.finetune.distributed import Ranks
 
     config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
-    users.train(
+    sequence_model.train(
         data, cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None), text_IT, torch.from_numpy(data.side_IS),
         config=config, seed=0, half=False, device=torch.device(DEVICE), ranks=Ranks(), progress=watch, checkpoints=None,
     )  # fmt: skip
@@ -114,8 +115,8 @@ def distilled(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
 
     from components.distill import towers
     from components.distill.config import DistillConfig
-    from components.distill.reading import Reading
-    from rankline.progress import Progress
+    from components.distill.encode import Reading
+    from rankline.runtime.progress import Progress
 
     class MadeUp(Reading):
         """Reads numbers out of nothing instead of words."""

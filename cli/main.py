@@ -9,37 +9,18 @@ from typing import Annotated
 
 import typer
 
-from cli import (
-    build,
-    catalogue,
-    cluster,
-    data,
-    demo,
-    doctor,
-    features,
-    fetch,
-    gc,
-    init,
-    items,
-    models,
-    new,
-    recipes,
-    refresh,
-    rollback,
-    run,
-    runs,
-    schedule,
-    scheduler,
-    serve,
-    step,
-    submit,
-)
+from cli.data import data, features, fetch, init, recipes
+from cli.project import build, doctor, gc, new
+from cli.registry import catalogue, items, models, rollback
+from cli.runs import cluster, refresh, run, runs, step, submit
+from cli.schedules import schedule, scheduler
+from cli.serving import demo, serve
 from rankline.errors import EXIT_FAILED, RanklineError
 
 app = typer.Typer(
     name="rankline",
     help="From raw events to a promoted language-model ranker.\n\n"
-    "look -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve\n\n"
+    "resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve\n\n"
     "Start with `rankline demo`, or, in under a minute, `rankline run --recipe smoke -w .rankline-smoke`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -105,7 +86,7 @@ def main() -> None:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder that may not be written
-        from rankline import disk
+        from rankline.io import disk
 
         if disk.lacking(error):
             typer.secho(str(disk.full(error, [Path.cwd()])), fg=typer.colors.RED, err=True)

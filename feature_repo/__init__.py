@@ -1,5 +1,5 @@
 """Feature definitions, as Feast likes them: one file a subject. Importing this package imports Feast."""
 
-from rankline.lazy import import_feast
+from rankline.runtime.lazy_imports import import_feast
 
 import_feast()

@@ -13,7 +13,7 @@ from typing import Any
 
 from feature_repo.sources import Tables
 from rankline.errors import StorageError
-from rankline.storage import FeatureStoreConfig
+from rankline.io.storage import FeatureStoreConfig
 
 _CONNECT_S = 10
 _BATCH = 50_000  # rows of a Parquet file that are in memory at once

@@ -8,7 +8,7 @@ from feast.types import Float64
 
 from feature_repo.entities import ITEM
 from feature_repo.sources import TTL, Tables, rows
-from rankline import features
+from rankline.features import transforms
 
 CONTENT = ("item_price", "item_text_length", "item_category_count")
 
@@ -19,7 +19,7 @@ def item_popularity(sources: Path | Tables) -> FeatureView:
         name="item_popularity",
         entities=[ITEM],
         ttl=TTL,
-        schema=[Field(name=name, dtype=Float64) for name in features.ITEM if name not in CONTENT],
+        schema=[Field(name=name, dtype=Float64) for name in transforms.ITEM if name not in CONTENT],
         source=rows(sources, "item_popularity"),
     )
 

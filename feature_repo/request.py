@@ -6,7 +6,7 @@ from feast import Field, OnDemandFeatureView, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64
 
-from rankline import features
+from rankline.features import transforms
 
 # What the one who asks says: unix seconds, unix seconds (0 = never), and a number of events.
 GIVEN = ("request_time", "last_event_time", "history_length")
@@ -17,16 +17,16 @@ def request_context() -> OnDemandFeatureView:
 
     @on_demand_feature_view(
         sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in GIVEN])],
-        schema=[Field(name=name, dtype=Float64) for name in features.CONTEXT],
+        schema=[Field(name=name, dtype=Float64) for name in transforms.CONTEXT],
         mode="python",
     )
     def request_context(inputs: dict[str, Any]) -> dict[str, Any]:
         # Feast keeps this body in its registry and runs it far from this file: everything is imported here.
         import numpy as np
 
-        from rankline import features
+        from rankline.features import transforms
 
-        columns = features.request_context(
+        columns = transforms.request_context(
             request_time=np.asarray(inputs["request_time"], np.float64),
             last_event_time=np.asarray(inputs["last_event_time"], np.float64),
             history_length=np.asarray(inputs["history_length"], np.float64),

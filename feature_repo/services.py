@@ -2,7 +2,7 @@
 
 from feast import FeatureService, FeatureView, OnDemandFeatureView
 
-from rankline import features
+from rankline.features import transforms
 
 # A user's history, read apart from the rest: it is pushed with every event, the rest is computed daily.
 HISTORY = "history_v1"
@@ -10,7 +10,7 @@ HISTORY = "history_v1"
 
 def ranking_v1(*views: FeatureView | OnDemandFeatureView) -> FeatureService:
     """Everything a ranker reads but the history."""
-    return FeatureService(name=features.SERVICE, features=list(views))
+    return FeatureService(name=transforms.SERVICE, features=list(views))
 
 
 def history_v1(user_history: FeatureView) -> FeatureService:

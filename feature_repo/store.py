@@ -22,9 +22,10 @@ import yaml
 from feature_repo import backends
 from feature_repo.definitions import VIEWS, definitions
 from feature_repo.sources import Tables
-from rankline import ledger, watermark
 from rankline.errors import SourceError
-from rankline.storage import FeatureStoreConfig
+from rankline.features import watermark
+from rankline.io.storage import FeatureStoreConfig
+from rankline.runtime import ledger
 
 WATERMARK = watermark.FILE
 SOURCES = "sources"

@@ -7,7 +7,7 @@ from feast.types import Array, Float32, Float64, String
 
 from feature_repo.entities import USER
 from feature_repo.sources import TTL, Tables, rows, user_events_push
-from rankline import features
+from rankline.features import transforms
 
 
 def user_activity(sources: Path | Tables) -> FeatureView:
@@ -16,7 +16,7 @@ def user_activity(sources: Path | Tables) -> FeatureView:
         name="user_activity",
         entities=[USER],
         ttl=TTL,
-        schema=[Field(name=name, dtype=Float64) for name in features.USER],
+        schema=[Field(name=name, dtype=Float64) for name in transforms.USER],
         source=rows(sources, "user_activity"),
     )
 

@@ -31,11 +31,11 @@ from components.ingest.tables import READERS
 from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig
-from pipelines.cluster import ClusterConfig, Resources
+from pipelines.placement import ClusterConfig, Resources
 from rankline.contracts import Frozen, replaced, without_nulls
 from rankline.errors import UsageError
-from rankline.raw import File, Tables
-from rankline.storage import StorageConfig
+from rankline.io.sources import File, Tables
+from rankline.io.storage import StorageConfig
 
 Config = TypeVar("Config", bound=Frozen)
 ANYWHERE = "{source}"  # stands for data that is not named yet, where a recipe is only shown

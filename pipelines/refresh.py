@@ -1,6 +1,6 @@
 """The flow that refreshes the champion's catalogue, without training anything:
 
-    look -> ingest -> catalogue -> publish
+    resolve_inputs -> ingest -> catalogue -> publish
 
 Items change all day, a model once a night. What is read are items alone: the recipe's own, or changed ones that lie
 elsewhere and look the same. The champion embeds those whose words it has not read; the new catalogue is published
@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cluster import place
+from pipelines.placement import place
 from pipelines.recipes import Recipe, at, change_of
-from pipelines.run import Runner, Started, run
+from pipelines.runs.runner import Runner, Started, run
 from pipelines.training import opener, pipeline
 from rankline.contracts import ITEMS
 from rankline.errors import UsageError
-from rankline.raw import Tables
+from rankline.io.sources import Tables
 
 if TYPE_CHECKING:
     from components.ingest.config import IngestConfig
@@ -40,8 +40,8 @@ def refreshing(
 
     from components.catalogue.component import SAID, catalogue, publish
     from components.ingest.component import ingest
-    from components.look.component import look
     from components.promote.component import refused
+    from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
 
     settings = at(recipe, workspace)
@@ -49,7 +49,7 @@ def refreshing(
 
     def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
-            seen = step(look, data=settings["ingest"])
+            seen = step(resolve_inputs, data=settings["ingest"])
             raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             made = step(catalogue, raw=raw.outputs["raw"], champion=seen.outputs["champion"])
             with dsl.If(made.outputs["Output"] == "publish", name="checks-met"):
@@ -142,8 +142,8 @@ def refresh(
         StepFailed: a step stopped.
     """
     from pipelines.recipes import kept
-    from rankline.door import Run
-    from rankline.repository import Repository
+    from rankline.registry.model_registry import Repository
+    from rankline.runtime.run_step import Run
 
     workspace = workspace.resolve()
     here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")

@@ -1,10 +1,10 @@
 """The flow: raw events in, a promoted model out. Read this first.
 
-    look -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> decide -> promote
+    resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> decide -> promote
 
-One definition for a laptop, for containers on one machine and for a cluster; pipelines/run.py and
-pipelines/compile.py know which of them executes it. What is reused from earlier runs is settled at each
-step's door (rankline/door.py), so Kubeflow's own cache is off.
+One definition for a laptop, for containers on one machine and for a cluster; pipelines/runs/runner.py and
+pipelines/package.py know which of them executes it. What is reused from earlier runs is settled at each
+step's door (rankline/runtime/run_step.py), so Kubeflow's own cache is off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.cluster import place
+from pipelines.placement import place
 from pipelines.recipes import Recipe, at, kept
 
 
@@ -33,8 +33,8 @@ def training(
     from components.featurize.component import featurize
     from components.finetune.component import finetune
     from components.ingest.component import ingest
-    from components.look.component import look
     from components.promote.component import SAID, decide, promote
+    from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
     from components.validate.component import validate
 
@@ -43,7 +43,7 @@ def training(
 
     def line(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
-            seen = step(look, data=settings["ingest"])
+            seen = step(resolve_inputs, data=settings["ingest"])
             raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
             features = step(featurize, clean=clean.outputs["clean"])

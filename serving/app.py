@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from rankline.contracts import FrozenState, History
 from rankline.errors import RanklineError, UsageError
-from rankline.features import SERVICE
+from rankline.features.transforms import SERVICE
 from rankline.text import query_words
 from serving.engine import Answer, Ask, Engine, UnknownItem, answer
 from serving.features import Features

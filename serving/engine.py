@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rankline import scoring
-from rankline.bundle import Bundle, read_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, RanklineError, ServerError, UsageError
-from rankline.features import stars
+from rankline.features.transforms import stars
+from rankline.model import scoring
+from rankline.model.bundle import Bundle, read_catalogue
 from rankline.text import Tokenizer
 from serving.sessions import Graph, Provider
 

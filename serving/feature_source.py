@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from rankline import features, watermark
 from rankline.contracts import History
 from rankline.errors import ServerError
+from rankline.features import transforms, watermark
 
 HISTORY_SERVICE = "history_v1"
 
@@ -65,10 +65,10 @@ class FeatureSource(ABC):
         """What is known of a user; of the history, what lies before ``at`` (unix seconds)."""
         row = {
             name: values[0]
-            for service in (features.SERVICE, HISTORY_SERVICE)
+            for service in (transforms.SERVICE, HISTORY_SERVICE)
             for name, values in self.read(service, {"user_id": [user_id]}).items()
         }
-        wanted = (*features.USER, "affinity_categories", "history_items")
+        wanted = (*transforms.USER, "affinity_categories", "history_items")
         items, times = row.get("history_items") or [], row.get("history_times") or []
         ratings = row.get("history_ratings") or []
         past = sum(1 for time in times if time < at)
@@ -76,7 +76,7 @@ class FeatureSource(ABC):
             known=any(row.get(name) is not None for name in wanted),
             history=History(item_ids=items[:past], times=times[:past], ratings=ratings[:past]),
             seen=row.get("seen_items") or [],
-            user_features={name: row.get(name) or 0.0 for name in features.USER},
+            user_features={name: row.get(name) or 0.0 for name in transforms.USER},
             affinity=dict(zip(row.get("affinity_categories") or [], row.get("affinity_shares") or [])),
         )
 
@@ -86,15 +86,15 @@ class FeatureSource(ABC):
         parts: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(item_ids), _ITEMS_A_READ):
             asked = list(item_ids[start : start + _ITEMS_A_READ])
-            found = self.read(features.SERVICE, {"item_id": asked})
-            values_FN = np.array([found[name] for name in features.ITEM], np.float32)
+            found = self.read(transforms.SERVICE, {"item_id": asked})
+            values_FN = np.array([found[name] for name in transforms.ITEM], np.float32)
             known_N = np.logical_not(np.isnan(values_FN).all(axis=0))
             ids += [item for item, known in zip(asked, known_N.tolist()) if known]
             parts.append(np.nan_to_num(values_FN[:, known_N]))
         if not ids:
             return {}
         joined_FN = np.concatenate(parts, 1)
-        columns: dict[str, Any] = {name: joined_FN[f] for f, name in enumerate(features.ITEM)}
+        columns: dict[str, Any] = {name: joined_FN[f] for f, name in enumerate(transforms.ITEM)}
         return {"item_id": ids, **columns}
 
 
@@ -119,7 +119,7 @@ class FeastLibrary(FeatureSource):
         now = self._files()
         if now == self._opened:
             return
-        from rankline.lazy import import_feast
+        from rankline.runtime.lazy_imports import import_feast
 
         store = import_feast().FeatureStore(repo_path=str(self._folder))
         with self._lock:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from rankline.contracts import FrozenState, History
-from rankline.features import SERVICE
+from rankline.features.transforms import SERVICE
 from serving.feature_source import Columns, FeatureSource, UserState
 from serving.metrics import Metrics
 

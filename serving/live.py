@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankline.bundle import Bundle, open_bundle
 from rankline.errors import RanklineError, ServerError
-from rankline.pointer import Champion
-from rankline.repository import Repository
+from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import Champion
 from serving.engine import BundleEngine, Engine
 from serving.metrics import Metrics
 from serving.sessions import Provider

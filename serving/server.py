@@ -109,7 +109,7 @@ def _source(where: str | None) -> FeatureSource | None:
 
 
 def _announce(listener: socket.socket, settings: Settings, model_id: str | None) -> None:
-    from rankline import ledger
+    from rankline.runtime import ledger
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"

@@ -15,12 +15,12 @@ import numpy as np
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import Merged
-from rankline import catalogue as catalogues
-from rankline.bundle import CATALOGUE, Bundle
 from rankline.contracts import Frozen
 from rankline.errors import ServerError
-from rankline.progress import Progress
-from rankline.server import Server, serving
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import CATALOGUE, Bundle
+from rankline.runtime.progress import Progress
+from rankline.runtime.server_process import Server, serving
 
 EXAMPLES = "examples.jsonl"
 TIE = 1e-3  # logits that are closer than this have no order

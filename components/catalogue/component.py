@@ -17,7 +17,7 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.step import catalogue, present
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     serves_over = present(champion, repository=here.repository)
@@ -44,7 +44,7 @@ def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.step import publish
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     perform(

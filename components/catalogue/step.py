@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.catalogue.aside import Aside, named
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import Merged, merge
-from rankline import catalogue as catalogues
-from rankline import ledger
-from rankline.bundle import Bundle
-from rankline.progress import Progress
-from rankline.repository import Repository
+from components.catalogue.rejected import Aside, named
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import Bundle
+from rankline.registry.model_registry import Repository
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from components.catalogue.checks import Check

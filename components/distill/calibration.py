@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.distill import mix
+from components.distill import scorer as mix
 from components.distill.config import DistillConfig
 from rankline.contracts import FeatureNames
-from rankline.model import Scorer
-from rankline.policy import RIVALS, Calibration, Policy
-from rankline.scoring import Catalogue
+from rankline.model.networks import Scorer
+from rankline.model.policy import RIVALS, Calibration, Policy
+from rankline.model.scoring import Catalogue
 
 Floats = npt.NDArray[np.float64]
 TELLING = ("towers_score", "bm25_log")  # features that can tell an answer from none at all

@@ -13,7 +13,7 @@ def distill(features: Input[Dataset], teacher: Input[Model], config: dict, run: 
 
     from components.distill.config import DistillConfig
     from components.distill.step import distill
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     perform(
         "distill",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components.distill.config import DistillConfig
-from rankline.progress import Progress
+from rankline.runtime.progress import Progress
 
 
 def distill(
@@ -45,14 +45,17 @@ def distill(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from components.distill import calibration, mix, towers
-    from components.distill.reading import Reading
-    from rankline import examples, frozen, sources, training
-    from rankline.bm25 import Bm25
-    from rankline.model import HEADS, TextEncoder
-    from rankline.policy import POLICY, Policy
-    from rankline.scoring import Catalogue, Knobs, feature_names
+    from components.distill import calibration, towers
+    from components.distill import scorer as mix
+    from components.distill.encode import Reading
+    from rankline.evaluation import snapshot_requests
+    from rankline.features import candidate_sources
+    from rankline.features.bm25 import Bm25
+    from rankline.model.networks import HEADS, TextEncoder
+    from rankline.model.policy import POLICY, Policy
+    from rankline.model.scoring import Catalogue, Knobs, feature_names
     from rankline.text import Tokenizer
+    from rankline.train import examples, training
 
     device = training.pick_device(config.device)
     torch.manual_seed(config.seed)
@@ -89,14 +92,14 @@ def distill(
     }
 
     # The other sources, from the training sequences alone
-    covisit = sources.covisitation(
+    covisit = candidate_sources.covisitation(
         data.sequences.items,
         len(data.item_ids),
         window=config.covisit_window,
         step_decay=config.covisit_step_decay,
         keep=config.covisit_neighbours,
     )
-    popularity_I = sources.popularity(data.sequences.items, len(data.item_ids))
+    popularity_I = candidate_sources.popularity(data.sequences.items, len(data.item_ids))
     words = Bm25.of(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
 
     # The scorer that mixes them
@@ -117,7 +120,7 @@ def distill(
     )
     names = feature_names(users=data.has_users, queries=data.has_queries)
     progress.phase("drawing candidates")
-    valid = list(frozen.requests(features, "valid"))
+    valid = list(snapshot_requests.requests(features, "valid"))
     soft_rows = {request: row for row, request in enumerate(data.splits["valid"].ids)}
     table = mix.Table.draw(valid, model.tower, catalogue, knobs, names, queries=queries, progress=progress)
 
@@ -182,7 +185,7 @@ def distill(
         )
     )
     progress.phase("what torch says of the frozen requests")
-    test = list(frozen.requests(features, "test"))
+    test = list(snapshot_requests.requests(features, "test"))
     mix.write_parity(
         student / "parity.parquet",
         mix.Table.draw(test, model.tower, catalogue, knobs, names, queries=queries, progress=progress),

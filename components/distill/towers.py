@@ -1,7 +1,7 @@
 """The two towers: fused item vectors on the right; on the left what a history and a query say, added up.
 
 Where items are sampled (`sampled_items` below the catalogue), a step fuses, scores and moves only the items it has to
-do with; else it takes them all (rankline/touched.py).
+do with; else it takes them all (rankline/train/sampled_items.py).
 
 Shapes: B windows or requests, L history events, C candidates, I items, S sampled items, N items read with gradients,
 T text size, D vector size; rows_T are the items touched.
@@ -18,14 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.distill import standing
+from components.distill import ranking
 from components.distill.config import DistillConfig
-from components.distill.reading import Reading
-from rankline import adapters, touched, training
-from rankline.examples import Examples, Requests
-from rankline.model import HistoryTower, ItemFusion
-from rankline.progress import Progress
-from rankline.touched import Fused
+from components.distill.encode import Reading
+from rankline.model import adapters
+from rankline.model.networks import HistoryTower, ItemFusion
+from rankline.runtime.progress import Progress
+from rankline.train import sampled_items, training
+from rankline.train.examples import Examples, Requests
+from rankline.train.sampled_items import Fused
 
 Ints = npt.NDArray[np.int64]
 NO_WINDOWS = torch.zeros(3, 0, 0, dtype=torch.long)
@@ -89,7 +90,7 @@ class Towers(nn.Module):
     def item_vectors(self, text_IT: Tensor) -> npt.NDArray[np.float32]:
         """[I, D] the right vectors of the catalogue."""
         self.eval()
-        vectors_ID: npt.NDArray[np.float32] = touched.whole(self.fusion, text_IT, self.side_IS).numpy()
+        vectors_ID: npt.NDArray[np.float32] = sampled_items.whole(self.fusion, text_IT, self.side_IS).numpy()
         return vectors_ID
 
 
@@ -117,7 +118,7 @@ def train(
 
     # Optimizer: the encoder moves at its own, much smaller, rate; own vectors one by one where items are sampled
     sampled = config.sampled_items if config.sampled_items < len(data.item_ids) else 0
-    own = touched.OwnVectors(model.fusion, learning_rate=config.learning_rate) if sampled else None
+    own = sampled_items.OwnVectors(model.fusion, learning_rate=config.learning_rate) if sampled else None
     dense = [weight for weight in model.parameters() if own is None or weight is not own.table_ID]
     groups: list[dict[str, Any]] = [{"params": dense, "peak": config.learning_rate}]
     if config.train_encoder:
@@ -167,18 +168,22 @@ def train(
                 chosen = rng.permutation(np.concatenate([targets, hard_BC.ravel()]))[: config.encoder_items_per_step]
                 read_N, fresh_NT, queries_BT = reading.fresh(requests, rows, chosen, half=half)
             else:
-                read_N, fresh_NT, queries_BT = touched.NONE, None, reading.queries["train"][torch.from_numpy(rows)]
+                read_N, fresh_NT, queries_BT = (
+                    sampled_items.NONE,
+                    None,
+                    reading.queries["train"][torch.from_numpy(rows)],
+                )
             items_BL, ratings_BL, next_BL = training.pad(windows) if windows else NO_WINDOWS
             drawn_S = draws(rng, sampled)
 
             rows_T = own_TD = None
             if own is not None:
                 following_N, histories_BL = next_BL[next_BL >= 0], requests.items_RL[rows]
-                rows_T = touched.rows(
+                rows_T = sampled_items.rows(
                     items_BL, following_N, histories_BL, candidates_RC[rows], targets, read_N, drawn_S
                 )
                 own_TD = own.take(rows_T)
-            fused = touched.fuse(
+            fused = sampled_items.fuse(
                 model.fusion, reading.items_IT, model.side_IS, rows_T, own_TD=own_TD, read_N=read_N, fresh_NT=fresh_NT
             )
             loss = torch.zeros((), device=device)
@@ -276,5 +281,5 @@ def _batches(data: Examples, rng: np.random.Generator, config: DistillConfig) ->
 
 def _validate(model: Towers, reading: Reading, requests: Requests, device: torch.device) -> float:
     """nDCG@10 of the towers alone over all unseen items, by the first target of each request."""
-    ranks_R = standing.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=device)
+    ranks_R = ranking.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=device)
     return training.ndcg_of_ranks(ranks_R, k=10)

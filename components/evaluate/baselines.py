@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rankline import features
-from rankline.bm25 import Bm25
 from rankline.contracts import FrozenState
+from rankline.features import transforms
+from rankline.features.bm25 import Bm25
 from rankline.text import item_words
 
 Floats = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ def scorers(
     catalogue, had_UI = read(folder)
     found: dict[str, Score] = {
         "popularity": lambda state, words: catalogue.counts_I,
-        "fresh_popularity": lambda state, words: features.fresh_popularity(state.item_features, catalogue.index),
+        "fresh_popularity": lambda state, words: transforms.fresh_popularity(state.item_features, catalogue.index),
     }
     if _asked_in_words(folder):
         index = Bm25.of(_item_words(folder), stemmer=stemmer, k1=0.9, b=0.4)

@@ -21,11 +21,11 @@ def evaluate(
     """Replay the frozen requests through the real server and score it beside the champion and baselines."""
     from pathlib import Path
 
+    from components.evaluate.champion_for import rival_of, serves
     from components.evaluate.config import EvaluateConfig
-    from components.evaluate.rival import rival_of, serves
     from components.evaluate.step import evaluate
-    from rankline.bundle import claimed_id
-    from rankline.door import Run, perform
+    from rankline.model.bundle import claimed_id
+    from rankline.runtime.run_step import Run, perform
 
     this = Run.of(run, job)
     model_id = claimed_id(Path(bundle.path))

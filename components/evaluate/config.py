@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rankline.contracts import Frozen
-from rankline.memory import halved
-from rankline.metrics import RANKING
+from rankline.evaluation.metrics import RANKING
+from rankline.runtime.memory import halved
 
 
 class EvaluateConfig(Frozen):

@@ -16,12 +16,12 @@ import numpy as np
 from components.evaluate import replay
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.replay import Asked
-from rankline import metrics
-from rankline.bundle import Bundle
 from rankline.contracts import SPLITS
-from rankline.progress import Progress
-from rankline.report import Latency, ServedParity
-from rankline.server import Server, serving
+from rankline.evaluation import metrics
+from rankline.evaluation.report import Latency, ServedParity
+from rankline.model.bundle import Bundle
+from rankline.runtime.progress import Progress
+from rankline.runtime.server_process import Server, serving
 
 Lists = dict[str, list[str]]
 

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from rankline import frozen
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall
-from rankline.frozen import FrozenRequest
-from rankline.progress import Progress
-from rankline.server import Server
+from rankline.evaluation import snapshot_requests
+from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.runtime.progress import Progress
+from rankline.runtime.server_process import Server
 
 Answer = TypeVar("Answer")
 Call = tuple[str, bytes]  # route and JSON body
@@ -93,7 +93,7 @@ def read(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[Asked,
     """The chosen requests by day, each with its full state (which holds the day's item features)."""
     known: Any = None
     encoded = b"{}"
-    for request in frozen.requests(folder, split):
+    for request in snapshot_requests.requests(folder, split):
         if request.request_id not in chosen:
             continue
         state = request.state

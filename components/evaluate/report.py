@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankline.drawing import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
-from rankline.metrics import Reliability
-from rankline.report import CANDIDATE, CHAMPION, Report
+from rankline.evaluation.metrics import Reliability
+from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
+from rankline.io.svg import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
 
 PAGE = "report.html"
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.evaluate.config import EvaluateConfig
-from rankline import bootstrap, metrics
-from rankline.report import CANDIDATE, PER_REQUEST, Estimate, Slice
+from rankline.evaluation import bootstrap, metrics
+from rankline.evaluation.report import CANDIDATE, PER_REQUEST, Estimate, Slice
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

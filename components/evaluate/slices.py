@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from components.evaluate.baselines import Catalogue
 from components.evaluate.config import EvaluateConfig
-from rankline.features import DAY_S, request_context
-from rankline.frozen import FrozenRequest
+from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.features.transforms import DAY_S, request_context
 from rankline.text import lexemes
 
 Bools = npt.NDArray[np.bool_]

@@ -16,17 +16,17 @@ import numpy as np
 
 from components.evaluate import baselines, measure, replay, scores
 from components.evaluate.baselines import Catalogue, Score
+from components.evaluate.champion_for import beside
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.measure import Lists, Measured
 from components.evaluate.replay import Asked
 from components.evaluate.report import Example, Shown, write_page
-from components.evaluate.rival import beside
 from components.evaluate.slices import slices
-from rankline.bundle import Bundle, open_bundle
 from rankline.errors import UsageError
-from rankline.frozen import FrozenRequest
-from rankline.progress import Progress
-from rankline.report import CANDIDATE, CHAMPION, Model, Report, System, write_report
+from rankline.evaluation.report import CANDIDATE, CHAMPION, Model, Report, System, write_report
+from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.model.bundle import Bundle, open_bundle
+from rankline.runtime.progress import Progress
 
 SPLIT = "test"  # the split nothing was trained or chosen on
 RANKINGS = "rankings.parquet"

@@ -9,7 +9,7 @@ import numpy as np
 
 from components.export.config import ExportConfig
 from components.export.student import Student
-from rankline.catalogue import MAKING, Making, Neighbours, write_own
+from rankline.model.catalogue import MAKING, Making, Neighbours, write_own
 
 
 def write_making(student: Student, bundle: Path, item_ids: list[str], *, config: ExportConfig) -> Making:
@@ -29,11 +29,11 @@ def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -
     """A few frozen requests with the answers torch gave, for whoever serves the bundle to check itself."""
     import pyarrow.parquet as parquet
 
-    from rankline import frozen
+    from rankline.evaluation import snapshot_requests
 
     expected = {row["request_id"]: row for row in parquet.read_table(student / "parity.parquet").to_pylist()}
     with (bundle / "examples.jsonl").open("w") as stream:
-        for request, _ in zip(frozen.requests(features, "test"), range(count)):
+        for request, _ in zip(snapshot_requests.requests(features, "test"), range(count)):
             answer = expected[request.request_id]
             line = {
                 "query": request.query,

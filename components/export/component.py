@@ -13,8 +13,8 @@ def export(features: Input[Dataset], student: Input[Model], config: dict, run: d
 
     from components.export.config import ExportConfig
     from components.export.step import export
-    from rankline import digest
-    from rankline.door import Run, perform
+    from rankline.io import digest
+    from rankline.runtime.run_step import Run, perform
 
     perform(
         "export",

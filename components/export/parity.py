@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from components.export.student import Student
-from rankline.catalogue import session_of
 from rankline.contracts import Parity, Precision
 from rankline.errors import IntegrityError
+from rankline.model.catalogue import session_of
 
 Arrays = dict[str, npt.NDArray[Any]]
 

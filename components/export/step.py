@@ -1,7 +1,7 @@
 """export: the student as ONNX graphs and a catalogue, in one folder that anybody can serve.
 
 Reads    features/  student/
-Writes   bundle/    see rankline/bundle.py
+Writes   bundle/    see rankline/model/bundle.py
 
 Shapes: B requests, L history events, C candidates, I items, W tokens, D vector size, F features, H heads.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from components.export.config import ExportConfig
-from rankline.bundle import CATALOGUE
-from rankline.progress import Progress
+from rankline.model.bundle import CATALOGUE
+from rankline.runtime.progress import Progress
 
 
 def export(
@@ -36,10 +36,10 @@ def export(
 
     from components.export import catalogue, graphs, parity
     from components.export.student import Student
-    from rankline import bundle as bundles
-    from rankline import catalogue as catalogues
     from rankline.contracts import FeatureNames, Manifest, Precision, TextSettings
-    from rankline.policy import POLICY
+    from rankline.model import bundle as bundles
+    from rankline.model import catalogue as catalogues
+    from rankline.model.policy import POLICY
     from rankline.text import item_words
 
     items = parquet.read_table(features / "items.parquet")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from rankline.model import HistoryTower, Scorer, TextEncoder
+from rankline.model.networks import HistoryTower, Scorer, TextEncoder
 from rankline.text import Tokenizer
 
 

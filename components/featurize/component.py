@@ -13,7 +13,7 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
 
     from components.featurize.config import FeaturizeConfig
     from components.featurize.step import featurize
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     stores = here.storage.features

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rankline.contracts import Frozen
-from rankline.memory import halved
+from rankline.runtime.memory import halved
 
 
 class FeaturizeConfig(Frozen):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rankline.errors import IntegrityError, UsageError
-from rankline.progress import Progress
+from rankline.runtime.progress import Progress
 
 ROW = "request_row"
 MOMENT = "event_timestamp"

@@ -14,8 +14,9 @@ import pyarrow.parquet as parquet
 from components.featurize.config import FeaturizeConfig
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
 from components.featurize.tables import DAY_US, Asked
-from rankline import contracts, features
+from rankline import contracts
 from rankline.errors import ValidationFailed
+from rankline.features import transforms
 from rankline.text import query_words
 
 ENOUGH = 50  # validation requests that are worth a quarter of a small source
@@ -109,13 +110,13 @@ def with_features(asked: Asked) -> pa.Table:
     """The requests with the features of a moment at which nobody in particular asks."""
     count = len(asked.at)
     nothing = np.zeros(count)
-    moment = features.request_context(request_time=asked.at / 1e6, last_event_time=nothing, history_length=nothing)
+    moment = transforms.request_context(request_time=asked.at / 1e6, last_event_time=nothing, history_length=nothing)
     columns = {name: asked.table[name] for name in asked.table.column_names}
     none_told = {
         "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
         "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
     }
-    return pa.table({**columns, **dict.fromkeys(features.USER, nothing), **none_told, **moment})
+    return pa.table({**columns, **dict.fromkeys(transforms.USER, nothing), **none_told, **moment})
 
 
 def _split(words: list[str], at: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:

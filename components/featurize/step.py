@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.featurize.config import FeaturizeConfig
-from rankline.progress import Progress
-from rankline.storage import FeatureStoreConfig
+from rankline.io.storage import FeatureStoreConfig
+from rankline.runtime.progress import Progress
 
 HOW = {"join", "check_rows", "join_chunk", "memory_limit_mb"}  # settings that change no value, only the way to it
 
@@ -41,8 +41,9 @@ def featurize(
     from components.featurize.join import AsOf
     from components.featurize.parts import Parts
     from feature_repo.store import SOURCES, apply, open_store, standing_in
-    from rankline import digest, ledger
-    from rankline.features import SERVICE
+    from rankline.features.transforms import SERVICE
+    from rankline.io import digest
+    from rankline.runtime import ledger
 
     features.mkdir(parents=True, exist_ok=True)
     features = features.resolve()  # joins stand in the store's folder

@@ -20,18 +20,19 @@ from components.featurize import split
 from components.featurize.config import FeaturizeConfig
 from components.featurize.split import Ints, Lists, Log, Requests, Split
 from feature_repo.item import CONTENT
-from rankline import contracts, features
+from rankline import contracts
 from rankline.errors import TooSmall, ValidationFailed
+from rankline.features import transforms
 
 DAY_US = 86_400 * 1_000_000
 
 USER_SIDE = (
-    *(f"user_activity:{name}" for name in features.USER),
+    *(f"user_activity:{name}" for name in transforms.USER),
     "user_category_affinity:affinity_categories",
     "user_category_affinity:affinity_shares",
-    *(f"request_context:{name}" for name in features.CONTEXT),
+    *(f"request_context:{name}" for name in transforms.CONTEXT),
 )
-ITEM_SIDE = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in features.ITEM)
+ITEM_SIDE = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in transforms.ITEM)
 
 
 @dataclass(frozen=True)
@@ -309,9 +310,9 @@ def feature_lists() -> dict[str, Mapping[str, Any]]:
     """The features by what they are of."""
     return {
         "features": {
-            "user": list(features.USER),
-            "item": list(features.ITEM),
-            "context": list(features.CONTEXT),
+            "user": list(transforms.USER),
+            "item": list(transforms.ITEM),
+            "context": list(transforms.CONTEXT),
             "affinity": ["affinity_categories", "affinity_shares"],
         }
     }

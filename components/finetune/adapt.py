@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from components.finetune.config import FinetuneConfig
-from components.finetune.joint import LanguageHead
-from components.finetune.ranks import Ranks
-from rankline import training
+from components.finetune.distributed import Ranks
+from components.finetune.masked_lm import LanguageHead
 from rankline.errors import TooSmall
-from rankline.model import TextEncoder
-from rankline.progress import Progress
+from rankline.model.networks import TextEncoder
+from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
+from rankline.train import training
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 512  # share of the texts, and at most so many
 HEAD_SHARE = 0.2  # of the steps, before them, with the encoder as it is

@@ -15,8 +15,8 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
     from components.finetune import encoder
     from components.finetune.config import FinetuneConfig
     from components.finetune.step import finetune
-    from rankline import weights
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
+    from rankline.train import champion_weights
 
     settings = FinetuneConfig(**config)
     here = Run.of(run, job)
@@ -25,17 +25,17 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
     def lineage() -> dict:
         told = {"encoder": encoder.digest_of(settings.encoder)}
         if settings.warm_start:
-            from rankline.repository import Repository
+            from rankline.registry.model_registry import Repository
 
             data = json.loads((Path(features.path) / "summary.json").read_text())["data_digest"]
-            begins["start"] = weights.start(Repository(here.repository), champion, data)
-            told[weights.LINEAGE] = begins["start"].digest
+            begins["start"] = champion_weights.start(Repository(here.repository), champion, data)
+            told[champion_weights.LINEAGE] = begins["start"].digest
         return told
 
     def fetched() -> dict:
         if begins["start"] is None:
             return {}
-        from rankline.repository import Repository
+        from rankline.registry.model_registry import Repository
 
         return {"start": begins["start"].fetched(Repository(here.repository), here.workspace)}
 

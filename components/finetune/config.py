@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rankline.contracts import Frozen
-from rankline.memory import halved
+from rankline.runtime.memory import halved
 
 
 class FinetuneConfig(Frozen):

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankline import digest
 from rankline.errors import RanklineError, SourceError, UsageError
-from rankline.progress import Progress
+from rankline.io import digest
+from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-    from components.finetune.ranks import Ranks
-    from rankline.model import TextEncoder
+    from components.finetune.distributed import Ranks
+    from rankline.model.networks import TextEncoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # Encoders made on the spot, random and with a vocabulary of the data's own: one for tests, and one to be trained for
@@ -270,7 +270,7 @@ def read(folder: Path, *, source: str) -> TextEncoder:
     Raises:
         SourceError: its files are damaged, or do not belong together.
     """
-    from rankline.model import TextEncoder
+    from rankline.model.networks import TextEncoder
 
     try:
         return TextEncoder.read(folder)
@@ -326,11 +326,11 @@ def encode_all(
     ranks: Ranks | None = None,
 ) -> torch.Tensor:
     """[I, T] the unit vector of every text, in the order given; several processes share the work."""
-    from rankline import reading
+    from rankline.model import encode
 
     if ranks is None:
-        return reading.encode_all(reader, tokenizer, words, device=device, progress=progress)
-    out_IT = reading.encode_all(
+        return encode.encode_all(reader, tokenizer, words, device=device, progress=progress)
+    out_IT = encode.encode_all(
         reader, tokenizer, words, device=device, progress=progress, rank=ranks.rank, world=ranks.world
     )
     ranks.sum([out_IT])

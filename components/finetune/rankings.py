@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.finetune.ranks import Ranks
-from rankline import touched, training
-from rankline.examples import Examples, Requests
-from rankline.model import Teacher
-from rankline.progress import Progress
-from rankline.touched import Fused
+from components.finetune.distributed import Ranks
+from rankline.model.networks import Teacher
+from rankline.runtime.progress import Progress
+from rankline.train import sampled_items, training
+from rankline.train.examples import Examples, Requests
+from rankline.train.sampled_items import Fused
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ class Panel:
         """What each member makes of the catalogue."""
         for model, _ in self.members:
             model.eval()
-        return [Fused(touched.whole(model.fusion, text_IT, self.side_IS)) for model, text_IT in self.members]
+        return [Fused(sampled_items.whole(model.fusion, text_IT, self.side_IS)) for model, text_IT in self.members]
 
     @torch.no_grad()
     def opinions(self, fused: list[Fused], data: Examples, requests: Requests, rows: Ints,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from components.finetune.config import FinetuneConfig
-from rankline.progress import Progress
-from rankline.weights import ORIGIN, SCRATCH, Start
+from rankline.runtime.progress import Progress
+from rankline.train.champion_weights import ORIGIN, SCRATCH, Start
 
 
 def finetune(
@@ -45,9 +45,10 @@ def finetune(
         TrainingError: the loss became NaN, or one of several processes died.
         OutOfMemory: memory ran out.
     """
-    from components.finetune import ranks as together
+    from components.finetune import distributed as together
     from components.finetune import torchrun
-    from rankline import memory, training
+    from rankline.runtime import memory
+    from rankline.train import training
 
     processes = config.processes or max(1, training.gpus() if config.device != "cpu" else 0)
     if processes > 1 and not together.launched():
@@ -82,19 +83,19 @@ def _finetune(
     import torch
     from safetensors.torch import save_file
 
-    from components.finetune import adapt, opinions, pairs, rankings, users, warm
+    from components.finetune import adapt, cross_encoder, rankings, sequence_model, soft_labels, warm_start
     from components.finetune import encoder as encoders
-    from rankline import examples, training
-    from rankline.model import HEADS
+    from rankline.model.networks import HEADS
+    from rankline.train import examples, training
 
     # Data
     data = examples.read(features, max_history=config.max_history)
     texts = [*data.words, *data.train_queries]
-    begun = warm.opened(start, data, config)
+    begun = warm_start.opened(start, data, config)
     whole = config  # as one that begins with nothing is trained
     if begun.model_id and config.warm_epochs:
         config = config.model_copy(update={"epochs": config.warm_epochs})
-    names = warm.side_names(features, data)
+    names = warm_start.side_names(features, data)
     torch.manual_seed(config.seed)
 
     # The language model; where several train, the first fetches it for all
@@ -166,7 +167,7 @@ def _finetune(
         if member:
             torch.manual_seed(config.seed + member)
         members.append(
-            users.train(
+            sequence_model.train(
                 data,
                 copy.deepcopy(reader) if config.train_encoder and config.teachers > 1 else reader,
                 tokenizer,
@@ -189,7 +190,7 @@ def _finetune(
     # What queries and items say to each other, word by word
     asked = None
     if data.has_queries:
-        asked = pairs.train(
+        asked = cross_encoder.train(
             data, reader, text_IT, folder=folder, config=config, device=device, progress=progress,
             checkpoints=checkpoints / "pairs" if checkpoints else None,
             begin=begun.begin_pairs if begun.folder else None,
@@ -216,15 +217,15 @@ def _finetune(
     (teacher / "teacher.json").write_text(
         json.dumps({**sizes, "max_tokens": config.max_tokens, "label_heads": list(HEADS)}, indent=2)
     )
-    (teacher / ORIGIN).write_text(json.dumps(warm.origin(features, data, config, begun, start), indent=2))
-    warm.write_items(teacher / "items.parquet", data)
+    (teacher / ORIGIN).write_text(json.dumps(warm_start.origin(features, data, config, begun, start), indent=2))
+    warm_start.write_items(teacher / "items.parquet", data)
     if adapted is not None:
         (teacher / "adaptation.json").write_text(json.dumps(adapted, indent=2))
 
     # What they think together, for the student and for evaluation
     panel = rankings.Panel([(trained.model, trained.text_IT) for trained in members], side_IS) if members else None
-    untuned = opinions.Untuned(untuned_IT.cpu().numpy(), untuned_AT.cpu().numpy())
-    judges = opinions.Opinions(data, panel, asked, untuned, config, device)
+    untuned = soft_labels.Untuned(untuned_IT.cpu().numpy(), untuned_AT.cpu().numpy())
+    judges = soft_labels.Opinions(data, panel, asked, untuned, config, device)
     soft = {split: judges.soft(split, progress=progress) for split in ("train", "valid")}
     np.savez(
         teacher / "soft.npz",

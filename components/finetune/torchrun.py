@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from components.finetune.config import FinetuneConfig
-from rankline import digest, errors, ledger
+from rankline import errors
 from rankline.errors import RanklineError, TrainingError
-from rankline.progress import Progress
-from rankline.reuse import SUMS
-from rankline.weights import Start
+from rankline.io import digest
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
+from rankline.runtime.step_cache import SUMS
+from rankline.train.champion_weights import Start
 
 PARTS = ("message", "expected", "found", "where", "hint")
 

@@ -12,7 +12,7 @@ from components.ingest.config import Columns, IngestConfig
 from components.ingest.fields import NO_WORDS
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
-from rankline.raw import Files
+from rankline.io.sources import Files
 
 
 def columns(told: Columns) -> Columns:

@@ -22,7 +22,7 @@ def ingest(
     from components.ingest.config import IngestConfig
     from components.ingest.step import ingest
     from components.ingest.window import scheduled
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     perform(

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Frozen
-from rankline.memory import halved
-from rankline.raw import Source, is_file_database
+from rankline.io.sources import Source, is_file_database
+from rankline.runtime.memory import halved
 
 OWN = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
 # what no declared column may be called, in whatever case: DuckDB tells no cases apart

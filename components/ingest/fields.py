@@ -10,7 +10,7 @@ from typing import Any
 from components.ingest.config import UNITS, Columns, IngestConfig, kept_as
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
-from rankline.raw import SPLIT_NAMES
+from rankline.io.sources import SPLIT_NAMES
 
 WORDS = {"true": ("true", "t", "yes", "y", "1", "1.0"), "false": ("false", "f", "no", "n", "0", "0.0")}
 ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time that tells its zone

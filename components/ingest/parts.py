@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 from components.ingest.encoding import Guess, guess, is_utf8
 from rankline.errors import SourceError
-from rankline.raw import COMPRESSED, File
+from rankline.io.sources import COMPRESSED, File
 
 CHUNK_BYTES = 4 << 20
 SAMPLE_BYTES = 1 << 20

@@ -7,7 +7,7 @@ from components.ingest import parts
 from components.ingest.config import IngestConfig
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
-from rankline.raw import File, Files
+from rankline.io.sources import File, Files
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 

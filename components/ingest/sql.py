@@ -14,9 +14,9 @@ from components.ingest.config import UNITS, Columns, IngestConfig
 from components.ingest.fields import identifier
 from components.ingest.parts import Part
 from components.ingest.tables import arriving, typed, wanted
-from rankline import postgres
 from rankline.errors import SourceError
-from rankline.raw import Files, is_file_database
+from rankline.io import postgres
+from rankline.io.sources import Files, is_file_database
 
 ROWS = 1 << 14  # fetched at once
 

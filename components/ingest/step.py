@@ -16,11 +16,12 @@ from components.ingest.encoding import Guess, guess
 from components.ingest.fields import CURRENCY, identifier, literal
 from components.ingest.parts import SAMPLE_BYTES, Part, first_rows, plain
 from components.ingest.staging import stage
-from rankline import digest, ledger
-from rankline import raw as raw_data
 from rankline.contracts import EVENTS, ITEMS, LABELS, OVERTAKEN, QUERIES, REJECTED, USERS
 from rankline.errors import SourceError, TooSmall
-from rankline.progress import Progress
+from rankline.io import digest
+from rankline.io import sources as raw_data
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
 
 # One adapter a format: it says which parts a source has and what arrives from them (see parts.py).
 ADAPTERS: dict[str, Callable[[IngestConfig, raw_data.Files], Iterator[Part]]] = {

@@ -11,7 +11,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.fields import identifier, literal
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
-from rankline.raw import File, Files
+from rankline.io.sources import File, Files
 
 ROWS = 1 << 16  # of Parquet in one batch
 PEEKED_LINES = 10_000  # of JSON, to know its keys

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import Field
 
 from components.ingest.config import IngestConfig
-from rankline import ledger
 from rankline.contracts import Frozen
 from rankline.errors import UsageError
+from rankline.runtime import ledger
 
 TRIGGER = "trigger.json"
 BACKFILL = "backfill "  # goes before the scheduled time of a run that makes up for a past one

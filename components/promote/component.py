@@ -25,7 +25,7 @@ def decide(
 
     from components.promote.config import DecideConfig
     from components.promote.step import decide
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     result = perform(
@@ -57,7 +57,7 @@ def promote(
 
     from components.promote.config import PromoteConfig
     from components.promote.step import promote
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     perform(
@@ -89,8 +89,8 @@ def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
-    from components.promote.fresh import materialize
-    from rankline.door import Run, perform
+    from components.promote.materialize import materialize
+    from rankline.runtime.run_step import Run, perform
 
     here = Run.of(run, job)
     asked = here.folder / "trigger.json"

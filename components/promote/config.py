@@ -5,7 +5,7 @@ import re
 from pydantic import Field, field_validator
 
 from rankline.contracts import Frozen
-from rankline.decision import Policy
+from rankline.evaluation.decision import Policy
 
 
 class DecideConfig(Policy):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from components.promote.config import PromoteConfig
-from rankline import ledger
-from rankline.pointer import CROWNING, Event
-from rankline.report import CANDIDATE, Report, read_report
-from rankline.repository import Repository
+from rankline.evaluation.report import CANDIDATE, Report, read_report
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import CROWNING, Event
+from rankline.runtime import ledger
 
 ALIAS = "champion"
 BATCH = 1000  # metrics that MLflow takes in one call

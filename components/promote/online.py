@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rankline import ledger
 from rankline.errors import RepositoryError, StorageError, UsageError
-from rankline.storage import FeatureStoreConfig
+from rankline.io.storage import FeatureStoreConfig
+from rankline.runtime import ledger
 
 PROJECT = "rankline"
 # the first view's rows bear the very moments at which something became known, the others' whole days; without users
@@ -109,7 +109,7 @@ def bring_online(
     """
     from feature_repo.backends import told
     from feature_repo.store import SOURCES, WATERMARK, apply, differences, materialize, open_store
-    from rankline.watermark import shared
+    from rankline.features.watermark import shared
 
     # joins are featurize's: what goes online comes out of the run's own files
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
@@ -125,7 +125,7 @@ def bring_online(
                 expected="the same views, features and types",
                 found="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
                 where=str(folder),
-                hint="give them a version of their own (rankline/features.py, SERVICE): its store lies beside this one",
+                hint="give them a version of their own (rankline/features/transforms.py, SERVICE): its store lies beside this one",
             )
         until = _last_known(sources)
         watermark = _read(folder / WATERMARK)

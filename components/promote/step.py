@@ -17,15 +17,16 @@ from pydantic import ValidationError
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror, training_curves
-from rankline import decision, weights
-from rankline.bundle import Bundle, open_bundle
-from rankline.decision import Policy, Verdict
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
-from rankline.pointer import Event, Kind
-from rankline.progress import Progress
-from rankline.report import Report, read_report, read_scores
-from rankline.repository import Repository
-from rankline.storage import FeatureStoreConfig
+from rankline.evaluation import decision
+from rankline.evaluation.decision import Policy, Verdict
+from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.io.storage import FeatureStoreConfig
+from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import Event, Kind
+from rankline.runtime.progress import Progress
+from rankline.train import champion_weights
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
 WHO, PROMOTION = "the flow", "promotion"
@@ -74,13 +75,13 @@ def decide(
     (verdict / PAGE).write_text(page(decided, report))
 
     if teacher and decided.outcome in BEGUN_WITH:
-        weights.keep(models, candidate.model_id, teacher)
+        champion_weights.keep(models, candidate.model_id, teacher)
     events: list[Event] = []
     if decided.outcome != "already_serving":
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
-        began = weights.began_from(teacher) if teacher else ""
+        began = champion_weights.began_from(teacher) if teacher else ""
         events += _once(
             models,
             "registered",

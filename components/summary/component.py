@@ -11,6 +11,6 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
     """Write what the run did, from its ledger, however it ended."""
     from components.summary.config import SummaryConfig
     from components.summary.step import summarize
-    from rankline.door import Run
+    from rankline.runtime.run_step import Run
 
     summarize(Run.of(run, job).folder, config=SummaryConfig(**config), wanted=status.state)

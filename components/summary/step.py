@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.summary.config import SummaryConfig
-from rankline import ledger
+from rankline.runtime import ledger
 
 SUMMARY = "summary.json"
 KILLED = "it ended without a word (killed, or out of memory?)"

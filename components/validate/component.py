@@ -14,7 +14,7 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
     from components.validate import profile
     from components.validate.config import ValidateConfig
     from components.validate.step import validate
-    from rankline.door import Run, perform
+    from rankline.runtime.run_step import Run, perform
 
     settings, here = ValidateConfig(**config), Run.of(run, job)
     previous = profile.previous(here.workspace, settings.profile_name, Path(raw.path))

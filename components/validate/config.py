@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from rankline.contracts import LABELS, Frozen
-from rankline.memory import halved
+from rankline.runtime.memory import halved
 
 
 class ValidateConfig(Frozen):

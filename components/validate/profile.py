@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.validate.config import ValidateConfig
-from rankline import digest, ledger
+from rankline.io import digest
+from rankline.runtime import ledger
 
 BINS = 20
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from components.validate import frames, profile, suites
 from components.validate.config import ValidateConfig
-from rankline import ledger
 from rankline.errors import IntegrityError, ValidationFailed
-from rankline.progress import Progress
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
 
 DAY_S = 86_400
 CARRIED = ("items", "users", "queries", "events", "rejected")

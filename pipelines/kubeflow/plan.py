@@ -3,7 +3,7 @@ of each step.
 
 What is reused is settled at each step's door, against the workspace on the volume that the steps share. Where that
 volume is mounted here, too (in a notebook of the cluster, on a machine that exports it), the plan is that of a local
-run in it (pipelines/plan.py). Elsewhere nobody can tell: a copy of finished work in a bucket is not all there is, since
+run in it (pipelines/runs/plan.py). Elsewhere nobody can tell: a copy of finished work in a bucket is not all there is, since
 the profile before, the champion and the material lie on the volume. Then the plan says so, and guesses nothing.
 """
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pipelines import containers
-from pipelines.compile import compile_flow
-from pipelines.kubeflow.access import Cluster
+from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.packages import every, find, pipeline_name, pipelines, version_name
 from pipelines.kubeflow.runs import STEPS, tell_listed
-from pipelines.kubeflow.upload import every, find, pipeline_name, pipelines, version_name
-from pipelines.plan import Libraries, Plan, Step, Total
-from pipelines.plan import plan as foretell
+from pipelines.package import compile_flow
 from pipelines.recipes import Recipe, as_dict
-from rankline import ledger
+from pipelines.runs import containers
+from pipelines.runs.plan import Libraries, Plan, Step, Total
+from pipelines.runs.plan import plan as foretell
 from rankline.contracts import Frozen
 from rankline.errors import RanklineError
-from rankline.reuse import ALWAYS
+from rankline.runtime import ledger
+from rankline.runtime.step_cache import ALWAYS
 
 Took = dict[str, tuple[tuple[float, str], tuple[float, str]]]  # step -> the shortest and the longest, and their runs
 LATEST = 10  # earlier runs that tell how long steps take
@@ -130,7 +130,7 @@ def _unknown(recipe: Recipe) -> Plan:
     """What is certain of every run, and nothing else."""
     steps = []
     for name in ledger.STEPS:
-        if name in ("look", "decide"):
+        if name in ("resolve_inputs", "decide"):
             steps.append(Step(step=name, state="runs", why=ALWAYS))
         elif name == "promote" and recipe.decide.mode == "review":
             steps.append(Step(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer"))

@@ -21,13 +21,13 @@ from components.catalogue.component import SAID as SAID_OF_ITEMS
 from components.ingest.window import BACKFILL
 from components.promote.component import SAID
 from components.summary.step import MATERIALIZED, OUTCOMES, PUBLISHED, UNCHANGED
-from pipelines.history import LAST, RUNNING, Line, Said
 from pipelines.kubeflow import description
-from pipelines.kubeflow.access import Cluster, NotThere, Unreachable
-from pipelines.kubeflow.upload import Version, every, named, pipelines
-from pipelines.run import Flow
-from rankline import ledger
+from pipelines.kubeflow.client import Cluster, NotThere, Unreachable
+from pipelines.kubeflow.packages import Version, every, named, pipelines
+from pipelines.runs.runner import Flow
+from pipelines.runs.store import LAST, RUNNING, Line, Said
 from rankline.errors import AccessError, RanklineError, UsageError
+from rankline.runtime import ledger
 
 EXPERIMENT = "rankline"
 CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
@@ -236,12 +236,17 @@ def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
     return next((outcome for task, outcome in (_CROWNS | _VERDICTS).items() if task in done), INCOMPLETE)
 
 
+def _step_of(task: str) -> str:
+    """The step of a task: Kubeflow writes names with hyphens, and `look` is how resolve_inputs was called once."""
+    return {"resolve-inputs": "resolve_inputs", "look": "resolve_inputs"}.get(task, task)
+
+
 def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
     """Our steps among a run's tasks, in their order; the latest of several attempts."""
     found: dict[str, dict[str, Any]] = {}
     for task in sorted(tasks, key=lambda each: _seconds(each.start_time) or float("inf")):
         name = task.display_name or ""
-        step, driver = name.removesuffix("-driver"), name.endswith("-driver")
+        step, driver = _step_of(name.removesuffix("-driver")), name.endswith("-driver")
         if step not in (*STEPS, *_VERDICTS):
             continue
         status = STATUS.get(task.state or "", "pending")
@@ -427,7 +432,7 @@ class ClusterRuns:
         by_hash = {match[1]: task for task in tasks if (match := _HASH.search(task.pod_name or task.task_id or ""))}
         found = []
         for step in [only] if only else STEPS:
-            open_ends = [task for task in tasks if task.display_name == step]
+            open_ends = [task for task in tasks if _step_of(task.display_name or "") == step]
             passed: set[int] = set()
             while open_ends:
                 task = open_ends.pop()
@@ -437,7 +442,11 @@ class ClusterRuns:
                 hashes = [_HASH.search(child.pod_name or child.task_id or "") for child in task.child_tasks or []]
                 below = [by_hash[match[1]] for match in hashes if match and match[1] in by_hash]
                 # what comes after a step in the graph hangs below it, too: only its own work is meant
-                below = [each for each in below if (each.display_name or "").startswith(("executor", f"{step}("))]
+                below = [
+                    each
+                    for each in below
+                    if (each.display_name or "").startswith(("executor", f"{task.display_name}("))
+                ]
                 if below:
                     open_ends += below
                 elif task.pod_name:

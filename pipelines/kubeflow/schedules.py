@@ -1,6 +1,6 @@
-"""Schedules on a cluster, asked for in the words of those of a workspace (pipelines/schedule.py).
+"""Schedules on a cluster, asked for in the words of those of a workspace (pipelines/schedules/store.py).
 
-A schedule there is a recurring run (pipelines/recurring.py) whose description keeps what it was made of. What a cluster
+A schedule there is a recurring run (pipelines/kubeflow/recurring_runs.py) whose description keeps what it was made of. What a cluster
 cannot heed is refused: a setting that nothing heeds would be a promise that nobody keeps.
 """
 
@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from components.ingest.window import BACKFILL
-from pipelines import recurring as kept_there
-from pipelines.backfill import What, moments_of
-from pipelines.history import RUNNING
 from pipelines.kubeflow import description
-from pipelines.kubeflow.access import Cluster, Unreachable
+from pipelines.kubeflow import recurring_runs as kept_there
+from pipelines.kubeflow.client import Cluster, Unreachable
+from pipelines.kubeflow.packages import upload
+from pipelines.kubeflow.recurring_runs import Kept, Recurring
 from pipelines.kubeflow.runs import (
     CANCELLED,
     FAILED,
@@ -30,11 +30,11 @@ from pipelines.kubeflow.runs import (
     tell_listed,
     trigger_of,
 )
-from pipelines.kubeflow.upload import upload
 from pipelines.recipes import Recipe, named
-from pipelines.recurring import Kept, Recurring
-from pipelines.run import EXIT_CODES
-from pipelines.schedule import Schedule, Window, checked
+from pipelines.runs.runner import EXIT_CODES
+from pipelines.runs.store import RUNNING
+from pipelines.schedules.backfill import What, moments_of
+from pipelines.schedules.store import Schedule, Window, checked
 from rankline.errors import EXIT_FAILED, EXIT_REFUSED, UsageError
 
 HEEDED = {

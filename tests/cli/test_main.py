@@ -64,9 +64,11 @@ def test_every_command_helps_and_names_its_options(path: tuple[str, ...]) -> Non
 
 
 def test_there_is_a_command_for_every_step() -> None:
-    from rankline import ledger
+    from rankline.runtime import ledger
 
-    assert {path[1] for path in COMMANDS if path[:1] == ("step",) and len(path) == 2} == set(ledger.STEPS) - {"look"}
+    assert {path[1] for path in COMMANDS if path[:1] == ("step",) and len(path) == 2} == set(ledger.STEPS) - {
+        "resolve_inputs"
+    }
 
 
 def test_without_a_command_it_shows_the_line() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rankline import contracts, digest
+from rankline import contracts
+from rankline.io import digest
 
 MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 THINGS = ("kettle", "lamp", "chair", "scarf", "drum", "kite")

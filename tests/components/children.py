@@ -16,12 +16,12 @@ from typing import Any
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["torch", "transformers.models.bert.modeling_bert", "safetensors.torch", "scipy.sparse", "pyarrow.parquet",
-     "tokenizers", "rankline.model"]
+     "tokenizers", "rankline.model.networks"]
 )  # fmt: skip
 
 
 def _work(step: str, folders: dict[str, Path], output: Path, config: Any, checkpoints: Path, told: Path) -> None:
-    from rankline.progress import Progress
+    from rankline.runtime.progress import Progress
 
     work = getattr(importlib.import_module(f"components.{step}.step"), step)
     result = work(*folders.values(), output, config=config, progress=Progress(), checkpoints=checkpoints)

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rankline import contracts, digest
+from rankline import contracts
+from rankline.io import digest
 
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC).timestamp()
 DAY = 86_400.0

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankline import digest
 from rankline.contracts import EVENTS, ITEMS, QUERIES, REJECTED, USERS
+from rankline.io import digest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rankline import features
 from rankline.contracts import ITEMS
+from rankline.features import transforms
 
 SHELVES = ("books", "garden", "music", "toys")
 COLOURS = ("red", "blue", "green", "small", "large", "soft", "fine", "old", "new", "round")
@@ -63,14 +63,16 @@ def write_features(
     parquet.write_table(pa.Table.from_pylist(requests, schema=pa.schema(fields)), folder / "requests.parquet")
     sampled = [{"request_id": each["request_id"], "item_ids": ids[:3]} for each in requests]
     parquet.write_table(pa.Table.from_pylist(sampled), folder / "negatives.parquet")
-    daily = [{"snapshot": 0.0, "item_id": name, **dict.fromkeys(features.ITEM, float(n))} for n, name in enumerate(ids)]
+    daily = [
+        {"snapshot": 0.0, "item_id": name, **dict.fromkeys(transforms.ITEM, float(n))} for n, name in enumerate(ids)
+    ]
     parquet.write_table(pa.Table.from_pylist(daily), folder / "item_features.parquet")
     summary = {
         "data_digest": f"{seed} {days} {users} {','.join(ids)}",
         "train_end": (end - timedelta(hours=2)).isoformat(),
         "data_end": end.isoformat(),
         "split": {"split": "leave_last_out", "seed": 7},
-        "service": features.SERVICE,
+        "service": transforms.SERVICE,
         "turns": 3,
         **told,
     }
@@ -83,6 +85,6 @@ def _request(name: str, split: str, user: int, walk: list[str], times: list[floa
         "request_id": name, "split": split, "user_id": f"u{user}", "query_id": None, "query": None, "at": times[step],
         "history_items": walk[:step], "history_times": times[:step], "history_ratings": [5.0] * step,
         "seen": walk[:step], "targets": [walk[step]], "target_ratings": [5.0], "snapshot": 0.0,
-        **dict.fromkeys(features.USER, float(step)), **dict.fromkeys(features.CONTEXT, 0.5 + step),
+        **dict.fromkeys(transforms.USER, float(step)), **dict.fromkeys(transforms.CONTEXT, 0.5 + step),
         "affinity_categories": [walk[0].split("-")[0]], "affinity_shares": [1.0],
     }  # fmt: skip

@@ -12,16 +12,16 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.catalogue import checks
-from components.catalogue.aside import Aside
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import merge
+from components.catalogue.rejected import Aside
 from components.catalogue.step import CHECKS, MADE, catalogue, present, publish
-from rankline import catalogue as catalogues
-from rankline.bundle import Bundle, open_bundle, read_catalogue
-from rankline.catalogue import Neighbours
 from rankline.contracts import ITEMS, OVERTAKEN, REJECTED
 from rankline.errors import IntegrityError, StaleEvidence
-from rankline.repository import Repository
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import Bundle, open_bundle, read_catalogue
+from rankline.model.catalogue import Neighbours
+from rankline.registry.model_registry import Repository
 from tests.serving.embedding_bundle import (
     SCHEMA,
     make_embedding_bundle,

@@ -17,18 +17,21 @@ import scipy.sparse as sparse
 import torch
 from safetensors.torch import load_file
 
-from components.distill import mix, towers
+from components.distill import scorer, towers
 from components.distill.config import DistillConfig
-from components.distill.reading import Reading
+from components.distill.encode import Reading
 from components.distill.step import distill
 from pipelines.recipes import smoke as smoke_recipe
-from rankline import examples, frozen, scoring, sources
 from rankline.contracts import FeatureNames
 from rankline.errors import DeviceError, TooSmall, TrainingError
-from rankline.model import HistoryTower, TextEncoder
-from rankline.progress import Progress
-from rankline.scoring import Catalogue, Knobs
+from rankline.evaluation import snapshot_requests
+from rankline.features import candidate_sources
+from rankline.model import scoring
+from rankline.model.networks import HistoryTower, TextEncoder
+from rankline.model.scoring import Catalogue, Knobs
+from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
+from rankline.train import examples
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 
@@ -200,7 +203,7 @@ def test_the_student_begins_where_the_teacher_ended(data: examples.Examples, tea
 
 
 def test_the_sources_are_counted_from_the_training_sequences_alone(student: Path, data: examples.Examples) -> None:
-    expected = sources.covisitation(
+    expected = candidate_sources.covisitation(
         data.sequences.items, len(data.item_ids), window=SMOKE.covisit_window,
         step_decay=SMOKE.covisit_step_decay, keep=SMOKE.covisit_neighbours,
     )  # fmt: skip
@@ -280,13 +283,13 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         covisit=sparse.csr_matrix((count, count), dtype=np.float32), popularity_I=np.ones(count, np.float32),
     )  # fmt: skip
     names, knobs = scoring.feature_names(), Knobs(10, 0.9, 3)
-    requests = list(frozen.requests(features, "test"))[:5]
+    requests = list(snapshot_requests.requests(features, "test"))[:5]
     assert all(len(request.state.history.item_ids) > 3 for request in requests)
     cut = [
         dataclasses.replace(request, state=scoring.recent(request.state, 3)) for request in requests
     ]  # fmt: skip
     long, short = (
-        mix.Table.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
+        scorer.Table.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
         for given in (requests, cut)
     )
     columns = names.columns

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from components.distill import calibration
-from rankline.policy import POLICY, Policy
+from rankline.model.policy import POLICY, Policy
 from tests.conftest import SmokeRun
 
 

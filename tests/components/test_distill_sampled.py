@@ -12,15 +12,16 @@ import torch
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from components.distill import standing, towers
+from components.distill import ranking, towers
 from components.distill.config import DistillConfig
-from components.distill.reading import Reading
+from components.distill.encode import Reading
 from components.finetune import encoder as encoders
-from rankline import examples, features, touched, training
 from rankline.errors import UsageError
-from rankline.model import TextEncoder
-from rankline.progress import Progress
+from rankline.features import transforms
+from rankline.model.networks import TextEncoder
+from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
+from rankline.train import examples, sampled_items, training
 
 CPU = torch.device("cpu")
 LENGTH, USERS, SIZE, SOFT = 6, 24, 8, 10
@@ -49,8 +50,8 @@ def made(items: int, *, queries: bool = False, words: bool = False) -> examples.
         ratings_RL=np.zeros((USERS, LENGTH), np.int64),
         ages_RL=np.ones((USERS, LENGTH), np.float32),
         lengths_R=np.full(USERS, LENGTH),
-        user_RF=np.zeros((USERS, len(features.USER)), np.float32),
-        context_RF=np.zeros((USERS, len(features.CONTEXT)), np.float32),
+        user_RF=np.zeros((USERS, len(transforms.USER)), np.float32),
+        context_RF=np.zeros((USERS, len(transforms.CONTEXT)), np.float32),
         affinity=[{} for _ in range(USERS)],
         day_R=np.zeros(USERS, np.int64),
         targets=[np.array([history[-1], (history[-1] + 5) % items]) for history in histories],
@@ -71,7 +72,7 @@ def made(items: int, *, queries: bool = False, words: bool = False) -> examples.
             ratings=[np.zeros(LENGTH + 1, np.int64)] * USERS,
         ),
         splits=dict.fromkeys(("train", "valid", "test"), requests),
-        item_DIF=np.zeros((1, items, len(features.ITEM)), np.float32),
+        item_DIF=np.zeros((1, items, len(transforms.ITEM)), np.float32),
         summary={},
     )
 
@@ -174,11 +175,11 @@ def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.Monk
 
     def largest() -> int:
         with Largest() as watched:
-            standing.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+            ranking.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
         return watched.numbers
 
     assert largest() >= USERS * items
-    monkeypatch.setattr(touched, "PART", 1000)
+    monkeypatch.setattr(sampled_items, "PART", 1000)
     assert largest() <= USERS * 1000
 
 
@@ -194,7 +195,7 @@ def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
     """About the same as from the whole catalogue: users go from each item to the next."""
     data = made(120, queries=queries)
     told = {sampled: trained(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
-    untrained = standing.of_targets(
+    untrained = ranking.of_targets(
         towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], numbers(data).items_IT,
         numbers(data).queries["valid"], device=CPU,
     )  # fmt: skip
@@ -255,19 +256,19 @@ def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, 
     torch.manual_seed(3)
     model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
     model.fusion.known_I[[3, 31, 62, 93]] = 0.0
-    monkeypatch.setattr(standing, "BLOCK", 5)
-    fused_ID = touched.whole(model.fusion.eval(), reading.items_IT, model.side_IS)
+    monkeypatch.setattr(ranking, "BLOCK", 5)
+    fused_ID = sampled_items.whole(model.fusion.eval(), reading.items_IT, model.side_IS)
     rows = np.arange(len(requests))
     with torch.no_grad():
-        left_BD = model.eval().left(touched.Fused(fused_ID), requests, rows, reading.queries["valid"], CPU)
+        left_BD = model.eval().left(sampled_items.Fused(fused_ID), requests, rows, reading.queries["valid"], CPU)
         scores_RI = (left_BD @ fused_ID.T).numpy()
     expected = []
     for row, scores_I in enumerate(scores_RI):
         scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them apart
         scores_I[requests.seen[row]] = scores_I[requests.targets[row][1:]] = -np.inf
         expected.append(training.rank_of(scores_I, requests.targets[row][0]))
-    monkeypatch.setattr(touched, "PART", part)
-    found = standing.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
+    monkeypatch.setattr(sampled_items, "PART", part)
+    found = ranking.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
     if part < 100:  # equals in several parts are so up to rounding
         assert found[1:].tolist() == expected[1:]
         assert abs(found[0] - expected[0]) <= 3
@@ -281,9 +282,9 @@ def test_towers_that_tell_nothing_apart_are_not_taken_for_perfect(monkeypatch: p
     model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
     for weight in model.fusion.parameters():
         torch.nn.init.zeros_(weight)
-    monkeypatch.setattr(touched, "PART", 9)
+    monkeypatch.setattr(sampled_items, "PART", 9)
     reading = numbers(data)
-    found = standing.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+    found = ranking.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
     assert set(found.tolist()) == {(100 - LENGTH - 1 - 1) // 2}
 
 

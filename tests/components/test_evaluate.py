@@ -12,18 +12,18 @@ import pyarrow.parquet as parquet
 import pytest
 from pydantic import ValidationError
 
-from components.evaluate import baselines, measure, replay, rival
+from components.evaluate import baselines, champion_for, measure, replay
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.replay import Asked
 from components.evaluate.step import evaluate
-from rankline import catalogue as catalogues
-from rankline import features
-from rankline.bundle import open_bundle, read_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
-from rankline.progress import Progress
-from rankline.report import SYSTEMS, read_report, read_scores
-from rankline.server import serving
+from rankline.evaluation.report import SYSTEMS, read_report, read_scores
+from rankline.features import transforms
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import open_bundle, read_catalogue
+from rankline.runtime.progress import Progress
+from rankline.runtime.server_process import serving
 from tests.serving import embedding_bundle
 from tests.serving.embedding_bundle import make_embedding_bundle, without_embedding
 from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle
@@ -67,7 +67,7 @@ def write_features(folder: Path) -> Path:
         }
         asked |= {"history_items": before, "history_times": times, "history_ratings": ratings}
         asked |= {"seen": before, "targets": [target], "target_ratings": [float(1 + user % 5)]}
-        asked |= {name: float(user) for name in features.USER} | {"snapshot": snapshot}
+        asked |= {name: float(user) for name in transforms.USER} | {"snapshot": snapshot}
         asked |= {"affinity_categories": CATEGORIES[:2], "affinity_shares": [0.75, 0.25]}
         requests.append(asked)
         sampled = [item for item in ids if item not in had][:10]
@@ -76,7 +76,7 @@ def write_features(folder: Path) -> Path:
     parquet.write_table(pa.Table.from_pylist(requests), folder / "requests.parquet")
     parquet.write_table(pa.Table.from_pylist(negatives), folder / "negatives.parquet")
     days = [
-        {"snapshot": float(day), "item_id": item} | {name: float(row % 7) for name in features.ITEM}
+        {"snapshot": float(day), "item_id": item} | {name: float(row % 7) for name in transforms.ITEM}
         for day in DAYS
         for row, item in enumerate(ids)
     ]
@@ -453,7 +453,7 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     assert report.details["champion_catalogue"] == f"rebuilt over the candidate's {ITEMS} items"
     assert "rebuilt over the candidate" in (tmp_path / "refreshed" / "report.html").read_text()
     champion = open_bundle(later / "champion")
-    fresh, _ = rival.beside(champion, open_bundle(later / "bundle"), tmp_path / "beside")
+    fresh, _ = champion_for.beside(champion, open_bundle(later / "bundle"), tmp_path / "beside")
     found, _ = read_catalogue(fresh, "fp32")
     assert (fresh.model_id, len(found.item_ids)) == (champion.model_id, ITEMS)
     alone = catalogues.build(champion, embedding_bundle.table(ITEMS), tmp_path / "alone")
@@ -467,7 +467,7 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     without_embedding(later / "champion")  # from here on it is one of an earlier version
     step(later, tmp_path / "as-it-is", champion=later / "champion")
     older = read_report(tmp_path / "as-it-is")
-    assert older.details["champion_catalogue"].startswith(f"{rival.AS_EXPORTED}: this model cannot embed items")
+    assert older.details["champion_catalogue"].startswith(f"{champion_for.AS_EXPORTED}: this model cannot embed items")
     assert measured_mean(older) != measured_mean(report)
 
 
@@ -478,15 +478,15 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
     champion = make_embedding_bundle(tmp_path / "champion", seed=1)
     (champion.folder / catalogues.MAKING).write_text("{")
     with pytest.raises(IntegrityError, match="does not say how its items are read"):
-        rival.beside(champion, candidate, tmp_path / "damaged")
+        champion_for.beside(champion, candidate, tmp_path / "damaged")
     items = embedding_bundle.table()
     column = items.column_names.index("weight")
     heavy = items.set_column(column, "weight", items["weight"].cast("string"))
     champion = make_embedding_bundle(tmp_path / "other", seed=2)
     other = make_embedding_bundle(tmp_path / "text", items=heavy)
-    found, over = rival.beside(champion, other, tmp_path / "beside")
+    found, over = champion_for.beside(champion, other, tmp_path / "beside")
     assert found is champion
-    assert over.startswith(f"{rival.AS_EXPORTED}: column weight of items is not what it was in training")
+    assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items is not what it was in training")
 
 
 def lists_over(bundle, world, folder):

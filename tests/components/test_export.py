@@ -16,18 +16,18 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
-from components.distill import mix
+from components.distill import scorer
 from components.export import parity
 from components.export.config import ExportConfig
 from components.export.step import export
 from components.export.student import Student
-from rankline import bundle as bundles
-from rankline import catalogue as catalogues
-from rankline import frozen
-from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, UsageError
-from rankline.progress import Progress
+from rankline.evaluation import snapshot_requests
+from rankline.model import bundle as bundles
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import Bundle
+from rankline.runtime.progress import Progress
 from rankline.text import item_words
 from serving.engine import Ask, BundleEngine
 from tests.conftest import SmokeRun
@@ -303,12 +303,12 @@ def test_a_shorter_reading_student_is_served_as_it_was_taught(made: Bundle, stud
     short = dataclasses.replace(made, manifest=made.manifest.model_copy(update={"max_history": 3}))
     engine = BundleEngine.load(short, precision="fp32", provider="cpu", threads=1)
     catalogue, _ = bundles.read_catalogue(short, "fp32")
-    requests = list(frozen.requests(features, "test"))[:10]
+    requests = list(snapshot_requests.requests(features, "test"))[:10]
     assert min(len(request.state.history.item_ids) for request in requests) > 3
-    table = mix.Table.draw(
+    table = scorer.Table.draw(
         requests, student.tower, catalogue, short.knobs, short.manifest.features, queries={}, progress=Progress()
     )  # fmt: skip
-    taught = mix.logits(table, student.scorer, catalogue)
+    taught = scorer.logits(table, student.scorer, catalogue)
     for request, rows, logits_NH in zip(requests, table.rows, taught):
         prepared = engine.prepare(Ask("recommend", request.state))
         result = engine.run([prepared])[0]

@@ -14,11 +14,11 @@ import pytest
 from components.featurize import negatives, split
 from components.featurize.config import FeaturizeConfig
 from components.featurize.step import featurize
-from rankline import features as names
 from rankline.contracts import UTC as MICROSECONDS
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, TooSmall, ValidationFailed
-from rankline.scoring import context_of
+from rankline.features import transforms as names
+from rankline.model.scoring import context_of
 from tests.components.clean_world import BEGIN, CATEGORIES, DAY, Event, random_events, write_clean
 
 SMALL = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6)
@@ -279,7 +279,7 @@ def plant_row(folder: Path, view: str, **values: object) -> None:
 def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events: list[Event]) -> None:
     from components.featurize.join import as_of
     from feature_repo.store import open_store, standing_in
-    from rankline.progress import Progress
+    from rankline.runtime.progress import Progress
 
     store = open_store(store_folder)
     moment = when(59.9)
@@ -325,7 +325,7 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
 def test_a_store_that_loses_rows_is_refused(store_folder: Path) -> None:
     from components.featurize.join import as_of
     from feature_repo.store import open_store, standing_in
-    from rankline.progress import Progress
+    from rankline.runtime.progress import Progress
 
     settings = store_folder / "feature_store.yaml"
     settings.write_text(settings.read_text().replace("duckdb", "dask"))  # drops what is outside the TTL

@@ -17,9 +17,10 @@ from components.featurize.tables import ITEM_SIDE, USER_SIDE
 from feature_repo.definitions import VIEWS
 from feature_repo.request import GIVEN
 from feature_repo.store import apply, open_store, standing_in
-from rankline import contracts, features
+from rankline import contracts
 from rankline.errors import IntegrityError, UsageError
-from rankline.progress import Progress
+from rankline.features import transforms
+from rankline.runtime.progress import Progress
 from tests.components.clean_world import random_events, write_clean
 
 DAY = timedelta(days=1)
@@ -41,7 +42,7 @@ class World:
         self.folder = folder
         lists = {"affinity_categories": str, "affinity_shares": float, "history_items": str, "history_times": float}
         names = {
-            "user_activity": features.USER,
+            "user_activity": transforms.USER,
             "user_category_affinity": ("affinity_categories", "affinity_shares"),
             "item_popularity": [name.split(":")[1] for name in ITEM_SIDE if "popularity" in name.split(":")[0]],
             "item_content": [name.split(":")[1] for name in ITEM_SIDE if "content" in name.split(":")[0]],

@@ -17,14 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.joint import LanguageHead
+from components.finetune.masked_lm import LanguageHead
 from components.finetune.rankings import Panel, rank_all
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
-from rankline import digest, examples, training
 from rankline.errors import DeviceError, SourceError, TrainingError, UsageError
-from rankline.model import HistoryTower, ItemFusion, Teacher
-from rankline.progress import Progress
+from rankline.io import digest
+from rankline.model.networks import HistoryTower, ItemFusion, Teacher
+from rankline.runtime.progress import Progress
+from rankline.train import examples, training
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from components.finetune import encoder as encoders
-from rankline import digest
 from rankline.errors import SourceError, UsageError
-from rankline.progress import Progress
+from rankline.io import digest
+from rankline.runtime.progress import Progress
 
 CPU = torch.device("cpu")
 WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden chair", "a table for the garden"]

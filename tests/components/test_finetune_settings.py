@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.finetune import adapt, augment, rankings, users
+from components.finetune import adapt, augment, rankings, sequence_model
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.joint import LanguageHead
+from components.finetune.masked_lm import LanguageHead
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
-from rankline import examples, training
 from rankline.errors import TooSmall, TrainingError
-from rankline.progress import Progress
+from rankline.runtime.progress import Progress
+from rankline.train import examples, training
 from tests.components.children import files
 from tests.conftest import SmokeRun
 
@@ -114,14 +114,14 @@ def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> 
 
 def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     """A catalogue of a million items would otherwise be walked through in every step."""
-    step = users._drawn(
+    step = sequence_model._drawn(
         [(np.array([1, 2, 3]), np.array([0, 0, 0]))], data, len(data.splits["train"]), None,
-        training.Draws(users.chances(data)), rng=np.random.default_rng(0),
+        training.Draws(sequence_model.chances(data)), rng=np.random.default_rng(0),
         config=changed(sampled_items=2, negatives=2, requests_per_step=1),
     )  # fmt: skip
     train = data.splits["train"]
     targets = np.array([targets[0] for targets in train.targets], np.int64)
-    rows_T = users._touched(step, train, targets)
+    rows_T = sequence_model._touched(step, train, targets)
     assert {1, 2, 3} <= set(rows_T.tolist())
     assert len(rows_T) < len(data.item_ids)
     assert rows_T.tolist() == sorted(set(rows_T.tolist()))

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from components.ingest import parts, step
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.step import ingest
-from rankline import digest
-from rankline import raw as source
 from rankline.contracts import EVENTS, ITEMS, REJECTED, USERS
 from rankline.errors import RanklineError, SourceError, TooSmall
+from rankline.io import digest
+from rankline.io import sources as source
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"

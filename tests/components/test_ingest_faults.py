@@ -18,7 +18,7 @@ from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
 from pipelines.recipes import labels
 from rankline.errors import SourceError
-from rankline.raw import File
+from rankline.io.sources import File
 from tests.components.shop_source import Rows, write
 
 BARE = {"title": "", "category": "", "created_year": "", "labels": {}, "user_attributes": ()}

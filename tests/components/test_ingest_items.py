@@ -13,10 +13,10 @@ from components.ingest.config import Columns, IngestConfig
 from components.ingest.step import ingest
 from pipelines.recipes import named
 from pipelines.refresh import of_items
-from rankline import raw
 from rankline.contracts import ITEMS, OVERTAKEN
 from rankline.errors import SourceError
-from rankline.raw import Tables
+from rankline.io import sources
+from rankline.io.sources import Tables
 
 NONE: dict[str, Any] = {"title": "", "category": "", "created_year": "", "user_attributes": (), "labels": {}}
 
@@ -59,9 +59,9 @@ def test_the_items_of_a_whole_source(tmp_path: Path) -> None:
         ("An apple", 3.0, True), ("A pear", 4.0, True),
     ]  # fmt: skip
     assert summary["items_tell"] == ["title", "price"]
-    before = raw.digest_of(config)
+    before = sources.digest_of(config)
     (tmp_path / "items.csv").write_text("sku,name,cost\na,An apple,3\n")
-    assert raw.digest_of(config) != before
+    assert sources.digest_of(config) != before
 
 
 def test_beir_documents_without_judgments(tmp_path: Path) -> None:

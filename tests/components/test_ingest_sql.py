@@ -11,9 +11,9 @@ import pytest
 from components.ingest import sql
 from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
-from rankline import digest, raw
 from rankline.errors import SourceError
-from rankline.progress import Progress
+from rankline.io import digest, sources
+from rankline.runtime.progress import Progress
 from tests.components.shop_source import COLUMNS, EVENTS, ITEMS, USERS, write
 from tests.servers.postgres import PASSWORD, Postgres
 
@@ -161,16 +161,16 @@ def test_postgres_rows_come_in_an_order_of_their_own(
     fill(postgres)
     monkeypatch.setenv("SHOP_URL", postgres.secret_url)
     settings: dict[str, Any] = {"source": "", "connection": "SHOP_URL"}
-    seen = raw.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
+    seen = sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
     first = run(tmp_path / "first", **settings)
     with psycopg.connect(postgres.secret_url) as db:  # the same rows, stored the other way round
         db.execute("CREATE TABLE other AS SELECT * FROM events ORDER BY at DESC; DROP TABLE events")
         db.execute("ALTER TABLE other RENAME TO events")
     assert run(tmp_path / "second", **settings) == first
-    assert raw.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) == seen
+    assert sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) == seen
     with psycopg.connect(postgres.secret_url) as db:
         db.execute("UPDATE events SET device = 'desk' WHERE at = (SELECT min(at) FROM events)")
-    assert raw.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) != seen
+    assert sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) != seen
 
 
 @pytest.mark.parametrize("way", ["environment", "variable", "wrong", "unset", "garbled"])
@@ -199,7 +199,7 @@ def test_the_password_is_in_no_message_and_no_file(
         with pytest.raises(SourceError) as refused:
             run(tmp_path / "raw", **settings)
         with pytest.raises(SourceError):
-            raw.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
+            sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
     assert PASSWORD not in str(refused.value)
     assert PASSWORD not in json.dumps(IngestConfig(format="sql", tables=TABLES, **settings).model_dump())
     for path in tmp_path.rglob("*"):

@@ -15,14 +15,16 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror
 from components.promote.online import bring_online
 from components.promote.step import decide, promote
-from rankline import digest, ledger, weights
-from rankline import features as names
-from rankline.bundle import Bundle, open_bundle
 from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
-from rankline.pointer import Event
-from rankline.report import Report, read_report, write_report
-from rankline.repository import Repository
-from tests.rankline.test_repository import tiny_bundle
+from rankline.evaluation.report import Report, read_report, write_report
+from rankline.features import transforms as names
+from rankline.io import digest
+from rankline.model.bundle import Bundle, open_bundle
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import Event
+from rankline.runtime import ledger
+from rankline.train import champion_weights
+from tests.rankline.registry.test_model_registry import tiny_bundle
 
 END = datetime(1998, 4, 20, 18, 30, tzinfo=UTC)  # when the newest event became known
 TODAY = END.replace(hour=0, minute=0)
@@ -254,7 +256,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, 
     registered = next(event for event in shop.repository.history() if event.kind == "registered")
     assert registered.details == {"began_from": "m0"}
     assert registered.why.endswith("begun with model m0")
-    told = weights.told_of(shop.repository, registered.model_id)
+    told = champion_weights.told_of(shop.repository, registered.model_id)
     assert (told.get("offered") == "m0") is kept
     assert sorted(told.get("files", [])) == (
         ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []

@@ -10,7 +10,7 @@ import pytest
 
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED, SUMMARY, summarize
-from rankline import ledger
+from rankline.runtime import ledger
 
 
 def write(folder: Path, step: str, status: str = "done", **more: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_promotion_that_never_came_is_a_failure(tmp_path: Path) -> None:
     assert summarized(tmp_path)["outcome"] == "failed"
 
 
-@pytest.mark.parametrize("steps", [(), ("look", "ingest")])
+@pytest.mark.parametrize("steps", [(), ("resolve_inputs", "ingest")])
 def test_a_run_that_did_not_reach_its_verdict_is_incomplete(tmp_path: Path, steps: tuple[str, ...]) -> None:
     for step in steps:
         write(tmp_path, step)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipelines import images
-from pipelines.cluster import IMAGES
+from pipelines.images import build
+from pipelines.placement import IMAGES
 
 HOUSE = Path(__file__).resolve().parents[2]
 DEPLOY = HOUSE / "deploy"
@@ -70,8 +70,8 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 
 def test_there_is_a_target_for_every_image() -> None:
-    assert set(images.KINDS) <= set(stages())
-    assert set(IMAGES.values()) == set(images.IN_THE_FLOW) < set(images.KINDS)
+    assert set(build.KINDS) <= set(stages())
+    assert set(IMAGES.values()) == set(build.IN_THE_FLOW) < set(build.KINDS)
 
 
 def test_every_stage_stands_on_the_base_that_the_builder_names() -> None:
@@ -79,14 +79,14 @@ def test_every_stage_stands_on_the_base_that_the_builder_names() -> None:
     assert "ARG BASE\n" in TEXT  # no default: nobody builds on bytes that nobody chose
 
 
-@pytest.mark.parametrize("kind", images.KINDS)
+@pytest.mark.parametrize("kind", build.KINDS)
 def test_an_image_ends_as_a_user_without_rights(kind: str) -> None:
     users = [line for line in whole(kind) if line.startswith("USER ")]
     assert users[-1] == "USER 10001:10001"
     assert not [line for line in whole(kind)[whole(kind).index(users[-1]) :] if line.startswith("RUN")]
 
 
-@pytest.mark.parametrize("kind", images.KINDS)
+@pytest.mark.parametrize("kind", build.KINDS)
 def test_libraries_come_before_code_and_from_the_lock(kind: str) -> None:
     own = whole(kind)
     installs = [number for number, line in enumerate(own) if "pip --python" in line]
@@ -97,7 +97,7 @@ def test_libraries_come_before_code_and_from_the_lock(kind: str) -> None:
     assert not FOREVER & set(" ".join(own).split())
 
 
-@pytest.mark.parametrize("kind", ["code", *images.KINDS])
+@pytest.mark.parametrize("kind", ["code", *build.KINDS])
 def test_pip_has_the_lock_before_it_installs_or_builds(kind: str) -> None:
     """Of what is built with, too: versions for that come from one setting in older pips, from another in newer ones."""
     own = whole(kind)
@@ -119,24 +119,24 @@ def test_what_builds_our_package_is_in_the_lock() -> None:
 
 
 def test_serve_can_be_asked_whether_it_is_well_and_the_others_are_started_by_kubeflow() -> None:
-    for kind in images.KINDS:
+    for kind in build.KINDS:
         instructions = {line.split()[0] for line in whole(kind)}
         assert ({"HEALTHCHECK", "ENTRYPOINT"} <= instructions) == (kind == "serve"), kind
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("kind", images.KINDS)
+@pytest.mark.parametrize("kind", build.KINDS)
 def test_an_image_is_told_nothing_that_it_must_not_hold(kind: str, variant: str) -> None:
     asked = requirements(kind, variant)
     assert "pydantic" in asked
-    assert not asked & images.MUST_NOT_HOLD[kind]
+    assert not asked & build.MUST_NOT_HOLD[kind]
     assert ("kfp" in asked) == (kind != "serve")
     assert ("torch" in asked) == (kind == "train")
     assert ("nvidia-cublas" in asked) == (variant == "cuda" and kind != "data")
     assert "onnxruntime" not in asked  # it and onnxruntime-gpu own one folder
 
 
-@pytest.mark.parametrize("kind", images.KINDS)
+@pytest.mark.parametrize("kind", build.KINDS)
 def test_an_image_has_a_driver_for_every_shared_place(kind: str) -> None:
     """The bucket is for all of them; databases and Redis are not for training."""
     asked = requirements(kind, "cpu")
@@ -151,20 +151,20 @@ def test_evaluate_has_all_that_serves() -> None:
 
 def test_every_pinned_library_is_in_the_lock() -> None:
     locked = {line.split("==")[0] for line in (HOUSE / "constraints.lock").read_text().split()}
-    for kind in images.KINDS:
+    for kind in build.KINDS:
         assert {name.lower() for name in requirements(kind, "cpu")} <= locked
 
 
 def test_what_a_build_by_hand_sees_is_what_the_command_sends() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().split("\n")
     kept = {line[1:] for line in ignore if line.startswith("!")}
-    assert kept == {*images.FILES, *images.PACKAGES}
+    assert kept == {*build.FILES, *build.PACKAGES}
 
 
 def test_every_package_of_ours_is_sent() -> None:
     found = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     there = {name.rstrip("*") for name in found if (HOUSE / name.rstrip("*")).is_dir()}
-    assert there == set(images.PACKAGES)
+    assert there == set(build.PACKAGES)
 
 
 # deploy/gpu.sh, on a folder made up to look like the library's

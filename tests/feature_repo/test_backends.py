@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from components.promote.online import bring_online
 from feature_repo import backends
 from feature_repo.store import apply, materialize
-from rankline import features as names
 from rankline.errors import StorageError
-from rankline.storage import FeatureStoreConfig
+from rankline.features import transforms as names
+from rankline.io.storage import FeatureStoreConfig
 from serving.feature_source import HISTORY_SERVICE, FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (

@@ -25,13 +25,13 @@ from feature_repo.request import GIVEN
 from feature_repo.services import HISTORY
 from feature_repo.sources import PUSH
 from feature_repo.store import apply, materialize, open_store, standing_in
-from rankline import features as names
 from rankline.contracts import UTC as MICROSECONDS
 from rankline.contracts import FrozenState
 from rankline.contracts import History as FrozenHistory
 from rankline.errors import SourceError
-from rankline.progress import Progress
-from rankline.scoring import context_of
+from rankline.features import transforms as names
+from rankline.model.scoring import context_of
+from rankline.runtime.progress import Progress
 from tests.components.clean_world import BEGIN, DAY, random_events, write_clean
 
 HISTORY_SIDE = [f"user_history:{name}" for name in ("history_items", "history_times", "history_ratings", "seen_items")]
@@ -205,7 +205,7 @@ def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from rankline.lazy import import_feast; import_feast();from feast.cli.cli import cli; cli(['apply'])",
+            "from rankline.runtime.lazy_imports import import_feast; import_feast();from feast.cli.cli import cli; cli(['apply'])",
         ],
         cwd=mine,
         env={**os.environ, "PYTHONPATH": str(Path(feature_repo.__file__).parents[1])},

@@ -28,7 +28,7 @@ def path(recipe: str, flow: str = "") -> Path:
 
 
 if __name__ == "__main__":
-    from pipelines.compile import compile_flow
+    from pipelines.package import compile_flow
 
     for each in RECIPES:
         print(compile_flow(pinned(each), path(each)))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from rankline.bundle import open_bundle
+from rankline.model.bundle import open_bundle
 from tests.components.asked_world import items
 from tests.conftest import SmokeRun
 from tests.serving.conftest import running

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from cli.step import STEPS
+from cli.runs.step import STEPS
 from components.finetune.step import finetune
 from components.ingest.step import ingest
 from pipelines.recipes import smoke as recipe
-from rankline import ledger
 from rankline.errors import TrainingError
-from rankline.progress import Progress
-from rankline.repository import Repository
+from rankline.registry.model_registry import Repository
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
 from tests.cli.command import rankline, refused
-from tests.cli.test_step import MADE_BY, NAMED
+from tests.cli.runs.test_step import MADE_BY, NAMED
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import Disk, disk, killing, set_back
-from tests.pipelines.watched import folders, reasons, served, steps, summary, until, watched
+from tests.pipelines.runs.watched import folders, reasons, served, steps, summary, until, watched
 
 REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
 MEASURED = ("servers", "report.html", "report.json", "files.json")  # of an evaluation: how fast it was, and when
@@ -145,7 +145,7 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
 
 
 @slow
-@pytest.mark.parametrize("step", ["look", "finetune", "evaluate", "promote"])
+@pytest.mark.parametrize("step", ["resolve_inputs", "finetune", "evaluate", "promote"])
 def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, step: str) -> None:
     workspace = unpromoted(smoke, tmp_path / "ws")
     forget(workspace, step)
@@ -351,7 +351,7 @@ def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp
 # -- what is damaged -------------------------------------------------------------------------------------------
 
 
-@slow  # tests/rankline/test_door.py has each kind alone
+@slow  # tests/rankline/runtime/test_run_step.py has each kind alone
 def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     """One of each at once: kept work, what the cache calls its latest, progress, ledger, and the pointer."""
     workspace = smoke.copy(tmp_path / "ws")
@@ -393,7 +393,7 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     event.write_text("{")
     (workspace / "repository" / "champion.json").unlink()
     message = refused("run", "--recipe", "smoke", "-w", workspace)
-    assert message.startswith("look stopped: the history of the model repository is damaged")
+    assert message.startswith("resolve_inputs stopped: the history of the model repository is damaged")
     assert str(event) in message
     assert "try: bring the file back" in message
     event.write_bytes(content)

@@ -12,17 +12,17 @@ import yaml
 
 from components.ingest.config import IngestConfig
 from components.ingest.window import scheduled
-from pipelines.compile import compile_flow
-from pipelines.conformance import problems
-from pipelines.kubeflow.access import Cluster
+from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.conformance import problems
+from pipelines.kubeflow.packages import named, pipeline_name, upload
+from pipelines.kubeflow.recurring_runs import Recurring, create, listed
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
-from pipelines.kubeflow.upload import named, pipeline_name, upload
-from pipelines.recurring import Recurring, create, listed
-from pipelines.run import EXIT_CODES, Flow
-from rankline import ledger
+from pipelines.package import compile_flow
+from pipelines.runs.runner import EXIT_CODES, Flow
 from rankline.errors import UsageError
+from rankline.runtime import ledger
 from tests.pipelines import golden
-from tests.pipelines.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
+from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import Kubeflow
 
 MORNING = datetime(2026, 11, 2, 3, 0, 0, tzinfo=UTC)

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.compile import compile_flow
-from pipelines.plan import DOORS
+from pipelines.package import compile_flow
+from pipelines.runs.plan import DOORS
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
 
@@ -47,7 +47,7 @@ def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_pat
     foretold: dict[str, Any] = {step["step"]: step for step in plan["steps"]}
     before = set((workspace / "runs").iterdir())
     # of the branches for the verdicts the one that holds has run, and no other
-    assert run(package, tmp_path / "root") == {"look", *DOORS, "decide", "already-serving", "summary"}
+    assert run(package, tmp_path / "root") == {"resolve-inputs", *DOORS, "decide", "already-serving", "summary"}
     (folder,) = set((workspace / "runs").iterdir()) - before
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "already serving"

@@ -20,8 +20,8 @@ from pipelines.recipes import (
     needs_source,
     shown,
 )
-from rankline import raw
 from rankline.errors import UsageError
+from rankline.io import sources
 
 
 def refusal(name: str, *settings: str) -> UsageError:
@@ -231,7 +231,7 @@ def test_a_file_of_labels_is_read(tmp_path: Path) -> None:
     (tmp_path / "lab.csv").write_text("text,label\nfine,good\n")
     (tmp_path / "other.csv").write_text("nothing of ours\n")
     asked = named("labels", source=str(tmp_path / "lab.csv")).ingest
-    assert [file.path for file in raw.files(asked)["events"]] == [str(tmp_path / "lab.csv")]
+    assert [file.path for file in sources.files(asked)["events"]] == [str(tmp_path / "lab.csv")]
     # a folder stays one, whatever its name
     (tmp_path / "set.csv").mkdir()
     assert named("labels", source=str(tmp_path / "set.csv")).ingest.tables.events == "*.csv"

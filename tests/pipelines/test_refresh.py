@@ -18,17 +18,17 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from pipelines import triggered
-from pipelines.claims import Claim
-from pipelines.compile import compile_flow
-from pipelines.conformance import problems
+from pipelines.kubeflow.conformance import problems
+from pipelines.package import compile_flow
 from pipelines.recipes import named
 from pipelines.refresh import of_items
-from pipelines.schedule import Schedules
-from rankline import catalogue as catalogues
-from rankline.bundle import Bundle
+from pipelines.schedules import worker
+from pipelines.schedules.firings import Claim
+from pipelines.schedules.store import Schedules
 from rankline.errors import UsageError
-from rankline.repository import Repository
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import Bundle
+from rankline.registry.model_registry import Repository
 from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
@@ -118,7 +118,8 @@ def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
     pipeline, _ = yaml.safe_load_all(golden.path("smoke", "refresh").read_text())
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {
-        f"exec-{step}" for step in ("look", "ingest", "catalogue", "publish", "summary", "unchanged", "refused")
+        f"exec-{step}"
+        for step in ("resolve-inputs", "ingest", "catalogue", "publish", "summary", "unchanged", "refused")
     }
     images = {name: executor["container"]["image"].split("@")[0] for name, executor in executors.items()}
     assert images.pop("exec-catalogue").endswith("python-evaluate")
@@ -192,7 +193,7 @@ def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
     told = shop.refresh()
     assert told["outcome"] == "nothing changed"
     assert "All 40 items are as they were" in told["verdict"]
-    assert [step["step"] for step in told["steps"]] == ["look", "ingest", "catalogue"]
+    assert [step["step"] for step in told["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
     assert Repository(shop.repository).history() == before
 
 
@@ -261,7 +262,7 @@ def test_a_schedule_refreshes(shop: Shop) -> None:
     store.create({**asked, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC))
     claims = store.claims("often")
     claims.make(Claim("often", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat()))
-    with subprocess.Popen(triggered.command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(worker.command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
         assert process.wait(300) == 0
     ended = claims.read(moment)
     assert ended is not None

@@ -392,7 +392,7 @@ def at(moment: datetime | None) -> str:
 
 
 def _spec(file: bytes) -> dict[str, Any]:
-    from pipelines.conformance import problems
+    from pipelines.kubeflow.conformance import problems
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.yaml"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.pipelines import golden
-from tests.pipelines.kubeflow_world import kubeflow, nothing_of_ours  # noqa: F401
+from tests.pipelines.kubeflow.kubeflow_world import kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, Api, Kubeflow
 
 Ask = Callable[..., Any]

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rankline.bundle import Bundle
+from rankline.model.bundle import Bundle
 from tests.serving.tiny_bundle import make_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rankline import catalogue as catalogues
-from rankline.bundle import CATALOGUE, Bundle, open_bundle, seal
-from rankline.catalogue import Counted, Maker, Making, Neighbours, Words, write_own
 from rankline.contracts import ITEMS, FrozenState, History
-from rankline.side import Side
+from rankline.features.side_features import Side
+from rankline.model import catalogue as catalogues
+from rankline.model.bundle import CATALOGUE, Bundle, open_bundle, seal
+from rankline.model.catalogue import Counted, Maker, Making, Neighbours, Words, write_own
 from tests.serving.tiny_bundle import CATEGORIES, SIZE, _model, _save, _tensor, item_id, make_bundle, titles
 
 SCHEMA = pa.schema([*ITEMS, pa.field("weight", pa.float64())])

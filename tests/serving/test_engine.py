@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from rankline import scoring
-from rankline.bundle import Bundle, open_bundle, read_catalogue, seal, seal_catalogue
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
-from rankline.policy import POLICY, Calibration, Policy
+from rankline.model import scoring
+from rankline.model.bundle import Bundle, open_bundle, read_catalogue, seal, seal_catalogue
+from rankline.model.policy import POLICY, Calibration, Policy
 from serving.engine import Answer, Ask, BundleEngine, UnknownItem, answer
 from serving.sessions import Graph, require
 from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle, make_catalogue
@@ -42,7 +42,7 @@ def engine(bundle: Bundle) -> BundleEngine:
 
 
 def by_hand(bundle: Bundle, state: FrozenState, *, given: list[str] | None = None) -> dict[str, np.ndarray]:
-    """item id -> logits, straight from the graphs and rankline.scoring."""
+    """item id -> logits, straight from the graphs and rankline.model.scoring."""
     catalogue, _ = read_catalogue(bundle, "fp32")
 
     def run(name: str, **feeds: np.ndarray) -> np.ndarray:

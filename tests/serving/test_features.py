@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from rankline import features as names
-from rankline.bundle import Bundle
-from rankline.lazy import import_feast
+from rankline.features import transforms as names
+from rankline.model.bundle import Bundle
+from rankline.runtime.lazy_imports import import_feast
 from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
 from serving.features import Features
 from serving.metrics import Metrics

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, UsageError
-from rankline.repository import Repository
+from rankline.model.bundle import Bundle
+from rankline.registry.model_registry import Repository
 from serving.engine import Ask, Engine, answer
 from serving.live import Live, NotReady
 from serving.metrics import Metrics

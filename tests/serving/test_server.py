@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import pytest
 
-from rankline.bundle import Bundle
 from rankline.contracts import FrozenState
-from rankline.repository import Repository
+from rankline.model.bundle import Bundle
+from rankline.registry.model_registry import Repository
 from serving.engine import Ask, BundleEngine, answer
 from tests.cli.command import rankline
 from tests.serving.conftest import ROOT, Server, command, running

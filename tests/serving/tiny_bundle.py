@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import scipy.sparse as sparse
 
-from rankline import scoring, sources
-from rankline.bm25 import Bm25
-from rankline.bundle import CATALOGUE, Bundle, seal, seal_catalogue
 from rankline.contracts import Manifest, Parity, Precision, TextSettings
-from rankline.pointer import Event
-from rankline.policy import POLICY, Policy
-from rankline.repository import Repository
+from rankline.features import candidate_sources
+from rankline.features.bm25 import Bm25
+from rankline.model import scoring
+from rankline.model.bundle import CATALOGUE, Bundle, seal, seal_catalogue
+from rankline.model.policy import POLICY, Policy
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import Event
 
 HEADS = ["click", "like"]
 CATEGORIES = ["Action", "Comedy", "Drama", "Horror", "Romance"]
@@ -122,9 +123,9 @@ def _write_catalogue(
         stored = vectors_ID.astype(np.float16) if precision == "fp16" else vectors_ID
         np.save(folder / f"vectors.{precision}.npy", stored)
     histories = [rng.permutation(count)[:8].astype(np.int64) for _ in range(30)]
-    covisit = sources.covisitation(histories, count, window=3, step_decay=0.5, keep=10)
+    covisit = candidate_sources.covisitation(histories, count, window=3, step_decay=0.5, keep=10)
     sparse.save_npz(folder / "sources" / "covisit.npz", covisit)
-    np.save(folder / "sources" / "popularity.npy", sources.popularity(histories, count))
+    np.save(folder / "sources" / "popularity.npy", candidate_sources.popularity(histories, count))
 
 
 def _write_tokenizer(path: Path) -> None:

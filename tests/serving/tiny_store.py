@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rankline import features
 from rankline.contracts import UTC as STAMP
+from rankline.features import transforms
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)
 NOON = DAY.timestamp() - 43_200
@@ -31,8 +31,8 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
     sources.mkdir(parents=True, exist_ok=True)
     users: list[dict[str, Any]] = [{"user_id": "u1"}]
     items: list[dict[str, Any]] = [{"item_id": item} for item in popular]
-    activity = dict.fromkeys(features.USER, 3.0)
-    counts = dict.fromkeys((name for name in features.ITEM if name.startswith("item_events")), 0.0)
+    activity = dict.fromkeys(transforms.USER, 3.0)
+    counts = dict.fromkeys((name for name in transforms.ITEM if name.startswith("item_events")), 0.0)
     rates = {"item_rating_mean": 4.0, "item_trend": 0.5}
     content = {"item_price": 0.0, "item_text_length": 20.0, "item_category_count": 1.0}
     rows = {

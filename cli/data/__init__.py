@@ -1,0 +1,1 @@
+"""Commands about data, recipes and features."""

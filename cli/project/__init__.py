@@ -1,0 +1,1 @@
+"""Commands about this machine, images, disk space and new projects."""

@@ -1,0 +1,72 @@
+"""The GPU: what the driver, torch and ONNX Runtime each say of it. None is claimed that is not there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+from cli.project.checks import Check, Finding, Patient
+from cli.project.checks.libraries import installed
+
+
+def gpu(patient: Patient) -> Iterator[Finding]:
+    """Three opinions, which have to agree, and what the recipe asks for."""
+    driver = _driver()
+    torch_sees, torch_told = _torch()
+    session_runs, session_told = _session()
+    wanted = [step for step in ("finetune", "distill") if getattr(patient.recipe, step).device == "cuda"]
+    if wanted and not torch_sees:
+        hint = f"--set {wanted[0]}.device=auto, or install a CUDA build of torch on a machine with a GPU"
+        yield Finding("torch", "fail", f"{', '.join(wanted)} ask for cuda; {torch_told}", hint)
+    elif driver and not torch_sees and installed("torch"):
+        hint = "pip install a CUDA build of the same torch version"
+        yield Finding("torch", "warn", f"{torch_told}, and the driver has {driver}", hint)
+    else:
+        yield Finding("torch", "ok", torch_told)
+    if driver and not session_runs and installed("onnxruntime-gpu"):
+        hint = "install the CUDA 12 and cuDNN 9 libraries that onnxruntime-gpu needs, or serve with --provider cpu"
+        yield Finding("onnxruntime's device", "warn", f"{session_told}, and the driver has {driver}", hint)
+    else:
+        yield Finding("onnxruntime's device", "ok", session_told)
+
+
+def _driver() -> str:
+    """The GPUs that the driver knows; empty for none."""
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        return ""
+    done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20)
+    lines = [line.split("(")[0].strip() for line in done.stdout.splitlines() if line.startswith("GPU")]
+    return ", ".join(lines) if done.returncode == 0 else ""
+
+
+def _torch() -> tuple[bool, str]:
+    """Whether torch has a GPU, and what to say of its build."""
+    version = installed("torch")
+    if version is None:
+        return False, "torch is not installed here"
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    if not torch.cuda.is_available():
+        return False, f"torch {version} ({build} build) sees no GPU: training runs on the CPU"
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return True, f"torch {version} ({build} build) sees {', '.join(names)}"
+
+
+def _session() -> tuple[bool, str]:
+    """Whether a session of ONNX Runtime truly runs on CUDA; its list of available providers would say so anyhow."""
+    from rankline.errors import DeviceError
+    from serving.sessions import require
+
+    if installed("onnxruntime-gpu") is None and installed("onnxruntime") is None:
+        return False, "ONNX Runtime is not installed here"
+    try:
+        require("cuda")
+    except DeviceError as error:
+        return False, f"asked for CUDA, a session runs on {error.found}: serving runs on the CPU"
+    return True, "a session asked for CUDA runs on CUDA"
+
+
+CHECKS: tuple[Check, ...] = (gpu,)

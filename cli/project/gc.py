@@ -1,0 +1,155 @@
+"""Give back the room that nothing needs any more."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+
+if TYPE_CHECKING:
+    from pipelines.retention.policy import Plan
+
+HELP = """Remove what nothing needs any more: old runs, their kept work, models nobody would go back to, leftovers.
+
+It shows what would go and asks; --yes does not ask, --dry-run only shows. What serves, what it could be taken back to,
+what goes on or waits for somebody, and the history of every model stay whatever is said here.
+Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is nobody to ask.
+
+Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run"""
+
+Runs = Annotated[int | None, typer.Option("--keep-runs", min=1, help="Latest runs that are kept (20).")]
+Bundles = Annotated[
+    int | None,
+    typer.Option("--keep-bundles", min=2, help="Champions that are kept: the one that serves, those before it (5)."),
+]
+Catalogues = Annotated[
+    int | None, typer.Option("--keep-catalogues", min=1, help="Published catalogue revisions of each kept model (5).")
+]
+Days = Annotated[
+    float | None, typer.Option("--keep-days", min=0, help="Nothing that is younger than so many days goes (7).")
+]
+
+
+def gc(
+    keep_runs: Runs = None,
+    keep_bundles: Bundles = None,
+    keep_catalogues: Catalogues = None,
+    keep_days: Days = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    every: Annotated[bool, typer.Option("--list", help="Name every single thing, and why it goes or stays.")] = False,
+    workspace: Workspace = WORKSPACE,
+    repository: RepositoryUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """See HELP."""
+    from pydantic import ValidationError
+
+    from pipelines.retention import policy
+    from pipelines.retention.policy import Keep
+    from pipelines.retention.sweep import look, repository_of, sweep
+    from rankline.errors import UsageError
+
+    workspace = existing(workspace).resolve()
+    given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
+    try:
+        keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"--keep-{first['loc'][0]} cannot be {first['input']}", expected=first["msg"], found=str(first["input"])
+        ) from error
+    repository = repository or repository_of(workspace)
+    plan = look(workspace, keep, repository=repository)
+    if not as_json:
+        if repository:
+            typer.echo(f"models: {repository}")
+        _show(plan, every=every)
+    if dry_run or (as_json and not yes):
+        if as_json:
+            typer.echo(json.dumps({**policy.told(plan), "removed": False}, indent=2))
+        return
+    if not plan.going:
+        if as_json:
+            typer.echo(json.dumps({**policy.told(plan), "removed": True, "stayed": []}, indent=2))
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "there is nobody to ask, and nothing was removed",
+                expected="--yes, or a terminal",
+                hint="`rankline gc --yes` removes what is told above",
+            )
+        if not _agreed(f"remove {len(plan.going)} things, {size(plan.freed())}?"):
+            typer.echo("nothing was removed")
+            return
+    swept = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
+    if as_json:
+        stayed = [{"kind": f.thing.kind, "name": f.thing.name, "why": f.why} for f in swept.spared]
+        told: dict[str, Any] = {**policy.told(plan), "removed": True, "stayed": stayed, "bytes_freed": swept.freed}
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        typer.echo(f"removed {len(swept.removed)} things: {size(swept.freed)} are free again")
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        typer.echo("")
+        return False
+
+
+def _show(plan: Plan, *, every: bool) -> None:
+    """A table: of each kind how many stay and go, the bytes that come free, and why."""
+    from collections import Counter
+
+    from pipelines.retention.policy import KINDS
+
+    rows = [("", "kept", "goes", "frees", "why")]
+    for kind in KINDS:
+        fates = [fate for fate in plan.fates if fate.thing.kind == kind]
+        if not fates:
+            continue
+        going = [fate for fate in fates if fate.goes]
+        kept = Counter(_general(fate.why, fate.thing.name) for fate in fates if not fate.goes)
+        gone = Counter(_general(fate.why, fate.thing.name) for fate in going)
+        why = [f"{count} kept: {reason}" for reason, count in kept.most_common(3)]
+        why += [f"{count} go{'es' * (count == 1)}: {reason}" for reason, count in gone.most_common(2)]
+        frees = size(plan.freed([kind])) if going else ""
+        rows.append((kind, str(len(fates) - len(going)), str(len(going)), frees, why[0]))
+        rows += [("", "", "", "", line) for line in why[1:]]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        first = f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
+        typer.echo(f"{first}  {row[4]}".rstrip())
+    for fate in plan.fates if every else ():
+        sign = "goes" if fate.goes else "kept"
+        typer.echo(f"{sign}  {fate.thing.kind:<10} {fate.thing.name}  {size(fate.thing.bytes)}  {fate.why}")
+    for line in plan.left_alone:
+        typer.echo(f"left alone: {line}")
+    if plan.going:
+        typer.echo(f"{len(plan.going)} things would go and free {size(plan.freed())}")
+    else:
+        typer.echo("nothing goes: all that is here is needed, or young")
+
+
+def _general(why: str, name: str) -> str:
+    """A reason without the names in it, so that equal ones are counted together."""
+    import re
+
+    return re.sub(r"\b(\d{8}-\d{6}-[\w-]+|[0-9a-f]{16,64})\b", "…", re.sub(r"\bevent \d+\b", "an event", why))
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"

@@ -1,0 +1,1 @@
+"""Commands that run, submit and follow pipelines."""

@@ -1,0 +1,139 @@
+"""Run one step alone, through the very door that the flow opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import WORKSPACE, MapFile, RecipeName, Settings, SourcePath, Workspace
+
+app = typer.Typer(help="Run one step alone, on folders that you name.", no_args_is_help=True)
+
+# step -> (what it does, folders it reads, folders it writes)
+STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "ingest": ("Turn raw files into the canonical tables.", (), ("raw",)),
+    "validate": ("Hold the tables against their suites.", ("raw",), ("clean", "report")),
+    "featurize": ("Compute features and cut requests.", ("clean",), ("features",)),
+    "finetune": ("Train the teacher.", ("features",), ("teacher",)),
+    "distill": ("Make the student of a teacher.", ("features", "teacher"), ("student",)),
+    "export": ("Write the bundle of a student.", ("features", "student"), ("bundle",)),
+    "evaluate": (
+        "Score a bundle through the real server.",
+        ("bundle", "features", "teacher", "student"),
+        ("report",),
+    ),
+    "decide": ("Register a bundle and give the verdict.", ("bundle", "evaluation", "teacher"), ("verdict",)),
+    "promote": ("Make a bundle the champion.", ("bundle", "evaluation", "verdict", "features"), ()),
+}
+
+
+WRITTEN_BY = {
+    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
+    "bundle": "export", "evaluation": "evaluate (its --report)", "verdict": "decide",
+}  # fmt: skip
+
+
+def perform(
+    name: str,
+    folders: dict[str, Path],
+    recipe: str,
+    settings: list[str],
+    workspace: Path,
+    *,
+    source: str | None = None,
+    map: str | None = None,
+) -> None:
+    """Open a step's door on these folders and print what it found."""
+    import importlib
+    import json
+
+    from pipelines.recipes import at, kept, named
+    from pipelines.runs.runner import new_run_folder
+    from rankline.runtime import ledger
+    from rankline.runtime.run_step import Run
+
+    workspace = workspace.resolve()
+    chosen = named(recipe, settings, source=source, map=map)
+    room = "promote" if name == "decide" else name
+    door: Any = getattr(importlib.import_module(f"components.{room}.component"), name).python_func
+    here = new_run_folder(workspace, f"{chosen.name}-{name}")
+    run = {
+        "workspace": str(workspace),
+        "recipe": chosen.name,
+        "catalogue": chosen.export.catalogue,
+        **kept(chosen, str(workspace)),
+    }
+    config = at(chosen, str(workspace))[name]
+    # outside the flow nobody has looked beforehand, so a step that asks is told now
+    known: dict[str, Callable[[], str]] = {
+        "source_digest": lambda: _source_digest(config),
+        "champion": lambda: _champion(Run.of(run, here.name).repository),
+    }
+    asked = door.__code__.co_varnames[: door.__code__.co_argcount]
+    told = {key: ask() for key, ask in known.items() if key in asked}
+    artifacts = {key: SimpleNamespace(path=str(path.resolve())) for key, path in folders.items()}
+    try:
+        door(config=config, run=run, job=here.name, **told, **artifacts)
+    except SystemExit as stop:
+        typer.secho(str(stop.code), fg=typer.colors.RED, err=True)
+        raise typer.Exit(ledger.read(here)[name].exit_code or 1) from stop
+    entry = ledger.read(here)[name]
+    typer.echo(f"{name} {entry.status} in {entry.seconds:.1f} s: {entry.why}")
+    typer.echo(json.dumps(entry.result, indent=2, default=str))
+
+
+def _source_digest(config: dict[str, Any]) -> str:
+    from components.ingest.config import IngestConfig
+    from rankline.io import sources
+
+    return sources.digest_of(IngestConfig(**config))
+
+
+def _champion(repository: str) -> str:
+    from rankline.registry.model_registry import Repository
+
+    return Repository(repository).champion()
+
+
+def _command(name: str) -> Callable[..., None]:
+    """A command with one option a folder; typer reads the options off the signature."""
+    import inspect
+
+    sentence, inputs, outputs = STEPS[name]
+
+    def command(**values: Any) -> None:
+        folders = {key: values[key] for key in (*inputs, *outputs)}
+        perform(
+            name, folders, values["recipe"], values["settings"], values["workspace"],
+            source=values["source"], map=values["map"],
+        )  # fmt: skip
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    wanted = [
+        inspect.Parameter(key, keyword, annotation=Annotated[Path, typer.Option(f"--{key}", help=sentence)])
+        for key, sentence in (
+            *((key, f"Folder to read: what {WRITTEN_BY[key]} wrote.") for key in inputs),
+            *((key, "Folder to write.") for key in outputs),
+        )
+    ]
+    shared = [
+        inspect.Parameter("recipe", keyword, default="movielens", annotation=RecipeName),
+        inspect.Parameter("source", keyword, default=None, annotation=SourcePath),
+        inspect.Parameter("map", keyword, default=None, annotation=MapFile),
+        inspect.Parameter("settings", keyword, default=[], annotation=Settings),
+        inspect.Parameter("workspace", keyword, default=WORKSPACE, annotation=Workspace),
+    ]
+    command.__signature__ = inspect.Signature(wanted + shared)  # type: ignore[attr-defined]
+    command.__doc__ = (
+        f"{sentence}\n\nIts knobs: `rankline recipes show movielens` under `{name}`, "
+        f"changed with --set {name}.knob=value."
+    )
+    return command
+
+
+for _name in STEPS:
+    app.command(_name)(_command(_name))

@@ -1,0 +1,497 @@
+"""Schedules of a workspace or a cluster: made, looked at, changed, foretold, and run over the past."""
+
+from __future__ import annotations
+
+import functools
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli.options import WORKSPACE, AsJson, Workspace, existing
+from cli.runs.cluster import Where, reachable
+from cli.schedules import cluster
+from cli.schedules.tables import announce, fires, local, moment_of, plan_table, settings_of, short, table, tally
+
+if TYPE_CHECKING:
+    from pipelines.schedules.firings import Claim, Claims
+    from pipelines.schedules.store import Schedule, Schedules
+
+app = typer.Typer(
+    help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
+    "--host, the cluster.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The schedule's name: small letters, digits, hyphens.")]
+Recipe = Annotated[str | None, typer.Option("--recipe", "-r", help="Name of a recipe, or module:function.")]
+Source = Annotated[str | None, typer.Option("--source", help="Where the data is, for a recipe of anybody's.")]
+Map = Annotated[str | None, typer.Option("--map", help="File that says how to read the source (`rankline init`).")]
+Flow = Annotated[
+    Literal["train", "refresh", "features"] | None,
+    typer.Option(help="What of the recipe is run: train (if not set), features alone, or a refresh of the catalogue."),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Change one knob: section.knob=value. All of them, each time.")
+]
+Runner = Annotated[Literal["local", "docker"] | None, typer.Option(help="Where the steps run, as in `rankline run`.")]
+Cron = Annotated[
+    str | None,
+    typer.Option(
+        help="When: second, minute, hour, day of the month, month, day of the week; five fields begin with the minute."
+    ),
+]
+SecondsFirst = Annotated[bool, typer.Option("--seconds-first", help="Refuse a cron expression of five fields.")]
+Zone = Annotated[
+    str | None, typer.Option(help="Time zone of the cron expression, such as Europe/Berlin; UTC if not set.")
+]
+Window = Annotated[str | None, typer.Option(help="Length of the data window: 30d, 8w, 12h; empty: all up to its end.")]
+Lag = Annotated[str | None, typer.Option(help="How long before the scheduled time the window ends, such as 6h.")]
+CatchUp = Annotated[
+    Literal["coalesce", "all"] | None,
+    typer.Option(help="Missed fire times: only the latest runs (coalesce, if not set), or all, oldest first."),
+]
+CatchUpLimit = Annotated[int | None, typer.Option(help="With all: how many may wait; older ones are passed over (10).")]
+MaxRuns = Annotated[int | None, typer.Option(help="Runs of this schedule at once (1).")]
+Jitter = Annotated[float | None, typer.Option("--jitter", help="Largest delay of a start, in seconds (0).")]
+ScratchEvery = Annotated[
+    int | None,
+    typer.Option(help="With finetune.warm_start: every how many finished runs one trains from scratch (0: never)."),
+]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keep", metavar="runs=N,bundles=N,catalogues=N,days=D",
+        help='Remove old things after each run, as `rankline gc` would with these; "defaults" takes its own.',
+    ),
+]  # fmt: skip
+Webhook = Annotated[str | None, typer.Option(help="URL that is told of a run that failed.")]
+WebhookHeaders = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="Environment variable with further headers as JSON (secrets).")
+]
+OnRefusal = Annotated[
+    bool | None,
+    typer.Option("--webhook-on-refusal/--no-webhook-on-refusal", help="Tell it of a refused model, too."),
+]
+scheduled = functools.partial(reachable, zoned=True)
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", "-e", help="On a cluster: experiment its runs belong to (rankline).")
+]
+Account = Annotated[str | None, typer.Option("--service-account", help="On a cluster: account its pods run as.")]
+
+
+@app.command("create")
+@scheduled
+def create(
+    name: Name,
+    where: Where,
+    recipe: Recipe = None,
+    cron: Cron = None,
+    seconds_first: SecondsFirst = False,
+    zone: Zone = None,
+    window: Window = None,
+    lag: Lag = None,
+    source: Source = None,
+    map: Map = None,
+    flow: Flow = None,
+    settings: Settings = None,
+    runner: Runner = None,
+    catch_up: CatchUp = None,
+    catch_up_limit: CatchUpLimit = None,
+    max_runs: MaxRuns = None,
+    jitter: Jitter = None,
+    scratch_every: ScratchEvery = None,
+    keep: KeepOption = None,
+    webhook: Webhook = None,
+    webhook_headers: WebhookHeaders = None,
+    webhook_on_refusal: OnRefusal = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Begin with nothing.")] = False,
+    experiment: Experiment = None,
+    account: Account = None,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """A new schedule, checked in every part; its first run is at its next fire time.
+
+    On a cluster the zone is the controller's (--cluster-zone), and settings that a cluster cannot heed are refused.
+
+    Example: rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *" --zone Europe/Berlin --window 90d
+    """
+    from rankline.errors import UsageError
+
+    if recipe is None or cron is None:
+        raise UsageError(
+            "a schedule needs a recipe and a time",
+            expected="--recipe and --cron",
+            found="--recipe alone" if recipe else "--cron alone" if cron else "neither",
+            hint='rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *"',
+        )
+    _write(
+        name,
+        {
+            "flow": flow,
+            "name": name, "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source,
+            "map": map, "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
+            "max_runs": max_runs, "jitter_s": jitter, "scratch_every": scratch_every, "keep": keep,
+            "webhook": webhook, "webhook_headers": webhook_headers,
+            "webhook_on_refusal": webhook_on_refusal, "paused": paused,
+        },
+        workspace, where, new=True, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
+        account=account,
+    )  # fmt: skip
+
+
+@app.command("update")
+@scheduled
+def update(
+    name: Name,
+    where: Where,
+    recipe: Recipe = None,
+    cron: Cron = None,
+    seconds_first: SecondsFirst = False,
+    zone: Zone = None,
+    window: Window = None,
+    lag: Lag = None,
+    source: Source = None,
+    map: Map = None,
+    flow: Flow = None,
+    settings: Settings = None,
+    runner: Runner = None,
+    catch_up: CatchUp = None,
+    catch_up_limit: CatchUpLimit = None,
+    max_runs: MaxRuns = None,
+    jitter: Jitter = None,
+    scratch_every: ScratchEvery = None,
+    keep: KeepOption = None,
+    webhook: Webhook = None,
+    webhook_headers: WebhookHeaders = None,
+    webhook_on_refusal: OnRefusal = None,
+    experiment: Experiment = None,
+    account: Account = None,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is named here; runs under way go on, and later fire times follow the new rule.
+
+    The folder it is given in becomes the one that relative paths and recipes of your own are looked for in. An empty
+    value ("") takes a setting back.
+
+    Example: rankline schedule update nightly --cron "0 0 4 * * *"
+    """
+    _write(
+        name,
+        {
+            "flow": flow,
+            "recipe": recipe, "cron": cron, "zone": zone, "window": window, "lag": lag, "source": source, "map": map,
+            "settings": settings, "runner": runner, "catch_up": catch_up, "catch_up_limit": catch_up_limit,
+            "max_runs": max_runs, "jitter_s": jitter, "scratch_every": scratch_every, "keep": keep,
+            "webhook": webhook, "webhook_headers": webhook_headers,
+            "webhook_on_refusal": webhook_on_refusal,
+        },
+        workspace, where, new=False, seconds_first=seconds_first, as_json=as_json, experiment=experiment,
+        account=account,
+    )  # fmt: skip
+
+
+@app.command("list")
+@scheduled
+def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Every schedule: when it fires, what it runs, and when next."""
+    if where:
+        return cluster.list_(where, as_json=as_json)
+    from rankline.errors import RanklineError
+
+    store = _store(workspace)
+    schedules, unreadable = [], {}
+    for name in store.names():
+        try:
+            schedules.append(store.get(name))
+        except RanklineError as error:
+            unreadable[name] = str(error)
+    if as_json:
+        told = [_told(store, each) for each in schedules]
+        typer.echo(json.dumps([*told, *({"name": n, "unreadable": why} for n, why in unreadable.items())], indent=2))
+        return
+    if not schedules and not unreadable:
+        typer.echo("no schedules yet; `rankline schedule create` makes one")
+        return
+    rows = [("schedule", "flow", "cron", "zone", "recipe", "next")]
+    for each in schedules:
+        first = next(iter(fires(each, 1)), None)
+        coming = "paused" if each.paused else local(each, first) if first else "never again"
+        rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, coming))
+    rows += [(name, "", "", "", "", "unreadable") for name in unreadable]
+    table(rows)
+    for name, why in unreadable.items():
+        typer.echo(f"{name}: {why}")
+
+
+@app.command("show")
+@scheduled
+def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """One schedule: its settings, its latest runs, and what was passed over."""
+    if where:
+        return cluster.show(name, where, as_json=as_json)
+    store = _store(workspace)
+    schedule = store.get(name)
+    claims = store.claims(name)
+    latest, skipped = claims.all()[-10:], claims.handled()["skipped"][-10:]
+    if as_json:
+        runs = [_run(claim) | ({"status": "interrupted"} if _interrupted(claims, claim) else {}) for claim in latest]
+        typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
+        return
+    settings_of(schedule)
+    for first in fires(schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local(schedule, first)}")
+    if latest:
+        typer.echo("")
+        header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
+        table([header, *(
+            (short(c.scheduled_at), c.kind, short(c.window_end), _state(claims, c), c.run) for c in latest
+        )])  # fmt: skip
+        if latest[-1].failed:
+            typer.echo(f"the last one failed: {latest[-1].error}")
+    for each in skipped:
+        typer.echo(f"passed over: {each['count']} from {short(each['first'])} to {short(each['last'])} ({each['why']})")
+
+
+@app.command("pause")
+@scheduled
+def pause(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not caught up."""
+    if where:
+        return cluster.pause(name, where, resume=False, as_json=as_json)
+    _write(name, {"paused": True}, workspace, where, new=False, as_json=as_json, moving=False)
+
+
+@app.command("resume")
+@scheduled
+def resume(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Let it fire again, from its next fire time on; what was due before the pause is caught up, too."""
+    if where:
+        return cluster.pause(name, where, resume=True, as_json=as_json)
+    _write(name, {"paused": False}, workspace, where, new=False, as_json=as_json, moving=False)
+
+
+@app.command("delete")
+@scheduled
+def delete(
+    name: Name,
+    where: Where,
+    end_runs: Annotated[
+        bool, typer.Option("--end-runs", help="On a cluster: let it end runs under way, which deleting does there.")
+    ] = False,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Take it away; runs under way go on, and what it ran stays in the workspace.
+
+    On a cluster a schedule takes its runs under way with it: while there are some it is paused instead, and refused.
+    """
+    if where:
+        return cluster.delete(name, where, end_runs=end_runs, as_json=as_json)
+    store = _store(workspace)
+    schedule = store.delete(name, now=datetime.now(UTC))
+    if as_json:
+        typer.echo(schedule.model_dump_json(indent=2))
+    else:
+        typer.echo(f"schedule {name} is deleted; what it ran stays in {store.folder / name}")
+
+
+@app.command("plan")
+@scheduled
+def plan(
+    name: Name,
+    where: Where,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many fire times.")] = 5,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """The next fire times with the data window of each, in the schedule's zone and in UTC."""
+    if where:
+        return cluster.plan(name, count, where, as_json=as_json)
+    schedule = _store(workspace).get(name)
+    moments = fires(schedule, count)
+    windows = [schedule.window_of(at) for at in moments]
+    plan_table(schedule, moments, windows, [schedule.begins(at) for at in moments], as_json=as_json)
+
+
+@app.command("backfill")
+@scheduled
+def backfill(
+    name: Name,
+    where: Where,
+    start: Annotated[
+        str, typer.Option("--from", help="First moment, such as 2026-01-01; without a zone, the schedule's.")
+    ],
+    end: Annotated[str, typer.Option("--to", help="End, not included, and not in the future.")],
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Runs at once.")] = 1,
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Let a model replace a champion whose data ends later.")
+    ] = False,
+    workspace: Workspace = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Run past fire times on their own windows, oldest first; given again, it goes on where it was.
+
+    What came to its end before is left alone, by whatever it was begun. Exit code: 0 every run came to a verdict, be
+    it a refusal; 1 some failed; 130 interrupted: here the runs end with it, on a cluster they go on and are joined.
+
+    Example: rankline schedule backfill nightly --from 2026-01-01 --to 2026-02-01 --concurrency 2
+    """
+    if where:
+        return cluster.backfill(
+            name, start, end, where, concurrency=concurrency, allow_older=allow_older, as_json=as_json
+        )
+    from pipelines.schedules.backfill import backfill as run_past
+
+    store = _store(workspace)
+    zone = store.get(name).zone
+    filled = run_past(
+        store.workspace,
+        name,
+        start=moment_of(start, zone),
+        end=moment_of(end, zone),
+        concurrency=concurrency,
+        allow_older_window=allow_older,
+        now=datetime.now(UTC),
+        say=lambda line: typer.echo(line, err=as_json),
+    )
+    failed = sum(each.claim.failed for each in filled)
+    if as_json:
+        typer.echo(json.dumps([{**_run(each.claim), "what": each.what} for each in filled], indent=2))
+    else:
+        tally((each.what for each in filled), failed=failed)
+    raise typer.Exit(1 if failed else 0)
+
+
+# -- shared ------------------------------------------------------------------------------------------------
+
+
+def _store(workspace: Path) -> Schedules:
+    from pipelines.schedules.store import Schedules
+
+    return Schedules(existing(workspace).resolve())
+
+
+def _write(
+    name: str, values: dict[str, Any], workspace: Path, where: Where, *, new: bool, as_json: bool,
+    seconds_first: bool = False, moving: bool = True, experiment: str | None = None, account: str | None = None,
+) -> None:  # fmt: skip
+    """Check what was given, keep it, and say what it comes to."""
+    if where:
+        return cluster.write(
+            name, values, where, new=new, as_json=as_json, seconds_first=seconds_first, experiment=experiment,
+            account=account,
+        )  # fmt: skip
+    if experiment or account:
+        from rankline.errors import UsageError
+
+        raise UsageError(
+            "a workspace has neither experiments nor service accounts",
+            expected="--host, or a kubeconfig's --context, for a cluster's schedule",
+            found="--experiment" if experiment else "--service-account",
+        )
+    from pipelines.recipes import named
+    from pipelines.schedules import cron as crons
+    from pipelines.schedules.store import Schedules, checked
+    from pipelines.schedules.worker import flow_of
+
+    store = Schedules(workspace.resolve()) if new else _store(workspace)
+    before = None if new else store.get(name)
+    changes = {key: value for key, value in values.items() if value is not None}
+    for key, unset in {"source": None, "map": None, "zone": "UTC"}.items():
+        if changes.get(key) == "":
+            changes[key] = unset
+    if "settings" in changes:
+        changes["settings"] = tuple(each for each in changes["settings"] if each)
+    if "keep" in changes:
+        changes["keep"] = _keep(changes["keep"])
+    if moving:
+        changes["directory"] = str(Path.cwd())
+    notes: list[str] = []
+    if "cron" in changes or "zone" in changes:
+        text = changes.get("cron", before.cron if before else "")
+        zone = changes.get("zone", before.zone if before else "UTC")
+        found, notes = crons.parse(text, zone, seconds_first=seconds_first)
+        changes |= {"cron": found.text, "zone": found.zone}
+    now = datetime.now(UTC)
+    proposed = checked((before.model_dump() if before else {}) | changes)
+    flow_of(proposed.flow)
+    # a knob that is misspelt is told now and not at three in the night
+    recipe = named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
+    _refuse_idle_turns(proposed.scratch_every, flow=proposed.flow, warm_start=recipe.finetune.warm_start)
+    schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
+    if as_json:
+        typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
+        return
+    begins = f"`rankline scheduler -w {workspace}` begins it" if new else ""
+    announce(schedule, notes, window_of=schedule.window_of, begins=begins)
+
+
+def _keep(text: str) -> dict[str, Any] | None:
+    """What --keep says: gc's settings, of which those left out are its own; nothing for an empty value."""
+    from pydantic import ValidationError
+
+    from pipelines.retention.policy import Keep
+    from rankline.errors import UsageError
+
+    if not text:
+        return None
+    values = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip() != "defaults")
+    try:
+        return Keep(**values).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(str(part) for part in first["loc"])
+        known = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
+        raise UsageError(
+            f"--keep {'refuses' if knob in Keep.model_fields else 'knows no'} {knob!r}",
+            expected=f"{known}: {first['msg']}" if knob in Keep.model_fields else known,
+            found=text,
+            hint="`rankline gc --help` says what each is",
+        ) from error
+
+
+def _refuse_idle_turns(every: int, *, flow: str, warm_start: bool) -> None:
+    from rankline.errors import UsageError
+
+    if every and flow != "train":
+        raise UsageError(
+            f"a schedule of the flow {flow} trains nothing",
+            expected="--flow train, where --scratch-every is given",
+            found=f"--flow {flow} and --scratch-every {every}",
+            hint="leave one of them out, or add --scratch-every 0",
+        )
+    if every and not warm_start:
+        raise UsageError(
+            "every run of this schedule trains from scratch already",
+            expected="finetune.warm_start=true, where --scratch-every is given",
+            found="finetune.warm_start=false",
+            hint="add --set finetune.warm_start=true, or --scratch-every 0",
+        )
+
+
+def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:
+    moments = [] if schedule.paused else fires(schedule, 1)
+    coming = moments[0].isoformat() if moments else None
+    return {**schedule.model_dump(mode="json"), "next": coming, "revisions": len(store.history(schedule.name))}
+
+
+def _run(claim: Claim) -> dict[str, Any]:
+    names = ("kind", "status", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
+    return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
+
+
+def _interrupted(claims: Claims, claim: Claim) -> bool:
+    """Whether its run was begun and nobody is at work on it."""
+    return claim.status == "running" and not claims.under_way(claim.moment)
+
+
+def _state(claims: Claims, claim: Claim) -> str:
+    """What became of a claim, in words."""
+    if claim.outcome or not _interrupted(claims, claim):
+        return claim.outcome or claim.status
+    return f"interrupted (the next {'backfill' if claim.kind == 'backfill' else 'scheduler'} goes on)"

@@ -1,0 +1,127 @@
+"""Several processes that train one teacher: each takes its part of every step, and all hold the same weights.
+
+Every process draws the same random numbers and so knows the whole step; it computes only its own parts of it, each
+weighted so that the sum over all parts is the loss of the whole. Gradients are summed before every step. One process
+is the same code with one part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rankline.train import training
+
+PATIENCE = datetime.timedelta(minutes=30)  # longest that one process waits for the others
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who this process is among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes checkpoints, progress and outputs: one does."""
+        return self.rank == 0
+
+    def parts(self, count: int) -> list[slice]:
+        """The parts of a step that are this process's, where each process computes ``count`` of them."""
+        whole = self.world * count
+        return [slice(part, None, whole) for part in range(self.rank, whole, self.world)]
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Put into each tensor the sum of what all processes have in it: one message for all of them."""
+        chosen = list(tensors)
+        if self.world == 1 or not chosen:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in chosen])
+        dist.all_reduce(flat)
+        start = 0
+        for tensor in chosen:
+            tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+            start += tensor.numel()
+
+    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+        """Give every weight the gradient of the whole step."""
+        if self.world == 1:
+            return
+        chosen = [weight for weight in weights if weight.requires_grad]
+        for weight in chosen:
+            if weight.grad is None:  # this process's parts had no use for it
+                weight.grad = torch.zeros_like(weight)
+        self.sum(weight.grad for weight in chosen if weight.grad is not None)
+
+    def gathered(self, mine: Tensor, count: int) -> Tensor:
+        """[count, …] the rows of all processes: row n is process (n mod world)'s."""
+        if self.world == 1:
+            return mine
+        whole = mine.new_zeros((count, *mine.shape[1:]))
+        whole[self.rank :: self.world] = mine
+        dist.all_reduce(whole)
+        return whole
+
+    def same(self, value: Any) -> Any:
+        """What the first process has, in all of them."""
+        if self.world == 1:
+            return value
+        told = [value]
+        dist.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def same_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Give every process the first one's files: they need not share a disk."""
+        if self.world == 1:
+            return
+        told = self.same({name: (folder / name).read_bytes() for name in names} if self.writes else None)
+        for name, content in told.items():
+            if not self.writes:
+                (folder / name).write_bytes(content)
+
+    def same_weights(self, module: torch.nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self.world > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.data, src=0)
+
+    def reseed(self, *numbers: int) -> None:
+        """Dropout of each process from a seed of its own, which a resumed run finds again; alone it runs on."""
+        if self.world > 1:
+            torch.manual_seed(hash((*numbers, self.rank)) % 2**31)
+
+
+def launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+    """This process's place among the others, and its device; alone where torchrun did not start it.
+
+    Raises:
+        DeviceError: the device asked for is not there.
+    """
+    picked = training.pick_device(device)
+    if not launched():
+        yield Ranks(), picked
+        return
+    if picked.type == "cuda":
+        picked = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(picked)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), picked
+    finally:
+        dist.destroy_process_group()

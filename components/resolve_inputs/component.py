@@ -1,0 +1,35 @@
+"""The Kubeflow component of resolve_inputs."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.images import DATA
+
+
+@dsl.component(base_image=DATA, install_kfp_package=False)
+def resolve_inputs(data: dict, run: dict, job: str) -> NamedTuple(
+    "ResolvedInputs", [("source_digest", str), ("champion", str)]
+):
+    """Say what the flow is about to work on: the source's digest and the model that serves."""
+    from typing import NamedTuple
+
+    from components.resolve_inputs.config import ResolveInputsConfig
+    from components.resolve_inputs.step import resolve_inputs
+    from rankline.runtime.run_step import Run, perform
+
+    config = ResolveInputsConfig(**{name: data[name] for name in ResolveInputsConfig.model_fields if name in data})
+    here = Run.of(run, job)
+    resolved = perform(
+        "resolve_inputs",
+        resolve_inputs,
+        config,
+        run=here,
+        inputs={},
+        outputs={},
+        reuse=False,
+        workspace=here.workspace,
+        repository=here.repository,
+        catalogue=run["catalogue"],
+    )
+    return NamedTuple("ResolvedInputs", [("source_digest", str), ("champion", str)])(**resolved)

@@ -1,0 +1,336 @@
+"""The reference as a page: ``make reference`` renews docs/reference.md from the code, `--check` compares.
+
+Every command as its own help tells it, every knob of a recipe, exit codes, kinds of error, environment
+variables, the server's routes, and what passes between the steps. Nothing of it is written by hand, so
+nothing of it can fall behind.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(__file__).resolve().parents[2]
+FILE = HOUSE / "docs" / "reference.md"
+COLUMNS = 88  # how wide a help is drawn, whatever the terminal
+
+EXITS = {
+    0: "it did what was asked: promoted, already serving, or waiting for review",
+    1: "a step or a command failed; the next run goes on from there",
+    2: "wrong usage: a misspelt command, recipe or knob",
+    3: "a gate refused the model; the run itself is fine and says which",
+    130: "interrupted",
+}
+
+# Every variable that our code reads; one that is missing here is refused when the page is made.
+ENVIRONMENT = {
+    "RANKLINE_BASE": "Image that `rankline build` stands on, instead of `--base`.",
+    "RANKLINE_FEATURES": "Feast's own command line in `feature_repo/`: the folder of the feature sources.",
+    "RANKLINE_IMAGE_DATA": "Image of the steps without torch, while a flow is compiled or run.",
+    "RANKLINE_IMAGE_EVALUATE": "Image of evaluate, which starts the server, while a flow is compiled or run.",
+    "RANKLINE_IMAGE_SERVE": "Image that serves.",
+    "RANKLINE_IMAGE_TRAIN": "Image of the steps that train, while a flow is compiled or run.",
+    "RANKLINE_KFP_AUTH": "How to sign in to a Kubeflow cluster, instead of `--auth`.",
+    "RANKLINE_KFP_ZONE": "Time zone that the cluster's controller fires schedules by, instead of `--cluster-zone`.",
+    "RANKLINE_KFP_CA": "File with the authority of the cluster's certificate, instead of `--ca`.",
+    "RANKLINE_KFP_COOKIE": "The session cookie for `--auth cookie`, as NAME=VALUE.",
+    "RANKLINE_KFP_HOST": "URL of Kubeflow Pipelines, instead of `--host`.",
+    "RANKLINE_KFP_NAMESPACE": "The profile's namespace on the cluster, instead of `--namespace`.",
+    "RANKLINE_KFP_PASSWORD": "The password for `--auth dex`.",
+    "RANKLINE_KFP_TOKEN": "The service account token for `--auth token`.",
+    "RANKLINE_KFP_TOKEN_FILE": "The file that holds it, read anew for each request, instead.",
+    "RANKLINE_KFP_USER": "The user for `--auth dex`.",
+    "RANKLINE_REPOSITORY": "The model repository, instead of `--repository`.",
+    "RANKLINE_RUN_DIR": "Set by the runner for its steps: the folder of the run's ledger.",
+    "RANKLINE_URL": "Where the server answers, instead of `--url`.",
+    "RANKLINE_WORKSPACE": "The workspace, instead of `--workspace`.",
+}
+_VARIABLE = re.compile(r"RANKLINE_[A-Z0-9_]*[A-Z0-9]")
+_CODE = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")
+
+
+def document() -> str:
+    """The page as the code is now."""
+    parts = (
+        ["# Reference", "", "Made from the code by `make reference`; a test keeps it true."],
+        commands(),
+        knobs(),
+        artifacts(),
+        routes(),
+        exits(),
+        errors(),
+        environment(),
+    )
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def commands() -> list[str]:
+    """Every command, groups included, as it helps."""
+    import typer
+
+    from cli.main import app
+
+    lines = ["## Commands"]
+    for path, told in _helps(typer.main.get_command(app), "rankline", None):
+        lines += ["", f"### {path}", "", "```text", told, "```"]
+    return lines
+
+
+def _helps(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
+    context = command.context_class(
+        command, info_name=name, parent=parent, terminal_width=COLUMNS, max_content_width=COLUMNS,
+        **command.context_settings,
+    )  # fmt: skip
+    told = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield context.command_path, told
+    for each, inner in getattr(command, "commands", {}).items():
+        if not inner.hidden:
+            yield from _helps(inner, each, context)
+
+
+def knobs() -> list[str]:
+    """Every knob of every section: type and bounds, default, sentence."""
+    import dataclasses
+
+    from pipelines.recipes import Recipe
+
+    kinds = typing.get_type_hints(Recipe)
+    lines = [
+        "## Knobs",
+        "",
+        "`--set section.knob=value` changes one; `rankline recipes show NAME` shows what a recipe sets them to.",
+    ]
+    own = [field for field in dataclasses.fields(Recipe) if not hasattr(kinds[field.name], "model_fields")]
+    lines += ["", "### recipe", "", "Its own, without a section.", "", *_KNOBS_HEAD]
+    for each in own:
+        sentence = getattr(each.default, "description", None) or ""
+        lines.append(f"| `{each.name}` | `{_named(kinds[each.name])}` | | {sentence} |")
+    for field in dataclasses.fields(Recipe):
+        if field in own:
+            continue
+        kind = kinds[field.name]
+        sentence = " ".join((kind.__doc__ or "").split())
+        lines += ["", f"### {field.name}", "", sentence, "", *_KNOBS_HEAD]
+        for name, info, default in _knobs(field.name, kind):
+            shown = "(required)" if default is _REQUIRED else f"`{_code(default)}`"
+            lines.append(f"| `{name}` | {_cell(_type(info))} | {_cell(shown)} | {_cell(info.description or '')} |")
+    return lines
+
+
+_KNOBS_HEAD = ("| knob | type | default | |", "| --- | --- | --- | --- |")
+_REQUIRED = object()
+
+
+def _knobs(prefix: str, kind: Any, given: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, field, default) of each knob; a nested section's defaults are those it is used with."""
+    for name, info in kind.model_fields.items():
+        if given is not None:
+            default = getattr(given, name)
+        else:
+            default = _REQUIRED if info.is_required() else info.get_default(call_default_factory=True)
+        if hasattr(info.annotation, "model_fields"):
+            yield from _knobs(f"{prefix}.{name}", info.annotation, None if default is _REQUIRED else default)
+        else:
+            yield f"{prefix}.{name}", info, default
+
+
+def _code(value: Any) -> str:
+    """A default as `--set` takes it."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
+
+
+_BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "length ≥ {}", "pattern": "matches {}"}
+
+
+def _type(info: Any) -> str:
+    """A knob's type with its bounds, such as `int, ≥ 1`."""
+    parts = [f"`{_named(info.annotation)}`"]
+    for bound in info.metadata:
+        for name, text in _BOUNDS.items():
+            if (limit := getattr(bound, name, None)) is not None:
+                parts.append(text.format(f"`{limit}`" if name == "pattern" else limit))
+    return ", ".join(parts)
+
+
+def _named(kind: Any) -> str:
+    """A type as people write it."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return " or ".join(json.dumps(each) for each in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_named, inner))
+    if origin is typing.Annotated:
+        return _named(inner[0])
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join('…' if each is Ellipsis else _named(each) for each in inner)}]"
+    return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))
+
+
+def artifacts() -> list[str]:
+    """What passes between the steps: which folders, and what the tables and a bundle's manifest hold."""
+    from cli.runs.step import STEPS
+    from rankline.contracts import TABLES, Manifest
+
+    lines = ["## Artifacts", "", "Each is a folder, sealed with `files.json` (path to sha256).", ""]
+    lines += ["| step | reads | writes |", "| --- | --- | --- |"]
+    for step, (_, reads, writes) in STEPS.items():
+        lines.append(f"| {step} | {_listed(reads) or 'the source'} | {_listed(writes) or 'the model repository'} |")
+    for room in dict.fromkeys("promote" if step == "decide" else step for step in STEPS):
+        text = ast.get_docstring(ast.parse((HOUSE / "components" / room / "step.py").read_text())) or ""
+        lines += ["", f"### {room}'s files", "", "```text", text, "```"]
+    lines += ["", "### Tables of `raw` and `clean`", "", "| table | column | type | |", "| --- | --- | --- | --- |"]
+    for table, schema in TABLES.items():
+        lines += [
+            f"| {table} | `{column.name}` | {column.type} | {'' if column.nullable else 'always there'} |"
+            for column in schema
+        ]
+    lines += ["", "### A bundle's manifest.json", "", "| field | type | |", "| --- | --- | --- |"]
+    for name, info in Manifest.model_fields.items():
+        lines.append(f"| `{name}` | {_cell(f'`{_named(info.annotation)}`')} | {_cell(info.description or '')} |")
+    return lines
+
+
+def routes() -> list[str]:
+    """The server's routes, out of its own OpenAPI file."""
+    told = json.loads((HOUSE / "serving" / "openapi.json").read_text())
+    schemas = told["components"]["schemas"]
+    lines = ["## HTTP routes", "", "`serving/openapi.json` is the whole interface."]
+    for path, methods in told["paths"].items():
+        for method, route in methods.items():
+            codes = ", ".join(route["responses"])
+            lines += ["", f"### {method.upper()} {path}", "", f"{route.get('description', '')} Answers {codes}."]
+            body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            if "$ref" in body:
+                lines += ["", *_fields(schemas[_last(body["$ref"])])]
+    for name, schema in schemas.items():
+        if name in ("FrozenState", "History") and "properties" in schema:
+            lines += ["", f"### {name}", "", schema.get("description", ""), "", *_fields(schema)]
+    return lines
+
+
+def _fields(schema: dict[str, Any]) -> list[str]:
+    lines = ["| field | type | default | |", "| --- | --- | --- | --- |"]
+    for name, field in schema["properties"].items():
+        default = "(required)" if name in schema.get("required", ()) else f"`{_code(field.get('default'))}`"
+        lines.append(f"| `{name}` | {_cell(_json_type(field))} | {_cell(default)} | {field.get('description', '')} |")
+    return lines
+
+
+def _json_type(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(map(_json_type, field["anyOf"]))
+    if "$ref" in field:
+        return _last(field["$ref"])
+    kind = str(field.get("type", "any"))
+    kind = f"{kind} of {_json_type(field['items'])}" if kind == "array" and field.get("items") else kind
+    low, high = field.get("minimum"), field.get("maximum")
+    return f"{kind}, {low if low is not None else '…':g} to {high:g}" if high is not None else kind
+
+
+def _last(reference: str) -> str:
+    return reference.rsplit("/", 1)[-1]
+
+
+def exits() -> list[str]:
+    """What a command ends with."""
+    from cli.main import INTERRUPTED
+
+    known = {value for name, value in vars(importlib.import_module("rankline.errors")).items() if name[:5] == "EXIT_"}
+    _complete("exit code", {str(code) for code in known | {INTERRUPTED}}, {str(code) for code in EXITS})
+    lines = ["## Exit codes", "", "| code | |", "| --- | --- |"]
+    return lines + [f"| {code} | {sentence} |" for code, sentence in EXITS.items()]
+
+
+def errors() -> list[str]:
+    """Every kind of refusal, as the tree in rankline/errors.py has them."""
+    from rankline.errors import RanklineError
+
+    def below(kind: type[RanklineError]) -> Iterator[type[RanklineError]]:
+        yield kind
+        for each in kind.__subclasses__():
+            if each.__module__ == "rankline.errors":
+                yield from below(each)
+
+    lines = [
+        "## Errors",
+        "",
+        "Each is one message: what was expected, what was found, where, and what to try.",
+        "",
+        "| error | is a | exit code | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind in below(RanklineError):
+        base = kind.__bases__[0].__name__
+        lines.append(
+            f"| `{kind.__name__}` | {'' if base == 'Exception' else f'`{base}`'} | {kind.exit_code} "
+            f"| {_cell((kind.__doc__ or '').splitlines()[0])} |"
+        )
+    return lines
+
+
+def environment() -> list[str]:
+    """Every variable of ours that the code reads."""
+    found = {
+        name
+        for folder in _CODE
+        for path in (HOUSE / folder).rglob("*.py")
+        if path != Path(__file__).resolve()
+        for name in _VARIABLE.findall(path.read_text())
+    }
+    _complete("environment variable", found, set(ENVIRONMENT))
+    lines = ["## Environment variables", "", "| variable | |", "| --- | --- |"]
+    return lines + [f"| `{name}` | {ENVIRONMENT[name]} |" for name in sorted(found)]
+
+
+def _complete(what: str, found: set[str], told: set[str]) -> None:
+    """Refuse a page that would leave something out, or tell of what is no more."""
+    from rankline.errors import IntegrityError
+
+    if found != told:
+        raise IntegrityError(
+            f"the reference does not know each {what}",
+            expected=", ".join(sorted(found)),
+            found=f"missing: {', '.join(sorted(found - told)) or 'none'}; "
+            f"gone: {', '.join(sorted(told - found)) or 'none'}",
+            where="docs/tools/reference.py",
+            hint="give it a sentence there, then `make reference`",
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _cell(text: str) -> str:
+    """A text that does not break out of its cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def drift(page: str) -> str:
+    """How a page differs from the code, as a short diff; empty where it does not."""
+    changed = difflib.unified_diff(page.splitlines(), document().splitlines(), "docs/reference.md", "the code", n=0)
+    return "\n".join(list(changed)[:40])
+
+
+def main() -> int:
+    """Write the page, or, with `--check`, say how it has drifted and end with 1."""
+    if sys.argv[1:] == ["--check"]:
+        found = drift(FILE.read_text() if FILE.is_file() else "")
+        if found:
+            print(f"{found}\ndocs/reference.md is not what the code says; run: make reference", file=sys.stderr)
+        return 1 if found else 0
+    FILE.write_text(document())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What mkdocs is told while it builds the site: pages that lie outside of docs/, the navigation, links.
+
+A page is written once, where people look for it in the tree: README.md, CONTRIBUTING.md and the rooms' own
+READMEs become pages of the site as they are. Links that lead from one to another become links of the site; a
+link to a file that is no page keeps its words, and has to name a file that is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+HOUSE = Path(__file__).resolve().parents[2]
+LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning in here fails a strict build
+
+# page of the site <- file of the tree, for what lies outside of docs/
+OUTSIDE = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+ROOMS = (
+    "resolve_inputs", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "catalogue",
+    "summary",
+)  # fmt: skip
+# the pages people are led through, in this order; one that is not written yet is left out
+ORDER = (
+    "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "refresh.md", "features.md", "housekeeping.md",
+    "cluster.md", "data.md", "training.md", "storage.md", "images.md", "faults.md", "serving.md", "reference.md",
+    "benchmarks.md",
+)  # fmt: skip
+# code is passed over; what is left is [words](target)
+_LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
+
+
+def outside() -> dict[str, str]:
+    """Page of the site -> file of the tree, for every page that lies outside of docs/."""
+    rooms = {f"rooms/{room}.md": f"components/{room}/README.md" for room in ROOMS}
+    found = {**OUTSIDE, **rooms, "rooms/server.md": "serving/README.md"}
+    return {page: source for page, source in found.items() if (HOUSE / source).is_file()}
+
+
+def on_config(config: Any) -> Any:
+    """Lead the reader through what is there: the known pages in their order, then whatever else docs/ holds."""
+    docs = Path(config["docs_dir"])
+    written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    beside = outside()
+    decisions = sorted(page for page in written if page.startswith("decisions/") and page != "decisions/index.md")
+    led = [page for page in ORDER if page in written or page in beside]
+    others = sorted(written - {*led, *decisions})
+    config["nav"] = [
+        *({"Home": page} if page == "index.md" else page for page in (*led, *others)),
+        {"The rooms": [{posixpath.basename(page)[:-3]: page} for page in beside if page.startswith("rooms/")]},
+        {"Decisions": decisions},
+        {"Project": [page for page in ("contributing.md", "changelog.md") if page in beside]},
+    ]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that lie outside of docs/."""
+    from mkdocs.structure.files import File
+
+    for page, source in outside().items():
+        files.append(File.generated(config, page, content=(HOUSE / source).read_text()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Links of the tree as links of the site."""
+    return relinked(markdown, page.file.src_uri, {file.src_uri for file in files if file.is_documentation_page()})
+
+
+def relinked(markdown: str, page: str, pages: set[str]) -> str:
+    """The text of ``page`` with its links leading to the site's ``pages``; a warning for what is not there."""
+    beside = outside()
+    source = beside.get(page, f"docs/{page}")
+    site = {**{f"docs/{each}": each for each in pages}, **{file: each for each, file in beside.items()}}
+
+    def link(match: re.Match[str]) -> str:
+        code, image, words, target = match.groups()
+        path, _, anchor = (target or "").partition("#")
+        if code or image or not path or re.match(r"[a-z]+:", path):
+            return match[0]
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if file == "docs/decisions":
+            file = next(each for each in sorted(site) if each.startswith("docs/decisions/"))
+        if file in site:
+            to = os.path.relpath(site[file], posixpath.dirname(page) or ".")
+            return f"[{words}]({to}{'#' + anchor if anchor else ''})"
+        if not (HOUSE / file).exists():
+            LOG.warning("%s links to %s, which is neither a page nor a file of the tree", source, target)
+        return words if words.strip("`") == file else f"{words} (`{file}`)"
+
+    return _LINK.sub(link, markdown)

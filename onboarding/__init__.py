@@ -1,0 +1,1 @@
+"""From files nobody has seen to a recipe."""

@@ -1,0 +1,1 @@
+"""Small data sets cut from large ones."""

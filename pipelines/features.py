@@ -1,0 +1,94 @@
+"""The flow that keeps the champion's features fresh between promotions:
+
+    resolve_inputs -> ingest -> validate -> featurize -> materialize
+
+The same doors as in training, with the same reuse, so what a training run has computed of the same data is taken as it
+is, and the other way round. It is watched, cancelled, retried and scheduled like any other run.
+Its data is held against the last training run's profile and leaves none of its own: the next training is compared with
+the training before it, not with an hour ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipes import Recipe, at, change, kept
+from pipelines.runs.runner import Runner, Started, run
+from pipelines.training import opener, pipeline
+from rankline.runtime.current_user import person
+
+
+def features(
+    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
+) -> Callable[..., Any]:
+    """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share.
+
+    There is no verdict to say on a ``cluster``: where the last step is done, they are online. A ``schedule`` is told
+    of as in training.
+    """
+    from kfp import dsl
+
+    from components.featurize.component import featurize
+    from components.ingest.component import ingest
+    from components.promote.component import materialize
+    from components.resolve_inputs.component import resolve_inputs
+    from components.summary.component import summary
+    from components.validate.component import validate
+
+    settings = at(recipe, workspace)
+    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
+
+    def line(scheduled: dict[str, Any]) -> None:
+        with dsl.ExitHandler(step(summary), name="the-line"):
+            seen = step(resolve_inputs, data=settings["ingest"])
+            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
+            clean = step(validate, raw=raw.outputs["raw"])
+            made = step(featurize, clean=clean.outputs["clean"])
+            step(materialize, features=made.outputs["features"], config=settings["promote"])
+
+    name, told = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
+    return pipeline(line, name=name, description=told, scheduled=bool(schedule))
+
+
+def materialize(
+    recipe: Recipe,
+    workspace: Path,
+    *,
+    until: datetime | None = None,
+    watch: Callable[[Started], None] | None = None,
+    runner: Runner = "local",
+    trigger: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Bring the champion's features up to ``until`` (up to the recipe's own window if left out); the run's summary.
+
+    A champion that reads another feature-service version is told before anything begins; the step looks again.
+
+    Raises:
+        UsageError: there is no champion, or it reads another version.
+        StepFailed: a step stopped.
+    """
+    workspace = workspace.resolve()
+    require(recipe, workspace)
+    if until is not None:
+        recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
+    asked = dict(trigger) if trigger else {"kind": "manual", "who": person()}
+    if until is not None:
+        asked.setdefault("window_end", until.astimezone(UTC).isoformat())
+    return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
+
+
+def require(recipe: Recipe, workspace: Path) -> None:
+    """See that the champion reads what this code makes, before anything is fetched or run.
+
+    Raises:
+        UsageError: there is no champion, or it reads another feature-service version.
+    """
+    from components.promote.materialize import read_by_champion
+    from rankline.features.transforms import SERVICE
+    from rankline.runtime.run_step import Run
+
+    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)

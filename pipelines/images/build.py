@@ -1,0 +1,427 @@
+"""The images of deploy/Dockerfile: built by the docker command, looked into, refused if they hold what they must not.
+
+An image's contents are read from the image itself, by its own interpreter and package manager.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from components.images import TAG
+from pipelines.runs.containers import CODE, PACKAGES, code_digest
+from rankline.errors import RanklineError, UsageError
+
+Variant = Literal["cpu", "cuda"]
+KINDS = ("data", "train", "serve", "evaluate")  # evaluate stands on serve's layers: it comes after it
+IN_THE_FLOW = ("data", "train", "evaluate")  # those a compiled package names
+HOUSE = Path(__file__).resolve().parents[2]
+FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
+BASE = "rankline.base"  # label of an image: the id of its base on the machine that built it
+PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
+MUST_NOT_HOLD = {
+    "data": {"torch"},
+    "train": set(),
+    "serve": {"torch", "transformers", "kfp"},
+    "evaluate": {"torch", "transformers"},
+}
+CUDA_LIBRARY = re.compile(r"^(nvidia-|triton$|cuda-)")
+NEEDED_FOR_CUDA = "nvidia-cudnn-cu13"
+BUILT_IN_BUILDKIT = 23  # from this version of the docker command on, BuildKit comes as a plugin (buildx)
+# BuildKit names a step and later says whether it is done anew; without BuildKit it is named and done
+STEP = re.compile(r"^(?:#(?P<number>\d+) \[(?P<stage>[^\]]+)\]|Step (?P<step>\d+/\d+) :) (?P<what>[A-Z]+ .*)")
+WORKING = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
+CACHE_MOUNT = re.compile(r"--mount=type=cache,\S+ (?:\\\n\s*)?")
+HINTS = (
+    ("No space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
+    ("no space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
+    ("No matching distribution", "an index that carries the locked versions (`PIP_INDEX_URL` in the base image)"),
+    ("needs Python 3.11", "--base with an image that has Python 3.11 as python3"),
+    ("libraries that ONNX Runtime's CUDA provider needs", "the `cuda` extra in pyproject.toml, and constraints.lock"),
+    ("failed to resolve source metadata", "the spelling of --base, and whether its registry can be reached"),
+    ("pull access denied", "the spelling of --base, and whether its registry can be reached"),
+    ("failed to do request", "the network, and a mirror of the registry; --base names another image"),
+    ("Cannot connect to the Docker daemon", "start the engine: `docker info` has to succeed"),
+)
+# what an image says of itself, as JSON: run by its own interpreter
+LOOK_INSIDE = r"""
+import glob, importlib.metadata as m, json, platform, shutil, subprocess, sys
+def told(d):
+    meta = d.metadata
+    text = meta.get("License-Expression") or meta.get("License") or ""
+    return [meta["Name"], d.version, text if len(text) < 60 and "\n" not in text else ""]
+paths = [*sys.path, *glob.glob(sys.base_prefix + "/lib/python3.*/site-packages")]
+found = sorted({d.metadata["Name"].lower(): told(d) for d in m.distributions(path=paths)}.values())
+debian = []
+if shutil.which("dpkg-query"):
+    form = "-f=${Package}\t${Version}\t${Architecture}\n"
+    debian = [l.split("\t") for l in subprocess.check_output(["dpkg-query", "-W", form], text=True).splitlines()]
+os_release = platform.freedesktop_os_release()
+print(json.dumps({"interpreter": platform.python_version(), "python": found, "debian": debian,
+                  "distribution": os_release.get("ID", ""), "release": os_release.get("VERSION_ID", "")}))
+"""
+
+
+@dataclass(frozen=True)
+class Docker:
+    """The docker command used, and whether it builds with BuildKit."""
+
+    command: str
+    buildkit: bool
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What an image holds: (name, version, licence) of Python packages, (name, version, architecture) of Debian's."""
+
+    interpreter: str
+    python: list[list[str]]
+    debian: list[list[str]]
+    distribution: str = ""
+    release: str = ""
+
+    def names(self) -> set[str]:
+        """Names of the Python packages, in one spelling."""
+        return {re.sub(r"[-_.]+", "-", name).lower() for name, _, _ in self.python}
+
+    def version(self, name: str) -> str:
+        """The version of a Python package; empty where it is not held."""
+        return next((version for each, version, _ in self.python if each.lower() == name), "")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built, the same for every image of one call."""
+
+    base: str
+    base_id: str = ""  # the id that this machine knows the base by
+    variant: Variant = "cpu"
+    name: str = "rankline"  # what comes before /data, /train…: a registry's path, or just a word
+    tag: str = TAG
+    network: str = ""
+    torch_wheels: str = ""
+    logs: Path = Path("build/images")
+
+    def reference(self, kind: str) -> str:
+        """The name of an image, such as rankline/serve:0.1.0."""
+        return f"{self.name}/{kind}:{self.tag}{'-cuda' if self.variant == 'cuda' else ''}"
+
+
+@dataclass
+class Built:
+    """One image that is there now."""
+
+    kind: str
+    reference: str
+    image_id: str
+    size_bytes: int
+    seconds: float
+    inventory: Inventory
+    labels: dict[str, str] = field(default_factory=dict)
+    pushed: str = ""  # name@sha256:…, which only a registry gives
+
+
+def docker() -> Docker:
+    """The docker command of this machine; one that can BuildKit is preferred.
+
+    Raises:
+        RanklineError: there is none, or its engine does not answer.
+    """
+    found = [
+        str(Path(folder) / "docker") for folder in os.get_exec_path() if os.access(Path(folder) / "docker", os.X_OK)
+    ]
+    if not found:
+        raise RanklineError(
+            "there is no docker command",
+            expected="Docker Engine 20.10 or newer",
+            found="no `docker` on the PATH",
+            hint="install Docker Engine (Debian and Ubuntu: the package docker.io), then `docker info`",
+        )
+    told = subprocess.run([found[0], "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
+    if told.returncode or not told.stdout.strip():
+        raise RanklineError(
+            "no Docker engine answers",
+            expected="`docker info` to succeed",
+            found=(told.stderr.strip().splitlines() or ["nothing"])[-1],
+            hint="start the engine (`systemctl start docker`), join the `docker` group, or set DOCKER_HOST",
+        )
+    able = next((command for command in found if _has_buildkit(command)), None)
+    return Docker(able or found[0], buildkit=able is not None)
+
+
+def _has_buildkit(command: str) -> bool:
+    version = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
+    major = re.search(r"version (\d+)\.", version)
+    if major and int(major[1]) < BUILT_IN_BUILDKIT:
+        return True
+    return subprocess.run([command, "buildx", "version"], capture_output=True).returncode == 0
+
+
+def checked_base(base: str, *, release: bool) -> str:
+    """The base image, if it may be built on.
+
+    Raises:
+        UsageError: none is named, or a release stands on one that is not pinned.
+    """
+    if not base:
+        raise UsageError(
+            "the base image is not named",
+            expected="--base python:3.11-slim@sha256:… (or RANKLINE_BASE)",
+            found="nothing",
+            hint="`docker pull python:3.11-slim` prints its digest; --base python:3.11-slim takes the tag as it is",
+        )
+    if release and not PINNED.search(base):
+        raise UsageError(
+            "a release stands on a pinned base image",
+            expected="name@sha256: and 64 hexadecimal digits",
+            found=base,
+            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` tells the digest of one that was pulled",
+        )
+    return base
+
+
+def resolved(base: str, *, tool: Docker) -> tuple[str, str]:
+    """(the base with the digest that its tag stands for now, the id that this machine knows it by).
+
+    A base that is not here is pulled. Only a registry gives a digest: one that was made on this machine stays as it is
+    called, and its id is all there is to know it by.
+
+    Raises:
+        RanklineError: it is not here and cannot be pulled.
+    """
+    if subprocess.run([tool.command, "image", "inspect", base], capture_output=True).returncode:
+        pulled = subprocess.run([tool.command, "pull", "--quiet", base], capture_output=True, text=True)
+        if pulled.returncode:
+            raise RanklineError(
+                "the base image is not here and cannot be pulled",
+                expected="an image of this machine or of a registry",
+                found=(pulled.stderr.strip().splitlines() or ["nothing"])[-1],
+                where=base,
+                hint="the spelling of --base, and whether its registry can be reached",
+            )
+    told = json.loads(_output(tool, "image", "inspect", base))[0]
+    name = re.sub(r":[^:/]*$", "", base)
+    digests = [each.partition("@")[2] for each in told["RepoDigests"] or () if each.startswith(f"{name}@")]
+    return (base if PINNED.search(base) or not digests else f"{base}@{digests[0]}"), told["Id"]
+
+
+def checked_source(*, release: bool, house: Path = HOUSE) -> Path:
+    """The folder with the Dockerfile; for a release, one that is exactly a commit.
+
+    Raises:
+        UsageError: this installation has no Dockerfile, or the files are not the commit's.
+    """
+    if not (house / "deploy" / "Dockerfile").is_file():
+        raise UsageError(
+            "images are built from a checkout of the project",
+            expected="deploy/Dockerfile beside the code",
+            found="an installation without it",
+            where=str(house),
+            hint="clone the project, `make setup`, and run `.venv/bin/rankline build` there",
+        )
+    changed = _git(house, "status", "--porcelain") if _git(house, "rev-parse", "HEAD") else "no repository"
+    if release and changed:
+        raise UsageError(
+            "a release is built from a commit",
+            expected="no changed and no unknown files",
+            found=", ".join(line.strip() for line in changed.splitlines()[:5]),
+            where=str(house),
+            hint="commit or stash them",
+        )
+    return house
+
+
+def build(kind: str, order: Order, *, tool: Docker, say: Callable[[str], None], house: Path = HOUSE) -> Built:
+    """Build one image and look into it; its log is kept beside the others'.
+
+    Raises:
+        RanklineError: the build failed (with the last lines of its log), or the image holds what it must not.
+    """
+    began = time.monotonic()
+    reference, log = order.reference(kind), order.logs / f"{kind}-{order.variant}.log"
+    labels = labels_of(kind, order, house)
+    with context(house, buildkit=tool.buildkit) as folder:
+        command = [
+            *(tool.command, "build", "-f", str(folder / "deploy" / "Dockerfile"), "--target", kind, "-t", reference),
+            *(("--network", order.network) if order.network else ()),
+            *(("--progress", "plain") if tool.buildkit else ()),
+            *_flags("--build-arg", {
+                "BASE": order.base,
+                "VARIANT": order.variant,
+                "GPUS": "all" if order.variant == "cuda" else "void",
+                **({"TORCH_WHEELS": order.torch_wheels} if order.torch_wheels else {}),
+            }),
+            *_flags("--label", labels),
+            str(folder),
+        ]  # fmt: skip
+        _run(command, log, kind, say=say, buildkit=tool.buildkit)
+    told = json.loads(_output(tool, "image", "inspect", reference))[0]
+    inventory = look_inside(reference, tool=tool)
+    if faults := offences(kind, order.variant, inventory):
+        _output(tool, "image", "rm", reference)
+        raise RanklineError(
+            f"the {kind} image is not what it should be, and was not kept",
+            expected=f"{kind} for {order.variant}",
+            found="; ".join(faults),
+            where="pyproject.toml, deploy/contents.py",
+            hint="--torch-wheels with a folder of the build of torch that the variant wants"
+            if kind == "train"
+            else "find what requires it: `pip show` in the image, under Required-by",
+        )
+    return Built(kind, reference, told["Id"], told["Size"], time.monotonic() - began, inventory, labels)
+
+
+def labels_of(kind: str, order: Order, house: Path = HOUSE) -> dict[str, str]:
+    """What an image says of where it comes from, in the words of the OCI."""
+    oci = "org.opencontainers.image"
+    revision = _git(house, "rev-parse", "HEAD") or "unknown"
+    changed = bool(_git(house, "status", "--porcelain"))
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git(house, "log", "-1", "--format=%ct") or 0)
+    name, _, pin = order.base.partition("@")
+    return {
+        f"{oci}.title": f"rankline-{kind}",
+        f"{oci}.description": f"Rankline's {kind} image, {order.variant}",
+        f"{oci}.licenses": "Apache-2.0",
+        f"{oci}.version": order.tag,
+        f"{oci}.revision": f"{revision}-changed" if changed else revision,
+        f"{oci}.created": datetime.datetime.fromtimestamp(epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        f"{oci}.base.name": name,
+        **({f"{oci}.base.digest": pin} if pin else {}),
+        **({BASE: order.base_id} if order.base_id else {}),
+        "rankline.variant": order.variant,
+        CODE: code_digest(house),
+    }
+
+
+@contextmanager
+def context(house: Path, *, buildkit: bool) -> Iterator[Path]:
+    """A folder with what a build needs and nothing else; without BuildKit the Dockerfile has no cache mounts."""
+    with tempfile.TemporaryDirectory(prefix="rankline-build-") as name:
+        folder = Path(name)
+        (folder / "deploy").mkdir()
+        for file in FILES:
+            shutil.copy2(house / file, folder / file)
+        for package in PACKAGES:
+            shutil.copytree(house / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (house / "deploy" / "Dockerfile").read_text()
+        if not buildkit:
+            text = without_cache_mounts(text)
+        (folder / "deploy" / "Dockerfile").write_text(text)
+        yield folder
+
+
+def without_cache_mounts(dockerfile: str) -> str:
+    """The same Dockerfile for an engine that knows no mounts: pip then keeps nothing at all."""
+    return CACHE_MOUNT.sub("PIP_NO_CACHE_DIR=1 ", dockerfile)
+
+
+def offences(kind: str, variant: Variant, inventory: Inventory) -> list[str]:
+    """What an image holds and must not, or must hold and does not."""
+    names = inventory.names()
+    found = [f"it holds {name}" for name in sorted(MUST_NOT_HOLD[kind] & names)]
+    libraries = sorted(name for name in names if CUDA_LIBRARY.match(name))
+    if libraries and (variant == "cpu" or kind == "data"):
+        found.append(f"it holds CUDA libraries ({', '.join(libraries[:3])}…, {len(libraries)} in all)")
+    if variant == "cuda" and kind != "data" and NEEDED_FOR_CUDA not in names:
+        found.append(f"it lacks {NEEDED_FOR_CUDA}")
+    if variant == "cuda" and (version := inventory.version("torch")).endswith("+cpu"):
+        found.append(f"its torch {version} is a CPU build")
+    return found
+
+
+def look_inside(reference: str, *, tool: Docker) -> Inventory:
+    """The packages of an image."""
+    told = _output(tool, "run", "--rm", "--network", "none", "--entrypoint", "python", reference, "-c", LOOK_INSIDE)
+    return Inventory(**json.loads(told))
+
+
+def push(built: Built, *, tool: Docker, say: Callable[[str], None], log: Path) -> None:
+    """Send an image to its registry; ``built.pushed`` is then its name with the registry's digest.
+
+    Raises:
+        RanklineError: the registry refused it.
+    """
+    _run([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
+    name = built.reference.rpartition(":")[0]
+    told: list[str] = json.loads(
+        _output(tool, "image", "inspect", "--format", "{{json .RepoDigests}}", built.reference)
+    )
+    built.pushed = next(each for each in told if each.startswith(f"{name}@"))
+
+
+def _flags(flag: str, values: dict[str, str]) -> list[str]:
+    return [part for name, value in values.items() for part in (flag, f"{name}={value}")]
+
+
+def _run(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], None], buildkit: bool) -> None:
+    """Run a docker command, telling its steps as they begin; everything it prints goes to the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    last: deque[str] = deque(maxlen=12)
+    named: dict[str, str] = {}
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                stream.write(line)
+                if line.strip():
+                    last.append(line.rstrip())
+                if step := STEP.match(line):
+                    what = " ".join(CACHE_MOUNT.sub("", step["what"]).split())
+                    sentence = f"  {title} [{step['stage'] or step['step']}] {what}"[:110]
+                    if step["number"]:
+                        named[step["number"]] = sentence
+                    else:
+                        say(sentence)
+                elif (work := WORKING.match(line)) and work["number"] in named:
+                    say(named.pop(work["number"]))
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        text = log.read_text(errors="replace")
+        raise RanklineError(
+            f"{title}: docker refused",
+            expected="exit code 0",
+            found=f"exit code {process.returncode}; the last lines:\n" + "\n".join(f"    {line}" for line in last),
+            where=str(log),
+            hint=next((hint for sign, hint in HINTS if sign in text), "the log has all of it"),
+        )
+
+
+def _output(tool: Docker, *arguments: str) -> str:
+    done = subprocess.run([tool.command, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RanklineError(
+            f"`docker {arguments[0]}` failed",
+            found=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
+            where=arguments[-1] if len(arguments[-1]) < 100 else arguments[0],
+            hint="`docker info` shows whether the engine is well",
+        )
+    return done.stdout
+
+
+def _git(house: Path, *arguments: str) -> str:
+    """What git says; nothing where there is no repository or no git."""
+    try:
+        done = subprocess.run(["git", "-C", str(house), *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

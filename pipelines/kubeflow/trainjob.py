@@ -1,0 +1,124 @@
+"""finetune on several machines: a job for Kubeflow Trainer, since Kubeflow Pipelines gives a step one pod.
+
+    python -m pipelines.kubeflow.trainjob --recipe NAME --features DIR --teacher DIR --set cluster.train.nodes=2 … > job.yaml
+    kubectl apply -f job.yaml
+
+The folders lie on the volume that the steps share. What the job leaves in the teacher's folder is what the flow's own
+step would have left there, sealed, so `rankline step distill` takes it: docs/training.md. No cluster has run it yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from components.finetune.config import FinetuneConfig
+from components.finetune.torchrun import write_job
+from pipelines.kubeflow.conformance import PINNED
+from pipelines.recipes import Recipe, at, named
+from rankline.errors import RanklineError, UsageError
+
+
+def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]:
+    """The TrainJob that runs the job file ``job`` on the nodes and GPUs that the recipe's cluster section asks for.
+
+    Raises:
+        UsageError: the training image is not pinned by digest, or no volume is shared.
+    """
+    cluster, size = recipe.cluster, recipe.cluster.train
+    if not PINNED.match(cluster.images.train):
+        raise UsageError(
+            "the train image is not pinned",
+            expected="registry/name@sha256:…",
+            found=cluster.images.train or "no image",
+            hint="--set cluster.images.train=registry/name@sha256:…",
+        )
+    if not cluster.volume:
+        raise UsageError(
+            "several nodes need a volume that all of them mount",
+            expected="cluster.volume, a claim readable and writable by many pods",
+            found="none",
+            hint="--set cluster.volume=rankline",
+        )
+    resources = {"cpu": size.cpu, "memory": size.memory, **({size.gpu_type: str(size.gpus)} if size.gpus else {})}
+    secrets = [
+        {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret.split("/", 1)))}}
+        for variable, secret in cluster.secrets.items()
+    ]
+    pod: dict[str, Any] = {
+        "volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": cluster.volume}}],
+        "containers": [{"name": "node", "volumeMounts": [{"name": "workspace", "mountPath": cluster.workspace}]}],
+    }
+    if size.node_selector:
+        pod["nodeSelector"] = size.node_selector
+    nodes = [{"name": "node", "template": {"spec": {"template": {"spec": pod}}}}]
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": name},
+        "spec": {
+            "activeDeadlineSeconds": size.timeout_s,
+            "runtimeRef": {"name": cluster.runtime},
+            "trainer": {
+                "image": cluster.images.train,
+                # torchrun takes nodes, processes and the first node's address from what the runtime sets (PET_…)
+                "command": ["torchrun", "-m", "components.finetune.torchrun", str(job)],
+                "numNodes": size.nodes,
+                "numProcPerNode": size.gpus or recipe.finetune.processes or 1,
+                "resourcesPerNode": {"requests": resources, "limits": resources},
+                "env": [{"name": "TOKENIZERS_PARALLELISM", "value": "false"}, *secrets],
+            },
+            "runtimePatches": [
+                {
+                    "manager": "rankline.dev/trainjob",
+                    "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": nodes}}},
+                }
+            ],
+        },
+    }  # fmt: skip
+
+
+def prepare(recipe: Recipe, *, name: str, features: Path, teacher: Path) -> dict[str, Any]:
+    """Write the job file beside the teacher's folder, and return the TrainJob that runs it."""
+    config = FinetuneConfig(**at(recipe, recipe.cluster.workspace)["finetune"])
+    folder = teacher.parent / f"{teacher.name}.job"
+    folder.mkdir(parents=True, exist_ok=True)
+    job = folder / "job.json"
+    write_job(
+        job,
+        config=config,
+        told=folder,
+        seal=True,
+        features=features,
+        teacher=teacher,
+        checkpoints=folder / "checkpoints",
+        progress=folder / "progress.json",
+    )
+    return manifest(recipe, name=name, job=PurePosixPath(job.absolute()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command of this module."""
+    import yaml
+
+    parser = argparse.ArgumentParser(prog="python -m pipelines.kubeflow.trainjob", description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--features", type=Path, required=True, help="what featurize wrote, on the shared volume")
+    parser.add_argument("--teacher", type=Path, required=True, help="where the teacher goes, on the shared volume")
+    parser.add_argument("--name", default="rankline-finetune")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KNOB=VALUE")
+    told = parser.parse_args(arguments)
+    try:
+        job = prepare(named(told.recipe, told.settings), name=told.name, features=told.features, teacher=told.teacher)
+    except RanklineError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(yaml.safe_dump(job, sort_keys=False), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

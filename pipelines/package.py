@@ -1,0 +1,70 @@
+"""The cluster package of a flow: compiled, checked against what the API server refuses, the same bytes each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipelines.kubeflow.conformance import PINNED, check
+from pipelines.placement import SIZES
+from pipelines.recipes import Recipe
+from pipelines.refresh import of_items
+from pipelines.runs.process import flow_of
+from pipelines.runs.runner import Flow
+from rankline.errors import UsageError
+
+
+def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
+    """Write the package of a ``flow`` of ``recipe`` to ``output`` (YAML).
+
+    With a ``schedule`` the data window of the whole line is the scheduled one.
+
+    Raises:
+        UsageError: an image is not pinned by digest, or the package breaks a rule of the API server.
+    """
+    from kfp import compiler
+
+    for name, image in recipe.cluster.images.model_dump().items():
+        if not PINNED.match(image):
+            raise UsageError(
+                f"the {name} image is not pinned",
+                expected="registry/name@sha256:…",
+                found=image or "no image",
+                hint=f"--set cluster.images.{name}=registry/name@sha256:…",
+            )
+    if recipe.cluster.train.nodes > 1 and flow == "train":
+        raise UsageError(
+            "a step of Kubeflow Pipelines is one pod on one node",
+            expected="cluster.train.nodes=1; one node trains on all its GPUs with finetune.processes=0",
+            found=str(recipe.cluster.train.nodes),
+            hint="`python -m pipelines.kubeflow.trainjob` writes a job for Kubeflow Trainer: docs/training.md",
+        )
+    if output.suffix not in (".yaml", ".yml"):
+        raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
+    recipe = _with_gpus_counted(recipe)
+    read = of_items(recipe) if flow == "refresh" else recipe
+    made = flow_of(flow)(read, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        partial = Path(folder) / "flow.yaml"
+        compiler.Compiler().compile(made, str(partial))
+        check(partial)
+        partial.replace(output)
+    return output
+
+
+def _with_gpus_counted(recipe: Recipe) -> Recipe:
+    """The recipe whose summary knows the price of the GPUs that the cluster is asked for."""
+    gpus = {step: getattr(recipe.cluster, size).gpus for step, size in SIZES.items()}
+    for step in ("finetune", "distill"):
+        if getattr(recipe, step).device == "cuda" and not gpus[step]:
+            raise UsageError(
+                f"{step} trains on cuda, and no GPU is asked for",
+                expected="cluster.train.gpus of 1 or more",
+                found=str(gpus[step]),
+                hint=f"--set cluster.train.gpus=1, or --set {step}.device=auto",
+            )
+    counted = {step: number for step, number in gpus.items() if number}
+    return dataclasses.replace(recipe, summary=recipe.summary.model_copy(update={"gpus": counted}))

@@ -1,0 +1,117 @@
+"""How a recipe's steps are placed on a cluster: images, resources, retries, timeouts, secrets and volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from rankline.contracts import Frozen
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
+
+
+class Images(Frozen):
+    """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
+
+    data: str = Field("", description="Image of ingest, validate, featurize, decide, promote and materialize (…).")
+    train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
+    evaluate: str = Field("", description="Image of evaluate, catalogue: the one that serves, and a door (…@sha256:…).")
+
+
+class Resources(Frozen):
+    """What one step asks of its node."""
+
+    cpu: str = Field("2", pattern=r"^[0-9]+(\.[0-9]+)?m?$", description="CPUs requested and allowed.")
+    memory: str = Field("8Gi", pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMK]i?)?$", description="Memory requested and allowed.")
+    gpus: int = Field(0, ge=0, description="GPUs.")
+    nodes: int = Field(
+        1, ge=1, description="Machines that train together (finetune alone); more than one asks for Kubeflow Trainer."
+    )
+    gpu_type: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
+    node_selector: dict[str, str] = Field({}, description="Labels a node must carry.")
+    timeout_s: int = Field(3600, ge=60, description="Longest a step may take, in seconds.")
+    retries: int = Field(
+        2,
+        ge=0,
+        description="Further attempts after any failure; Kubeflow cannot tell a lost node from bad data.",
+    )
+
+
+class ClusterConfig(Frozen):
+    """Where and how the compiled flow runs."""
+
+    runtime: str = Field("torch-distributed", description="Kubeflow Trainer's runtime for training on several nodes.")
+
+    workspace: str = Field("/rankline", description="Where the shared volume is mounted: cache, ledger, repository.")
+    volume: str = Field("rankline", description="Persistent volume claim mounted there; empty for none.")
+    secrets: dict[str, str] = Field(
+        {}, description="Environment variable -> `secret/key` it is read from (MLflow, storage…)."
+    )
+    images: Images = Field(Images(), description="Images pinned by digest.")
+
+    small: Resources = Field(
+        Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
+        description="resolve_inputs, decide, summary, and the tasks that say a verdict.",
+    )
+    data: Resources = Field(Resources(), description="ingest, validate, featurize, promote, materialize, publish.")
+    train: Resources = Field(
+        Resources(cpu="4", memory="16Gi", gpus=1, timeout_s=6 * 3600), description="finetune, distill."
+    )
+    serve: Resources = Field(Resources(cpu="4", memory="8Gi"), description="export, evaluate, catalogue.")
+
+    @field_validator("secrets")
+    @classmethod
+    def _named(cls, secrets: dict[str, str]) -> dict[str, str]:
+        for variable, secret in secrets.items():
+            name, _, key = secret.partition("/")
+            if not (variable and name and key):
+                raise ValueError(f"{variable}={secret}: a secret is written name/key")
+        return secrets
+
+
+SIZES = {
+    "resolve-inputs": "small", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
+    "distill": "train", "export": "serve", "evaluate": "serve", "decide": "small", "promote": "data",
+    "materialize": "data", "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
+    "insufficient-data": "small",
+    "catalogue": "serve", "publish": "data", "unchanged": "small",
+}  # fmt: skip
+IMAGES = {
+    "resolve-inputs": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
+    "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
+    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data",
+    "insufficient-data": "data",
+    "catalogue": "evaluate", "publish": "data", "unchanged": "data",
+}  # fmt: skip
+
+
+def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> PipelineTask:
+    """Give a task its image, resources, timeout, volume and secrets; retries where ``attempts`` says so.
+
+    Locally Kubeflow ignores what a laptop cannot honour. Retries it would honour, but there a failure is told
+    at once instead: the next run picks up where this one stopped.
+    """
+    from kfp import kubernetes
+
+    step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
+    size: Resources = getattr(config, SIZES[step])
+    image = getattr(config.images, IMAGES[step])
+    if image:
+        task.set_container_image(image)
+    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
+    task.set_memory_request(size.memory).set_memory_limit(size.memory)
+    if size.gpus:
+        task.set_accelerator_type(size.gpu_type).set_accelerator_limit(size.gpus)
+    for label, value in size.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    kubernetes.set_timeout(task, size.timeout_s)
+    if config.volume:
+        kubernetes.mount_pvc(task, pvc_name=config.volume, mount_path=config.workspace)
+    for variable, secret in config.secrets.items():
+        name, _, key = secret.partition("/")
+        kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: variable})
+    if attempts and size.retries:
+        task.set_retry(num_retries=size.retries, backoff_duration="30s", backoff_factor=2.0)
+    return task.set_caching_options(False)

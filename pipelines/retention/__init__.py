@@ -1,0 +1,1 @@
+"""What takes room, what is kept, and removing the rest."""

@@ -1,0 +1,338 @@
+"""Steps in containers on this machine: Kubeflow's Docker runner, with our own hand on each container.
+
+Kubeflow's handler mounts the pipeline's root alone, gives every step the same limits, calls a container that
+is gone before it is asked about a success, and leaves one behind when it is interrupted. Ours mounts the
+workspace at its own path, takes each step's limits from the recipe, keeps a container until its exit code is
+read, and removes it whatever happens.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import images
+from pipelines.placement import IMAGES, SIZES, Resources
+from pipelines.recipes import Recipe, at
+from rankline.errors import RanklineError, UsageError
+from rankline.io import digest
+from rankline.runtime import ledger
+
+RUN, WORKSPACE, RUNNER = "rankline.run", "rankline.workspace", "rankline.runner"  # labels of a step's container
+CODE = "rankline.code"  # label of an image: the digest of the code that it holds
+PACKAGES = (
+    "rankline",
+    "components",
+    "pipelines",
+    "feature_repo",
+    "serving",
+    "onboarding",
+    "cli",
+)  # what an image holds of ours
+# what a step may be told by the environment; anything else is named by the recipe's cluster.secrets
+TOLD = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+UNITS = {"": 1} | {
+    f"{letter}{binary}": (1024 if binary else 1000) ** power
+    for power, letter in enumerate("KMGTPE", 1)
+    for binary in ("", "i")
+}
+OUT_OF_MEMORY = 137  # 128 + SIGKILL: what the kernel's out-of-memory killer leaves
+
+
+def code_digest(house: Path | None = None) -> str:
+    """The digest of the code under ``house`` (by default this very code), as images carry it in a label."""
+    house = house or Path(__file__).resolve().parents[2]
+    return digest.of_value(
+        {
+            path.relative_to(house).as_posix(): digest.of_file(path)
+            for package in PACKAGES
+            for path in sorted((house / package).rglob("*.py"))
+        }
+    )
+
+
+def memory_bytes(quantity: str) -> int:
+    """Bytes of a Kubernetes quantity such as 8Gi."""
+    number = quantity.rstrip("EPTGMKi")
+    return int(float(number) * UNITS[quantity[len(number) :]])
+
+
+def cpus(quantity: str) -> float:
+    """CPUs of a Kubernetes quantity such as 2 or 500m."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def image_of(recipe: Recipe, step: str) -> str:
+    """The image a step runs in: the recipe's, or the one that `rankline build` makes."""
+    kind = IMAGES[step]
+    return getattr(recipe.cluster.images, kind) or str(getattr(images, kind.upper()))
+
+
+@contextmanager
+def engine() -> Iterator[Any]:
+    """A client of the Docker engine that answers here.
+
+    Raises:
+        RanklineError: none does.
+    """
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except (docker.errors.DockerException, OSError) as error:
+        raise RanklineError(
+            "no Docker engine answers",
+            expected="a running engine that this user may use (`docker info` succeeds)",
+            found=" ".join(str(error).split())[:200],
+            hint="install and start Docker Engine, join the `docker` group, or set DOCKER_HOST; "
+            "`--runner local` needs none",
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def require(recipe: Recipe, workspace: Path) -> None:
+    """Refuse before anything runs: every step's image has to be there and hold the code that runs here.
+
+    Raises:
+        RanklineError: no engine answers.
+        UsageError: an image is absent or holds other code than this, or the workspace is somebody else's.
+    """
+    if workspace.exists() and workspace.stat().st_uid != os.getuid():
+        raise UsageError(
+            "the workspace belongs to another user, and steps in containers have no right to write there",
+            expected=f"a folder of uid {os.getuid()}",
+            found=f"uid {workspace.stat().st_uid}",
+            where=str(workspace),
+            hint="another --workspace, or run as its owner",
+        )
+    holds_this_code(recipe)
+
+
+def holds_this_code(recipe: Recipe) -> None:
+    """Refuse images that are not here, or are of other code.
+
+    Raises:
+        RanklineError: no engine answers.
+        UsageError: an image is absent or holds other code than this.
+    """
+    import docker
+
+    expected = code_digest()
+    with engine() as client:
+        for step in SIZES:
+            name = image_of(recipe, step)
+            try:
+                labels = client.images.get(name).labels
+            except docker.errors.ImageNotFound as error:
+                raise UsageError(
+                    f"the image of {step} is not on this machine",
+                    expected=name,
+                    found="no such image",
+                    hint="`rankline build all` makes the images, `docker pull` fetches one from your registry",
+                ) from error
+            if labels.get(CODE) != expected:
+                raise UsageError(
+                    f"the image of {step} holds other code than this",
+                    expected=f"code {expected[:12]}",
+                    found=f"code {labels.get(CODE, 'unknown')[:12]}",
+                    where=name,
+                    hint="`rankline build all` makes the images anew; unchanged layers are reused",
+                )
+
+
+def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
+    """What tells the versions a step works with in its image: they are part of what decides whether it is reused."""
+
+    @functools.cache
+    def held(image: str) -> Mapping[str, str]:
+        script = "import json; from rankline.runtime.step_cache import versions; print(json.dumps(dict(versions())))"
+        with engine() as client:
+            told = client.containers.run(
+                image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none", stderr=False
+            )
+        found: dict[str, str] = json.loads(told)
+        return found
+
+    return lambda step: held(image_of(recipe, step))
+
+
+def remove(run: str) -> None:
+    """Remove whatever containers a run has left."""
+    with engine() as client:
+        _remove(client, f"{RUN}={run}")
+
+
+def sweep(workspace: Path) -> None:
+    """Remove containers of runs in this workspace whose runner is gone: both were killed at once."""
+    import psutil
+
+    with engine() as client:
+        for container in client.containers.list(all=True, filters={"label": f"{WORKSPACE}={workspace}"}):
+            if not psutil.pid_exists(int(container.labels.get(RUNNER, 0))):
+                _end(container)
+
+
+def _remove(client: Any, label: str) -> None:
+    for container in client.containers.list(all=True, filters={"label": label}):
+        _end(container)
+
+
+def _end(container: Any) -> None:
+    import docker
+
+    try:
+        container.remove(force=True)
+    except docker.errors.APIError as error:  # gone, or going, by itself
+        if error.status_code not in (404, 409):
+            raise
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's containers stand: what they see of this machine, and as whom."""
+
+    recipe: Recipe
+    workspace: Path
+    run: Path  # the run's folder
+
+    def arguments(self, step: str, about: dict[str, Any]) -> dict[str, Any]:
+        """What Docker is told for a step's container; ``about`` is what the engine says of itself."""
+        import docker
+
+        size: Resources = getattr(self.recipe.cluster, SIZES[step])
+        allowed = min(cpus(size.cpu), about["NCPU"])
+        memory = memory_bytes(size.memory)
+        security = about.get("SecurityOptions") or []
+        mode = ",z" if "name=selinux" in security else ""
+        mounts = {str(self.workspace): {"bind": str(self.workspace), "mode": f"rw{mode}"}}
+        mounts |= {path: {"bind": path, "mode": f"ro{mode}"} for path in self.outside()}
+        gpus = size.gpus if "nvidia" in about.get("Runtimes", {}) else 0
+        return {
+            "volumes": mounts,
+            "environment": self.environment(threads=math.ceil(allowed)),
+            "user": self.user(rootless="name=rootless" in security),
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            # a recipe's settings may name servers of this machine, and have to mean the same ones in every place
+            "network_mode": "host",
+            "nano_cpus": int(allowed * 1e9),
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "shm_size": min(memory // 2, 2**30),
+            "device_requests": [docker.types.DeviceRequest(count=gpus, capabilities=[["gpu"]])] if gpus else [],
+            "labels": {RUN: self.run.name, WORKSPACE: str(self.workspace), RUNNER: str(os.getpid())},
+            "init": True,
+        }
+
+    def user(self, *, rootless: bool) -> str:
+        """Whoever runs this, so that what is written is theirs; all further rights are dropped, root's too.
+
+        A rootless engine maps its own user to 0.
+        """
+        return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
+
+    def environment(self, *, threads: int) -> dict[str, str]:
+        """What a step is told by its environment."""
+        named = [*TOLD, *(name.lower() for name in TOLD), *self.recipe.cluster.secrets]
+        return {
+            "OMP_NUM_THREADS": str(threads),  # a library counts the machine's cores, not those it may use
+            **{name: os.environ[name] for name in named if name in os.environ},
+            "RANKLINE_RUN_DIR": str(self.run),
+            "HOME": "/tmp",
+            "USER": "rankline",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    def outside(self) -> list[str]:
+        """Paths outside of the workspace that the recipe names and that are there: seen, not written."""
+        found: dict[str, None] = {}
+        waiting: list[Any] = [at(self.recipe, str(self.workspace))]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, str) and value.startswith("/"):
+                path = Path(value)
+                if path != Path("/") and path.exists() and not path.is_relative_to(self.workspace):
+                    found[str(path)] = None
+        return list(found)
+
+
+def use(place: Place) -> Any:
+    """Have Kubeflow put each step into a container of ours; returns the runner for `kfp.local.init`."""
+    from kfp import local
+    from kfp.local import docker_task_handler
+
+    # Kubeflow looks its handler up by this name when a step begins (seen in 2.17.0, which is pinned)
+    docker_task_handler.DockerTaskHandler = functools.partial(StepContainer, place)
+    return local.DockerRunner()
+
+
+class StepContainer:
+    """One step's container, as Kubeflow's runner starts it."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        image: str,
+        full_command: list[str],
+        pipeline_root: str,
+        runner: Any,
+        env_vars: dict[str, str] | None = None,
+    ) -> None:
+        self.place, self.image, self.command, self.env_vars = place, image, full_command, env_vars or {}
+        self.step = full_command[full_command.index("--function_to_execute") + 1]
+
+    def run(self) -> Any:
+        """Run it to its end; Kubeflow's word for how that was."""
+        from kfp.local.status import Status
+
+        with engine() as client:
+            told = self.place.arguments(self.step, client.info())
+            told["environment"] = {**self.env_vars, **told["environment"]}
+            container = client.containers.create(self.image, self.command, **told)
+            try:
+                container.start()
+                for line in container.logs(stream=True, follow=True):
+                    print(line.decode(errors="replace"), end="")
+                code = container.wait()["StatusCode"]
+                container.reload()
+                if code and (container.attrs["State"]["OOMKilled"] or code == OUT_OF_MEMORY):
+                    self.tell_out_of_memory()
+            finally:
+                _end(container)
+        return Status.FAILURE if code else Status.SUCCESS
+
+    def tell_out_of_memory(self) -> None:
+        """Write into the ledger what a step that was killed could not write itself."""
+        entry = ledger.read(self.place.run).get(self.step)
+        if entry is None or entry.status != "running":
+            return
+        size = SIZES[self.step]
+        allowed = getattr(self.place.recipe.cluster, size).memory
+        entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
+        entry.error = str(
+            RanklineError(
+                "it was killed: it needed more memory than its container may have",
+                expected=f"at most {allowed} (cluster.{size}.memory)",
+                found="killed by the kernel",
+                hint=f"--set cluster.{size}.memory=…, or settings that need less",
+            )
+        )
+        ledger.write(self.place.run, entry)

@@ -1,0 +1,66 @@
+"""How long steps take: what they took the last time they really ran, and in which run that was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.summary.step import SUMMARY
+from pipelines.runs.runner import RECIPE
+from rankline.runtime import ledger
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, and the run they are from."""
+
+    seconds: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What earlier runs took, by step: where it ran, and where it was reused; and all around the steps."""
+
+    ran: dict[str, Estimate]
+    reused: dict[str, Estimate]
+    around: Estimate | None  # the runner's own start and end, and the time between steps
+
+
+def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Estimates:
+    """What the runs of a recipe in a workspace took, the last one counting; ``before`` is left out."""
+    ran: dict[str, Estimate] = {}
+    reused: dict[str, Estimate] = {}
+    around: Estimate | None = None
+    for folder in _runs_of(workspace, recipe):
+        if folder == before:
+            continue
+        entries = {}
+        with contextlib.suppress(ValueError):  # a ledger of another version
+            entries = ledger.read(folder)
+        for step, entry in entries.items():
+            if entry.status == "done":
+                ran[step] = Estimate(entry.seconds, folder.name)
+                # without its work and its imports it is what the door takes, until a reuse has shown it
+                own = max(entry.seconds - entry.work_s - entry.import_s, 0.0)
+                reused.setdefault(step, Estimate(own, folder.name))
+            elif entry.status == "reused":
+                reused[step] = Estimate(entry.seconds, folder.name)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads((folder / SUMMARY).read_text())
+            if told["kubeflow_status"] == "SUCCEEDED":
+                steps_s = sum(step["seconds"] for step in told["steps"])
+                around = Estimate(max(told["seconds"] - steps_s, 0.0), folder.name)
+    return Estimates(ran, reused, around)
+
+
+def _runs_of(workspace: Path, recipe: str) -> Iterator[Path]:
+    """The folders of a recipe's runs, and of single steps of it, oldest first."""
+    alone = {f"{recipe}-{step}" for step in ledger.STEPS}
+    for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
+        name = folder.name.split("-", 2)[-1]
+        if name == recipe or (name in alone and not (folder / RECIPE).is_file()):
+            yield folder

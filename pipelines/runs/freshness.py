@@ -1,0 +1,132 @@
+"""How fresh the features are that lie online: read from their watermarks, the ledgers and the champion."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from components.promote.online import written_by
+from rankline.contracts import Frozen
+from rankline.errors import UsageError
+from rankline.features import watermark
+from rankline.registry.model_registry import Repository
+
+_SPAN = re.compile(r"(\d+)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Freshness(Frozen):
+    """One feature service that is online, or should be; times are ISO, UTC."""
+
+    service: str
+    champion_reads: bool
+    owner: str = ""  # who saw to it last: promotion, a schedule, somebody by hand
+    run: str = ""
+    writer: str = ""  # who is at it at this moment
+    watermark: str = ""  # it knows everything that was known then; empty where it is not online
+    at: str = ""  # when that was seen to
+    lag_s: float | None = None  # from the watermark to now; none where there are no events to know of
+    age_s: float | None = None  # from then to now
+    behind_data_s: float | None = None  # from the watermark to the newest event that any run has ingested
+    took_s: float | None = None
+    damaged: str = ""  # why the watermark cannot be read, where it cannot
+    entities: dict[str, int] = Field(default={})
+
+    @property
+    def rows(self) -> int:
+        """Entities of all its views."""
+        return sum(self.entities.values())
+
+    def exceeds(self, *, lag: float | None = None, age: float | None = None) -> list[str]:
+        """What of it is worse than asked for, in sentences; that it is not online at all, too."""
+        if self.damaged:
+            return [f"{self.service} has a watermark that cannot be read: {self.damaged}"]
+        if not self.watermark:
+            return [f"{self.service} is not online, and the champion reads it"]
+        found = []
+        if lag is not None and self.lag_s is not None and self.lag_s > lag:
+            found.append(f"{self.service} is {self.lag_s:.0f} s behind now, more than {lag:.0f} s")
+        if age is not None and (self.age_s is None or self.age_s > age):
+            when = "at a time nobody noted" if self.age_s is None else f"{self.age_s:.0f} s ago"
+            found.append(f"{self.service} was last brought online {when}, more than {age:.0f} s")
+        return found
+
+
+def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[Freshness]:
+    """Every feature service of a workspace, the champion's first.
+
+    Raises:
+        RepositoryError: the model repository cannot be read.
+    """
+    models = Repository(repository or str(workspace / "repository"), mends=False)
+    champion = models.champion()
+    reads = models.manifest(champion).features.service if champion else ""
+    names = {path.parent.name for path in (workspace / "online").glob(f"*/{watermark.FILE}")} | (
+        {reads} if reads else set()
+    )
+    newest = newest_data(workspace)
+    found = [_of(workspace / "online" / name, reads=name == reads, newest=newest, now=now) for name in names]
+    return sorted(found, key=lambda each: (not each.champion_reads, each.service))
+
+
+def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
+    nothing = Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
+    try:
+        told = json.loads((folder / watermark.FILE).read_text())
+        return _told(folder, told, reads=reads, newest=newest, now=now)
+    except OSError:
+        return nothing
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file that somebody else wrote, or a torn one
+        first = str(error).splitlines()[0] if str(error) else ""
+        return nothing.model_copy(update={"damaged": f"{type(error).__name__}: {first}"})
+
+
+def _told(folder: Path, told: dict[str, Any], *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
+    """What a watermark says."""
+    until = datetime.fromisoformat(told["until"])
+    owner = told.get("owner") or {}
+    eventless = until.timestamp() == 0  # a catalogue that is searched by nobody it knows: nothing in it grows old
+    return Freshness(
+        service=folder.name,
+        champion_reads=reads,
+        owner=owner.get("who", ""),
+        run=owner.get("run", ""),
+        writer=written_by(folder),
+        watermark=until.astimezone(UTC).isoformat(),
+        at=told.get("at", ""),
+        lag_s=None if eventless else round((now - until).total_seconds(), 1),
+        age_s=round((now - datetime.fromisoformat(told["at"])).total_seconds(), 1) if told.get("at") else None,
+        behind_data_s=round((newest - until).total_seconds(), 1) if newest and not eventless else None,
+        took_s=told.get("took_s"),
+        entities=told.get("entities", {}),
+    )
+
+
+def newest_data(workspace: Path) -> datetime | None:
+    """When the newest event happened that any run of this workspace has ingested; none where no ledger tells."""
+    return max(_ends(workspace), default=None)
+
+
+def _ends(workspace: Path) -> Iterator[datetime]:
+    for path in (workspace / "runs").glob("*/ingest.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # under way, or of another version
+            yield datetime.fromisoformat(json.loads(path.read_text())["result"]["event_time"]["last"])
+
+
+def span_s(text: str) -> float:
+    """Seconds of a span such as 90s, 30m, 2h, 1d.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = _SPAN.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no span", expected="a number and a unit: 90s, 30m, 2h, 1d", found=text)
+    return float(int(found[1]) * _SECONDS[found[2]])

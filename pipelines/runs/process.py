@@ -1,0 +1,75 @@
+"""The process in which Kubeflow's local runners execute a flow.
+
+    python -m pipelines.runs.process RECIPE WORKSPACE RUNNER FLOW
+
+RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/runs/containers.py), FLOW
+one of `flow_of`.
+It lives no longer than whoever started it: when its standard input closes, it ends with all its steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Run the recipe in the given file; 0 where every step that ran has succeeded."""
+    from kfp import local
+    from pydantic import TypeAdapter
+
+    from pipelines.recipes import Recipe
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    recipe_file, workspace, runner, flow = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    recipe = TypeAdapter(Recipe).validate_python(json.loads(recipe_file.read_text()))
+    local.init(
+        runner=_containers(recipe, workspace, recipe_file.parent) if runner == "docker" else _processes(),
+        pipeline_root=str(recipe_file.parent / "artifacts"),
+        raise_on_error=True,
+    )
+    flow_of(flow)(recipe, workspace=str(workspace))()
+    return 0
+
+
+def flow_of(name: str) -> Callable[..., Callable[..., Any]]:
+    """What makes the Kubeflow pipeline of this name out of a recipe."""
+    from pipelines.features import features
+    from pipelines.refresh import refreshing
+    from pipelines.training import training
+
+    return {"train": training, "refresh": refreshing, "features": features}[name]
+
+
+def _processes() -> Any:
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _containers(recipe: Any, workspace: Path, run: Path) -> Any:
+    from pipelines.runs import containers
+
+    signal.signal(signal.SIGTERM, _end)
+    return containers.use(containers.Place(recipe, workspace, run))
+
+
+def _end(number: int, frame: Any) -> None:
+    """End in order, so that a container under way is removed; once is enough."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written there: this returns when the other end is closed
+    os.killpg(0, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

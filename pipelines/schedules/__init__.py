@@ -1,0 +1,1 @@
+"""Schedules on this machine: firings, the daemon, backfill."""

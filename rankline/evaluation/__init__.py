@@ -1,0 +1,1 @@
+"""Metrics, intervals, the report, and the decision made from it."""

@@ -1,0 +1,389 @@
+"""Whether a candidate may serve: a pure function of what was measured and of the policy, with its reasons.
+
+Every rule of the policy becomes one check that is listed with what was observed and what was required, be it
+met or not. A number that is missing fails its check; nothing passes because nobody looked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from rankline.contracts import Frozen, Manifest
+from rankline.errors import StaleEvidence
+from rankline.evaluation import bootstrap
+from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
+
+Outcome = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
+Scores = Mapping[str, Mapping[str, float]]
+
+# how far a report's mean may be from that of the per-request scores beside it
+_ROUNDING = 1e-4
+
+
+class Policy(Frozen):
+    """What a candidate must show before it serves."""
+
+    mode: Literal["auto", "review"] = Field(
+        "auto",
+        description="Auto: a candidate that meets every rule is promoted; review: it waits for a person.",
+    )
+    primary: str = Field("ndcg@10", description="The metric that comparisons between systems are made in.")
+    min_requests: int = Field(
+        100, ge=1, description="Test requests below which nothing can be said: a verdict of its own."
+    )
+    floors: dict[str, float] = Field(
+        {}, description="Metric -> the mean the candidate must reach, whatever the champion does."
+    )
+    must_beat: list[str] = Field(
+        ["popularity"],
+        description="Systems over which the candidate's paired interval must lie wholly above zero.",
+    )
+    margin: float = Field(
+        0.1,
+        ge=0,
+        description="How much worse than the champion the paired interval's lower end may be; "
+        "a margin narrower than the interval itself refuses equals.",
+    )
+    margin_kind: Literal["relative", "absolute"] = Field(
+        "relative",
+        description="Whether the margin is a share of the champion's mean or a difference of scores.",
+    )
+    superior: bool = Field(
+        False, description="Whether the candidate must be better than the champion, not merely no worse."
+    )
+    allow_older_window: bool = Field(
+        False, description="Whether a candidate may replace a champion whose data ends later, as in a backfill."
+    )
+    slice_drops: dict[str, float] = Field(
+        {}, description="Slice -> the largest share of the champion's mean that the candidate may lose there."
+    )
+    slice_min_requests: int = Field(
+        50, ge=1, description="Requests below which a guarded slice is too small to judge and is let pass."
+    )
+    max_parity_difference: float = Field(
+        1e-4, gt=0, description="Largest difference between the fp32 graphs and torch, as exported."
+    )
+    min_parity_cosine: float = Field(
+        0.95, ge=-1, le=1, description="Smallest cosine between vectors of a lower precision and torch's."
+    )
+    max_served_difference: float = Field(
+        1e-4,
+        gt=0,
+        description="Largest difference of served scores from torch's; wider where less than fp32 is served.",
+    )
+    min_same_top10: float = Field(
+        0.999, ge=0, le=1, description="Share of requests whose served top 10 must be torch's, ties aside."
+    )
+    max_p95_ms: float | None = Field(
+        250.0, gt=0, description="The 95th percentile of the server's answer time; none for no limit."
+    )
+    max_size_mb: float | None = Field(2000.0, gt=0, description="Size of the bundle; none for no limit.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Of every interval, two-sided.")
+    resamples: int = Field(2000, ge=100, description="Draws of the bootstrap.")
+    seed: int = Field(0, description="Of the bootstrap.")
+
+
+class Check(Frozen):
+    """One rule, what it asked for and what was found."""
+
+    name: str
+    passed: bool
+    observed: float | int | str | None = Field(description="none: it was not measured")
+    required: str
+    sentence: str
+
+
+class Verdict(Frozen):
+    """What is to happen with a candidate, and every reason for it."""
+
+    outcome: Outcome
+    model_id: str
+    champion: str = Field(description="who served when this was decided; empty for nobody")
+    sentence: str
+    checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
+    policy: Policy
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that were not met."""
+        return [check for check in self.checks if not check.passed]
+
+
+def decide(
+    report: Report,
+    scores: Scores,
+    manifest: Manifest,
+    policy: Policy,
+    *,
+    serving: str,
+    champion: Manifest | None = None,
+) -> Verdict:
+    """The verdict on a candidate.
+
+    ``scores`` are the policy's primary metric a request: system -> request id -> score; systems are compared
+    on the same requests, matched by their ids. ``manifest`` is the candidate bundle's; ``serving`` is the
+    champion's model id, empty where nobody serves yet, and ``champion`` is its manifest.
+
+    Raises:
+        StaleEvidence: the candidate was measured beside a champion that no longer serves.
+    """
+
+    def verdict(outcome: Outcome, sentence: str, checks: list[Check]) -> Verdict:
+        return Verdict(
+            outcome=outcome,
+            model_id=report.model_id,
+            champion=serving,
+            sentence=sentence,
+            checks=checks,
+            policy=policy,
+        )
+
+    if report.model_id == serving:
+        return verdict("already_serving", f"Model {serving} already serves; there is nothing to decide.", [])
+
+    if report.champion != serving:
+        raise StaleEvidence(
+            "the champion changed since this model was evaluated",
+            expected=f"champion {report.champion or '(none)'}",
+            found=f"champion {serving or '(none)'}",
+            hint="run the flow again: the model will be evaluated beside the new champion",
+        )
+
+    enough = _at_least("requests", report.requests, policy.min_requests, "test requests")
+    checks = [
+        enough,
+        *_complete(report, scores, policy),
+        *_floors(report, policy),
+        *_baselines(scores, policy),
+        *_against_champion(report, scores, policy, serving),
+        *_newer(manifest, champion, policy, serving),
+        *_slices(report, policy, serving),
+        *_parity(report, manifest, policy),
+        *_costs(report, policy),
+    ]
+    if not enough.passed:
+        return verdict("insufficient_data", enough.sentence, checks)
+    failures = [check for check in checks if not check.passed]
+    if failures:
+        return verdict("refused", " ".join(check.sentence for check in failures), checks)
+    met = f"All {len(checks)} checks are met"
+    if policy.mode == "review":
+        return verdict("pending", f"{met}; the policy leaves the promotion to a person.", checks)
+    return verdict("promote", f"{met}.", checks)
+
+
+# -- the rules ---------------------------------------------------------------------------------------------
+
+
+def _complete(report: Report, scores: Scores, policy: Policy) -> Iterator[Check]:
+    """The per-request scores are all there, and they are the ones the report was made of."""
+    own = scores.get(CANDIDATE, {})
+    yield Check(
+        name="per-request scores",
+        passed=len(own) == report.requests,
+        observed=len(own),
+        required=f"{report.requests}",
+        sentence=f"The candidate has {len(own)} scores for {report.requests} requests.",
+    )
+    told = _mean(report, CANDIDATE, policy.primary)
+    found = float(np.mean(list(own.values()))) if own else None
+    agree = _real(told) and _real(found) and abs(told - found) <= _ROUNDING  # type: ignore[operator]
+    yield Check(
+        name="report agrees with its scores",
+        passed=agree,
+        observed=told,
+        required=_number(found),
+        sentence=f"The report says {policy.primary} {_number(told)}, "
+        f"the mean of its per-request scores {_number(found)}.",
+    )
+
+
+def _floors(report: Report, policy: Policy) -> Iterator[Check]:
+    for metric, floor in policy.floors.items():
+        yield _at_least(f"floor {metric}", _mean(report, CANDIDATE, metric), floor, metric)
+
+
+def _baselines(scores: Scores, policy: Policy) -> Iterator[Check]:
+    for system in policy.must_beat:
+        yield _difference(f"beats {system}", scores, system, 0.0, policy, strictly=True)
+
+
+def _against_champion(report: Report, scores: Scores, policy: Policy, serving: str) -> Iterator[Check]:
+    if not serving:
+        yield Check(name="champion", passed=True, observed="none", required="none", sentence="Nobody serves yet.")
+        return
+    champion = _mean(report, CHAMPION, policy.primary)
+    margin = policy.margin
+    if policy.margin_kind == "relative":
+        margin *= champion if champion is not None else math.nan
+    yield _difference("not worse than the champion", scores, CHAMPION, -margin, policy)
+    if policy.superior:
+        yield _difference("better than the champion", scores, CHAMPION, 0.0, policy, strictly=True)
+
+
+def _newer(manifest: Manifest, champion: Manifest | None, policy: Policy, serving: str) -> Iterator[Check]:
+    """A champion is not replaced by a model of an older window: the data's ends are compared, not the days of the runs.
+
+    Bundles of earlier versions do not tell theirs; beside one of them it is the ends of the training events.
+    """
+    name, required = "data window", "no older than the champion's"
+    if not serving:
+        return
+    if champion is None:
+        yield _missing(name, required, "Nobody looked at the champion's data window.")
+        return
+    told = ("data_end", "the data") if manifest.data_end and champion.data_end else ("train_end", "the training events")
+    mine, theirs = getattr(manifest, told[0]), getattr(champion, told[0])
+    try:
+        older = datetime.fromisoformat(mine) < datetime.fromisoformat(theirs)
+    except (ValueError, TypeError):
+        yield _missing(name, required, f"The ends of {told[1]} cannot be compared: {mine!r} and {theirs!r}.")
+        return
+    allowed = ", which is allowed" if older and policy.allow_older_window else ""
+    yield Check(
+        name=name,
+        passed=not older or policy.allow_older_window,
+        observed=mine,
+        required="any" if policy.allow_older_window else f"{theirs} or later",
+        sentence=f"The candidate's window is {'older' if older else 'no older'} than the champion's{allowed}: "
+        f"{told[1]} end at {mine}, the champion's at {theirs}.",
+    )
+
+
+def _slices(report: Report, policy: Policy, serving: str) -> Iterator[Check]:
+    for name, drop in policy.slice_drops.items():
+        found = report.slices.get(name)
+        check = f"slice {name}"
+        required = f"at most {drop:.0%} below the champion"
+        if found is None:
+            yield _missing(check, required, f"The report has no slice {name}.")
+            continue
+        if found.requests < policy.slice_min_requests:
+            sentence = f"Slice {name} has {found.requests} requests, too few to judge."
+            yield Check(name=check, passed=True, observed="too small", required=required, sentence=sentence)
+            continue
+        mine = found.systems.get(CANDIDATE, {}).get(policy.primary)
+        theirs = found.systems.get(CHAMPION, {}).get(policy.primary) if serving else 0.0
+        if not (_real(mine) and _real(theirs)):
+            yield _missing(check, required, f"Slice {name} has no {policy.primary} of both systems.")
+            continue
+        assert mine is not None
+        assert theirs is not None
+        beside = f"the champion {theirs:.4f}" if serving else "nobody serves yet"
+        yield Check(
+            name=check,
+            passed=mine >= theirs * (1 - drop),
+            observed=mine,
+            required=f"at least {theirs * (1 - drop):.4f}" if serving else required,
+            sentence=f"On slice {name} the candidate has {policy.primary} {mine:.4f}; {beside}.",
+        )
+
+
+def _parity(report: Report, manifest: Manifest, policy: Policy) -> Iterator[Check]:
+    """The exported graphs against torch (in the manifest), and the served answers against torch."""
+    for precision in sorted(manifest.precisions):
+        entries = [entry for entry in manifest.parity if entry.precision == precision]
+        if not entries:
+            yield _missing(f"parity {precision}", "measured", f"Nobody compared {precision} with torch.")
+        for entry in entries:
+            name = f"parity {entry.graph} {precision}"
+            if precision == "fp32":
+                what = f"Largest difference of {entry.graph} from torch"
+                yield _at_most(name, entry.max_abs_difference, policy.max_parity_difference, what)
+            elif entry.graph != "scorer":  # logits have no direction; what they cost shows in the scores
+                what = f"smallest cosine of {entry.graph} with torch"
+                yield _at_least(name, entry.min_cosine, policy.min_parity_cosine, what)
+    served = report.parity
+    yield _at_most(
+        "served parity",
+        served.served_max_abs_difference,
+        policy.max_served_difference,
+        "Largest difference of served scores from torch's",
+    )
+    yield _at_least(
+        "same top 10", served.same_top10_share, policy.min_same_top10, "share of requests with torch's top 10"
+    )
+
+
+def _costs(report: Report, policy: Policy) -> Iterator[Check]:
+    if policy.max_p95_ms is not None:
+        yield _at_most("latency", report.latency.p95_ms, policy.max_p95_ms, "p95 of the answer time, in ms,")
+    if policy.max_size_mb is not None:
+        size = report.model.size_bytes
+        size_mb = None if size is None else size / 1e6
+        yield _at_most("size", size_mb, policy.max_size_mb, "Size of the bundle, in MB,")
+
+
+# -- one comparison ----------------------------------------------------------------------------------------
+
+
+def _difference(
+    name: str, scores: Scores, system: str, least: float, policy: Policy, *, strictly: bool = False
+) -> Check:
+    """The paired interval of candidate minus ``system`` lies at or above (or strictly above) ``least``."""
+    required = f"interval {'above' if strictly else 'from'} {_number(least)}"
+    mine, theirs = scores.get(CANDIDATE, {}), scores.get(system, {})
+    if not mine or mine.keys() != theirs.keys():
+        shared = len(mine.keys() & theirs.keys())
+        return _missing(name, required, f"{system} has scores for {shared} of the candidate's {len(mine)} requests.")
+    requests = sorted(mine)
+    found = bootstrap.paired(
+        np.array([mine[r] for r in requests]),
+        np.array([theirs[r] for r in requests]),
+        resamples=policy.resamples,
+        confidence=policy.confidence,
+        seed=policy.seed,
+    )
+    if not (_real(found.low) and _real(least)):
+        return _missing(name, required, f"Some scores of the candidate or of {system} are not numbers.")
+    passed = found.low > least if strictly else found.low >= least
+    return Check(
+        name=name,
+        passed=passed,
+        observed=found.low,
+        required=required,
+        sentence=f"Candidate minus {system} is {found.mean:+.4f} {policy.primary} "
+        f"[{found.low:+.4f}, {found.high:+.4f}]; the interval must lie {required.removeprefix('interval ')}.",
+    )
+
+
+def _at_least(name: str, observed: float | int | None, floor: float | int, what: str) -> Check:
+    required = f"at least {_number(floor)}"
+    if not _real(observed):
+        return _missing(name, required, f"No {what} was measured.")
+    assert observed is not None
+    sentence = f"{_number(observed)} {what}; {required} asked for."
+    return Check(name=name, passed=observed >= floor, observed=observed, required=required, sentence=sentence)
+
+
+def _at_most(name: str, observed: float | int | None, limit: float | int, what: str) -> Check:
+    required = f"at most {_number(limit)}"
+    if not _real(observed):
+        return _missing(name, required, f"{what} was not measured.")
+    assert observed is not None
+    sentence = f"{what} is {_number(observed)}; {required} allowed."
+    return Check(name=name, passed=observed <= limit, observed=observed, required=required, sentence=sentence)
+
+
+def _missing(name: str, required: str, sentence: str) -> Check:
+    return Check(name=name, passed=False, observed=None, required=required, sentence=sentence)
+
+
+def _mean(report: Report, system: str, metric: str) -> float | None:
+    found = report.systems.get(system)
+    estimate = found.metrics.get(metric) if found else None
+    return estimate.mean if estimate else None
+
+
+def _real(value: float | int | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: float | int | None) -> str:
+    return "(not measured)" if value is None else f"{value:.4g}"

@@ -1,0 +1,71 @@
+"""Frozen requests: a request with the history and the features as they were at its moment.
+
+Read from the features artifact; distillation trains the scorer on them, evaluation replays them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankline.contracts import FrozenState, History
+from rankline.features import transforms
+
+
+@dataclass(frozen=True)
+class FrozenRequest:
+    """One request of a split: who asks, in which words (if any), and what answered it."""
+
+    request_id: str
+    user_id: str | None
+    query: str | None
+    state: FrozenState
+    targets: list[str]
+    target_ratings: list[float]
+
+
+class ItemSnapshots:
+    """What the feature store knew of each item on each request day."""
+
+    def __init__(self, folder: Path) -> None:
+        import pyarrow.parquet as parquet
+
+        table = parquet.read_table(folder / "item_features.parquet").sort_by("snapshot")
+        days = table["snapshot"].to_numpy()
+        self._columns = table.drop_columns(["snapshot"])
+        self._bounds: dict[float, tuple[int, int]] = {}
+        start = 0
+        for row in range(1, len(days) + 1):
+            if row == len(days) or days[row] != days[start]:
+                self._bounds[float(days[start])] = (start, row)
+                start = row
+        self._read: tuple[float, dict[str, list[Any]]] = (float("nan"), {})
+
+    def at(self, snapshot: float) -> dict[str, list[Any]]:
+        """Columns (item_id and one a feature) of the items known on that day."""
+        if self._read[0] != snapshot:
+            start, end = self._bounds.get(snapshot, (0, 0))
+            self._read = (snapshot, self._columns.slice(start, end - start).to_pydict() if end else {})
+        return self._read[1]
+
+
+def requests(folder: Path, split: str) -> Iterator[FrozenRequest]:
+    """The frozen requests of a split of the features artifact in ``folder``, ordered by their day."""
+    import pyarrow.parquet as parquet
+
+    snapshots = ItemSnapshots(folder)
+    table = parquet.read_table(folder / "requests.parquet", filters=[("split", "=", split)])
+    for row in table.sort_by([("snapshot", "ascending"), ("request_id", "ascending")]).to_pylist():
+        state = FrozenState(
+            at=row["at"],
+            history=History(item_ids=row["history_items"], times=row["history_times"], ratings=row["history_ratings"]),
+            seen=row["seen"],
+            user_features={name: row[name] or 0.0 for name in transforms.USER},
+            affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
+            item_features=snapshots.at(row["snapshot"]),
+        )
+        yield FrozenRequest(
+            row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]
+        )

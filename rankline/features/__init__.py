@@ -1,0 +1,1 @@
+"""Features: the same code in training, evaluation and serving."""

@@ -1,0 +1,41 @@
+"""Texts through the encoder: many at once, none with a gradient.
+
+Shapes: N texts, T text size, W tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rankline.model.networks import TextEncoder
+from rankline.runtime.progress import Progress
+from rankline.text import Tokenizer, batches
+
+
+@torch.no_grad()
+def encode_all(
+    reader: TextEncoder,
+    tokenizer: Tokenizer,
+    words: Sequence[str],
+    *,
+    device: torch.device,
+    progress: Progress,
+    batch_size: int = 64,
+    rank: int = 0,
+    world: int = 1,
+) -> torch.Tensor:
+    """[N, T] the unit vector of every text, in the order given; texts of like length share a batch.
+
+    Of several processes each reads its share and leaves zeros for the others'.
+    """
+    out_NT = torch.zeros(len(words), reader.size, device=device)
+    reader.eval()
+    done = 0
+    for rows in batches(words, batch_size)[rank::world]:
+        ids_BW, mask_BW = (torch.from_numpy(part).to(device) for part in tokenizer([words[r] for r in rows]))
+        out_NT[torch.tensor(rows, device=device)] = reader(ids_BW, mask_BW)
+        done += len(rows)
+        progress.update(min(done * world, len(words)), len(words))
+    return out_NT

@@ -1,0 +1,161 @@
+"""From a request to the numbers its candidates are ranked by: the same in distillation and in serving.
+
+Shapes: I items, N candidates, D vector size, F features, S sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rankline.contracts import FeatureNames, FrozenState, History
+from rankline.features import candidate_sources, transforms
+from rankline.features.bm25 import Bm25
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+# What the scorer is told of each source's opinion of a candidate, where the recipe has users, and where it has queries.
+_ALWAYS = ("towers_behind_best", "popular_behind_best")
+_OF_USERS = ("covisit_share", "covisit_log")
+_OF_QUERIES = ("towers_score", "bm25_share", "bm25_log")
+
+
+def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
+    """The features of this version of the code, in the order in which the scorer sees them."""
+    first, last = _ALWAYS
+    return FeatureNames(
+        service=transforms.SERVICE,
+        user=list(transforms.USER),
+        item=list(transforms.ITEM),
+        cross=list(transforms.CROSS),
+        context=list(transforms.CONTEXT),
+        sources=[first, *(_OF_USERS if users else ()), last, *(_OF_QUERIES if queries else ())],
+    )
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What ranking needs to know of the items, in the order of their vectors; ``withdrawn`` are not to be had."""
+
+    item_ids: Sequence[str]
+    index: Mapping[str, int]
+    vectors_ID: Floats
+    categories_IC: Floats
+    vocabulary: Sequence[str]
+    covisit: Any
+    popularity_I: Floats
+    bm25: Bm25 | None = None
+    withdrawn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def rows(self, item_ids: Sequence[str]) -> Ints:
+        """The rows of the items that the catalogue knows; unknown ones are left out."""
+        return np.array([self.index[item] for item in item_ids if item in self.index], np.int64)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """How candidates are drawn; stated in the manifest so that serving draws as distillation did."""
+
+    candidates_per_source: int
+    covisit_decay: float
+    max_history: int
+
+
+def recent(state: FrozenState, last: int) -> FrozenState:
+    """The state with the part of its history that the model was made to read: the last events."""
+    told = state.history
+    if len(told.item_ids) <= last:
+        return state
+    history = History(item_ids=told.item_ids[-last:], times=told.times[-last:], ratings=told.ratings[-last:])
+    return state.model_copy(update={"history": history})
+
+
+def source_scores(
+    state: FrozenState,
+    left_D: Floats,
+    catalogue: Catalogue,
+    knobs: Knobs,
+    *,
+    query: str = "",
+    similar_to: Ints | None = None,
+) -> dict[str, Floats]:
+    """Each source's score of every item, [I] a source. ``similar_to`` stands in for the history if given."""
+    history_L = catalogue.rows(state.history.item_ids) if similar_to is None else similar_to
+    known = bool(state.item_features.get("item_id"))
+    scores = {
+        "towers": catalogue.vectors_ID @ left_D,
+        "covisit": candidate_sources.covisit_scores(
+            catalogue.covisit, history_L, decay=knobs.covisit_decay, last=knobs.max_history
+        ),
+        "popular": transforms.fresh_popularity(state.item_features, catalogue.index)
+        if known
+        else catalogue.popularity_I,
+    }
+    if catalogue.bm25 is not None:
+        scores["bm25"] = catalogue.bm25.scores(query)
+    return scores
+
+
+def draw(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
+    """[N] the best ``per_source`` items of each source, merged, without the excluded; in catalogue order."""
+    picked = []
+    for name, values_I in scores.items():
+        allowed_I = values_I.copy()
+        allowed_I[excluded] = -np.inf
+        count = min(per_source, len(allowed_I))
+        best = np.argpartition(-allowed_I, count - 1)[:count]
+        # a source proposes only what it has a reason to propose
+        floor = -np.inf if name == "towers" else 0.0
+        picked.append(best[allowed_I[best] > floor])
+    return np.unique(np.concatenate(picked))
+
+
+def candidate_features(
+    state: FrozenState,
+    context: Mapping[str, float],
+    rows_N: Ints,
+    scores: Mapping[str, Floats],
+    catalogue: Catalogue,
+    names: FeatureNames,
+) -> Floats:
+    """[N, F] the feature tower's input for some candidates, in the order of ``names``."""
+    count = len(rows_N)
+    user_F = transforms.matrix({k: [v] for k, v in state.user_features.items()}, names.user, 1)
+    context_F = transforms.matrix({k: [v] for k, v in context.items()}, names.context, 1)
+    item_NF = transforms.item_matrix(state.item_features, names.item, catalogue.index)[rows_N]
+    cross_NF = transforms.cross_matrix(state.affinity, catalogue.vocabulary, catalogue.categories_IC[rows_N])
+    opinions = _opinions({name: values_I[rows_N] for name, values_I in scores.items()})
+    source_NS = np.stack([opinions[name] for name in names.sources], axis=1)
+    repeated = [np.repeat(user_F, count, 0), item_NF, cross_NF, np.repeat(context_F, count, 0), source_NS]
+    return np.concatenate(repeated, axis=1).astype(np.float32)
+
+
+def _opinions(scores: Mapping[str, Floats]) -> dict[str, Floats]:
+    """[N] each: the sources' scores of some candidates, brought to scales that can be compared."""
+    towers_N, covisit_N, popular_N = scores["towers"], scores["covisit"], np.log1p(scores["popular"])
+    words_N = scores.get("bm25", np.zeros_like(towers_N))
+    return {
+        "towers_behind_best": towers_N - towers_N.max(initial=-np.inf),
+        "covisit_share": covisit_N / max(float(covisit_N.max(initial=0.0)), 1e-6),
+        "covisit_log": np.log(covisit_N + 1e-4),
+        "popular_behind_best": popular_N - popular_N.max(initial=-np.inf),
+        "towers_score": towers_N,
+        "bm25_share": words_N / max(float(words_N.max(initial=0.0)), 1e-6),
+        "bm25_log": np.log1p(words_N),
+    }
+
+
+def context_of(state: FrozenState) -> dict[str, float]:
+    """The request-context features of one request: what the on-demand view `request_context` gives."""
+    last = state.history.times[-1] if state.history.times else 0.0
+    columns = transforms.request_context(
+        request_time=np.array([state.at]),
+        last_event_time=np.array([last]),
+        history_length=np.array([len(state.history.item_ids)]),
+    )
+    return {name: float(values[0]) for name, values in columns.items()}

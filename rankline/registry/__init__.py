@@ -1,0 +1,1 @@
+"""The model registry: an append-only event log over immutable bundles."""

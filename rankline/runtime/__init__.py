@@ -1,0 +1,1 @@
+"""What runs around a step's work: its run, ledger, cache, progress and signals."""

@@ -1,0 +1,1 @@
+"""What the training steps share: examples, the loop, checkpoints."""

@@ -1,0 +1,243 @@
+"""Training examples in memory: the features artifact as arrays, for the two steps that train.
+
+Shapes: I items, L history events, R requests, F features, D days.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rankline.features import transforms
+from rankline.features.side_features import Side
+from rankline.text import item_words
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's training events, oldest first."""
+
+    items: list[Ints]
+    times: list[npt.NDArray[np.float64]]
+    ratings: list[Ints]
+
+    def windows(self, rng: np.random.Generator, length: int) -> list[tuple[Ints, Ints]]:
+        """One window of at most ``length`` + 1 (items, ratings) a user, with events of one instant reshuffled.
+
+        Events that share a timestamp have no order of their own; learning the file's would be learning noise.
+        """
+        windows = []
+        for items, times, ratings in zip(self.items, self.times, self.ratings):
+            if len(items) < 2:
+                continue
+            order = np.lexsort((rng.random(len(items)), times))
+            start = self._start(rng, len(items), length)
+            chosen = order[start : start + length + 1]
+            windows.append((items[chosen], ratings[chosen]))
+        return windows
+
+    @staticmethod
+    def _start(rng: np.random.Generator, count: int, length: int) -> int:
+        """Where a window begins: the last window as it is, an earlier one moved at random, each as likely."""
+        last = count - length - 1
+        if last <= 0:
+            return 0
+        starts = [last - step for step in range(0, last + length, length)]
+        chosen = int(rng.integers(len(starts)))
+        moved = starts[chosen] - (int(rng.integers(length)) if chosen else 0)
+        return max(0, moved)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests of one split as padded arrays (left-aligned, oldest first); a query is "" where none is asked."""
+
+    ids: list[str]
+    queries: list[str]
+    at: npt.NDArray[np.float64]
+    items_RL: Ints
+    ratings_RL: Ints
+    ages_RL: Floats
+    lengths_R: Ints
+    user_RF: Floats
+    context_RF: Floats
+    affinity: list[dict[str, float]]
+    day_R: Ints
+    targets: list[Ints]
+    target_ratings: list[Floats]
+    seen: list[Ints]
+    negatives: list[Ints]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def asked(self) -> Ints:
+        """The rows of the requests that are asked in words."""
+        return np.array([row for row, query in enumerate(self.queries) if query], np.int64)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All that training reads."""
+
+    item_ids: list[str]
+    index: dict[str, int]
+    words: list[str]
+    side_IS: Floats
+    categories_IC: Floats
+    vocabulary: list[str]
+    sequences: Sequences
+    splits: dict[str, Requests]
+    item_DIF: Floats
+    summary: dict[str, Any]
+    side: Side = field(default_factory=lambda: Side(categories=[]))  # how side_IS was made
+
+    @property
+    def has_users(self) -> bool:
+        """Whether anybody's events can be learnt from."""
+        return any(len(items) > 1 for items in self.sequences.items)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether anything is asked in words."""
+        return any(len(requests.asked) for requests in self.splits.values())
+
+    @property
+    def train_queries(self) -> list[str]:
+        """The words of every train request that has some, each once."""
+        return [query for query in dict.fromkeys(self.splits["train"].queries) if query]
+
+    @property
+    def counts_I(self) -> Ints:
+        """[I] how often training meets each item, in histories or as an answer to a query."""
+        train = self.splits["train"]
+        met = [*self.sequences.items, *(train.targets[row] for row in train.asked)]
+        return np.bincount(np.concatenate([np.zeros(0, np.int64), *met]), minlength=len(self.item_ids))
+
+    @property
+    def known_I(self) -> npt.NDArray[np.bool_]:
+        """Which items occur in training."""
+        return self.counts_I > 0
+
+    def features(self, requests: Requests, rows_B: Ints, candidates_BC: Ints) -> Floats:
+        """[B, C, F] user, item, cross and context features of some candidates of some requests."""
+        count = candidates_BC.shape[1]
+        shares_BK = np.array(
+            [[requests.affinity[r].get(name, 0.0) for name in self.vocabulary] for r in rows_B], np.float32
+        ).reshape(len(rows_B), len(self.vocabulary))
+        met_BCK = self.categories_IC[candidates_BC] * shares_BK[:, None, :]
+        cross_BC2 = np.stack([met_BCK.sum(-1), met_BCK.max(-1, initial=0.0)], -1)
+        return np.concatenate(
+            [
+                np.repeat(requests.user_RF[rows_B, None], count, 1),
+                self.item_DIF[requests.day_R[rows_B, None], candidates_BC],
+                cross_BC2,
+                np.repeat(requests.context_RF[rows_B, None], count, 1),
+            ],
+            -1,
+        )
+
+
+def read(folder: Path, *, max_history: int) -> Examples:
+    """Read the features artifact in ``folder``; histories keep their last ``max_history`` events."""
+    import pyarrow.parquet as parquet
+
+    catalogue = parquet.read_table(folder / "items.parquet")
+    items = catalogue.to_pylist()
+    item_ids = [item["item_id"] for item in items]
+    index = {item: row for row, item in enumerate(item_ids)}
+    side = Side.of(catalogue)
+    told = parquet.read_table(folder / "sequences.parquet").to_pydict()
+    sequences = Sequences(
+        items=[_rows(ids, index) for ids in told["item_ids"]],
+        times=[np.asarray(times, np.float64) for times in told["times"]],
+        ratings=[transforms.stars(ratings) for ratings in told["ratings"]],
+    )
+    days, item_DIF = _item_days(folder, index)
+    table = parquet.read_table(folder / "requests.parquet")
+    sampled = parquet.read_table(folder / "negatives.parquet").to_pydict()
+    negatives = dict(zip(sampled["request_id"], sampled["item_ids"]))
+    rows = table.to_pylist()
+    splits = {
+        split: _requests([row for row in rows if row["split"] == split], index, days, negatives, max_history)
+        for split in ("train", "valid", "test")
+    }
+    return Examples(
+        item_ids=item_ids,
+        index=index,
+        words=[item_words(item) for item in items],
+        side_IS=side.matrix(catalogue),
+        categories_IC=transforms.category_matrix([item.get("category") for item in items], side.categories),
+        vocabulary=side.categories,
+        sequences=sequences,
+        splits=splits,
+        item_DIF=item_DIF,
+        summary=json.loads((folder / "summary.json").read_text()),
+        side=side,
+    )
+
+
+def _rows(ids: list[str], index: dict[str, int]) -> Ints:
+    return np.array([index[item] for item in ids], np.int64)
+
+
+def _item_days(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
+    """Day -> row, and [D, I, F] item features; one last row of zeros for a day nobody asked about."""
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(folder / "item_features.parquet")
+    snapshots = table["snapshot"].to_numpy()
+    values = transforms.matrix({n: table[n].to_numpy() for n in transforms.ITEM}, transforms.ITEM, len(snapshots))
+    unique = np.unique(snapshots)
+    out_DIF = np.zeros((len(unique) + 1, len(index), len(transforms.ITEM)), np.float32)
+    items = np.array([index[item] for item in table["item_id"].to_pylist()], np.int64)
+    out_DIF[np.searchsorted(unique, snapshots), items] = values
+    return {float(day): row for row, day in enumerate(unique)}, out_DIF
+
+
+def _requests(
+    rows: list[dict[str, Any]],
+    index: dict[str, int],
+    days: dict[float, int],
+    negatives: dict[str, list[str]],
+    length: int,
+) -> Requests:
+    items_RL = np.zeros((len(rows), length), np.int64)
+    ratings_RL = np.zeros((len(rows), length), np.int64)
+    ages_RL = np.zeros((len(rows), length), np.float32)
+    lengths_R = np.zeros(len(rows), np.int64)
+    for r, row in enumerate(rows):
+        history = _rows(row["history_items"][-length:], index)
+        lengths_R[r] = count = len(history)
+        items_RL[r, :count] = history
+        ratings_RL[r, :count] = transforms.stars(row["history_ratings"][-length:])
+        hours = (row["at"] - np.asarray(row["history_times"][-length:], np.float64)) / 3600
+        ages_RL[r, :count] = np.log1p(np.maximum(hours, 0))
+    columns = {name: [row.get(name) for row in rows] for name in (*transforms.USER, *transforms.CONTEXT)}
+    numbers = {k: np.array([v or 0.0 for v in values], np.float32) for k, values in columns.items()}
+    return Requests(
+        ids=[row["request_id"] for row in rows],
+        queries=[row["query"] or "" for row in rows],
+        at=np.array([row["at"] for row in rows], np.float64),
+        items_RL=items_RL,
+        ratings_RL=ratings_RL,
+        ages_RL=ages_RL,
+        lengths_R=lengths_R,
+        user_RF=transforms.matrix(numbers, transforms.USER, len(rows)),
+        context_RF=transforms.matrix(numbers, transforms.CONTEXT, len(rows)),
+        affinity=[dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])) for row in rows],
+        day_R=np.array([days.get(row["snapshot"], len(days)) for row in rows], np.int64),
+        targets=[_rows(row["targets"], index) for row in rows],
+        target_ratings=[np.array([v or 0.0 for v in row["target_ratings"]], np.float32) for row in rows],
+        seen=[_rows(row["seen"], index) for row in rows],
+        negatives=[_rows(negatives.get(row["request_id"], []), index) for row in rows],
+    )

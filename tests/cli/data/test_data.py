@@ -1,0 +1,104 @@
+"""`rankline data`: the profile of a source, the page, and a slice that runs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from cli.data.data import sparkline
+from cli.main import app
+from rankline.errors import RanklineError
+from tests.cli.command import rankline, refused
+from tests.onboarding import odd_sources
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `rankline init` has written the recipe of some ratings."""
+    folder = tmp_path_factory.mktemp("books")
+    odd_sources.ratings(folder / "books")
+    with (folder / "books/ratings.jsonl").open("a") as log:
+        log.write('\n{"userId": "u1", "bookId": 12345, "stars": 3, "when": 1600000000}')
+    assert rankline("init", "books", "--yes", cwd=folder).returncode == 0
+    return folder
+
+
+def test_the_profile_is_shown_told_and_drawn(books: Path) -> None:
+    done = rankline("data", "profile", "--recipe", "books:books", "--html", "profile.html", cwd=books)
+    assert done.returncode == 0, done.stderr
+    for told in (
+        "events: 2,000 rows", "items: 90 rows", "rating: 1.0 400, 2.0 400", "events a day,",
+        "set aside: 1 events: unknown item", "wrote profile.html",
+    ):  # fmt: skip
+        assert told in done.stdout
+    page = (books / "profile.html").read_text()
+    assert page.count("<svg") >= 4
+    assert "src=" not in page  # it needs nothing beside it
+    assert "<link" not in page
+
+
+def test_json_holds_every_number(books: Path) -> None:
+    done = rankline("data", "profile", "--recipe", "books:books", "--json", cwd=books)
+    told = json.loads(done.stdout)
+    assert told["tables"]["events"]["rows"] == 2000
+    assert told["tails"]["users"]["names"] == 250
+    assert told["tails"]["users"]["events"]["50%"] == 8
+    assert told["labels"]["rating"] == {f"{n}.0": 400 for n in range(1, 6)}
+    assert sum(events for _, events in told["days"]) == 2000
+    assert told["rejected"]["events"] == {"unknown item": 1}
+    assert sum(told["hours"]) == 2000
+    columns = {column["name"]: column for column in told["tables"]["items"]["columns"]}
+    assert columns["category"]["top"] == {"drama": 90, **{f"number {n}": 23 if n < 2 else 22 for n in range(4)}}
+
+
+def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
+    done = rankline("data", "slice", "--recipe", "books:books", "--users", 20, "--to", "slice", cwd=books)
+    assert done.returncode == 0, done.stderr
+    assert "users           20 of 250" in done.stdout
+    events = pq.read_table(books / "slice/events.parquet")
+    assert len(set(events.column("user_id").to_pylist())) == 20
+    assert len(events) == 160  # all that is theirs
+    again = rankline(
+        "data",
+        "profile",
+        "--recipe",
+        "books:books",
+        "--source",
+        "slice",
+        "--map",
+        "slice/map.toml",
+        "--json",
+        cwd=books,
+    )
+    told = json.loads(again.stdout)
+    assert (told["tables"]["events"]["rows"], told["rejected"]) == (160, {})
+    assert told["labels"]["rating"].keys() <= {f"{n}.0" for n in range(1, 6)}
+    assert tomllib.loads((books / "slice/map.toml").read_text())["columns"]["labels"] == {"rating": "rating"}
+
+
+def message(*arguments: object, code: int = 1) -> str:
+    """What the command is refused with; said in this process, since starting one takes longer than the refusal."""
+    error = CliRunner().invoke(app, [*map(str, arguments)]).exception
+    assert isinstance(error, RanklineError), repr(error)
+    assert error.exit_code == code
+    return str(error)
+
+
+def test_bad_input_is_one_message(tmp_path: Path) -> None:
+    assert "the folder is not there" in refused("data", "profile", tmp_path / "nowhere")
+    assert "no canonical tables" in message("data", "profile", tmp_path)
+    assert "was said nowhere" in message("data", "profile", code=2)
+    (tmp_path / "events.parquet").write_bytes(b"PAR1 no")
+    assert "a table cannot be read" in message("data", "profile", tmp_path)
+    assert "no recipe named" in message("data", "profile", "--recipe", "boks", code=2)
+
+
+def test_a_sparkline_has_one_block_a_value_until_there_are_too_many() -> None:
+    assert sparkline([0, 1, 4, 8]) == " ▁▄█"
+    assert len(sparkline(list(range(1000)))) <= 60
+    assert sparkline([]) == ""

@@ -1,0 +1,153 @@
+"""`rankline init`: what it writes, what it asks, and how it answers what it cannot read."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.data.init import _name
+from cli.main import app
+from rankline.errors import RanklineError
+from tests.cli.command import RANKLINE, rankline, refused
+from tests.onboarding import odd_sources
+
+
+def test_the_map_and_the_recipe_are_written_and_proved(tmp_path: Path) -> None:
+    odd_sources.ratings(tmp_path / "books")
+    done = rankline("init", "books", "--yes", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for told in ("labels.rating", "sure: 5 distinct numbers from 1 to 5", "The book of 0", "recipe: interactions"):
+        assert told in done.stdout
+    assert "events       2,000 rows, none set aside" in done.stdout
+    assert (tmp_path / "books.toml").is_file()
+    # what it wrote is what the next commands take
+    shown = rankline("recipes", "show", "books:books", cwd=tmp_path)
+    assert "ingest.columns.item_id = 'bookId'" in shown.stdout
+    assert "are there already" in refused("init", "books", "--yes", cwd=tmp_path, code=2)
+    assert rankline("init", "books", "--yes", "--force", cwd=tmp_path).returncode == 0
+
+
+def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books", times=["2021-03-04 10:00:00", "2021-05-06 10:00:00"])
+    told = refused("init", source, cwd=tmp_path, code=2)
+    assert "expected: --time-zone --yes" in told
+    told = refused("init", source, "--yes", cwd=tmp_path, code=2)
+    assert "expected: --time-zone\n" in told
+    assert "it would write books.toml and books.py (interactions)" in told
+    assert not (tmp_path / "books.toml").exists()
+    assert rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path).returncode == 0
+    assert tomllib.loads((tmp_path / "books.toml").read_text())["columns"]["time_zone"] == "UTC"
+
+
+@pytest.mark.parametrize("name", ["class", "email", "dataclasses", "pipelines", "recipes", "numpy"])
+def test_a_recipe_is_not_called_like_another_module(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    assert "cannot have that name" in message("init", tmp_path / name, "--name", name, code=2)
+    assert _name(None, str(tmp_path / name)) == "mine"
+
+
+def test_nothing_is_written_before_it_is_proved(tmp_path: Path) -> None:
+    books = odd_sources.ratings(tmp_path / "books", times=["yesterday", "soon"])
+    out = tmp_path / "out"
+    told = message("init", books, "--yes", "-o", out, "--column", "timestamp_unit=bananas", code=2)
+    assert "times cannot be written like that" in told
+    assert "found: bananas" in told
+    # every row is set aside: the measure is the user's own, and what was only tried is not pointed at
+    times = ("--column", "timestamp=when", "--column", "timestamp_unit=iso", "--time-zone", "UTC")
+    told = message("init", books, "--yes", "-o", out, *times)
+    assert "nothing was written: ingest cannot read the source with this map: 2000 of 2000 rows of events" in told
+    assert "at most 5.0% set aside" in told
+    assert "found: 100.0%" in told
+    assert "ratings.jsonl\n" in told
+    assert "rejected.parquet" not in told
+    assert "go on without them" not in told
+    # the map itself is refused
+    taken = ("--column", "timestamp=", "--column", "item_attributes=title")
+    told = message("init", books, "--yes", "-o", out, *taken, code=2)
+    assert "the map refuses columns.item_attributes" in told
+    assert "Value error" not in told
+    assert not out.exists()
+
+
+def test_rows_that_cannot_be_read_are_told_with_their_reason(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books")
+    with (source / "ratings.jsonl").open("a") as log:
+        log.write('\n{"userId": "u1", "bookId": 12345, "stars": 3, "when": 1600000000}')
+        log.write("\nno json at all" * 200)
+    done = rankline("init", source, "--yes", cwd=tmp_path)
+    assert "200 not a JSON object: no json at all" in done.stdout
+    assert "1 unknown item: " in done.stdout
+    assert "too many events are set aside (at most 5%)" in done.stdout
+
+
+def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    answers = [
+        "",  # events
+        "",  # items
+        "",  # users: none
+        "",  # queries: none
+        "event_numbers=Preis",  # refused: events have no such column
+        "title=Beschreibung",  # a change, though it was sure
+        "",
+        "",
+        "Europa/Berlin",  # no such zone
+        "Europe/Berlin",
+        "y",
+    ]
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [RANKLINE, "init", str(source)], stdin=follower, stdout=follower, stderr=follower, cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "160", "TERM": "dumb"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(follower)
+    os.write(leader, ("\n".join(answers) + "\n").encode())
+    said = b""
+    while True:
+        try:
+            block = os.read(leader, 1 << 16)
+        except OSError:
+            break
+        if not block:
+            break
+        said += block
+    text = said.decode()
+    assert process.wait(60) == 0, text
+    assert "no table of events has a column 'Preis'" in text
+    assert "there is no such time zone" in text
+    told = tomllib.loads((tmp_path / "shop.toml").read_text())
+    assert told["columns"]["title"] == "Beschreibung"
+    assert told["columns"]["time_zone"] == "Europe/Berlin"
+    assert "rankline run --recipe shop:shop" in text
+
+
+def message(*arguments: object, code: int = 1) -> str:
+    """What the command is refused with; said in this process, since starting one takes longer than the refusal."""
+    error = CliRunner().invoke(app, [*map(str, arguments)]).exception
+    assert isinstance(error, RanklineError), repr(error)
+    assert error.exit_code == code
+    return str(error)
+
+
+def test_bad_input_is_one_message(tmp_path: Path) -> None:
+    assert "the source is not there" in refused("init", tmp_path / "nowhere", "--yes")
+    (tmp_path / "empty").mkdir()
+    assert "no table that can be read" in message("init", tmp_path / "empty", "--yes")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    assert "a file is no table" in message("init", tmp_path / "photo.jpg", "--yes")
+    (tmp_path / "bytes.csv").write_bytes(bytes(range(256)) * 40)
+    assert "cannot be read as text" in message("init", tmp_path / "bytes.csv", "--yes")
+    assert "where the data is was not said" in message("init", "--yes", code=2)
+    books = odd_sources.ratings(tmp_path / "books")
+    assert "--column is meaning=column" in message("init", books, "--column", "title", code=2)
+    assert "no such time zone" in message("init", books, "--time-zone", "CEST!", code=2)
+    assert "no such kind of recipe" in message("init", books, "--kind", "magic", code=2)
+    assert "cannot have that name" in message("init", books, "--name", "My Shop", code=2)
+    assert "no files of events" in message("init", books, "--events", "nowhere.csv")
+    assert "a URL within a URL" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")

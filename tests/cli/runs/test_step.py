@@ -1,0 +1,110 @@
+"""`rankline step`: each step alone, through the door that the flow opens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.runs.step import STEPS
+from rankline.errors import RanklineError
+from rankline.registry.model_registry import Repository
+from tests.cli.command import refused
+from tests.conftest import SmokeRun
+
+# where the flow has a step's input from, where the two differ in name
+MADE_BY = {
+    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
+    "bundle": "export", "evaluation": "evaluate", "verdict": "decide",
+}  # fmt: skip
+NAMED = {"evaluation": "report"}
+
+
+@pytest.fixture(scope="module")
+def workspace(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return smoke.copy(tmp_path_factory.mktemp("alone") / "ws")
+
+
+def alone(smoke: SmokeRun, workspace: Path, out: Path, step: str, *settings: str) -> tuple[str, dict[str, object]]:
+    """(its first line, its result) of one step on what the smoke run made."""
+    _, inputs, outputs = STEPS[step]
+    folders = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
+    folders |= {name: out / name for name in outputs}
+    arguments = [part for name, path in folders.items() for part in (f"--{name}", str(path))]
+    told = CliRunner().invoke(
+        app, ["step", step, "--recipe", "smoke", "-w", str(workspace), *arguments, *(f"--set={s}" for s in settings)]
+    )
+    assert told.exit_code == 0, (told.output, told.exception)
+    for name in outputs:
+        assert (out / name / "files.json").is_file()
+    line, _, result = told.output.partition("\n")
+    return line, json.loads(result)
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("decide", "promote")])
+def test_a_step_alone_takes_what_the_flow_has_made(smoke: SmokeRun, workspace: Path, tmp_path: Path, step: str) -> None:
+    line, result = alone(smoke, workspace, tmp_path, step)
+    assert line.startswith(f"{step} reused in ")
+    assert line.endswith(f"unchanged since run {smoke.summary['run']}")
+    assert result == next(each["result"] for each in smoke.summary["steps"] if each["step"] == step)
+
+
+def test_a_changed_knob_makes_it_run(smoke: SmokeRun, workspace: Path, tmp_path: Path) -> None:
+    line, result = alone(smoke, workspace, tmp_path, "ingest", "ingest.max_rejected_share=0.5")
+    assert line.startswith("ingest done in ")
+    assert "max_rejected_share: " in line
+    assert line.endswith("-> 0.5")
+    assert result
+
+
+def test_deciding_and_promoting_alone(smoke: SmokeRun, workspace: Path, tmp_path: Path) -> None:
+    line, result = alone(smoke, workspace, tmp_path, "decide")
+    assert line.startswith("decide done in ")
+    assert (result["outcome"], result["model_id"]) == ("already_serving", smoke.summary["model_id"])
+    line, result = alone(smoke, workspace, tmp_path, "promote")  # again, as after a kill: no second event
+    assert result["event"] == 3
+    assert len(Repository(workspace / "repository").history()) == 3
+
+
+def test_a_run_of_one_step_is_not_mistaken_for_the_last_run(smoke: SmokeRun, workspace: Path, tmp_path: Path) -> None:
+    alone(smoke, workspace, tmp_path, "ingest")
+    told = CliRunner().invoke(app, ["runs", "show", "-w", str(workspace)])
+    assert told.exit_code == 0, told.exception
+    assert smoke.summary["run"] in told.output
+
+
+def test_a_folder_that_is_not_there_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:
+    message = refused(
+        "step", "validate", "--recipe", "smoke", "-w", tmp_path / "ws", "--raw", tmp_path / "raw",
+        "--clean", tmp_path / "clean", "--report", tmp_path / "report",
+    )  # fmt: skip
+    assert "no such folder" in message
+    assert f"where: {tmp_path / 'raw'}" in message
+    assert "try: " in message
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    told = CliRunner().invoke(
+        app, ["step", "ingest", "--recipe", "smoke", "-w", str(tmp_path / "ws"), "--raw", str(tmp_path / "raw")]
+    )
+    assert isinstance(told.exception, RanklineError)
+    assert "the source is not there" in str(told.exception)
+
+
+def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:
+    import shutil
+
+    from tests.pipelines.runs.watched import flip
+
+    raw = tmp_path / "raw"
+    shutil.copytree(smoke.artifact("ingest", "raw"), raw)
+    flip(raw / "events.parquet")
+    message = refused(
+        "step", "validate", "--recipe", "smoke", "-w", tmp_path / "ws", "--raw", raw,
+        "--clean", tmp_path / "clean", "--report", tmp_path / "report",
+    )  # fmt: skip
+    assert "events.parquet is not the file its digest promises" in message
+    assert "expected: sha256 " in message

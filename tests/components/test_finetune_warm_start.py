@@ -1,0 +1,323 @@
+"""finetune that begins with the champion's weights: what it takes over, what it refuses, and that it is worth it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.finetune import warm_start
+from components.finetune.config import FinetuneConfig
+from components.finetune.step import finetune
+from rankline.errors import IntegrityError
+from rankline.io import digest
+from rankline.registry.model_registry import Repository
+from rankline.registry.removal import erase_from
+from rankline.runtime import ledger, step_cache
+from rankline.runtime.progress import Progress
+from rankline.train import champion_weights, examples
+from rankline.train.champion_weights import Start
+from tests.components.features_world import SHELVES, write_features
+
+SETTINGS = FinetuneConfig(
+    max_tokens=8, vector_size=16, max_history=10, layers=1, epochs=6, batch_size=16, negatives=16, evaluate_every=1,
+    patience=99, soft_candidates=8, rankings_depth=10, dropout=0.0, learning_rate=5e-3,
+)  # fmt: skip
+WARM = SETTINGS.model_copy(update={"warm_start": True})
+CHAMPION = "c" * 16
+
+
+def taught(features: Path, teacher: Path, config: FinetuneConfig = SETTINGS, start: Start | None = None) -> Any:
+    return finetune(features, teacher, config=config, progress=Progress(), start=start)
+
+
+def curve(teacher: Path) -> list[float]:
+    return [point["valid_ndcg@10"] for point in json.loads((teacher / "curve.json").read_text())]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of two windows, one a week later, a teacher of the first, and its weights in a repository."""
+    folder = tmp_path_factory.mktemp("warm")
+    write_features(folder / "first")
+    write_features(folder / "later", days=7)
+    taught(folder / "first", folder / "teacher")
+    champion_weights.keep(Repository(folder / "repository"), CHAMPION, folder / "teacher")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(world: Path) -> Start:
+    models = Repository(world / "repository")
+    return champion_weights.start(models, CHAMPION, "other data").fetched(models, world)
+
+
+def opened(world: Path, start: Start, features: Path, **knobs: Any) -> warm_start.Warm:
+    data = examples.read(features, max_history=SETTINGS.max_history)
+    return warm_start.opened(start, data, SETTINGS.model_copy(update=knobs))
+
+
+# It is worth it -----------------------------------------------------------------------------------------------
+
+
+def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
+    world: Path, start: Start, tmp_path: Path
+) -> None:
+    from_scratch = taught(world / "later", tmp_path / "scratch", WARM, Start(why="there is no champion yet"))
+    begun = taught(world / "later", tmp_path / "warm", WARM, start)
+    aim = max(curve(tmp_path / "scratch"))
+    epochs = [next(n for n, reached in enumerate(curve(tmp_path / name)) if reached >= 0.8 * aim)
+              for name in ("scratch", "warm")]  # fmt: skip
+    assert epochs[1] < epochs[0]
+    assert begun["valid_ndcg@10"] >= from_scratch["valid_ndcg@10"] - 0.02
+    losses = [json.loads((tmp_path / name / "curve.json").read_text())[0]["loss"] for name in ("scratch", "warm")]
+    assert losses[1] < losses[0]
+    assert (begun["began_from"], begun["items_found_again"]) == (CHAMPION, "40 of 40")
+    assert (from_scratch["began_from"], from_scratch["began_why"]) == ("scratch", "there is no champion yet")
+    assert begun["valid_ndcg@10_at_start"] > 0.5 * aim
+
+
+def test_it_ends_no_worse_than_it_began(world: Path, start: Start, tmp_path: Path) -> None:
+    config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # it can only do harm
+    result = taught(world / "later", tmp_path / "teacher", config, start)
+    assert (result["best_epoch"], result["epochs"]) == (-1, 2)
+    assert result["valid_ndcg@10"] == result["valid_ndcg@10_at_start"]
+    before, after = (load_file(path / "weights.safetensors") for path in (world / "teacher", tmp_path / "teacher"))
+    assert torch.equal(before["tower.blocks.0.qkv.weight"], after["tower.blocks.0.qkv.weight"])
+
+
+def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, start: Start, tmp_path: Path) -> None:
+    config = WARM.model_copy(update={"teachers": 2, "warm_epochs": 1, "epochs": 3})
+    result = taught(world / "later", tmp_path / "teacher", config, start)
+    lengths = [len(json.loads((tmp_path / "teacher" / f"curve{mark}.json").read_text())) for mark in ("", "-1")]
+    assert lengths == [1, 3]
+    assert (result["teachers_from_scratch"], result["epochs"]) == ("1 of 2", 1)
+
+
+def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
+    """Nor does it where there is nothing to begin with, to the last bit."""
+    taught(world / "first", tmp_path / "none", WARM, Start(why="there is no champion yet"))
+    for name in ("weights.safetensors", "soft.npz", "text_vectors.npy", "rankings.parquet", "curve.json"):
+        assert digest.of_file(world / "teacher" / name) == digest.of_file(tmp_path / "none" / name), name
+
+
+# What is taken over -------------------------------------------------------------------------------------------
+
+
+def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
+    world: Path, start: Start, tmp_path: Path
+) -> None:
+    """A shelf comes first in the alphabet and moves every row and column; one item is gone."""
+    features = write_features(tmp_path / "moved", days=7, shelves=("art", *SHELVES), without=("books-red",))
+    data = examples.read(features, max_history=SETTINGS.max_history)
+    begun = warm_start.opened(start, data, SETTINGS)
+    from components.finetune.sequence_model import _model
+
+    torch.manual_seed(3)
+    model = _model(data, 32, data.side_IS.shape[1], config=SETTINGS, rng=np.random.default_rng(0))
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    found = begun.begin(model, data, warm_start.side_names(features, data))
+    assert found == 39
+    there, now = load_file(world / "teacher" / "weights.safetensors"), model.state_dict()
+    before = examples.read(world / "first", max_history=SETTINGS.max_history)
+    for item in ("garden-blue", "toys-round"):
+        row = there["fusion.own.weight"][before.index[item]]
+        assert torch.equal(now["fusion.own.weight"][data.index[item]], row)
+    assert torch.equal(
+        now["fusion.own.weight"][data.index["art-red"]], fresh["fusion.own.weight"][data.index["art-red"]]
+    )
+    columns = {name: n for n, name in enumerate(warm_start.side_names(features, data))}
+    old = {name: n for n, name in enumerate(warm_start.side_names(world / "first", before))}
+    for name in ("category=toys", "price"):
+        assert torch.equal(now["fusion.side.weight"][:, columns[name]], there["fusion.side.weight"][:, old[name]])
+    art = columns["category=art"]
+    assert torch.equal(now["fusion.side.weight"][:, art], fresh["fusion.side.weight"][:, art])
+    assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # what this data knows is its own
+
+
+def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
+    """Whatever a source declares of its items, and in the order in which side information has it."""
+    features = write_features(tmp_path / "features")
+    items = parquet.read_table(features / "items.parquet")
+    count = len(items)
+    wide = items.set_column(3, "language", pa.array(["de", "en"] * (count // 2)))
+    wide = wide.append_column("weight", pa.array([float(n) for n in range(count)]))
+    wide = wide.append_column("picture", pa.array([[1.0, 2.0, 3.0]] * count))
+    wide = wide.append_column("brand", pa.array(["ours", "theirs", "ours", "nobody's"] * (count // 4)))
+    parquet.write_table(wide, features / "items.parquet")
+    data = examples.read(features, max_history=5)
+    told = warm_start.side_names(features, data)
+    assert told == [
+        "category=books", "category=garden", "category=music", "category=toys", "price", "language=de", "language=en",
+        "weight", "picture[0]", "picture[1]", "picture[2]", "brand=ours", "brand=nobody's", "brand=theirs",
+    ]  # fmt: skip
+    columns = {name: data.side_IS[:, place] for place, name in enumerate(told)}
+    assert list(columns["language=en"][:4]) == [0, 1, 0, 1]
+    assert list(columns["brand=theirs"][:4]) == [0, 1, 0, 0]
+    assert columns["weight"][0] < 0 < columns["weight"][-1]
+
+
+def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
+    world: Path, start: Start, tmp_path: Path
+) -> None:
+    taught(world / "later", tmp_path / "teacher", WARM.model_copy(update={"epochs": 1}), start)
+    assert digest.of_files(world / "teacher" / "encoder") == digest.of_files(tmp_path / "teacher" / "encoder")
+    origin = json.loads((tmp_path / "teacher" / "origin.json").read_text())
+    assert (origin["began_from"], origin["encoder"]["own"]) == (CHAMPION, True)
+
+
+@pytest.mark.slow
+def test_several_processes_begin_as_one_does(world: Path, start: Start, tmp_path: Path) -> None:
+    config = WARM.model_copy(update={"epochs": 1, "processes": 2})
+    result = taught(world / "later", tmp_path / "two", config, start)
+    one = taught(world / "later", tmp_path / "one", WARM.model_copy(update={"epochs": 1}), start)
+    assert result["processes"] == 2
+    assert result["valid_ndcg@10_at_start"] == one["valid_ndcg@10_at_start"]
+    assert result["began_from"] == CHAMPION
+
+
+# What does not fit --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told", "why"),
+    [
+        ({"vector_size": 32}, {}, "vector_size is 32 here and 16 there"),
+        ({"layers": 2}, {}, "layers is 2 here and 1 there"),
+        ({"encoder": "fresh"}, {}, "another encoder"),
+        ({"pooling": "cls"}, {}, "another encoder"),
+        ({}, {"split": {"split": "time", "seed": 7}}, "split in another way"),
+        ({}, {"service": "ranking_v2"}, "features are other ones"),
+        ({}, {"train_end": "2023-12-01T00:00:00+00:00"}, "it learnt from later data"),
+        ({}, {"data_end": "2023-12-31T00:00:00+00:00"}, "it learnt from later data"),
+    ],
+)
+def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
+    world: Path, start: Start, tmp_path: Path, knobs: dict[str, Any], told: dict[str, Any], why: str
+) -> None:
+    features = write_features(tmp_path / "features", days=7, users=20, **told)
+    found = opened(world, start, features, **knobs)
+    assert found.folder is None
+    assert f"the weights of model {CHAMPION} do not fit: " in found.why
+    assert why in found.why
+    assert opened(world, start, world / "later").folder is not None  # and it is this that was wrong
+
+
+def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
+    models = Repository(tmp_path / "repository")
+    champion_weights.keep(models, CHAMPION, world / "teacher")
+    path = tmp_path / "repository" / "weights" / CHAMPION / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="not the file its digest promises"):
+        champion_weights.start(models, CHAMPION, "other").fetched(models, tmp_path)
+    (tmp_path / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        champion_weights.start(models, CHAMPION, "other")
+
+
+# What it begins with ------------------------------------------------------------------------------------------
+
+
+def kept(models: Repository, folder: Path, model: str, *, data: str, offered: str = "") -> str:
+    """Weights of a model that was made of some data and offered another one's; their digest."""
+    teacher = folder / model
+    (teacher / "encoder").mkdir(parents=True)
+    origin = {"encoder": {"own": False}, "data_digest": data, "offered": offered, "began_from": offered}
+    (teacher / "origin.json").write_text(json.dumps(origin))
+    (teacher / "teacher.json").write_text("{}")
+    (teacher / "items.parquet").write_bytes(b"items")
+    (teacher / "weights.safetensors").write_bytes(model.encode())
+    champion_weights.keep(models, model, teacher)
+    return digest.of_value(champion_weights.told_of(models, model)["files"])
+
+
+def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_path: Path) -> None:
+    models = Repository(tmp_path / "repository")
+    first = kept(models, tmp_path, "m1", data="monday")
+    second = kept(models, tmp_path, "m2", data="tuesday", offered="m1")
+    assert champion_weights.start(models, "", "monday") == Start(why="there is no champion yet")
+    assert champion_weights.start(models, "m1", "tuesday").digest == first
+    assert champion_weights.start(models, "m2", "wednesday").digest == second
+    again = champion_weights.start(models, "m2", "tuesday")
+    assert (again.model_id, again.digest) == ("m1", first)
+    assert champion_weights.start(models, "m1", "monday").digest == ""
+    assert "are not kept" in champion_weights.start(models, "older", "monday").why
+    erase_from(models, "weights/m1")
+    assert "not kept any more" in champion_weights.start(models, "m2", "tuesday").why
+
+
+def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path: Path) -> None:
+    models = Repository(url)
+    champion_weights.keep(models, CHAMPION, world / "teacher")
+    champion_weights.keep(models, CHAMPION, world / "teacher")  # which is nothing new
+    start = champion_weights.start(models, CHAMPION, "other").fetched(models, tmp_path)
+    assert opened(world, start, world / "later").own_encoder
+    assert dataclasses.replace(start, folder="") == champion_weights.start(models, CHAMPION, "other")
+    erase_from(models, f"weights/{CHAMPION}")
+    assert champion_weights.told_of(Repository(url), CHAMPION) == {}
+
+
+# At the door ------------------------------------------------------------------------------------------------------
+
+
+def at_the_door(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
+    """finetune through its door, as a run of its own."""
+    from components.finetune.component import finetune as door
+
+    run = f"2026010{number}-000000-world"
+    place = workspace / "runs" / run / "teacher"
+    door.python_func(
+        features=SimpleNamespace(path=str(features)), config=config.model_dump(), run={"workspace": str(workspace)},
+        job=run, champion=champion, teacher=SimpleNamespace(path=str(place)),
+    )  # fmt: skip
+    return ledger.read(workspace / "runs" / run)["finetune"]
+
+
+def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
+    workspace, quick = tmp_path / "w", {"epochs": 1}
+    features = write_features(tmp_path / "features", days=7)
+    step_cache.seal(features)
+    models = Repository(workspace / "repository")
+    cold, begun = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
+    assert at_the_door(workspace, features, 1, "", begun).result["began_from"] == "scratch"
+    champion_weights.keep(models, CHAMPION, world / "teacher")
+    entry = at_the_door(workspace, features, 2, CHAMPION, begun)
+    assert (entry.status, entry.why) == ("done", "champion's weights changed")
+    assert entry.result["began_from"] == CHAMPION
+    assert at_the_door(workspace, features, 3, CHAMPION, begun).status == "reused"
+    kept_key = step_cache.Store(workspace / "cache" / "finetune").latest()
+    assert kept_key is not None
+    digest_now = champion_weights.start(models, CHAMPION, "other").digest
+    assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE: digest_now}
+    # the model of these data comes to serve: the same run again is the same work
+    champion_weights.keep(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
+    assert at_the_door(workspace, features, 4, "d" * 16, begun).status == "reused"
+    # switched off, no champion counts
+    assert at_the_door(workspace, features, 5, "", cold).status == "done"
+    entry = at_the_door(workspace, features, 6, CHAMPION, cold)
+    assert (entry.status, "began_from" in entry.result) == ("reused", False)
+
+
+def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    features = write_features(tmp_path / "features", days=7)
+    step_cache.seal(features)
+    champion_weights.keep(Repository(workspace / "repository"), CHAMPION, world / "teacher")
+    (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
+    with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
+        at_the_door(workspace, features, 1, CHAMPION, WARM)
+    (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
+    with pytest.raises(SystemExit, match="what is told of a model's weights cannot be read"):
+        at_the_door(workspace, features, 2, CHAMPION, WARM)
+    assert ledger.read(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"

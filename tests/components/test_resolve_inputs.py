@@ -1,0 +1,53 @@
+"""Look tells what the flow is about to work on."""
+
+from pathlib import Path
+
+import pytest
+
+from components.resolve_inputs.config import ResolveInputsConfig
+from components.resolve_inputs.step import resolve_inputs
+from rankline.errors import SourceError, UsageError
+from rankline.registry.model_registry import Repository
+from tests.serving.tiny_bundle import make_bundle, publish
+
+
+def source(folder: Path, text: str) -> ResolveInputsConfig:
+    folder.mkdir(exist_ok=True)
+    for suffix in ("inter", "item"):
+        (folder / f"data.{suffix}").write_text(text)
+    return ResolveInputsConfig(source=str(folder))
+
+
+def test_contents_decide_the_digest_and_their_place_does_not(tmp_path: Path) -> None:
+    here = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n1\n"))
+    there = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "there", "a:token\n1\n"))
+    changed = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n2\n"))
+    assert here == there
+    assert here["source_digest"] != changed["source_digest"]
+
+
+def test_there_is_no_champion_in_a_new_workspace(tmp_path: Path) -> None:
+    assert (
+        resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n1\n"))[
+            "champion"
+        ]
+        == ""
+    )
+
+
+def test_a_missing_source_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"ingest\.source"):
+        resolve_inputs(
+            workspace=tmp_path, catalogue="shop", config=ResolveInputsConfig(source=str(tmp_path / "nowhere"))
+        )
+
+
+def test_a_workspace_serves_one_catalogue(tmp_path: Path) -> None:
+    """Two shops' models never compete, and neither is served with the other's features."""
+    publish(tmp_path / "repository", make_bundle(tmp_path / "bundle"))
+    data, serves = source(tmp_path / "here", "a:token\n1\n"), Repository(tmp_path / "repository").champion()
+    catalogue = Repository(tmp_path / "repository").manifest(serves).catalogue
+    assert resolve_inputs(workspace=tmp_path, catalogue=catalogue, config=data)["champion"] == serves
+    with pytest.raises(UsageError, match="rank another catalogue") as refused:
+        resolve_inputs(workspace=tmp_path, catalogue="another", config=data)
+    assert "-w" in refused.value.hint

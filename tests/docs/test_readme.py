@@ -1,0 +1,114 @@
+"""What the documents tell people to type exists: every `rankline` command parses, every `make` target is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.main import app
+
+HOUSE = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "components/*/README.md", "benchmarks/*.md")
+    for page in HOUSE.glob(pattern)
+)
+FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:rankline|make|python) [^`\n]+)`")
+MORE = ("...", "…")  # at a line's end: more of the same
+
+
+def typed(text: str, command: str) -> list[str]:
+    """Every line of a page that is meant to be typed and begins with ``command``."""
+    lines = [line for block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    lines += INLINE.findall(FENCED.sub("", text))
+    lines = [line.strip().removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
+    return [line.split(" #")[0].strip() for line in lines if line.split(" ")[0] == command]
+
+
+def parses(line: str) -> None:
+    """Fail if the command line has a command or an option that is not there, a value that does not fit, or one more."""
+    group, path = typer.main.get_command(app), []
+    words = shlex.split(line)[1:]
+    goes_on = words[-1] in MORE and not words[-2].startswith("-")
+    if goes_on:
+        words.pop()
+    while words and hasattr(group, "commands") and not words[0].startswith("-"):
+        assert words[0] in group.commands, f"{line}: there is no command {words[0]!r}"
+        path.append(words[0])
+        group = group.commands[words.pop(0)]
+    known = {flag for parameter in group.params for flag in parameter.opts} | {"--help", "-h"}
+    for word in words:
+        if word.startswith("-"):
+            assert word.split("=")[0] in known, f"{line}: there is no option {word}"
+    if not words or "--help" in words:  # the command alone is named, not typed
+        assert CliRunner().invoke(app, [*path, "--help"]).exit_code == 0
+        return
+    try:
+        group.make_context(" ".join(path), words)
+    except Exception as error:  # typer brings a click of its own: its errors are known by what they say
+        if goes_on and type(error).__name__ == "MissingParameter":
+            return
+        told = getattr(error, "message", "") or type(error).__name__
+        raise AssertionError(f"{line}: there is no way to read it: {told}") from error
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+def test_what_a_page_says_can_be_typed(page: Path) -> None:
+    text = page.read_text()
+    for line in typed(text, "rankline"):
+        parses(line)
+    for line in typed(text, "make"):
+        assert set(line.split()[1:2]) <= targets(), f"{line}: there is no such target"
+    for line in typed(text, "python"):
+        if line.startswith("python -m "):
+            assert find_spec(line.split()[2]), f"{line}: there is no such module"
+
+
+def test_the_readme_has_the_commands_people_begin_with() -> None:
+    text = (HOUSE / "README.md").read_text()
+    assert len(typed(text, "rankline")) >= 5
+    assert "make demo" in typed(text, "make")
+    assert "ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve" in text
+
+
+def test_every_setting_a_page_changes_exists() -> None:
+    from pipelines.recipes import named
+
+    for page in PAGES:
+        for line in typed(page.read_text(), "rankline"):
+            settings = re.findall(r"--set[ =]'?([a-z_.]+=[^ '…]+)(?=[ ']|$)", line)
+            named("movielens", settings)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rankline runn", "rankline run --colour red", "rankline recipes shows movielens", "rankline ask 1 -k many",
+        "rankline ask 1 -k", "rankline doctor movielens", "rankline data slice --recipe movielens",
+    ],
+)  # fmt: skip
+def test_a_line_that_does_not_exist_is_seen(line: str) -> None:
+    with pytest.raises(AssertionError, match="there is no"):
+        parses(typed(f"Type:\n\n```\n$ {line}  # so\n```\n", "rankline")[0])
+
+
+def test_make_alone_lists_what_there_is() -> None:
+    # the make that runs these tests would tell its child to announce the folders it enters
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory"]
+    told = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=True, env=alone).stdout
+    assert {line.split()[0] for line in told.splitlines() if line} == targets()
+    assert all(len(line.split()) > 2 for line in told.splitlines())

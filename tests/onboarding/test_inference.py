@@ -1,0 +1,380 @@
+"""A proposal: what sources of every kind are taken for, and what is missing; each map is proved by ingest itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from onboarding.inference import Proposal, propose
+from onboarding.inference.names import fit, is_id, tokens_of
+from onboarding.inference.texts import map_text, recipe_text
+from onboarding.inference.trial import prove
+from onboarding.survey import survey
+from pipelines.recipes import interactions
+from rankline.errors import SourceError, UsageError
+from tests.onboarding import odd_sources
+from tests.servers.postgres import PASSWORD, Postgres
+
+
+def proposed(source: Path, **said: object) -> Proposal:
+    return propose(survey(str(source)), name="mine", **said)  # type: ignore[arg-type]
+
+
+def columns(made: Proposal) -> dict[str, object]:
+    told: dict[str, object] = tomllib.loads(map_text(made)).get("columns", {})
+    return told
+
+
+def rejected(made: Proposal, folder: Path) -> dict[str, dict[str, int]]:
+    """What ingest sets aside when it reads the source as the map says."""
+    path = folder / "proved.toml"
+    path.write_text(map_text(made))
+    return {t: r for t, r in prove(interactions(made.survey.source, str(path)).ingest).rejected.items() if r}
+
+
+def test_a_german_shop_in_csv(tmp_path: Path) -> None:
+    made = proposed(odd_sources.german_shop(tmp_path / "shop"))
+    assert made.roles == {"events": "shop_orders", "items": "artikel"}
+    assert made.kind == "interactions"
+    assert columns(made) == {
+        "user_id": "KundenNr", "item_id": "ArtikelNr", "item_key": "id", "timestamp": "Datum",
+        "timestamp_unit": "%d.%m.%Y %H:%M", "event_type": "action",
+        "event_types": {"view": "click", "purchase": "purchase"}, "labels": {}, "title": "Name",
+        "text": ["Beschreibung"], "price": "Preis",
+    }  # fmt: skip
+    files = tomllib.loads(map_text(made))["files"]
+    assert files == {"encoding": "cp1252", "decimal": ","}
+    assert made.languages["items"] == "de"
+    assert [lack.flag for lack in made.lacks if lack.flag] == ["--time-zone"]
+    with pytest.raises(SourceError, match="time without a zone 3000"):
+        rejected(made, tmp_path)
+    made = proposed(tmp_path / "shop", time_zone="UTC")
+    assert not [lack for lack in made.lacks if lack.flag]
+    assert "unknown item" not in rejected(made, tmp_path).get("events", {})
+
+
+def test_a_database_of_searches_by_users(tmp_path: Path) -> None:
+    made = proposed(odd_sources.shop_database(tmp_path / "shop.duckdb"))
+    assert made.roles == {"events": "clicks", "items": "products", "users": "customers"}
+    assert made.kind == "shop"
+    told = columns(made)
+    assert (told["timestamp"], told["timestamp_unit"]) == ("ts_ms", "ms")
+    assert told["labels"] == {"click": "clicked"}
+    assert (told["query_text"], told["title"], told["price"]) == ("search_term", "product_name", "price")
+    assert (told["available"], told["item_vectors"], told["user_key"]) == ("in_stock", ["image_vec"], "id")
+    assert "email" not in str(told)  # what names a person is not a feature
+    assert "url" not in str(told)
+    assert rejected(made, tmp_path) == {}
+
+
+def test_texts_with_few_labels(tmp_path: Path) -> None:
+    made = proposed(odd_sources.reviews(tmp_path / "texts"))
+    assert (made.kind, columns(made)["query_text"], columns(made)["item_id"]) == ("labels", "review", "sentiment")
+    assert made.languages["events"] == "zh"
+    assert made.lacks == []
+    assert rejected(made, tmp_path) == {}
+
+
+def test_one_label_is_told(tmp_path: Path) -> None:
+    made = proposed(odd_sources.reviews(tmp_path / "texts", labels=("positive",)), kind="labels")
+    assert "all texts have one label" in [lack.what for lack in made.lacks]
+
+
+def test_ratings_in_json_lines(tmp_path: Path) -> None:
+    made = proposed(odd_sources.ratings(tmp_path / "books"))
+    told = columns(made)
+    assert made.roles == {"events": "ratings", "items": "books"}
+    assert (told["user_id"], told["item_id"], told["labels"]) == ("userId", "bookId", {"rating": "stars"})
+    assert (told["timestamp"], told["timestamp_unit"]) == ("when", "s")
+    assert (told["category"], told["category_separator"]) == ("genres", "|")
+    assert made.lacks == []
+    assert rejected(made, tmp_path) == {}
+
+
+def test_known_layouts(tmp_path: Path) -> None:
+    made = proposed(odd_sources.beir(tmp_path / "beir"))
+    assert (made.kind, tomllib.loads(map_text(made))) == ("search", {"format": "beir"})
+    assert rejected(made, tmp_path) == {}
+    made = proposed(odd_sources.recbole(tmp_path / "set"))
+    assert (made.survey.format, made.survey.name, columns(made)["title"]) == ("recbole", "toy", "movie_title")
+    assert "few" not in columns(made)
+    assert rejected(made, tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("times", "unit", "flags"),
+    [
+        ([1_600_000_000, 1_650_000_000], "s", []),
+        ([1_600_000_000_000, 1_650_000_000_000], "ms", []),
+        ([1_600_000_000_000_000, 1_650_000_000_000_000], "us", []),
+        ([1_600_000_000_000_000_000, 1_650_000_000_000_000_000], "ns", []),
+        (["2021-03-04T10:00:00Z", "2021-05-06T10:00:00+02:00"], "iso", []),
+        (["2021-03-04 10:00:00", "2021-05-06 10:00:00"], "iso", ["--time-zone"]),
+        (["24/03/2021 10:00", "25/04/2021 11:00"], "%d/%m/%Y %H:%M", ["--time-zone"]),
+        (["03/24/2021 10:00", "04/25/2021 11:00"], "%m/%d/%Y %H:%M", ["--time-zone"]),
+        # half past ten at night; a zone by its name
+        (["2021-03-04 10:30:00 PM", "2021-05-06 10:30:00 AM"], "%Y-%m-%d %I:%M:%S %p", ["--time-zone"]),
+        (["2021-03-04 10:30:00 EST", "2021-12-06 10:30:00 EST"], "%Y-%m-%d %H:%M:%S %Z", []),
+        # the third of April, or the fourth of March? nobody can tell, so it is asked
+        (["03/04/2021 10:00", "05/06/2021 11:00"], "", ["--column timestamp_unit=…", "--time-zone"]),
+    ],
+)
+def test_times(tmp_path: Path, times: list[object], unit: str, flags: list[str]) -> None:
+    made = proposed(odd_sources.ratings(tmp_path / "books", times=times))
+    assert columns(made)["timestamp"] == "when"
+    assert made.unit == unit
+    assert [lack.flag for lack in made.lacks if lack.flag] == flags
+
+
+def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -> None:
+    def lacking(at: str, made_at: str) -> tuple[list[str], object]:
+        with duckdb.connect() as db:
+            for name, query in (
+                ("log", f"SELECT 'u' || (i % 300) AS user_id, 'p' || (i % 90) AS item_id, {at} AS at FROM t"),
+                ("items", f"SELECT 'p' || i AS item_id, 'Thing ' || i AS title, {made_at} AS created FROM t LIMIT 90"),
+            ):
+                table = query.replace("FROM t", "FROM range(2000) AS t(i)")
+                db.execute(f"COPY ({table}) TO '{tmp_path / name}.parquet'")
+        made = proposed(tmp_path)
+        return [lack.what for lack in made.lacks if lack.flag], columns(made).get("time_zone")
+
+    zoned = "TIMESTAMPTZ '2023-01-01 00:00:00+00' + to_minutes(i)"
+    naive = "TIMESTAMP '2023-01-01' + to_minutes(i)"
+    asked = "{} does not tell its zone, and it cannot be guessed"
+    # nobody asks for the hour of a day
+    assert lacking(zoned, "DATE '2020-01-01' + i::INTEGER") == ([], "UTC")
+    assert lacking(zoned, naive) == ([asked.format("created of items")], None)
+    both = [asked.format("at of events"), asked.format("created of items")]
+    assert lacking(naive, "DATE '2020-01-01' + i::INTEGER") == (both, None)
+
+
+def test_kinds_of_events_are_known_by_their_values(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    log = source / "shop_orders.csv"
+    log.write_bytes(log.read_bytes().replace(b";action", b";kind", 1))
+    told = columns(proposed(source, time_zone="UTC"))
+    assert (told["event_type"], told["event_types"]) == ("kind", {"view": "click", "purchase": "purchase"})
+
+
+def test_the_very_name_goes_before_a_likeness(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books")
+    books = [
+        {"bookId": n, "title": f"The book of {n}", "Section": f"shelf {n % 12}", "Category": f"sort {n % 4}"}
+        for n in range(90)
+    ]
+    (source / "books.jsonl").write_text("\n".join(map(json.dumps, books)))
+    assert columns(proposed(source))["category"] == "Category"
+
+
+def test_what_a_person_says_counts(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books")
+    made = proposed(source, said={"title": "genres", "text": "title", "item_id": "bookId"})
+    assert (columns(made)["title"], columns(made)["text"]) == ("genres", ["title"])
+    made = proposed(source, said={"timestamp": ""})
+    assert columns(made)["timestamp"] == ""
+    assert any("no times" in lack.what for lack in made.lacks)
+    with pytest.raises(UsageError, match="no table of items has a column 'titel'"):
+        proposed(source, said={"title": "titel"})
+    with pytest.raises(UsageError, match="no meaning 'name'"):
+        proposed(source, said={"name": "title"})
+    with pytest.raises(UsageError, match="no table 'films'"):
+        proposed(source, roles={"items": "films"})
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    source = odd_sources.ratings(tmp_path / "books", rating=5)
+    (source / "books.jsonl").unlink()
+    told = " ".join(lack.what for lack in proposed(source).lacks)
+    assert "no table of items" in told
+    assert "every event has the same stars" in told
+    few = odd_sources.recbole(tmp_path / "few")
+    assert any("only 40 users" in lack.what for lack in proposed(few).lacks)
+
+
+def test_an_unknown_kind_of_event_is_told(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    log = source / "shop_orders.csv"
+    log.write_bytes(log.read_bytes() + b"\nK1;A1;01.02.2023 10:15;frobnicate")
+    made = proposed(source, time_zone="UTC")
+    assert columns(made)["event_types"]["frobnicate"] == ""  # type: ignore[index]
+    assert ["frobnicate" in lack.what for lack in made.lacks] == [True]
+
+
+def test_names_in_any_script_have_words() -> None:
+    assert tokens_of("userID") == tokens_of("user_id") == tokens_of("user.id") == ["user", "id"]
+    assert tokens_of("Verfügbar") == ["verfügbar"]
+    assert fit("Verfügbar", "available") > 0.9
+    assert is_id("用户_id")
+    assert not is_id("用户")
+
+
+def test_words_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
+    source = odd_sources.german_shop(tmp_path / "shop")
+    log = source / "shop_orders.csv"
+    odd = ["add to cart", "a.b = [c]", "50 %", "Größe\\"]
+    rows = "".join(f"\nK1;A1;01.02.2023 10:15;{kind}" for kind in odd)
+    log.write_bytes(log.read_bytes() + rows.encode("cp1252"))
+    kinds = columns(proposed(source, time_zone="UTC"))["event_types"]
+    assert set(odd) <= set(kinds)  # type: ignore[arg-type]
+    assert kinds["add to cart"] == "click"  # type: ignore[index]
+
+
+def test_files_that_one_encoding_fits_are_read_in_it(tmp_path: Path) -> None:
+    """German has the same bytes in the Western and the Central European code page; beside Polish it is the latter."""
+    (tmp_path / "items-1.csv").write_bytes("id;name\n1;Größe und Maß\n".encode("cp1250") * 5)
+    polish = "1;Książka była dłuższa, już wiem; Łódź i Kraków są piękne\n".replace("; ", ", ")
+    (tmp_path / "items-2.csv").write_bytes(f"id;name\n{polish}".encode("cp1250"))
+    looked = survey(str(tmp_path))
+    assert (looked.files.encoding, looked.encoding.runner_up) == ("cp1250", "cp1252")
+
+
+def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.recipes import named
+
+    for kind, source in (
+        ("interactions", odd_sources.ratings(tmp_path / "books")),
+        ("labels", odd_sources.reviews(tmp_path / "texts")),
+        ("search", odd_sources.beir(tmp_path / "beir")),
+        ("shop", odd_sources.shop_database(tmp_path / "shop.duckdb")),
+    ):
+        made = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
+        assert made.kind == kind
+        (tmp_path / f"{kind}.toml").write_text(map_text(made))
+        (tmp_path / f"{kind}.py").write_text(recipe_text(made, map_name=f"{kind}.toml"))
+        monkeypatch.syspath_prepend(tmp_path)
+        recipe = named(f"{kind}:{kind}")
+        assert sys.modules.pop(kind).__file__ == str(tmp_path / f"{kind}.py")
+        assert (recipe.name, recipe.export.catalogue) == (kind, kind)
+        assert recipe.ingest.format == made.survey.format
+        if kind == "shop":
+            assert recipe.finetune.encoder != "tiny"  # real words are read by a real encoder
+
+
+def refused(source: Path, **more: str) -> str:
+    with pytest.raises(SourceError) as told:
+        survey(str(source), **more)  # type: ignore[arg-type]
+    return str(told.value)
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    assert "the source is not there" in refused(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no table that can be read" in refused(tmp_path / "empty")
+    (tmp_path / "empty/README.md").write_text("nothing")
+    assert "README.md" in refused(tmp_path / "empty")
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    assert "a file is no table" in refused(tmp_path / "photo.jpg")
+    (tmp_path / "photo.csv").write_bytes(bytes(range(256)) * 40)
+    assert "cannot be read as text" in refused(tmp_path / "photo.csv")
+    (tmp_path / "photo.parquet").write_bytes(b"PAR1 but not really")
+    assert "cannot be read to its end" in refused(tmp_path / "photo.parquet")
+    (tmp_path / "header.csv").write_text("user,item\n")
+    assert "no row that can be read" in refused(tmp_path / "header.csv")
+    (tmp_path / "twice.csv").write_text("user,user\n1,2\n")
+    assert "names every column once" in refused(tmp_path / "twice.csv")
+    (tmp_path / "array.json").write_text('[{"a": 1}]')
+    assert "one array, not lines" in refused(tmp_path / "array.json")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "a.csv").write_bytes("id;name\n1;Größe und Maß\n".encode("cp1252") * 5)
+    (mixed / "b.csv").write_bytes("id;name\n1;Größe und Maß\n".encode())
+    assert "different encodings" in refused(mixed)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Crème brûlée – für später, señor"),
+        ("utf-8", "Łódź i Kraków są piękne"),
+        ("cp1251", "Это очень хорошая книга, мне понравилось читать её вечером"),
+        ("gb18030", "北京的秋天非常漂亮我们都很喜欢去那里旅游"),
+        ("utf-16", "Größe und Maß"),
+    ],
+)
+def test_encodings_are_told(tmp_path: Path, encoding: str, text: str) -> None:
+    rows = "".join(f"i{n};{text} {n}\n" for n in range(60))
+    (tmp_path / "items.csv").write_bytes(f"id;name\n{rows}".encode(encoding))
+    looked = survey(str(tmp_path / "items.csv"))
+    assert looked.tables["items"].columns["name"].examples[0].startswith(text[:40]), looked.files.encoding
+
+
+def test_many_files_are_one_table(tmp_path: Path) -> None:
+    for month in range(3):
+        (tmp_path / f"log-2021-{month}.csv").write_text(
+            "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
+        )
+    looked = survey(str(tmp_path))
+    assert [(table.place, table.files, table.rows) for table in looked.tables.values()] == [("log-*-*.csv", 3, 150)]
+
+
+@pytest.mark.parametrize("days", [1, 4])
+def test_folders_that_name_a_column_are_one_table(tmp_path: Path, days: int) -> None:
+    for day in range(days):
+        folder = tmp_path / f"log/date=2024-01-0{day + 1}"
+        folder.mkdir(parents=True)
+        rows = "".join(f"u{n},i{n % 7},{1_704_067_200 + day * 86_400 + n}\n" for n in range(100))
+        (folder / "part-00000.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    for source, place in ((tmp_path, "log"), (tmp_path / "log", "date=*/**")):
+        (seen,) = survey(str(source)).tables.values()
+        assert (seen.place, seen.files, seen.rows) == (place, days, 100 * days)
+        assert seen.columns["date"].examples[0] == "2024-01-01"
+
+
+def test_the_first_rows_are_enough(tmp_path: Path) -> None:
+    odd_sources.ratings(tmp_path / "books")
+    looked = survey(str(tmp_path / "books"), rows=500)
+    assert (looked.tables["ratings"].rows, looked.tables["ratings"].whole) == (500, False)
+    assert (looked.tables["books"].rows, looked.tables["books"].whole) == (90, True)
+
+
+def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres.secret_url) as connection:
+        connection.execute(
+            "CREATE TABLE clicks AS SELECT 'u' || (i % 301) AS user_id, 'p' || (i % 90) AS item_id, "
+            "TIMESTAMPTZ '2023-01-01' + i * INTERVAL '1 minute' AS at FROM generate_series(1, 3000) AS i"
+        )
+        connection.execute(
+            "CREATE TABLE products AS SELECT 'p' || i AS id, 'Product number ' || i AS title "
+            "FROM generate_series(0, 89) AS i"
+        )
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    made = proposed(postgres.url)
+    assert made.roles == {"events": "clicks", "items": "products"}
+    assert (columns(made)["timestamp"], columns(made)["item_key"], made.lacks) == ("at", "id", [])
+    assert rejected(made, tmp_path) == {}
+    monkeypatch.setenv("SHOP_URL", postgres.secret_url)
+    made = propose(survey("", connection="SHOP_URL"), name="mine")
+    assert made.roles == {"events": "clicks", "items": "products"}
+    assert rejected(made, tmp_path) == {}
+    assert PASSWORD not in map_text(made) + recipe_text(made, map_name="mine.toml")
+    with pytest.raises(UsageError, match="a password does not belong") as told:
+        survey(postgres.secret_url)
+    assert PASSWORD not in str(told.value)
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    assert "cannot be reached" in refused(postgres.url)
+
+
+def test_a_url_is_looked_at_like_a_folder(tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in odd_sources.ratings(tmp_path / "books").iterdir():
+        memory.pipe(f"/bucket/{path.name}", path.read_bytes())
+    made = proposed("memory://bucket")  # type: ignore[arg-type]
+    assert made.roles == {"events": "ratings", "items": "books"}
+    assert rejected(made, tmp_path) == {}
+
+
+def test_the_proof_reads_the_first_events_alone(tmp_path: Path) -> None:
+    made = proposed(odd_sources.ratings(tmp_path / "books"))
+    (tmp_path / "books.toml").write_text(map_text(made))
+    proof = prove(interactions(made.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
+    assert (proof.read["events"], proof.kept["events"], proof.read["items"]) == (500, 500, 90)
+    assert proof.too_many == []

@@ -1,0 +1,441 @@
+"""A cluster as kfp's own client meets it: signing in, uploading, running, and every way in which it refuses."""
+
+# ruff: noqa: F811 (fixtures are asked for by their name)
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.kubeflow import auth
+from pipelines.kubeflow.client import Access, Cluster, connect, connected
+from pipelines.kubeflow.conformance import problems
+from pipelines.kubeflow.packages import upload
+from pipelines.kubeflow.runs import ClusterRuns, follow, submit
+from pipelines.runs.store import Runs
+from rankline.errors import AccessError, RanklineError, UsageError
+from rankline.runtime import ledger
+from tests.pipelines import golden
+from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours, reach  # noqa: F401
+from tests.servers.kubeflow import NAMESPACE, PASSWORD, TOKEN, USER, Kubeflow, kubeflow_server
+from tests.servers.process import free_port
+
+VERDICTS = {
+    "promote": "promoted",
+    "pending": "waiting for review",
+    "already_serving": "already serving",
+    "refused": "refused",
+    "insufficient_data": "insufficient data",
+}
+
+
+def begun(cluster: Cluster) -> str:
+    return submit(cluster, upload(cluster, golden.pinned("smoke"))).run
+
+
+# the double itself
+
+
+def test_the_double_refuses_fields_and_values_that_the_client_does_not_know(kubeflow: Kubeflow) -> None:
+    def post(body: dict[str, Any]) -> tuple[int, str]:
+        request = urllib.request.Request(
+            f"{kubeflow.host}/apis/v2beta1/experiments", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    assert post({"display_name": "a", "namespace": NAMESPACE})[0] == 200
+    assert "colour" in post({"display_name": "a", "namespace": NAMESPACE, "colour": "red"})[1]
+    status, told = post({"display_name": "a", "namespace": NAMESPACE, "storage_state": "SOMEWHERE"})
+    assert status == 400
+    assert "SOMEWHERE" in told
+
+
+def test_the_double_refuses_a_package_that_breaks_a_rule(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path) -> None:
+    version = upload(cluster, golden.pinned("smoke"))
+    documents = list(yaml.safe_load_all(golden.path("smoke").read_text()))
+    documents[0]["schemaVersion"] = "2.2.0"
+    package = tmp_path / "flow.yaml"
+    package.write_text(yaml.safe_dump_all(documents))
+    assert list(problems(package))
+    with pytest.raises(UsageError, match=r"schemaVersion 2\.2\.0"):
+        cluster.client.upload_pipeline_version(str(package), "other", pipeline_id=version.pipeline_id)
+
+
+# signing in
+
+
+def test_none(cluster: Cluster) -> None:
+    assert cluster.namespace == NAMESPACE
+    assert ClusterRuns(cluster).list() == []
+
+
+def test_with_a_single_user_no_namespace_is_told(tmp_path: Path) -> None:
+    with kubeflow_server(tmp_path, multi_user=False) as server:
+        cluster = reach(server, namespace="mine")
+        assert cluster.of_all is None
+        assert follow(cluster, begun(cluster), poll_s=0)["outcome"] == "promoted"
+        assert all("namespace" not in each for each in server.api.pipelines.values())
+
+
+def test_several_users_need_a_namespace(kubeflow: Kubeflow) -> None:
+    with pytest.raises(UsageError, match="no namespace is given"):
+        reach(kubeflow, namespace="")
+
+
+def test_a_token_of_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kubeflow_server(tmp_path, auth="token") as server:
+        with pytest.raises(AccessError, match=r"who asks \(401\)"):
+            reach(server)
+        with pytest.raises(UsageError, match="no service account token"):
+            reach(server, auth="token")
+        monkeypatch.setenv(auth.TOKEN, TOKEN)
+        assert reach(server, auth="token").namespace == NAMESPACE
+        monkeypatch.delenv(auth.TOKEN)
+        projected = tmp_path / "token"
+        projected.write_text(TOKEN + "\n")
+        monkeypatch.setenv(auth.TOKEN_FILE, str(projected))
+        cluster = reach(server, auth="token")
+        projected.write_text("expired")  # what it holds is read for each request
+        with pytest.raises(AccessError, match="401") as refusal:
+            ClusterRuns(cluster).list()
+        assert TOKEN not in str(refusal.value)
+        projected.write_text(TOKEN)
+        assert ClusterRuns(cluster).list() == []
+        projected.write_text("")
+        with pytest.raises(UsageError, match="token is empty"):
+            reach(server, auth="token")
+
+
+def test_a_cookie_and_a_session_that_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kubeflow_server(tmp_path, auth="cookie") as server:
+        with pytest.raises(UsageError, match="no session cookie"):
+            reach(server, auth="cookie")
+        monkeypatch.setenv(auth.COOKIE, "fresh")
+        with pytest.raises(UsageError, match="has no name"):
+            reach(server, auth="cookie")
+        monkeypatch.setenv(auth.COOKIE, "authservice_session=stale")
+        with pytest.raises(AccessError, match="page to sign in at"):
+            reach(server, auth="cookie")
+        monkeypatch.setenv(auth.COOKIE, server.api.session)
+        cluster = reach(server, auth="cookie")
+        run = begun(cluster)
+        server.api.expired = True
+        with pytest.raises(AccessError, match="the session has expired") as refusal:
+            follow(cluster, run, poll_s=0)
+        assert auth.COOKIE in str(refusal.value)
+        assert server.api.session not in str(refusal.value)
+
+
+def test_dex_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kubeflow_server(tmp_path, auth="cookie") as server:
+        with pytest.raises(UsageError, match=f"no {auth.USER} and {auth.PASSWORD}"):
+            reach(server, auth="dex")
+        monkeypatch.setenv(auth.USER, USER)
+        monkeypatch.setenv(auth.PASSWORD, "wrong")
+        with pytest.raises(UsageError, match="does not take this password") as refusal:
+            reach(server, auth="dex")
+        assert "wrong" not in str(refusal.value)
+        monkeypatch.setenv(auth.PASSWORD, PASSWORD)
+        cluster = reach(server, auth="dex")
+        assert "POST /dex/approval" in server.api.asked
+        assert ClusterRuns(cluster).list() == []
+
+
+def test_dex_where_nobody_is_asked_to_sign_in(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(auth.USER, USER)
+    monkeypatch.setenv(auth.PASSWORD, PASSWORD)
+    with pytest.raises(AccessError, match="asks nobody to sign in"):
+        reach(kubeflow, auth="dex")
+
+
+def test_existing_settings(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing says where"):
+        connect(Access(namespace=NAMESPACE))
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kubeflow.host)
+    assert connect(Access(namespace=NAMESPACE)).host == kubeflow.host
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    # a kubeconfig leads through the cluster's own proxy
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "far",
+        "clusters": [{"name": "far", "cluster": {"server": kubeflow.host.removesuffix("/pipeline")}}],
+        "users": [{"name": "me", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "far", "context": {"cluster": "far", "user": "me"}}],
+    }  # fmt: skip
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    import kubernetes.config.kube_config as places
+
+    monkeypatch.setattr(places, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    cluster = connect(Access(namespace=NAMESPACE, context="far"))
+    assert ClusterRuns(cluster).list() == []
+    assert kubeflow.api.proxied == 4  # every one: is it there (twice), our pipelines, their runs
+    assert not (tmp_path / "context.json").exists()  # the user's own settings are left alone
+    with pytest.raises(UsageError, match="no context 'near'"):
+        connect(Access(namespace=NAMESPACE, context="near"))
+
+
+KUBECTL = """#!{python}
+import socket, sys, threading
+assert sys.argv[1:] == ["--context", "far", "-n", "kubeflow", "port-forward", "--address", "127.0.0.1",
+                        "svc/ml-pipeline-ui", ":80"], sys.argv
+door = socket.create_server(("127.0.0.1", 0))
+print(f"Forwarding from 127.0.0.1:{{door.getsockname()[1]}} -> 3000", flush=True)
+def pump(a, b):
+    while data := a.recv(65536):
+        b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
+while True:
+    here, _ = door.accept()
+    there = socket.create_connection(("127.0.0.1", {port}))
+    threading.Thread(target=pump, args=(here, there), daemon=True).start()
+    threading.Thread(target=pump, args=(there, here), daemon=True).start()
+"""
+
+
+def test_a_port_is_forwarded_as_long_as_it_is_needed(
+    kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(KUBECTL.format(python=sys.executable, port=kubeflow.port))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(program.parent))
+    with connected(Access(namespace=NAMESPACE, auth="port-forward", context="far")) as cluster:
+        assert str(kubeflow.port) not in cluster.host
+        assert ClusterRuns(cluster).list() == []
+    with pytest.raises(AccessError, match="cannot be reached"):
+        ClusterRuns(cluster).list()
+    program.write_text("#!/bin/sh\necho 'error: no context far' >&2\nexit 1\n")
+    with pytest.raises(AccessError, match="error: no context far"):
+        connected(Access(namespace=NAMESPACE, auth="port-forward", context="far")).__enter__()
+    program.unlink()
+    with pytest.raises(UsageError, match="kubectl is not there"):
+        connected(Access(namespace=NAMESPACE, auth="port-forward")).__enter__()
+
+
+# what a cluster may answer instead
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match="connection refused"):
+        connect(Access(host=f"http://127.0.0.1:{free_port()}", auth="none"))
+    with pytest.raises(AccessError, match="no such host"):
+        connect(Access(host="http://kubeflow.invalid", auth="none"))
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("", "needs a host"), ("kubeflow.example.com", "is no URL"), ("ftp://a", "is no URL")]
+)
+def test_a_host_that_is_none(host: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        connect(Access(host=host, auth="none"))
+
+
+def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
+    with kubeflow_server(tmp_path, tls=True) as server:
+        with pytest.raises(AccessError, match="certificate is not trusted") as refusal:
+            reach(server)
+        assert "--ca" in str(refusal.value)
+        assert reach(server, ca=server.ca).namespace == NAMESPACE
+        with pytest.raises(UsageError, match="no such file"):
+            reach(server, ca=str(tmp_path / "nothing"))
+
+
+def test_a_namespace_of_somebody_else(kubeflow: Kubeflow) -> None:
+    cluster = reach(kubeflow, namespace="theirs")
+    with pytest.raises(AccessError, match=r"may not do that there \(403\)"):
+        upload(cluster, golden.pinned("smoke"))
+
+
+def test_an_address_that_lacks_its_path(kubeflow: Kubeflow) -> None:
+    with pytest.raises(AccessError, match="no Kubeflow Pipelines API at this address"):
+        reach(kubeflow, host=f"http://127.0.0.1:{kubeflow.port}/elsewhere")
+
+
+def test_a_gateway_that_fails_for_a_moment_is_asked_again(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run = begun(cluster)
+    kubeflow.api.broken = 2
+    assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
+    kubeflow.api.broken = 1000
+    with pytest.raises(AccessError, match="HTTP 503"):
+        follow(cluster, run, poll_s=0.01, patience_s=0.2)
+
+
+def test_what_creates_something_is_never_sent_twice(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    version = upload(cluster, golden.pinned("smoke"))
+    cluster.client.create_experiment("rankline", namespace=NAMESPACE)
+    kubeflow.api.asked.clear()
+    door = socket.create_server(("127.0.0.1", 0))  # takes the request and hangs up
+    taken: list[int] = []
+
+    def hang_up() -> None:
+        while True:
+            try:
+                here, _ = door.accept()
+            except OSError:
+                return
+            taken.append(len(here.recv(65536)))
+            here.close()
+
+    threading.Thread(target=hang_up, daemon=True).start()
+    cluster.client._existing_config.host = f"http://127.0.0.1:{door.getsockname()[1]}"
+    import kfp_server_api
+
+    with pytest.raises(AccessError, match="cannot be reached"):
+        cluster.client._run_api.run_service_create_run(run=kfp_server_api.V2beta1Run(display_name=version.name))
+    door.close()
+    assert len(taken) == 1
+
+
+# uploading
+
+
+def test_the_same_content_is_uploaded_once(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    first = upload(cluster, golden.pinned("smoke"))
+    again = upload(reach(kubeflow), golden.pinned("smoke"))
+    other = upload(cluster, golden.pinned("smoke", "finetune.epochs=7"))
+    assert first.uploaded
+    assert not again.uploaded
+    assert (again.version_id, again.pipeline_id) == (first.version_id, first.pipeline_id)
+    assert other.uploaded
+    assert other.pipeline_id == first.pipeline_id
+    assert other.name != first.name
+    assert kubeflow.api.asked.count("POST /apis/v2beta1/pipelines/upload_version") == 2
+    assert [each["display_name"] for each in kubeflow.api.pipelines.values()] == ["rankline-smoke"]
+    assert {each["display_name"] for each in kubeflow.api.versions.values()} == {first.name, other.name}
+
+
+def test_of_two_who_upload_the_same_at_once_the_slower_takes_the_others(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.kubeflow import packages as module
+
+    first = upload(cluster, golden.pinned("smoke"))
+
+    def blind_at_first(real: Any) -> Any:
+        looks = iter([None])  # nothing was there yet
+        return lambda *given: next(looks) if looks.__length_hint__() else real(*given)
+
+    for name in ("_version_id", "_pipeline_id"):
+        monkeypatch.setattr(module, name, blind_at_first(getattr(module, name)))
+    second = upload(cluster, golden.pinned("smoke"))
+    assert (second.pipeline_id, second.version_id, second.uploaded) == (first.pipeline_id, first.version_id, False)
+
+
+# runs
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_verdict_is_told_by_the_tasks_that_ran(kubeflow: Kubeflow, cluster: Cluster, verdict: str) -> None:
+    from pipelines.runs.runner import EXIT_CODES
+
+    kubeflow.api.verdict = verdict
+    seen: list[dict[str, Any]] = []
+    told = follow(cluster, begun(cluster), watch=seen.append, poll_s=0)
+    assert told["outcome"] == VERDICTS[verdict]
+    assert EXIT_CODES[told["outcome"]] in (0, 3)
+    assert [step["step"] for step in told["steps"]][:9] == list(ledger.STEPS[:9])
+    running = [step["step"] for each in seen for step in each["steps"] if step["status"] == "running"]
+    assert running[:9] == list(ledger.STEPS[:9])
+    assert told["url"].endswith(f"/#/runs/details/{told['run']}")
+
+
+def test_a_run_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.verdict = "something_new"
+    told = follow(cluster, begun(cluster), poll_s=0.01, settle_s=0.1)
+    assert told["outcome"] == "incomplete"
+    assert "tells of no verdict" in told["verdict"]
+
+
+@pytest.mark.parametrize("step", ["resolve_inputs", "finetune", "promote"])
+def test_a_step_that_fails(kubeflow: Kubeflow, cluster: Cluster, step: str) -> None:
+    kubeflow.api.fails_at = step
+    told = follow(cluster, begun(cluster), poll_s=0)
+    assert (told["outcome"], told["failed_step"]) == ("failed", step)
+    assert f"kubectl -n {NAMESPACE} logs -l pipeline/runid={told['run']}" in told["error"]
+
+
+def test_list_goes_through_all_pages_and_leaves_out_what_is_not_ours(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.page = 2
+    runs = [begun(cluster) for _ in range(5)]
+    for run in runs[:2]:
+        follow(cluster, run, poll_s=0)
+    theirs = kubeflow.api.create_pipeline({"display_name": "theirs", "namespace": NAMESPACE})
+    kubeflow.api.runs[runs[2]]["pipeline_version_reference"]["pipeline_id"] = theirs["pipeline_id"]
+    lines = ClusterRuns(cluster).list()
+    assert [line.run for line in lines] == [runs[0], runs[1], runs[3], runs[4]]
+    assert [line.outcome for line in lines] == ["promoted", "promoted", "running", "running"]
+    assert {line.recipe for line in lines} == {"smoke"}
+    assert ClusterRuns(cluster).show("last")["run"] == runs[4]
+    assert len(ClusterRuns(cluster, most=1).list()) == 1
+    with pytest.raises(UsageError, match="no experiment 'none'"):
+        ClusterRuns(cluster, experiment="none").list()
+
+
+def test_a_cluster_answers_what_a_workspace_does(cluster: Cluster) -> None:
+    assert isinstance(ClusterRuns(cluster), Runs)
+
+
+def test_a_run_that_is_not_there(cluster: Cluster) -> None:
+    with pytest.raises(UsageError, match="there is no run 'nope'"):
+        ClusterRuns(cluster).show("nope")
+    with pytest.raises(UsageError, match="no run of ours yet"):
+        ClusterRuns(cluster).show("last")
+
+
+def test_logs_as_the_api_server_hands_them_on(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
+    followed = list(runs.logs(run, follow=True))
+    assert [said.step for said in followed if said.line.startswith("hello")][:9] == list(ledger.STEPS[:9])
+    one = list(runs.logs(run, "finetune"))
+    assert [said.step for said in one] == ["finetune", "finetune"]
+    assert one[1].line == "it is SUCCEEDED"
+    with pytest.raises(UsageError, match="there is no step 'paint'"):
+        list(runs.logs(run, "paint"))
+    kubeflow.api.logs = False
+    with pytest.raises(RanklineError, match="does not hand on the log") as refusal:
+        list(runs.logs(run, "finetune"))
+    assert f"kubectl -n {NAMESPACE} logs -l pipeline/runid={run}" in str(refusal.value)
+
+
+def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
+    assert runs.show(run)["outcome"] == "running"
+    assert runs.cancel(run)["outcome"] == "cancelled"
+    with pytest.raises(UsageError, match="not under way"):
+        runs.cancel(run)
+
+
+def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run = begun(cluster)
+    cluster.client.terminate_run(run)
+    kubeflow.api._end(kubeflow.api.runs[run], "FAILED")  # as the workflow's own state is, in some versions
+    assert ClusterRuns(cluster).show(run)["outcome"] == "cancelled"
+
+
+def test_retry_goes_on_where_it_failed(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.fails_at = "distill"
+    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
+    with pytest.raises(UsageError, match="nothing to try again"):
+        runs.retry(run)
+    assert follow(cluster, run, poll_s=0)["outcome"] == "failed"
+    seen: list[dict[str, Any]] = []
+    assert runs.retry(run, watch=seen.append)["outcome"] == "promoted"
+    running = [step["step"] for each in seen for step in each["steps"] if step["status"] == "running"]
+    assert running[0] == "distill"
+    with pytest.raises(UsageError, match="nothing to try again"):
+        runs.retry(run)

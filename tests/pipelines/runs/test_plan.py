@@ -1,0 +1,494 @@
+"""What a plan foretells is what happens; and where that cannot be known beforehand, the plan says so."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from cli.runs.progress import plan_table, print_plan
+from cli.runs.step import STEPS
+from pipelines.assets.synthetic_shop import write_shop
+from pipelines.recipes import change, named
+from pipelines.runs.plan import DOORS, Plan, Step, plan
+from rankline.errors import SourceError, UsageError
+from rankline.registry.model_registry import Repository
+from rankline.runtime import ledger
+from rankline.runtime.step_cache import Store, seal
+from tests.cli.command import rankline
+from tests.conftest import SmokeRun
+from tests.pipelines.runs.watched import flip, folders, reasons, steps
+from tests.pipelines.test_faults import KNOBS, REUSABLE, unpromoted
+from tests.serving.tiny_bundle import make_bundle, publish
+
+HOUSE = Path(__file__).resolve().parents[3]
+CODE = ("rankline", "components", "pipelines", "feature_repo", "serving", "cli")
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def unchanged(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished workspace that only plans look at."""
+    return smoke.copy(tmp_path_factory.mktemp("plan") / "ws")
+
+
+def foretold(workspace: Path, *settings: str) -> dict[str, Step]:
+    """Step -> what the plan says of it."""
+    return {step.step: step for step in plan(named("smoke", settings), workspace).steps}
+
+
+def states(told: dict[str, Step]) -> dict[str, str]:
+    return {step: each.state for step, each in told.items()}
+
+
+def comes_true(told: dict[str, Step], status: dict[str, str], why: dict[str, str]) -> None:
+    """Hold a plan against what a run did: what was said for certain, and what hung on something."""
+    for step, each in told.items():
+        was = status.get(step, "absent")
+        if each.state == "reused":
+            assert (was, why[step]) == ("reused", each.why), step
+        elif each.state == "runs":
+            assert was == "done", step
+            if not each.because:  # all that its reason is made of was known
+                assert why[step] == each.why, step
+        elif each.state == "skipped":
+            assert was == "absent", step
+        elif each.unless:
+            # where nothing before it did anything, nothing can have come out otherwise
+            done = [maker for maker in each.unless if status[maker] == "done"]
+            assert was == "reused" if not done else was in ("done", "reused"), step
+
+
+def ran_as_foretold(workspace: Path, *settings: str, **environment: str) -> tuple[dict[str, Step], dict[str, str]]:
+    """Plan, run, compare: (what was foretold, step -> status)."""
+    knobs = [f"--set={each}" for each in settings]
+    asked = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *knobs, **environment)
+    assert asked.returncode == 0, asked.stderr
+    told = {step.step: step for step in Plan.model_validate_json(asked.stdout).steps}
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, *knobs, timeout_s=1800, **environment)
+    assert done.returncode in (0, 3), done.stderr
+    comes_true(told, steps(workspace), reasons(workspace))
+    return told, steps(workspace)
+
+
+# What happens. The default run holds plans against the runs of test_run.py and test_history.py; here are more kinds.
+
+
+@slow
+def test_nothing_changed_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    told, status = ran_as_foretold(smoke.copy(tmp_path / "ws"))
+    assert states(told) == {
+        "resolve_inputs": "runs", **dict.fromkeys(REUSABLE, "reused"), "decide": "runs", "promote": "skipped"
+    }  # fmt: skip
+    assert status == {"resolve_inputs": "done", **dict.fromkeys(REUSABLE, "reused"), "decide": "done"}
+    assert told["promote"].why == f"model {smoke.summary['model_id']} already serves"
+
+
+@slow
+def test_a_damaged_copy_and_a_knob_that_changes_no_byte(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    flip(next((workspace / "cache" / "ingest").glob("*/raw/events.parquet")))
+    told, status = ran_as_foretold(workspace, "featurize.check_rows=7")
+    assert {step for step in told if told[step].state == "runs"} == {"resolve_inputs", "ingest", "featurize", "decide"}
+    assert told["ingest"].why.startswith("the kept copy was damaged (events.parquet")
+    assert told["featurize"].why == "check_rows: 500 -> 7; its input clean may change"
+    assert told["featurize"].because == ("ingest",)
+    assert {step: told[step].unless for step in told if told[step].unless} == {
+        "validate": ("ingest",),
+        "finetune": ("featurize",),
+        "distill": ("featurize", "finetune"),
+        "export": ("featurize", "distill"),
+        "evaluate": ("export", "featurize", "finetune", "distill"),
+    }
+    assert told["export"].because == ("ingest", "featurize")
+    assert "featurize: check_rows: 500 -> 7" in told["export"].why
+    # both came out the same, so nothing else ran
+    assert [step for step in REUSABLE if status[step] == "done"] == ["ingest", "featurize"]
+
+
+@slow
+@pytest.mark.parametrize("knob", KNOBS)
+def test_one_knob_happens_as_foretold(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
+    ran_as_foretold(smoke.copy(tmp_path / "ws"), knob)
+
+
+@slow
+def test_a_first_run_happens_as_foretold(tmp_path: Path) -> None:
+    told, _ = ran_as_foretold(tmp_path / "ws")
+    assert {told[step].state for step in REUSABLE} == {"runs"}
+
+
+@slow
+def test_new_data_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    write_shop(workspace / "material" / "smoke", users=110)
+    told, status = ran_as_foretold(workspace)
+    assert told["ingest"].why == "source changed"
+    assert status["validate"] == "done"
+    ran_as_foretold(workspace)
+    write_shop(workspace / "material" / "smoke")  # the old data: what was made of it is still kept
+    _, status = ran_as_foretold(workspace)
+    assert status["ingest"] == "reused"
+
+
+@slow
+def test_another_window_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    _, status = ran_as_foretold(workspace, "ingest.window_end=2023-12-12")
+    assert status["featurize"] == "done"
+    ran_as_foretold(workspace)
+
+
+@slow
+def test_a_warm_start_happens_as_foretold_and_a_repeated_run_is_reused(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace, warm = smoke.copy(tmp_path / "ws"), "finetune.warm_start=true"
+    told, _ = ran_as_foretold(workspace, warm)  # of the champion's own data: from scratch, as that began
+    assert "warm_start: False -> True" in told["finetune"].why
+    write_shop(workspace / "material" / "smoke", users=110)
+    _, status = ran_as_foretold(workspace, warm, "decide.mode=review")
+    assert status["finetune"] == "done"
+    _, status = ran_as_foretold(workspace, warm, "decide.mode=review")
+    assert status["finetune"] == "reused"
+
+
+@slow
+@pytest.mark.parametrize("room", ["evaluate", "featurize"])
+def test_changed_code_happens_as_foretold(smoke: SmokeRun, tmp_path: Path, room: str) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    told, _ = ran_as_foretold(workspace, PYTHONPATH=str(touched(tmp_path / "house", room)))
+    assert told[room].why == "code changed"
+
+
+@slow
+def test_a_champion_that_changed_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    dethroned(workspace, tmp_path)
+    told, _ = ran_as_foretold(workspace, "evaluate.primary=ndcg@5")
+    assert told["evaluate"].state == "runs"
+    ran_as_foretold(workspace)
+
+
+@slow
+def test_nobody_serving_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    told, status = ran_as_foretold(unpromoted(smoke, tmp_path / "ws"))
+    assert (told["promote"].provided, status["promote"]) == ("the gates are met", "done")
+
+
+@slow
+def test_another_recipe_in_the_workspace_happens_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+    told, _ = ran_as_foretold(smoke.copy(tmp_path / "ws"), "name=mine", "evaluate.latency_samples=25")
+    assert told["export"].state == "reused"
+
+
+# What is foretold, asked without running.
+
+
+def test_nothing_changed(unchanged: Path, smoke: SmokeRun) -> None:
+    told = foretold(unchanged)
+    assert {told[step].state for step in REUSABLE} == {"reused"}
+    assert {told[step].why for step in REUSABLE} == {f"unchanged since run {smoke.summary['run']}"}
+    assert told["promote"].why == f"model {smoke.summary['model_id']} already serves"
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_one_knob_in_each_section(unchanged: Path, knob: str) -> None:
+    """Against the table that tests/pipelines/test_faults.py holds against real runs."""
+    told = foretold(unchanged, knob)
+    run = KNOBS[knob]
+    assert {step for step in REUSABLE if told[step].state == "runs"} == set(run[:1])
+    assert {step for step in REUSABLE if told[step].state == "reused"}.isdisjoint(run)
+    if run:
+        assert told[run[0]].why.startswith(f"{knob.partition('=')[0].split('.')[1]}: ")
+        after = REUSABLE[REUSABLE.index(run[0]) + 1 :]
+        assert {told[step].state for step in after} <= {"unsure"}
+        assert all(run[0] in told[step].because for step in after)
+
+
+def test_kept_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    knob = "validate.max_age_days=9999999"
+    assert foretold(workspace, knob)["evaluate"].unless == ("export", "featurize", "finetune", "distill")
+    store = Store(workspace / "cache" / "export")
+    kept = store.latest()
+    assert kept is not None
+    # another bundle was made once, and never evaluated
+    another = shutil.copytree(kept.folder / "bundle", tmp_path / "another")
+    flip(another / "scorer.onnx")
+    seal(another)
+    store.keep({**kept.key, "inputs": {**kept.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another")
+    told = foretold(workspace, knob)
+    assert (told["evaluate"].state, told["evaluate"].unless) == ("unsure", ())
+    assert told["export"].unless == ("featurize", "distill")
+    assert any("hangs on what validate makes" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
+
+
+def test_a_first_run(tmp_path: Path) -> None:
+    told = plan(named("smoke"), tmp_path / "ws")
+    assert told.fetches == ("smoke",)
+    assert states({step.step: step for step in told.steps}) == {
+        **dict.fromkeys(ledger.STEPS, "runs"),
+        "promote": "unsure",
+    }
+    assert {step.why for step in told.steps if step.step in REUSABLE} == {"it has not run in this workspace before"}
+    assert told.total.without == ledger.STEPS
+    assert not (tmp_path / "ws").exists()
+    assert drawn(told)[-1] == "no earlier run tells how long it takes"
+
+
+def test_material_that_went_away_is_fetched_again_and_may_be_the_same(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    shutil.rmtree(workspace / "material")
+    told = foretold(workspace)
+    assert (told["ingest"].state, told["ingest"].unless) == ("unsure", ("smoke",))
+    assert told["validate"].unless == ("ingest",)
+
+
+def test_new_data(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    write_shop(workspace / "material" / "smoke", users=110)
+    told = foretold(workspace)
+    assert (told["ingest"].state, told["ingest"].why) == ("runs", "source changed")
+    assert (told["featurize"].unless, told["featurize"].why) == (("validate",), "ingest: source changed")
+
+
+def test_another_window(unchanged: Path) -> None:
+    told = foretold(unchanged, "ingest.window_end=2023-12-12")
+    why = "new data window (window_end: None -> 2023-12-12T00:00:00+00:00)"
+    assert (told["ingest"].state, told["ingest"].why) == ("runs", why)
+    assert (told["featurize"].state, told["featurize"].why) == ("unsure", f"ingest: {why}")
+
+
+def touched(house: Path, room: str) -> Path:
+    """A copy of the code in which somebody wrote a comment into one room."""
+    for name in CODE:
+        shutil.copytree(HOUSE / name, house / name)
+    with (house / "components" / room / "step.py").open("a") as source:
+        source.write("# somebody was here\n")
+    return house
+
+
+def test_code_of_one_room(unchanged: Path, tmp_path: Path) -> None:
+    done = rankline(
+        "run", "--recipe", "smoke", "-w", unchanged, "--plan", "--json", PYTHONPATH=str(touched(tmp_path, "finetune"))
+    )
+    told = {step["step"]: step for step in json.loads(done.stdout)["steps"]}
+    assert {told[step]["state"] for step in ("ingest", "validate", "featurize")} == {"reused"}
+    assert (told["finetune"]["state"], told["finetune"]["why"]) == ("runs", "code changed")
+    assert {told[step]["state"] for step in ("distill", "export", "evaluate")} == {"unsure"}
+    assert told["distill"]["why"] == "finetune: code changed"
+
+
+def dethroned(workspace: Path, folder: Path) -> str:
+    """Another model of the same catalogue is made champion; its id."""
+    bundle = make_bundle(folder / "other", seed=5)
+    manifest = json.loads((bundle.folder / "manifest.json").read_text())
+    (bundle.folder / "manifest.json").write_text(json.dumps({**manifest, "catalogue": "smoke"}))
+    publish(workspace / "repository", bundle)
+    return bundle.model_id
+
+
+def test_a_champion_that_changed(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    champion = dethroned(workspace, tmp_path)
+    told = plan(named("smoke"), workspace)
+    steps = {step.step: step for step in told.steps}
+    assert told.champion == champion
+    assert (steps["evaluate"].state, steps["evaluate"].why) == ("runs", "champion changed")
+    assert {steps[step].state for step in REUSABLE[:-1]} == {"reused"}
+    assert (steps["promote"].state, steps["promote"].provided) == ("unsure", "the gates are met")
+    # whatever bundle export makes, no evaluation beside this champion is kept
+    assert foretold(workspace, "export.parity_samples=9")["evaluate"].state == "runs"
+
+
+def test_nobody_serving(smoke: SmokeRun, tmp_path: Path) -> None:
+    told = foretold(unpromoted(smoke, tmp_path / "ws"))
+    assert {told[step].state for step in REUSABLE} == {"reused"}
+    assert (told["promote"].state, told["promote"].provided) == ("unsure", "the gates are met")
+    assert foretold(tmp_path / "ws", "decide.mode=review")["promote"].state == "skipped"
+
+
+def test_another_recipe_in_the_workspace(unchanged: Path) -> None:
+    mine = change(named("smoke"), ["name=mine", "evaluate.latency_samples=25"])
+    told = plan(mine, unchanged)
+    assert [step.step for step in told.steps if step.state == "runs"] == ["resolve_inputs", "evaluate", "decide"]
+    assert told.total.without  # no run of this recipe: the times of another one are not taken for its own
+    with pytest.raises(UsageError, match="rank another catalogue"):
+        plan(change(mine, ["export.catalogue=mine"]), unchanged)
+
+
+def test_a_kept_copy_that_is_damaged_cannot_be_what_is_hoped_for(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    flip(next((workspace / "cache" / "finetune").glob("*/teacher/weights.safetensors")))
+    told = foretold(workspace, "featurize.check_rows=7")
+    assert told["finetune"].state == "runs"
+    assert told["distill"].state == "unsure"
+    assert foretold(workspace)["finetune"].why.startswith("the kept copy was damaged (weights.safetensors")
+
+
+def test_data_seen_before_another_is_compared_with_that_other(smoke: SmokeRun, tmp_path: Path) -> None:
+    """Another run's profile came between: validate runs even where ingest comes out the same."""
+    workspace = smoke.copy(tmp_path / "ws")
+    assert foretold(workspace, "ingest.max_rejected_share=0.5")["validate"].state == "unsure"
+    kept = workspace / "profiles" / "smoke.json"
+    profile = json.loads(kept.read_text())
+    kept.rename(workspace / "profiles" / "smoke.before.json")
+    kept.write_text(json.dumps({**profile, "data_digest": "another"}))
+    told = foretold(workspace, "ingest.max_rejected_share=0.5")["validate"]
+    assert (told.state, told.why) == ("runs", "its input raw may change")
+    assert foretold(workspace)["validate"].why == "previous profile changed"
+
+
+def test_work_on_a_shelf(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace, shelf = smoke.copy(tmp_path / "ws"), tmp_path / "shelf"
+    for entry in (workspace / "cache").glob("*/*/entry.json"):
+        step, key = entry.parent.parent.name, entry.parent.name
+        target = shelf / step / key
+        shutil.copytree(entry.parent, target / "files")
+        (target / "entry.json").write_text(json.dumps({**json.loads(entry.read_text()), "folder": "files"}))
+    shutil.rmtree(workspace / "cache")
+    assert {foretold(workspace)[step].state for step in REUSABLE} == {"runs"}
+    told = foretold(workspace, f"storage.artifacts={shelf}")
+    assert {told[step].state for step in REUSABLE} == {"reused"}
+    assert told["ingest"].why.endswith(f", kept at {shelf}")
+    assert not (workspace / "cache").exists()
+
+
+def test_a_run_that_would_not_begin_is_refused_as_the_run_is(unchanged: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="the source is not there"):
+        plan(named("smoke", [f"ingest.source={tmp_path / 'nowhere'}"]), unchanged)
+
+
+# Times.
+
+
+def test_times_are_of_earlier_runs_and_say_which(unchanged: Path, smoke: SmokeRun) -> None:
+    told = plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged)
+    of = {step.step: step for step in told.steps}
+    took = {step["step"]: step["seconds"] for step in smoke.summary["steps"]}
+    assert of["finetune"].run_s == pytest.approx(took["finetune"], abs=0.02)
+    assert of["finetune"].run_from == smoke.summary["run"]
+    assert of["distill"].most_s == pytest.approx(took["distill"], abs=0.02)
+    assert of["ingest"].most_s is not None
+    assert of["ingest"].most_s <= took["ingest"]
+    assert told.total.least_s < told.total.most_s
+    assert told.total.most_s >= took["finetune"] + took["distill"] + took["export"] + took["evaluate"]
+    assert told.total.without == ()
+    assert told.total.around_from == smoke.summary["run"]
+
+
+def test_a_recipe_whose_name_begins_like_anothers_has_times_of_its_own(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    run = max(folders(workspace))
+    run.rename(run.with_name(f"{run.name}-large"))
+    assert plan(named("smoke"), workspace).total.without == ledger.STEPS[:-1]
+
+
+# What it leaves alone, how it looks, how fast it is.
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file and folder below, with what it holds and when it was written."""
+    return {
+        str(path.relative_to(folder)): f"{path.stat().st_mtime_ns} "
+        + (hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
+    workspace = smoke.copy(tmp_path / "ws")
+    flip(next((workspace / "cache" / "export").glob("*/bundle/manifest.json")))
+    (workspace / "repository" / "champion.json").unlink()  # a run would write it anew
+    before = digests(workspace)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
+    assert done.returncode == 0, done.stderr
+    assert "the kept copy was damaged" in done.stdout
+    assert digests(workspace) == before
+
+
+def test_it_imports_nothing_heavy(unchanged: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipelines.runs.plan import plan; from pipelines.recipes import named\n"
+        "plan(named('smoke'), Path(sys.argv[1]))\n"
+        "print({'torch', 'kfp', 'pandas', 'transformers', 'feast', 'duckdb'} & {m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(unchanged)], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def drawn(told: Plan, *, width: int = 250) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False, highlight=False)
+    console.print(plan_table(told))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_the_table(unchanged: Path, smoke: SmokeRun) -> None:
+    lines = drawn(plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged))
+    row = {line.split()[1]: line for line in lines if line[0] in "↺▶?·"}
+    assert list(row) == list(ledger.STEPS)
+    assert row["ingest"].startswith("↺ ingest    reused")
+    assert row["ingest"].endswith(f"unchanged since run {smoke.summary['run']}")
+    assert row["finetune"].endswith("learning_rate: 0.002 -> 0.003")
+    assert "runs unless finetune comes out the same" in row["distill"]
+    assert "runs if the gates are met and it is another model than the champion" in row["promote"]
+    assert any(line.startswith("about ") for line in lines)
+    assert any(line.startswith(f"times are from run {smoke.summary['run']}: look, ") for line in lines)
+    narrow = drawn(plan(named("smoke"), unchanged), width=60)
+    assert max(len(line) for line in narrow) <= 60
+    narrow = drawn(plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged), width=80)
+    assert "0.003" in " ".join(narrow), "what does not fit goes on below"
+    assert not any("…" in line for line in narrow)
+
+
+def test_in_a_pipe_no_reason_is_cut(unchanged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged)
+    long = "for a reason that goes on and on, " * 20
+    steps = (told.steps[0].model_copy(update={"why": long.strip()}), *told.steps[1:])
+    print_plan(told.model_copy(update={"steps": steps}))
+    assert any(line.endswith(long.strip()) for line in capsys.readouterr().out.splitlines())
+
+
+def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: Path) -> None:
+    told = plan(named("smoke"), unchanged)
+    step = Step(step=told.steps[0].step, state="unsure", why="decided at its door, on the cluster")
+    lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
+    assert any("decided on the cluster" in line for line in lines)
+    assert not any("hangs on what" in line for line in lines)
+
+
+# The table of doors against the flow.
+
+
+def test_the_doors_are_those_of_the_flow() -> None:
+    """Inputs and outputs, as the compiled flow joins them."""
+    flow = next(yaml.safe_load_all((HOUSE / "tests/pipelines/golden/smoke.yaml").read_text()))
+    tasks = next(
+        each["dag"]["tasks"] for each in flow["components"].values() if "ingest" in each.get("dag", {}).get("tasks", {})
+    )
+    for step, door in DOORS.items():
+        wired = {
+            name: (told["taskOutputArtifact"]["producerTask"], told["taskOutputArtifact"]["outputArtifactKey"])
+            for name, told in tasks[step].get("inputs", {}).get("artifacts", {}).items()
+        }
+        assert wired == dict(door.takes), step
+        assert door.gives == STEPS[step][2], step
+    assert tuple(DOORS) == REUSABLE
+
+
+def test_a_plan_is_json(unchanged: Path) -> None:
+    told: dict[str, Any] = json.loads(plan(named("smoke", ["featurize.check_rows=7"]), unchanged).model_dump_json())
+    assert set(told) == {"recipe", "workspace", "champion", "fetches", "steps", "total"}
+    assert told["steps"][4]["unless"] == ["featurize"]
+    assert told["champion"] == Repository(unchanged / "repository").champion()

@@ -1,0 +1,375 @@
+"""Schedules: windows, revisions, the fire times that each revision is good for, and their claims."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.schedules.daemon import to_begin
+from pipelines.schedules.firings import Claim, Claims
+from pipelines.schedules.store import Schedule, Schedules, checked, due
+from pipelines.schedules.worker import flow_of
+from rankline.errors import RanklineError, UsageError
+from tests.cli.command import rankline, refused
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def schedule(**knobs: Any) -> Schedule:
+    return checked({"name": "s", "recipe": "smoke", "cron": "0 0 3 * * *"} | knobs)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def make(store: Schedules, name: str = "s", now: datetime = NOON, **knobs: Any) -> Schedule:
+    return store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *"} | knobs, now=now)
+
+
+def claim_of(moment: datetime, name: str = "s") -> Claim:
+    return Claim(name, moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat())
+
+
+# -- the window of the data ----------------------------------------------------------------------------------
+
+
+def test_the_window_comes_from_the_scheduled_time() -> None:
+    one = schedule(window="30d", lag="6h")
+    assert one.window_of(at("2026-11-22T03:00")) == (at("2026-10-22T21:00"), at("2026-11-21T21:00"))
+    assert schedule().window_of(at("2026-11-22T03:00")) == (None, at("2026-11-22T03:00"))
+    assert one.arguments(at("2026-11-22T03:00")) == [
+        "ingest.window_end=2026-11-21T21:00:00+00:00",
+        "ingest.window_start=2026-10-22T21:00:00+00:00",
+    ]
+    assert schedule().arguments(NOON, allow_older_window=True)[-1] == "decide.allow_older_window=true"
+
+
+def test_the_windows_of_a_daily_schedule_meet_when_the_clocks_change() -> None:
+    for begin in ("2026-03-26T12:00", "2026-10-22T12:00"):
+        daily = schedule(cron="0 30 2 * * *", zone="Europe/Berlin", window="1d")
+        moments = [next(daily.rule.after(at(begin)))]
+        for _ in range(5):
+            moments.append(next(daily.rule.after(moments[-1])))
+        windows = [daily.window_of(each) for each in moments]
+        lengths = {window.end - window.start for window in windows if window.start}
+        # where 02:30 is jumped over the window reaches back to 02:00 of the day before
+        overlaps = [a.end - b.start for a, b in itertools.pairwise(windows) if b.start]
+        assert set(overlaps) <= {timedelta(0), timedelta(minutes=30)}
+        assert lengths > {timedelta(hours=24)}
+
+
+def test_hours_of_a_window_are_time_that_passes() -> None:
+    hourly = schedule(cron="0 0 * * * *", zone="Europe/Berlin", window="1h")
+    window = hourly.window_of(at("2026-10-25T01:00"))
+    assert window == (at("2026-10-25T00:00"), at("2026-10-25T01:00"))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"name": "Not This"}, "name"),
+        ({"cron": "0 3 * * *"}, "the second, is missing"),
+        ({"zone": "Mars/Olympus"}, "no time zone"),
+        ({"window": "a month"}, "a number and a unit"),
+        ({"window": "0d"}, "holds nothing"),
+        ({"lag": "-3h"}, "a number and a unit"),
+        ({"catch_up": "some"}, "catch_up"),
+        ({"catch_up_limit": 0}, "catch_up_limit"),
+        ({"max_runs": 0}, "max_runs"),
+        ({"cron": "0 */5 * * * *", "jitter_s": 300}, "reaches the next fire time"),
+        ({"settings": ["ingest.window_end=2026-01-01"]}, "comes from the scheduled time"),
+        ({"webhook": "ftp://here"}, "http"),
+        ({"webhook": "https://me:secret@here.example"}, "webhook_headers"),
+        ({"window": "99999999d"}, "a hundred years"),
+        ({"window": "9" * 5000 + "d"}, "a hundred years"),
+        ({"lag": "99999999w"}, "a hundred years"),
+        ({"windows": "30d"}, "Extra inputs"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError) as found:
+        schedule(**knobs)
+    assert told in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"webhook_headers": "Authorization: Bearer s3cret"}, "name of an environment variable"),
+        ({"webhook_headers": '{"Authorization": "s3cret"}'}, "name of an environment variable"),
+        ({"webhook": "https://s3cret@here.example/"}, "without a user"),
+        ({"webhook": "https://me:s3cret@here.example"}, "webhook_headers"),
+        ({"webhook": "Bearer s3cret"}, "http"),
+    ],
+)
+def test_a_secret_given_by_mistake_is_neither_kept_nor_said(tmp_path: Path, knobs: dict[str, Any], told: str) -> None:
+    store = Schedules(tmp_path)
+    with pytest.raises(UsageError) as found:
+        make(store, **knobs)
+    assert told in str(found.value)
+    assert "s3cret" not in str(found.value)
+    assert not list(tmp_path.rglob("*.json"))
+    assert make(store, webhook="https://here.example", webhook_headers="HOOK_HEADERS").revision == 1
+
+
+def test_the_jitter_of_a_fire_time_is_its_own_and_always_the_same() -> None:
+    jittered, same, other = schedule(jitter_s=600), schedule(jitter_s=600), schedule(name="t", jitter_s=600)
+    moments = [at("2026-11-01T03:00") + timedelta(days=day) for day in range(200)]
+    delays = [(jittered.begins(each) - each).total_seconds() for each in moments]
+    assert delays == [(same.begins(each) - each).total_seconds() for each in moments]
+    assert 0 <= min(delays) < 60
+    assert 540 < max(delays) <= 600
+    assert delays != [(other.begins(each) - each).total_seconds() for each in moments]
+    assert jittered.window_of(moments[0]) == schedule().window_of(moments[0])
+
+
+# -- revisions -------------------------------------------------------------------------------------------------
+
+
+def test_each_fire_time_belongs_to_the_revision_in_force_at_it(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    store.update("s", {"cron": "0 0 5 * * *", "window": "7d"}, now=NOON + timedelta(days=2))
+    store.update("s", {"paused": True}, now=NOON + timedelta(days=4))
+    store.update("s", {"paused": False}, now=NOON + timedelta(days=6))
+    store.delete("s", now=NOON + timedelta(days=8))
+    found = [(each.at.strftime("%d %H"), each.by.revision) for each in due(store.history("s"), after=NOON)]
+    assert found == [("02 03", 1), ("03 03", 1), ("04 05", 2), ("05 05", 2), ("08 05", 4), ("09 05", 4)]
+    since = due(store.history("s"), after=at("2026-11-04T05:00"), until=at("2026-11-08T05:00"))
+    assert [each.at.day for each in since] == [5, 8]
+
+
+def test_every_revision_is_kept_and_the_latest_lies_open(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    assert (make(store).revision, store.names()) == (1, ["s"])
+    assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2
+    assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2, "nothing changed"
+    assert [each.max_runs for each in Schedules(tmp_path).history("s")] == [1, 2]
+    assert json.loads((tmp_path / "schedules/s.json").read_text())["revision"] == 2
+    with pytest.raises(UsageError, match="already"):
+        make(store)
+    store.delete("s", now=NOON)
+    assert (store.names(), (tmp_path / "schedules/s.json").exists()) == ([], False)
+    with pytest.raises(UsageError, match="was deleted"):
+        store.get("s")
+    assert make(store).revision == 4
+    with pytest.raises(UsageError, match="no schedule 't'"):
+        store.update("t", {"max_runs": 2}, now=NOON)
+    assert not (tmp_path / "schedules/t").exists()
+
+
+def test_of_two_changes_at_once_one_is_told(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    other = Schedules(tmp_path)
+    behind = other.history("s")
+    store.update("s", {"max_runs": 2}, now=NOON)
+    with pytest.raises(UsageError, match="at the same time"):
+        other._commit(behind[-1].model_dump() | {"max_runs": 3}, behind, now=NOON)
+    assert [path.name for path in sorted((tmp_path / "schedules/s/revisions").iterdir())] == ["0001.json", "0002.json"]
+
+
+def test_a_clock_that_is_set_back_does_not_reorder_revisions(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    assert store.update("s", {"max_runs": 2}, now=NOON - timedelta(days=1)).since == NOON
+
+
+def test_a_damaged_revision_is_told(tmp_path: Path) -> None:
+    make(Schedules(tmp_path))
+    (tmp_path / "schedules/s/revisions/0001.json").write_text("{")
+    with pytest.raises(RanklineError, match="cannot be read"):
+        Schedules(tmp_path).get("s")
+
+
+# -- claims ------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_who_claim_one_has_it(tmp_path: Path) -> None:
+    claims, won = Claims(tmp_path), []
+    threads = [
+        threading.Thread(target=lambda: won.append(claims.make(claim_of(NOON)))) for _ in range(16)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 15 + [True]
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == ["20261101T120000Z.json"]
+
+
+def test_only_one_is_at_work_on_a_claim(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    claims.make(claim_of(NOON))
+    assert not claims.under_way(NOON)
+    with claims.alone(NOON):
+        assert claims.under_way(NOON)
+        with pytest.raises(TimeoutError), claims.alone(NOON, patience_s=0.1):
+            pass
+    assert not claims.under_way(NOON)
+
+
+def test_coalescing_takes_the_latest_and_notes_the_others(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    claims, later = store.claims("s"), NOON + timedelta(days=4)
+    assert [each.at.day for each in to_begin(store.history("s"), claims, later)] == [5]
+    (skipped,) = claims.handled()["skipped"]
+    assert (skipped["count"], skipped["first"][:10], skipped["last"][:10]) == (3, "2026-11-02", "2026-11-04")
+    # asked again it says the same: what was passed over stays so
+    assert [each.at.day for each in to_begin(store.history("s"), claims, later)] == [5]
+    assert len(claims.handled()["skipped"]) == 1
+
+
+def test_catching_up_takes_all_oldest_first_up_to_the_limit(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store, catch_up="all", catch_up_limit=3)
+    claims = store.claims("s")
+    claims.make(claim_of(at("2026-11-05T03:00")))  # by a backfill, say
+    assert [each.at.day for each in to_begin(store.history("s"), claims, NOON + timedelta(days=6))] == [4, 6, 7]
+    assert claims.handled()["skipped"][0]["count"] == 2
+
+
+def test_nothing_is_due_before_its_jitter_has_passed(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    one, moment = make(store, jitter_s=3600), at("2026-11-02T03:00")
+    begins = one.begins(moment)
+    assert begins > moment
+    assert to_begin(store.history("s"), store.claims("s"), begins - timedelta(seconds=1)) == []
+    assert [each.at for each in to_begin(store.history("s"), store.claims("s"), begins)] == [moment]
+
+
+def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store, catch_up="all")
+    claims = store.claims("s")
+    for each in to_begin(store.history("s"), claims, at("2026-11-02T03:00")):
+        claims.make(claim_of(each.at))
+        claims.handle(each.at)
+    # nobody looks for two days; meanwhile the rule changes, an hour before its next fire time
+    store.update("s", {"cron": "0 0 4 * * *"}, now=at("2026-11-04T02:00"))
+    found = to_begin(store.history("s"), claims, at("2026-11-05T12:00"))
+    assert [(f"{each.at:%d %H}", each.by.revision) for each in found] == [("03 03", 1), ("04 04", 2), ("05 04", 2)]
+
+
+# -- the commands ------------------------------------------------------------------------------------------------
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    ws = ("-w", tmp_path / "ws")
+    done = rankline(
+        "schedule", "create", "nightly", "-r", "smoke", "--cron", "30 2 * * *", "--zone", "Europe/Berlin", "--window",
+        "1d", *ws, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "note: five fields" in done.stdout
+    told = json.loads(rankline("schedule", "plan", "nightly", "-n", "3", "--json", *ws).stdout)
+    assert (told["cron"], told["zone"], len(told["fires"])) == ("0 30 2 * * *", "Europe/Berlin", 3)
+    assert all(fire["window_end"] == fire["scheduled_at"] for fire in told["fires"])
+    assert all("02:30:00+0" in fire["scheduled_at_local"] for fire in told["fires"])
+
+    rankline("schedule", "update", "nightly", "--cron", "0 0 4 * * *", "-s", "finetune.epochs=1", *ws, cwd=tmp_path)
+    rankline("schedule", "pause", "nightly", *ws)
+    shown = json.loads(rankline("schedule", "show", "nightly", "--json", *ws).stdout)
+    assert (shown["revision"], shown["paused"], shown["settings"]) == (3, True, ["finetune.epochs=1"])
+    assert (shown["cron"], shown["window"], shown["directory"]) == ("0 0 4 * * *", "1d", str(tmp_path))
+    assert "paused" in rankline("schedule", "list", *ws).stdout
+    assert rankline("schedule", "delete", "nightly", *ws).returncode == 0
+    assert Schedules(tmp_path / "ws").names() == []
+
+
+def test_the_commands_refuse(tmp_path: Path) -> None:
+    ws = ("-w", tmp_path)
+    create = ("schedule", "create", "n", "-r", "smoke", "--cron", "0 3 * * 1")
+    assert "is missing" in refused(*create, "--seconds-first", *ws, code=2)
+    assert "did you mean" in refused(*create, "-s", "finetune.epoch=1", *ws, code=2)
+    assert "there is no schedule" in refused("schedule", "plan", "n", *ws, code=2)
+    assert "trains nothing" in refused(*create, "--flow", "refresh", "--scratch-every", "3", *ws, code=2)
+    assert "knows no 'models'" in (said := refused(*create, "--keep", "models=3", *ws, code=2))
+    assert "catalogues" in said
+    assert "Extra inputs" not in said
+    rankline(*create, *ws)
+    back = ("schedule", "backfill", "n", "--to", "2026-01-01", *ws)
+    assert "too far away" in refused(*back, "--from", "0001-01-01", code=2)
+    assert "begins before it ends" in refused(*back, "--from", "2026-01-02", code=2)
+
+
+def test_one_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    for name in ("bad", "good"):
+        make(store, name)
+    (tmp_path / "schedules/bad/revisions/0001.json").write_text("{")
+    ws = ("-w", tmp_path)
+    listed = rankline("schedule", "list", *ws)
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()[1:3]] == ["good", "bad"]
+    assert "unreadable" in listed.stdout
+    assert "cannot be read" in listed.stdout
+    told = json.loads(rankline("schedule", "list", "--json", *ws).stdout)
+    assert [(each["name"], "unreadable" in each) for each in told] == [("good", False), ("bad", True)]
+    assert "there is no schedule 'nope'" in refused("schedule", "show", "nope", *ws, code=2)
+
+
+def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
+    make(Schedules(tmp_path), source="there", map="there.toml", zone="Europe/Berlin", window="3d", keep={"runs": 3})
+    given = [part for name in ("source", "map", "zone", "window", "keep") for part in (f"--{name}", "")]
+    done = rankline("schedule", "update", "s", *given, "-w", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    found = [told[name] for name in ("source", "map", "zone", "window", "keep")]
+    assert found == [None, None, "UTC", "", None]
+
+
+def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    claims = store.claims("s")
+    claims.make(claim_of(NOON).but(status="running"))
+    show = ("schedule", "show", "s", "-w", tmp_path)
+    assert "interrupted (the next scheduler goes on)" in rankline(*show).stdout
+    assert json.loads(rankline(*show, "--json").stdout)["runs"][0]["status"] == "interrupted"
+    with claims.alone(NOON):
+        assert "running" in rankline(*show).stdout
+
+
+# -- the flow ------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_of_an_earlier_version_trains(tmp_path: Path) -> None:
+    store = Schedules(tmp_path)
+    make(store)
+    path = tmp_path / "schedules" / "s" / "revisions" / "0001.json"
+    told = json.loads(path.read_text())
+    assert told.pop("flow") == "train"
+    path.write_text(json.dumps(told))
+    assert Schedules(tmp_path).get("s").flow == "train"
+
+
+def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
+    from pipelines.features import materialize
+    from pipelines.refresh import refresh
+    from pipelines.runs.runner import run
+
+    assert [flow_of(name) for name in ("train", "features", "refresh")] == [run, materialize, refresh]
+    with pytest.raises(UsageError, match="cannot run the flow 'evaluate'"):
+        flow_of("evaluate")
+    with pytest.raises(UsageError, match="refuses its flow"):
+        schedule(flow="evaluate")
+    assert schedule(flow="features").flow == "features"
+
+
+def test_the_command_takes_a_flow_and_shows_it(tmp_path: Path) -> None:
+    create = ("schedule", "create", "fresh", "-r", "smoke", "--cron", "0 0 * * * *", "-w", str(tmp_path))
+    told = json.loads(rankline(*create, "--flow", "features", "--json").stdout)
+    assert told["flow"] == "features"
+    listed = rankline("schedule", "list", "-w", str(tmp_path)).stdout
+    assert listed.splitlines()[1].split()[:2] == ["fresh", "features"]
+    told = json.loads(rankline("schedule", "update", "fresh", "--flow", "train", "-w", str(tmp_path), "--json").stdout)
+    assert (told["flow"], told["revision"]) == ("train", 2)

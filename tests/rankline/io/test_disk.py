@@ -1,0 +1,27 @@
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rankline.io import disk
+from tests.pipelines.hurt import disk as small_disk
+
+
+def test_of_a_copy_the_full_disk_is_named_and_not_where_it_came_from(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(3_000_000))
+    with small_disk(tmp_path / "disk", megabytes=1) as small:
+        with pytest.raises(OSError, match="No space left") as stop:
+            shutil.copyfile(source, small.folder / "copy")
+        told = str(disk.full(stop.value, [tmp_path]))
+    assert f"where: {small.folder}" in told
+
+
+def test_without_a_name_the_fullest_of_the_folders_is_told(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1) as small:
+        small.fill(leave=0)
+        told = str(disk.full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), [tmp_path, small.folder]))
+    assert f"where: {small.folder}" in told
+    assert "found: No space left on device; 0.0 of 1 MB free" in told

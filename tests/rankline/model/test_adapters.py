@@ -1,0 +1,117 @@
+"""Which of an encoder's weights are trained, and how fast."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+from rankline.errors import UsageError
+from rankline.model import adapters
+
+KINDS = ("lora", "rslora", "dora", "loha", "ia3", "bitfit")
+
+
+@pytest.fixture
+def bert() -> Any:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return BertModel(config, add_pooling_layer=False)
+
+
+IDS = torch.arange(24).view(2, 12) % 50
+
+
+def read(backbone: Any) -> torch.Tensor:
+    return backbone(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
+
+
+def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
+    weights = [weight for weight in backbone.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=0.02)
+    wanted = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (read(backbone) - wanted).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind: Any) -> None:
+    before, whole = copy.deepcopy(bert.state_dict()), adapters.counted(bert)[1]
+    names = {name for name, _ in bert.named_parameters()}
+    adapted = adapters.attach(bert, kind=kind, rank=4, alpha=8)
+    few, _ = adapters.counted(adapted)
+    assert 0 < few < 0.2 * whole
+    trained_for_a_while(adapted)
+    moved = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
+    if kind == "bitfit":
+        assert moved
+        assert all(name.endswith("bias") for name in moved)
+    else:
+        assert moved
+        assert not any(name.removeprefix("base_model.model.") in names for name in moved)
+    with torch.no_grad():
+        wanted = read(adapted.eval())
+        merged = adapters.merge(adapted)
+        assert type(merged).__name__ == "BertModel"
+        assert merged.state_dict().keys() == before.keys()
+        assert (read(merged.eval()) - wanted).abs().max() < 1e-5
+    changed = {name for name in before if not torch.equal(before[name], merged.state_dict()[name])}
+    assert changed
+    assert "embeddings.word_embeddings.weight" not in changed
+
+
+def test_none_is_the_encoder_itself(bert: Any) -> None:
+    assert adapters.attach(bert, kind="none", rank=4, alpha=8) is bert
+    assert adapters.merge(bert) is bert
+    few, whole = adapters.counted(bert)
+    assert few == whole
+
+
+def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() -> None:
+    config = DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=20)
+    with pytest.raises(UsageError, match=r"finetune\.peft_targets among .*q_lin(.|\n)*distilbert"):
+        adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8)
+    adapted = adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8, targets=["q_lin", "v_lin"])
+    assert adapters.counted(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
+
+
+def test_targets_that_are_not_there_are_told(bert: Any) -> None:
+    with pytest.raises(UsageError, match=r"query(.|\n)*nowhere"):
+        adapters.attach(bert, kind="dora", rank=4, alpha=8, targets=["nowhere"])
+
+
+def test_the_lowest_layers_are_frozen_with_the_embeddings(bert: Any) -> None:
+    adapters.freeze_lowest(bert, 2)
+    trained = {name for name, weight in bert.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, _ in bert.named_parameters() if name.startswith("encoder.layer.2.")}
+    adapters.freeze_lowest(bert, 0)
+    assert trained == {name for name, weight in bert.named_parameters() if weight.requires_grad}
+
+
+def test_more_layers_than_there_are(bert: Any) -> None:
+    with pytest.raises(UsageError, match=r"at most 3(.|\n)*found: 4"):
+        adapters.freeze_lowest(bert, 4)
+
+
+def test_rates_fall_from_the_top_down(bert: Any) -> None:
+    groups = adapters.rate_groups(bert, peak=1.0, decay=0.5)
+    rate_of = {id(weight): group["peak"] for group in groups for weight in group["params"]}
+    assert len(rate_of) == len(list(bert.parameters()))
+    told = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
+    assert told["encoder.layer.2.output.dense.weight"] == 1.0
+    assert told["encoder.layer.1.output.dense.weight"] == 0.5
+    assert told["encoder.layer.0.output.dense.weight"] == 0.25
+    assert told["embeddings.word_embeddings.weight"] == 0.125
+
+
+def test_without_decay_there_is_one_group_in_the_encoders_own_order(bert: Any) -> None:
+    (group,) = adapters.rate_groups(bert, peak=2.0, decay=1.0)
+    assert [id(weight) for weight in group["params"]] == [id(weight) for weight in bert.parameters()]

@@ -1,0 +1,408 @@
+"""Catalogues of a model and takedowns of items, in a folder and in a bucket's stand-in: what is kept, what refused."""
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.model import bundle as bundles
+from rankline.registry.model_registry import Repository
+from rankline.registry.registry_state import Champion
+from tests.rankline.registry.test_model_registry import made, other, promote, repository, tiny_bundle  # noqa: F401 (fixtures)
+
+
+def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"vectors of today") -> Path:
+    """A later catalogue for the same model, sealed."""
+    shutil.copytree(bundle.folder / "catalogue", folder)
+    (folder / "vectors.fp32.npy").write_bytes(vectors)
+    bundles.seal_catalogue(folder)
+    return folder
+
+
+def champion(models: Repository, bundle: bundles.Bundle) -> None:
+    """Make a bundle the champion."""
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="new")
+    promote(models, bundle.model_id)
+
+
+def publish(models: Repository, bundle: bundles.Bundle, folder: Path, **more: object) -> str:
+    revision = models.add_catalogue(bundle.model_id, folder)
+    models.publish(bundle.model_id, revision, who="test", why="prices of today", **more)
+    return revision
+
+
+def test_a_catalogue_that_is_published_is_the_one_served(repository, made, tmp_path):  # noqa: F811
+    champion(repository, made)
+    assert repository.pointer().revision == ""
+    today = another_catalogue(made, tmp_path / "today")
+    revision = repository.add_catalogue(made.model_id, today)
+    assert revision != made.revision
+    assert repository.bundle(made.model_id, into=tmp_path / "a").revision == made.revision, "added is not published"
+    event = repository.publish(made.model_id, revision, who="test", why="prices", details={"items": 3})
+    assert (event.kind, event.digests["catalogue"], event.details) == ("catalogue_published", revision, {"items": 3})
+    assert repository.pointer().revision == revision
+    opened = repository.bundle(made.model_id, into=tmp_path / "a")
+    assert (opened.model_id, opened.revision) == (made.model_id, revision)
+    assert opened.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
+    assert opened.file("scorer.onnx").read_bytes() == b"weights"
+    own = repository.bundle(made.model_id, revision="", into=tmp_path / "b")
+    assert (own.revision, own.is_own_catalogue) == (made.revision, True)
+    before = repository.fs.find(repository.root)
+    assert repository.add_catalogue(made.model_id, today) == revision
+    assert repository.fs.find(repository.root) == before
+
+
+def test_an_older_catalogue_is_published_again_to_go_back(repository, made, tmp_path):  # noqa: F811
+    champion(repository, made)
+    first = publish(repository, made, another_catalogue(made, tmp_path / "first", b"1"))
+    second = publish(repository, made, another_catalogue(made, tmp_path / "second", b"2"), expected_revision=first)
+    assert repository.pointer().revision == second
+    for back in (first, made.revision):
+        repository.publish(made.model_id, back, who="test", why="wrong prices")
+        assert repository.revision(made.model_id) == back
+        assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == back
+    assert repository.pointer().revision == "", "the bundle's own is told as such"
+
+
+def test_each_model_keeps_its_own_catalogue(repository, made, other, tmp_path):  # noqa: F811
+    """Published for a model that does not serve: recorded, and served once that does. A rollback comes back to it."""
+    champion(repository, made)
+    repository.add(other.folder)
+    repository.append("registered", other.model_id, who="test", why="new")
+    theirs = publish(repository, other, another_catalogue(other, tmp_path / "theirs"))
+    assert (repository.pointer().model_id, repository.pointer().revision) == (made.model_id, "")
+    ours = publish(repository, made, another_catalogue(made, tmp_path / "ours"))
+    promote(repository, other.model_id)
+    assert (repository.pointer().model_id, repository.pointer().revision) == (other.model_id, theirs)
+    repository.append("rolled_back", made.model_id, who="test", why="complaints")
+    assert (repository.pointer().model_id, repository.pointer().revision) == (made.model_id, ours)
+
+
+def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_path):  # noqa: F811
+    champion(repository, made)
+    repository.add(other.folder)
+    today = another_catalogue(made, tmp_path / "today")
+    with pytest.raises(RepositoryError, match="is not in the repository"):
+        repository.add_catalogue("0" * 16, today)
+    with pytest.raises(RepositoryError, match="has no catalogue"):
+        repository.publish(made.model_id, "0" * 16, who="test", why="")
+    with pytest.raises(RepositoryError, match="never registered"):
+        repository.publish(other.model_id, other.revision, who="test", why="")
+    with pytest.raises(UsageError, match="not a catalogue"):
+        repository.add_catalogue(made.model_id, made.folder)
+    (today / "vectors.fp32.npy").rename(today / "vectors.int8.npy")
+    bundles.seal_catalogue(today)
+    with pytest.raises(IntegrityError, match="no digest"):
+        repository.add_catalogue(made.model_id, today)
+    (today / "vectors.int8.npy").write_bytes(b"vectors of yesterday")
+    with pytest.raises(IntegrityError, match="not the file its digest promises"):
+        repository.add_catalogue(made.model_id, today)
+    assert [event.kind for event in repository.history()] == ["registered", "promoted"]
+    assert not repository.fs.exists(f"{repository.root}/catalogues")
+
+
+def spoil(models: Repository, name: str, content: bytes = b"spoilt") -> None:
+    models.fs.pipe_file(f"{models.root.rstrip('/')}/{name}", content)
+
+
+@pytest.mark.parametrize("file", ["vectors.fp32.npy", "catalogue.json"])
+def test_a_damaged_catalogue_is_refused_and_mended_by_adding_it_again(repository, made, tmp_path, file):  # noqa: F811
+    champion(repository, made)
+    today = another_catalogue(made, tmp_path / "today")
+    revision = repository.add_catalogue(made.model_id, today)
+    spoil(repository, f"catalogues/{made.model_id}/{revision}/{file}")
+    with pytest.raises(IntegrityError):
+        repository.publish(made.model_id, revision, who="test", why="")
+    with pytest.raises(IntegrityError):
+        repository.bundle(made.model_id, revision=revision, into=tmp_path / "fetched")
+    assert repository.pointer().revision == ""
+    assert repository.add_catalogue(made.model_id, today) == revision
+    repository.publish(made.model_id, revision, who="test", why="")
+    assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == revision
+
+
+def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, made):  # noqa: F811
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
+    kept = tmp_path / "repository" / "catalogues" / made.model_id
+    shutil.copytree(another_catalogue(made, tmp_path / "else", b"else"), kept / "0123456789abcdef")
+    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+        models.publish(made.model_id, "0123456789abcdef", who="test", why="")
+    shutil.rmtree(kept / revision)
+    (kept / "0123456789abcdef").rename(kept / revision)
+    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+        models.bundle(made.model_id)
+
+
+def test_a_champion_is_not_made_over_a_damaged_catalogue(repository, made, tmp_path):  # noqa: F811
+    repository.add(made.folder)
+    repository.append("registered", made.model_id, who="test", why="new")
+    revision = publish(repository, made, another_catalogue(made, tmp_path / "today"))
+    spoil(repository, f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
+    with pytest.raises(IntegrityError, match="vectors"):
+        promote(repository, made.model_id)
+    assert repository.champion() == ""
+
+
+def test_a_publication_for_yesterdays_champion_or_catalogue_is_stale(repository, made, other, tmp_path):  # noqa: F811
+    champion(repository, made)
+    champion(repository, other)
+    revision = repository.add_catalogue(made.model_id, another_catalogue(made, tmp_path / "today"))
+    with pytest.raises(StaleEvidence, match="champion changed"):
+        repository.publish(made.model_id, revision, who="test", why="", expected_champion=made.model_id)
+    promote(repository, made.model_id)
+    repository.publish(made.model_id, revision, who="test", why="", expected_champion=made.model_id)
+    with pytest.raises(StaleEvidence, match="catalogue changed"):
+        repository.publish(made.model_id, made.revision, who="test", why="", expected_revision="")
+    assert repository.pointer().revision == revision
+
+
+def _publish_once(root, folder, model_id, gate, results):
+    models = Repository(root)
+    gate.wait()
+    try:
+        revision = models.add_catalogue(model_id, folder)
+        models.publish(model_id, revision, who="test", why="", expected_revision="")
+        results.put(revision)
+    except StaleEvidence:
+        results.put("stale")
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same", "two"])
+def test_of_two_that_publish_at_once_one_is_stale(tmp_path, made, same):  # noqa: F811
+    context = multiprocessing.get_context("fork")
+    folders = [another_catalogue(made, tmp_path / name, b"1" if same else name.encode()) for name in ("a", "b")]
+    for trial in range(3):
+        models = Repository(tmp_path / f"repository{trial}")
+        champion(models, made)
+        gate, results = context.Barrier(2), context.Queue()
+        racers = [
+            context.Process(target=_publish_once, args=(models.root, folder, made.model_id, gate, results))
+            for folder in folders
+        ]
+        for racer in racers:
+            racer.start()
+        told = {results.get(timeout=60) for _ in racers}
+        for racer in racers:
+            racer.join(60)
+        (winner,) = told - {"stale"}
+        assert "stale" in told
+        assert models.pointer().revision == winner
+        assert models.bundle(made.model_id).revision == winner
+        assert [event.kind for event in models.history()] == ["registered", "promoted", "catalogue_published"]
+        names = {path.name for path in (Path(models.root) / "catalogues" / made.model_id).iterdir()}
+        assert names <= {bundles.open_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
+
+
+def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
+    """What a version without catalogues and takedowns wrote: in order where there are none, behind where there are."""
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    kept = tmp_path / "repository" / "champion.json"
+
+    def written_by_older_code() -> None:
+        told = json.loads(kept.read_text())
+        told["read_to"] = len(models.history())
+        old = ("model_id", "run_id", "at", "event", "read_to")
+        kept.write_text(json.dumps({name: told[name] for name in old}))
+
+    written_by_older_code()
+    pointer = Repository(models.root).pointer()
+    assert (pointer.model_id, pointer.revision, pointer.hidden) == (made.model_id, "", ())
+    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
+    models.hide(["i1"], who="test", why="recalled")
+    written_by_older_code()
+    pointer = Repository(models.root).pointer()
+    assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
+    assert Champion.model_validate_json(kept.read_text()) == pointer
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"revision": "0" * 16}, {"revision": ""}, {"hidden": []}, {"hidden": ["i1", "i3"]}, {"published": 2}],
+    ids=str,
+)
+def test_a_pointer_that_lies_is_mended(repository, made, tmp_path, lie):  # noqa: F811
+    champion(repository, made)
+    revision = publish(repository, made, another_catalogue(made, tmp_path / "today"))
+    repository.hide(["i1", "i2"], who="test", why="recalled")
+    right = repository._read("champion.json")
+    repository._replace("champion.json", json.dumps({**json.loads(right), **lie}).encode())
+    pointer = repository.pointer()
+    assert (pointer.revision, pointer.hidden) == (revision, ("i1", "i2"))
+    assert repository._read("champion.json") == right
+
+
+def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp_path):  # noqa: F811
+    repository.hide(["i3", "i1", "i3"], who="anna", why="recalled")
+    assert list(repository.hidden()) == ["i1", "i3"]
+    champion(repository, made)
+    repository.show(["i3"], who="test", why="sound after all")
+    repository.hide(["i2"], who="ben", why="no licence")
+    publish(repository, made, another_catalogue(made, tmp_path / "today"))
+    champion(repository, other)
+    assert repository.pointer().hidden == ("i1", "i2"), "over a new catalogue and a new champion"
+    told = {item: (event.who, event.why) for item, event in repository.hidden().items()}
+    assert told == {"i1": ("anna", "recalled"), "i2": ("ben", "no licence")}
+    repository.show(["i1", "i2"], who="test", why="")
+    assert repository.pointer().hidden == ()
+    for nothing in ([], [""], ["i1", " "]):
+        with pytest.raises(UsageError, match="not said"):
+            repository.hide(nothing, who="test", why="")
+
+
+def _sold(folder: Path, available: dict[str, bool | None]) -> Path:
+    """Write the items of a catalogue, and seal it."""
+    table = pa.table({"item_id": list(available), "available": pa.array(available.values(), pa.bool_())})
+    parquet.write_table(table, folder / "items.parquet")
+    return folder
+
+
+def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_path):  # noqa: F811
+    old = tiny_bundle(tmp_path / "old")
+    _sold(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
+    old = bundles.seal(tmp_path / "old", old.manifest)
+    new = tiny_bundle(tmp_path / "new", weights=b"new")
+    # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
+    _sold(tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True})
+    new = bundles.seal(tmp_path / "new", new.manifest)
+    champion(repository, old)
+    today = another_catalogue(old, tmp_path / "today")
+    _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
+    bundles.seal_catalogue(today)
+    publish(repository, old, today)
+    repository.hide(["i4"], who="test", why="recalled")
+    champion(repository, new)
+    assert repository.withdrawn_again(old.model_id, new.model_id) == ["i2", "i5"]
+    assert "2 items that feeds withdrew" in repository.sale_warning(old.model_id, new.model_id)
+    assert repository.sale_warning(new.model_id, new.model_id) == repository.sale_warning("", new.model_id) == ""
+    assert repository.sale_warning(new.model_id, old.model_id) == ""
+    assert "cannot be told" in repository.sale_warning(old.model_id, "f" * 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("items_hidden", {}),
+        ("items_shown", {"details": {"items": "i1"}}),
+        ("items_hidden", {"details": {"items": [1]}}),
+        ("catalogue_published", {"digests": {}}),
+    ],
+)
+def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, made, kind, told):  # noqa: F811
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
+    (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
+    for read in (models.pointer, models.hidden, models.history):
+        with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
+            read()
+
+
+def _hide_many(root, name, gate):
+    models = Repository(root)
+    gate.wait()
+    for i in range(10):
+        models.hide([f"{name}{i}"], who=name, why="")
+
+
+def test_two_that_hide_at_once_lose_nothing(tmp_path, made):  # noqa: F811
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(2)
+    writers = [context.Process(target=_hide_many, args=(models.root, name, gate)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    assert models.pointer().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
+    assert Repository(models.root)._kept_pointer() is not None, "champion.json is right, too"
+
+
+def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path):  # noqa: F811
+    models = Repository(f"memory://{tmp_path}/models")
+    champion(models, made)
+    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
+    spoil(models, f"catalogues/{made.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
+    with pytest.raises(IntegrityError, match="leads out of its folder"):
+        models.bundle(made.model_id, into=tmp_path / "fetched")
+
+
+def test_a_manifest_that_cannot_be_read_is_said(repository, made, tmp_path):  # noqa: F811
+    champion(repository, made)
+    spoil(repository, f"bundles/{made.model_id}/manifest.json")
+    with pytest.raises(IntegrityError, match="manifest cannot be read"):
+        repository.bundle(made.model_id, into=tmp_path / "fetched")
+
+
+def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: F811
+    models = Repository(f"memory://{tmp_path}/models")
+    champion(models, made)
+    publish(models, made, another_catalogue(made, tmp_path / "today"))
+    models.bundle(made.model_id, into=tmp_path / "fetched")
+    asked = []
+
+    class Watched:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def get(self, rpath, lpath, **more):
+            asked.extend(Path(path).name for path in rpath)
+            return self.inner.get(rpath, lpath, **more)
+
+    models.fs = Watched(models.fs)
+    (tmp_path / "fetched" / made.model_id / "scorer.onnx").write_bytes(b"damaged")
+    assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
+    assert sorted(set(asked)) == ["catalogue.json", "manifest.json", "scorer.onnx"]
+
+
+def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # noqa: F811
+    """Killed at random moments: whatever the events say serves, and what was half copied is seen by nobody."""
+    models = Repository(tmp_path / "repository")
+    champion(models, made)
+    publishing = (
+        "import sys, uuid\n"
+        "from pathlib import Path\n"
+        "from rankline.model.bundle import seal_catalogue\n"
+        "from rankline.registry.model_registry import Repository\n"
+        "models, folder, model = Repository(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    (folder / 'vectors.fp32.npy').write_bytes(uuid.uuid4().bytes * 20_000)\n"
+        "    seal_catalogue(folder)\n"
+        "    models.publish(model, models.add_catalogue(model, folder), who='w', why='')\n"
+        "    models.hide([uuid.uuid4().hex], who='w', why='')\n"
+    )
+    for n, pause_s in enumerate((0.05, 0.1, 0.15, 0.2)):
+        folder = another_catalogue(made, tmp_path / str(n))
+        process = subprocess.Popen(
+            [sys.executable, "-c", publishing, models.root, str(folder), made.model_id], stdout=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(pause_s)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        again = Repository(models.root)
+        history = again.history()
+        published = [event.digests["catalogue"] for event in history if event.kind == "catalogue_published"]
+        assert again.bundle(made.model_id).revision == (published or [made.revision])[-1]
+        assert again.pointer().hidden == tuple(sorted(again.hidden()))
+        for revision in published:
+            assert again.catalogue(made.model_id, revision)
+    assert published, "nothing was published before a kill: lengthen the pauses"

@@ -1,0 +1,389 @@
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from rankline.contracts import Manifest, Parity, Precision
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence
+from rankline.io.blob_store import _creates_exclusively
+from rankline.model import bundle as bundles
+from rankline.model.scoring import feature_names
+from rankline.registry.model_registry import Repository
+
+
+def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:
+    """A sealed bundle with the right files; the repository never looks inside the graphs."""
+    (folder / "catalogue" / "sources").mkdir(parents=True)
+    (folder / "scorer.onnx").write_bytes(weights)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"vectors of " + weights)
+    (folder / "catalogue" / "sources" / "popularity.npy").write_bytes(b"popularity")
+    settings = {
+        "recipe": "smoke",
+        "heads": ["rating"],
+        "features": feature_names(),
+        "text": None,
+        "vector_size": 8,
+        "max_history": 10,
+        "covisit_decay": 0.8,
+        "candidates_per_source": 50,
+        "precisions": {
+            "fp32": Precision(scorer="scorer.onnx", item_vectors="catalogue/vectors.fp32.npy"),
+        },
+        "parity": [Parity(graph="scorer", precision="fp32", samples=64, max_abs_difference=1e-6)],
+        "data_digest": "d",
+        "code_digest": "c",
+        "train_end": "1998-04-01T00:00:00+00:00",
+    }
+    return bundles.seal(folder, Manifest(**settings | changes))
+
+
+def promote(repository: Repository, model_id: str, **more):
+    return repository.append("promoted", model_id, who="test", why="because", **more)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return tiny_bundle(tmp_path / "made")
+
+
+@pytest.fixture
+def other(tmp_path):
+    return tiny_bundle(tmp_path / "other", weights=b"others")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def repository(request, tmp_path):
+    if request.param == "folder":
+        yield Repository(tmp_path / "repository")
+    else:
+        yield Repository(f"memory://{uuid.uuid4().hex}/repository")
+        fsspec.filesystem("memory").store.clear()
+
+
+def test_an_empty_repository_has_no_champion_and_reading_makes_nothing(tmp_path):
+    repository = Repository(tmp_path / "repository")
+    assert (repository.champion(), repository.history(), repository.pointer()) == ("", [], None)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_bundle_goes_in_whole_and_only_once(repository, made, tmp_path):
+    (made.folder / "files.json").write_text("{}")  # the door's own list is no part of the bundle
+    assert repository.add(made.folder).model_id == made.model_id
+    before = repository.fs.find(repository.root)
+    assert repository.add(made.folder).model_id == made.model_id
+    assert repository.fs.find(repository.root) == before
+    kept = repository.bundle(made.model_id, into=tmp_path / "fetched")
+    assert kept.manifest == made.manifest
+    assert kept.revision == made.revision
+    assert bundles.open_bundle(kept.folder).model_id == made.model_id
+    assert not any(name.endswith("files.json") for name in before)
+
+
+def test_the_champion_is_what_the_events_add_up_to(repository, made, other):
+    for one in (made, other):
+        repository.add(one.folder)
+        repository.append("registered", one.model_id, who="test", why="new")
+    repository.append("pending", made.model_id, who="test", why="policy review")
+    assert repository.champion() == ""
+    promote(repository, made.model_id, expected_champion="", run_id="run-1", details={"ndcg@10": 0.1})
+    repository.append("rejected", other.model_id, who="test", why="worse")
+    assert repository.champion() == made.model_id
+    promote(repository, other.model_id, expected_champion=made.model_id)
+    repository.append("rolled_back", made.model_id, who="someone", why="complaints")
+    assert repository.champion() == made.model_id
+    told = [(e.n, e.kind, e.champion_before) for e in Repository(_url(repository)).history()]
+    assert told == [
+        (1, "registered", ""),
+        (2, "registered", ""),
+        (3, "pending", ""),
+        (4, "promoted", ""),
+        (5, "rejected", made.model_id),
+        (6, "promoted", made.model_id),
+        (7, "rolled_back", other.model_id),
+    ]
+    assert repository.history()[3].details == {"ndcg@10": 0.1}
+    assert repository.history()[3].digests["catalogue"] == made.revision
+
+
+def test_stale_evidence_is_refused_and_changes_nothing(repository, made, other):
+    repository.add(made.folder)
+    repository.add(other.folder)
+    promote(repository, made.model_id, expected_champion="")
+    with pytest.raises(StaleEvidence, match="expected: champion \\(none\\)"):
+        promote(repository, other.model_id, expected_champion="")
+    assert [e.n for e in repository.history()] == [1]
+    assert repository.champion() == made.model_id
+
+
+@pytest.mark.parametrize("name", ["scorer.onnx", "catalogue/vectors.fp32.npy", "manifest.json"])
+def test_a_flipped_byte_is_refused_when_promoted(tmp_path, made, name):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    repository.append("registered", made.model_id, who="test", why="new")
+    file = tmp_path / "repository" / "bundles" / made.model_id / name
+    changed = file.read_bytes()
+    # in the manifest, a byte that leaves it readable: 0.8 becomes 0.9
+    changed = changed.replace(b"0.8", b"0.9") if name == "manifest.json" else bytes([changed[0] ^ 1]) + changed[1:]
+    file.write_bytes(changed)
+    with pytest.raises(IntegrityError):
+        promote(repository, made.model_id)
+    assert repository.champion() == ""
+    assert len(repository.history()) == 1
+
+
+def test_a_sound_bundle_under_the_id_of_another_is_refused(tmp_path, made, other):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    kept = tmp_path / "repository" / "bundles" / made.model_id
+    shutil.rmtree(kept)
+    shutil.copytree(other.folder, kept)
+    with pytest.raises(IntegrityError, match="does not have the id it is kept under"):
+        repository.append("registered", made.model_id, who="test", why="new")
+
+
+def test_a_flipped_byte_is_refused_when_added(repository, made):
+    (made.folder / "scorer.onnx").write_bytes(b"Weights")
+    with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
+        repository.add(made.folder)
+    assert not repository.fs.exists(repository.root + "/bundles")
+
+
+def test_the_same_model_made_by_other_code_is_the_same_model(repository, made, tmp_path):
+    """Its files are the model: a manifest that says more of how it was made does not stop the line."""
+    repository.add(made.folder)
+    shutil.copytree(made.folder, tmp_path / "again")
+    again = bundles.seal(tmp_path / "again", made.manifest.model_copy(update={"code_digest": "of other code"}))
+    assert again.model_id == made.model_id
+    assert repository.add(again.folder).model_id == made.model_id
+    assert repository.manifest(made.model_id).code_digest == made.manifest.code_digest
+
+
+def test_the_same_model_with_another_catalogue_is_refused(repository, made, tmp_path):
+    repository.add(made.folder)
+    shutil.copytree(made.folder, tmp_path / "again")
+    (tmp_path / "again" / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
+    again = bundles.seal(tmp_path / "again", made.manifest)
+    assert again.model_id == made.model_id
+    with pytest.raises(RepositoryError, match="already in the repository"):
+        repository.add(again.folder)
+
+
+def test_a_model_that_is_not_here_cannot_be_promoted(repository):
+    with pytest.raises(RepositoryError, match="not in the repository"):
+        promote(repository, "0123456789abcdef")
+    assert repository.history() == []
+
+
+def test_evidence_lies_under_its_digest(repository, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text('{"a": 1}')
+    name = repository.add_evidence(tmp_path / "report")
+    assert repository.add_evidence(tmp_path / "report") == name
+    assert repository.fs.cat_file(repository.evidence(name) + "/report.json") == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content, behind: b"{",
+        lambda content, behind: b"",
+        lambda content, behind: behind,
+        lambda content, behind: json.dumps(json.loads(content) | {"model_id": "0" * 16}).encode(),
+        lambda content, behind: json.dumps(json.loads(content) | {"read_to": 99}).encode(),
+        lambda content, behind: json.dumps(json.loads(content) | {"event": 1}).encode(),
+        None,
+    ],
+    ids=["half", "empty", "behind", "another model", "ahead", "wrong event", "gone"],
+)
+def test_any_reader_repairs_the_pointer(tmp_path, made, other, spoil):
+    repository = Repository(tmp_path / "repository")
+    cache = tmp_path / "repository" / "champion.json"
+    repository.add(made.folder)
+    repository.add(other.folder)
+    repository.append("registered", made.model_id, who="test", why="new")
+    promote(repository, made.model_id)
+    behind = cache.read_bytes()
+    promote(repository, other.model_id)
+    right = cache.read_bytes()
+    if spoil is None:
+        cache.unlink()
+    else:
+        cache.write_bytes(spoil(right, behind))
+    assert Repository(tmp_path / "repository").champion() == other.model_id
+    assert cache.read_bytes() == right
+
+
+def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path, made):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    old, new = (tmp_path / "repository" / f".champion.json.{name}" for name in ("old", "new"))
+    for half in (old, new):
+        half.write_text("{")
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    promote(repository, made.model_id)
+    assert not old.exists()
+    assert new.exists()  # it may be somebody's who is just writing
+
+
+def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, made, monkeypatch):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    promote(repository, made.model_id)
+    (tmp_path / "repository" / "champion.json").write_text("{")
+
+    def refuse(name, content):
+        raise PermissionError(name)
+
+    monkeypatch.setattr(repository, "_replace", refuse)
+    assert repository.champion() == made.model_id
+
+
+def test_a_missing_event_is_said_and_never_written_over(tmp_path, made):
+    repository = Repository(tmp_path / "repository")
+    for _ in range(3):
+        repository.append("evaluated", made.model_id, who="test", why="")
+    (tmp_path / "repository" / "events" / "2.json").unlink()
+    with pytest.raises(IntegrityError, match="event 2, whole"):
+        Repository(tmp_path / "repository").append("evaluated", made.model_id, who="test", why="")
+    assert sorted(p.name for p in (tmp_path / "repository" / "events").iterdir()) == ["1.json", "3.json"]
+
+
+def _write_many(root, name, count, gate):
+    gate.wait()
+    repository = Repository(root)
+    for i in range(count):
+        repository.append("evaluated", name, who=name, why=str(i))
+
+
+def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
+    root = tmp_path / "repository"
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(4)
+    writers = [context.Process(target=_write_many, args=(root, f"w{i}", 25, gate)) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    history = Repository(root).history()
+    assert [event.n for event in history] == list(range(1, 101))
+    for i in range(4):
+        assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(25)]
+    # nothing but the events: no partial file stays behind
+    assert len(list((root / "events").iterdir())) == 100
+
+
+def _promote_once(root, model_id, gate, results):
+    repository = Repository(root)
+    gate.wait()
+    try:
+        promote(repository, model_id, expected_champion="")
+        results.put(model_id)
+    except StaleEvidence:
+        results.put("stale")
+
+
+def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, made, other):
+    context = multiprocessing.get_context("fork")
+    for trial in range(5):
+        root = tmp_path / f"repository{trial}"
+        repository = Repository(root)
+        repository.add(made.folder)
+        repository.add(other.folder)
+        gate, results = context.Barrier(2), context.Queue()
+        racers = [
+            context.Process(target=_promote_once, args=(root, one.model_id, gate, results)) for one in (made, other)
+        ]
+        for racer in racers:
+            racer.start()
+        told = {results.get(timeout=30) for _ in racers}
+        for racer in racers:
+            racer.join(30)
+        assert "stale" in told
+        (winner,) = told - {"stale"}
+        assert repository.champion() == winner
+        assert len(repository.history()) == 1
+
+
+def test_killed_writers_leave_whole_events_or_none(tmp_path):
+    writing = (
+        "import sys\n"
+        "from rankline.registry.model_registry import Repository\n"
+        "repository = Repository(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    repository.append('evaluated', 'm', who='w', why='x' * 200_000)\n"
+    )
+    for pause_s in (0.03, 0.06, 0.1):
+        process = subprocess.Popen(
+            [sys.executable, "-c", writing, str(tmp_path / "repository")], stdout=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(pause_s)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        history = Repository(tmp_path / "repository").history()
+        assert [event.n for event in history] == list(range(1, len(history) + 1))
+    assert history, "no event was written before the kill: lengthen the pauses"
+    assert Repository(tmp_path / "repository").append("evaluated", "m", who="w", why="").n == len(history) + 1
+
+
+def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, made, other):
+    repository = Repository(tmp_path / "repository")
+    repository.add(made.folder)
+    old, young = (tmp_path / "repository" / "bundles" / f".{name}.part" for name in ("old", "young"))
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    repository.add(other.folder)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_what_a_killed_writer_of_events_left_behind_goes_after_a_day(tmp_path):
+    repository = Repository(tmp_path / "repository")
+    repository.append("evaluated", "m", who="test", why="")
+    old, young = (tmp_path / "repository" / "events" / f".2.json.{name}" for name in ("old", "young"))
+    for partial in (old, young):
+        partial.write_text("{")
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    repository.append("evaluated", "m", who="test", why="")
+    assert not old.exists()
+    assert young.exists()
+    assert [event.n for event in repository.history()] == [1, 2]
+
+
+def test_a_store_without_exclusive_creation_is_refused():
+    class Plain(fsspec.AbstractFileSystem):
+        pass
+
+    assert not _creates_exclusively(Plain())
+    assert _creates_exclusively(fsspec.filesystem("memory"))
+    repository = Repository("memory://somewhere")
+    repository.fs = Plain()
+    with pytest.raises(RepositoryError, match="cannot create a file exclusively"):
+        repository._create("events/1.json", b"{}")
+
+
+def test_a_full_or_forbidden_place_is_one_kind_message(tmp_path, made):
+    (tmp_path / "repository").write_text("a file where the folder should be")
+    repository = Repository(tmp_path / "repository")
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        repository.add(made.folder)
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        repository._create("events/1.json", b"{}")
+
+
+def _url(repository: Repository) -> str:
+    return repository.fs.unstrip_protocol(repository.root)

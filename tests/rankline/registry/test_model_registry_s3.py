@@ -1,0 +1,323 @@
+"""The model repository in a bucket of a real S3-compatible server, over a network that fails now and then."""
+
+import json
+import multiprocessing
+import shutil
+import time
+import uuid
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
+from rankline.model.bundle import open_catalogue, seal
+from rankline.registry.model_registry import Repository
+from tests.rankline.registry.test_catalogue_revisions import another_catalogue
+from tests.rankline.registry.test_model_registry import promote, tiny_bundle
+from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
+
+
+@pytest.fixture
+def made(tmp_path):
+    return tiny_bundle(tmp_path / "made")
+
+
+@pytest.fixture
+def other(tmp_path):
+    return tiny_bundle(tmp_path / "other", weights=b"others")
+
+
+def test_a_model_goes_in_is_promoted_and_comes_back_as_it_was(url, made, other, tmp_path):
+    models = Repository(url)
+    assert (models.champion(), models.history()) == ("", [])
+    for one in (made, other):
+        models.add(one.folder)
+        models.append("registered", one.model_id, who="test", why="new")
+    promote(models, made.model_id, expected_champion="")
+    assert Repository(url).champion() == made.model_id
+    with pytest.raises(StaleEvidence):
+        promote(models, other.model_id, expected_champion="")
+    promote(models, other.model_id, expected_champion=made.model_id)
+    fetched = Repository(url).bundle(other.model_id, into=tmp_path / "fetched")
+    assert fetched.model_id == other.model_id
+    assert (fetched.folder / "scorer.onnx").read_bytes() == b"others"
+    assert [event.n for event in Repository(url).history()] == [1, 2, 3, 4]
+    assert Repository(url).evidence(models.add_evidence(tmp_path / "made")).startswith("rankline/")
+
+
+def test_a_number_is_taken_once(url):
+    models = Repository(url)
+    assert models._create("events/1.json", b"first")
+    assert not models._create("events/1.json", b"second")
+    assert models._read("events/1.json") == b"first"
+
+
+def _write_many(url, name, count, gate):
+    models = Repository(url)
+    gate.wait()
+    for i in range(count):
+        models.append("evaluated", name, who=name, why=str(i))
+
+
+def test_processes_racing_lose_nothing_and_share_no_number(url):
+    context = multiprocessing.get_context("spawn")
+    gate = context.Barrier(2)
+    writers = [context.Process(target=_write_many, args=(url, f"w{i}", 8, gate)) for i in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    history = Repository(url).history()
+    assert [event.n for event in history] == list(range(1, 17))
+    for i in range(2):
+        assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(8)]
+
+
+def _promote_once(urls, model_id, gate, results):
+    for url in urls:
+        models = Repository(url)
+        models.champion()
+        gate.wait()
+        try:
+            promote(models, model_id, expected_champion="")
+            results.put((url, model_id))
+        except StaleEvidence:
+            results.put((url, "stale"))
+
+
+def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, made, other):
+    context = multiprocessing.get_context("spawn")
+    urls = [f"{url}/{trial}" for trial in range(3)]
+    for one in urls:
+        Repository(one).add(made.folder)
+        Repository(one).add(other.folder)
+    gate, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_promote_once, args=(urls, m.model_id, gate, results)) for m in (made, other)]
+    for racer in racers:
+        racer.start()
+    told = [results.get(timeout=120) for _ in range(2 * len(urls))]
+    for racer in racers:
+        racer.join(30)
+    for one in urls:
+        outcomes = {outcome for place, outcome in told if place == one}
+        (winner,) = outcomes - {"stale"}
+        assert "stale" in outcomes
+        assert Repository(one).champion() == winner
+        assert [event.n for event in Repository(one).history()] == [1]
+
+
+def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
+    models = Repository(url)
+    models.add(made.folder)
+    models.append("registered", made.model_id, who="test", why="new")
+    models.fs.pipe_file(models._path(f"bundles/{made.model_id}/scorer.onnx"), b"Weights")
+    with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
+        models.bundle(made.model_id, into=tmp_path / "fetched")
+    with pytest.raises(IntegrityError):
+        promote(models, made.model_id)
+    assert models.champion() == ""
+
+
+def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
+    models = Repository(url)
+    models.fs.put_file(str(made.folder / "scorer.onnx"), models._path(f"bundles/{made.model_id}/scorer.onnx"))
+    with pytest.raises(RepositoryError, match="not in the repository"):
+        models.bundle(made.model_id, into=tmp_path / "fetched")
+    models.add(made.folder)  # the next try completes it
+    assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
+
+
+def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, made, tmp_path):
+    models = Repository(url)
+    crowned(url, made)
+    today = another_catalogue(made, tmp_path / "today")
+    revision = models.add_catalogue(made.model_id, today)
+    models.publish(made.model_id, revision, who="test", why="prices", expected_revision="")
+    models.hide(["i1"], who="test", why="recalled")
+    pointer = Repository(url).pointer()
+    assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
+    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    assert (fetched.revision, fetched.catalogue.name) == (revision, f"{made.model_id}.{revision}")
+    assert fetched.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
+    models.fs.pipe_file(models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy"), b"spoilt")
+    with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
+        Repository(url).bundle(made.model_id, into=tmp_path / "again")
+    with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
+        models.publish(made.model_id, revision, who="test", why="")
+    assert models.add_catalogue(made.model_id, today) == revision  # brings the file back
+    assert Repository(url).bundle(made.model_id, into=tmp_path / "again").revision == revision
+
+
+def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, made, tmp_path):
+    models = Repository(url)
+    crowned(url, made)
+    today = another_catalogue(made, tmp_path / "today")
+    revision = open_catalogue(today)
+    half = models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
+    models.fs.put_file(str(today / "vectors.fp32.npy"), half)
+    with pytest.raises(RepositoryError, match="has no catalogue"):
+        models.publish(made.model_id, revision, who="test", why="")
+    models.publish(made.model_id, models.add_catalogue(made.model_id, today), who="test", why="")  # the next try
+    assert models.pointer().revision == revision
+
+
+def _publish_each(url, folder, model_id, gate, results):
+    models = Repository(url)
+    gate.wait()
+    try:
+        models.publish(model_id, models.add_catalogue(model_id, folder), who="test", why="", expected_revision="")
+        results.put(folder.name)
+    except StaleEvidence:
+        results.put("stale")
+
+
+def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, made, tmp_path):
+    crowned(url, made)
+    context = multiprocessing.get_context("spawn")
+    folders = {name: another_catalogue(made, tmp_path / name, name.encode()) for name in ("a", "b")}
+    gate, results = context.Barrier(2), context.Queue()
+    racers = [
+        context.Process(target=_publish_each, args=(url, folder, made.model_id, gate, results))
+        for folder in folders.values()
+    ]
+    for racer in racers:
+        racer.start()
+    told = {results.get(timeout=120) for _ in racers}
+    for racer in racers:
+        racer.join(30)
+    (winner,) = told - {"stale"}
+    assert "stale" in told
+    assert Repository(url).pointer().revision == open_catalogue(folders[winner])
+    assert [event.n for event in Repository(url).history()] == [1, 2, 3]
+
+
+class Overtaken:
+    """A store whose user is overtaken just before one of its files gets there."""
+
+    def __init__(self, inner, file, by):
+        self.inner, self.file, self.by = inner, file, by
+
+    def __getattr__(self, name):
+        found = getattr(self.inner, name)
+        if name not in ("put_file", "pipe_file"):
+            return found
+
+        def call(*args, **more):
+            if any(str(each).endswith(self.file) for each in args) and self.by is not None:
+                by, self.by = self.by, None
+                by()
+            return found(*args, **more)
+
+        return call
+
+
+def another_making(made, folder, **changes):
+    """The same model, sealed once more with another manifest, or over another catalogue."""
+    if changes.pop("vectors", None):
+        (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
+    again = seal(folder, made.manifest.model_copy(update=changes))
+    assert again.model_id == made.model_id
+    return again
+
+
+def crowned(url, bundle):
+    models = Repository(url)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="other", why="new")
+    promote(models, bundle.model_id, expected_champion="")
+
+
+@pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
+def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url, made, tmp_path, file):
+    """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
+    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), code_digest="of other code")
+    slow = Repository(url)
+    slow.fs = Overtaken(slow.fs, file, lambda: crowned(url, again))
+    slow.add(made.folder)
+    fetched = Repository(url).bundle(Repository(url).champion(), into=tmp_path / "fetched")
+    assert fetched.manifest == again.manifest
+
+
+@pytest.mark.parametrize(
+    ("file", "winner"), [("catalogue/catalogue.json", "other"), ("scorer.onnx", "slow"), ("manifest.json", "slow")]
+)
+def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_path, file, winner):
+    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), vectors=True)
+    refused = partial(pytest.raises, RepositoryError, match="with another catalogue")
+    overtaken = []
+
+    def overtake():
+        with nullcontext() if winner == "other" else refused():
+            crowned(url, again)
+        overtaken.append(file)
+
+    slow = Repository(url)
+    slow.fs = Overtaken(slow.fs, file, overtake)
+    with refused() if winner == "other" else nullcontext():
+        slow.add(made.folder)
+    assert overtaken
+    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    assert fetched.revision == (again if winner == "other" else made).revision
+
+
+@pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])
+def test_a_network_that_fails_now_and_then_is_waited_out(bucket, made, tmp_path, monkeypatch, fault):
+    """Every fifth connection fails. An event whose answer got lost is neither doubled nor taken for another's."""
+    with flaky(bucket.port, lambda n: fault if n % 5 == 2 else PASS) as network:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
+        models = Repository(f"{bucket.url}/{uuid.uuid4().hex}")
+        models.add(made.folder)
+        models.append("registered", made.model_id, who="test", why="new")
+        promote(models, made.model_id, expected_champion="")
+        fetched = models.bundle(made.model_id, into=tmp_path / "fetched")
+        kinds = [event.kind for event in models.history()]
+    assert network.seen.count(fault) >= 3
+    assert fetched.model_id == made.model_id
+    assert kinds == ["registered", "promoted"]
+
+
+def test_an_event_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
+    fates = {"until": 0}
+    with flaky(bucket.port, lambda n: DROP_ANSWER if n < fates["until"] else PASS) as network:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
+        models = Repository(f"{bucket.url}/{uuid.uuid4().hex}")
+        models.champion()
+        fates["until"] = len(network.seen) + 1
+        assert models._create("events/1.json", b"mine")  # its first try was stored, and nobody heard
+        assert DROP_ANSWER in network.seen
+        assert not models._create("events/1.json", b"yours")
+
+
+def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, made, monkeypatch):
+    with flaky(bucket.port, lambda n: DROP) as network:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="does not answer as it should") as told:
+            Repository(f"{bucket.url}/x").champion()
+        assert time.monotonic() - began < 30
+        assert "where: rankline/x" in str(told.value)
+        assert len(network.seen) >= 3
+
+
+def test_wrong_credentials_are_told_without_the_secret(bucket, monkeypatch, made):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with pytest.raises(StorageError, match="refuses these credentials") as told:
+        Repository(f"{bucket.url}/x").append("evaluated", made.model_id, who="test", why="")
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_bucket_that_is_not_there_is_said(bucket, made):
+    models = Repository("s3://nobody-made-this/x")
+    assert models.champion() == ""
+    with pytest.raises(RepositoryError, match="no such bucket"):
+        models.add(made.folder)
+    with pytest.raises(RepositoryError, match="no such bucket"):
+        models._create("events/1.json", json.dumps({}).encode())
+
+
+def test_a_store_nobody_knows_is_said():
+    with pytest.raises(StorageError, match="no way to reach sky://"):
+        Repository("sky://somewhere")

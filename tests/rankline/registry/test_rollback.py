@@ -1,0 +1,142 @@
+"""Going back to a model that served before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.registry.model_registry import Repository
+from rankline.registry.removal import remove
+from rankline.registry.rollback import roll_back, served_before
+from tests.cli.command import rankline, refused
+from tests.rankline.registry.test_model_registry import promote, tiny_bundle
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace in which three models have served, the third one now."""
+    models = Repository(tmp_path / "ws" / "repository")
+    for name in ("one", "two", "three"):
+        made = tiny_bundle(tmp_path / name, weights=name.encode())
+        models.add(made.folder)
+        models.append("registered", made.model_id, who="test", why="new")
+        promote(models, made.model_id)
+    return tmp_path / "ws"
+
+
+def models_of(workspace: Path) -> tuple[Repository, list[str]]:
+    models = Repository(workspace / "repository")
+    return models, [event.model_id for event in models.history() if event.kind == "promoted"]
+
+
+def test_back_and_forth(workspace: Path) -> None:
+    models, (one, two, three) = models_of(workspace)
+    assert served_before(models) == [two, one]
+    told = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
+    assert (told["kind"], told["model_id"], told["champion_before"]) == ("rolled_back", two, three)
+    assert told["why"] == "too many returns"
+    assert told["who"]
+    assert models.champion() == two
+    assert served_before(models) == [three, one]
+    assert rankline("rollback", one[:6], "-w", workspace).stdout == (
+        f"{one} serves again (event 8); before it was {two}\n"
+    )
+    assert models.champion() == one
+    assert "rolled_back" in rankline("history", "-w", workspace).stdout
+
+
+def go_back(models: Repository, workspace: Path, to: str = "") -> str:
+    return roll_back(models, to=to, who="test", why="", workspace=workspace).model_id
+
+
+def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: Path, tmp_path: Path) -> None:
+    models, (one, two, three) = models_of(workspace)
+    assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
+    before = models.history()
+    with pytest.raises(RepositoryError, match="no model further back") as stop:
+        go_back(models, workspace)
+    assert three in str(stop.value)
+    assert two in str(stop.value)
+    assert models.history() == before
+    # by its name any of them serves again, and what was left for it is not offered
+    assert go_back(models, workspace, three) == three
+    with pytest.raises(RepositoryError, match="no model further back"):
+        go_back(models, workspace)
+    # promoted anew it is one to go back to
+    for model in (one, two, three):
+        promote(models, model)
+    assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
+
+
+def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
+    models, (one, _, _) = models_of(workspace)
+    assert go_back(models, workspace, one) == one
+    with pytest.raises(RepositoryError, match="no model further back"):
+        go_back(models, workspace)
+
+
+def test_what_was_removed_is_not_offered(workspace: Path) -> None:
+    models, (one, two, _) = models_of(workspace)
+    remove(models, two, who="gc", why="room", spared=lambda history: False)
+    assert served_before(models) == [one]
+    with pytest.raises(RepositoryError, match="not kept any more"):
+        go_back(models, workspace, two)
+    assert go_back(models, workspace) == one
+
+
+def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:
+    models, (_, two, three) = models_of(workspace)
+    before = models.history()
+    assert "no such model has served here" in refused("rollback", "feedfeed", "-w", workspace, code=2)
+    assert f"model {three} serves already" in refused("rollback", three, "-w", workspace, code=2)
+    assert "no workspace here" in refused("rollback", "-w", tmp_path / "nowhere", code=2)
+    first = Repository(tmp_path / "first")
+    with pytest.raises(RepositoryError, match="no model to go back to"):
+        roll_back(first, to="", who="test", why="", workspace=tmp_path)
+    (workspace / "repository" / "bundles" / two / "scorer.onnx").write_bytes(b"changed")
+    with pytest.raises(IntegrityError):
+        roll_back(models, to="", who="test", why="", workspace=workspace)
+    assert models.history() == before
+
+
+def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> None:
+    models, (_, two, three) = models_of(workspace)
+    service = models.manifest(two).features.service
+    (workspace / "online" / "ranker_v0").mkdir(parents=True)
+    with pytest.raises(RepositoryError, match="features of that model are not online") as stop:
+        roll_back(models, to="", who="test", why="", workspace=workspace)
+    assert "ranker_v0" in str(stop.value)
+    assert models.champion() == three
+    (workspace / "online" / service).mkdir()
+    (workspace / "online" / service / "feature_store.yaml").write_text("project: rankline\n")
+    assert roll_back(models, to="", who="test", why="", workspace=workspace).model_id == two
+
+
+def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Path) -> None:
+    models, _ = models_of(workspace)
+    for n in range(64):  # sixteen beginnings: two of seventeen share one
+        made = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
+        models.add(made.folder)
+        promote(models, made.model_id)
+        begins = [model[0] for model in served_before(models)]
+        if shared := next((each for each in begins if begins.count(each) > 1), ""):
+            break
+    with pytest.raises(UsageError, match="several models begin like that"):
+        roll_back(models, to=shared, who="test", why="", workspace=workspace)
+
+
+def test_who_is_promoted_meanwhile_stays(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, (one, two, _) = models_of(workspace)
+    real = models.manifest
+
+    def meanwhile(model_id: str):
+        promote(Repository(workspace / "repository"), one)
+        return real(model_id)
+
+    monkeypatch.setattr(models, "manifest", meanwhile)
+    with pytest.raises(StaleEvidence, match="the champion changed since this was asked for"):
+        roll_back(models, to=two, who="test", why="", workspace=workspace)
+    assert models.champion() == one

@@ -1,0 +1,104 @@
+"""Out of memory, for real: one message that names the settings of the step that take less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow
+import pytest
+import torch
+
+from components.distill.config import DistillConfig
+from components.featurize.config import FeaturizeConfig
+from pipelines.recipes import smoke as recipe
+from rankline.errors import OutOfMemory
+from rankline.runtime import ledger, memory, run_step
+from tests.cli.command import refused
+from tests.conftest import SmokeRun
+from tests.pipelines.hurt import starving
+from tests.pipelines.test_faults import REUSABLE, at_door, forget
+
+
+@pytest.mark.slow  # the default run starves finetune
+def test_distill_that_may_have_no_more_memory(smoke: SmokeRun, tmp_path: Path) -> None:
+    """The real step in a process that gets one and a half gigabytes more once its work has begun."""
+    workspace = smoke.copy(tmp_path / "ws")
+    forget(workspace, "distill")
+    command = at_door(smoke, workspace, tmp_path / "out", "distill")
+    hurt = starving(tmp_path / "hurt", "os.rename:distill.progress", megabytes=1500)
+    message = refused(*command, "--set", "distill.requests_per_step=50000", **hurt)
+    assert "distill ran out of memory" in message
+    assert "distill.requests_per_step=25000 (now 50000)" in message
+
+
+def small_duckdb() -> None:
+    with duckdb.connect(config={"memory_limit": "64MB", "temp_directory": ""}) as db:
+        db.execute("SELECT list(range) FROM range(1000000000)").fetchone()
+
+
+ENDLESS: dict[str, Callable[[], object]] = {
+    "python": lambda: bytearray(10**18),
+    "numpy": lambda: np.empty(10**16),
+    "torch": lambda: torch.empty(10**16),
+    "arrow": lambda: pyarrow.allocate_buffer(10**17),
+    "duckdb": small_duckdb,
+}
+
+
+@pytest.mark.parametrize("library", ENDLESS)
+def test_every_librarys_own_words_are_understood(library: str) -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"(?s)distill ran out of memory.*batch_size"),
+        memory.told("distill", DistillConfig()),
+    ):
+        ENDLESS[library]()
+
+
+@pytest.mark.parametrize("step", REUSABLE)
+def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, step: str) -> None:
+    config = getattr(recipe(), step)
+
+    def work(**given: Any) -> None:
+        np.empty(10**16)
+
+    run = run_step.Run(tmp_path, "run")
+    with pytest.raises(SystemExit) as end:
+        run_step.perform(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
+    told = ledger.read(run.folder)[step].error
+    assert str(end.value) == told
+    assert told.startswith(f"{step} ran out of memory")
+    for name, (now, less) in config.smaller().items():
+        assert f"{step}.{name}={less} (now {now})" in told
+        assert getattr(config, name) == now != less
+        type(config)(**{**config.model_dump(), name: less})  # a value that the setting takes
+
+
+def test_duckdb_that_reached_its_own_limit_asks_for_a_higher_one() -> None:
+    for config, wanted in ((FeaturizeConfig(memory_limit_mb=256), 512), (recipe().validate, 2048)):
+        with pytest.raises(OutOfMemory, match=rf"x\.memory_limit_mb={wanted} "), memory.told("x", config):
+            small_duckdb()
+
+
+def test_a_machine_that_has_no_more_asks_duckdb_for_less() -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"memory_limit_mb=1024 \(now 2048\); featurize\.join_chunk=50000"),
+        memory.told("featurize", FeaturizeConfig()),
+    ):
+        raise duckdb.OutOfMemoryException("Out of Memory Error: Failed to allocate block of 1 bytes (bad allocation)")
+
+
+def test_another_error_is_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("distill", DistillConfig()):
+        raise RuntimeError("shape mismatch")
+
+
+def test_what_a_gpu_says_when_it_is_full_is_known() -> None:
+    """No GPU is here to say it: the error is torch's own, its words are those of torch's allocator."""
+    config = recipe().finetune
+    with pytest.raises(OutOfMemory, match="finetune ran out of memory") as told, memory.told("finetune", config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+    assert f"(now {config.batch_size})" in told.value.hint

@@ -1,0 +1,164 @@
+"""Finished work and checkpoints on a shelf, a folder or a bucket, taken up on another machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from rankline.io.storage import StorageConfig, place
+from rankline.runtime import ledger
+from rankline.runtime.run_step import Run, perform
+from tests.rankline.runtime.test_run_step import Config, Work, seal
+from tests.servers.proxy import DROP, flaky
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "number.txt").write_text("21")
+    seal(folder)
+    return folder
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "shelf") if request.param == "folder" else str(request.getfixturevalue("url"))
+
+
+def do(work: Any, machine: Path, raw: Path, storage: StorageConfig) -> ledger.Entry:
+    here = Run(machine, "run", storage)
+    outputs = {"made": here.folder / "out" / "made"}
+    perform("ingest", work, Config(), run=here, inputs={"raw": raw}, outputs=outputs, heavy=("json", "csv"))
+    return ledger.read(here.folder)["ingest"]
+
+
+def only(shelf: str, ending: str) -> tuple[Any, str]:
+    """The one file on a shelf that ends so."""
+    fs, root = place(shelf)
+    (found,) = [name for name in fs.find(root) if name.endswith(ending)]
+    return fs, found
+
+
+def test_another_machine_takes_up_finished_work(tmp_path: Path, raw: Path, shelf: str) -> None:
+    work, storage = Work(), StorageConfig(artifacts=shelf)
+    assert do(work.step, tmp_path / "a", raw, storage).status == "done"
+    second = do(work.step, tmp_path / "b", raw, storage)
+    assert (second.status, second.result, work.done) == ("reused", {"value": 42}, 1)
+    assert (Path(second.paths["made"]) / "number.txt").read_text() == "42"
+    # without the shelf it would have been done again
+    assert do(work.step, tmp_path / "c", raw, StorageConfig()).status == "done"
+
+
+@pytest.mark.parametrize("harm", ["a flipped byte", "a missing file", "half an entry"])
+def test_a_damaged_entry_is_told_and_made_anew(tmp_path: Path, raw: Path, shelf: str, harm: str) -> None:
+    work, storage = Work(), StorageConfig(artifacts=shelf)
+    do(work.step, tmp_path / "a", raw, storage)
+    fs, file = only(shelf, "entry.json" if harm == "half an entry" else "number.txt")
+    if harm == "a missing file":
+        fs.rm_file(file)
+    else:
+        fs.pipe_file(file, b"43" if harm == "a flipped byte" else b'{"key"')
+    second = do(work.step, tmp_path / "b", raw, storage)
+    assert (second.status, work.done) == ("done", 2)
+    assert f"the copy at {shelf} was damaged" in second.why
+    third = do(work.step, tmp_path / "c", raw, storage)  # what was made anew lies there now
+    assert (third.status, third.result, work.done) == ("reused", {"value": 42}, 2)
+
+
+def test_files_without_their_entry_are_not_there(tmp_path: Path, raw: Path, shelf: str) -> None:
+    """An upload that was killed before its last file."""
+    work, storage = Work(), StorageConfig(artifacts=shelf)
+    do(work.step, tmp_path / "a", raw, storage)
+    fs, file = only(shelf, "entry.json")
+    fs.rm_file(file)
+    assert do(work.step, tmp_path / "b", raw, storage).status == "done"
+    assert do(work.step, tmp_path / "c", raw, storage).status == "reused"
+
+
+def test_a_shelf_that_is_down_costs_no_run(tmp_path: Path, raw: Path, bucket: Any, monkeypatch: Any) -> None:
+    with flaky(bucket.port, lambda n: DROP) as network:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+        done = do(Work().step, tmp_path / "a", raw, StorageConfig(artifacts=f"{bucket.url}/x"))
+    assert done.status == "done"
+    assert "could not be read (the store does not answer as it should)" in done.why
+    assert "not kept at" in done.why
+
+
+TRAINER = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    import numpy, torch
+    from rankline.contracts import Frozen
+    from rankline.door import Run, perform
+    from rankline.progress import Progress
+    from rankline.storage import StorageConfig
+
+    machine, shelf, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+
+    class Config(Frozen):
+        epochs: int = 3
+
+    def train(*, made, config, progress, checkpoints):
+        from rankline.training import Checkpoints
+        rng, kept = numpy.random.default_rng(1), Checkpoints(checkpoints)
+        state = kept.load(rng) or {"epoch": 0, "sum": 0.0}
+        began = state["epoch"]
+        for epoch in range(began, config.epochs):
+            state = {"epoch": epoch + 1, "sum": state["sum"] + float(rng.random())}
+            kept.save(state, rng)
+            print("saved", epoch + 1, flush=True)
+            time.sleep(pause_s)
+        made.mkdir(parents=True)
+        (made / "sum.txt").write_text(repr(state["sum"]))
+        kept.clear()
+        return {"began": began, "sum": state["sum"]}
+
+    here = Run(machine, "run", StorageConfig(checkpoints=shelf))
+    print(perform("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
+        code=("rankline.train.training",)))
+    """
+)
+
+
+def train(machine: Path, shelf: str, pause_s: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(machine), shelf, str(pause_s)], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("harm", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "damaged"])
+def test_training_killed_on_one_machine_goes_on_on_another(tmp_path: Path, url: str, harm: bool) -> None:
+    shelf = url
+    first = train(tmp_path / "a", shelf, 30)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "saved 1\n"
+    fs, root = place(shelf)
+    deadline = time.monotonic() + 30
+    while not (fs.exists(root) and any(name.endswith("latest.json") for name in fs.find(root))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    if harm:
+        fs, file = only(shelf, ".pt")
+        fs.pipe_file(file, b"no checkpoint")
+    told = train(tmp_path / "b", shelf, 0).communicate(timeout=60)[0]
+    result = eval(told.splitlines()[-1])
+    assert result["began"] == (0 if harm else 1)
+    undisturbed = numpy.random.default_rng(1)
+    assert result["sum"] == sum(float(undisturbed.random()) for _ in range(3))
+    why = ledger.read(tmp_path / "b" / "runs" / "run")["finetune"].why
+    assert ("was damaged, training begins anew" in why) is harm
+    assert not any(name.endswith(".pt") for name in (fs.find(root) if fs.exists(root) else []))
+    assert json.loads((tmp_path / "b" / "runs" / "run" / "finetune.json").read_text())["status"] == "done"

@@ -1,0 +1,410 @@
+"""A door reuses what has not changed, verifies what it is given, and turns an error into one message."""
+
+import errno
+import itertools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankline.contracts import Frozen
+from rankline.errors import SourceError, ValidationFailed
+from rankline.runtime import ledger
+from rankline.runtime.progress import Progress
+from rankline.runtime.run_step import Run, perform
+from rankline.runtime.step_cache import changes
+
+
+class Config(Frozen):
+    factor: int = 2
+
+
+TWICE = Config()
+
+
+class Work:
+    """A step that multiplies a number, and counts how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def step(self, *, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        self.done += 1
+        made.mkdir(parents=True)
+        value = int((raw / "number.txt").read_text()) * config.factor
+        (made / "number.txt").write_text(str(value))
+        return {"value": value}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "number.txt").write_text("21")
+    seal(folder)
+    return folder
+
+
+def seal(folder: Path) -> None:
+    from rankline.io import digest
+
+    (folder / "files.json").unlink(missing_ok=True)
+    ledger.write_json(folder / "files.json", digest.of_files(folder))
+
+
+def do(work: Any, tmp_path: Path, raw: Path, run: str, config: Config | None = None, **more: Any) -> ledger.Entry:
+    here = Run(tmp_path / "ws", run)
+    perform(
+        "ingest",
+        work,
+        config or Config(),
+        run=here,
+        inputs={"raw": raw},
+        outputs={"made": here.folder / "out" / "made"},
+        **more,
+    )
+    return ledger.read(here.folder)["ingest"]
+
+
+def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    first, second = do(work.step, tmp_path, raw, "one"), do(work.step, tmp_path, raw, "two")
+    assert work.done == 1
+    assert (first.status, second.status) == ("done", "reused")
+    assert "run one" in second.why
+    assert second.result == {"value": 42}
+    assert (Path(second.paths["made"]) / "number.txt").read_text() == "42"
+    assert first.outputs == second.outputs
+
+
+def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    assert do(work.step, tmp_path, raw, "two", Config(factor=3)).why == "factor: 2 -> 3"
+    (raw / "number.txt").write_text("5")
+    seal(raw)
+    assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "its input raw changed"
+    assert do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"source": "b"}).why == "source changed"
+    assert work.done == 4
+
+
+def test_of_nested_settings_it_names_the_one_that_was_turned() -> None:
+    key = {"inputs": {}, "lineage": {}, "libraries": {}, "code": ""}
+    columns = {"title": "name", "labels": {"rating": "stars", "click": None}}
+    turned = {"title": "", "labels": {"rating": "stars", "click": "clicked"}}
+    before, now = ({**key, "config": {"rows": 1, "columns": each}} for each in (columns, turned))
+    assert changes(before, now) == ["columns.title: name -> ''", "columns.labels.click: None -> clicked"]
+
+
+def test_work_done_under_another_lineage_is_taken_only_where_told(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one", lineage={"champion": "a"})
+    again = do(work.step, tmp_path, raw, "two", lineage={"champion": "b"}, any_lineage=True)
+    assert (work.done, again.status) == (1, "reused")
+    assert do(work.step, tmp_path, raw, "three", lineage={"champion": "b"}).why == "champion changed"
+    other = do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"champion": "b"}, any_lineage=True)
+    assert (work.done, other.status) == (3, "done")
+
+
+def test_a_damaged_kept_copy_is_made_anew(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    kept = next((tmp_path / "ws" / "cache" / "ingest").glob("*/made/number.txt"))
+    kept.write_text("4")
+    entry = do(work.step, tmp_path, raw, "two")
+    assert (work.done, entry.status) == (2, "done")
+    assert "damaged" in entry.why
+    assert do(work.step, tmp_path, raw, "three").status == "reused"
+
+
+def test_a_malformed_entry_is_made_anew(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    next((tmp_path / "ws" / "cache" / "ingest").glob("*/entry.json")).write_text('{"key": ')
+    assert do(work.step, tmp_path, raw, "two").status == "done"
+    assert work.done == 2
+
+
+def test_an_input_with_a_flipped_byte_is_refused(tmp_path: Path, raw: Path) -> None:
+    (raw / "number.txt").write_text("22")
+    with pytest.raises(SystemExit) as stop:
+        do(Work().step, tmp_path, raw, "one")
+    assert "not the file its digest promises" in str(stop.value.code)
+    assert "number.txt" in str(stop.value.code)
+    assert ledger.read(tmp_path / "ws" / "runs" / "one")["ingest"].status == "failed"
+
+
+def test_an_unsealed_input_is_refused(tmp_path: Path, raw: Path) -> None:
+    (raw / "files.json").unlink()
+    with pytest.raises(SystemExit, match="not complete"):
+        do(Work().step, tmp_path, raw, "one")
+
+
+def test_what_a_killed_attempt_left_is_cleaned(tmp_path: Path, raw: Path) -> None:
+    left = tmp_path / "ws" / "runs" / "one" / "out" / "made"
+    left.mkdir(parents=True)
+    (left / "half.parquet").write_text("PAR")
+    entry = do(Work().step, tmp_path, raw, "one")
+    assert sorted(p.name for p in Path(entry.paths["made"]).iterdir()) == ["files.json", "number.txt"]
+
+
+def test_a_known_error_is_one_message(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        raise SourceError("no rows", expected="rows", found="none", where="x.inter", hint="fetch them")
+
+    with pytest.raises(SystemExit) as stop:
+        do(step, tmp_path, raw, "one")
+    assert str(stop.value.code).splitlines() == [
+        "no rows", "  expected: rows", "  found: none", "  where: x.inter", "  try: fetch them",
+    ]  # fmt: skip
+
+
+def test_an_unforeseen_error_leaves_its_trace_in_a_file(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        return {"value": 1 // 0}
+
+    with pytest.raises(SystemExit) as stop:
+        do(step, tmp_path, raw, "one")
+    assert "ZeroDivisionError" in str(stop.value.code)
+    assert "Traceback" not in str(stop.value.code)
+    trace = tmp_path / "ws" / "runs" / "one" / "ingest.traceback.txt"
+    assert "1 // 0" in trace.read_text()
+
+
+def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
+    """kill -9 in the middle of writing: nothing half-made is ever taken for finished."""
+    script = tmp_path / "killed.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, sys
+            from pathlib import Path
+            sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
+            from tests.rankline.test_door import Config, do
+
+            def step(*, raw, made, config, progress):
+                made.mkdir(parents=True)
+                (made / "number.txt").write_text("4")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            do(step, Path({str(tmp_path)!r}), Path({str(raw)!r}), "one")
+            """
+        )
+    )
+    killed = subprocess.run([sys.executable, str(script)], env={**os.environ}, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert ledger.read(tmp_path / "ws" / "runs" / "one")["ingest"].status == "running"
+    work = Work()
+    assert do(work.step, tmp_path, raw, "two").status == "done"
+    assert work.done == 1
+
+
+def test_two_runs_may_finish_the_same_work_at_once(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+
+    def overtaken(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        do(work.step, tmp_path, raw, "two")
+        return work.step(raw=raw, made=made, config=config, progress=progress)
+
+    assert do(overtaken, tmp_path, raw, "one").status == "done"
+    third = do(work.step, tmp_path, raw, "three")
+    assert (third.status, third.why) == ("reused", "unchanged since run two")
+    assert not list((tmp_path / "ws" / "cache" / "ingest").glob(".*"))
+
+
+def test_a_workspace_that_was_moved_keeps_what_it_holds(tmp_path: Path, raw: Path) -> None:
+    class Placed(Frozen):
+        factor: int = 2
+        source: str = ""
+
+    def run_in(workspace: Path, run: str) -> None:
+        here = Run(workspace, run)
+        config = Placed(source=f"{workspace}/material/shop")
+        outputs = {"made": here.folder / "made"}
+        perform("ingest", work.step, config, run=here, inputs={"raw": raw}, outputs=outputs)
+
+    work = Work()
+    run_in(tmp_path / "ws", "one")
+    (tmp_path / "ws").rename(tmp_path / "moved")
+    run_in(tmp_path / "moved", "two")
+    assert work.done == 1
+
+
+def test_without_reuse_it_always_runs(tmp_path: Path, raw: Path) -> None:
+    work = Work()
+    for run in ("one", "two"):
+        assert do(work.step, tmp_path, raw, run, reuse=False).why == "it always runs"
+    assert work.done == 2
+
+
+def test_the_ledger_has_what_the_summary_needs(tmp_path: Path, raw: Path) -> None:
+    entry = do(Work().step, tmp_path, raw, "one", heavy=("json",))
+    assert entry.finished is not None
+    assert entry.finished >= entry.started
+    assert entry.peak_memory_bytes > 1_000_000
+    assert entry.core_s > 0
+    assert set(entry.inputs) == {"raw"}
+    written = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.json").read_text())
+    assert written["status"] == "done"
+
+
+def test_what_was_refused_for_good_is_not_worked_on_again_in_the_same_run(tmp_path: Path, raw: Path) -> None:
+    """A cluster tries whatever failed once more: bad data is refused again without the work."""
+    done = []
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        done.append(config)
+        if config.factor == 2:
+            raise ValidationFailed("three rows have no label", hint="fill them")
+        raise SourceError("the database does not answer")
+
+    for _ in range(3):
+        with pytest.raises(SystemExit) as stop:
+            do(step, tmp_path, raw, "one")
+        assert str(stop.value.code) == "three rows have no label\n  try: fill them"
+    assert len(done) == 1
+    with pytest.raises(SystemExit):
+        do(step, tmp_path, raw, "two")  # another run asks again
+    assert len(done) == 2
+    (raw / "number.txt").write_text("5")
+    seal(raw)
+    with pytest.raises(SystemExit):
+        do(step, tmp_path, raw, "one")  # and so does other data
+    assert len(done) == 3
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            do(step, tmp_path, raw, "one", Config(factor=3))  # what may help is tried
+    assert len(done) == 5
+
+
+def test_a_clock_that_is_set_back_shows_no_negative_time(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = itertools.count()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(hours))
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        progress.phase("counting")
+        for each in range(1, 4):
+            progress.update(each, 3)
+        return Work().step(raw=raw, made=made, config=config, progress=progress)
+
+    entry = do(step, tmp_path, raw, "one", heavy=("json",))
+    assert entry.finished is not None
+    assert 0 <= entry.seconds < 60
+    assert 0 <= entry.work_s < 60
+    assert 0 <= entry.import_s < 60
+    told = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.progress").read_text())
+    assert (told["done"], told["remaining_s"]) == (3, 0)
+    assert 0 < told["rate"] < 1e9
+
+
+def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path, raw: Path) -> None:
+    """The second way to have no room: a limit on how large a file may be."""
+
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        made.mkdir(parents=True)
+        (made / "large.bin").write_bytes(bytes(2_000_000))
+        return {}
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            do(step, tmp_path, raw, "one")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    lines = str(stop.value.code).splitlines()
+    assert lines[0] == "there is no room left on the disk"
+    assert "File too large" in lines[2]
+    assert " MB free" in lines[2]
+    assert lines[3].startswith(f"  where: {tmp_path}")
+    assert lines[4].startswith("  try: make room there")
+    here = tmp_path / "ws" / "runs" / "one"
+    assert not (here / "out" / "made").exists()
+    assert not (here / ledger.RESERVE).exists()
+    assert ledger.read(here)["ingest"].error == stop.value.code
+    assert do(step, tmp_path, raw, "one").status == "done"
+
+
+@pytest.mark.parametrize("where", ["cache", "runs"])
+def test_no_room_while_work_is_kept_or_taken_loses_nothing(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    work = Work()
+    if where == "runs":
+        do(work.step, tmp_path, raw, "one")
+
+    def full(source: Any, target: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        patch.setattr(shutil, "copy2", full)
+        with pytest.raises(SystemExit, match="no room left on the disk"):
+            do(work.step, tmp_path, raw, "two")
+    assert not list((tmp_path / "ws" / "cache" / "ingest").glob(".*"))
+    after = do(work.step, tmp_path, raw, "three")
+    # what had been kept is kept still: a full disk is not taken for damage
+    assert (after.status, work.done) == (("reused", 1) if where == "runs" else ("done", 2))
+
+
+def test_a_file_system_without_hard_links_holds_copies(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    again = do(work.step, tmp_path, raw, "two")
+    assert (again.status, work.done) == ("reused", 1)
+    assert (Path(again.paths["made"]) / "number.txt").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("", "{"), ("42", "43"), ('"result"', '"resalt"'), ('"run"', '"ran"'), (None, "null")]
+)
+def test_a_word_of_an_entry_that_changed_is_seen(tmp_path: Path, raw: Path, wrong: str | None, right: str) -> None:
+    work = Work()
+    do(work.step, tmp_path, raw, "one")
+    path = next((tmp_path / "ws" / "cache" / "ingest").glob("*/entry.json"))
+    path.write_text(right if wrong is None else path.read_text().replace(wrong, right, 1))
+    (path.parents[1] / "latest.json").write_text("5")
+    entry = do(work.step, tmp_path, raw, "two")
+    assert (entry.status, entry.result, work.done) == ("done", {"value": 42}, 2)
+    assert do(work.step, tmp_path, raw, "three").status == "reused"
+
+
+def test_what_killed_runs_half_kept_goes_after_a_day(tmp_path: Path, raw: Path) -> None:
+    store = tmp_path / "ws" / "cache" / "ingest"
+    old, new = store / ".a.b", store / ".c.d"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    do(Work().step, tmp_path, raw, "one")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        raise PermissionError(errno.EACCES, "Permission denied", "/its/folder/a.parquet")
+
+    with pytest.raises(SystemExit) as stop:
+        do(step, tmp_path, raw, "one")
+    assert str(stop.value.code).splitlines() == [
+        "a file may not be written or read", "  expected: permission for the user that runs ingest",
+        "  found: Permission denied", "  where: /its/folder/a.parquet",
+        "  try: give that permission, or take a --workspace on another disk",
+    ]  # fmt: skip
