@@ -13,7 +13,7 @@ def export(features: Input[Dataset], student: Input[Model], config: dict, run: d
 
     from components.export.config import ExportConfig
     from components.export.step import export
-    from rankline.io import digest
+    from rankline.runtime import code_digest
     from rankline.runtime.run_step import Run, perform
 
     perform(
@@ -24,5 +24,7 @@ def export(features: Input[Dataset], student: Input[Model], config: dict, run: d
         inputs={"features": Path(features.path), "student": Path(student.path)},
         outputs={"bundle": Path(bundle.path)},
         heavy=("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "faiss"),
-        code_digest=digest.of_code("components.finetune.step", "components.distill.step", "components.export.step"),
+        code_digest=code_digest.of_code(
+            "components.finetune.step", "components.distill.step", "components.export.step"
+        ),
     )

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from rankline.contracts import replaced
 from rankline.errors import IntegrityError
 from rankline.io import digest
-from rankline.runtime import ledger
+from rankline.runtime import code_digest, ledger
 
 # work done with other versions of these is done again
 LIBRARIES = (
@@ -69,7 +69,7 @@ def key_of(
     """
     return {
         "config": _told(config, workspace),
-        "code": digest.of_code(f"components.{room_of(step)}.step", *code),
+        "code": code_digest.of_code(f"components.{room_of(step)}.step", *code),
         "inputs": dict(inputs),
         "lineage": dict(lineage),
         "libraries": dict(versions() if libraries is None else libraries),

@@ -28,9 +28,8 @@ from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import Place
 from rankline.errors import UsageError
-from rankline.io import digest
 from rankline.registry.model_registry import Repository
-from rankline.runtime import ledger
+from rankline.runtime import code_digest, ledger
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until
 from tests.servers.s3 import Bucket
@@ -372,13 +371,13 @@ def imports(step: str) -> set[str]:
     room = "promote" if step == "decide" else step
     modules = ("serving.server", "serving.app") if step == "serve" else (f"components.{room}.component",)
     for module in modules:
-        for path in digest.closure(module, packages=digest.OURS).values():
+        for path in code_digest.closure(module, packages=code_digest.PACKAGES).values():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     found |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     found.add(node.module.split(".")[0])
-    own = {*sys.stdlib_module_names, *digest.OURS, *(OF_WORDS if IMAGES.get(step) == "data" else ())}
+    own = {*sys.stdlib_module_names, *code_digest.PACKAGES, *(OF_WORDS if IMAGES.get(step) == "data" else ())}
     return {name for name in found if name not in own}
 
 
@@ -400,7 +399,7 @@ DRIVERS = {kind: {"s3fs", *(() if kind == "train" else ("psycopg_pool", "redis",
 def test_an_image_reaches_the_places_that_machines_share(engine: Any, kind: str, bucket: Bucket) -> None:
     script = f"""if True:
         import {", ".join(sorted(DRIVERS[kind]))}
-        from rankline import storage
+        from rankline.io import storage
         fs, path = storage.place("{bucket.url}/from-{kind}")
         fs.pipe_file(path, b"here")
         print(fs.cat_file(path).decode())"""

@@ -15,11 +15,11 @@ import pytest
 STUCK = """
 import ctypes, signal, sys
 from pathlib import Path
-from rankline import digest, door, watchdog
 from rankline.contracts import Frozen
+from rankline.runtime import code_digest, force_exit, run_step
 
-digest.of_code = lambda *code: ""
-watchdog.Watchdog.__init__.__kwdefaults__["patience_s"] = 0.5
+code_digest.of_code = lambda *code: ""
+force_exit.Watchdog.__init__.__kwdefaults__["patience_s"] = 0.5
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 def work(config, progress):
@@ -29,8 +29,8 @@ def work(config, progress):
         library.pthread_mutex_lock(mutex)
     signal.pause()
 
-run = door.Run(Path(sys.argv[1]), "run")
-door.perform("ingest", work, Frozen(), run=run, inputs={}, outputs={}, reuse=False)
+run = run_step.Run(Path(sys.argv[1]), "run")
+run_step.perform("ingest", work, Frozen(), run=run, inputs={}, outputs={}, reuse=False)
 """
 
 

@@ -189,7 +189,7 @@ def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
             import os, signal, sys
             from pathlib import Path
             sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
-            from tests.rankline.test_door import Config, do
+            from tests.rankline.runtime.test_run_step import Config, do
 
             def step(*, raw, made, config, progress):
                 made.mkdir(parents=True)

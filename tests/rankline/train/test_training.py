@@ -207,7 +207,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np, torch
-from rankline import training
+from rankline.train import training
 from rankline.errors import TrainingError
 keeper, rng = training.Checkpoints(Path(sys.argv[1])), np.random.default_rng(0)
 keeper.save({"epoch": 1, "model": {"w": torch.zeros(1000)}}, rng)
