@@ -377,8 +377,8 @@ import torch
 from components.finetune.step import finetune
 from pipelines.recipes import smoke
 from rankline.errors import OutOfMemory
-from rankline.progress import Progress
-import components.finetune.users, components.finetune.adapt, safetensors.torch, transformers.models.bert.modeling_bert
+from rankline.runtime.progress import Progress
+import components.finetune.sequence_model, components.finetune.adapt, safetensors.torch, transformers.models.bert.modeling_bert
 import pyarrow.parquet, pandas
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, used + 1_500_000_000))

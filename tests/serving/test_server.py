@@ -317,7 +317,7 @@ def test_no_training_library_is_loaded(bundle: Bundle) -> None:
 import sys
 from pathlib import Path
 import serving.app, serving.feature_source, serving.live, serving.server
-from rankline.bundle import open_bundle
+from rankline.model.bundle import open_bundle
 from serving.engine import BundleEngine
 BundleEngine.load(open_bundle(Path({str(bundle.folder)!r})), precision="fp32", provider="cpu", threads=1)
 print(sorted({{"torch", "kfp", "transformers", "mlflow", "onnx", "feast"}} & set(sys.modules)))

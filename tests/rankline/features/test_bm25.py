@@ -59,7 +59,7 @@ def test_a_catalogue_without_a_single_word_can_be_asked() -> None:
 SAVED = """
 import sys
 from pathlib import Path
-from rankline.bm25 import Bm25
+from rankline.features.bm25 import Bm25
 words = ["red running shoes", "blue shoes for rain", "a long road out of town", ""]
 Bm25.of(words, stemmer="english", k1=0.9, b=0.4).save(Path(sys.argv[1]))
 """

@@ -100,9 +100,9 @@ TRAINER = textwrap.dedent(
     from pathlib import Path
     import numpy, torch
     from rankline.contracts import Frozen
-    from rankline.door import Run, perform
-    from rankline.progress import Progress
-    from rankline.storage import StorageConfig
+    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.progress import Progress
+    from rankline.io.storage import StorageConfig
 
     machine, shelf, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
@@ -110,7 +110,7 @@ TRAINER = textwrap.dedent(
         epochs: int = 3
 
     def train(*, made, config, progress, checkpoints):
-        from rankline.training import Checkpoints
+        from rankline.train.training import Checkpoints
         rng, kept = numpy.random.default_rng(1), Checkpoints(checkpoints)
         state = kept.load(rng) or {"epoch": 0, "sum": 0.0}
         began = state["epoch"]
