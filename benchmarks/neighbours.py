@@ -13,21 +13,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--made-up", type=int, default=200_000, help="items around the real ones, for the HNSW index")
-    asked = parser.parse_args()
-    workspace = asked.workspace.resolve()
+    arguments = parser.parse_args()
+    workspace = arguments.workspace.resolve()
 
     import faiss
     import numpy as np
 
-    from benchmarks.quality import newest
+    from benchmarks.quality import newest_output
     from rankline.model import bundle as bundles
 
-    bundle = bundles.open_bundle(newest(workspace, "export", "bundle"))
+    bundle = bundles.open_bundle(newest_output(workspace, "export", "bundle"))
     catalogue, _ = bundles.read_catalogue(bundle, "fp32")
-    lefts = left_vectors(workspace, catalogue, bundle.knobs.max_history)
+    lefts = left_vectors(workspace, catalogue, bundle.candidate_settings.max_history)
     rng = np.random.default_rng(0)
-    copies = rng.choice(len(catalogue.vectors_ID), asked.made_up)
-    noise = 0.5 * catalogue.vectors_ID.std() * rng.standard_normal((asked.made_up, catalogue.vectors_ID.shape[1]))
+    copies = rng.choice(len(catalogue.vectors_ID), arguments.made_up)
+    noise = 0.5 * catalogue.vectors_ID.std() * rng.standard_normal((arguments.made_up, catalogue.vectors_ID.shape[1]))
     many = np.ascontiguousarray(catalogue.vectors_ID[copies] + noise, dtype=np.float32)
     print("| items | index | recall@100 | ms a request | build |")
     print("| --- | --- | --- | --- | --- |")
@@ -35,26 +35,26 @@ def main() -> None:
     row("in the bundle", shipped, catalogue.vectors_ID, lefts, 0.0)
     graph = faiss.IndexHNSWFlat(many.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction, graph.hnsw.efSearch = 256, 128
-    began = time.perf_counter()
+    started = time.perf_counter()
     graph.add(many)
-    row("HNSW", graph, many, lefts, time.perf_counter() - began)
+    row("HNSW", graph, many, lefts, time.perf_counter() - started)
 
 
 def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
     """[R, D] the left vectors of the frozen test requests."""
     import numpy as np
 
-    from benchmarks.quality import newest
+    from benchmarks.quality import newest_output
     from components.distill import scorer
     from components.export.student import Student
     from rankline.evaluation import snapshot_requests
 
-    tower = Student.read(newest(workspace, "distill", "student")).tower
-    features = newest(workspace, "featurize", "features")
+    tower = Student.read(newest_output(workspace, "distill", "student")).tower
+    features = newest_output(workspace, "featurize", "features")
     return np.stack(
         [
             scorer.left_vector(tower, request, catalogue, max_history, None)
-            for request in snapshot_requests.requests(features, "test")
+            for request in snapshot_requests.read_snapshot_requests(features, "test")
         ]
     )
 
@@ -67,10 +67,10 @@ def row(name: str, index: Any, vectors: Any, lefts: Any, build_s: float) -> None
     exact = faiss.IndexFlatIP(vectors.shape[1])
     exact.add(vectors)
     truth = exact.search(lefts, 100)[1]
-    began = time.perf_counter()
-    found = np.stack([index.search(left[None], 100)[1][0] for left in lefts])
-    each_ms = 1000 * (time.perf_counter() - began) / len(lefts)
-    recall = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, truth)])
+    started = time.perf_counter()
+    results = np.stack([index.search(left[None], 100)[1][0] for left in lefts])
+    each_ms = 1000 * (time.perf_counter() - started) / len(lefts)
+    recall = np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(results, truth)])
     print(f"| {len(vectors)} | {name} ({type(index).__name__}) | {recall:.4f} | {each_ms:.2f} | {build_s:.1f} s |")
 
 

@@ -12,19 +12,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--recipe", default="movielens")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     from components.summary.step import SUMMARY
     from pipelines.runs.runner import runs
 
-    told = [
+    summaries = [
         json.loads((folder / SUMMARY).read_text())
-        for folder in runs(asked.workspace)
-        if folder.name.endswith(asked.recipe) and (folder / SUMMARY).is_file()
+        for folder in runs(arguments.workspace)
+        if folder.name.endswith(arguments.recipe) and (folder / SUMMARY).is_file()
     ]
-    whole = [run for run in told if len(run["steps"]) >= 9 and all(s["status"] == "done" for s in run["steps"])]
-    if not whole:
-        raise SystemExit(f"no run in {asked.workspace} in which every step of {asked.recipe} ran")
-    run = whole[-1]
+    complete = [run for run in summaries if len(run["steps"]) >= 9 and all(s["status"] == "done" for s in run["steps"])]
+    if not complete:
+        raise SystemExit(f"no run in {arguments.workspace} in which every step of {arguments.recipe} ran")
+    run = complete[-1]
     print("| step | wall s | its own work s | imports s | peak memory MB | core-seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
     for step in run["steps"]:

@@ -17,15 +17,15 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=100, help="of each request, drawn at random, unseen")
-    asked = parser.parse_args()
-    workspace = asked.workspace.resolve()
+    arguments = parser.parse_args()
+    workspace = arguments.workspace.resolve()
 
     import numpy as np
 
     from rankline.runtime.server_process import serving
 
     differences, same = [], []
-    bundle, questions = torch_answers(workspace, asked.requests, asked.candidates)
+    bundle, questions = torch_answers(workspace, arguments.requests, arguments.candidates)
     with serving(
         bundle,
         folder=workspace / "parity",
@@ -34,67 +34,74 @@ def main() -> None:
         request_timeout_s=60,
         connections=2,
     ) as server:
-        for (_, _, wanted), got in zip(questions, ask_all(server, questions)):
-            differences.append(float(np.abs(got - wanted).max()))
-            same.append(same_top(got, wanted))
+        for (_, _, expected), served in zip(questions, served_logits(server, questions)):
+            differences.append(float(np.abs(served - expected).max()))
+            same.append(same_top(served, expected))
     print("| requests | candidates | largest difference | same top 10 (ties within 1e-4 aside) |")
     print("| --- | --- | --- | --- |")
-    print(f"| {len(same)} | {asked.candidates} | {max(differences):.2e} | {np.mean(same):.4%} |")
+    print(f"| {len(same)} | {arguments.candidates} | {max(differences):.2e} | {np.mean(same):.4%} |")
 
 
 def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, list[tuple[Any, list[str], Any]]]:
     """(bundle, [(frozen request, candidates, torch's logits of the first head)])."""
     import numpy as np
 
-    from benchmarks.quality import newest
+    from benchmarks.quality import newest_output
     from components.distill import scorer
     from components.export.student import Student
     from rankline.model import bundle as bundles
     from rankline.model.scoring import Catalogue
     from rankline.runtime.progress import Progress
 
-    student = Student.read(newest(workspace, "distill", "student"))
-    folder = newest(workspace, "export", "bundle")
+    student = Student.read(newest_output(workspace, "distill", "student"))
+    folder = newest_output(workspace, "export", "bundle")
     bundle = bundles.open_bundle(folder)
     onnx, _ = bundles.read_catalogue(bundle, "fp32")
     # torch's own item vectors: nothing of ONNX Runtime's may enter what it is compared with
-    text_IT = np.load(newest(workspace, "distill", "student") / "text_vectors.npy")
+    text_IT = np.load(newest_output(workspace, "distill", "student") / "text_vectors.npy")
     weight, bias = (part.detach().numpy() for part in (student.text.project.weight, student.text.project.bias))
-    vectors_ID = text_IT @ weight.T + bias + student.beside_words_ID
+    vectors_ID = text_IT @ weight.T + bias + student.non_text_ID
     catalogue = Catalogue(**{**vars(onnx), "vectors_ID": vectors_ID.astype(np.float32)})
     rng = np.random.default_rng(0)
-    asked, given = [], []
-    for request in every_request(newest(workspace, "featurize", "features"), count):
+    requests, given = [], []
+    for request in frozen_requests(newest_output(workspace, "featurize", "features"), count):
         unseen = np.setdiff1d(np.arange(len(catalogue.item_ids)), catalogue.rows(request.state.seen))
-        asked.append(request)
+        requests.append(request)
         given.append(np.sort(rng.choice(unseen, min(candidates, len(unseen)), replace=False)))
     names = bundle.manifest.features
-    table = scorer.Table.draw(
-        asked, student.tower, catalogue, bundle.knobs, names, queries={}, progress=Progress(), given=given
+    table = scorer.CandidateTable.draw(
+        requests,
+        student.tower,
+        catalogue,
+        bundle.candidate_settings,
+        names,
+        queries={},
+        progress=Progress(),
+        given=given,
     )
     logits = scorer.logits(table, student.scorer, catalogue)
     return folder, [
         (request, [catalogue.item_ids[row] for row in rows], scored[:, 0])
-        for request, rows, scored in zip(asked, given, logits)
+        for request, rows, scored in zip(requests, given, logits)
     ]
 
 
-def every_request(features: Path, count: int) -> Iterator[Any]:
+def frozen_requests(features: Path, count: int) -> Iterator[Any]:
     """Frozen requests: all of test and valid, then of train, until there are enough."""
     from rankline.evaluation import snapshot_requests
 
-    left = count
+    remaining = count
     for split in ("test", "valid", "train"):
-        for request in snapshot_requests.requests(features, split):
-            if not left:
+        for request in snapshot_requests.read_snapshot_requests(features, split):
+            if not remaining:
                 return
-            left -= 1
+            remaining -= 1
             yield request
-    if left:
-        raise SystemExit(f"only {count - left} requests; set featurize.train_requests_per_user higher")
+    if remaining:
+        raise SystemExit(f"only {count - remaining} requests; set featurize.train_requests_per_user higher")
 
 
-def ask_all(server: Any, questions: list[tuple[Any, list[str], Any]]) -> Iterator[Any]:
+def served_logits(server: Any, questions: list[tuple[Any, list[str], Any]]) -> Iterator[Any]:
     """The served logits of each question, in the order of its candidates."""
     import numpy as np
     import orjson
@@ -105,19 +112,19 @@ def ask_all(server: Any, questions: list[tuple[Any, list[str], Any]]) -> Iterato
             request, candidates, _ = question
             body = orjson.dumps({"candidates": candidates, "frozen": request.state.model_dump()})
             answer = server.post("/v1/rank", body)
-            found = {item["item_id"]: item["logits"]["click"] for item in answer["items"]}
-            return np.array([found[item] for item in candidates])
+            logits = {item["item_id"]: item["logits"]["click"] for item in answer["items"]}
+            return np.array([logits[item] for item in candidates])
 
         yield from pool.map(ask, questions)
 
 
-def same_top(got: Any, wanted: Any, k: int = 10) -> bool:
+def same_top(served: Any, expected: Any, k: int = 10) -> bool:
     """Whether both put the same items first; an item within 1e-4 of the tenth counts for any that ties with it."""
     import numpy as np
 
-    top = np.argsort(-got, kind="stable")[:k]
-    tenth = np.sort(wanted)[::-1][min(k, len(wanted)) - 1]
-    return bool((wanted[top] >= tenth - TIE).all())
+    top = np.argsort(-served, kind="stable")[:k]
+    tenth = np.sort(expected)[::-1][min(k, len(expected)) - 1]
+    return bool((expected[top] >= tenth - TIE).all())
 
 
 if __name__ == "__main__":

@@ -16,23 +16,23 @@ def main() -> None:
     parser.add_argument("--split", choices=("leave-last-out", "time-cut", "rolling"), default="leave-last-out")
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--set", action="append", default=[], dest="settings", help="as for `rankline run`")
-    asked = parser.parse_args()
-    workspace = asked.workspace.resolve()
-    if asked.split == "leave-last-out":
-        pooled = [scores(workspace, asked.settings)]
-        pooled[0] = {**pooled[0], "candidate, int8": int8_scores(workspace, asked.settings)}
-    elif asked.split == "time-cut":
+    arguments = parser.parse_args()
+    workspace = arguments.workspace.resolve()
+    if arguments.split == "leave-last-out":
+        pooled = [scores(workspace, arguments.settings)]
+        pooled[0] = {**pooled[0], "candidate, int8": int8_scores(workspace, arguments.settings)}
+    elif arguments.split == "time-cut":
         # its own workspace: a model trained for a benchmark never meets the champion of the demo
-        pooled = [scores(beside(workspace), [*asked.settings, "featurize.split=time_cut"])]
+        pooled = [scores(benchmark_workspace(workspace), [*arguments.settings, "featurize.split=time_cut"])]
     else:
         pooled = [
-            scores(beside(workspace), [*asked.settings, *cut])
+            scores(benchmark_workspace(workspace), [*arguments.settings, *cut])
             for cut in rolling_settings(workspace, folds=ROLLING_FOLDS)
         ]
     print(table(pooled))
 
 
-def beside(workspace: Path) -> Path:
+def benchmark_workspace(workspace: Path) -> Path:
     """A workspace for benchmarks beside the one that serves, with the same material."""
     folder = workspace.with_name(workspace.name + "-benchmarks")
     folder.mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ def beside(workspace: Path) -> Path:
     return folder
 
 
-def report_of(workspace: Path, settings: list[str]) -> Path:
+def run_evaluation(workspace: Path, settings: list[str]) -> Path:
     """The evaluation that a run with these settings leaves; what was made before is reused."""
     from cli.runs.progress import Screen
     from pipelines.assets import packaged
@@ -58,16 +58,16 @@ def report_of(workspace: Path, settings: list[str]) -> Path:
 
 def scores(workspace: Path, settings: list[str]) -> dict[str, dict[str, Any]]:
     """System -> metric -> request -> score."""
-    return read(report_of(workspace, settings))
+    return read_scores(run_evaluation(workspace, settings))
 
 
 def int8_scores(workspace: Path, settings: list[str]) -> dict[str, Any]:
     """The candidate again, served with its int8 text tower's item vectors."""
     served = [*settings, "evaluate.precision=int8", "decide.max_served_difference=10", "decide.min_same_top10=0"]
-    return read(report_of(workspace, served))["candidate"]
+    return read_scores(run_evaluation(workspace, served))["candidate"]
 
 
-def read(report: Path) -> dict[str, dict[str, Any]]:
+def read_scores(report: Path) -> dict[str, dict[str, Any]]:
     """The per-request scores of an evaluation."""
     import pyarrow.parquet as parquet
 
@@ -86,23 +86,23 @@ def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
 
     from components.featurize.split import rolling_cuts
 
-    clean = newest(workspace, "validate", "clean")
+    clean = newest_output(workspace, "validate", "clean")
     at_us = parquet.read_table(clean / "events.parquet")["event_timestamp"].to_numpy().astype("datetime64[us]")
-    found = []
-    for moments in rolling_cuts(at_us.astype(np.int64), folds=folds, train_share=0.5):
+    settings = []
+    for times_of_cut in rolling_cuts(at_us.astype(np.int64), folds=folds, train_share=0.5):
         names = ("cut", "valid_until", "test_until")
-        times = [f"featurize.{n}={np.datetime64(int(t), 'us')}Z" for n, t in zip(names, moments)]
-        found.append(["featurize.split=time_cut", *times])
-    return found
+        times = [f"featurize.{n}={np.datetime64(int(t), 'us')}Z" for n, t in zip(names, times_of_cut)]
+        settings.append(["featurize.split=time_cut", *times])
+    return settings
 
 
-def newest(workspace: Path, step: str, output: str) -> Path:
+def newest_output(workspace: Path, step: str, output: str) -> Path:
     """What the newest finished run of a step left under this name."""
     from pipelines.runs.runner import runs
     from rankline.runtime import ledger
 
     for folder in reversed(runs(workspace)):
-        entry = ledger.read(folder).get(step)
+        entry = ledger.read_entries(folder).get(step)
         if entry and entry.status in ("done", "reused") and Path(entry.paths[output]).exists():
             return Path(entry.paths[output])
     raise SystemExit(f"no finished {step} in {workspace}: run `make demo` first")
@@ -134,8 +134,8 @@ def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
     for system in order:
         cells = []
         for metric in METRICS:
-            found = interval(values[system][metric], seed=0)
-            cells.append(f"{found.mean:.4f} [{found.low:.3f}, {found.high:.3f}]")
+            estimate = interval(values[system][metric], seed=0)
+            cells.append(f"{estimate.mean:.4f} [{estimate.low:.3f}, {estimate.high:.3f}]")
         lead = paired(values["candidate"]["ndcg@10"], values[system]["ndcg@10"], seed=0)
         cells.append("" if system == "candidate" else f"{lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]")
         name = system.replace("candidate", "student (served)").replace("_", " ")

@@ -15,27 +15,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--share", type=float, default=0.1, help="of the items, whose words change")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
 
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    models = Repository(asked.workspace / "repository", mends=False)
+    models = ModelRegistry(arguments.workspace / "repository", repair_cache=False)
     bundle = models.bundle(models.champion())
     print("| what changed | items | texts read anew | embedding and index, s | with all checks, s | recall |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, share, knobs in (
+    for name, share, overrides in (
         ("every price", 0.0, {}),
-        (f"every price, the words of {asked.share:.0%}", asked.share, {}),
-        ("the same, nothing reused", asked.share, {"reuse": False}),
+        (f"every price, the words of {arguments.share:.0%}", arguments.share, {}),
+        ("the same, nothing reused", arguments.share, {"reuse": False}),
     ):
-        told, built_s, whole_s = measure(bundle, share=share, **knobs)
+        result, built_s, whole_s = measure(bundle, share=share, **overrides)
         print(
-            f"| {name} | {told['items']} | {told['embedded']} | {built_s:.1f} | {whole_s:.1f} "
-            f"| {told['index_recall@100']:.3f} |"
+            f"| {name} | {result['items']} | {result['embedded']} | {built_s:.1f} | {whole_s:.1f} "
+            f"| {result['index_recall@100']:.3f} |"
         )
 
 
-def measure(bundle: Any, *, share: float, **knobs: Any) -> tuple[dict[str, Any], float, float]:
+def measure(bundle: Any, *, share: float, **overrides: Any) -> tuple[dict[str, Any], float, float]:
     """What the step said, the seconds of making the catalogue, and those of the whole step."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -52,21 +52,21 @@ def measure(bundle: Any, *, share: float, **knobs: Any) -> tuple[dict[str, Any],
         row["price"] = (row["price"] or 1.0) * 1.1
         if place % every == every - 1:
             row["title"] = f"{row['title']}, again"
-    config = CatalogueConfig(min_agreement=0.0, **knobs)
+    config = CatalogueConfig(min_agreement=0.0, **overrides)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         raw.mkdir()
         parquet.write_table(pa.Table.from_pylist(rows, schema=present.schema), raw / "items.parquet")
         (raw / "summary.json").write_text(json.dumps({"items_tell": [n for n in ITEMS.names if n != "item_id"]}))
-        began = time.monotonic()
-        told = catalogue(raw, Path(folder) / "revision", config=config, bundle=bundle)
-        whole_s = time.monotonic() - began
-        assert told["outcome"] == "publish", told["failures"]
+        started = time.monotonic()
+        result = catalogue(raw, Path(folder) / "revision", config=config, bundle=bundle)
+        whole_s = time.monotonic() - started
+        assert result["outcome"] == "publish", result["failures"]
         items = parquet.read_table(Path(folder) / "revision" / "catalogue" / "items.parquet")
         before = bundle.catalogue if config.reuse else None
-        began = time.monotonic()
+        started = time.monotonic()
         catalogues.build(bundle, items, Path(folder) / "again", before=before)
-        return told, time.monotonic() - began, whole_s
+        return result, time.monotonic() - started, whole_s
 
 
 if __name__ == "__main__":

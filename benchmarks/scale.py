@@ -60,12 +60,12 @@ def generate(folder: Path, rows: int) -> None:
     source.rename(folder / "source")
 
 
-def stage(name: str, folder: Path) -> dict[str, float]:
+def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Run one step on what the one before it left; its seconds, core-seconds and peak memory in MB."""
     work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work[name](folder)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {"seconds": seconds, "core_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / MB}
 
@@ -92,12 +92,12 @@ def _featurize(folder: Path) -> None:
     featurize(folder / "clean", folder / "features", config=FeaturizeConfig())
 
 
-def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
+def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
     """Seconds of one and the same join of two views, in three ways, one after the other."""
     import duckdb
 
-    from components.featurize.join import AsOf, as_of
-    from feature_repo.store import apply, open_store, standing_in
+    from components.featurize.join import PointInTimeJoin, historical_features
+    from feature_repo.store import apply, open_store, working_directory
     from rankline.features import transforms
     from rankline.runtime.progress import Progress
 
@@ -144,8 +144,8 @@ def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
                 ).to_arrow_table()
 
     def fast(check_rows: int) -> Any:
-        knobs: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
-        join = AsOf(store, side, memory_mb=2048, spill=folder, **knobs)
+        options: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
+        join = PointInTimeJoin(store, side, memory_mb=2048, spill=folder, **options)
         parts = [join.of(asked.slice(place, 100_000)) for place in range(0, rows, 100_000)]
         join.check()
         return parts
@@ -154,16 +154,18 @@ def joins(folder: Path, rows: int) -> list[tuple[str, float]]:
         "plain ASOF join of two views (no TTL, no known time, any order)": plain,
         "the fast join, in parts of 100,000": lambda: fast(0),
         "the fast join, 500 rows of it checked against Feast": lambda: fast(500),
-        "through Feast, in parts of 200,000": lambda: as_of(store, asked, side, chunk=200_000, progress=Progress()),
+        "through Feast, in parts of 200,000": lambda: historical_features(
+            store, asked, side, chunk=200_000, progress=Progress()
+        ),
     }
-    told = []
-    with standing_in(folder / "feast"):
+    timings = []
+    with working_directory(folder / "feast"):
         plain()  # the files are in memory from here on, for all of them
         for name, way in ways.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             way()
-            told.append((name, time.perf_counter() - begun))
-    return told
+            timings.append((name, time.perf_counter() - started))
+    return timings
 
 
 def main() -> None:
@@ -175,43 +177,43 @@ def main() -> None:
     parser.add_argument("--join-rows", type=int, nargs="+", default=JOIN_ROWS, help="how many rows are joined")
     parser.add_argument("--folder", type=Path, help="where the data goes and stays; else a passing folder")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.inside:
-        print(json.dumps(stage(asked.stage, asked.folder)))
+    arguments = parser.parse_args()
+    if arguments.inside:
+        print(json.dumps(run_stage(arguments.stage, arguments.folder)))
         return
-    with tempfile.TemporaryDirectory(prefix="scale-") as passing:
-        folder = asked.folder or Path(passing)
-        if asked.joins:
+    with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
+        folder = arguments.folder or Path(temporary)
+        if arguments.joins:
             print("| rows | join | seconds | seconds a million rows | against plain |\n" + "| --- " * 5 + "|")
-            for rows in asked.join_rows:
-                times = joins(folder / "joins" / str(rows), rows)
+            for rows in arguments.join_rows:
+                times = time_joins(folder / "joins" / str(rows), rows)
                 for name, seconds in times:
-                    told = f"{seconds:.1f} | {seconds / rows * 1e6:.1f} | {seconds / times[0][1]:.1f}"
-                    print(f"| {rows:,} | {name} | {told} |", flush=True)
+                    row_text = f"{seconds:.1f} | {seconds / rows * 1e6:.1f} | {seconds / times[0][1]:.1f}"
+                    print(f"| {rows:,} | {name} | {row_text} |", flush=True)
             return
         print(
             "| events | step | seconds | core-seconds | peak memory MB |\n| --- | --- | --- | --- | --- |", flush=True
         )
-        for rows in asked.rows:
-            here = folder / str(rows)
-            if not (here / "source").is_dir():
-                generate(here, rows)
-            for name in [asked.stage] if asked.stage else STAGES:
-                told = _in_a_process(name, here)
+        for rows in arguments.rows:
+            size_folder = folder / str(rows)
+            if not (size_folder / "source").is_dir():
+                generate(size_folder, rows)
+            for name in [arguments.stage] if arguments.stage else STAGES:
+                row_text = _run_in_process(name, size_folder)
                 print(
-                    f"| {rows:,} | {name} | {told['seconds']:.0f} | {told['core_s']:.0f} | {told['peak_mb']:.0f} |",
+                    f"| {rows:,} | {name} | {row_text['seconds']:.0f} | {row_text['core_s']:.0f} | {row_text['peak_mb']:.0f} |",
                     flush=True,
                 )
 
 
-def _in_a_process(name: str, folder: Path) -> dict[str, float]:
+def _run_in_process(name: str, folder: Path) -> dict[str, float]:
     import shutil
 
-    for made in {"ingest": ["raw"], "validate": ["clean", "report"], "featurize": ["features"]}[name]:
-        shutil.rmtree(folder / made, ignore_errors=True)
+    for output_folder in {"ingest": ["raw"], "validate": ["clean", "report"], "featurize": ["features"]}[name]:
+        shutil.rmtree(folder / output_folder, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.scale", "--inside", "--stage", name, "--folder", str(folder)]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    numbers: dict[str, float] = json.loads(told.splitlines()[-1])
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    numbers: dict[str, float] = json.loads(output.splitlines()[-1])
     return numbers
 
 

@@ -20,7 +20,7 @@ TEXT, USERS, LENGTH, BATCH, SOFT, DEVICE = 384, 640, 21, 32, 64, "cpu"
 LOOPS = ("teacher", "towers")
 
 
-def made(items: int, users: int, *, query: str) -> tuple[Any, Any]:
+def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     """Examples of a made-up catalogue of ``items``, without the words; and its text vectors [I, T]."""
     import numpy as np
     import torch
@@ -72,7 +72,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class Watch:
+class Recorder:
     """Progress that keeps the peak before the first step and after the last, and the processor's time between."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Watch:
         self.ended, self.peak, self.steps = time.process_time(), peak_mb(), done
 
 
-def taught(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
+def train_teacher(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     """Train a teacher for an epoch; how many times the own vectors are there: they, two moments."""
     from types import SimpleNamespace
     from typing import cast
@@ -98,27 +98,27 @@ def taught(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
 
     from components.finetune import sequence_model
     from components.finetune.config import FinetuneConfig
-    from components.finetune.distributed import Ranks
+    from components.finetune.distributed import DistributedContext
 
     config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
     sequence_model.train(
         data, cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None), text_IT, torch.from_numpy(data.side_IS),
-        config=config, seed=0, half=False, device=torch.device(DEVICE), ranks=Ranks(), progress=watch, checkpoints=None,
+        config=config, seed=0, use_bf16=False, device=torch.device(DEVICE), ranks=DistributedContext(), progress=recorder, checkpoints=None,
     )  # fmt: skip
     return 3
 
 
-def distilled(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
+def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     """Train towers for an epoch; how many times the own vectors are there: they, two moments, the best so far."""
     import numpy as np
     import torch
 
     from components.distill import towers
     from components.distill.config import DistillConfig
-    from components.distill.encode import Reading
+    from components.distill.encode import EncodedTexts
     from rankline.runtime.progress import Progress
 
-    class MadeUp(Reading):
+    class RandomEncoder(EncodedTexts):
         """Reads numbers out of nothing instead of words."""
 
         def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
@@ -134,44 +134,44 @@ def distilled(data: Any, text_IT: Any, sampled: int, watch: Any) -> int:
     reader: Any = torch.nn.Identity()
     reader.size = TEXT
     none: Any = None
-    reading = MadeUp(data, reader, none, text_IT, device=torch.device(DEVICE))
+    reading = RandomEncoder(data, reader, none, text_IT, device=torch.device(DEVICE))
     model = towers.Towers.make(data, text_size=TEXT, size=64, config=config)
     towers.train(
-        model, data, reading, soft, config=config, device=torch.device(DEVICE), progress=watch, checkpoints=None
+        model, data, reading, soft, config=config, device=torch.device(DEVICE), progress=recorder, checkpoints=None
     )
     return 4
 
 
-def measured(loop: str, items: int, sampled: int, users: int) -> dict[str, float]:
+def measure(loop: str, items: int, sampled: int, users: int) -> dict[str, float]:
     """Peak and time of an epoch, in this process."""
-    data, text_IT = made(items, users, query="asked" if loop == "towers" else "")
+    data, text_IT = make_data(items, users, query="asked" if loop == "towers" else "")
     before = peak_mb()
-    watch = Watch()
-    copies = (taught if loop == "teacher" else distilled)(data, text_IT, sampled, watch)
+    recorder = Recorder()
+    copies = (train_teacher if loop == "teacher" else train_towers)(data, text_IT, sampled, recorder)
     return {
         "data_mb": before,
-        "loop_mb": watch.peak - before,
+        "loop_mb": recorder.peak - before,
         "own_vectors_mb": copies * items * 64 * 4 / 2**20,
-        "after_mb": peak_mb() - watch.peak,
-        "step_s": (watch.ended - watch.began) / (watch.steps - 1),
-        "steps": watch.steps,
-        "epoch_s": watch.ended - watch.began,
+        "after_mb": peak_mb() - recorder.peak,
+        "step_s": (recorder.ended - recorder.began) / (recorder.steps - 1),
+        "steps": recorder.steps,
+        "epoch_s": recorder.ended - recorder.began,
     }
 
 
-def alone(loop: str, items: int, sampled: int, users: int) -> dict[str, float] | str:
+def measure_in_process(loop: str, items: int, sampled: int, users: int) -> dict[str, float] | str:
     """What a process of its own measures, or how it failed."""
     one = (loop, str(items), str(sampled), str(users))
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "benchmarks.training_scale", "--one", *one], capture_output=True, text=True
     )
-    if done.returncode:
-        return f"failed: {(done.stderr.strip().splitlines() or [str(done.returncode)])[-1]}"
-    row: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    if result.returncode:
+        return f"failed: {(result.stderr.strip().splitlines() or [str(result.returncode)])[-1]}"
+    row: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
     return row
 
 
-def line(*cells: Any) -> None:
+def print_row(*cells: Any) -> None:
     """A row of a Markdown table."""
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
@@ -185,12 +185,12 @@ def main() -> None:
     parser.add_argument("--whole-up-to", type=int, default=100_000, help="largest catalogue for the whole softmax")
     parser.add_argument("--users", type=int, nargs="*", default=[USERS, 2 * USERS, 4 * USERS], help="for the examples")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.one:
-        loop, *numbers = told.one
-        print(json.dumps(measured(loop, *map(int, numbers))))
+    arguments = parser.parse_args()
+    if arguments.one:
+        loop, *numbers = arguments.one
+        print(json.dumps(measure(loop, *map(int, numbers))))
         return
-    line(
+    print_row(
         "loop",
         "items",
         "sampled",
@@ -200,29 +200,29 @@ def main() -> None:
         "looks add, MB",
         "core-s a step",
     )
-    line(*["---"] * 8)
-    for loop in told.loops:
-        for sampled in told.sampled:
-            for items in told.items:
-                if not sampled and items > told.whole_up_to:
+    print_row(*["---"] * 8)
+    for loop in arguments.loops:
+        for sampled in arguments.sampled:
+            for items in arguments.items:
+                if not sampled and items > arguments.whole_up_to:
                     continue
-                row = alone(loop, items, sampled, USERS)
+                row = measure_in_process(loop, items, sampled, USERS)
                 first = (loop, f"{items:,}", sampled or "all")
                 if isinstance(row, str):
-                    line(*first, row, "", "", "", "")
+                    print_row(*first, row, "", "", "", "")
                     continue
                 sizes = (f"{row[name]:,.0f}" for name in ("data_mb", "loop_mb", "own_vectors_mb", "after_mb"))
-                line(*first, *sizes, f"{row['step_s']:.3f}")
+                print_row(*first, *sizes, f"{row['step_s']:.3f}")
     print()
-    line("loop", "users", "steps", "an epoch, core-s", "core-s a step", "the loop adds, MB")
-    line(*["---"] * 6)
-    for loop in told.loops:
-        for users in told.users:
-            row = alone(loop, min(told.items), max(told.sampled), users)
+    print_row("loop", "users", "steps", "an epoch, core-s", "core-s a step", "the loop adds, MB")
+    print_row(*["---"] * 6)
+    for loop in arguments.loops:
+        for users in arguments.users:
+            row = measure_in_process(loop, min(arguments.items), max(arguments.sampled), users)
             if isinstance(row, str):
-                line(loop, f"{users:,}", row, "", "", "")
+                print_row(loop, f"{users:,}", row, "", "", "")
                 continue
-            line(
+            print_row(
                 loop,
                 f"{users:,}",
                 row["steps"],

@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib import metadata
 
         typer.echo(f"rankline {metadata.version('rankline')}")
@@ -88,8 +88,8 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         from rankline.io import disk
 
-        if disk.lacking(error):
-            typer.secho(str(disk.full(error, [Path.cwd()])), fg=typer.colors.RED, err=True)
+        if disk.no_space_message(error):
+            typer.secho(str(disk.no_space_error(error, [Path.cwd()])), fg=typer.colors.RED, err=True)
             sys.exit(EXIT_FAILED)
         message = f"the file system refused: {error.strerror or error}\n  where: {error.filename or 'not said'}"
         typer.secho(
@@ -97,7 +97,7 @@ def main() -> None:
         )
         sys.exit(EXIT_FAILED)
     except SystemExit as end:
-        if end.code == INTERRUPTED and not isinstance(end, cluster.GoesOn):
+        if end.code == INTERRUPTED and not isinstance(end, cluster.RunContinues):
             typer.secho("interrupted; the next run goes on from what is finished", err=True)
         raise
 

@@ -41,7 +41,7 @@ RepositoryUrl = Annotated[
 WORKSPACE = Path(".rankline")
 
 
-def existing(workspace: Path) -> Path:
+def require_workspace(workspace: Path) -> Path:
     """The workspace, which has to be there for a command that only looks.
 
     Raises:
@@ -51,14 +51,16 @@ def existing(workspace: Path) -> Path:
 
     if workspace.is_dir():
         return workspace
-    place = workspace.resolve()
-    named = os.environ.get("RANKLINE_WORKSPACE")
-    told = "RANKLINE_WORKSPACE" if named and Path(named) == workspace else "--workspace, or the current folder"
-    above = next((folder / WORKSPACE for folder in Path.cwd().parents if (folder / WORKSPACE).is_dir()), None)
+    path = workspace.resolve()
+    configured = os.environ.get("RANKLINE_WORKSPACE")
+    origin = (
+        "RANKLINE_WORKSPACE" if configured and Path(configured) == workspace else "--workspace, or the current folder"
+    )
+    ancestor = next((folder / WORKSPACE for folder in Path.cwd().parents if (folder / WORKSPACE).is_dir()), None)
     raise UsageError(
         "there is no workspace here",
         expected="a folder that a run has filled",
-        found=f"no {place.name} in {place.parent}",
-        where=f"{place} ({told})",
-        hint=f"-w {above}, which is one" if above else "`rankline demo` makes one; -w FOLDER names one elsewhere",
+        found=f"no {path.name} in {path.parent}",
+        where=f"{path} ({origin})",
+        hint=f"-w {ancestor}, which is one" if ancestor else "`rankline demo` makes one; -w FOLDER names one elsewhere",
     )

@@ -22,16 +22,16 @@ WITHOUT_GPU = ("data",)  # the same in every variant
 
 def requirements(image: str, variant: str, project: dict) -> list[str]:
     """The requirements of an image, extras of our own opened up, each once."""
-    optional, own = project["optional-dependencies"], re.compile(rf"{project['name']}\[(.+)\]$")
-    found: dict[str, None] = dict.fromkeys(project["dependencies"])
-    waiting = [*EXTRAS[image], *(() if image in WITHOUT_GPU else VARIANTS[variant])]
-    while waiting:
-        for line in optional[waiting.pop(0)]:
-            if inner := own.match(line):
-                waiting += [extra.strip() for extra in inner[1].split(",")]
+    optional, own_extra = project["optional-dependencies"], re.compile(rf"{project['name']}\[(.+)\]$")
+    collected: dict[str, None] = dict.fromkeys(project["dependencies"])
+    queue = [*EXTRAS[image], *(() if image in WITHOUT_GPU else VARIANTS[variant])]
+    while queue:
+        for line in optional[queue.pop(0)]:
+            if inner := own_extra.match(line):
+                queue += [extra.strip() for extra in inner[1].split(",")]
             else:
-                found[line] = None
-    return list(found)
+                collected[line] = None
+    return list(collected)
 
 
 if __name__ == "__main__":

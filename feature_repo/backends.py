@@ -23,7 +23,7 @@ def offline(stores: FeatureStoreConfig) -> dict[str, Any]:
     """Feast's `offline_store`."""
     if stores.offline == "duckdb":
         return {"type": "duckdb"}
-    user, host, port, database = _parts(stores.postgres)
+    user, host, port, database = _parse_address(stores.postgres)
     return {
         "type": "postgres",
         "host": host,
@@ -39,8 +39,8 @@ def registry(stores: FeatureStoreConfig) -> str | dict[str, Any]:
     """Feast's `registry`; whoever finds it locked waits no longer than the setting says."""
     if stores.registry == "file":
         return "registry.db"
-    user, host, port, database = _parts(stores.postgres)
-    waits = f"-clock_timeout={int(stores.lock_timeout_s * 1000)}"
+    user, host, port, database = _parse_address(stores.postgres)
+    pg_options = f"-clock_timeout={int(stores.lock_timeout_s * 1000)}"
     return {
         "registry_type": "sql",
         "path": f"postgresql+psycopg://{user}@{host}:{port}/{database}",  # libpq itself reads PGPASSWORD
@@ -48,7 +48,7 @@ def registry(stores: FeatureStoreConfig) -> str | dict[str, Any]:
         "sqlalchemy_config_kwargs": {
             "pool_pre_ping": True,
             "connect_args": {
-                "options": waits,
+                "options": pg_options,
                 "connect_timeout": _CONNECT_S,
                 "sslmode": stores.postgres_sslmode,
             },
@@ -67,7 +67,7 @@ def online(stores: FeatureStoreConfig) -> dict[str, Any] | None:
     return {"type": "redis", "connection_string": f"{stores.redis}{secret}", "skip_dedup": True}
 
 
-def load(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) -> None:
+def load_tables(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) -> None:
     """Copy Parquet files into tables, all of them or none.
 
     A project is named by what is in it, so tables that are there already hold these very rows.
@@ -78,22 +78,22 @@ def load(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) 
     import pyarrow.parquet as parquet
     from psycopg import sql
 
-    with told(stores), connect(stores) as connection, connection.cursor() as cursor:
+    with translate_errors(stores), connect(stores) as connection, connection.cursor() as cursor:
         # two that load the same project at once: the second waits, and then finds the tables
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [tables.project])
         for view, path in files.items():
-            name = sql.Identifier(tables.of(view))
-            cursor.execute("SELECT to_regclass(%s)", [tables.of(view)])
+            name = sql.Identifier(tables.table_name(view))
+            cursor.execute("SELECT to_regclass(%s)", [tables.table_name(view)])
             if (cursor.fetchone() or [None])[0] is not None:
                 continue
-            content = parquet.ParquetFile(path)
-            columns = {field.name: _type(field.type) for field in content.schema_arrow}
-            fields = sql.SQL(", ").join(
+            parquet_file = parquet.ParquetFile(path)
+            columns = {field.name: _postgres_type(field.type) for field in parquet_file.schema_arrow}
+            column_definitions = sql.SQL(", ").join(
                 sql.SQL(f"{{}} {kind}").format(sql.Identifier(c)) for c, kind in columns.items()
             )
-            cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, fields))
+            cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(name, column_definitions))
             with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(name)) as copy:
-                for batch in content.iter_batches(_BATCH):
+                for batch in parquet_file.iter_batches(_BATCH):
                     for row in zip(*(column.to_pylist() for column in batch.columns)):
                         copy.write_row(row)
             key = next(iter(columns))
@@ -105,7 +105,7 @@ def connect(stores: FeatureStoreConfig) -> Any:
     """A connection, which commits when its block ends well."""
     import psycopg
 
-    user, host, port, database = _parts(stores.postgres)
+    user, host, port, database = _parse_address(stores.postgres)
     return psycopg.connect(
         host=host,
         port=port,
@@ -118,22 +118,22 @@ def connect(stores: FeatureStoreConfig) -> Any:
 
 
 @contextlib.contextmanager
-def told(stores: FeatureStoreConfig) -> Iterator[None]:
+def translate_errors(stores: FeatureStoreConfig) -> Iterator[None]:
     """Tell what Postgres or Redis refuse in one message of ours."""
     import sqlalchemy.exc
 
-    faults: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
+    error_types: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
     with contextlib.suppress(ImportError):
         import psycopg
 
-        faults += (psycopg.Error,)
+        error_types += (psycopg.Error,)
     with contextlib.suppress(ImportError):
         import redis
 
-        faults += (redis.RedisError,)
+        error_types += (redis.RedisError,)
     try:
         yield
-    except faults as error:
+    except error_types as error:
         cause = getattr(error, "orig", None) or error
         found = " ".join(str(cause).split())[:300]
         locked = "lock timeout" in found or type(cause).__name__ == "LockNotAvailable"
@@ -150,7 +150,7 @@ def told(stores: FeatureStoreConfig) -> Iterator[None]:
         ) from error
 
 
-def _parts(postgres: str) -> tuple[str, str, int, str]:
+def _parse_address(postgres: str) -> tuple[str, str, int, str]:
     """user@host:port/database, taken apart."""
     user, _, rest = postgres.partition("@")
     address, _, database = rest.partition("/")
@@ -158,12 +158,12 @@ def _parts(postgres: str) -> tuple[str, str, int, str]:
     return user, host, int(port or 5432), database
 
 
-def _type(arrow: Any) -> str:
+def _postgres_type(arrow: Any) -> str:
     """The Postgres type of an Arrow type that feature sources use."""
     import pyarrow as pa
 
     if pa.types.is_list(arrow):
-        return f"{_type(arrow.value_type)}[]"
+        return f"{_postgres_type(arrow.value_type)}[]"
     if pa.types.is_timestamp(arrow):
         return "timestamptz"
     if pa.types.is_float32(arrow):

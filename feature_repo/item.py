@@ -7,7 +7,7 @@ from feast import FeatureView, Field
 from feast.types import Float64
 
 from feature_repo.entities import ITEM
-from feature_repo.sources import TTL, Tables, rows
+from feature_repo.sources import TTL, Tables, batch_source
 from rankline.features import transforms
 
 CONTENT = ("item_price", "item_text_length", "item_category_count")
@@ -20,7 +20,7 @@ def item_popularity(sources: Path | Tables) -> FeatureView:
         entities=[ITEM],
         ttl=TTL,
         schema=[Field(name=name, dtype=Float64) for name in transforms.ITEM if name not in CONTENT],
-        source=rows(sources, "item_popularity"),
+        source=batch_source(sources, "item_popularity"),
     )
 
 
@@ -31,5 +31,5 @@ def item_content(sources: Path | Tables) -> FeatureView:
         entities=[ITEM],
         ttl=timedelta(0),
         schema=[Field(name=name, dtype=Float64) for name in CONTENT],
-        source=rows(sources, "item_content"),
+        source=batch_source(sources, "item_content"),
     )

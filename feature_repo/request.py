@@ -9,14 +9,14 @@ from feast.types import Float64
 from rankline.features import transforms
 
 # What the one who asks says: unix seconds, unix seconds (0 = never), and a number of events.
-GIVEN = ("request_time", "last_event_time", "history_length")
+REQUEST_FIELDS = ("request_time", "last_event_time", "history_length")
 
 
 def request_context() -> OnDemandFeatureView:
     """The hour and the day of the week of a request, and how warm the user is."""
 
     @on_demand_feature_view(
-        sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in GIVEN])],
+        sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in REQUEST_FIELDS])],
         schema=[Field(name=name, dtype=Float64) for name in transforms.CONTEXT],
         mode="python",
     )

@@ -5,7 +5,7 @@ from feast import FeatureService, FeatureView, OnDemandFeatureView
 from rankline.features import transforms
 
 # A user's history, read apart from the rest: it is pushed with every event, the rest is computed daily.
-HISTORY = "history_v1"
+HISTORY_SERVICE = "history_v1"
 
 
 def ranking_v1(*views: FeatureView | OnDemandFeatureView) -> FeatureService:
@@ -15,4 +15,4 @@ def ranking_v1(*views: FeatureView | OnDemandFeatureView) -> FeatureService:
 
 def history_v1(user_history: FeatureView) -> FeatureService:
     """A user's last events and the items to leave out."""
-    return FeatureService(name=HISTORY, features=[user_history])
+    return FeatureService(name=HISTORY_SERVICE, features=[user_history])

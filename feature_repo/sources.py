@@ -13,7 +13,7 @@ from feast import FileSource, PushSource
 TTL = timedelta(days=365)
 
 # The name under which fresh events enter the online store.
-PUSH = "user_events_push"
+PUSH_SOURCE = "user_events_push"
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Tables:
 
     project: str
 
-    def of(self, view: str) -> str:
+    def table_name(self, view: str) -> str:
         """The table of a feature view."""
         return f"{self.project}_{view}"
 
 
-def rows(sources: Path | Tables, name: str) -> Any:
+def batch_source(sources: Path | Tables, name: str) -> Any:
     """What featurize wrote for a feature view of this name."""
     times = {"timestamp_field": "event_timestamp", "created_timestamp_column": "known_at"}
     if isinstance(sources, Tables):
         from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 
-        return PostgreSQLSource(name=f"{name}_rows", table=sources.of(name), **times)
+        return PostgreSQLSource(name=f"{name}_rows", table=sources.table_name(name), **times)
     return FileSource(name=f"{name}_rows", path=str(sources / f"{name}.parquet"), **times)
 
 
 def user_events_push(sources: Path | Tables) -> PushSource:
     """A user's history, pushed whole the moment an event arrives, in place of the last row of the file."""
-    return PushSource(name=PUSH, batch_source=rows(sources, "user_history"))
+    return PushSource(name=PUSH_SOURCE, batch_source=batch_source(sources, "user_history"))

@@ -61,16 +61,16 @@ def apply(
         or {"type": "sqlite", "path": str(online.resolve()) if online else "online.db"},
         "entity_key_serialization_version": 3,
     }
-    inside = sources.resolve().is_relative_to(folder.resolve())
-    named: Path | Tables = sources.resolve().relative_to(folder.resolve()) if inside else sources.resolve()
+    is_inside = sources.resolve().is_relative_to(folder.resolve())
+    source: Path | Tables = sources.resolve().relative_to(folder.resolve()) if is_inside else sources.resolve()
     if stores.offline == "postgres":
-        named = Tables(project)
-        backends.load(stores, named, {view: sources / f"{view}.parquet" for view in VIEWS})
-    with backends.told(stores):
-        _lay_out(folder, settings, named)
+        source = Tables(project)
+        backends.load_tables(stores, source, {view: sources / f"{view}.parquet" for view in VIEWS})
+    with backends.translate_errors(stores):
+        _write_store(folder, settings, source)
 
 
-def _lay_out(folder: Path, settings: dict[str, Any], sources: Path | Tables) -> None:
+def _write_store(folder: Path, settings: dict[str, Any], sources: Path | Tables) -> None:
     """Write feature_store.yaml and register every definition.
 
     Feast writes a registry that is a file in place, and cannot read one whose writer was killed: it is made anew
@@ -79,31 +79,31 @@ def _lay_out(folder: Path, settings: dict[str, Any], sources: Path | Tables) -> 
     from feast import FeatureStore
 
     folder.mkdir(parents=True, exist_ok=True)
-    final = settings["registry"]
-    of_file = isinstance(final, str)
-    passing, hidden = folder / ".feature_store.yaml", folder / ".registry.db"
-    hidden.unlink(missing_ok=True)
-    _write_settings(passing, {**settings, "registry": hidden.name if of_file else final})
-    with _quietly():
-        FeatureStore(repo_path=str(folder), fs_yaml_file=passing).apply(definitions(sources))
-    if of_file:
-        _stop_the_clock(hidden)
-        os.replace(hidden, folder / final)
-    _write_settings(passing, settings)
-    os.replace(passing, folder / "feature_store.yaml")
+    registry = settings["registry"]
+    is_file = isinstance(registry, str)
+    partial_yaml, partial_registry = folder / ".feature_store.yaml", folder / ".registry.db"
+    partial_registry.unlink(missing_ok=True)
+    _write_settings(partial_yaml, {**settings, "registry": partial_registry.name if is_file else registry})
+    with _suppress_warnings():
+        FeatureStore(repo_path=str(folder), fs_yaml_file=partial_yaml).apply(definitions(sources))
+    if is_file:
+        _strip_timestamps(partial_registry)
+        os.replace(partial_registry, folder / registry)
+    _write_settings(partial_yaml, settings)
+    os.replace(partial_yaml, folder / "feature_store.yaml")
 
 
 def _write_settings(path: Path, settings: dict[str, Any]) -> None:
-    told = yaml.safe_dump(settings, sort_keys=False)
+    content = yaml.safe_dump(settings, sort_keys=False)
     # the variable's value is put in before the file is parsed: unquoted, a password of digits would be a number
-    path.write_text(told.replace(" ${PGPASSWORD}", " '${PGPASSWORD}'"))
+    path.write_text(content.replace(" ${PGPASSWORD}", " '${PGPASSWORD}'"))
 
 
 # What Feast writes down of when and as which revision a definition was applied.
-_CLOCK = ("created_timestamp", "last_updated_timestamp", "last_updated", "version_id", "project_uuid")
+_TIMESTAMP_FIELDS = ("created_timestamp", "last_updated_timestamp", "last_updated", "version_id", "project_uuid")
 
 
-def _stop_the_clock(registry: Path) -> None:
+def _strip_timestamps(registry: Path) -> None:
     """Make a registry say only what is defined, so that the same definitions are the same bytes.
 
     An artifact's digest decides whether the steps after it run again: it must not hang on the time of day.
@@ -112,22 +112,22 @@ def _stop_the_clock(registry: Path) -> None:
 
     content = Registry.FromString(registry.read_bytes())
     content.ClearField("feature_view_version_history")
-    _clear(content)
+    _strip_fields(content)
     registry.write_bytes(content.SerializeToString(deterministic=True))
 
 
-def _clear(message: Any) -> None:
+def _strip_fields(message: Any) -> None:
     """Clear what `_CLOCK` names in a message and all it holds; order what has no order of its own."""
     for field, value in message.ListFields():
-        if field.name in _CLOCK:
+        if field.name in _TIMESTAMP_FIELDS:
             message.ClearField(field.name)
         elif field.message_type and field.message_type.GetOptions().map_entry:
             if field.message_type.fields_by_name["value"].message_type:
                 for inner in value.values():
-                    _clear(inner)
+                    _strip_fields(inner)
         elif field.message_type:
             for inner in value if field.is_repeated else [value]:
-                _clear(inner)
+                _strip_fields(inner)
     for field, value in message.ListFields():
         if field.name == "data_sources":
             value.sort(key=lambda source: source.name)
@@ -153,7 +153,7 @@ def open_store(folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """Without the warnings that Feast and Ibis give on every call whatever one does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="On demand feature view is an experimental feature")
@@ -162,7 +162,7 @@ def _quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def standing_in(folder: Path) -> Iterator[None]:
+def working_directory(folder: Path) -> Iterator[None]:
     """Stand in a store's folder while Feast reads sources: DuckDB finds relative ones from where it stands.
 
     What does not fit into memory goes to a passing folder and not into the store's.
@@ -170,7 +170,7 @@ def standing_in(folder: Path) -> Iterator[None]:
     import duckdb
     import ibis
 
-    with tempfile.TemporaryDirectory(prefix="feast-") as spill, contextlib.chdir(folder), _quietly():
+    with tempfile.TemporaryDirectory(prefix="feast-") as spill, contextlib.chdir(folder), _suppress_warnings():
         connection = duckdb.connect(config={"temp_directory": spill})
         ibis.set_backend(ibis.duckdb.from_connection(connection))
         try:
@@ -193,25 +193,25 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
     """
     if until.tzinfo is None:
         raise ValueError("a moment without a time zone is no moment")
-    began = time.monotonic()
+    started_at = time.monotonic()
     store = open_store(folder)
-    live: Path | None = None
+    sqlite_file: Path | None = None
     rows: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="materialize-") as scratch:
-        known = Path(scratch) / SOURCES
-        known.mkdir()
+        sources = Path(scratch) / SOURCES
+        sources.mkdir()
         for view in (store.get_feature_view(name) for name in VIEWS):
             rows[view.name] = _copy_known(
                 folder / view.batch_source.path,
-                known / f"{view.name}.parquet",
+                sources / f"{view.name}.parquet",
                 key=view.join_keys[0],
                 since=until - view.ttl if view.ttl else EPOCH,
                 until=until,
             )
         online = yaml.safe_load((folder / "feature_store.yaml").read_text())["online_store"]
         if online["type"] == "sqlite":
-            live = (folder / online["path"]).resolve()
-            online["path"] = str(_copied(live))
+            sqlite_file = (folder / online["path"]).resolve()
+            online["path"] = str(_copy_sqlite(sqlite_file))
         settings = {
             "project": store.project,
             "provider": "local",
@@ -220,38 +220,38 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
             "online_store": online,
             "entity_key_serialization_version": 3,
         }
-        _lay_out(Path(scratch), settings, Path(SOURCES))
-        passing = open_store(Path(scratch))
-        with standing_in(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
-            if filled := [name for name in VIEWS if rows[name]]:
-                passing.materialize(EPOCH, until, feature_views=filled)
-        if live is not None:
-            os.replace(online["path"], live)
-    told = {
+        _write_store(Path(scratch), settings, Path(SOURCES))
+        scratch_store = open_store(Path(scratch))
+        with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
+            if nonempty_views := [name for name in VIEWS if rows[name]]:
+                scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
+        if sqlite_file is not None:
+            os.replace(online["path"], sqlite_file)
+    new_watermark = {
         "until": until.astimezone(UTC).isoformat(),
         "project": store.project,
         "entities": rows,
         "owner": dict(owner or {}),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "took_s": round(time.monotonic() - began, 2),
+        "took_s": round(time.monotonic() - started_at, 2),
     }
-    watermark.share(store, told)
-    ledger.write_json(folder / WATERMARK, told)
-    return told
+    watermark.write_shared(store, new_watermark)
+    ledger.write_json(folder / WATERMARK, new_watermark)
+    return new_watermark
 
 
-def _copied(live: Path) -> Path:
+def _copy_sqlite(sqlite_file: Path) -> Path:
     """A copy of a SQLite file beside it, under a hidden name, whatever an earlier attempt left there."""
-    passing = live.with_name(f".{live.name}")
-    for name in (passing.name, f"{passing.name}-journal"):
-        (passing.parent / name).unlink(missing_ok=True)
-    if live.exists():
-        with contextlib.closing(sqlite3.connect(live)) as old, contextlib.closing(sqlite3.connect(passing)) as new:
+    copy = sqlite_file.with_name(f".{sqlite_file.name}")
+    for name in (copy.name, f"{copy.name}-journal"):
+        (copy.parent / name).unlink(missing_ok=True)
+    if sqlite_file.exists():
+        with contextlib.closing(sqlite3.connect(sqlite_file)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
-    return passing
+    return copy
 
 
-def differences(folder: Path) -> list[str]:
+def definition_changes(folder: Path) -> list[str]:
     """What would change for whoever reads the store in ``folder`` if the definitions of this code were applied.
 
     Empty where nothing would, and where no store lies there yet.
@@ -261,7 +261,7 @@ def differences(folder: Path) -> list[str]:
     from google.protobuf.message import DecodeError
 
     try:
-        there = _defined(open_store(folder))
+        current = _describe_definitions(open_store(folder))
     except DecodeError:  # a registry that nobody can read is made anew
         return []
     with tempfile.TemporaryDirectory(prefix="definitions-") as scratch:
@@ -273,25 +273,27 @@ def differences(folder: Path) -> list[str]:
             "online_store": {"type": "sqlite", "path": "online.db"},
             "entity_key_serialization_version": 3,
         }
-        _lay_out(Path(scratch), settings, Path(SOURCES))
-        here = _defined(open_store(Path(scratch)))
-    found = [f"{name} is gone" for name in sorted(there.keys() - here.keys())]
-    found += [f"{name} is new" for name in sorted(here.keys() - there.keys())]
-    both = sorted(here.keys() & there.keys())
-    return found + [f"{name}: {there[name]} -> {here[name]}" for name in both if here[name] != there[name]]
+        _write_store(Path(scratch), settings, Path(SOURCES))
+        proposed = _describe_definitions(open_store(Path(scratch)))
+    changes = [f"{name} is gone" for name in sorted(current.keys() - proposed.keys())]
+    changes += [f"{name} is new" for name in sorted(proposed.keys() - current.keys())]
+    both = sorted(proposed.keys() & current.keys())
+    return changes + [
+        f"{name}: {current[name]} -> {proposed[name]}" for name in both if proposed[name] != current[name]
+    ]
 
 
-def _defined(store: Any) -> dict[str, str]:
+def _describe_definitions(store: Any) -> dict[str, str]:
     """Everything that a reader of a store can ask for, and what it is."""
-    told = {}
+    described = {}
     for view in store.list_feature_views():
         days = view.ttl.total_seconds() / 86_400 if view.ttl else 0
-        told[view.name] = f"by {', '.join(view.join_keys)}, for {days:g} days"
-        told |= {f"{view.name}:{feature.name}": str(feature.dtype) for feature in view.features}
+        described[view.name] = f"by {', '.join(view.join_keys)}, for {days:g} days"
+        described |= {f"{view.name}:{feature.name}": str(feature.dtype) for feature in view.features}
     for service in store.list_feature_services():
         names = (f"{each.name}:{one.name}" for each in service.feature_view_projections for one in each.features)
-        told[f"service {service.name}"] = ", ".join(sorted(names))
-    return told
+        described[f"service {service.name}"] = ", ".join(sorted(names))
+    return described
 
 
 def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until: datetime) -> int:
@@ -300,7 +302,7 @@ def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until:
 
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
-        counted = db.execute(
+        row = db.execute(
             f"""
             COPY (
                 SELECT * FROM read_parquet($source)
@@ -312,4 +314,4 @@ def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until:
             """,
             {"source": str(source), "since": since, "until": until},
         ).fetchone()
-    return int(counted[0]) if counted else 0
+    return int(row[0]) if row else 0

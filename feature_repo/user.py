@@ -6,7 +6,7 @@ from feast import FeatureView, Field
 from feast.types import Array, Float32, Float64, String
 
 from feature_repo.entities import USER
-from feature_repo.sources import TTL, Tables, rows, user_events_push
+from feature_repo.sources import TTL, Tables, batch_source, user_events_push
 from rankline.features import transforms
 
 
@@ -17,7 +17,7 @@ def user_activity(sources: Path | Tables) -> FeatureView:
         entities=[USER],
         ttl=TTL,
         schema=[Field(name=name, dtype=Float64) for name in transforms.USER],
-        source=rows(sources, "user_activity"),
+        source=batch_source(sources, "user_activity"),
     )
 
 
@@ -31,7 +31,7 @@ def user_category_affinity(sources: Path | Tables) -> FeatureView:
             Field(name="affinity_categories", dtype=Array(String)),
             Field(name="affinity_shares", dtype=Array(Float32)),
         ],
-        source=rows(sources, "user_category_affinity"),
+        source=batch_source(sources, "user_category_affinity"),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from pipelines.recipes import Recipe, at, change, kept
 from pipelines.runs.runner import Runner, Started, run
 from pipelines.training import opener, pipeline
-from rankline.runtime.current_user import person
+from rankline.runtime.current_user import current_user
 
 
 def features(
@@ -74,7 +74,7 @@ def materialize(
     require(recipe, workspace)
     if until is not None:
         recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
-    asked = dict(trigger) if trigger else {"kind": "manual", "who": person()}
+    asked = dict(trigger) if trigger else {"kind": "manual", "who": current_user()}
     if until is not None:
         asked.setdefault("window_end", until.astimezone(UTC).isoformat())
     return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
@@ -86,9 +86,11 @@ def require(recipe: Recipe, workspace: Path) -> None:
     Raises:
         UsageError: there is no champion, or it reads another feature-service version.
     """
-    from components.promote.materialize import read_by_champion
+    from components.promote.materialize import champion_feature_service
     from rankline.features.transforms import SERVICE
-    from rankline.runtime.run_step import Run
+    from rankline.runtime.run_step import RunContext
 
-    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
-    read_by_champion(here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", mends=False)
+    here = RunContext.from_parameters({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    champion_feature_service(
+        here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
+    )

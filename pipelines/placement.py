@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
 
 
-class Images(Frozen):
+class Images(FrozenModel):
     """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
 
     data: str = Field("", description="Image of ingest, validate, featurize, decide, promote and materialize (…).")
@@ -20,7 +20,7 @@ class Images(Frozen):
     evaluate: str = Field("", description="Image of evaluate, catalogue: the one that serves, and a door (…@sha256:…).")
 
 
-class Resources(Frozen):
+class Resources(FrozenModel):
     """What one step asks of its node."""
 
     cpu: str = Field("2", pattern=r"^[0-9]+(\.[0-9]+)?m?$", description="CPUs requested and allowed.")
@@ -39,7 +39,7 @@ class Resources(Frozen):
     )
 
 
-class ClusterConfig(Frozen):
+class ClusterConfig(FrozenModel):
     """Where and how the compiled flow runs."""
 
     runtime: str = Field("torch-distributed", description="Kubeflow Trainer's runtime for training on several nodes.")

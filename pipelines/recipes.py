@@ -32,12 +32,12 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig
 from pipelines.placement import ClusterConfig, Resources
-from rankline.contracts import Frozen, replaced, without_nulls
+from rankline.contracts import FrozenModel, encode_nulls, replace_in_strings
 from rankline.errors import UsageError
 from rankline.io.sources import File, Tables
 from rankline.io.storage import StorageConfig
 
-Config = TypeVar("Config", bound=Frozen)
+Config = TypeVar("Config", bound=FrozenModel)
 ANYWHERE = "{source}"  # stands for data that is not named yet, where a recipe is only shown
 WORKSPACE = "{workspace}"  # stands for the folder that a run is given
 
@@ -495,11 +495,11 @@ def at(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:
     """Section -> settings for the doors, with ``{workspace}`` standing for the run's own folder."""
     values = as_dict(recipe)
     sections = {name: values[name] for name in SECTIONS}
-    placed: dict[str, dict[str, Any]] = without_nulls(replaced(sections, WORKSPACE, workspace))
+    placed: dict[str, dict[str, Any]] = encode_nulls(replace_in_strings(sections, WORKSPACE, workspace))
     return placed
 
 
 def kept(recipe: Recipe, workspace: str) -> dict[str, Any]:
     """What the doors are told of places outside the workspace; empty where there are none."""
-    told: dict[str, Any] = replaced(recipe.storage.model_dump(exclude_defaults=True), WORKSPACE, workspace)
+    told: dict[str, Any] = replace_in_strings(recipe.storage.model_dump(exclude_defaults=True), WORKSPACE, workspace)
     return {"storage": told} if told else {}

@@ -38,7 +38,7 @@ def refreshing(
     """
     from kfp import dsl
 
-    from components.catalogue.component import SAID, catalogue, publish
+    from components.catalogue.component import OUTCOME_TASKS, catalogue, publish
     from components.ingest.component import ingest
     from components.promote.component import refused
     from components.resolve_inputs.component import resolve_inputs
@@ -54,7 +54,7 @@ def refreshing(
             made = step(catalogue, raw=raw.outputs["raw"], champion=seen.outputs["champion"])
             with dsl.If(made.outputs["Output"] == "publish", name="checks-met"):
                 step(publish, revision=made.outputs["revision"], config=settings["catalogue"])
-            for outcome, said in {**SAID, "refused": refused}.items() if cluster else ():
+            for outcome, said in {**OUTCOME_TASKS, "refused": refused}.items() if cluster else ():
                 with dsl.If(made.outputs["Output"] == outcome, name=outcome):
                     place(said(), recipe.cluster, attempts=True)
 
@@ -142,12 +142,12 @@ def refresh(
         StepFailed: a step stopped.
     """
     from pipelines.recipes import kept
-    from rankline.registry.model_registry import Repository
-    from rankline.runtime.run_step import Run
+    from rankline.registry.model_registry import ModelRegistry
+    from rankline.runtime.run_step import RunContext
 
     workspace = workspace.resolve()
-    here = Run.of({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
-    if not Repository(here.repository, mends=False).champion():
-        here.served("")  # refuses, before anything is read
+    here = RunContext.from_parameters({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    if not ModelRegistry(here.repository, repair_cache=False).champion():
+        here.champion_bundle("")  # refuses, before anything is read
     told = of_items(recipe, items=items, only=only, whole=whole)
     return run(told, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")

@@ -33,7 +33,7 @@ def training(
     from components.featurize.component import featurize
     from components.finetune.component import finetune
     from components.ingest.component import ingest
-    from components.promote.component import SAID, decide, promote
+    from components.promote.component import OUTCOME_TASKS, decide, promote
     from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
     from components.validate.component import validate
@@ -72,7 +72,7 @@ def training(
                     verdict=verdict.outputs["verdict"],
                     features=features.outputs["features"],
                 )
-            for outcome, said in SAID.items() if cluster else ():
+            for outcome, said in OUTCOME_TASKS.items() if cluster else ():
                 with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
                     place(said(), recipe.cluster, attempts=True)
 

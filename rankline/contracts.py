@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-UTC = pa.timestamp("us", tz="UTC")
+UTC_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 # The canonical tables, the same for every source. Feast needs microsecond timestamps.
 ITEMS = pa.schema(
@@ -23,7 +23,7 @@ ITEMS = pa.schema(
         pa.field("category", pa.list_(pa.string())),
         pa.field("price", pa.float64()),
         pa.field("available", pa.bool_()),
-        pa.field("created_at", UTC),
+        pa.field("created_at", UTC_TIMESTAMP),
     ]
 )
 USERS = pa.schema([pa.field("user_id", pa.string(), nullable=False)])
@@ -38,8 +38,8 @@ QUERIES = pa.schema(
 EVENTS = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
-        pa.field("event_timestamp", UTC, nullable=False),
-        pa.field("known_at", UTC, nullable=False),
+        pa.field("event_timestamp", UTC_TIMESTAMP, nullable=False),
+        pa.field("known_at", UTC_TIMESTAMP, nullable=False),
         pa.field("user_id", pa.string()),
         pa.field("query_id", pa.string()),
         pa.field("item_id", pa.string(), nullable=False),
@@ -54,7 +54,7 @@ REJECTED = pa.schema(
         pa.field("key", pa.string()),  # the id of the item, user or query that it tells of, where that can be read
     ]
 )
-OVERTAKEN = "a later row tells of it"  # reason why a row of a change feed is set aside; no fault of its own
+SUPERSEDED = "a later row tells of it"  # reason why a row of a change feed is set aside; no fault of its own
 # A source may add columns behind these: declared attributes, label columns, context columns.
 TABLES = {"items": ITEMS, "users": USERS, "queries": QUERIES, "events": EVENTS}
 
@@ -66,50 +66,52 @@ SPLITS = ("train", "valid", "test")
 SPLIT = "split"
 
 
-NULL = "__null__"  # Kubeflow's parameters carry no null, so it travels as this word
+NULL_MARKER = "__null__"  # Kubeflow's parameters carry no null, so it travels as this word
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A value that does not change once made and refuses fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _nulls(cls, values: Any) -> Any:
+    def _restore_nulls(cls, values: Any) -> Any:
         """The word that stands for null on Kubeflow's wire is null again."""
         if not isinstance(values, dict):
             return values
-        return {name: None if value == NULL else value for name, value in values.items()}
+        return {name: None if value == NULL_MARKER else value for name, value in values.items()}
 
 
-def replaced(value: Any, old: str, new: str) -> Any:
+def replace_in_strings(value: Any, old: str, new: str) -> Any:
     """A plain value with ``old`` replaced by ``new`` in every text of it; a path only where its parts are whole."""
     if isinstance(value, dict):
-        return {name: replaced(each, old, new) for name, each in value.items()}
+        return {name: replace_in_strings(each, old, new) for name, each in value.items()}
     if isinstance(value, list):
-        return [replaced(each, old, new) for each in value]
+        return [replace_in_strings(each, old, new) for each in value]
     if not isinstance(value, str):
         return value
     # /tmp/pr is no part of /tmp/prices.item, nor of /data/tmp/pr
     return (
-        re.sub(_WHOLE.format(re.escape(old)), lambda _: new, value) if old.startswith("/") else value.replace(old, new)
+        re.sub(_WHOLE_PATH.format(re.escape(old)), lambda _: new, value)
+        if old.startswith("/")
+        else value.replace(old, new)
     )
 
 
-_WHOLE = r"(?<![^\s/'\"(\[{{,;:|=]){}(?![^/'\")\]}},;:|?])"  # a path that stands alone, in a URL, or in a query
+_WHOLE_PATH = r"(?<![^\s/'\"(\[{{,;:|=]){}(?![^/'\")\]}},;:|?])"  # a path that stands alone, in a URL, or in a query
 
 
-def without_nulls(value: Any) -> Any:
+def encode_nulls(value: Any) -> Any:
     """A plain value with the word that stands for null in place of every null."""
     if isinstance(value, dict):
-        return {name: without_nulls(each) for name, each in value.items()}
+        return {name: encode_nulls(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [without_nulls(each) for each in value]
-    return NULL if value is None else value
+        return [encode_nulls(each) for each in value]
+    return NULL_MARKER if value is None else value
 
 
-class History(Frozen):
+class History(FrozenModel):
     """What a user had done by some moment, oldest first; the three lists run in parallel."""
 
     item_ids: list[str] = []
@@ -117,7 +119,7 @@ class History(Frozen):
     ratings: list[float] = Field(default=[], description="explicit feedback, 0 where there was none")
 
 
-class FrozenState(Frozen):
+class FrozenState(FrozenModel):
     """History and features as they were at a request's moment, given in place of the server's look-ups."""
 
     at: float = Field(description="unix seconds of the request's moment")
@@ -130,7 +132,7 @@ class FrozenState(Frozen):
     )
 
 
-class Precision(Frozen):
+class Precision(FrozenModel):
     """The files of one precision of a bundle."""
 
     text: str | None = None
@@ -142,7 +144,7 @@ class Precision(Frozen):
     item_vectors: str
 
 
-class Parity(Frozen):
+class Parity(FrozenModel):
     """How far ONNX Runtime is from torch, recorded when the bundle was made."""
 
     graph: str
@@ -152,7 +154,7 @@ class Parity(Frozen):
     min_cosine: float | None = None
 
 
-class FeatureNames(Frozen):
+class FeatureNames(FrozenModel):
     """The feature columns a scorer was trained on, in its order."""
 
     service: str
@@ -168,7 +170,7 @@ class FeatureNames(Frozen):
         return [*self.user, *self.item, *self.cross, *self.context, *self.sources]
 
 
-class TextSettings(Frozen):
+class TextSettings(FrozenModel):
     """How text becomes tokens; training, export and serving read the same."""
 
     max_tokens: int
@@ -177,7 +179,7 @@ class TextSettings(Frozen):
     turns: int = Field(3, description="last turns of a conversation that are read as its query")
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """What a bundle says of itself (manifest.json). Scores are evidence and lie beside the bundle, not in it."""
 
     schema_version: Literal[1] = 1

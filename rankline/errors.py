@@ -94,11 +94,11 @@ class TrainingError(RanklineError):
     """Training cannot go on."""
 
 
-class RepositoryError(RanklineError):
+class RegistryError(RanklineError):
     """The model repository cannot do what was asked."""
 
 
-class StaleEvidence(RepositoryError):
+class StaleEvidence(RegistryError):
     """The champion changed since the evidence was made."""
 
 

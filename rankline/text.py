@@ -16,22 +16,22 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 # As the BERT family and the RoBERTa family call them.
-SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "<pad>", "<s>", "</s>", "<mask>", "<unk>")
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "<pad>", "<s>", "</s>", "<mask>", "<unk>")
 
 
-def item_words(item: Mapping[str, Any]) -> str:
+def item_text(item: Mapping[str, Any]) -> str:
     """What the encoder reads of an item: its title, its categories, its text."""
     parts = [item.get("title"), ", ".join(item.get("category") or []), item.get("text")]
     return ". ".join(part for part in parts if part) or str(item["item_id"])
 
 
-def query_words(text: str | None, turns: Sequence[str] | None, *, last: int) -> str:
+def query_text(text: str | None, turns: Sequence[str] | None, *, last: int) -> str:
     """What the encoder reads of a query: its text, or the ``last`` turns of a conversation.
 
     The newest turn comes first: it is what is asked, and a text that is too long is cut at its end.
     """
-    told = [turn for turn in (turns or []) if turn]
-    return "\n".join(reversed(told[-last:])) if told else text or ""
+    non_empty = [turn for turn in (turns or []) if turn]
+    return "\n".join(reversed(non_empty[-last:])) if non_empty else text or ""
 
 
 # Scripts written without spaces between words. Their text is cut into overlapping pairs of characters, which finds
@@ -41,22 +41,22 @@ _UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Hani", "Hira", "Kana"
 _LETTERS = r"\p{L}\p{M}\p{N}"
 
 
-def lexemes(text: str, *, stemmer: str = "", singles: bool = False) -> list[str]:
+def lexemes(text: str, *, stemmer: str = "", unigrams: bool = False) -> list[str]:
     """The words of a text that BM25 counts, in any script; ``stemmer`` names a Snowball stemmer, empty for none.
 
     ``singles`` adds each character of what is cut into pairs. What can be found has them, so that a word of one
     character finds it; a longer query has none, and finds only what holds its pairs.
     """
-    whole = _splitter().findall(unicodedata.normalize("NFKC", text).casefold())
-    out: list[str] = []
+    matches = _splitter().findall(unicodedata.normalize("NFKC", text).casefold())
+    tokens: list[str] = []
     spaced: list[str] = []
-    for run, word in whole:
-        if word:
-            spaced.append(word)
+    for unspaced, spaced_word in matches:
+        if spaced_word:
+            spaced.append(spaced_word)
         else:
-            out += [run[k : k + 2] for k in range(len(run) - 1)]
-            out += run if singles or len(run) == 1 else ()
-    return out + (_stemmer(stemmer)(spaced) if stemmer else spaced)
+            tokens += [unspaced[k : k + 2] for k in range(len(unspaced) - 1)]
+            tokens += unspaced if unigrams or len(unspaced) == 1 else ()
+    return tokens + (_stemmer(stemmer)(spaced) if stemmer else spaced)
 
 
 @functools.cache
@@ -82,11 +82,13 @@ class Tokenizer:
         self._backend = Backend.from_file(str(path))
         self._backend.enable_truncation(max_length=max_tokens)
         self._backend.no_padding()
-        self.pad_id = self._id_of("[PAD]", "<pad>") or 0
-        self.mask_id = self._id_of("[MASK]", "<mask>")
-        self.special_ids = [found for token in SPECIAL if (found := self._backend.token_to_id(token)) is not None]
+        self.pad_id = self._find_token_id("[PAD]", "<pad>") or 0
+        self.mask_id = self._find_token_id("[MASK]", "<mask>")
+        self.special_ids = [
+            found for token in SPECIAL_TOKENS if (found := self._backend.token_to_id(token)) is not None
+        ]
 
-    def _id_of(self, *names: str) -> int | None:
+    def _find_token_id(self, *names: str) -> int | None:
         """The id of a token that goes by one of these names."""
         return next((found for name in names if (found := self._backend.token_to_id(name)) is not None), None)
 
@@ -97,29 +99,29 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
         """(input_ids, attention_mask), both int64 [B, T], padded to the longest text."""
-        ids_BT, mask_BT, _ = self._padded(self._backend.encode_batch(list(texts)))
+        ids_BT, mask_BT, _ = self._pad(self._backend.encode_batch(list(texts)))
         return ids_BT, mask_BT
 
     def pairs(self, lefts: Sequence[str], rights: Sequence[str]) -> tuple[Ints, Ints, Ints]:
         """(input_ids, attention_mask, token_type_ids) of two texts read as one; the longer is cut first."""
-        return self._padded(self._backend.encode_batch(list(zip(lefts, rights))))
+        return self._pad(self._backend.encode_batch(list(zip(lefts, rights))))
 
-    def _padded(self, encoded: Sequence[Any]) -> tuple[Ints, Ints, Ints]:
-        width = max((len(each.ids) for each in encoded), default=1) or 1
+    def _pad(self, encoded: Sequence[Any]) -> tuple[Ints, Ints, Ints]:
+        width = max((len(encoding.ids) for encoding in encoded), default=1) or 1
         ids_BT = np.full((len(encoded), width), self.pad_id, np.int64)
         mask_BT, types_BT = np.zeros((len(encoded), width), np.int64), np.zeros((len(encoded), width), np.int64)
-        for row, each in enumerate(encoded):
-            ids_BT[row, : len(each.ids)] = each.ids
-            mask_BT[row, : len(each.ids)] = 1
-            types_BT[row, : len(each.ids)] = each.type_ids
+        for row, encoding in enumerate(encoded):
+            ids_BT[row, : len(encoding.ids)] = encoding.ids
+            mask_BT[row, : len(encoding.ids)] = 1
+            types_BT[row, : len(encoding.ids)] = encoding.type_ids
         return ids_BT, mask_BT, types_BT
 
-    def word_numbers(self, texts: Sequence[str]) -> list[list[int | None]]:
+    def word_ids(self, texts: Sequence[str]) -> list[list[int | None]]:
         """Which word of its text each token is a piece of; None for special tokens."""
         return [encoding.word_ids for encoding in self._backend.encode_batch(list(texts))]
 
 
-def batches(texts: Sequence[str], size: int) -> list[list[int]]:
+def batches_by_length(texts: Sequence[str], size: int) -> list[list[int]]:
     """Row numbers in batches of texts of similar length, so that little of a batch is padding."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -21,10 +21,10 @@ from starlette.exceptions import HTTPException
 from rankline.contracts import FrozenState, History
 from rankline.errors import RanklineError, UsageError
 from rankline.features.transforms import SERVICE
-from rankline.text import query_words
-from serving.engine import Answer, Ask, Engine, UnknownItem, answer
-from serving.features import Features
-from serving.live import Live, NotReady
+from rankline.text import query_text
+from serving.engine import Engine, EngineRequest, EngineResponse, UnknownItem, run_request
+from serving.features import FeatureLookup
+from serving.live import ModelManager, NotReady
 from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")
@@ -32,7 +32,7 @@ log = logging.getLogger("rankline.serving")
 REQUEST_ID = "X-Request-Id"
 
 
-class _Asked(BaseModel):
+class _UserRequest(BaseModel):
     """Who asks, and when: a user, a history given in the request, or a whole frozen state."""
 
     model_config = ConfigDict(extra="forbid")
@@ -48,25 +48,25 @@ class _Asked(BaseModel):
     at: float | None = Field(None, description="unix seconds of the request's moment; now if left out")
 
     @model_validator(mode="after")
-    def _agree(self) -> _Asked:
+    def _check_consistent(self) -> _UserRequest:
         if self.frozen is not None:
             given = [name for name in ("history", "seen", "at") if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"a frozen state holds {', '.join(given)} already; give one of the two")
         history = self.history or (self.frozen.history if self.frozen else History())
-        if any(len(told) not in (0, len(history.item_ids)) for told in (history.times, history.ratings)):
+        if any(len(values) not in (0, len(history.item_ids)) for values in (history.times, history.ratings)):
             raise ValueError("a history's item_ids, times and ratings run in parallel")
         return self
 
 
-class RecommendRequest(_Asked):
+class RecommendRequest(_UserRequest):
     """Items for a user."""
 
     k: int = Field(10, ge=1, le=1000, description="how many items")
     exclude_seen: bool = Field(True, description="leave out the items the user has had")
 
 
-class _Worded(_Asked):
+class _QueryRequest(_UserRequest):
     """Somebody who may also say in words what is wanted: a query, or the turns of a conversation."""
 
     query: str | None = Field(
@@ -77,32 +77,32 @@ class _Worded(_Asked):
     )
 
     @model_validator(mode="after")
-    def _one_wording(self) -> _Worded:
+    def _check_single_query(self) -> _QueryRequest:
         if self.query is not None and self.turns is not None:
             raise ValueError("a query and turns say the same twice; give one of the two")
         return self
 
-    def words(self, *, last: int) -> str | None:
+    def query_text(self, *, last: int) -> str | None:
         """What is asked, as the model reads it; None where nothing is asked in words."""
         if self.query is None and self.turns is None:
             return None
-        return query_words(self.query, self.turns, last=last)
+        return query_text(self.query, self.turns, last=last)
 
 
-class SearchRequest(_Worded):
+class SearchRequest(_QueryRequest):
     """Items for a query or a conversation, of somebody in particular or of nobody."""
 
     k: int = Field(10, ge=1, le=1000, description="how many items")
     exclude_seen: bool = Field(False, description="leave out the items the user has had")
 
     @model_validator(mode="after")
-    def _asks(self) -> SearchRequest:
+    def _check_has_query(self) -> SearchRequest:
         if self.query is None and self.turns is None:
             raise ValueError("a search needs a query, or turns")
         return self
 
 
-class RankRequest(_Worded):
+class RankRequest(_QueryRequest):
     """Given items or labels, ranked for a user, a query, or both."""
 
     candidates: list[str] = Field(min_length=1, max_length=10_000, description="item ids, in any order")
@@ -198,7 +198,7 @@ class ModelAnswer(BaseModel):
 
 
 # Which error is whose fault; the first that fits.
-_STATUS: tuple[tuple[type[RanklineError], int], ...] = (
+_STATUS_OF_ERROR: tuple[tuple[type[RanklineError], int], ...] = (
     (UnknownItem, 404),
     (NotReady, 503),
     (UsageError, 422),
@@ -206,7 +206,7 @@ _STATUS: tuple[tuple[type[RanklineError], int], ...] = (
 )
 
 
-def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
+def create_app(live: ModelManager, features: FeatureLookup, metrics: Metrics) -> FastAPI:
     """The application over an engine holder, features and metrics that somebody else started."""
 
     @asynccontextmanager
@@ -222,78 +222,85 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
         lifespan=lifespan,
         responses={422: {"model": Kind}, 503: {"model": Kind}},
     )
-    app.add_middleware(_Observed, metrics=metrics)
+    app.add_middleware(_RequestMiddleware, metrics=metrics)
     _add_error_handlers(app)
 
-    def look_up(asked: _Asked) -> tuple[FrozenState, bool | None, list[str]]:
-        if asked.frozen is not None:
-            return asked.frozen, None, []
-        at = time.time() if asked.at is None else asked.at
-        return features.of(asked.user_id, at=at, history=asked.history, seen=asked.seen)
+    def look_up(payload: _UserRequest) -> tuple[FrozenState, bool | None, list[str]]:
+        if payload.frozen is not None:
+            return payload.frozen, None, []
+        at = time.time() if payload.at is None else payload.at
+        return features.look_up(payload.user_id, at=at, history=payload.history, seen=payload.seen)
 
     @app.post("/v1/recommend")
-    def recommend(asked: RecommendRequest, request: Request) -> UserAnswer:
+    def recommend(payload: RecommendRequest, request: Request) -> UserAnswer:
         """The best items for a user: drawn from every source, ranked by the scorer."""
         engine = live.engine
-        state, known_user, degraded = look_up(asked)
-        if not asked.exclude_seen:
+        state, known_user, degraded = look_up(payload)
+        if not payload.exclude_seen:
             state = state.model_copy(update={"seen": []})
-        found = answer(engine, Ask("recommend", state, k=asked.k))
-        return UserAnswer(**_said(request, engine, found), known_user=known_user, degraded=degraded)
+        result = run_request(engine, EngineRequest("recommend", state, k=payload.k))
+        return UserAnswer(**_response_fields(request, engine, result), known_user=known_user, degraded=degraded)
 
     @app.post("/v1/search")
-    def search(asked: SearchRequest, request: Request) -> UserAnswer:
+    def search(payload: SearchRequest, request: Request) -> UserAnswer:
         """The best items for a query or a conversation, with how sure the model is where it was calibrated."""
         engine = live.engine
-        state, known_user, degraded = look_up(asked)
-        if not asked.exclude_seen:
+        state, known_user, degraded = look_up(payload)
+        if not payload.exclude_seen:
             state = state.model_copy(update={"seen": []})
-        found = answer(engine, Ask("search", state, k=asked.k, query=asked.words(last=_turns(engine))))
+        result = run_request(
+            engine, EngineRequest("search", state, k=payload.k, query=payload.query_text(last=_max_turns(engine)))
+        )
         return UserAnswer(
-            **_said(request, engine, found), known_user=known_user, degraded=degraded, abstained=found.abstained
+            **_response_fields(request, engine, result),
+            known_user=known_user,
+            degraded=degraded,
+            abstained=result.abstained,
         )
 
     @app.post("/v1/rank")
-    def rank(asked: RankRequest, request: Request) -> RankAnswer:
+    def rank(payload: RankRequest, request: Request) -> RankAnswer:
         """Given candidates in the order the scorer puts them, with every head's logit."""
         engine = live.engine
-        state, known_user, degraded = look_up(asked)
-        words = asked.words(last=_turns(engine))
-        given, frozen = tuple(asked.candidates), asked.frozen is not None
-        found = answer(engine, Ask("rank", state, k=asked.k, query=words, candidates=given, frozen=frozen))
+        state, known_user, degraded = look_up(payload)
+        words = payload.query_text(last=_max_turns(engine))
+        given, frozen = tuple(payload.candidates), payload.frozen is not None
+        result = run_request(
+            engine, EngineRequest("rank", state, k=payload.k, query=words, candidates=given, frozen=frozen)
+        )
         return RankAnswer(
-            **_said(request, engine, found),
+            **_response_fields(request, engine, result),
             known_user=known_user,
             degraded=degraded,
-            abstained=found.abstained,
-            unknown=found.unknown,
-            hidden=found.hidden,
-            withdrawn=found.withdrawn,
+            abstained=result.abstained,
+            unknown=result.unknown,
+            hidden=result.hidden,
+            withdrawn=result.withdrawn,
         )
 
     @app.post("/v1/similar", responses={404: {"model": Kind}})
-    def similar(asked: SimilarRequest, request: Request) -> Answered:
+    def similar(payload: SimilarRequest, request: Request) -> Answered:
         """Items like an item: the mean of two ranks, by cosine and by co-visitation. It has no heads."""
         engine = live.engine
         state = FrozenState(at=time.time())
-        found = answer(engine, Ask("similar", state, k=asked.k, item_id=asked.item_id))
-        return Answered(**_said(request, engine, found))
+        result = run_request(engine, EngineRequest("similar", state, k=payload.k, item_id=payload.item_id))
+        return Answered(**_response_fields(request, engine, result))
 
     @app.get("/v1/model")
     def model(request: Request) -> ModelAnswer:
         """What serves: ids, heads, features, parity."""
         engine = live.engine
-        about = engine.about
+        info = engine.info
         return ModelAnswer(
             request_id=request.state.request_id,
-            model_id=about.model_id,
-            revision=about.revision,
-            precision=about.precision,
-            provider=about.provider,
-            heads=about.heads,
+            model_id=info.model_id,
+            revision=info.revision,
+            precision=info.precision,
+            provider=info.provider,
+            heads=info.heads,
             items=len(engine.item_ids),
             hidden=list(live.hidden),
-            manifest=about.manifest,
+            manifest=info.manifest,
         )
 
     @app.get("/livez")
@@ -305,25 +312,25 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
     def readyz(response: Response) -> Readiness:
         """Whether requests are answered; missing features degrade answers but do not make it unready."""
         try:
-            about = live.engine.about
+            info = live.engine.info
         except NotReady:
-            about = None
+            info = None
             response.status_code = 503
         refused = live.refused
         return Readiness(
-            ready=about is not None,
-            model_id=about.model_id if about else None,
-            revision=about.revision if about else None,
-            precision=about.precision if about else None,
-            provider=about.provider if about else None,
+            ready=info is not None,
+            model_id=info.model_id if info else None,
+            revision=info.revision if info else None,
+            precision=info.precision if info else None,
+            provider=info.provider if info else None,
             features={
                 "state": features.state,
-                "why": features.why,
+                "why": features.reason,
                 "service": SERVICE,
                 "watermark": features.watermark,
                 "lag_s": None if features.lag_s is None else round(features.lag_s, 1),
             },
-            refused=refused.told if refused else None,
+            refused=refused.summary if refused else None,
             hidden=len(live.hidden),
             repository_error=live.repository_error or None,
         )
@@ -337,36 +344,38 @@ def create_app(live: Live, features: Features, metrics: Metrics) -> FastAPI:
     return app
 
 
-def _turns(engine: Engine) -> int:
+def _max_turns(engine: Engine) -> int:
     """How many turns of a conversation the model that serves reads."""
-    return int((engine.about.manifest.get("text") or {}).get("turns", 1))
+    return int((engine.info.manifest.get("text") or {}).get("turns", 1))
 
 
-def _said(request: Request, engine: Engine, found: Answer) -> dict[str, Any]:
+def _response_fields(request: Request, engine: Engine, result: EngineResponse) -> dict[str, Any]:
     """What every answer carries."""
     return {
         "request_id": request.state.request_id,
-        "model_id": engine.about.model_id,
-        "revision": engine.about.revision,
-        "items": [Item.model_construct(**vars(item)) for item in found.items],
+        "model_id": engine.info.model_id,
+        "revision": engine.info.revision,
+        "items": [Item.model_construct(**vars(item)) for item in result.items],
     }
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def kind(request: Request, status: int, **told: str) -> JSONResponse:
-        body = Kind(request_id=request.state.request_id, **told)
+    def error_response(request: Request, status: int, **fields: str) -> JSONResponse:
+        body = Kind(request_id=request.state.request_id, **fields)
         return JSONResponse(body.model_dump(), status_code=status)
 
     @app.exception_handler(RanklineError)
-    async def refused(request: Request, error: RanklineError) -> JSONResponse:
-        status = next(status for family, status in _STATUS if isinstance(error, family))
-        return kind(request, status, error=error.message, expected=error.expected, found=error.found, hint=error.hint)
+    async def handle_rankline_error(request: Request, error: RanklineError) -> JSONResponse:
+        status = next(status for family, status in _STATUS_OF_ERROR if isinstance(error, family))
+        return error_response(
+            request, status, error=error.message, expected=error.expected, found=error.found, hint=error.hint
+        )
 
     @app.exception_handler(RequestValidationError)
-    async def misread(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return kind(
+        return error_response(
             request,
             422,
             error=f"the request is not understood: {place}",
@@ -376,8 +385,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    async def not_there(request: Request, error: HTTPException) -> JSONResponse:
-        return kind(
+    async def handle_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return error_response(
             request,
             error.status_code,
             error=str(error.detail),
@@ -386,8 +395,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         )
 
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        return kind(
+    async def handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
+        return error_response(
             request,
             500,
             error=f"an unforeseen {type(error).__name__} in the server",
@@ -401,7 +410,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class _Observed:
+class _RequestMiddleware:
     """Gives each request an id (its own, if it brought one) and counts it by route and status."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], metrics: Metrics) -> None:
@@ -411,13 +420,13 @@ class _Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        brought = dict(scope["headers"]).get(REQUEST_ID.lower().encode(), b"")[:100]
-        request_id = brought.decode("ascii", "ignore") or uuid.uuid4().hex
+        header = dict(scope["headers"]).get(REQUEST_ID.lower().encode(), b"")[:100]
+        request_id = header.decode("ascii", "ignore") or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         status = 500
-        began = time.perf_counter()
+        started_at = time.perf_counter()
 
-        async def told(message: MutableMapping[str, Any]) -> None:
+        async def send_with_request_id(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -425,8 +434,8 @@ class _Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, told)
+            await self._app(scope, receive, send_with_request_id)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from serving.engine import About, Answer, Ask, Ranked, UnknownItem
+from serving.engine import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
 
 
 class EchoEngine:
@@ -13,29 +13,33 @@ class EchoEngine:
     def __init__(self, items: int = 20) -> None:
         self.item_ids: Sequence[str] = [f"echo-{n}" for n in range(items)]
         self._hidden: frozenset[str] = frozenset()
-        self.about = About("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
+        self.info = EngineInfo("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
 
     def hide(self, items: Collection[str]) -> None:
         """These are in no answer."""
         self._hidden = frozenset(items)
 
-    def prepare(self, ask: Ask) -> Ask:
+    def prepare(self, request: EngineRequest) -> EngineRequest:
         """Nothing to turn into tensors."""
-        if ask.verb == "similar" and ask.item_id not in self.item_ids:
-            raise UnknownItem("no such item in the catalogue", found=ask.item_id)
-        return ask
+        if request.verb == "similar" and request.item_id not in self.item_ids:
+            raise UnknownItem("no such item in the catalogue", found=request.item_id)
+        return request
 
-    def run(self, batch: Sequence[Ask]) -> list[list[str]]:
+    def run(self, batch: Sequence[EngineRequest]) -> list[list[str]]:
         """The given candidates, or all items without those seen."""
-        left_out = [{*self._hidden, *(() if ask.candidates else (*ask.state.seen, ask.item_id))} for ask in batch]
+        exclusions = [
+            {*self._hidden, *(() if request.candidates else (*request.state.seen, request.item_id))}
+            for request in batch
+        ]
         return [
-            [item for item in ask.candidates or self.item_ids if item not in gone] for ask, gone in zip(batch, left_out)
+            [item for item in request.candidates or self.item_ids if item not in excluded]
+            for request, excluded in zip(batch, exclusions)
         ]
 
-    def finish(self, prepared: Ask, result: list[str]) -> Answer:
+    def finish(self, prepared: EngineRequest, result: list[str]) -> EngineResponse:
         """The first ``k``, with scores that fall by one."""
         items = [
-            Ranked(item, item.title(), -float(place), {"click": 0.5}, {"click": -float(place)}, ["echo"])
-            for place, item in enumerate(result[: prepared.k])
+            RankedItem(item, item.title(), -float(rank), {"click": 0.5}, {"click": -float(rank)}, ["echo"])
+            for rank, item in enumerate(result[: prepared.k])
         ]
-        return Answer(items, [], hidden=[item for item in prepared.candidates if item in self._hidden])
+        return EngineResponse(items, [], hidden=[item for item in prepared.candidates if item in self._hidden])

@@ -34,7 +34,7 @@ class UnknownItem(UsageError):
 
 
 @dataclass(frozen=True)
-class Ask:
+class EngineRequest:
     """What is asked of an engine, once the routes have read it and looked up what belongs to it."""
 
     verb: Literal["recommend", "search", "rank", "similar"]
@@ -47,7 +47,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedItem:
     """One item of an answer.
 
     ``score`` orders it; ``heads`` are the logits through a sigmoid; ``probability`` is the chance that it is right,
@@ -64,14 +64,14 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class EngineResponse:
     """The ranked items, best first, and which of the given candidates the catalogue does not hold.
 
     ``abstained``: the best of them is too unlikely to be given as an answer. ``hidden``: given candidates that were
     taken down; ``withdrawn``: those that are not available.
     """
 
-    items: list[Ranked]
+    items: list[RankedItem]
     unknown: list[str]
     abstained: bool = False
     hidden: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class About:
+class EngineInfo:
     """What an engine says of itself."""
 
     model_id: str
@@ -93,25 +93,25 @@ class About:
 class Engine(Protocol):
     """The three verbs, and what the things around them may know. What passes between the verbs is its own."""
 
-    about: About
+    info: EngineInfo
     item_ids: Sequence[str]
 
     def hide(self, items: Collection[str]) -> None:
         """Leave these items, and no others that were hidden before, out of every answer from now on."""
 
-    def prepare(self, ask: Ask) -> Any:
+    def prepare(self, request: EngineRequest) -> Any:
         """Text, history and features to tensors."""
 
     def run(self, batch: Sequence[Any]) -> list[Any]:
         """Tensors of several requests through the sessions."""
 
-    def finish(self, prepared: Any, result: Any) -> Answer:
+    def finish(self, prepared: Any, result: Any) -> EngineResponse:
         """The result of one request, ranked."""
 
 
-def answer(engine: Engine, ask: Ask) -> Answer:
+def run_request(engine: Engine, request: EngineRequest) -> EngineResponse:
     """One request through the three verbs, alone."""
-    prepared = engine.prepare(ask)
+    prepared = engine.prepare(request)
     return engine.finish(prepared, engine.run([prepared])[0])
 
 
@@ -119,13 +119,13 @@ def answer(engine: Engine, ask: Ask) -> Answer:
 class Prepared:
     """One request as tensors."""
 
-    ask: Ask
+    request: EngineRequest
     history_L: Ints
     ratings_L: Ints
     context: Mapping[str, float]
     excluded: Ints
     tokens_T: Ints | None
-    given_N: Ints | None
+    candidates_N: Ints | None
     unknown: list[str]
     hidden: list[str]
     withdrawn: list[str]
@@ -142,7 +142,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class _Gone:
+class _Exclusions:
     """What no answer holds: items that were taken down, and the rows of those and of what is not to be had."""
 
     items: frozenset[str]
@@ -150,7 +150,7 @@ class _Gone:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _CandidateSet:
     """The candidates of one request on their way through ``run``, with the scorer's features of each."""
 
     rows_N: Ints
@@ -162,7 +162,7 @@ class _Drawn:
 class _Graphs:
     """The model part of a bundle in memory; sessions may be shared, so every catalogue of a model can stand on them."""
 
-    of: tuple[str, str]  # model id and precision
+    key: tuple[str, str]  # model id and precision
     text: Graph | None
     user: Graph | None
     scorer: Graph
@@ -177,7 +177,7 @@ class _Graphs:
             return Graph(bundle.folder / name, provider=provider, threads=threads)
 
         return cls(
-            of=(bundle.model_id, precision),
+            key=(bundle.model_id, precision),
             text=graph(files.text) if files.text else None,
             user=graph(files.user) if files.user else None,
             scorer=graph(files.scorer),
@@ -197,7 +197,7 @@ class BundleEngine:
         precision: str,
         provider: Provider,
         threads: int,
-        like: BundleEngine | None = None,
+        share_graphs_with: BundleEngine | None = None,
     ) -> None:
         manifest = bundle.manifest
         if precision not in manifest.precisions:
@@ -209,20 +209,26 @@ class BundleEngine:
                 hint=f"start with --precision {next(iter(manifest.precisions))}",
             )
         _check_features(bundle)
-        same = like is not None and like.graphs.of == (bundle.model_id, precision)
+        is_same_model = share_graphs_with is not None and share_graphs_with.graphs.key == (bundle.model_id, precision)
         self.graphs: _Graphs = (
-            like.graphs if like and same else _Graphs.load(bundle, precision, provider=provider, threads=threads)
+            share_graphs_with.graphs
+            if share_graphs_with and is_same_model
+            else _Graphs.load(bundle, precision, provider=provider, threads=threads)
         )
-        catalogue, self._shown = read_catalogue(bundle, precision)
+        catalogue, self._items = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
-        self._names, self._heads, self._knobs = manifest.features, manifest.heads, bundle.knobs
+        self._feature_names, self._heads, self._candidate_settings = (
+            manifest.features,
+            manifest.heads,
+            bundle.candidate_settings,
+        )
         self._policy = bundle.policy
         of = manifest.features
-        self._columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
+        self._feature_columns = [*of.user, *of.item, *of.cross, *of.context, *of.sources]
         self.item_ids: Sequence[str] = catalogue.item_ids
         self._withdrawn = frozenset(catalogue.item_ids[row] for row in catalogue.withdrawn)
         self.hide(())
-        self.about = About(
+        self.info = EngineInfo(
             model_id=bundle.model_id,
             revision=bundle.revision,
             precision=precision,
@@ -239,7 +245,7 @@ class BundleEngine:
         precision: str,
         provider: Provider,
         threads: int,
-        like: BundleEngine | None = None,
+        share_graphs_with: BundleEngine | None = None,
     ) -> BundleEngine:
         """An engine of a verified bundle that has answered once before anybody asks it.
 
@@ -251,7 +257,9 @@ class BundleEngine:
             DeviceError: CUDA was asked for and is not there.
         """
         try:
-            engine = cls(bundle, precision=precision, provider=provider, threads=threads, like=like)
+            engine = cls(
+                bundle, precision=precision, provider=provider, threads=threads, share_graphs_with=share_graphs_with
+            )
             engine.warm_up()
         except RanklineError:
             raise
@@ -273,63 +281,67 @@ class BundleEngine:
         One assignment: a request sees the items of before or those of now. What was hidden still counts in histories.
         """
         rows = self._catalogue.rows(list(items))
-        self._gone = _Gone(frozenset(items), np.union1d(self._catalogue.withdrawn, rows))
+        self._exclusions = _Exclusions(frozenset(items), np.union1d(self._catalogue.withdrawn, rows))
 
     def warm_up(self) -> None:
         """Go through every graph once, with a history and without one."""
-        some = list(self.item_ids[:3])
-        states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=some))]
-        asks = [Ask("recommend", state, k=10) for state in states]
+        item_ids = list(self.item_ids[:3])
+        states = [FrozenState(at=0.0), FrozenState(at=0.0, history=History(item_ids=item_ids))]
+        requests = [EngineRequest("recommend", state, k=10) for state in states]
         if self.graphs.text:
-            asks.append(Ask("rank", states[0], query="warm", candidates=some, frozen=True))
-        batch = [self.prepare(ask) for ask in asks]
+            requests.append(EngineRequest("rank", states[0], query="warm", candidates=item_ids, frozen=True))
+        batch = [self.prepare(request) for request in requests]
         for prepared, result in zip(batch, self.run(batch)):
             self.finish(prepared, result)
 
     # prepare ------------------------------------------------------------------------------------------------
 
-    def prepare(self, ask: Ask) -> Prepared:
+    def prepare(self, request: EngineRequest) -> Prepared:
         """Text, history and features to tensors.
 
         Raises:
             UnknownItem: the item of `similar`, or every candidate of `rank`, is unknown.
             UsageError: a query, and this bundle has no text tower.
         """
-        index, gone = self._catalogue.index, self._gone
-        state = scoring.recent(ask.state, self._knobs.max_history)
+        index, exclusions = self._catalogue.index, self._exclusions
+        state = scoring.truncate_history(request.state, self._candidate_settings.max_history)
         known = [(n, index[item]) for n, item in enumerate(state.history.item_ids) if item in index]
         ratings = np.array(state.history.ratings or [0.0] * len(state.history.item_ids), np.float64)
-        unknown = [item for item in ask.candidates if item not in index]
-        if ask.verb == "similar" and ask.item_id not in index:
-            raise self._unknown([ask.item_id])
-        if ask.verb == "rank" and len(unknown) == len(ask.candidates) and not gone.items.issuperset(unknown):
-            raise self._unknown(unknown)
+        unknown = [item for item in request.candidates if item not in index]
+        if request.verb == "similar" and request.item_id not in index:
+            raise self._unknown_item([request.item_id])
+        if (
+            request.verb == "rank"
+            and len(unknown) == len(request.candidates)
+            and not exclusions.items.issuperset(unknown)
+        ):
+            raise self._unknown_item(unknown)
         tokenizer = self.graphs.tokenizer
-        if ask.query is not None and tokenizer is None:
+        if request.query is not None and tokenizer is None:
             raise UsageError(
                 "this model cannot read a query",
                 expected="a bundle with a text tower (text.onnx) at this precision",
                 found="a query",
                 hint="ask with a user_id or a history",
             )
-        hidden = [item for item in dict.fromkeys(ask.candidates) if item in gone.items]
-        given = [item for item in dict.fromkeys(ask.candidates) if item not in gone.items]
-        withdrawn = [] if ask.frozen else [item for item in given if item in self._withdrawn]
-        given = [item for item in given if ask.frozen or item not in self._withdrawn]
+        hidden = [item for item in dict.fromkeys(request.candidates) if item in exclusions.items]
+        given = [item for item in dict.fromkeys(request.candidates) if item not in exclusions.items]
+        withdrawn = [] if request.frozen else [item for item in given if item in self._withdrawn]
+        given = [item for item in given if request.frozen or item not in self._withdrawn]
         return Prepared(
-            ask=replace(ask, state=state),
+            request=replace(request, state=state),
             history_L=np.array([row for _, row in known], np.int64),
             ratings_L=stars(ratings[[n for n, _ in known]]),
-            context=scoring.context_of(state),
-            excluded=np.concatenate([self._catalogue.rows(state.seen), gone.rows]),  # twice does no harm
-            tokens_T=None if ask.query is None or tokenizer is None else tokenizer([ask.query])[0][0],
-            given_N=self._catalogue.rows(given) if ask.verb == "rank" else None,
-            unknown=[item for item in unknown if item not in gone.items],
+            context=scoring.context_features(state),
+            excluded=np.concatenate([self._catalogue.rows(state.seen), exclusions.rows]),  # twice does no harm
+            tokens_T=None if request.query is None or tokenizer is None else tokenizer([request.query])[0][0],
+            candidates_N=self._catalogue.rows(given) if request.verb == "rank" else None,
+            unknown=[item for item in unknown if item not in exclusions.items],
             hidden=hidden,
             withdrawn=withdrawn,
         )
 
-    def _unknown(self, items: Sequence[str]) -> UnknownItem:
+    def _unknown_item(self, items: Sequence[str]) -> UnknownItem:
         return UnknownItem(
             "no such item in the catalogue",
             expected=f"one of {len(self.item_ids)} items such as {', '.join(self.item_ids[:3])}",
@@ -341,91 +353,97 @@ class BundleEngine:
 
     def run(self, batch: Sequence[Prepared]) -> list[Result]:
         """Tensors of several requests through the sessions: left vectors, candidates, logits."""
-        results: dict[int, Result] = {n: self._alike(p) for n, p in enumerate(batch) if p.ask.verb == "similar"}
+        results: dict[int, Result] = {n: self._similar(p) for n, p in enumerate(batch) if p.request.verb == "similar"}
         rest = [n for n in range(len(batch)) if n not in results]
-        left_BD = self._lefts([batch[n] for n in rest])
+        left_BD = self._query_vectors([batch[n] for n in rest])
         drawn = [self._candidates(batch[n], left_D) for n, left_D in zip(rest, left_BD)]
-        for n, found, logits_NH in zip(rest, drawn, self._logits(left_BD, drawn)):
-            results[n] = Result(found.rows_N, logits_NH, found.proposed, found.features_NF)
+        for n, candidates, logits_NH in zip(rest, drawn, self._logits(left_BD, drawn)):
+            results[n] = Result(candidates.rows_N, logits_NH, candidates.proposed, candidates.features_NF)
         return [results[n] for n in range(len(batch))]
 
-    def _lefts(self, batch: Sequence[Prepared]) -> Floats:
+    def _query_vectors(self, batch: Sequence[Prepared]) -> Floats:
         """[B, D] what a history and a query say, added up; zeros where there is neither."""
         left_BD = np.zeros((len(batch), self._catalogue.vectors_ID.shape[1]), np.float32)
-        asked = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
-        if asked and self.graphs.text:
-            ids_BT, mask_BT = _padded([batch[n].tokens_T for n in asked])
-            left_BD[asked] = self.graphs.text({"input_ids": ids_BT, "attention_mask": mask_BT})
-        told = [n for n, prepared in enumerate(batch) if prepared.history_L.size]
-        if told and self.graphs.user:
-            rows_BL, mask_BL = _padded([batch[n].history_L for n in told])
-            left_BD[told] += self.graphs.user(
+        with_query = [n for n, prepared in enumerate(batch) if prepared.tokens_T is not None]
+        if with_query and self.graphs.text:
+            ids_BT, mask_BT = _pad([batch[n].tokens_T for n in with_query])
+            left_BD[with_query] = self.graphs.text({"input_ids": ids_BT, "attention_mask": mask_BT})
+        with_history = [n for n, prepared in enumerate(batch) if prepared.history_L.size]
+        if with_history and self.graphs.user:
+            rows_BL, mask_BL = _pad([batch[n].history_L for n in with_history])
+            left_BD[with_history] += self.graphs.user(
                 {
                     "items_BLD": self._catalogue.vectors_ID[rows_BL] * mask_BL[:, :, None].astype(np.float32),
-                    "ratings_BL": _padded([batch[n].ratings_L for n in told])[0],
+                    "ratings_BL": _pad([batch[n].ratings_L for n in with_history])[0],
                     "lengths_B": mask_BL.sum(1),
                 }
             )
         return left_BD
 
-    def _candidates(self, prepared: Prepared, left_D: Floats) -> _Drawn:
-        state, catalogue, knobs = prepared.ask.state, self._catalogue, self._knobs
-        scores = scoring.source_scores(state, left_D, catalogue, knobs, query=prepared.ask.query or "")
-        if prepared.given_N is not None:
+    def _candidates(self, prepared: Prepared, left_D: Floats) -> _CandidateSet:
+        state, catalogue, candidate_settings = prepared.request.state, self._catalogue, self._candidate_settings
+        scores = scoring.source_scores(state, left_D, catalogue, candidate_settings, query=prepared.request.query or "")
+        if prepared.candidates_N is not None:
             proposed: dict[str, Ints] = {}
-            rows_N = prepared.given_N
+            rows_N = prepared.candidates_N
         else:
             # source by source, to say who proposed an item; together they are what one draw gives
             proposed = {
-                name: scoring.draw({name: values}, prepared.excluded, per_source=knobs.candidates_per_source)
+                name: scoring.draw_candidates(
+                    {name: values}, prepared.excluded, per_source=candidate_settings.candidates_per_source
+                )
                 for name, values in scores.items()
             }
             rows_N = np.unique(np.concatenate(list(proposed.values())))
-        features_NF = scoring.candidate_features(state, prepared.context, rows_N, scores, catalogue, self._names)
-        return _Drawn(rows_N, features_NF, proposed)
+        features_NF = scoring.candidate_features(
+            state, prepared.context, rows_N, scores, catalogue, self._feature_names
+        )
+        return _CandidateSet(rows_N, features_NF, proposed)
 
-    def _alike(self, prepared: Prepared) -> Result:
+    def _similar(self, prepared: Prepared) -> Result:
         """Items like one item: the mean of two normalised ranks, by cosine and by co-visitation.
 
         The best of I items has rank value 1, the last 0; an item nobody visited beside it has co-visitation
         value 0. No learnt scorer: it was trained on users, not on items.
         """
-        row = self._catalogue.index[prepared.ask.item_id]
+        row = self._catalogue.index[prepared.request.item_id]
         scores = scoring.source_scores(
-            prepared.ask.state,
+            prepared.request.state,
             self._catalogue.vectors_ID[row],
             self._catalogue,
-            self._knobs,
+            self._candidate_settings,
             similar_to=np.array([row], np.int64),
         )
         norms_I = np.linalg.norm(self._catalogue.vectors_ID, axis=1)
         pair = {"towers": scores["towers"] / np.maximum(norms_I, 1e-9), "covisit": scores["covisit"]}
         excluded = np.union1d(prepared.excluded, row)
         proposed = {
-            name: scoring.draw({name: values}, excluded, per_source=self._knobs.candidates_per_source)
+            name: scoring.draw_candidates(
+                {name: values}, excluded, per_source=self._candidate_settings.candidates_per_source
+            )
             for name, values in pair.items()
         }
-        value_I = (_rank_value(pair["towers"]) + _rank_value(pair["covisit"]) * (pair["covisit"] > 0)) / 2
+        value_I = (_normalized_rank(pair["towers"]) + _normalized_rank(pair["covisit"]) * (pair["covisit"] > 0)) / 2
         rows_N = np.setdiff1d(np.arange(len(value_I)), excluded)
         return Result(rows_N, value_I[rows_N, None], proposed)
 
-    def _logits(self, left_BD: Floats, drawn: Sequence[_Drawn]) -> list[Floats]:
+    def _logits(self, left_BD: Floats, drawn: Sequence[_CandidateSet]) -> list[Floats]:
         """[N, H] for each request, by one call of the scorer; shorter candidate lists are padded."""
-        widest = max((len(found.rows_N) for found in drawn), default=0)
+        widest = max((len(candidates.rows_N) for candidates in drawn), default=0)
         if widest == 0:
             return [np.zeros((0, len(self._heads)), np.float32) for _ in drawn]
         size, width = self._catalogue.vectors_ID.shape[1], drawn[0].features_NF.shape[1]
         items_BCD = np.zeros((len(drawn), widest, size), np.float32)
         features_BCF = np.zeros((len(drawn), widest, width), np.float32)
-        for b, found in enumerate(drawn):
-            items_BCD[b, : len(found.rows_N)] = self._catalogue.vectors_ID[found.rows_N]
-            features_BCF[b, : len(found.rows_N)] = found.features_NF
+        for b, candidates in enumerate(drawn):
+            items_BCD[b, : len(candidates.rows_N)] = self._catalogue.vectors_ID[candidates.rows_N]
+            features_BCF[b, : len(candidates.rows_N)] = candidates.features_NF
         logits_BCH = self.graphs.scorer({"left_BD": left_BD, "items_BCD": items_BCD, "features_BCF": features_BCF})
-        return [logits_BCH[b, : len(found.rows_N)] for b, found in enumerate(drawn)]
+        return [logits_BCH[b, : len(candidates.rows_N)] for b, candidates in enumerate(drawn)]
 
     # finish -------------------------------------------------------------------------------------------------
 
-    def finish(self, prepared: Prepared, result: Result) -> Answer:
+    def finish(self, prepared: Prepared, result: Result) -> EngineResponse:
         """The best ``k`` (all, if None) by the first head; ties in the catalogue's order.
 
         Raises:
@@ -438,56 +456,56 @@ class BundleEngine:
                 found="NaN or infinity",
                 hint="roll back to the previous champion; export this model again",
             )
-        best = np.argsort(-result.logits_NH[:, 0], kind="stable")[: prepared.ask.k]
-        learnt = prepared.ask.verb != "similar"
-        chances_N = self._chances(result) if learnt else None
+        best = np.argsort(-result.logits_NH[:, 0], kind="stable")[: prepared.request.k]
+        has_heads = prepared.request.verb != "similar"
+        probabilities_N = self._probabilities(result) if has_heads else None
         items = []
         for n in best:
             row = int(result.rows_N[n])
-            logits = dict(zip(self._heads, map(float, result.logits_NH[n]))) if learnt else {}
+            logits = dict(zip(self._heads, map(float, result.logits_NH[n]))) if has_heads else {}
             items.append(
-                Ranked(
+                RankedItem(
                     item_id=self.item_ids[row],
-                    title=self._shown[row].get("title") or "",
+                    title=self._items[row].get("title") or "",
                     score=float(result.logits_NH[n, 0]),
                     heads={head: float(1 / (1 + np.exp(-value))) for head, value in logits.items()},
                     logits=logits,
                     sources=[name for name, rows in result.proposed.items() if row in rows],
-                    probability=None if chances_N is None else float(chances_N[n]),
+                    probability=None if probabilities_N is None else float(probabilities_N[n]),
                 )
             )
-        sure = items[0].probability if items else None
-        abstained = sure is not None and sure < self._policy.abstain_below
-        return Answer(
+        best_probability = items[0].probability if items else None
+        abstained = best_probability is not None and best_probability < self._policy.abstain_below
+        return EngineResponse(
             items, prepared.unknown, abstained=abstained, hidden=prepared.hidden, withdrawn=prepared.withdrawn
         )
 
-    def _chances(self, result: Result) -> Floats | None:
+    def _probabilities(self, result: Result) -> Floats | None:
         """[N] how likely each candidate is right; None where the model was not calibrated."""
         calibration = self._policy.calibration
         if calibration is None or result.features_NF is None or not len(result.rows_N):
             return None
-        return calibration.probabilities(result.logits_NH[:, 0], result.features_NF, self._columns)
+        return calibration.probabilities(result.logits_NH[:, 0], result.features_NF, self._feature_columns)
 
 
 def _check_features(bundle: Bundle) -> None:
     """Refuse a bundle trained on features that this code does not make."""
-    asked, made = bundle.manifest.features, scoring.feature_names(users=True, queries=True)
-    known = {*made.user, *made.item, *made.context, *made.sources}
-    missing = sorted({*asked.user, *asked.item, *asked.context, *asked.sources} - known)
-    if (asked.service, asked.cross) != (made.service, made.cross):
-        missing.append(f"service {asked.service}, {', '.join(asked.cross)}")
+    required, supported = bundle.manifest.features, scoring.feature_names(users=True, queries=True)
+    known = {*supported.user, *supported.item, *supported.context, *supported.sources}
+    missing = sorted({*required.user, *required.item, *required.context, *required.sources} - known)
+    if (required.service, required.cross) != (supported.service, supported.cross):
+        missing.append(f"service {required.service}, {', '.join(required.cross)}")
     if missing:
         raise RanklineError(
             "the bundle reads features that this server does not know",
-            expected=f"features of {made.service}",
+            expected=f"features of {supported.service}",
             found=", ".join(missing),
             where=str(bundle.folder),
             hint="serve it with the version of Rankline that made it, or export the model again",
         )
 
 
-def _padded(rows: Sequence[Any]) -> tuple[Ints, Ints]:
+def _pad(rows: Sequence[Any]) -> tuple[Ints, Ints]:
     """[B, L] rows left-aligned with 0 behind, and [B, L] 1 where there is a value."""
     width = max(len(row) for row in rows)
     out_BL, mask_BL = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
@@ -497,7 +515,7 @@ def _padded(rows: Sequence[Any]) -> tuple[Ints, Ints]:
     return out_BL, mask_BL
 
 
-def _rank_value(values_I: Floats) -> Floats:
+def _normalized_rank(values_I: Floats) -> Floats:
     """[I] 1 for the best, 0 for the last, evenly between; ties in the catalogue's order."""
     order = np.argsort(-values_I, kind="stable")
     out = np.empty(len(values_I), np.float32)

@@ -26,7 +26,7 @@ from rankline.features import transforms, watermark
 HISTORY_SERVICE = "history_v1"
 
 # Items looked up in one read: a read holds the store, and users' look-ups wait behind it.
-_ITEMS_A_READ = 200
+_ITEMS_PER_READ = 200
 
 Columns = dict[str, list[Any]]
 
@@ -84,12 +84,12 @@ class FeatureSource(ABC):
         """Columns (item_id, and a float32 array a feature) of the items that the store knows."""
         ids: list[str] = []
         parts: list[np.ndarray[Any, Any]] = []
-        for start in range(0, len(item_ids), _ITEMS_A_READ):
-            asked = list(item_ids[start : start + _ITEMS_A_READ])
-            found = self.read(transforms.SERVICE, {"item_id": asked})
-            values_FN = np.array([found[name] for name in transforms.ITEM], np.float32)
+        for start in range(0, len(item_ids), _ITEMS_PER_READ):
+            batch = list(item_ids[start : start + _ITEMS_PER_READ])
+            values = self.read(transforms.SERVICE, {"item_id": batch})
+            values_FN = np.array([values[name] for name in transforms.ITEM], np.float32)
             known_N = np.logical_not(np.isnan(values_FN).all(axis=0))
-            ids += [item for item, known in zip(asked, known_N.tolist()) if known]
+            ids += [item for item, known in zip(batch, known_N.tolist()) if known]
             parts.append(np.nan_to_num(values_FN[:, known_N]))
         if not ids:
             return {}
@@ -104,7 +104,7 @@ class FeastLibrary(FeatureSource):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._store: Any = None
-        self._opened: object = None
+        self._opened_versions: object = None
         self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
         self._lock = threading.Lock()  # one SQLite connection, many request threads
 
@@ -116,37 +116,37 @@ class FeastLibrary(FeatureSource):
         """
         if not (self._folder / "feature_store.yaml").is_file():
             raise ServerError("there is no feature store", found="no feature_store.yaml", where=str(self._folder))
-        now = self._files()
-        if now == self._opened:
+        now = self._file_versions()
+        if now == self._opened_versions:
             return
         from rankline.runtime.lazy_imports import import_feast
 
         store = import_feast().FeatureStore(repo_path=str(self._folder))
         with self._lock:
-            self._store, self._opened, self._references = store, now, {}
+            self._store, self._opened_versions, self._references = store, now, {}
 
     def changed(self) -> bool:
         """Whether promotion or a materialization has been here."""
-        return self._files() != self._opened
+        return self._file_versions() != self._opened_versions
 
-    def _files(self) -> list[tuple[int, int]]:
-        found = []
+    def _file_versions(self) -> list[tuple[int, int]]:
+        versions = []
         for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the last of them is written last
             with contextlib.suppress(FileNotFoundError):
-                told = (self._folder / name).stat()
-                found.append((told.st_ino, told.st_mtime_ns))
-        return found
+                stat = (self._folder / name).stat()
+                versions.append((stat.st_ino, stat.st_mtime_ns))
+        return versions
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """The features of a service whose views need no other entities than these."""
         with self._lock:
             key = (service, frozenset(entities))
             if key not in self._references:
-                self._references[key] = self._suffices(service, key[1])
+                self._references[key] = self._feature_references(service, key[1])
             found = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
         return {name: values for name, values in found.items() if name not in entities}
 
-    def _suffices(self, service: str, keys: frozenset[str]) -> list[str]:
+    def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:
         """References of a service's stored features; those computed on demand are ours to compute."""
         views = {view.name: view for view in self._store.list_feature_views()}
         return [
@@ -159,10 +159,10 @@ class FeastLibrary(FeatureSource):
     def watermark(self) -> float | None:
         """What the store says, or watermark.json beside it."""
         with self._lock:
-            told = watermark.shared(self._store) if self._store is not None else None
+            content = watermark.read_shared(self._store) if self._store is not None else None
         try:
-            told = told or json.loads((self._folder / watermark.FILE).read_text())
-            return datetime.fromisoformat(told["until"]).timestamp()
+            content = content or json.loads((self._folder / watermark.FILE).read_text())
+            return datetime.fromisoformat(content["until"]).timestamp()
         except (OSError, ValueError, KeyError):
             return None
 
@@ -171,7 +171,7 @@ class FeastServer(FeatureSource):
     """Feast's own feature server (`feast serve`), asked over HTTP."""
 
     # The server answers whole services only: what a look-up does not name is filled in and not read.
-    _FILLERS: Mapping[str, Any] = {
+    _PLACEHOLDERS: Mapping[str, Any] = {
         "user_id": "",
         "item_id": "",
         "request_time": 0.0,
@@ -190,15 +190,15 @@ class FeastServer(FeatureSource):
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
         """The features of a service; None for those of entities that were not named."""
         count = len(next(iter(entities.values())))
-        fillers = {} if service == HISTORY_SERVICE else self._FILLERS
-        rows = {name: [filler] * count for name, filler in fillers.items()} | dict(entities)
+        placeholders = {} if service == HISTORY_SERVICE else self._PLACEHOLDERS
+        rows = {name: [placeholder] * count for name, placeholder in placeholders.items()} | dict(entities)
         request = urllib.request.Request(
             f"{self._url}/get-online-features",
             data=json.dumps({"feature_service": service, "entities": rows}).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
-            told = json.load(response)
-        names = told["metadata"]["feature_names"]
-        columns = {name: result["values"] for name, result in zip(names, told["results"])}
+            body = json.load(response)
+        names = body["metadata"]["feature_names"]
+        columns = {name: result["values"] for name, result in zip(names, body["results"])}
         return {name: values for name, values in columns.items() if name not in rows}

@@ -23,7 +23,7 @@ log = logging.getLogger("rankline.serving")
 State = Literal["off", "opening", "ready", "down"]
 
 
-class Features:
+class FeatureLookup:
     """Between a feature source and the requests."""
 
     def __init__(
@@ -38,13 +38,13 @@ class Features:
         self._source, self._metrics, self._item_ids = source, metrics, item_ids
         self._refresh_s, self._retry_s = refresh_s, retry_s
         self.state: State = "opening" if source else "off"
-        self.why = "" if source else "no feature store was given"
+        self.reason = "" if source else "no feature store was given"
         self.watermark: float | None = None  # unix seconds
         self._columns: Columns = {}
-        self._held: Sequence[str] = ()  # the catalogue that the columns were read for
+        self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns were read for
         self._read_at = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="features", daemon=True)
+        self._thread = threading.Thread(target=self._refresh_loop, name="features", daemon=True)
 
     def start(self) -> None:
         """Begin to open the source; requests get defaults until it is ready."""
@@ -60,14 +60,14 @@ class Features:
         """Seconds from the watermark to now; None where nobody tells it, and where there are no events to know of."""
         return time.time() - self.watermark if self.watermark else None
 
-    def of(
+    def look_up(
         self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None
     ) -> tuple[FrozenState, bool | None, list[str]]:
         """A request's state, whether the user is known (None: nobody can say), what it had to do without.
 
         A history in the request stands in for the store's; seen items in it are added to the store's.
         """
-        user = self._user(user_id, at) if user_id is not None else UserState()
+        user = self._user_state(user_id, at) if user_id is not None else UserState()
         if history is not None and seen is None:
             seen = history.item_ids
         ready = self.state == "ready"
@@ -84,16 +84,16 @@ class Features:
         state = state.model_copy(update={"item_features": self._columns})
         return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
 
-    def _user(self, user_id: str, at: float) -> UserState:
+    def _user_state(self, user_id: str, at: float) -> UserState:
         if self._source is None or self.state != "ready":
             return UserState()
         try:
             return self._source.user_state(user_id, at)
         except Exception as error:  # whatever the store raises: the request goes on without it
-            self._down(error)
+            self._mark_down(error)
             return UserState()
 
-    def _keep(self) -> None:
+    def _refresh_loop(self) -> None:
         while not self._stop.is_set():
             self.refresh()
             self._stop.wait(self._retry_s)
@@ -107,24 +107,29 @@ class Features:
             return
         items = self._item_ids()
         due = time.monotonic() - self._read_at > self._refresh_s
-        if self.state == "ready" and items is self._held and not due and not self._source.changed():
+        if self.state == "ready" and items is self._cached_item_ids and not due and not self._source.changed():
             return
         try:
             self._source.open()
             columns: dict[str, Any] = self._source.item_features(items)
             watermark = self._source.watermark()
         except Exception as error:  # whatever the store raises: tried again in a moment
-            self._down(error)
+            self._mark_down(error)
             return
-        self._columns, self._held, self._read_at, self.watermark = columns, items, time.monotonic(), watermark
+        self._columns, self._cached_item_ids, self._read_at, self.watermark = (
+            columns,
+            items,
+            time.monotonic(),
+            watermark,
+        )
         if self.state != "ready":
             log.info("features are ready")
-        self.state, self.why = "ready", ""
+        self.state, self.reason = "ready", ""
         self._metrics.features_ready.set(1)
-        self._metrics.fresh(SERVICE, watermark)
+        self._metrics.set_watermark(SERVICE, watermark)
 
-    def _down(self, error: Exception) -> None:
+    def _mark_down(self, error: Exception) -> None:
         if self.state != "down":
             log.error("the feature store does not answer, defaults are used: %s", error)
-        self.state, self.why = "down", str(error).splitlines()[0] if str(error) else type(error).__name__
+        self.state, self.reason = "down", str(error).splitlines()[0] if str(error) else type(error).__name__
         self._metrics.features_ready.set(0)

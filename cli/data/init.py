@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from onboarding.inference import Proposal
-    from onboarding.inference.trial import Proof
+    from onboarding.inference.trial import DryRun
     from onboarding.survey import Survey
 
 HELP = """Look at data of your own and write the map and the recipe that read it.
@@ -27,7 +27,7 @@ said either way. Exit code: 0 written, 2 something has to be said first, 1 the s
 
 Example: rankline init /data/shop --name shop --time-zone Europe/Berlin --yes"""
 
-Said = Annotated[
+ColumnOption = Annotated[
     list[str],
     typer.Option("--column", "-c", help="Say what a column is: meaning=column, such as item_id=sku or title=name."),
 ]
@@ -45,7 +45,7 @@ def init(
     items: Annotated[str | None, typer.Option(help="Table of items, said in the same way.")] = None,
     users: Annotated[str | None, typer.Option(help="Table of users.")] = None,
     queries: Annotated[str | None, typer.Option(help="Table of queries.")] = None,
-    columns: Said = [],  # noqa: B006
+    columns: ColumnOption = [],  # noqa: B006
     time_zone: Annotated[
         str | None, typer.Option(help="Zone of clocks that do not tell theirs: UTC, Europe/Berlin…")
     ] = None,
@@ -62,49 +62,56 @@ def init(
     from onboarding.inference import propose
     from onboarding.survey import survey
 
-    asking = sys.stdin.isatty() and sys.stdout.isatty() and not yes
-    source = _source(source, connection, asking=asking)
-    chosen = _name(name, source)
-    said = _said(columns)
-    _kind(kind)
-    _zone(time_zone)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+    source = _resolve_source(source, connection, interactive=interactive)
+    recipe_name = _recipe_name(name, source)
+    overrides = _parse_columns(columns)
+    _check_kind(kind)
+    _check_time_zone(time_zone)
     roles = {"events": events, "items": items, "users": users, "queries": queries}
-    given = {role: table for role, table in roles.items() if table}
-    only = tuple(dict.fromkeys(given.values())) if "events" in given and "://" not in (events or "") else ()
-    looked = survey(source, rows=rows, encoding=encoding or "", only=only, connection=connection)
+    given_roles = {role: table for role, table in roles.items() if table}
+    only = tuple(dict.fromkeys(given_roles.values())) if "events" in given_roles and "://" not in (events or "") else ()
+    source_survey = survey(source, rows=rows, encoding=encoding or "", only=only, connection=connection)
 
     def proposal() -> Proposal:
-        return propose(looked, name=chosen, roles=given, kind=kind or "", time_zone=time_zone or "", said=said)
+        return propose(
+            source_survey,
+            name=recipe_name,
+            roles=given_roles,
+            kind=kind or "",
+            time_zone=time_zone or "",
+            overrides=overrides,
+        )
 
-    made = proposal()
-    _show_source(looked)
-    if asking:
-        given |= _asked_roles(made)
-        made = proposal()
-        _ask_columns(made, said, again=proposal)
-        made = proposal()
-        for lack in [lack for lack in made.lacks if lack.flag]:
-            if lack.flag == "--time-zone":
-                typer.echo(f"{lack.what}.")
-                time_zone = time_zone or _asked_zone()
-            elif "timestamp_unit" in lack.flag:
-                said["timestamp_unit"] = _asked_unit(lack.what)
-        made = proposal()
+    draft = proposal()
+    _print_source(source_survey)
+    if interactive:
+        given_roles |= _prompt_roles(draft)
+        draft = proposal()
+        _prompt_columns(draft, overrides, again=proposal)
+        draft = proposal()
+        for gap in [gap for gap in draft.gaps if gap.flag]:
+            if gap.flag == "--time-zone":
+                typer.echo(f"{gap.what}.")
+                time_zone = time_zone or _prompt_time_zone()
+            elif "timestamp_unit" in gap.flag:
+                overrides["timestamp_unit"] = _prompt_time_unit(gap.what)
+        draft = proposal()
     else:
-        _show(made)
-    _tell_lacks(made)
-    if open_ := [lack for lack in made.lacks if lack.flag]:
-        _refuse(made, open_, yes=yes)
-    if not yes and not asking:
-        _refuse(made, [], yes=yes)
-    _prove_and_write(made, output, rows, force=force, asking=asking)
+        _print_proposal(draft)
+    _print_gaps(draft)
+    if unanswered := [gap for gap in draft.gaps if gap.flag]:
+        _refuse_incomplete(draft, unanswered, yes=yes)
+    if not yes and not interactive:
+        _refuse_incomplete(draft, [], yes=yes)
+    _dry_run_and_write(draft, output, rows, force=force, interactive=interactive)
 
 
-def _source(source: str | None, connection: str, *, asking: bool) -> str:
+def _resolve_source(source: str | None, connection: str, *, interactive: bool) -> str:
     from rankline.errors import UsageError
 
     if source is None and not connection:
-        if not asking:
+        if not interactive:
             raise UsageError(
                 "where the data is was not said",
                 expected="rankline init SOURCE",
@@ -115,15 +122,15 @@ def _source(source: str | None, connection: str, *, asking: bool) -> str:
     return source or ""
 
 
-def _name(name: str | None, source: str) -> str:
+def _recipe_name(name: str | None, source: str) -> str:
     """A name that is one for Python and for Kubeflow."""
     from rankline.errors import UsageError
 
-    told = name or re.sub(r"[^a-z0-9]+", "_", re.split(r"[/?]", source.rstrip("/"))[-1].split(".")[0].lower()).strip(
-        "_"
-    )
-    if re.fullmatch(r"[a-z][a-z0-9_]*", told) and not _taken(told):
-        return told
+    candidate = name or re.sub(
+        r"[^a-z0-9]+", "_", re.split(r"[/?]", source.rstrip("/"))[-1].split(".")[0].lower()
+    ).strip("_")
+    if re.fullmatch(r"[a-z][a-z0-9_]*", candidate) and not _shadows_module(candidate):
+        return candidate
     if name is None:
         return "mine"
     raise UsageError(
@@ -134,7 +141,7 @@ def _name(name: str | None, source: str) -> str:
     )
 
 
-def _taken(name: str) -> bool:
+def _shadows_module(name: str) -> bool:
     """Would a module of this name be none, or another one: Python's, Rankline's, a library's?"""
     import keyword
     import site
@@ -151,23 +158,23 @@ def _taken(name: str) -> bool:
         "recipes",
         "serving",
     )
-    plain = not keyword.iskeyword(name) and name not in sys.stdlib_module_names and name not in ours
-    return not plain or PathFinder.find_spec(name, site.getsitepackages()) is not None
+    is_free = not keyword.iskeyword(name) and name not in sys.stdlib_module_names and name not in ours
+    return not is_free or PathFinder.find_spec(name, site.getsitepackages()) is not None
 
 
-def _said(columns: list[str]) -> dict[str, str]:
+def _parse_columns(columns: list[str]) -> dict[str, str]:
     from rankline.errors import UsageError
 
-    told = {}
+    overrides = {}
     for each in columns:
         meaning, sign, column = each.partition("=")
         if not sign:
             raise UsageError("--column is meaning=column", expected="such as item_id=sku", found=each)
-        told[meaning.strip()] = column.strip()
-    return told
+        overrides[meaning.strip()] = column.strip()
+    return overrides
 
 
-def _kind(kind: str | None) -> None:
+def _check_kind(kind: str | None) -> None:
     from onboarding.inference.kinds import KINDS
     from rankline.errors import UsageError
 
@@ -175,7 +182,7 @@ def _kind(kind: str | None) -> None:
         raise UsageError("there is no such kind of recipe", expected=", ".join(KINDS), found=kind)
 
 
-def _zone(zone: str | None) -> None:
+def _check_time_zone(zone: str | None) -> None:
     import zoneinfo
 
     from rankline.errors import UsageError
@@ -184,79 +191,79 @@ def _zone(zone: str | None) -> None:
         raise UsageError("there is no such time zone", expected="UTC, or a name such as Europe/Berlin", found=zone)
 
 
-def _asked_zone() -> str:
+def _prompt_time_zone() -> str:
     from rankline.errors import UsageError
 
     while True:
         zone = str(typer.prompt("Which zone (UTC, Europe/Berlin, America/New_York…)"))
         try:
-            _zone(zone)
+            _check_time_zone(zone)
         except UsageError as error:
             typer.secho(str(error), fg=typer.colors.RED)
         else:
             return zone
 
 
-def _asked_unit(what: str) -> str:
-    from onboarding.inference import checked_unit
+def _prompt_time_unit(what: str) -> str:
+    from onboarding.inference import check_time_unit
     from rankline.errors import UsageError
 
     typer.echo(f"{what}.")
     while True:
         try:
-            return checked_unit(str(typer.prompt("How is it written (s, ms, us, ns, iso, or a pattern)")))
+            return check_time_unit(str(typer.prompt("How is it written (s, ms, us, ns, iso, or a pattern)")))
         except UsageError as error:
             typer.secho(str(error), fg=typer.colors.RED)
 
 
-def _show_source(looked: Survey) -> None:
-    from rankline.io.sources import masked
+def _print_source(source_survey: Survey) -> None:
+    from rankline.io.sources import mask_passwords
 
     kinds = {
         "recbole": "a RecBole set", "beir": "a BEIR folder", "tables": "tables in files", "sql": "a database",
     }  # fmt: skip
-    typer.echo(f"{masked(looked.source) or looked.connection}: {kinds[looked.format]}")
-    if looked.format == "tables" and looked.files.encoding not in ("utf-8", "ascii"):
-        shown = next(
+    typer.echo(f"{mask_passwords(source_survey.source) or source_survey.connection}: {kinds[source_survey.format]}")
+    if source_survey.format == "tables" and source_survey.files.encoding not in ("utf-8", "ascii"):
+        example_value = next(
             (
                 example
-                for table in looked.tables.values()
-                for facts in table.columns.values()
-                for example in facts.examples
+                for table in source_survey.tables.values()
+                for stats in table.columns.values()
+                for example in stats.examples
                 if not example.isascii()
             ),
             "",
         )
-        other = looked.encoding.runner_up
+        other = source_survey.encoding.runner_up
         typer.echo(
-            f"text is read as {looked.files.encoding}" + f", such as {shown!r}" * bool(shown)
+            f"text is read as {source_survey.files.encoding}" + f", such as {example_value!r}" * bool(example_value)
             + (f" (if that is wrong: --encoding {other})" if other else " (else: --encoding)")
         )  # fmt: skip
 
 
-def _show(made: Proposal) -> None:
+def _print_proposal(proposal: Proposal) -> None:
     """The proposal: a table of the source a table here, three example values a column."""
-    for role in made.roles:
-        _show_table(made, role)
-    unused = [name for name in made.survey.tables if name not in made.roles.values()]
+    for role in proposal.roles:
+        _print_table(proposal, role)
+    unused = [name for name in proposal.survey.tables if name not in proposal.roles.values()]
     if unused:
         typer.echo(f"not used: {', '.join(unused)}")
-    typer.echo(f"\nrecipe: {made.kind}")
+    typer.echo(f"\nrecipe: {proposal.kind}")
 
 
-def _show_table(made: Proposal, role: str) -> None:
+def _print_table(proposal: Proposal, role: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    seen = made.survey.tables[made.roles[role]]
-    rows = f"{seen.rows:,} rows" if seen.whole else f"the first {seen.rows:,} rows"
-    files = f" in {seen.files} files" if seen.files > 1 else ""
+    table_survey = proposal.survey.tables[proposal.roles[role]]
+    rows = f"{table_survey.rows:,} rows" if table_survey.is_complete else f"the first {table_survey.rows:,} rows"
+    files = f" in {table_survey.files} files" if table_survey.files > 1 else ""
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140)
     wide = console.width >= 120  # else the reasons would not find room
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{role}: {seen.place or seen.name} ({rows}{files})", title_justify="left",
+        box=box.SIMPLE_HEAD, title=f"{role}: {table_survey.place or table_survey.name} ({rows}{files})", title_justify="left",
         title_style="bold", pad_edge=False,
     )  # fmt: skip
     table.add_column("column", style="bold", overflow="ellipsis", max_width=28, no_wrap=True)
@@ -264,110 +271,114 @@ def _show_table(made: Proposal, role: str) -> None:
     table.add_column("examples", style="dim", overflow="ellipsis", no_wrap=True, max_width=44 if wide else 20)
     table.add_column("is", style="cyan", no_wrap=True)
     table.add_column("how sure", overflow="fold")
-    meanings = {each.column: each for each in made.meanings.get(role, ())}
+    meanings = {each.column: each for each in proposal.column_mappings.get(role, ())}
     colours = {"sure": "green", "likely": "yellow", "a guess": "red"}
-    for name, facts in seen.columns.items():
-        found = meanings.get(name)
-        empty = "" if facts.filled > 0.999 else f", {1 - facts.filled:.0%} empty"
-        examples = " · ".join(" ".join(each.split())[:24] for each in facts.examples)
-        sure = Text(
-            found.surety + f": {found.why}" * wide if found else "", style=colours[found.surety] if found else ""
+    for name, stats in table_survey.columns.items():
+        match = meanings.get(name)
+        empty = "" if stats.filled > 0.999 else f", {1 - stats.filled:.0%} empty"
+        examples = " · ".join(" ".join(each.split())[:24] for each in stats.examples)
+        confidence = Text(
+            match.confidence_label + f": {match.why}" * wide if match else "",
+            style=colours[match.confidence_label] if match else "",
         )
-        table.add_row(Text(name), facts.shown + empty, Text(examples), found.setting if found else "-", sure)
+        table.add_row(Text(name), stats.type_label + empty, Text(examples), match.setting if match else "-", confidence)
     console.print(table)
 
 
-def _asked_roles(made: Proposal) -> dict[str, str]:
+def _prompt_roles(proposal: Proposal) -> dict[str, str]:
     """Which table is what, confirmed one by one."""
-    told = {}
-    names = list(made.survey.tables)
-    typer.echo("\ntables: " + ", ".join(f"{name} ({made.survey.tables[name].rows:,} rows)" for name in names))
-    if made.survey.format in ("recbole", "beir"):
-        return told
+    answers = {}
+    names = list(proposal.survey.tables)
+    typer.echo("\ntables: " + ", ".join(f"{name} ({proposal.survey.tables[name].rows:,} rows)" for name in names))
+    if proposal.survey.format in ("recbole", "beir"):
+        return answers
     for role in ("events", "items", "users", "queries"):
         while True:
-            answer = str(typer.prompt(f"which table is of {role} (- for none)", default=made.roles.get(role, "-")))
+            answer = str(typer.prompt(f"which table is of {role} (- for none)", default=proposal.roles.get(role, "-")))
             if answer in names or (answer == "-" and role != "events"):
                 break
             typer.echo(f"  one of {', '.join(names)}")
-        told[role] = "" if answer == "-" else answer
-    return told
+        answers[role] = "" if answer == "-" else answer
+    return answers
 
 
-def _ask_columns(made: Proposal, said: dict[str, str], *, again: Any) -> None:
+def _prompt_columns(proposal: Proposal, overrides: dict[str, str], *, again: Any) -> None:
     """Every column confirmed: those that are not sure one by one, the others together."""
     from rankline.errors import UsageError
 
-    for role in made.roles:
-        _show_table(made, role)
-        seen = made.survey.tables[made.roles[role]]
-        for meaning in made.meanings.get(role, ()):
-            single = not meaning.setting.endswith(("attributes", "numbers", "vectors")) and meaning.setting != "text"
-            if single and meaning.surety != "sure" and meaning.setting not in said:
+    for role in proposal.roles:
+        _print_table(proposal, role)
+        table_survey = proposal.survey.tables[proposal.roles[role]]
+        for meaning in proposal.column_mappings.get(role, ()):
+            takes_one_column = (
+                not meaning.setting.endswith(("attributes", "numbers", "vectors")) and meaning.setting != "text"
+            )
+            if takes_one_column and meaning.confidence_label != "sure" and meaning.setting not in overrides:
                 answer = str(typer.prompt(f"{meaning.setting} (a column, - for none)", default=meaning.column))
-                if answer == "-" or answer in seen.columns:
-                    said[meaning.setting] = "" if answer == "-" else answer
+                if answer == "-" or answer in table_survey.columns:
+                    overrides[meaning.setting] = "" if answer == "-" else answer
                 else:
-                    typer.echo(f"  {seen.name} has no column {answer}; kept as it is")
+                    typer.echo(f"  {table_survey.name} has no column {answer}; kept as it is")
         while change := str(
             typer.prompt("change one? (meaning=column, Enter to go on)", default="", show_default=False)
         ):
-            before = dict(said)
+            before = dict(overrides)
             try:
-                said |= _said([change])
-                made = again()
-                _show_table(made, role)
+                overrides |= _parse_columns([change])
+                proposal = again()
+                _print_table(proposal, role)
             except UsageError as error:
-                said.clear()
-                said |= before
+                overrides.clear()
+                overrides |= before
                 typer.secho(str(error), fg=typer.colors.RED)
 
 
-def _tell_lacks(made: Proposal) -> None:
-    if made.lacks:
+def _print_gaps(proposal: Proposal) -> None:
+    if proposal.gaps:
         typer.secho("\nmissing for a good model:", bold=True)
-    for lack in made.lacks:
-        flag = f" ({lack.flag})" if lack.flag else ""
-        typer.echo(f"  - {lack.what}\n    {lack.do}{flag}")
+    for gap in proposal.gaps:
+        flag = f" ({gap.flag})" if gap.flag else ""
+        typer.echo(f"  - {gap.what}\n    {gap.advice}{flag}")
 
 
-def _refuse(made: Proposal, open_: list[Any], *, yes: bool) -> None:
+def _refuse_incomplete(proposal: Proposal, unanswered: list[Any], *, yes: bool) -> None:
     """Nothing is written: say what has to be said first."""
     from rankline.errors import UsageError
 
-    flags = list(dict.fromkeys(lack.flag for lack in open_)) + ([] if yes else ["--yes"])
+    flags = list(dict.fromkeys(gap.flag for gap in unanswered)) + ([] if yes else ["--yes"])
     raise UsageError(
-        "nothing was written: " + ("some things have to be said first" if open_ else "there is no terminal to ask in"),
+        "nothing was written: "
+        + ("some things have to be said first" if unanswered else "there is no terminal to ask in"),
         expected=" ".join(flags),
-        found=f"it would write {made.name}.toml and {made.name}.py ({made.kind})",
+        found=f"it would write {proposal.name}.toml and {proposal.name}.py ({proposal.kind})",
         hint="the same command with these options",
     )
 
 
-def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, asking: bool) -> None:
+def _dry_run_and_write(proposal: Proposal, output: Path, rows: int, *, force: bool, interactive: bool) -> None:
     import json
 
-    from onboarding.inference.texts import map_text, recipe_text
-    from onboarding.inference.trial import prove
+    from onboarding.inference.texts import render_map, render_recipe
+    from onboarding.inference.trial import dry_run
     from rankline.errors import SourceError, UsageError
 
-    map_path, recipe_path = output / f"{made.name}.toml", output / f"{made.name}.py"
-    if there := [path.name for path in (map_path, recipe_path) if path.exists() and not force]:
+    map_path, recipe_path = output / f"{proposal.name}.toml", output / f"{proposal.name}.py"
+    if existing := [path.name for path in (map_path, recipe_path) if path.exists() and not force]:
         raise UsageError(
-            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} there already",
+            f"{' and '.join(existing)} {'is' if len(existing) == 1 else 'are'} there already",
             expected="a name that is free",
             where=str(output.resolve()),
             hint="--name another, or --force to write over them",
         )
-    if asking and not typer.confirm(f"\nwrite {map_path} and {recipe_path}?", default=True):
+    if interactive and not typer.confirm(f"\nwrite {map_path} and {recipe_path}?", default=True):
         raise typer.Exit(2)
-    texts = {map_path: map_text(made), recipe_path: recipe_text(made, map_name=map_path.name)}
+    texts = {map_path: render_map(proposal), recipe_path: render_recipe(proposal, map_name=map_path.name)}
     with tempfile.TemporaryDirectory() as folder:  # what is written has been loaded and has read the source
         for path, text in texts.items():
             Path(folder, path.name).write_text(text, encoding="utf-8")
         try:
-            recipe = runpy.run_path(str(Path(folder, recipe_path.name)))[made.name]()
-            proof = prove(recipe.ingest, events=rows)
+            recipe = runpy.run_path(str(Path(folder, recipe_path.name)))[proposal.name]()
+            proof = dry_run(recipe.ingest, events=rows)
         except (SourceError, UsageError) as error:
             raise type(error)(
                 f"nothing was written: ingest cannot read the source with this map: {error.message}",
@@ -377,33 +388,35 @@ def _prove_and_write(made: Proposal, output: Path, rows: int, *, force: bool, as
     output.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
-    _tell_proof(proof, made)
-    for knob in [knob for knob in made.knobs if knob.endswith(("scales", "stemmer"))]:
-        typer.echo(f"the recipe sets {knob} = {json.dumps(made.knobs[knob])}, as the data asks for it")
+    _print_dry_run(proof, proposal)
+    for setting in [setting for setting in proposal.recipe_settings if setting.endswith(("scales", "stemmer"))]:
+        typer.echo(
+            f"the recipe sets {setting} = {json.dumps(proposal.recipe_settings[setting])}, as the data asks for it"
+        )
     where = "" if output.resolve() == Path.cwd() else f"PYTHONPATH={output} "
     typer.echo(f"\nwrote {map_path} (how to read it) and {recipe_path} (the recipe). Next:")
-    typer.echo(f"  {where}rankline data profile --recipe {made.name}:{made.name} --html profile.html")
-    typer.echo(f"  {where}rankline run --recipe {made.name}:{made.name} -w .rankline-{made.name}")
+    typer.echo(f"  {where}rankline data profile --recipe {proposal.name}:{proposal.name} --html profile.html")
+    typer.echo(f"  {where}rankline run --recipe {proposal.name}:{proposal.name} -w .rankline-{proposal.name}")
 
 
-def _tell_proof(proof: Proof, made: Proposal) -> None:
+def _print_dry_run(result: DryRun, proposal: Proposal) -> None:
     """What ingest made of the first rows."""
     typer.secho("\ningest read, as a proof:", bold=True)
-    for table, read in proof.read.items():
+    for table, read in result.rows_read.items():
         if not read:
             continue
-        reasons = proof.rejected.get(table, {})
+        reasons = result.rejected.get(table, {})
         bad = sum(reasons.values())
-        told = f", {bad:,} set aside ({bad / read:.1%})" if bad else ", none set aside"
-        typer.echo(f"  {table:<8} {read:>9,} rows{told}")
+        rejected_text = f", {bad:,} set aside ({bad / read:.1%})" if bad else ", none set aside"
+        typer.echo(f"  {table:<8} {read:>9,} rows{rejected_text}")
         for reason, count in sorted(reasons.items(), key=lambda each: -each[1]):
-            example = " ".join(proof.examples.get((table, reason), "").split())[:100]
+            example = " ".join(result.examples.get((table, reason), "").split())[:100]
             typer.echo(f"    {count:>7,} {reason}" + f": {example}" * bool(example))
-    if proof.span[0] and made.column("events", "timestamp"):
-        typer.echo(f"  the first of them happened {proof.span[0]}, the last {proof.span[1]}")
-    for table in proof.too_many:
+    if result.event_time_span[0] and proposal.column("events", "timestamp"):
+        typer.echo(f"  the first of them happened {result.event_time_span[0]}, the last {result.event_time_span[1]}")
+    for table in result.tables_over_limit:
         typer.secho(
-            f"  too many {table} are set aside (at most {proof.most_rejected:.0%}): `rankline run` will refuse; "
+            f"  too many {table} are set aside (at most {result.max_rejected_share:.0%}): `rankline run` will refuse; "
             "mend them, say other columns, or raise ingest.max_rejected_share",
             fg=typer.colors.RED,
         )

@@ -38,35 +38,35 @@ def show(
     from pipelines.recipes import shown as shown_recipe
 
     recipe = shown_recipe(name, settings, source=source, map=map)
-    found = [each for each in knobs(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
-    if not found:
-        _refuse(section, [knob for knob, *_ in knobs(recipe)])
+    selected = [each for each in knobs(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
+    if not selected:
+        _refuse_section(section, [setting for setting, *_ in knobs(recipe)])
     if as_json:
         import json
 
-        told = as_dict(recipe)
+        payload = as_dict(recipe)
         for part in section.split(".") if section else ():
-            told = told[part]
-        typer.echo(json.dumps(told, indent=2))
+            payload = payload[part]
+        typer.echo(json.dumps(payload, indent=2))
         return
     shown = ""
-    for knob, value, sentence in found:
-        if (head := knob.split(".")[0]) != shown:
-            shown = head
-            typer.secho(f"\n{head}", bold=True)
-        typer.echo(f"  {knob} = {value!r}\n      {sentence}")
+    for setting, value, sentence in selected:
+        if (section_name := setting.split(".")[0]) != shown:
+            shown = section_name
+            typer.secho(f"\n{section_name}", bold=True)
+        typer.echo(f"  {setting} = {value!r}\n      {sentence}")
 
 
-def _refuse(section: str, knobs: list[str]) -> None:
+def _refuse_section(section: str, setting_names: list[str]) -> None:
     import difflib
 
     from rankline.errors import UsageError
 
-    known = list(dict.fromkeys(knob.split(".")[0] for knob in knobs))
-    near = difflib.get_close_matches(section, [*known, *knobs], n=1)
+    known = list(dict.fromkeys(setting.split(".")[0] for setting in setting_names))
+    close = difflib.get_close_matches(section, [*known, *setting_names], n=1)
     raise UsageError(
         f"the recipe has no section {section!r}",
         expected="one of " + ", ".join(known),
         found=section,
-        hint=f"did you mean {near[0]!r}?" if near else "leave it out to see every knob",
+        hint=f"did you mean {close[0]!r}?" if close else "leave it out to see every knob",
     )

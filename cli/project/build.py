@@ -56,7 +56,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from cli.runs.progress import clock
+    from cli.runs.progress import format_duration
     from pipelines.images import build as images
     from pipelines.images import sbom as bill
 
@@ -81,25 +81,25 @@ def build(
         torch_wheels=torch_wheels,
         logs=sbom,
     )
-    done = []
+    built_images = []
     for kind in images.KINDS if what == "all" else (what,):
         say(f"▶ {order.reference(kind)}")
         built = images.build(kind, order, tool=tool, say=say)
         path = bill.write(built, sbom)
         if push:
             images.push(built, tool=tool, say=say, log=sbom / f"push-{kind}.log")
-        say(f"✔ {kind:<9} {clock(built.seconds):>7}  {path}")
-        done.append(built)
+        say(f"✔ {kind:<9} {format_duration(built.seconds):>7}  {path}")
+        built_images.append(built)
     if as_json:
         import json
 
-        typer.echo(json.dumps([told(each) for each in done], indent=2))
+        typer.echo(json.dumps([image_payload(each) for each in built_images], indent=2))
     else:
-        typer.echo("\n" + "\n".join(lines(done)))
-        typer.echo("\n".join(pins(done)))
+        typer.echo("\n" + "\n".join(table_lines(built_images)))
+        typer.echo("\n".join(pinned_settings(built_images)))
 
 
-def told(built: Built) -> dict[str, Any]:
+def image_payload(built: Built) -> dict[str, Any]:
     """An image, for programs."""
     return {
         "image": built.reference,
@@ -112,25 +112,25 @@ def told(built: Built) -> dict[str, Any]:
     }
 
 
-def lines(done: list[Built]) -> list[str]:
+def table_lines(built_images: list[Built]) -> list[str]:
     """The images as a table."""
-    from cli.runs.progress import clock
+    from cli.runs.progress import format_duration
 
-    width = max(len(each.reference) for each in done)
-    found = [f"{'image':<{width}}  {'id':<12} {'size':>8} {'Python':>7} {'Debian':>7} {'built in':>8}"]
-    for each in done:
-        found.append(
+    width = max(len(each.reference) for each in built_images)
+    rows = [f"{'image':<{width}}  {'id':<12} {'size':>8} {'Python':>7} {'Debian':>7} {'built in':>8}"]
+    for each in built_images:
+        rows.append(
             f"{each.reference:<{width}}  {each.image_id.removeprefix('sha256:')[:12]} {each.size_bytes / 1e6:>5.0f} MB"
-            f" {len(each.inventory.python):>7} {len(each.inventory.debian):>7} {clock(each.seconds):>8}"
+            f" {len(each.inventory.python):>7} {len(each.inventory.debian):>7} {format_duration(each.seconds):>8}"
         )
-    return found
+    return rows
 
 
-def pins(done: list[Built]) -> list[str]:
+def pinned_settings(built_images: list[Built]) -> list[str]:
     """The settings that pin what was pushed; a digest to pull by exists only in a registry."""
     from pipelines.images.build import IN_THE_FLOW
 
-    pushed = [each for each in done if each.pushed]
+    pushed = [each for each in built_images if each.pushed]
     if not pushed:
         return ["not pushed: a digest for `rankline compile` exists only in a registry (--push, --name registry/…)"]
     return ["for `rankline compile`:"] + [

@@ -28,41 +28,41 @@ def doctor(
     import json
     import warnings
 
-    from cli.project.checks import Patient, examine
+    from cli.project.checks import CheckContext, run_checks
     from pipelines.recipes import named
     from rankline.errors import EXIT_FAILED, EXIT_OK
 
     warnings.simplefilter("ignore")  # libraries that are only asked whether they answer
-    patient = Patient(workspace.resolve(), named(recipe, settings), port)
-    counted, told, subject = {"ok": 0, "warn": 0, "fail": 0}, [], ""
-    for about, finding in _hurried(examine(patient)):
-        counted[finding.status] += 1
-        told.append({"subject": about, **dataclasses.asdict(finding)})
+    context = CheckContext(workspace.resolve(), named(recipe, settings), port)
+    counts, findings, last_section = {"ok": 0, "warn": 0, "fail": 0}, [], ""
+    for section, finding in _with_few_retries(run_checks(context)):
+        counts[finding.status] += 1
+        findings.append({"subject": section, **dataclasses.asdict(finding)})
         if as_json:
             continue
-        if about != subject:
-            subject = about
-            typer.secho(f"\n{subject}" if len(told) > 1 else subject, bold=True)
+        if section != last_section:
+            last_section = section
+            typer.secho(f"\n{last_section}" if len(findings) > 1 else last_section, bold=True)
         typer.secho(f"  {finding.status:<4}", fg=COLOURS[finding.status], nl=False)
         typer.echo(f"  {finding.check:<20} {finding.found}")
         if finding.status != "ok" and finding.hint:
             typer.echo(f"        try: {finding.hint}")
     if as_json:
-        worst = next(status for status in ("fail", "warn", "ok") if counted[status])
-        typer.echo(json.dumps({"status": worst, "findings": told}, indent=2))
+        worst = next(status for status in ("fail", "warn", "ok") if counts[status])
+        typer.echo(json.dumps({"status": worst, "findings": findings}, indent=2))
     else:
-        typer.echo(f"\n{counted['ok']} ok, {counted['warn']} to look at, {counted['fail']} failing")
-    raise typer.Exit(EXIT_FAILED if counted["fail"] else EXIT_OK)
+        typer.echo(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failing")
+    raise typer.Exit(EXIT_FAILED if counts["fail"] else EXIT_OK)
 
 
-def _hurried(findings: Iterator[Any]) -> Iterator[Any]:
+def _with_few_retries(findings: Iterator[Any]) -> Iterator[Any]:
     """The same findings, with less patience for buckets than a run has."""
     import os
 
-    told = "AWS_MAX_ATTEMPTS" in os.environ
+    was_set = "AWS_MAX_ATTEMPTS" in os.environ
     os.environ.setdefault("AWS_MAX_ATTEMPTS", "2")
     try:
         yield from findings
     finally:
-        if not told:
+        if not was_set:
             del os.environ["AWS_MAX_ATTEMPTS"]

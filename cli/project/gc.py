@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_workspace
 
 if TYPE_CHECKING:
     from pipelines.retention.policy import Plan
@@ -54,7 +54,7 @@ def gc(
     from pipelines.retention.sweep import look, repository_of, sweep
     from rankline.errors import UsageError
 
-    workspace = existing(workspace).resolve()
+    workspace = require_workspace(workspace).resolve()
     given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
     try:
         keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
@@ -68,7 +68,7 @@ def gc(
     if not as_json:
         if repository:
             typer.echo(f"models: {repository}")
-        _show(plan, every=every)
+        _print_plan(plan, every=every)
     if dry_run or (as_json and not yes):
         if as_json:
             typer.echo(json.dumps({**policy.told(plan), "removed": False}, indent=2))
@@ -84,19 +84,19 @@ def gc(
                 expected="--yes, or a terminal",
                 hint="`rankline gc --yes` removes what is told above",
             )
-        if not _agreed(f"remove {len(plan.going)} things, {size(plan.freed())}?"):
+        if not _confirmed(f"remove {len(plan.going)} things, {format_bytes(plan.freed())}?"):
             typer.echo("nothing was removed")
             return
-    swept = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
+    result = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
     if as_json:
-        stayed = [{"kind": f.thing.kind, "name": f.thing.name, "why": f.why} for f in swept.spared]
-        told: dict[str, Any] = {**policy.told(plan), "removed": True, "stayed": stayed, "bytes_freed": swept.freed}
+        stayed = [{"kind": f.thing.kind, "name": f.thing.name, "why": f.why} for f in result.skipped]
+        told: dict[str, Any] = {**policy.told(plan), "removed": True, "stayed": stayed, "bytes_freed": result.freed}
         typer.echo(json.dumps(told, indent=2))
     else:
-        typer.echo(f"removed {len(swept.removed)} things: {size(swept.freed)} are free again")
+        typer.echo(f"removed {len(result.removed)} things: {format_bytes(result.freed)} are free again")
 
 
-def _agreed(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question)
     except typer.Abort:  # Ctrl-C, or the end of the input
@@ -104,7 +104,7 @@ def _agreed(question: str) -> bool:
         return False
 
 
-def _show(plan: Plan, *, every: bool) -> None:
+def _print_plan(plan: Plan, *, every: bool) -> None:
     """A table: of each kind how many stay and go, the bytes that come free, and why."""
     from collections import Counter
 
@@ -116,11 +116,11 @@ def _show(plan: Plan, *, every: bool) -> None:
         if not fates:
             continue
         going = [fate for fate in fates if fate.goes]
-        kept = Counter(_general(fate.why, fate.thing.name) for fate in fates if not fate.goes)
-        gone = Counter(_general(fate.why, fate.thing.name) for fate in going)
+        kept = Counter(_without_names(fate.why, fate.thing.name) for fate in fates if not fate.goes)
+        gone = Counter(_without_names(fate.why, fate.thing.name) for fate in going)
         why = [f"{count} kept: {reason}" for reason, count in kept.most_common(3)]
         why += [f"{count} go{'es' * (count == 1)}: {reason}" for reason, count in gone.most_common(2)]
-        frees = size(plan.freed([kind])) if going else ""
+        frees = format_bytes(plan.freed([kind])) if going else ""
         rows.append((kind, str(len(fates) - len(going)), str(len(going)), frees, why[0]))
         rows += [("", "", "", "", line) for line in why[1:]]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -128,24 +128,24 @@ def _show(plan: Plan, *, every: bool) -> None:
         first = f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
         typer.echo(f"{first}  {row[4]}".rstrip())
     for fate in plan.fates if every else ():
-        sign = "goes" if fate.goes else "kept"
-        typer.echo(f"{sign}  {fate.thing.kind:<10} {fate.thing.name}  {size(fate.thing.bytes)}  {fate.why}")
+        marker = "goes" if fate.goes else "kept"
+        typer.echo(f"{marker}  {fate.thing.kind:<10} {fate.thing.name}  {format_bytes(fate.thing.bytes)}  {fate.why}")
     for line in plan.left_alone:
         typer.echo(f"left alone: {line}")
     if plan.going:
-        typer.echo(f"{len(plan.going)} things would go and free {size(plan.freed())}")
+        typer.echo(f"{len(plan.going)} things would go and free {format_bytes(plan.freed())}")
     else:
         typer.echo("nothing goes: all that is here is needed, or young")
 
 
-def _general(why: str, name: str) -> str:
+def _without_names(why: str, name: str) -> str:
     """A reason without the names in it, so that equal ones are counted together."""
     import re
 
     return re.sub(r"\b(\d{8}-\d{6}-[\w-]+|[0-9a-f]{16,64})\b", "…", re.sub(r"\bevent \d+\b", "an event", why))
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):

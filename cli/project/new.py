@@ -17,13 +17,13 @@ Example: rankline new shop, then cd shop && make test"""
 
 TEMPLATE = Path(__file__).with_name("template")
 SUFFIX = ".tmpl"  # so that nothing takes the template's files for what they will be
-NAME = re.compile(r"^[a-z][a-z0-9-]*$")
+NAME_PATTERN = re.compile(r"^[a-z][a-z0-9-]*$")
 # what a recipe's function and its module would hide: names that the template itself uses, and folders beside it
-TAKEN = {"gates", "change", "smoke", "os", "str"} | {"recipes", "tests", "data"}
-TAKEN |= {"rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli"}
+RESERVED_NAMES = {"gates", "change", "smoke", "os", "str"} | {"recipes", "tests", "data"}
+RESERVED_NAMES |= {"rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli"}
 
 
-class Text(string.Template):
+class TemplateText(string.Template):
     """A file of the template; `@@name` stands for a value, since make and shells have their own `$`."""
 
     delimiter = "@@"
@@ -39,13 +39,13 @@ def new(
     if not directory:
         raise UsageError("the folder has no name", expected="DIR", found="''", hint="rankline new shop")
     folder = Path(directory)
-    written = make(folder, name=name or folder.resolve().name)
+    written = create_repository(folder, name=name or folder.resolve().name)
     typer.echo("\n".join(f"  {path}" for path in written))
     typer.echo(f"made {folder}. Next:\n  cd {folder} && git init && git add -A")
     typer.echo("  make setup RANKLINE=…  # README.md says from where\n  make test")
 
 
-def make(folder: Path, *, name: str) -> list[str]:
+def create_repository(folder: Path, *, name: str) -> list[str]:
     """Write the repository; the paths of what was written. It appears whole or not at all.
 
     Raises:
@@ -58,11 +58,11 @@ def make(folder: Path, *, name: str) -> list[str]:
     from rankline.errors import UsageError
 
     module = name.replace("-", "_")
-    if not NAME.match(name) or keyword.iskeyword(module) or module in TAKEN:
+    if not NAME_PATTERN.match(name) or keyword.iskeyword(module) or module in RESERVED_NAMES:
         raise UsageError(
             f"{name!r} cannot name a recipe",
             expected="small letters, digits and hyphens, a letter first; and no name that is taken: "
-            + ", ".join(sorted(TAKEN)),
+            + ", ".join(sorted(RESERVED_NAMES)),
             found=name,
             hint="--name shop",
         )
@@ -86,27 +86,27 @@ def make(folder: Path, *, name: str) -> list[str]:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         tree = Path(scratch) / "tree"
         for source in sorted(TEMPLATE.rglob(f"*{SUFFIX}")):
-            path = tree / placed(source.relative_to(TEMPLATE).as_posix(), values)
+            path = tree / target_path(source.relative_to(TEMPLATE).as_posix(), values)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(Text(source.read_text()).substitute(values))
+            path.write_text(TemplateText(source.read_text()).substitute(values))
         sample = tree / "data" / "sample"
         sample.mkdir(parents=True)
         write_shop(sample)
-        (tree / "constraints.txt").write_text("".join(f"{line}\n" for line in versions()))
+        (tree / "constraints.txt").write_text("".join(f"{line}\n" for line in installed_constraints()))
         written = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
         tree.rename(target)  # an empty folder that is there gives way
     return written
 
 
-def versions() -> list[str]:
+def installed_constraints() -> list[str]:
     """What is installed here, as pip's constraints; a build for one device (+cpu) is that version."""
     from importlib import metadata
 
-    found = {each.name.lower(): each.version.partition("+")[0] for each in metadata.distributions() if each.name}
-    return [f"{name}=={version}" for name, version in sorted(found.items()) if name != "rankline"]
+    versions = {each.name.lower(): each.version.partition("+")[0] for each in metadata.distributions() if each.name}
+    return [f"{name}=={version}" for name, version in sorted(versions.items()) if name != "rankline"]
 
 
-def placed(path: str, values: dict[str, str]) -> str:
+def target_path(path: str, values: dict[str, str]) -> str:
     """Where a file of the template goes: `dot-x.tmpl` is `.x`."""
     parts = path.removesuffix(SUFFIX).split("/")
-    return Text("/".join(re.sub(r"^dot-", ".", part) for part in parts)).substitute(values)
+    return TemplateText("/".join(re.sub(r"^dot-", ".", part) for part in parts)).substitute(values)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
-from rankline.runtime.current_user import person
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_workspace
+from rankline.runtime.current_user import current_user
 
 if TYPE_CHECKING:
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
     from rankline.registry.registry_state import Champion
 
 app = typer.Typer(help="The champion's catalogues: list them, go back to an older one.", no_args_is_help=True)
@@ -21,17 +21,19 @@ app = typer.Typer(help="The champion's catalogues: list them, go back to an olde
 @app.command("list")
 def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """Every catalogue the champion served over, oldest first; > is the one that serves."""
-    models, pointer = _serving(workspace, repository)
-    lines = _published(models, pointer)
+    registry, champion_record = _registry_and_champion(workspace, repository)
+    revisions = _published_revisions(registry, champion_record)
     if as_json:
-        typer.echo(json.dumps(lines, indent=2))
+        typer.echo(json.dumps(revisions, indent=2))
         return
-    typer.echo(f"model {pointer.model_id}")
-    for n, line in enumerate(lines, 1):
-        sign = ">" if n == len(lines) else " "
-        event = f"event {line['event']}" if line["event"] else "the bundle's own"
-        gone = "" if line["kept"] else ", gone"
-        typer.echo(f"{sign} {line['revision']}  {line['at']:<24}  {line['who']:<10}  {line['why']} ({event}{gone})")
+    typer.echo(f"model {champion_record.model_id}")
+    for n, entry in enumerate(revisions, 1):
+        marker = ">" if n == len(revisions) else " "
+        event = f"event {entry['event']}" if entry["event"] else "the bundle's own"
+        gone = "" if entry["kept"] else ", gone"
+        typer.echo(
+            f"{marker} {entry['revision']}  {entry['at']:<24}  {entry['who']:<10}  {entry['why']} ({event}{gone})"
+        )
 
 
 @app.command("rollback")
@@ -51,88 +53,90 @@ def rollback(
 
     Example: rankline catalogue rollback --why "prices of the wrong shop"
     """
-    from rankline.errors import RepositoryError, UsageError
+    from rankline.errors import RegistryError, UsageError
 
-    models, pointer = _serving(workspace, repository)
-    lines = _published(models, pointer)
-    present = lines[-1]["revision"]
+    registry, champion_record = _registry_and_champion(workspace, repository)
+    revisions = _published_revisions(registry, champion_record)
+    current = revisions[-1]["revision"]
     if revision is None:
         # what was gone back from is no place to go back to
-        came: list[str] = []
-        for line in lines:
-            again = line["revision"] in came
-            came = came[: came.index(line["revision"]) + 1] if again else [*came, line["revision"]]
-        kept = {line["revision"] for line in lines if line["kept"]}
-        revision = next((name for name in reversed(came[:-1]) if name in kept), None)
-    elif fitting := {line["revision"] for line in lines if revision and line["revision"].startswith(revision)}:
-        if len(fitting) > 1:
+        lineage: list[str] = []
+        for entry in revisions:
+            is_rollback = entry["revision"] in lineage
+            lineage = lineage[: lineage.index(entry["revision"]) + 1] if is_rollback else [*lineage, entry["revision"]]
+        available = {entry["revision"] for entry in revisions if entry["kept"]}
+        revision = next((name for name in reversed(lineage[:-1]) if name in available), None)
+    elif matches := {entry["revision"] for entry in revisions if revision and entry["revision"].startswith(revision)}:
+        if len(matches) > 1:
             raise UsageError(
                 "several catalogues begin like that",
-                expected=f"one of {', '.join(sorted(fitting))}",
+                expected=f"one of {', '.join(sorted(matches))}",
                 found=revision,
-                where=models.root,
+                where=registry.root,
             )
-        (revision,) = fitting
-    if revision is None or revision == present:
-        raise RepositoryError(
+        (revision,) = matches
+    if revision is None or revision == current:
+        raise RegistryError(
             "there is no catalogue to go back to" if revision is None else "this catalogue serves already",
             expected="another of the champion's catalogues",
-            found=present if revision else f"{present}, the oldest that is kept",
-            where=models.root,
+            found=current if revision else f"{current}, the oldest that is kept",
+            where=registry.root,
             hint="name one of those that `rankline catalogue list` tells, to go forward again, too",
         )
-    event = models.publish(
-        pointer.model_id,
+    event = registry.publish(
+        champion_record.model_id,
         revision,
-        who=person(),
+        who=current_user(),
         why=why,
-        details={"rolled_back_from": present},
-        expected_champion=pointer.model_id,
-        expected_revision=present,
+        details={"rolled_back_from": current},
+        expected_champion=champion_record.model_id,
+        expected_revision=current,
     )
     if as_json:
         typer.echo(event.model_dump_json(indent=2))
         return
     typer.echo(
-        f"model {pointer.model_id} serves over catalogue {revision} again, no longer {present} (event {event.n})"
+        f"model {champion_record.model_id} serves over catalogue {revision} again, no longer {current} (event {event.n})"
     )
 
 
-def _serving(workspace: Path, repository: str) -> tuple[Repository, Champion]:
+def _registry_and_champion(workspace: Path, repository: str) -> tuple[ModelRegistry, Champion]:
     from rankline.errors import UsageError
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    models = Repository(repository or existing(workspace) / "repository")
-    pointer = models.pointer()
-    if pointer is None:
+    registry = ModelRegistry(repository or require_workspace(workspace) / "repository")
+    champion_record = registry.champion_record()
+    if champion_record is None:
         raise UsageError(
             "no model has been promoted yet",
             expected="a promoted model, which has a catalogue",
-            where=models.root,
+            where=registry.root,
             hint="`rankline run --recipe …` trains one, and promotes it where it is good enough",
         )
-    return models, pointer
+    return registry, champion_record
 
 
-def _published(models: Repository, pointer: Champion) -> list[dict[str, Any]]:
+def _published_revisions(registry: ModelRegistry, pointer: Champion) -> list[dict[str, Any]]:
     """The catalogue of the bundle, each that was published for its model, in their order, and which are still kept.
 
-    As for `rankline.registry.registry_state.publication`, a model that was removed and registered anew begins with its own again.
+    As for `rankline.registry.registry_state.last_publication`, a model that was removed and registered anew begins with its own again.
     """
     from rankline.registry.registry_state import PUBLISHING, REMOVED
 
-    history = models.history()
-    crowned = history[pointer.event - 1]
+    history = registry.history()
+    promotion = history[pointer.event - 1]
     events = [event for event in history if event.model_id == pointer.model_id]
-    gone = [n for n, e in enumerate(events, 1) if e.kind == REMOVED and "catalogue" not in e.digests]
-    events = events[gone[-1] if gone else 0 :]
-    own = next((event for event in events if event.kind == "registered"), crowned)
-    revision = own.digests.get("catalogue") or crowned.digests.get("catalogue", "")
-    lines: list[dict[str, Any]] = [
-        {"revision": revision, "event": 0, "at": own.at, "who": own.who, "why": "as exported"}
+    removals = [n for n, e in enumerate(events, 1) if e.kind == REMOVED and "catalogue" not in e.digests]
+    events = events[removals[-1] if removals else 0 :]
+    registration = next((event for event in events if event.kind == "registered"), promotion)
+    revision = registration.digests.get("catalogue") or promotion.digests.get("catalogue", "")
+    revisions: list[dict[str, Any]] = [
+        {"revision": revision, "event": 0, "at": registration.at, "who": registration.who, "why": "as exported"}
     ]
     for e in events:
         if e.kind == PUBLISHING:
-            lines.append({"revision": e.digests["catalogue"], "event": e.n, "at": e.at, "who": e.who, "why": e.why})
-    kept = {name: models.has_catalogue(pointer.model_id, name) for name in {line["revision"] for line in lines}}
-    return [{**line, "kept": kept[line["revision"]]} for line in lines]
+            revisions.append({"revision": e.digests["catalogue"], "event": e.n, "at": e.at, "who": e.who, "why": e.why})
+    available = {
+        name: registry.has_catalogue(pointer.model_id, name) for name in {entry["revision"] for entry in revisions}
+    }
+    return [{**entry, "kept": available[entry["revision"]]} for entry in revisions]

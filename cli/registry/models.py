@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RecipeName, RepositoryUrl, Settings, Workspace, existing
+from cli.options import (
+    WORKSPACE,
+    AsJson,
+    RecipeName,
+    RepositoryUrl,
+    Settings,
+    Workspace,
+    require_workspace,
+)
 
 if TYPE_CHECKING:
     from rankline.registry.registry_state import Event
@@ -20,53 +28,53 @@ HISTORY_HELP = "Every event of the model repository, oldest first."
 def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See CHAMPION_HELP."""
     from rankline.errors import UsageError
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    place = repository or str(existing(workspace) / "repository")
-    models = Repository(place)
-    pointer = models.pointer()
-    if pointer is None:
+    root = repository or str(require_workspace(workspace) / "repository")
+    registry = ModelRegistry(root)
+    champion_record = registry.champion_record()
+    if champion_record is None:
         raise UsageError(
             "no model has been promoted yet",
             expected="a promoted model",
-            where=place,
+            where=root,
             hint="`rankline run --recipe …` trains one, and promotes it where it is good enough",
         )
-    serving, history = pointer.model_id, models.history()
-    event = history[pointer.event - 1]
-    published = history[pointer.published - 1] if pointer.published else None
-    revision = models.revision(serving)
+    model_id, history = champion_record.model_id, registry.history()
+    event = history[champion_record.event - 1]
+    published = history[champion_record.published - 1] if champion_record.published else None
+    revision = registry.revision(model_id)
     if as_json:
         catalogue = {"revision": revision, "published": published.model_dump(mode="json") if published else None}
-        told = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(pointer.hidden)}
-        typer.echo(json.dumps(told, indent=2))
+        payload = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(champion_record.hidden)}
+        typer.echo(json.dumps(payload, indent=2))
         return
-    typer.echo(f"{serving}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
+    typer.echo(f"{model_id}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
     typer.echo(f"  {event.why}")
     if published:
         typer.echo(f"  catalogue: {revision}, published {published.at} by {published.who}: {published.why}")
     else:
         typer.echo(f"  catalogue: {revision}, the bundle's own")
-    if pointer.hidden:
-        typer.echo(f"  hidden: {len(pointer.hidden)} items (`rankline items list`)")
-    typer.echo(f"  bundle: {place}/bundles/{serving}")
+    if champion_record.hidden:
+        typer.echo(f"  hidden: {len(champion_record.hidden)} items (`rankline items list`)")
+    typer.echo(f"  bundle: {root}/bundles/{model_id}")
 
 
 def history(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See HISTORY_HELP."""
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    events = Repository(repository or existing(workspace) / "repository").history()
+    events = ModelRegistry(repository or require_workspace(workspace) / "repository").history()
     if as_json:
         typer.echo(json.dumps([json.loads(event.model_dump_json()) for event in events], indent=2))
         return
     if not events:
         typer.echo("no events yet; `rankline demo` makes some")
     for event in events:
-        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_about(event)}  {event.why}")
+        typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_event_subject(event)}  {event.why}")
 
 
-def _about(event: Event) -> str:
+def _event_subject(event: Event) -> str:
     """What an event happened to: a model, its catalogue, or items."""
     from rankline.registry.registry_state import PUBLISHING, TAKEDOWNS
 
@@ -84,19 +92,19 @@ def mirror(
     as_json: AsJson = False,
 ) -> None:
     """See MIRROR_HELP."""
-    from components.promote.mirror import catch_up
+    from components.promote.mirror import mirror_all
     from pipelines.recipes import kept, named
     from rankline.errors import StorageError
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings)
-    told = kept(chosen, str(workspace)).get("storage", {}).get("repository", "")
-    models = Repository(repository or told or workspace / "repository")
-    models.history()  # a repository that cannot be read is no fault of MLflow's
+    configured = kept(chosen, str(workspace)).get("storage", {}).get("repository", "")
+    registry = ModelRegistry(repository or configured or workspace / "repository")
+    registry.history()  # a repository that cannot be read is no fault of MLflow's
     workspace.mkdir(parents=True, exist_ok=True)
     try:
-        shown = catch_up(models, config=chosen.promote, workspace=workspace)
+        versions = mirror_all(registry, config=chosen.promote, workspace=workspace)
     except Exception as error:  # MLflow and its databases each have their own
         raise StorageError(
             "MLflow cannot be written",
@@ -106,8 +114,8 @@ def mirror(
             hint="run it again when MLflow is up; the events are kept in the model repository",
         ) from error
     if as_json:
-        typer.echo(json.dumps(shown, indent=2))
+        typer.echo(json.dumps(versions, indent=2))
         return
-    for each in shown:
+    for each in versions:
         typer.echo(f"event {each['event']}: model {each['model_id']} is version {each['version']}")
-    typer.echo(f"{len(shown)} promotions are in MLflow" if shown else "no promotions yet; nothing to show")
+    typer.echo(f"{len(versions)} promotions are in MLflow" if versions else "no promotions yet; nothing to show")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, existing
+from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_workspace
 
 HELP = (
     "Go back to the model that served before, or to an earlier one.\n\n"
@@ -27,20 +27,20 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
     from rankline.registry.rollback import roll_back
-    from rankline.runtime.current_user import person
+    from rankline.runtime.current_user import current_user
 
-    here = workspace if repository else existing(workspace)
-    models = Repository(repository or here / "repository")
+    workspace_path = workspace if repository else require_workspace(workspace)
+    registry = ModelRegistry(repository or workspace_path / "repository")
     event = roll_back(
-        models,
+        registry,
         to=model,
-        who=person(),
+        who=current_user(),
         why=why or "rolled back by hand",
-        workspace=here,
+        workspace=workspace_path,
     )
-    if warning := models.sale_warning(event.champion_before, event.model_id):
+    if warning := registry.relisted_warning(event.champion_before, event.model_id):
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
     if as_json:
         typer.echo(event.model_dump_json(indent=2))

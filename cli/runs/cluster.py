@@ -30,7 +30,7 @@ Host = Annotated[
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar="RANKLINE_KFP_NAMESPACE", help="Your profile's namespace.")
 ]
-NamespaceAlone = Annotated[  # where -n means something else
+NamespaceLong = Annotated[  # where -n means something else
     str, typer.Option("--namespace", envvar="RANKLINE_KFP_NAMESPACE", help="Your profile's namespace.")
 ]
 Auth = Annotated[
@@ -57,7 +57,7 @@ MARKS = {"running": "▶", "done": "✔", "failed": "✘", "cancelled": "✘", "
 COLOURS = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "red"}
 
 
-def access(*, host: str, namespace: str, auth: str, context: str, ca: str) -> Access:
+def access_settings(*, host: str, namespace: str, auth: str, context: str, ca: str) -> Access:
     """The options of a command as one thing."""
     from pipelines.kubeflow.client import Access
 
@@ -68,11 +68,11 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "host": (Host, ""), "namespace": (Namespace, ""), "auth": (Auth, "existing"), "context": (Context, ""),
     "ca": (Ca, ""),
 }  # fmt: skip
-ZONED = {"cluster_zone": (Zone, "UTC")}
+ZONE_OPTIONS = {"cluster_zone": (Zone, "UTC")}
 
 
 @dataclass(frozen=True)
-class Where:
+class Target:
     """Where a command that knows workspaces and clusters is to look; true where a cluster is meant."""
 
     host: str
@@ -91,12 +91,14 @@ class Where:
         """The cluster, signed in (see `pipelines.kubeflow.client.connected`)."""
         from pipelines.kubeflow.client import connected
 
-        told = access(host=self.host, namespace=self.namespace, auth=self.auth, context=self.context, ca=self.ca)
-        with connected(told) as cluster:
+        settings = access_settings(
+            host=self.host, namespace=self.namespace, auth=self.auth, context=self.context, ca=self.ca
+        )
+        with connected(settings) as cluster:
             yield cluster
 
 
-def reachable(command: Callable[..., None], *, zoned: bool = False) -> Callable[..., None]:
+def with_cluster_options(command: Callable[..., None], *, zoned: bool = False) -> Callable[..., None]:
     """Give a command of a workspace the options of a cluster; its parameter ``where`` is what they say (a `Where`).
 
     ``zoned`` adds the time zone that the cluster fires by.
@@ -108,27 +110,32 @@ def reachable(command: Callable[..., None], *, zoned: bool = False) -> Callable[
     signature = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def reaching(*, ctx: typer.Context, **given: Any) -> None:
+    def wrapper(*, ctx: typer.Context, **given: Any) -> None:
         options = {name: given.pop(name) for name in OPTIONS}
         zone = given.pop("cluster_zone") if zoned else "UTC"
-        command(**given, where=Where(**options, zone=zone, cluster=_is_meant(ctx, options)))
+        command(**given, where=Target(**options, zone=zone, cluster=_targets_cluster(ctx, options)))
 
     own = [each for name, each in signature.parameters.items() if name != "where"]
-    taken = {
-        flag for each in own for told in getattr(each.annotation, "__metadata__", ()) for flag in told.param_decls or ()
+    used_flags = {
+        flag
+        for each in own
+        for option in getattr(each.annotation, "__metadata__", ())
+        for flag in option.param_decls or ()
     }
-    offered = OPTIONS | ({"namespace": (NamespaceAlone, "")} if "-n" in taken else {}) | (ZONED if zoned else {})
+    cluster_options = (
+        OPTIONS | ({"namespace": (NamespaceLong, "")} if "-n" in used_flags else {}) | (ZONE_OPTIONS if zoned else {})
+    )
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in offered.items()
+        for name, (kind, default) in cluster_options.items()
     ]
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-    reaching.__signature__ = signature.replace(parameters=[*parameters, *added, context])  # type: ignore[attr-defined]
-    return reaching
+    wrapper.__signature__ = signature.replace(parameters=[*parameters, *added, context])  # type: ignore[attr-defined]
+    return wrapper
 
 
-def _is_meant(ctx: typer.Context, options: dict[str, Any]) -> bool:
+def _targets_cluster(ctx: typer.Context, options: dict[str, Any]) -> bool:
     """Whether these options mean a cluster.
 
     Raises:
@@ -151,7 +158,7 @@ def _is_meant(ctx: typer.Context, options: dict[str, Any]) -> bool:
     return bool(options["host"] or options["context"] or options["auth"] == "port-forward")
 
 
-def watched(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict[str, Any], poll_s: float) -> NoReturn:
+def watch_run(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict[str, Any], poll_s: float) -> NoReturn:
     """Watch a run of a cluster to its end, print what came of it (after ``told``), and end with its code."""
     from pipelines.kubeflow.runs import follow
     from pipelines.runs.runner import exit_code
@@ -161,14 +168,14 @@ def watched(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict[s
             summary = follow(cluster, run, watch=screen, poll_s=poll_s)
     except KeyboardInterrupt:
         typer.secho(f"interrupted; run {run} goes on: {url}", err=True)
-        raise GoesOn(INTERRUPTED) from None
+        raise RunContinues(INTERRUPTED) from None
     except AccessError as error:
         typer.secho(f"it can no longer be watched; run {run} goes on: {url}", err=True)
         raise error from None
     if as_json:
         typer.echo(json.dumps({**told, **summary}, indent=2))
     else:
-        typer.echo("\n" + "\n".join(lines(summary)[len(summary["steps"]) :]))
+        typer.echo("\n" + "\n".join(run_lines(summary)[len(summary["steps"]) :]))
         if summary["failed_step"]:
             typer.echo(f"{summary['failed_step']} stopped")
     raise typer.Exit(exit_code(summary))
@@ -178,7 +185,7 @@ POLL_S = 5.0  # between two looks at a run
 INTERRUPTED = 130
 
 
-class GoesOn(SystemExit):
+class RunContinues(SystemExit):
     """The end of a command that watched a run, which goes on without it."""
 
 
@@ -186,9 +193,9 @@ class ClusterScreen:
     """Watches one run of a cluster: a live table, or lines where there is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet, self._told = quiet, dict[str, str]()
+        self.quiet, self._printed = quiet, dict[str, str]()
         self._live: Any = None
-        self._spoke = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> ClusterScreen:
         if not self.quiet and sys.stdout.isatty():
@@ -204,52 +211,58 @@ class ClusterScreen:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
 
-    def __call__(self, told: dict[str, Any]) -> None:
+    def __call__(self, status: dict[str, Any]) -> None:
         """Draw the run as it is now."""
         if self.quiet:
             return
         if self._live is not None:
-            self._live.update(_table(told), refresh=True)
+            self._live.update(_run_table(status), refresh=True)
             return
-        for step in told["steps"]:
-            if self._told.get(step["step"]) != step["status"] and step["status"] != "pending":
-                self._told[step["step"]] = step["status"]
-                self._say(_line(step))
-        if time.monotonic() - self._spoke > 60:
-            running = ", ".join(step["step"] for step in told["steps"] if step["status"] == "running")
-            self._say(f"  {running or told['kubeflow_status'].lower() or 'pending'}…")
+        for step in status["steps"]:
+            if self._printed.get(step["step"]) != step["status"] and step["status"] != "pending":
+                self._printed[step["step"]] = step["status"]
+                self._print(_step_line(step))
+        if time.monotonic() - self._printed_at > 60:
+            running = ", ".join(step["step"] for step in status["steps"] if step["status"] == "running")
+            self._print(f"  {running or status['kubeflow_status'].lower() or 'pending'}…")
 
-    def _say(self, line: str) -> None:
-        self._spoke = time.monotonic()
+    def _print(self, line: str) -> None:
+        self._printed_at = time.monotonic()
         print(line, flush=True)
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def run_lines(summary: dict[str, Any]) -> list[str]:
     """A run of a cluster as lines: its steps, its outcome, where it is seen."""
-    from cli.runs.progress import clock
+    from cli.runs.progress import format_duration
 
-    took = f" after {clock(told['seconds'])}" if told["seconds"] else ""
-    said = told["verdict"] or told["error"] or told["kubeflow_status"].lower()
-    return [*map(_line, told["steps"]), f"{told['outcome']}{took}: {said}", f"run {told['run']}: {told['url']}"]
-
-
-def _line(step: dict[str, Any]) -> str:
-    from cli.runs.progress import clock
-
-    took = clock(step["seconds"]) if step["status"] not in ("pending", "skipped") else ""
-    return f"{MARKS[step['status']]} {step['step']:<17} {took:>7}  {step['error']}".rstrip()
+    duration = f" after {format_duration(summary['seconds'])}" if summary["seconds"] else ""
+    text = summary["verdict"] or summary["error"] or summary["kubeflow_status"].lower()
+    return [
+        *map(_step_line, summary["steps"]),
+        f"{summary['outcome']}{duration}: {text}",
+        f"run {summary['run']}: {summary['url']}",
+    ]
 
 
-def _table(told: dict[str, Any]) -> Any:
+def _step_line(step: dict[str, Any]) -> str:
+    from cli.runs.progress import format_duration
+
+    duration = format_duration(step["seconds"]) if step["status"] not in ("pending", "skipped") else ""
+    return f"{MARKS[step['status']]} {step['step']:<17} {duration:>7}  {step['error']}".rstrip()
+
+
+def _run_table(summary: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.text import Text
 
     from rankline.runtime import ledger
 
-    known = {step["step"]: step for step in told["steps"]}
-    lines = [Text(f"{told['name']}   {told['kubeflow_status'].lower()}", style="bold")]
-    line = ledger.FLOWS[told["flow"]]
-    for name in (*line, *(name for name in known if name not in line)):
+    known = {step["step"]: step for step in summary["steps"]}
+    lines = [Text(f"{summary['name']}   {summary['kubeflow_status'].lower()}", style="bold")]
+    step_names = ledger.FLOWS[summary["flow"]]
+    for name in (*step_names, *(name for name in known if name not in step_names)):
         step = known.get(name, {"step": name, "status": "pending", "error": "", "seconds": 0.0})
-        lines.append(Text(_line(step), style=COLOURS.get(step["status"], "dim"), no_wrap=True, overflow="ellipsis"))
+        lines.append(
+            Text(_step_line(step), style=COLOURS.get(step["status"], "dim"), no_wrap=True, overflow="ellipsis")
+        )
     return Group(*lines)

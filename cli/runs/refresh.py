@@ -51,35 +51,37 @@ def refresh(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from cli.options import existing
-    from cli.runs.run import fetch_material, watched
+    from cli.options import require_workspace
+    from cli.runs.run import fetch_assets, run_and_report
     from pipelines.recipes import named
     from pipelines.refresh import refresh as run_refresh
 
     chosen = named(recipe, settings, source=source, map=map)
-    workspace = existing(workspace).resolve()
-    told = [name.strip() for name in only.split(",") if name.strip()]
+    workspace = require_workspace(workspace).resolve()
+    columns = [name.strip() for name in only.split(",") if name.strip()]
     if items is None:
-        fetch_material(chosen, workspace, as_json=as_json)
-    watched(
-        lambda watch: run_refresh(chosen, workspace, items=items, only=told, whole=whole, watch=watch, runner=runner),
+        fetch_assets(chosen, workspace, as_json=as_json)
+    run_and_report(
+        lambda watch: run_refresh(
+            chosen, workspace, items=items, only=columns, whole=whole, watch=watch, runner=runner
+        ),
         f"{chosen.name}-refresh",
         workspace,
         as_json,
-        more=counted,
+        extra_lines=item_count_lines,
     )
 
 
-def counted(summary: dict[str, Any]) -> list[str]:
+def item_count_lines(summary: dict[str, Any]) -> list[str]:
     """What became of the items, and of the catalogue, where there is one."""
-    found = next((step["result"] for step in summary["steps"] if step["step"] == "catalogue"), {})
-    if "counts" not in found:
+    result = next((step["result"] for step in summary["steps"] if step["step"] == "catalogue"), {})
+    if "counts" not in result:
         return []
-    counts = {name.replace("_", " "): count for name, count in found["counts"].items() if name != "items"}
+    counts = {name.replace("_", " "): count for name, count in result["counts"].items() if name != "items"}
     lines = ["items: " + ", ".join(f"{count} {name}" for name, count in counts.items())]
-    if "revision" in found:
+    if "revision" in result:
         lines.append(
-            f"revision {found['revision']}: {found['items']} items, {found['embedded']} texts read anew, "
-            f"index {found['index']} with recall {found['index_recall@100']:.3f}"
+            f"revision {result['revision']}: {result['items']} items, {result['embedded']} texts read anew, "
+            f"index {result['index']} with recall {result['index_recall@100']:.3f}"
         )
     return lines

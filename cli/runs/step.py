@@ -37,7 +37,7 @@ WRITTEN_BY = {
 }  # fmt: skip
 
 
-def perform(
+def run_single_step(
     name: str,
     folders: dict[str, Path],
     recipe: str,
@@ -54,13 +54,13 @@ def perform(
     from pipelines.recipes import at, kept, named
     from pipelines.runs.runner import new_run_folder
     from rankline.runtime import ledger
-    from rankline.runtime.run_step import Run
+    from rankline.runtime.run_step import RunContext
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings, source=source, map=map)
-    room = "promote" if name == "decide" else name
-    door: Any = getattr(importlib.import_module(f"components.{room}.component"), name).python_func
-    here = new_run_folder(workspace, f"{chosen.name}-{name}")
+    component = "promote" if name == "decide" else name
+    door: Any = getattr(importlib.import_module(f"components.{component}.component"), name).python_func
+    run_folder = new_run_folder(workspace, f"{chosen.name}-{name}")
     run = {
         "workspace": str(workspace),
         "recipe": chosen.name,
@@ -69,19 +69,19 @@ def perform(
     }
     config = at(chosen, str(workspace))[name]
     # outside the flow nobody has looked beforehand, so a step that asks is told now
-    known: dict[str, Callable[[], str]] = {
+    providers: dict[str, Callable[[], str]] = {
         "source_digest": lambda: _source_digest(config),
-        "champion": lambda: _champion(Run.of(run, here.name).repository),
+        "champion": lambda: _champion(RunContext.from_parameters(run, run_folder.name).repository),
     }
-    asked = door.__code__.co_varnames[: door.__code__.co_argcount]
-    told = {key: ask() for key, ask in known.items() if key in asked}
+    parameters = door.__code__.co_varnames[: door.__code__.co_argcount]
+    resolved = {key: ask() for key, ask in providers.items() if key in parameters}
     artifacts = {key: SimpleNamespace(path=str(path.resolve())) for key, path in folders.items()}
     try:
-        door(config=config, run=run, job=here.name, **told, **artifacts)
+        door(config=config, run=run, job=run_folder.name, **resolved, **artifacts)
     except SystemExit as stop:
         typer.secho(str(stop.code), fg=typer.colors.RED, err=True)
-        raise typer.Exit(ledger.read(here)[name].exit_code or 1) from stop
-    entry = ledger.read(here)[name]
+        raise typer.Exit(ledger.read_entries(run_folder)[name].exit_code or 1) from stop
+    entry = ledger.read_entries(run_folder)[name]
     typer.echo(f"{name} {entry.status} in {entry.seconds:.1f} s: {entry.why}")
     typer.echo(json.dumps(entry.result, indent=2, default=str))
 
@@ -90,16 +90,16 @@ def _source_digest(config: dict[str, Any]) -> str:
     from components.ingest.config import IngestConfig
     from rankline.io import sources
 
-    return sources.digest_of(IngestConfig(**config))
+    return sources.source_digest(IngestConfig(**config))
 
 
 def _champion(repository: str) -> str:
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    return Repository(repository).champion()
+    return ModelRegistry(repository).champion()
 
 
-def _command(name: str) -> Callable[..., None]:
+def _make_command(name: str) -> Callable[..., None]:
     """A command with one option a folder; typer reads the options off the signature."""
     import inspect
 
@@ -107,27 +107,27 @@ def _command(name: str) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         folders = {key: values[key] for key in (*inputs, *outputs)}
-        perform(
+        run_single_step(
             name, folders, values["recipe"], values["settings"], values["workspace"],
             source=values["source"], map=values["map"],
         )  # fmt: skip
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    wanted = [
+    folder_options = [
         inspect.Parameter(key, keyword, annotation=Annotated[Path, typer.Option(f"--{key}", help=sentence)])
         for key, sentence in (
             *((key, f"Folder to read: what {WRITTEN_BY[key]} wrote.") for key in inputs),
             *((key, "Folder to write.") for key in outputs),
         )
     ]
-    shared = [
+    shared_options = [
         inspect.Parameter("recipe", keyword, default="movielens", annotation=RecipeName),
         inspect.Parameter("source", keyword, default=None, annotation=SourcePath),
         inspect.Parameter("map", keyword, default=None, annotation=MapFile),
         inspect.Parameter("settings", keyword, default=[], annotation=Settings),
         inspect.Parameter("workspace", keyword, default=WORKSPACE, annotation=Workspace),
     ]
-    command.__signature__ = inspect.Signature(wanted + shared)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(folder_options + shared_options)  # type: ignore[attr-defined]
     command.__doc__ = (
         f"{sentence}\n\nIts knobs: `rankline recipes show movielens` under `{name}`, "
         f"changed with --set {name}.knob=value."
@@ -136,4 +136,4 @@ def _command(name: str) -> Callable[..., None]:
 
 
 for _name in STEPS:
-    app.command(_name)(_command(_name))
+    app.command(_name)(_make_command(_name))

@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath, existing
-from cli.runs.cluster import INTERRUPTED, Auth, Ca, Context, GoesOn, Host, Namespace, Where, access, watched
+from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath, require_workspace
+from cli.runs.cluster import (
+    INTERRUPTED,
+    Auth,
+    Ca,
+    Context,
+    Host,
+    Namespace,
+    RunContinues,
+    Target,
+    access_settings,
+    watch_run,
+)
 from rankline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +82,8 @@ def submit(
         )
     if plan:
         asks = bool(host or context or auth != "existing")
-        where = Where(host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=asks)
-        _foretell(chosen, where, mounted, as_json=as_json)
+        where = Target(host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=asks)
+        _print_plan(chosen, where, mounted, as_json=as_json)
         return
     if mounted is not None:
         raise UsageError(
@@ -81,53 +92,63 @@ def submit(
             found=f"-w {mounted}",
             hint="with --plan it says where that volume is mounted here; `rankline run -w` runs in a folder",
         )
-    told = access(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
+    told = access_settings(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
 
     from pipelines.kubeflow.client import connected
     from pipelines.kubeflow.packages import upload
-    from pipelines.kubeflow.runs import submit as begin
+    from pipelines.kubeflow.runs import submit as submit_run
 
     with connected(told) as cluster:
         version = upload(cluster, chosen, flow=flow)
         if not as_json:
             typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'it was there'})")
-        begun = begin(cluster, version, experiment=experiment, account=account)
+        submitted = submit_run(cluster, version, experiment=experiment, account=account)
         try:
             if not as_json:
-                typer.echo(f"run {begun.run}\n{begun.url}")
+                typer.echo(f"run {submitted.run}\n{submitted.url}")
             elif not wait:
-                typer.echo(json.dumps(_told(begun), indent=2))
+                typer.echo(json.dumps(_run_payload(submitted), indent=2))
         except KeyboardInterrupt:
-            typer.secho(f"interrupted; run {begun.run} goes on: {begun.url}", err=True)
-            raise GoesOn(INTERRUPTED) from None
+            typer.secho(f"interrupted; run {submitted.run} goes on: {submitted.url}", err=True)
+            raise RunContinues(INTERRUPTED) from None
         if wait:
-            watched(cluster, begun.run, begun.url, as_json=as_json, told=_told(begun), poll_s=poll_s)
+            watch_run(
+                cluster, submitted.run, submitted.url, as_json=as_json, told=_run_payload(submitted), poll_s=poll_s
+            )
 
 
-def _foretell(recipe: Recipe, where: Where, mounted: Path | None, *, as_json: bool) -> None:
+def _print_plan(recipe: Recipe, where: Target, mounted: Path | None, *, as_json: bool) -> None:
     """Print what a run would do."""
     from pipelines.kubeflow.plan import plan
 
-    place = Path(recipe.cluster.workspace)
-    here = existing(mounted).resolve() if mounted is not None else place if (place / "runs").is_dir() else None
+    cluster_workspace = Path(recipe.cluster.workspace)
+    here = (
+        require_workspace(mounted).resolve()
+        if mounted is not None
+        else cluster_workspace
+        if (cluster_workspace / "runs").is_dir()
+        else None
+    )
     with where.connected() if where else contextlib.nullcontext() as cluster:
-        told = plan(recipe, cluster=cluster, here=here)
+        run_plan = plan(recipe, cluster=cluster, here=here)
     if as_json:
-        typer.echo(told.model_dump_json(indent=2))
+        typer.echo(run_plan.model_dump_json(indent=2))
         return
     from cli.runs.progress import print_plan
 
-    package = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}[told.cluster.uploaded]
-    typer.echo(f"{told.cluster.pipeline} {told.cluster.version} ({package})")
-    print_plan(told)
-    for note in told.cluster.notes:
+    package = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}[
+        run_plan.cluster.uploaded
+    ]
+    typer.echo(f"{run_plan.cluster.pipeline} {run_plan.cluster.version} ({package})")
+    print_plan(run_plan)
+    for note in run_plan.cluster.notes:
         typer.echo(f"note: {note}")
 
 
-def _told(begun: object) -> dict[str, object]:
+def _run_payload(submitted: object) -> dict[str, object]:
     """A run that was begun, as JSON."""
     import dataclasses
 
-    told = dataclasses.asdict(begun)  # type: ignore[call-overload]
-    version = told.pop("version")
-    return {**told, "pipeline": version["pipeline"], "version": version["name"], "uploaded": version["uploaded"]}
+    payload = dataclasses.asdict(submitted)  # type: ignore[call-overload]
+    version = payload.pop("version")
+    return {**payload, "pipeline": version["pipeline"], "version": version["name"], "uploaded": version["uploaded"]}

@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, Workspace, existing
-from cli.runs.cluster import Where, reachable
+from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
+from cli.runs.cluster import Target, with_cluster_options
 from cli.schedules import cluster
-from cli.schedules.tables import announce, fires, local, moment_of, plan_table, settings_of, short, table, tally
+from cli.schedules.tables import (
+    local_text,
+    next_instants,
+    parse_instant,
+    print_fire_times,
+    print_schedule,
+    print_settings,
+    print_table,
+    print_tally,
+    utc_text,
+)
 
 if TYPE_CHECKING:
     from pipelines.schedules.firings import Claim, Claims
@@ -75,7 +85,7 @@ OnRefusal = Annotated[
     bool | None,
     typer.Option("--webhook-on-refusal/--no-webhook-on-refusal", help="Tell it of a refused model, too."),
 ]
-scheduled = functools.partial(reachable, zoned=True)
+with_zoned_cluster_options = functools.partial(with_cluster_options, zoned=True)
 Experiment = Annotated[
     str | None, typer.Option("--experiment", "-e", help="On a cluster: experiment its runs belong to (rankline).")
 ]
@@ -83,10 +93,10 @@ Account = Annotated[str | None, typer.Option("--service-account", help="On a clu
 
 
 @app.command("create")
-@scheduled
+@with_zoned_cluster_options
 def create(
     name: Name,
-    where: Where,
+    where: Target,
     recipe: Recipe = None,
     cron: Cron = None,
     seconds_first: SecondsFirst = False,
@@ -128,7 +138,7 @@ def create(
             found="--recipe alone" if recipe else "--cron alone" if cron else "neither",
             hint='rankline schedule create nightly -r mine:mine --cron "0 0 3 * * *"',
         )
-    _write(
+    _save(
         name,
         {
             "flow": flow,
@@ -144,10 +154,10 @@ def create(
 
 
 @app.command("update")
-@scheduled
+@with_zoned_cluster_options
 def update(
     name: Name,
-    where: Where,
+    where: Target,
     recipe: Recipe = None,
     cron: Cron = None,
     seconds_first: SecondsFirst = False,
@@ -180,7 +190,7 @@ def update(
 
     Example: rankline schedule update nightly --cron "0 0 4 * * *"
     """
-    _write(
+    _save(
         name,
         {
             "flow": flow,
@@ -196,14 +206,14 @@ def update(
 
 
 @app.command("list")
-@scheduled
-def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_zoned_cluster_options
+def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Every schedule: when it fires, what it runs, and when next."""
     if where:
         return cluster.list_(where, as_json=as_json)
     from rankline.errors import RanklineError
 
-    store = _store(workspace)
+    store = _schedules(workspace)
     schedules, unreadable = [], {}
     for name in store.names():
         try:
@@ -211,75 +221,80 @@ def list_(where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = Fals
         except RanklineError as error:
             unreadable[name] = str(error)
     if as_json:
-        told = [_told(store, each) for each in schedules]
-        typer.echo(json.dumps([*told, *({"name": n, "unreadable": why} for n, why in unreadable.items())], indent=2))
+        payload = [_schedule_payload(store, each) for each in schedules]
+        typer.echo(json.dumps([*payload, *({"name": n, "unreadable": why} for n, why in unreadable.items())], indent=2))
         return
     if not schedules and not unreadable:
         typer.echo("no schedules yet; `rankline schedule create` makes one")
         return
     rows = [("schedule", "flow", "cron", "zone", "recipe", "next")]
     for each in schedules:
-        first = next(iter(fires(each, 1)), None)
-        coming = "paused" if each.paused else local(each, first) if first else "never again"
-        rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, coming))
+        first = next(iter(next_instants(each, 1)), None)
+        next_text = "paused" if each.paused else local_text(each, first) if first else "never again"
+        rows.append((each.name, each.flow, each.cron, each.zone, each.recipe, next_text))
     rows += [(name, "", "", "", "", "unreadable") for name in unreadable]
-    table(rows)
+    print_table(rows)
     for name, why in unreadable.items():
         typer.echo(f"{name}: {why}")
 
 
 @app.command("show")
-@scheduled
-def show(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_zoned_cluster_options
+def show(name: Name, where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """One schedule: its settings, its latest runs, and what was passed over."""
     if where:
         return cluster.show(name, where, as_json=as_json)
-    store = _store(workspace)
+    store = _schedules(workspace)
     schedule = store.get(name)
     claims = store.claims(name)
     latest, skipped = claims.all()[-10:], claims.handled()["skipped"][-10:]
     if as_json:
-        runs = [_run(claim) | ({"status": "interrupted"} if _interrupted(claims, claim) else {}) for claim in latest]
-        typer.echo(json.dumps({**_told(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
+        runs = [
+            _firing_payload(claim) | ({"status": "interrupted"} if _is_interrupted(claims, claim) else {})
+            for claim in latest
+        ]
+        typer.echo(json.dumps({**_schedule_payload(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
         return
-    settings_of(schedule)
-    for first in fires(schedule, 1):
-        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local(schedule, first)}")
+    print_settings(schedule)
+    for first in next_instants(schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local_text(schedule, first)}")
     if latest:
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
-        table([header, *(
-            (short(c.scheduled_at), c.kind, short(c.window_end), _state(claims, c), c.run) for c in latest
+        print_table([header, *(
+            (utc_text(c.scheduled_at), c.kind, utc_text(c.window_end), _outcome_text(claims, c), c.run) for c in latest
         )])  # fmt: skip
         if latest[-1].failed:
             typer.echo(f"the last one failed: {latest[-1].error}")
     for each in skipped:
-        typer.echo(f"passed over: {each['count']} from {short(each['first'])} to {short(each['last'])} ({each['why']})")
+        typer.echo(
+            f"passed over: {each['count']} from {utc_text(each['first'])} to {utc_text(each['last'])} ({each['why']})"
+        )
 
 
 @app.command("pause")
-@scheduled
-def pause(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_zoned_cluster_options
+def pause(name: Name, where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Begin nothing until it is resumed; runs under way go on, and what would have fired meanwhile is not caught up."""
     if where:
         return cluster.pause(name, where, resume=False, as_json=as_json)
-    _write(name, {"paused": True}, workspace, where, new=False, as_json=as_json, moving=False)
+    _save(name, {"paused": True}, workspace, where, new=False, as_json=as_json, set_directory=False)
 
 
 @app.command("resume")
-@scheduled
-def resume(name: Name, where: Where, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+@with_zoned_cluster_options
+def resume(name: Name, where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Let it fire again, from its next fire time on; what was due before the pause is caught up, too."""
     if where:
         return cluster.pause(name, where, resume=True, as_json=as_json)
-    _write(name, {"paused": False}, workspace, where, new=False, as_json=as_json, moving=False)
+    _save(name, {"paused": False}, workspace, where, new=False, as_json=as_json, set_directory=False)
 
 
 @app.command("delete")
-@scheduled
+@with_zoned_cluster_options
 def delete(
     name: Name,
-    where: Where,
+    where: Target,
     end_runs: Annotated[
         bool, typer.Option("--end-runs", help="On a cluster: let it end runs under way, which deleting does there.")
     ] = False,
@@ -292,7 +307,7 @@ def delete(
     """
     if where:
         return cluster.delete(name, where, end_runs=end_runs, as_json=as_json)
-    store = _store(workspace)
+    store = _schedules(workspace)
     schedule = store.delete(name, now=datetime.now(UTC))
     if as_json:
         typer.echo(schedule.model_dump_json(indent=2))
@@ -301,10 +316,10 @@ def delete(
 
 
 @app.command("plan")
-@scheduled
+@with_zoned_cluster_options
 def plan(
     name: Name,
-    where: Where,
+    where: Target,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many fire times.")] = 5,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
@@ -312,17 +327,17 @@ def plan(
     """The next fire times with the data window of each, in the schedule's zone and in UTC."""
     if where:
         return cluster.plan(name, count, where, as_json=as_json)
-    schedule = _store(workspace).get(name)
-    moments = fires(schedule, count)
-    windows = [schedule.window_of(at) for at in moments]
-    plan_table(schedule, moments, windows, [schedule.begins(at) for at in moments], as_json=as_json)
+    schedule = _schedules(workspace).get(name)
+    instants = next_instants(schedule, count)
+    windows = [schedule.window_of(instant) for instant in instants]
+    print_fire_times(schedule, instants, windows, [schedule.begins(instant) for instant in instants], as_json=as_json)
 
 
 @app.command("backfill")
-@scheduled
+@with_zoned_cluster_options
 def backfill(
     name: Name,
-    where: Where,
+    where: Target,
     start: Annotated[
         str, typer.Option("--from", help="First moment, such as 2026-01-01; without a zone, the schedule's.")
     ],
@@ -347,38 +362,38 @@ def backfill(
         )
     from pipelines.schedules.backfill import backfill as run_past
 
-    store = _store(workspace)
+    store = _schedules(workspace)
     zone = store.get(name).zone
-    filled = run_past(
+    results = run_past(
         store.workspace,
         name,
-        start=moment_of(start, zone),
-        end=moment_of(end, zone),
+        start=parse_instant(start, zone),
+        end=parse_instant(end, zone),
         concurrency=concurrency,
         allow_older_window=allow_older,
         now=datetime.now(UTC),
         say=lambda line: typer.echo(line, err=as_json),
     )
-    failed = sum(each.claim.failed for each in filled)
+    failed = sum(each.claim.failed for each in results)
     if as_json:
-        typer.echo(json.dumps([{**_run(each.claim), "what": each.what} for each in filled], indent=2))
+        typer.echo(json.dumps([{**_firing_payload(each.claim), "what": each.what} for each in results], indent=2))
     else:
-        tally((each.what for each in filled), failed=failed)
+        print_tally((each.what for each in results), failed=failed)
     raise typer.Exit(1 if failed else 0)
 
 
 # -- shared ------------------------------------------------------------------------------------------------
 
 
-def _store(workspace: Path) -> Schedules:
+def _schedules(workspace: Path) -> Schedules:
     from pipelines.schedules.store import Schedules
 
-    return Schedules(existing(workspace).resolve())
+    return Schedules(require_workspace(workspace).resolve())
 
 
-def _write(
-    name: str, values: dict[str, Any], workspace: Path, where: Where, *, new: bool, as_json: bool,
-    seconds_first: bool = False, moving: bool = True, experiment: str | None = None, account: str | None = None,
+def _save(
+    name: str, values: dict[str, Any], workspace: Path, where: Target, *, new: bool, as_json: bool,
+    seconds_first: bool = False, set_directory: bool = True, experiment: str | None = None, account: str | None = None,
 ) -> None:  # fmt: skip
     """Check what was given, keep it, and say what it comes to."""
     if where:
@@ -399,8 +414,8 @@ def _write(
     from pipelines.schedules.store import Schedules, checked
     from pipelines.schedules.worker import flow_of
 
-    store = Schedules(workspace.resolve()) if new else _store(workspace)
-    before = None if new else store.get(name)
+    store = Schedules(workspace.resolve()) if new else _schedules(workspace)
+    current = None if new else store.get(name)
     changes = {key: value for key, value in values.items() if value is not None}
     for key, unset in {"source": None, "map": None, "zone": "UTC"}.items():
         if changes.get(key) == "":
@@ -408,30 +423,30 @@ def _write(
     if "settings" in changes:
         changes["settings"] = tuple(each for each in changes["settings"] if each)
     if "keep" in changes:
-        changes["keep"] = _keep(changes["keep"])
-    if moving:
+        changes["keep"] = _parse_keep(changes["keep"])
+    if set_directory:
         changes["directory"] = str(Path.cwd())
     notes: list[str] = []
     if "cron" in changes or "zone" in changes:
-        text = changes.get("cron", before.cron if before else "")
-        zone = changes.get("zone", before.zone if before else "UTC")
+        text = changes.get("cron", current.cron if current else "")
+        zone = changes.get("zone", current.zone if current else "UTC")
         found, notes = crons.parse(text, zone, seconds_first=seconds_first)
         changes |= {"cron": found.text, "zone": found.zone}
     now = datetime.now(UTC)
-    proposed = checked((before.model_dump() if before else {}) | changes)
+    proposed = checked((current.model_dump() if current else {}) | changes)
     flow_of(proposed.flow)
     # a knob that is misspelt is told now and not at three in the night
     recipe = named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
-    _refuse_idle_turns(proposed.scratch_every, flow=proposed.flow, warm_start=recipe.finetune.warm_start)
+    _refuse_scratch_every(proposed.scratch_every, flow=proposed.flow, warm_start=recipe.finetune.warm_start)
     schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
     if as_json:
-        typer.echo(json.dumps({**_told(store, schedule), "notes": notes}, indent=2))
+        typer.echo(json.dumps({**_schedule_payload(store, schedule), "notes": notes}, indent=2))
         return
     begins = f"`rankline scheduler -w {workspace}` begins it" if new else ""
-    announce(schedule, notes, window_of=schedule.window_of, begins=begins)
+    print_schedule(schedule, notes, window_of=schedule.window_of, begins=begins)
 
 
-def _keep(text: str) -> dict[str, Any] | None:
+def _parse_keep(text: str) -> dict[str, Any] | None:
     """What --keep says: gc's settings, of which those left out are its own; nothing for an empty value."""
     from pydantic import ValidationError
 
@@ -445,17 +460,17 @@ def _keep(text: str) -> dict[str, Any] | None:
         return Keep(**values).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
-        knob = ".".join(str(part) for part in first["loc"])
-        known = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
+        setting = ".".join(str(part) for part in first["loc"])
+        expected_keys = f"some of {', '.join(Keep.model_fields)}, such as runs=10,days=3"
         raise UsageError(
-            f"--keep {'refuses' if knob in Keep.model_fields else 'knows no'} {knob!r}",
-            expected=f"{known}: {first['msg']}" if knob in Keep.model_fields else known,
+            f"--keep {'refuses' if setting in Keep.model_fields else 'knows no'} {setting!r}",
+            expected=f"{expected_keys}: {first['msg']}" if setting in Keep.model_fields else expected_keys,
             found=text,
             hint="`rankline gc --help` says what each is",
         ) from error
 
 
-def _refuse_idle_turns(every: int, *, flow: str, warm_start: bool) -> None:
+def _refuse_scratch_every(every: int, *, flow: str, warm_start: bool) -> None:
     from rankline.errors import UsageError
 
     if every and flow != "train":
@@ -474,24 +489,24 @@ def _refuse_idle_turns(every: int, *, flow: str, warm_start: bool) -> None:
         )
 
 
-def _told(store: Schedules, schedule: Schedule) -> dict[str, Any]:
-    moments = [] if schedule.paused else fires(schedule, 1)
-    coming = moments[0].isoformat() if moments else None
-    return {**schedule.model_dump(mode="json"), "next": coming, "revisions": len(store.history(schedule.name))}
+def _schedule_payload(store: Schedules, schedule: Schedule) -> dict[str, Any]:
+    instants = [] if schedule.paused else next_instants(schedule, 1)
+    next_at = instants[0].isoformat() if instants else None
+    return {**schedule.model_dump(mode="json"), "next": next_at, "revisions": len(store.history(schedule.name))}
 
 
-def _run(claim: Claim) -> dict[str, Any]:
+def _firing_payload(claim: Claim) -> dict[str, Any]:
     names = ("kind", "status", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
     return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
 
 
-def _interrupted(claims: Claims, claim: Claim) -> bool:
+def _is_interrupted(claims: Claims, claim: Claim) -> bool:
     """Whether its run was begun and nobody is at work on it."""
     return claim.status == "running" and not claims.under_way(claim.moment)
 
 
-def _state(claims: Claims, claim: Claim) -> str:
+def _outcome_text(claims: Claims, claim: Claim) -> str:
     """What became of a claim, in words."""
-    if claim.outcome or not _interrupted(claims, claim):
+    if claim.outcome or not _is_interrupted(claims, claim):
         return claim.outcome or claim.status
     return f"interrupted (the next {'backfill' if claim.kind == 'backfill' else 'scheduler'} goes on)"

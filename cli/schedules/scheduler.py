@@ -30,8 +30,8 @@ def scheduler(
         typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
 
     workspace = workspace.resolve()
-    with Scheduler(workspace, max_runs=max_runs, say=say).running() as at_work:
-        names = at_work.store.names()
+    with Scheduler(workspace, max_runs=max_runs, say=say).running() as running:
+        names = running.store.names()
         say(f"at work in {workspace}: {', '.join(names) or 'no schedules yet; they are noticed when they come'}")
         while True:
             time.sleep(3600)

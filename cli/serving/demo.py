@@ -21,15 +21,15 @@ def demo(
     workspace: Workspace = WORKSPACE,
 ) -> None:
     """See HELP."""
-    from cli.runs.progress import Screen, clock, summary_lines
-    from cli.runs.run import reports
+    from cli.runs.progress import Screen, format_duration, summary_lines
+    from cli.runs.run import report_pages
     from cli.serving.serve import answer_lines
     from pipelines.assets import packaged
     from pipelines.recipes import named
     from pipelines.runs.runner import exit_code
     from pipelines.runs.runner import run as run_recipe
 
-    began = time.time()
+    started_at = time.time()
     chosen = named(recipe, settings)
     workspace = workspace.resolve()
     for name in chosen.material:
@@ -41,17 +41,17 @@ def demo(
     if code:
         typer.echo("the candidate was not promoted, so there is nothing new to ask")
         raise typer.Exit(code)
-    user = user or _some_user(summary)
+    user = user or _first_user(summary)
     typer.echo(f"\nasking the server for user {user}'s recommendations")
-    answer, url = _served(workspace, user)
+    answer, url = _ask_temporary_server(workspace, user)
     typer.echo("\n".join(answer_lines(answer)))
     typer.echo(f"(it ran at {url}; `rankline serve` starts it to stay, `rankline ask {user}` asks)\n")
-    for title, path in reports(summary):
+    for title, path in report_pages(summary):
         typer.echo(f"{title}: {path}")
-    typer.echo(f"demo took {clock(time.time() - began)}")
+    typer.echo(f"demo took {format_duration(time.time() - started_at)}")
 
 
-def _some_user(summary: dict[str, Any]) -> str:
+def _first_user(summary: dict[str, Any]) -> str:
     """The first user of the run's data: a new one would get what is popular."""
     from pathlib import Path
 
@@ -62,7 +62,7 @@ def _some_user(summary: dict[str, Any]) -> str:
     return str(users["user_id"][0])
 
 
-def _served(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
+def _ask_temporary_server(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
     """Start the server on the champion, wait until it has its features, ask it, stop it."""
     import json
     import subprocess
@@ -70,12 +70,20 @@ def _served(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
     import tempfile
     from pathlib import Path
 
-    from cli.serving.serve import arguments, asked
+    from cli.serving.serve import ask_server, server_arguments
     from rankline.errors import ServerError
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-P", "-m", "serving", *arguments(workspace, port=0), "--ready-file", str(ready)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "serving",
+            *server_arguments(workspace, port=0),
+            "--ready-file",
+            str(ready),
+        ]
         log = (Path(folder) / "server.log").open("w+")
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -86,21 +94,21 @@ def _served(workspace: Any, user: str) -> tuple[dict[str, Any], str]:
                     raise ServerError("the server did not start", found=log.read().strip()[-500:])
                 if not url and ready.is_file():
                     url = json.loads(ready.read_text())["url"]
-                if url and _has_features(url):
+                if url and _features_ready(url):
                     break
                 time.sleep(0.1)
             else:
                 raise ServerError("the server was not ready within a minute", where=url)
-            return asked(url, user=user, k=10), url
+            return ask_server(url, user=user, k=10), url
         finally:
             process.terminate()
             process.wait(timeout=30)
             log.close()
 
 
-def _has_features(url: str) -> bool:
+def _features_ready(url: str) -> bool:
     """Whether the server there has its online features; no proxy stands between this process and its own child."""
     import httpx
 
-    told = httpx.get(f"{url}/readyz", timeout=10, trust_env=False).json()
-    return bool(told["features"]["state"] == "ready")
+    readiness = httpx.get(f"{url}/readyz", timeout=10, trust_env=False).json()
+    return bool(readiness["features"]["state"] == "ready")

@@ -35,7 +35,7 @@ def serve(
 
     raise typer.Exit(
         main(
-            arguments(
+            server_arguments(
                 workspace, bundle=bundle, repository=repository, host=host, port=port, precision=precision,
                 provider=provider, threads=threads,
             )
@@ -43,13 +43,15 @@ def serve(
     )  # fmt: skip
 
 
-def arguments(workspace: Path, *, bundle: Path | None = None, repository: str = "", **options: Any) -> list[str]:
+def server_arguments(workspace: Path, *, bundle: Path | None = None, repository: str = "", **options: Any) -> list[str]:
     """The server's own arguments for a workspace: its repository, and its online features, be they there yet or not."""
     from rankline.features.transforms import SERVICE
 
-    what = ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]
+    model_source = (
+        ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]
+    )
     return [
-        *what,
+        *model_source,
         *("--features", str(workspace / "online" / SERVICE)),
         *(part for name, value in options.items() for part in (f"--{name}", str(value))),
     ]
@@ -71,14 +73,14 @@ def ask(
 
     if user is None and query is None:
         raise typer.BadParameter("ask for a user, with --query, or both", param_hint="USER")
-    answer = asked(url, user=user, query=query, candidates=candidates, k=k)
+    answer = ask_server(url, user=user, query=query, candidates=candidates, k=k)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
     typer.echo("\n".join(answer_lines(answer)))
 
 
-def asked(
+def ask_server(
     url: str, *, user: str | None = None, query: str | None = None, candidates: Sequence[str] = (), k: int
 ) -> dict[str, Any]:
     """What the server at ``url`` says to a user, to a query, or to both.
@@ -97,9 +99,9 @@ def asked(
     if candidates:
         body["candidates"] = list(candidates)
     try:
-        here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")  # then no proxy stands between
-        reply = httpx.post(f"{url}/v1/{route}", json=body, timeout=30, trust_env=not here)
-        answer: dict[str, Any] = reply.json()
+        is_local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")  # then no proxy stands between
+        response = httpx.post(f"{url}/v1/{route}", json=body, timeout=30, trust_env=not is_local)
+        answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ServerError(
             "the server does not answer",
@@ -108,11 +110,11 @@ def asked(
             where=url,
             hint="start one with `rankline serve`, or give its address with --url",
         ) from error
-    if reply.status_code != 200:
+    if response.status_code != 200:
         raise ServerError(
             answer.get("error", "the server refused"),
             expected=answer.get("expected") or "",
-            found=answer.get("found") or f"status {reply.status_code}",
+            found=answer.get("found") or f"status {response.status_code}",
             where=url,
             hint=answer.get("hint") or "",
         )
@@ -121,12 +123,12 @@ def asked(
 
 def answer_lines(answer: dict[str, Any]) -> list[str]:
     """An answer as people read it."""
-    sure = any(item.get("probability") is not None for item in answer["items"])
-    lines = [f"{'':>4}{'score':>8}  {'chance  ' if sure else ''}title"]
+    has_probability = any(item.get("probability") is not None for item in answer["items"])
+    lines = [f"{'':>4}{'score':>8}  {'chance  ' if has_probability else ''}title"]
     for rank, item in enumerate(answer["items"], 1):
         found_by = "+".join(item.get("sources", []))
-        chance = f"{item['probability']:>6.1%}  " if sure else ""
-        shown = f"{chance}{item['title'] or item['item_id']}" + (f"   ({found_by})" if found_by else "")
+        probability_text = f"{item['probability']:>6.1%}  " if has_probability else ""
+        shown = f"{probability_text}{item['title'] or item['item_id']}" + (f"   ({found_by})" if found_by else "")
         lines.append(f"{rank:>3}.{item['score']:>8.3f}  {shown}")
     if answer.get("abstained"):
         lines.append("it abstains: none of these is likely enough to be the answer")

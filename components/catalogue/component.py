@@ -16,22 +16,22 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
-    from components.catalogue.step import catalogue, present
-    from rankline.runtime.run_step import Run, perform
+    from components.catalogue.step import catalogue, served_revision
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    serves_over = present(champion, repository=here.repository)
-    result = perform(
+    context = RunContext.from_parameters(run, job)
+    serves_over = served_revision(champion, repository=context.repository)
+    result = run_step(
         "catalogue",
         catalogue,
         CatalogueConfig(**config),
-        run=here,
+        run=context,
         inputs={"raw": Path(raw.path)},
         outputs={"revision": Path(revision.path)},
         code=("serving.server",),
         lineage={"champion": champion, "serves over": serves_over},
-        heavy=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
-        fetched=lambda: {"bundle": here.served(champion)},
+        preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
+        fetched=lambda: {"bundle": context.champion_bundle(champion)},
         serves_over=serves_over,
     )
     return result["outcome"]
@@ -44,19 +44,19 @@ def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.step import publish
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    perform(
+    context = RunContext.from_parameters(run, job)
+    run_step(
         "publish",
         publish,
         CatalogueConfig(**config),
-        run=here,
+        run=context,
         reuse=False,
         inputs={"revision": Path(revision.path)},
         outputs={},
-        repository=here.repository,
-        run_id=here.run_id,
+        repository=context.repository,
+        run_id=context.run_id,
     )
 
 
@@ -65,4 +65,4 @@ def unchanged():
     """The verdict: every item is as it was."""
 
 
-SAID = {"unchanged": unchanged}  # outcome of `catalogue` -> the door that says it
+OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the door that says it

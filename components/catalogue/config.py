@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 
 
-class CatalogueConfig(Frozen):
+class CatalogueConfig(FrozenModel):
     """What a new revision of the champion's catalogue has to be like to be published."""
 
     whole: bool = Field(

@@ -7,21 +7,21 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankline.contracts import OVERTAKEN
+from rankline.contracts import SUPERSEDED
 
-NAMED = 5  # items that a sentence names
+MAX_NAMED = 5  # items that a sentence names
 
 
 @dataclass(frozen=True)
-class Aside:
+class RejectedItems:
     """What of a source's items could not be read."""
 
     rows: int
-    overtaken: int  # rows of a change feed that a later one of the same item made void
+    superseded: int  # rows of a change feed that a later one of the same item made void
     items: frozenset[str]  # the known ones that the rows tell of
 
     @classmethod
-    def of(cls, raw: Path, known: Set[str]) -> Aside:
+    def of(cls, raw: Path, known: Set[str]) -> RejectedItems:
         """Those of ``raw``; of a row whose id cannot be read, every known id that stands in it as a word counts."""
         import pyarrow.parquet as parquet
 
@@ -29,19 +29,21 @@ class Aside:
         if not path.is_file():
             return cls(0, 0, frozenset())
         rows = [row for row in parquet.read_table(path).to_pylist() if row["table"] == "items"]
-        bad = [row for row in rows if row["reason"] != OVERTAKEN]
+        unreadable = [row for row in rows if row["reason"] != SUPERSEDED]
         items: set[str] = set()
-        for row in bad:
-            torn = row["reason"] == "wrong number of columns" or (row["key"] is None and row["reason"] != "missing key")
-            if torn:  # the id may be anywhere
+        for row in unreadable:
+            unreadable_id = row["reason"] == "wrong number of columns" or (
+                row["key"] is None and row["reason"] != "missing key"
+            )
+            if unreadable_id:  # the id may be anywhere
                 words = {*re.split(r"[\s,;|\"':{}\[\]]+", row["raw"])}
                 words |= {word.strip("\"' ") for word in re.split(r"[\t,;|]", row["raw"])}
                 items |= words & known
             elif row["key"] in known:
                 items.add(row["key"])
-        return cls(len(bad), len(rows) - len(bad), frozenset(items))
+        return cls(len(unreadable), len(rows) - len(unreadable), frozenset(items))
 
 
-def named(items: Sequence[str]) -> str:
+def join_names(items: Sequence[str]) -> str:
     """The first of some items, as a sentence names them."""
-    return ", ".join(items[:NAMED]) + (", …" if len(items) > NAMED else "")
+    return ", ".join(items[:MAX_NAMED]) + (", …" if len(items) > MAX_NAMED else "")

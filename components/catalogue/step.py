@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.merge import Merged, merge
-from components.catalogue.rejected import Aside, named
+from components.catalogue.merge import MergeResult, merge
+from components.catalogue.rejected import RejectedItems, join_names
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from components.catalogue.checks import Check
 
-CHECKS, MADE = "checks.json", "catalogue"
+CHECKS_FILE, CATALOGUE_FOLDER = "checks.json", "catalogue"
 PUBLISH, UNCHANGED, REFUSED = "publish", "unchanged", "refused"
-WHO = "rankline refresh"
-MOST_NAMED = 100  # unknown ids that checks.json names
+ACTOR = "rankline refresh"
+MAX_UNKNOWN = 100  # unknown ids that checks.json names
 
 
 def catalogue(
@@ -56,70 +56,76 @@ def catalogue(
     from components.catalogue import checks  # it asks a server, and `publish` runs in an image that knows none
 
     revision.mkdir(parents=True)
-    maker = catalogues.Maker.of(bundle)
+    maker = catalogues.CatalogueBuilder.of(bundle)
     told = json.loads((raw / "summary.json").read_text())
     progress.phase("laying the items over those that are there")
-    there = parquet.read_table(bundle.catalogue / catalogues.ITEMS)
-    aside = Aside.of(raw, {*there["item_id"].to_pylist()})
+    current = parquet.read_table(bundle.catalogue / catalogues.ITEMS)
+    rejected = RejectedItems.of(raw, {*current["item_id"].to_pylist()})
     merged = merge(
-        there,
+        current,
         parquet.read_table(raw / "items.parquet"),
-        tell=told["items_tell"],
+        provided=told["items_tell"],
         whole=config.whole,
         only=told.get("items_only", False),
-        aside=aside.items,
+        rejected=rejected.items,
     )
     facts: dict[str, Any] = {"model_id": bundle.model_id, "serves_over": serves_over}
-    facts |= {"counts": {**merged.counts, "set_aside": aside.rows, "unknown": len(merged.unknown)}}
-    facts |= {"notes": " ".join(_notes(merged, aside)), "unknown": merged.unknown[:MOST_NAMED]}
-    if merged.nothing:
+    facts |= {"counts": {**merged.counts, "set_aside": rejected.rows, "unknown": len(merged.unknown)}}
+    facts |= {"notes": " ".join(_notes(merged, rejected)), "unknown": merged.unknown[:MAX_UNKNOWN]}
+    if merged.is_unchanged:
         sentence = f"All {merged.unchanged} items are as they were: revision {bundle.revision} stays."
-        return _said(revision, facts, UNCHANGED, sentence, [])
+        return _write_result(revision, facts, UNCHANGED, sentence, [])
 
-    met = [*checks.of_counts(merged, config), checks.of_words(there, merged, config)]
+    met = [*checks.check_counts(merged, config), checks.check_words(current, merged, config)]
     if all(check.met for check in met):
         progress.phase("embedding")
-        made = revision / MADE
+        catalogue_folder = revision / CATALOGUE_FOLDER
         built = maker.build(
             merged.items,
-            made,
-            counted=catalogues.Counted.of_bundle(bundle),
+            catalogue_folder,
+            interaction_counts=catalogues.InteractionCounts.from_bundle(bundle),
             before=bundle.catalogue if config.reuse else None,
             progress=progress,
         )
-        facts |= {"revision": built.revision, "embedded": built.embedded, **built.told}
+        facts |= {"revision": built.revision, "embedded": built.embedded, **built.summary}
         progress.phase("checking")
-        met += checks.of_vectors(made, bundle, items=len(merged.items))
+        met += checks.check_vectors(catalogue_folder, bundle, items=len(merged.items))
         if all(check.met for check in met):  # a server would not load it
-            met += checks.of_norms(made, bundle, config)
-            met.append(checks.of_recall(made, config))
+            met += checks.check_norms(catalogue_folder, bundle, config)
+            met.append(checks.check_recall(catalogue_folder, config))
             progress.phase("asking the canaries")
             with tempfile.TemporaryDirectory(dir=revision.parent) as scratch:
-                served = catalogues.joined(bundle, made, Path(scratch) / "bundle")
-                met += checks.of_canaries(served, merged.items, folder=Path(scratch), config=config, progress=progress)
+                served = catalogues.assemble_bundle(bundle, catalogue_folder, Path(scratch) / "bundle")
+                met += checks.check_canaries(
+                    served, merged.items, folder=Path(scratch), config=config, progress=progress
+                )
     if failed := [check for check in met if not check.met]:
         sentence = f"{len(failed)} of {len(met)} checks not met; revision {bundle.revision} stays."
-        return _said(revision, facts, REFUSED, sentence, met)
+        return _write_result(revision, facts, REFUSED, sentence, met)
     counts = merged.counts
     sentence = (
         f"Revision {facts['revision']}: {counts['added']} items added, {counts['changed']} changed "
         f"({counts['withdrawn']} of them withdrawn), {counts['gone']} taken out, {counts['unchanged']} as they were."
     )
-    return _said(revision, facts, PUBLISH, sentence, met)
+    return _write_result(revision, facts, PUBLISH, sentence, met)
 
 
-def _notes(merged: Merged, aside: Aside) -> Iterator[str]:
+def _notes(merged: MergeResult, rejected: RejectedItems) -> Iterator[str]:
     """What was told and not taken up, a sentence each."""
-    if aside.rows:
-        kept = f"; {len(merged.kept)} items stay for that alone: {named(merged.kept)}" if merged.kept else ""
-        yield f"{aside.rows} rows of items were set aside (rejected.parquet of ingest){kept}."
-    if aside.overtaken:
-        yield f"{aside.overtaken} rows gave way to a later row of the same item."
+    if rejected.rows:
+        kept = (
+            f"; {len(merged.retained)} items stay for that alone: {join_names(merged.retained)}"
+            if merged.retained
+            else ""
+        )
+        yield f"{rejected.rows} rows of items were set aside (rejected.parquet of ingest){kept}."
+    if rejected.superseded:
+        yield f"{rejected.superseded} rows gave way to a later row of the same item."
     if merged.unknown:
-        yield f"{len(merged.unknown)} unknown items were not added, having no words: {named(merged.unknown)}."
+        yield f"{len(merged.unknown)} unknown items were not added, having no words: {join_names(merged.unknown)}."
 
 
-def _said(folder: Path, facts: dict[str, Any], outcome: str, sentence: str, met: list[Check]) -> dict[str, Any]:
+def _write_result(folder: Path, facts: dict[str, Any], outcome: str, sentence: str, met: list[Check]) -> dict[str, Any]:
     """What follows, written down and returned."""
     result = {
         "outcome": outcome,
@@ -127,13 +133,13 @@ def _said(folder: Path, facts: dict[str, Any], outcome: str, sentence: str, met:
         "failures": [check.sentence for check in met if not check.met],
         **facts,
     }
-    ledger.write_json(folder / CHECKS, {**result, "checks": [check.model_dump() for check in met]})
+    ledger.write_json(folder / CHECKS_FILE, {**result, "checks": [check.model_dump() for check in met]})
     return result
 
 
-def present(champion: str, *, repository: str) -> str:
+def served_revision(champion: str, *, repository: str) -> str:
     """The published revision that the champion serves over; empty for the one it was exported with."""
-    pointer = Repository(repository, mends=False).pointer()
+    pointer = ModelRegistry(repository, repair_cache=False).champion_record()
     return pointer.revision if pointer is not None and pointer.model_id == champion else ""
 
 
@@ -146,18 +152,18 @@ def publish(
         StaleEvidence: another model, or the same over another catalogue, serves by now.
         IntegrityError: a byte of the catalogue is not what its digests promise.
     """
-    told = json.loads((revision / CHECKS).read_text())
-    assert told["outcome"] == PUBLISH, "the flow comes here only then"
+    checked = json.loads((revision / CHECKS_FILE).read_text())
+    assert checked["outcome"] == PUBLISH, "the flow comes here only then"
     progress.phase("publishing")
-    models = Repository(repository)
+    models = ModelRegistry(repository)
     event = models.publish(
-        told["model_id"],
-        models.add_catalogue(told["model_id"], revision / MADE),
-        who=WHO,
-        why=told["sentence"],
+        checked["model_id"],
+        models.add_catalogue(checked["model_id"], revision / CATALOGUE_FOLDER),
+        who=ACTOR,
+        why=checked["sentence"],
         run_id=run_id,
-        details={"counts": told["counts"], "checks": {check["name"]: check["value"] for check in told["checks"]}},
-        expected_champion=told["model_id"],
-        expected_revision=told["serves_over"],
+        details={"counts": checked["counts"], "checks": {check["name"]: check["value"] for check in checked["checks"]}},
+        expected_champion=checked["model_id"],
+        expected_revision=checked["serves_over"],
     )
-    return {"model_id": told["model_id"], "revision": told["revision"], "event": event.n}
+    return {"model_id": checked["model_id"], "revision": checked["revision"], "event": event.n}

@@ -13,14 +13,14 @@ def distill(features: Input[Dataset], teacher: Input[Model], config: dict, run: 
 
     from components.distill.config import DistillConfig
     from components.distill.step import distill
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    perform(
+    run_step(
         "distill",
         distill,
         DistillConfig(**config),
-        run=Run.of(run, job),
+        run=RunContext.from_parameters(run, job),
         inputs={"features": Path(features.path), "teacher": Path(teacher.path)},
         outputs={"student": Path(student.path)},
-        heavy=("torch", "scipy.sparse", "safetensors.torch"),
+        preload=("torch", "scipy.sparse", "safetensors.torch"),
     )

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
-from rankline.runtime.memory import halved
+from rankline.contracts import FrozenModel
+from rankline.runtime.memory import halved_settings
 
 
-class DistillConfig(Frozen):
+class DistillConfig(FrozenModel):
     """How the two-tower student, the candidate sources and the scorer are made."""
 
     max_history: int = Field(50, ge=2, description="Events of a history that the student sees.")
@@ -126,6 +126,6 @@ class DistillConfig(Frozen):
         if self.train_encoder and self.peft == "none":
             told["peft"] = ("none", "lora")
         names = ["encoder_items_per_step"] if self.train_encoder else []
-        return told | halved(
+        return told | halved_settings(
             self, *names, "requests_per_step", "batch_size", "max_history", "scorer_batch_size", "covisit_neighbours"
         )

@@ -22,26 +22,26 @@ from rankline.train.examples import Examples, Requests
 Ints = npt.NDArray[np.int64]
 
 
-class Reading:
+class EncodedTexts:
     """The vectors of all words, and fresh ones, with gradients, for the few of a step where the encoder is trained."""
 
     def __init__(
         self, data: Examples, reader: TextEncoder, tokenizer: Tokenizer, text_IT: torch.Tensor, *, device: torch.device
     ) -> None:
-        self.data, self.reader, self.tokenizer, self.device = data, reader.to(device), tokenizer, device
+        self.data, self.encoder, self.tokenizer, self.device = data, reader.to(device), tokenizer, device
         self.items_IT = text_IT.to(device)
         self.queries: dict[str, torch.Tensor] = {}
-        self.read_queries()
+        self.encode_queries()
 
-    def begin_training(self, config: DistillConfig) -> None:
+    def prepare_training(self, config: DistillConfig) -> None:
         """Make the encoder ready to be trained: which of its weights are, and by which adapters.
 
         Raises:
             UsageError: the encoder has no place for the adapters, or fewer layers than are to be frozen.
         """
-        adapters.freeze_lowest(self.reader.backbone, config.encoder_frozen_layers, section="distill")
-        self.reader.backbone = adapters.attach(
-            self.reader.backbone,
+        adapters.freeze_lowest(self.encoder.backbone, config.encoder_frozen_layers, section="distill")
+        self.encoder.backbone = adapters.attach(
+            self.encoder.backbone,
             kind=config.peft,
             rank=config.peft_rank,
             alpha=config.peft_alpha,
@@ -50,45 +50,45 @@ class Reading:
             section="distill",
         ).to(self.device)
 
-    def read_queries(self) -> None:
+    def encode_queries(self) -> None:
         """Every split's queries as the encoder reads them now; zeros where nothing is asked in words."""
         for split, requests in self.data.splits.items():
-            vectors_RT = torch.zeros(1, self.reader.size, device=self.device).expand(len(requests), -1)
-            if len(requests.asked):
+            vectors_RT = torch.zeros(1, self.encoder.size, device=self.device).expand(len(requests), -1)
+            if len(requests.query_rows):
                 vectors_RT = vectors_RT.clone()
-                words = [requests.queries[row] for row in requests.asked]
-                vectors_RT[torch.from_numpy(requests.asked).to(self.device)] = self._encode(words, Progress())
+                words = [requests.queries[row] for row in requests.query_rows]
+                vectors_RT[torch.from_numpy(requests.query_rows).to(self.device)] = self._encode(words, Progress())
             self.queries[split] = vectors_RT
 
-    def read_items(self, progress: Progress) -> None:
+    def encode_items(self, progress: Progress) -> None:
         """Every item as the encoder reads it now."""
         self.items_IT = self._encode(self.data.words, progress)
 
-    def fresh(
-        self, requests: Requests, rows: Ints, items: Ints, *, half: bool
+    def encode_with_gradients(
+        self, requests: Requests, rows: Ints, items: Ints, *, use_bf16: bool
     ) -> tuple[Ints, torch.Tensor, torch.Tensor]:
         """([N] the given items, each once; [N, T] their words and [B, T] some requests' queries, with gradients)."""
-        read_N = np.unique(items)
-        texts = [self.data.words[item] for item in read_N] + [requests.queries[row] for row in rows]
+        fresh_N = np.unique(items)
+        texts = [self.data.words[item] for item in fresh_N] + [requests.queries[row] for row in rows]
         ids, mask = (torch.from_numpy(part).to(self.device) for part in self.tokenizer(texts))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            vectors_NT = self.reader(ids, mask).float()
-        fresh_NT, queries_BT = vectors_NT[: len(read_N)], vectors_NT[len(read_N) :]
-        self.items_IT[torch.from_numpy(read_N).to(self.device)] = fresh_NT.detach()
-        return read_N, fresh_NT, queries_BT
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=use_bf16):
+            vectors_NT = self.encoder(ids, mask).float()
+        fresh_NT, queries_BT = vectors_NT[: len(fresh_N)], vectors_NT[len(fresh_N) :]
+        self.items_IT[torch.from_numpy(fresh_N).to(self.device)] = fresh_NT.detach()
+        return fresh_N, fresh_NT, queries_BT
 
     def state(self) -> dict[str, Any]:
         """What has to be kept to go on from here, on the CPU."""
-        weights = {name: value.detach().cpu().clone() for name, value in self.reader.state_dict().items()}
+        weights = {name: value.detach().cpu().clone() for name, value in self.encoder.state_dict().items()}
         return {"reader": weights, "items": self.items_IT.cpu().clone()}
 
     def restore(self, state: dict[str, Any], *, merged: bool = False) -> None:
         """Go back to a kept state; ``merged`` brings the adapters into the weights they adapt, once and for all."""
-        self.reader.load_state_dict(state["reader"])
+        self.encoder.load_state_dict(state["reader"])
         if merged:
-            self.reader.backbone = adapters.merge(self.reader.backbone)
+            self.encoder.backbone = adapters.merge(self.encoder.backbone)
         self.items_IT = state["items"].to(self.device)
-        self.read_queries()
+        self.encode_queries()
 
     def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
-        return encode_all(self.reader, self.tokenizer, words, device=self.device, progress=progress)
+        return encode_all(self.encoder, self.tokenizer, words, device=self.device, progress=progress)

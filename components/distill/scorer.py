@@ -19,32 +19,32 @@ import torch.nn.functional as F
 from components.distill.config import DistillConfig
 from rankline.contracts import FeatureNames
 from rankline.errors import TooSmall
-from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.features.transforms import stars
 from rankline.model import scoring
 from rankline.model.networks import HistoryTower, Scorer
-from rankline.model.scoring import Catalogue, Knobs
+from rankline.model.scoring import CandidateSettings, Catalogue
 from rankline.runtime.progress import Progress
 from rankline.train import training
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Queries = Mapping[str, Floats]  # request id -> [D] its query's vector, of those that are asked in words
-NOBODY = np.zeros(0, np.int64)
-FEWEST = 10
+QueryVectors = Mapping[str, Floats]  # request id -> [D] its query's vector, of those that are asked in words
+NO_ROWS = np.zeros(0, np.int64)
+MIN_REQUESTS = 10
 
 
 @torch.no_grad()
 def left_vector(
-    tower: HistoryTower, request: FrozenRequest, catalogue: Catalogue, max_history: int, query_D: Floats | None
+    tower: HistoryTower, request: SnapshotRequest, catalogue: Catalogue, max_history: int, query_D: Floats | None
 ) -> Floats:
     """[D] the left vector of one request: its history's plus its query's; zeros where there is neither."""
-    asked_D = np.zeros(tower.size, np.float32) if query_D is None else query_D
-    told = scoring.recent(request.state, max_history).history
-    ratings = told.ratings or [0.0] * len(told.item_ids)
-    known = [(item, rating) for item, rating in zip(told.item_ids, ratings) if item in catalogue.index]
+    query_part_D = np.zeros(tower.size, np.float32) if query_D is None else query_D
+    history = scoring.truncate_history(request.state, max_history).history
+    ratings = history.ratings or [0.0] * len(history.item_ids)
+    known = [(item, rating) for item, rating in zip(history.item_ids, ratings) if item in catalogue.index]
     if not known:
-        return asked_D
+        return query_part_D
     rows_L = catalogue.rows([item for item, _ in known])
     ratings_L = stars([rating for _, rating in known])
     left_BD = tower(
@@ -52,12 +52,12 @@ def left_vector(
         torch.from_numpy(ratings_L)[None],
         torch.tensor([len(rows_L)]),
     )
-    left_D: Floats = left_BD[0].numpy() + asked_D
+    left_D: Floats = left_BD[0].numpy() + query_part_D
     return left_D
 
 
 @dataclass(frozen=True)
-class Table:
+class CandidateTable:
     """The candidates of some requests with all that the scorer reads of them."""
 
     ids: list[str]
@@ -70,8 +70,8 @@ class Table:
     @property
     def recall(self) -> float:
         """Share of the requests whose target is among their candidates."""
-        found = [bool(np.isin(targets, rows).any()) for rows, targets in zip(self.rows, self.targets)]
-        return float(np.mean(found)) if found else 0.0
+        hits = [bool(np.isin(targets, rows).any()) for rows, targets in zip(self.rows, self.targets)]
+        return float(np.mean(hits)) if hits else 0.0
 
     @property
     def mean_candidates(self) -> float:
@@ -81,27 +81,29 @@ class Table:
     @classmethod
     def draw(
         cls,
-        requests: Sequence[FrozenRequest],
+        requests: Sequence[SnapshotRequest],
         tower: HistoryTower,
         catalogue: Catalogue,
-        knobs: Knobs,
+        settings: CandidateSettings,
         names: FeatureNames,
         *,
-        queries: Queries,
+        queries: QueryVectors,
         progress: Progress,
-        given: Sequence[Ints] | None = None,
-    ) -> Table:
+        fixed_candidates: Sequence[Ints] | None = None,
+    ) -> CandidateTable:
         """Draw candidates as serving does, or take the ones ``given``."""
         lefts, rows, features = [], [], []
         for done, request in enumerate(requests):
-            state = scoring.recent(request.state, knobs.max_history)
-            left_D = left_vector(tower, request, catalogue, knobs.max_history, queries.get(request.request_id))
-            scores = scoring.source_scores(state, left_D, catalogue, knobs, query=request.query or "")
+            state = scoring.truncate_history(request.state, settings.max_history)
+            left_D = left_vector(tower, request, catalogue, settings.max_history, queries.get(request.request_id))
+            scores = scoring.source_scores(state, left_D, catalogue, settings, query=request.query or "")
             seen = catalogue.rows(state.seen)
             rows_N = (
-                scoring.draw(scores, seen, per_source=knobs.candidates_per_source) if given is None else given[done]
+                scoring.draw_candidates(scores, seen, per_source=settings.candidates_per_source)
+                if fixed_candidates is None
+                else fixed_candidates[done]
             )
-            context = scoring.context_of(state)
+            context = scoring.context_features(state)
             lefts.append(left_D)
             rows.append(rows_N)
             features.append(scoring.candidate_features(state, context, rows_N, scores, catalogue, names))
@@ -115,14 +117,19 @@ class Table:
             likes=[np.array(request.target_ratings, np.float32) for request in requests],
         )
 
-    def take(self, rows: Ints) -> Table:
+    def select(self, rows: Ints) -> CandidateTable:
         """Some of the requests."""
 
-        def of(values: list[Any]) -> list[Any]:
+        def pick(values: list[Any]) -> list[Any]:
             return [values[row] for row in rows]
 
-        return Table(
-            of(self.ids), self.left_RD[rows], of(self.rows), of(self.features), of(self.targets), of(self.likes)
+        return CandidateTable(
+            pick(self.ids),
+            self.left_RD[rows],
+            pick(self.rows),
+            pick(self.features),
+            pick(self.targets),
+            pick(self.likes),
         )
 
     def batch(self, picked: Ints, catalogue: Catalogue) -> tuple[torch.Tensor, ...]:
@@ -143,8 +150,8 @@ class Table:
 
 
 def train(
-    table: Table,
-    requests: Sequence[FrozenRequest],
+    table: CandidateTable,
+    requests: Sequence[SnapshotRequest],
     catalogue: Catalogue,
     *,
     soft: tuple[Ints, Floats, dict[str, int]],
@@ -153,27 +160,38 @@ def train(
     device: torch.device,
     progress: Progress,
     tower: HistoryTower,
-    queries: Queries,
-    but: Ints = NOBODY,
+    queries: QueryVectors,
+    excluded_rows: Ints = NO_ROWS,
 ) -> tuple[Scorer, dict[str, Any]]:
     """Train the scorer on the candidates of ``table``, ``but`` some rows; the scorer on the CPU, its curve and its fit.
 
     Raises:
         TooSmall: fewer than ten requests have their target among their candidates.
     """
-    place = [_places(rows, targets) for rows, targets in zip(table.rows, table.targets)]
-    usable = np.array([r for r, found in enumerate(place) if len(found) and r not in but], np.int64)
-    if len(usable) < FEWEST:
+    target_positions = [_target_positions(rows, targets) for rows, targets in zip(table.rows, table.targets)]
+    usable = np.array(
+        [r for r, found in enumerate(target_positions) if len(found) and r not in excluded_rows], np.int64
+    )
+    if len(usable) < MIN_REQUESTS:
         raise TooSmall(
             "too few validation requests to learn how the sources mix",
-            expected=f"at least {FEWEST} whose target is among their candidates",
+            expected=f"at least {MIN_REQUESTS} whose target is among their candidates",
             found=f"{len(usable)} of {len(table.rows)}",
             hint="give more data, or raise distill.candidates_per_source",
         )
     candidates_RC, logits_RC, soft_row = soft
-    knobs = Knobs(config.candidates_per_source, config.covisit_decay, config.max_history)
-    chosen = [candidates_RC[soft_row[request.request_id]] for request in requests]
-    taught = Table.draw(requests, tower, catalogue, knobs, names, queries=queries, progress=progress, given=chosen)
+    settings = CandidateSettings(config.candidates_per_source, config.covisit_decay, config.max_history)
+    soft_candidates = [candidates_RC[soft_row[request.request_id]] for request in requests]
+    soft_table = CandidateTable.draw(
+        requests,
+        tower,
+        catalogue,
+        settings,
+        names,
+        queries=queries,
+        progress=progress,
+        fixed_candidates=soft_candidates,
+    )
     teacher_RC = torch.from_numpy(np.stack([logits_RC[soft_row[request.request_id]] for request in requests]))
 
     torch.manual_seed(config.seed)
@@ -205,16 +223,18 @@ def train(
         losses = []
         for step, start in enumerate(starts):
             fraction = (epoch + step / len(starts)) / config.scorer_epochs
-            optimizer.param_groups[0]["lr"] = training.rate_at(fraction, peak=config.scorer_learning_rate, warm_up=0.05)
+            optimizer.param_groups[0]["lr"] = training.learning_rate_at(
+                fraction, peak=config.scorer_learning_rate, warm_up=0.05
+            )
             picked = order[start : start + config.scorer_batch_size]
             left_BD, items_BCD, features_BCF, real_BC = (x.to(device) for x in table.batch(picked, catalogue))
             logits_BCH = scorer(left_BD, items_BCD, features_BCF)
             click_BC = F.log_softmax(logits_BCH[..., 0].masked_fill(~real_BC, -1e4), -1)
-            click_loss = -torch.stack([click_BC[b, place[r]].mean() for b, r in enumerate(picked)]).mean()
+            click_loss = -torch.stack([click_BC[b, target_positions[r]].mean() for b, r in enumerate(picked)]).mean()
             liked = [
                 (logits_BCH[b, p, 1], float(rating >= 4))
                 for b, r in enumerate(picked)
-                for p, rating in zip(place[r], table.likes[r][: len(place[r])])
+                for p, rating in zip(target_positions[r], table.likes[r][: len(target_positions[r])])
                 if rating > 0
             ]
             like_loss = (
@@ -224,7 +244,7 @@ def train(
                 if liked
                 else torch.zeros((), device=device)
             )
-            left_BD, items_BCD, features_BCF, _ = (x.to(device) for x in taught.batch(picked, catalogue))
+            left_BD, items_BCD, features_BCF, _ = (x.to(device) for x in soft_table.batch(picked, catalogue))
             soft_loss = F.kl_div(
                 F.log_softmax(scorer(left_BD, items_BCD, features_BCF)[..., 0] / config.temperature, -1),
                 F.log_softmax(teacher_RC[picked].to(device) / config.temperature, -1),
@@ -244,13 +264,13 @@ def train(
     return scorer, {"curve": curve, "ndcg": ndcg(table, scorer, catalogue)}
 
 
-def _places(rows_N: Ints, targets: Ints) -> Ints:
+def _target_positions(rows_N: Ints, targets: Ints) -> Ints:
     """Where the targets stand among the candidates."""
     return np.flatnonzero(np.isin(rows_N, targets))
 
 
 @torch.no_grad()
-def logits(table: Table, scorer: Scorer, catalogue: Catalogue) -> list[Floats]:
+def logits(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> list[Floats]:
     """[N, H] torch's logits for each request's candidates."""
     out = []
     for r in range(len(table.rows)):
@@ -259,16 +279,16 @@ def logits(table: Table, scorer: Scorer, catalogue: Catalogue) -> list[Floats]:
     return out
 
 
-def ndcg(table: Table, scorer: Scorer, catalogue: Catalogue) -> float:
+def ndcg(table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> float:
     """nDCG@10 of the mix on the first target of each request."""
     ranks = []
     for r, scores_NH in enumerate(logits(table, scorer, catalogue)):
-        found = np.flatnonzero(table.rows[r] == table.targets[r][0]) if len(table.targets[r]) else []
-        ranks.append(training.rank_of(scores_NH[:, 0], found[0]) if len(found) else 10_000)
+        positions = np.flatnonzero(table.rows[r] == table.targets[r][0]) if len(table.targets[r]) else []
+        ranks.append(training.target_rank(scores_NH[:, 0], positions[0]) if len(positions) else 10_000)
     return training.ndcg_of_ranks(np.array(ranks), k=10)
 
 
-def write_parity(path: Path, table: Table, scorer: Scorer, catalogue: Catalogue) -> None:
+def write_parity(path: Path, table: CandidateTable, scorer: Scorer, catalogue: Catalogue) -> None:
     """One row a request: its candidates and the first head's logits, for the served model to be held against."""
     import pyarrow as pa
     import pyarrow.parquet as parquet

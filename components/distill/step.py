@@ -47,41 +47,43 @@ def distill(
 
     from components.distill import calibration, towers
     from components.distill import scorer as mix
-    from components.distill.encode import Reading
+    from components.distill.encode import EncodedTexts
     from rankline.evaluation import snapshot_requests
     from rankline.features import candidate_sources
     from rankline.features.bm25 import Bm25
     from rankline.model.networks import HEADS, TextEncoder
-    from rankline.model.policy import POLICY, Policy
-    from rankline.model.scoring import Catalogue, Knobs, feature_names
+    from rankline.model.policy import POLICY_FILE, ServingPolicy
+    from rankline.model.scoring import CandidateSettings, Catalogue, feature_names
     from rankline.text import Tokenizer
     from rankline.train import examples, training
 
     device = training.pick_device(config.device)
     torch.manual_seed(config.seed)
-    data = examples.read(features, max_history=config.max_history)
-    taught = json.loads((teacher / "teacher.json").read_text())
-    of_users = teacher / "weights.safetensors"
-    teacher_weights = load_file(of_users) if of_users.is_file() else {}  # a teacher of queries alone has none
+    data = examples.read_examples(features, max_history=config.max_history)
+    teacher_settings = json.loads((teacher / "teacher.json").read_text())
+    teacher_weights_path = teacher / "weights.safetensors"
+    teacher_weights = (
+        load_file(teacher_weights_path) if teacher_weights_path.is_file() else {}
+    )  # a teacher of queries alone has none
     text_IT = torch.from_numpy(np.load(teacher / "text_vectors.npy"))
     soft = np.load(teacher / "soft.npz")
 
     # The towers
     encoder = teacher / "encoder"
     progress.phase("reading the queries")
-    reading = Reading(
+    reading = EncodedTexts(
         data,
         TextEncoder.read(encoder),
-        Tokenizer(encoder / "tokenizer.json", max_tokens=taught["max_tokens"]),
+        Tokenizer(encoder / "tokenizer.json", max_tokens=teacher_settings["max_tokens"]),
         text_IT,
         device=device,
     )
-    model = towers.Towers.make(data, text_size=text_IT.shape[1], size=taught["vector_size"], config=config)
+    model = towers.Towers.make(data, text_size=text_IT.shape[1], size=teacher_settings["vector_size"], config=config)
     if data.has_queries:
-        model.fusion.begin_from_words(text_IT, likeness=config.likeness)
-    begun = model.begin_from(teacher_weights) if config.from_teacher else 0
+        model.fusion.init_from_text(text_IT, likeness=config.likeness)
+    loaded_tensors = model.load_matching(teacher_weights) if config.from_teacher else 0
     del teacher_weights  # with a large catalogue they are large, too
-    trained = towers.train(
+    towers_summary = towers.train(
         model, data, reading, soft, config=config, device=device, progress=progress, checkpoints=checkpoints
     )
     vectors_ID = model.item_vectors(reading.items_IT.cpu())
@@ -100,7 +102,7 @@ def distill(
         keep=config.covisit_neighbours,
     )
     popularity_I = candidate_sources.popularity(data.sequences.items, len(data.item_ids))
-    words = Bm25.of(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
+    words = Bm25.from_texts(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
 
     # The scorer that mixes them
     catalogue = Catalogue(
@@ -113,18 +115,18 @@ def distill(
         popularity_I=popularity_I,
         bm25=words if data.has_queries else None,
     )
-    knobs = Knobs(
+    settings = CandidateSettings(
         candidates_per_source=config.candidates_per_source,
         covisit_decay=config.covisit_decay,
         max_history=config.max_history,
     )
     names = feature_names(users=data.has_users, queries=data.has_queries)
     progress.phase("drawing candidates")
-    valid = list(snapshot_requests.requests(features, "valid"))
+    valid = list(snapshot_requests.read_snapshot_requests(features, "valid"))
     soft_rows = {request: row for row, request in enumerate(data.splits["valid"].ids)}
-    table = mix.Table.draw(valid, model.tower, catalogue, knobs, names, queries=queries, progress=progress)
+    table = mix.CandidateTable.draw(valid, model.tower, catalogue, settings, names, queries=queries, progress=progress)
 
-    def scorer_but(rows: Any) -> tuple[Any, dict[str, Any]]:
+    def train_scorer(rows: Any) -> tuple[Any, dict[str, Any]]:
         """A scorer that has not seen some of the validation requests."""
         return mix.train(
             table,
@@ -137,14 +139,14 @@ def distill(
             progress=progress,
             tower=model.tower,
             queries=queries,
-            but=rows,
+            excluded_rows=rows,
         )
 
-    scorer, mixed = scorer_but(mix.NOBODY)
-    policy, calibrated = Policy(), {}
+    scorer, scorer_summary = train_scorer(mix.NO_ROWS)
+    policy, calibrated = ServingPolicy(), {}
     if config.calibrate != "none":
-        policy, calibrated = calibration.policy(
-            table, catalogue, names, lambda rows: scorer_but(rows)[0], config=config
+        policy, calibrated = calibration.fit_policy(
+            table, catalogue, names, lambda rows: train_scorer(rows)[0], config=config
         )
 
     # Save
@@ -154,17 +156,19 @@ def distill(
     save_file({name: value.cpu().contiguous() for name, value in weights.items()}, student / "weights.safetensors")
     shutil.copytree(encoder, student / "encoder")
     if config.train_encoder:
-        reading.reader.cpu().backbone.save_pretrained(student / "encoder")
+        reading.encoder.cpu().backbone.save_pretrained(student / "encoder")
     np.save(student / "text_vectors.npy", reading.items_IT.cpu().numpy())
-    (student / POLICY).write_text(policy.model_dump_json(indent=2) + "\n")
+    (student / POLICY_FILE).write_text(policy.model_dump_json(indent=2) + "\n")
     sparse.save_npz(student / "sources" / "covisit.npz", covisit)
     np.save(student / "sources" / "popularity.npy", popularity_I)
-    (student / "curve.json").write_text(json.dumps({"towers": trained["curve"], "scorer": mixed["curve"]}, indent=2))
+    (student / "curve.json").write_text(
+        json.dumps({"towers": towers_summary["curve"], "scorer": scorer_summary["curve"]}, indent=2)
+    )
     (student / "student.json").write_text(
         json.dumps(
             {
-                "vector_size": taught["vector_size"],
-                "max_tokens": taught["max_tokens"],
+                "vector_size": teacher_settings["vector_size"],
+                "max_tokens": teacher_settings["max_tokens"],
                 "heads": list(HEADS),
                 "scorer_hidden": config.scorer_hidden,
                 "scorer_pair": config.scorer_pair,
@@ -185,23 +189,23 @@ def distill(
         )
     )
     progress.phase("what torch says of the frozen requests")
-    test = list(snapshot_requests.requests(features, "test"))
+    test = list(snapshot_requests.read_snapshot_requests(features, "test"))
     mix.write_parity(
         student / "parity.parquet",
-        mix.Table.draw(test, model.tower, catalogue, knobs, names, queries=queries, progress=progress),
+        mix.CandidateTable.draw(test, model.tower, catalogue, settings, names, queries=queries, progress=progress),
         scorer,
         catalogue,
     )
     training.Checkpoints(checkpoints).clear()
-    weights_trained = dict(zip(("encoder_weights_trained", "encoder_weights"), trained["encoder_weights"]))
+    weights_trained = dict(zip(("encoder_weights_trained", "encoder_weights"), towers_summary["encoder_weights"]))
     return {
-        "towers_valid_ndcg@10": round(trained["best"], 4),
-        "towers_best_epoch": trained["best_epoch"],
-        "resumed_at_epoch": trained["resumed_at"],
-        "from_teacher": f"{begun} tensors",
+        "towers_valid_ndcg@10": round(towers_summary["best"], 4),
+        "towers_best_epoch": towers_summary["best_epoch"],
+        "resumed_at_epoch": towers_summary["resumed_at"],
+        "from_teacher": f"{loaded_tensors} tensors",
         "candidates_recall": round(table.recall, 4),
         "candidates_mean": round(table.mean_candidates, 1),
-        "scorer_fit_ndcg@10": round(mixed["ndcg"], 4),
+        "scorer_fit_ndcg@10": round(scorer_summary["ndcg"], 4),
         **calibrated,
         **(weights_trained if config.train_encoder else {}),
         "device": str(device),

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from components.distill import ranking
 from components.distill.config import DistillConfig
-from components.distill.encode import Reading
+from components.distill.encode import EncodedTexts
 from rankline.model import adapters
 from rankline.model.networks import HistoryTower, ItemFusion
 from rankline.runtime.progress import Progress
 from rankline.train import sampled_items, training
 from rankline.train.examples import Examples, Requests
-from rankline.train.sampled_items import Fused
+from rankline.train.sampled_items import FusedItems
 
 Ints = npt.NDArray[np.int64]
 NO_WINDOWS = torch.zeros(3, 0, 0, dtype=torch.long)
@@ -62,42 +62,44 @@ class Towers(nn.Module):
         )
         return cls(fusion, tower, side_IS)
 
-    def left(self, fused: Fused, requests: Requests, rows: Any, queries_BT: Tensor, device: torch.device) -> Tensor:
+    def left(
+        self, fused: FusedItems, requests: Requests, rows: Any, queries_BT: Tensor, device: torch.device
+    ) -> Tensor:
         """[B, D] the left vectors of some requests: the history's, and the query's where one is asked."""
         ratings_BL = torch.from_numpy(requests.ratings_RL[rows]).to(device)
         lengths_B = torch.from_numpy(requests.lengths_R[rows]).to(device)
-        left_BD: Tensor = self.tower(fused.of(requests.items_RL[rows]), ratings_BL, lengths_B)
+        left_BD: Tensor = self.tower(fused.lookup(requests.items_RL[rows]), ratings_BL, lengths_B)
         asked_B = torch.tensor([bool(requests.queries[row]) for row in rows], device=device)
         if bool(asked_B.any()):
             left_BD = left_BD + asked_B.unsqueeze(1) * self.fusion.text(queries_BT)
         return left_BD
 
-    def begin_from(self, weights: dict[str, Tensor]) -> int:
+    def load_matching(self, weights: dict[str, Tensor]) -> int:
         """Take the teacher's tensors whose names and shapes agree; how many there were."""
-        own = self.state_dict()
-        shared = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-        self.load_state_dict({**own, **shared})
+        current = self.state_dict()
+        shared = {k: v for k, v in weights.items() if k in current and current[k].shape == v.shape}
+        self.load_state_dict({**current, **shared})
         return len(shared)
 
     @torch.no_grad()
     def query_vectors(self, requests: Requests, queries_RT: Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """Request id -> [D] its query's part of the left vector, of the requests that are asked in words."""
         self.eval()
-        asked = requests.asked
+        asked = requests.query_rows
         vectors_ND = self.fusion.text(queries_RT[torch.from_numpy(asked)]).numpy()
         return {requests.ids[row]: vector_D for row, vector_D in zip(asked, vectors_ND)}
 
     def item_vectors(self, text_IT: Tensor) -> npt.NDArray[np.float32]:
         """[I, D] the right vectors of the catalogue."""
         self.eval()
-        vectors_ID: npt.NDArray[np.float32] = sampled_items.whole(self.fusion, text_IT, self.side_IS).numpy()
+        vectors_ID: npt.NDArray[np.float32] = sampled_items.fuse_all(self.fusion, text_IT, self.side_IS).numpy()
         return vectors_ID
 
 
 def train(
     model: Towers,
     data: Examples,
-    reading: Reading,
+    encoded_texts: EncodedTexts,
     soft: Any,
     *,
     config: DistillConfig,
@@ -114,50 +116,52 @@ def train(
     candidates_RC, logits_RC = soft["train_candidates"], soft["train_logits"]
     model.to(device)
     if config.train_encoder:
-        reading.begin_training(config)
+        encoded_texts.prepare_training(config)
 
     # Optimizer: the encoder moves at its own, much smaller, rate; own vectors one by one where items are sampled
     sampled = config.sampled_items if config.sampled_items < len(data.item_ids) else 0
-    own = sampled_items.OwnVectors(model.fusion, learning_rate=config.learning_rate) if sampled else None
-    dense = [weight for weight in model.parameters() if own is None or weight is not own.table_ID]
+    item_embedding = (
+        sampled_items.SparseItemEmbedding(model.fusion, learning_rate=config.learning_rate) if sampled else None
+    )
+    dense = [weight for weight in model.parameters() if item_embedding is None or weight is not item_embedding.table_ID]
     groups: list[dict[str, Any]] = [{"params": dense, "peak": config.learning_rate}]
     if config.train_encoder:
-        groups += adapters.rate_groups(
-            reading.reader.backbone, peak=config.encoder_learning_rate, decay=config.encoder_layer_decay
+        groups += adapters.parameter_groups(
+            encoded_texts.encoder.backbone, peak=config.encoder_learning_rate, decay=config.encoder_layer_decay
         )
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    trained = [weight for group in groups for weight in group["params"]]
-    half = training.pick_autocast(config.precision, device)
-    chance_I = data.counts_I + 1.0
-    chance_I /= chance_I.sum()
-    draws = training.Draws(chance_I)
+    dense_weights = [weight for group in groups for weight in group["params"]]
+    use_bf16 = training.pick_autocast(config.precision, device)
+    probability_I = data.counts_I + 1.0
+    probability_I /= probability_I.sum()
+    sampler = training.ItemSampler(probability_I)
 
-    keeper = training.Checkpoints(checkpoints)
-    state = keeper.load(rng) or {"epoch": 0, "best": -1.0, "best_epoch": -1, "stale": 0, "curve": []}
+    checkpointer = training.Checkpoints(checkpoints)
+    state = checkpointer.load(rng) or {"epoch": 0, "best": -1.0, "best_epoch": -1, "stale": 0, "curve": []}
     resumed_at = state["epoch"]
     if resumed_at:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        if own is not None:
-            own.optimizer.load_state_dict(state["own_optimizer"])
+        if item_embedding is not None:
+            item_embedding.optimizer.load_state_dict(state["own_optimizer"])
         if config.train_encoder:
-            reading.restore(state["reading"])
+            encoded_texts.restore(state["reading"])
     elif data.has_queries:  # what the untuned encoder reaches is where it starts, and no training may leave it worse
-        reached = _validate(model, reading, data.splits["valid"], device)
-        state.update(best=reached, weights=_copied(model), best_reading=_kept(reading, config))
+        valid_ndcg = _validate(model, encoded_texts, data.splits["valid"], device)
+        state.update(best=valid_ndcg, weights=_cpu_state(model), best_reading=_encoder_state(encoded_texts, config))
 
     progress.phase("training the towers")
     for epoch in range(state["epoch"], config.epochs):
         if state["stale"] >= config.patience:
             break
         model.train()
-        reading.reader.train(config.train_encoder)
-        batches = _batches(data, rng, config)
+        encoded_texts.encoder.train(config.train_encoder)
+        batches = _epoch_batches(data, rng, config)
         losses = []
         for step, (windows, asked) in enumerate(batches):
             fraction = (epoch + step / len(batches)) / config.epochs
-            for group in (*optimizer.param_groups, *(own.optimizer.param_groups if own else ())):
-                group["lr"] = training.rate_at(
+            for group in (*optimizer.param_groups, *(item_embedding.optimizer.param_groups if item_embedding else ())):
+                group["lr"] = training.learning_rate_at(
                     fraction, peak=group.get("peak", config.learning_rate), warm_up=config.warm_up
                 )
             # requests whose candidates the teacher has scored; of those asked in words the same as below
@@ -166,48 +170,56 @@ def train(
             if config.train_encoder:
                 hard_BC = candidates_RC[rows, rng.integers(0, candidates_RC.shape[1], (2, len(rows)))]
                 chosen = rng.permutation(np.concatenate([targets, hard_BC.ravel()]))[: config.encoder_items_per_step]
-                read_N, fresh_NT, queries_BT = reading.fresh(requests, rows, chosen, half=half)
-            else:
-                read_N, fresh_NT, queries_BT = (
-                    sampled_items.NONE,
-                    None,
-                    reading.queries["train"][torch.from_numpy(rows)],
+                fresh_N, fresh_NT, queries_BT = encoded_texts.encode_with_gradients(
+                    requests, rows, chosen, use_bf16=use_bf16
                 )
-            items_BL, ratings_BL, next_BL = training.pad(windows) if windows else NO_WINDOWS
-            drawn_S = draws(rng, sampled)
+            else:
+                fresh_N, fresh_NT, queries_BT = (
+                    sampled_items.NO_ITEMS,
+                    None,
+                    encoded_texts.queries["train"][torch.from_numpy(rows)],
+                )
+            items_BL, ratings_BL, next_BL = training.pad_windows(windows) if windows else NO_WINDOWS
+            sampled_S = sampler(rng, sampled)
 
             rows_T = own_TD = None
-            if own is not None:
+            if item_embedding is not None:
                 following_N, histories_BL = next_BL[next_BL >= 0], requests.items_RL[rows]
-                rows_T = sampled_items.rows(
-                    items_BL, following_N, histories_BL, candidates_RC[rows], targets, read_N, drawn_S
+                rows_T = sampled_items.unique_items(
+                    items_BL, following_N, histories_BL, candidates_RC[rows], targets, fresh_N, sampled_S
                 )
-                own_TD = own.take(rows_T)
+                own_TD = item_embedding.gather(rows_T)
             fused = sampled_items.fuse(
-                model.fusion, reading.items_IT, model.side_IS, rows_T, own_TD=own_TD, read_N=read_N, fresh_NT=fresh_NT
+                model.fusion,
+                encoded_texts.items_IT,
+                model.side_IS,
+                rows_T,
+                own_TD=own_TD,
+                fresh_N=fresh_N,
+                fresh_NT=fresh_NT,
             )
             loss = torch.zeros((), device=device)
 
             # ground truth: the next item at every position
             if windows:
-                here = (next_BL >= 0).to(device)
-                hidden_ND = model.tower.hidden(fused.of(items_BL.numpy()), ratings_BL.to(device))[here]
+                is_target_BL = (next_BL >= 0).to(device)
+                hidden_ND = model.tower.hidden(fused.lookup(items_BL.numpy()), ratings_BL.to(device))[is_target_BL]
                 loss = loss + training.next_item_loss(
-                    hidden_ND, fused.vectors_TD, next_BL.to(device)[here], drawn_S=drawn_S, chance_I=chance_I,
+                    hidden_ND, fused.vectors_TD, next_BL.to(device)[is_target_BL], sampled_S=sampled_S, probability_I=probability_I,
                     rows_T=rows_T,
                 )  # fmt: skip
 
             # ground truth: an item that answers a query, among those that do not
             left_BD = model.left(fused, requests, rows, queries_BT, device)
             if len(asked):
-                also = [np.setdiff1d(requests.targets[row], target) for row, target in zip(rows, targets)]
+                other_targets = [np.setdiff1d(requests.targets[row], target) for row, target in zip(rows, targets)]
                 loss = loss + training.next_item_loss(
-                    left_BD, fused.vectors_TD, torch.from_numpy(targets).to(device), drawn_S=drawn_S,
-                    chance_I=chance_I, rows_T=rows_T, also=also,
+                    left_BD, fused.vectors_TD, torch.from_numpy(targets).to(device), sampled_S=sampled_S,
+                    probability_I=probability_I, rows_T=rows_T, other_targets=other_targets,
                 )  # fmt: skip
 
             # the teacher's opinion of some candidates
-            student_BC = torch.einsum("bd,bcd->bc", left_BD, fused.of(candidates_RC[rows]))
+            student_BC = torch.einsum("bd,bcd->bc", left_BD, fused.lookup(candidates_RC[rows]))
             teacher_BC = torch.from_numpy(logits_RC[rows]).to(device)
             soft_loss = config.temperature**2 * F.kl_div(
                 F.log_softmax(student_BC / config.temperature, -1),
@@ -221,10 +233,10 @@ def train(
             training.check_finite(value, step="distill", epoch=epoch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_([*trained, *([own_TD] if own_TD is not None else [])], config.gradient_clip)
+            nn.utils.clip_grad_norm_([*dense_weights, *([own_TD] if own_TD is not None else [])], config.gradient_clip)
             optimizer.step()
-            if own is not None and rows_T is not None and own_TD is not None:
-                own.move(rows_T, own_TD)
+            if item_embedding is not None and rows_T is not None and own_TD is not None:
+                item_embedding.apply_gradient(rows_T, own_TD)
             losses.append(value)
             progress.update(
                 epoch * len(batches) + step + 1,
@@ -237,41 +249,41 @@ def train(
         point = {"epoch": epoch, "loss": float(np.mean(losses))}
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
             if config.train_encoder:  # every word as the encoder reads it now, for that is what will be served
-                reading.read_items(Progress())
-                reading.read_queries()
-            point["valid_ndcg@10"] = reached = _validate(model, reading, data.splits["valid"], device)
-            state["stale"] = 0 if reached > state["best"] else state["stale"] + 1
-            if reached > state["best"]:
-                state.update(best=reached, best_epoch=epoch, weights=_copied(model))
-                state["best_reading"] = _kept(reading, config)
+                encoded_texts.encode_items(Progress())
+                encoded_texts.encode_queries()
+            point["valid_ndcg@10"] = valid_ndcg = _validate(model, encoded_texts, data.splits["valid"], device)
+            state["stale"] = 0 if valid_ndcg > state["best"] else state["stale"] + 1
+            if valid_ndcg > state["best"]:
+                state.update(best=valid_ndcg, best_epoch=epoch, weights=_cpu_state(model))
+                state["best_reading"] = _encoder_state(encoded_texts, config)
         state["curve"].append(point)
         state["epoch"] = epoch + 1
-        extra = {"reading": reading.state()} if config.train_encoder else {}
-        if own is not None:
-            extra["own_optimizer"] = own.optimizer.state_dict()
-        keeper.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
+        extra = {"reading": encoded_texts.state()} if config.train_encoder else {}
+        if item_embedding is not None:
+            extra["own_optimizer"] = item_embedding.optimizer.state_dict()
+        checkpointer.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
 
     model.load_state_dict(state["weights"])
     model.cpu().eval()
-    counts = adapters.counted(reading.reader)
+    counts = adapters.count_parameters(encoded_texts.encoder)
     if config.train_encoder:
-        reading.restore(state["best_reading"], merged=True)
-    told = {name: state[name] for name in ("best", "best_epoch", "curve")}
-    return {**told, "resumed_at": resumed_at, "encoder_weights": counts}
+        encoded_texts.restore(state["best_reading"], merged=True)
+    summary = {name: state[name] for name in ("best", "best_epoch", "curve")}
+    return {**summary, "resumed_at": resumed_at, "encoder_weights": counts}
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
+def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _kept(reading: Reading, config: DistillConfig) -> dict[str, Any] | None:
+def _encoder_state(encoded_texts: EncodedTexts, config: DistillConfig) -> dict[str, Any] | None:
     """The encoder as it is now, where training changes it."""
-    return reading.state() if config.train_encoder else None
+    return encoded_texts.state() if config.train_encoder else None
 
 
-def _batches(data: Examples, rng: np.random.Generator, config: DistillConfig) -> list[tuple[list[Any], Ints]]:
+def _epoch_batches(data: Examples, rng: np.random.Generator, config: DistillConfig) -> list[tuple[list[Any], Ints]]:
     """An epoch's steps: windows over users' events, and the rows of train requests asked in words."""
-    asked = rng.permutation(data.splits["train"].asked) if data.has_queries else np.zeros(0, np.int64)
+    asked = rng.permutation(data.splits["train"].query_rows) if data.has_queries else np.zeros(0, np.int64)
     if not data.has_users:
         parts = np.array_split(asked, max(1, -(-len(asked) // config.batch_size)))
         return [([], part) for part in parts]
@@ -279,7 +291,9 @@ def _batches(data: Examples, rng: np.random.Generator, config: DistillConfig) ->
     return [(batch, part) for batch, part in zip(windows, np.array_split(asked, len(windows)))]
 
 
-def _validate(model: Towers, reading: Reading, requests: Requests, device: torch.device) -> float:
+def _validate(model: Towers, encoded_texts: EncodedTexts, requests: Requests, device: torch.device) -> float:
     """nDCG@10 of the towers alone over all unseen items, by the first target of each request."""
-    ranks_R = ranking.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=device)
+    ranks_R = ranking.target_ranks(
+        model, requests, encoded_texts.items_IT, encoded_texts.queries["valid"], device=device
+    )
     return training.ndcg_of_ranks(ranks_R, k=10)

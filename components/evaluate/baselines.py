@@ -16,10 +16,10 @@ import numpy.typing as npt
 from rankline.contracts import FrozenState
 from rankline.features import transforms
 from rankline.features.bm25 import Bm25
-from rankline.text import item_words
+from rankline.text import item_text
 
 Floats = npt.NDArray[np.float32]
-Score = Callable[[FrozenState, str], Floats]  # a request's state and its words ("" where it has none)
+Scorer = Callable[[FrozenState, str], Floats]  # a request's state and its words ("" where it has none)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Catalogue:
         return [self.item_ids[row] for row in order[allowed_I[order] > -np.inf]]
 
 
-def read(folder: Path) -> tuple[Catalogue, Any]:
+def load_interactions(folder: Path) -> tuple[Catalogue, Any]:
     """The catalogue, and who had what in training as a [U, I] matrix of 0 and 1."""
     import pyarrow.parquet as parquet
     import scipy.sparse as sparse
@@ -53,75 +53,76 @@ def read(folder: Path) -> tuple[Catalogue, Any]:
     users = np.repeat(np.arange(len(histories)), [len(items) for items in histories])
     rows = np.array([index[item] for items in histories for item in items], np.int64)
     ones = np.ones(len(rows), np.float32)
-    had_UI = sparse.csr_matrix((ones, (users, rows)), (len(histories), len(item_ids)))
-    counts_I = np.asarray(had_UI.sum(axis=0), np.float32).ravel()
-    had_UI.data[:] = 1.0
-    return Catalogue(item_ids, index, counts_I), had_UI
+    interactions_UI = sparse.csr_matrix((ones, (users, rows)), (len(histories), len(item_ids)))
+    counts_I = np.asarray(interactions_UI.sum(axis=0), np.float32).ravel()
+    interactions_UI.data[:] = 1.0
+    return Catalogue(item_ids, index, counts_I), interactions_UI
 
 
-def neighbours(had_UI: Any, *, keep: int, shrink: float) -> Any:
+def item_neighbours(interactions_UI: Any, *, keep: int, shrink: float) -> Any:
     """[I, I] cosine of the items' sets of users, each row's ``keep`` best kept (Sarwar et al. 2001).
 
     ``shrink`` is added to the denominator: two items few people had are like each other by chance.
     """
     import scipy.sparse as sparse
 
-    shared_II = (had_UI.T @ had_UI).tocsr()
+    shared_II = (interactions_UI.T @ interactions_UI).tocsr()
     norm_I = np.sqrt(shared_II.diagonal())
     shared_II.setdiag(0)
     shared_II.eliminate_zeros()
-    likeness_II = shared_II.tocoo()
-    values = likeness_II.data / (norm_I[likeness_II.row] * norm_I[likeness_II.col] + shrink)
+    similarity_II = shared_II.tocoo()
+    values = similarity_II.data / (norm_I[similarity_II.row] * norm_I[similarity_II.col] + shrink)
     # best first within each row; the place in its row says whether an entry is kept
-    order = np.lexsort((-values, likeness_II.row))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(likeness_II.row, minlength=len(norm_I)))])
-    kept = order[np.arange(len(order)) - starts[likeness_II.row[order]] < keep]
+    order = np.lexsort((-values, similarity_II.row))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(similarity_II.row, minlength=len(norm_I)))])
+    selected = order[np.arange(len(order)) - starts[similarity_II.row[order]] < keep]
     return sparse.csr_matrix(
-        (values[kept].astype(np.float32), (likeness_II.row[kept], likeness_II.col[kept])), likeness_II.shape
+        (values[selected].astype(np.float32), (similarity_II.row[selected], similarity_II.col[selected])),
+        similarity_II.shape,
     )
 
 
 def scorers(
     folder: Path, *, keep: int, shrink: float, last: int, decay: float, stemmer: str = ""
-) -> tuple[Catalogue, dict[str, Score]]:
+) -> tuple[Catalogue, dict[str, Scorer]]:
     """The baselines by name: each gives [I] scores for a frozen request.
 
     ``item_knn`` adds up the neighbours of the ``last`` items of the history; ``item_knn_decay`` lets each
     step back in the whole history weigh ``decay`` times less. ``bm25`` is there where something is asked in words,
     the item-kNN where there are histories.
     """
-    catalogue, had_UI = read(folder)
-    found: dict[str, Score] = {
+    catalogue, interactions_UI = load_interactions(folder)
+    scorers_by_name: dict[str, Scorer] = {
         "popularity": lambda state, words: catalogue.counts_I,
         "fresh_popularity": lambda state, words: transforms.fresh_popularity(state.item_features, catalogue.index),
     }
-    if _asked_in_words(folder):
-        index = Bm25.of(_item_words(folder), stemmer=stemmer, k1=0.9, b=0.4)
-        found["bm25"] = lambda state, words: index.scores(words)
-    if had_UI.nnz == 0:
-        return catalogue, found
-    near_II = neighbours(had_UI, keep=keep, shrink=shrink)
+    if _has_queries(folder):
+        index = Bm25.from_texts(_item_texts(folder), stemmer=stemmer, k1=0.9, b=0.4)
+        scorers_by_name["bm25"] = lambda state, words: index.scores(words)
+    if interactions_UI.nnz == 0:
+        return catalogue, scorers_by_name
+    neighbours_II = item_neighbours(interactions_UI, keep=keep, shrink=shrink)
 
     def knn(state: FrozenState, *, last: int, decay: float) -> Floats:
         recent_L = catalogue.rows(state.history.item_ids)[-last:]
         weights_L = decay ** np.arange(len(recent_L), dtype=np.float32)[::-1]
-        return np.asarray(near_II[recent_L].T @ weights_L, np.float32)
+        return np.asarray(neighbours_II[recent_L].T @ weights_L, np.float32)
 
-    return catalogue, found | {
+    return catalogue, scorers_by_name | {
         "item_knn": lambda state, words: knn(state, last=last, decay=1.0),
         "item_knn_decay": lambda state, words: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
     }
 
 
-def _asked_in_words(folder: Path) -> bool:
+def _has_queries(folder: Path) -> bool:
     import pyarrow.parquet as parquet
 
     queries = parquet.read_table(folder / "requests.parquet", columns=["query"])["query"]
     return queries.null_count < len(queries)
 
 
-def _item_words(folder: Path) -> list[str]:
+def _item_texts(folder: Path) -> list[str]:
     import pyarrow.parquet as parquet
 
     columns = ["item_id", "title", "category", "text"]
-    return [item_words(item) for item in parquet.read_table(folder / "items.parquet", columns=columns).to_pylist()]
+    return [item_text(item) for item in parquet.read_table(folder / "items.parquet", columns=columns).to_pylist()]

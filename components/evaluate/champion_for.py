@@ -16,20 +16,22 @@ from rankline.runtime.progress import Progress
 AS_EXPORTED = "as it was exported"
 
 
-def rival_of(model_id: str, champion: str) -> str:
+def champion_for(model_id: str, champion: str) -> str:
     """The model id of the one beside it; empty for nobody.
 
     Beside itself a model shows nothing new: one that serves already keeps the evaluation it was promoted on.
     """
-    return "" if serves(model_id, champion) else champion
+    return "" if is_champion(model_id, champion) else champion
 
 
-def serves(model_id: str, champion: str) -> bool:
+def is_champion(model_id: str, champion: str) -> bool:
     """Whether a candidate is the champion, so that an evaluation beside any other rival is as good."""
     return bool(champion) and champion == model_id
 
 
-def beside(rival: Bundle, candidate: Bundle, folder: Path, *, progress: Progress = Progress()) -> tuple[Bundle, str]:
+def rebuild_champion(
+    champion: Bundle, candidate: Bundle, folder: Path, *, progress: Progress = Progress()
+) -> tuple[Bundle, str]:
     """The champion over the candidate's items, and a sentence that says so; ``folder`` keeps its files.
 
     One of an earlier version, and one that knows a declared column of the items as another kind, stays as it was
@@ -41,13 +43,15 @@ def beside(rival: Bundle, candidate: Bundle, folder: Path, *, progress: Progress
     import pyarrow.parquet as parquet
 
     items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
-    if not catalogues.can_embed(rival):
-        return rival, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
-    side = catalogues.Maker.of(rival).making.side
+    if not catalogues.can_embed(champion):
+        return champion, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
+    side = catalogues.CatalogueBuilder.of(champion).settings.side
     try:
         side.matrix(items)
     except IntegrityError as error:  # all that reading side information can find wrong: a column of another kind
-        return rival, f"{AS_EXPORTED}: {error.message} ({error.found})"
-    made = folder / "catalogue"
-    built = catalogues.build(rival, items, made, before=rival.catalogue, progress=progress)
-    return catalogues.joined(rival, made, folder / "bundle"), f"rebuilt over the candidate's {built.items} items"
+        return champion, f"{AS_EXPORTED}: {error.message} ({error.found})"
+    catalogue_folder = folder / "catalogue"
+    built = catalogues.build(champion, items, catalogue_folder, before=champion.catalogue, progress=progress)
+    return catalogues.assemble_bundle(
+        champion, catalogue_folder, folder / "bundle"
+    ), f"rebuilt over the candidate's {built.items} items"

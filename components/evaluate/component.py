@@ -21,20 +21,20 @@ def evaluate(
     """Replay the frozen requests through the real server and score it beside the champion and baselines."""
     from pathlib import Path
 
-    from components.evaluate.champion_for import rival_of, serves
+    from components.evaluate.champion_for import champion_for, is_champion
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.step import evaluate
-    from rankline.model.bundle import claimed_id
-    from rankline.runtime.run_step import Run, perform
+    from rankline.model.bundle import unverified_model_id
+    from rankline.runtime.run_step import RunContext, run_step
 
-    this = Run.of(run, job)
-    model_id = claimed_id(Path(bundle.path))
-    rival = rival_of(model_id, champion)
-    perform(
+    context = RunContext.from_parameters(run, job)
+    model_id = unverified_model_id(Path(bundle.path))
+    rival = champion_for(model_id, champion)
+    run_step(
         "evaluate",
         evaluate,
         EvaluateConfig(**config),
-        run=this,
+        run=context,
         inputs={
             "bundle": Path(bundle.path),
             "features": Path(features.path),
@@ -44,8 +44,8 @@ def evaluate(
         outputs={"report": Path(report.path)},
         code=("serving.server",),
         lineage={"champion": rival},
-        any_lineage=serves(model_id, champion),
-        heavy=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
-        fetched=lambda: {"champion": this.bundle_of(rival) if rival else None},
-        run_id=this.run_id,
+        ignore_lineage=is_champion(model_id, champion),
+        preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
+        fetched=lambda: {"champion": context.bundle_folder(rival) if rival else None},
+        run_id=context.run_id,
     )

@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.evaluation.metrics import RANKING
-from rankline.runtime.memory import halved
+from rankline.runtime.memory import halved_settings
 
 
-class EvaluateConfig(Frozen):
+class EvaluateConfig(FrozenModel):
     """How a bundle is measured, and what it is measured against."""
 
     ks: tuple[int, ...] = Field((5, 10, 50), description="List lengths at which ranking metrics are taken.")
@@ -52,11 +52,11 @@ class EvaluateConfig(Frozen):
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
         """Setting -> (its value, what takes less memory), the most effective first."""
-        told: dict[str, tuple[Any, Any]] = {} if self.max_requests else {"max_requests": (0, 2000)}
+        reductions: dict[str, tuple[Any, Any]] = {} if self.max_requests else {"max_requests": (0, 2000)}
         return (
-            told
-            | halved(self, "max_requests", "top_k", "knn_neighbours")
-            | halved(self, "bootstrap_samples", least=100)
+            reductions
+            | halved_settings(self, "max_requests", "top_k", "knn_neighbours")
+            | halved_settings(self, "bootstrap_samples", minimum=100)
         )
 
     @model_validator(mode="after")

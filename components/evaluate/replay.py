@@ -19,7 +19,7 @@ import orjson
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, ServerError, TooSmall
 from rankline.evaluation import snapshot_requests
-from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server
 
@@ -28,10 +28,10 @@ Call = tuple[str, bytes]  # route and JSON body
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReplayRequest:
     """A frozen request ready to be sent; requests of one day share their encoded item features."""
 
-    request: FrozenRequest
+    request: SnapshotRequest
     item_features: bytes
 
     @property
@@ -48,7 +48,7 @@ class Asked:
         """The JSON body of a call: user, query, frozen state, and what that call asks for besides."""
         state = self.request.state.model_dump(exclude={"item_features"})
         state["item_features"] = orjson.Fragment(self.item_features)
-        return orjson.dumps({**self._who(), "frozen": state, **more})
+        return orjson.dumps({**self._identity(), "frozen": state, **more})
 
     def call(self, *, k: int) -> Call:
         """The call for a list of ``k`` items that the user has not had."""
@@ -57,15 +57,15 @@ class Asked:
     def lean_call(self, *, k: int) -> Call:
         """The same with the history alone, as an application sends it: the server knows the features."""
         state = self.request.state
-        told = {"at": state.at, "history": state.history.model_dump(), "seen": state.seen}
-        return self.route, orjson.dumps({**self._who(), **told, "k": k, "exclude_seen": True})
+        state_fields = {"at": state.at, "history": state.history.model_dump(), "seen": state.seen}
+        return self.route, orjson.dumps({**self._identity(), **state_fields, "k": k, "exclude_seen": True})
 
-    def _who(self) -> dict[str, str | None]:
-        asked = {"query": self.request.query} if self.request.query else {}
-        return {"user_id": self.request.user_id, **asked}
+    def _identity(self) -> dict[str, str | None]:
+        query = {"query": self.request.query} if self.request.query else {}
+        return {"user_id": self.request.user_id, **query}
 
 
-def sample(folder: Path, *, split: str, most: int, seed: int) -> set[str]:
+def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -> set[str]:
     """The ids of the requests to replay: all of a split, or a seeded sample of ``most``.
 
     Raises:
@@ -83,31 +83,31 @@ def sample(folder: Path, *, split: str, most: int, seed: int) -> set[str]:
             where=str(folder / "requests.parquet"),
             hint="use more data, or a split definition that leaves requests to test on",
         )
-    if most and most < len(ids):
-        chosen = np.random.default_rng(seed).choice(len(ids), most, replace=False)
+    if max_requests and max_requests < len(ids):
+        chosen = np.random.default_rng(seed).choice(len(ids), max_requests, replace=False)
         ids = [ids[n] for n in chosen]
     return set(ids)
 
 
-def read(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[Asked, FrozenState]]:
+def read_requests(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[ReplayRequest, FrozenState]]:
     """The chosen requests by day, each with its full state (which holds the day's item features)."""
-    known: Any = None
+    day_features: Any = None
     encoded = b"{}"
-    for request in snapshot_requests.requests(folder, split):
+    for request in snapshot_requests.read_snapshot_requests(folder, split):
         if request.request_id not in chosen:
             continue
         state = request.state
-        if state.item_features is not known:
-            known = state.item_features
-            encoded = orjson.dumps(known)
+        if state.item_features is not day_features:
+            day_features = state.item_features
+            encoded = orjson.dumps(day_features)
         # the day's columns are kept once, encoded, and not once a request
-        light = replace(request, state=state.model_copy(update={"item_features": {}}))
-        yield Asked(light, encoded), state
+        without_features = replace(request, state=state.model_copy(update={"item_features": {}}))
+        yield ReplayRequest(without_features, encoded), state
 
 
-def each(
-    asked: Sequence[Asked],
-    ask: Callable[[Asked], Answer],
+def map_concurrently(
+    requests: Sequence[ReplayRequest],
+    send: Callable[[ReplayRequest], Answer],
     *,
     concurrency: int,
     progress: Progress,
@@ -116,16 +116,16 @@ def each(
     answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(concurrency) as pool:
         try:
-            for one, answer in zip(asked, pool.map(ask, asked), strict=True):
+            for one, answer in zip(requests, pool.map(send, requests), strict=True):
                 answers[one.request_id] = answer
-                progress.update(len(answers), len(asked))
+                progress.update(len(answers), len(requests))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return answers
 
 
-def recommend(server: Server, one: Asked, *, model_id: str, k: int) -> list[str]:
+def recommend(server: Server, one: ReplayRequest, *, model_id: str, k: int) -> list[str]:
     """The server's list for a request, checked: from this model, no seen item, no item twice, not empty.
 
     Raises:
@@ -154,7 +154,7 @@ def recommend(server: Server, one: Asked, *, model_id: str, k: int) -> list[str]
     return items
 
 
-def rank(server: Server, one: Asked, candidates: Sequence[str]) -> dict[str, dict[str, float]]:
+def rank(server: Server, one: ReplayRequest, candidates: Sequence[str]) -> dict[str, dict[str, float]]:
     """Item -> head -> logit, for given candidates.
 
     Raises:
@@ -173,28 +173,28 @@ def rank(server: Server, one: Asked, candidates: Sequence[str]) -> dict[str, dic
     return logits
 
 
-def timed(server: Server, calls: Sequence[Call], *, progress: Progress) -> list[float]:
+def measure_latency(server: Server, calls: Sequence[Call], *, progress: Progress) -> list[float]:
     """Milliseconds from sending to having the whole answer, one request at a time."""
     server.post(*calls[0])  # the first call after a pause is not the one to judge by
-    taken = []
+    timings_ms = []
     for call in calls:
-        began = time.perf_counter()
+        started = time.perf_counter()
         server.post(*call)
-        taken.append(1000 * (time.perf_counter() - began))
-        progress.update(len(taken), len(calls))
-    return taken
+        timings_ms.append(1000 * (time.perf_counter() - started))
+        progress.update(len(timings_ms), len(calls))
+    return timings_ms
 
 
 def throughput(server: Server, calls: Sequence[Call], *, concurrency: int) -> float:
     """Requests answered a second with ``concurrency`` of them under way at any time."""
     with ThreadPoolExecutor(concurrency) as pool:
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in pool.map(lambda call: server.post(*call), calls):
             pass
-        return len(calls) / (time.perf_counter() - began)
+        return len(calls) / (time.perf_counter() - started)
 
 
-def in_order(system: str, answers: Mapping[str, Answer], ids: Sequence[str], *, where: Path) -> list[Answer]:
+def ordered_answers(system: str, answers: Mapping[str, Answer], ids: Sequence[str], *, where: Path) -> list[Answer]:
     """A system's answers in the order of the requests' ``ids``.
 
     Raises:

@@ -14,9 +14,9 @@ PAGE = "report.html"
 
 # One colour a role, the same in every plot and beside every name in the tables.
 COLOURS = {CANDIDATE: BLUE, CHAMPION: AMBER, "teacher": PURPLE}
-OTHER = "#9aa5b1"
+OTHER_COLOUR = "#9aa5b1"
 
-WORDS = {
+DISPLAY_NAMES = {
     "untuned_encoder": "untuned encoder",
     "item_knn": "item-kNN",
     "item_knn_decay": "item-kNN with decay",
@@ -35,7 +35,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageData:
     """What only the page shows."""
 
     latency_ms: list[float]
@@ -43,7 +43,7 @@ class Shown:
     examples: list[Example]
 
 
-def write_page(folder: Path, report: Report, shown: Shown) -> None:
+def write_page(folder: Path, report: Report, shown: PageData) -> None:
     """Write ``report.html``: tables, plots and examples in one self-contained file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -54,7 +54,7 @@ def write_page(folder: Path, report: Report, shown: Shown) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "words": words, "bytes": size, "colour": colour}
+    environment.filters |= {"number": number, "words": display_name, "bytes": size, "colour": colour}
     primary = report.details["primary"]
     ranked = sorted(report.systems, key=lambda name: -(report.systems[name].metrics[primary].mean or 0.0))
     page = environment.get_template("report.html").render(
@@ -75,9 +75,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
-def words(name: str) -> str:
+def display_name(name: str) -> str:
     """A system's name as people say it."""
-    return WORDS.get(name, name.replace("_", " "))
+    return DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
 def size(value: int | None) -> str:
@@ -87,19 +87,19 @@ def size(value: int | None) -> str:
 
 def colour(name: str) -> str:
     """The colour that stands for a system."""
-    return COLOURS.get(name, OTHER)
+    return COLOURS.get(name, OTHER_COLOUR)
 
 
 def _columns(report: Report, primary: str) -> list[str]:
     """The metrics of the main table: those at the primary's length first, then recall at the greatest."""
-    at = "@" + primary.partition("@")[2]
+    suffix = "@" + primary.partition("@")[2]
     names = list(report.systems[CANDIDATE].metrics)
-    chosen = [primary] + [name for name in names if name.endswith(at) and name != primary]
+    chosen = [primary] + [name for name in names if name.endswith(suffix) and name != primary]
     longest = max(names, key=lambda name: int(name.partition("@")[2])).partition("@")[2]
     return chosen + [f"recall@{longest}"] * (f"recall@{longest}" not in chosen)
 
 
-def _plots(report: Report, shown: Shown, primary: str, ranked: Sequence[str]) -> dict[str, str]:
+def _plots(report: Report, shown: PageData, primary: str, ranked: Sequence[str]) -> dict[str, str]:
     """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
     with style(named_rows=True):
         plots = {
@@ -116,20 +116,20 @@ def _plots(report: Report, shown: Shown, primary: str, ranked: Sequence[str]) ->
         if report.slices:
             plots["slices"] = _slices(report, primary, ranked)
         if shown.reliability:
-            plots["calibration"] = _calibration(shown.reliability, chances="chance_ece" in report.calibration)
+            plots["calibration"] = _calibration(shown.reliability, calibrated="chance_ece" in report.calibration)
     return plots
 
 
 def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero: bool = False) -> str:
     """Means with their intervals, one line a system."""
-    made, axes = figure(0.36 * len(rows) + 0.7)
+    fig, axes = figure(0.36 * len(rows) + 0.7)
     for y, (name, row) in enumerate(rows.items()):
         mean, low, high = row["mean"], row["low"], row["high"]
         if mean is None or low is None or high is None:
             continue
-        shade = colour(name)
-        axes.plot([low, high], [y, y], color=shade, linewidth=2.2, solid_capstyle="round")
-        axes.plot([mean], [y], "o", color=shade, markersize=7)
+        line_colour = colour(name)
+        axes.plot([low, high], [y, y], color=line_colour, linewidth=2.2, solid_capstyle="round")
+        axes.plot([mean], [y], "o", color=line_colour, markersize=7)
         axes.annotate(
             f"{mean:+.3f}" if zero else f"{mean:.3f}",
             (high, y),
@@ -140,18 +140,18 @@ def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero:
         )
     if zero:
         axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [words(name) for name in rows])
+    axes.set_yticks(range(len(rows)), [display_name(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(label)
-    return svg(made, label)
+    return svg(fig, label)
 
 
 def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     """The primary metric by slice: candidate, champion, and the others fainter."""
-    made, axes = figure(0.34 * len(report.slices) + 1.1, width=9.6)
+    fig, axes = figure(0.34 * len(report.slices) + 1.1, width=9.6)
     drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
     drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
     marks = dict(zip([n for n in ranked if n not in COLOURS], "sD^vP*X"))
@@ -163,7 +163,7 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
             marks.get(name, "o"),
             color=colour(name),
             markersize=8 if name == CANDIDATE else 5.5,
-            label=words(name),
+            label=display_name(name),
             alpha=1.0 if name in COLOURS else 0.75,
         )
     labels = [f"{name}  ({part.requests})" for name, part in report.slices.items()]
@@ -175,28 +175,28 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
     handles, names = axes.get_legend_handles_labels()
     beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(handles[::-1], names[::-1], frameon=False, labelcolor=INK, **beside)
-    return svg(made, f"{primary} by slice")
+    return svg(fig, f"{primary} by slice")
 
 
-def _calibration(found: Reliability, *, chances: bool) -> str:
+def _calibration(reliability: Reliability, *, calibrated: bool) -> str:
     """What was said against what happened; a dot's area is how many are in its bin.
 
     ``chances``: of an item being right, where the model is calibrated; else of a target being liked.
     """
-    made, axes = figure(3.4, width=4.6)
+    fig, axes = figure(3.4, width=4.6)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    area = 20 + 380 * found.count_B / found.count_B.max()
-    axes.plot(found.mean_score_B, found.positive_share_B, color=COLOURS[CANDIDATE], linewidth=1, alpha=0.5)
-    axes.scatter(found.mean_score_B, found.positive_share_B, s=area, color=COLOURS[CANDIDATE], alpha=0.85)
+    area = 20 + 380 * reliability.count_B / reliability.count_B.max()
+    axes.plot(reliability.mean_score_B, reliability.positive_share_B, color=COLOURS[CANDIDATE], linewidth=1, alpha=0.5)
+    axes.scatter(reliability.mean_score_B, reliability.positive_share_B, s=area, color=COLOURS[CANDIDATE], alpha=0.85)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.set(xlabel="probability given", ylabel="share that was right" if chances else "share that was liked")
+    axes.set(xlabel="probability given", ylabel="share that was right" if calibrated else "share that was liked")
     axes.yaxis.label.set_color(FAINT)
-    return svg(made, "what was given as a probability, and what happened")
+    return svg(fig, "what was given as a probability, and what happened")
 
 
 def _latency(report: Report, latency_ms: Sequence[float]) -> str:
     """How long single answers took; far outliers are counted and not drawn, or nothing else would show."""
-    made, axes = figure(3.4, width=4.6)
+    fig, axes = figure(3.4, width=4.6)
     limit = 1.5 * (report.latency.p95_ms or max(latency_ms))
     beyond = sum(taken > limit for taken in latency_ms)
     axes.hist(latency_ms, bins=30, range=(0, limit), color=COLOURS[CANDIDATE], alpha=0.85)
@@ -208,4 +208,4 @@ def _latency(report: Report, latency_ms: Sequence[float]) -> str:
             axes.text(value, top, f" {label}", va="top", color=INK)
     axes.grid(axis="x", visible=False)
     axes.set(xlabel="milliseconds an answer" + f" ({beyond} beyond)" * bool(beyond), ylabel="requests")
-    return svg(made, "latency")
+    return svg(fig, "latency")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from components.evaluate.config import EvaluateConfig
 from rankline.evaluation import bootstrap, metrics
-from rankline.evaluation.report import CANDIDATE, PER_REQUEST, Estimate, Slice
+from rankline.evaluation.report import CANDIDATE, PER_REQUEST, Estimate, SliceScores
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -35,28 +35,28 @@ def estimates(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, 
     names = [(system, metric) for system, of_system in scores.items() for metric in of_system]
     values_RM = np.stack([scores[system][metric] for system, metric in names], axis=1)
     out: dict[str, dict[str, Estimate]] = {system: {} for system in scores}
-    for (system, metric), found in zip(names, _intervals(values_RM, config)):
-        out[system][metric] = found
+    for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
+        out[system][metric] = estimate
     return out
 
 
 def differences(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, dict[str, float | None]]]:
     """System -> metric -> candidate minus system, paired by request, for metrics at the primary's length."""
-    at = "@" + config.primary.partition("@")[2]
+    suffix = "@" + config.primary.partition("@")[2]
     names = [
         (system, metric)
         for system, of_system in scores.items()
         for metric in of_system
-        if system != CANDIDATE and metric.endswith(at)
+        if system != CANDIDATE and metric.endswith(suffix)
     ]
     values_RM = np.stack([scores[CANDIDATE][metric] - scores[system][metric] for system, metric in names], 1)
     out: dict[str, dict[str, dict[str, float | None]]] = {}
-    for (system, metric), found in zip(names, _intervals(values_RM, config)):
-        out.setdefault(system, {})[metric] = found.model_dump()
+    for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
+        out.setdefault(system, {})[metric] = estimate.model_dump()
     return out
 
 
-def shape(
+def list_statistics(
     ranked: Sequence[Sequence[str]],
     categories: Mapping[str, Sequence[str]],
     counts: Mapping[str, float],
@@ -72,14 +72,14 @@ def shape(
     }
 
 
-def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConfig) -> dict[str, Slice]:
+def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConfig) -> dict[str, SliceScores]:
     """Slice -> how many requests it has and each system's means on them, at the primary's length."""
-    at = "@" + config.primary.partition("@")[2]
+    suffix = "@" + config.primary.partition("@")[2]
     return {
-        name: Slice(
+        name: SliceScores(
             requests=int(mask_R.sum()),
             systems={
-                system: {m: float(v_R[mask_R].mean()) for m, v_R in of_system.items() if m.endswith(at)}
+                system: {m: float(v_R[mask_R].mean()) for m, v_R in of_system.items() if m.endswith(suffix)}
                 for system, of_system in scores.items()
             },
         )
@@ -106,8 +106,8 @@ def write_tables(report: Path, ids: Sequence[str], scores: Scores, masks: Mappin
 
 
 def _intervals(values_RM: Floats, config: EvaluateConfig) -> list[Estimate]:
-    found = bootstrap.intervals(values_RM, resamples=config.bootstrap_samples, seed=config.seed)
-    return [Estimate(mean=one.mean, low=one.low, high=one.high) for one in found]
+    intervals = bootstrap.intervals(values_RM, resamples=config.bootstrap_samples, seed=config.seed)
+    return [Estimate(mean=one.mean, low=one.low, high=one.high) for one in intervals]
 
 
 def _mean(values_R: Floats) -> float | None:

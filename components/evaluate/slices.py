@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from components.evaluate.baselines import Catalogue
 from components.evaluate.config import EvaluateConfig
-from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.features.transforms import DAY_S, request_context
 from rankline.text import lexemes
 
@@ -21,7 +21,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def slices(
-    requests: Sequence[FrozenRequest],
+    requests: Sequence[SnapshotRequest],
     catalogue: Catalogue,
     categories: Mapping[str, Sequence[str]],
     *,
@@ -37,34 +37,34 @@ def slices(
     head_I[order[: max(1, round(config.head_share * len(order)))]] = True
     targets = [catalogue.rows(one.targets) for one in requests]
 
-    def aimed_at(chosen_I: Bools) -> Bools:
+    def has_target_in(chosen_I: Bools) -> Bools:
         return np.array([chosen_I[rows].any() for rows in targets])
 
-    had_R = np.array([len(one.state.seen) for one in requests])
+    history_length_R = np.array([len(one.state.seen) for one in requests])
     at_R = np.array([one.state.at for one in requests])
     last_R = np.array([one.state.history.times[-1] if one.state.history.times else 0.0 for one in requests])
-    context = request_context(request_time=at_R, last_event_time=last_R, history_length=had_R)
+    context = request_context(request_time=at_R, last_event_time=last_R, history_length=history_length_R)
     weekend_R = context["ctx_weekend"] > 0
-    back_R = at_R - last_R >= DAY_S
+    returning_R = at_R - last_R >= DAY_S
 
-    length_R = np.array([len(lexemes(one.query or "")) for one in requests])
-    of_users_R = np.array([one.user_id is not None for one in requests])
-    found = {
-        "user: new": of_users_R & (had_R <= config.new_user_events),
-        "user: established": of_users_R & (had_R > config.new_user_events),
-        "query: short": (length_R > 0) & (length_R <= config.short_query_words),
-        "query: long": length_R > config.short_query_words,
-        "item: new": aimed_at(catalogue.counts_I <= config.new_item_events),
-        "item: head": aimed_at(head_I),
-        "item: tail": aimed_at(~head_I),
+    query_length_R = np.array([len(lexemes(one.query or "")) for one in requests])
+    has_user_R = np.array([one.user_id is not None for one in requests])
+    masks = {
+        "user: new": has_user_R & (history_length_R <= config.new_user_events),
+        "user: established": has_user_R & (history_length_R > config.new_user_events),
+        "query: short": (query_length_R > 0) & (query_length_R <= config.short_query_words),
+        "query: long": query_length_R > config.short_query_words,
+        "item: new": has_target_in(catalogue.counts_I <= config.new_item_events),
+        "item: head": has_target_in(head_I),
+        "item: tail": has_target_in(~head_I),
         "day: weekday": ~weekend_R,
         "day: weekend": weekend_R,
-        "visit: same day": of_users_R & ~back_R,
-        "visit: after a day or more": of_users_R & back_R,
+        "visit: same day": has_user_R & ~returning_R,
+        "visit: after a day or more": has_user_R & returning_R,
     }
-    wanted = Counter(name for one in requests for item in one.targets for name in categories.get(item, ()))
+    target_counts = Counter(name for one in requests for item in one.targets for name in categories.get(item, ()))
     # names first, so that equal counts come in the same order every time
-    for name, _ in sorted(wanted.items(), key=lambda entry: (-entry[1], entry[0]))[: config.slice_categories]:
-        of_name_I = np.array([name in categories.get(item, ()) for item in catalogue.item_ids])
-        found[f"category: {name}"] = aimed_at(of_name_I)
-    return {name: mask_R for name, mask_R in found.items() if mask_R.sum() >= config.slice_minimum}
+    for name, _ in sorted(target_counts.items(), key=lambda entry: (-entry[1], entry[0]))[: config.slice_categories]:
+        in_category_I = np.array([name in categories.get(item, ()) for item in catalogue.item_ids])
+        masks[f"category: {name}"] = has_target_in(in_category_I)
+    return {name: mask_R for name, mask_R in masks.items() if mask_R.sum() >= config.slice_minimum}

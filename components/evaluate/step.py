@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 
 from components.evaluate import baselines, measure, replay, scores
-from components.evaluate.baselines import Catalogue, Score
-from components.evaluate.champion_for import beside
+from components.evaluate.baselines import Catalogue, Scorer
+from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.measure import Lists, Measured
-from components.evaluate.replay import Asked
-from components.evaluate.report import Example, Shown, write_page
+from components.evaluate.measure import Lists, Measurements
+from components.evaluate.replay import ReplayRequest
+from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
 from rankline.errors import UsageError
-from rankline.evaluation.report import CANDIDATE, CHAMPION, Model, Report, System, write_report
-from rankline.evaluation.snapshot_requests import FrozenRequest
+from rankline.evaluation.report import CANDIDATE, CHAMPION, ModelFootprint, Report, SystemScores, write_report
+from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.runtime.progress import Progress
 
 SPLIT = "test"  # the split nothing was trained or chosen on
 RANKINGS = "rankings.parquet"
-TRAINED = ("teacher", "untuned_encoder")
+TEACHER_SYSTEMS = ("teacher", "untuned_encoder")
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
     """
     report.mkdir(parents=True, exist_ok=True)
     candidate = open_bundle(bundle)
-    rival = open_bundle(champion) if champion else None
+    champion_bundle = open_bundle(champion) if champion else None
 
     progress.phase("ranking by the baselines")
     catalogue, scorers = baselines.scorers(
@@ -66,48 +66,54 @@ def evaluate(
         decay=config.knn_decay,
         stemmer=config.stemmer,
     )
-    asked, others = _baselines(features, catalogue, scorers, config, progress)
-    others |= _rankings(teacher / RANKINGS)
-    ids = [one.request_id for one in asked]
-    plain = {name: replay.in_order(name, others[name], ids, where=teacher) for name in sorted(others)}
+    requests, other_lists = _rank_by_baselines(features, catalogue, scorers, config, progress)
+    other_lists |= _read_rankings(teacher / RANKINGS)
+    ids = [one.request_id for one in requests]
+    baseline_lists = {
+        name: replay.ordered_answers(name, other_lists[name], ids, where=teacher) for name in sorted(other_lists)
+    }
 
-    measured = measure.candidate(
+    measured = measure.measure_candidate(
         candidate,
-        asked,
+        requests,
         features=features,
         student=student,
         folder=report / "servers" / CANDIDATE,
         config=config,
         progress=progress,
     )
-    ranked = {CANDIDATE: replay.in_order(CANDIDATE, measured.lists, ids, where=report)}
-    over = ""
-    if rival:
-        lists, over = _champions(rival, candidate, measured, asked, report / "servers" / CHAMPION, config, progress)
-        ranked[CHAMPION] = replay.in_order(CHAMPION, lists, ids, where=report)
-    ranked |= plain
+    ranked = {CANDIDATE: replay.ordered_answers(CANDIDATE, measured.lists, ids, where=report)}
+    champion_catalogue = ""
+    if champion_bundle:
+        lists, champion_catalogue = _champion_lists(
+            champion_bundle, candidate, measured, requests, report / "servers" / CHAMPION, config, progress
+        )
+        ranked[CHAMPION] = replay.ordered_answers(CHAMPION, lists, ids, where=report)
+    ranked |= baseline_lists
 
     progress.phase("scoring")
-    scored = scores.score(ranked, [one.request.targets for one in asked], config=config)
+    scored = scores.score(ranked, [one.request.targets for one in requests], config=config)
     estimates = scores.estimates(scored, config=config)
-    items = _items(features)
+    items = _read_items(features)
     categories = {item: row["category"] or [] for item, row in items.items()}
     counts = dict(zip(catalogue.item_ids, catalogue.counts_I.tolist()))
-    masks = slices([one.request for one in asked], catalogue, categories, config=config)
-    told = Report(
+    masks = slices([one.request for one in requests], catalogue, categories, config=config)
+    evaluation = Report(
         model_id=candidate.model_id,
         recipe=candidate.manifest.recipe,
         run_id=run_id,
-        champion=rival.model_id if rival else "",
-        requests=len(asked),
+        champion=champion_bundle.model_id if champion_bundle else "",
+        requests=len(requests),
         systems={
-            name: System(metrics=estimates[name], lists=scores.shape(ranked[name], categories, counts, config=config))
+            name: SystemScores(
+                metrics=estimates[name], lists=scores.list_statistics(ranked[name], categories, counts, config=config)
+            )
             for name in ranked
         },
         slices=scores.by_slice(masks, scored, config=config),
         latency=measured.latency,
         parity=measured.parity,
-        model=Model(
+        model=ModelFootprint(
             size_bytes=sum((candidate.folder / name).stat().st_size for name in candidate.manifest.files),
             memory_bytes=measured.memory_bytes,
         ),
@@ -118,77 +124,79 @@ def evaluate(
             "precision": config.precision,
             "train_end": candidate.manifest.train_end,
             "catalogue_revision": candidate.revision,
-            "champion_catalogue": over,
+            "champion_catalogue": champion_catalogue,
             "lean_latency": measured.lean.model_dump(),
             "differences": scores.differences(scored, config=config),
             "settings": config.model_dump(mode="json"),
         },
     )
     scores.write_tables(report, ids, scored, masks)
-    write_report(report, told)
-    write_page(report, told, _shown(measured, asked, ranked, items, config))
+    write_report(report, evaluation)
+    write_page(report, evaluation, _page_data(measured, requests, ranked, items, config))
     return {
-        "model_id": told.model_id,
-        "champion": told.champion,
-        "requests": told.requests,
-        config.primary: {name: system.metrics[config.primary].mean for name, system in told.systems.items()},
-        "p95_ms": told.latency.p95_ms,
-        "throughput_rps": told.latency.throughput_rps,
-        "served_max_abs_difference": told.parity.served_max_abs_difference,
-        "same_top10_share": told.parity.same_top10_share,
+        "model_id": evaluation.model_id,
+        "champion": evaluation.champion,
+        "requests": evaluation.requests,
+        config.primary: {name: system.metrics[config.primary].mean for name, system in evaluation.systems.items()},
+        "p95_ms": evaluation.latency.p95_ms,
+        "throughput_rps": evaluation.latency.throughput_rps,
+        "served_max_abs_difference": evaluation.parity.served_max_abs_difference,
+        "same_top10_share": evaluation.parity.same_top10_share,
     }
 
 
-def _champions(
-    rival: Bundle,
+def _champion_lists(
+    champion: Bundle,
     candidate: Bundle,
-    measured: Measured,
-    asked: Sequence[Asked],
+    measured: Measurements,
+    requests: Sequence[ReplayRequest],
     folder: Path,
     config: EvaluateConfig,
     progress: Progress,
 ) -> tuple[Lists, str]:
     """The champion's lists, and over which catalogue it gave them."""
-    if (rival.model_id, rival.revision) == (candidate.model_id, candidate.revision):
+    if (champion.model_id, champion.revision) == (candidate.model_id, candidate.revision):
         return measured.lists, "the candidate's own"
     with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
         progress.phase("embedding the items with the champion")
-        refreshed, over = beside(rival, candidate, Path(scratch), progress=progress)
+        refreshed, champion_catalogue = rebuild_champion(champion, candidate, Path(scratch), progress=progress)
         progress.phase("replaying: champion")
-        return measure.lists_of(refreshed, asked, folder=folder, config=config, progress=progress), over
+        return measure.replay_lists(
+            refreshed, requests, folder=folder, config=config, progress=progress
+        ), champion_catalogue
 
 
-def _baselines(
+def _rank_by_baselines(
     features: Path,
     catalogue: Catalogue,
-    scorers: Mapping[str, Score],
+    scorers: Mapping[str, Scorer],
     config: EvaluateConfig,
     progress: Progress,
-) -> tuple[list[Asked], dict[str, Lists]]:
+) -> tuple[list[ReplayRequest], dict[str, Lists]]:
     """The requests to replay, in order, and every baseline's list for each of them."""
-    chosen = replay.sample(features, split=SPLIT, most=config.max_requests, seed=config.seed)
-    asked: list[Asked] = []
+    chosen = replay.sample_requests(features, split=SPLIT, max_requests=config.max_requests, seed=config.seed)
+    requests: list[ReplayRequest] = []
     lists: dict[str, Lists] = {name: {} for name in scorers}
-    for one, state in replay.read(features, split=SPLIT, chosen=chosen):
-        asked.append(one)
+    for one, state in replay.read_requests(features, split=SPLIT, chosen=chosen):
+        requests.append(one)
         words = one.request.query or ""
         for name, score in scorers.items():
             lists[name][one.request_id] = catalogue.best(score(state, words), seen=state.seen, count=config.top_k)
-        progress.update(len(asked), len(chosen))
-    return asked, lists
+        progress.update(len(requests), len(chosen))
+    return requests, lists
 
 
-def _who(request: FrozenRequest) -> str:
+def _request_label(request: SnapshotRequest) -> str:
     """Who asks, and in which words."""
     user = f"user {request.user_id}" if request.user_id is not None else ""
     return ": ".join(part for part in (user, request.query) if part)
 
 
-def _rankings(path: Path) -> dict[str, Lists]:
+def _read_rankings(path: Path) -> dict[str, Lists]:
     """The lists that finetune wrote, a system each."""
     import pyarrow.parquet as parquet
 
-    lists: dict[str, Lists] = {name: {} for name in TRAINED}
+    lists: dict[str, Lists] = {name: {} for name in TEACHER_SYSTEMS}
     if not path.is_file():
         raise UsageError(
             "the teacher has left no rankings to compare with",
@@ -202,7 +210,7 @@ def _rankings(path: Path) -> dict[str, Lists]:
     return lists
 
 
-def _items(features: Path) -> dict[str, dict[str, Any]]:
+def _read_items(features: Path) -> dict[str, dict[str, Any]]:
     """Item id -> what people see of it."""
     import pyarrow.parquet as parquet
 
@@ -210,28 +218,28 @@ def _items(features: Path) -> dict[str, dict[str, Any]]:
     return {row["item_id"]: row for row in table.to_pylist()}
 
 
-def _shown(
-    measured: Measured,
-    asked: Sequence[Asked],
+def _page_data(
+    measured: Measurements,
+    requests: Sequence[ReplayRequest],
     ranked: Mapping[str, Sequence[Sequence[str]]],
     items: Mapping[str, Mapping[str, Any]],
     config: EvaluateConfig,
-) -> Shown:
+) -> PageData:
     """What only the page shows: single timings, the calibration's bins, and some users' lists with titles."""
     rng = np.random.default_rng(config.seed)
-    rows = rng.choice(len(asked), min(config.example_users, len(asked)), replace=False)
+    rows = rng.choice(len(requests), min(config.example_users, len(requests)), replace=False)
 
     def titles(ids: Sequence[str]) -> list[str]:
         return [items[item]["title"] or item if item in items else item for item in ids]
 
     examples = [
         Example(
-            who=_who(asked[row].request),
-            history=titles(asked[row].request.state.history.item_ids[-5:]),
-            targets=titles(asked[row].request.targets),
+            who=_request_label(requests[row].request),
+            history=titles(requests[row].request.state.history.item_ids[-5:]),
+            targets=titles(requests[row].request.targets),
             lists={
                 name: [
-                    (title, item in asked[row].request.targets)
+                    (title, item in requests[row].request.targets)
                     for item, title in zip(ranked[name][row][:10], titles(ranked[name][row][:10]))
                 ]
                 for name in (CANDIDATE, CHAMPION, "item_knn_decay")
@@ -240,4 +248,4 @@ def _shown(
         )
         for row in rows
     ]
-    return Shown(measured.latency_ms, measured.heads.reliability, examples)
+    return PageData(measured.latency_ms, measured.heads.reliability, examples)

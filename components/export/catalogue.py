@@ -9,20 +9,20 @@ import numpy as np
 
 from components.export.config import ExportConfig
 from components.export.student import Student
-from rankline.model.catalogue import MAKING, Making, Neighbours, write_own
+from rankline.model.catalogue import CATALOGUE_SETTINGS, CatalogueSettings, IndexSettings, write_item_embeddings
 
 
-def write_making(student: Student, bundle: Path, item_ids: list[str], *, config: ExportConfig) -> Making:
+def write_making(student: Student, bundle: Path, item_ids: list[str], *, config: ExportConfig) -> CatalogueSettings:
     """How items are read, and the vectors that training gave to those it met: own.parquet and items.json."""
     known = np.flatnonzero(student.known_I)
-    write_own(bundle, [item_ids[row] for row in known], student.own_ID[known])
-    making = Making(
+    write_item_embeddings(bundle, [item_ids[row] for row in known], student.own_ID[known])
+    catalogue_settings = CatalogueSettings(
         side=student.settings["side"],
         words=student.settings["bm25"],
-        neighbours=Neighbours(kind=config.index, links=config.hnsw_links, search=config.hnsw_search),
+        neighbours=IndexSettings(kind=config.index, links=config.hnsw_links, search=config.hnsw_search),
     )
-    (bundle / MAKING).write_text(making.model_dump_json(indent=2) + "\n")
-    return making
+    (bundle / CATALOGUE_SETTINGS).write_text(catalogue_settings.model_dump_json(indent=2) + "\n")
+    return catalogue_settings
 
 
 def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -> None:
@@ -33,7 +33,7 @@ def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -
 
     expected = {row["request_id"]: row for row in parquet.read_table(student / "parity.parquet").to_pylist()}
     with (bundle / "examples.jsonl").open("w") as stream:
-        for request, _ in zip(snapshot_requests.requests(features, "test"), range(count)):
+        for request, _ in zip(snapshot_requests.read_snapshot_requests(features, "test"), range(count)):
             answer = expected[request.request_id]
             line = {
                 "query": request.query,

@@ -14,16 +14,16 @@ def export(features: Input[Dataset], student: Input[Model], config: dict, run: d
     from components.export.config import ExportConfig
     from components.export.step import export
     from rankline.runtime import code_digest
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    perform(
+    run_step(
         "export",
         export,
         ExportConfig(**config),
-        run=Run.of(run, job),
+        run=RunContext.from_parameters(run, job),
         inputs={"features": Path(features.path), "student": Path(student.path)},
         outputs={"bundle": Path(bundle.path)},
-        heavy=("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "faiss"),
+        preload=("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "faiss"),
         code_digest=code_digest.of_code(
             "components.finetune.step", "components.distill.step", "components.export.step"
         ),

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
-from rankline.runtime.memory import halved
+from rankline.contracts import FrozenModel
+from rankline.runtime.memory import halved_settings
 
 
-class ExportConfig(Frozen):
+class ExportConfig(FrozenModel):
     """How the student becomes a bundle."""
 
     recipe: str = Field("", description="Name of the recipe, written into the manifest.")
@@ -35,4 +35,4 @@ class ExportConfig(Frozen):
         told: dict[str, tuple[Any, Any]] = {name: (True, False) for name in ("fp16", "int8") if getattr(self, name)}
         if self.index != "exact":
             told["index"] = (self.index, "exact")
-        return halved(self, "parity_samples", least=8) | told
+        return halved_settings(self, "parity_samples", minimum=8) | told

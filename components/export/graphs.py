@@ -16,16 +16,16 @@ from components.export.student import Student
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_exporter() -> Iterator[None]:
     """The exporter talks a lot; what it says matters only if it fails, and then it raises."""
-    before = logging.root.manager.disable
+    previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(previous_level)
 
 
 def _export(
@@ -38,7 +38,7 @@ def _export(
     dynamic: tuple[dict[int, Any], ...],
     opset: int,
 ) -> Any:
-    with _quiet():
+    with _silence_exporter():
         program = torch.onnx.export(
             module,
             example,
@@ -49,12 +49,12 @@ def _export(
             dynamo=True,
             verbose=False,
         )
-        _bare(program.model)
+        _strip_metadata(program.model)
         program.save(path)
     return program
 
 
-def _bare(model: Any) -> None:
+def _strip_metadata(model: Any) -> None:
     """Without the exporter's notes: stack traces with this machine's paths would make the model id depend on them."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
@@ -78,10 +78,10 @@ def write_text(student: Student, path: Path, *, opset: int, fuse: bool) -> None:
         import onnx_ir
         from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
-        with _quiet():
+        with _silence_exporter():
             fused = optimize_for_ort(program.model)
             model = fused[0] if isinstance(fused, tuple) else fused
-            _bare(model)
+            _strip_metadata(model)
             onnx_ir.save(model, path)
 
 
@@ -125,14 +125,14 @@ def write_scorer(student: Student, path: Path, *, opset: int) -> None:
     )
 
 
-def quantize(source: Path, target: Path) -> None:
+def write_int8(source: Path, target: Path) -> None:
     """An int8 copy: weights quantized once, activations as they come (dynamic)."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(source)
     del model.graph.value_info[:]  # fusion leaves shapes of nodes that are gone; they are inferred anew
-    with _quiet():
+    with _silence_exporter():
         quantize_dynamic(
             model,
             str(target),
@@ -142,10 +142,10 @@ def quantize(source: Path, target: Path) -> None:
         )
 
 
-def halve(source: Path, target: Path) -> None:
+def write_fp16(source: Path, target: Path) -> None:
     """An fp16 copy that still takes and gives fp32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with _quiet():
+    with _silence_exporter():
         onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)

@@ -13,7 +13,7 @@ import torch
 from components.export.student import Student
 from rankline.contracts import Parity, Precision
 from rankline.errors import IntegrityError
-from rankline.model.catalogue import session_of
+from rankline.model.catalogue import cpu_session
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -28,33 +28,33 @@ def measure(
     modules: dict[str, Callable[..., torch.Tensor]] = {
         "text": student.text, "side": student.side, "user": student.tower, "scorer": student.scorer,
     }  # fmt: skip
-    found = []
+    entries = []
     for graph, batch in inputs.items():
         if getattr(precisions["fp32"], graph) is None:  # nobody has a history to read
             continue
         with torch.no_grad():
-            wanted = modules[graph](*(torch.from_numpy(value) for value in batch.values())).numpy()
-        done: dict[str, tuple[float, float]] = {}
+            expected_output = modules[graph](*(torch.from_numpy(value) for value in batch.values())).numpy()
+        measured: dict[str, tuple[float, float]] = {}
         for name, precision in precisions.items():
             file = getattr(precision, graph)
-            if file not in done:
-                got = session_of(bundle / file).run(None, batch)[0]
-                difference = float(np.abs(got - wanted).max())
-                done[file] = (difference, _least_cosine(got, wanted))
-            difference, cosine = done[file]
-            found.append(
+            if file not in measured:
+                actual = cpu_session(bundle / file).run(None, batch)[0]
+                difference = float(np.abs(actual - expected_output).max())
+                measured[file] = (difference, _min_cosine(actual, expected_output))
+            difference, cosine = measured[file]
+            entries.append(
                 Parity(
                     graph=graph,
                     precision=name,
-                    samples=len(wanted),
+                    samples=len(expected_output),
                     max_abs_difference=difference,
                     min_cosine=cosine if graph != "scorer" else None,
                 )
             )
-    return found
+    return entries
 
 
-def refuse_if_far(differences: list[Parity], *, limit: float) -> None:
+def check_parity(differences: list[Parity], *, limit: float) -> None:
     """Stop where an fp32 graph is not the network it was made of.
 
     Raises:
@@ -98,7 +98,7 @@ def _inputs(
     }
 
 
-def _least_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+def _min_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """The least of each pair; two vectors of nothing but zeros (an item without side information) are the same."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     same = (a == b).all(-1)

@@ -43,7 +43,7 @@ class Student:
     tokenizer: Tokenizer
 
     @property
-    def beside_words_ID(self) -> npt.NDArray[np.float32]:
+    def non_text_ID(self) -> npt.NDArray[np.float32]:
         """[I, D] what torch adds to each item's words."""
         weight_DS: npt.NDArray[np.float32] = self.side.weight.detach().numpy()
         return np.asarray(self.side_IS @ weight_DS.T + self.known_I[:, None] * self.own_ID, np.float32)
@@ -56,24 +56,24 @@ class Student:
         settings = json.loads((folder / "student.json").read_text())
         weights = load_file(folder / "weights.safetensors")
 
-        def part(prefix: str) -> dict[str, Tensor]:
+        def with_prefix(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
-        size, fusion = settings["vector_size"], part("towers.fusion.")
+        size, fusion = settings["vector_size"], with_prefix("towers.fusion.")
         encoder = TextEncoder.read(folder / "encoder")
         project = nn.Linear(encoder.size, size)
         project.load_state_dict({"weight": fusion["text.weight"], "bias": fusion["text.bias"]})
         tower = HistoryTower(size=size, dropout=0.0, **settings["tower"])
-        tower.load_state_dict(part("towers.tower."))
-        scoring = part("scorer.")
+        tower.load_state_dict(with_prefix("towers.tower."))
+        scorer_weights = with_prefix("scorer.")
         scorer = Scorer(
             size=size,
-            features=len(scoring["standardize.mean_F"]),
+            features=len(scorer_weights["standardize.mean_F"]),
             pair=settings["scorer_pair"],
             hidden=settings["scorer_hidden"],
             dropout=0.0,
         )
-        scorer.load_state_dict(scoring)
+        scorer.load_state_dict(scorer_weights)
         side = nn.Linear(*reversed(fusion["side.weight"].shape), bias=False)
         side.load_state_dict({"weight": fusion["side.weight"]})
         return cls(

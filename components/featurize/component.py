@@ -13,18 +13,18 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
 
     from components.featurize.config import FeaturizeConfig
     from components.featurize.step import featurize
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    stores = here.storage.features
-    perform(
+    context = RunContext.from_parameters(run, job)
+    stores = context.storage.features
+    run_step(
         "featurize",
         featurize,
         FeaturizeConfig(**config),
-        run=here,
+        run=context,
         inputs={"clean": Path(clean.path)},
         outputs={"features": Path(features.path)},
         lineage=stores.lineage,
-        heavy=("duckdb", "feature_repo.definitions"),
+        preload=("duckdb", "feature_repo.definitions"),
         stores=stores,
     )

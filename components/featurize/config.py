@@ -5,11 +5,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rankline.contracts import Frozen
-from rankline.runtime.memory import halved
+from rankline.contracts import FrozenModel
+from rankline.runtime.memory import halved_settings
 
 
-class FeaturizeConfig(Frozen):
+class FeaturizeConfig(FrozenModel):
     """How features are computed, requests are cut into train, valid and test, and negatives are drawn."""
 
     split: Literal["leave_last_out", "time_cut"] = Field(
@@ -76,7 +76,9 @@ class FeaturizeConfig(Frozen):
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
         """Setting -> (its value, what takes less memory), the most effective first."""
-        return halved(self, "memory_limit_mb", least=256) | halved(self, "join_chunk", "negatives", "max_history")
+        return halved_settings(self, "memory_limit_mb", minimum=256) | halved_settings(
+            self, "join_chunk", "negatives", "max_history"
+        )
 
     @model_validator(mode="after")
     def _times_make_sense(self) -> Self:

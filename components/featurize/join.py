@@ -17,11 +17,11 @@ from typing import Any, Literal
 from rankline.errors import IntegrityError, UsageError
 from rankline.runtime.progress import Progress
 
-ROW = "request_row"
-MOMENT = "event_timestamp"
+ROW_COLUMN = "request_row"
+TIMESTAMP_COLUMN = "event_timestamp"
 
 
-class AsOf:
+class PointInTimeJoin:
     """One question put to the store over and over, a part of the rows at a time.
 
     ``rows`` is how many there will be in all, of which ``check_rows`` are drawn by ``seed`` and compared with
@@ -46,16 +46,16 @@ class AsOf:
         self._store, self._features, self._way, self._chunk = store, list(features), way, chunk
         self._names = [feature.split(":")[1] for feature in features]
         drawn = np.random.default_rng(seed).choice(rows, min(check_rows, rows), replace=False)
-        self._drawn = np.sort(drawn) if way == "fast" else drawn[:0]
-        self._asked: list[Any] = []
-        self._answered: list[Any] = []
+        self._sample = np.sort(drawn) if way == "fast" else drawn[:0]
+        self._sampled_rows: list[Any] = []
+        self._sampled_features: list[Any] = []
         self._rows = 0
         if way == "fast":
             self._db = database(spill, memory_mb)
-            self._views, self._on_demand = _definitions(store, features)
-            self._in_order = {view.path for view in self._views if _in_order(self._db, view)}
+            self._views, self._on_demand = _view_definitions(store, features)
+            self._ordered_paths = {view.path for view in self._views if _is_ordered(self._db, view)}
 
-    def of(self, asked: Any, *, progress: Progress = Progress()) -> Any:
+    def join(self, entity_rows: Any, *, progress: Progress = Progress()) -> Any:
         """What was known for each row of ``asked``, in its order: an Arrow table of the features.
 
         ``asked`` has the entity keys, `event_timestamp` (µs, UTC) and what on-demand views want.
@@ -66,17 +66,19 @@ class AsOf:
         import pyarrow as pa
 
         if self._way == "feast":
-            return as_of(self._store, asked, self._features, chunk=self._chunk, progress=progress)
-        answer = _joined(self._db, asked, self._views, in_order=self._in_order)
+            return historical_features(self._store, entity_rows, self._features, chunk=self._chunk, progress=progress)
+        answer = _join_views(self._db, entity_rows, self._views, in_order=self._ordered_paths)
         for view in self._on_demand:
-            computed = view.transform_arrow(answer.select(_read_by(view)))
+            computed = view.transform_arrow(answer.select(_input_columns(view)))
             for name in (field.name for field in view.features):
                 answer = answer.append_column(name, computed[name])
         answer = answer.select(self._names)
-        mine = self._drawn[(self._drawn >= self._rows) & (self._drawn < self._rows + len(asked))] - self._rows
-        self._asked.append(asked.take(pa.array(mine)))
-        self._answered.append(answer.take(pa.array(mine)))
-        self._rows += len(asked)
+        sampled = (
+            self._sample[(self._sample >= self._rows) & (self._sample < self._rows + len(entity_rows))] - self._rows
+        )
+        self._sampled_rows.append(entity_rows.take(pa.array(sampled)))
+        self._sampled_features.append(answer.take(pa.array(sampled)))
+        self._rows += len(entity_rows)
         return answer
 
     def check(self) -> int:
@@ -90,22 +92,24 @@ class AsOf:
         if self._way == "feast":
             return 0
         self._db.close()  # Feast needs memory, too
-        if not sum(map(len, self._asked)):
+        if not sum(map(len, self._sampled_rows)):
             return 0
-        asked, ours = pa.concat_tables(self._asked), pa.concat_tables(self._answered)
-        theirs = as_of(self._store, asked, self._features, chunk=len(asked), progress=Progress())
+        entity_rows, fast = pa.concat_tables(self._sampled_rows), pa.concat_tables(self._sampled_features)
+        feast = historical_features(
+            self._store, entity_rows, self._features, chunk=len(entity_rows), progress=Progress()
+        )
         for name in self._names:
-            for row, (mine, feasts) in enumerate(zip(ours[name].to_pylist(), theirs[name].to_pylist())):
-                if not _same(mine, feasts):
+            for row, (fast_value, feast_value) in enumerate(zip(fast[name].to_pylist(), feast[name].to_pylist())):
+                if not _equal(fast_value, feast_value):
                     raise IntegrityError(
                         f"the fast join and Feast's own do not agree about {name}",
-                        expected=f"{feasts!r}, which Feast answers",
-                        found=f"{mine!r} for {_told(asked.slice(row, 1))}",
+                        expected=f"{feast_value!r}, which Feast answers",
+                        found=f"{fast_value!r} for {_describe_row(entity_rows.slice(row, 1))}",
                         where=str(self._store.repo_path),
                         hint="set featurize.join=feast and report this; two rows of one key, one moment and one "
                         "known time make an answer a matter of chance",
                     )
-        return len(asked)
+        return len(entity_rows)
 
 
 def database(spill: Path, memory_mb: int) -> Any:
@@ -117,7 +121,9 @@ def database(spill: Path, memory_mb: int) -> Any:
     return db
 
 
-def as_of(store: Any, asked: Any, features: Sequence[str], *, chunk: int, progress: Progress) -> Any:
+def historical_features(
+    store: Any, entity_rows: Any, features: Sequence[str], *, chunk: int, progress: Progress
+) -> Any:
     """The features of every row of ``asked`` as they were known at its `event_timestamp`, in the same order.
 
     ``asked`` is an Arrow table of entity keys, moments (µs, UTC) and what on-demand views want; the answer is
@@ -130,26 +136,26 @@ def as_of(store: Any, asked: Any, features: Sequence[str], *, chunk: int, progre
     import pyarrow as pa
 
     names = [feature.split(":")[1] for feature in features]
-    if not len(asked):
+    if not len(entity_rows):
         return pa.table({name: pa.nulls(0) for name in names})
     parts = []
-    for start in range(0, len(asked), chunk):
-        part = asked.slice(start, chunk)
-        part = part.append_column(ROW, pa.array(np.arange(start, start + len(part))))
+    for start in range(0, len(entity_rows), chunk):
+        part = entity_rows.slice(start, chunk)
+        part = part.append_column(ROW_COLUMN, pa.array(np.arange(start, start + len(part))))
         # without the filter a row known only later would be found by its earlier event_timestamp
         answer = store.get_historical_features(
             part.to_pandas(), features=list(features), filter_by_created_timestamp=True
         ).to_arrow()
-        if sorted(answer[ROW].to_pylist()) != part[ROW].to_pylist():
+        if sorted(answer[ROW_COLUMN].to_pylist()) != part[ROW_COLUMN].to_pylist():
             raise IntegrityError(
                 "the feature store did not give back the rows it was asked for",
                 expected=f"{len(part)} rows, each once",
-                found=f"{len(answer)} rows, {len(set(answer[ROW].to_pylist()))} different",
+                found=f"{len(answer)} rows, {len(set(answer[ROW_COLUMN].to_pylist()))} different",
                 where=f"{store.repo_path}, {', '.join(sorted({f.split(':')[0] for f in features}))}",
                 hint="use the duckdb offline store; the dask one drops rows outside the TTL",
             )
-        parts.append(answer.sort_by(ROW).select(names))
-        progress.update(start + len(part), len(asked))
+        parts.append(answer.sort_by(ROW_COLUMN).select(names))
+        progress.update(start + len(part), len(entity_rows))
     return pa.concat_tables(parts)
 
 
@@ -159,13 +165,13 @@ class View:
 
     path: str
     keys: Mapping[str, str]  # column of the source -> column of what is asked
-    at: str
-    known: str
+    timestamp_column: str
+    known_at_column: str
     ttl: timedelta | None
     columns: Mapping[str, str]  # feature -> column of the source
 
 
-def _definitions(store: Any, features: Sequence[str]) -> tuple[list[View], list[Any]]:
+def _view_definitions(store: Any, features: Sequence[str]) -> tuple[list[View], list[Any]]:
     """The views to join and the on-demand views to compute after it, as Feast's registry has them.
 
     Raises:
@@ -179,11 +185,11 @@ def _definitions(store: Any, features: Sequence[str]) -> tuple[list[View], list[
                 wanted.setdefault(source.name, []).extend(field.name for field in source.features)
         else:
             wanted.setdefault(view, []).append(name)
-    views = [_definition(store, view, dict.fromkeys(names)) for view, names in wanted.items()]
+    views = [_view_definition(store, view, dict.fromkeys(names)) for view, names in wanted.items()]
     return views, [on_demand[name] for name in dict.fromkeys(f.split(":")[0] for f in features) if name in on_demand]
 
 
-def _definition(store: Any, name: str, features: Mapping[str, Any]) -> View:
+def _view_definition(store: Any, name: str, features: Mapping[str, Any]) -> View:
     from feast import FileSource
 
     view = store.get_feature_view(name)
@@ -197,18 +203,18 @@ def _definition(store: Any, name: str, features: Mapping[str, Any]) -> View:
             hint="set featurize.join=feast",
         )
     renamed = {new: old for old, new in source.field_mapping.items()}
-    asked = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
+    join_keys = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
     return View(
         path=source.path,
-        keys={renamed.get(key, key): column for key, column in asked.items()},
-        at=source.timestamp_field,
-        known=source.created_timestamp_column or source.timestamp_field,
+        keys={renamed.get(key, key): column for key, column in join_keys.items()},
+        timestamp_column=source.timestamp_field,
+        known_at_column=source.created_timestamp_column or source.timestamp_field,
         ttl=view.ttl or None,
         columns={feature: renamed.get(feature, feature) for feature in features},
     )
 
 
-def _read_by(view: Any) -> list[str]:
+def _input_columns(view: Any) -> list[str]:
     """The columns that an on-demand view's function reads."""
     sources = view.source_feature_view_projections.values()
     return list(
@@ -218,61 +224,63 @@ def _read_by(view: Any) -> list[str]:
     )
 
 
-def _joined(db: Any, asked: Any, views: Sequence[View], *, in_order: Set[str]) -> Any:
+def _join_views(db: Any, entity_rows: Any, views: Sequence[View], *, in_order: Set[str]) -> Any:
     """``asked`` with the views' features beside it; what a view knows nothing of is null."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    out = asked
+    joined = entity_rows
     for view in views:
         keys = list(dict.fromkeys(view.keys.values()))
-        there = pa.table(
+        keys_table = pa.table(
             {
-                **{key: asked[key] for key in keys},
-                MOMENT: pc.cast(asked[MOMENT], pa.timestamp("us", tz="UTC")),
-                ROW: np.arange(len(asked)),
+                **{key: entity_rows[key] for key in keys},
+                TIMESTAMP_COLUMN: pc.cast(entity_rows[TIMESTAMP_COLUMN], pa.timestamp("us", tz="UTC")),
+                ROW_COLUMN: np.arange(len(entity_rows)),
             }
         )
-        db.register("asked", there)
-        answer = db.sql(_query(view, there, in_order=view.path in in_order)).to_arrow_table()
+        db.register("asked", keys_table)
+        answer = db.sql(_query(view, keys_table, in_order=view.path in in_order)).to_arrow_table()
         db.unregister("asked")
-        order_R = np.full(len(asked), -1)  # DuckDB gives the rows back in any order, and sorting them there costs more
-        order_R[answer[ROW].to_numpy()] = np.arange(len(answer))
-        if len(answer) != len(asked) or (order_R < 0).any():
+        order_R = np.full(
+            len(entity_rows), -1
+        )  # DuckDB gives the rows back in any order, and sorting them there costs more
+        order_R[answer[ROW_COLUMN].to_numpy()] = np.arange(len(answer))
+        if len(answer) != len(entity_rows) or (order_R < 0).any():
             raise IntegrityError(
                 "the join did not give back the rows it was asked for",
-                expected=f"{len(asked)} rows, each once",
+                expected=f"{len(entity_rows)} rows, each once",
                 found=f"{len(answer)} rows",
                 where=view.path,
                 hint="set featurize.join=feast and report this",
             )
         for feature in view.columns:
-            out = out.append_column(feature, answer[feature].take(order_R))
-    return out
+            joined = joined.append_column(feature, answer[feature].take(order_R))
+    return joined
 
 
-def _in_order(db: Any, view: View) -> bool:
+def _is_ordered(db: Any, view: View) -> bool:
     """Whether no row of a source is ever superseded before it holds: found in one pass, in the order it lies in.
 
     It says yes only where (key, hold) grows from row to row, and the moment with it within a key; whatever the order
     in which the rows are seen, that cannot be so of a source that has rows to leave out.
     """
-    keys = ", ".join(map(_name, view.keys))
-    before = ", ".join(f"lag({_name(column)}) OVER ()" for column in view.keys)
-    at, known = (f"{_name(column)}::TIMESTAMPTZ" for column in (view.at, view.known))
+    keys = ", ".join(map(_identifier, view.keys))
+    before = ", ".join(f"lag({_identifier(column)}) OVER ()" for column in view.keys)
+    at, known = (f"{_identifier(column)}::TIMESTAMPTZ" for column in (view.timestamp_column, view.known_at_column))
     hold = f"greatest({at}, {known})"
-    ((told,),) = db.sql(
+    ((ordered,),) = db.sql(
         f"""SELECT coalesce(bool_and(coalesce(fine, false)), true) FROM (
             SELECT NOT lag(true, 1, false) OVER () AND {at} IS NOT NULL AND {known} IS NOT NULL
                 OR ({keys}) > ({before})
                 OR ({keys}) = ({before}) AND {hold} > lag({hold}) OVER () AND {at} >= lag({at}) OVER () AS fine
-            FROM read_parquet({_text(view.path)}))"""
+            FROM read_parquet({_literal(view.path)}))"""
     ).fetchall()
-    return bool(told)
+    return bool(ordered)
 
 
-def _query(view: View, asked: Any, *, in_order: bool = False) -> str:
+def _query(view: View, entity_rows: Any, *, in_order: bool = False) -> str:
     """The ASOF join of the table `asked` with a view's rows.
 
     What was known at a moment m is the row with the latest (at, known) among those with at <= m and known <= m.
@@ -284,42 +292,45 @@ def _query(view: View, asked: Any, *, in_order: bool = False) -> str:
     """
     import pyarrow.compute as pc
 
-    key = ", ".join(map(_name, view.keys))
-    at, known = (f"{_name(column)}::TIMESTAMPTZ" for column in (view.at, view.known))
+    key = ", ".join(map(_identifier, view.keys))
+    at, known = (f"{_identifier(column)}::TIMESTAMPTZ" for column in (view.timestamp_column, view.known_at_column))
     bounds = [f"{at} IS NOT NULL", f"{known} IS NOT NULL"]
-    if len(asked):
+    if len(entity_rows):
         earliest, latest = (
-            f"make_timestamptz({moment.as_py()})" for moment in pc.min_max(asked[MOMENT].cast("int64")).values()
+            f"make_timestamptz({bound.as_py()})"
+            for bound in pc.min_max(entity_rows[TIMESTAMP_COLUMN].cast("int64")).values()
         )
         bounds += [f"{at} <= {latest}", f"{known} <= {latest}"]
         if view.ttl:
             bounds.append(f"{at} >= {earliest} - {_interval(view.ttl)}")
         # the part of the source in which these keys can be; cheap where it is sorted by them
-        for column, named in view.keys.items():
-            span = pc.min_max(asked[named])
+        for column, entity_column in view.keys.items():
+            span = pc.min_max(entity_rows[entity_column])
             if span["min"].is_valid and isinstance(span["min"].as_py(), str):
-                low, high = _text(span["min"].as_py()), _text(span["max"].as_py())
-                bounds.append(f"{_name(column)} BETWEEN {low} AND {high}")
-    outlived = f"{MOMENT} > held_at + {_interval(view.ttl)}" if view.ttl else "false"
+                low, high = _literal(span["min"].as_py()), _literal(span["max"].as_py())
+                bounds.append(f"{_identifier(column)} BETWEEN {low} AND {high}")
+    expired = f"{TIMESTAMP_COLUMN} > held_at + {_interval(view.ttl)}" if view.ttl else "false"
     features = ", ".join(
-        f"CASE WHEN NOT coalesce({outlived}, false) THEN f{n} END AS {_name(feature)}"
+        f"CASE WHEN NOT coalesce({expired}, false) THEN f{n} END AS {_identifier(feature)}"
         for n, feature in enumerate(view.columns)
     )
-    columns = ", ".join(f"{_name(column)} AS f{n}" for n, column in enumerate(view.columns.values()))
-    keys = ", ".join(f"{_name(column)} AS k{n}" for n, column in enumerate(view.keys))
+    columns = ", ".join(f"{_identifier(column)} AS f{n}" for n, column in enumerate(view.columns.values()))
+    keys = ", ".join(f"{_identifier(column)} AS k{n}" for n, column in enumerate(view.keys))
     superseded = f"""
             QUALIFY {at} >= max({at}) OVER (
                     PARTITION BY {key} ORDER BY greatest({at}, {known}), {at}, {known}
                     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
                 AND hold IS DISTINCT FROM lead(greatest({at}, {known})) OVER (
                     PARTITION BY {key} ORDER BY greatest({at}, {known}), {at}, {known})"""
-    equal = " AND ".join(f"asked.{_name(named)} = held.k{n}" for n, named in enumerate(view.keys.values()))
+    equal = " AND ".join(
+        f"asked.{_identifier(entity_column)} = held.k{n}" for n, entity_column in enumerate(view.keys.values())
+    )
     return f"""
         WITH held AS (
             SELECT {keys}, {at} AS held_at, greatest({at}, {known}) AS hold, {columns}
-            FROM read_parquet({_text(view.path)}) WHERE {" AND ".join(bounds)}{"" if in_order else superseded})
-        SELECT asked.{ROW}, {features}
-        FROM asked ASOF LEFT JOIN held ON {equal} AND asked.{MOMENT} >= held.hold"""
+            FROM read_parquet({_literal(view.path)}) WHERE {" AND ".join(bounds)}{"" if in_order else superseded})
+        SELECT asked.{ROW_COLUMN}, {features}
+        FROM asked ASOF LEFT JOIN held ON {equal} AND asked.{TIMESTAMP_COLUMN} >= held.hold"""
 
 
 def _interval(length: timedelta) -> str:
@@ -327,25 +338,25 @@ def _interval(length: timedelta) -> str:
     return f"to_microseconds({length // timedelta(microseconds=1)})"
 
 
-def _same(one: Any, other: Any) -> bool:
+def _equal(one: Any, other: Any) -> bool:
     """Whether two values are the same, or so near that only the order of a sum tells them apart."""
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
     return bool(one == other)
 
 
-def _told(row: Any) -> str:
+def _describe_row(row: Any) -> str:
     """A row of what was asked, in words."""
     return ", ".join(f"{name} {value[0]}" for name, value in row.to_pydict().items())
 
 
-def _name(column: str) -> str:
+def _identifier(column: str) -> str:
     """A column's name in SQL."""
     return '"' + column.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def _literal(value: str) -> str:
     """A text in SQL."""
     return "'" + value.replace("'", "''") + "'"

@@ -36,7 +36,7 @@ class Sampler:
             values.append(drawn[chosen])
             lengths.append(chosen.sum(1))
         owners = np.repeat(np.arange(len(requests.position)), np.concatenate(lengths))
-        return Lists.kept(np.concatenate(values), owners, len(requests.position))
+        return Lists.from_owners(np.concatenate(values), owners, len(requests.position))
 
     def _block(self, requests: Requests) -> tuple[Ints, Bools]:
         """[b, draws] items, and which of them count."""

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class Parts:
+class ParquetWriters:
     """Parquet files in a folder, each growing by the parts it is given; ``rows`` counts them."""
 
     def __init__(self, folder: Path) -> None:
@@ -31,6 +31,8 @@ class Parts:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for writer in self._writers.values():
             writer.close()

@@ -13,43 +13,43 @@ import pyarrow.parquet as parquet
 
 from components.featurize.config import FeaturizeConfig
 from components.featurize.split import TEST, TRAIN, VALID, Ints, quantile_cuts
-from components.featurize.tables import DAY_US, Asked
+from components.featurize.tables import DAY_US, RequestTable
 from rankline import contracts
 from rankline.errors import ValidationFailed
 from rankline.features import transforms
-from rankline.text import query_words
+from rankline.text import query_text
 
-ENOUGH = 50  # validation requests that are worth a quarter of a small source
+MIN_VALID_REQUESTS = 50  # validation requests that are worth a quarter of a small source
 
 
-def texts(clean: Path, *, turns: int) -> dict[str, str]:
+def query_texts(clean: Path, *, turns: int) -> dict[str, str]:
     """Query id -> its words; of a conversation the last ``turns``."""
     path = clean / "queries.parquet"
     if not path.is_file():
         return {}
     table = parquet.read_table(path, columns=["query_id", "text", "turns"])
-    return {row["query_id"]: query_words(row["text"], row["turns"], last=turns) for row in table.to_pylist()}
+    return {row["query_id"]: query_text(row["text"], row["turns"], last=turns) for row in table.to_pylist()}
 
 
 @dataclass(frozen=True)
-class Worded:
+class QueryRequests:
     """R requests in words; ``split`` [R] holds codes, ``known`` [R] when their last answer was known, in µs."""
 
-    asked: Asked
+    request_table: RequestTable
     split: Ints
-    known: Ints
+    known_us: Ints
 
     @property
     def train_end(self) -> int:
         """When the last answer of a train request was known (µs); 0 where there is none."""
-        return int(self.known[self.split == TRAIN].max(initial=0))
+        return int(self.known_us[self.split == TRAIN].max(initial=0))
 
     def counts(self) -> dict[str, int]:
         """Requests a split."""
         return dict(zip(contracts.SPLITS, map(int, np.bincount(self.split, minlength=len(contracts.SPLITS)))))
 
 
-def requests(db: Any, clean: Path, said: dict[str, str], config: FeaturizeConfig) -> Worded:
+def requests(db: Any, clean: Path, query_texts: dict[str, str], config: FeaturizeConfig) -> QueryRequests:
     """The queries that no user asked: when, in which words, and which items answer them.
 
     Raises:
@@ -59,11 +59,11 @@ def requests(db: Any, clean: Path, said: dict[str, str], config: FeaturizeConfig
     labels = [label for label in contracts.LABELS if label in columns]
     grade = f"coalesce({', '.join([*labels, '1'])})"
     rating = "coalesce(rating, 0)" if "rating" in columns else "0"
-    place = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
+    split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
     found = db.sql(
         f"""
         SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known,
-            any_value({place}) AS split,
+            any_value({split_column}) AS split,
             list(item_id ORDER BY {grade} DESC, row) AS targets,
             list(({rating})::FLOAT ORDER BY {grade} DESC, row) AS ratings
         FROM (SELECT *, file_row_number AS row FROM read_parquet($path, file_row_number = true))
@@ -73,19 +73,19 @@ def requests(db: Any, clean: Path, said: dict[str, str], config: FeaturizeConfig
         params={"path": str(clean / "events.parquet")},
     ).to_arrow_table()
     ids = found["query_id"].to_pylist()
-    if silent := [each for each in ids if not said.get(each)]:
+    if without_text := [each for each in ids if not query_texts.get(each)]:
         raise ValidationFailed(
             "events name queries that have no words",
             expected="a text, or turns, for every query_id of events.parquet in queries.parquet",
-            found=f"{len(silent)} without, such as query {silent[0]!r}",
+            found=f"{len(without_text)} without, such as query {without_text[0]!r}",
             where=str(clean),
             hint="name the column of the words (ingest.columns), or leave such events out",
         )
-    words = [said[each] for each in ids]
-    at = found["at_us"].to_numpy().astype(np.int64)
-    split = _split(words, at, found["split"].to_pylist(), config)
-    empty = pa.array([[]] * len(ids), pa.list_(pa.string()))
-    numbers = pa.array([[]] * len(ids), pa.list_(pa.float64()))
+    words = [query_texts[each] for each in ids]
+    time_us = found["at_us"].to_numpy().astype(np.int64)
+    split = _assign_splits(words, time_us, found["split"].to_pylist(), config)
+    no_items = pa.array([[]] * len(ids), pa.list_(pa.string()))
+    no_numbers = pa.array([[]] * len(ids), pa.list_(pa.float64()))
     table = pa.table(
         {
             "request_id": [f"{contracts.SPLITS[code]}:q:{each}" for code, each in zip(split, ids)],
@@ -93,44 +93,46 @@ def requests(db: Any, clean: Path, said: dict[str, str], config: FeaturizeConfig
             "user_id": pa.nulls(len(ids), pa.string()),
             "query_id": pa.array(ids, pa.string()),
             "query": pa.array(words, pa.string()),
-            "at": at / 1e6,
-            "history_items": empty,
-            "history_times": numbers,
-            "history_ratings": numbers,
-            "seen": empty,
+            "at": time_us / 1e6,
+            "history_items": no_items,
+            "history_times": no_numbers,
+            "history_ratings": no_numbers,
+            "seen": no_items,
             "targets": found["targets"],
             "target_ratings": found["ratings"],
-            "snapshot": (at // DAY_US) * 86_400.0,
+            "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
-    return Worded(Asked(table, at), split, found["known"].to_numpy().astype(np.int64))
+    return QueryRequests(RequestTable(table, time_us), split, found["known"].to_numpy().astype(np.int64))
 
 
-def with_features(asked: Asked) -> pa.Table:
+def with_features(request_table: RequestTable) -> pa.Table:
     """The requests with the features of a moment at which nobody in particular asks."""
-    count = len(asked.at)
-    nothing = np.zeros(count)
-    moment = transforms.request_context(request_time=asked.at / 1e6, last_event_time=nothing, history_length=nothing)
-    columns = {name: asked.table[name] for name in asked.table.column_names}
-    none_told = {
+    count = len(request_table.time_us)
+    zeros = np.zeros(count)
+    context = transforms.request_context(
+        request_time=request_table.time_us / 1e6, last_event_time=zeros, history_length=zeros
+    )
+    columns = {name: request_table.table[name] for name in request_table.table.column_names}
+    no_affinity = {
         "affinity_categories": pa.array([[]] * count, pa.list_(pa.string())),
         "affinity_shares": pa.array([[]] * count, pa.list_(pa.float32())),
     }
-    return pa.table({**columns, **dict.fromkeys(transforms.USER, nothing), **none_told, **moment})
+    return pa.table({**columns, **dict.fromkeys(transforms.USER, zeros), **no_affinity, **context})
 
 
-def _split(words: list[str], at: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:
+def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:
     """[R] which split each query belongs to; the same words never lie in two, unless the source has put them there."""
-    way = config.query_split
-    if way == "auto":
-        way = "given" if any(stated) else "random"
-    if way == "time" and len(at):
-        cut, later, _ = quantile_cuts(at, train_share=config.train_share, valid_share=config.valid_share)
-        return np.where(at < cut, TRAIN, np.where(at < later, VALID, TEST))
-    chance = np.array([_chance(text, config.seed) for text in words])
-    if way != "given":
+    method = config.query_split
+    if method == "auto":
+        method = "given" if any(stated) else "random"
+    if method == "time" and len(time_us):
+        cut, valid_until, _ = quantile_cuts(time_us, train_share=config.train_share, valid_share=config.valid_share)
+        return np.where(time_us < cut, TRAIN, np.where(time_us < valid_until, VALID, TEST))
+    fraction = np.array([_hash_fraction(text, config.seed) for text in texts])
+    if method != "given":
         until_valid = config.train_share + config.valid_share
-        return np.where(chance < config.train_share, TRAIN, np.where(chance < until_valid, VALID, TEST))
+        return np.where(fraction < config.train_share, TRAIN, np.where(fraction < until_valid, VALID, TEST))
     codes = {name: code for code, name in enumerate(contracts.SPLITS)}
     if unknown := sorted({each for each in stated if each not in (None, *codes)}, key=str):
         raise ValidationFailed(
@@ -143,12 +145,12 @@ def _split(words: list[str], at: Ints, stated: list[str | None], config: Featuri
     train = given == TRAIN
     if train.any() and not (given == VALID).any():  # split in two: some of what may be learnt from is kept to choose by
         share = config.valid_share / (config.train_share + config.valid_share)
-        few = min(ENOUGH, int(train.sum()) // 4) / train.sum()
-        given[train & (chance <= np.quantile(chance[train], max(share, few)))] = VALID
+        min_share = min(MIN_VALID_REQUESTS, int(train.sum()) // 4) / train.sum()
+        given[train & (fraction <= np.quantile(fraction[train], max(share, min_share)))] = VALID
     return given
 
 
-def _chance(text: str, seed: int) -> float:
+def _hash_fraction(text: str, seed: int) -> float:
     """A number in [0, 1) that a text always has."""
     key = f"{seed}:{' '.join(text.casefold().split())}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64

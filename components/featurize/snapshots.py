@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.featurize.parts import Parts
+from components.featurize.parts import ParquetWriters
 
 WINDOWS_D = (1, 7, 30)
 DAY_US = 86_400 * 1_000_000
@@ -27,10 +27,10 @@ PART_EVENTS = 1_000_000
 
 
 @contextlib.contextmanager
-def spilling(folder: Path) -> Iterator[Path]:
+def spill_folder(folder: Path) -> Iterator[Path]:
     """A passing folder beside what is being written, for what does not fit into memory."""
-    with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as passing:
-        yield Path(passing)
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as temp_dir:
+        yield Path(temp_dir)
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def database(folder: Path, *, memory_mb: int) -> Iterator[Any]:
     """A passing DuckDB in a file under ``folder``: what exceeds its memory goes to disk."""
     import duckdb
 
-    with spilling(folder) as passing, duckdb.connect(str(passing / "snapshots.duckdb")) as db:
+    with spill_folder(folder) as temp_dir, duckdb.connect(str(temp_dir / "snapshots.duckdb")) as db:
         db.execute(f"SET memory_limit = '{memory_mb}MB'")
         db.execute("SET TimeZone = 'UTC'")
         yield db
@@ -55,35 +55,35 @@ def write(
     sources.mkdir(parents=True)
     queries = {
         "user_activity": f"""
-            SELECT user_id, {_counts("user")}, {_moments("day")}
-            FROM ({_rolling("user_id")}) ORDER BY user_id, day""",
+            SELECT user_id, {_count_columns("user")}, {_timestamp_columns("day")}
+            FROM ({_rolling_counts("user_id")}) ORDER BY user_id, day""",
         "item_popularity": f"""
-            SELECT item_id, {_counts("item")},
+            SELECT item_id, {_count_columns("item")},
                 (d7 + {TREND_PRIOR} * 7 / 30) / (d30 + {TREND_PRIOR}) - 7 / 30 AS item_trend,
-                {_moments("day")}
-            FROM ({_rolling("item_id")}) ORDER BY item_id, day""",
-        "item_content": _CONTENT,
+                {_timestamp_columns("day")}
+            FROM ({_rolling_counts("item_id")}) ORDER BY item_id, day""",
+        "item_content": _CONTENT_QUERY,
     }
-    rows = {name: _copy(db, query, sources / f"{name}.parquet") for name, query in queries.items()}
+    rows = {name: _copy_to_parquet(db, query, sources / f"{name}.parquet") for name, query in queries.items()}
 
-    parts = _users_in_parts(db)
+    parts = _partition_users(db)
     since = 0
     if history_days:
         ((newest,),) = db.execute(f"SELECT coalesce(max(known), 0) // {DAY_US} FROM mine").fetchall()
         since = (newest - history_days) * DAY_US
     of_users = {
-        "user_category_affinity": lambda part: _affinity(part, affinity_categories),
-        "user_history": lambda part: _history(part, since=since, max_history=max_history),
+        "user_category_affinity": lambda part: _affinity_query(part, affinity_categories),
+        "user_history": lambda part: _history_query(part, since=since, max_history=max_history),
     }
     for name, query in of_users.items():
-        with Parts(sources) as written:
+        with ParquetWriters(sources) as writers:
             for part in range(parts):
-                written.write(name, db.sql(query(part)).to_arrow_table())
-        rows |= written.rows
+                writers.write(name, db.sql(query(part)).to_arrow_table())
+        rows |= writers.rows
     return rows
 
 
-def _users_in_parts(db: Any) -> int:
+def _partition_users(db: Any) -> int:
     """Make the table `mine`: users' events, user by user, numbered, the users in parts; how many parts."""
     db.execute(
         f"""
@@ -103,7 +103,7 @@ def _users_in_parts(db: Any) -> int:
     return int(last) + 1
 
 
-def read(db: Any, clean: Path) -> None:
+def load_tables(db: Any, clean: Path) -> None:
     """Make the tables `events` (times in µs, with the day each enters at) and `items` from a clean folder."""
     import pyarrow.parquet as parquet
 
@@ -125,30 +125,30 @@ def read(db: Any, clean: Path) -> None:
     db.execute("CREATE TABLE items AS FROM read_parquet($path)", {"path": str(clean / "items.parquet")})
 
 
-def _copy(db: Any, query: str, target: Path) -> int:
-    return int(db.execute(f"COPY ({query}) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)").fetchone()[0])
+def _copy_to_parquet(db: Any, query: str, target: Path) -> int:
+    return int(db.execute(f"COPY ({query}) TO '{_escaped(target)}' (FORMAT parquet, COMPRESSION zstd)").fetchone()[0])
 
 
-def _moments(day: str) -> str:
+def _timestamp_columns(day: str) -> str:
     """A snapshot holds from its day's first moment and is known then."""
-    moment = f"make_timestamptz({day} * {DAY_US})"
-    return f"{moment} AS event_timestamp, {moment} AS known_at"
+    timestamp = f"make_timestamptz({day} * {DAY_US})"
+    return f"{timestamp} AS event_timestamp, {timestamp} AS known_at"
 
 
-def _counts(entity: str) -> str:
+def _count_columns(entity: str) -> str:
     windows = ", ".join(f"d{w}::DOUBLE AS {entity}_events_{w}d" for w in WINDOWS_D)
     return f"""{windows}, total::DOUBLE AS {entity}_events_total,
         coalesce(stars::DOUBLE / nullif(rated, 0), 0) AS {entity}_rating_mean"""
 
 
-def _rolling(key: str) -> str:
+def _rolling_counts(key: str) -> str:
     """(key, day, total, rated, stars, d1, d7, d30) on each day on which one of them changes."""
     entering = ", ".join(f"(enters <= day + {w})::INT AS d{w}" for w in WINDOWS_D)
     leaving = "\n".join(
-        f"""UNION ALL SELECT {key}, day + 1 + {left}, 0, 0, 0,
-            {", ".join("-1" if w == left else "0" for w in WINDOWS_D)}
-            FROM events WHERE enters <= day + {left}"""
-        for left in WINDOWS_D
+        f"""UNION ALL SELECT {key}, day + 1 + {window}, 0, 0, 0,
+            {", ".join("-1" if w == window else "0" for w in WINDOWS_D)}
+            FROM events WHERE enters <= day + {window}"""
+        for window in WINDOWS_D
     )
     columns = ["total", "rated", "stars", *(f"d{w}" for w in WINDOWS_D)]
     sums = ", ".join(f"sum({c}) AS {c}" for c in columns)
@@ -167,7 +167,7 @@ def _rolling(key: str) -> str:
         WINDOW so_far AS (PARTITION BY {key} ORDER BY day)"""
 
 
-def _affinity(part: int, keep: int) -> str:
+def _affinity_query(part: int, keep: int) -> str:
     """The categories of the users of one part, with their share of the user's events so far, on each day on which
     an event enters."""
     return f"""
@@ -189,12 +189,12 @@ def _affinity(part: int, keep: int) -> str:
             SELECT * FROM so_far WHERE events > 0
             QUALIFY row_number() OVER (PARTITION BY user_id, day ORDER BY events DESC, category) <= {keep})
         SELECT user_id, list(category ORDER BY events DESC, category) AS affinity_categories,
-            list((events / total)::FLOAT ORDER BY events DESC, category) AS affinity_shares, {_moments("day")}
+            list((events / total)::FLOAT ORDER BY events DESC, category) AS affinity_shares, {_timestamp_columns("day")}
         FROM best GROUP BY user_id, day ORDER BY user_id, day"""
 
 
 # Content holds from the item's creation, or from the first event there is; before 1970 no store can look.
-_CONTENT = """
+_CONTENT_QUERY = """
     WITH since AS (
         SELECT item_id, greatest(TIMESTAMPTZ '1970-01-01 00:00:00+00', coalesce(created_at,
             (SELECT make_timestamptz(min(day) * 86400000000) FROM events))) AS moment FROM items)
@@ -205,7 +205,7 @@ _CONTENT = """
     FROM items JOIN since USING (item_id) ORDER BY item_id"""
 
 
-def _history(part: int, *, since: int, max_history: int) -> str:
+def _history_query(part: int, *, since: int, max_history: int) -> str:
     """The histories of the users of one part.
 
     A user whose events were all known in their order has, at any moment, the first so many of them: one list a
@@ -220,12 +220,12 @@ def _history(part: int, *, since: int, max_history: int) -> str:
         steps AS (SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM here),
         late AS (SELECT DISTINCT user_id FROM steps WHERE back),
         whole AS (
-            SELECT user_id, {_LISTS} FROM here WHERE user_id NOT IN (FROM late) GROUP BY user_id),
+            SELECT user_id, {_HISTORY_LISTS} FROM here WHERE user_id NOT IN (FROM late) GROUP BY user_id),
         histories AS (
             SELECT user_id, moment, items[:places] AS items, times[:places] AS times, ratings[:places] AS ratings
             FROM moments JOIN whole USING (user_id)
             UNION ALL
-            SELECT user_id, moment, {_LISTS}
+            SELECT user_id, moment, {_HISTORY_LISTS}
             FROM moments JOIN late USING (user_id) JOIN here USING (user_id)
             WHERE known <= moment GROUP BY user_id, moment)
         SELECT user_id, items[-{max_history}:] AS history_items, times[-{max_history}:] AS history_times,
@@ -234,10 +234,10 @@ def _history(part: int, *, since: int, max_history: int) -> str:
         FROM histories ORDER BY user_id, moment"""
 
 
-_LISTS = """list(item_id ORDER BY place) AS items, list(at_us / 1e6 ORDER BY place) AS times,
+_HISTORY_LISTS = """list(item_id ORDER BY place) AS items, list(at_us / 1e6 ORDER BY place) AS times,
             list(rating ORDER BY place) AS ratings"""
 
 
-def _quoted(path: Path) -> str:
+def _escaped(path: Path) -> str:
     """A path inside of an SQL string."""
     return str(path).replace("'", "''")

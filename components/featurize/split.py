@@ -30,14 +30,14 @@ class Log:
 
     users: Ints
     items: Ints
-    at: Ints
-    known: Ints
+    time_us: Ints
+    known_us: Ints
 
     @classmethod
-    def of(cls, *, users: Ints, items: Ints, at: Ints, known: Ints) -> Log:
+    def of(cls, *, users: Ints, items: Ints, time_us: Ints, known_us: Ints) -> Log:
         """The log of events given in the order of their source, which decides where times tie."""
-        order = np.lexsort((at, users))  # stable: rows of equal user and time keep their order
-        return cls(users[order], items[order], at[order], known[order])
+        order = np.lexsort((time_us, users))  # stable: rows of equal user and time keep their order
+        return cls(users[order], items[order], time_us[order], known_us[order])
 
     @cached_property
     def starts(self) -> Ints:
@@ -47,7 +47,7 @@ class Log:
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
         """[n] ``at`` in unix seconds."""
-        return self.at / 1e6
+        return self.time_us / 1e6
 
     @cached_property
     def first_times(self) -> Bools:
@@ -66,7 +66,7 @@ class Lists:
     offsets: Ints
 
     @classmethod
-    def kept(cls, values: Ints, owners: Ints, count: int) -> Lists:
+    def from_owners(cls, values: Ints, owners: Ints, count: int) -> Lists:
         """Lists from each value's owner in [0, count), owners ascending."""
         lengths = np.bincount(owners, minlength=count)
         return cls(values, np.concatenate([[0], np.cumsum(lengths)]))
@@ -90,7 +90,7 @@ class Lists:
         """The last ``count`` of each list."""
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
         keep = from_end <= count
-        return Lists.kept(self.values[keep], self.owners[keep], len(self.lengths))
+        return Lists.from_owners(self.values[keep], self.owners[keep], len(self.lengths))
 
     def take(self, rows: Bools) -> Lists:
         """Only the lists of some rows."""
@@ -112,9 +112,9 @@ class Requests:
 
     def part(self, start: int, stop: int) -> Requests:
         """Some requests that follow one another."""
-        some = slice(start, stop)
+        rows = slice(start, stop)
         return Requests(
-            self.split[some], self.position[some], self.seen.part(start, stop), self.targets.part(start, stop)
+            self.split[rows], self.position[rows], self.seen.part(start, stop), self.targets.part(start, stop)
         )
 
     def take(self, rows: Bools) -> Requests:
@@ -135,25 +135,25 @@ def known_before(log: Log, position: Ints) -> Lists:
     """What the user of each request had done before it, in order, and was known by its moment."""
     parts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for first in range(0, len(position), BLOCK):  # what is made on the way is far larger than what is kept
-        here = position[first : first + BLOCK]
-        start = log.starts[here]
-        before = here - start
-        owners = np.repeat(np.arange(len(here), dtype=np.int32), before)
+        block = position[first : first + BLOCK]
+        start = log.starts[block]
+        before = block - start
+        owners = np.repeat(np.arange(len(block), dtype=np.int32), before)
         ends = np.cumsum(before)
         values = np.arange(ends[-1]) - np.repeat(ends - before - start, before)
-        keep = log.known[values] <= log.at[here][owners]
+        keep = log.known_us[values] <= log.time_us[block][owners]
         parts.append(values[keep].astype(np.int32))
-        lengths.append(np.bincount(owners[keep], minlength=len(here)))
+        lengths.append(np.bincount(owners[keep], minlength=len(block)))
     return Lists(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
 
 
-def _one_target_each(log: Log, split: int, position: Ints) -> Requests:
+def _single_target_requests(log: Log, split: int, position: Ints) -> Requests:
     """Requests whose only target is the event they stand at."""
     count = len(position)
     return Requests(np.full(count, split), position, known_before(log, position), Lists(position, np.arange(count + 1)))
 
 
-def _joined(parts: Sequence[Requests], *, min_history: int) -> Requests:
+def _concatenate(parts: Sequence[Requests], *, min_history: int) -> Requests:
     """Requests of several splits, one after the other, without those of which too little is known."""
 
     def lists(all_of_them: Sequence[Lists]) -> Lists:
@@ -171,13 +171,13 @@ def _joined(parts: Sequence[Requests], *, min_history: int) -> Requests:
 
 def _train_requests(log: Log, train: Bools, *, min_history: int, per_user: int) -> Requests:
     """Requests at each user's last ``per_user`` train events that can be targets with enough before them."""
-    place = np.arange(len(log.at)) - log.starts
-    position = np.flatnonzero(train & log.first_times & (place >= min_history))
+    index = np.arange(len(log.time_us)) - log.starts
+    position = np.flatnonzero(train & log.first_times & (index >= min_history))
     # cut to the last before histories are made: a list for every event would be quadratic in memory
-    return _one_target_each(log, TRAIN, position[_from_end(log.users[position]) <= per_user])
+    return _single_target_requests(log, TRAIN, position[_rank_from_end(log.users[position]) <= per_user])
 
 
-def _from_end(users: Ints) -> Ints:
+def _rank_from_end(users: Ints) -> Ints:
     """[n] 1 for the last row of each user, 2 for the one before it, and so on; ``users`` ascending."""
     return np.searchsorted(users, users, side="right") - np.arange(len(users))
 
@@ -190,22 +190,22 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
     """
     first = np.flatnonzero(log.first_times)
     users = log.users[first]
-    from_end = _from_end(users)
+    from_end = _rank_from_end(users)
     enough = (np.bincount(users, minlength=int(users.max(initial=0)) + 1) >= 3)[users]
     valid, test = first[enough & (from_end == 2)], first[enough & (from_end == 1)]
 
-    begins = np.full(int(log.users.max(initial=0)) + 1, len(log.at))
+    begins = np.full(int(log.users.max(initial=0)) + 1, len(log.time_us))
     begins[log.users[valid]] = valid
-    train = np.arange(len(log.at)) < begins[log.users]
-    requests = _joined(
+    train = np.arange(len(log.time_us)) < begins[log.users]
+    requests = _concatenate(
         [
             _train_requests(log, train, min_history=min_history, per_user=per_user),
-            _one_target_each(log, VALID, valid),
-            _one_target_each(log, TEST, test),
+            _single_target_requests(log, VALID, valid),
+            _single_target_requests(log, TEST, test),
         ],
         min_history=min_history,
     )
-    return Split(train, requests, int(log.known[train].max(initial=0)))
+    return Split(train, requests, int(log.known_us[train].max(initial=0)))
 
 
 def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_history: int, per_user: int) -> Split:
@@ -214,46 +214,46 @@ def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_histo
     In a window each user with enough history before ``cut`` is asked about once, at its first event there;
     the targets are all of its first-time items in the window.
     """
-    train = (log.at < cut) & (log.known <= cut)
-    requests = _joined(
+    train = (log.time_us < cut) & (log.known_us <= cut)
+    requests = _concatenate(
         [
             _train_requests(log, train, min_history=min_history, per_user=per_user),
-            _window(log, VALID, cut=cut, since=cut, until=valid_until, min_history=min_history),
-            _window(log, TEST, cut=cut, since=valid_until, until=test_until, min_history=min_history),
+            _window_requests(log, VALID, cut=cut, since=cut, until=valid_until, min_history=min_history),
+            _window_requests(log, TEST, cut=cut, since=valid_until, until=test_until, min_history=min_history),
         ],
         min_history=min_history,
     )
     return Split(train, requests, cut)
 
 
-def _window(log: Log, split: int, *, cut: int, since: int, until: int, min_history: int) -> Requests:
+def _window_requests(log: Log, split: int, *, cut: int, since: int, until: int, min_history: int) -> Requests:
     """One request a user, at its first event in [since, until), given enough history before the cut."""
-    inside = np.flatnonzero((log.at >= since) & (log.at < until))
+    inside = np.flatnonzero((log.time_us >= since) & (log.time_us < until))
     users, first = np.unique(log.users[inside], return_index=True)
     position = inside[first]
     wanted = inside[log.first_times[inside]]
     seen = known_before(log, position)
-    before = np.bincount(seen.owners[log.at[seen.values] < cut], minlength=len(position))
-    targets = Lists.kept(wanted, np.searchsorted(users, log.users[wanted]), len(position))
+    before = np.bincount(seen.owners[log.time_us[seen.values] < cut], minlength=len(position))
+    targets = Lists.from_owners(wanted, np.searchsorted(users, log.users[wanted]), len(position))
     return Requests(np.full(len(position), split), position, seen, targets).take(before >= min_history)
 
 
-def quantile_cuts(at: Ints, *, train_share: float, valid_share: float) -> tuple[int, int, int]:
+def quantile_cuts(time_us: Ints, *, train_share: float, valid_share: float) -> tuple[int, int, int]:
     """(cut, valid_until, test_until) that leave these shares of the events before and between them."""
-    ordered = np.sort(at)
-    first, second = (int(ordered[int(len(at) * share)]) for share in (train_share, train_share + valid_share))
+    ordered = np.sort(time_us)
+    first, second = (int(ordered[int(len(time_us) * share)]) for share in (train_share, train_share + valid_share))
     return first, second, int(ordered[-1]) + 1
 
 
-def rolling_cuts(at: Ints, *, folds: int, train_share: float = 0.5) -> list[tuple[int, int, int]]:
+def rolling_cuts(time_us: Ints, *, folds: int, train_share: float = 0.5) -> list[tuple[int, int, int]]:
     """(cut, valid_until, test_until) of ``folds`` time cuts that roll forward over the log.
 
     The events after the first ``train_share`` fall into folds + 1 windows of equal numbers; fold f is
     validated on window f and tested on window f + 1: nothing is tested on twice, so results can be pooled.
     """
-    ordered = np.sort(at)
+    ordered = np.sort(time_us)
     shares = train_share + (1 - train_share) * np.arange(folds + 2) / (folds + 1)
-    times = [int(ordered[min(int(len(at) * share), len(at) - 1)]) for share in shares[:-1]]
+    times = [int(ordered[min(int(len(time_us) * share), len(time_us) - 1)]) for share in shares[:-1]]
     times.append(int(ordered[-1]) + 1)
     return list(zip(times, times[1:], times[2:]))
 

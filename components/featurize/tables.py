@@ -26,17 +26,17 @@ from rankline.features import transforms
 
 DAY_US = 86_400 * 1_000_000
 
-USER_SIDE = (
+USER_FEATURE_REFS = (
     *(f"user_activity:{name}" for name in transforms.USER),
     "user_category_affinity:affinity_categories",
     "user_category_affinity:affinity_shares",
     *(f"request_context:{name}" for name in transforms.CONTEXT),
 )
-ITEM_SIDE = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in transforms.ITEM)
+ITEM_FEATURE_REFS = tuple(f"item_{'content' if name in CONTENT else 'popularity'}:{name}" for name in transforms.ITEM)
 
 
 @dataclass(frozen=True)
-class People:
+class Interactions:
     """The log of users' events and what its codes stand for.
 
     ``ratings`` [n] and ``queries`` [n] are in the log's order: 0 where nothing was rated, and the code of what was
@@ -57,14 +57,14 @@ class People:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestTable:
     """The requests as a table, without the features that come from the store, and their moments in µs."""
 
     table: pa.Table
-    at: Ints
+    time_us: Ints
 
 
-def read_log(db: Any, clean: Path) -> People:
+def read_log(db: Any, clean: Path) -> Interactions:
     """Users' events from the table `events`, items from the clean folder.
 
     Raises:
@@ -97,18 +97,18 @@ def read_log(db: Any, clean: Path) -> People:
     order = np.argsort(codes, kind="stable")
     query_ids = pc.unique(events["query_id"]).drop_null()
     queries = pc.fill_null(pc.index_in(events["query_id"], value_set=query_ids), -1).to_numpy().astype(np.int64)
-    return People(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids)
+    return Interactions(log, user_ids, items, events["rating"].to_numpy()[order], queries[order], query_ids)
 
 
-def cut(log: Log, config: FeaturizeConfig) -> Split:
+def log_split(log: Log, config: FeaturizeConfig) -> Split:
     """The split that the config asks for."""
-    knobs = {"min_history": config.min_history, "per_user": config.train_requests_per_user}
+    settings = {"min_history": config.min_history, "per_user": config.train_requests_per_user}
     if config.split == "leave_last_out":
-        return split.leave_last_out(log, **knobs)
-    return split.time_cut(log, **_cuts(log, config), **knobs)
+        return split.leave_last_out(log, **settings)
+    return split.time_cut(log, **_cut_times(log, config), **settings)
 
 
-def _cuts(log: Log, config: FeaturizeConfig) -> dict[str, int]:
+def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, int]:
     if not len(log.at):
         return dict.fromkeys(("cut", "valid_until", "test_until"), 0)
     if config.cut is None or config.valid_until is None:
@@ -119,21 +119,24 @@ def _cuts(log: Log, config: FeaturizeConfig) -> dict[str, int]:
     return dict(zip(("cut", "valid_until", "test_until"), times))
 
 
-def definition(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
+def split_definition(log: Log, config: FeaturizeConfig) -> dict[str, Any]:
     """What was done, for people to read."""
-    kept = config.model_dump(mode="json", include={"split", "min_history", "train_requests_per_user", "seed"})
+    settings = config.model_dump(mode="json", include={"split", "min_history", "train_requests_per_user", "seed"})
     if config.split == "leave_last_out":
-        return kept
-    return {**kept, **{name: iso(time) for name, time in _cuts(log, config).items()}}
+        return settings
+    return {**settings, **{name: iso(time) for name, time in _cut_times(log, config).items()}}
 
 
-def counts(cut: Split, in_words: Mapping[str, int]) -> dict[str, Any]:
+def counts(log_split: Split, query_counts: Mapping[str, int]) -> dict[str, Any]:
     """Requests a split, those of users and those in words together, and the events to learn from."""
-    found = split.counts(cut)
-    return {**found, "requests": {name: number + in_words[name] for name, number in found["requests"].items()}}
+    log_counts = split.counts(log_split)
+    return {
+        **log_counts,
+        "requests": {name: number + query_counts[name] for name, number in log_counts["requests"].items()},
+    }
 
 
-def refuse_if_too_small(found: Mapping[str, int], config: FeaturizeConfig) -> None:
+def check_split_sizes(found: Mapping[str, int], config: FeaturizeConfig) -> None:
     """Raise TooSmall where a split has fewer requests than the config asks for."""
     if min(found.values()) < config.min_requests:
         raise TooSmall(
@@ -145,88 +148,94 @@ def refuse_if_too_small(found: Mapping[str, int], config: FeaturizeConfig) -> No
         )
 
 
-def _lists(lists: Lists, values: Any) -> pa.ListArray:
+def _arrow_lists(lists: Lists, values: Any) -> pa.ListArray:
     """Arrow lists with ``values`` [n] (of the log's events) in place of positions."""
-    taken = values.take(pa.array(lists.values)) if isinstance(values, pa.Array) else pa.array(values[lists.values])
-    if pa.types.is_dictionary(taken.type):
-        taken = taken.dictionary_decode()
-    return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), taken)
+    selected = values.take(pa.array(lists.values)) if isinstance(values, pa.Array) else pa.array(values[lists.values])
+    if pa.types.is_dictionary(selected.type):
+        selected = selected.dictionary_decode()
+    return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), selected)
 
 
-def requests(people: People, cut: Split, said: Mapping[str, str], *, max_history: int) -> Asked:
+def requests(
+    interactions: Interactions, log_split: Split, query_texts: Mapping[str, str], *, max_history: int
+) -> RequestTable:
     """The R requests: who, when, in which words, with which history, what was seen by then, what followed.
 
     Where words were asked (``said``: query id -> words), only what answered these words is a target.
     """
-    log, asked = people.log, _answered(cut.requests, people.queries)
-    codes = people.queries[asked.position]
-    asking = people.query_ids.take(pa.array(codes, mask=codes < 0))
-    at = log.at[asked.position]
-    users = people.user_ids.take(pa.array(log.users[asked.position]))
-    names = [contracts.SPLITS[code] for code in asked.split]
-    places = asked.position - log.starts[asked.position]
+    log, matching = interactions.log, _matching_targets(log_split.requests, interactions.queries)
+    codes = interactions.queries[matching.position]
+    query_ids = interactions.query_ids.take(pa.array(codes, mask=codes < 0))
+    time_us = log.at[matching.position]
+    users = interactions.user_ids.take(pa.array(log.users[matching.position]))
+    names = [contracts.SPLITS[code] for code in matching.split]
+    positions = matching.position - log.starts[matching.position]
     # only the names that are asked for are written out: this is called for a part of the requests at a time
-    items = pa.DictionaryArray.from_arrays(pa.array(log.items), people.item_ids, safe=False)
-    history = asked.seen.last(max_history)
+    items = pa.DictionaryArray.from_arrays(pa.array(log.items), interactions.item_ids, safe=False)
+    history = matching.seen.last(max_history)
     table = pa.table(
         {
-            "request_id": [f"{name}:{user}:{place}" for name, user, place in zip(names, users.to_pylist(), places)],
+            "request_id": [
+                f"{name}:{user}:{position}" for name, user, position in zip(names, users.to_pylist(), positions)
+            ],
             "split": names,
             "user_id": users,
-            "query_id": asking,
-            "query": pa.array([said.get(each) if each else None for each in asking.to_pylist()], pa.string()),
-            "at": at / 1e6,
-            "history_items": _lists(history, items),
-            "history_times": _lists(history, log.seconds),
-            "history_ratings": _lists(history, people.ratings),
-            "seen": _lists(asked.seen, items),
-            "targets": _lists(asked.targets, items),
-            "target_ratings": _lists(asked.targets, people.ratings),
-            "snapshot": (at // DAY_US) * 86_400.0,
+            "query_id": query_ids,
+            "query": pa.array([query_texts.get(each) if each else None for each in query_ids.to_pylist()], pa.string()),
+            "at": time_us / 1e6,
+            "history_items": _arrow_lists(history, items),
+            "history_times": _arrow_lists(history, log.seconds),
+            "history_ratings": _arrow_lists(history, interactions.ratings),
+            "seen": _arrow_lists(matching.seen, items),
+            "targets": _arrow_lists(matching.targets, items),
+            "target_ratings": _arrow_lists(matching.targets, interactions.ratings),
+            "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
-    return Asked(table, at)
+    return RequestTable(table, time_us)
 
 
-def _answered(asked: Requests, queries: Ints) -> Requests:
+def _matching_targets(requests: Requests, queries: Ints) -> Requests:
     """The requests with only those targets that share their request's query; all of them where it has none."""
-    wanted = queries[asked.position][asked.targets.owners]
-    keep = (wanted < 0) | (queries[asked.targets.values] == wanted)
-    targets = Lists.kept(asked.targets.values[keep], asked.targets.owners[keep], len(asked.position))
-    return replace(asked, targets=targets)
+    wanted = queries[requests.position][requests.targets.owners]
+    keep = (wanted < 0) | (queries[requests.targets.values] == wanted)
+    targets = Lists.from_owners(requests.targets.values[keep], requests.targets.owners[keep], len(requests.position))
+    return replace(requests, targets=targets)
 
 
-def user_moments(asked: Asked) -> pa.Table:
+def user_entity_rows(request_table: RequestTable) -> pa.Table:
     """What the store is asked about users: who, when, and the request's own data."""
-    history = asked.table["history_times"]
+    history = request_table.table["history_times"]
     lengths = pc.list_value_length(history).to_numpy()
     # min_history is at least 1, so every request has a last event
     ends = np.cumsum(lengths) - 1
     return pa.table(
         {
-            "user_id": asked.table["user_id"],
-            "event_timestamp": pa.array(asked.at).cast(contracts.UTC),
-            "request_time": asked.table["at"],
+            "user_id": request_table.table["user_id"],
+            "event_timestamp": pa.array(request_table.at).cast(contracts.UTC_TIMESTAMP),
+            "request_time": request_table.table["at"],
             "last_event_time": pc.list_flatten(history).to_numpy()[ends],
             "history_length": lengths.astype(np.float64),
         }
     )
 
 
-def item_moments(at: Ints, people: People, sources: Path, *, chunk: int) -> tuple[int, Iterator[pa.Table]]:
+def item_entity_rows(
+    at: Ints, interactions: Interactions, sources: Path, *, chunk: int
+) -> tuple[int, Iterator[pa.Table]]:
     """What the store is asked about items: each day of ``at`` with every item of which something was known.
 
     How many rows there are, and about ``chunk`` of them at a time: item by item in the order of their names,
     so that each part needs only its part of the sources.
     """
-    first = np.full(len(people.items), np.iinfo(np.int64).max)
+    first = np.full(len(interactions.items), np.iinfo(np.int64).max)
     for view in ("item_popularity", "item_content"):
         with parquet.ParquetFile(sources / f"{view}.parquet") as file:
             for batch in file.iter_batches(1 << 20, columns=["item_id", "event_timestamp"]):
-                codes = pc.index_in(batch["item_id"], value_set=people.item_ids).to_numpy()
+                codes = pc.index_in(batch["item_id"], value_set=interactions.item_ids).to_numpy()
                 np.minimum.at(first, codes, batch["event_timestamp"].cast(pa.int64()).to_numpy())
     days = np.unique(at // DAY_US) * DAY_US
-    order = pc.sort_indices(people.item_ids).to_numpy().astype(np.int64)
+    order = pc.sort_indices(interactions.item_ids).to_numpy().astype(np.int64)
     begins = np.searchsorted(days, first[order])  # the first of the days at which something is known
 
     def parts() -> Iterator[pa.Table]:
@@ -235,15 +244,15 @@ def item_moments(at: Ints, people: People, sources: Path, *, chunk: int) -> tupl
             codes, day_rows = np.nonzero(np.arange(len(days)) >= begins[start : start + at_once, None])
             yield pa.table(
                 {
-                    "item_id": people.item_ids.take(pa.array(order[start : start + at_once][codes])),
-                    "event_timestamp": pa.array(days[day_rows]).cast(contracts.UTC),
+                    "item_id": interactions.item_ids.take(pa.array(order[start : start + at_once][codes])),
+                    "event_timestamp": pa.array(days[day_rows]).cast(contracts.UTC_TIMESTAMP),
                 }
             )
 
     return int((len(days) - begins).sum()), parts()
 
 
-def _filled(columns: pa.Table) -> dict[str, Any]:
+def _fill_missing(columns: pa.Table) -> dict[str, Any]:
     """Columns with 0, or an empty list, where nothing was known."""
     out: dict[str, Any] = {}
     for name in columns.column_names:
@@ -258,44 +267,46 @@ def _filled(columns: pa.Table) -> dict[str, Any]:
     return out
 
 
-def with_features(asked: Asked, known: pa.Table) -> pa.Table:
+def with_features(request_table: RequestTable, features_table: pa.Table) -> pa.Table:
     """The requests with what the store knew of their users and moments."""
-    return pa.table({**_columns(asked.table), **_filled(known)})
+    return pa.table({**_columns(request_table.table), **_fill_missing(features_table)})
 
 
-def with_item_features(pairs: pa.Table, known: pa.Table) -> pa.Table:
+def with_item_features(item_rows: pa.Table, features_table: pa.Table) -> pa.Table:
     """(snapshot, item_id, features): what the store knew of each item on each request day."""
-    seconds = pairs["event_timestamp"].cast(pa.int64()).to_numpy() / 1e6
-    return pa.table({"snapshot": seconds, "item_id": pairs["item_id"], **_filled(known)})
+    seconds = item_rows["event_timestamp"].cast(pa.int64()).to_numpy() / 1e6
+    return pa.table({"snapshot": seconds, "item_id": item_rows["item_id"], **_fill_missing(features_table)})
 
 
-def sequences(people: People, cut: Split) -> pa.Table:
+def sequences(interactions: Interactions, log_split: Split) -> pa.Table:
     """One row a user who has train events: those events, oldest first."""
-    log = people.log
-    train = np.flatnonzero(cut.train)
+    log = interactions.log
+    train = np.flatnonzero(log_split.train)
     users, owners = np.unique(log.users[train], return_inverse=True)
-    lists = Lists.kept(train, owners, len(users))
+    lists = Lists.from_owners(train, owners, len(users))
     return pa.table(
         {
-            "user_id": people.user_ids.take(pa.array(users)),
-            "item_ids": _lists(lists, people.item_ids.take(pa.array(log.items))),
-            "times": _lists(lists, log.seconds),
-            "ratings": _lists(lists, people.ratings),
+            "user_id": interactions.user_ids.take(pa.array(users)),
+            "item_ids": _arrow_lists(lists, interactions.item_ids.take(pa.array(log.items))),
+            "times": _arrow_lists(lists, log.seconds),
+            "ratings": _arrow_lists(lists, interactions.ratings),
         }
     )
 
 
-def train_counts(people: People, cut: Split) -> Ints:
+def train_counts(interactions: Interactions, log_split: Split) -> Ints:
     """[I] how often each item occurs in train."""
-    return np.bincount(people.log.items[cut.train], minlength=len(people.items))
+    return np.bincount(interactions.log.items[log_split.train], minlength=len(interactions.items))
 
 
-def negatives(people: People, asked: Asked, drawn: Lists) -> pa.Table:
+def negatives(interactions: Interactions, request_table: RequestTable, drawn: Lists) -> pa.Table:
     """The items drawn for each request."""
-    return pa.table({"request_id": asked.table["request_id"], "item_ids": _lists(drawn, people.item_ids)})
+    return pa.table(
+        {"request_id": request_table.table["request_id"], "item_ids": _arrow_lists(drawn, interactions.item_ids)}
+    )
 
 
-def no_negatives() -> pa.Table:
+def empty_negatives() -> pa.Table:
     """None: what queries are told apart from is found by their words."""
     return pa.table({"request_id": pa.array([], pa.string()), "item_ids": pa.array([], pa.list_(pa.string()))})
 
@@ -323,8 +334,8 @@ def iso(time_us: int) -> str:
     return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()
 
 
-def _us(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)
+def _us(time: datetime) -> int:
+    return round(time.timestamp() * 1e6)
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:

@@ -15,38 +15,38 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
     from components.finetune import encoder
     from components.finetune.config import FinetuneConfig
     from components.finetune.step import finetune
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
     from rankline.train import champion_weights
 
     settings = FinetuneConfig(**config)
-    here = Run.of(run, job)
-    begins: dict = {"start": None}
+    context = RunContext.from_parameters(run, job)
+    warm_start: dict = {"start": None}
 
     def lineage() -> dict:
-        told = {"encoder": encoder.digest_of(settings.encoder)}
+        digests = {"encoder": encoder.encoder_digest(settings.encoder)}
         if settings.warm_start:
-            from rankline.registry.model_registry import Repository
+            from rankline.registry.model_registry import ModelRegistry
 
             data = json.loads((Path(features.path) / "summary.json").read_text())["data_digest"]
-            begins["start"] = champion_weights.start(Repository(here.repository), champion, data)
-            told[champion_weights.LINEAGE] = begins["start"].digest
-        return told
+            warm_start["start"] = champion_weights.select_warm_start(ModelRegistry(context.repository), champion, data)
+            digests[champion_weights.LINEAGE_KEY] = warm_start["start"].digest
+        return digests
 
     def fetched() -> dict:
-        if begins["start"] is None:
+        if warm_start["start"] is None:
             return {}
-        from rankline.registry.model_registry import Repository
+        from rankline.registry.model_registry import ModelRegistry
 
-        return {"start": begins["start"].fetched(Repository(here.repository), here.workspace)}
+        return {"start": warm_start["start"].fetched(ModelRegistry(context.repository), context.workspace)}
 
-    perform(
+    run_step(
         "finetune",
         finetune,
         settings,
-        run=here,
+        run=context,
         inputs={"features": Path(features.path)},
         outputs={"teacher": Path(teacher.path)},
         lineage=lineage,
-        heavy=("torch", "transformers", "safetensors.torch"),
+        preload=("torch", "transformers", "safetensors.torch"),
         fetched=fetched,
     )

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
-from rankline.runtime.memory import halved
+from rankline.contracts import FrozenModel
+from rankline.runtime.memory import halved_settings
 
 
-class FinetuneConfig(Frozen):
+class FinetuneConfig(FrozenModel):
     """How the teacher is trained."""
 
     encoder: str = Field(
@@ -143,4 +143,6 @@ class FinetuneConfig(Frozen):
         told["accumulate"] = (self.accumulate, self.accumulate * 4)
         names = ["adapt_batch_size"] if self.adapt_steps else []
         names += ["encoder_items_per_step", "max_tokens"] if self.train_encoder or self.adapt_steps else []
-        return told | halved(self, *names, "batch_size", "requests_per_step", "negatives", "max_history", "vector_size")
+        return told | halved_settings(
+            self, *names, "batch_size", "requests_per_step", "negatives", "max_history", "vector_size"
+        )

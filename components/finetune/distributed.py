@@ -21,30 +21,30 @@ from torch import Tensor
 
 from rankline.train import training
 
-PATIENCE = datetime.timedelta(minutes=30)  # longest that one process waits for the others
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # longest that one process waits for the others
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """Who this process is among those that train together."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes checkpoints, progress and outputs: one does."""
         return self.rank == 0
 
-    def parts(self, count: int) -> list[slice]:
+    def slices(self, count: int) -> list[slice]:
         """The parts of a step that are this process's, where each process computes ``count`` of them."""
-        whole = self.world * count
-        return [slice(part, None, whole) for part in range(self.rank, whole, self.world)]
+        whole = self.world_size * count
+        return [slice(part, None, whole) for part in range(self.rank, whole, self.world_size)]
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """Put into each tensor the sum of what all processes have in it: one message for all of them."""
         chosen = list(tensors)
-        if self.world == 1 or not chosen:
+        if self.world_size == 1 or not chosen:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in chosen])
         dist.all_reduce(flat)
@@ -53,9 +53,9 @@ class Ranks:
             tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
             start += tensor.numel()
 
-    def sum_gradients(self, weights: Iterable[Tensor]) -> None:
+    def all_reduce_gradients(self, weights: Iterable[Tensor]) -> None:
         """Give every weight the gradient of the whole step."""
-        if self.world == 1:
+        if self.world_size == 1:
             return
         chosen = [weight for weight in weights if weight.requires_grad]
         for weight in chosen:
@@ -63,65 +63,65 @@ class Ranks:
                 weight.grad = torch.zeros_like(weight)
         self.sum(weight.grad for weight in chosen if weight.grad is not None)
 
-    def gathered(self, mine: Tensor, count: int) -> Tensor:
+    def gather_rows(self, local_rows: Tensor, count: int) -> Tensor:
         """[count, …] the rows of all processes: row n is process (n mod world)'s."""
-        if self.world == 1:
-            return mine
-        whole = mine.new_zeros((count, *mine.shape[1:]))
-        whole[self.rank :: self.world] = mine
+        if self.world_size == 1:
+            return local_rows
+        whole = local_rows.new_zeros((count, *local_rows.shape[1:]))
+        whole[self.rank :: self.world_size] = local_rows
         dist.all_reduce(whole)
         return whole
 
-    def same(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the first process has, in all of them."""
-        if self.world == 1:
+        if self.world_size == 1:
             return value
-        told = [value]
-        dist.broadcast_object_list(told, src=0)
-        return told[0]
+        objects = [value]
+        dist.broadcast_object_list(objects, src=0)
+        return objects[0]
 
-    def same_files(self, folder: Path, names: Iterable[str]) -> None:
+    def broadcast_files(self, folder: Path, names: Iterable[str]) -> None:
         """Give every process the first one's files: they need not share a disk."""
-        if self.world == 1:
+        if self.world_size == 1:
             return
-        told = self.same({name: (folder / name).read_bytes() for name in names} if self.writes else None)
-        for name, content in told.items():
-            if not self.writes:
+        contents = self.broadcast({name: (folder / name).read_bytes() for name in names} if self.is_main else None)
+        for name, content in contents.items():
+            if not self.is_main:
                 (folder / name).write_bytes(content)
 
-    def same_weights(self, module: torch.nn.Module) -> None:
+    def broadcast_weights(self, module: torch.nn.Module) -> None:
         """Give every process the first one's weights."""
-        if self.world > 1:
+        if self.world_size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.data, src=0)
 
     def reseed(self, *numbers: int) -> None:
         """Dropout of each process from a seed of its own, which a resumed run finds again; alone it runs on."""
-        if self.world > 1:
+        if self.world_size > 1:
             torch.manual_seed(hash((*numbers, self.rank)) % 2**31)
 
 
-def launched() -> bool:
+def is_distributed() -> bool:
     """Whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
+def init_distributed(device: str) -> Iterator[tuple[DistributedContext, torch.device]]:
     """This process's place among the others, and its device; alone where torchrun did not start it.
 
     Raises:
         DeviceError: the device asked for is not there.
     """
     picked = training.pick_device(device)
-    if not launched():
-        yield Ranks(), picked
+    if not is_distributed():
+        yield DistributedContext(), picked
         return
     if picked.type == "cuda":
         picked = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(picked)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if picked.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size()), picked
+        yield DistributedContext(dist.get_rank(), dist.get_world_size()), picked
     finally:
         dist.destroy_process_group()

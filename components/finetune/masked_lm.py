@@ -17,23 +17,23 @@ from rankline.model.networks import TextEncoder
 from rankline.text import Tokenizer
 
 MASKED_SHARE = 0.15  # as in BERT (Devlin et al. 2019)
-LONGEST_WORD = 8  # pieces; what is longer is a script without spaces, and is hidden piece by piece
+MAX_WORD_PIECES = 8  # pieces; what is longer is a script without spaces, and is hidden piece by piece
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedTexts:
     """Texts as tokens, [B, W], and which of them are to be guessed."""
 
     ids_BW: npt.NDArray[np.int64]
     mask_BW: npt.NDArray[np.int64]
-    chosen_BW: npt.NDArray[np.bool_]
+    target_BW: npt.NDArray[np.bool_]
 
-    def part(self, rows: slice) -> Masked:
+    def part(self, rows: slice) -> MaskedTexts:
         """Some of the texts."""
-        return Masked(self.ids_BW[rows], self.mask_BW[rows], self.chosen_BW[rows])
+        return MaskedTexts(self.ids_BW[rows], self.mask_BW[rows], self.target_BW[rows])
 
 
-class LanguageHead(nn.Module):
+class MaskedLanguageModel(nn.Module):
     """An encoder with a masked-language-model head whose output matrix is the encoder's own word embedding.
 
     Raises:
@@ -54,41 +54,45 @@ class LanguageHead(nn.Module):
         self.reader, self.tokenizer, self.share, self.whole_words = reader, tokenizer, share, whole_words
         self.transform = nn.Sequential(nn.Linear(reader.size, reader.size), nn.GELU(), nn.LayerNorm(reader.size))
 
-    def masked(self, texts: Sequence[str], *, rng: np.random.Generator) -> Masked:
+    def masked(self, texts: Sequence[str], *, rng: np.random.Generator) -> MaskedTexts:
         """The texts as tokens, some of them chosen to be guessed; never a special one."""
         ids_BW, mask_BW = self.tokenizer(texts)
         drawn_BW = rng.random(ids_BW.shape)
         if self.whole_words:  # every piece of a word shares its first piece's lot
             drawn_BW = np.take_along_axis(drawn_BW, self._first_pieces(texts, ids_BW.shape), 1)
         special_BW = np.isin(ids_BW, self.tokenizer.special_ids)
-        return Masked(ids_BW, mask_BW, (drawn_BW < self.share) & (mask_BW > 0) & ~special_BW)
+        return MaskedTexts(ids_BW, mask_BW, (drawn_BW < self.share) & (mask_BW > 0) & ~special_BW)
 
     def _first_pieces(self, texts: Sequence[str], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """[B, W] where the word of each token begins."""
         first_BW = np.tile(np.arange(shape[1]), (shape[0], 1))
-        for row, words in enumerate(self.tokenizer.word_numbers(texts)):
-            begun: dict[int, int] = {}
+        for row, words in enumerate(self.tokenizer.word_ids(texts)):
+            word_starts: dict[int, int] = {}
             for place, word in enumerate(words):
                 if word is not None:
-                    start = begun.setdefault(word, place)
-                    first_BW[row, place] = start if place - start < LONGEST_WORD else place
+                    start = word_starts.setdefault(word, place)
+                    first_BW[row, place] = start if place - start < MAX_WORD_PIECES else place
         return first_BW
 
-    def forward(self, masked: Masked, *, half: bool, device: Any, vectors: bool = True) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, masked: MaskedTexts, *, use_bf16: bool, device: Any, vectors: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """([B, T] vectors of the texts, the masked-language-model loss over them)."""
-        hidden_ids_BW = np.where(masked.chosen_BW, self.tokenizer.mask_id, masked.ids_BW)
-        told = (masked.ids_BW, hidden_ids_BW, masked.mask_BW, masked.chosen_BW)
-        ids, hidden, mask, chosen = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in told)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        hidden_ids_BW = np.where(masked.target_BW, self.tokenizer.mask_id, masked.ids_BW)
+        arrays = (masked.ids_BW, hidden_ids_BW, masked.mask_BW, masked.target_BW)
+        ids, hidden, mask, chosen = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in arrays)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
             vectors_BT = self.reader(ids, mask) if vectors else torch.zeros(len(ids), self.reader.size, device=device)
-            if not masked.chosen_BW.any():
+            if not masked.target_BW.any():
                 return vectors_BT.float(), torch.zeros((), device=device)
-            guessed_NT = self.transform(self.reader.tokens(hidden, mask)[chosen])
-            words_VT = self.reader.backbone.get_input_embeddings().weight
-            loss = F.cross_entropy((guessed_NT @ words_VT.T).float(), ids[chosen])
+            predicted_NT = self.transform(self.reader.token_vectors(hidden, mask)[chosen])
+            embedding_VT = self.reader.backbone.get_input_embeddings().weight
+            loss = F.cross_entropy((predicted_NT @ embedding_VT.T).float(), ids[chosen])
         return vectors_BT.float(), loss
 
-    def read(self, texts: Sequence[str], *, rng: np.random.Generator, half: bool, device: Any) -> tuple[Tensor, Tensor]:
+    def read(
+        self, texts: Sequence[str], *, rng: np.random.Generator, use_bf16: bool, device: Any
+    ) -> tuple[Tensor, Tensor]:
         """([B, T] vectors of the texts, the masked-language-model loss over them)."""
-        vectors_BT, loss = self(self.masked(texts, rng=rng), half=half, device=device)
+        vectors_BT, loss = self(self.masked(texts, rng=rng), use_bf16=use_bf16, device=device)
         return vectors_BT, loss

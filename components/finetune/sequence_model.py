@@ -23,9 +23,9 @@ from torch import Tensor
 from components.finetune import augment
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.distributed import Ranks
-from components.finetune.masked_lm import LanguageHead, Masked
-from components.finetune.rankings import Panel, rank_all, score
+from components.finetune.distributed import DistributedContext
+from components.finetune.masked_lm import MaskedLanguageModel, MaskedTexts
+from components.finetune.rankings import TeacherEnsemble, rank_all, score_candidates
 from rankline.model import adapters
 from rankline.model.networks import HistoryTower, ItemFusion, Teacher, TextEncoder
 from rankline.runtime.progress import Progress
@@ -37,7 +37,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedTeacher:
     """A teacher as it was in its best epoch; ``reader`` is its own encoder where that was trained, too."""
 
     model: Teacher
@@ -47,25 +47,25 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepInputs:
     """All that one step needs, drawn before it is computed."""
 
     items_BL: Ints
     ratings_BL: Ints
     next_BL: Ints
-    shown_BL: npt.NDArray[np.bool_] | None
-    touched_N: Ints
-    masked: Masked | None
+    visible_BL: npt.NDArray[np.bool_] | None
+    fresh_N: Ints
+    masked: MaskedTexts | None
     rows_B: Ints
     drawn_C: Ints
     sampled_S: Ints
 
 
-def chances(data: Examples) -> npt.NDArray[np.float64]:
+def negative_probabilities(data: Examples) -> npt.NDArray[np.float64]:
     """How often each item is drawn as a negative: as often as it occurs, softened."""
     counts_I = np.bincount(np.concatenate(data.sequences.items), minlength=len(data.item_ids))
-    chance_I = (counts_I + 1.0) ** 0.75
-    return chance_I / chance_I.sum()
+    probability_I = (counts_I + 1.0) ** 0.75
+    return probability_I / probability_I.sum()
 
 
 def train(
@@ -77,13 +77,13 @@ def train(
     *,
     config: FinetuneConfig,
     seed: int,
-    half: bool,
+    use_bf16: bool,
     device: torch.device,
-    ranks: Ranks,
+    ranks: DistributedContext,
     progress: Progress,
     checkpoints: Path | None,
-    begin: Callable[[Teacher], None] | None = None,
-) -> Trained:
+    load_weights: Callable[[Teacher], None] | None = None,
+) -> TrainedTeacher:
     """Train one teacher; a killed run goes on from its last epoch. Where the encoder is trained, ``reader`` changes.
 
     ``begin`` puts other weights than fresh ones into it; then no training may leave it worse than it began.
@@ -97,11 +97,11 @@ def train(
     text_IT = text_IT.clone() if config.train_encoder else text_IT
 
     # Model
-    model = _model(data, reader.size, side_IS.shape[1], config=config, rng=rng)
-    if begin is not None:
-        begin(model)
+    model = _build_teacher(data, reader.size, side_IS.shape[1], config=config, rng=rng)
+    if load_weights is not None:
+        load_weights(model)
     model = model.to(device)
-    language = None
+    masked_lm = None
     if config.train_encoder:
         adapters.freeze_lowest(reader.backbone, config.encoder_frozen_layers)
         reader.backbone = adapters.attach(
@@ -112,51 +112,60 @@ def train(
             dropout=config.peft_dropout,
             targets=config.peft_targets,
         )
-        language = LanguageHead(reader, tokenizer).to(device)
-        ranks.same_weights(language)
-    ranks.same_weights(model)
-    compiled = training.compiled(*([model.tower] + ([reader.backbone] if language else []))) if config.compile else ""
+        masked_lm = MaskedLanguageModel(reader, tokenizer).to(device)
+        ranks.broadcast_weights(masked_lm)
+    ranks.broadcast_weights(model)
+    compiled = (
+        training.compile_modules(*([model.tower] + ([reader.backbone] if masked_lm else []))) if config.compile else ""
+    )
 
     # Optimizer: the encoder moves at its own, much smaller, rate; own vectors one by one where items are sampled
-    own = sampled_items.OwnVectors(model.fusion, learning_rate=config.learning_rate) if config.sampled_items else None
-    dense = [weight for weight in model.parameters() if own is None or weight is not own.table_ID]
+    item_embedding = (
+        sampled_items.SparseItemEmbedding(model.fusion, learning_rate=config.learning_rate)
+        if config.sampled_items
+        else None
+    )
+    dense = [weight for weight in model.parameters() if item_embedding is None or weight is not item_embedding.table_ID]
     groups: list[dict[str, Any]] = [{"params": dense, "peak": config.learning_rate}]
-    if language is not None:
-        groups += adapters.rate_groups(
+    if masked_lm is not None:
+        groups += adapters.parameter_groups(
             reader.backbone, peak=config.encoder_learning_rate, decay=config.encoder_layer_decay
         )
-        groups.append({"params": list(language.transform.parameters()), "peak": config.encoder_learning_rate})
+        groups.append({"params": list(masked_lm.transform.parameters()), "peak": config.encoder_learning_rate})
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-    trained = [weight for group in groups for weight in group["params"]]
+    dense_weights = [weight for group in groups for weight in group["params"]]
 
     # Negatives are drawn as often as items occur (softened), and the draw is corrected for in the loss
-    chance_I = chances(data)
-    draws = training.Draws(chance_I)
-    log_chance_I = torch.from_numpy(np.log(chance_I * config.negatives)).float().to(device)
+    probability_I = negative_probabilities(data)
+    sampler = training.ItemSampler(probability_I)
+    log_expected_I = torch.from_numpy(np.log(probability_I * config.negatives)).float().to(device)
     target_R = np.array([targets[0] for targets in train.targets], np.int64)
     like_R = np.array([ratings[0] for ratings in train.target_ratings], np.float32)
 
-    keeper = training.Checkpoints(checkpoints)
-    state = ranks.same(keeper.load(rng) if ranks.writes else None)
+    checkpointer = training.Checkpoints(checkpoints)
+    state = ranks.broadcast(checkpointer.load(rng) if ranks.is_main else None)
     state = state or {"epoch": 0, "best": -1.0, "best_epoch": 0, "stale": 0, "curve": []}
     resumed_at = state["epoch"]
     if resumed_at:
         rng.bit_generator.state = state["numpy"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        if own is not None:
-            own.optimizer.load_state_dict(state["own_optimizer"])
-        if language is not None:
-            language.load_state_dict(state["language"])
+        if item_embedding is not None:
+            item_embedding.optimizer.load_state_dict(state["own_optimizer"])
+        if masked_lm is not None:
+            masked_lm.load_state_dict(state["language"])
             text_IT = state["words"].to(device)
 
-    elif begin is not None:
-        reached = training.ndcg_of_ranks(
-            rank_all(Panel([(model, text_IT)], side_IS), data, valid, device=device, ranks=ranks).target_ranks, k=10
+    elif load_weights is not None:
+        valid_ndcg = training.ndcg_of_ranks(
+            rank_all(
+                TeacherEnsemble([(model, text_IT)], side_IS), data, valid, device=device, ranks=ranks
+            ).target_ranks,
+            k=10,
         )
-        state.update(best=reached, best_epoch=-1, at_start=reached, weights=_copied(model))
-        if language is not None:
-            state.update(text=text_IT.clone(), reader=_copied(reader))
+        state.update(best=valid_ndcg, best_epoch=-1, at_start=valid_ndcg, weights=_cpu_state(model))
+        if masked_lm is not None:
+            state.update(text=text_IT.clone(), reader=_cpu_state(reader))
 
     # Loop
     for epoch in range(state["epoch"], config.epochs):
@@ -164,52 +173,52 @@ def train(
             break
         ranks.reseed(seed, epoch)
         model.train()
-        windows = augment.views(data.sequences.windows(rng, config.max_history), rng, config)
+        windows = augment.augment_windows(data.sequences.windows(rng, config.max_history), rng, config)
         batches = training.window_batches(windows, rng, config.batch_size)
         losses, language_losses = [], []
         for step, batch in enumerate(batches):
             fraction = (epoch + step / len(batches)) / config.epochs
-            for group in (*optimizer.param_groups, *(own.optimizer.param_groups if own else ())):
-                group["lr"] = training.rate_at(
+            for group in (*optimizer.param_groups, *(item_embedding.optimizer.param_groups if item_embedding else ())):
+                group["lr"] = training.learning_rate_at(
                     fraction, peak=group.get("peak", config.learning_rate), warm_up=config.warm_up
                 )
-            drawn = _drawn(batch, data, len(train), language, draws, rng=rng, config=config)
+            drawn = _draw_step(batch, data, len(train), masked_lm, sampler, rng=rng, config=config)
             optimizer.zero_grad(set_to_none=True)
 
             # only some items are read with gradients in a step, each by one process; the others keep their vectors
-            words_NT = fresh_NT = None
+            encoded_NT = fresh_NT = None
             language_loss = torch.zeros((), device=device)
-            if language is not None and drawn.masked is not None:
-                mine = slice(ranks.rank, None, ranks.world)
-                part = drawn.masked.part(mine)
-                words_NT, language_loss = language(part, half=half, device=device)
-                language_loss = language_loss * (part.chosen_BW.sum() / max(1, drawn.masked.chosen_BW.sum()))
-                fresh_NT = ranks.gathered(words_NT.detach(), len(drawn.touched_N)).requires_grad_()
-                text_IT[torch.from_numpy(drawn.touched_N).to(device)] = fresh_NT.detach()
+            if masked_lm is not None and drawn.masked is not None:
+                local_rows = slice(ranks.rank, None, ranks.world_size)
+                part = drawn.masked.part(local_rows)
+                encoded_NT, language_loss = masked_lm(part, use_bf16=use_bf16, device=device)
+                language_loss = language_loss * (part.target_BW.sum() / max(1, drawn.masked.target_BW.sum()))
+                fresh_NT = ranks.gather_rows(encoded_NT.detach(), len(drawn.fresh_N)).requires_grad_()
+                text_IT[torch.from_numpy(drawn.fresh_N).to(device)] = fresh_NT.detach()
 
-            rows_T = _touched(drawn, train, target_R) if own is not None else None
-            own_TD = own.take(rows_T) if own is not None and rows_T is not None else None
-            moved = [*trained, *([own_TD] if own_TD is not None else [])]
+            rows_T = _step_items(drawn, train, target_R) if item_embedding is not None else None
+            own_TD = item_embedding.gather(rows_T) if item_embedding is not None and rows_T is not None else None
+            clipped_weights = [*dense_weights, *([own_TD] if own_TD is not None else [])]
 
             value = torch.zeros(2, device=device)
-            for part in ranks.parts(config.accumulate):
+            for part in ranks.slices(config.accumulate):
                 fused = sampled_items.fuse(
-                    model.fusion, text_IT, side_IS, rows_T, own_TD=own_TD, read_N=drawn.touched_N, fresh_NT=fresh_NT
+                    model.fusion, text_IT, side_IS, rows_T, own_TD=own_TD, fresh_N=drawn.fresh_N, fresh_NT=fresh_NT
                 )
 
                 # what comes next, at every position, among all items
                 next_BL = torch.from_numpy(drawn.next_BL[part]).to(device)
-                events_BLD = fused.of(drawn.items_BL[part])
-                if drawn.shown_BL is not None:
-                    events_BLD = events_BLD * torch.from_numpy(drawn.shown_BL[part]).to(device).unsqueeze(-1)
+                events_BLD = fused.lookup(drawn.items_BL[part])
+                if drawn.visible_BL is not None:
+                    events_BLD = events_BLD * torch.from_numpy(drawn.visible_BL[part]).to(device).unsqueeze(-1)
                 hidden_BLD = model.tower.hidden(events_BLD, torch.from_numpy(drawn.ratings_BL[part]).to(device))
-                here = next_BL >= 0
-                next_share = float(here.sum()) / float((drawn.next_BL >= 0).sum())
+                is_target_BL = next_BL >= 0
+                next_share = float(is_target_BL.sum()) / float((drawn.next_BL >= 0).sum())
                 next_loss = torch.zeros((), device=device)
                 if next_share:
                     next_loss = training.next_item_loss(
-                        hidden_BLD[here], fused.vectors_TD, next_BL[here], drawn_S=drawn.sampled_S,
-                        chance_I=chance_I, rows_T=rows_T,
+                        hidden_BLD[is_target_BL], fused.vectors_TD, next_BL[is_target_BL], sampled_S=drawn.sampled_S,
+                        probability_I=probability_I, rows_T=rows_T,
                     ) * next_share  # fmt: skip
 
                 # which of some candidates, given everything
@@ -218,9 +227,9 @@ def train(
                 ranking_loss = like_loss = torch.zeros((), device=device)
                 if row_share:
                     candidates_BC = np.concatenate([target_R[rows, None], np.tile(drawn.drawn_C, (len(rows), 1))], 1)
-                    logits_BCH = score(model, fused, data, train, rows, candidates_BC, device)
+                    logits_BCH = score_candidates(model, fused, data, train, rows, candidates_BC, device)
                     candidates = torch.from_numpy(candidates_BC).to(device)
-                    click_BC = logits_BCH[:, :, 0] - log_chance_I[candidates]
+                    click_BC = logits_BCH[:, :, 0] - log_expected_I[candidates]
                     repeated = candidates[:, 1:] == candidates[:, :1]
                     click_BC[:, 1:] = click_BC[:, 1:].masked_fill(repeated, -1e4)
                     first_B = torch.zeros(len(rows), dtype=torch.long, device=device)
@@ -235,28 +244,32 @@ def train(
                     loss.backward()
                 value[0] += loss.detach()
 
-            if words_NT is not None and fresh_NT is not None:  # what the users say of the items goes on to the encoder
+            if (
+                encoded_NT is not None and fresh_NT is not None
+            ):  # what the users say of the items goes on to the encoder
                 if fresh_NT.grad is None:
                     fresh_NT.grad = torch.zeros_like(fresh_NT)
                 ranks.sum([fresh_NT.grad])
-                ends: list[tuple[Tensor, Tensor | None]] = [
-                    (words_NT, fresh_NT.grad[mine]),
+                backward_roots: list[tuple[Tensor, Tensor | None]] = [
+                    (encoded_NT, fresh_NT.grad[local_rows]),
                     (config.language_weight * language_loss, None),
                 ]
-                ends = [(end, gradient) for end, gradient in ends if end.requires_grad]
-                if ends:
-                    torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+                backward_roots = [(end, gradient) for end, gradient in backward_roots if end.requires_grad]
+                if backward_roots:
+                    torch.autograd.backward(
+                        [end for end, _ in backward_roots], [gradient for _, gradient in backward_roots]
+                    )
                 value[1] = language_loss.detach()
             ranks.sum([value])
             total = float(value[0]) + config.language_weight * float(value[1])
             training.check_finite(total, step="finetune", epoch=epoch)
-            ranks.sum_gradients(moved)
-            torch.nn.utils.clip_grad_norm_(moved, config.gradient_clip)
+            ranks.all_reduce_gradients(clipped_weights)
+            torch.nn.utils.clip_grad_norm_(clipped_weights, config.gradient_clip)
             optimizer.step()
-            if own is not None and rows_T is not None and own_TD is not None:
-                own.move(rows_T, own_TD)
+            if item_embedding is not None and rows_T is not None and own_TD is not None:
+                item_embedding.apply_gradient(rows_T, own_TD)
             losses.append(total)
-            if language is not None:
+            if masked_lm is not None:
                 language_losses.append(float(value[1]))
             progress.update(
                 epoch * len(batches) + step + 1,
@@ -271,35 +284,35 @@ def train(
         if language_losses:
             point["language_loss"] = float(np.mean(language_losses))
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
-            if language is not None:  # every item as the encoder reads it now, for that is what will be served
+            if masked_lm is not None:  # every item as the encoder reads it now, for that is what will be served
                 text_IT = encoders.encode_all(
                     reader, tokenizer, data.words, device=device, progress=Progress(), ranks=ranks
                 )
-            panel = Panel([(model, text_IT)], side_IS)
-            told = rank_all(panel, data, valid, device=device, ranks=ranks).target_ranks
-            point["valid_ndcg@10"] = reached = training.ndcg_of_ranks(told, k=10)
-            state["stale"] = 0 if reached > state["best"] else state["stale"] + 1
-            if reached > state["best"]:
-                state.update(best=reached, best_epoch=epoch, weights=_copied(model))
-                if language is not None:
-                    state.update(text=text_IT.clone(), reader=_copied(reader))
+            ensemble = TeacherEnsemble([(model, text_IT)], side_IS)
+            told = rank_all(ensemble, data, valid, device=device, ranks=ranks).target_ranks
+            point["valid_ndcg@10"] = valid_ndcg = training.ndcg_of_ranks(told, k=10)
+            state["stale"] = 0 if valid_ndcg > state["best"] else state["stale"] + 1
+            if valid_ndcg > state["best"]:
+                state.update(best=valid_ndcg, best_epoch=epoch, weights=_cpu_state(model))
+                if masked_lm is not None:
+                    state.update(text=text_IT.clone(), reader=_cpu_state(reader))
         state["curve"].append(point)
         state["epoch"] = epoch + 1
-        extra = {"language": language.state_dict(), "words": text_IT} if language is not None else {}
-        if own is not None:
-            extra["own_optimizer"] = own.optimizer.state_dict()
-        if ranks.writes:
-            keeper.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
+        extra = {"language": masked_lm.state_dict(), "words": text_IT} if masked_lm is not None else {}
+        if item_embedding is not None:
+            extra["own_optimizer"] = item_embedding.optimizer.state_dict()
+        if ranks.is_main:
+            checkpointer.save({**state, **extra, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
 
     # Save: the best epoch is handed on, its adapters merged into the encoder's own weights
     model.load_state_dict(state["weights"])
     model.eval()
-    counts = adapters.counted(reader.backbone) if language is not None else (0, 0)
-    if language is not None:
+    counts = adapters.count_parameters(reader.backbone) if masked_lm is not None else (0, 0)
+    if masked_lm is not None:
         reader.load_state_dict(state["reader"])
         reader.backbone = adapters.merge(reader.backbone)
         text_IT = state["text"].to(device)
-    return Trained(
+    return TrainedTeacher(
         model=model,
         text_IT=text_IT,
         reader=reader,
@@ -314,7 +327,7 @@ def train(
     )
 
 
-def _model(
+def _build_teacher(
     data: Examples, text_size: int, side_size: int, *, config: FinetuneConfig, rng: np.random.Generator
 ) -> Teacher:
     """A fresh teacher for the catalogue of ``data``."""
@@ -335,49 +348,49 @@ def _model(
     )
     train = data.splits["train"]
     sample = rng.permutation(len(train))[:512]
-    anything = rng.integers(0, len(data.item_ids), (len(sample), 16))
-    seen_NF = torch.from_numpy(data.features(train, sample, anything)).flatten(0, 1)
-    model = Teacher(fusion=fusion, tower=tower, features=seen_NF.shape[1], heads=config.heads, dropout=config.dropout)
-    model.standardize.fit(seen_NF)
+    random_items = rng.integers(0, len(data.item_ids), (len(sample), 16))
+    sample_NF = torch.from_numpy(data.features(train, sample, random_items)).flatten(0, 1)
+    model = Teacher(fusion=fusion, tower=tower, features=sample_NF.shape[1], heads=config.heads, dropout=config.dropout)
+    model.standardize.fit(sample_NF)
     return model
 
 
-def _drawn(
+def _draw_step(
     batch: list[tuple[Any, Any]],
     data: Examples,
     requests: int,
-    language: LanguageHead | None,
-    draws: training.Draws,
+    masked_lm: MaskedLanguageModel | None,
+    sampler: training.ItemSampler,
     *,
     rng: np.random.Generator,
     config: FinetuneConfig,
-) -> Step:
+) -> StepInputs:
     """Everything random about one step, drawn for the whole of it."""
-    items_BL, ratings_BL, next_BL = (part.numpy() for part in training.pad(batch))
-    shown_BL = augment.shown([len(items) - 1 for items, _ in batch], items_BL.shape[1], rng, config)
-    touched_N, masked = np.zeros(0, np.int64), None
-    if language is not None:
-        touched_N = np.unique(rng.choice(np.unique(items_BL), config.encoder_items_per_step))
-        masked = language.masked([data.words[i] for i in touched_N], rng=rng)
-    return Step(
+    items_BL, ratings_BL, next_BL = (part.numpy() for part in training.pad_windows(batch))
+    visible_BL = augment.visible_events([len(items) - 1 for items, _ in batch], items_BL.shape[1], rng, config)
+    fresh_N, masked = np.zeros(0, np.int64), None
+    if masked_lm is not None:
+        fresh_N = np.unique(rng.choice(np.unique(items_BL), config.encoder_items_per_step))
+        masked = masked_lm.masked([data.words[i] for i in fresh_N], rng=rng)
+    return StepInputs(
         items_BL=items_BL,
         ratings_BL=ratings_BL,
         next_BL=next_BL,
-        shown_BL=shown_BL,
-        touched_N=touched_N,
+        visible_BL=visible_BL,
+        fresh_N=fresh_N,
         masked=masked,
         rows_B=rng.integers(0, requests, config.requests_per_step),
-        drawn_C=draws(rng, config.negatives),
-        sampled_S=draws(rng, config.sampled_items) if config.sampled_items else np.zeros(0, np.int64),
+        drawn_C=sampler(rng, config.negatives),
+        sampled_S=sampler(rng, config.sampled_items) if config.sampled_items else np.zeros(0, np.int64),
     )
 
 
-def _touched(drawn: Step, train: Any, target_R: Ints) -> Ints:
+def _step_items(drawn: StepInputs, train: Any, target_R: Ints) -> Ints:
     """[T] the items that a step has to do with, sorted."""
     following = drawn.next_BL[drawn.next_BL >= 0]
     asked = (train.items_RL[drawn.rows_B], target_R[drawn.rows_B], drawn.drawn_C)
-    return sampled_items.rows(drawn.items_BL, following, *asked, drawn.sampled_S, drawn.touched_N)
+    return sampled_items.unique_items(drawn.items_BL, following, *asked, drawn.sampled_S, drawn.fresh_N)
 
 
-def _copied(model: Any) -> dict[str, Any]:
+def _cpu_state(model: Any) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

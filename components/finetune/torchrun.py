@@ -26,13 +26,13 @@ from rankline.errors import RanklineError, TrainingError
 from rankline.io import digest
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
-from rankline.runtime.step_cache import SUMS
-from rankline.train.champion_weights import Start
+from rankline.runtime.step_cache import DIGESTS_FILE
+from rankline.train.champion_weights import WarmStart
 
-PARTS = ("message", "expected", "found", "where", "hint")
+ERROR_FIELDS = ("message", "expected", "found", "where", "hint")
 
 
-def spread(
+def launch_processes(
     features: Path,
     teacher: Path,
     *,
@@ -40,7 +40,7 @@ def spread(
     processes: int,
     progress: Progress,
     checkpoints: Path | None,
-    start: Start | None = None,
+    start: WarmStart | None = None,
 ) -> dict[str, Any]:
     """Train with several processes on this machine; what the first of them returns.
 
@@ -52,11 +52,11 @@ def spread(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with tempfile.TemporaryDirectory(prefix="rankline-torchrun-") as told:
-        scratch = Path(told)
+    with tempfile.TemporaryDirectory(prefix="rankline-torchrun-") as result_folder:
+        scratch = Path(result_folder)
         job = scratch / "job.json"
-        place = {"features": features, "teacher": teacher, "checkpoints": checkpoints, "progress": progress.path}
-        write_job(job, config=config, told=scratch, seal=False, start=start, **place)
+        paths = {"features": features, "teacher": teacher, "checkpoints": checkpoints, "progress": progress.path}
+        write_job(job, config=config, result_folder=scratch, seal=False, start=start, **paths)
         launch = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -74,33 +74,39 @@ def spread(
         try:
             elastic_launch(launch, sys.executable)("-m", "components.finetune.torchrun", str(job))
         except ChildFailedError as error:
-            raise _refusal(scratch, error.failures, processes) from error
+            raise _launch_error(scratch, error.failures, processes) from error
         result: dict[str, Any] = json.loads((scratch / "result.json").read_text())
         return result
 
 
 def write_job(
-    path: Path, *, config: FinetuneConfig, told: Path, seal: bool, start: Start | None = None, **place: Path | None
+    path: Path,
+    *,
+    config: FinetuneConfig,
+    result_folder: Path,
+    seal: bool,
+    start: WarmStart | None = None,
+    **paths: Path | None,
 ) -> None:
     """The file that tells every process its work: settings, and the folders features, teacher, checkpoints, progress.
 
     Results and refusals are told in the folder ``told``. With ``seal`` the teacher is left as a door leaves it, so
     that the steps after it take it.
     """
-    folders = {name: str(folder.absolute()) if folder else None for name, folder in place.items()}
-    value = {"config": config.model_dump(mode="json"), "told": str(told.absolute()), "seal": seal, **folders}
+    folders = {name: str(folder.absolute()) if folder else None for name, folder in paths.items()}
+    value = {"config": config.model_dump(mode="json"), "told": str(result_folder.absolute()), "seal": seal, **folders}
     if start is not None:
         value["start"] = dataclasses.asdict(start)
     ledger.write_json(path, value)
 
 
-def _refusal(scratch: Path, failures: dict[int, Any], processes: int) -> RanklineError:
+def _launch_error(scratch: Path, failures: dict[int, Any], processes: int) -> RanklineError:
     """The one message of a failed launch: a refusal if there is one, else a killed process, else the unforeseen."""
     refusals = sorted(scratch.glob("refusal.*.json"), key=lambda path: path.stat().st_mtime_ns)
     if refusals:
         value = json.loads(refusals[0].read_text())
-        kind: type[RanklineError] = getattr(errors, value.pop("kind"))
-        return kind(value.pop("message"), **value)
+        error_type: type[RanklineError] = getattr(errors, value.pop("kind"))
+        return error_type(value.pop("message"), **value)
     # a process that was killed makes the others fail, too: it is the one to name
     rank, failure = min(failures.items(), key=lambda each: (each[1].exitcode >= 0, each[1].timestamp))
     trace = scratch / f"trace.{rank}.txt"
@@ -115,7 +121,7 @@ def _refusal(scratch: Path, failures: dict[int, Any], processes: int) -> Ranklin
     )
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """End this process when the one that started it is gone, however that went."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -124,7 +130,7 @@ def _end_with(parent: int) -> None:
 
 def main(job: Path) -> int:
     """One of the processes: train, and tell the result or the refusal."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     import torch
 
     from components.finetune.step import finetune
@@ -132,8 +138,8 @@ def main(job: Path) -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     value = json.loads(job.read_text())
-    told, rank = Path(value["told"]), int(os.environ.get("RANK", "0"))
-    told.mkdir(parents=True, exist_ok=True)
+    result_folder, rank = Path(value["told"]), int(os.environ.get("RANK", "0"))
+    result_folder.mkdir(parents=True, exist_ok=True)
     try:
         result = finetune(
             Path(value["features"]),
@@ -141,20 +147,20 @@ def main(job: Path) -> int:
             config=FinetuneConfig(**value["config"]),
             progress=Progress(Path(value["progress"]) if value["progress"] and not rank else None),
             checkpoints=Path(value["checkpoints"]) if value["checkpoints"] else None,
-            start=Start(**value["start"]) if "start" in value else None,
+            start=WarmStart(**value["start"]) if "start" in value else None,
         )
     except RanklineError as error:
-        refusal = {"kind": type(error).__name__, **{part: getattr(error, part) for part in PARTS}}
-        (told / f"refusal.{rank}.json").write_text(json.dumps(refusal))
+        refusal = {"kind": type(error).__name__, **{part: getattr(error, part) for part in ERROR_FIELDS}}
+        (result_folder / f"refusal.{rank}.json").write_text(json.dumps(refusal))
         print(error, file=sys.stderr)
         return error.exit_code
     except Exception:
-        (told / f"trace.{rank}.txt").write_text(traceback.format_exc())
+        (result_folder / f"trace.{rank}.txt").write_text(traceback.format_exc())
         raise
     if rank == 0:
         if value["seal"]:
-            ledger.write_json(Path(value["teacher"]) / SUMS, digest.of_files(Path(value["teacher"])))
-        (told / "result.json").write_text(json.dumps(result))
+            ledger.write_json(Path(value["teacher"]) / DIGESTS_FILE, digest.file_digests(Path(value["teacher"])))
+        (result_folder / "result.json").write_text(json.dumps(result))
     return 0
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from components.ingest import tables
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.fields import NO_WORDS
+from components.ingest.fields import NULL_TEXT
 from components.ingest.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.io.sources import Files
 
 
-def columns(told: Columns) -> Columns:
+def columns(settings: Columns) -> Columns:
     """What the columns of a BEIR folder are; of the settings, only the further columns of items count."""
     return Columns(
         user_id="",
@@ -29,11 +29,11 @@ def columns(told: Columns) -> Columns:
         category="",
         created_year="",
         user_attributes=(),
-        **{name: getattr(told, name) for name in ("item_attributes", "item_numbers", "item_vectors")},
+        **{name: getattr(settings, name) for name in ("item_attributes", "item_numbers", "item_vectors")},
     )
 
 
-def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a BEIR folder.
 
     Raises:
@@ -41,12 +41,12 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
     """
     for table, each in files.items():
         for file in each:
-            part = tables.part(table, file, config)
-            for name, canonical in NAMES[table].items():
+            part = tables.file_part(table, file, config)
+            for name, canonical in CANONICAL_NAMES[table].items():
                 if name not in part.columns:
                     raise SourceError(
                         f"{file.path.rsplit('/', 1)[-1]} is not as BEIR has it",
-                        expected=f"{HOW[table]} {', '.join(NAMES[table])}",
+                        expected=f"{LAYOUTS[table]} {', '.join(CANONICAL_NAMES[table])}",
                         found=", ".join(part.columns)[:120] or "none",
                         where=file.path,
                         hint="write that header as its first line; of TREC's judgments (query 0 document relevance) "
@@ -57,12 +57,12 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
                 part.columns[canonical] = part.columns.pop(name)
             if table == "items":  # a document needs neither
                 for name in ("title", "text"):
-                    part.columns.setdefault(name, Column(NO_WORDS, "text"))
+                    part.columns.setdefault(name, Column(NULL_TEXT, "text"))
             yield part
 
 
-HOW = {"items": "an object a line with", "queries": "an object a line with", "events": "a header, tab-separated:"}
-NAMES = {
+LAYOUTS = {"items": "an object a line with", "queries": "an object a line with", "events": "a header, tab-separated:"}
+CANONICAL_NAMES = {
     "items": {"_id": "item"},
     "queries": {"_id": "query", "text": "text"},
     "events": {"query-id": "query", "corpus-id": "item", "score": "score"},

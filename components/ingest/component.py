@@ -21,17 +21,19 @@ def ingest(
 
     from components.ingest.config import IngestConfig
     from components.ingest.step import ingest
-    from components.ingest.window import scheduled
-    from rankline.runtime.run_step import Run, perform
+    from components.ingest.window import with_scheduled_window
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    perform(
+    context = RunContext.from_parameters(run, job)
+    run_step(
         "ingest",
         ingest,
-        scheduled(IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), here.folder),
-        run=here,
+        with_scheduled_window(
+            IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), context.folder
+        ),
+        run=context,
         inputs={},
         outputs={"raw": Path(raw.path)},
         lineage={"source": source_digest},
-        heavy=("duckdb", "pyarrow.parquet"),
+        preload=("duckdb", "pyarrow.parquet"),
     )

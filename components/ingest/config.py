@@ -5,17 +5,26 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Frozen
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
-from rankline.runtime.memory import halved
+from rankline.runtime.memory import halved_settings
 
-OWN = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
+INTERNAL_COLUMNS = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
 # what no declared column may be called, in whatever case: DuckDB tells no cases apart
-TAKEN = {*ITEMS.names, *USERS.names, *QUERIES.names, *EVENTS.names, *LABELS, *OWN, SPLIT, "release_year"}
+RESERVED_NAMES = {
+    *ITEMS.names,
+    *USERS.names,
+    *QUERIES.names,
+    *EVENTS.names,
+    *LABELS,
+    *INTERNAL_COLUMNS,
+    SPLIT,
+    "release_year",
+}
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a number that is a time -> microseconds
 
 
-class Columns(Frozen):
+class Columns(FrozenModel):
     """Which of the source's columns is what; an empty name means the source has no such column."""
 
     user_id: str = Field("user_id", description="Column of events and users that names the user.")
@@ -73,34 +82,38 @@ class Columns(Frozen):
 
     def wants(self, column: str) -> bool:
         """Whether the settings name a column of the source; others are not even read."""
-        return column in self._named()
+        return column in self._source_columns()
 
-    def tell(self, absent: list[str]) -> list[str]:
+    def provided_columns(self, absent: list[str]) -> list[str]:
         """Which canonical columns of items the source tells of; ``absent`` are columns it turned out not to have."""
-        named = {
+        sources_of = {
             "title": [self.title], "text": self.text, "language": [self.language], "category": [self.category],
             "price": [self.price], "available": [self.available], "created_at": [self.created_at, self.created_year],
         }  # fmt: skip
-        return [name for name, told in named.items() if any(each and f"items.{each}" not in absent for each in told)]
+        return [
+            name
+            for name, sources in sources_of.items()
+            if any(each and f"items.{each}" not in absent for each in sources)
+        ]
 
     def declared(self, subject: str) -> list[str]:
         """The further columns to keep of items, users or events."""
         kinds = ("attributes", "numbers", "vectors")
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
-    def _named(self) -> set[str]:
-        found = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
-        return found.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
+    def _source_columns(self) -> set[str]:
+        names = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
+        return names.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
 
     @field_validator("labels")
     @classmethod
     def _known_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        return _known(labels, labels)
+        return _check_labels(labels, labels)
 
     @field_validator("event_types")
     @classmethod
     def _known_types(cls, types: dict[str, str]) -> dict[str, str]:
-        return _known(types, [label for label in types.values() if label])
+        return _check_labels(types, [label for label in types.values() if label])
 
     @field_validator("timestamp_unit", "created_at_unit")
     @classmethod
@@ -124,18 +137,20 @@ class Columns(Frozen):
     )  # fmt: skip
     @classmethod
     def _not_canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if taken := [name for name in names if kept_as(name).casefold() in TAKEN]:
-            raise ValueError(f"{', '.join(taken)}: these names (in any case) are taken by the canonical columns")
+        if reserved := [name for name in names if stored_name(name).casefold() in RESERVED_NAMES]:
+            raise ValueError(f"{', '.join(reserved)}: these names (in any case) are taken by the canonical columns")
         return names
 
     @model_validator(mode="after")
-    def _told_apart(self) -> "Columns":
+    def _stored_names_differ(self) -> "Columns":
         for subject in ("item", "user", "event"):
-            kept: dict[str, str] = {}
+            by_stored_name: dict[str, str] = {}
             for name in self.declared(subject):
-                if other := kept.get(kept_as(name).casefold()):
-                    raise ValueError(f"{other} and {name} of {subject}s would be one column {kept_as(name)}: keep one")
-                kept[kept_as(name).casefold()] = name
+                if other := by_stored_name.get(stored_name(name).casefold()):
+                    raise ValueError(
+                        f"{other} and {name} of {subject}s would be one column {stored_name(name)}: keep one"
+                    )
+                by_stored_name[stored_name(name).casefold()] = name
         return self
 
     @model_validator(mode="after")
@@ -145,18 +160,18 @@ class Columns(Frozen):
         return self
 
 
-def kept_as(name: str) -> str:
+def stored_name(name: str) -> str:
     """What a declared column is called in the tables: `metadata.year` becomes `year`."""
     return name.rpartition(".")[2]
 
 
-def _known(given: dict[str, str], labels: object) -> dict[str, str]:
+def _check_labels(value: dict[str, str], labels: object) -> dict[str, str]:
     if unknown := sorted(set(labels) - set(LABELS)):  # type: ignore[call-overload]
         raise ValueError(f"unknown labels {', '.join(unknown)}; there are {', '.join(LABELS)}")
-    return given
+    return value
 
 
-class TextFiles(Frozen):
+class TextFiles(FrozenModel):
     """How text files are written."""
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
@@ -216,16 +231,16 @@ class IngestConfig(Source):
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
         """Setting -> (its value, what takes less memory), the most effective first."""
-        return halved(self, "memory_limit_mb", least=64)
+        return halved_settings(self, "memory_limit_mb", minimum=64)
 
     @field_validator("window_start", "window_end", "earliest", "latest")
     @classmethod
-    def _utc(cls, moment: str | None) -> str | None:
+    def _utc(cls, value: str | None) -> str | None:
         """The same moment written one way, so that two spellings are one setting."""
-        if moment is None:
+        if value is None:
             return None
-        at = datetime.fromisoformat(moment)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        parsed = datetime.fromisoformat(value)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
     @model_validator(mode="after")
     def _known_database(self) -> "IngestConfig":

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
-from components.ingest.encoding import Guess, guess, is_utf8
+from components.ingest.encoding import EncodingGuess, guess_encoding, is_utf8
 from rankline.errors import SourceError
-from rankline.io.sources import COMPRESSED, File
+from rankline.io.sources import COMPRESSION_SUFFIXES, File
 
 CHUNK_BYTES = 4 << 20
 SAMPLE_BYTES = 1 << 20
@@ -20,7 +20,7 @@ SAMPLE_BYTES = 1 << 20
 MAGIC = {
     b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"PK\x03\x04": "zip", b"PAR1": "parquet",
 }  # fmt: skip
-NOT_TEXT = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
+REPLACEMENT_CHARACTER = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
 
 
 class Column(NamedTuple):
@@ -46,119 +46,119 @@ class Part(NamedTuple):
     relation: str = "arriving"
     checks: tuple[tuple[str, str], ...] = ()  # SQL condition, why a row that meets it cannot be read
     split: str = ""
-    done: Callable[[], int] = lambda: 0  # bytes read so far
+    bytes_read: Callable[[], int] = lambda: 0  # bytes read so far
     size: int = 0
-    outside: int = 0  # rows that the source itself left out, being outside of the window
+    outside_window: int = 0  # rows that the source itself left out, being outside of the window
 
 
-class Decoded(io.RawIOBase):
+class Utf8Stream(io.RawIOBase):
     """A stream of bytes in some encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)("replace")
-        self._waiting = b""
-        self._ended = False
+        self._buffer = b""
+        self._at_end = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._waiting and not self._ended:
+        while not self._buffer and not self._at_end:
             block = self._stream.read(SAMPLE_BYTES)
-            self._ended = not block
-            self._waiting = self._decoder.decode(block, self._ended).encode()
-        count = min(len(buffer), len(self._waiting))
-        buffer[:count] = self._waiting[:count]
-        self._waiting = self._waiting[count:]
+            self._at_end = not block
+            self._buffer = self._decoder.decode(block, self._at_end).encode()
+        count = min(len(buffer), len(self._buffer))
+        buffer[:count] = self._buffer[:count]
+        self._buffer = self._buffer[count:]
         return count
 
 
 def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:
     """The same parts, but of one table no more than its first rows."""
-    left = rows
+    remaining = rows
 
-    def cut(batches: Iterator[Any]) -> Iterator[Any]:
-        nonlocal left
+    def limited(batches: Iterator[Any]) -> Iterator[Any]:
+        nonlocal remaining
         for batch in batches:
             if len(batch):
-                yield batch.slice(0, left)
-                left = max(0, left - len(batch))
-            if not left:
+                yield batch.slice(0, remaining)
+                remaining = max(0, remaining - len(batch))
+            if not remaining:
                 return
 
     for part in parts:
         if part.table != table:
             yield part
-        elif left:
-            yield part._replace(batches=cut(part.batches))
+        elif remaining:
+            yield part._replace(batches=limited(part.batches))
 
 
-def plain(file: File, stored: IO[bytes]) -> Any:
+def decompressed(file: File, stored: IO[bytes]) -> Any:
     """The bytes of a file, without its compression."""
     import pyarrow as pa
 
     ending = file.path.rpartition(".")[2].lower()
-    if ending not in COMPRESSED:
+    if ending not in COMPRESSION_SUFFIXES:
         return stored
     name = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}[ending]
     return pa.CompressedInputStream(pa.PythonFile(stored, "r"), name)
 
 
-def text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int]]:
+def open_text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int]]:
     """A text file as UTF-8, and how far it is read.
 
     Raises:
         SourceError: where it is not compressed as its name says, or its first megabyte plainly is in another encoding.
     """
-    _refuse_name(file)
-    with file.stored() as stored:
+    _check_file_name(file)
+    with file.open_stored() as stored:
         try:
-            sample = plain(file, stored).read(SAMPLE_BYTES)
+            sample = decompressed(file, stored).read(SAMPLE_BYTES)
         except (OSError, EOFError) as error:
-            raise cut_short(file.path, error) from error
-    _refuse_encoding(sample, encoding, file.path)
-    stored = file.stored()
-    return io.BufferedReader(Decoded(plain(file, stored), encoding), SAMPLE_BYTES), stored.tell
+            raise truncated_error(file.path, error) from error
+    _check_encoding(sample, encoding, file.path)
+    stored = file.open_stored()
+    return io.BufferedReader(Utf8Stream(decompressed(file, stored), encoding), SAMPLE_BYTES), stored.tell
 
 
-def lines(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:
+def line_batches(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:
     """The lines of a stream as batches of `row` (counted from ``first``) and `raw`."""
     import pyarrow as pa
 
     row = first
-    while read := stream.readlines(CHUNK_BYTES):
-        texts = [line.decode().rstrip("\r\n") for line in read]
-        yield pa.record_batch([pa.array(range(row, row + len(texts)), pa.int64()), pa.array(texts)], lines_schema())
+    while block := stream.readlines(CHUNK_BYTES):
+        texts = [line.decode().rstrip("\r\n") for line in block]
+        yield pa.record_batch([pa.array(range(row, row + len(texts)), pa.int64()), pa.array(texts)], line_schema())
         row += len(texts)
 
 
-def lines_schema() -> Any:
+def line_schema() -> Any:
     """The schema of `lines`."""
     import pyarrow as pa
 
     return pa.schema([("row", pa.int64()), ("raw", pa.string())])
 
 
-def not_encoded(encoding: str, raw: str = "raw") -> tuple[str, str]:
+def encoding_check(encoding: str, raw: str = "raw") -> tuple[str, str]:
     """The check that a row was in the encoding it should be in."""
-    return f"contains({raw}, chr({ord(NOT_TEXT)}))", f"not {encoding.upper()}"
+    return f"contains({raw}, chr({ord(REPLACEMENT_CHARACTER)}))", f"not {encoding.upper()}"
 
 
-def _refuse_name(file: File) -> None:
+def _check_file_name(file: File) -> None:
     """Refuse a file whose first bytes are not what the end of its name says."""
     name = file.path.rsplit("/", 1)[-1]
     ending = name.rpartition(".")[2].lower()
-    said = ending if ending in COMPRESSED else ""
-    with file.stored() as stored:
+    compression = ending if ending in COMPRESSION_SUFFIXES else ""
+    with file.open_stored() as stored:
         head = stored.read(16)
     found = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-    if found == said or (not found and (not head or re.search(rb"[^\t\r\n -\xff]", head))):
+    if found == compression or (not found and (not head or re.search(rb"[^\t\r\n -\xff]", head))):
         return
-    inner = name[: -len(said) - 1] if said else name
+    inner = name[: -len(compression) - 1] if compression else name
     raise SourceError(
         "a file is not what its name says",
-        expected=f"text, compressed as {said}" if said else "text",
+        expected=f"text, compressed as {compression}" if compression else "text",
         found=found or "text that is not compressed",
         where=file.path,
         hint="unpack it; a sheet of Excel: save it as CSV (UTF-8)"
@@ -169,28 +169,28 @@ def _refuse_name(file: File) -> None:
     )
 
 
-def _refuse_encoding(sample: bytes, encoding: str, where: str) -> None:
+def _check_encoding(sample: bytes, encoding: str, where: str) -> None:
     """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
     found = None  # only what is plain is looked for here: a guess takes a second
-    marked, wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), encoding.startswith("utf-16")
-    if marked and not wide:
-        found = Guess(("utf-16",), ("utf-16",))
-    elif encoding == "utf-16" and not marked:
-        found = guess(sample)
-    elif not wide and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
-        found = Guess(("utf-8",), ("utf-8",))
+    has_bom, is_utf16 = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), encoding.startswith("utf-16")
+    if has_bom and not is_utf16:
+        found = EncodingGuess(("utf-16",), ("utf-16",))
+    elif encoding == "utf-16" and not has_bom:
+        found = guess_encoding(sample)
+    elif not is_utf16 and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
+        found = EncodingGuess(("utf-8",), ("utf-8",))
     if found:
-        meant = {"ascii": "utf-8", "": "another one"}.get(found.name, found.name)
+        detected = {"ascii": "utf-8", "": "another one"}.get(found.name, found.name)
         raise SourceError(
             "a file is in another encoding than the settings say",
             expected=f"{encoding} (ingest.files.encoding)",
-            found=meant,
+            found=detected,
             where=where,
-            hint=f"set ingest.files.encoding={meant}" + f" (or {found.runner_up})" * bool(found.runner_up),
+            hint=f"set ingest.files.encoding={detected}" + f" (or {found.runner_up})" * bool(found.runner_up),
         )
 
 
-def cut_short(where: str, error: BaseException) -> SourceError:
+def truncated_error(where: str, error: BaseException) -> SourceError:
     """What is said of a file that cannot be read to its end."""
     return SourceError(
         "a file cannot be read to its end",

@@ -12,7 +12,7 @@ from rankline.io.sources import File, Files
 TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a RecBole data set.
 
     Raises:
@@ -24,32 +24,34 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
 
 
 def _part(table: str, file: File) -> Part:
-    stream, done = parts.text(file, "utf-8")
+    stream, bytes_read = parts.open_text(file, "utf-8")
     header = stream.readline().decode().rstrip("\r\n")
     pairs = [name.rpartition(":") for name in header.split("\t")]
-    seen: set[str] = set()
+    names: set[str] = set()
     for name, _, kind in pairs:
-        if not name or kind not in TYPES or name in seen:
-            (close,) = difflib.get_close_matches(kind, TYPES, n=1, cutoff=0.4) or ("",)
+        if not name or kind not in TYPES or name in names:
+            (closest,) = difflib.get_close_matches(kind, TYPES, n=1, cutoff=0.4) or ("",)
             raise SourceError(
                 "a RecBole file begins with a header that names every column once, with its type",
                 expected="tab-separated name:type, type being token (a word), token_seq (words), float (a number) or "
                 "float_seq (numbers)",
                 found=f"{name or kind!r}{f' of type {kind!r}' * bool(name)}, in {header[:80]!r}",
                 where=file.path,
-                hint=f"write {name}:{close}" if name and close not in ("", kind) else "write such a header as line 1",
+                hint=f"write {name}:{closest}"
+                if name and closest not in ("", kind)
+                else "write such a header as line 1",
             )
-        seen.add(name)
+        names.add(name)
     return Part(
         table=table,
         where=file.path,
-        columns={name: Column(f"cell[{place}]", kind) for place, (name, _, kind) in enumerate(pairs, start=1)},
-        schema=parts.lines_schema(),
-        batches=parts.lines(stream, first=2),
+        columns={name: Column(f"cell[{position}]", kind) for position, (name, _, kind) in enumerate(pairs, start=1)},
+        schema=parts.line_schema(),
+        batches=parts.line_batches(stream, first=2),
         raw="raw",
         relation="(SELECT *, string_split(raw, chr(9)) AS cell FROM arriving WHERE trim(raw) <> '')",
-        checks=((f"len(cell) <> {len(pairs)}", "wrong number of columns"), parts.not_encoded("utf-8")),
+        checks=((f"len(cell) <> {len(pairs)}", "wrong number of columns"), parts.encoding_check("utf-8")),
         split=file.split,
-        done=done,
+        bytes_read=bytes_read,
         size=file.size(),
     )

@@ -13,7 +13,7 @@ from typing import Any
 from components.ingest.config import UNITS, Columns, IngestConfig
 from components.ingest.fields import identifier
 from components.ingest.parts import Part
-from components.ingest.tables import arriving, typed, wanted
+from components.ingest.tables import selected_columns, transfer_type, typed
 from rankline.errors import SourceError
 from rankline.io import postgres
 from rankline.io.sources import Files, is_file_database
@@ -21,7 +21,7 @@ from rankline.io.sources import Files, is_file_database
 ROWS = 1 << 14  # fetched at once
 
 
-def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a database: one query a table.
 
     Raises:
@@ -33,26 +33,26 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
 def _duckdb(config: IngestConfig) -> Iterator[Part]:
     import duckdb
 
-    with _refusing(config), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
+    with _source_errors(config), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
         db.execute(f"SET memory_limit = '{config.memory_limit_mb}MB'")
         db.execute("SET TimeZone = 'UTC'")
-        for table, place in config.tables:
-            if not place:
+        for table, location in config.tables:
+            if not location:
                 continue
-            query = postgres.query_of(place)
+            query = postgres.select_statement(location)
             kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
-            bounds = _window(config, table, kinds)
-            outside = _outside(db, query, bounds)
+            bounds = _window_condition(config, table, kinds)
+            outside = _rows_outside_window(db, query, bounds)
             schema = db.sql(f"SELECT * FROM ({query}) AS told LIMIT 0").to_arrow_reader(ROWS).schema
-            kept = wanted(schema, config)
-            asked = ", ".join(map(identifier, kept)) or "1"
-            reader = db.sql(f"SELECT {asked} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
-            where = f"{config.source}, {place}"
-            yield typed(table, where, schema, _batches(reader, config), kept=kept, outside=outside)
+            selected = selected_columns(schema, config)
+            select_list = ", ".join(map(identifier, selected)) or "1"
+            reader = db.sql(f"SELECT {select_list} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
+            where = f"{config.source}, {location}"
+            yield typed(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
 
 
 @contextlib.contextmanager
-def _refusing(config: IngestConfig) -> Iterator[None]:
+def _source_errors(config: IngestConfig) -> Iterator[None]:
     """DuckDB's errors as ours."""
     import duckdb
 
@@ -72,11 +72,11 @@ def _refusing(config: IngestConfig) -> Iterator[None]:
             expected="tables or queries that can be read (ingest.tables)",
             found=" ".join(str(error).split())[:400],
             where=config.source,
-            hint=f"the file holds {_held(config) or 'no table'}; a query can be tried in DuckDB",
+            hint=f"the file holds {_table_names(config) or 'no table'}; a query can be tried in DuckDB",
         ) from error
 
 
-def _held(config: IngestConfig) -> str:
+def _table_names(config: IngestConfig) -> str:
     """The names of a DuckDB file's tables and views."""
     import duckdb
 
@@ -90,11 +90,11 @@ def _held(config: IngestConfig) -> str:
 
 def _batches(reader: Any, config: IngestConfig) -> Iterator[Any]:
     """What DuckDB answers, some rows at a time."""
-    with _refusing(config):
+    with _source_errors(config):
         yield from reader
 
 
-def _outside(db: Any, query: str, bounds: str) -> int:
+def _rows_outside_window(db: Any, query: str, bounds: str) -> int:
     """How many rows the window leaves in the database."""
     if not bounds:
         return 0
@@ -103,21 +103,21 @@ def _outside(db: Any, query: str, bounds: str) -> int:
     return int(count)
 
 
-def _window(config: IngestConfig, table: str, kinds: dict[str, str]) -> str:
+def _window_condition(config: IngestConfig, table: str, kinds: dict[str, str]) -> str:
     """The window as a condition, where the column's type allows one; rows without a time are to be set aside."""
     columns: Columns = config.columns
     kind = kinds.get(columns.timestamp, "").upper()
     if table != "events" or not (config.window_start or config.window_end) or not kind:
         return ""
     bounds = []
-    for sign, edge in ((">=", config.window_start), ("<", config.window_end)):
-        if edge is None:
+    for sign, bound in ((">=", config.window_start), ("<", config.window_end)):
+        if bound is None:
             continue
         if kind.startswith(("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")):
-            bounds.append(f"{identifier(columns.timestamp)} {sign} TIMESTAMPTZ '{edge}'")
+            bounds.append(f"{identifier(columns.timestamp)} {sign} TIMESTAMPTZ '{bound}'")
         elif kind in NUMBERS and columns.timestamp_unit in UNITS:
             us = f"{identifier(columns.timestamp)} * {UNITS[columns.timestamp_unit]}"
-            bounds.append(f"{us} {sign} extract(epoch FROM TIMESTAMPTZ '{edge}') * 1000000")
+            bounds.append(f"{us} {sign} extract(epoch FROM TIMESTAMPTZ '{bound}') * 1000000")
     if not bounds:
         return ""
     return f" WHERE {' AND '.join(bounds)} OR {identifier(columns.timestamp)} IS NULL"
@@ -129,32 +129,32 @@ NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "FLOAT", "INT8", "INT4", "F
 
 def _postgres(config: IngestConfig) -> Iterator[Part]:
 
-    with postgres.connected(config) as connection:
-        for table, place in config.tables:
-            if not place:
+    with postgres.connect(config) as connection:
+        for table, location in config.tables:
+            if not location:
                 continue
-            query = postgres.query_of(place)
+            query = postgres.select_statement(location)
             described = connection.execute(f"SELECT * FROM ({query}) AS told LIMIT 0").description
-            bounds = _window(config, table, {each.name: each.type_display.upper() for each in described})
-            outside = _outside(connection, query, bounds)
-            schema, selects = _typed(described)
-            kept = wanted(schema, config)
-            asked = ", ".join(selects[name] for name in kept) or "1"
+            bounds = _window_condition(config, table, {each.name: each.type_display.upper() for each in described})
+            outside = _rows_outside_window(connection, query, bounds)
+            schema, selects = _arrow_schema(described)
+            selected = selected_columns(schema, config)
+            select_list = ", ".join(selects[name] for name in selected) or "1"
             # rows are stored in no order: where the query gives none, their own text gives them one that stays
             order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY told::text COLLATE "C"'
             with connection.cursor(name=f"rankline_{table}", binary=True) as cursor:
                 cursor.itersize = ROWS
-                cursor.execute(f"SELECT {asked} FROM ({query}) AS told{bounds}{order}")
-                batches = _fetched(cursor, [arriving(schema.field(name).type) for name in kept], config)
-                where = f"{postgres.where(config)}, {place}"
-                yield typed(table, where, schema, batches, kept=kept, outside=outside)
+                cursor.execute(f"SELECT {select_list} FROM ({query}) AS told{bounds}{order}")
+                batches = _fetch_batches(cursor, [transfer_type(schema.field(name).type) for name in selected], config)
+                where = f"{postgres.database_label(config)}, {location}"
+                yield typed(table, where, schema, batches, selected=selected, outside_window=outside)
 
 
-def _typed(described: Any) -> tuple[Any, dict[str, str]]:
+def _arrow_schema(described: Any) -> tuple[Any, dict[str, str]]:
     """The Arrow schema of a result, and how each column is asked for; what Arrow has no type for is text."""
     import pyarrow as pa
 
-    fields, selects, types = [], {}, _types()
+    fields, selects, types = [], {}, _type_map()
     for each in described:
         kind = re.sub(r"\(.*?\)", "", each.type_display)  # varchar(9)[] is a list of words, too
         arrow, cast = types.get(kind, (pa.string(), "text"))
@@ -163,19 +163,19 @@ def _typed(described: Any) -> tuple[Any, dict[str, str]]:
     return pa.schema(fields), selects
 
 
-def _types() -> dict[str, tuple[Any, str]]:
+def _type_map() -> dict[str, tuple[Any, str]]:
     """Type of Postgres -> type of Arrow, and the type it is asked for as."""
     import pyarrow as pa
 
-    whole, fraction = (pa.int64(), "bigint"), (pa.float64(), "double precision")
-    moments = {"timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
+    integer, float64 = (pa.int64(), "bigint"), (pa.float64(), "double precision")
+    timestamps = {"timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
     return {
-        **dict.fromkeys(("int2", "int4", "int8"), whole),
-        **dict.fromkeys(("float4", "float8"), fraction),
+        **dict.fromkeys(("int2", "int4", "int8"), integer),
+        **dict.fromkeys(("float4", "float8"), float64),
         "numeric": (pa.decimal256(76), "text"),
         "bool": (pa.bool_(), "boolean"),
-        "timestamp": (moments["timestamp"], "timestamp"),
-        "timestamptz": (moments["timestamptz"], "timestamptz"),
+        "timestamp": (timestamps["timestamp"], "timestamp"),
+        "timestamptz": (timestamps["timestamptz"], "timestamptz"),
         "date": (pa.timestamp("us"), "timestamp"),
         **dict.fromkeys(("text[]", "varchar[]", "bpchar[]"), (pa.list_(pa.string()), "text[]")),
         **dict.fromkeys(
@@ -185,14 +185,14 @@ def _types() -> dict[str, tuple[Any, str]]:
     }
 
 
-def _fetched(cursor: Any, types: list[Any], config: IngestConfig) -> Iterator[Any]:
+def _fetch_batches(cursor: Any, types: list[Any], config: IngestConfig) -> Iterator[Any]:
     """The rows of a server-side cursor, some at a time."""
     import pyarrow as pa
 
     while True:
-        with postgres.refusing(config):
+        with postgres.translate_errors(config):
             rows = cursor.fetchmany(ROWS)
         if not rows:
             return
         arrays = [pa.array(values, type) for values, type in zip(zip(*rows, strict=True), types, strict=True)]
-        yield pa.record_batch(arrays, [f"c{place}" for place in range(len(types))])
+        yield pa.record_batch(arrays, [f"c{position}" for position in range(len(types))])

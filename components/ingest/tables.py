@@ -14,12 +14,12 @@ from rankline.errors import SourceError
 from rankline.io.sources import File, Files
 
 ROWS = 1 << 16  # of Parquet in one batch
-PEEKED_LINES = 10_000  # of JSON, to know its keys
-MOST_OF_HEADER = 1 << 20
+SAMPLED_LINES = 10_000  # of JSON, to know its keys
+MAX_HEADER_BYTES = 1 << 20
 DELIMITERS = ",;\t|"
 
 
-def read(config: IngestConfig, files: Files) -> Iterator[Part]:
+def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a source whose tables are files.
 
     Raises:
@@ -27,10 +27,10 @@ def read(config: IngestConfig, files: Files) -> Iterator[Part]:
     """
     for table, each in files.items():
         for file in each:
-            yield part(table, file, config)
+            yield file_part(table, file, config)
 
 
-def part(table: str, file: File, config: IngestConfig) -> Part:
+def file_part(table: str, file: File, config: IngestConfig) -> Part:
     """One file as a part of a table; the folders it lies in may add columns."""
     if file.kind not in READERS:
         raise SourceError(
@@ -40,28 +40,28 @@ def part(table: str, file: File, config: IngestConfig) -> Part:
             where=file.path,
             hint=f"rename or convert it, or point ingest.tables.{table} at the files alone (a pattern such as *.csv)",
         )
-    made = READERS[file.kind](table, file, config)
+    part = READERS[file.kind](table, file, config)
     for name, value in file.parts.items():
-        made.columns.setdefault(name, Column("NULL::VARCHAR" if value is None else literal(value), "text"))
-    return made
+        part.columns.setdefault(name, Column("NULL::VARCHAR" if value is None else literal(value), "text"))
+    return part
 
 
 def _csv(table: str, file: File, config: IngestConfig) -> Part:
     import pyarrow as pa
 
-    told = config.files
-    stream, done = parts.text(file, told.encoding)
-    header = _header(stream, told.quote)
-    delimiter = told.delimiter or ("\t" if file.kind == "tsv" else "")
+    settings = config.files
+    stream, bytes_read = parts.open_text(file, settings.encoding)
+    header = _read_header(stream, settings.quote)
+    delimiter = settings.delimiter or ("\t" if file.kind == "tsv" else "")
     if header.lower().startswith("sep=") and len(header) == 5:  # Excel's own way to name it
-        delimiter, header = delimiter or header[-1], _header(stream, told.quote)
-    delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, told.quote).count)
-    quote = {"quotechar": told.quote} if told.quote else {"quoting": csv.QUOTE_NONE}
+        delimiter, header = delimiter or header[-1], _read_header(stream, settings.quote)
+    delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, settings.quote).count)
+    quote = {"quotechar": settings.quote} if settings.quote else {"quoting": csv.QUOTE_NONE}
     try:
         names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])  # type: ignore[arg-type]
     except csv.Error:  # a name longer than any is
         names = []
-    if _is_open(header, told.quote):
+    if _is_open(header, settings.quote):
         names = []
     names = [re.sub(r"\s*[\r\n]\s*", " ", name.strip()) for name in names]
     if not any(names) or len(set(names)) < len(names):
@@ -72,7 +72,7 @@ def _csv(table: str, file: File, config: IngestConfig) -> Part:
             where=file.path,
             hint="write such a header as the file's first line; ingest.files.quote='' where quotes enclose nothing",
         )
-    cells = [f"c{place}" for place in range(len(names))]
+    cells = [f"c{position}" for position in range(len(names))]
     schema = pa.schema(
         [("row", pa.int64()), ("raw", pa.string()), ("broken", pa.bool_()), *((cell, pa.string()) for cell in cells)]
     )
@@ -81,22 +81,22 @@ def _csv(table: str, file: File, config: IngestConfig) -> Part:
         where=file.path,
         columns={name: Column(cell, "text") for name, cell in zip(names, cells, strict=True) if name},
         schema=schema,
-        batches=_records(stream, schema, cells, delimiter, told.quote),
-        raw=f"coalesce(raw, {_object(dict(zip(names, cells, strict=True)))})",
+        batches=_record_batches(stream, schema, cells, delimiter, settings.quote),
+        raw=f"coalesce(raw, {_json_object(dict(zip(names, cells, strict=True)))})",
         checks=(
             ("broken", "wrong number of columns"),
-            parts.not_encoded(told.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
+            parts.encoding_check(settings.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
         ),
         split=file.split,
-        done=done,
+        bytes_read=bytes_read,
         size=file.size(),
     )
 
 
-def _header(stream: Any, quote: str) -> str:
+def _read_header(stream: Any, quote: str) -> str:
     """The first record that is not blank: a line, or several where a name in quotes holds line ends."""
     header = ""
-    while len(header) < MOST_OF_HEADER and (line := _line(stream)):
+    while len(header) < MAX_HEADER_BYTES and (line := _read_line(stream)):
         header = header + line if header.strip() else line
         if header.strip() and not _is_open(header, quote):
             break
@@ -115,14 +115,14 @@ def _unquoted(text: str, quote: str) -> str:
     return re.sub(f"{mark}[^{mark}]*{mark}", "", text) if quote else text
 
 
-def _line(stream: Any) -> str:
+def _read_line(stream: Any) -> str:
     """The next line, whatever ends it: old programs write a carriage return alone."""
     ahead = stream.peek()
     end = re.search(rb"\r\n?|\n", ahead)
     return str(stream.read(end.end() if end else len(ahead)).decode())
 
 
-def _records(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
+def _record_batches(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
     """The records of a CSV file; one with too few or too many values comes as it stood in the file."""
     import numpy as np
     import pyarrow as pa
@@ -132,7 +132,7 @@ def _records(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: 
         return
     broken: list[Any] = []
 
-    def set_aside(record: Any) -> str:
+    def collect_broken(record: Any) -> str:
         broken.append(record)
         return "skip"
 
@@ -143,29 +143,27 @@ def _records(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: 
             delimiter=delimiter,
             quote_char=quote or False,
             newlines_in_values=bool(quote),
-            invalid_row_handler=set_aside,
+            invalid_row_handler=collect_broken,
         ),
         convert_options=arrow_csv.ConvertOptions(column_types={cell: pa.string() for cell in cells}),
     )
     row = 1
     for batch in reader:
         # rows that were set aside have numbers, too: leave them out of the sound ones'
-        told = np.array([record.number for record in broken], dtype=np.int64)
-        rows = np.setdiff1d(np.arange(row, row + len(batch) + len(told)), told)[: len(batch)]
+        broken_rows = np.array([record.number for record in broken], dtype=np.int64)
+        rows = np.setdiff1d(np.arange(row, row + len(batch) + len(broken_rows)), broken_rows)[: len(batch)]
         row = int(rows[-1]) + 1 if len(rows) else row
-        nothing = pa.nulls(len(batch))
-        yield pa.table(
-            [pa.array(rows), nothing.cast(pa.string()), nothing.cast(pa.bool_()), *batch.columns], schema=schema
-        )
+        nulls = pa.nulls(len(batch))
+        yield pa.table([pa.array(rows), nulls.cast(pa.string()), nulls.cast(pa.bool_()), *batch.columns], schema=schema)
         if broken:
-            yield _broken(broken, schema)
+            yield _broken_rows(broken, schema)
             row = max(row, broken[-1].number + 1)
             broken.clear()
     if broken:
-        yield _broken(broken, schema)
+        yield _broken_rows(broken, schema)
 
 
-def _broken(records: list[Any], schema: Any) -> Any:
+def _broken_rows(records: list[Any], schema: Any) -> Any:
     import pyarrow as pa
 
     rows = [{"row": record.number, "raw": record.text, "broken": True} for record in records]
@@ -173,36 +171,36 @@ def _broken(records: list[Any], schema: Any) -> Any:
 
 
 def _json(table: str, file: File, config: IngestConfig) -> Part:
-    told = config.files
-    stream, _ = parts.text(file, told.encoding)
+    settings = config.files
+    stream, _ = parts.open_text(file, settings.encoding)
     with stream:
-        keys = _keys(stream, file)
-    stream, done = parts.text(file, told.encoding)
+        keys = _sample_keys(stream, file)
+    stream, bytes_read = parts.open_text(file, settings.encoding)
     paths = ", ".join(literal(f"$.{'.'.join(identifier(step) for step in key)}") for key in keys)
-    whole = "CASE WHEN json_valid(raw) AND json_type(raw) = 'OBJECT' THEN raw END"
+    object_sql = "CASE WHEN json_valid(raw) AND json_type(raw) = 'OBJECT' THEN raw END"
     cells = f"json_extract_string(object, [{paths}])" if keys else "[]::VARCHAR[]"
     return Part(
         table=table,
         where=file.path,
-        columns={".".join(key): Column(f"cell[{place}]", "text") for place, key in enumerate(keys, start=1)},
-        schema=parts.lines_schema(),
-        batches=parts.lines(stream, first=1),
+        columns={".".join(key): Column(f"cell[{position}]", "text") for position, key in enumerate(keys, start=1)},
+        schema=parts.line_schema(),
+        batches=parts.line_batches(stream, first=1),
         raw="raw",
-        relation=f"(SELECT *, {cells} AS cell FROM (SELECT *, {whole} AS object FROM arriving WHERE trim(raw) <> ''))",
-        checks=(parts.not_encoded(told.encoding), ("object IS NULL", "not a JSON object")),
+        relation=f"(SELECT *, {cells} AS cell FROM (SELECT *, {object_sql} AS object FROM arriving WHERE trim(raw) <> ''))",
+        checks=(parts.encoding_check(settings.encoding), ("object IS NULL", "not a JSON object")),
         split=file.split,
-        done=done,
+        bytes_read=bytes_read,
         size=file.size(),
     )
 
 
-def _keys(stream: Any, file: File) -> list[tuple[str, ...]]:
+def _sample_keys(stream: Any, file: File) -> list[tuple[str, ...]]:
     """The keys of the first objects."""
     import json
 
     found: dict[tuple[str, ...], None] = {}
-    for place, line in zip(range(PEEKED_LINES), stream, strict=False):
-        if place == 0 and line.lstrip().startswith(b"["):
+    for position, line in zip(range(SAMPLED_LINES), stream, strict=False):
+        if position == 0 and line.lstrip().startswith(b"["):
             raise SourceError(
                 "a JSON file holds one array, not lines",
                 expected="an object a line",
@@ -211,79 +209,79 @@ def _keys(stream: Any, file: File) -> list[tuple[str, ...]]:
                 hint="write one object a line: jq -c '.[]' file.json > file.jsonl",
             )
         try:
-            told = json.loads(line)
+            record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(told, dict):
-            found |= dict.fromkeys(_within(told))
+        if isinstance(record, dict):
+            found |= dict.fromkeys(_nested_keys(record))
     return list(found)
 
 
-def _within(told: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _nested_keys(record: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The keys of an object, and those of objects within it."""
-    for key, value in told.items():
-        yield (*above, key)
+    for key, value in record.items():
+        yield (*parents, key)
         if isinstance(value, dict):
-            yield from _within(value, (*above, key))
+            yield from _nested_keys(value, (*parents, key))
 
 
 def _parquet(table: str, file: File, config: IngestConfig) -> Part:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stored = file.stored()
+    stored = file.open_stored()
     try:
         reader = pq.ParquetFile(pa.PythonFile(stored, "r") if "://" in file.path else stored, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise parts.cut_short(file.path, error) from error
-    kept = wanted(reader.schema_arrow, config)
+        raise parts.truncated_error(file.path, error) from error
+    selected = selected_columns(reader.schema_arrow, config)
     return typed(
         table,
         file.path,
         reader.schema_arrow,
-        reader.iter_batches(ROWS, columns=kept),
-        kept=kept,
+        reader.iter_batches(ROWS, columns=selected),
+        selected=selected,
         split=file.split,
-        done=stored.tell,
+        bytes_read=stored.tell,
         size=file.size(),
     )
 
 
-def wanted(schema: Any, config: IngestConfig) -> list[str]:
+def selected_columns(schema: Any, config: IngestConfig) -> list[str]:
     """The columns that the settings name, or of which they name something inside."""
     return [
         field.name
         for field in schema
-        if any(config.columns.wants(name) for name, _, _ in _flat(field.name, "", field.type))
+        if any(config.columns.wants(name) for name, _, _ in _flattened(field.name, "", field.type))
     ]
 
 
-def arriving(type: Any) -> Any:
+def transfer_type(type: Any) -> Any:
     """The type as which a column arrives: decimals as text, since DuckDB knows none of more than 38 digits."""
     import pyarrow as pa
 
     return pa.string() if pa.types.is_decimal(type) else type
 
 
-def _flat(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]:
+def _flattened(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]:
     """A column and what is inside of it, if it is an object: names (outer.inner), SQL, types."""
     from pyarrow import types
 
     yield name, sql, type
     if types.is_struct(type):
         for field in type:
-            yield from _flat(f"{name}.{field.name}", f"{sql}[{literal(field.name)}]", field.type)
+            yield from _flattened(f"{name}.{field.name}", f"{sql}[{literal(field.name)}]", field.type)
 
 
-def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, kept: list[str], **more: Any) -> Part:
+def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, selected: list[str], **more: Any) -> Part:
     """A part whose columns the source itself types, and of which only those that are ``kept`` arrive."""
     import pyarrow as pa
 
-    names = {name: f"c{place}" for place, name in enumerate(kept)}
+    names = {name: f"c{position}" for position, name in enumerate(selected)}
     columns: dict[str, Column] = {}
     for field in schema:
-        for name, sql, type in _flat(field.name, names.get(field.name, ""), field.type):
-            columns.setdefault(name, Column(*_column(sql, type)))
+        for name, sql, type in _flattened(field.name, names.get(field.name, ""), field.type):
+            columns.setdefault(name, Column(*_sql_and_kind(sql, type)))
 
     def numbered() -> Iterator[Any]:
         row = 1
@@ -293,12 +291,22 @@ def typed(table: str, where: str, schema: Any, batches: Iterator[Any], *, kept: 
             yield pa.table(arrays, names=["row", *names.values()])
             row += len(batch)
 
-    whole = pa.schema([("row", pa.int64()), *((names[name], arriving(schema.field(name).type)) for name in kept)])
-    told = {name: names[name] for name in names if columns[name].kind != "list"}
-    return Part(table=table, where=where, columns=columns, schema=whole, batches=numbered(), raw=_object(told), **more)
+    arriving_schema = pa.schema(
+        [("row", pa.int64()), *((names[name], transfer_type(schema.field(name).type)) for name in selected)]
+    )
+    plain_columns = {name: names[name] for name in names if columns[name].kind != "list"}
+    return Part(
+        table=table,
+        where=where,
+        columns=columns,
+        schema=arriving_schema,
+        batches=numbered(),
+        raw=_json_object(plain_columns),
+        **more,
+    )
 
 
-def _column(name: str, type: Any) -> tuple[str, str]:
+def _sql_and_kind(name: str, type: Any) -> tuple[str, str]:
     """A column's SQL and how it is to be read, by its Arrow type."""
     from pyarrow import types
 
@@ -327,7 +335,7 @@ def _column(name: str, type: Any) -> tuple[str, str]:
     return name, "other"
 
 
-def _object(columns: dict[str, str]) -> str:
+def _json_object(columns: dict[str, str]) -> str:
     """A row as a JSON object, in SQL."""
     pairs = ", ".join(f"{literal(name)}, {cell}" for name, cell in columns.items() if name)
     return f"CAST(json_object({pairs}) AS VARCHAR)"

@@ -10,16 +10,16 @@ from typing import Any
 from pydantic import Field
 
 from components.ingest.config import IngestConfig
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.runtime import ledger
 
-TRIGGER = "trigger.json"
+TRIGGER_FILE = "trigger.json"
 BACKFILL = "backfill "  # goes before the scheduled time of a run that makes up for a past one
 _COMPACT = re.compile(r"^[0-9]{14}$")  # how Kubeflow writes [[ScheduledTime]]
 
 
-class ScheduledWindow(Frozen):
+class ScheduledWindow(FrozenModel):
     """What a schedule says of the data window of its runs."""
 
     name: str = Field(description="The schedule's name.")
@@ -30,8 +30,8 @@ class ScheduledWindow(Frozen):
     )
 
 
-def scheduled(
-    config: IngestConfig, schedule: dict[str, Any] | None, told: tuple[str, ...], folder: Path
+def with_scheduled_window(
+    config: IngestConfig, schedule: dict[str, Any] | None, scheduled_times: tuple[str, ...], folder: Path
 ) -> IngestConfig:
     """The settings with the window of the scheduled time; as they are for a run that no schedule started.
 
@@ -45,33 +45,35 @@ def scheduled(
     """
     if schedule is None:
         return config
-    wanted = ScheduledWindow(**schedule)
-    if told[0].startswith(BACKFILL):
-        told = told[:1]  # what a cluster says beside is when it began
-    moments = [moment for moment in map(_moment, told) if moment is not None]
-    fitting = [moment for moment in moments if not wanted.second or moment.second == int(wanted.second)]
-    if not fitting:
+    window_settings = ScheduledWindow(**schedule)
+    if scheduled_times[0].startswith(BACKFILL):
+        scheduled_times = scheduled_times[:1]  # what a cluster says beside is when it began
+    instants = [instant for instant in map(_parse_time, scheduled_times) if instant is not None]
+    matching = [
+        instant for instant in instants if not window_settings.second or instant.second == int(window_settings.second)
+    ]
+    if not matching:
         raise UsageError(
             "this cluster does not say for which time the run was scheduled",
-            expected="the scheduled time" + (f", at second {wanted.second} of a minute" if moments else ""),
-            found=" and ".join(each or "nothing" for each in told),
+            expected="the scheduled time" + (f", at second {window_settings.second} of a minute" if instants else ""),
+            found=" and ".join(each or "nothing" for each in scheduled_times),
             hint="a newer Kubeflow Pipelines fills it in; until then `rankline submit` with --set ingest.window_end=…",
         )
-    end = fitting[0] - timedelta(seconds=wanted.lag_s)
-    start = end - timedelta(seconds=wanted.window_s) if wanted.window_s else None
+    end = matching[0] - timedelta(seconds=window_settings.lag_s)
+    start = end - timedelta(seconds=window_settings.window_s) if window_settings.window_s else None
     window = {"window_start": start and start.isoformat(), "window_end": end.isoformat()}
-    kind = "backfill" if told[0].startswith(BACKFILL) else "scheduled"
-    trigger = {"schedule": wanted.name, "scheduled_at": fitting[0].isoformat(), **window, "kind": kind}
-    ledger.write_json(folder / TRIGGER, trigger)
+    kind = "backfill" if scheduled_times[0].startswith(BACKFILL) else "scheduled"
+    trigger = {"schedule": window_settings.name, "scheduled_at": matching[0].isoformat(), **window, "kind": kind}
+    ledger.write_json(folder / TRIGGER_FILE, trigger)
     return IngestConfig(**{**config.model_dump(), **window})
 
 
-def _moment(told: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     """The moment (UTC) in what a cluster says; none where it left the placeholder as it was."""
-    if _COMPACT.match(told):
-        return datetime.strptime(told, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    if _COMPACT.match(text):
+        return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     try:
-        moment = datetime.fromisoformat(told.removeprefix(BACKFILL))
+        instant = datetime.fromisoformat(text.removeprefix(BACKFILL))
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)

@@ -25,19 +25,19 @@ def decide(
 
     from components.promote.config import DecideConfig
     from components.promote.step import decide
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    result = perform(
+    context = RunContext.from_parameters(run, job)
+    result = run_step(
         "decide",
         decide,
         DecideConfig(**config),
-        run=here,
+        run=context,
         reuse=False,
         inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
         outputs={"verdict": Path(verdict.path)},
-        repository=here.repository,
-        run_id=here.run_id,
+        repository=context.repository,
+        run_id=context.run_id,
     )
     return result["outcome"]
 
@@ -57,14 +57,14 @@ def promote(
 
     from components.promote.config import PromoteConfig
     from components.promote.step import promote
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    perform(
+    context = RunContext.from_parameters(run, job)
+    run_step(
         "promote",
         promote,
         PromoteConfig(**config),
-        run=here,
+        run=context,
         reuse=False,
         inputs={
             "bundle": Path(bundle.path),
@@ -73,12 +73,12 @@ def promote(
             "features": Path(features.path),
         },
         outputs={},
-        heavy=("feature_repo.definitions", "mlflow"),
-        repository=here.repository,
-        workspace=here.workspace,
-        stores=here.storage.features,
-        run_id=here.run_id,
-        ledger_folder=here.folder,
+        preload=("feature_repo.definitions", "mlflow"),
+        repository=context.repository,
+        workspace=context.workspace,
+        stores=context.storage.features,
+        run_id=context.run_id,
+        ledger_folder=context.folder,
     )
 
 
@@ -90,24 +90,24 @@ def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
 
     from components.promote.config import PromoteConfig
     from components.promote.materialize import materialize
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    here = Run.of(run, job)
-    asked = here.folder / "trigger.json"
-    perform(
+    context = RunContext.from_parameters(run, job)
+    trigger_file = context.folder / "trigger.json"
+    run_step(
         "materialize",
         materialize,
         PromoteConfig(**config),
-        run=here,
+        run=context,
         reuse=False,
         inputs={"features": Path(features.path)},
         outputs={},
-        heavy=("feature_repo.definitions",),
-        repository=here.repository,
-        workspace=here.workspace,
-        stores=here.storage.features,
-        run_id=here.run_id,
-        trigger=json.loads(asked.read_text()) if asked.is_file() else None,
+        preload=("feature_repo.definitions",),
+        repository=context.repository,
+        workspace=context.workspace,
+        stores=context.storage.features,
+        run_id=context.run_id,
+        trigger=json.loads(trigger_file.read_text()) if trigger_file.is_file() else None,
     )
 
 
@@ -131,7 +131,7 @@ def insufficient_data():
     """The verdict: there is too little data for one."""
 
 
-SAID = {
+OUTCOME_TASKS = {
     "already_serving": already_serving,
     "pending": pending,
     "refused": refused,

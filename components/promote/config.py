@@ -4,15 +4,15 @@ import re
 
 from pydantic import Field, field_validator
 
-from rankline.contracts import Frozen
-from rankline.evaluation.decision import Policy
+from rankline.contracts import FrozenModel
+from rankline.evaluation.decision import PromotionPolicy
 
 
-class DecideConfig(Policy):
+class DecideConfig(PromotionPolicy):
     """The gates: what a candidate must show before it serves."""
 
 
-class PromoteConfig(Frozen):
+class PromoteConfig(FrozenModel):
     """Where a promotion is told, and how long it waits for another one."""
 
     tracking_uri: str = Field(

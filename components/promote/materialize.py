@@ -17,7 +17,7 @@ from components.promote import online
 from components.promote.config import PromoteConfig
 from rankline.errors import UsageError
 from rankline.io.storage import FeatureStoreConfig
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.progress import Progress
 
 
@@ -39,29 +39,29 @@ def materialize(
         RepositoryError: somebody else writes the store all the time, or it could not be written.
         StorageError: Postgres or Redis is away.
     """
-    service = read_by_champion(repository, made=_made(features), where=str(features))
-    place = workspace / "online" / service
-    owner = {"who": who(trigger), "run": run_id}
+    service = champion_feature_service(repository, run_service=_service_of(features), where=str(features))
+    store_folder = workspace / "online" / service
+    owner = {"who": triggered_by(trigger), "run": run_id}
     progress.phase("features online")
-    with online.alone(place, timeout_s=config.lock_timeout_s, who=owner["who"], run=run_id):
-        began = time.monotonic()
-        watermark = online.bring_online(features, place, stores=stores, owner=owner, read=True)
-        online_s = time.monotonic() - began
-    known = f"{service} knows everything up to {watermark['until']}"
+    with online.store_lock(store_folder, timeout_s=config.lock_timeout_s, who=owner["who"], run=run_id):
+        started = time.monotonic()
+        watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=True)
+        online_s = time.monotonic() - started
+    sentence = f"{service} knows everything up to {watermark['until']}"
     return {
         "service": service,
         "online": {**watermark, "seconds": round(online_s, 2)},
-        "sentence": known if watermark["moved"] else f"{known}, which is later than this data: it stays as it is",
+        "sentence": sentence if watermark["moved"] else f"{sentence}, which is later than this data: it stays as it is",
     }
 
 
-def read_by_champion(repository: str, *, made: str, where: str, mends: bool = True) -> str:
+def champion_feature_service(repository: str, *, run_service: str, where: str, repair_cache: bool = True) -> str:
     """The feature service that the champion reads, which has to be the one that is ``made`` here.
 
     Raises:
         UsageError: there is no champion, or it reads another one.
     """
-    models = Repository(repository, mends=mends)
+    models = ModelRegistry(repository, repair_cache=repair_cache)
     champion = models.champion()
     if not champion:
         raise UsageError(
@@ -71,24 +71,28 @@ def read_by_champion(repository: str, *, made: str, where: str, mends: bool = Tr
             where=repository,
             hint="`rankline run` promotes one, and brings its features online",
         )
-    asked = models.manifest(champion).features.service
-    if asked != made:
+    expected_service = models.manifest(champion).features.service
+    if expected_service != run_service:
         raise UsageError(
             "these are the features of another service version than the champion reads",
-            expected=f"{asked}, which champion {champion} was trained on",
-            found=made,
+            expected=f"{expected_service}, which champion {champion} was trained on",
+            found=run_service,
             where=where,
-            hint=f"promote a model that reads {made}, or materialize with the code that the champion was made with",
+            hint=f"promote a model that reads {run_service}, or materialize with the code that the champion was made with",
         )
-    return asked
+    return expected_service
 
 
-def who(trigger: Mapping[str, Any] | None) -> str:
+def triggered_by(trigger: Mapping[str, Any] | None) -> str:
     """Whose materialization it is: a schedule's, or that of whoever gave the command."""
-    told = trigger or {}
-    return f"schedule {told['schedule']}" if told.get("schedule") else str(told.get("who") or "materialization by hand")
+    source = trigger or {}
+    return (
+        f"schedule {source['schedule']}"
+        if source.get("schedule")
+        else str(source.get("who") or "materialization by hand")
+    )
 
 
-def _made(features: Path) -> str:
-    made: str = json.loads((features / "summary.json").read_text())["service"]
-    return made
+def _service_of(features: Path) -> str:
+    run_service: str = json.loads((features / "summary.json").read_text())["service"]
+    return run_service

@@ -13,8 +13,8 @@ from typing import Any
 
 from components.promote.config import PromoteConfig
 from rankline.evaluation.report import CANDIDATE, Report, read_report
-from rankline.registry.model_registry import Repository
-from rankline.registry.registry_state import CROWNING, Event
+from rankline.registry.model_registry import ModelRegistry
+from rankline.registry.registry_state import PROMOTING, Event
 from rankline.runtime import ledger
 
 ALIAS = "champion"
@@ -47,54 +47,54 @@ def mirror(
     """
     from filelock import FileLock
 
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for logger_name in ("mlflow", "alembic"):
+        logging.getLogger(logger_name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    began = time.monotonic()
+    started = time.monotonic()
     workspace = workspace.resolve()
     uri = config.tracking_uri or f"sqlite:///{workspace / 'mlflow.db'}"
     # two processes that open a fresh SQLite database at once die in its migration
     with FileLock(workspace / ".mlflow.lock", timeout=config.lock_timeout_s):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        version = _version(client, event.model_id, config.registered_model)
+        version = _find_version(client, event.model_id, config.registered_model)
         if version is None:
-            run = _run(client, event, report, pages, curves, config, workspace)
+            run = _log_run(client, event, report, pages, curves, config, workspace)
             # a server takes no path of this machine for a version's source: there the run stands for the bundle
             local = source.startswith(("file:", "/"))
             version = client.create_model_version(
                 config.registered_model,
-                client.get_run(run).info.artifact_uri if local and _served(config) else source,
+                client.get_run(run).info.artifact_uri if local and _is_server(config) else source,
                 run_id=run,
                 tags={"model_id": event.model_id, "recipe": report.recipe, "bundle": source},
                 description=event.why,
             )
         client.set_registered_model_alias(config.registered_model, ALIAS, version.version)
-    return {"uri": uri, "version": int(version.version), "seconds": round(time.monotonic() - began, 2)}
+    return {"uri": uri, "version": int(version.version), "seconds": round(time.monotonic() - started, 2)}
 
 
-def _served(config: PromoteConfig) -> bool:
+def _is_server(config: PromoteConfig) -> bool:
     """Whether MLflow is a server, and no database that is written here."""
     return config.tracking_uri.startswith(("http://", "https://"))
 
 
-def catch_up(models: Repository, *, config: PromoteConfig, workspace: Path) -> list[dict[str, Any]]:
+def mirror_all(models: ModelRegistry, *, config: PromoteConfig, workspace: Path) -> list[dict[str, Any]]:
     """Mirror every promotion of a repository that MLflow lacks, oldest first; the alias ends at the champion.
 
     What training logged is shown where the run's ledger still lies in the workspace. Raises whatever MLflow does.
     """
-    shown = []
-    crowned = [event for event in models.history() if event.kind in CROWNING]
-    evidence = {event.model_id: event.digests for event in crowned if "evaluation" in event.digests}
+    results = []
+    promotions = [event for event in models.history() if event.kind in PROMOTING]
+    evidence = {event.model_id: event.digests for event in promotions if "evaluation" in event.digests}
     with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
-        for event in crowned:
+        for event in promotions:
             folders = {}
             for name in ("evaluation", "verdict"):
-                place = evidence[event.model_id][name]  # a rollback stands on what its model was promoted on
-                folders[name] = Path(scratch) / place
-                models.fs.get(models.evidence(place) + "/", f"{folders[name]}/", recursive=True)
+                evidence_digest = evidence[event.model_id][name]  # a rollback stands on what its model was promoted on
+                folders[name] = Path(scratch) / evidence_digest
+                models.fs.get(models.evidence(evidence_digest) + "/", f"{folders[name]}/", recursive=True)
             ledger_folder = workspace / "runs" / event.run_id if event.run_id else None
-            told = mirror(
+            mirrored = mirror(
                 event,
                 read_report(folders["evaluation"]),
                 source=models.fs.unstrip_protocol(f"{models.root}/bundles/{event.model_id}"),
@@ -103,23 +103,23 @@ def catch_up(models: Repository, *, config: PromoteConfig, workspace: Path) -> l
                 config=config,
                 workspace=workspace,
             )
-            shown.append({"event": event.n, "model_id": event.model_id, "version": told["version"]})
-    return shown
+            results.append({"event": event.n, "model_id": event.model_id, "version": mirrored["version"]})
+    return results
 
 
 def training_curves(folder: Path) -> dict[str, list[dict[str, float]]]:
     """What the training steps of a run logged: step (and part) -> one point an epoch."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for step, entry in ledger.read(folder).items():
+    curves: dict[str, list[dict[str, float]]] = {}
+    for step, entry in ledger.read_entries(folder).items():
         for path in entry.paths.values():
             if (Path(path) / "curve.json").is_file():
-                told = json.loads((Path(path) / "curve.json").read_text())
-                parts = told.items() if isinstance(told, dict) else [("", told)]
-                found |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
-    return found
+                curve_data = json.loads((Path(path) / "curve.json").read_text())
+                parts = curve_data.items() if isinstance(curve_data, dict) else [("", curve_data)]
+                curves |= {f"{step}/{part}".rstrip("/"): curve for part, curve in parts}
+    return curves
 
 
-def _version(client: Any, model_id: str, name: str) -> Any:
+def _find_version(client: Any, model_id: str, name: str) -> Any:
     """The version of a model that was mirrored before, if it was; the registered model exists afterwards."""
     from mlflow.exceptions import MlflowException
 
@@ -128,11 +128,11 @@ def _version(client: Any, model_id: str, name: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.search_model_versions(f"name = '{name}' and tags.model_id = '{model_id}'")
-    return found[0] if found else None
+    versions = client.search_model_versions(f"name = '{name}' and tags.model_id = '{model_id}'")
+    return versions[0] if versions else None
 
 
-def _run(
+def _log_run(
     client: Any,
     event: Event,
     report: Report,
@@ -148,14 +148,16 @@ def _run(
     if experiment is not None:
         experiment_id = experiment.experiment_id
     else:  # a server knows where its artifacts belong; our own database has to be told
-        place = config.artifact_location or (None if _served(config) else (workspace / "mlruns").as_uri())
-        experiment_id = client.create_experiment(config.experiment, artifact_location=place)
+        artifact_location = config.artifact_location or (
+            None if _is_server(config) else (workspace / "mlruns").as_uri()
+        )
+        experiment_id = client.create_experiment(config.experiment, artifact_location=artifact_location)
     # one that a mirror which failed half-way began is finished, rather than begun again
-    begun = client.search_runs([experiment_id], f"tags.model_id = '{event.model_id}'", max_results=1)
+    existing_runs = client.search_runs([experiment_id], f"tags.model_id = '{event.model_id}'", max_results=1)
     tags = {"model_id": event.model_id, "rankline_run": event.run_id}
     run_id: str = (
-        begun[0].info.run_id
-        if begun
+        existing_runs[0].info.run_id
+        if existing_runs
         else client.create_run(experiment_id, tags=tags, run_name=event.run_id or event.model_id).info.run_id
     )
     now = int(time.time() * 1000)

@@ -17,18 +17,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rankline.errors import RepositoryError, StorageError, UsageError
+from rankline.errors import RegistryError, StorageError, UsageError
 from rankline.io.storage import FeatureStoreConfig
 from rankline.runtime import ledger
 
 PROJECT = "rankline"
 # the first view's rows bear the very moments at which something became known, the others' whole days; without users
 # the first one is empty
-_LAST_KNOWN = ("user_history", "item_popularity", "item_content")
+_LAST_KNOWN_VIEWS = ("user_history", "item_popularity", "item_content")
 
 
 @contextmanager
-def alone(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "") -> Iterator[None]:
+def store_lock(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "") -> Iterator[None]:
     """No other process of this machine writes the store in ``folder`` meanwhile; whoever comes second waits.
 
     ``who`` and ``run`` are what the others are told of whom they wait for.
@@ -45,10 +45,10 @@ def alone(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "
     try:
         lock.acquire()
     except Timeout as error:
-        raise RepositoryError(
+        raise RegistryError(
             "somebody else is writing the online store",
             expected=f"them to be done within {timeout_s:g} s",
-            found=_told(_read(holder)),
+            found=_describe_holder(_read_json(holder)),
             where=str(folder),
             hint="run again when they are done; nothing has changed",
         ) from error
@@ -64,7 +64,7 @@ def alone(folder: Path, *, timeout_s: float, who: str = "somebody", run: str = "
         lock.release()
 
 
-def written_by(folder: Path) -> str:
+def lock_holder(folder: Path) -> str:
     """Who writes the store in ``folder`` at this moment; empty where nobody does."""
     from filelock import FileLock, Timeout
 
@@ -76,10 +76,14 @@ def written_by(folder: Path) -> str:
         with FileLock(path, timeout=0):
             return ""
     except (Timeout, OSError) as error:  # a workspace that may only be read has no writers that could be asked for
-        return _told(_read(folder.with_name(f".{folder.name}.holder.json"))) if isinstance(error, Timeout) else ""
+        return (
+            _describe_holder(_read_json(folder.with_name(f".{folder.name}.holder.json")))
+            if isinstance(error, Timeout)
+            else ""
+        )
 
 
-def _told(holder: dict[str, Any] | None) -> str:
+def _describe_holder(holder: dict[str, Any] | None) -> str:
     """Who has the lock, in words."""
     if not holder:
         return "somebody who does not say who they are"
@@ -87,13 +91,13 @@ def _told(holder: dict[str, Any] | None) -> str:
     return f"{holder.get('who')}{run}: process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
 
 
-def bring_online(
+def materialize_online(
     features: Path,
     folder: Path,
     *,
     stores: FeatureStoreConfig | None = None,
     owner: dict[str, Any] | None = None,
-    read: bool = False,
+    champion_reads: bool = False,
 ) -> dict[str, Any]:
     """Materialize a run's feature sources into ``folder``; the watermark, and whether it moved.
 
@@ -107,9 +111,9 @@ def bring_online(
         RepositoryError: it could not be done; who serves has not changed.
         StorageError: Postgres or Redis is away, or the registry locked; who serves has not changed.
     """
-    from feature_repo.backends import told
-    from feature_repo.store import SOURCES, WATERMARK, apply, differences, materialize, open_store
-    from rankline.features.watermark import shared
+    from feature_repo.backends import translate_errors
+    from feature_repo.store import SOURCES, WATERMARK, apply, definition_changes, materialize, open_store
+    from rankline.features.watermark import read_shared
 
     # joins are featurize's: what goes online comes out of the run's own files
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
@@ -117,8 +121,8 @@ def bring_online(
     folder.mkdir(parents=True, exist_ok=True)
     sources = features / "feast" / SOURCES
     try:
-        with told(stores):
-            changed = differences(folder) if read else []
+        with translate_errors(stores):
+            changed = definition_changes(folder) if champion_reads else []
         if changed:
             raise UsageError(
                 f"these are other feature definitions than the champion reads under the name {folder.name}",
@@ -128,8 +132,8 @@ def bring_online(
                 hint="give them a version of their own (rankline/features/transforms.py, SERVICE): its store lies beside this one",
             )
         until = _last_known(sources)
-        watermark = _read(folder / WATERMARK)
-        if watermark and _moment(watermark.get("until")) > until:
+        watermark = _read_json(folder / WATERMARK)
+        if watermark and _parse_time(watermark.get("until")) > until:
             return {**watermark, "moved": False}
         (folder / SOURCES).mkdir(exist_ok=True)
         for source in sorted(sources.glob("*.parquet")):
@@ -137,16 +141,16 @@ def bring_online(
             shutil.copyfile(source, partial)
             os.replace(partial, folder / SOURCES / source.name)
         apply(folder, project=_project(folder.name, stores), sources=folder / SOURCES, stores=stores)
-        with told(stores):
-            elsewhere = shared(open_store(folder))  # another machine may have been here
-            if elsewhere and datetime.fromisoformat(elsewhere["until"]) > until:
-                ledger.write_json(folder / WATERMARK, elsewhere)
-                return {**elsewhere, "moved": False}
+        with translate_errors(stores):
+            shared_watermark = read_shared(open_store(folder))  # another machine may have been here
+            if shared_watermark and datetime.fromisoformat(shared_watermark["until"]) > until:
+                ledger.write_json(folder / WATERMARK, shared_watermark)
+                return {**shared_watermark, "moved": False}
             return {**materialize(folder, until=until, owner=owner), "moved": True}
     except (StorageError, UsageError):
         raise
     except Exception as error:  # Feast, DuckDB and SQLite each have their own
-        raise RepositoryError(
+        raise RegistryError(
             "the features of this model could not be brought online",
             expected="every feature view materialized",
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -166,14 +170,14 @@ def _last_known(sources: Path) -> datetime:
     import pyarrow.compute as compute
     import pyarrow.parquet as parquet
 
-    for view in _LAST_KNOWN:
+    for view in _LAST_KNOWN_VIEWS:
         newest = compute.max(parquet.read_table(sources / f"{view}.parquet", columns=["known_at"])["known_at"]).as_py()
         if newest is not None:
             return newest.astimezone(UTC)
     return datetime.fromtimestamp(0, UTC)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -181,10 +185,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _moment(told: Any) -> datetime:
+def _parse_time(value: Any) -> datetime:
     """When a watermark says; the beginning of time where that cannot be read, so that it is written anew."""
     try:
-        moment = datetime.fromisoformat(told)
+        time = datetime.fromisoformat(value)
     except (ValueError, TypeError):
         return datetime.fromtimestamp(0, UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -19,22 +19,22 @@ from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror, training_curves
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
-from rankline.evaluation.decision import Policy, Verdict
+from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
 from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event, Kind
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
-WHO, PROMOTION = "the flow", "promotion"
+ACTOR, PROMOTION = "the flow", "promotion"
 
 # Verdicts on models that serve or may come to: others may begin with their weights.
-BEGUN_WITH = ("promote", "pending", "already_serving")
+WARM_START_OUTCOMES = ("promote", "pending", "already_serving")
 # What a verdict other than "promote" leaves behind in the repository.
-EVENTS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
+EVENT_KINDS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
 
 
 def decide(
@@ -58,9 +58,9 @@ def decide(
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
-    report = _report_of(candidate, evaluation)
-    policy = Policy(**config.model_dump())
-    models = Repository(repository)
+    report = _read_report_of(candidate, evaluation)
+    policy = PromotionPolicy(**config.model_dump())
+    models = ModelRegistry(repository)
     serving = models.champion()
     decided = decision.decide(
         report,
@@ -72,31 +72,34 @@ def decide(
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
-    (verdict / PAGE).write_text(page(decided, report))
+    (verdict / PAGE).write_text(verdict_page(decided, report))
 
-    if teacher and decided.outcome in BEGUN_WITH:
-        champion_weights.keep(models, candidate.model_id, teacher)
+    if teacher and decided.outcome in WARM_START_OUTCOMES:
+        champion_weights.save_weights(models, candidate.model_id, teacher)
     events: list[Event] = []
     if decided.outcome != "already_serving":
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
-        began = champion_weights.began_from(teacher) if teacher else ""
-        events += _once(
+        warm_start = champion_weights.warm_start_source(teacher) if teacher else ""
+        events += _append_once(
             models,
             "registered",
             candidate,
             {},
-            why=f"made by recipe {report.recipe}" + (f", begun with model {began}" * (began not in ("", "scratch"))),
+            why=f"made by recipe {report.recipe}"
+            + (f", begun with model {warm_start}" * (warm_start not in ("", "scratch"))),
             run_id=run_id,
-            details={"began_from": began} if began else None,
+            details={"began_from": warm_start} if warm_start else None,
         )
-        events += _once(models, "evaluated", candidate, evidence, why=_summary(report, policy), run_id=run_id)
-        if decided.outcome in EVENTS:
+        events += _append_once(
+            models, "evaluated", candidate, evidence, why=_score_summary(report, policy), run_id=run_id
+        )
+        if decided.outcome in EVENT_KINDS:
             evidence["verdict"] = models.add_evidence(verdict)
-            events += _once(
+            events += _append_once(
                 models,
-                EVENTS[decided.outcome],
+                EVENT_KINDS[decided.outcome],
                 candidate,
                 evidence,
                 why=decided.sentence,
@@ -139,16 +142,16 @@ def promote(
         RepositoryError: the features could not be brought online, or the repository cannot be written.
     """
     candidate = open_bundle(bundle)
-    report = _report_of(candidate, evaluation)
-    decided = _verdict_of(candidate, verdict)
-    models = Repository(repository)
-    service = _service_of(candidate, features)
-    place = workspace / "online" / service
+    report = _read_report_of(candidate, evaluation)
+    decided = _read_verdict_for(candidate, verdict)
+    models = ModelRegistry(repository)
+    service = _check_service(candidate, features)
+    store_folder = workspace / "online" / service
 
     progress.phase("features online")
     # from the look at who serves to the event nobody else promotes here: who loses has written nothing
-    with online.alone(place, timeout_s=config.lock_timeout_s, who=PROMOTION, run=run_id):
-        pointer = models.pointer()
+    with online.store_lock(store_folder, timeout_s=config.lock_timeout_s, who=PROMOTION, run=run_id):
+        pointer = models.champion_record()
         serving = pointer.model_id if pointer else ""
         if serving not in (decided.champion, candidate.model_id):
             raise StaleEvidence(
@@ -158,12 +161,16 @@ def promote(
                 where=repository,
                 hint="run the flow again: the model will be evaluated beside the new champion",
             )
-        began = time.monotonic()
+        started = time.monotonic()
         # until the event the champion reads on: of its definitions nothing changes under it
-        read = serving not in ("", candidate.model_id) and models.manifest(serving).features.service == service
+        champion_reads = (
+            serving not in ("", candidate.model_id) and models.manifest(serving).features.service == service
+        )
         owner = {"who": PROMOTION, "run": run_id}
-        watermark = online.bring_online(features, place, stores=stores, owner=owner, read=read)
-        online_s = time.monotonic() - began
+        watermark = online.materialize_online(
+            features, store_folder, stores=stores, owner=owner, champion_reads=champion_reads
+        )
+        online_s = time.monotonic() - started
 
         progress.phase("promoting")
         if pointer and serving == candidate.model_id:  # an earlier attempt of this run got this far
@@ -173,7 +180,7 @@ def promote(
             event = models.append(
                 "promoted",
                 candidate.model_id,
-                who=WHO,
+                who=ACTOR,
                 why=decided.sentence,
                 run_id=run_id,
                 digests={"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)},
@@ -181,11 +188,11 @@ def promote(
                 expected_champion=decided.champion,
             )
 
-    warning = models.sale_warning(event.champion_before, event.model_id)
+    warning = models.relisted_warning(event.champion_before, event.model_id)
 
     progress.phase("mirroring")
     try:
-        shown: dict[str, Any] = mirror(
+        mirrored: dict[str, Any] = mirror(
             event,
             report,
             source=models.fs.unstrip_protocol(f"{models.root}/bundles/{candidate.model_id}"),
@@ -196,19 +203,19 @@ def promote(
         )
     except Exception as error:  # the promotion stands; the mirror is only a mirror
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        shown = {"error": f"MLflow does not show this promotion: {why}; `rankline mirror` shows it later"}
+        mirrored = {"error": f"MLflow does not show this promotion: {why}; `rankline mirror` shows it later"}
     return {
         "model_id": candidate.model_id,
         "event": event.n,
         "champion_before": event.champion_before,
         "service": service,
         "online": {**watermark, "seconds": round(online_s, 2)},
-        "mlflow": shown,
+        "mlflow": mirrored,
         **({"warning": warning} if warning else {}),
     }
 
 
-def page(decided: Verdict, report: Report) -> str:
+def verdict_page(decided: Verdict, report: Report) -> str:
     """The verdict for people: the outcome, every check, and the systems side by side."""
     primary = decided.policy.primary
     lines = [
@@ -224,9 +231,9 @@ def page(decided: Verdict, report: Report) -> str:
         lines += ["| | check | found | asked for | |", "| --- | --- | --- | --- | --- |"]
         for check in decided.checks:
             sign = "met" if check.passed else "**not met**"
-            found = f"{check.observed:.4g}" if isinstance(check.observed, float) else check.observed
-            found = "(not measured)" if found is None else found
-            lines.append(f"| {sign} | {check.name} | {found} | {check.required} | {check.sentence} |")
+            observed = f"{check.observed:.4g}" if isinstance(check.observed, float) else check.observed
+            observed = "(not measured)" if observed is None else observed
+            lines.append(f"| {sign} | {check.name} | {observed} | {check.required} | {check.sentence} |")
         lines.append("")
     lines += [f"| system | {primary} | interval |", "| --- | --- | --- |"]
     for name, system in report.systems.items():
@@ -237,7 +244,7 @@ def page(decided: Verdict, report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _report_of(candidate: Bundle, evaluation: Path) -> Report:
+def _read_report_of(candidate: Bundle, evaluation: Path) -> Report:
     """The evaluation's report, which has to be of this very model."""
     report = read_report(evaluation)
     if report.model_id != candidate.model_id:
@@ -251,7 +258,7 @@ def _report_of(candidate: Bundle, evaluation: Path) -> Report:
     return report
 
 
-def _verdict_of(candidate: Bundle, verdict: Path) -> Verdict:
+def _read_verdict_for(candidate: Bundle, verdict: Path) -> Verdict:
     """A verdict that promotes this very model."""
     try:
         decided = Verdict.model_validate_json((verdict / VERDICT).read_text())
@@ -274,23 +281,23 @@ def _verdict_of(candidate: Bundle, verdict: Path) -> Verdict:
     return decided
 
 
-def _service_of(candidate: Bundle, features: Path) -> str:
+def _check_service(candidate: Bundle, features: Path) -> str:
     """The feature service that the model asks for, which has to be the one these features were made for."""
-    asked = candidate.manifest.features.service
-    made: str = json.loads((features / "summary.json").read_text())["service"]
-    if made != asked:
+    expected_service = candidate.manifest.features.service
+    run_service: str = json.loads((features / "summary.json").read_text())["service"]
+    if run_service != expected_service:
         raise UsageError(
             "the features are of another feature service than the model's",
-            expected=asked,
-            found=made,
+            expected=expected_service,
+            found=run_service,
             where=str(features),
             hint="give the features that this model was trained on",
         )
-    return asked
+    return expected_service
 
 
-def _once(
-    models: Repository,
+def _append_once(
+    models: ModelRegistry,
     kind: Kind,
     candidate: Bundle,
     evidence: dict[str, str],
@@ -314,7 +321,7 @@ def _once(
         models.append(
             kind,
             candidate.model_id,
-            who=WHO,
+            who=ACTOR,
             why=why,
             run_id=run_id,
             digests=evidence,
@@ -324,7 +331,7 @@ def _once(
     ]
 
 
-def _summary(report: Report, policy: Policy) -> str:
+def _score_summary(report: Report, policy: PromotionPolicy) -> str:
     """The candidate's main score in one line."""
     scored = report.systems.get("candidate")
     estimate = scored.metrics.get(policy.primary) if scored else None

@@ -16,20 +16,20 @@ def resolve_inputs(data: dict, run: dict, job: str) -> NamedTuple(
 
     from components.resolve_inputs.config import ResolveInputsConfig
     from components.resolve_inputs.step import resolve_inputs
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
     config = ResolveInputsConfig(**{name: data[name] for name in ResolveInputsConfig.model_fields if name in data})
-    here = Run.of(run, job)
-    resolved = perform(
+    context = RunContext.from_parameters(run, job)
+    resolved = run_step(
         "resolve_inputs",
         resolve_inputs,
         config,
-        run=here,
+        run=context,
         inputs={},
         outputs={},
         reuse=False,
-        workspace=here.workspace,
-        repository=here.repository,
+        workspace=context.workspace,
+        repository=context.repository,
         catalogue=run["catalogue"],
     )
     return NamedTuple("ResolvedInputs", [("source_digest", str), ("champion", str)])(**resolved)

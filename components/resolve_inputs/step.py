@@ -20,7 +20,7 @@ def resolve_inputs(
     config: ResolveInputsConfig,
     repository: str = "",
     progress: Progress = Progress(),
-    mends: bool = True,
+    repair_cache: bool = True,
 ) -> dict[str, str]:
     """The digest of the source's contents, and the champion's model id (empty where there is none yet).
 
@@ -30,17 +30,17 @@ def resolve_inputs(
         SourceError: where the source is missing or empty.
         UsageError: where the champion of this workspace ranks another catalogue.
     """
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
     progress.phase("looking")
-    source_digest = sources.digest_of(config)
-    models = Repository(repository or workspace / "repository", mends=mends)
+    source_digest = sources.source_digest(config)
+    models = ModelRegistry(repository or workspace / "repository", repair_cache=repair_cache)
     champion = models.champion()
-    if champion and (serves := models.manifest(champion).catalogue) != catalogue:
+    if champion and (champion_catalogue := models.manifest(champion).catalogue) != catalogue:
         raise UsageError(
             "the models of this workspace rank another catalogue",
             expected=f"a workspace of catalogue {catalogue!r}, or an empty one",
-            found=f"champion {champion} of catalogue {serves!r}",
+            found=f"champion {champion} of catalogue {champion_catalogue!r}",
             where=str(workspace),
             hint=f"give this recipe a workspace of its own: -w {workspace}-{catalogue or 'other'}",
         )

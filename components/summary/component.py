@@ -11,6 +11,6 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
     """Write what the run did, from its ledger, however it ended."""
     from components.summary.config import SummaryConfig
     from components.summary.step import summarize
-    from rankline.runtime.run_step import Run
+    from rankline.runtime.run_step import RunContext
 
-    summarize(Run.of(run, job).folder, config=SummaryConfig(**config), wanted=status.state)
+    summarize(RunContext.from_parameters(run, job).folder, config=SummaryConfig(**config), kubeflow_status=status.state)

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 
 
-class SummaryConfig(Frozen):
+class SummaryConfig(FrozenModel):
     """Prices, for the run's cost."""
 
     core_hour: float = Field(0.05, ge=0, description="Price of one core for an hour.")

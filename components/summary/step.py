@@ -19,7 +19,7 @@ INTERRUPTED = "it was interrupted; the next run goes on from what is finished"
 CANCELLED = "cancelled"
 MATERIALIZED = "materialized"
 PUBLISHED, UNCHANGED = "published", "nothing changed"
-UNENDED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
+UNFINISHED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
 OUTCOMES = {
     "promote": "promoted",
     "already_serving": "already serving",
@@ -30,40 +30,47 @@ OUTCOMES = {
     "unchanged": UNCHANGED,
 }
 # verdict -> the step that has to follow it
-FOLLOWED = {"promote": "promote", "publish": "publish"}
+FOLLOW_UP_STEPS = {"promote": "promote", "publish": "publish"}
 
 
 def summarize(
-    folder: Path, *, config: SummaryConfig, wanted: str = "", cancelled: bool = False, interrupted: bool = False
+    folder: Path,
+    *,
+    config: SummaryConfig,
+    kubeflow_status: str = "",
+    cancelled: bool = False,
+    interrupted: bool = False,
 ) -> dict[str, Any]:
     """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended.
 
     ``cancelled`` says that somebody asked for its end: what that cut short is no failure. ``interrupted`` says that
     whoever ran it was: the next run goes on from there.
     """
-    entries = ledger.read(folder)
-    steps = [_step(entry, config) for entry in entries.values()]
+    entries = ledger.read_entries(folder)
+    steps = [_step_summary(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
     error = failed.error or (INTERRUPTED if interrupted else KILLED) if failed else INTERRUPTED if interrupted else ""
-    last = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
-    decided = last.result if last else {}
-    outcome = _outcome(entries, failed, decided)
-    cut = cancelled and outcome in UNENDED
+    verdict_entry = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
+    decision = verdict_entry.result if verdict_entry else {}
+    outcome = _outcome(entries, failed, decision)
+    was_cancelled = cancelled and outcome in UNFINISHED
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
-    worked = sum(entry.work_s for entry in entries.values())
+    total_work_s = sum(entry.work_s for entry in entries.values())
     summary = {
         "run": folder.name,
-        "outcome": CANCELLED if cut else outcome,
-        "kubeflow_status": wanted,
-        "verdict": decided.get("sentence", ""),
-        "reasons": decided.get("failures", []),
-        "error": (f"it was cancelled while {failed.step} ran" if failed else "it was cancelled") if cut else error,
-        "failed_step": failed.step if failed and not cut else "",
-        "model_id": decided.get("model_id", ""),
+        "outcome": CANCELLED if was_cancelled else outcome,
+        "kubeflow_status": kubeflow_status,
+        "verdict": decision.get("sentence", ""),
+        "reasons": decision.get("failures", []),
+        "error": (f"it was cancelled while {failed.step} ran" if failed else "it was cancelled")
+        if was_cancelled
+        else error,
+        "failed_step": failed.step if failed and not was_cancelled else "",
+        "model_id": decision.get("model_id", ""),
         "started": started,
         "seconds": round(max(ended - started, 0.0), 2),
-        "work_s": round(worked, 2),
+        "work_s": round(total_work_s, 2),
         "cost": round(sum(step["cost"] for step in steps), 4),
         "currency": config.currency,
         "steps": steps,
@@ -72,18 +79,18 @@ def summarize(
     return summary
 
 
-def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decided: dict[str, Any]) -> str:
+def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> str:
     if failed is not None:
         return "failed"
     if "materialize" in entries:
         return MATERIALIZED
-    outcome = decided.get("outcome", "")
-    if outcome in FOLLOWED and FOLLOWED[outcome] not in entries:
+    outcome = decision.get("outcome", "")
+    if outcome in FOLLOW_UP_STEPS and FOLLOW_UP_STEPS[outcome] not in entries:
         return "failed"
     return OUTCOMES.get(outcome, "incomplete")
 
 
-def _step(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:
+def _step_summary(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:
     gpu_s = config.gpus.get(entry.step, 0) * entry.work_s
     return {
         "step": entry.step,

@@ -14,20 +14,20 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
     from components.validate import profile
     from components.validate.config import ValidateConfig
     from components.validate.step import validate
-    from rankline.runtime.run_step import Run, perform
+    from rankline.runtime.run_step import RunContext, run_step
 
-    settings, here = ValidateConfig(**config), Run.of(run, job)
-    previous = profile.previous(here.workspace, settings.profile_name, Path(raw.path))
-    perform(
+    settings, context = ValidateConfig(**config), RunContext.from_parameters(run, job)
+    previous = profile.previous_profile(context.workspace, settings.profile_name, Path(raw.path))
+    run_step(
         "validate",
         validate,
         settings,
-        run=here,
+        run=context,
         inputs={"raw": Path(raw.path)},
         outputs={"clean": Path(clean.path), "report": Path(report.path)},
         lineage=profile.lineage(previous, settings),
-        heavy=("great_expectations", "great_expectations.expectations", "duckdb"),
+        preload=("great_expectations", "great_expectations.expectations", "duckdb"),
         previous=previous,
     )
-    kept = Path(clean.path) / "profile.json"
-    profile.keep(here.workspace, settings.profile_name, kept, flow=run.get("flow", ""))
+    profile_path = Path(clean.path) / "profile.json"
+    profile.save(context.workspace, settings.profile_name, profile_path, flow=run.get("flow", ""))

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from rankline.contracts import LABELS, Frozen
-from rankline.runtime.memory import halved
+from rankline.contracts import LABELS, FrozenModel
+from rankline.runtime.memory import halved_settings
 
 
-class ValidateConfig(Frozen):
+class ValidateConfig(FrozenModel):
     """What the tables must be like; a critical fault stops the flow, a warning is told and goes on."""
 
     profile_name: str = Field(
@@ -64,15 +64,15 @@ class ValidateConfig(Frozen):
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
         """Setting -> (its value, what takes less memory), the most effective first."""
-        return halved(self, "memory_limit_mb", least=64)
+        return halved_settings(self, "memory_limit_mb", minimum=64)
 
     @field_validator("now")
     @classmethod
-    def _utc(cls, moment: str | None) -> str | None:
-        if moment is None:
+    def _utc(cls, value: str | None) -> str | None:
+        if value is None:
             return None
-        at = datetime.fromisoformat(moment)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        parsed = datetime.fromisoformat(value)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
     @field_validator("scales")
     @classmethod

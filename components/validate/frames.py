@@ -16,13 +16,13 @@ from typing import Any
 from rankline.contracts import LABELS, SPLIT, SPLITS, TABLES
 
 NAMED = 1_000  # offenders of one kind that are named
-OTHERS = "(others)"
+OTHER_OFFENDERS = "(others)"
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "event_id"}
-LANGUAGE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
+LANGUAGE_CODE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetInfo:
     """What there is to check: tables, label columns, a column of splits, vectors of items, whom events name.
 
     ``only`` is the one item there is, where every query has it for its answer: texts that all have the same label.
@@ -33,15 +33,15 @@ class Found:
     split: bool
     vectors: tuple[str, ...]
     names_users: bool
-    only: str = ""
+    only_item: str = ""
 
 
-def present(folder: Path) -> list[str]:
+def present_tables(folder: Path) -> list[str]:
     """The canonical tables that are there."""
     return [table for table in TABLES if (folder / f"{table}.parquet").is_file()]
 
 
-def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
+def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
     """Make a DuckDB view of every table, with the place of its rows; what there is to check."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -52,7 +52,7 @@ def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
     names_users = bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1"))
     first = [item for (item,) in _rows(db, "SELECT item_id FROM items LIMIT 2")]
     items, columns = pq.read_schema(folder / "items.parquet"), pq.read_schema(folder / "events.parquet").names
-    return Found(
+    return DatasetInfo(
         tables=tuple(tables),
         labels=tuple(label for label in LABELS if label in columns),
         split=SPLIT in columns,
@@ -64,7 +64,7 @@ def attach(db: Any, folder: Path, tables: Sequence[str]) -> Found:
             and pa.types.is_floating(field.type.value_type)
         ),
         names_users=names_users,
-        only=str(first[0]) if len(first) == 1 and "queries" in tables and not names_users else "",
+        only_item=str(first[0]) if len(first) == 1 and "queries" in tables and not names_users else "",
     )
 
 
@@ -74,16 +74,18 @@ def schema(path: Path, table: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = pq.read_schema(path)
+    file_schema = pq.read_schema(path)
     expected = {field.name: field.type for field in TABLES[table]}
     if table == "events":
-        expected |= {label: pa.float64() for label in LABELS if label in found.names}
-        expected |= {SPLIT: pa.string()} if SPLIT in found.names else {}
+        expected |= {label: pa.float64() for label in LABELS if label in file_schema.names}
+        expected |= {SPLIT: pa.string()} if SPLIT in file_schema.names else {}
     rows = [
         {
             "column": name,
-            "expected": f"{name}: {_type(type)}",
-            "found": f"{name}: {_type(found.field(name).type)}" if name in found.names else f"{name}: absent",
+            "expected": f"{name}: {_type_name(type)}",
+            "found": f"{name}: {_type_name(file_schema.field(name).type)}"
+            if name in file_schema.names
+            else f"{name}: absent",
         }
         for name, type in expected.items()
     ]
@@ -94,55 +96,55 @@ def columns(path: Path) -> dict[str, str]:
     """A table's columns and their types, in words."""
     import pyarrow.parquet as pq
 
-    return {field.name: _type(field.type) for field in pq.read_schema(path)}
+    return {field.name: _type_name(field.type) for field in pq.read_schema(path)}
 
 
-def gone(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> Any:
+def missing_columns(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> Any:
     """One row a column of the last good run, by table, and what is to be said where it is gone."""
     import pandas as pd
 
-    told: list[str | None] = []
+    messages: list[str | None] = []
     for table in (table for table in before if table in now):
         new = ", ".join(name for name in now[table] if name not in before[table]) or "none"
-        told += [
+        messages += [
             None
             if name in now[table]
             else f"column {name} of {table} was there in the last run and is gone; new: {new}"
             for name in before[table]
         ]
-    return pd.DataFrame({"gone": pd.Series(told, dtype="object")})
+    return pd.DataFrame({"gone": pd.Series(messages, dtype="object")})
 
 
-def _type(type: Any) -> str:
+def _type_name(type: Any) -> str:
     """A type in words; what the inside of a list is called does not matter."""
     import pyarrow as pa
 
     return f"list<{type.value_type}>" if pa.types.is_list(type) or pa.types.is_large_list(type) else str(type)
 
 
-def table(db: Any, name: str, found: Found) -> Any:
+def table(db: Any, name: str, dataset: DatasetInfo) -> Any:
     """The pandas frame of a table, in the order of its rows."""
     import pandas as pd
 
-    key, values = KEYS[name], _values(name, found)
+    key, values = KEYS[name], _values(name, dataset)
     count = _rows(db, f"SELECT count(*) FROM {name}")[0][0]
     frame = db.sql(f"SELECT {', '.join(values)} FROM {name}").df() if values else pd.DataFrame(index=range(count))
     for column in (key, *({"events": ("event_timestamp", "known_at", "item_id")}.get(name, ()))):
         if column not in values:
-            frame[column] = _there(db, name, column, count)
-    for fault, query in _faults(name, key, found).items():
-        frame[fault] = _marked(db, query, count)
+            frame[column] = _presence(db, name, column, count)
+    for fault, query in _faults(name, key, dataset).items():
+        frame[fault] = _offender_column(db, query, count)
     return frame
 
 
-def _values(name: str, found: Found) -> list[str]:
+def _values(name: str, dataset: DatasetInfo) -> list[str]:
     """The columns that are checked as they are."""
     if name == "items":
         return ["price", "created_at"]
-    return ["event_timestamp", *(f'"{label}"' for label in found.labels)] if name == "events" else []
+    return ["event_timestamp", *(f'"{label}"' for label in dataset.labels)] if name == "events" else []
 
 
-def _faults(name: str, key: str, found: Found) -> dict[str, str]:
+def _faults(name: str, key: str, dataset: DatasetInfo) -> dict[str, str]:
     """Fault -> query of (row, who): the rows at fault and whom to name."""
     faults = {
         f"repeated_{key}": f"""SELECT file_row_number, {key} FROM {name} WHERE {key} IN (
@@ -153,63 +155,63 @@ def _faults(name: str, key: str, found: Found) -> dict[str, str]:
         faults[f"mixed_{key}"] = f"""SELECT file_row_number, {key} FROM {name} WHERE {key} LIKE '%.0' AND
             left({key}, -2) IN (SELECT {key} FROM {name})"""
     of_table = {"items": _item_faults, "users": _user_faults, "queries": _query_faults, "events": _event_faults}
-    return faults | of_table[name](found)
+    return faults | of_table[name](dataset)
 
 
-def _item_faults(found: Found) -> dict[str, str]:
+def _item_faults(dataset: DatasetInfo) -> dict[str, str]:
     return {
         "wordless": """SELECT file_row_number, coalesce(item_id, 'no id') FROM items
             WHERE coalesce(nullif(trim(title), ''), nullif(trim(text), '')) IS NULL""",
         "no_language": f"""SELECT file_row_number, language FROM items
-            WHERE language IS NOT NULL AND NOT regexp_matches(language, '{LANGUAGE}')""",
+            WHERE language IS NOT NULL AND NOT regexp_matches(language, '{LANGUAGE_CODE}')""",
         "unavailable": "SELECT file_row_number, coalesce(item_id, 'no id') FROM items WHERE available = false",
         **{
             f"length_of_{vector}": f"""SELECT file_row_number, concat(item_id, ' (', len("{vector}"), ')')
             FROM items WHERE "{vector}" IS NOT NULL
             AND len("{vector}") <> (SELECT mode(len("{vector}")) FROM items WHERE "{vector}" IS NOT NULL)"""
-            for vector in found.vectors
+            for vector in dataset.vectors
         },
     }
 
 
-def _user_faults(found: Found) -> dict[str, str]:
+def _user_faults(dataset: DatasetInfo) -> dict[str, str]:
     return {
         "idle": """SELECT file_row_number, coalesce(user_id, 'no id') FROM users
             WHERE user_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user_id = users.user_id)"""
     }
 
 
-def _query_faults(found: Found) -> dict[str, str]:
+def _query_faults(dataset: DatasetInfo) -> dict[str, str]:
     return {
         "wordless": """SELECT file_row_number, coalesce(query_id, 'no id') FROM queries
             WHERE nullif(trim(text), '') IS NULL AND nullif(trim(array_to_string(turns, '')), '') IS NULL"""
     }
 
 
-def _event_faults(found: Found) -> dict[str, str]:
+def _event_faults(dataset: DatasetInfo) -> dict[str, str]:
     # an event's reference is at fault where it names something and nothing has that name
     unknown = {
         f"unknown_{noun}": f"""SELECT file_row_number, {key} FROM events e WHERE {key} IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = e.{key})"""
         for table, (key, noun) in REFERENCES.items()
-        if table in found.tables
+        if table in dataset.tables
     }
-    named = "coalesce(event_id, 'no id')"
+    event_name = "coalesce(event_id, 'no id')"
     faults = {
         **unknown,
-        "nobody": f"SELECT file_row_number, {named} FROM events WHERE user_id IS NULL AND query_id IS NULL",
-        "twice": f"""SELECT file_row_number, {named} FROM events e JOIN (
+        "nobody": f"SELECT file_row_number, {event_name} FROM events WHERE user_id IS NULL AND query_id IS NULL",
+        "twice": f"""SELECT file_row_number, {event_name} FROM events e JOIN (
             SELECT user_id, query_id, item_id, event_timestamp FROM events GROUP BY ALL HAVING count(*) > 1) d
             ON e.user_id IS NOT DISTINCT FROM d.user_id AND e.query_id IS NOT DISTINCT FROM d.query_id
             AND e.item_id IS NOT DISTINCT FROM d.item_id
             AND e.event_timestamp IS NOT DISTINCT FROM d.event_timestamp""",
-        "known_too_early": f"SELECT file_row_number, {named} FROM events WHERE known_at < event_timestamp",
+        "known_too_early": f"SELECT file_row_number, {event_name} FROM events WHERE known_at < event_timestamp",
         # a row's neighbour is looked for in the order of the file, and only the offenders' names are fetched
-        "out_of_order": f"""SELECT file_row_number, {named} FROM events SEMI JOIN (
+        "out_of_order": f"""SELECT file_row_number, {event_name} FROM events SEMI JOIN (
             SELECT file_row_number, event_timestamp < lag(event_timestamp) OVER (ORDER BY file_row_number) AS back
             FROM events QUALIFY back) USING (file_row_number)""",
     }
-    if found.split:
+    if dataset.split:
         splits = ", ".join(f"'{split}'" for split in SPLITS)
         faults["no_split"] = f"""SELECT file_row_number, coalesce({SPLIT}, 'none') FROM events
             WHERE {SPLIT} IS NULL OR {SPLIT} NOT IN ({splits})"""
@@ -219,7 +221,7 @@ def _event_faults(found: Found) -> dict[str, str]:
 REFERENCES = {"items": ("item_id", "item"), "users": ("user_id", "user"), "queries": ("query_id", "query")}
 
 
-def _there(db: Any, name: str, column: str, count: int) -> Any:
+def _presence(db: Any, name: str, column: str, count: int) -> Any:
     """A column of which only matters whether a value is there."""
     import numpy as np
     import pandas as pd
@@ -230,21 +232,21 @@ def _there(db: Any, name: str, column: str, count: int) -> Any:
     return pd.Categorical.from_codes(codes, ["there"])
 
 
-def _marked(db: Any, query: str, count: int) -> Any:
+def _offender_column(db: Any, query: str, count: int) -> Any:
     """A column of offenders' names, null where nothing is at fault."""
     import numpy as np
     import pandas as pd
 
     db.execute(f"CREATE OR REPLACE TEMP TABLE fault AS SELECT * FROM ({query}) AS fault (row, who)")
-    named = _rows(db, f"SELECT row, who::VARCHAR FROM fault ORDER BY row LIMIT {NAMED}")
+    offenders = _rows(db, f"SELECT row, who::VARCHAR FROM fault ORDER BY row LIMIT {NAMED}")
     codes = np.full(count, -1, np.int16)
-    if named:
-        places = {who: place for place, who in enumerate(dict.fromkeys(who for _, who in named))}
-        codes[np.asarray(db.sql("SELECT row FROM fault").fetchnumpy()["row"], np.int64)] = len(places)
-        for row, who in named:
-            codes[row] = places[who]
-        return pd.Categorical.from_codes(codes, [*places, OTHERS])
-    return pd.Categorical.from_codes(codes, [OTHERS])
+    if offenders:
+        code_of = {name: code for code, name in enumerate(dict.fromkeys(name for _, name in offenders))}
+        codes[np.asarray(db.sql("SELECT row FROM fault").fetchnumpy()["row"], np.int64)] = len(code_of)
+        for row, name in offenders:
+            codes[row] = code_of[name]
+        return pd.Categorical.from_codes(codes, [*code_of, OTHER_OFFENDERS])
+    return pd.Categorical.from_codes(codes, [OTHER_OFFENDERS])
 
 
 def _rows(db: Any, query: str) -> list[tuple[Any, ...]]:

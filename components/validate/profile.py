@@ -31,10 +31,8 @@ def describe(
     histograms = {}
     for label in labels:
         low, high = scales[label]
-        place = f"least({BINS - 1}, floor(({label} - {low}) / {high - low} * {BINS}))"
-        query = (
-            f"SELECT CAST({place} AS INTEGER), count(*) FROM events WHERE {label} BETWEEN {low} AND {high} GROUP BY 1"
-        )
+        bin_index = f"least({BINS - 1}, floor(({label} - {low}) / {high - low} * {BINS}))"
+        query = f"SELECT CAST({bin_index} AS INTEGER), count(*) FROM events WHERE {label} BETWEEN {low} AND {high} GROUP BY 1"
         counts = dict(db.execute(query).fetchall())
         histograms[label] = {"scale": [low, high], "counts": [counts.get(bin, 0) for bin in range(BINS)]}
     return {
@@ -55,10 +53,10 @@ def changes(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, flo
         for table, rows in before["rows"].items()
         if table in now["rows"]
     }
-    for label, then in before["labels"].items():
-        here = now["labels"].get(label, {"scale": then["scale"], "counts": [0] * BINS})
-        if here["scale"] == then["scale"]:
-            numbers[f"{label}_drift"] = round(_moved(here["counts"], then["counts"]), 6)
+    for label, past in before["labels"].items():
+        current = now["labels"].get(label, {"scale": past["scale"], "counts": [0] * BINS})
+        if current["scale"] == past["scale"]:
+            numbers[f"{label}_drift"] = round(_total_variation(current["counts"], past["counts"]), 6)
     return numbers
 
 
@@ -70,54 +68,54 @@ def clock_behind(before: dict[str, Any] | None, clock: datetime) -> dict[str, fl
     return {"clock_behind_days": round((datetime.fromisoformat(last) - clock).total_seconds() / 86_400, 6)}
 
 
-def _moved(now: list[int], before: list[int]) -> float:
+def _total_variation(now: list[int], before: list[int]) -> float:
     """Total variation: the share of one histogram that moves to make the other; 1 where one is empty."""
     if not sum(now) or not sum(before):
         return float(bool(sum(now)) != bool(sum(before)))
     return sum(abs(a / sum(now) - b / sum(before)) for a, b in zip(now, before)) / 2
 
 
-def previous(workspace: Path, name: str, raw: Path) -> Path | None:
+def previous_profile(workspace: Path, name: str, raw: Path) -> Path | None:
     """The kept profile that data in ``raw`` is to be compared with; none on the first run."""
-    return previous_to(workspace, name, _read(raw / "summary.json").get("data_digest"))
+    return previous_profile_for(workspace, name, _read_json(raw / "summary.json").get("data_digest"))
 
 
-def previous_to(workspace: Path, name: str, data: str | None) -> Path | None:
+def previous_profile_for(workspace: Path, name: str, data: str | None) -> Path | None:
     """The kept profile that data of this digest is to be compared with."""
-    for path in _kept(workspace, name):
-        if _read(path).get("data_digest", data) != data:
+    for path in _profile_paths(workspace, name):
+        if _read_json(path).get("data_digest", data) != data:
             return path
     return None
 
 
 def lineage(profile: Path | None, config: ValidateConfig) -> dict[str, str]:
     """What decides the outcome beside tables and settings: the comparison, and the day if age counts."""
-    reasons = {"previous profile": digest.of_file(profile) if profile else ""}
+    reasons = {"previous profile": digest.file_digest(profile) if profile else ""}
     if config.max_age_days is not None and config.now is None:
         reasons["day"] = datetime.now(UTC).date().isoformat()
     return reasons
 
 
-def keep(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
+def save(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
     """Make a run's profile the one that later runs are compared with; a run of features alone leaves none.
 
     Those look at the data of an hour ago; trainings are compared with trainings.
     """
     if flow == "features":
         return
-    latest, before = _kept(workspace, name)
+    latest, before = _profile_paths(workspace, name)
     value = json.loads(profile.read_text())
-    if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
+    if _read_json(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
         os.replace(latest, before)
     ledger.write_json(latest, value)
 
 
-def _kept(workspace: Path, name: str) -> tuple[Path, Path]:
+def _profile_paths(workspace: Path, name: str) -> tuple[Path, Path]:
     folder = workspace / "profiles"
     return folder / f"{name}.json", folder / f"{name}.before.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none that can be read."""
     try:
         value = json.loads(path.read_text())

@@ -24,7 +24,7 @@ from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 
 DAY_S = 86_400
-CARRIED = ("items", "users", "queries", "events", "rejected")
+COPIED_TABLES = ("items", "users", "queries", "events", "rejected")
 Result = dict[str, Any]
 Check = Callable[[str, str, Any, list[Any]], list[Result]]  # table, part, frame, expectations -> results
 
@@ -43,7 +43,7 @@ def validate(
     Raises:
         ValidationFailed: where a critical expectation is not met; the report is written by then.
     """
-    present = frames.present(raw)
+    present = frames.present_tables(raw)
     if missing := sorted({"items", "users", "events"} - set(present)):
         raise ValidationFailed(
             f"the data has no table of {' and '.join(missing)}",
@@ -58,17 +58,17 @@ def validate(
     ledger.write_json(report / "results.json", results)
     critical = [result for result in results if not result["success"] and result["severity"] == "critical"]
     if critical:
-        raise _refusal(critical, report)
+        raise _validation_error(critical, report)
 
     clean.mkdir(parents=True, exist_ok=True)
-    for name in [f"{table}.parquet" for table in CARRIED] + ["summary.json"]:
+    for name in [f"{table}.parquet" for table in COPIED_TABLES] + ["summary.json"]:
         if (raw / name).is_file():
-            _same_file(raw / name, clean / name)
+            _link_or_copy(raw / name, clean / name)
     ledger.write_json(clean / "profile.json", now)
     return {
         "rows": now["rows"],
         "expectations": len(results),
-        "warnings": [_told(result) for result in results if not result["success"]],
+        "warnings": [_describe(result) for result in results if not result["success"]],
         "compared_with_previous": previous is not None,
     }
 
@@ -98,31 +98,33 @@ def examine(
         return results, {}
     columns = {table: frames.columns(raw / f"{table}.parquet") for table in present}
     if before and "columns" in before:
-        results += check("tables", "columns", frames.gone(columns, before["columns"]), suites.columns(config))
+        results += check(
+            "tables", "columns", frames.missing_columns(columns, before["columns"]), suites.columns(config)
+        )
 
     with _database(work, config.memory_limit_mb) as db:
-        found = frames.attach(db, raw, present)
-        until = _until(config, summary)
+        dataset = frames.create_views(db, raw, present)
+        until = _reference_time(config, summary)
         expected = {
-            "items": suites.items(config, found, until=until),
-            "users": suites.users(config, found),
+            "items": suites.items(config, dataset, until=until),
+            "users": suites.users(config, dataset),
             "queries": suites.queries(config),
-            "events": suites.events(config, found, until=until),
+            "events": suites.events(config, dataset, until=until),
         }
         for table in present:
             progress.phase(table)
-            results += check(table, "rows", frames.table(db, table, found), expected[table])
+            results += check(table, "rows", frames.table(db, table, dataset), expected[table])
 
         progress.phase("changes")
         now = profile.describe(
-            db, summary=summary, present=present, labels=list(found.labels), scales=config.scales, columns=columns
+            db, summary=summary, present=present, labels=list(dataset.labels), scales=config.scales, columns=columns
         )
     numbers = profile.changes(now, before)
-    numbers |= _age(config, summary, until)
+    numbers |= _newest_event_age(config, summary, until)
     if config.now or not summary["window"]["end"]:  # a window's end is no clock
         numbers |= profile.clock_behind(before, until)
     if numbers:
-        results += check("events", "changes", _one_row(numbers), suites.changes(config, numbers))
+        results += check("events", "changes", _single_row_frame(numbers), suites.changes(config, numbers))
     return results, now
 
 
@@ -180,52 +182,52 @@ def _expectations(report: Path) -> Iterator[Check]:
             outcome = context.validation_definitions.add_or_update(definition).run(
                 batch_parameters={"dataframe": frame}
             )
-            return _flat(table, suite, outcome)
+            return _flatten(table, suite, outcome)
 
         try:
             yield check
         finally:
-            with _told_aloud():
+            with _raise_logged_errors():
                 context.build_data_docs()
 
 
 @contextmanager
-def _told_aloud() -> Iterator[None]:
+def _raise_logged_errors() -> Iterator[None]:
     """What Great Expectations would only log, a page it could not write, is an error like any other."""
-    said: list[str] = []
+    messages: list[str] = []
 
-    def heard(record: logging.LogRecord) -> bool:
+    def collect(record: logging.LogRecord) -> bool:
         if record.levelno < logging.ERROR:
             return True
-        said.append(record.getMessage())
+        messages.append(record.getMessage())
         return False
 
-    talker = logging.getLogger("great_expectations.render.renderer.site_builder")
-    talker.addFilter(heard)
+    logger = logging.getLogger("great_expectations.render.renderer.site_builder")
+    logger.addFilter(collect)
     try:
         yield
     finally:
-        talker.removeFilter(heard)
-    if said:
-        why = next((line for line in said[0].splitlines() if "Error" in line), said[0].splitlines()[0])
+        logger.removeFilter(collect)
+    if messages:
+        reason = next((line for line in messages[0].splitlines() if "Error" in line), messages[0].splitlines()[0])
         raise IntegrityError(
             "the validation report could not be written",
             expected="a page for every suite",
-            found=why.partition("  Traceback")[0].strip(),
+            found=reason.partition("  Traceback")[0].strip(),
             hint="run again; if it stays, please report it with this message",
         )
 
 
-def _flat(table: str, suite: Any, outcome: Any) -> list[Result]:
+def _flatten(table: str, suite: Any, outcome: Any) -> list[Result]:
     """Great Expectations' results in the order of the suite (its own differs), as plain values."""
     by_id = {each.expectation_config.id: each.to_json_dict() for each in outcome.results}
-    flat = []
+    rows = []
     for expectation in suite.expectations:
         each = by_id[expectation.id]
-        found, settings = each["result"], each["expectation_config"]["kwargs"]
-        error = _error(each["exception_info"])
+        observed, settings = each["result"], each["expectation_config"]["kwargs"]
+        error = _exception_message(each["exception_info"])
         columns = [settings[name] for name in ("column", "column_A", "column_B") if name in settings]
-        flat.append(
+        rows.append(
             {
                 "table": table,
                 "sentence": expectation.meta["sentence"],
@@ -234,17 +236,17 @@ def _flat(table: str, suite: Any, outcome: Any) -> list[Result]:
                 # what could not be checked has not passed
                 "severity": "critical" if error else expectation.meta["severity"],
                 "success": each["success"],
-                "rows": found.get("element_count"),
-                "unexpected_count": found.get("unexpected_count"),
-                "observed": found.get("observed_value"),
-                "examples": found.get("partial_unexpected_list", [])[:5],
+                "rows": observed.get("element_count"),
+                "unexpected_count": observed.get("unexpected_count"),
+                "observed": observed.get("observed_value"),
+                "examples": observed.get("partial_unexpected_list", [])[:5],
                 "error": error,
             }
         )
-    return flat
+    return rows
 
 
-def _error(info: dict[str, Any]) -> str | None:
+def _exception_message(info: dict[str, Any]) -> str | None:
     """What an expectation raised, said outright or by one of its metrics."""
     for each in (info, *(value for value in info.values() if isinstance(value, dict))):
         if each.get("raised_exception"):
@@ -252,13 +254,13 @@ def _error(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _until(config: ValidateConfig, summary: dict[str, Any]) -> datetime:
+def _reference_time(config: ValidateConfig, summary: dict[str, Any]) -> datetime:
     """The moment before which everything must have happened."""
     stated = config.now or summary["window"]["end"]
     return datetime.fromisoformat(stated) if stated else datetime.now(UTC)
 
 
-def _age(config: ValidateConfig, summary: dict[str, Any], until: datetime) -> dict[str, float]:
+def _newest_event_age(config: ValidateConfig, summary: dict[str, Any], until: datetime) -> dict[str, float]:
     """The age of the newest event, where the settings ask for it."""
     last = summary["event_time"]["last"]
     if config.max_age_days is None or last is None:
@@ -266,13 +268,13 @@ def _age(config: ValidateConfig, summary: dict[str, Any], until: datetime) -> di
     return {"newest_event_age_days": (until - datetime.fromisoformat(last)).total_seconds() / DAY_S}
 
 
-def _one_row(numbers: dict[str, float]) -> Any:
+def _single_row_frame(numbers: dict[str, float]) -> Any:
     import pandas as pd
 
     return pd.DataFrame([numbers])
 
 
-def _told(result: Result) -> str:
+def _describe(result: Result) -> str:
     """A failed expectation in one line, with its numbers."""
     if result["error"]:
         return f"{result['table']}: {result['sentence']}: could not be checked ({result['error']})"
@@ -286,18 +288,18 @@ def _told(result: Result) -> str:
     )
 
 
-def _refusal(critical: list[Result], report: Path) -> ValidationFailed:
+def _validation_error(critical: list[Result], report: Path) -> ValidationFailed:
     more = f" (and {len(critical) - 1} more critical faults)" if len(critical) > 1 else ""
     return ValidationFailed(
-        _told(critical[0]) + more,
+        _describe(critical[0]) + more,
         expected="every critical expectation to be met",
-        found="; ".join(_told(result) for result in critical),
+        found="; ".join(_describe(result) for result in critical),
         where=str(report / "index.html"),
         hint="correct the source and run again; the limits are settings (`rankline step validate --help`)",
     )
 
 
-def _same_file(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """A second name for a file, a copy where the file system has no such thing."""
     try:
         os.link(source, target)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.validate.config import ValidateConfig
-from components.validate.frames import REFERENCES, Found
+from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
 
 
@@ -26,15 +26,15 @@ def schema() -> list[Any]:
     ]
 
 
-def items(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]:
+def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
     """Of the catalogue."""
     import great_expectations.expectations as gxe
 
-    enough = ""
-    if found.only and config.min_items > 1:
-        enough = f"every text has the label {found.only!r}; {config.min_items} or more are needed"
+    row_count_sentence = ""
+    if dataset.only_item and config.min_items > 1:
+        row_count_sentence = f"every text has the label {dataset.only_item!r}; {config.min_items} or more are needed"
     return [
-        *_keyed("items", "item_id", at_least=config.min_items, enough=enough),
+        *_key_expectations("items", "item_id", at_least=config.min_items, row_count_sentence=row_count_sentence),
         _warning(
             f"at least {config.min_described_share:.0%} of the items have a title or a text",
             gxe.ExpectColumnValuesToBeNull,
@@ -59,17 +59,17 @@ def items(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]
             _critical(
                 f"every {vector} is as long as the others", gxe.ExpectColumnValuesToBeNull, column=f"length_of_{vector}"
             )
-            for vector in found.vectors
+            for vector in dataset.vectors
         ),
     ]
 
 
-def users(config: ValidateConfig, found: Found) -> list[Any]:
+def users(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Of the users; a source whose events name none may have none."""
     import great_expectations.expectations as gxe
 
     return [
-        *_keyed("users", "user_id", at_least=config.min_users if found.names_users else 0),
+        *_key_expectations("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
         _warning(
             f"at least {config.min_active_share:.0%} of the users have a history",
             gxe.ExpectColumnValuesToBeNull,
@@ -84,18 +84,18 @@ def queries(config: ValidateConfig) -> list[Any]:
     import great_expectations.expectations as gxe
 
     return [
-        *_keyed("queries", "query_id", at_least=config.min_queries),
+        *_key_expectations("queries", "query_id", at_least=config.min_queries),
         _critical("every query has a text or turns", gxe.ExpectColumnValuesToBeNull, column="wordless"),
     ]
 
 
-def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any]:
+def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
     """Of the events."""
     import great_expectations.expectations as gxe
 
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
     return [
-        *_keyed("events", "event_id", at_least=config.min_events),
+        *_key_expectations("events", "event_id", at_least=config.min_events),
         *(
             _critical(f"every {column} is there", gxe.ExpectColumnValuesToNotBeNull, column=column)
             for column in ("event_timestamp", "known_at", "item_id")
@@ -104,7 +104,7 @@ def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any
         *(
             _critical(f"every {key} is one of {table}", gxe.ExpectColumnValuesToBeNull, column=f"unknown_{noun}")
             for table, (key, noun) in REFERENCES.items()
-            if table in found.tables
+            if table in dataset.tables
         ),
         _critical(
             "no event is there twice (user, query, item, moment)",
@@ -129,7 +129,7 @@ def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any
                 min_value=config.scales[label][0],
                 max_value=config.scales[label][1],
             )
-            for label in found.labels
+            for label in dataset.labels
         ),
         *(
             _warning(
@@ -139,7 +139,7 @@ def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any
                 column=label,
                 min_value=2,
             )
-            for label in found.labels
+            for label in dataset.labels
         ),
         *(
             [
@@ -149,7 +149,7 @@ def events(config: ValidateConfig, found: Found, *, until: datetime) -> list[Any
                     column="no_split",
                 )
             ]
-            if found.split
+            if dataset.split
             else []
         ),
     ]
@@ -159,15 +159,19 @@ def columns(config: ValidateConfig) -> list[Any]:
     """Of the columns of all tables (one row a column of the last good run)."""
     import great_expectations.expectations as gxe
 
-    told = _critical if config.changes == "critical" else _warning
-    return [told("every column of the last good run is still there", gxe.ExpectColumnValuesToBeNull, column="gone")]
+    expectation_of = _critical if config.changes == "critical" else _warning
+    return [
+        expectation_of(
+            "every column of the last good run is still there", gxe.ExpectColumnValuesToBeNull, column="gone"
+        )
+    ]
 
 
 def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
     """Of how this data differs from the last good run's, and of its age: one column a number."""
     import great_expectations.expectations as gxe
 
-    told = _critical if config.changes == "critical" else _warning
+    expectation_of = _critical if config.changes == "critical" else _warning
     expectations = []
     for column in numbers:
         if column == "newest_event_age_days":
@@ -176,12 +180,12 @@ def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
         elif column == "clock_behind_days":
             severity, limit = _critical, 0
             sentence = "the clock is not behind the newest event of the last good run"
-        elif table := _before(column, "_rows_change"):
-            severity, limit = told, config.max_volume_change
+        elif table := _without_suffix(column, "_rows_change"):
+            severity, limit = expectation_of, config.max_volume_change
             sentence = f"the rows of {table} changed by a share of at most {limit:g} since the last good run"
         else:
-            severity, limit = told, config.max_drift
-            label = _before(column, "_drift")
+            severity, limit = expectation_of, config.max_drift
+            label = _without_suffix(column, "_drift")
             sentence = f"a share of at most {limit:g} of the values of {label} moved since the last good run"
         lowest = -limit if column.endswith("_rows_change") else None
         expectations.append(
@@ -190,18 +194,20 @@ def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
     return expectations
 
 
-def _before(text: str, suffix: str) -> str:
+def _without_suffix(text: str, suffix: str) -> str:
     """What stands before a suffix; empty where the text does not end so."""
     return text.removesuffix(suffix) if text.endswith(suffix) else ""
 
 
-def _keyed(table: str, key: str, *, at_least: int, enough: str = "") -> list[Any]:
+def _key_expectations(table: str, key: str, *, at_least: int, row_count_sentence: str = "") -> list[Any]:
     """Of a table with a key: enough rows (``enough`` says it better), and a key that is there and unique."""
     import great_expectations.expectations as gxe
 
     expectations = [
         _critical(
-            enough or f"there are at least {at_least} rows", gxe.ExpectTableRowCountToBeBetween, min_value=at_least
+            row_count_sentence or f"there are at least {at_least} rows",
+            gxe.ExpectTableRowCountToBeBetween,
+            min_value=at_least,
         ),
         _critical(f"every {key} is there", gxe.ExpectColumnValuesToNotBeNull, column=key),
         _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeNull, column=f"repeated_{key}"),

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parents[2]
-FILE = HOUSE / "docs" / "reference.md"
-COLUMNS = 88  # how wide a help is drawn, whatever the terminal
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "docs" / "reference.md"
+HELP_WIDTH = 88  # how wide a help is drawn, whatever the terminal
 
-EXITS = {
+EXIT_CODES = {
     0: "it did what was asked: promoted, already serving, or waiting for review",
     1: "a step or a command failed; the next run goes on from there",
     2: "wrong usage: a misspelt command, recipe or knob",
@@ -55,7 +55,7 @@ ENVIRONMENT = {
     "RANKLINE_WORKSPACE": "The workspace, instead of `--workspace`.",
 }
 _VARIABLE = re.compile(r"RANKLINE_[A-Z0-9_]*[A-Z0-9]")
-_CODE = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")
+_CODE_FOLDERS = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")
 
 
 def document() -> str:
@@ -63,10 +63,10 @@ def document() -> str:
     parts = (
         ["# Reference", "", "Made from the code by `make reference`; a test keeps it true."],
         commands(),
-        knobs(),
+        settings_section(),
         artifacts(),
         routes(),
-        exits(),
+        exit_codes(),
         errors(),
         environment(),
     )
@@ -80,24 +80,24 @@ def commands() -> list[str]:
     from cli.main import app
 
     lines = ["## Commands"]
-    for path, told in _helps(typer.main.get_command(app), "rankline", None):
-        lines += ["", f"### {path}", "", "```text", told, "```"]
+    for path, help_text in _helps(typer.main.get_command(app), "rankline", None):
+        lines += ["", f"### {path}", "", "```text", help_text, "```"]
     return lines
 
 
 def _helps(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
     context = command.context_class(
-        command, info_name=name, parent=parent, terminal_width=COLUMNS, max_content_width=COLUMNS,
+        command, info_name=name, parent=parent, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH,
         **command.context_settings,
     )  # fmt: skip
-    told = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
-    yield context.command_path, told
+    help_text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield context.command_path, help_text
     for each, inner in getattr(command, "commands", {}).items():
         if not inner.hidden:
             yield from _helps(inner, each, context)
 
 
-def knobs() -> list[str]:
+def settings_section() -> list[str]:
     """Every knob of every section: type and bounds, default, sentence."""
     import dataclasses
 
@@ -109,28 +109,28 @@ def knobs() -> list[str]:
         "",
         "`--set section.knob=value` changes one; `rankline recipes show NAME` shows what a recipe sets them to.",
     ]
-    own = [field for field in dataclasses.fields(Recipe) if not hasattr(kinds[field.name], "model_fields")]
-    lines += ["", "### recipe", "", "Its own, without a section.", "", *_KNOBS_HEAD]
-    for each in own:
+    plain_fields = [field for field in dataclasses.fields(Recipe) if not hasattr(kinds[field.name], "model_fields")]
+    lines += ["", "### recipe", "", "Its own, without a section.", "", *_SETTINGS_HEAD]
+    for each in plain_fields:
         sentence = getattr(each.default, "description", None) or ""
-        lines.append(f"| `{each.name}` | `{_named(kinds[each.name])}` | | {sentence} |")
+        lines.append(f"| `{each.name}` | `{_type_name(kinds[each.name])}` | | {sentence} |")
     for field in dataclasses.fields(Recipe):
-        if field in own:
+        if field in plain_fields:
             continue
         kind = kinds[field.name]
         sentence = " ".join((kind.__doc__ or "").split())
-        lines += ["", f"### {field.name}", "", sentence, "", *_KNOBS_HEAD]
-        for name, info, default in _knobs(field.name, kind):
-            shown = "(required)" if default is _REQUIRED else f"`{_code(default)}`"
+        lines += ["", f"### {field.name}", "", sentence, "", *_SETTINGS_HEAD]
+        for name, info, default in _settings(field.name, kind):
+            shown = "(required)" if default is _REQUIRED else f"`{_default_text(default)}`"
             lines.append(f"| `{name}` | {_cell(_type(info))} | {_cell(shown)} | {_cell(info.description or '')} |")
     return lines
 
 
-_KNOBS_HEAD = ("| knob | type | default | |", "| --- | --- | --- | --- |")
+_SETTINGS_HEAD = ("| knob | type | default | |", "| --- | --- | --- | --- |")
 _REQUIRED = object()
 
 
-def _knobs(prefix: str, kind: Any, given: Any = None) -> Iterator[tuple[str, Any, Any]]:
+def _settings(prefix: str, kind: Any, given: Any = None) -> Iterator[tuple[str, Any, Any]]:
     """(dotted name, field, default) of each knob; a nested section's defaults are those it is used with."""
     for name, info in kind.model_fields.items():
         if given is not None:
@@ -138,12 +138,12 @@ def _knobs(prefix: str, kind: Any, given: Any = None) -> Iterator[tuple[str, Any
         else:
             default = _REQUIRED if info.is_required() else info.get_default(call_default_factory=True)
         if hasattr(info.annotation, "model_fields"):
-            yield from _knobs(f"{prefix}.{name}", info.annotation, None if default is _REQUIRED else default)
+            yield from _settings(f"{prefix}.{name}", info.annotation, None if default is _REQUIRED else default)
         else:
             yield f"{prefix}.{name}", info, default
 
 
-def _code(value: Any) -> str:
+def _default_text(value: Any) -> str:
     """A default as `--set` takes it."""
     return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
 
@@ -153,7 +153,7 @@ _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_leng
 
 def _type(info: Any) -> str:
     """A knob's type with its bounds, such as `int, ≥ 1`."""
-    parts = [f"`{_named(info.annotation)}`"]
+    parts = [f"`{_type_name(info.annotation)}`"]
     for bound in info.metadata:
         for name, text in _BOUNDS.items():
             if (limit := getattr(bound, name, None)) is not None:
@@ -161,17 +161,17 @@ def _type(info: Any) -> str:
     return ", ".join(parts)
 
 
-def _named(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     """A type as people write it."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return " or ".join(json.dumps(each) for each in inner)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_named, inner))
+        return " or ".join(map(_type_name, inner))
     if origin is typing.Annotated:
-        return _named(inner[0])
+        return _type_name(inner[0])
     if origin is not None:
-        return f"{origin.__name__}[{', '.join('…' if each is Ellipsis else _named(each) for each in inner)}]"
+        return f"{origin.__name__}[{', '.join('…' if each is Ellipsis else _type_name(each) for each in inner)}]"
     return "null" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
@@ -183,10 +183,12 @@ def artifacts() -> list[str]:
     lines = ["## Artifacts", "", "Each is a folder, sealed with `files.json` (path to sha256).", ""]
     lines += ["| step | reads | writes |", "| --- | --- | --- |"]
     for step, (_, reads, writes) in STEPS.items():
-        lines.append(f"| {step} | {_listed(reads) or 'the source'} | {_listed(writes) or 'the model repository'} |")
-    for room in dict.fromkeys("promote" if step == "decide" else step for step in STEPS):
-        text = ast.get_docstring(ast.parse((HOUSE / "components" / room / "step.py").read_text())) or ""
-        lines += ["", f"### {room}'s files", "", "```text", text, "```"]
+        lines.append(
+            f"| {step} | {_code_list(reads) or 'the source'} | {_code_list(writes) or 'the model repository'} |"
+        )
+    for component in dict.fromkeys("promote" if step == "decide" else step for step in STEPS):
+        text = ast.get_docstring(ast.parse((ROOT / "components" / component / "step.py").read_text())) or ""
+        lines += ["", f"### {component}'s files", "", "```text", text, "```"]
     lines += ["", "### Tables of `raw` and `clean`", "", "| table | column | type | |", "| --- | --- | --- | --- |"]
     for table, schema in TABLES.items():
         lines += [
@@ -195,22 +197,22 @@ def artifacts() -> list[str]:
         ]
     lines += ["", "### A bundle's manifest.json", "", "| field | type | |", "| --- | --- | --- |"]
     for name, info in Manifest.model_fields.items():
-        lines.append(f"| `{name}` | {_cell(f'`{_named(info.annotation)}`')} | {_cell(info.description or '')} |")
+        lines.append(f"| `{name}` | {_cell(f'`{_type_name(info.annotation)}`')} | {_cell(info.description or '')} |")
     return lines
 
 
 def routes() -> list[str]:
     """The server's routes, out of its own OpenAPI file."""
-    told = json.loads((HOUSE / "serving" / "openapi.json").read_text())
-    schemas = told["components"]["schemas"]
+    openapi = json.loads((ROOT / "serving" / "openapi.json").read_text())
+    schemas = openapi["components"]["schemas"]
     lines = ["## HTTP routes", "", "`serving/openapi.json` is the whole interface."]
-    for path, methods in told["paths"].items():
+    for path, methods in openapi["paths"].items():
         for method, route in methods.items():
             codes = ", ".join(route["responses"])
             lines += ["", f"### {method.upper()} {path}", "", f"{route.get('description', '')} Answers {codes}."]
             body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             if "$ref" in body:
-                lines += ["", *_fields(schemas[_last(body["$ref"])])]
+                lines += ["", *_fields(schemas[_last_part(body["$ref"])])]
     for name, schema in schemas.items():
         if name in ("FrozenState", "History") and "properties" in schema:
             lines += ["", f"### {name}", "", schema.get("description", ""), "", *_fields(schema)]
@@ -220,7 +222,7 @@ def routes() -> list[str]:
 def _fields(schema: dict[str, Any]) -> list[str]:
     lines = ["| field | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in schema["properties"].items():
-        default = "(required)" if name in schema.get("required", ()) else f"`{_code(field.get('default'))}`"
+        default = "(required)" if name in schema.get("required", ()) else f"`{_default_text(field.get('default'))}`"
         lines.append(f"| `{name}` | {_cell(_json_type(field))} | {_cell(default)} | {field.get('description', '')} |")
     return lines
 
@@ -229,25 +231,25 @@ def _json_type(field: dict[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(map(_json_type, field["anyOf"]))
     if "$ref" in field:
-        return _last(field["$ref"])
+        return _last_part(field["$ref"])
     kind = str(field.get("type", "any"))
     kind = f"{kind} of {_json_type(field['items'])}" if kind == "array" and field.get("items") else kind
     low, high = field.get("minimum"), field.get("maximum")
     return f"{kind}, {low if low is not None else '…':g} to {high:g}" if high is not None else kind
 
 
-def _last(reference: str) -> str:
+def _last_part(reference: str) -> str:
     return reference.rsplit("/", 1)[-1]
 
 
-def exits() -> list[str]:
+def exit_codes() -> list[str]:
     """What a command ends with."""
     from cli.main import INTERRUPTED
 
     known = {value for name, value in vars(importlib.import_module("rankline.errors")).items() if name[:5] == "EXIT_"}
-    _complete("exit code", {str(code) for code in known | {INTERRUPTED}}, {str(code) for code in EXITS})
+    _require_complete("exit code", {str(code) for code in known | {INTERRUPTED}}, {str(code) for code in EXIT_CODES})
     lines = ["## Exit codes", "", "| code | |", "| --- | --- |"]
-    return lines + [f"| {code} | {sentence} |" for code, sentence in EXITS.items()]
+    return lines + [f"| {code} | {sentence} |" for code, sentence in EXIT_CODES.items()]
 
 
 def errors() -> list[str]:
@@ -279,34 +281,34 @@ def errors() -> list[str]:
 
 def environment() -> list[str]:
     """Every variable of ours that the code reads."""
-    found = {
+    names = {
         name
-        for folder in _CODE
-        for path in (HOUSE / folder).rglob("*.py")
+        for folder in _CODE_FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
         if path != Path(__file__).resolve()
         for name in _VARIABLE.findall(path.read_text())
     }
-    _complete("environment variable", found, set(ENVIRONMENT))
+    _require_complete("environment variable", names, set(ENVIRONMENT))
     lines = ["## Environment variables", "", "| variable | |", "| --- | --- |"]
-    return lines + [f"| `{name}` | {ENVIRONMENT[name]} |" for name in sorted(found)]
+    return lines + [f"| `{name}` | {ENVIRONMENT[name]} |" for name in sorted(names)]
 
 
-def _complete(what: str, found: set[str], told: set[str]) -> None:
+def _require_complete(what: str, found: set[str], documented: set[str]) -> None:
     """Refuse a page that would leave something out, or tell of what is no more."""
     from rankline.errors import IntegrityError
 
-    if found != told:
+    if found != documented:
         raise IntegrityError(
             f"the reference does not know each {what}",
             expected=", ".join(sorted(found)),
-            found=f"missing: {', '.join(sorted(found - told)) or 'none'}; "
-            f"gone: {', '.join(sorted(told - found)) or 'none'}",
+            found=f"missing: {', '.join(sorted(found - documented)) or 'none'}; "
+            f"gone: {', '.join(sorted(documented - found)) or 'none'}",
             where="docs/tools/reference.py",
             hint="give it a sentence there, then `make reference`",
         )
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _code_list(names: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -315,7 +317,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def drift(page: str) -> str:
+def page_diff(page: str) -> str:
     """How a page differs from the code, as a short diff; empty where it does not."""
     changed = difflib.unified_diff(page.splitlines(), document().splitlines(), "docs/reference.md", "the code", n=0)
     return "\n".join(list(changed)[:40])
@@ -324,10 +326,10 @@ def drift(page: str) -> str:
 def main() -> int:
     """Write the page, or, with `--check`, say how it has drifted and end with 1."""
     if sys.argv[1:] == ["--check"]:
-        found = drift(FILE.read_text() if FILE.is_file() else "")
-        if found:
-            print(f"{found}\ndocs/reference.md is not what the code says; run: make reference", file=sys.stderr)
-        return 1 if found else 0
+        diff = page_diff(FILE.read_text() if FILE.is_file() else "")
+        if diff:
+            print(f"{diff}\ndocs/reference.md is not what the code says; run: make reference", file=sys.stderr)
+        return 1 if diff else 0
     FILE.write_text(document())
     return 0
 

@@ -14,12 +14,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning in here fails a strict build
 
 # page of the site <- file of the tree, for what lies outside of docs/
-OUTSIDE = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-ROOMS = (
+EXTERNAL_PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+COMPONENTS = (
     "resolve_inputs", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "catalogue",
     "summary",
 )  # fmt: skip
@@ -33,26 +33,26 @@ ORDER = (
 _LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
 
 
-def outside() -> dict[str, str]:
+def external_pages() -> dict[str, str]:
     """Page of the site -> file of the tree, for every page that lies outside of docs/."""
-    rooms = {f"rooms/{room}.md": f"components/{room}/README.md" for room in ROOMS}
-    found = {**OUTSIDE, **rooms, "rooms/server.md": "serving/README.md"}
-    return {page: source for page, source in found.items() if (HOUSE / source).is_file()}
+    component_pages = {f"rooms/{component}.md": f"components/{component}/README.md" for component in COMPONENTS}
+    pages = {**EXTERNAL_PAGES, **component_pages, "rooms/server.md": "serving/README.md"}
+    return {page: source for page, source in pages.items() if (ROOT / source).is_file()}
 
 
 def on_config(config: Any) -> Any:
     """Lead the reader through what is there: the known pages in their order, then whatever else docs/ holds."""
     docs = Path(config["docs_dir"])
-    written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
-    beside = outside()
-    decisions = sorted(page for page in written if page.startswith("decisions/") and page != "decisions/index.md")
-    led = [page for page in ORDER if page in written or page in beside]
-    others = sorted(written - {*led, *decisions})
+    docs_pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    external = external_pages()
+    decisions = sorted(page for page in docs_pages if page.startswith("decisions/") and page != "decisions/index.md")
+    ordered = [page for page in ORDER if page in docs_pages or page in external]
+    others = sorted(docs_pages - {*ordered, *decisions})
     config["nav"] = [
-        *({"Home": page} if page == "index.md" else page for page in (*led, *others)),
-        {"The rooms": [{posixpath.basename(page)[:-3]: page} for page in beside if page.startswith("rooms/")]},
+        *({"Home": page} if page == "index.md" else page for page in (*ordered, *others)),
+        {"The rooms": [{posixpath.basename(page)[:-3]: page} for page in external if page.startswith("rooms/")]},
         {"Decisions": decisions},
-        {"Project": [page for page in ("contributing.md", "changelog.md") if page in beside]},
+        {"Project": [page for page in ("contributing.md", "changelog.md") if page in external]},
     ]
     return config
 
@@ -61,21 +61,21 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages that lie outside of docs/."""
     from mkdocs.structure.files import File
 
-    for page, source in outside().items():
-        files.append(File.generated(config, page, content=(HOUSE / source).read_text()))
+    for page, source in external_pages().items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links of the tree as links of the site."""
-    return relinked(markdown, page.file.src_uri, {file.src_uri for file in files if file.is_documentation_page()})
+    return rewrite_links(markdown, page.file.src_uri, {file.src_uri for file in files if file.is_documentation_page()})
 
 
-def relinked(markdown: str, page: str, pages: set[str]) -> str:
+def rewrite_links(markdown: str, page: str, pages: set[str]) -> str:
     """The text of ``page`` with its links leading to the site's ``pages``; a warning for what is not there."""
-    beside = outside()
-    source = beside.get(page, f"docs/{page}")
-    site = {**{f"docs/{each}": each for each in pages}, **{file: each for each, file in beside.items()}}
+    external = external_pages()
+    source = external.get(page, f"docs/{page}")
+    site = {**{f"docs/{each}": each for each in pages}, **{file: each for each, file in external.items()}}
 
     def link(match: re.Match[str]) -> str:
         code, image, words, target = match.groups()
@@ -88,7 +88,7 @@ def relinked(markdown: str, page: str, pages: set[str]) -> str:
         if file in site:
             to = os.path.relpath(site[file], posixpath.dirname(page) or ".")
             return f"[{words}]({to}{'#' + anchor if anchor else ''})"
-        if not (HOUSE / file).exists():
+        if not (ROOT / file).exists():
             LOG.warning("%s links to %s, which is neither a page nor a file of the tree", source, target)
         return words if words.strip("`") == file else f"{words} (`{file}`)"
 

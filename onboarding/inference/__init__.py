@@ -10,34 +10,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.ingest.config import UNITS
-from onboarding.inference.gaps import Lack, lacks_of
-from onboarding.inference.interpretation import ROLES, WORDY, Reading
-from onboarding.inference.kinds import kind_of
-from onboarding.inference.mapping import meanings_of
-from onboarding.inference.roles import roles_of, table_named
-from onboarding.inference.settings import knobs_of, settings_of
-from onboarding.inference.stated import placed
+from onboarding.inference.gaps import Gap, find_gaps
+from onboarding.inference.interpretation import ROLES, TEXT_SETTINGS, SchemaMapping
+from onboarding.inference.kinds import infer_kind
+from onboarding.inference.mapping import map_columns
+from onboarding.inference.roles import assign_roles, find_table
+from onboarding.inference.settings import map_settings, recipe_settings
+from onboarding.inference.stated import assign_overrides
 from onboarding.survey import Survey
 from rankline.errors import UsageError
 
 
-class Proposal(Reading):
+class Proposal(SchemaMapping):
     """What is proposed for a source: a reading of it, and what follows."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """The map: ingest's own settings, without where the source is."""
-        return settings_of(self)
+        return map_settings(self)
 
     @property
-    def knobs(self) -> dict[str, Any]:
+    def recipe_settings(self) -> dict[str, Any]:
         """What the recipe changes, because the data asks for it."""
-        return knobs_of(self)
+        return recipe_settings(self)
 
     @property
-    def lacks(self) -> list[Lack]:
+    def gaps(self) -> list[Gap]:
         """What is missing for a good model, the questions first."""
-        return sorted(lacks_of(self), key=lambda lack: not lack.flag)
+        return sorted(find_gaps(self), key=lambda gap: not gap.flag)
 
 
 def propose(
@@ -47,51 +47,51 @@ def propose(
     roles: Mapping[str, str] | None = None,
     kind: str = "",
     time_zone: str = "",
-    said: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> Proposal:
     """Guess what the tables and columns of a source mean; ``roles`` and ``said`` (setting -> column) are certain.
 
     Raises:
         UsageError: a table or a column that was said is not there, or times are not written like that.
     """  # fmt: skip
-    given = {role: table_named(survey, table) for role, table in (roles or {}).items() if table}
+    given_roles = {role: find_table(survey, table) for role, table in (roles or {}).items() if table}
     if survey.format in ("recbole", "beir"):
-        found = {role: role for role in ROLES if role in survey.tables}
+        detected_roles = {role: role for role in ROLES if role in survey.tables}
     else:
-        found = roles_of(survey, given)
-    made = Proposal(survey, name, kind, found, {}, time_zone=time_zone)
-    told = placed(made, said or {})
+        detected_roles = assign_roles(survey, given_roles)
+    proposal = Proposal(survey, name, kind, detected_roles, {}, time_zone=time_zone)
+    role_overrides = assign_overrides(proposal, overrides or {})
     if not kind:
-        made.kind = kind_of(made, told)
+        proposal.kind = infer_kind(proposal, role_overrides)
     for role in ROLES:
-        if role in made.roles:
-            made.meanings[role] = meanings_of(made, role, told.get(role, {}))
-    made.unit = _unit(made, (said or {}).get("timestamp_unit", ""))
+        if role in proposal.roles:
+            proposal.column_mappings[role] = map_columns(proposal, role, role_overrides.get(role, {}))
+    proposal.time_unit = _time_unit(proposal, (overrides or {}).get("timestamp_unit", ""))
     for role in ("items", "queries", "events"):
-        if columns := [each.column for each in made.meanings.get(role, ()) if each.setting in WORDY]:
-            made.languages[role] = survey.language(made.roles[role], columns)
-    return made
+        if columns := [each.column for each in proposal.column_mappings.get(role, ()) if each.setting in TEXT_SETTINGS]:
+            proposal.languages[role] = survey.language(proposal.roles[role], columns)
+    return proposal
 
 
-def _unit(made: Proposal, said: str) -> str:
+def _time_unit(proposal: Proposal, overrides: str) -> str:
     """What the events' times are written as; empty where that has to be asked."""
-    column = made.column("events", "timestamp")
-    if said or not column:
-        return checked_unit(said)
-    times = made.facts("events", column).times
+    column = proposal.column("events", "timestamp")
+    if overrides or not column:
+        return check_time_unit(overrides)
+    times = proposal.stats("events", column).times
     return times[0] if len(times) == 1 else ""
 
 
-def checked_unit(said: str) -> str:
+def check_time_unit(unit: str) -> str:
     """What a person says that times are written as.
 
     Raises:
         UsageError: nothing is written like that.
     """
-    if said and said != "iso" and said not in UNITS and "%" not in said:
+    if unit and unit != "iso" and unit not in UNITS and "%" not in unit:
         raise UsageError(
             "times cannot be written like that",
             expected=f"{', '.join(UNITS)} since 1970, iso, or a pattern such as %d.%m.%Y %H:%M",
-            found=said,
+            found=unit,
         )
-    return said
+    return unit

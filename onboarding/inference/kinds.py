@@ -4,45 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onboarding.inference.interpretation import Reading
+from onboarding.inference.interpretation import SchemaMapping
 from onboarding.inference.keys import best_id
-from onboarding.inference.names import fit
-from onboarding.survey import Seen
+from onboarding.inference.names import name_score
+from onboarding.survey import TableSurvey
 
 KINDS = ("interactions", "search", "labels", "shop")
-FEW_LABELS = 30
+MAX_LABELS = 30
 
 
-def kind_of(made: Reading, told: Mapping[str, Mapping[str, str]]) -> str:
+def infer_kind(mapping: SchemaMapping, role_overrides: Mapping[str, Mapping[str, str]]) -> str:
     """Which recipe fits: by who or what asks."""
-    if made.survey.format == "beir":
+    if mapping.survey.format == "beir":
         return "search"
-    if "events" not in made.roles:
+    if "events" not in mapping.roles:
         return "interactions"
-    log = made.table("events")
-    said = told.get("events", {})
-    user = "user_id" in said or best_id(log, "user")[1] > 0.4
-    item = "item_id" in said or best_id(log, "item")[1] > 0.4
-    asked = "queries" in made.roles or "query_text" in said or best_id(log, "query")[1] > 0.4 or bool(
-        [name for name, facts in log.columns.items() if fit(name, "query_text") > 0.9 and facts.is_text]
+    log = mapping.table("events")
+    event_overrides = role_overrides.get("events", {})
+    has_user = "user_id" in event_overrides or best_id(log, "user")[1] > 0.4
+    has_item = "item_id" in event_overrides or best_id(log, "item")[1] > 0.4
+    has_query = "queries" in mapping.roles or "query_text" in event_overrides or best_id(log, "query")[1] > 0.4 or bool(
+        [name for name, stats in log.columns.items() if name_score(name, "query_text") > 0.9 and stats.is_text]
     )  # fmt: skip
-    if not user and not item and labelled(log):
+    if not has_user and not has_item and text_and_label_columns(log):
         return "labels"
-    if user and asked and "items" in made.roles:
+    if has_user and has_query and "items" in mapping.roles:
         return "shop"
-    return "search" if asked and not user else "interactions"
+    return "search" if has_query and not has_user else "interactions"
 
 
-def labelled(table: Seen) -> tuple[str, str] | None:
+def text_and_label_columns(table: TableSurvey) -> tuple[str, str] | None:
     """(column of texts, column of labels), where a table is texts with few distinct labels."""
-    texts = [name for name, facts in table.columns.items() if facts.is_text and facts.distinct > 0.5 * facts.values]
+    texts = [name for name, stats in table.columns.items() if stats.is_text and stats.distinct > 0.5 * stats.values]
     labels = [
-        (fit(name, "label"), -facts.distinct, name)
-        for name, facts in table.columns.items()
-        if 1 <= facts.distinct <= FEW_LABELS and facts.distinct < 0.2 * facts.values and name not in texts
-        and not facts.times
+        (name_score(name, "label"), -stats.distinct, name)
+        for name, stats in table.columns.items()
+        if 1 <= stats.distinct <= MAX_LABELS and stats.distinct < 0.2 * stats.values and name not in texts
+        and not stats.times
     ]  # fmt: skip
     if not texts or not labels:
         return None
-    text = max(texts, key=lambda name: (fit(name, "query_text"), table.columns[name].characters))
+    text = max(texts, key=lambda name: (name_score(name, "query_text"), table.columns[name].characters))
     return text, max(labels)[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # words by which people call things
-WORDS: dict[str, frozenset[str]] = {
+SUBJECT_WORDS: dict[str, frozenset[str]] = {
     name: frozenset(words.split())
     for name, words in {
         "user": """user users customer customers client clients member household visitor account reader person uid buyer
@@ -23,7 +23,7 @@ WORDS: dict[str, frozenset[str]] = {
             behaviours sessions plays feedback activity reviews actions sales likes""",
     }.items()
 }
-NAMES: dict[str, str] = {  # meaning -> names that mean it, as whole names
+SETTING_NAMES: dict[str, str] = {  # meaning -> names that mean it, as whole names
     "query_text": "query question search searched text keywords search_term search_terms term phrase q query_text "
     "utterance sentence review content",
     "title": "title name headline titel nombre nom product_name movie_title item_name subject label "
@@ -57,37 +57,37 @@ EVENT_WORDS = {
 }
 
 
-def tokens_of(name: str) -> list[str]:
+def name_tokens(name: str) -> list[str]:
     """The words of a name, in lower case: userID, user_id and user.id have the same."""
     spaced = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3 \2\4", name)
     return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
 
 
-def words_of(name: str) -> set[str]:
+def name_words(name: str) -> set[str]:
     """The words of a name, and what is left of one that ends in id."""
-    told = set(tokens_of(name))
-    return told | {word[:-2] for word in told if word.endswith("id") and len(word) > 3}
+    tokens = set(name_tokens(name))
+    return tokens | {word[:-2] for word in tokens if word.endswith("id") and len(word) > 3}
 
 
 def is_id(name: str) -> bool:
     """Does a name say that the values name something?"""
-    told = tokens_of(name)
-    return bool(told) and (told[-1] in ("id", "key", "code", "no", "nr", "number", "sku", "isbn", "asin") or (
-        told[-1].endswith("id") and any(told[-1][:-2] in WORDS[subject] for subject in ("user", "item", "query"))
+    tokens = name_tokens(name)
+    return bool(tokens) and (tokens[-1] in ("id", "key", "code", "no", "nr", "number", "sku", "isbn", "asin") or (
+        tokens[-1].endswith("id") and any(tokens[-1][:-2] in SUBJECT_WORDS[subject] for subject in ("user", "item", "query"))
     ))  # fmt: skip
 
 
-def fit(name: str, meaning: str) -> float:
+def name_score(name: str, meaning: str) -> float:
     """How well a name fits a meaning: 1 the very name, less where only a word of it does."""
-    names = NAMES.get(meaning, LABEL_NAMES.get(meaning, "")).split()
-    tokens = tokens_of(name)
-    if (told := "_".join(tokens)) in names:
-        return 1.0 - 0.01 * names.index(told)
+    names = SETTING_NAMES.get(meaning, LABEL_NAMES.get(meaning, "")).split()
+    tokens = name_tokens(name)
+    if (joined := "_".join(tokens)) in names:
+        return 1.0 - 0.01 * names.index(joined)
     return 0.6 if tokens and tokens[-1] in names else 0.45 if set(tokens) & set(names) else 0.0
 
 
 def event_label(value: str) -> str | None:
     """The label that a kind of event sets; empty for one that means nothing, None where that is not known."""
-    tokens = tokens_of(value)
-    told = {*tokens, "_".join(tokens)}
-    return next((label for label, names in EVENT_WORDS.items() if told & set(names.split())), None)
+    tokens = name_tokens(value)
+    forms = {*tokens, "_".join(tokens)}
+    return next((label for label, names in EVENT_WORDS.items() if forms & set(names.split())), None)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onboarding.inference.interpretation import ROLES
-from onboarding.inference.keys import alike, best_id, key_of, linked
-from onboarding.inference.names import WORDS, is_id, words_of
-from onboarding.survey import Seen, Survey
+from onboarding.inference.keys import best_id, could_reference, find_key, linked_key
+from onboarding.inference.names import SUBJECT_WORDS, is_id, name_words
+from onboarding.survey import Survey, TableSurvey
 from rankline.errors import UsageError
 
 
-def roles_of(survey: Survey, given: Mapping[str, str]) -> dict[str, str]:
+def assign_roles(survey: Survey, given: Mapping[str, str]) -> dict[str, str]:
     """Role -> table: the log first, then the tables whose keys it names."""
     roles = dict(given)
     free = [name for name in survey.tables if name not in roles.values()]
     if "events" not in roles:
-        scores = {name: _eventful(survey, survey.tables[name]) for name in free}
+        scores = {name: _event_score(survey, survey.tables[name]) for name in free}
         best = max(scores, key=lambda name: scores[name], default="")
         if not best:
             return roles
@@ -26,68 +26,68 @@ def roles_of(survey: Survey, given: Mapping[str, str]) -> dict[str, str]:
     scored = []
     for role, subject in (("items", "item"), ("users", "user"), ("queries", "query")):
         if role not in roles:
-            scored += [(_descriptive(survey, log, survey.tables[name], subject), role, name) for name in free]
+            scored += [(_description_score(survey, log, survey.tables[name], subject), role, name) for name in free]
     for score, role, name in sorted(scored, reverse=True):
         if score >= 1 and role not in roles and name not in roles.values():
             roles[role] = name
     for name in [name for name in free if name not in roles.values()]:
         table = survey.tables[name]  # nothing is called as we know it, but the log's values are this table's keys
-        if any(linked(survey, log, column, table) for column in log.columns):
-            wordy = any(facts.is_text and facts.words > 2 for facts in table.columns.values())
+        if any(linked_key(survey, log, column, table) for column in log.columns):
+            wordy = any(stats.is_text and stats.words > 2 for stats in table.columns.values())
             role = "items" if wordy else "users"
             if role not in roles:
                 roles[role] = name
     return {role: roles[role] for role in ROLES if role in roles}
 
 
-def _eventful(survey: Survey, table: Seen) -> float:
+def _event_score(survey: Survey, table: TableSurvey) -> float:
     """How much a table looks like a log: it names people or queries and things, at moments, again and again."""
-    score = 2.0 * bool(words_of(table.name) & WORDS["event"])
-    named = [subject for subject in ("user", "item", "query") if best_id(table, subject)[1] > 0.4]
-    score += 1.5 * len(named) if len(named) > 1 else 0.0
-    score += any(facts.times for facts in table.columns.values()) * 1.0
-    if any(facts.unique and is_id(name) for name, facts in table.columns.items()):
+    score = 2.0 * bool(name_words(table.name) & SUBJECT_WORDS["event"])
+    id_subjects = [subject for subject in ("user", "item", "query") if best_id(table, subject)[1] > 0.4]
+    score += 1.5 * len(id_subjects) if len(id_subjects) > 1 else 0.0
+    score += any(stats.times for stats in table.columns.values()) * 1.0
+    if any(stats.is_unique and is_id(name) for name, stats in table.columns.items()):
         score -= 1.0  # events have no key of their own, or one that nobody needs
     for other in survey.tables.values():
         if other.name != table.name:
-            keys = [key for key, facts in other.columns.items() if facts.unique]
+            keys = [key for key, stats in other.columns.items() if stats.is_unique]
             score += any(
                 survey.overlap(table.name, column, other.name, key) > 0.5
                 for key in keys[:3]
-                for column, facts in table.columns.items()
-                if not facts.unique and facts.distinct > 1 and alike(column, key)
+                for column, stats in table.columns.items()
+                if not stats.is_unique and stats.distinct > 1 and could_reference(column, key)
             )
     return score
 
 
-def _descriptive(survey: Survey, log: Seen, table: Seen, subject: str) -> float:
+def _description_score(survey: Survey, log: TableSurvey, table: TableSurvey, subject: str) -> float:
     """How much a table describes what the log calls a user, an item or a query."""
-    score = 2.0 * bool(words_of(table.name) & WORDS[subject])
-    column, sure = best_id(log, subject)
-    key = key_of(survey, log, table, column)
-    if key and sure > 0.4:
+    score = 2.0 * bool(name_words(table.name) & SUBJECT_WORDS[subject])
+    column, confidence = best_id(log, subject)
+    key = find_key(survey, log, table, column)
+    if key and confidence > 0.4:
         shares = survey.overlap(log.name, column, table.name, key), survey.overlap(table.name, key, log.name, column)
-        score += 2.5 * max(shares) * alike(column, key)
-        score += 0.5 * table.columns[key].unique
+        score += 2.5 * max(shares) * could_reference(column, key)
+        score += 0.5 * table.columns[key].is_unique
     elif not key:
         score -= 1.5
-    if subject == "user" and "user" not in {s for s in WORDS if words_of(table.name) & WORDS[s]}:
+    if subject == "user" and "user" not in {s for s in SUBJECT_WORDS if name_words(table.name) & SUBJECT_WORDS[s]}:
         score -= 0.5
     return score
 
 
-def table_named(survey: Survey, told: str) -> str:
+def find_table(survey: Survey, name_or_place: str) -> str:
     """The name of the table that a person names by its name or place.
 
     Raises:
         UsageError: there is none.
     """
     for name, table in survey.tables.items():
-        if told in (name, table.place, table.place.rsplit("/", 1)[-1]):
+        if name_or_place in (name, table.place, table.place.rsplit("/", 1)[-1]):
             return name
     raise UsageError(
-        f"the source has no table {told!r}",
+        f"the source has no table {name_or_place!r}",
         expected="one of " + ", ".join(table.place or name for name, table in survey.tables.items()),
-        found=told,
+        found=name_or_place,
         where=survey.source,
     )

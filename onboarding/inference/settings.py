@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onboarding.inference.interpretation import MANY, ROLES, WORDY, Reading
+from onboarding.inference.interpretation import LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
 from onboarding.inference.names import event_label
 
 # words that stand for nothing
@@ -17,87 +17,87 @@ STEMMERS = {
 }  # fmt: skip
 
 
-def settings_of(made: Reading) -> dict[str, Any]:
+def map_settings(mapping: SchemaMapping) -> dict[str, Any]:
     """The map: ingest's own settings, without where the source is."""
-    survey = made.survey
-    told: dict[str, Any] = {"format": survey.format}
+    survey = mapping.survey
+    settings: dict[str, Any] = {"format": survey.format}
     if survey.name:
-        told["name"] = survey.name
+        settings["name"] = survey.name
     if survey.connection:
-        told["connection"] = survey.connection
+        settings["connection"] = survey.connection
     if survey.format == "beir":
-        return told
-    if "items" not in made.roles:
-        told["items_from_events"] = True
+        return settings
+    if "items" not in mapping.roles:
+        settings["items_from_events"] = True
     if survey.format in ("tables", "sql"):
-        places = {role: survey.tables[table].place for role, table in made.roles.items()}
-        told["tables"] = places
-    if files := _files(made):
-        told["files"] = files
+        places = {role: survey.tables[table].place for role, table in mapping.roles.items()}
+        settings["tables"] = places
+    if files := _file_settings(mapping):
+        settings["files"] = files
     columns: dict[str, Any] = {"user_id": "", "item_id": "", "timestamp": "", "labels": {}}
     for role in ROLES:
-        for meaning in made.meanings.get(role, ()):
+        for meaning in mapping.column_mappings.get(role, ()):
             if meaning.setting.startswith("labels."):
                 columns["labels"][meaning.setting.partition(".")[2]] = meaning.column
-            elif meaning.setting in MANY:
+            elif meaning.setting in LIST_SETTINGS:
                 columns.setdefault(meaning.setting, []).append(meaning.column)
             elif role == "events" or meaning.setting not in columns or not columns[meaning.setting]:
                 columns[meaning.setting] = meaning.column
-    if made.unit and columns["timestamp"]:
-        columns["timestamp_unit"] = made.unit
-    if made.zone:
-        columns["time_zone"] = made.zone
+    if mapping.time_unit and columns["timestamp"]:
+        columns["timestamp_unit"] = mapping.time_unit
+    if mapping.resolved_time_zone:
+        columns["time_zone"] = mapping.resolved_time_zone
     if columns.get("event_type"):
-        values = survey.values(made.roles["events"], columns["event_type"])
+        values = survey.values(mapping.roles["events"], columns["event_type"])
         columns["event_types"] = {value: event_label(value) or "" for value in values}
-    if (category := made.column("items", "category")) and (mark := made.facts("items", category).separator):
+    if (category := mapping.column("items", "category")) and (mark := mapping.stats("items", category).separator):
         columns["category_separator"] = mark.strip()
-    if created := made.column("items", "created_at"):
-        times = made.facts("items", created).times
+    if created := mapping.column("items", "created_at"):
+        times = mapping.stats("items", created).times
         columns["created_at_unit"] = times[0]
-    told["columns"] = columns
-    return told
+    settings["columns"] = columns
+    return settings
 
 
-def _files(made: Reading) -> dict[str, Any]:
+def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
     """How the text files are written, where that is not the usual way."""
-    told: dict[str, Any] = {}
-    if made.survey.format != "tables":
-        return told
-    if made.survey.files.encoding not in ("utf-8", "ascii"):
-        told["encoding"] = made.survey.files.encoding
-    if made.survey.files.decimal == ",":
-        told["decimal"] = ","
+    settings: dict[str, Any] = {}
+    if mapping.survey.format != "tables":
+        return settings
+    if mapping.survey.files.encoding not in ("utf-8", "ascii"):
+        settings["encoding"] = mapping.survey.files.encoding
+    if mapping.survey.files.decimal == ",":
+        settings["decimal"] = ","
     missing = set()
-    for role, table in made.roles.items():
-        for meaning in made.meanings.get(role, ()):
-            facts = made.facts(role, meaning.column)
-            if facts.kind != "text" or (0 < facts.numbers < 0.2):
+    for role, table in mapping.roles.items():
+        for meaning in mapping.column_mappings.get(role, ()):
+            stats = mapping.stats(role, meaning.column)
+            if stats.kind != "text" or (0 < stats.numbers < 0.2):
                 continue
-            values = made.survey.values(table, meaning.column, most=200)
-            sure = ("NULL", "\\N") if meaning.setting in WORDY else MISSING
-            missing |= {word for word in sure if word in values and (facts.numbers > 0.3 or word in ("NULL", "\\N"))}
+            values = mapping.survey.values(table, meaning.column, most=200)
+            markers = ("NULL", "\\N") if meaning.setting in TEXT_SETTINGS else MISSING
+            missing |= {word for word in markers if word in values and (stats.numbers > 0.3 or word in ("NULL", "\\N"))}
     if missing:
-        told["missing"] = sorted(missing)
-    return told
+        settings["missing"] = sorted(missing)
+    return settings
 
 
-def knobs_of(made: Reading) -> dict[str, Any]:
+def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:
     """The recipe's changes: its name, the scale of its labels, the language of its words."""
-    name = made.name.replace("_", "-")
-    told: dict[str, Any] = {
+    name = mapping.name.replace("_", "-")
+    changes: dict[str, Any] = {
         "name": name, "validate.profile_name": name, "export.recipe": name, "export.catalogue": name,
     }  # fmt: skip
-    usual = {"click": (0, 1), "purchase": (0, 1), "rating": (1, 5), "relevance": (0, 3)}
-    scales = dict(usual)
-    for meaning in made.meanings.get("events", ()):
+    defaults = {"click": (0, 1), "purchase": (0, 1), "rating": (1, 5), "relevance": (0, 3)}
+    scales = dict(defaults)
+    for meaning in mapping.column_mappings.get("events", ()):
         label = meaning.setting.partition("labels.")[2]
-        if label and (facts := made.facts("events", meaning.column)).low is not None and facts.high is not None:
-            low, high = usual[label]
-            scales[label] = (min(low, math.floor(facts.low)), max(high, math.ceil(facts.high)))
-    if scales != usual:
-        told["validate.scales"] = {label: list(scale) for label, scale in scales.items()}
-    language = next((code for code in made.languages.values() if code), "en")
-    if made.kind in ("search", "shop") and STEMMERS.get(language, "") != "english":
-        told |= {f"{step}.stemmer": STEMMERS.get(language, "") for step in ("finetune", "distill", "evaluate")}
-    return told
+        if label and (stats := mapping.stats("events", meaning.column)).low is not None and stats.high is not None:
+            low, high = defaults[label]
+            scales[label] = (min(low, math.floor(stats.low)), max(high, math.ceil(stats.high)))
+    if scales != defaults:
+        changes["validate.scales"] = {label: list(scale) for label, scale in scales.items()}
+    language = next((code for code in mapping.languages.values() if code), "en")
+    if mapping.kind in ("search", "shop") and STEMMERS.get(language, "") != "english":
+        changes |= {f"{step}.stemmer": STEMMERS.get(language, "") for step in ("finetune", "distill", "evaluate")}
+    return changes

@@ -7,14 +7,14 @@ import json
 import tomli_w
 
 from onboarding.inference import Proposal
-from rankline.io.sources import masked
+from rankline.io.sources import mask_passwords
 
 
-def map_text(made: Proposal) -> str:
+def render_map(proposal: Proposal) -> str:
     """The map as TOML, with what it is in front."""
     return (
-        f"# How to read {masked(made.survey.source)}. Written by `rankline init`; it is yours to change.\n"
-        "# Every setting: rankline recipes show interactions ingest\n" + tomli_w.dumps(made.settings)
+        f"# How to read {mask_passwords(proposal.survey.source)}. Written by `rankline init`; it is yours to change.\n"
+        "# Every setting: rankline recipes show interactions ingest\n" + tomli_w.dumps(proposal.settings)
     )
 
 
@@ -29,28 +29,28 @@ BASES = {
 }
 
 
-def recipe_text(made: Proposal, *, map_name: str) -> str:
+def render_recipe(proposal: Proposal, *, map_name: str) -> str:
     """The recipe as a Python module of one function."""
-    base = BASES[made.kind]
+    base = BASES[proposal.kind]
     settings = "\n".join(
-        f"            {json.dumps(f'{knob}={value if isinstance(value, str) else json.dumps(value)}')},"
-        for knob, value in made.knobs.items()
+        f"            {json.dumps(f'{setting}={value if isinstance(value, str) else json.dumps(value)}')},"
+        for setting, value in proposal.recipe_settings.items()
     )
-    module = made.name
+    module = proposal.name
     return (
         f'"""The recipe of {module}: rankline run --recipe {module}:{module} -w .rankline-{module}"""\n\n'
         + ("import dataclasses\n" if "dataclasses" in base else "")
         + "from pathlib import Path\n\n"
         "from pipelines import recipes\n\n"
         f'MAP = str(Path(__file__).resolve().with_name("{map_name}"))\n\n\n'
-        f"def {module}(path: str = {json.dumps(masked(made.survey.source))}, map: str = MAP) -> recipes.Recipe:\n"
-        f'    """{SENTENCES[made.kind]}"""\n'
+        f"def {module}(path: str = {json.dumps(mask_passwords(proposal.survey.source))}, map: str = MAP) -> recipes.Recipe:\n"
+        f'    """{DESCRIPTIONS[proposal.kind]}"""\n'
         f"    base = {base}\n"
         "    return recipes.change(\n        base,\n        [\n" + settings + "\n        ],\n    )\n"
     )
 
 
-SENTENCES = {
+DESCRIPTIONS = {
     "interactions": "What a user may want next, learnt from a log of events.",
     "search": "Documents for queries, learnt from judgments.",
     "labels": "The label of a text, with a calibrated chance.",

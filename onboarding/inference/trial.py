@@ -11,31 +11,31 @@ from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 
-EVENTS = 50_000
+MAX_EVENTS = 50_000
 
 
 @dataclass(frozen=True)
-class Proof:
+class DryRun:
     """What ingest made of the first events and of all other tables."""
 
-    read: dict[str, int]
-    kept: dict[str, int]
+    rows_read: dict[str, int]
+    rows_kept: dict[str, int]
     rejected: dict[str, dict[str, int]]  # table -> reason -> rows
     examples: dict[tuple[str, str], str]  # (table, reason) -> the first row set aside for it
-    span: tuple[str, str]
-    most_rejected: float
+    event_time_span: tuple[str, str]
+    max_rejected_share: float
 
     @property
-    def too_many(self) -> list[str]:
+    def tables_over_limit(self) -> list[str]:
         """The tables of which ingest would refuse to go on."""
         return [
             table
             for table, reasons in self.rejected.items()
-            if sum(reasons.values()) > self.most_rejected * max(self.read.get(table, 0), 1)
+            if sum(reasons.values()) > self.max_rejected_share * max(self.rows_read.get(table, 0), 1)
         ]
 
 
-def prove(config: IngestConfig, *, events: int = EVENTS) -> Proof:
+def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
     """Run ingest on the first events; nothing of it is kept.
 
     Raises:
@@ -51,7 +51,7 @@ def prove(config: IngestConfig, *, events: int = EVENTS) -> Proof:
         except SourceError as error:
             if str(raw) not in error.where:
                 raise
-            raise _all_set_aside(error, config) from error
+            raise _all_rejected_error(error, config) from error
         import json
 
         summary: dict[str, Any] = json.loads((raw / "summary.json").read_text())
@@ -59,17 +59,17 @@ def prove(config: IngestConfig, *, events: int = EVENTS) -> Proof:
         examples: dict[tuple[str, str], str] = {}
         for row in rejected.slice(0, 10_000).to_pylist():
             examples.setdefault((row["table"], row["reason"]), row["raw"])
-    return Proof(
-        read=summary["read"],
-        kept=summary["rows"],
+    return DryRun(
+        rows_read=summary["read"],
+        rows_kept=summary["rows"],
         rejected=summary["rejected"],
         examples=examples,
-        span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
-        most_rejected=config.max_rejected_share,
+        event_time_span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
+        max_rejected_share=config.max_rejected_share,
     )
 
 
-def _all_set_aside(error: SourceError, config: IngestConfig) -> SourceError:
+def _all_rejected_error(error: SourceError, config: IngestConfig) -> SourceError:
     """The refusal of a table without a good row, by the user's own measure; what it lists goes with the proof."""
     return SourceError(
         error.message,

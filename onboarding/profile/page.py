@@ -10,7 +10,7 @@ from rankline.io.svg import AMBER, BLUE, PURPLE, figure, style, svg
 COLOURS = {"users": BLUE, "items": AMBER, "queries": PURPLE}
 
 
-def page(found: Profile, *, title: str) -> str:
+def render_page(found: Profile, *, title: str) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -22,53 +22,55 @@ def page(found: Profile, *, title: str) -> str:
     return environment.get_template("profile.html").render(found=found, title=title, plots=_plots(found))
 
 
-def _plots(found: Profile) -> dict[str, str]:
+def _plots(profile: Profile) -> dict[str, str]:
     """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
     plots = {}
     with style(named_rows=False):
-        if found.days:
-            plots["days"] = _days(found.days)
-            plots["hours"] = _bars([f"{hour}" for hour in range(24)], found.hours, "events of an hour of the day (UTC)")
-        if found.tails:
-            plots["tails"] = _tails(found)
-        for label, values in found.labels.items():
-            plots[f"label {label}"] = _bars(list(values), list(values.values()), f"events with a {label} of")
+        if profile.days:
+            plots["days"] = _plot_days(profile.days)
+            plots["hours"] = _plot_bars(
+                [f"{hour}" for hour in range(24)], profile.hours, "events of an hour of the day (UTC)"
+            )
+        if profile.tails:
+            plots["tails"] = _plot_tails(profile)
+        for label, values in profile.labels.items():
+            plots[f"label {label}"] = _plot_bars(list(values), list(values.values()), f"events with a {label} of")
     return plots
 
 
-def _days(days: Sequence[tuple[str, int]]) -> str:
+def _plot_days(days: Sequence[tuple[str, int]]) -> str:
     """Events a day, with the mean of the seven days before."""
     import numpy as np
 
-    made, axes = figure(2.6, 12.0)
-    at = np.array([day for day, _ in days], dtype="datetime64[D]")
+    canvas, axes = figure(2.6, 12.0)
+    dates = np.array([day for day, _ in days], dtype="datetime64[D]")
     counts = np.array([events for _, events in days], dtype=float)
-    axes.fill_between(at, counts, step="mid", color=BLUE, alpha=0.25, linewidth=0)
+    axes.fill_between(dates, counts, step="mid", color=BLUE, alpha=0.25, linewidth=0)
     if len(counts) >= 14:
         mean = np.convolve(counts, np.ones(7) / 7, mode="valid")
-        axes.plot(at[6:], mean, color=BLUE, linewidth=1.8, label="mean of seven days")
+        axes.plot(dates[6:], mean, color=BLUE, linewidth=1.8, label="mean of seven days")
         axes.legend(frameon=False, loc="upper left")
     axes.set_ylim(0)
     axes.set_ylabel("events a day")
     axes.margins(x=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return svg(made, "events a day")
+    return svg(canvas, "events a day")
 
 
-def _bars(names: list[str], values: Sequence[int], label: str) -> str:
-    made, axes = figure(2.5)
+def _plot_bars(names: list[str], values: Sequence[int], label: str) -> str:
+    canvas, axes = figure(2.5)
     axes.bar(range(len(names)), values, color=BLUE, width=0.7)
     axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 5 else 30)
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(label)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return svg(made, label)
+    return svg(canvas, label)
 
 
-def _tails(found: Profile) -> str:
+def _plot_tails(profile: Profile) -> str:
     """The share of events that the busiest have; a straight line would mean that all are alike."""
-    made, axes = figure(3.2)
-    for table, tail in found.tails.items():
+    canvas, axes = figure(3.2)
+    for table, tail in profile.tails.items():
         x, y = zip(*tail.curve, strict=True)
         axes.plot(x, y, "o-", color=COLOURS[table], linewidth=2, markersize=4, label=table)
     axes.set_xscale("log")
@@ -81,4 +83,4 @@ def _tails(found: Profile) -> str:
     axes.set_xlabel("the busiest…")
     axes.set_ylabel("…have so much of the events")
     axes.legend(frameon=False)
-    return svg(made, "share of events of the busiest users and items")
+    return svg(canvas, "share of events of the busiest users and items")

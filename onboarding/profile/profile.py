@@ -13,16 +13,16 @@ from typing import Any
 from pydantic import Field
 
 from components.ingest.fields import identifier
-from onboarding.survey.language import language_of
-from rankline.contracts import LABELS, TABLES, Frozen
+from onboarding.survey.language import detect_language
+from rankline.contracts import LABELS, TABLES, FrozenModel
 from rankline.errors import SourceError
 
 MEMORY_MB = 1024
-FEW_VALUES = 12
-FEW_ROWS = 1 << 22  # up to so many rows distinct values are counted, above they are estimated
+MAX_TOP_VALUES = 12
+MAX_EXACT_ROWS = 1 << 22  # up to so many rows distinct values are counted, above they are estimated
 
 
-class ColumnProfile(Frozen):
+class ColumnProfile(FrozenModel):
     """One column of a table."""
 
     name: str
@@ -36,7 +36,7 @@ class ColumnProfile(Frozen):
     top: dict[str, int] = Field(default={}, description="most frequent values of a text that has few, with their rows")
 
 
-class TableProfile(Frozen):
+class TableProfile(FrozenModel):
     """One table."""
 
     rows: int
@@ -45,7 +45,7 @@ class TableProfile(Frozen):
     text_lengths: dict[str, float] = Field(default={}, description="words of all texts together: quantiles")
 
 
-class TailProfile(Frozen):
+class TailProfile(FrozenModel):
     """How events are spread over users, items or queries."""
 
     names: int
@@ -55,7 +55,7 @@ class TailProfile(Frozen):
     once: int = Field(description="how many have one event only")
 
 
-class Profile(Frozen):
+class Profile(FrozenModel):
     """A source."""
 
     where: str
@@ -98,9 +98,9 @@ def profile(folder: Path) -> Profile:
         try:
             for table in TABLES:
                 if (path := folder / f"{table}.parquet").is_file():
-                    told = str(path).replace("'", "''")
-                    db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{told}')")
-            return _profiled(db, folder)
+                    path_sql = str(path).replace("'", "''")
+                    db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path_sql}')")
+            return _build_profile(db, folder)
         except duckdb.Error as error:
             raise SourceError(
                 "a table cannot be read",
@@ -111,97 +111,105 @@ def profile(folder: Path) -> Profile:
             ) from error
 
 
-def _profiled(db: Any, folder: Path) -> Profile:
-    there = {name for (name,) in db.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-    tables = {table: _table(db, table) for table in ("events", "items", "users", "queries") if table in there}
+def _build_profile(db: Any, folder: Path) -> Profile:
+    present = {name for (name,) in db.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
+    tables = {table: _table_profile(db, table) for table in ("events", "items", "users", "queries") if table in present}
     names = {column.name for column in tables["events"].columns}
-    found: dict[str, Any] = {"where": str(folder), "tables": {name: each for name, each in tables.items() if each.rows}}
+    fields: dict[str, Any] = {
+        "where": str(folder),
+        "tables": {name: each for name, each in tables.items() if each.rows},
+    }
     if tables["events"].rows:
-        first, last, moments = _one(
+        first, last, distinct_times = _fetch_row(
             db, "SELECT min(event_timestamp), max(event_timestamp), count(DISTINCT event_timestamp) FROM events"
         )
-        if moments > 1:  # else the source has no times
-            found |= {"first": first.isoformat(), "last": last.isoformat(), "days": _days(db), "hours": _hours(db)}
-        found["tails"] = {
-            table: _tail(db, key)
+        if distinct_times > 1:  # else the source has no times
+            fields |= {
+                "first": first.isoformat(),
+                "last": last.isoformat(),
+                "days": _events_per_day(db),
+                "hours": _events_per_hour(db),
+            }
+        fields["tails"] = {
+            table: _tail_profile(db, key)
             for table, key in (("users", "user_id"), ("items", "item_id"), ("queries", "query_id"))
-            if _one(db, f"SELECT count({key}) FROM events")[0]
+            if _fetch_row(db, f"SELECT count({key}) FROM events")[0]
         }
-        found["labels"] = {label: _labels(db, label) for label in LABELS if label in names}
+        fields["labels"] = {label: _label_counts(db, label) for label in LABELS if label in names}
         if "split" in names:
-            found["splits"] = dict(db.execute("SELECT split, count(*) FROM events GROUP BY ALL ORDER BY 1").fetchall())
-        found["never_used"] = {
-            table: _one(db, f"SELECT count(*) FROM {table} ANTI JOIN events USING ({key})")[0]
+            fields["splits"] = dict(db.execute("SELECT split, count(*) FROM events GROUP BY ALL ORDER BY 1").fetchall())
+        fields["never_used"] = {
+            table: _fetch_row(db, f"SELECT count(*) FROM {table} ANTI JOIN events USING ({key})")[0]
             for table, key in (("items", "item_id"), ("users", "user_id"), ("queries", "query_id"))
-            if table in found["tables"]
+            if table in fields["tables"]
         }
     if (path := folder / "rejected.parquet").is_file():
-        told = str(path).replace("'", "''")
+        path_sql = str(path).replace("'", "''")
         columns = '"table", reason, count(*), arg_min(raw, row)'
-        query = f"SELECT {columns} FROM read_parquet('{told}') GROUP BY ALL ORDER BY ALL"
+        query = f"SELECT {columns} FROM read_parquet('{path_sql}') GROUP BY ALL ORDER BY ALL"
         rejected: dict[str, dict[str, int]] = {}
         examples = {}
         for table, reason, rows, raw in db.execute(query).fetchall():
             rejected.setdefault(table, {})[reason] = rows
             examples[f"{table}: {reason}"] = raw[:300]
-        found |= {"rejected": rejected, "examples": examples}
-    return Profile(**found)
+        fields |= {"rejected": rejected, "examples": examples}
+    return Profile(**fields)
 
 
-def _one(db: Any, query: str) -> tuple[Any, ...]:
+def _fetch_row(db: Any, query: str) -> tuple[Any, ...]:
     (row,) = db.execute(query).fetchall()
     return tuple(row)
 
 
-def _table(db: Any, table: str) -> TableProfile:
+def _table_profile(db: Any, table: str) -> TableProfile:
     ((rows,),) = db.execute(f"SELECT count(*) FROM {table}").fetchall()
     described = db.execute(f"DESCRIBE {table}").fetchall()
-    columns = [_column(db, table, name, kind, rows) for name, kind, *_ in described]
+    columns = [_column_profile(db, table, name, kind, rows) for name, kind, *_ in described]
     words = [name for name, kind, *_ in described if name in ("title", "text") and kind == "VARCHAR"]
     language, lengths = "", {}
     if words and rows:
-        told = f"concat_ws(' ', {', '.join(words)})"
-        sample = (
-            f"SELECT string_agg(told, ' ') FROM (SELECT {told} AS told FROM {table} USING SAMPLE 500 (reservoir, 7))"
-        )
-        language = language_of(_one(db, sample)[0] or "")
-        count = f"len(string_split_regex(trim({told}), '\\s+')) * CAST(trim({told}) <> '' AS INTEGER)"
+        text_sql = f"concat_ws(' ', {', '.join(words)})"
+        sample = f"SELECT string_agg(told, ' ') FROM (SELECT {text_sql} AS told FROM {table} USING SAMPLE 500 (reservoir, 7))"
+        language = detect_language(_fetch_row(db, sample)[0] or "")
+        count = f"len(string_split_regex(trim({text_sql}), '\\s+')) * CAST(trim({text_sql}) <> '' AS INTEGER)"
         lengths = _quantiles(db, f"SELECT {count} AS value FROM {table}")
     return TableProfile(rows=rows, columns=columns, language=language, text_lengths=lengths)
 
 
-def _column(db: Any, table: str, name: str, kind: str, rows: int) -> ColumnProfile:
+def _column_profile(db: Any, table: str, name: str, kind: str, rows: int) -> ColumnProfile:
     column = identifier(name)
-    listed = kind.endswith("]")
+    is_list = kind.endswith("]")
     number = kind in ("DOUBLE", "FLOAT", "BIGINT", "INTEGER")
-    many = "approx_count_distinct" if rows > FEW_ROWS else "count(DISTINCT %s)"
-    distinct = f"approx_count_distinct({column})" if rows > FEW_ROWS else many % column
-    edges = f"min({column})::VARCHAR, max({column})::VARCHAR" if not listed and kind != "BOOLEAN" else "NULL, NULL"
+    distinct_sql = "approx_count_distinct" if rows > MAX_EXACT_ROWS else "count(DISTINCT %s)"
+    distinct = f"approx_count_distinct({column})" if rows > MAX_EXACT_ROWS else distinct_sql % column
+    bounds_sql = (
+        f"min({column})::VARCHAR, max({column})::VARCHAR" if not is_list and kind != "BOOLEAN" else "NULL, NULL"
+    )
     mean = f"avg({column})" if number else f"avg(CAST({column} AS INTEGER))" if kind == "BOOLEAN" else "NULL"
-    length = f"avg(length({column}))" if kind == "VARCHAR" else f"avg(len({column}))" if listed else "NULL"
-    missing, values, low, high, average, size = _one(
-        db, f"SELECT count(*) - count({column}), {distinct}, {edges}, {mean}, {length} FROM {table}"
+    length = f"avg(length({column}))" if kind == "VARCHAR" else f"avg(len({column}))" if is_list else "NULL"
+    missing, values, low, high, average, mean_length = _fetch_row(
+        db, f"SELECT count(*) - count({column}), {distinct}, {bounds_sql}, {mean}, {length} FROM {table}"
     )
     top: dict[str, int] = {}
-    if 1 <= values <= FEW_VALUES and kind in ("VARCHAR", "BOOLEAN"):
+    if 1 <= values <= MAX_TOP_VALUES and kind in ("VARCHAR", "BOOLEAN"):
         query = f"SELECT {column}::VARCHAR AS value, count(*) AS rows FROM {table} WHERE value IS NOT NULL GROUP BY ALL"
         top = dict(db.execute(f"{query} ORDER BY rows DESC, value").fetchall())
-    if listed and kind == "VARCHAR[]":
+    if is_list and kind == "VARCHAR[]":
         query = f"SELECT value, count(*) AS rows FROM (SELECT unnest({column}) AS value FROM {table}) GROUP BY ALL"
-        top = dict(db.execute(f"{query} ORDER BY rows DESC, value LIMIT {FEW_VALUES}").fetchall())
+        top = dict(db.execute(f"{query} ORDER BY rows DESC, value LIMIT {MAX_TOP_VALUES}").fetchall())
     if kind.startswith("TIMESTAMP"):
         low, high = (each[:19] if each else each for each in (low, high))
     return ColumnProfile(
-        name=name, type=_type(kind), missing=missing, distinct=values, low=_short(low), high=_short(high),
-        mean=average, length=size, top=top,
+        name=name, type=_type_label(kind), missing=missing, distinct=values, low=_truncate(low), high=_truncate(high),
+        mean=average, length=mean_length, top=top,
     )  # fmt: skip
 
 
-def _short(text: str | None) -> str | None:
+def _truncate(text: str | None) -> str | None:
     return text if text is None or len(text) <= 40 else f"{text[:39]}…"
 
 
-def _type(kind: str) -> str:
+def _type_label(kind: str) -> str:
     """A type as people call it."""
     names = {"VARCHAR": "text", "DOUBLE": "number", "FLOAT": "number", "BOOLEAN": "yes/no", "VARCHAR[]": "texts",
              "FLOAT[]": "vector", "INTEGER": "whole number", "BIGINT": "whole number"}  # fmt: skip
@@ -210,16 +218,16 @@ def _type(kind: str) -> str:
 
 def _quantiles(db: Any, query: str) -> dict[str, float]:
     """The smallest, the largest, the mean and some quantiles of the one column of a query."""
-    low, quarter, middle, three, most, high, mean = _one(
+    low, q25, median, q75, q95, high, mean = _fetch_row(
         db,
         "SELECT min(value), approx_quantile(value, 0.25), approx_quantile(value, 0.5), approx_quantile(value, 0.75), "
         f"approx_quantile(value, 0.95), max(value), avg(value) FROM ({query})",
     )
-    told = {"min": low, "25%": quarter, "50%": middle, "75%": three, "95%": most, "max": high, "mean": mean}
-    return {name: round(float(value), 2) for name, value in told.items() if value is not None}
+    quantiles = {"min": low, "25%": q25, "50%": median, "75%": q75, "95%": q95, "max": high, "mean": mean}
+    return {name: round(float(value), 2) for name, value in quantiles.items() if value is not None}
 
 
-def _days(db: Any) -> list[tuple[str, int]]:
+def _events_per_day(db: Any) -> list[tuple[str, int]]:
     query = (
         "WITH counted AS (SELECT CAST(event_timestamp AS DATE) AS day, count(*) AS events FROM events GROUP BY ALL), "
         "days AS (SELECT unnest(generate_series(min(day), max(day), INTERVAL 1 DAY))::DATE AS day FROM counted) "
@@ -228,22 +236,24 @@ def _days(db: Any) -> list[tuple[str, int]]:
     return [(day, int(events)) for day, events in db.execute(query).fetchall()]
 
 
-def _hours(db: Any) -> list[int]:
+def _events_per_hour(db: Any) -> list[int]:
     query = "SELECT hour(event_timestamp) AS hour, count(*) FROM events GROUP BY ALL"
-    found = dict(db.execute(query).fetchall())
-    return [int(found.get(hour, 0)) for hour in range(24)]
+    counts = dict(db.execute(query).fetchall())
+    return [int(counts.get(hour, 0)) for hour in range(24)]
 
 
-def _tail(db: Any, key: str) -> TailProfile:
+def _tail_profile(db: Any, key: str) -> TailProfile:
     db.execute(
         "CREATE OR REPLACE TEMP TABLE tail AS "
         "SELECT count(*) AS events, row_number() OVER (ORDER BY count(*) DESC) AS place "
         f"FROM events WHERE {key} IS NOT NULL GROUP BY {key}"
     )
-    names, total, once = _one(db, "SELECT count(*), sum(events), count(*) FILTER (events = 1) FROM tail")
+    names, total, once = _fetch_row(db, "SELECT count(*), sum(events), count(*) FILTER (events = 1) FROM tail")
 
     def share(part: float) -> float:
-        return float(_one(db, f"SELECT sum(events) FROM tail WHERE place <= greatest(1, {part} * {names})")[0] / total)
+        return float(
+            _fetch_row(db, f"SELECT sum(events) FROM tail WHERE place <= greatest(1, {part} * {names})")[0] / total
+        )
 
     steps = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     return TailProfile(
@@ -255,21 +265,21 @@ def _tail(db: Any, key: str) -> TailProfile:
     )
 
 
-def _labels(db: Any, label: str) -> dict[str, int]:
+def _label_counts(db: Any, label: str) -> dict[str, int]:
     """Value -> events; where there are many values, those of ten equal ranges."""
     ((distinct,),) = db.execute(f"SELECT count(DISTINCT {label}) FROM events").fetchall()
-    told = f"coalesce({label}::VARCHAR, 'none')"
-    if distinct > FEW_VALUES:
-        low, high = _one(db, f"SELECT min({label}), max({label}) FROM events")
+    bucket_sql = f"coalesce({label}::VARCHAR, 'none')"
+    if distinct > MAX_TOP_VALUES:
+        low, high = _fetch_row(db, f"SELECT min({label}), max({label}) FROM events")
         width = (high - low) / 10
-        told = (
+        bucket_sql = (
             f"CASE WHEN {label} IS NULL THEN 'none' ELSE "
             f"printf('from %g', {low} + {width} * least(9, floor(({label} - {low}) / {width}))) END"
         )
-    query = f"SELECT {told} AS value, count(*), min({label}) AS place FROM events GROUP BY value ORDER BY place"
+    query = f"SELECT {bucket_sql} AS value, count(*), min({label}) AS place FROM events GROUP BY value ORDER BY place"
     return {value: rows for value, rows, _ in db.execute(query).fetchall()}
 
 
-def as_json(found: Profile) -> str:
+def to_json(result: Profile) -> str:
     """The profile for programs."""
-    return json.dumps(found.model_dump(), indent=2, ensure_ascii=False)
+    return json.dumps(result.model_dump(), indent=2, ensure_ascii=False)

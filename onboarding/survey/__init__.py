@@ -12,29 +12,36 @@ from typing import Any
 
 from components.ingest import parts, recbole, sql, tables
 from components.ingest.config import Columns, IngestConfig, TextFiles
-from components.ingest.encoding import Guess, guess
+from components.ingest.encoding import EncodingGuess, guess_encoding
 from components.ingest.fields import identifier
 from components.ingest.parts import Part
-from onboarding.survey.language import language_of
-from onboarding.survey.locations import files_of, listed, names_of, places_of, recognised, refuse_kind
-from onboarding.survey.statistics import Facts, comma_decimals, facts_of
+from onboarding.survey.language import detect_language
+from onboarding.survey.locations import (
+    database_tables,
+    detect_source,
+    files_at,
+    require_table_kind,
+    short_names,
+    table_places,
+)
+from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from rankline.errors import SourceError, UsageError
 from rankline.io import postgres, sources
 from rankline.io.sources import File, Tables
 
-ROWS = 100_000  # of each table that are looked at
+SAMPLE_ROWS = 100_000  # of each table that are looked at
 
 
 @dataclass(frozen=True)
-class Seen:
+class TableSurvey:
     """One table of a source: where it is, its first rows in DuckDB, its columns."""
 
     name: str
     place: str
     rows: int
-    whole: bool  # were all of its rows looked at?
+    is_complete: bool  # were all of its rows looked at?
     files: int
-    columns: dict[str, Facts]
+    columns: dict[str, ColumnStats]
 
 
 @dataclass
@@ -43,9 +50,9 @@ class Survey:
 
     source: str
     format: str
-    tables: dict[str, Seen]
+    tables: dict[str, TableSurvey]
     files: TextFiles = field(default_factory=TextFiles)
-    encoding: Guess = field(default_factory=lambda: Guess(("utf-8",), ("utf-8",)))
+    encoding: EncodingGuess = field(default_factory=lambda: EncodingGuess(("utf-8",), ("utf-8",)))
     name: str | None = None
     connection: str = ""
     db: Any = field(default=None, repr=False)
@@ -62,23 +69,23 @@ class Survey:
 
     def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
         """The most frequent values of a column, and how often each is there."""
-        told = f"CAST({identifier(column)} AS VARCHAR)"
+        value_sql = f"CAST({identifier(column)} AS VARCHAR)"
         query = (
-            f"SELECT {told} AS value, count(*) AS rows FROM {identifier(table)} WHERE {told} IS NOT NULL "
+            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE {value_sql} IS NOT NULL "
             f"GROUP BY ALL ORDER BY rows DESC, value LIMIT {most}"
         )
         return {str(value): int(rows) for value, rows in self.db.execute(query).fetchall()}
 
     def language(self, table: str, columns: list[str]) -> str:
         """The language that the words of some columns seem to be in, as a code; empty where none can be told."""
-        told = " || ' ' || ".join(f"coalesce(CAST({identifier(name)} AS VARCHAR), '')" for name in columns)
-        query = f"SELECT string_agg(told, ' ') FROM (SELECT {told} AS told FROM {identifier(table)} LIMIT 500)"
+        text_sql = " || ' ' || ".join(f"coalesce(CAST({identifier(name)} AS VARCHAR), '')" for name in columns)
+        query = f"SELECT string_agg(told, ' ') FROM (SELECT {text_sql} AS told FROM {identifier(table)} LIMIT 500)"
         ((text,),) = self.db.execute(query).fetchall()
-        return language_of(text or "")
+        return detect_language(text or "")
 
 
 def survey(
-    source: str, *, rows: int = ROWS, encoding: str = "", only: tuple[str, ...] = (), connection: str = ""
+    source: str, *, rows: int = SAMPLE_ROWS, encoding: str = "", only: tuple[str, ...] = (), connection: str = ""
 ) -> Survey:
     """Look at a source: a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
 
@@ -90,89 +97,94 @@ def survey(
     """
     import duckdb
 
-    if sources.masked(source) != source or f":{sources.MASK}@" in source:
+    if sources.mask_passwords(source) != source or f":{sources.MASK}@" in source:
         raise UsageError(
             "a password does not belong into a command, a map or a recipe",
             expected="a URL without one",
-            found=sources.masked(source),
+            found=sources.mask_passwords(source),
             hint="set PGPASSWORD, or keep the whole URL in a variable and name that: --connection SHOP_URL",
         )
-    told = recognised(source, connection)
-    found = Survey(told.source, told.format, {}, name=told.name, connection=told.connection, db=duckdb.connect())
+    detected = detect_source(source, connection)
+    found = Survey(
+        detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=duckdb.connect()
+    )
     found.db.execute("SET memory_limit = '1GB'")
     found.db.execute("SET TimeZone = 'UTC'")
     if found.format == "tables":
-        places = only or ((told.file,) if told.file else tuple(places_of(found.source)))
-        files = {place: files_of(found.source, place) for place in places}
-        found.encoding = _encoded([file for each in files.values() for file in each[:3]], encoding)
+        places = only or ((detected.file,) if detected.file else tuple(table_places(found.source)))
+        files = {place: files_at(found.source, place) for place in places}
+        found.encoding = _detect_encoding([file for each in files.values() for file in each[:3]], encoding)
         found.files = TextFiles(encoding=found.encoding.name)
-        whole = {place: _tables(found, each) for place, each in files.items()}
+        parts_by_place = {place: _file_parts(found, each) for place, each in files.items()}
     elif found.format == "sql":
-        whole = {
-            place: _queried(found, place, rows) for place in (only or tuple(listed(found.source, found.connection)))
+        parts_by_place = {
+            place: _query_parts(found, place, rows)
+            for place in (only or tuple(database_tables(found.source, found.connection)))
         }
     else:
         config = IngestConfig(source=found.source, format=found.format, name=found.name, items_from_events=True)
-        read = recbole.read if found.format == "recbole" else _beir
-        whole = {}
-        for table, each in sources.files(config).items():
-            whole[table] = (list(read(config, {table: each})), len(each))
-    names = names_of(list(whole))
-    for place, (read_parts, count) in whole.items():
-        found.tables[names[place]] = _seen(found, names[place], place, read_parts, count, rows)
+        read = recbole.read_parts if found.format == "recbole" else _beir_parts
+        parts_by_place = {}
+        for table, each in sources.find_files(config).items():
+            parts_by_place[table] = (list(read(config, {table: each})), len(each))
+    names = short_names(list(parts_by_place))
+    for place, (read_parts, count) in parts_by_place.items():
+        found.tables[names[place]] = _survey_table(found, names[place], place, read_parts, count, rows)
     return found
 
 
-def _beir(config: IngestConfig, files: sources.Files) -> Iterator[Part]:
+def _beir_parts(config: IngestConfig, files: sources.Files) -> Iterator[Part]:
     """The parts of a BEIR folder with the columns as its files call them."""
     for table, each in files.items():
         for file in each:
-            yield tables.part(table, file, config)
+            yield tables.file_part(table, file, config)
 
 
-def _encoded(files: list[File], encoding: str) -> Guess:
+def _detect_encoding(files: list[File], encoding: str) -> EncodingGuess:
     """What the text files are encoded in, all of them alike; ``encoding`` is what a person said.
 
     Raises:
         SourceError: one cannot be read as text in any encoding, or two are in different ones.
     """
-    found: dict[str, Guess] = {}
+    found: dict[str, EncodingGuess] = {}
     for file in files:
         if file.kind in ("parquet", "pq"):
             continue
-        with file.stored() as stored:
+        with file.open_stored() as stored:
             try:
-                sample = parts.plain(file, stored).read(parts.SAMPLE_BYTES)
+                sample = parts.decompressed(file, stored).read(parts.SAMPLE_BYTES)
             except (OSError, EOFError) as error:
-                raise parts.cut_short(file.path, error) from error
-        told = Guess((encoding,), (encoding,)) if encoding else guess(sample)
-        if not told.name or (b"\x00" in sample and not told.name.startswith("utf-16")):
+                raise parts.truncated_error(file.path, error) from error
+        guessed = EncodingGuess((encoding,), (encoding,)) if encoding else guess_encoding(sample)
+        if not guessed.name or (b"\x00" in sample and not guessed.name.startswith("utf-16")):
             raise SourceError(
                 "a file cannot be read as text",
                 expected="UTF-8, or another encoding that can be told",
-                found="bytes that no text has" if told.name else "bytes that fit none",
+                found="bytes that no text has" if guessed.name else "bytes that fit none",
                 where=file.path,
                 hint="say it with --encoding (cp1252, gb18030, utf-16…), or convert: iconv -t utf-8; if it is no "
                 "text, name it after what it is",
             )
-        found[file.path] = told
-    foreign = [told for told in found.values() if told.name != "ascii"]
-    if not foreign:
-        return Guess(("utf-8",), ("utf-8",))
-    shared = [name for name in foreign[0].fits if all(name in told.fits for told in foreign)]
+        found[file.path] = guessed
+    not_ascii = [guessed for guessed in found.values() if guessed.name != "ascii"]
+    if not not_ascii:
+        return EncodingGuess(("utf-8",), ("utf-8",))
+    shared = [
+        name for name in not_ascii[0].equally_likely if all(name in guessed.equally_likely for guessed in not_ascii)
+    ]
     if not shared:
         raise SourceError(
             "the files of the source are in different encodings",
             expected="one encoding for all of them",
-            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {told.name}" for path, told in found.items()),
+            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {guessed.name}" for path, guessed in found.items()),
             where=next(iter(found)),
             hint="convert them to UTF-8 (iconv -t utf-8)",
         )
-    others = [name for told in foreign for name in told.likely if name not in shared]
-    return Guess(tuple(dict.fromkeys([*shared, *others])), tuple(shared))
+    others = [name for guessed in not_ascii for name in guessed.candidates if name not in shared]
+    return EncodingGuess(tuple(dict.fromkeys([*shared, *others])), tuple(shared))
 
 
-class Everything(Columns):
+class AllColumns(Columns):
     """Settings that name every column there is: what has not been looked at yet cannot be named."""
 
     def wants(self, column: str) -> bool:
@@ -180,59 +192,61 @@ class Everything(Columns):
         return True
 
 
-def _tables(found: Survey, files: list[File]) -> tuple[list[Part], int]:
-    config = IngestConfig(source=found.source, format="tables", files=found.files, columns=Everything())
+def _file_parts(survey: Survey, files: list[File]) -> tuple[list[Part], int]:
+    config = IngestConfig(source=survey.source, format="tables", files=survey.files, columns=AllColumns())
     for file in files:
-        refuse_kind(file)
-    return [tables.part("events", file, config) for file in files], len(files)
+        require_table_kind(file)
+    return [tables.file_part("events", file, config) for file in files], len(files)
 
 
-def _queried(found: Survey, place: str, rows: int) -> tuple[list[Part], int]:
-    query = f"SELECT * FROM ({postgres.query_of(place)}) AS looked LIMIT {rows + 1}"
-    settings: dict[str, Any] = {"items_from_events": True, "connection": found.connection}
+def _query_parts(survey: Survey, place: str, rows: int) -> tuple[list[Part], int]:
+    query = f"SELECT * FROM ({postgres.select_statement(place)}) AS looked LIMIT {rows + 1}"
+    settings: dict[str, Any] = {"items_from_events": True, "connection": survey.connection}
     config = IngestConfig(
-        source=found.source, format="sql", tables=Tables(events=query), columns=Everything(), **settings
+        source=survey.source, format="sql", tables=Tables(events=query), columns=AllColumns(), **settings
     )
     read = []
-    for part in sql.read(config, {}):  # a database answers while it is connected to: take the rows now
+    for part in sql.read_parts(config, {}):  # a database answers while it is connected to: take the rows now
         read.append(part._replace(batches=iter(list(part.batches))))
     return read, 0
 
 
-def _seen(found: Survey, name: str, place: str, each: list[Part], files: int, rows: int) -> Seen:
+def _survey_table(found: Survey, name: str, place: str, table_parts: list[Part], files: int, rows: int) -> TableSurvey:
     """A table's first rows in DuckDB, and the facts of its columns."""
     import pyarrow as pa
 
-    left, kinds, made = rows, {}, False
-    more = False
-    for part in each:
-        if left <= 0:
-            more = True
+    remaining, kinds, created = rows, {}, False
+    truncated = False
+    for part in table_parts:
+        if remaining <= 0:
+            truncated = True
             break
-        kinds |= {column: told.kind for column, told in part.columns.items()}
-        select = ", ".join(f"{told.sql} AS {identifier(column)}" for column, told in part.columns.items())
+        kinds |= {column: source_column.kind for column, source_column in part.columns.items()}
+        select = ", ".join(
+            f"{source_column.sql} AS {identifier(column)}" for column, source_column in part.columns.items()
+        )
         query = f"SELECT {select} FROM {part.relation}"
         where = " OR ".join(f"coalesce({check}, false)" for check, _ in part.checks)
         query += f" WHERE NOT ({where})" if where else ""
         found.db.register("arriving", part.schema.empty_table())
-        if not made:
+        if not created:
             found.db.execute(f"CREATE TABLE {identifier(name)} AS {query}")
-            made = True
+            created = True
         else:
-            there = {column for column, *_ in found.db.execute(f"DESCRIBE {identifier(name)}").fetchall()}
+            existing = {column for column, *_ in found.db.execute(f"DESCRIBE {identifier(name)}").fetchall()}
             for column, kind, *_ in found.db.execute(f"DESCRIBE {query}").fetchall():
-                if column not in there:
+                if column not in existing:
                     found.db.execute(f"ALTER TABLE {identifier(name)} ADD COLUMN {identifier(column)} {kind}")
         try:
             for batch in part.batches:
-                found.db.register("arriving", pa.table(batch.slice(0, left)))
+                found.db.register("arriving", pa.table(batch.slice(0, remaining)))
                 found.db.execute(f"INSERT INTO {identifier(name)} BY NAME {query}")
-                more = more or len(batch) > left
-                left -= len(batch)
-                if left <= 0:
+                truncated = truncated or len(batch) > remaining
+                remaining -= len(batch)
+                if remaining <= 0:
                     break
         except (OSError, EOFError, pa.ArrowInvalid) as error:
-            raise parts.cut_short(part.where, error) from error
+            raise parts.truncated_error(part.where, error) from error
     found.db.unregister("arriving")
     ((count,),) = found.db.execute(f"SELECT count(*) FROM {identifier(name)}").fetchall()
     if not count:
@@ -240,11 +254,11 @@ def _seen(found: Survey, name: str, place: str, each: list[Part], files: int, ro
             "a table holds no row that can be read",
             expected="rows below the header",
             found=f"columns {', '.join(kinds)[:80]}, no row",
-            where=each[0].where if each else place,
+            where=table_parts[0].where if table_parts else place,
             hint="is it a table? export it again, or leave it out with --events and --items",
         )
-    if found.format == "tables" and comma_decimals(found.db, name, kinds):
+    if found.format == "tables" and has_decimal_commas(found.db, name, kinds):
         found.files = found.files.model_copy(update={"decimal": ","})
     decimal = found.files.decimal
-    facts = {column: facts_of(found.db, name, column, kind, decimal=decimal) for column, kind in kinds.items()}
-    return Seen(name, place, int(count), not more and left > 0, files, facts)
+    stats = {column: column_stats(found.db, name, column, kind, decimal=decimal) for column, kind in kinds.items()}
+    return TableSurvey(name, place, int(count), not truncated and remaining > 0, files, stats)

@@ -8,7 +8,7 @@ SCRIPTS = (("zh", "\u4e00-\u9fff"), ("ja", "\u3040-\u30ff"), ("ko", "\uac00-\ud7
            ("ar", "\u0600-\u06ff"), ("he", "\u0590-\u05ff"), ("hi", "\u0900-\u097f"))  # fmt: skip
 
 
-def language_of(text: str) -> str:
+def detect_language(text: str) -> str:
     """The language that a text seems to be in, as a code (en, zh…); empty where none can be told."""
     letters = len(re.findall(r"\w", text)) or 1
     shares = {code: len(re.findall(f"[{span}]", text)) / letters for code, span in SCRIPTS}
@@ -17,10 +17,10 @@ def language_of(text: str) -> str:
     code = max(shares, key=lambda each: shares[each])
     if shares[code] > 0.2:
         return code
-    told = re.findall(r"[^\W\d_]+", text.lower())
-    hits = {code: sum(word in words for word in told) for code, words in SMALL_WORDS.items()}
+    tokens = re.findall(r"[^\W\d_]+", text.lower())
+    hits = {code: sum(word in words for word in tokens) for code, words in STOPWORDS.items()}
     likely = max(hits, key=lambda each: hits[each])
-    if hits[likely] > 0.04 * len(told) > 0:
+    if hits[likely] > 0.04 * len(tokens) > 0:
         return likely
     if text.isascii() or letters < 40:  # names and keywords alone tell no language
         return ""
@@ -30,7 +30,7 @@ def language_of(text: str) -> str:
     return LANGUAGES.get(best.language, "") if best else ""
 
 
-SMALL_WORDS = {
+STOPWORDS = {
     code: frozenset(words.split())
     for code, words in {
         "en": "the and of to in is it for with that on this was are as be by or an from at",

@@ -14,11 +14,11 @@ from rankline.io import postgres, sources
 from rankline.io.sources import File, Tables
 
 READABLE = tuple(READERS)
-MOST_TABLES = 40
-NOT_DATA = re.compile(r"^(readme|license|licence|copying|notice|changelog|requirements|_|\.)", re.IGNORECASE)
+MAX_TABLES = 40
+NOT_DATA_NAME = re.compile(r"^(readme|license|licence|copying|notice|changelog|requirements|_|\.)", re.IGNORECASE)
 
 
-class Recognised(NamedTuple):
+class DetectedSource(NamedTuple):
     """What kind of source this is, where it is, and the one file of it that is meant, if one is."""
 
     source: str
@@ -28,49 +28,49 @@ class Recognised(NamedTuple):
     file: str = ""
 
 
-def recognised(source: str, connection: str) -> Recognised:
+def detect_source(source: str, connection: str) -> DetectedSource:
     """What kind of source this is.
 
     Raises:
         SourceError: it is not there, or a file is none that can be read.
     """
     if connection or source.startswith(("postgres://", "postgresql://")):
-        return Recognised(source or "postgresql://", "sql", connection=connection)
+        return DetectedSource(source or "postgresql://", "sql", connection=connection)
     if "://" in source:
-        sources.reached(source)
+        sources.source_filesystem(source)
         parent, _, last = source.rpartition("/")
         if "*" not in last and File(last).kind in READABLE:
-            return Recognised(parent, "tables", file=last)
-        return Recognised(source.rstrip("/"), "tables")
+            return DetectedSource(parent, "tables", file=last)
+        return DetectedSource(source.rstrip("/"), "tables")
     path = Path(source).expanduser()
     if not path.exists():
         if path.parent.is_dir() and path.with_name(f"{path.name}.inter").is_file():
-            return Recognised(str(path.parent), "recbole", name=path.name)
+            return DetectedSource(str(path.parent), "recbole", name=path.name)
         raise SourceError(
             "the source is not there",
             expected="a folder, a file, or a URL such as s3://bucket/log or postgresql://host/database",
             found="no such file or folder",
             where=str(path),
-            hint="check the spelling; what is there: " + sources.listing(path.parent),
+            hint="check the spelling; what is there: " + sources.describe_folder(path.parent),
         )
     path = path.resolve()
     if path.is_file():
         if _is_duckdb(path):
-            return Recognised(str(path), "sql")
+            return DetectedSource(str(path), "sql")
         if path.suffix in (".inter", ".item", ".user"):
-            return Recognised(str(path.parent), "recbole", name=path.stem)
-        refuse_kind(File(str(path)))
-        return Recognised(str(path.parent), "tables", file=path.name)
+            return DetectedSource(str(path.parent), "recbole", name=path.stem)
+        require_table_kind(File(str(path)))
+        return DetectedSource(str(path.parent), "tables", file=path.name)
     names = {each.name.removesuffix(".gz") for each in path.iterdir()}
     if any(name.endswith(".inter") for name in names):
-        sets = sorted({told["name"] for name in names if (told := sources.RECBOLE_NAME.fullmatch(name))})
-        return Recognised(str(path), "recbole", name=sets[0] if len(sets) == 1 else None)
+        sets = sorted({match["name"] for name in names if (match := sources.RECBOLE_NAME.fullmatch(name))})
+        return DetectedSource(str(path), "recbole", name=sets[0] if len(sets) == 1 else None)
     if {"corpus.jsonl", "queries.jsonl", "qrels"} <= names:
-        return Recognised(str(path), "beir")
+        return DetectedSource(str(path), "beir")
     databases = [each for each in path.iterdir() if each.is_file() and _is_duckdb(each)]
-    if len(databases) == 1 and not any(True for _ in _data(str(path))):
-        return Recognised(str(databases[0]), "sql")
-    return Recognised(str(path), "tables")
+    if len(databases) == 1 and not any(True for _ in _data_paths(str(path))):
+        return DetectedSource(str(databases[0]), "sql")
+    return DetectedSource(str(path), "tables")
 
 
 def _is_duckdb(path: Path) -> bool:
@@ -78,26 +78,26 @@ def _is_duckdb(path: Path) -> bool:
         return stream.read(12)[8:] == b"DUCK"
 
 
-def _data(source: str) -> Iterator[str]:
+def _data_paths(source: str) -> Iterator[str]:
     """The paths of what may be tables below a source, relative to it."""
-    fs, root = sources.reached(source)
-    with sources.reaching(source):
+    fs, root = sources.source_filesystem(source)
+    with sources.translate_errors(source):
         paths = sorted(fs.find(root))
     for path in paths:
         inside = path[len(root) :].lstrip("/")
-        told = not sources.is_hidden(inside) and sources.File(inside).kind in READABLE
-        if told and not NOT_DATA.match(inside.rsplit("/", 1)[-1]):
+        is_readable = not sources.is_hidden(inside) and sources.File(inside).kind in READABLE
+        if is_readable and not NOT_DATA_NAME.match(inside.rsplit("/", 1)[-1]):
             yield inside
 
 
-def places_of(source: str) -> list[str]:
+def table_places(source: str) -> list[str]:
     """The tables of a source as places for ingest: a file, a pattern, or a folder.
 
     Raises:
         SourceError: where it holds none.
     """
     groups: dict[str, list[str]] = {}
-    for path in _data(source):
+    for path in _data_paths(source):
         parent, _, name = path.rpartition("/")
         top = parent.split("/")[0]
         if "=" in top:  # folders that name a column make one table of all below
@@ -112,14 +112,14 @@ def places_of(source: str) -> list[str]:
             "the source holds no table that can be read",
             expected=f"files that end in {', '.join(READABLE)} (compressed or not), a RecBole set, a BEIR folder, "
             "or a DuckDB file",
-            found=sources.listing(Path(source)) if "://" not in source else "none",
+            found=sources.describe_folder(Path(source)) if "://" not in source else "none",
             where=source,
             hint="export the tables as Parquet or CSV, or name a folder that holds them",
         )
-    if len(groups) > MOST_TABLES:
+    if len(groups) > MAX_TABLES:
         raise SourceError(
             f"the source holds {len(groups)} tables, too many to tell which are meant",
-            expected=f"at most {MOST_TABLES}",
+            expected=f"at most {MAX_TABLES}",
             found=", ".join(list(groups)[:6]) + "…",
             where=source,
             hint="say which: --events PLACE --items PLACE (files, patterns or folders below the source)",
@@ -127,13 +127,13 @@ def places_of(source: str) -> list[str]:
     return [paths[0] if len(paths) == 1 and "=" not in paths[0] else place for place, paths in groups.items()]
 
 
-def files_of(source: str, place: str) -> list[File]:
+def files_at(source: str, place: str) -> list[File]:
     """The files of one place."""
     config = IngestConfig(source=source, format="tables", tables=Tables(events=place), items_from_events=True)
-    return sources.files(config)["events"]
+    return sources.find_files(config)["events"]
 
 
-def refuse_kind(file: File) -> None:
+def require_table_kind(file: File) -> None:
     """Refuse a file whose name does not say that it is a table.
 
     Raises:
@@ -149,7 +149,7 @@ def refuse_kind(file: File) -> None:
         )
 
 
-def listed(source: str, connection: str) -> list[str]:
+def database_tables(source: str, connection: str) -> list[str]:
     """The tables of a database.
 
     Raises:
@@ -175,30 +175,30 @@ def listed(source: str, connection: str) -> list[str]:
                 hint="close whatever holds it open, or export the tables as Parquet",
             ) from error
     else:
-        with postgres.connected(config) as server:
+        with postgres.connect(config) as server:
             rows = server.execute(query).fetchall()
     places = [name if schema in ("main", "public") else f"{schema}.{name}" for schema, name in rows]
-    if not places or len(places) > MOST_TABLES:
+    if not places or len(places) > MAX_TABLES:
         raise SourceError(
             f"the database holds {len(places)} tables" + (", too many to tell which are meant" if places else ""),
-            expected=f"at least one and at most {MOST_TABLES}",
+            expected=f"at least one and at most {MAX_TABLES}",
             found=", ".join(places[:6]) or "an empty database",
-            where=sources.masked(source),
+            where=sources.mask_passwords(source),
             hint="say which: --events TABLE --items TABLE (or a query each)",
         )
     return places
 
 
-def names_of(places: list[str]) -> dict[str, str]:
+def short_names(places: list[str]) -> dict[str, str]:
     """Place -> a short name for people, each another."""
     names: dict[str, str] = {}
     for place in places:
         words = place.split()
-        stem = words[words.index("from") + 1] if "from" in [word.lower() for word in words[:-1]] else place
-        short = re.sub(r"[*_\-.]*$", "", stem.rsplit("/", 1)[-1].split(".")[0]) or "table"
+        base = words[words.index("from") + 1] if "from" in [word.lower() for word in words[:-1]] else place
+        short_name = re.sub(r"[*_\-.]*$", "", base.rsplit("/", 1)[-1].split(".")[0]) or "table"
         if len(words) == 1 and "/" not in place and "." in place and place.rpartition(".")[2] not in READABLE:
-            short = place.rpartition(".")[2] if "*" not in place else short
-        while short in names.values():
-            short += "_"
-        names[place] = short
+            short_name = place.rpartition(".")[2] if "*" not in place else short_name
+        while short_name in names.values():
+            short_name += "_"
+        names[place] = short_name
     return names

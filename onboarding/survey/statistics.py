@@ -19,7 +19,7 @@ FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: what a 
 
 
 @dataclass(frozen=True)
-class Facts:
+class ColumnStats:
     """What the values of a column look like; shares are of the values that are there."""
 
     name: str
@@ -29,7 +29,7 @@ class Facts:
     distinct: int
     examples: tuple[str, ...]
     numbers: float = 0.0
-    whole: bool = False
+    is_integer: bool = False
     low: float | None = None
     high: float | None = None
     characters: float = 0.0
@@ -43,12 +43,12 @@ class Facts:
     zoned: float | None = None  # of times as text or typed: the share that tells its zone
 
     @property
-    def unique(self) -> bool:
+    def is_unique(self) -> bool:
         """Does every row have a value of its own?"""
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
 
     @property
-    def days(self) -> bool:
+    def is_date(self) -> bool:
         """Are the times whole days, of which nobody asks the hour?"""
         return bool(self.times) and self.zoned is not None and self.characters <= 12 and "%H" not in self.times[0]
 
@@ -59,7 +59,7 @@ class Facts:
         return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
 
     @property
-    def shown(self) -> str:
+    def type_label(self) -> str:
         """The type as people call it."""
         if self.times:
             return "time" if self.zoned is None else "time with zone" if self.zoned == 1 else "time, no zone"
@@ -68,24 +68,24 @@ class Facts:
         if self.kind == "flag":
             return "yes/no"
         if self.numbers > 0.95:
-            return "whole number" if self.whole else "number"
+            return "whole number" if self.is_integer else "number"
         return "url" if self.urls > 0.9 else "text"
 
 
-def facts_of(db: Any, table: str, column: str, kind: str, *, decimal: str) -> Facts:
+def column_stats(db: Any, table: str, column: str, kind: str, *, decimal: str) -> ColumnStats:
     """What one column of a table in DuckDB looks like; ``kind`` is how ingest reads it."""
     column_sql, table_sql = identifier(column), identifier(table)
-    listed = kind in ("list",)
+    is_list = kind in ("list",)
     words = f"nullif(trim(CAST({column_sql} AS VARCHAR)), '')"
     # whatever stands for nothing is counted as nothing, in columns that are else numbers or times
-    written = f"replace(replace({words}, '.', ''), ',', '.')" if decimal == "," else words
-    number = f"TRY_CAST({written} AS DOUBLE)"
+    normalized_sql = f"replace(replace({words}, '.', ''), ',', '.')" if decimal == "," else words
+    number_sql = f"TRY_CAST({normalized_sql} AS DOUBLE)"
     row = db.execute(
         f"""
         SELECT count({words}), count(*), count(DISTINCT {words}),
-            avg(CAST(coalesce(isfinite({number}), false) AS INTEGER)) FILTER ({words} IS NOT NULL),
-            coalesce(bool_and({number} = floor({number})) FILTER ({number} IS NOT NULL), false),
-            min({number}) FILTER (isfinite({number})), max({number}) FILTER (isfinite({number})),
+            avg(CAST(coalesce(isfinite({number_sql}), false) AS INTEGER)) FILTER ({words} IS NOT NULL),
+            coalesce(bool_and({number_sql} = floor({number_sql})) FILTER ({number_sql} IS NOT NULL), false),
+            min({number_sql}) FILTER (isfinite({number_sql})), max({number_sql}) FILTER (isfinite({number_sql})),
             avg(length({words})), avg(len(string_split_regex({words}, '\\s+'))),
             avg(CAST(lower({words}) IN ('true','false','t','f','yes','no','y','n','0','1') AS INTEGER)),
             avg(CAST(starts_with({words}, 'http://') OR starts_with({words}, 'https://') AS INTEGER)),
@@ -102,20 +102,20 @@ def facts_of(db: Any, table: str, column: str, kind: str, *, decimal: str) -> Fa
     ).fetchall()
     numbers = float(numbers or 0) if kind != "token" else 0.0
     # AVG over booleans of nulls: absent where there is no value
-    told = _times(db, table_sql, words, kind, values, numbers, low, high) if values else ((), None)
+    time_formats = _time_formats(db, table_sql, words, kind, values, numbers, low, high) if values else ((), None)
     separator = ""
-    if not listed and (count or 0) < 12 and (arrays or 0) < 0.5 and (urls or 0) < 0.5:
+    if not is_list and (count or 0) < 12 and (arrays or 0) < 0.5 and (urls or 0) < 0.5:
         separator = "|" if (bars or 0) > 0.2 else ", " if (commas or 0) > 0.5 and (size or 0) < 60 else ""
-    return Facts(
+    return ColumnStats(
         name=column, kind=kind, values=int(values), filled=values / rows if rows else 0.0, distinct=int(distinct),
-        examples=tuple(str(value)[:60] for (value,) in examples), numbers=numbers, whole=bool(whole),
+        examples=tuple(str(value)[:60] for (value,) in examples), numbers=numbers, is_integer=bool(whole),
         low=low, high=high, characters=float(size or 0), words=float(count or 0), flags=float(flags or 0),
         urls=float(urls or 0), arrays=float(arrays or 0), vectors=float(vectors or 0), separator=separator,
-        times=told[0], zoned=told[1],
+        times=time_formats[0], zoned=time_formats[1],
     )  # fmt: skip
 
 
-def _times(
+def _time_formats(
     db: Any, table: str, words: str, kind: str, values: int, numbers: float, low: float | None, high: float | None
 ) -> tuple[tuple[str, ...], float | None]:
     """How a column's values read as times, and the share that tells its zone (None where numbers do by themselves)."""
@@ -135,8 +135,8 @@ def _times(
 
     def share(condition: str) -> float:
         query = f"SELECT avg(CAST({condition} AS INTEGER)) FROM {table} WHERE {words} IS NOT NULL"
-        ((told,),) = db.execute(query).fetchall()
-        return float(told or 0)
+        ((mean,),) = db.execute(query).fetchall()
+        return float(mean or 0)
 
     # DuckDB reads "2021" and "12:30" as times, too: a date is asked for
     zoned = f"regexp_matches({words}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({words}, {literal(ZONED)})"
@@ -151,14 +151,14 @@ def _times(
     return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
 
 
-def comma_decimals(db: Any, table: str, kinds: dict[str, str]) -> bool:
+def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
     """Is some column of a text file written with decimal commas?"""
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        told = f"trim(CAST({identifier(column)} AS VARCHAR))"
-        sound = rf"regexp_full_match({told}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
+        text_sql = f"trim(CAST({identifier(column)} AS VARCHAR))"
+        is_number_sql = rf"regexp_full_match({text_sql}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
         query = (
-            f"SELECT avg(CAST({sound} AS INTEGER)), count(*) FILTER (regexp_matches({told}, ',\\d+$')) "
-            f"FROM {identifier(table)} WHERE {told} <> ''"
+            f"SELECT avg(CAST({is_number_sql} AS INTEGER)), count(*) FILTER (regexp_matches({text_sql}, ',\\d+$')) "
+            f"FROM {identifier(table)} WHERE {text_sql} <> ''"
         )
         ((share, commas),) = db.execute(query).fetchall()
         if (share or 0) > 0.98 and commas:

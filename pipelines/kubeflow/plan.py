@@ -23,16 +23,16 @@ from pipelines.recipes import Recipe, as_dict
 from pipelines.runs import containers
 from pipelines.runs.plan import Libraries, Plan, Step, Total
 from pipelines.runs.plan import plan as foretell
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import ALWAYS
+from rankline.runtime.step_cache import ALWAYS_RUNS
 
 Took = dict[str, tuple[tuple[float, str], tuple[float, str]]]  # step -> the shortest and the longest, and their runs
 LATEST = 10  # earlier runs that tell how long steps take
 
 
-class There(Frozen):
+class There(FrozenModel):
     """What the plan of a cluster's run says beside the steps."""
 
     pipeline: str
@@ -131,7 +131,7 @@ def _unknown(recipe: Recipe) -> Plan:
     steps = []
     for name in ledger.STEPS:
         if name in ("resolve_inputs", "decide"):
-            steps.append(Step(step=name, state="runs", why=ALWAYS))
+            steps.append(Step(step=name, state="runs", why=ALWAYS_RUNS))
         elif name == "promote" and recipe.decide.mode == "review":
             steps.append(Step(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer"))
         elif name == "promote":

@@ -30,7 +30,7 @@ from pipelines.recipes import Recipe
 from pipelines.runs.runner import Flow
 from pipelines.runs.store import RUNNING
 from pipelines.schedules import cron as crons
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
 SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster puts the scheduled time in its place
@@ -38,7 +38,7 @@ CLEAR_S = 10  # a change keeps that far from the times at which the schedule fir
 SETTLE_S = 5.0  # until a run that was begun a moment ago is on the list
 
 
-class Recurring(Frozen):
+class Recurring(FrozenModel):
     """What a recurring run is to be."""
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", description="Its name.")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.catalogue.component import SAID as SAID_OF_ITEMS
+from components.catalogue.component import OUTCOME_TASKS as SAID_OF_ITEMS
 from components.ingest.window import BACKFILL
-from components.promote.component import SAID
+from components.promote.component import OUTCOME_TASKS
 from components.summary.step import MATERIALIZED, OUTCOMES, PUBLISHED, UNCHANGED
 from pipelines.kubeflow import description
 from pipelines.kubeflow.client import Cluster, NotThere, Unreachable
@@ -31,14 +31,14 @@ from rankline.runtime import ledger
 
 EXPERIMENT = "rankline"
 CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
-STEPS = (*ledger.KNOWN, "summary")
+STEPS = (*ledger.ALL_STEPS, "summary")
 STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
     "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
 }  # fmt: skip
 _ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _VERDICTS = {  # task -> the outcome it says
-    outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in SAID | SAID_OF_ITEMS
+    outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in OUTCOME_TASKS | SAID_OF_ITEMS
 }
 # the last step of a flow -> the outcome where it is done
 _CROWNS = {"promote": OUTCOMES["promote"], "publish": OUTCOMES["publish"], "materialize": MATERIALIZED}

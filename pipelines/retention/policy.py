@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
-from rankline.registry.registry_state import CROWNING, Event
-from rankline.registry.removal import removed
+from rankline.contracts import FrozenModel
+from rankline.registry.registry_state import PROMOTING, Event
+from rankline.registry.removal import removal_event
 
 Kind = Literal[
     "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
@@ -31,7 +31,7 @@ SERVES, WAITS = "it serves", "it waits for a reviewer"
 YOUNG_S = DAY_S  # what was written within a day and nobody refers to may be on its way to where it belongs
 
 
-class Keep(Frozen):
+class Keep(FrozenModel):
     """How much is kept. More than this stays where something needs it."""
 
     runs: int = Field(20, ge=1, description="Latest runs of each recipe and flow.")
@@ -180,8 +180,8 @@ def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str
     events = list(history)
     found: dict[str, str] = {}
     for event in reversed(events):
-        new = event.kind in CROWNING and event.model_id not in found and len(found) < keep.bundles
-        if new and removed(events, event.model_id) is None:
+        new = event.kind in PROMOTING and event.model_id not in found and len(found) < keep.bundles
+        if new and removal_event(events, event.model_id) is None:
             found[event.model_id] = f"served before, among the last {keep.bundles}" if found else SERVES
     for model, why in _said(events, keep, now).items():
         found.setdefault(model, why)
@@ -192,7 +192,10 @@ def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
     last: dict[str, Event] = {}
     for event in events:
         of_a_catalogue = event.kind == "removed" and "catalogue" in event.digests
-        if event.kind in ("registered", "pending", "approved", "rejected", "removed", *CROWNING) and not of_a_catalogue:
+        if (
+            event.kind in ("registered", "pending", "approved", "rejected", "removed", *PROMOTING)
+            and not of_a_catalogue
+        ):
             last[event.model_id] = event
     found: dict[str, str] = {}
     for model, event in last.items():
@@ -205,7 +208,7 @@ def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
     return found
 
 
-def spared(model_id: str, keep: Keep, *, now: float) -> Callable[[list[Event]], bool]:
+def skipped(model_id: str, keep: Keep, *, now: float) -> Callable[[list[Event]], bool]:
     """Whether a history keeps a model, asked again when it is about to leave."""
     return lambda history: model_id in models_kept(history, keep, now=now)
 
@@ -215,7 +218,7 @@ def _of_model(thing: Thing, seen: Seen, models: Mapping[str, str], now: float) -
     model = thing.name
     if model in models:
         return Fate(thing, False, models[model])
-    event = removed(list(seen.history), model)
+    event = removal_event(list(seen.history), model)
     if event is not None:
         return Fate(thing, True, f"event {event.n} took it away, and its files are still here")
     if any(each.model_id == model for each in seen.history):
@@ -241,12 +244,12 @@ def _catalogues(
         model, _, revision = thing.name.partition("/")
         kept = revisions_kept(seen.history, model, keep)
         if model not in models:
-            event = removed(list(seen.history), model)
+            event = removal_event(list(seen.history), model)
             known = any(each.model_id == model for each in seen.history)
             yield Fate(thing, True, "its model goes") if known or event else _unknown(thing, now)
         elif revision in kept:
             yield Fate(thing, False, kept[revision])
-        elif removed(list(seen.history), model, revision) is not None:
+        elif removal_event(list(seen.history), model, revision) is not None:
             yield Fate(thing, True, "an event took it away, and its files are still here")
         elif now - thing.at < max(keep.days * DAY_S, YOUNG_S):
             yield Fate(thing, False, _younger(keep) if keep.days >= 1 else "it may be about to be published")
@@ -280,7 +283,7 @@ def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, 
         by_group[seen.groups.get(thing.name, "")].append(thing.name)
     latest = {name for names in by_group.values() for name in names[-keep.runs :]}
     events = [event for history in (seen.history, *seen.elsewhere) for event in history]
-    makers = {event.run_id: event.model_id for event in events if event.kind in ("registered", *CROWNING)}
+    makers = {event.run_id: event.model_id for event in events if event.kind in ("registered", *PROMOTING)}
     for thing in things:
         model = makers.get(thing.name, "")
         if thing.name in seen.under_way:

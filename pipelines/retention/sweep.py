@@ -33,11 +33,18 @@ from pipelines.schedules.firings import UNREADABLE, Claim
 from pipelines.schedules.store import FOLDER as SCHEDULES
 from pipelines.schedules.store import Schedules
 from rankline.errors import RanklineError, UsageError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
-from rankline.registry.removal import TRASH, empty_trash, erase, erase_from, remove, removed
+from rankline.registry.removal import (
+    TRASH,
+    delete_atomically,
+    delete_from_registry,
+    empty_trash,
+    removal_event,
+    remove,
+)
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import Store
+from rankline.runtime.step_cache import StepCache
 
 LOCK = ".gc.lock"
 ELSEWHERE_S = 3600.0  # a run of another machine that was silent for so long is over
@@ -57,7 +64,7 @@ class Swept:
     """What was done of a plan."""
 
     removed: tuple[Fate, ...]
-    spared: tuple[Fate, ...]  # what was to go and stayed: ``why`` says what has changed meanwhile
+    skipped: tuple[Fate, ...]  # what was to go and stayed: ``why`` says what has changed meanwhile
     freed: int  # bytes
 
 
@@ -133,7 +140,7 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
             where=str(workspace),
             hint="-w FOLDER names the workspace",
         )
-    models = _there(repository) if repository else Repository(workspace / "repository", mends=False)
+    models = _there(repository) if repository else ModelRegistry(workspace / "repository", repair_cache=False)
     things = [*_repository(models, left_alone)]
     history = tuple(models.history())
     if not ours:
@@ -150,7 +157,7 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
         things.append(_thing("run", folder.name, folder, workspace, at=last_sign(folder)))
         work[folder.name] = {
             step: Work(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
-            for step, entry in ledger.read(folder).items()
+            for step, entry in ledger.read_entries(folder).items()
         }
         groups[folder.name] = _group(folder)
         if goes_on(folder):
@@ -161,14 +168,14 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
 
     made, latest = {}, set()
     for step in _folders(workspace / "cache", left_alone):
-        store = Store(step)
+        store = StepCache(step)
         last = store.latest()
         for folder in _folders(step, left_alone, _is_kept_work):
             entry = store.at(folder.name)
             thing = _thing("cache", f"{step.name}/{folder.name}", folder, workspace)
             things.append(thing)
             if entry is not None:
-                made[thing.place] = {output: entry.promises(output) for output in entry.files}
+                made[thing.place] = {output: entry.declared_digest(output) for output in entry.files}
             if last is not None and last.folder == folder:
                 latest.add(thing.place)
 
@@ -217,13 +224,13 @@ def is_workspace(folder: Path) -> bool:
     return any(_is_run(path) for path in _folders(folder / "runs", []))
 
 
-def _there(url: str) -> Repository:
+def _there(url: str) -> ModelRegistry:
     """The repository of this place, which somebody named.
 
     Raises:
         UsageError: there is none.
     """
-    models = Repository(url, mends=False)
+    models = ModelRegistry(url, repair_cache=False)
     parts = ("events", *(part for part, _, _ in _REPOSITORY))
     if not any(models.fs.exists(f"{models.root.rstrip('/')}/{part}") for part in parts):
         raise UsageError(
@@ -236,7 +243,7 @@ def _there(url: str) -> Repository:
     return models
 
 
-def _others(workspace: Path, models: Repository) -> Iterator[Repository]:
+def _others(workspace: Path, models: ModelRegistry) -> Iterator[ModelRegistry]:
     """The repositories beside the one that is swept which the workspace has, or its runs and schedules name."""
     urls = [str(workspace / "repository")]
     for folder in _folders(workspace / "runs", [], _is_run):
@@ -251,13 +258,13 @@ def _others(workspace: Path, models: Repository) -> Iterator[Repository]:
                 urls.append(value.strip().replace("{workspace}", str(workspace)))
     seen = {models.root}
     for url in filter(None, urls):
-        other = Repository(url, mends=False)
+        other = ModelRegistry(url, repair_cache=False)
         if other.root not in seen:
             seen.add(other.root)
             yield other
 
 
-def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...], ...], models: Repository) -> None:
+def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...], ...], models: ModelRegistry) -> None:
     """Stop where a run's model came to serve and no history that was looked at knows it.
 
     Raises:
@@ -279,7 +286,7 @@ def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder is a run's: it says so, or has a run's name and nothing in it yet."""
-    if (folder / WATCHER).is_file() or any(_is_entry(folder / f"{step}.json") for step in ledger.KNOWN):
+    if (folder / WATCHER).is_file() or any(_is_entry(folder / f"{step}.json") for step in ledger.ALL_STEPS):
         return True
     if not _RUN.fullmatch(folder.name):
         return False
@@ -313,7 +320,7 @@ def goes_on(folder: Path) -> bool:
     if host == socket.gethostname() or time.time() - last_sign(folder) > ELSEWHERE_S:
         return False
     # in a pod nobody watches, and its processes cannot be seen from here
-    return bool(host) or any(entry.status == "running" for entry in ledger.read(folder).values())
+    return bool(host) or any(entry.status == "running" for entry in ledger.read_entries(folder).values())
 
 
 def _group(folder: Path) -> str:
@@ -359,7 +366,7 @@ def _inodes(path: Path) -> Iterator[Inode]:
             yield Inode((told.st_dev, told.st_ino), told.st_nlink, told.st_size)
 
 
-def _repository(models: Repository, left_alone: list[str]) -> Iterator[Thing]:
+def _repository(models: ModelRegistry, left_alone: list[str]) -> Iterator[Thing]:
     """Bundles, weights, catalogue revisions and evidence, of a folder or a bucket."""
     for part, kind, depth in _REPOSITORY:
         if not models.local:
@@ -374,7 +381,7 @@ def _repository(models: Repository, left_alone: list[str]) -> Iterator[Thing]:
             yield _thing(kind, name, folder, root)
 
 
-def _in_bucket(models: Repository, part: str, kind: Kind, depth: int) -> Iterator[Thing]:
+def _in_bucket(models: ModelRegistry, part: str, kind: Kind, depth: int) -> Iterator[Thing]:
     place = f"{models.root.rstrip('/')}/{part}"
     models.fs.invalidate_cache()
     sizes: dict[str, int] = {}
@@ -392,7 +399,7 @@ def _in_bucket(models: Repository, part: str, kind: Kind, depth: int) -> Iterato
         yield Thing(kind, name, f"{part}/{name}", times[name], stored=size)
 
 
-def _service(models: Repository, model_id: str) -> str:
+def _service(models: ModelRegistry, model_id: str) -> str:
     with contextlib.suppress(RanklineError, ValueError, OSError):
         return models.manifest(model_id).features.service
     return ""
@@ -467,13 +474,13 @@ def sweep(
     """
     workspace = workspace.resolve()
     with _alone(workspace):
-        models = Repository(repository or workspace / "repository")
+        models = ModelRegistry(repository or workspace / "repository")
         done = _Sweep(workspace, models, plan, why)
         done.run(say)
         stayed = {id(fate) for fate in done.spared_of}
         removed = tuple(fate for fate in plan.going if id(fate) not in stayed)
         freed = Plan(plan.keep, removed).freed()
-        return Swept(removed, tuple(done.spared), freed)
+        return Swept(removed, tuple(done.skipped), freed)
 
 
 @contextlib.contextmanager
@@ -495,12 +502,12 @@ def _alone(workspace: Path) -> Iterator[None]:
 class _Sweep:
     """One going through a plan."""
 
-    def __init__(self, workspace: Path, models: Repository, plan: Plan, why: str) -> None:
-        from rankline.runtime.current_user import person
+    def __init__(self, workspace: Path, models: ModelRegistry, plan: Plan, why: str) -> None:
+        from rankline.runtime.current_user import current_user
 
         self.workspace, self.models, self.plan, self.why = workspace, models, plan, why
-        self.who = f"rankline gc ({person()})"
-        self.spared: list[Fate] = []
+        self.who = f"rankline gc ({current_user()})"
+        self.skipped: list[Fate] = []
         self.spared_of: list[Fate] = []
         self.staying: set[str] = set()  # models that are kept after all
 
@@ -531,7 +538,7 @@ class _Sweep:
             except (OSError, RanklineError) as error:  # one that cannot be removed stops no other
                 reason = str(getattr(error, "strerror", "") or error).splitlines()[0]
             if reason:
-                self.spared.append(Fate(fate.thing, False, reason))
+                self.skipped.append(Fate(fate.thing, False, reason))
                 self.spared_of.append(fate)
                 say(f"{fate.thing.kind} {fate.thing.name} stays: {reason}")
 
@@ -554,11 +561,11 @@ class _Sweep:
         model, _, revision = fate.thing.name.partition("/")
         history = self.models.history()
         known = any(event.model_id == model for event in history)
-        if not known or model in self.staying or removed(history, model, revision) is not None:
+        if not known or model in self.staying or removal_event(history, model, revision) is not None:
             return
         keep, now = self.plan.keep, time.time()
 
-        def spared(history: list[Any]) -> bool:
+        def skipped(history: list[Any]) -> bool:
             if not revision or model not in policy.models_kept(history, keep, now=now):
                 return model in policy.models_kept(history, keep, now=now)
             return revision in policy.revisions_kept(history, model, keep)
@@ -566,7 +573,7 @@ class _Sweep:
         # a revision of a model that goes as a whole needs no event of its own
         whole = model not in policy.models_kept(history, keep, now=now)
         told = remove(
-            self.models, model, who=self.who, why=f"{self.why}: {fate.why}", spared=spared,
+            self.models, model, who=self.who, why=f"{self.why}: {fate.why}", skipped=skipped,
             revision="" if whole else revision, details={"bytes": fate.thing.bytes},
         )  # fmt: skip
         if told is None:
@@ -583,9 +590,9 @@ class _Sweep:
         else:
             model, _, revision = thing.name.partition("/")
             known = any(event.model_id == model for event in history)
-            if model in self.staying or (known and removed(history, model, revision) is None):
+            if model in self.staying or (known and removal_event(history, model, revision) is None):
                 return "its model is kept after all"
-        erase_from(self.models, thing.place)
+        delete_from_registry(self.models, thing.place)
         return ""
 
     def _run(self, thing: Thing) -> str:
@@ -594,7 +601,7 @@ class _Sweep:
             return "a link is in its place"
         if folder.is_dir() and goes_on(folder):
             return "it goes on by now"
-        erase(folder)
+        delete_atomically(folder)
         return ""
 
     def _unless_in_use(self, thing: Thing) -> str:
@@ -606,7 +613,7 @@ class _Sweep:
     def _online(self, thing: Thing) -> str:
         from components.promote import online
 
-        with online.alone(self.workspace / thing.place, timeout_s=1.0):
+        with online.store_lock(self.workspace / thing.place, timeout_s=1.0):
             return self._unless_in_use(thing)
 
     def _claim(self, thing: Thing) -> str:
@@ -617,7 +624,7 @@ class _Sweep:
         path = self.workspace / thing.place
         if not self._still(path):
             return "a link is in its place"
-        erase(path)
+        delete_atomically(path)
         return ""
 
     def _still(self, path: Path) -> bool:

@@ -50,9 +50,9 @@ OUT_OF_MEMORY = 137  # 128 + SIGKILL: what the kernel's out-of-memory killer lea
 def code_digest(house: Path | None = None) -> str:
     """The digest of the code under ``house`` (by default this very code), as images carry it in a label."""
     house = house or Path(__file__).resolve().parents[2]
-    return digest.of_value(
+    return digest.json_digest(
         {
-            path.relative_to(house).as_posix(): digest.of_file(path)
+            path.relative_to(house).as_posix(): digest.file_digest(path)
             for package in PACKAGES
             for path in sorted((house / package).rglob("*.py"))
         }
@@ -157,7 +157,7 @@ def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
 
     @functools.cache
     def held(image: str) -> Mapping[str, str]:
-        script = "import json; from rankline.runtime.step_cache import versions; print(json.dumps(dict(versions())))"
+        script = "import json; from rankline.runtime.step_cache import library_versions; print(json.dumps(dict(library_versions())))"
         with engine() as client:
             told = client.containers.run(
                 image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none", stderr=False
@@ -321,7 +321,7 @@ class StepContainer:
 
     def tell_out_of_memory(self) -> None:
         """Write into the ledger what a step that was killed could not write itself."""
-        entry = ledger.read(self.place.run).get(self.step)
+        entry = ledger.read_entries(self.place.run).get(self.step)
         if entry is None or entry.status != "running":
             return
         size = SIZES[self.step]
@@ -335,4 +335,4 @@ class StepContainer:
                 hint=f"--set cluster.{size}.memory=…, or settings that need less",
             )
         )
-        ledger.write(self.place.run, entry)
+        ledger.write_entry(self.place.run, entry)

@@ -40,7 +40,7 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
             continue
         entries = {}
         with contextlib.suppress(ValueError):  # a ledger of another version
-            entries = ledger.read(folder)
+            entries = ledger.read_entries(folder)
         for step, entry in entries.items():
             if entry.status == "done":
                 ran[step] = Estimate(entry.seconds, folder.name)

@@ -12,17 +12,17 @@ from typing import Any
 
 from pydantic import Field
 
-from components.promote.online import written_by
-from rankline.contracts import Frozen
+from components.promote.online import lock_holder
+from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.features import watermark
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 
 _SPAN = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-class Freshness(Frozen):
+class Freshness(FrozenModel):
     """One feature service that is online, or should be; times are ISO, UTC."""
 
     service: str
@@ -65,7 +65,7 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
     Raises:
         RepositoryError: the model repository cannot be read.
     """
-    models = Repository(repository or str(workspace / "repository"), mends=False)
+    models = ModelRegistry(repository or str(workspace / "repository"), repair_cache=False)
     champion = models.champion()
     reads = models.manifest(champion).features.service if champion else ""
     names = {path.parent.name for path in (workspace / "online").glob(f"*/{watermark.FILE}")} | (
@@ -77,7 +77,7 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
 
 
 def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
-    nothing = Freshness(service=folder.name, champion_reads=reads, writer=written_by(folder))
+    nothing = Freshness(service=folder.name, champion_reads=reads, writer=lock_holder(folder))
     try:
         told = json.loads((folder / watermark.FILE).read_text())
         return _told(folder, told, reads=reads, newest=newest, now=now)
@@ -98,7 +98,7 @@ def _told(folder: Path, told: dict[str, Any], *, reads: bool, newest: datetime |
         champion_reads=reads,
         owner=owner.get("who", ""),
         run=owner.get("run", ""),
-        writer=written_by(folder),
+        writer=lock_holder(folder),
         watermark=until.astimezone(UTC).isoformat(),
         at=told.get("at", ""),
         lag_s=None if eventless else round((now - until).total_seconds(), 1),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from components.evaluate.champion_for import rival_of, serves
+from components.evaluate.champion_for import champion_for, is_champion
 from components.finetune import encoder
 from components.resolve_inputs.config import ResolveInputsConfig
 from components.resolve_inputs.step import resolve_inputs
@@ -25,12 +25,22 @@ from components.validate import profile
 from pipelines.assets import packaged
 from pipelines.recipes import Recipe, at, kept
 from pipelines.runs.estimates import Estimate, estimates
-from rankline.contracts import Frozen
-from rankline.registry.model_registry import Repository
+from rankline.contracts import FrozenModel
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from rankline.runtime.remote_cache import Shelf
-from rankline.runtime.run_step import Run
-from rankline.runtime.step_cache import ALWAYS, NEVER, UNKNOWN, Kept, Store, changes, fits, kept_of, key_of
+from rankline.runtime.remote_cache import RemoteCache
+from rankline.runtime.run_step import RunContext
+from rankline.runtime.step_cache import (
+    ALWAYS_RUNS,
+    NEVER_RAN,
+    UNKNOWN,
+    CacheEntry,
+    StepCache,
+    cache_key,
+    key_changes,
+    matches,
+    parse_cache_entry,
+)
 from rankline.train import champion_weights
 
 State = Literal["reused", "runs", "unsure", "skipped"]
@@ -62,7 +72,7 @@ DOORS = {
 }
 
 
-class Step(Frozen):
+class Step(FrozenModel):
     """What will become of one step."""
 
     step: str
@@ -91,7 +101,7 @@ class Step(Frozen):
         return self.reuse_s if self.state == "reused" else self.run_s
 
 
-class Total(Frozen):
+class Total(FrozenModel):
     """How long the whole run takes, as far as earlier runs tell."""
 
     least_s: float
@@ -101,7 +111,7 @@ class Total(Frozen):
     without: tuple[str, ...]  # steps that no earlier run tells of; they are not counted
 
 
-class Plan(Frozen):
+class Plan(FrozenModel):
     """What a run would do."""
 
     recipe: str
@@ -124,9 +134,9 @@ def plan(recipe: Recipe, workspace: Path, *, libraries: Libraries | None = None)
     """
     workspace = workspace.resolve()
     seer = _Seer(recipe, workspace, libraries or (lambda step: UNTOLD))
-    steps = [Step(step="resolve_inputs", state="runs", why=ALWAYS)]
+    steps = [Step(step="resolve_inputs", state="runs", why=ALWAYS_RUNS)]
     steps += [seer.foretell(step) for step in DOORS]
-    steps += [Step(step="decide", state="runs", why=ALWAYS), seer.promotion()]
+    steps += [Step(step="decide", state="runs", why=ALWAYS_RUNS), seer.promotion()]
     known = estimates(workspace, recipe.name)
     timed = [
         step.model_copy(update=_times("run", known.ran.get(step.step)) | _times("reuse", known.reused.get(step.step)))
@@ -173,21 +183,23 @@ class _Seer:
     workspace: Path
     libraries: Libraries
     told: dict[str, Step] = field(default_factory=dict)
-    taken: dict[str, Kept] = field(default_factory=dict)  # step -> the kept work that is reused
-    possible: dict[str, list[Kept]] = field(default_factory=dict)  # unsure step -> the kept works, one of which may be
+    taken: dict[str, CacheEntry] = field(default_factory=dict)  # step -> the kept work that is reused
+    possible: dict[str, list[CacheEntry]] = field(
+        default_factory=dict
+    )  # unsure step -> the kept works, one of which may be
 
     def __post_init__(self) -> None:
         place = str(self.workspace)
         self.settings = at(self.recipe, place)
-        self.here = Run.of({"workspace": place, **kept(self.recipe, place)}, "")
-        self.shelf = Shelf(self.here.storage.artifacts) if self.here.storage.artifacts else None
+        self.here = RunContext.from_parameters({"workspace": place, **kept(self.recipe, place)}, "")
+        self.shelf = RemoteCache(self.here.storage.artifacts) if self.here.storage.artifacts else None
         self.awaited = {name: folder for name in self.recipe.material if not (folder := self._fetched(name)).is_dir()}
         self.facts = _Facts()
         self._look()
 
     def _fetched(self, name: str) -> Path:
         """Where material lies; what is there is checked, as it is before a run."""
-        folder = packaged.folder_of(name, self.workspace)
+        folder = packaged.asset_folder(name, self.workspace)
         return packaged.fetch(name, self.workspace) if folder.is_dir() else folder
 
     def _awaits(self, path: str) -> str:
@@ -197,7 +209,7 @@ class _Seer:
     def _look(self) -> None:
         ingest = self.settings["ingest"]
         if self._awaits(ingest["source"]):
-            self.champion = Repository(self.here.repository, mends=False).champion()
+            self.champion = ModelRegistry(self.here.repository, repair_cache=False).champion()
             return
         seen = resolve_inputs(
             workspace=self.workspace,
@@ -206,7 +218,7 @@ class _Seer:
             config=ResolveInputsConfig(
                 **{name: ingest[name] for name in ResolveInputsConfig.model_fields if name in ingest}
             ),
-            mends=False,
+            repair_cache=False,
         )
         self.champion, self.facts.source = seen["champion"], seen["source_digest"]
 
@@ -221,16 +233,16 @@ class _Seer:
         return told
 
     def _foretold(self, step: str) -> Step:
-        door, store = DOORS[step], Store(self.here.cache(step))
+        door, store = DOORS[step], StepCache(self.here.cache_folder(step))
         config: BaseModel = type(getattr(self.recipe, step))(**self.settings[step])
         waits = {name: maker for name, (maker, _) in door.takes.items() if maker not in self.taken}
-        lineage, any_lineage = self._lineage(step, config, self.facts)
-        key = key_of(
+        lineage, ignore_lineage = self._lineage(step, config, self.facts)
+        key = cache_key(
             step,
             config,
             self.workspace,
             inputs={
-                name: UNKNOWN if name in waits else self.taken[maker].promises(output)
+                name: UNKNOWN if name in waits else self.taken[maker].declared_digest(output)
                 for name, (maker, output) in door.takes.items()
             },
             lineage=lineage,
@@ -240,48 +252,48 @@ class _Seer:
         awaited = self._awaited_by(step)
         if waits or awaited:
             return self._depending(step, store, config, key, waits, awaited)
-        found, elsewhere = store.find(key, any_lineage=any_lineage), ""
+        found, elsewhere = store.find(key, ignore_lineage=ignore_lineage), ""
         if found is None and self.shelf is not None:
             found, elsewhere = self._on_shelf(step, key), f", kept at {self.here.storage.artifacts}"
         if found is None:
             return Step(step=step, state="runs", why=store.why(key))
-        if not elsewhere and (damage := found.damage(door.gives)):
+        if not elsewhere and (damage := found.find_damage(door.gives)):
             return Step(step=step, state="runs", why=damage)
         self.taken[step] = found
         return Step(step=step, state="reused", why=found.why + elsewhere)
 
     def _depending(
-        self, step: str, store: Store, config: BaseModel, key: dict[str, Any], waits: dict[str, str], awaited: str
+        self, step: str, store: StepCache, config: BaseModel, key: dict[str, Any], waits: dict[str, str], awaited: str
     ) -> Step:
         """The fate of a step of which something is not known yet: inputs that ``waits`` names, fetched material."""
         causes = self._causes(waits)
         whence = tuple(dict.fromkeys([*waits.values(), *([awaited] if awaited else [])]))
-        fitting = [each for each in self._fitting(step, store, config, key) if not each.damage(DOORS[step].gives)]
-        if fitting or (self.shelf is not None and self.shelf.holds(step)):
+        fitting = [each for each in self._fitting(step, store, config, key) if not each.find_damage(DOORS[step].gives)]
+        if fitting or (self.shelf is not None and self.shelf.has_step(step)):
             self.possible[step] = fitting
             why = "; ".join(f"{cause}: {self.told[cause].why}" for cause in causes) or f"{awaited} is fetched"
             unless = whence if self.shelf is not None or self._whatever_comes(step, waits, fitting) else ()
             return Step(step=step, state="unsure", why=why, unless=unless, because=causes)
         latest = store.latest()
-        own = [NEVER] if latest is None else changes(latest.key, key)
+        own = [NEVER_RAN] if latest is None else key_changes(latest.key, key)
         own += [f"its input {name} may change" for name in waits] if latest is not None else []
         return Step(step=step, state="runs", why="; ".join(own) or f"{awaited} is fetched", because=causes)
 
-    def _whatever_comes(self, step: str, waits: dict[str, str], fitting: list[Kept]) -> bool:
+    def _whatever_comes(self, step: str, waits: dict[str, str], fitting: list[CacheEntry]) -> bool:
         """Whether each kept output that a step may get to read has kept work of this step that fits it."""
         for name, maker in waits.items():
             output = DOORS[step].takes[name][1]
             read = {each.key["inputs"][name] for each in fitting}
-            if not read.issuperset(each.promises(output) for each in self.possible.get(maker, ())):
+            if not read.issuperset(each.declared_digest(output) for each in self.possible.get(maker, ())):
                 return False
         return True
 
-    def _fitting(self, step: str, store: Store, config: BaseModel, key: dict[str, Any]) -> Iterator[Kept]:
+    def _fitting(self, step: str, store: StepCache, config: BaseModel, key: dict[str, Any]) -> Iterator[CacheEntry]:
         """Kept work that would be taken if what is unknown came out as it was then."""
-        for each in store.like({**key, "lineage": UNKNOWN}):
+        for each in store.matching({**key, "lineage": UNKNOWN}):
             facts = _Facts(source=self.facts.source, data=_data_of(each), model_id=each.result.get("model_id", UNKNOWN))
-            lineage, any_lineage = self._lineage(step, config, facts)
-            if any_lineage or fits(each.key["lineage"], lineage):
+            lineage, ignore_lineage = self._lineage(step, config, facts)
+            if ignore_lineage or matches(each.key["lineage"], lineage):
                 yield each
 
     def _lineage(self, step: str, config: Any, facts: _Facts) -> tuple[dict[str, Any], bool]:
@@ -290,29 +302,31 @@ class _Seer:
             return {"source": facts.source}, False
         if step == "validate":
             before = (
-                None if facts.data is UNKNOWN else profile.previous_to(self.workspace, config.profile_name, facts.data)
+                None
+                if facts.data is UNKNOWN
+                else profile.previous_profile_for(self.workspace, config.profile_name, facts.data)
             )
             told = profile.lineage(before, config)
             return (told | {"previous profile": UNKNOWN} if facts.data is UNKNOWN else told), False
         if step == "featurize":
             return self.here.storage.features.lineage, False
         if step == "finetune":
-            told = {"encoder": UNKNOWN if self._awaited_by(step) else encoder.digest_of(config.encoder)}
+            told = {"encoder": UNKNOWN if self._awaited_by(step) else encoder.encoder_digest(config.encoder)}
             if config.warm_start:
-                told[champion_weights.LINEAGE] = self._begins_with(facts)
+                told[champion_weights.LINEAGE_KEY] = self._begins_with(facts)
             return told, False
         if step == "evaluate":
             if facts.model_id is UNKNOWN and self.champion:
                 return {"champion": UNKNOWN}, False
-            return {"champion": rival_of(facts.model_id, self.champion)}, serves(facts.model_id, self.champion)
+            return {"champion": champion_for(facts.model_id, self.champion)}, is_champion(facts.model_id, self.champion)
         return {}, False
 
     def _begins_with(self, facts: _Facts) -> Any:
         """The digest of the weights that a model of this data begins with."""
-        models = Repository(self.here.repository, mends=False)
-        if facts.data is UNKNOWN and self.champion and champion_weights.told_of(models, self.champion):
+        models = ModelRegistry(self.here.repository, repair_cache=False)
+        if facts.data is UNKNOWN and self.champion and champion_weights.read_metadata(models, self.champion):
             return UNKNOWN
-        return champion_weights.start(models, self.champion, facts.data).digest
+        return champion_weights.select_warm_start(models, self.champion, facts.data).digest
 
     def _awaited_by(self, step: str) -> str:
         """The material, not fetched yet, that a step's lineage is made of."""
@@ -329,18 +343,18 @@ class _Seer:
                 found |= {maker: None}
         return tuple(sorted(found, key=ledger.STEPS.index))
 
-    def _on_shelf(self, step: str, key: dict[str, Any]) -> Kept | None:
+    def _on_shelf(self, step: str, key: dict[str, Any]) -> CacheEntry | None:
         from rankline.io import digest
 
-        name = digest.of_value(key)
+        name = digest.json_digest(key)
         assert self.shelf is not None
-        return kept_of(self.shelf.entry(step, name), Path(step) / name)
+        return parse_cache_entry(self.shelf.read_entry(step, name), Path(step) / name)
 
     def promotion(self) -> Step:
         """What will become of promote."""
         if self.recipe.decide.mode == "review":
             return Step(step="promote", state="skipped", why="decide.mode is review: the model waits for a reviewer")
-        if serves(self.facts.model_id, self.champion):
+        if is_champion(self.facts.model_id, self.champion):
             return Step(step="promote", state="skipped", why=f"model {self.champion} already serves")
         unless = () if self.facts.model_id is not UNKNOWN else self._causes({"bundle": "export"})
         own = "and it is another model than the champion" if self.champion and unless else ""
@@ -350,7 +364,7 @@ class _Seer:
         )  # fmt: skip
 
 
-def _data_of(validated: Kept) -> Any:
+def _data_of(validated: CacheEntry) -> Any:
     """The digest of the tables that kept work of validate was about; UNKNOWN of other steps' work."""
     try:
         return json.loads((validated.folder / "clean" / "profile.json").read_text())["data_digest"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.summary.step import CANCELLED, MATERIALIZED, PUBLISHED, SUMMARY, UNCHANGED, UNENDED, summarize
+from components.summary.step import CANCELLED, MATERIALIZED, PUBLISHED, SUMMARY, UNCHANGED, UNFINISHED, summarize
 from pipelines.recipes import Recipe, as_dict
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
 from rankline.runtime import ledger
@@ -143,9 +143,9 @@ def started(
             if runner == "docker":
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
-            ledger.release(folder)  # a step that was killed kept it
+            ledger.release_space(folder)  # a step that was killed kept it
             cut = under_way.cancelled or interrupted
-            if not (folder / SUMMARY).is_file() or (cut and _outcome(folder) in UNENDED):
+            if not (folder / SUMMARY).is_file() or (cut and _outcome(folder) in UNFINISHED):
                 # it was ended before its exit handler, or that did not know why
                 summarize(folder, config=recipe.summary, cancelled=under_way.cancelled, interrupted=interrupted)
 
@@ -211,7 +211,7 @@ def run(
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
-    if summary["outcome"] in UNENDED:
+    if summary["outcome"] in UNFINISHED:
         raise StepFailed(_failure(summary, folder), summary=summary)
     return summary
 

@@ -23,7 +23,7 @@ from pipelines.runs.runner import run as run_recipe
 from pipelines.runs.runner import runs as run_folders
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger, progress
-from rankline.runtime.current_user import person
+from rankline.runtime.current_user import current_user
 
 RUNNING, UNFINISHED = "running", "unfinished"  # the outcomes of a run without a summary: it goes on, or was killed
 UNREADABLE = "unreadable"  # the outcome of one whose summary is there and cannot be read
@@ -142,15 +142,17 @@ class LocalRuns:
         told = self._told(folder)
         if "steps" not in told:
             told["steps"] = []
-            for step, entry in ledger.read(folder).items():
-                far = progress.read(folder / f"{step}.progress")
+            for step, entry in ledger.read_entries(folder).items():
+                far = progress.read_progress(folder / f"{step}.progress")
                 told["steps"].append({**entry.model_dump(), "seconds": round(entry.seconds, 2), "progress": far})
         return told
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
         """See `Runs`."""
-        if step and step not in (*ledger.KNOWN, "summary"):
-            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.KNOWN, "summary")))
+        if step and step not in (*ledger.ALL_STEPS, "summary"):
+            raise UsageError(
+                f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.ALL_STEPS, "summary"))
+            )
         folder = self.folder(run)
         told = _sections(_lines(folder, follow=follow), folder)
         return (said for said in (told if everything else _without_kubeflow(told)) if step in ("", said.step))
@@ -166,7 +168,7 @@ class LocalRuns:
                 where=str(folder),
                 hint="`rankline runs list` shows which do",
             )
-        asked = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": person()}
+        asked = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": current_user()}
         ledger.write_json(folder / CANCEL, asked)
         end = time.monotonic() + patience_s
         while not (folder / SUMMARY).is_file():
@@ -239,7 +241,7 @@ def state(folder: Path) -> str:
                 return RUNNING
         except psutil.NoSuchProcess:
             return UNFINISHED
-    for entry in ledger.read(folder).values():
+    for entry in ledger.read_entries(folder).values():
         if entry.status == "running" and entry.pid and psutil.pid_exists(entry.pid):
             process = psutil.Process(entry.pid)
             # a number can be another process's: one of a container, or one that was given out again

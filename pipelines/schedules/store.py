@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipelines.retention.policy import Keep
 from pipelines.schedules import cron as crons
 from pipelines.schedules.firings import Claims
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
 
@@ -51,7 +51,7 @@ class Window(NamedTuple):
     end: datetime
 
 
-class Schedule(Frozen):
+class Schedule(FrozenModel):
     """One revision of a schedule."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Name of the schedule.")

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from rankline.contracts import Frozen, Manifest
+from rankline.contracts import FrozenModel, Manifest
 from rankline.errors import StaleEvidence
 from rankline.evaluation import bootstrap
 from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
@@ -26,7 +26,7 @@ Scores = Mapping[str, Mapping[str, float]]
 _ROUNDING = 1e-4
 
 
-class Policy(Frozen):
+class PromotionPolicy(FrozenModel):
     """What a candidate must show before it serves."""
 
     mode: Literal["auto", "review"] = Field(
@@ -89,7 +89,7 @@ class Policy(Frozen):
     seed: int = Field(0, description="Of the bootstrap.")
 
 
-class Check(Frozen):
+class Check(FrozenModel):
     """One rule, what it asked for and what was found."""
 
     name: str
@@ -99,7 +99,7 @@ class Check(Frozen):
     sentence: str
 
 
-class Verdict(Frozen):
+class Verdict(FrozenModel):
     """What is to happen with a candidate, and every reason for it."""
 
     outcome: Outcome
@@ -107,7 +107,7 @@ class Verdict(Frozen):
     champion: str = Field(description="who served when this was decided; empty for nobody")
     sentence: str
     checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
-    policy: Policy
+    policy: PromotionPolicy
 
     @property
     def failures(self) -> list[Check]:
@@ -119,7 +119,7 @@ def decide(
     report: Report,
     scores: Scores,
     manifest: Manifest,
-    policy: Policy,
+    policy: PromotionPolicy,
     *,
     serving: str,
     champion: Manifest | None = None,
@@ -158,11 +158,11 @@ def decide(
     enough = _at_least("requests", report.requests, policy.min_requests, "test requests")
     checks = [
         enough,
-        *_complete(report, scores, policy),
+        *_per_request_scores(report, scores, policy),
         *_floors(report, policy),
         *_baselines(scores, policy),
         *_against_champion(report, scores, policy, serving),
-        *_newer(manifest, champion, policy, serving),
+        *_data_window(manifest, champion, policy, serving),
         *_slices(report, policy, serving),
         *_parity(report, manifest, policy),
         *_costs(report, policy),
@@ -181,7 +181,7 @@ def decide(
 # -- the rules ---------------------------------------------------------------------------------------------
 
 
-def _complete(report: Report, scores: Scores, policy: Policy) -> Iterator[Check]:
+def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
     """The per-request scores are all there, and they are the ones the report was made of."""
     own = scores.get(CANDIDATE, {})
     yield Check(
@@ -191,30 +191,30 @@ def _complete(report: Report, scores: Scores, policy: Policy) -> Iterator[Check]
         required=f"{report.requests}",
         sentence=f"The candidate has {len(own)} scores for {report.requests} requests.",
     )
-    told = _mean(report, CANDIDATE, policy.primary)
-    found = float(np.mean(list(own.values()))) if own else None
-    agree = _real(told) and _real(found) and abs(told - found) <= _ROUNDING  # type: ignore[operator]
+    reported = _mean(report, CANDIDATE, policy.primary)
+    recomputed = float(np.mean(list(own.values()))) if own else None
+    agree = _is_finite(reported) and _is_finite(recomputed) and abs(reported - recomputed) <= _ROUNDING  # type: ignore[operator]
     yield Check(
         name="report agrees with its scores",
         passed=agree,
-        observed=told,
-        required=_number(found),
-        sentence=f"The report says {policy.primary} {_number(told)}, "
-        f"the mean of its per-request scores {_number(found)}.",
+        observed=reported,
+        required=_format_number(recomputed),
+        sentence=f"The report says {policy.primary} {_format_number(reported)}, "
+        f"the mean of its per-request scores {_format_number(recomputed)}.",
     )
 
 
-def _floors(report: Report, policy: Policy) -> Iterator[Check]:
+def _floors(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
     for metric, floor in policy.floors.items():
         yield _at_least(f"floor {metric}", _mean(report, CANDIDATE, metric), floor, metric)
 
 
-def _baselines(scores: Scores, policy: Policy) -> Iterator[Check]:
+def _baselines(scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
     for system in policy.must_beat:
-        yield _difference(f"beats {system}", scores, system, 0.0, policy, strictly=True)
+        yield _paired_interval(f"beats {system}", scores, system, 0.0, policy, strict=True)
 
 
-def _against_champion(report: Report, scores: Scores, policy: Policy, serving: str) -> Iterator[Check]:
+def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, serving: str) -> Iterator[Check]:
     if not serving:
         yield Check(name="champion", passed=True, observed="none", required="none", sentence="Nobody serves yet.")
         return
@@ -222,12 +222,14 @@ def _against_champion(report: Report, scores: Scores, policy: Policy, serving: s
     margin = policy.margin
     if policy.margin_kind == "relative":
         margin *= champion if champion is not None else math.nan
-    yield _difference("not worse than the champion", scores, CHAMPION, -margin, policy)
+    yield _paired_interval("not worse than the champion", scores, CHAMPION, -margin, policy)
     if policy.superior:
-        yield _difference("better than the champion", scores, CHAMPION, 0.0, policy, strictly=True)
+        yield _paired_interval("better than the champion", scores, CHAMPION, 0.0, policy, strict=True)
 
 
-def _newer(manifest: Manifest, champion: Manifest | None, policy: Policy, serving: str) -> Iterator[Check]:
+def _data_window(
+    manifest: Manifest, champion: Manifest | None, policy: PromotionPolicy, serving: str
+) -> Iterator[Check]:
     """A champion is not replaced by a model of an older window: the data's ends are compared, not the days of the runs.
 
     Bundles of earlier versions do not tell theirs; beside one of them it is the ends of the training events.
@@ -238,54 +240,58 @@ def _newer(manifest: Manifest, champion: Manifest | None, policy: Policy, servin
     if champion is None:
         yield _missing(name, required, "Nobody looked at the champion's data window.")
         return
-    told = ("data_end", "the data") if manifest.data_end and champion.data_end else ("train_end", "the training events")
-    mine, theirs = getattr(manifest, told[0]), getattr(champion, told[0])
+    compared = (
+        ("data_end", "the data") if manifest.data_end and champion.data_end else ("train_end", "the training events")
+    )
+    candidate_end, champion_end = getattr(manifest, compared[0]), getattr(champion, compared[0])
     try:
-        older = datetime.fromisoformat(mine) < datetime.fromisoformat(theirs)
+        older = datetime.fromisoformat(candidate_end) < datetime.fromisoformat(champion_end)
     except (ValueError, TypeError):
-        yield _missing(name, required, f"The ends of {told[1]} cannot be compared: {mine!r} and {theirs!r}.")
+        yield _missing(
+            name, required, f"The ends of {compared[1]} cannot be compared: {candidate_end!r} and {champion_end!r}."
+        )
         return
     allowed = ", which is allowed" if older and policy.allow_older_window else ""
     yield Check(
         name=name,
         passed=not older or policy.allow_older_window,
-        observed=mine,
-        required="any" if policy.allow_older_window else f"{theirs} or later",
+        observed=candidate_end,
+        required="any" if policy.allow_older_window else f"{champion_end} or later",
         sentence=f"The candidate's window is {'older' if older else 'no older'} than the champion's{allowed}: "
-        f"{told[1]} end at {mine}, the champion's at {theirs}.",
+        f"{compared[1]} end at {candidate_end}, the champion's at {champion_end}.",
     )
 
 
-def _slices(report: Report, policy: Policy, serving: str) -> Iterator[Check]:
+def _slices(report: Report, policy: PromotionPolicy, serving: str) -> Iterator[Check]:
     for name, drop in policy.slice_drops.items():
-        found = report.slices.get(name)
+        slice_scores = report.slices.get(name)
         check = f"slice {name}"
         required = f"at most {drop:.0%} below the champion"
-        if found is None:
+        if slice_scores is None:
             yield _missing(check, required, f"The report has no slice {name}.")
             continue
-        if found.requests < policy.slice_min_requests:
-            sentence = f"Slice {name} has {found.requests} requests, too few to judge."
+        if slice_scores.requests < policy.slice_min_requests:
+            sentence = f"Slice {name} has {slice_scores.requests} requests, too few to judge."
             yield Check(name=check, passed=True, observed="too small", required=required, sentence=sentence)
             continue
-        mine = found.systems.get(CANDIDATE, {}).get(policy.primary)
-        theirs = found.systems.get(CHAMPION, {}).get(policy.primary) if serving else 0.0
-        if not (_real(mine) and _real(theirs)):
+        candidate_mean = slice_scores.systems.get(CANDIDATE, {}).get(policy.primary)
+        champion_mean = slice_scores.systems.get(CHAMPION, {}).get(policy.primary) if serving else 0.0
+        if not (_is_finite(candidate_mean) and _is_finite(champion_mean)):
             yield _missing(check, required, f"Slice {name} has no {policy.primary} of both systems.")
             continue
-        assert mine is not None
-        assert theirs is not None
-        beside = f"the champion {theirs:.4f}" if serving else "nobody serves yet"
+        assert candidate_mean is not None
+        assert champion_mean is not None
+        comparison = f"the champion {champion_mean:.4f}" if serving else "nobody serves yet"
         yield Check(
             name=check,
-            passed=mine >= theirs * (1 - drop),
-            observed=mine,
-            required=f"at least {theirs * (1 - drop):.4f}" if serving else required,
-            sentence=f"On slice {name} the candidate has {policy.primary} {mine:.4f}; {beside}.",
+            passed=candidate_mean >= champion_mean * (1 - drop),
+            observed=candidate_mean,
+            required=f"at least {champion_mean * (1 - drop):.4f}" if serving else required,
+            sentence=f"On slice {name} the candidate has {policy.primary} {candidate_mean:.4f}; {comparison}.",
         )
 
 
-def _parity(report: Report, manifest: Manifest, policy: Policy) -> Iterator[Check]:
+def _parity(report: Report, manifest: Manifest, policy: PromotionPolicy) -> Iterator[Check]:
     """The exported graphs against torch (in the manifest), and the served answers against torch."""
     for precision in sorted(manifest.precisions):
         entries = [entry for entry in manifest.parity if entry.precision == precision]
@@ -294,11 +300,11 @@ def _parity(report: Report, manifest: Manifest, policy: Policy) -> Iterator[Chec
         for entry in entries:
             name = f"parity {entry.graph} {precision}"
             if precision == "fp32":
-                what = f"Largest difference of {entry.graph} from torch"
-                yield _at_most(name, entry.max_abs_difference, policy.max_parity_difference, what)
+                subject = f"Largest difference of {entry.graph} from torch"
+                yield _at_most(name, entry.max_abs_difference, policy.max_parity_difference, subject)
             elif entry.graph != "scorer":  # logits have no direction; what they cost shows in the scores
-                what = f"smallest cosine of {entry.graph} with torch"
-                yield _at_least(name, entry.min_cosine, policy.min_parity_cosine, what)
+                subject = f"smallest cosine of {entry.graph} with torch"
+                yield _at_least(name, entry.min_cosine, policy.min_parity_cosine, subject)
     served = report.parity
     yield _at_most(
         "served parity",
@@ -311,7 +317,7 @@ def _parity(report: Report, manifest: Manifest, policy: Policy) -> Iterator[Chec
     )
 
 
-def _costs(report: Report, policy: Policy) -> Iterator[Check]:
+def _costs(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
     if policy.max_p95_ms is not None:
         yield _at_most("latency", report.latency.p95_ms, policy.max_p95_ms, "p95 of the answer time, in ms,")
     if policy.max_size_mb is not None:
@@ -323,51 +329,53 @@ def _costs(report: Report, policy: Policy) -> Iterator[Check]:
 # -- one comparison ----------------------------------------------------------------------------------------
 
 
-def _difference(
-    name: str, scores: Scores, system: str, least: float, policy: Policy, *, strictly: bool = False
+def _paired_interval(
+    name: str, scores: Scores, system: str, lower_bound: float, policy: PromotionPolicy, *, strict: bool = False
 ) -> Check:
     """The paired interval of candidate minus ``system`` lies at or above (or strictly above) ``least``."""
-    required = f"interval {'above' if strictly else 'from'} {_number(least)}"
-    mine, theirs = scores.get(CANDIDATE, {}), scores.get(system, {})
-    if not mine or mine.keys() != theirs.keys():
-        shared = len(mine.keys() & theirs.keys())
-        return _missing(name, required, f"{system} has scores for {shared} of the candidate's {len(mine)} requests.")
-    requests = sorted(mine)
-    found = bootstrap.paired(
-        np.array([mine[r] for r in requests]),
-        np.array([theirs[r] for r in requests]),
+    required = f"interval {'above' if strict else 'from'} {_format_number(lower_bound)}"
+    candidate_scores, system_scores = scores.get(CANDIDATE, {}), scores.get(system, {})
+    if not candidate_scores or candidate_scores.keys() != system_scores.keys():
+        shared = len(candidate_scores.keys() & system_scores.keys())
+        return _missing(
+            name, required, f"{system} has scores for {shared} of the candidate's {len(candidate_scores)} requests."
+        )
+    requests = sorted(candidate_scores)
+    interval = bootstrap.paired(
+        np.array([candidate_scores[r] for r in requests]),
+        np.array([system_scores[r] for r in requests]),
         resamples=policy.resamples,
         confidence=policy.confidence,
         seed=policy.seed,
     )
-    if not (_real(found.low) and _real(least)):
+    if not (_is_finite(interval.low) and _is_finite(lower_bound)):
         return _missing(name, required, f"Some scores of the candidate or of {system} are not numbers.")
-    passed = found.low > least if strictly else found.low >= least
+    passed = interval.low > lower_bound if strict else interval.low >= lower_bound
     return Check(
         name=name,
         passed=passed,
-        observed=found.low,
+        observed=interval.low,
         required=required,
-        sentence=f"Candidate minus {system} is {found.mean:+.4f} {policy.primary} "
-        f"[{found.low:+.4f}, {found.high:+.4f}]; the interval must lie {required.removeprefix('interval ')}.",
+        sentence=f"Candidate minus {system} is {interval.mean:+.4f} {policy.primary} "
+        f"[{interval.low:+.4f}, {interval.high:+.4f}]; the interval must lie {required.removeprefix('interval ')}.",
     )
 
 
-def _at_least(name: str, observed: float | int | None, floor: float | int, what: str) -> Check:
-    required = f"at least {_number(floor)}"
-    if not _real(observed):
-        return _missing(name, required, f"No {what} was measured.")
+def _at_least(name: str, observed: float | int | None, floor: float | int, subject: str) -> Check:
+    required = f"at least {_format_number(floor)}"
+    if not _is_finite(observed):
+        return _missing(name, required, f"No {subject} was measured.")
     assert observed is not None
-    sentence = f"{_number(observed)} {what}; {required} asked for."
+    sentence = f"{_format_number(observed)} {subject}; {required} asked for."
     return Check(name=name, passed=observed >= floor, observed=observed, required=required, sentence=sentence)
 
 
-def _at_most(name: str, observed: float | int | None, limit: float | int, what: str) -> Check:
-    required = f"at most {_number(limit)}"
-    if not _real(observed):
-        return _missing(name, required, f"{what} was not measured.")
+def _at_most(name: str, observed: float | int | None, limit: float | int, subject: str) -> Check:
+    required = f"at most {_format_number(limit)}"
+    if not _is_finite(observed):
+        return _missing(name, required, f"{subject} was not measured.")
     assert observed is not None
-    sentence = f"{what} is {_number(observed)}; {required} allowed."
+    sentence = f"{subject} is {_format_number(observed)}; {required} allowed."
     return Check(name=name, passed=observed <= limit, observed=observed, required=required, sentence=sentence)
 
 
@@ -376,14 +384,14 @@ def _missing(name: str, required: str, sentence: str) -> Check:
 
 
 def _mean(report: Report, system: str, metric: str) -> float | None:
-    found = report.systems.get(system)
-    estimate = found.metrics.get(metric) if found else None
+    scores = report.systems.get(system)
+    estimate = scores.metrics.get(metric) if scores else None
     return estimate.mean if estimate else None
 
 
-def _real(value: float | int | None) -> bool:
+def _is_finite(value: float | int | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _number(value: float | int | None) -> str:
+def _format_number(value: float | int | None) -> str:
     return "(not measured)" if value is None else f"{value:.4g}"

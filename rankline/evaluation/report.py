@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import IntegrityError, UsageError
 
 REPORT = "report.json"
@@ -34,7 +34,7 @@ SYSTEMS = (
 )
 
 
-class Estimate(Frozen):
+class Estimate(FrozenModel):
     """A mean over requests with its 95% bootstrap interval."""
 
     mean: float | None = None
@@ -42,7 +42,7 @@ class Estimate(Frozen):
     high: float | None = None
 
 
-class System(Frozen):
+class SystemScores(FrozenModel):
     """What one way of ranking scored on all requests."""
 
     metrics: dict[str, Estimate] = Field(description='"ndcg@10", "hr@10", "mrr@10", "recall@50", "map@10"…')
@@ -51,14 +51,14 @@ class System(Frozen):
     )
 
 
-class Slice(Frozen):
+class SliceScores(FrozenModel):
     """The same scores on some of the requests."""
 
     requests: int
     systems: dict[str, dict[str, float | None]] = Field(description="system -> metric -> mean")
 
 
-class Latency(Frozen):
+class Latency(FrozenModel):
     """What the server took to answer, measured on the machine that evaluated."""
 
     p50_ms: float | None = None
@@ -67,7 +67,7 @@ class Latency(Frozen):
     throughput_rps: float | None = None
 
 
-class ServedParity(Frozen):
+class ServedParity(FrozenModel):
     """How far the served answers are from torch's, on the same requests and candidates."""
 
     requests: int = 0
@@ -75,14 +75,14 @@ class ServedParity(Frozen):
     same_top10_share: float | None = Field(default=None, description="ties within the tolerance aside")
 
 
-class Model(Frozen):
+class ModelFootprint(FrozenModel):
     """What it costs to hold the model."""
 
     size_bytes: int | None = None
     memory_bytes: int | None = Field(default=None, description="the server's peak resident memory")
 
 
-class Report(Frozen):
+class Report(FrozenModel):
     """Everything measured of one candidate bundle, on one set of frozen requests."""
 
     model_id: str
@@ -90,11 +90,11 @@ class Report(Frozen):
     run_id: str
     champion: str = Field(default="", description="the model measured beside it; empty for none")
     requests: int
-    systems: dict[str, System]
-    slices: dict[str, Slice] = Field(default={}, description="new items, head and tail, categories…")
+    systems: dict[str, SystemScores]
+    slices: dict[str, SliceScores] = Field(default={}, description="new items, head and tail, categories…")
     latency: Latency = Latency()
     parity: ServedParity = ServedParity()
-    model: Model = Model()
+    model: ModelFootprint = ModelFootprint()
     calibration: dict[str, float | None] = Field(default={}, description="of the rating head")
     details: dict[str, Any] = Field(default={}, description="for readers: precisions, settings, timings")
 

@@ -15,7 +15,7 @@ from rankline.features import transforms
 
 
 @dataclass(frozen=True)
-class FrozenRequest:
+class SnapshotRequest:
     """One request of a split: who asks, in which words (if any), and what answered it."""
 
     request_id: str
@@ -41,17 +41,17 @@ class ItemSnapshots:
             if row == len(days) or days[row] != days[start]:
                 self._bounds[float(days[start])] = (start, row)
                 start = row
-        self._read: tuple[float, dict[str, list[Any]]] = (float("nan"), {})
+        self._cached: tuple[float, dict[str, list[Any]]] = (float("nan"), {})
 
     def at(self, snapshot: float) -> dict[str, list[Any]]:
         """Columns (item_id and one a feature) of the items known on that day."""
-        if self._read[0] != snapshot:
+        if self._cached[0] != snapshot:
             start, end = self._bounds.get(snapshot, (0, 0))
-            self._read = (snapshot, self._columns.slice(start, end - start).to_pydict() if end else {})
-        return self._read[1]
+            self._cached = (snapshot, self._columns.slice(start, end - start).to_pydict() if end else {})
+        return self._cached[1]
 
 
-def requests(folder: Path, split: str) -> Iterator[FrozenRequest]:
+def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest]:
     """The frozen requests of a split of the features artifact in ``folder``, ordered by their day."""
     import pyarrow.parquet as parquet
 
@@ -66,6 +66,6 @@ def requests(folder: Path, split: str) -> Iterator[FrozenRequest]:
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
             item_features=snapshots.at(row["snapshot"]),
         )
-        yield FrozenRequest(
+        yield SnapshotRequest(
             row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]
         )

@@ -27,15 +27,15 @@ class Bm25:
         self._index, self._stemmer, self._items = index, stemmer, items
 
     @classmethod
-    def of(cls, words: Sequence[str], *, stemmer: str, k1: float, b: float) -> Bm25:
+    def from_texts(cls, words: Sequence[str], *, stemmer: str, k1: float, b: float) -> Bm25:
         """The index of the items' words; ``k1`` bounds what repeating a word is worth, ``b`` what length costs."""
-        index = _library().BM25(k1=k1, b=b)
-        told = [lexemes(text, stemmer=stemmer, singles=True) for text in words]
-        if not any(told):  # the library cannot index a catalogue without a single word
-            told = [["\0"], *told[1:]]
+        index = _import_bm25s().BM25(k1=k1, b=b)
+        tokenized = [lexemes(text, stemmer=stemmer, unigrams=True) for text in words]
+        if not any(tokenized):  # the library cannot index a catalogue without a single word
+            tokenized = [["\0"], *tokenized[1:]]
         # left to number the words by itself it does so in the order of a set, another one in every process
-        number = {word: n for n, word in enumerate(sorted({word for each in told for word in each}))}
-        index.index(([[number[word] for word in each] for each in told], number), show_progress=False)
+        token_ids = {word: n for n, word in enumerate(sorted({word for tokens in tokenized for word in tokens}))}
+        index.index(([[token_ids[word] for word in tokens] for tokens in tokenized], token_ids), show_progress=False)
         return cls(index, stemmer=stemmer, items=len(words))
 
     def scores(self, query: str) -> Floats:
@@ -54,12 +54,12 @@ class Bm25:
     @classmethod
     def load(cls, folder: Path) -> Bm25:
         """The index that ``save`` wrote."""
-        told = json.loads((folder / SETTINGS).read_text())
-        index = _library().BM25.load(str(folder), show_progress=False)
-        return cls(index, stemmer=told["stemmer"], items=told["items"])
+        settings = json.loads((folder / SETTINGS).read_text())
+        index = _import_bm25s().BM25.load(str(folder), show_progress=False)
+        return cls(index, stemmer=settings["stemmer"], items=settings["items"])
 
 
-def _library() -> Any:
+def _import_bm25s() -> Any:
     """bm25s, told to keep to itself what it does at every call."""
     import bm25s
 

@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def covisitation(
-    histories: Iterable[Ints], items: int, *, window: int, step_decay: float, keep: int, shrink: float = 20.0
+    histories: Iterable[Ints], items: int, *, window: int, step_decay: float, max_neighbours: int, shrink: float = 20.0
 ) -> Any:
     """Item-item co-visitation, [I, I] CSR: items seen close together in a history belong together.
 
@@ -47,16 +47,16 @@ def covisitation(
     counts.setdiag(0)
     counts.eliminate_zeros()
     scale = sparse.diags(1.0 / np.sqrt(np.asarray(counts.sum(axis=1)).ravel() + shrink))
-    return _best_per_row((scale @ counts @ scale).tocsr().astype(np.float32), keep)
+    return _best_per_row((scale @ counts @ scale).tocsr().astype(np.float32), max_neighbours)
 
 
-def _best_per_row(matrix: Any, keep: int) -> Any:
+def _best_per_row(matrix: Any, max_neighbours: int) -> Any:
     import scipy.sparse as sparse
 
     columns, values, ends = [], [], [0]
     for row in range(matrix.shape[0]):
         start, end = matrix.indptr[row], matrix.indptr[row + 1]
-        best = np.argsort(-matrix.data[start:end], kind="stable")[:keep]
+        best = np.argsort(-matrix.data[start:end], kind="stable")[:max_neighbours]
         best.sort()
         columns.append(matrix.indices[start:end][best])
         values.append(matrix.data[start:end][best])

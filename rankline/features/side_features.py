@@ -17,35 +17,35 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from rankline.contracts import ITEMS, Frozen
+from rankline.contracts import ITEMS, FrozenModel
 from rankline.errors import IntegrityError
 from rankline.features.transforms import category_matrix
 
 Floats = npt.NDArray[np.float32]
-MOST_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
+MAX_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
 
 
-class Range(Frozen):
+class ValueRange(FrozenModel):
     """The least and the greatest value of a number among the items of training."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, values_I: Floats) -> Range:
+    def from_values(cls, values_I: Floats) -> ValueRange:
         """Where some numbers lie; 0 to 0, which tells nothing apart, where there is none."""
         finite = values_I[np.isfinite(values_I)]
         return cls(low=float(finite.min()), high=float(finite.max())) if len(finite) else cls(low=0.0, high=0.0)
 
 
-class Declared(Frozen):
+class DeclaredColumn(FrozenModel):
     """How one declared column is read: as a number, as a vector made elsewhere, or as a choice among some values."""
 
     name: str
     kind: Literal["number", "vector", "choice"]
     mean: float = Field(default=0.0, description="of a number, among the items of training")
     spread: float = Field(default=0.0, description="its standard deviation there; 0 where it tells nothing apart")
-    range: Range | None = Field(default=None, description="where it lay there; none in bundles that kept none")
+    range: ValueRange | None = Field(default=None, description="where it lay there; none in bundles that kept none")
     size: int = Field(default=0, description="numbers of a vector")
     choices: list[str] = Field(default=[], description="the most frequent values, the most frequent one first")
 
@@ -55,28 +55,28 @@ class Declared(Frozen):
         return {"number": 1, "vector": self.size, "choice": len(self.choices)}[self.kind]
 
 
-class Side(Frozen):
+class SideFeatures(FrozenModel):
     """How items become rows of side information."""
 
     categories: list[str]
     languages: list[str] = Field(default=[], description="where the items have several")
-    declared: list[Declared] = Field(default=[], description="columns behind the canonical ones")
-    prices: Range | None = Field(default=None, description="of training; none in bundles that kept none")
+    declared: list[DeclaredColumn] = Field(default=[], description="columns behind the canonical ones")
+    prices: ValueRange | None = Field(default=None, description="of training; none in bundles that kept none")
 
     @classmethod
-    def of(cls, items: Any) -> Side:
+    def of(cls, items: Any) -> SideFeatures:
         """What an Arrow table of items tells: its categories, its languages, and what the source declares.
 
         Of the columns behind the canonical ones a float is a number (standardized), a list of floats a vector made
         elsewhere, of a picture or a graph (brought to length 1), and a text a choice among its most frequent values.
         """
         names = {name for each in items["category"].to_pylist() for name in each or []}
-        told = (_declared(field, items[field.name]) for field in items.schema if field.name not in ITEMS.names)
+        columns = (_fit_column(field, items[field.name]) for field in items.schema if field.name not in ITEMS.names)
         return cls(
             categories=sorted(names),
-            languages=_frequent(items["language"].to_pylist()),
-            declared=[each for each in told if each is not None],
-            prices=Range.of(_prices(items)),
+            languages=_frequent_values(items["language"].to_pylist()),
+            declared=[each for each in columns if each is not None],
+            prices=ValueRange.from_values(_prices(items)),
         )
 
     @property
@@ -94,61 +94,63 @@ class Side(Frozen):
             IntegrityError: a declared column is of another type, or its vectors of another length, than in training.
         """
         categories_IC = category_matrix(items["category"].to_pylist(), self.categories)
-        prices_I = np.nan_to_num(_kept_to(self.prices, _prices(items)))
+        prices_I = np.nan_to_num(_clip_to_range(self.prices, _prices(items)))
         parts = [
             categories_IC / (categories_IC.sum(1, keepdims=True) + 1.0),
             np.log1p(prices_I)[:, None],
-            _chosen(items["language"].to_pylist(), self.languages),
+            _one_hot(items["language"].to_pylist(), self.languages),
         ]
         for each in self.declared:
-            there = each.name in items.column_names
-            parts.append(_read(each, items[each.name]) if there else np.zeros((len(items), each.width), np.float32))
+            is_present = each.name in items.column_names
+            parts.append(
+                _encode_column(each, items[each.name]) if is_present else np.zeros((len(items), each.width), np.float32)
+            )
         return np.concatenate(parts, 1).astype(np.float32)
 
 
 def _prices(items: Any) -> Floats:
     """[I] prices, NaN where there is none; below nothing is nothing."""
-    return np.maximum(_single(items["price"]), 0)
+    return np.maximum(_to_float32(items["price"]), 0)
 
 
-def _single(column: Any) -> Floats:
+def _to_float32(column: Any) -> Floats:
     """[I] a column of numbers in single precision, NaN where there is none; what is too large for that is inf."""
     with np.errstate(over="ignore"):
-        told_I: Floats = column.to_numpy(zero_copy_only=False).astype(np.float32)
-    return told_I
+        values_I: Floats = column.to_numpy(zero_copy_only=False).astype(np.float32)
+    return values_I
 
 
-def _kept_to(told: Range | None, values_I: Floats) -> Floats:
+def _clip_to_range(bounds: ValueRange | None, values_I: Floats) -> Floats:
     """Numbers, the nearest that training met where they lie beyond; NaN stays."""
-    return values_I if told is None else np.clip(values_I, np.float32(told.low), np.float32(told.high))
+    return values_I if bounds is None else np.clip(values_I, np.float32(bounds.low), np.float32(bounds.high))
 
 
-def _declared(field: Any, column: Any) -> Declared | None:
+def _fit_column(field: Any, column: Any) -> DeclaredColumn | None:
     """What the items of training tell of a declared column; None where it is of a kind that is not read."""
     import pyarrow.types as types
 
     if types.is_floating(field.type):
-        values_I = _single(column)
+        values_I = _to_float32(column)
         values_I = np.where(np.isfinite(values_I), values_I, np.float32(np.nan))
         if not np.isfinite(values_I).any():
-            return Declared(name=field.name, kind="number")
+            return DeclaredColumn(name=field.name, kind="number")
         spread = float(np.nanstd(values_I))
-        return Declared(
+        return DeclaredColumn(
             name=field.name,
             kind="number",
             mean=float(np.nanmean(values_I)),
             spread=spread if spread > 1e-6 else 0.0,
-            range=Range.of(values_I),
+            range=ValueRange.from_values(values_I),
         )
     if types.is_list(field.type) and types.is_floating(field.type.value_type):
         size = max((len(row) for row in column.to_pylist() if row), default=0)
-        return Declared(name=field.name, kind="vector", size=size)
+        return DeclaredColumn(name=field.name, kind="vector", size=size)
     if types.is_string(field.type):
-        return Declared(name=field.name, kind="choice", choices=_frequent(column.to_pylist()))
+        return DeclaredColumn(name=field.name, kind="choice", choices=_frequent_values(column.to_pylist()))
     return None
 
 
-def _read(told: Declared, column: Any) -> Floats:
+def _encode_column(declared: DeclaredColumn, column: Any) -> Floats:
     """[I, n] a declared column as numbers.
 
     Raises:
@@ -158,42 +160,42 @@ def _read(told: Declared, column: Any) -> Floats:
     import pyarrow.types as types
 
     if types.is_null(column.type):
-        return np.zeros((len(column), told.width), np.float32)
-    if told.kind == "number" and types.is_floating(column.type):
-        values_I = _kept_to(told.range, _single(column))
-        scaled_I = (values_I - told.mean) / told.spread if told.spread else np.zeros_like(values_I)
+        return np.zeros((len(column), declared.width), np.float32)
+    if declared.kind == "number" and types.is_floating(column.type):
+        values_I = _clip_to_range(declared.range, _to_float32(column))
+        scaled_I = (values_I - declared.mean) / declared.spread if declared.spread else np.zeros_like(values_I)
         return np.asarray(np.nan_to_num(scaled_I)[:, None], np.float32)
-    if told.kind == "vector" and types.is_list(column.type):
+    if declared.kind == "vector" and types.is_list(column.type):
         rows = column.to_pylist()
-        if other := next((len(row) for row in rows if row and len(row) != told.size), None):
-            raise _other(told, f"vectors of {told.size} numbers", f"one of {other}")
-        vectors_IV = np.array([row if row else [0.0] * told.size for row in rows], np.float32)
-        vectors_IV = vectors_IV.reshape(len(rows), told.size)
+        if wrong_size := next((len(row) for row in rows if row and len(row) != declared.size), None):
+            raise _column_mismatch(declared, f"vectors of {declared.size} numbers", f"one of {wrong_size}")
+        vectors_IV = np.array([row if row else [0.0] * declared.size for row in rows], np.float32)
+        vectors_IV = vectors_IV.reshape(len(rows), declared.size)
         lengths_I1 = np.linalg.norm(vectors_IV, axis=1, keepdims=True)
         return np.asarray(vectors_IV / np.maximum(lengths_I1, 1e-9), np.float32)
-    if told.kind == "choice" and types.is_string(column.type):
-        return _chosen(column.to_pylist(), told.choices)
-    raise _other(told, {"number": str(pa.float64()), "vector": "a list of numbers", "choice": "text"}[told.kind],
+    if declared.kind == "choice" and types.is_string(column.type):
+        return _one_hot(column.to_pylist(), declared.choices)
+    raise _column_mismatch(declared, {"number": str(pa.float64()), "vector": "a list of numbers", "choice": "text"}[declared.kind],
                  str(column.type))  # fmt: skip
 
 
-def _other(told: Declared, expected: str, found: str) -> IntegrityError:
+def _column_mismatch(declared: DeclaredColumn, expected: str, found: str) -> IntegrityError:
     return IntegrityError(
-        f"column {told.name} of items is not what it was in training",
+        f"column {declared.name} of items is not what it was in training",
         expected=expected,
         found=found,
-        where=f"{told.name} of items",
+        where=f"{declared.name} of items",
         hint="bring the column back as it was, or train a model on what it is now",
     )
 
 
-def _frequent(values: list[str | None]) -> list[str]:
+def _frequent_values(values: list[str | None]) -> list[str]:
     """The most frequent values; none where there is but one."""
     counted = Counter(value for value in values if value)
-    frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MOST_CHOICES]
+    frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MAX_CHOICES]
     return frequent if len(frequent) > 1 else []
 
 
-def _chosen(values: list[str | None], choices: list[str]) -> Floats:
+def _one_hot(values: list[str | None], choices: list[str]) -> Floats:
     """[I, n] of 0 and 1: which of some values each item has."""
     return category_matrix([[value] if value else [] for value in values], choices)

@@ -19,17 +19,17 @@ from typing import Any
 
 import fsspec
 
-from rankline.errors import IntegrityError, RepositoryError
+from rankline.errors import IntegrityError, RegistryError
 from rankline.io import digest, storage
 
 _STALE_PARTIAL_S = 86_400
 
 
-class Store:
+class BlobStore:
     """The files below one folder or URL."""
 
     def __init__(self, url: str | Path) -> None:
-        self.fs, self.root = storage.place(str(url))
+        self.fs, self.root = storage.open_filesystem(str(url))
         self.local = storage.is_local(self.fs)
 
     def _path(self, name: str) -> str:
@@ -42,18 +42,18 @@ class Store:
         """Make a file whole under a name that nobody has taken; False if somebody has."""
         path = self._path(name)
         if self.local:
-            _sweep(Path(path).parent)
+            _remove_stale_partials(Path(path).parent)
             try:
-                with _written_beside(Path(path), content) as partial:
+                with _temporary_file(Path(path), content) as partial:
                     os.link(partial, path)
-                _sync(Path(path).parent)
+                _fsync(Path(path).parent)
             except FileExistsError:
                 return False
             except OSError as error:
-                raise _cannot_write(path, error) from error
+                raise _write_error(path, error) from error
             return True
-        if not _creates_exclusively(getattr(self.fs, "inner", self.fs)):
-            raise RepositoryError(
+        if not _supports_exclusive_create(getattr(self.fs, "inner", self.fs)):
+            raise RegistryError(
                 "this kind of store cannot create a file exclusively",
                 expected="a local folder, memory://, or a bucket with conditional writes (s3, gcs, abfs)",
                 found=type(self.fs).__name__,
@@ -66,20 +66,20 @@ class Store:
             # a try whose answer got lost on the way is taken for somebody else's by the next one
             return self._read(name) == content
         except FileNotFoundError as error:
-            raise _no_bucket(path) from error
+            raise _missing_bucket_error(path) from error
         return True
 
     def _replace(self, name: str, content: bytes) -> None:
         """Write a file of which readers see the old or the new, never a half."""
         path = self._path(name)
         if self.local:
-            _sweep(Path(path).parent)
-            with _written_beside(Path(path), content) as partial:
+            _remove_stale_partials(Path(path).parent)
+            with _temporary_file(Path(path), content) as partial:
                 os.replace(partial, path)
         else:
             self.fs.pipe_file(path, content)
 
-    def _place(self, folder: Path, name: str, files: Iterable[str], *, claim: str = "") -> None:
+    def _put_files(self, folder: Path, name: str, files: Iterable[str], *, claim: str = "") -> None:
         """Copy some files of a folder to where they will never change; a no-op if they are there already.
 
         The last of them makes them exist. ``claim`` is one that others may put with other bytes: the first stays.
@@ -96,28 +96,28 @@ class Store:
                     else:
                         self.fs.put_file(str(folder / file), f"{target}/{file}")
             except FileNotFoundError as error:
-                raise _no_bucket(target) from error
+                raise _missing_bucket_error(target) from error
             return
         final = Path(target)
         partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-        _sweep(final.parent)
+        _remove_stale_partials(final.parent)
         try:
             for file in names:
                 (partial / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / file, partial / file)
-                _sync(partial / file)
+                _fsync(partial / file)
             try:
                 os.rename(partial, final)
             except OSError:
                 if not final.is_dir():  # else somebody put the same bytes there first
                     raise
-            _sync(final.parent)
+            _fsync(final.parent)
         except OSError as error:
-            raise _cannot_write(target, error) from error
+            raise _write_error(target, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _fetch(self, name: str, folder: Path, files: Mapping[str, str], last: str) -> None:
+    def _fetch_files(self, name: str, folder: Path, files: Mapping[str, str], last: str) -> None:
         """Copy files (path -> sha256) out of a bucket, and at the end ``last``; what lies there as it should is left.
 
         One that is not in the bucket is not there afterwards, either: whoever opens the folder tells it.
@@ -131,16 +131,16 @@ class Store:
                     where=self._path(name),
                     hint="somebody has tampered with the repository; bring it back from a copy",
                 )
-        wanted = [file for file, sha256 in files.items() if not _is(folder / file, sha256)]
+        outdated = [file for file, sha256 in files.items() if not _has_digest(folder / file, sha256)]
         with suppress(FileNotFoundError):
-            for file in (*wanted, last):
+            for file in (*outdated, last):
                 (folder / file).unlink(missing_ok=True)
             self.fs.get(
-                [self._path(f"{name}/{file}") for file in (*wanted, last)],
-                [str(folder / file) for file in (*wanted, last)],
+                [self._path(f"{name}/{file}") for file in (*outdated, last)],
+                [str(folder / file) for file in (*outdated, last)],
             )
 
-    def _mend(self, folder: Path, name: str, files: Mapping[str, str]) -> None:
+    def _repair_files(self, folder: Path, name: str, files: Mapping[str, str]) -> None:
         """Bring back, out of ``folder``, those of the files (path -> sha256) of a place whose bytes changed there."""
         for file, sha256 in files.items():
             if self._sha256(f"{name}/{file}") == sha256:
@@ -151,10 +151,10 @@ class Store:
                 continue
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with _written_beside(path, (folder / file).read_bytes()) as partial:
+                with _temporary_file(path, (folder / file).read_bytes()) as partial:
                     os.replace(partial, path)
             except OSError as error:
-                raise _cannot_write(str(path), error) from error
+                raise _write_error(str(path), error) from error
 
     def _sha256(self, name: str) -> str:
         """The digest of a file's bytes, read piece by piece; empty where there is none."""
@@ -165,12 +165,12 @@ class Store:
             return ""
 
 
-def _is(path: Path, sha256: str) -> bool:
-    return path.is_file() and digest.of_file(path) == sha256
+def _has_digest(path: Path, sha256: str) -> bool:
+    return path.is_file() and digest.file_digest(path) == sha256
 
 
-def _cannot_write(path: str, error: OSError) -> RepositoryError:
-    return RepositoryError(
+def _write_error(path: str, error: OSError) -> RegistryError:
+    return RegistryError(
         "the model repository cannot be written",
         expected="room, permission, and a file system with hard links",
         found=str(error),
@@ -179,8 +179,8 @@ def _cannot_write(path: str, error: OSError) -> RepositoryError:
     )
 
 
-def _no_bucket(path: str) -> RepositoryError:
-    return RepositoryError(
+def _missing_bucket_error(path: str) -> RegistryError:
+    return RegistryError(
         "the model repository cannot be written",
         expected="a bucket that exists",
         found="no such bucket",
@@ -190,7 +190,7 @@ def _no_bucket(path: str) -> RepositoryError:
 
 
 @contextmanager
-def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+def _temporary_file(path: Path, content: bytes) -> Iterator[Path]:
     """The content, safe on the disk under a hidden name in the same folder, gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -204,7 +204,7 @@ def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -213,7 +213,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _sweep(folder: Path) -> None:
+def _remove_stale_partials(folder: Path) -> None:
     """Remove what writers that were killed more than a day ago left behind."""
     for partial in folder.glob(".*.*"):
         with suppress(OSError):  # another writer swept it, or has just finished
@@ -225,7 +225,7 @@ def _sweep(folder: Path) -> None:
                 partial.unlink()
 
 
-def _creates_exclusively(fs: Any) -> bool:
+def _supports_exclusive_create(fs: Any) -> bool:
     """Whether a store's exclusive creation is its own: fsspec's stand-in looks first and writes later."""
     if getattr(fs, "async_impl", False):
         return "mode" in inspect.signature(fs._pipe_file).parameters

@@ -13,13 +13,13 @@ from typing import Any
 
 from rankline.errors import SourceError
 from rankline.io import digest
-from rankline.io.sources import Source, masked
+from rankline.io.sources import Source, mask_passwords
 
 CONNECT_TIMEOUT_S = 10
 
 
 @contextlib.contextmanager
-def connected(source: Source) -> Iterator[Any]:
+def connect(source: Source) -> Iterator[Any]:
     """A connection in one read-only transaction: all that is read is of one moment.
 
     Raises:
@@ -27,8 +27,8 @@ def connected(source: Source) -> Iterator[Any]:
     """
     import psycopg
 
-    url = _url(source)
-    with refusing(source), psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+    url = _connection_url(source)
+    with translate_errors(source), psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.execute("SET TimeZone = 'UTC'")
@@ -38,7 +38,7 @@ def connected(source: Source) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def refusing(source: Source) -> Iterator[None]:
+def translate_errors(source: Source) -> Iterator[None]:
     """The driver's errors as ours."""
     import psycopg
 
@@ -48,8 +48,8 @@ def refusing(source: Source) -> Iterator[None]:
         raise SourceError(
             "the database cannot be reached, or went away",
             expected="a Postgres server that answers until all is read",
-            found=_told(error, _url(source)),
-            where=where(source),
+            found=_safe_message(error, _connection_url(source)),
+            where=database_label(source),
             hint="see that it runs and that PGHOST, PGUSER, PGPASSWORD or the URL are right; then run again: "
             "nothing half-read was kept",
         ) from None
@@ -57,13 +57,13 @@ def refusing(source: Source) -> Iterator[None]:
         raise SourceError(
             "the database refuses what it is asked",
             expected="tables or queries that can be read (ingest.tables)",
-            found=_told(error, _url(source)),
-            where=where(source),
+            found=_safe_message(error, _connection_url(source)),
+            where=database_label(source),
             hint="try the query in psql with the same user",
         ) from None
 
 
-def _url(source: Source) -> str:
+def _connection_url(source: Source) -> str:
     """Where the database is, password and all where it comes that way; never to be shown."""
     if not source.connection:
         return source.source
@@ -79,7 +79,7 @@ def _url(source: Source) -> str:
     return url
 
 
-def _told(error: BaseException, url: str) -> str:
+def _safe_message(error: BaseException, url: str) -> str:
     """A driver's message in one line, without what is secret in the URL."""
     import psycopg
 
@@ -87,37 +87,39 @@ def _told(error: BaseException, url: str) -> str:
         password = psycopg.conninfo.conninfo_to_dict(url).get("password")
     except psycopg.Error:
         return "a URL that cannot be read"  # the driver would repeat it, password and all
-    text = masked(" ".join(str(error).split()))
+    text = mask_passwords(" ".join(str(error).split()))
     for secret in (password, os.environ.get("PGPASSWORD")):
         if secret:
             text = text.replace(str(secret), "***")
     return text or type(error).__name__
 
 
-def where(source: Source) -> str:
+def database_label(source: Source) -> str:
     """What messages call the database."""
-    return f"${source.connection}" if source.connection else masked(source.source)
+    return f"${source.connection}" if source.connection else mask_passwords(source.source)
 
 
-def query_of(place: str) -> str:
+def select_statement(table_or_query: str) -> str:
     """A table's name, or a query, as a query."""
-    if any(sign.isspace() for sign in place.strip()):
-        return place.strip().rstrip(";") + "\n"  # it may end in a comment
-    return "SELECT * FROM " + ".".join('"' + name.replace('"', '""') + '"' for name in place.strip().split("."))
+    if any(character.isspace() for character in table_or_query.strip()):
+        return table_or_query.strip().rstrip(";") + "\n"  # it may end in a comment
+    return "SELECT * FROM " + ".".join(
+        '"' + name.replace('"', '""') + '"' for name in table_or_query.strip().split(".")
+    )
 
 
-def digest_of(source: Source) -> str:
+def database_digest(source: Source) -> str:
     """One digest for the rows of every table, made by the database: their number, and the sum of their hashes.
 
     It reads every row there, and sends none. The order of the rows does not count; two rows that changed in ways
     whose 64-bit hashes cancel would go unseen.
     """
-    told = {}
-    with connected(source) as connection:
-        for table, place in source.tables:
-            if place:
-                told[table] = connection.execute(
+    checksums = {}
+    with connect(source) as connection:
+        for table, table_or_query in source.tables:
+            if table_or_query:
+                checksums[table] = connection.execute(
                     "SELECT count(*)::text, coalesce(sum(hashtextextended(told::text, 0)::numeric), 0)::text "
-                    f"FROM ({query_of(place)}) AS told"
+                    f"FROM ({select_statement(table_or_query)}) AS told"
                 ).fetchone()
-    return digest.of_value(told)
+    return digest.json_digest(checksums)

@@ -17,14 +17,14 @@ from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline.contracts import SPLITS, Frozen
+from rankline.contracts import SPLITS, FrozenModel
 from rankline.errors import SourceError, StorageError
 from rankline.io import digest, storage
 
 MASK = "***"
 
 
-class Tables(Frozen):
+class Tables(FrozenModel):
     """Where each table of the source is; empty where there is none."""
 
     events: str = Field(
@@ -35,7 +35,7 @@ class Tables(Frozen):
     queries: str = Field(default="", description="What was asked.")
 
 
-class Source(Frozen):
+class Source(FrozenModel):
     """Where the raw data is."""
 
     source: str = Field(
@@ -66,7 +66,7 @@ class Source(Frozen):
     def _masked(cls, values: Any) -> Any:
         """A password is gone before any message could repeat it."""
         if isinstance(values, dict) and isinstance(values.get("source"), str):
-            return {**values, "source": masked(values["source"])}
+            return {**values, "source": mask_passwords(values["source"])}
         return values
 
     @field_validator("source")
@@ -77,7 +77,7 @@ class Source(Frozen):
         return source
 
 
-def masked(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """A text in which the passwords of URLs and of `password=` are hidden."""
     text = re.sub(r"(postgres(?:ql)?://[^/\s:@]*):\S*@|(\w+://[^/\s:@]*):[^/\s]*@", rf"\1\2:{MASK}@", text)
     return re.sub(r"(?i)\b(password|passwd|pwd)=('[^']*'|[^\s&]+)", rf"\1={MASK}", text)
@@ -87,52 +87,52 @@ class File(NamedTuple):
     """One file of a table: its path or URL, the columns its folders name, the split its name says."""
 
     path: str
-    parts: Mapping[str, str | None] = {}
+    partitions: Mapping[str, str | None] = {}
     split: str = ""
 
     @property
     def kind(self) -> str:
         """Its suffix without that of its compression: csv, parquet, jsonl..."""
         names = [part.lower() for part in self.path.rsplit("/", 1)[-1].split(".")]
-        return next((name for name in reversed(names) if name not in COMPRESSED), "")
+        return next((name for name in reversed(names) if name not in COMPRESSION_SUFFIXES), "")
 
-    def stored(self) -> IO[bytes]:
+    def open_stored(self) -> IO[bytes]:
         """Its bytes as they are stored."""
-        with reaching(self.path):
+        with translate_errors(self.path):
             if "://" not in self.path:
                 return Path(self.path).open("rb")
-            fs, path = reached(self.path)
-            return Far(fs.open(path, "rb"), self.path)  # type: ignore[return-value]
+            fs, path = source_filesystem(self.path)
+            return RemoteFile(fs.open(path, "rb"), self.path)  # type: ignore[return-value]
 
     def size(self) -> int:
         """How many bytes are stored; 0 where that is not told."""
-        with reaching(self.path):
+        with translate_errors(self.path):
             if "://" not in self.path:
                 return Path(self.path).stat().st_size
-            fs, path = reached(self.path)
+            fs, path = source_filesystem(self.path)
             return int(fs.size(path) or 0)
 
     def digest(self) -> str:
         """The sha256 of its stored bytes."""
         sha = hashlib.sha256()
-        with self.stored() as stream, reaching(self.path):
+        with self.open_stored() as stream, translate_errors(self.path):
             while block := stream.read(1 << 20):
                 sha.update(block)
         return sha.hexdigest()
 
 
-class Far(io.RawIOBase):
+class RemoteFile(io.RawIOBase):
     """The bytes of a file behind a network: whatever its library raises while they are read is told as ours."""
 
     def __init__(self, stream: Any, path: str) -> None:
         self._stream, self._path = stream, path
 
     def read(self, size: int = -1) -> bytes:
-        with reaching(self._path):
+        with translate_errors(self._path):
             return bytes(self._stream.read(size))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with reaching(self._path):
+        with translate_errors(self._path):
             return int(self._stream.seek(offset, whence))
 
     def tell(self) -> int:
@@ -149,7 +149,7 @@ class Far(io.RawIOBase):
         super().close()
 
 
-def reached(place: str) -> tuple[Any, str]:
+def source_filesystem(place: str) -> tuple[Any, str]:
     """The file system of a path or a URL, and the path in it; one behind a network is asked again when it fails.
 
     Raises:
@@ -160,43 +160,43 @@ def reached(place: str) -> tuple[Any, str]:
             "a URL within a URL is not read",
             expected="one path or one URL",
             found="::",
-            where=masked(place),
+            where=mask_passwords(place),
             hint="unpack the archive, and name the folder or the files",
         )
     try:
-        return storage.place(place if "://" in place else str(Path(place).expanduser()))
+        return storage.open_filesystem(place if "://" in place else str(Path(place).expanduser()))
     except StorageError as error:
         raise SourceError(
             "the source lies where nothing here can read",
             expected="a path, or a URL of a kind whose package is installed (s3:// needs s3fs, gs:// needs gcsfs)",
             found=error.found,
-            where=masked(place),
+            where=mask_passwords(place),
             hint="install the package beside rankline (on a cluster: into the data image)",
         ) from error
 
 
 @contextlib.contextmanager
-def reaching(path: str) -> Iterator[None]:
+def translate_errors(path: str) -> Iterator[None]:
     """What cannot be opened, listed or read, told as ours."""
     try:
         yield
     except SourceError:
         raise
     except Exception as error:  # every store's library has errors of its own
-        told = error.__cause__ or error  # the web's client calls whatever it meets a file that is not there
+        cause = error.__cause__ or error  # the web's client calls whatever it meets a file that is not there
         web = path.startswith(("http://", "https://"))
-        missing = not web or told is error or getattr(told, "status", 0) == 404
-        gone = isinstance(error, FileNotFoundError) and missing
-        answers = gone or "://" not in path
+        missing = not web or cause is error or getattr(cause, "status", 0) == 404
+        not_found = isinstance(error, FileNotFoundError) and missing
+        store_answers = not_found or "://" not in path
         raise SourceError(
-            "a source file cannot be opened" if answers else "the source does not answer as it should",
+            "a source file cannot be opened" if store_answers else "the source does not answer as it should",
             expected="a file that is there and may be read"
-            if answers
-            else f"an answer within {storage.ATTEMPTS} attempts, and the right to read",
-            found=f"{type(told).__name__}: {masked(' '.join(str(told).split()))[:300]}",
-            where=masked(path),
+            if store_answers
+            else f"an answer within {storage.MAX_ATTEMPTS} attempts, and the right to read",
+            found=f"{type(cause).__name__}: {mask_passwords(' '.join(str(cause).split()))[:300]}",
+            where=mask_passwords(path),
             hint="see that it is there and that the user who runs this may read it; then run again"
-            if answers
+            if store_answers
             else "see that it is up, that the address is right, and that the credentials may read it (for s3:// "
             "AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL); then run again",
         ) from error
@@ -205,7 +205,7 @@ def reaching(path: str) -> Iterator[None]:
 Files = dict[str, list[File]]  # table ("events", "items", "users", "queries") -> its files, in order
 
 
-def files(source: Source) -> Files:
+def find_files(source: Source) -> Files:
     """Table -> files of a source; only tables that it has are named.
 
     Raises:
@@ -220,7 +220,7 @@ def files(source: Source) -> Files:
             hint="set ingest.format to a format that is listed",
         )
     if source.only_items and source.tables.items and source.format != "sql":
-        found = {"items": _matching(source.source, source.tables.items, "items")}
+        found = {"items": _match_files(source.source, source.tables.items, "items")}
     else:
         found = FINDERS[source.format](source)
         if source.only_items:
@@ -238,27 +238,27 @@ def files(source: Source) -> Files:
     return found
 
 
-def digest_of(source: Source) -> str:
+def source_digest(source: Source) -> str:
     """One digest for the contents of a source, wherever its files lie and whatever they are called.
 
     A source that is `changing` has a new one at every call. That of a Postgres database is made by the database.
     """
     if source.changing:
-        return digest.of_value(uuid.uuid4().hex)
+        return digest.json_digest(uuid.uuid4().hex)
     if source.format == "sql" and not is_file_database(source):
         from rankline.io import postgres
 
-        return postgres.digest_of(source)
-    return digest_of_files(files(source))
+        return postgres.database_digest(source)
+    return files_digest(find_files(source))
 
 
-def digest_of_files(found: Files) -> str:
+def files_digest(source_files: Files) -> str:
     """One digest for the contents of some files, and for what the names of their folders say."""
-    told = {}
-    for table, each in found.items():
-        sums = [[file.digest(), dict(file.parts), file.split] for file in each]
-        told[table] = sums[0][0] if len(sums) == 1 and not any(sums[0][1:]) else sums
-    return digest.of_value(told)
+    digests = {}
+    for table, each in source_files.items():
+        entries = [[file.digest(), dict(file.partitions), file.split] for file in each]
+        digests[table] = entries[0][0] if len(entries) == 1 and not any(entries[0][1:]) else entries
+    return digest.json_digest(digests)
 
 
 def is_file_database(source: Source) -> bool:
@@ -266,33 +266,35 @@ def is_file_database(source: Source) -> bool:
     return not source.connection and not source.source.startswith(("postgres://", "postgresql://"))
 
 
-def _recbole(source: Source) -> Files:
+def _find_recbole(source: Source) -> Files:
     """NAME.inter, NAME.item and NAME.user, gzip'd or not: `source` is their folder, or a path of one of them.
 
     A set that is already split has NAME.train.inter, NAME.valid.inter and NAME.test.inter instead of NAME.inter.
     """
     folder, name = Path(source.source).expanduser(), source.name
     if not folder.is_dir():
-        told = RECBOLE_NAME.fullmatch(folder.name)
-        if told and folder.parent.is_dir():
-            folder, name = folder.parent, told["name"]
+        match = RECBOLE_NAME.fullmatch(folder.name)
+        if match and folder.parent.is_dir():
+            folder, name = folder.parent, match["name"]
         elif folder.parent.is_dir() and any(
             folder.with_name(folder.name + end).is_file() for end in (".inter", ".inter.gz", ".train.inter")
         ):
             folder, name = folder.parent, folder.name
         else:
-            raise _not_there(folder, "a folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)")
+            raise _missing_source(folder, "a folder of RecBole atomic files (NAME.inter, NAME.item, NAME.user)")
     sets: dict[str, Files] = {}
     for path in sorted(folder.iterdir()):
-        if (told := RECBOLE_NAME.fullmatch(path.name)) and path.is_file():
-            split = SPLIT_NAMES.get(told["split"] or "", "")
-            sets.setdefault(told["name"], {}).setdefault(RECBOLE[told["kind"]], []).append(File(str(path), {}, split))
+        if (match := RECBOLE_NAME.fullmatch(path.name)) and path.is_file():
+            split = SPLIT_NAMES.get(match["split"] or "", "")
+            sets.setdefault(match["name"], {}).setdefault(RECBOLE_TABLES[match["kind"]], []).append(
+                File(str(path), {}, split)
+            )
     names = [name] if name else sorted(each for each, found in sets.items() if "events" in found)
     if len(names) != 1:
         raise SourceError(
             "which data set is meant is not clear" if names else "the source holds no events",
             expected="one .inter file",
-            found=", ".join(f"{each}.inter" for each in names) or listing(folder),
+            found=", ".join(f"{each}.inter" for each in names) or describe_folder(folder),
             where=str(folder),
             hint="set ingest.name to the one you mean" if names else "set ingest.source to the folder that has one",
         )
@@ -302,7 +304,7 @@ def _recbole(source: Source) -> Files:
             raise SourceError(
                 f"the source has no file of {table}",
                 expected=f"{names[0]}{suffix}",
-                found=listing(folder),
+                found=describe_folder(folder),
                 where=str(folder),
                 hint="set ingest.source to the folder that holds it, and ingest.name to its name"
                 + ("; or set ingest.items_from_events=true to go on without" if table == "items" else ""),
@@ -312,11 +314,11 @@ def _recbole(source: Source) -> Files:
     return {table: found[table] for table in ("events", "items", "users") if table in found}
 
 
-def _beir(source: Source) -> Files:
+def _find_beir(source: Source) -> Files:
     """corpus.jsonl, queries.jsonl and qrels/{train,dev,test}.tsv of a folder, gzip'd or not."""
     folder = Path(source.source).expanduser()
     if not folder.is_dir():
-        raise _not_there(folder, "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)")
+        raise _missing_source(folder, "a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)")
     found: Files = {"events": []}
     for table, name in (("items", "corpus.jsonl"), ("queries", "queries.jsonl")):
         found[table] = [File(str(path)) for path in (folder / name, folder / f"{name}.gz") if path.is_file()][:1]
@@ -324,7 +326,7 @@ def _beir(source: Source) -> Files:
             raise SourceError(
                 f"the source has no file of {table}",
                 expected=name,
-                found=listing(folder),
+                found=describe_folder(folder),
                 where=str(folder),
                 hint="set ingest.source to the BEIR folder that holds it",
             )
@@ -335,32 +337,32 @@ def _beir(source: Source) -> Files:
         raise SourceError(
             "the source has no judgments",
             expected="qrels/train.tsv, qrels/dev.tsv or qrels/test.tsv",
-            found=listing(folder / "qrels"),
+            found=describe_folder(folder / "qrels"),
             where=str(folder),
             hint="set ingest.source to the BEIR folder that holds qrels/",
         )
     return found
 
 
-def _tables(source: Source) -> Files:
+def _find_tables(source: Source) -> Files:
     """The files of each table that the settings name."""
     found = {}
     for table in ("events", "items", "users", "queries"):
-        if place := getattr(source.tables, table):
-            found[table] = _matching(source.source, place, table)
-    _refuse_without(source, found)
+        if pattern := getattr(source.tables, table):
+            found[table] = _match_files(source.source, pattern, table)
+    _require_tables(source, found)
     return found
 
 
-def _sql(source: Source) -> Files:
+def _find_database(source: Source) -> Files:
     """The file of a DuckDB database, and the log of what is not in it yet; none of a server."""
-    named = {table: place for table, place in source.tables.model_dump().items() if place}
-    _refuse_without(source, named)
+    named = {table: location for table, location in source.tables.model_dump().items() if location}
+    _require_tables(source, named)
     if not is_file_database(source):
         return {}
     path = Path(source.source).expanduser()
     if not path.is_file():
-        raise _not_there(path, "a DuckDB file, or postgresql://host/database")
+        raise _missing_source(path, "a DuckDB file, or postgresql://host/database")
     log = path.with_name(f"{path.name}.wal")
     return {
         "database": [
@@ -369,7 +371,7 @@ def _sql(source: Source) -> Files:
     }
 
 
-def _refuse_without(source: Source, named: Mapping[str, Any]) -> None:
+def _require_tables(source: Source, named: Mapping[str, Any]) -> None:
     """Refuse a source without events, or without items where they are not to be made of the events."""
     for table in ("items",) if source.only_items else ("events", "items"):
         if table not in named and not (table == "items" and source.items_from_events):
@@ -377,24 +379,24 @@ def _refuse_without(source: Source, named: Mapping[str, Any]) -> None:
                 f"the source has no table of {table}",
                 expected=f"ingest.tables.{table}",
                 found=", ".join(named) or "no table at all",
-                where=masked(source.source),
+                where=mask_passwords(source.source),
                 hint=f"set ingest.tables.{table} to where it is"
                 + (", or ingest.items_from_events=true to take the items that the events name" if named else ""),
             )
 
 
-def _matching(base: str, place: str, table: str) -> list[File]:
+def _match_files(base: str, location: str, table: str) -> list[File]:
     """The files of one table, in the order of their paths; folders named column=value add columns."""
-    alone = "://" in place or place.startswith("/")
-    whole = place if alone else f"{base.rstrip('/')}/{place}"
-    fs, path = reached(whole)
-    web = whole.startswith(("http://", "https://"))
-    with reaching(whole):
+    is_absolute = "://" in location or location.startswith("/")
+    full_location = location if is_absolute else f"{base.rstrip('/')}/{location}"
+    fs, path = source_filesystem(full_location)
+    web = full_location.startswith(("http://", "https://"))
+    with translate_errors(full_location):
         if web:
             root, paths = "", [path]
         elif pattern := re.search(r"[^/]*[*?\[]", path):
             root = path[: pattern.start()]
-            found = [each for each, told in fs.glob(path, detail=True).items() if told["type"] != "directory"]
+            found = [each for each, info in fs.glob(path, detail=True).items() if info["type"] != "directory"]
             paths = [each for each in found if not is_hidden(each[len(root) :])]
         elif fs.isdir(path):
             root = path.rstrip("/") + "/"
@@ -403,19 +405,19 @@ def _matching(base: str, place: str, table: str) -> list[File]:
             root = path[: path.rfind("/") + 1]
             paths = [path] if fs.exists(path) else []
     if not paths:
-        folder = Path(whole).parent
+        folder = Path(full_location).parent
         raise SourceError(
             f"there are no files of {table}",
             expected="a file, a pattern, a folder or a URL that names at least one file",
-            found=listing(folder) if "://" not in whole else "none",
-            where=masked(whole),
+            found=describe_folder(folder) if "://" not in full_location else "none",
+            where=mask_passwords(full_location),
             hint=f"set ingest.tables.{table} to where they are (relative to ingest.source, or a whole path or URL)",
         )
-    plain = web or "://" not in whole
+    keeps_path = web or "://" not in full_location
     # a place below the source may itself lie in such folders; of a whole path only the last ones are meant
-    above = PARTS.findall(root)[0] if alone else root[len(path) - len(place.rstrip("/")) :]
-    parts = {each: {} if web else _parts(above + each[len(root) :]) for each in sorted(paths)}
-    return [File(each if plain else fs.unstrip_protocol(each), told) for each, told in parts.items()]
+    prefix = PARTITION_FOLDERS.findall(root)[0] if is_absolute else root[len(path) - len(location.rstrip("/")) :]
+    partitions = {each: {} if web else _partition_values(prefix + each[len(root) :]) for each in sorted(paths)}
+    return [File(each if keeps_path else fs.unstrip_protocol(each), info) for each, info in partitions.items()]
 
 
 def is_hidden(name: str) -> bool:
@@ -423,23 +425,23 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _parts(path: str) -> dict[str, str | None]:
+def _partition_values(path: str) -> dict[str, str | None]:
     """The columns that folders named column=value add."""
     pairs = [folder.split("=", 1) for folder in path.split("/")[:-1] if "=" in folder]
     return {unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for name, value in pairs}
 
 
-def _not_there(path: Path, expected: str) -> SourceError:
+def _missing_source(path: Path, expected: str) -> SourceError:
     return SourceError(
         "the source is not there",
         expected=expected,
         found="no such file" if path.suffix else "no such folder",
-        where=masked(str(path)),
+        where=mask_passwords(str(path)),
         hint="set ingest.source to where it is",
     )
 
 
-def listing(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
     """What a folder holds, in a few words."""
     if not folder.is_dir():
         return "no such folder"
@@ -447,16 +449,16 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "an empty folder"
 
 
-COMPRESSED = ("gz", "zst", "bz2")
-PARTS = re.compile(r"(?:[^/=]+=[^/]*/)*$")  # the folders named column=value that a path ends in
-RECBOLE = {"inter": "events", "item": "items", "user": "users"}
+COMPRESSION_SUFFIXES = ("gz", "zst", "bz2")
+PARTITION_FOLDERS = re.compile(r"(?:[^/=]+=[^/]*/)*$")  # the folders named column=value that a path ends in
+RECBOLE_TABLES = {"inter": "events", "item": "items", "user": "users"}
 SPLIT_NAMES = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 RECBOLE_NAME = re.compile(
     r"(?P<name>.+?)(\.(?P<split>train|valid|validation|dev|test))?\.(?P<kind>inter|item|user)(\.gz)?"
 )
 FINDERS: dict[str, Callable[[Source], Files]] = {
-    "recbole": _recbole,
-    "beir": _beir,
-    "tables": _tables,
-    "sql": _sql,
+    "recbole": _find_recbole,
+    "beir": _find_beir,
+    "tables": _find_tables,
+    "sql": _find_database,
 }

@@ -17,14 +17,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field, model_validator
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, StorageError
 
 # botocore waits a random part of 1, 2, 4, 8 seconds between attempts; both may be set by its own variables
-ATTEMPTS, TIMEOUT_S = 5, 20
+MAX_ATTEMPTS, TIMEOUT_S = 5, 20
 
 
-class FeatureStoreConfig(Frozen):
+class FeatureStoreConfig(FrozenModel):
     """What Feast stands on. Passwords are never settings: PGPASSWORD and REDIS_PASSWORD hold them."""
 
     offline: Literal["duckdb", "postgres"] = Field(
@@ -62,7 +62,7 @@ class FeatureStoreConfig(Frozen):
         return self.model_dump(exclude_defaults=True, include={"offline", "registry", "postgres"})
 
     @model_validator(mode="after")
-    def _reachable(self) -> FeatureStoreConfig:
+    def _require_addresses(self) -> FeatureStoreConfig:
         if "postgres" in (self.offline, self.registry) and not self.postgres:
             raise ValueError("offline or registry is postgres: postgres=user@host:port/database is needed")
         if self.online == "redis" and not self.redis:
@@ -70,7 +70,7 @@ class FeatureStoreConfig(Frozen):
         return self
 
 
-class StorageConfig(Frozen):
+class StorageConfig(FrozenModel):
     """Where a run keeps what outlives it."""
 
     repository: str = Field(
@@ -86,7 +86,7 @@ class StorageConfig(Frozen):
     features: FeatureStoreConfig = FeatureStoreConfig()
 
 
-def place(url: str) -> tuple[Any, str]:
+def open_filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it; one behind a network retries and tells its faults.
 
     Raises:
@@ -94,7 +94,7 @@ def place(url: str) -> tuple[Any, str]:
     """
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     try:
-        fs, root = fsspec.core.url_to_fs(url, **_options(protocol))
+        fs, root = fsspec.core.url_to_fs(url, **_filesystem_options(protocol))
     except (ImportError, ValueError) as error:
         raise StorageError(
             f"there is no way to reach {protocol}:// here",
@@ -103,7 +103,7 @@ def place(url: str) -> tuple[Any, str]:
             where=url,
             hint="for s3:// `pip install 'rankline[s3]'`",
         ) from error
-    return (Network(fs, root) if getattr(fs, "async_impl", False) else fs), root
+    return (NetworkFileSystem(fs, root) if getattr(fs, "async_impl", False) else fs), root
 
 
 def is_local(fs: Any) -> bool:
@@ -111,13 +111,13 @@ def is_local(fs: Any) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
-def _options(protocol: str) -> dict[str, Any]:
+def _filesystem_options(protocol: str) -> dict[str, Any]:
     """Patience for a store behind a network: retries with backoff are the library's own."""
     if protocol in ("http", "https"):
-        return _patient()
+        return _http_retry_options()
     if protocol not in ("s3", "s3a"):
         return {}
-    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", ATTEMPTS))
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", MAX_ATTEMPTS))
     return {
         "config_kwargs": {
             "retries": {"mode": os.environ.get("AWS_RETRY_MODE", "standard"), "total_max_attempts": attempts},
@@ -129,61 +129,61 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 @functools.cache  # fsspec keeps a client for each set of options
-def _patient() -> dict[str, Any]:
+def _http_retry_options() -> dict[str, Any]:
     """The same patience for the web, whose client has none of its own."""
     import asyncio
     import random
 
     import aiohttp
 
-    async def again(request: Any, handler: Any) -> Any:
-        for attempt in range(1, ATTEMPTS):
+    async def retry(request: Any, handler: Any) -> Any:
+        for attempt in range(1, MAX_ATTEMPTS):
             with contextlib.suppress(aiohttp.ClientConnectionError):
-                answer = await handler(request)
-                if answer.status not in (429, 500, 502, 503, 504):
-                    return answer
-                answer.release()
+                response = await handler(request)
+                if response.status not in (429, 500, 502, 503, 504):
+                    return response
+                response.release()
             await asyncio.sleep(random.uniform(0, min(2 ** (attempt - 1), 8)))
         return await handler(request)
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
-    return {"client_kwargs": {"middlewares": (again,), "timeout": timeout}}
+    return {"client_kwargs": {"middlewares": (retry,), "timeout": timeout}}
 
 
-class Network:
+class NetworkFileSystem:
     """A file system behind a network: the same methods, and whatever their library raises is told our way."""
 
     def __init__(self, inner: Any, root: str) -> None:
         self.inner, self._root = inner, root
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.inner, name)
-        if not callable(found):
-            return found
+        attribute = getattr(self.inner, name)
+        if not callable(attribute):
+            return attribute
 
-        @functools.wraps(found)
-        def call(*args: Any, **more: Any) -> Any:
-            with told(self._root):
-                return found(*args, **more)
+        @functools.wraps(attribute)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with translate_errors(self._root):
+                return attribute(*args, **kwargs)
 
         return call
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def translate_errors(where: str) -> Iterator[None]:
     """Let through what a caller decides on (there is no such file, there is one already); tell everything else."""
     try:
         yield
     except (RanklineError, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:  # every store's library has errors of its own
-        code = _code(error) or _code(error.__cause__)
+        code = _error_code(error) or _error_code(error.__cause__)
         if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
             raise FileExistsError(where) from error
         refused = isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId")
         raise StorageError(
             "the store refuses these credentials" if refused else "the store does not answer as it should",
-            expected="permission to read and write there" if refused else f"an answer within {ATTEMPTS} attempts",
+            expected="permission to read and write there" if refused else f"an answer within {MAX_ATTEMPTS} attempts",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=where,
             hint="see AWS_ACCESS_KEY_ID, AWS_PROFILE and the bucket's policy"
@@ -192,6 +192,6 @@ def told(where: str) -> Iterator[None]:
         ) from error
 
 
-def _code(error: BaseException | None) -> str:
+def _error_code(error: BaseException | None) -> str:
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -30,14 +30,14 @@ def figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made, made.subplots()
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots()
 
 
-def svg(made: Any, label: str) -> str:
+def svg(fig: Any, label: str) -> str:
     """A figure as SVG to be put into a page; the same figure gives the same bytes."""
     stream = io.StringIO()
-    made.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -14,13 +14,13 @@ from rankline.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Kind = Literal["none", "lora", "rslora", "dora", "loha", "ia3", "bitfit"]
+AdapterKind = Literal["none", "lora", "rslora", "dora", "loha", "ia3", "bitfit"]
 
 
 def attach(
     backbone: Any,
     *,
-    kind: Kind,
+    kind: AdapterKind,
     rank: int,
     alpha: int,
     dropout: float = 0.0,
@@ -45,16 +45,16 @@ def attach(
 
     import peft
 
-    chosen = list(targets) or None
+    target_names = list(targets) or None
     settings: Any
     if kind == "ia3":
-        feed = [name for name in chosen if "dense" in name or "lin" in name] if chosen else None
-        settings = peft.IA3Config(target_modules=chosen, feedforward_modules=feed)
+        feedforward = [name for name in target_names if "dense" in name or "lin" in name] if target_names else None
+        settings = peft.IA3Config(target_modules=target_names, feedforward_modules=feedforward)
     elif kind == "loha":
-        settings = peft.LoHaConfig(target_modules=chosen, r=rank, alpha=alpha)
+        settings = peft.LoHaConfig(target_modules=target_names, r=rank, alpha=alpha)
     else:
         settings = peft.LoraConfig(
-            target_modules=chosen,
+            target_modules=target_names,
             r=rank,
             lora_alpha=alpha,
             lora_dropout=dropout,
@@ -101,7 +101,7 @@ def freeze_lowest(backbone: Any, count: int, *, section: str = "finetune") -> No
             weight.requires_grad_(False)
 
 
-def rate_groups(backbone: Any, *, peak: float, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(backbone: Any, *, peak: float, decay: float) -> list[dict[str, Any]]:
     """Optimizer groups of the trained weights: the top layer at ``peak``, each one below at ``decay`` of it.
 
     Howard & Ruder 2018: what lies deeper is more general and should move less.
@@ -117,7 +117,7 @@ def rate_groups(backbone: Any, *, peak: float, decay: float) -> list[dict[str, A
     return [{"params": weights, "peak": peak * decay ** (top - depth)} for depth, weights in sorted(groups.items())]
 
 
-def counted(module: nn.Module) -> tuple[int, int]:
+def count_parameters(module: nn.Module) -> tuple[int, int]:
     """(numbers that are trained, numbers there are)."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
@@ -127,8 +127,8 @@ def _layers(backbone: Any) -> Any:
     """The stack of layers: whatever a family calls it, it is the longest list of modules."""
     from torch import nn
 
-    found = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
-    return max(found, key=len, default=[])
+    stacks = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    return max(stacks, key=len, default=[])
 
 
 def _depths(backbone: Any) -> dict[str, int]:

@@ -21,23 +21,23 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from rankline.contracts import Frozen, Manifest
+from rankline.contracts import FrozenModel, Manifest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from rankline.features.bm25 import Bm25
 from rankline.features.transforms import category_matrix
 from rankline.io import digest
-from rankline.model.policy import POLICY, Policy
-from rankline.model.scoring import Catalogue, Knobs
+from rankline.model.policy import POLICY_FILE, ServingPolicy
+from rankline.model.scoring import CandidateSettings, Catalogue
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue"
-REVISION = "catalogue.json"
-SHOWN = ("item_id", "title", "category", "price", "available", "language")  # what people see of an item
-_FETCH = "fetch the bundle again from the model repository, or promote another"
-_GO_BACK = "refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`"
+CATALOGUE_MANIFEST = "catalogue.json"
+DISPLAY_COLUMNS = ("item_id", "title", "category", "price", "available", "language")  # what people see of an item
+_FETCH_HINT = "fetch the bundle again from the model repository, or promote another"
+_ROLLBACK_HINT = "refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`"
 
 
-class _Revision(Frozen):
+class _CatalogueManifest(FrozenModel):
     """What catalogue.json holds: path -> sha256."""
 
     files: dict[str, str]
@@ -60,31 +60,31 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """Where a file lies that the manifest names; those of the catalogue are looked up in the one it has now."""
-        inside = name.removeprefix(f"{CATALOGUE}/")
-        return self.folder / name if inside == name else self.catalogue / inside
+        relative = name.removeprefix(f"{CATALOGUE}/")
+        return self.folder / name if relative == name else self.catalogue / relative
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> ServingPolicy:
         """What is done with its scores.
 
         Raises:
             IntegrityError: policy.json cannot be read.
         """
         try:
-            return Policy.model_validate_json((self.folder / POLICY).read_text())
+            return ServingPolicy.model_validate_json((self.folder / POLICY_FILE).read_text())
         except (OSError, ValidationError, ValueError) as error:
             raise IntegrityError(
                 "the bundle's policy cannot be read",
-                expected=f"{POLICY} of this version of Rankline",
+                expected=f"{POLICY_FILE} of this version of Rankline",
                 found=str(error).splitlines()[0],
-                where=str(self.folder / POLICY),
+                where=str(self.folder / POLICY_FILE),
                 hint="export the model again",
             ) from error
 
     @property
-    def knobs(self) -> Knobs:
+    def candidate_settings(self) -> CandidateSettings:
         """How candidates are drawn for this model."""
-        return Knobs(
+        return CandidateSettings(
             candidates_per_source=self.manifest.candidates_per_source,
             covisit_decay=self.manifest.covisit_decay,
             max_history=self.manifest.max_history,
@@ -93,20 +93,20 @@ class Bundle:
 
 def model_id(files: dict[str, str]) -> str:
     """The id of a model made of these servable files (path -> sha256)."""
-    return digest.of_value(dict(sorted(files.items())))[:16]
+    return digest.json_digest(dict(sorted(files.items())))[:16]
 
 
-def seal(folder: Path, manifest: Manifest) -> Bundle:
+def write_bundle_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """Write the catalogue's revision and the manifest for the files that lie in ``folder``."""
     catalogue = folder / CATALOGUE
-    seal_catalogue(catalogue)
+    write_catalogue_manifest(catalogue)
     servable = [
         p.relative_to(folder).as_posix()
         for p in folder.rglob("*")
         if p.is_file() and p != folder / MANIFEST and catalogue not in p.parents and p.name != "files.json"
     ]
-    sealed = manifest.model_copy(update={"files": digest.of_files(folder, servable)})
-    (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n")
+    complete = manifest.model_copy(update={"files": digest.file_digests(folder, servable)})
+    (folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
     return open_bundle(folder)
 
 
@@ -125,7 +125,7 @@ def open_bundle(folder: Path, *, catalogue: Path | None = None, verify: bool = T
     except FileNotFoundError as error:
         raise UsageError(
             "this is not a model bundle",
-            expected=f"{MANIFEST} and {CATALOGUE}/{REVISION}",
+            expected=f"{MANIFEST} and {CATALOGUE}/{CATALOGUE_MANIFEST}",
             found=f"no {MANIFEST}",
             where=str(folder),
             hint="give the folder that `rankline step export` wrote, or one under repository/bundles/",
@@ -138,25 +138,25 @@ def open_bundle(folder: Path, *, catalogue: Path | None = None, verify: bool = T
             where=str(folder),
             hint="export the model again with this version of Rankline",
         ) from error
-    place = catalogue or folder / CATALOGUE
-    files = catalogue_files(place)
+    catalogue_folder = catalogue or folder / CATALOGUE
+    files = catalogue_files(catalogue_folder)
     refuse_unlisted(manifest, files, where=catalogue or folder / MANIFEST)
     if verify:
-        digest.verify(folder, manifest.files, hint=_FETCH)
-        digest.verify(place, files, hint=_GO_BACK if catalogue else _FETCH)
-    return Bundle(folder, manifest, model_id(manifest.files), revision_of(files), place)
+        digest.verify(folder, manifest.files, hint=_FETCH_HINT)
+        digest.verify(catalogue_folder, files, hint=_ROLLBACK_HINT if catalogue else _FETCH_HINT)
+    return Bundle(folder, manifest, model_id(manifest.files), revision_of(files), catalogue_folder)
 
 
 def revision_of(files: dict[str, str]) -> str:
     """The revision of a catalogue made of these files (path -> sha256)."""
-    return digest.of_value(files)[:16]
+    return digest.json_digest(files)[:16]
 
 
-def seal_catalogue(folder: Path) -> str:
+def write_catalogue_manifest(folder: Path) -> str:
     """Write the list of the files that lie in a catalogue's folder; its revision."""
-    (folder / REVISION).unlink(missing_ok=True)
-    files = digest.of_files(folder)
-    (folder / REVISION).write_text(json.dumps({"files": files}, indent=2) + "\n")
+    (folder / CATALOGUE_MANIFEST).unlink(missing_ok=True)
+    files = digest.file_digests(folder)
+    (folder / CATALOGUE_MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n")
     return revision_of(files)
 
 
@@ -168,12 +168,12 @@ def catalogue_files(folder: Path) -> dict[str, str]:
         IntegrityError: it cannot be read.
     """
     try:
-        return _Revision.model_validate_json((folder / REVISION).read_text()).files
+        return _CatalogueManifest.model_validate_json((folder / CATALOGUE_MANIFEST).read_text()).files
     except FileNotFoundError as error:
         raise UsageError(
             "this is not a catalogue",
-            expected=f"a folder with {REVISION}, items.parquet, vectors and sources",
-            found=f"no {REVISION}",
+            expected=f"a folder with {CATALOGUE_MANIFEST}, items.parquet, vectors and sources",
+            found=f"no {CATALOGUE_MANIFEST}",
             where=str(folder),
             hint="give the catalogue/ folder of a bundle, or one that a refresh wrote",
         ) from error
@@ -182,12 +182,12 @@ def catalogue_files(folder: Path) -> dict[str, str]:
             "a catalogue's list of files cannot be read",
             expected="path -> sha256",
             found=str(error).splitlines()[0],
-            where=str(folder / REVISION),
-            hint=_GO_BACK,
+            where=str(folder / CATALOGUE_MANIFEST),
+            hint=_ROLLBACK_HINT,
         ) from error
 
 
-def open_catalogue(folder: Path) -> str:
+def verify_catalogue(folder: Path) -> str:
     """The revision of a catalogue, every byte of which was checked against its digests.
 
     Raises:
@@ -195,11 +195,11 @@ def open_catalogue(folder: Path) -> str:
         IntegrityError: its list cannot be read; a file is missing, or differs from its sha256.
     """
     files = catalogue_files(folder)
-    digest.verify(folder, files, hint=_GO_BACK)
+    digest.verify(folder, files, hint=_ROLLBACK_HINT)
     return revision_of(files)
 
 
-def claimed_id(folder: Path) -> str:
+def unverified_model_id(folder: Path) -> str:
     """The model id that a folder's manifest claims, unchecked; empty where it is no bundle."""
     try:
         return open_bundle(folder, verify=False).model_id
@@ -222,7 +222,7 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
                     expected="every served file among the manifest's files and the catalogue's",
                     found=file,
                     where=str(where),
-                    hint=_FETCH,
+                    hint=_FETCH_HINT,
                 )
 
 
@@ -237,11 +237,11 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
 
     folder = bundle.catalogue
     table = parquet.ParquetFile(folder / "items.parquet")
-    shown = table.read(columns=[name for name in SHOWN if name in table.schema_arrow.names]).to_pylist()
-    ids = [item["item_id"] for item in shown]
-    categories = [item.get("category") or [] for item in shown]
+    items = table.read(columns=[name for name in DISPLAY_COLUMNS if name in table.schema_arrow.names]).to_pylist()
+    ids = [item["item_id"] for item in items]
+    categories = [item.get("category") or [] for item in items]
     vocabulary = sorted({name for names in categories for name in names})
-    withdrawn = [row for row, item in enumerate(shown) if item.get("available") is False]
+    withdrawn = [row for row, item in enumerate(items) if item.get("available") is False]
     bm25 = folder / "sources" / "bm25"
     catalogue = Catalogue(
         item_ids=ids,
@@ -254,11 +254,11 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
         bm25=Bm25.load(bm25) if bm25.is_dir() else None,
         withdrawn=np.array(withdrawn, np.int64),
     )
-    _refuse_unlike(bundle, catalogue)
-    return catalogue, shown
+    _refuse_inconsistent_parts(bundle, catalogue)
+    return catalogue, items
 
 
-def _refuse_unlike(bundle: Bundle, catalogue: Catalogue) -> None:
+def _refuse_inconsistent_parts(bundle: Bundle, catalogue: Catalogue) -> None:
     """Stop where the parts of a catalogue do not fit each other, or not the model."""
     items = len(catalogue.item_ids)
     found = {
@@ -267,12 +267,12 @@ def _refuse_unlike(bundle: Bundle, catalogue: Catalogue) -> None:
         "covisit": (catalogue.covisit.shape, (items, items)),
         "popularity": (catalogue.popularity_I.shape, (items,)),
     }
-    for name, (has, expected) in found.items():
-        if has != expected:
+    for name, (actual, expected) in found.items():
+        if actual != expected:
             raise IntegrityError(
                 "the parts of a catalogue do not fit each other and the model",
                 expected=f"{name}: {expected}, for {items} items in items.parquet",
-                found=f"{has}",
+                found=f"{actual}",
                 where=str(bundle.catalogue),
-                hint=_GO_BACK,
+                hint=_ROLLBACK_HINT,
             )

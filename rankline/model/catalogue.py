@@ -25,23 +25,23 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from rankline.contracts import Frozen, Precision
+from rankline.contracts import FrozenModel, Precision
 from rankline.errors import IntegrityError
 from rankline.features.bm25 import Bm25
-from rankline.features.side_features import Side
-from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle, seal_catalogue
+from rankline.features.side_features import SideFeatures
+from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle, write_catalogue_manifest
 from rankline.runtime import step_cache
 from rankline.runtime.progress import Progress
-from rankline.text import Tokenizer, batches, item_words
+from rankline.text import Tokenizer, batches_by_length, item_text
 
 Floats = npt.NDArray[np.float32]
-MAKING, OWN, ITEMS = "items.json", "own.parquet", "items.parquet"
+CATALOGUE_SETTINGS, ITEM_EMBEDDINGS, ITEMS = "items.json", "own.parquet", "items.parquet"
 COVISIT, POPULARITY, BM25 = "sources/covisit.npz", "sources/popularity.npy", "sources/bm25"
-EXACT_BELOW = 100_000
-ASKED, DEPTH = 200, 100  # vectors that the index is asked for, and how many neighbours of each
+MAX_EXACT_ITEMS = 100_000
+RECALL_QUERIES, RECALL_DEPTH = 200, 100  # vectors that the index is asked for, and how many neighbours of each
 
 
-class Words(Frozen):
+class Bm25Settings(FrozenModel):
     """How the words of items are counted."""
 
     stemmer: str
@@ -49,7 +49,7 @@ class Words(Frozen):
     b: float
 
 
-class Neighbours(Frozen):
+class IndexSettings(FrozenModel):
     """How the nearest-neighbour index is made."""
 
     kind: Literal["auto", "exact", "hnsw"] = "auto"
@@ -57,16 +57,16 @@ class Neighbours(Frozen):
     search: int = 128
 
 
-class Making(Frozen):
+class CatalogueSettings(FrozenModel):
     """What items.json holds."""
 
-    side: Side
-    words: Words | None = Field(default=None, description="none where nothing is asked in words")
-    neighbours: Neighbours = Neighbours()
+    side: SideFeatures
+    words: Bm25Settings | None = Field(default=None, description="none where nothing is asked in words")
+    neighbours: IndexSettings = IndexSettings()
 
 
 @dataclass(frozen=True)
-class Counted:
+class InteractionCounts:
     """What was counted of the events of training, for the items of then."""
 
     item_ids: Sequence[str]
@@ -74,39 +74,39 @@ class Counted:
     popularity_I: Floats
 
     @classmethod
-    def of(cls, folder: Path, item_ids: Sequence[str]) -> Counted:
+    def of(cls, folder: Path, item_ids: Sequence[str]) -> InteractionCounts:
         """What lies in a catalogue, or in the student that one is made of."""
         import scipy.sparse as sparse
 
         return cls(item_ids, sparse.load_npz(folder / COVISIT), np.load(folder / POPULARITY))
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle) -> Counted:
+    def from_bundle(cls, bundle: Bundle) -> InteractionCounts:
         """What lies in the catalogue that a bundle was exported with."""
         own = bundle.folder / CATALOGUE
-        return cls.of(own, item_ids_of(own))
+        return cls.of(own, read_item_ids(own))
 
-    def among(self, item_ids: Sequence[str]) -> Counted:
+    def reindex(self, item_ids: Sequence[str]) -> InteractionCounts:
         """The same for other items; of those that nobody had met nothing was counted."""
         import scipy.sparse as sparse
 
         if list(item_ids) == list(self.item_ids):
             return self
-        then = {item: row for row, item in enumerate(self.item_ids)}
-        met = [(now, then[item]) for now, item in enumerate(item_ids) if item in then]
-        now_K, then_K = np.array(met, np.int64).reshape(-1, 2).T
-        place = sparse.csr_matrix(
-            (np.ones(len(met), np.float32), (now_K, then_K)), shape=(len(item_ids), len(self.item_ids))
+        old_row_of = {item: row for row, item in enumerate(self.item_ids)}
+        matches = [(new_row, old_row_of[item]) for new_row, item in enumerate(item_ids) if item in old_row_of]
+        new_K, old_K = np.array(matches, np.int64).reshape(-1, 2).T
+        selection = sparse.csr_matrix(
+            (np.ones(len(matches), np.float32), (new_K, old_K)), shape=(len(item_ids), len(self.item_ids))
         )
         popularity_I = np.zeros(len(item_ids), self.popularity_I.dtype)
-        popularity_I[now_K] = self.popularity_I[then_K]
-        moved = (place @ self.covisit @ place.T).tocsr().astype(self.covisit.dtype)
-        moved.sort_indices()
-        return Counted(item_ids, moved, popularity_I)
+        popularity_I[new_K] = self.popularity_I[old_K]
+        covisit = (selection @ self.covisit @ selection.T).tocsr().astype(self.covisit.dtype)
+        covisit.sort_indices()
+        return InteractionCounts(item_ids, covisit, popularity_I)
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What became of some items: a sealed catalogue, and how much work it was."""
 
     revision: str
@@ -116,22 +116,22 @@ class Built:
     recall: float
 
     @property
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """For people."""
-        return {"items": self.items, "index": self.index, f"index_recall@{DEPTH}": round(self.recall, 4)}
+        return {"items": self.items, "index": self.index, f"index_recall@{RECALL_DEPTH}": round(self.recall, 4)}
 
 
 @dataclass(frozen=True)
-class Maker:
+class CatalogueBuilder:
     """What of a model makes a catalogue of items; ``folder`` holds its files."""
 
     folder: Path
     precisions: dict[str, Precision]
     max_tokens: int
-    making: Making
+    settings: CatalogueSettings
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Maker:
+    def of(cls, bundle: Bundle) -> CatalogueBuilder:
         """The maker that a bundle holds.
 
         Raises:
@@ -140,34 +140,45 @@ class Maker:
         if not can_embed(bundle):
             raise IntegrityError(
                 "this model cannot embed items by itself",
-                expected=f"side.onnx, {OWN} and {MAKING} among its files, as this version of Rankline exports them",
+                expected=f"side.onnx, {ITEM_EMBEDDINGS} and {CATALOGUE_SETTINGS} among its files, as this version of Rankline exports them",
                 found="a bundle of an earlier version",
                 where=str(bundle.folder),
                 hint="promote a model that this version exported; until then the catalogue stays as it is",
             )
         assert bundle.manifest.text is not None, "can_embed asks for it"
         return cls(
-            bundle.folder, bundle.manifest.precisions, bundle.manifest.text.max_tokens, read_making(bundle.folder)
+            bundle.folder,
+            bundle.manifest.precisions,
+            bundle.manifest.text.max_tokens,
+            read_catalogue_settings(bundle.folder),
         )
 
-    def beside_words(self, items: Any) -> Floats:
+    def non_text_vectors(self, items: Any) -> Floats:
         """[I, D] what an item has besides its words: its side information, and a vector of its own if it has one."""
         import pyarrow.parquet as parquet
 
-        side = session_of(self.folder / str(self.precisions["fp32"].side))
-        beside_ID: Floats = side.run(None, {"side_IS": self.making.side.matrix(items)})[0]
-        own = parquet.read_table(self.folder / OWN)
-        if len(own):
-            own_KD = own["vector"].combine_chunks().flatten().to_numpy().reshape(len(own), -1)
-            row_of = {item: row for row, item in enumerate(own["item_id"].to_pylist())}
-            met = [(now, row_of[item]) for now, item in enumerate(items["item_id"].to_pylist()) if item in row_of]
-            now_K, then_K = np.array(met, np.int64).reshape(-1, 2).T
-            beside_ID[now_K] += own_KD[then_K]
-        return beside_ID
+        side = cpu_session(self.folder / str(self.precisions["fp32"].side))
+        non_text_ID: Floats = side.run(None, {"side_IS": self.settings.side.matrix(items)})[0]
+        embeddings = parquet.read_table(self.folder / ITEM_EMBEDDINGS)
+        if len(embeddings):
+            embeddings_KD = embeddings["vector"].combine_chunks().flatten().to_numpy().reshape(len(embeddings), -1)
+            row_of = {item: row for row, item in enumerate(embeddings["item_id"].to_pylist())}
+            matches = [
+                (new_row, row_of[item]) for new_row, item in enumerate(items["item_id"].to_pylist()) if item in row_of
+            ]
+            rows_K, embedding_rows_K = np.array(matches, np.int64).reshape(-1, 2).T
+            non_text_ID[rows_K] += embeddings_KD[embedding_rows_K]
+        return non_text_ID
 
     def build(
-        self, items: Any, out: Path, *, counted: Counted, before: Path | None = None, progress: Progress = Progress()
-    ) -> Built:
+        self,
+        items: Any,
+        out: Path,
+        *,
+        interaction_counts: InteractionCounts,
+        before: Path | None = None,
+        progress: Progress = Progress(),
+    ) -> BuildResult:
         """Write the catalogue of an Arrow table of items into ``out`` and seal it.
 
         Of items whose words are those in the catalogue ``before`` (of the same model) no text is read again.
@@ -179,78 +190,82 @@ class Maker:
         import scipy.sparse as sparse
 
         items = items.replace_schema_metadata(None).combine_chunks()
-        words = [item_words(item) for item in items.select(_READ).to_pylist()]
-        beside_ID = self.beside_words(items)
-        past = _Past.read(self, before) if before is not None else None
-        rows = past.unread(items["item_id"].to_pylist(), words) if past else np.arange(len(words))
+        words = [item_text(item) for item in items.select(_TEXT_COLUMNS).to_pylist()]
+        non_text_ID = self.non_text_vectors(items)
+        previous = _PreviousCatalogue.load(self, before) if before is not None else None
+        rows = previous.changed_rows(items["item_id"].to_pylist(), words) if previous else np.arange(len(words))
         (out / "sources").mkdir(parents=True)
         # the same rows are the same bytes, whatever a list's parts were called where they came from
         parquet.write_table(items, out / ITEMS, compression="zstd", store_schema=False)
         tokenizer = Tokenizer(self.folder / "tokenizer.json", max_tokens=self.max_tokens)
         unread, read = [words[row] for row in rows], 0
 
-        def another(count: int) -> None:
+        def on_batch(count: int) -> None:
             nonlocal read
             read += count
             progress.update(read, len(unread) * len(self.precisions))
 
         for precision in self.precisions.values():
             assert precision.text is not None
-            session, vectors_ID = session_of(self.folder / precision.text), np.empty_like(beside_ID)
-            vectors_ID[rows] = beside_ID[rows]
-            vectors_ID[rows] += embed(session, tokenizer, unread, size=beside_ID.shape[1], another=another)
-            if past:
-                past.fill(vectors_ID, beside_ID, rows, name=file_of(precision))
-            np.save(out / file_of(precision), vectors_ID)
-        kind = write_index(out, self.making.neighbours)
-        counted = counted.among(items["item_id"].to_pylist())
-        sparse.save_npz(out / COVISIT, counted.covisit)
-        np.save(out / POPULARITY, counted.popularity_I)
-        if self.making.words is not None:
-            Bm25.of(words, **self.making.words.model_dump()).save(out / BM25)
-        return Built(
-            revision=seal_catalogue(out), items=len(words), embedded=len(rows), index=kind, recall=recall_of(out)
+            session, vectors_ID = cpu_session(self.folder / precision.text), np.empty_like(non_text_ID)
+            vectors_ID[rows] = non_text_ID[rows]
+            vectors_ID[rows] += embed(session, tokenizer, unread, size=non_text_ID.shape[1], on_batch=on_batch)
+            if previous:
+                previous.fill(vectors_ID, non_text_ID, rows, name=vectors_file(precision))
+            np.save(out / vectors_file(precision), vectors_ID)
+        kind = write_index(out, self.settings.neighbours)
+        interaction_counts = interaction_counts.reindex(items["item_id"].to_pylist())
+        sparse.save_npz(out / COVISIT, interaction_counts.covisit)
+        np.save(out / POPULARITY, interaction_counts.popularity_I)
+        if self.settings.words is not None:
+            Bm25.from_texts(words, **self.settings.words.model_dump()).save(out / BM25)
+        return BuildResult(
+            revision=write_catalogue_manifest(out),
+            items=len(words),
+            embedded=len(rows),
+            index=kind,
+            recall=index_recall(out),
         )
 
 
-_READ = ["item_id", "title", "category", "text"]  # what item_words reads
+_TEXT_COLUMNS = ["item_id", "title", "category", "text"]  # what item_words reads
 
 
 @dataclass
-class _Past:
+class _PreviousCatalogue:
     """The vectors of a catalogue of the same model, for what of it is still true."""
 
     folder: Path
     row_of: dict[str, int]
     words: list[str]
-    beside_ID: Floats
+    non_text_ID: Floats
     rows_I: npt.NDArray[np.int64]  # of each item of now, or -1
 
     @classmethod
-    def read(cls, maker: Maker, folder: Path) -> _Past:
+    def load(cls, maker: CatalogueBuilder, folder: Path) -> _PreviousCatalogue:
         import pyarrow.parquet as parquet
 
         items = parquet.read_table(folder / ITEMS)
-        told = items.select(_READ).to_pylist()
-        row_of = {item["item_id"]: row for row, item in enumerate(told)}
-        words = [item_words(item) for item in told]
-        return cls(folder, row_of, words, maker.beside_words(items), np.zeros(0, np.int64))
+        rows = items.select(_TEXT_COLUMNS).to_pylist()
+        row_of = {item["item_id"]: row for row, item in enumerate(rows)}
+        words = [item_text(item) for item in rows]
+        return cls(folder, row_of, words, maker.non_text_vectors(items), np.zeros(0, np.int64))
 
-    def unread(self, item_ids: Sequence[str], words: Sequence[str]) -> npt.NDArray[np.int64]:
+    def changed_rows(self, item_ids: Sequence[str], words: Sequence[str]) -> npt.NDArray[np.int64]:
         """The rows of the items whose words were not read before."""
         known = (self.row_of.get(item, -1) for item in item_ids)
         self.rows_I = np.array(
-            [row if row >= 0 and self.words[row] == told else -1 for row, told in zip(known, words)], np.int64
+            [row if row >= 0 and self.words[row] == text else -1 for row, text in zip(known, words)], np.int64
         )
         return np.flatnonzero(self.rows_I < 0)
 
-    def fill(self, vectors_ID: Floats, beside_ID: Floats, unread: npt.NDArray[np.int64], *, name: str) -> None:
+    def fill(self, vectors_ID: Floats, non_text_ID: Floats, changed: npt.NDArray[np.int64], *, name: str) -> None:
         """Put in the vectors of the others; where only what is beside the words changed, by as much as that did."""
-        rows = np.setdiff1d(np.arange(len(vectors_ID)), unread)
-        then = self.rows_I[rows]
-        past_ID = np.load(self.folder / name)
+        rows = np.setdiff1d(np.arange(len(vectors_ID)), changed)
+        previous_rows = self.rows_I[rows]
+        previous_ID = np.load(self.folder / name)
         # nothing is added where nothing changed: such a vector keeps its very bytes
-        vectors_ID[rows] = past_ID[then] + (beside_ID[rows] - self.beside_ID[then])
+        vectors_ID[rows] = previous_ID[previous_rows] + (non_text_ID[rows] - self.non_text_ID[previous_rows])
 
 
 # -- what a bundle holds -----------------------------------------------------------------------------------------
@@ -258,29 +273,32 @@ class _Past:
 
 def can_embed(bundle: Bundle) -> bool:
     """Whether a bundle holds what makes items' vectors."""
-    there = {OWN, MAKING} <= bundle.manifest.files.keys() and bundle.manifest.text is not None
-    return there and all(each.side and each.text for each in bundle.manifest.precisions.values())
+    has_files = {
+        ITEM_EMBEDDINGS,
+        CATALOGUE_SETTINGS,
+    } <= bundle.manifest.files.keys() and bundle.manifest.text is not None
+    return has_files and all(precision.side and precision.text for precision in bundle.manifest.precisions.values())
 
 
-def read_making(folder: Path) -> Making:
+def read_catalogue_settings(folder: Path) -> CatalogueSettings:
     """What items.json of a bundle says.
 
     Raises:
         IntegrityError: it cannot be read.
     """
     try:
-        return Making.model_validate_json((folder / MAKING).read_text())
+        return CatalogueSettings.model_validate_json((folder / CATALOGUE_SETTINGS).read_text())
     except (OSError, ValidationError, ValueError) as error:
         raise IntegrityError(
             "the bundle does not say how its items are read",
-            expected=f"{MAKING} of this version of Rankline",
+            expected=f"{CATALOGUE_SETTINGS} of this version of Rankline",
             found=str(error).splitlines()[0],
-            where=str(folder / MAKING),
+            where=str(folder / CATALOGUE_SETTINGS),
             hint="export the model again",
         ) from error
 
 
-def write_own(folder: Path, item_ids: Sequence[str], vectors_KD: Floats) -> None:
+def write_item_embeddings(folder: Path, item_ids: Sequence[str], vectors_KD: Floats) -> None:
     """Write own.parquet: the vectors that training gave to items."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -288,7 +306,7 @@ def write_own(folder: Path, item_ids: Sequence[str], vectors_KD: Floats) -> None
     flat = pa.array(np.ascontiguousarray(vectors_KD, np.float32).ravel())
     vectors = pa.FixedSizeListArray.from_arrays(flat, vectors_KD.shape[1])
     table = pa.table({"item_id": pa.array(item_ids, pa.string()), "vector": vectors})
-    parquet.write_table(table, folder / OWN, compression="zstd")
+    parquet.write_table(table, folder / ITEM_EMBEDDINGS, compression="zstd")
 
 
 # -- catalogues --------------------------------------------------------------------------------------------------
@@ -296,7 +314,7 @@ def write_own(folder: Path, item_ids: Sequence[str], vectors_KD: Floats) -> None
 
 def build(
     bundle: Bundle, items: Any, out: Path, *, before: Path | None = None, progress: Progress = Progress()
-) -> Built:
+) -> BuildResult:
     """Write the catalogue that a model makes of an Arrow table of items into ``out``, and seal it.
 
     What was counted of events is taken over, by item id, from the bundle's own catalogue. ``before`` is a catalogue
@@ -306,11 +324,13 @@ def build(
         IntegrityError: the bundle is of an earlier version and cannot embed items, or a declared column of the items
             is not what it was in training.
     """
-    maker = Maker.of(bundle)
-    return maker.build(items, out, counted=Counted.of_bundle(bundle), before=before, progress=progress)
+    maker = CatalogueBuilder.of(bundle)
+    return maker.build(
+        items, out, interaction_counts=InteractionCounts.from_bundle(bundle), before=before, progress=progress
+    )
 
 
-def item_ids_of(folder: Path) -> list[str]:
+def read_item_ids(folder: Path) -> list[str]:
     """The items of a catalogue, in the order of their vectors."""
     import pyarrow.parquet as parquet
 
@@ -318,35 +338,35 @@ def item_ids_of(folder: Path) -> list[str]:
     return ids
 
 
-def words_of(items: Any) -> dict[str, str]:
+def item_texts(items: Any) -> dict[str, str]:
     """Item id -> its words as a model reads them, of an Arrow table of items."""
-    return {item["item_id"]: item_words(item) for item in items.select(_READ).to_pylist()}
+    return {item["item_id"]: item_text(item) for item in items.select(_TEXT_COLUMNS).to_pylist()}
 
 
-def joined(bundle: Bundle, catalogue: Path, folder: Path) -> Bundle:
+def assemble_bundle(bundle: Bundle, catalogue: Path, folder: Path) -> Bundle:
     """A model and a catalogue in one folder, as a server is given them; the files are the same ones, not copies."""
     for name in (MANIFEST, *bundle.manifest.files):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        step_cache.lay(bundle.folder / name, folder / name)
-    step_cache.lay(catalogue, folder / CATALOGUE)
-    (folder / CATALOGUE / step_cache.SUMS).unlink(missing_ok=True)  # a door's own list is no part of it
+        step_cache.link_or_copy(bundle.folder / name, folder / name)
+    step_cache.link_or_copy(catalogue, folder / CATALOGUE)
+    (folder / CATALOGUE / step_cache.DIGESTS_FILE).unlink(missing_ok=True)  # a door's own list is no part of it
     return open_bundle(folder, verify=False)  # whoever serves it reads every byte
 
 
-def file_of(precision: Precision) -> str:
+def vectors_file(precision: Precision) -> str:
     """Where in a catalogue the vectors of a precision lie."""
     return precision.item_vectors.removeprefix(f"{CATALOGUE}/")
 
 
-def vectors_of(folder: Path, precisions: dict[str, Precision]) -> dict[str, Floats]:
+def load_vectors(folder: Path, precisions: dict[str, Precision]) -> dict[str, Floats]:
     """Precision -> [I, D] the vectors of a catalogue."""
-    return {name: np.load(folder / file_of(precision)) for name, precision in precisions.items()}
+    return {name: np.load(folder / vectors_file(precision)) for name, precision in precisions.items()}
 
 
 # -- words to vectors, vectors to neighbours ---------------------------------------------------------------------
 
 
-def session_of(path: Path) -> Any:
+def cpu_session(path: Path) -> Any:
     """An ONNX Runtime session on the CPU."""
     import onnxruntime
 
@@ -362,37 +382,37 @@ def embed(
     *,
     size: int,
     batch_size: int = 64,
-    another: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], None] = lambda count: None,
 ) -> Floats:
     """[I, D] what a text tower's session makes of some words, in their order; ``another`` hears of each batch."""
     out_ID = np.zeros((len(words), size), np.float32)
-    for rows in batches(words, batch_size):
+    for rows in batches_by_length(words, batch_size):
         ids_BW, mask_BW = tokenizer([words[row] for row in rows])
         out_ID[rows] = session.run(None, {"input_ids": ids_BW, "attention_mask": mask_BW})[0]
-        another(len(rows))
+        on_batch(len(rows))
     return out_ID
 
 
-def write_index(folder: Path, told: Neighbours, *, exact_below: int = EXACT_BELOW) -> str:
+def write_index(folder: Path, settings: IndexSettings, *, exact_below: int = MAX_EXACT_ITEMS) -> str:
     """Write the nearest-neighbour index over a catalogue's fp32 vectors; which kind it is."""
     import faiss
 
     index: Any
     vectors_ID = np.load(folder / "vectors.fp32.npy")
     count, size = vectors_ID.shape
-    kind = told.kind if told.kind != "auto" else ("exact" if count < exact_below else "hnsw")
+    kind = settings.kind if settings.kind != "auto" else ("exact" if count < exact_below else "hnsw")
     if kind == "exact":
         index = faiss.IndexFlatIP(size)
     else:
-        index = faiss.IndexHNSWFlat(size, told.links, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = 2 * told.search
-        index.hnsw.efSearch = told.search
+        index = faiss.IndexHNSWFlat(size, settings.links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 2 * settings.search
+        index.hnsw.efSearch = settings.search
     index.add(vectors_ID)
     faiss.write_index(index, str(folder / "index.faiss"))
     return kind
 
 
-def recall_of(folder: Path) -> float:
+def index_recall(folder: Path) -> float:
     """Share of the hundred nearest neighbours by exact search that a catalogue's index finds, for some of its items.
 
     Zero where the index is of another number of vectors.
@@ -405,7 +425,7 @@ def recall_of(folder: Path) -> float:
         return 0.0
     exact = faiss.IndexFlatIP(size)
     exact.add(vectors_ID)
-    asked = vectors_ID[np.linspace(0, count - 1, min(count, ASKED)).astype(int)]
-    depth = min(DEPTH, count)
-    found, truth = index.search(asked, depth)[1], exact.search(asked, depth)[1]
-    return float(np.mean([len(np.intersect1d(a, b)) / depth for a, b in zip(found, truth)]))
+    queries = vectors_ID[np.linspace(0, count - 1, min(count, RECALL_QUERIES)).astype(int)]
+    depth = min(RECALL_DEPTH, count)
+    approximate, nearest = index.search(queries, depth)[1], exact.search(queries, depth)[1]
+    return float(np.mean([len(np.intersect1d(a, b)) / depth for a, b in zip(approximate, nearest)]))

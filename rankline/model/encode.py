@@ -11,31 +11,31 @@ import torch
 
 from rankline.model.networks import TextEncoder
 from rankline.runtime.progress import Progress
-from rankline.text import Tokenizer, batches
+from rankline.text import Tokenizer, batches_by_length
 
 
 @torch.no_grad()
 def encode_all(
     reader: TextEncoder,
     tokenizer: Tokenizer,
-    words: Sequence[str],
+    texts: Sequence[str],
     *,
     device: torch.device,
     progress: Progress,
     batch_size: int = 64,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
 ) -> torch.Tensor:
     """[N, T] the unit vector of every text, in the order given; texts of like length share a batch.
 
     Of several processes each reads its share and leaves zeros for the others'.
     """
-    out_NT = torch.zeros(len(words), reader.size, device=device)
+    out_NT = torch.zeros(len(texts), reader.size, device=device)
     reader.eval()
     done = 0
-    for rows in batches(words, batch_size)[rank::world]:
-        ids_BW, mask_BW = (torch.from_numpy(part).to(device) for part in tokenizer([words[r] for r in rows]))
+    for rows in batches_by_length(texts, batch_size)[rank::world_size]:
+        ids_BW, mask_BW = (torch.from_numpy(part).to(device) for part in tokenizer([texts[r] for r in rows]))
         out_NT[torch.tensor(rows, device=device)] = reader(ids_BW, mask_BW)
         done += len(rows)
-        progress.update(min(done * world, len(words)), len(words))
+        progress.update(min(done * world_size, len(texts)), len(texts))
     return out_NT

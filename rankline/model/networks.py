@@ -58,7 +58,7 @@ class TextEncoder(nn.Module):
             )
         return cls(backbone)
 
-    def tokens(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
+    def token_vectors(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
         """[B, W, T] one vector a token."""
         hidden: Tensor = self.backbone(input_ids=input_ids_BW, attention_mask=mask_BW).last_hidden_state
         return hidden
@@ -66,9 +66,9 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
         """[B, T] unit vectors: the mean over a text's own tokens, or its first one."""
         if self.pooling == "cls":
-            return F.normalize(self.tokens(input_ids_BW, mask_BW)[:, 0].float(), dim=-1)
+            return F.normalize(self.token_vectors(input_ids_BW, mask_BW)[:, 0].float(), dim=-1)
         weights_BW1 = mask_BW.unsqueeze(-1).to(torch.float32)
-        summed_BT = (self.tokens(input_ids_BW, mask_BW).float() * weights_BW1).sum(1)
+        summed_BT = (self.token_vectors(input_ids_BW, mask_BW).float() * weights_BW1).sum(1)
         return F.normalize(summed_BT / weights_BW1.sum(1).clamp(min=1.0), dim=-1)
 
 
@@ -93,7 +93,7 @@ class ItemFusion(nn.Module):
             nn.init.normal_(weight, std=0.02)
 
     @torch.no_grad()
-    def begin_from_words(self, text_IT: Tensor, *, likeness: float) -> None:
+    def init_from_text(self, text_IT: Tensor, *, likeness: float) -> None:
         """Begin with what the encoder already knows: likeness of words becomes likeness of fused vectors.
 
         The projection is the words' principal directions, so that few numbers keep most of what tells texts apart;
@@ -104,12 +104,12 @@ class ItemFusion(nn.Module):
         for part_PT in torch.split(text_IT, 1 << 15):  # a part at a time, for in double the texts are twice as large
             products_TT += part_PT.double().T @ part_PT.double()
         _, directions_ST = torch.linalg.eigh(products_TT)
-        kept_ST = directions_ST.T.flip(0)[:size].to(self.text.weight.dtype)
+        principal_ST = directions_ST.T.flip(0)[:size].to(self.text.weight.dtype)
         self.text.weight.zero_()
-        self.text.weight[: len(kept_ST)] = math.sqrt(likeness) * kept_ST
+        self.text.weight[: len(principal_ST)] = math.sqrt(likeness) * principal_ST
         self.text.bias.zero_()
 
-    def beside_words(
+    def non_text_part(
         self, side_IS: Tensor, *, rows_T: Tensor | slice = slice(None), own_TD: Tensor | None = None
     ) -> Tensor:
         """[I, D] what is added to the projected words."""
@@ -132,7 +132,7 @@ class ItemFusion(nn.Module):
         Or of the items ``rows_T`` alone, whose text and side information these are then; ``own_TD`` stands for their
         own vectors where these are moved apart from the table (rankline/train/sampled_items.py).
         """
-        fused_ID: Tensor = self.text(text_IT) + self.beside_words(side_IS, rows_T=rows_T, own_TD=own_TD)
+        fused_ID: Tensor = self.text(text_IT) + self.non_text_part(side_IS, rows_T=rows_T, own_TD=own_TD)
         return fused_ID
 
 
@@ -152,15 +152,15 @@ class CrossEncoder(nn.Module):
         with torch.no_grad():
             self.wide.weight.copy_(torch.tensor([[10.0, 1.0]]))
 
-    def forward(self, input_ids_NW: Tensor, mask_NW: Tensor, types_NW: Tensor, found_by_N2: Tensor) -> Tensor:
+    def forward(self, input_ids_NW: Tensor, mask_NW: Tensor, types_NW: Tensor, retrieval_N2: Tensor) -> Tensor:
         """[N] one logit a pair."""
-        told: dict[str, Tensor] = {"input_ids": input_ids_NW, "attention_mask": mask_NW}
+        encoder_inputs: dict[str, Tensor] = {"input_ids": input_ids_NW, "attention_mask": mask_NW}
         if getattr(self.reader.backbone.config, "type_vocab_size", 0) > 1:
-            told["token_type_ids"] = types_NW
-        hidden_NWT = self.reader.backbone(**told).last_hidden_state.float()
+            encoder_inputs["token_type_ids"] = types_NW
+        hidden_NWT = self.reader.backbone(**encoder_inputs).last_hidden_state.float()
         weights_NW1 = mask_NW.unsqueeze(-1).to(torch.float32)
         mean_NT = (hidden_NWT * weights_NW1).sum(1) / weights_NW1.sum(1).clamp(min=1.0)
-        logits_N: Tensor = (self.head(mean_NT) + self.wide(found_by_N2)).squeeze(-1)
+        logits_N: Tensor = (self.head(mean_NT) + self.wide(retrieval_N2)).squeeze(-1)
         return logits_N
 
 
@@ -184,8 +184,8 @@ class Block(nn.Module):
             query, key, value, attn_mask=mask_LL, dropout_p=self.dropout if self.training else 0.0
         )
         x_BLD = x_BLD + self.drop(self.out(attended.transpose(1, 2).reshape(batch, length, size)))
-        fed_BLD: Tensor = x_BLD + self.drop(self.feed(self.norm_feed(x_BLD)))
-        return fed_BLD
+        output_BLD: Tensor = x_BLD + self.drop(self.feed(self.norm_feed(x_BLD)))
+        return output_BLD
 
 
 class HistoryTower(nn.Module):
@@ -288,30 +288,32 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """[B, C, H] logits. ``ages_BL``: log1p hours between each event and the request."""
         size = candidates_BCD.shape[-1]
-        told_B11 = (lengths_B > 0).view(-1, 1, 1).to(items_BLD.dtype)  # an empty history says nothing
+        has_history_B11 = (lengths_B > 0).view(-1, 1, 1).to(items_BLD.dtype)  # an empty history says nothing
         hidden_BLD = self.tower.hidden(items_BLD, ratings_BL)
-        last_B1D = hidden_BLD.gather(1, (lengths_B - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, size)) * told_B11
+        last_B1D = (
+            hidden_BLD.gather(1, (lengths_B - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, size)) * has_history_B11
+        )
         events_BLD = hidden_BLD + self.age(ages_BL.unsqueeze(-1))
-        found_BCD = self._look(candidates_BCD, events_BLD, lengths_B) * told_B11
+        attended_BCD = self._attend(candidates_BCD, events_BLD, lengths_B) * has_history_B11
         scaled_BCD = candidates_BCD * math.sqrt(size)
         features_BCF = self.standardize(features_BCF)
-        joined = [found_BCD * scaled_BCD, last_B1D * scaled_BCD, self.feature_tower(features_BCF)]
+        joined = [attended_BCD * scaled_BCD, last_B1D * scaled_BCD, self.feature_tower(features_BCF)]
         logits_BCH: Tensor = self.joint(torch.cat(joined, -1)) + self.wide(features_BCF)
-        direct_BC1 = (self.mix[0] * last_B1D * candidates_BCD + self.mix[1] * found_BCD * scaled_BCD).sum(
+        direct_BC1 = (self.mix[0] * last_B1D * candidates_BCD + self.mix[1] * attended_BCD * scaled_BCD).sum(
             -1, keepdim=True
         )
         return logits_BCH + direct_BC1
 
-    def _look(self, candidates_BCD: Tensor, events_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+    def _attend(self, candidates_BCD: Tensor, events_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         batch, count, size = candidates_BCD.shape
         split = (self.attention_heads, size // self.attention_heads)
         query = self.query(candidates_BCD * math.sqrt(size)).view(batch, count, *split).transpose(1, 2)
         key = self.key(events_BLD).view(batch, -1, *split).transpose(1, 2)
         value = self.value(events_BLD).view(batch, -1, *split).transpose(1, 2)
-        behind_BL = torch.arange(events_BLD.shape[1], device=lengths_B.device) >= lengths_B.unsqueeze(1)
-        mask_B11L = (behind_BL.to(query.dtype) * -1e4)[:, None, None, :]
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B11L)
-        return found.transpose(1, 2).reshape(batch, count, size)
+        padding_BL = torch.arange(events_BLD.shape[1], device=lengths_B.device) >= lengths_B.unsqueeze(1)
+        mask_B11L = (padding_BL.to(query.dtype) * -1e4)[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_B11L)
+        return attended.transpose(1, 2).reshape(batch, count, size)
 
 
 class Scorer(nn.Module):
@@ -340,7 +342,7 @@ class Scorer(nn.Module):
         """[B, C, H] logits."""
         left_BCD = left_BD.unsqueeze(1).expand_as(items_BCD)
         pair_BCP = torch.tanh(self.pair(torch.cat([left_BCD, items_BCD, left_BCD * items_BCD], -1)))
-        begun_BC1 = (features_BCF * self.begin_F).sum(-1, keepdim=True)
+        prior_BC1 = (features_BCF * self.begin_F).sum(-1, keepdim=True)
         features_BCF = self.standardize(features_BCF)
         logits_BCH: Tensor = self.wide(features_BCF) + self.deep(torch.cat([features_BCF, pair_BCP], -1))
-        return logits_BCH + F.pad(begun_BC1, (0, len(HEADS) - 1))
+        return logits_BCH + F.pad(prior_BC1, (0, len(HEADS) - 1))

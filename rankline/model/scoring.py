@@ -20,21 +20,21 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 # What the scorer is told of each source's opinion of a candidate, where the recipe has users, and where it has queries.
-_ALWAYS = ("towers_behind_best", "popular_behind_best")
-_OF_USERS = ("covisit_share", "covisit_log")
-_OF_QUERIES = ("towers_score", "bm25_share", "bm25_log")
+_BASE_FEATURES = ("towers_behind_best", "popular_behind_best")
+_USER_FEATURES = ("covisit_share", "covisit_log")
+_QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
 
 
 def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
     """The features of this version of the code, in the order in which the scorer sees them."""
-    first, last = _ALWAYS
+    first, last = _BASE_FEATURES
     return FeatureNames(
         service=transforms.SERVICE,
         user=list(transforms.USER),
         item=list(transforms.ITEM),
         cross=list(transforms.CROSS),
         context=list(transforms.CONTEXT),
-        sources=[first, *(_OF_USERS if users else ()), last, *(_OF_QUERIES if queries else ())],
+        sources=[first, *(_USER_FEATURES if users else ()), last, *(_QUERY_FEATURES if queries else ())],
     )
 
 
@@ -58,7 +58,7 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Knobs:
+class CandidateSettings:
     """How candidates are drawn; stated in the manifest so that serving draws as distillation did."""
 
     candidates_per_source: int
@@ -66,12 +66,16 @@ class Knobs:
     max_history: int
 
 
-def recent(state: FrozenState, last: int) -> FrozenState:
+def truncate_history(state: FrozenState, max_events: int) -> FrozenState:
     """The state with the part of its history that the model was made to read: the last events."""
-    told = state.history
-    if len(told.item_ids) <= last:
+    full_history = state.history
+    if len(full_history.item_ids) <= max_events:
         return state
-    history = History(item_ids=told.item_ids[-last:], times=told.times[-last:], ratings=told.ratings[-last:])
+    history = History(
+        item_ids=full_history.item_ids[-max_events:],
+        times=full_history.times[-max_events:],
+        ratings=full_history.ratings[-max_events:],
+    )
     return state.model_copy(update={"history": history})
 
 
@@ -79,7 +83,7 @@ def source_scores(
     state: FrozenState,
     left_D: Floats,
     catalogue: Catalogue,
-    knobs: Knobs,
+    candidate_settings: CandidateSettings,
     *,
     query: str = "",
     similar_to: Ints | None = None,
@@ -90,7 +94,7 @@ def source_scores(
     scores = {
         "towers": catalogue.vectors_ID @ left_D,
         "covisit": candidate_sources.covisit_scores(
-            catalogue.covisit, history_L, decay=knobs.covisit_decay, last=knobs.max_history
+            catalogue.covisit, history_L, decay=candidate_settings.covisit_decay, last=candidate_settings.max_history
         ),
         "popular": transforms.fresh_popularity(state.item_features, catalogue.index)
         if known
@@ -101,9 +105,9 @@ def source_scores(
     return scores
 
 
-def draw(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
+def draw_candidates(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
     """[N] the best ``per_source`` items of each source, merged, without the excluded; in catalogue order."""
-    picked = []
+    drawn = []
     for name, values_I in scores.items():
         allowed_I = values_I.copy()
         allowed_I[excluded] = -np.inf
@@ -111,8 +115,8 @@ def draw(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> In
         best = np.argpartition(-allowed_I, count - 1)[:count]
         # a source proposes only what it has a reason to propose
         floor = -np.inf if name == "towers" else 0.0
-        picked.append(best[allowed_I[best] > floor])
-    return np.unique(np.concatenate(picked))
+        drawn.append(best[allowed_I[best] > floor])
+    return np.unique(np.concatenate(drawn))
 
 
 def candidate_features(
@@ -129,13 +133,13 @@ def candidate_features(
     context_F = transforms.matrix({k: [v] for k, v in context.items()}, names.context, 1)
     item_NF = transforms.item_matrix(state.item_features, names.item, catalogue.index)[rows_N]
     cross_NF = transforms.cross_matrix(state.affinity, catalogue.vocabulary, catalogue.categories_IC[rows_N])
-    opinions = _opinions({name: values_I[rows_N] for name, values_I in scores.items()})
-    source_NS = np.stack([opinions[name] for name in names.sources], axis=1)
+    source_features = _source_features({name: values_I[rows_N] for name, values_I in scores.items()})
+    source_NS = np.stack([source_features[name] for name in names.sources], axis=1)
     repeated = [np.repeat(user_F, count, 0), item_NF, cross_NF, np.repeat(context_F, count, 0), source_NS]
     return np.concatenate(repeated, axis=1).astype(np.float32)
 
 
-def _opinions(scores: Mapping[str, Floats]) -> dict[str, Floats]:
+def _source_features(scores: Mapping[str, Floats]) -> dict[str, Floats]:
     """[N] each: the sources' scores of some candidates, brought to scales that can be compared."""
     towers_N, covisit_N, popular_N = scores["towers"], scores["covisit"], np.log1p(scores["popular"])
     words_N = scores.get("bm25", np.zeros_like(towers_N))
@@ -150,7 +154,7 @@ def _opinions(scores: Mapping[str, Floats]) -> dict[str, Floats]:
     }
 
 
-def context_of(state: FrozenState) -> dict[str, float]:
+def context_features(state: FrozenState) -> dict[str, float]:
     """The request-context features of one request: what the on-demand view `request_context` gives."""
     last = state.history.times[-1] if state.history.times else 0.0
     columns = transforms.request_context(

@@ -26,39 +26,39 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankline.contracts import Manifest
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError, UsageError
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError, UsageError
 from rankline.io import digest
-from rankline.io.blob_store import Store
+from rankline.io.blob_store import BlobStore
 from rankline.model.bundle import (
     CATALOGUE,
+    CATALOGUE_MANIFEST,
     MANIFEST,
-    REVISION,
     Bundle,
     catalogue_files,
     open_bundle,
-    open_catalogue,
     refuse_unlisted,
     revision_of,
+    verify_catalogue,
 )
 from rankline.registry import registry_state, removal
-from rankline.registry.registry_state import CROWNING, HIDING, PUBLISHING, SHOWING, TAKEDOWNS, Champion, Event, Kind
-from rankline.runtime.step_cache import SUMS
+from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Champion, Event, Kind
+from rankline.runtime.step_cache import DIGESTS_FILE
 
 # kind -> since when the champion may not have changed, and what to try where it has
-_STALE = {
+_STALE_MESSAGES = {
     "promoted": ("this model was evaluated", "run the flow again: the model will be evaluated beside the new champion"),
     PUBLISHING: ("this catalogue was made", "refresh again: the items will be embedded with the new champion"),
     "rolled_back": ("this was asked for", "look who serves now (`rankline history`), and ask again if need be"),
 }
 
 
-class Repository(Store):
+class ModelRegistry(BlobStore):
     """One model repository. Reading needs no lock, and writing none but the number of the next event."""
 
-    def __init__(self, url: str | Path, *, mends: bool = True) -> None:
+    def __init__(self, url: str | Path, *, repair_cache: bool = True) -> None:
         """``mends`` is whether champion.json is written anew where it is found behind the events."""
         super().__init__(url)
-        self.mends = mends
+        self.repair_cache = repair_cache
         self._events: dict[int, Event] = {}
 
     # -- bundles -------------------------------------------------------------------------------------------
@@ -71,27 +71,27 @@ class Repository(Store):
             RepositoryError: the same model lies there with another catalogue.
         """
         bundle = open_bundle(folder)
-        place, claim = f"bundles/{bundle.model_id}", f"bundles/{bundle.model_id}/{CATALOGUE}/{REVISION}"
-        told = (folder / CATALOGUE / REVISION).read_bytes()
+        bundle_path, claim = f"bundles/{bundle.model_id}", f"bundles/{bundle.model_id}/{CATALOGUE}/{CATALOGUE_MANIFEST}"
+        catalogue_manifest = (folder / CATALOGUE / CATALOGUE_MANIFEST).read_bytes()
         # the manifest goes last: in a bucket, where folders cannot be renamed, it makes the bundle exist
         names = [
             *bundle.manifest.files,
-            *(f"{CATALOGUE}/{name}" for name in json.loads(told)["files"]),
-            f"{CATALOGUE}/{REVISION}",
+            *(f"{CATALOGUE}/{name}" for name in json.loads(catalogue_manifest)["files"]),
+            f"{CATALOGUE}/{CATALOGUE_MANIFEST}",
             MANIFEST,
         ]
         # and there the catalogue's list goes first: once it is made, every name but the manifest's can only get the
         # same bytes, whoever else puts them
-        if self.local or self._create(claim, told) or self._read(claim) == told:
-            self._place(folder, place, names, claim=MANIFEST)
+        if self.local or self._create(claim, catalogue_manifest) or self._read(claim) == catalogue_manifest:
+            self._put_files(folder, bundle_path, names, claim=MANIFEST)
         # the files are the model; what else a manifest says (parity, digests of code) may differ between two
         # makings of the same files, and the first one's stays
-        if self._read(claim) != told:
-            raise RepositoryError(
+        if self._read(claim) != catalogue_manifest:
+            raise RegistryError(
                 f"model {bundle.model_id} is already in the repository with another catalogue",
                 expected="the same catalogue for the same model",
                 found="a bundle that differs in what lies beside the model's own files",
-                where=self._path(place),
+                where=self._path(bundle_path),
                 hint="export it again with the settings and data of its first time, or train anew",
             )
         return bundle
@@ -104,11 +104,11 @@ class Repository(Store):
             IntegrityError: it cannot be read.
         """
         try:
-            told = self._read(f"bundles/{model_id}/{MANIFEST}")
+            content = self._read(f"bundles/{model_id}/{MANIFEST}")
         except FileNotFoundError as error:
-            raise removal.absent(self, model_id) from error
+            raise removal.not_found_error(self, model_id) from error
         try:
-            return Manifest.model_validate_json(told)
+            return Manifest.model_validate_json(content)
         except ValidationError as error:
             raise IntegrityError(
                 "the bundle's manifest cannot be read",
@@ -131,10 +131,10 @@ class Repository(Store):
         manifest = self.manifest(model_id)
         if revision is None:
             revision = registry_state.revision(self.history(), model_id)
-        folder = self._here(f"bundles/{model_id}", into, model_id)
+        folder = self._local_folder(f"bundles/{model_id}", into, model_id)
         if not self.local:
-            self._fetch(f"bundles/{model_id}", folder, manifest.files, MANIFEST)
-        catalogue = self._catalogue(model_id, revision, into)
+            self._fetch_files(f"bundles/{model_id}", folder, manifest.files, MANIFEST)
+        catalogue = self._catalogue_folder(model_id, revision, into)
         own = catalogue == folder / CATALOGUE
         bundle = open_bundle(folder, catalogue=None if own else catalogue)
         if bundle.model_id != model_id:
@@ -145,36 +145,36 @@ class Repository(Store):
                 where=str(folder),
                 hint="put the bundle into the repository again, or roll back to another",
             )
-        self._same_as_registered(bundle)
+        self._refuse_changed_bundle(bundle)
         if not own:
-            _refuse_misplaced(bundle.revision, revision, catalogue)
+            _refuse_wrong_revision(bundle.revision, revision, catalogue)
         return bundle
 
-    def _here(self, place: str, into: Path | None, name: str) -> Path:
+    def _local_folder(self, path: str, into: Path | None, name: str) -> Path:
         """The folder in which a place of this repository can be read on this machine."""
         if self.local:
-            return Path(self._path(place))
+            return Path(self._path(path))
         if into is None:
-            raise RepositoryError(
+            raise RegistryError(
                 "a bundle in a bucket has to be fetched before it is read",
-                where=self._path(place),
+                where=self._path(path),
                 hint="say where to: bundle(model_id, into=…)",
             )
         return into / name
 
-    def _same_as_registered(self, bundle: Bundle) -> None:
+    def _refuse_changed_bundle(self, bundle: Bundle) -> None:
         """The manifest and the catalogue are not part of the model id: the register vouches for them."""
         for event in self.history():
             if event.kind == "registered" and event.model_id == bundle.model_id:
-                now = _digests(bundle)
-                promised = {name: event.digests[name] for name in now if name in event.digests}
+                actual = _bundle_digests(bundle)
+                registered = {name: event.digests[name] for name in actual if name in event.digests}
                 if not bundle.is_own_catalogue:
-                    promised.pop("catalogue", None)
-                if promised != {name: now[name] for name in promised}:
+                    registered.pop("catalogue", None)
+                if registered != {name: actual[name] for name in registered}:
                     raise IntegrityError(
                         "a bundle changed since it was registered",
-                        expected=str(promised),
-                        found=str(now),
+                        expected=str(registered),
+                        found=str(actual),
                         where=str(bundle.folder),
                         hint="put the bundle into the repository again, or roll back to another",
                     )
@@ -192,15 +192,17 @@ class Repository(Store):
             IntegrityError: a byte of it is not what its digests promise, or it lacks what the model serves.
         """
         manifest = self.manifest(model_id)
-        revision = open_catalogue(folder)
+        revision = verify_catalogue(folder)
         files = catalogue_files(folder)
         refuse_unlisted(manifest, files, where=folder)
-        place = f"catalogues/{model_id}/{revision}"
+        catalogue_path = f"catalogues/{model_id}/{revision}"
         if revision == self._own_revision(model_id):
             return revision
-        if self.fs.exists(self._path(f"{place}/{REVISION}")):
-            self._mend(folder, place, {**files, REVISION: digest.of_file(folder / REVISION)})
-        self._place(folder, place, [*files, REVISION])
+        if self.fs.exists(self._path(f"{catalogue_path}/{CATALOGUE_MANIFEST}")):
+            self._repair_files(
+                folder, catalogue_path, {**files, CATALOGUE_MANIFEST: digest.file_digest(folder / CATALOGUE_MANIFEST)}
+            )
+        self._put_files(folder, catalogue_path, [*files, CATALOGUE_MANIFEST])
         return revision
 
     def catalogue(self, model_id: str, revision: str, *, into: Path | None = None) -> Path:
@@ -211,11 +213,11 @@ class Repository(Store):
             IntegrityError: a byte of it is not what its digests promise, or it lacks what the model serves.
         """
         manifest = self.manifest(model_id)
-        folder = self._catalogue(model_id, revision, into)
-        found = open_catalogue(folder)
+        folder = self._catalogue_folder(model_id, revision, into)
+        actual_revision = verify_catalogue(folder)
         refuse_unlisted(manifest, catalogue_files(folder), where=folder)
         if revision:
-            _refuse_misplaced(found, revision, folder)
+            _refuse_wrong_revision(actual_revision, revision, folder)
         return folder
 
     def publish(
@@ -260,34 +262,38 @@ class Repository(Store):
     def has_catalogue(self, model_id: str, revision: str) -> bool:
         """Whether a catalogue of a model lies here, whatever its bytes are."""
         try:
-            return bool(self.fs.exists(f"{self._path(self._catalogue_place(model_id, revision))}/{REVISION}"))
-        except RepositoryError:
+            return bool(self.fs.exists(f"{self._path(self._catalogue_path(model_id, revision))}/{CATALOGUE_MANIFEST}"))
+        except RegistryError:
             return False
 
     def item_ids(self, model_id: str, revision: str) -> list[str]:
         """The items of a catalogue, in its order; nothing is verified."""
-        return list(self._items(model_id, revision))
+        return list(self._item_availability(model_id, revision))
 
-    def withdrawn_again(self, before: str, after: str) -> list[str]:
+    def relisted_items(self, before: str, after: str) -> list[str]:
         """Items that feeds took off sale while model ``before`` served, and which ``after`` offers; sorted.
 
         A model serves over its own catalogue, and what feeds told was told to the model before it. Off sale is what
         that one's catalogue says is not available, or what a feed took out of it. Items that are hidden stay so.
         """
         history = self.history()
-        then = self._items(before, registry_state.revision(history, before))
-        now = self._items(after, registry_state.revision(history, after))
-        off = {item for item, available in then.items() if available is False}
-        off |= set(self._items(before, "")) - set(then)
+        previous_items = self._item_availability(before, registry_state.revision(history, before))
+        current_items = self._item_availability(after, registry_state.revision(history, after))
+        withdrawn = {item for item, available in previous_items.items() if available is False}
+        withdrawn |= set(self._item_availability(before, "")) - set(previous_items)
         hidden = registry_state.hidden(history)
-        return sorted(item for item in off if item in now and now[item] is not False and item not in hidden)
+        return sorted(
+            item
+            for item in withdrawn
+            if item in current_items and current_items[item] is not False and item not in hidden
+        )
 
-    def sale_warning(self, before: str, after: str) -> str:
+    def relisted_warning(self, before: str, after: str) -> str:
         """A sentence about `withdrawn_again`, for whoever lets ``after`` serve; empty where there is nothing to say."""
         if before in ("", after):
             return ""
         try:
-            items = self.withdrawn_again(before, after)
+            items = self.relisted_items(before, after)
         except Exception as error:  # Arrow has its own; who serves does not hang on a catalogue that went bad
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             return f"whether items that feeds withdrew are on sale again cannot be told: {why}"
@@ -299,47 +305,47 @@ class Repository(Store):
             "catalogue, or `rankline items hide` them"
         )
 
-    def _items(self, model_id: str, revision: str) -> dict[str, bool | None]:
+    def _item_availability(self, model_id: str, revision: str) -> dict[str, bool | None]:
         """The items of a catalogue, in its order, and whether each is available; nothing is verified."""
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
-        place = f"{self._catalogue_place(model_id, revision)}/items.parquet"
-        with self.fs.open(self._path(place), "rb") as stream:
+        path = f"{self._catalogue_path(model_id, revision)}/items.parquet"
+        with self.fs.open(self._path(path), "rb") as stream:
             content = stream.read()
         # of a Python stream Arrow's own threads would read ahead; alive at the end of the process, they abort it
         file = parquet.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         columns = [name for name in ("item_id", "available") if name == "item_id" or name in file.schema_arrow.names]
-        found = file.read(columns=columns, use_threads=False).to_pydict()
-        return dict(zip(found["item_id"], found.get("available") or [None] * len(found["item_id"])))
+        table = file.read(columns=columns, use_threads=False).to_pydict()
+        return dict(zip(table["item_id"], table.get("available") or [None] * len(table["item_id"])))
 
     def _own_revision(self, model_id: str) -> str:
         """The revision of the catalogue that a bundle was exported with."""
         try:
-            told = json.loads(self._read(f"bundles/{model_id}/{CATALOGUE}/{REVISION}"))
-            return revision_of(told["files"])
+            catalogue_manifest = json.loads(self._read(f"bundles/{model_id}/{CATALOGUE}/{CATALOGUE_MANIFEST}"))
+            return revision_of(catalogue_manifest["files"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return ""
 
-    def _catalogue_place(self, model_id: str, revision: str) -> str:
+    def _catalogue_path(self, model_id: str, revision: str) -> str:
         """Where a catalogue is kept; the bundle's own lies in the bundle."""
-        kept = f"catalogues/{model_id}/{revision}"
-        own = f"bundles/{model_id}/{CATALOGUE}"
+        published_path = f"catalogues/{model_id}/{revision}"
+        bundle_path = f"bundles/{model_id}/{CATALOGUE}"
         if not revision or revision == self._own_revision(model_id):
-            return own
-        if not self.fs.exists(self._path(f"{kept}/{REVISION}")):
-            raise removal.absent(self, model_id, revision)
-        return kept
+            return bundle_path
+        if not self.fs.exists(self._path(f"{published_path}/{CATALOGUE_MANIFEST}")):
+            raise removal.not_found_error(self, model_id, revision)
+        return published_path
 
-    def _catalogue(self, model_id: str, revision: str, into: Path | None) -> Path:
+    def _catalogue_folder(self, model_id: str, revision: str, into: Path | None) -> Path:
         """A catalogue's folder on this machine; not verified."""
-        place = self._catalogue_place(model_id, revision)
-        own = place.startswith("bundles/")
-        folder = self._here(place, into, f"{model_id}/{CATALOGUE}" if own else f"{model_id}.{revision}")
+        path = self._catalogue_path(model_id, revision)
+        own = path.startswith("bundles/")
+        folder = self._local_folder(path, into, f"{model_id}/{CATALOGUE}" if own else f"{model_id}.{revision}")
         if not self.local:
-            self._fetch(place, folder, {}, REVISION)
-            if (folder / REVISION).is_file():
-                self._fetch(place, folder, catalogue_files(folder), REVISION)
+            self._fetch_files(path, folder, {}, CATALOGUE_MANIFEST)
+            if (folder / CATALOGUE_MANIFEST).is_file():
+                self._fetch_files(path, folder, catalogue_files(folder), CATALOGUE_MANIFEST)
         return folder
 
     # -- takedowns -----------------------------------------------------------------------------------------
@@ -368,9 +374,9 @@ class Repository(Store):
 
     def add_evidence(self, folder: Path) -> str:
         """Keep a folder of evidence; the digest it is kept under. The door's own list is no part of it."""
-        files = {name: sha256 for name, sha256 in digest.of_files(folder).items() if name != SUMS}
-        name = digest.of_value(files)
-        self._place(folder, f"evidence/{name}", list(files))
+        files = {name: sha256 for name, sha256 in digest.file_digests(folder).items() if name != DIGESTS_FILE}
+        name = digest.json_digest(files)
+        self._put_files(folder, f"evidence/{name}", list(files))
         return name
 
     def evidence(self, name: str) -> str:
@@ -386,7 +392,7 @@ class Repository(Store):
             IntegrityError: an event is missing or cannot be read.
         """
         self.fs.invalidate_cache()
-        return [self._event(n) for n in range(1, max(self._numbers(), default=0) + 1)]
+        return [self._event(n) for n in range(1, max(self._event_numbers(), default=0) + 1)]
 
     def append(
         self,
@@ -411,16 +417,16 @@ class Repository(Store):
         """
         digests = dict(digests or {})
         with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
-            digests |= self._vouched(kind, model_id, digests, Path(scratch))
+            digests |= self._verified_digests(kind, model_id, digests, Path(scratch))
         if kind in TAKEDOWNS:
-            _refuse_nameless((details or {}).get("items", []))
+            _refuse_missing_item_ids((details or {}).get("items", []))
         while True:
             history = self.history()
-            removal.refuse_removed(self, history, kind, model_id, digests)
+            removal.refuse_removed_model(self, history, kind, model_id, digests)
             champion = registry_state.champion(history)
             serving = champion.model_id if champion else ""
             if expected_champion is not None and serving != expected_champion:
-                since, hint = _STALE.get(kind, _STALE["promoted"])
+                since, hint = _STALE_MESSAGES.get(kind, _STALE_MESSAGES["promoted"])
                 raise StaleEvidence(
                     f"the champion changed since {since}",
                     expected=f"champion {expected_champion or '(none)'}",
@@ -429,7 +435,7 @@ class Repository(Store):
                     hint=hint,
                 )
             if expected_revision is not None:
-                self._refuse_overtaken(history, model_id, expected_revision)
+                self._refuse_stale_revision(history, model_id, expected_revision)
             event = Event(
                 n=len(history) + 1,
                 kind=kind,
@@ -443,18 +449,18 @@ class Repository(Store):
                 champion_before=serving,
             )
             if kind in TAKEDOWNS:  # so that one event vouches for all that is hidden
-                told = registry_state.digest_of(registry_state.hidden([*history, event]))
-                event = event.model_copy(update={"digests": {**digests, "hidden": told}})
+                hidden_digest = registry_state.hidden_digest(registry_state.hidden([*history, event]))
+                event = event.model_copy(update={"digests": {**digests, "hidden": hidden_digest}})
             if self._create(f"events/{event.n}.json", event.model_dump_json(indent=2).encode() + b"\n"):
                 break
-        self.pointer()  # repairs champion.json, which is now behind
+        self.champion_record()  # repairs champion.json, which is now behind
         return event
 
-    def _vouched(self, kind: Kind, model_id: str, digests: dict[str, str], scratch: Path) -> dict[str, str]:
+    def _verified_digests(self, kind: Kind, model_id: str, digests: dict[str, str], scratch: Path) -> dict[str, str]:
         """What an event says of the bytes that it lets serve, after a look at every one of them."""
         if kind == PUBLISHING:
             if not any(event.kind == "registered" and event.model_id == model_id for event in self.history()):
-                raise RepositoryError(
+                raise RegistryError(
                     f"model {model_id} was never registered",
                     expected="a model of this repository",
                     found=f"a catalogue for {model_id}",
@@ -462,15 +468,15 @@ class Repository(Store):
                     hint="`rankline history` lists the models that are",
                 )
             self.catalogue(model_id, digests[CATALOGUE], into=scratch)
-        if kind != "registered" and kind not in CROWNING:
+        if kind != "registered" and kind not in PROMOTING:
             return {}
-        told = _digests(self.bundle(model_id, revision="", into=scratch))
+        verified = _bundle_digests(self.bundle(model_id, revision="", into=scratch))
         published = registry_state.revision(self.history(), model_id)
-        if kind in CROWNING and published:  # it will serve over this one
+        if kind in PROMOTING and published:  # it will serve over this one
             self.catalogue(model_id, published, into=scratch)
-        return told
+        return verified
 
-    def _refuse_overtaken(self, history: list[Event], model_id: str, expected: str) -> None:
+    def _refuse_stale_revision(self, history: list[Event], model_id: str, expected: str) -> None:
         """Stop where a model's catalogue is no longer the one that was expected."""
         own = self._own_revision(model_id)
         published = registry_state.revision(history, model_id) or own
@@ -485,35 +491,35 @@ class Repository(Store):
 
     def champion(self) -> str:
         """The id of the model that serves; empty for none."""
-        serving = self.pointer()
+        serving = self.champion_record()
         return serving.model_id if serving else ""
 
-    def pointer(self) -> Champion | None:
+    def champion_record(self) -> Champion | None:
         """Who serves, at the cost of a few small reads: champion.json where it is right, else the events."""
         self.fs.invalidate_cache()
-        kept = self._kept_pointer()
-        if kept is not None:
-            return kept
+        cached = self._cached_champion()
+        if cached is not None:
+            return cached
         champion = registry_state.champion(self.history())
-        if champion is not None and self.mends:
+        if champion is not None and self.repair_cache:
             with suppress(OSError, StorageError):  # one who may only read still gets the right answer
                 self._replace("champion.json", champion.model_dump_json(indent=2).encode() + b"\n")
         return champion
 
-    def _kept_pointer(self) -> Champion | None:
+    def _cached_champion(self) -> Champion | None:
         """champion.json, unless it is missing, unreadable, behind the events, or contradicts them."""
         try:
-            kept = Champion.model_validate_json(self._read("champion.json"))
-            right = registry_state.believed(kept, self._event)
+            cached = Champion.model_validate_json(self._read("champion.json"))
+            is_consistent = registry_state.is_consistent(cached, self._event)
         except (FileNotFoundError, ValidationError, IntegrityError):
             return None
         exists = self.fs.exists
-        drawn_from_all = exists(self._path(f"events/{kept.read_to}.json")) and not exists(
-            self._path(f"events/{kept.read_to + 1}.json")
+        is_current = exists(self._path(f"events/{cached.read_to}.json")) and not exists(
+            self._path(f"events/{cached.read_to + 1}.json")
         )
-        return kept if right and drawn_from_all else None
+        return cached if is_consistent and is_current else None
 
-    def _numbers(self) -> list[int]:
+    def _event_numbers(self) -> list[int]:
         try:
             names = self.fs.ls(self._path("events"), detail=False)
         except FileNotFoundError:
@@ -527,7 +533,7 @@ class Repository(Store):
         path = f"events/{n}.json"
         try:
             event = Event.model_validate_json(self._read(path))
-            found = registry_state.lacking(event) if event.n == n else f"event {event.n}"
+            found = registry_state.missing_content(event) if event.n == n else f"event {event.n}"
             if not found:
                 self._events[n] = event
                 return event
@@ -544,23 +550,23 @@ class Repository(Store):
         )
 
 
-def _digests(bundle: Bundle) -> dict[str, str]:
-    return {"manifest": digest.of_file(bundle.folder / MANIFEST), "catalogue": bundle.revision}
+def _bundle_digests(bundle: Bundle) -> dict[str, str]:
+    return {"manifest": digest.file_digest(bundle.folder / MANIFEST), "catalogue": bundle.revision}
 
 
-def _refuse_misplaced(found: str, revision: str, folder: Path) -> None:
+def _refuse_wrong_revision(found: str, expected_revision: str, folder: Path) -> None:
     """Stop where another catalogue lies under a revision than the one it names."""
-    if found != revision:
+    if found != expected_revision:
         raise IntegrityError(
             "a catalogue is not the one it is kept as",
-            expected=f"revision {revision}",
+            expected=f"revision {expected_revision}",
             found=f"revision {found}",
             where=str(folder),
             hint="refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`",
         )
 
 
-def _refuse_nameless(items: Any) -> None:
+def _refuse_missing_item_ids(items: Any) -> None:
     """Stop where items are to be hidden or shown and none is named."""
     if not isinstance(items, list) or not items or not all(isinstance(item, str) and item.strip() for item in items):
         raise UsageError(

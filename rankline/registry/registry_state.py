@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.io import digest
 
 Kind = Literal[
@@ -28,7 +28,7 @@ Kind = Literal[
     "removed",
 ]
 # the kinds after which another model serves
-CROWNING = ("promoted", "rolled_back")
+PROMOTING = ("promoted", "rolled_back")
 # the kind after which a model serves over another revision of its catalogue
 PUBLISHING: Final = "catalogue_published"
 # the kinds after which other items are left out of every answer
@@ -39,7 +39,7 @@ TAKEDOWNS = (HIDING, SHOWING)
 REMOVED: Final = "removed"
 
 
-class Event(Frozen):
+class Event(FrozenModel):
     """One thing that happened to a model, or to items; never changed once written."""
 
     n: int = Field(ge=1)
@@ -54,7 +54,7 @@ class Event(Frozen):
     champion_before: str = Field(default="", description="who served when it was written; empty for nobody")
 
 
-def lacking(event: Event) -> str:
+def missing_content(event: Event) -> str:
     """What an event of its kind has to say and this one does not; empty where it is sound."""
     if event.kind == PUBLISHING and "catalogue" not in event.digests:
         return "no catalogue in its digests"
@@ -65,7 +65,7 @@ def lacking(event: Event) -> str:
     return ""
 
 
-class Champion(Frozen):
+class Champion(FrozenModel):
     """The model that serves, over which catalogue, without which items, and the events that made it so."""
 
     model_id: str
@@ -81,53 +81,53 @@ class Champion(Frozen):
 
 def champion(history: Sequence[Event]) -> Champion | None:
     """Who serves after these events; None for nobody."""
-    crowned = [event for event in history if event.kind in CROWNING]
-    if not crowned:
+    promotions = [event for event in history if event.kind in PROMOTING]
+    if not promotions:
         return None
     takedowns = [event for event in history if event.kind in TAKEDOWNS]
-    return _drawn(
-        crowned[-1],
-        publication(history, crowned[-1].model_id),
+    return _champion_from_events(
+        promotions[-1],
+        last_publication(history, promotions[-1].model_id),
         takedowns[-1] if takedowns else None,
         hidden=sorted(hidden(history)),
         read_to=history[-1].n,
     )
 
 
-def believed(kept: Champion, event_of: Callable[[int], Event]) -> bool:
+def is_consistent(cached: Champion, event_of: Callable[[int], Event]) -> bool:
     """Whether a kept champion is what the events that it names say; whether later ones exist is not looked at."""
-    if "revision" not in kept.model_fields_set:  # written by a version that did not heed publications and takedowns
+    if "revision" not in cached.model_fields_set:  # written by a version that did not heed publications and takedowns
         return False
-    crowned = event_of(kept.event)
-    published = event_of(kept.published) if kept.published else None
-    takedown = event_of(kept.hidden_by) if kept.hidden_by else None
-    if crowned.kind not in CROWNING:
+    promotion = event_of(cached.event)
+    published = event_of(cached.published) if cached.published else None
+    takedown = event_of(cached.hidden_by) if cached.hidden_by else None
+    if promotion.kind not in PROMOTING:
         return False
-    if published and (published.kind != PUBLISHING or published.model_id != crowned.model_id):
+    if published and (published.kind != PUBLISHING or published.model_id != promotion.model_id):
         return False
-    if takedown and (takedown.kind not in TAKEDOWNS or takedown.digests.get("hidden") != digest_of(kept.hidden)):
+    if takedown and (takedown.kind not in TAKEDOWNS or takedown.digests.get("hidden") != hidden_digest(cached.hidden)):
         return False
-    names = kept.hidden if takedown else ()
-    return kept == _drawn(crowned, published, takedown, hidden=names, read_to=kept.read_to)
+    names = cached.hidden if takedown else ()
+    return cached == _champion_from_events(promotion, published, takedown, hidden=names, read_to=cached.read_to)
 
 
-def publication(history: Iterable[Event], model_id: str) -> Event | None:
+def last_publication(history: Iterable[Event], model_id: str) -> Event | None:
     """The last event that published a catalogue of a model; None where it never left the bundle's own.
 
     A model that was removed, and is registered anew, begins with its own again.
     """
-    found = None
+    last = None
     for event in history:
         if event.model_id == model_id and event.kind == PUBLISHING:
-            found = event
+            last = event
         elif event.model_id == model_id and event.kind == REMOVED and "catalogue" not in event.digests:
-            found = None
-    return found
+            last = None
+    return last
 
 
 def revision(history: Iterable[Event], model_id: str) -> str:
     """The revision of the catalogue that a model serves with; empty for the bundle's own."""
-    event = publication(history, model_id)
+    event = last_publication(history, model_id)
     return event.digests["catalogue"] if event else ""
 
 
@@ -143,23 +143,23 @@ def hidden(history: Iterable[Event]) -> dict[str, Event]:
     return out
 
 
-def digest_of(hidden: Iterable[str]) -> str:
+def hidden_digest(hidden: Iterable[str]) -> str:
     """What an event that hides or shows items says of all that are hidden after it."""
-    return digest.of_value(sorted(hidden))
+    return digest.json_digest(sorted(hidden))
 
 
-def _drawn(
-    crowned: Event, published: Event | None, takedown: Event | None, *, hidden: Iterable[str], read_to: int
+def _champion_from_events(
+    promotion: Event, published: Event | None, takedown: Event | None, *, hidden: Iterable[str], read_to: int
 ) -> Champion:
     revision = published.digests["catalogue"] if published else ""
     return Champion(
-        model_id=crowned.model_id,
-        run_id=crowned.run_id,
-        at=crowned.at,
-        event=crowned.n,
+        model_id=promotion.model_id,
+        run_id=promotion.run_id,
+        at=promotion.at,
+        event=promotion.n,
         read_to=read_to,
         # who went back to the bundle's own catalogue serves what was there before any publication
-        revision="" if revision == crowned.digests.get("catalogue") else revision,
+        revision="" if revision == promotion.digests.get("catalogue") else revision,
         published=published.n if published else 0,
         hidden=tuple(hidden),
         hidden_by=takedown.n if takedown else 0,

@@ -18,19 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankline.errors import RepositoryError
-from rankline.registry.registry_state import CROWNING, PUBLISHING, REMOVED, Event
+from rankline.errors import RegistryError
+from rankline.registry.registry_state import PROMOTING, PUBLISHING, REMOVED, Event
 
 if TYPE_CHECKING:
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
 TRASH = ".trash"  # what is being removed, in the folder that it lay in
-_THROWN = re.compile(r".+\.[0-9a-f]{32}", re.DOTALL)  # its name there
+_TRASHED_NAME = re.compile(r".+\.[0-9a-f]{32}", re.DOTALL)  # its name there
 # the file that makes a folder exist for its readers: written last, removed first
-MARKS = {"bundles": "manifest.json", "catalogues": "catalogue.json", "weights": "weights.json"}
+MARKER_FILES = {"bundles": "manifest.json", "catalogues": "catalogue.json", "weights": "weights.json"}
 
 
-def removed(history: list[Event], model_id: str, revision: str = "") -> Event | None:
+def removal_event(history: list[Event], model_id: str, revision: str = "") -> Event | None:
     """The event that took a model away (or one ``revision`` of its catalogue), unless it was registered again since."""
     for event in reversed(history):
         if event.model_id != model_id:
@@ -42,33 +42,35 @@ def removed(history: list[Event], model_id: str, revision: str = "") -> Event | 
     return None
 
 
-def refuse_removed(models: Repository, history: list[Event], kind: str, model_id: str, digests: dict[str, str]) -> None:
+def refuse_removed_model(
+    models: ModelRegistry, history: list[Event], kind: str, model_id: str, digests: dict[str, str]
+) -> None:
     """Stop an event that would make something serve which an event before it took away.
 
     Raises:
         RepositoryError: that is so.
     """
     revision = digests.get("catalogue", "") if kind == PUBLISHING else ""
-    if kind in (*CROWNING, PUBLISHING) and removed(history, model_id, revision) is not None:
-        raise absent(models, model_id, revision)
+    if kind in (*PROMOTING, PUBLISHING) and removal_event(history, model_id, revision) is not None:
+        raise not_found_error(models, model_id, revision)
 
 
-def absent(models: Repository, model_id: str, revision: str = "") -> RepositoryError:
+def not_found_error(models: ModelRegistry, model_id: str, revision: str = "") -> RegistryError:
     """What is said of a model, or of a revision of its catalogue, that is not here."""
-    event = removed(models.history(), model_id, revision)
-    what = f"catalogue {revision} of model {model_id}" if revision else f"model {model_id}"
+    event = removal_event(models.history(), model_id, revision)
+    subject = f"catalogue {revision} of model {model_id}" if revision else f"model {model_id}"
     if event is not None:
-        return RepositoryError(
-            f"{what} is not kept any more",
+        return RegistryError(
+            f"{subject} is not kept any more",
             expected="one that is still here",
             found=f"removed at {event.at} by {event.who} (event {event.n}): {event.why}",
             where=models.root,
             hint="`rankline gc --dry-run` tells what is kept; --keep-bundles and --keep-catalogues keep more",
         )
-    return RepositoryError(
+    return RegistryError(
         f"model {model_id} has no catalogue {revision} in the repository"
         if revision
-        else f"{what} is not in the repository",
+        else f"{subject} is not in the repository",
         expected=f"catalogues/{model_id}/{revision}/catalogue.json"
         if revision
         else f"bundles/{model_id}/manifest.json",
@@ -81,12 +83,12 @@ def absent(models: Repository, model_id: str, revision: str = "") -> RepositoryE
 
 
 def remove(
-    models: Repository,
+    models: ModelRegistry,
     model_id: str,
     *,
     who: str,
     why: str,
-    spared: Callable[[list[Event]], bool],
+    skipped: Callable[[list[Event]], bool],
     revision: str = "",
     details: dict[str, Any] | None = None,
 ) -> Event | None:
@@ -100,7 +102,7 @@ def remove(
     """
     while True:
         history = models.history()
-        if spared(history):
+        if skipped(history):
             return None
         event = Event(
             n=len(history) + 1,
@@ -114,28 +116,28 @@ def remove(
             champion_before=models.champion(),
         )
         if models._create(f"events/{event.n}.json", event.model_dump_json(indent=2).encode() + b"\n"):
-            models.pointer()  # repairs champion.json, which is now behind
+            models.champion_record()  # repairs champion.json, which is now behind
             return event
 
 
-def erase_from(models: Repository, name: str) -> None:
+def delete_from_registry(models: ModelRegistry, name: str) -> None:
     """Take a folder of the repository away, so that a kill leaves the whole of it or what nobody takes for it."""
-    place = f"{models.root.rstrip('/')}/{name}"
+    folder = f"{models.root.rstrip('/')}/{name}"
     if models.local:
-        erase(Path(place))
+        delete_atomically(Path(folder))
         return
-    mark = f"{place}/{MARKS.get(name.split('/', 1)[0], '')}"
+    marker = f"{folder}/{MARKER_FILES.get(name.split('/', 1)[0], '')}"
     models.fs.invalidate_cache()
     # what makes it exist goes first; of evidence that is the last of its names, as it was written
-    files = sorted(models.fs.find(place), reverse=True)
-    files.sort(key=lambda file: file != mark)
+    files = sorted(models.fs.find(folder), reverse=True)
+    files.sort(key=lambda file: file != marker)
     for file in files[:1]:
         models.fs.rm_file(file)
     if files[1:]:
         models.fs.rm(files[1:])
 
 
-def erase(path: Path) -> None:
+def delete_atomically(path: Path) -> None:
     """Take a folder or file of this machine away: from one moment to the next it has left its place, then it goes.
 
     Killed in between, what is left lies in the trash beside it, where nobody looks but `empty_trash`.
@@ -143,15 +145,15 @@ def erase(path: Path) -> None:
     Raises:
         OSError: it stayed, or not all of it could be removed.
     """
-    thrown = path.parent / TRASH / f"{path.name}.{uuid.uuid4().hex}"
-    if thrown.parent.is_symlink():
-        raise OSError(errno.ELOOP, "a link is in the place of its trash", str(thrown.parent))
+    trashed = path.parent / TRASH / f"{path.name}.{uuid.uuid4().hex}"
+    if trashed.parent.is_symlink():
+        raise OSError(errno.ELOOP, "a link is in the place of its trash", str(trashed.parent))
     for _ in range(1000):
         # another one that empties the same trash may take the folder away between these two
         with suppress(FileExistsError):
-            thrown.parent.mkdir(exist_ok=True)
+            trashed.parent.mkdir(exist_ok=True)
         try:
-            os.rename(path, thrown)
+            os.rename(path, trashed)
         except (FileNotFoundError, NotADirectoryError):
             if not os.path.lexists(path):  # somebody else has removed it
                 break
@@ -160,9 +162,9 @@ def erase(path: Path) -> None:
     empty_trash(path.parent)
     if os.path.lexists(path):
         raise OSError(errno.EBUSY, "it could not be moved out of its place", str(path))
-    if os.path.lexists(thrown):
+    if os.path.lexists(trashed):
         raise OSError(
-            errno.ENOTEMPTY, f"it left its place, and some of it could not be removed from {TRASH}", str(thrown)
+            errno.ENOTEMPTY, f"it left its place, and some of it could not be removed from {TRASH}", str(trashed)
         )
 
 
@@ -170,11 +172,11 @@ def empty_trash(folder: Path) -> None:
     """Remove what was on its way out of a folder."""
     trash = folder / TRASH
     try:
-        found = list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else []
+        entries = list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else []
     except FileNotFoundError:  # another one has emptied it
         return
-    for path in found:
-        if not _THROWN.fullmatch(path.name):  # nothing that was thrown there
+    for path in entries:
+        if not _TRASHED_NAME.fullmatch(path.name):  # nothing that was thrown there
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

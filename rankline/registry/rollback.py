@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rankline.errors import RepositoryError, UsageError
-from rankline.registry.model_registry import Repository
-from rankline.registry.registry_state import CROWNING, Event
-from rankline.registry.removal import absent, removed
+from rankline.errors import RegistryError, UsageError
+from rankline.registry.model_registry import ModelRegistry
+from rankline.registry.registry_state import PROMOTING, Event
+from rankline.registry.removal import not_found_error, removal_event
 
 
-def served_before(models: Repository) -> list[str]:
+def served_before(models: ModelRegistry) -> list[str]:
     """The models that have served, do not serve now and are still kept, the latest first."""
     history, serving = models.history(), models.champion()
-    crowned = [event.model_id for event in history if event.kind in CROWNING]
+    crowned = [event.model_id for event in history if event.kind in PROMOTING]
     return [
         model for model in dict.fromkeys(reversed(crowned))
-        if model != serving and removed(history, model) is None
+        if model != serving and removal_event(history, model) is None
     ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def forerunners(history: list[Event]) -> list[str]:
     line: list[str] = []  # who served, the champion last, without what was gone back over
     left: set[str] = set()  # gone back from
     for event in history:
-        if event.kind not in CROWNING:
+        if event.kind not in PROMOTING:
             continue
         if event.kind == "rolled_back":
             left.add(event.champion_before)
@@ -43,11 +43,11 @@ def forerunners(history: list[Event]) -> list[str]:
     serving = line[-1] if line else ""
     return [
         model for model in dict.fromkeys(reversed(line))
-        if model != serving and model not in left and removed(history, model) is None
+        if model != serving and model not in left and removal_event(history, model) is None
     ]  # fmt: skip
 
 
-def roll_back(models: Repository, *, to: str, who: str, why: str, workspace: Path) -> Event:
+def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: Path) -> Event:
     """Let ``to`` serve again or, where it is empty, the nearest of the :func:`forerunners`.
 
     ``to`` may be the beginning of an id. Its bytes are verified first; where somebody else is promoted meanwhile,
@@ -61,12 +61,12 @@ def roll_back(models: Repository, *, to: str, who: str, why: str, workspace: Pat
             online.
     """
     serving, before, history = models.champion(), served_before(models), models.history()
-    crowned = {event.model_id for event in history if event.kind in CROWNING}
-    gone = [each for each in crowned if each.startswith(to) and removed(history, each) is not None]
+    crowned = {event.model_id for event in history if event.kind in PROMOTING}
+    gone = [each for each in crowned if each.startswith(to) and removal_event(history, each) is not None]
     if to and len(gone) == 1 and not any(model.startswith(to) for model in (*before, serving)):
-        raise absent(models, gone[0])
+        raise not_found_error(models, gone[0])
     if not before:
-        raise RepositoryError(
+        raise RegistryError(
             "there is no model to go back to",
             expected="at least two models that have served, and are kept",
             found=f"champion {serving}, the only one" if serving else "no champion yet",
@@ -79,7 +79,7 @@ def roll_back(models: Repository, *, to: str, who: str, why: str, workspace: Pat
         )
     fitting = [model for model in before if model.startswith(to)] if to else forerunners(history)[:1]
     if not to and not fitting:
-        raise RepositoryError(
+        raise RegistryError(
             "there is no model further back",
             expected="one that served before the champion and was not gone back from",
             found=f"champion {serving}; the others were gone back from, or gone back over",
@@ -103,7 +103,7 @@ def _features_are_online(service: str, workspace: Path) -> None:
     """Stop where this workspace keeps online stores, and none for the model that is to serve."""
     online = workspace / "online"
     if online.is_dir() and not (online / service / "feature_store.yaml").is_file():
-        raise RepositoryError(
+        raise RegistryError(
             "the features of that model are not online any more",
             expected=f"the feature service {service}",
             found=", ".join(sorted(each.name for each in online.iterdir() if each.is_dir())) or "none",

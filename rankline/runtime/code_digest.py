@@ -25,8 +25,8 @@ def of_code(*modules: str) -> str:
             sources[name] = of_source(path.read_text())
             # templates beside a module are part of it
             for template in sorted(path.parent.glob("*.html")):
-                sources[f"{name}/{template.name}"] = digest.of_file(template)
-    return digest.of_value(sources)
+                sources[f"{name}/{template.name}"] = digest.file_digest(template)
+    return digest.json_digest(sources)
 
 
 def closure(module: str, *, packages: tuple[str, ...]) -> dict[str, Path]:

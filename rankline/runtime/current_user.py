@@ -6,7 +6,7 @@ import getpass
 import socket
 
 
-def person() -> str:
+def current_user() -> str:
     """user@host; the host alone where the user is a number without a name, as in some containers."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-_PROMETHEUS = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
+_PROMETHEUS_VARIABLES = ("PROMETHEUS_MULTIPROCESS_DIR", "PROMETHEUS_MULTIPROC_DIR")
 
 
 def import_feast() -> ModuleType:
@@ -19,15 +19,15 @@ def import_feast() -> ModuleType:
     import prometheus_client  # noqa: F401  before Feast, which would turn its multi-process mode on for good
     import typeguard
 
-    outside = {name: os.environ.get(name) for name in _PROMETHEUS}
-    checked = typeguard.typechecked
-    plain: Any = lambda target=None, **_: target if target else (lambda inner: inner)  # noqa: E731
-    typeguard.typechecked = plain
+    environment = {name: os.environ.get(name) for name in _PROMETHEUS_VARIABLES}
+    original = typeguard.typechecked
+    no_op: Any = lambda target=None, **_: target if target else (lambda inner: inner)  # noqa: E731
+    typeguard.typechecked = no_op
     try:
         import feast
     finally:
-        typeguard.typechecked = checked
-        for name, value in outside.items():
+        typeguard.typechecked = original
+        for name, value in environment.items():
             if value is None:  # nor do child processes inherit that mode and its passing folder
                 os.environ.pop(name, None)
     return feast  # type: ignore[no-any-return,unused-ignore]

@@ -33,9 +33,9 @@ FLOWS = {
     "refresh": ("resolve_inputs", "ingest", "catalogue", "publish"),
     "features": ("resolve_inputs", "ingest", "validate", "featurize", "materialize"),
 }
-KNOWN = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
+ALL_STEPS = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
 
-RESERVE, RESERVE_BYTES = ".reserve", 2**18
+RESERVE_FILE, RESERVE_BYTES = ".reserve", 2**18
 
 
 class Entry(BaseModel):
@@ -81,25 +81,25 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
-def write(run_dir: Path, entry: Entry) -> None:
+def write_entry(run_dir: Path, entry: Entry) -> None:
     """Put a step's entry into the run's folder."""
     write_json(run_dir / f"{entry.step}.json", entry.model_dump())
 
 
-def read(run_dir: Path) -> dict[str, Entry]:
+def read_entries(run_dir: Path) -> dict[str, Entry]:
     """Step -> entry for every step that has begun in this run, in the order of the line.
 
     One that cannot be read is an entry that says so.
     """
     entries = {}
-    for step in KNOWN:
+    for step in ALL_STEPS:
         path = run_dir / f"{step}.json"
         if path.is_file():
-            entries[step] = _read(path)
+            entries[step] = _read_entry(path)
     return entries
 
 
-def _read(path: Path) -> Entry:
+def _read_entry(path: Path) -> Entry:
     try:
         return Entry.model_validate_json(path.read_bytes())
     except ValueError as error:
@@ -108,15 +108,15 @@ def _read(path: Path) -> Entry:
         return Entry(step=path.stem, status="failed", started=path.stat().st_mtime, error=why + hint)
 
 
-def reserve(run_dir: Path) -> None:
+def reserve_space(run_dir: Path) -> None:
     """Take the room that the last words of a step and of its run need, while there is some.
 
     Raises:
         OSError: there is none.
     """
-    (run_dir / RESERVE).write_bytes(bytes(RESERVE_BYTES))
+    (run_dir / RESERVE_FILE).write_bytes(bytes(RESERVE_BYTES))
 
 
-def release(run_dir: Path) -> None:
+def release_space(run_dir: Path) -> None:
     """Give that room back: to be written into on a full disk, or because all went well."""
-    (run_dir / RESERVE).unlink(missing_ok=True)
+    (run_dir / RESERVE_FILE).unlink(missing_ok=True)

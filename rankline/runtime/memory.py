@@ -12,10 +12,10 @@ from rankline.errors import OutOfMemory, RanklineError
 
 # what torch, DuckDB, Arrow and ONNX Runtime say in errors of their own
 _PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation")
-LIMIT = "memory_limit_mb"  # DuckDB's, of the steps that have one
+MEMORY_LIMIT = "memory_limit_mb"  # DuckDB's, of the steps that have one
 
 
-def lacking(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left."""
     if isinstance(error, RanklineError):
         return False
@@ -23,7 +23,7 @@ def lacking(error: BaseException) -> bool:
 
 
 @contextmanager
-def told(step: str, config: BaseModel) -> Iterator[None]:
+def explain_out_of_memory(step: str, config: BaseModel) -> Iterator[None]:
     """Turn running out of memory into one message, with what ``config.smaller()`` names where it has that.
 
     Raises:
@@ -32,13 +32,13 @@ def told(step: str, config: BaseModel) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # every library has errors of its own
-        if not lacking(error):
+        if not is_out_of_memory(error):
             raise
         found = (str(error).strip().splitlines() or ["no room for another object"])[0]
-        less: dict[str, tuple[Any, Any]] = getattr(config, "smaller", dict)()
-        if (limit := getattr(config, LIMIT, 0)) and found.endswith(" used)"):  # DuckDB's own, not the machine's
-            less = {**less, LIMIT: (limit, 2 * limit)}
-        settings = "; ".join(f"{step}.{name}={smaller} (now {now})" for name, (now, smaller) in less.items())
+        reductions: dict[str, tuple[Any, Any]] = getattr(config, "smaller", dict)()
+        if (limit := getattr(config, MEMORY_LIMIT, 0)) and found.endswith(" used)"):  # DuckDB's own, not the machine's
+            reductions = {**reductions, MEMORY_LIMIT: (limit, 2 * limit)}
+        settings = "; ".join(f"{step}.{name}={smaller} (now {now})" for name, (now, smaller) in reductions.items())
         raise OutOfMemory(
             f"{step} ran out of memory",
             expected="a step that fits",
@@ -47,7 +47,7 @@ def told(step: str, config: BaseModel) -> Iterator[None]:
         ) from error
 
 
-def halved(config: BaseModel, *names: str, least: int = 1) -> dict[str, tuple[Any, Any]]:
+def halved_settings(config: BaseModel, *names: str, minimum: int = 1) -> dict[str, tuple[Any, Any]]:
     """Setting -> (its value, half of it), of those that may still be halved."""
     now = {name: getattr(config, name) for name in names}
-    return {name: (value, value // 2) for name, value in now.items() if value // 2 >= least}
+    return {name: (value, value // 2) for name, value in now.items() if value // 2 >= minimum}

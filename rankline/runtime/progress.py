@@ -11,8 +11,8 @@ from pathlib import Path
 class Progress:
     """Writes how far a step is to a small file, at most a few times a second; silent without a file."""
 
-    def __init__(self, path: Path | None = None, *, every_s: float = 0.25) -> None:
-        self.path, self.every_s = path, every_s
+    def __init__(self, path: Path | None = None, *, interval_s: float = 0.25) -> None:
+        self.path, self.interval_s = path, interval_s
         self._last = 0.0
         self._started = time.monotonic()  # a clock that is set back stops no bar
         self._phase = ""
@@ -25,7 +25,7 @@ class Progress:
     def update(self, done: int, total: int, **numbers: float) -> None:
         """Say that ``done`` of ``total`` is done; ``numbers`` (loss, lr…) are shown beside the bar."""
         now = time.monotonic()
-        if now - self._last < self.every_s and done < total:
+        if now - self._last < self.interval_s and done < total:
             return
         self._last = now
         rate = done / max(now - self._started, 1e-9)
@@ -48,7 +48,7 @@ class Progress:
         os.replace(partial, self.path)
 
 
-def read(path: Path) -> dict[str, object]:
+def read_progress(path: Path) -> dict[str, object]:
     """The last progress written to ``path``; empty where there is none yet."""
     try:
         value = json.loads(path.read_text())

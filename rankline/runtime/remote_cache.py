@@ -25,58 +25,58 @@ from rankline.errors import IntegrityError, StorageError
 from rankline.io import digest, storage
 from rankline.runtime import ledger
 
-ENTRY, LATEST = "entry.json", "latest.json"
-KEPT = ("key", "result", "files", "run", "seal")  # what the workspace's own cache says of an entry
+ENTRY_FILE, LATEST_FILE = "entry.json", "latest.json"
+ENTRY_FIELDS = ("key", "result", "files", "run", "seal")  # what the workspace's own cache says of an entry
 
 
-class Shelf:
+class RemoteCache:
     """Finished work of every step, under its key."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def fetch(self, step: str, name: str, store: Path) -> str:
+    def fetch(self, step: str, name: str, cache_folder: Path) -> str:
         """Bring an entry into the workspace's own cache; what was wrong with it, empty where nothing was."""
         try:
-            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}/{name}")
+            fs, root = storage.open_filesystem(f"{self._url.rstrip('/')}/{step}/{name}")
             try:
-                entry = json.loads(fs.cat_file(f"{root}/{ENTRY}"))
+                entry = json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))
             except FileNotFoundError:
                 return ""
             except ValueError:
-                return self._damaged(fs, root, f"{ENTRY} is no JSON")
-            partial = store / f".{name}.{uuid.uuid4().hex}"
+                return self._discard_damaged(fs, root, f"{ENTRY_FILE} is no JSON")
+            partial = cache_folder / f".{name}.{uuid.uuid4().hex}"
             try:
                 for output, files in entry["files"].items():
                     for file, sha256 in files.items():
-                        self._get(fs, f"{root}/{entry['folder']}/{output}/{file}", partial / output / file, sha256)
-                ledger.write_json(partial / ENTRY, {key: entry[key] for key in KEPT})
+                        self._download(fs, f"{root}/{entry['folder']}/{output}/{file}", partial / output / file, sha256)
+                ledger.write_json(partial / ENTRY_FILE, {key: entry[key] for key in ENTRY_FIELDS})
                 with contextlib.suppress(OSError):  # another run has just fetched the same
-                    os.replace(partial, store / name)
+                    os.replace(partial, cache_folder / name)
             except (IntegrityError, FileNotFoundError, KeyError, TypeError, AttributeError) as error:
-                return self._damaged(fs, root, str(error).splitlines()[0])
+                return self._discard_damaged(fs, root, str(error).splitlines()[0])
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         except (StorageError, OSError) as error:
             return f"{self._url} could not be read ({_first_line(error)})"
         return ""
 
-    def entry(self, step: str, name: str) -> Any:
+    def read_entry(self, step: str, name: str) -> Any:
         """What an entry says, without bringing its files; none where there is none that can be read."""
         with contextlib.suppress(StorageError, OSError, ValueError):
-            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}/{name}")
-            told = json.loads(fs.cat_file(f"{root}/{ENTRY}"))
-            return {key: told[key] for key in KEPT if key in told}
+            fs, root = storage.open_filesystem(f"{self._url.rstrip('/')}/{step}/{name}")
+            fields = json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))
+            return {key: fields[key] for key in ENTRY_FIELDS if key in fields}
         return None
 
-    def holds(self, step: str) -> bool:
+    def has_step(self, step: str) -> bool:
         """Whether any work of a step is here."""
         with contextlib.suppress(StorageError, OSError):
-            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}")
+            fs, root = storage.open_filesystem(f"{self._url.rstrip('/')}/{step}")
             return bool(fs.ls(root, detail=False))
         return False
 
-    def keep(self, step: str, name: str, folder: Path) -> str:
+    def put(self, step: str, name: str, folder: Path) -> str:
         """Put an entry of the workspace's cache here; why that failed, empty where it did not.
 
         Two runs that finish the same work at once do not mix their files: the entry names the files of whoever
@@ -84,10 +84,10 @@ class Shelf:
         """
         unique = uuid.uuid4().hex
         try:
-            fs, root = storage.place(f"{self._url.rstrip('/')}/{step}/{name}")
-            if fs.exists(f"{root}/{ENTRY}"):
+            fs, root = storage.open_filesystem(f"{self._url.rstrip('/')}/{step}/{name}")
+            if fs.exists(f"{root}/{ENTRY_FILE}"):
                 return ""
-            entry = json.loads((folder / ENTRY).read_text())
+            entry = json.loads((folder / ENTRY_FILE).read_text())
             for output, files in entry["files"].items():
                 for file in files:
                     fs.makedirs(f"{root}/{unique}/{output}/{file}".rpartition("/")[0], exist_ok=True)
@@ -95,113 +95,113 @@ class Shelf:
                     source = folder / output / file if (folder / output).is_dir() else folder / output
                     fs.put_file(str(source), f"{root}/{unique}/{output}/{file}")
             try:
-                fs.pipe_file(f"{root}/{ENTRY}", json.dumps({**entry, "folder": unique}).encode(), mode="create")
+                fs.pipe_file(f"{root}/{ENTRY_FILE}", json.dumps({**entry, "folder": unique}).encode(), mode="create")
             except FileExistsError:
-                if json.loads(fs.cat_file(f"{root}/{ENTRY}"))["folder"] != unique:
+                if json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))["folder"] != unique:
                     fs.rm(f"{root}/{unique}", recursive=True)
         except (StorageError, OSError) as error:
             return f"not kept at {self._url} ({_first_line(error)})"
         return ""
 
     @staticmethod
-    def _get(fs: Any, source: str, target: Path, sha256: str) -> None:
+    def _download(fs: Any, source: str, target: Path, sha256: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         fs.get_file(source, str(target))
         digest.verify(target.parent, {target.name: sha256}, hint="it is made anew")
 
-    def _damaged(self, fs: Any, root: str, why: str) -> str:
+    def _discard_damaged(self, fs: Any, root: str, why: str) -> str:
         """Take a damaged entry away, so that it is made anew and kept in its place."""
         with contextlib.suppress(StorageError, OSError):
-            fs.rm_file(f"{root}/{ENTRY}")
+            fs.rm_file(f"{root}/{ENTRY_FILE}")
         return f"the copy at {self._url} was damaged ({why})"
 
 
 @contextlib.contextmanager
-def carried(folder: Path, url: str, *, every_s: float = 2.0) -> Iterator[list[str]]:
+def synced(folder: Path, url: str, *, interval_s: float = 2.0) -> Iterator[list[str]]:
     """Copy a trainer's checkpoints from ``folder`` to a shelf while it trains, and the last one back beforehand.
 
     What could not be copied either way is in the list that is yielded: training goes on without it. A training
     that ends well leaves nothing on the shelf.
     """
-    troubles: list[str] = []
-    ferry = _Ferry(folder, url, troubles)
-    ferry.bring()
+    warnings: list[str] = []
+    sync = CheckpointSync(folder, url, warnings)
+    sync.download()
     done = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(every_s):
-            ferry.send()
+    def sync_periodically() -> None:
+        while not done.wait(interval_s):
+            sync.upload()
 
-    thread = threading.Thread(target=watch, name="checkpoints", daemon=True)
+    thread = threading.Thread(target=sync_periodically, name="checkpoints", daemon=True)
     thread.start()
     try:
-        yield troubles
+        yield warnings
     except BaseException:
         done.set()
         thread.join()
-        ferry.send()
+        sync.upload()
         raise
     done.set()
     thread.join()
-    ferry.clear()
+    sync.delete_remote()
 
 
-class _Ferry:
+class CheckpointSync:
     """Between a folder of checkpoints, each named by its digest, and the same folder on a shelf."""
 
-    def __init__(self, folder: Path, url: str, troubles: list[str]) -> None:
-        self._folder, self._url, self._troubles = folder, url, troubles
-        self._sent = ""
+    def __init__(self, folder: Path, url: str, warnings: list[str]) -> None:
+        self._folder, self._url, self._warnings = folder, url, warnings
+        self._uploaded = ""
 
-    def bring(self) -> None:
+    def download(self) -> None:
         """The newest checkpoint, where this machine has none."""
         if any(self._folder.glob("*.pt")):
             return
-        with self._noted():
-            fs, root = storage.place(self._url)
+        with self._collect_warnings():
+            fs, root = storage.open_filesystem(self._url)
             try:
-                name = json.loads(fs.cat_file(f"{root}/{LATEST}"))["name"]
+                name = json.loads(fs.cat_file(f"{root}/{LATEST_FILE}"))["name"]
                 self._folder.mkdir(parents=True, exist_ok=True)
                 partial = self._folder / f"partial.{uuid.uuid4().hex}"
                 fs.get_file(f"{root}/{name}", str(partial))
             except FileNotFoundError:
                 return
-            if digest.of_file(partial) != Path(name).stem:
+            if digest.file_digest(partial) != Path(name).stem:
                 partial.unlink()
-                self._troubles.append(f"the checkpoint at {self._url} was damaged, training begins anew")
+                self._warnings.append(f"the checkpoint at {self._url} was damaged, training begins anew")
                 return
             os.replace(partial, self._folder / name)
-            self._sent = name
+            self._uploaded = name
 
-    def send(self) -> None:
+    def upload(self) -> None:
         """The newest checkpoint of this machine, and then the word that it is the newest."""
-        with self._noted():
-            found = {path: path.stat().st_mtime_ns for path in self._folder.glob("*.pt")}
-            newest = max(found, key=lambda path: found[path], default=None)
-            if newest is None or newest.name == self._sent:
+        with self._collect_warnings():
+            mtimes = {path: path.stat().st_mtime_ns for path in self._folder.glob("*.pt")}
+            newest = max(mtimes, key=lambda path: mtimes[path], default=None)
+            if newest is None or newest.name == self._uploaded:
                 return
-            fs, root = storage.place(self._url)
+            fs, root = storage.open_filesystem(self._url)
             fs.makedirs(root, exist_ok=True)
             fs.put_file(str(newest), f"{root}/{newest.name}")
-            fs.pipe_file(f"{root}/{LATEST}", json.dumps({"name": newest.name}).encode())
-            before, self._sent = self._sent, newest.name
-            if before:
-                fs.rm_file(f"{root}/{before}")
+            fs.pipe_file(f"{root}/{LATEST_FILE}", json.dumps({"name": newest.name}).encode())
+            previous, self._uploaded = self._uploaded, newest.name
+            if previous:
+                fs.rm_file(f"{root}/{previous}")
 
-    def clear(self) -> None:
+    def delete_remote(self) -> None:
         """Forget what is on the shelf."""
-        with self._noted():
-            fs, root = storage.place(self._url)
+        with self._collect_warnings():
+            fs, root = storage.open_filesystem(self._url)
             fs.rm(root, recursive=True)
 
     @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
+    def _collect_warnings(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
             pass  # the trainer replaced it meanwhile, or there was nothing to forget
         except (StorageError, OSError, ValueError, KeyError) as error:
-            self._troubles.append(f"checkpoints at {self._url}: {_first_line(error)}")
+            self._warnings.append(f"checkpoints at {self._url}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -41,10 +41,10 @@ class Server:
             code = self.process.poll()
             found = f"it ended with exit code {code}" if code is not None else type(error).__name__
             expected = f"an answer to POST {route}"
-            raise _refusal("the server stopped answering", expected, found, self.log) from error
+            raise _server_error("the server stopped answering", expected, found, self.log) from error
         if response.status_code != 200:
             found = f"{response.status_code}: {response.text[:500]}"
-            raise _refusal("the server refused a request", f"200 to POST {route}", found, self.log)
+            raise _server_error("the server refused a request", f"200 to POST {route}", found, self.log)
         answer: dict[str, Any] = json.loads(response.content)
         return answer
 
@@ -78,7 +78,7 @@ def serving(
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        url = _wait(process, ready, log, timeout_s=start_timeout_s)
+        url = _wait_until_ready(process, ready, log, timeout_s=start_timeout_s)
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         # no proxy stands between this process and its own child
         with httpx.Client(base_url=url, timeout=request_timeout_s, limits=limits, trust_env=False) as http:
@@ -88,41 +88,41 @@ def serving(
         ready.unlink(missing_ok=True)
 
 
-def last_lines(log: Path, count: int = LOG_LINES) -> str:
+def tail_log(log: Path, count: int = LOG_LINES) -> str:
     """The end of a log, to be shown in a message."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(lines[-count:]) or "(its log is empty)"
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path, *, timeout_s: float) -> str:
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path, *, timeout_s: float) -> str:
     """The server's URL, once it has written it down."""
     deadline = time.monotonic() + timeout_s
     expected = f"ready within {timeout_s:.0f} s"
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:
-            raise _refusal("the server did not start", expected, f"it ended with exit code {code}", log)
+            raise _server_error("the server did not start", expected, f"it ended with exit code {code}", log)
         if ready.is_file():
             return str(json.loads(ready.read_text())["url"])
         time.sleep(0.05)
-    raise _refusal("the server did not start", expected, "still not ready", log)
+    raise _server_error("the server did not start", expected, "still not ready", log)
 
 
-def _stop(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
+def _stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
     """Ask it to end, and end it if it does not."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout=patience_s)
+        process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 
-def _refusal(message: str, expected: str, found: str, log: Path) -> ServerError:
+def _server_error(message: str, expected: str, found: str, log: Path) -> ServerError:
     return ServerError(
         message,
         expected=expected,
-        found=f"{found}; the last lines of its log:\n{last_lines(log)}",
+        found=f"{found}; the last lines of its log:\n{tail_log(log)}",
         where=str(log),
         hint="start it by hand to see it fail: python -m serving --bundle <the bundle's folder>",
     )

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankline.contracts import replaced
+from rankline.contracts import replace_in_strings
 from rankline.errors import IntegrityError
 from rankline.io import digest
 from rankline.runtime import code_digest, ledger
@@ -35,10 +35,10 @@ LIBRARIES = (
     "PyStemmer", "bm25s", "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu",
     "onnxscript", "pandas", "peft", "pyarrow", "regex", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-SUMS = "files.json"  # in every artifact folder: relative path -> sha256 of its other files
-ALWAYS = "it always runs"
-NEVER = "it has not run in this workspace before"
-WINDOW = ("window_start", "window_end")  # the settings that say which part of the data a run is about
+DIGESTS_FILE = "files.json"  # in every artifact folder: relative path -> sha256 of its other files
+ALWAYS_RUNS = "it always runs"
+NEVER_RAN = "it has not run in this workspace before"
+WINDOW_SETTINGS = ("window_start", "window_end")  # the settings that say which part of the data a run is about
 _STALE_PARTIAL_S = 86_400
 
 
@@ -52,7 +52,7 @@ class _Unknown:
 UNKNOWN: Any = _Unknown()
 
 
-def key_of(
+def cache_key(
     step: str,
     config: BaseModel,
     workspace: Path,
@@ -68,75 +68,79 @@ def key_of(
     whatever else counts, ``libraries`` the versions it works with where these are not this process's own.
     """
     return {
-        "config": _told(config, workspace),
-        "code": code_digest.of_code(f"components.{room_of(step)}.step", *code),
+        "config": _portable_settings(config, workspace),
+        "code": code_digest.of_code(f"components.{component_folder(step)}.step", *code),
         "inputs": dict(inputs),
         "lineage": dict(lineage),
-        "libraries": dict(versions() if libraries is None else libraries),
+        "libraries": dict(library_versions() if libraries is None else libraries),
     }
 
 
-def room_of(step: str) -> str:
+def component_folder(step: str) -> str:
     """The folder a step lives in: `decide` shares a room with `promote`, `publish` with `catalogue`."""
     return {"decide": "promote", "publish": "catalogue"}.get(step, step)
 
 
-def _told(config: BaseModel, workspace: Path) -> dict[str, Any]:
+def _portable_settings(config: BaseModel, workspace: Path) -> dict[str, Any]:
     """A step's settings wherever the workspace lies: one that was moved keeps what it holds."""
-    told: dict[str, Any] = replaced(config.model_dump(mode="json"), str(workspace), "{workspace}")
-    return told
+    settings: dict[str, Any] = replace_in_strings(config.model_dump(mode="json"), str(workspace), "{workspace}")
+    return settings
 
 
 @functools.cache
-def versions() -> Mapping[str, str]:
+def library_versions() -> Mapping[str, str]:
     """The versions of the libraries that shape artifacts; an image need not hold all of them."""
-    found = {}
+    installed = {}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
-def fits(found: Any, wanted: Any) -> bool:
+def matches(actual: Any, expected: Any) -> bool:
     """Whether ``found`` is ``wanted`` as far as that is known."""
-    if wanted is UNKNOWN:
+    if expected is UNKNOWN:
         return True
-    if isinstance(wanted, Mapping):
+    if isinstance(expected, Mapping):
         return (
-            isinstance(found, Mapping)
-            and found.keys() == wanted.keys()
-            and all(fits(found[name], value) for name, value in wanted.items())
+            isinstance(actual, Mapping)
+            and actual.keys() == expected.keys()
+            and all(matches(actual[name], value) for name, value in expected.items())
         )
-    return bool(found == wanted)
+    return bool(actual == expected)
 
 
 # -- artifacts -------------------------------------------------------------------------------------------------
 
 
-def seal(path: Path) -> None:
+def write_digests(path: Path) -> None:
     """Write down what an artifact's files are."""
     if path.is_dir():
-        ledger.write_json(path / SUMS, digest.of_files(path))
+        ledger.write_json(path / DIGESTS_FILE, digest.file_digests(path))
 
 
-def promised(path: Path) -> str:
+def declared_digest(path: Path) -> str:
     """The digest an artifact claims for itself."""
-    sums = path / SUMS if path.is_dir() else None
-    return digest.of_value(json.loads(sums.read_text())) if sums and sums.is_file() else digest.of_tree(path)
+    digests_file = path / DIGESTS_FILE if path.is_dir() else None
+    return (
+        digest.json_digest(json.loads(digests_file.read_text()))
+        if digests_file and digests_file.is_file()
+        else digest.tree_digest(path)
+    )
 
 
-def lay(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """An artifact under a second name: the same files, or copies where the file system knows no such thing."""
     if source.is_file():
-        _link(source, target)
+        _link_file(source, target)
         return
     target.mkdir(parents=True, exist_ok=True)
     for path in source.rglob("*"):
         if path.is_file():
-            _link(path, target / path.relative_to(source))
+            _link_file(path, target / path.relative_to(source))
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -148,7 +152,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """Finished work of a step, as it is kept."""
 
     folder: Path
@@ -162,12 +166,12 @@ class Kept:
         """Why it is taken."""
         return f"unchanged since run {self.run}"
 
-    def promises(self, output: str) -> str:
+    def declared_digest(self, output: str) -> str:
         """The digest that this output will claim where it is laid (see `promised`), without reading its files."""
         files = self.files[output]
-        return digest.of_value({name: sha256 for name, sha256 in files.items() if name != SUMS})
+        return digest.json_digest({name: sha256 for name, sha256 in files.items() if name != DIGESTS_FILE})
 
-    def damage(self, outputs: Iterable[str]) -> str:
+    def find_damage(self, outputs: Iterable[str]) -> str:
         """What is wrong with the copy, found by reading all of it; empty where nothing is."""
         try:
             for name in outputs:
@@ -181,44 +185,44 @@ class Kept:
         return ""
 
 
-def kept_of(value: Any, folder: Path) -> Kept | None:
+def parse_cache_entry(value: Any, folder: Path) -> CacheEntry | None:
     """What an entry.json says, if every word of it is the one that was written."""
     try:
         entry = {name: each for name, each in value.items() if name != "seal"}
-        return Kept(folder=folder, **entry) if value["seal"] == _seal_of(entry) else None
+        return CacheEntry(folder=folder, **entry) if value["seal"] == _entry_digest(entry) else None
     except (KeyError, TypeError, AttributeError):
         return None
 
 
-class Store:
+class StepCache:
     """What a workspace keeps of one step's finished work."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def at(self, name: str) -> Kept | None:
+    def at(self, name: str) -> CacheEntry | None:
         """The entry of this name (the digest of its key), if it is whole."""
         folder = self.folder / name
         try:
-            return kept_of(json.loads((folder / "entry.json").read_text()), folder)
+            return parse_cache_entry(json.loads((folder / "entry.json").read_text()), folder)
         except (OSError, ValueError):
             return None
 
-    def find(self, key: dict[str, Any], *, any_lineage: bool = False) -> Kept | None:
+    def find(self, key: dict[str, Any], *, ignore_lineage: bool = False) -> CacheEntry | None:
         """The work of this key; with ``any_lineage`` one that was done under another lineage is as good."""
-        exact = self.at(digest.of_value(key))
-        if exact is not None or not any_lineage:
+        exact = self.at(digest.json_digest(key))
+        if exact is not None or not ignore_lineage:
             return exact
-        return next(self.like({**key, "lineage": UNKNOWN}), None)
+        return next(self.matching({**key, "lineage": UNKNOWN}), None)
 
-    def like(self, key: dict[str, Any]) -> Iterator[Kept]:
+    def matching(self, key: dict[str, Any]) -> Iterator[CacheEntry]:
         """Every work whose key is this one as far as it is known, the last one first."""
         for folder in sorted(self.folder.glob("[!.]*/"), key=lambda each: -each.stat().st_mtime):
             entry = self.at(folder.name)
-            if entry is not None and fits(entry.key, key):
+            if entry is not None and matches(entry.key, key):
                 yield entry
 
-    def latest(self) -> Kept | None:
+    def latest(self) -> CacheEntry | None:
         """The work that was kept last."""
         try:
             return self.at(json.loads((self.folder / "latest.json").read_text())["name"])
@@ -229,21 +233,21 @@ class Store:
         """What of a key is different from the last time this step ran, as far as it is known."""
         latest = self.latest()
         if latest is None:
-            return NEVER
-        return "; ".join(changes(latest.key, key)) or "its kept copy is gone"
+            return NEVER_RAN
+        return "; ".join(key_changes(latest.key, key)) or "its kept copy is gone"
 
-    def keep(self, key: dict[str, Any], outputs: dict[str, Path], result: dict[str, Any], run_id: str) -> None:
+    def put(self, key: dict[str, Any], outputs: dict[str, Path], result: dict[str, Any], run_id: str) -> None:
         """Keep finished work under its key; the rename makes it visible whole or not at all."""
-        name = digest.of_value(key)
+        name = digest.json_digest(key)
         partial, final = self.folder / f".{name}.{uuid.uuid4().hex}", self.folder / name
         files = {}
-        self._sweep()
+        self._remove_stale_partials()
         try:
             for output, path in outputs.items():
-                lay(path, partial / output)
-                files[output] = digest.of_files(path)
+                link_or_copy(path, partial / output)
+                files[output] = digest.file_digests(path)
             entry = {"key": key, "result": result, "files": files, "run": run_id}
-            ledger.write_json(partial / "entry.json", {**entry, "seal": _seal_of(entry)})
+            ledger.write_json(partial / "entry.json", {**entry, "seal": _entry_digest(entry)})
             if self.at(name) is None:
                 shutil.rmtree(final, ignore_errors=True)
             with contextlib.suppress(OSError):  # another run has just kept the same work
@@ -252,7 +256,7 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         ledger.write_json(self.folder / "latest.json", {"name": name})
 
-    def _sweep(self) -> None:
+    def _remove_stale_partials(self) -> None:
         """Remove what runs that were killed more than a day ago left half-kept."""
         for partial in self.folder.glob(".*.*"):
             with contextlib.suppress(OSError):
@@ -260,36 +264,41 @@ class Store:
                     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _seal_of(entry: dict[str, Any]) -> str:
+def _entry_digest(entry: dict[str, Any]) -> str:
     """The digest of an entry as it is read back from its file."""
-    return digest.of_value(json.loads(json.dumps(entry, default=str)))
+    return digest.json_digest(json.loads(json.dumps(entry, default=str)))
 
 
-def _turned(name: str, then: Any, here: Any) -> list[str]:
+def _setting_changes(name: str, before: Any, after: Any) -> list[str]:
     """Each setting under a name that is another one, by its whole name, and its two values."""
-    if isinstance(then, Mapping) and isinstance(here, Mapping):
-        both = ((key, then.get(key), here.get(key)) for key in {**then, **here})
-        return [told for key, old, new in both if not fits(old, new) for told in _turned(f"{name}.{key}", old, new)]
-    old, new = ("''" if value == "" else value for value in (then, here))
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        both = ((key, before.get(key), after.get(key)) for key in {**before, **after})
+        return [
+            change
+            for key, old, new in both
+            if not matches(old, new)
+            for change in _setting_changes(f"{name}.{key}", old, new)
+        ]
+    old, new = ("''" if value == "" else value for value in (before, after))
     return [f"{name}: {old} -> {new}"]
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def key_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is different between two keys, in words; what is not known yet is passed over."""
 
-    def differing(part: str) -> list[str]:
-        then, here = before.get(part, {}), now[part]
-        return [name for name in {**then, **here} if not fits(then.get(name), here.get(name))]
+    def changed_names(part: str) -> list[str]:
+        old, new = before.get(part, {}), now[part]
+        return [name for name in {**old, **new} if not matches(old.get(name), new.get(name))]
 
-    def turned(name: str) -> list[str]:
-        return _turned(name, before["config"].get(name), now["config"].get(name))
+    def setting_changes(name: str) -> list[str]:
+        return _setting_changes(name, before["config"].get(name), now["config"].get(name))
 
-    knobs = differing("config")
-    window = [told for name in WINDOW if name in knobs for told in turned(name)]
-    found = [f"new data window ({', '.join(window)})"] if window else []
-    found += [told for name in knobs if name not in WINDOW for told in turned(name)]
-    found += [f"its input {name} changed" for name in differing("inputs")]
-    found += [f"{name} changed" for part in ("lineage", "libraries") for name in differing(part)]
+    settings = changed_names("config")
+    window = [change for name in WINDOW_SETTINGS if name in settings for change in setting_changes(name)]
+    reasons = [f"new data window ({', '.join(window)})"] if window else []
+    reasons += [change for name in settings if name not in WINDOW_SETTINGS for change in setting_changes(name)]
+    reasons += [f"its input {name} changed" for name in changed_names("inputs")]
+    reasons += [f"{name} changed" for part in ("lineage", "libraries") for name in changed_names(part)]
     if before["code"] != now["code"]:
-        found.append("code changed")
-    return found
+        reasons.append("code changed")
+    return reasons

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rankline.features import transforms
-from rankline.features.side_features import Side
-from rankline.text import item_words
+from rankline.features.side_features import SideFeatures
+from rankline.text import item_text
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -80,7 +80,7 @@ class Requests:
         return len(self.ids)
 
     @property
-    def asked(self) -> Ints:
+    def query_rows(self) -> Ints:
         """The rows of the requests that are asked in words."""
         return np.array([row for row, query in enumerate(self.queries) if query], np.int64)
 
@@ -99,7 +99,7 @@ class Examples:
     splits: dict[str, Requests]
     item_DIF: Floats
     summary: dict[str, Any]
-    side: Side = field(default_factory=lambda: Side(categories=[]))  # how side_IS was made
+    side: SideFeatures = field(default_factory=lambda: SideFeatures(categories=[]))  # how side_IS was made
 
     @property
     def has_users(self) -> bool:
@@ -109,7 +109,7 @@ class Examples:
     @property
     def has_queries(self) -> bool:
         """Whether anything is asked in words."""
-        return any(len(requests.asked) for requests in self.splits.values())
+        return any(len(requests.query_rows) for requests in self.splits.values())
 
     @property
     def train_queries(self) -> list[str]:
@@ -120,8 +120,8 @@ class Examples:
     def counts_I(self) -> Ints:
         """[I] how often training meets each item, in histories or as an answer to a query."""
         train = self.splits["train"]
-        met = [*self.sequences.items, *(train.targets[row] for row in train.asked)]
-        return np.bincount(np.concatenate([np.zeros(0, np.int64), *met]), minlength=len(self.item_ids))
+        item_rows = [*self.sequences.items, *(train.targets[row] for row in train.query_rows)]
+        return np.bincount(np.concatenate([np.zeros(0, np.int64), *item_rows]), minlength=len(self.item_ids))
 
     @property
     def known_I(self) -> npt.NDArray[np.bool_]:
@@ -134,8 +134,8 @@ class Examples:
         shares_BK = np.array(
             [[requests.affinity[r].get(name, 0.0) for name in self.vocabulary] for r in rows_B], np.float32
         ).reshape(len(rows_B), len(self.vocabulary))
-        met_BCK = self.categories_IC[candidates_BC] * shares_BK[:, None, :]
-        cross_BC2 = np.stack([met_BCK.sum(-1), met_BCK.max(-1, initial=0.0)], -1)
+        overlap_BCK = self.categories_IC[candidates_BC] * shares_BK[:, None, :]
+        cross_BC2 = np.stack([overlap_BCK.sum(-1), overlap_BCK.max(-1, initial=0.0)], -1)
         return np.concatenate(
             [
                 np.repeat(requests.user_RF[rows_B, None], count, 1),
@@ -147,7 +147,7 @@ class Examples:
         )
 
 
-def read(folder: Path, *, max_history: int) -> Examples:
+def read_examples(folder: Path, *, max_history: int) -> Examples:
     """Read the features artifact in ``folder``; histories keep their last ``max_history`` events."""
     import pyarrow.parquet as parquet
 
@@ -155,26 +155,26 @@ def read(folder: Path, *, max_history: int) -> Examples:
     items = catalogue.to_pylist()
     item_ids = [item["item_id"] for item in items]
     index = {item: row for row, item in enumerate(item_ids)}
-    side = Side.of(catalogue)
-    told = parquet.read_table(folder / "sequences.parquet").to_pydict()
+    side = SideFeatures.of(catalogue)
+    columns = parquet.read_table(folder / "sequences.parquet").to_pydict()
     sequences = Sequences(
-        items=[_rows(ids, index) for ids in told["item_ids"]],
-        times=[np.asarray(times, np.float64) for times in told["times"]],
-        ratings=[transforms.stars(ratings) for ratings in told["ratings"]],
+        items=[_item_rows(ids, index) for ids in columns["item_ids"]],
+        times=[np.asarray(times, np.float64) for times in columns["times"]],
+        ratings=[transforms.stars(ratings) for ratings in columns["ratings"]],
     )
-    days, item_DIF = _item_days(folder, index)
+    days, item_DIF = _read_item_features(folder, index)
     table = parquet.read_table(folder / "requests.parquet")
     sampled = parquet.read_table(folder / "negatives.parquet").to_pydict()
     negatives = dict(zip(sampled["request_id"], sampled["item_ids"]))
     rows = table.to_pylist()
     splits = {
-        split: _requests([row for row in rows if row["split"] == split], index, days, negatives, max_history)
+        split: _pad_requests([row for row in rows if row["split"] == split], index, days, negatives, max_history)
         for split in ("train", "valid", "test")
     }
     return Examples(
         item_ids=item_ids,
         index=index,
-        words=[item_words(item) for item in items],
+        words=[item_text(item) for item in items],
         side_IS=side.matrix(catalogue),
         categories_IC=transforms.category_matrix([item.get("category") for item in items], side.categories),
         vocabulary=side.categories,
@@ -186,11 +186,11 @@ def read(folder: Path, *, max_history: int) -> Examples:
     )
 
 
-def _rows(ids: list[str], index: dict[str, int]) -> Ints:
+def _item_rows(ids: list[str], index: dict[str, int]) -> Ints:
     return np.array([index[item] for item in ids], np.int64)
 
 
-def _item_days(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
+def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
     """Day -> row, and [D, I, F] item features; one last row of zeros for a day nobody asked about."""
     import pyarrow.parquet as parquet
 
@@ -204,7 +204,7 @@ def _item_days(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], F
     return {float(day): row for row, day in enumerate(unique)}, out_DIF
 
 
-def _requests(
+def _pad_requests(
     rows: list[dict[str, Any]],
     index: dict[str, int],
     days: dict[float, int],
@@ -216,7 +216,7 @@ def _requests(
     ages_RL = np.zeros((len(rows), length), np.float32)
     lengths_R = np.zeros(len(rows), np.int64)
     for r, row in enumerate(rows):
-        history = _rows(row["history_items"][-length:], index)
+        history = _item_rows(row["history_items"][-length:], index)
         lengths_R[r] = count = len(history)
         items_RL[r, :count] = history
         ratings_RL[r, :count] = transforms.stars(row["history_ratings"][-length:])
@@ -236,8 +236,8 @@ def _requests(
         context_RF=transforms.matrix(numbers, transforms.CONTEXT, len(rows)),
         affinity=[dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])) for row in rows],
         day_R=np.array([days.get(row["snapshot"], len(days)) for row in rows], np.int64),
-        targets=[_rows(row["targets"], index) for row in rows],
+        targets=[_item_rows(row["targets"], index) for row in rows],
         target_ratings=[np.array([v or 0.0 for v in row["target_ratings"]], np.float32) for row in rows],
-        seen=[_rows(row["seen"], index) for row in rows],
-        negatives=[_rows(negatives.get(row["request_id"], []), index) for row in rows],
+        seen=[_item_rows(row["seen"], index) for row in rows],
+        negatives=[_item_rows(negatives.get(row["request_id"], []), index) for row in rows],
     )

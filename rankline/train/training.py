@@ -37,7 +37,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def gpus() -> int:
+def gpu_count() -> int:
     """How many GPUs torch sees here."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -51,13 +51,13 @@ def pick_autocast(precision: str, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def rate_at(fraction: float, *, peak: float, warm_up: float) -> float:
+def learning_rate_at(fraction: float, *, peak: float, warm_up: float) -> float:
     """The learning rate after ``fraction`` of training: linear warm-up, then a cosine to zero."""
     rising = min(1.0, fraction / warm_up) if warm_up else 1.0
     return peak * rising * 0.5 * (1.0 + math.cos(math.pi * min(fraction, 1.0)))
 
 
-def pad(windows: Sequence[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def pad_windows(windows: Sequence[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(items, ratings, next items), each [B, L]; the next item is -100 behind a window's end."""
     length = max(len(items) for items, _ in windows) - 1
     items_BL = np.zeros((len(windows), length), np.int64)
@@ -82,29 +82,29 @@ def ndcg_of_ranks(ranks_R: Any, *, k: int) -> float:
     return float(np.where(ranks_R < k, 1.0 / np.log2(ranks_R + 2.0), 0.0).mean())
 
 
-def rank_of(scores_N: Any, target: int) -> int:
+def target_rank(scores_N: Any, target: int) -> int:
     """Where ``target`` stands among the scores (0 is the first); among equals it stands in the middle.
 
     So a model that tells nothing apart is not taken for a perfect one; neither is one whose scores are no
     numbers, for it ranks the target last.
     """
-    own = scores_N[target]
-    if not np.isfinite(own):
+    target_score = scores_N[target]
+    if not np.isfinite(target_score):
         return len(scores_N) - 1
-    return int((scores_N > own).sum() + (np.count_nonzero(scores_N == own) - 1) // 2)
+    return int((scores_N > target_score).sum() + (np.count_nonzero(scores_N == target_score) - 1) // 2)
 
 
-class Draws:
+class ItemSampler:
     """Items drawn by their chances: the very ones that ``rng.choice(…, p=chance_I)`` draws, at less cost."""
 
-    def __init__(self, chance_I: npt.NDArray[np.float64]) -> None:
-        self.bounds_I = chance_I.cumsum()
-        self.bounds_I /= self.bounds_I[-1]
+    def __init__(self, probability_I: npt.NDArray[np.float64]) -> None:
+        self.cumulative_I = probability_I.cumsum()
+        self.cumulative_I /= self.cumulative_I[-1]
 
     def __call__(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
         """[count] item numbers."""
-        drawn: npt.NDArray[np.int64] = self.bounds_I.searchsorted(rng.random(count), side="right")
-        return drawn
+        sampled: npt.NDArray[np.int64] = self.cumulative_I.searchsorted(rng.random(count), side="right")
+        return sampled
 
 
 def next_item_loss(
@@ -112,10 +112,10 @@ def next_item_loss(
     vectors_TD: torch.Tensor,
     next_N: torch.Tensor,
     *,
-    drawn_S: npt.NDArray[np.int64],
-    chance_I: npt.NDArray[np.float64],
+    sampled_S: npt.NDArray[np.int64],
+    probability_I: npt.NDArray[np.float64],
     rows_T: npt.NDArray[np.int64] | None = None,
-    also: Sequence[npt.NDArray[np.int64]] = (),
+    other_targets: Sequence[npt.NDArray[np.int64]] = (),
 ) -> torch.Tensor:
     """Softmax cross-entropy over the catalogue, or an estimate of it from the items drawn with ``chance_I``.
 
@@ -127,28 +127,30 @@ def next_item_loss(
     not punished for it. A drawn item that is the target is left out, for the target is there already.
     """
     device = vectors_TD.device
-    if not len(drawn_S):
+    if not len(sampled_S):
         scores_NI = hidden_ND @ vectors_TD.T
-        for row, right in enumerate(also):
-            scores_NI[row, torch.from_numpy(right).to(device)] = -1e4
+        for row, positives in enumerate(other_targets):
+            scores_NI[row, torch.from_numpy(positives).to(device)] = -1e4
         return F.cross_entropy(scores_NI, next_N)
 
-    def of(items: Any) -> torch.Tensor:
-        places = items if rows_T is None else np.searchsorted(rows_T, items)
-        return F.embedding(torch.from_numpy(places).to(device), vectors_TD)
+    def vectors_of(items: Any) -> torch.Tensor:
+        positions = items if rows_T is None else np.searchsorted(rows_T, items)
+        return F.embedding(torch.from_numpy(positions).to(device), vectors_TD)
 
-    drawn = torch.from_numpy(drawn_S).to(device)
-    log_expected_S = torch.from_numpy(np.log(chance_I[drawn_S] * len(drawn_S))).float().to(device)
-    target_N1 = (hidden_ND * of(next_N.cpu().numpy())).sum(-1, keepdim=True)
-    others_NS = hidden_ND @ of(drawn_S).T - log_expected_S
-    right_NS = drawn.unsqueeze(0) == next_N.unsqueeze(1)
-    if len(also):
-        right_NS |= torch.from_numpy(np.stack([np.isin(drawn_S, right) for right in also])).to(device)
-    others_NS = others_NS.masked_fill(right_NS, -1e4)
+    sampled = torch.from_numpy(sampled_S).to(device)
+    log_expected_S = torch.from_numpy(np.log(probability_I[sampled_S] * len(sampled_S))).float().to(device)
+    target_N1 = (hidden_ND * vectors_of(next_N.cpu().numpy())).sum(-1, keepdim=True)
+    others_NS = hidden_ND @ vectors_of(sampled_S).T - log_expected_S
+    is_target_NS = sampled.unsqueeze(0) == next_N.unsqueeze(1)
+    if len(other_targets):
+        is_target_NS |= torch.from_numpy(np.stack([np.isin(sampled_S, positives) for positives in other_targets])).to(
+            device
+        )
+    others_NS = others_NS.masked_fill(is_target_NS, -1e4)
     return F.cross_entropy(torch.cat([target_N1, others_NS], 1), torch.zeros_like(next_N))
 
 
-def compiled(*modules: torch.nn.Module) -> str:
+def compile_modules(*modules: torch.nn.Module) -> str:
     """Compile networks in place where this machine can; what was done, or why it was not."""
     try:
         torch.compile(lambda x: x * 2)(torch.ones(2))
@@ -175,9 +177,9 @@ def check_finite(loss: float, *, step: str, epoch: int, setting: str = "learning
         )
 
 
-def _state_in(path: Path) -> dict[str, Any] | None:
+def _load_if_intact(path: Path) -> dict[str, Any] | None:
     """What a checkpoint holds; None where its bytes are not those that were written, or mean nothing to this torch."""
-    if digest.of_file(path) != path.stem:
+    if digest.file_digest(path) != path.stem:
         return None
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -186,7 +188,7 @@ def _state_in(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def _room(folder: Path) -> str:
+def _free_space(folder: Path) -> str:
     with contextlib.suppress(OSError):
         return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB free"
     return "the disk is gone"
@@ -214,26 +216,26 @@ class Checkpoints:
         try:
             torch.save({**state, **generators}, partial)
             # named by its digest, for torch reads a flipped byte back without a word
-            kept = self.folder / f"{digest.of_file(partial)}.pt"
-            os.replace(partial, kept)
+            saved = self.folder / f"{digest.file_digest(partial)}.pt"
+            os.replace(partial, saved)
         except (OSError, RuntimeError) as error:  # torch says a full disk with a RuntimeError of its own
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise TrainingError(
                 "a checkpoint could not be written",
                 expected="room for the new one beside the one before",
-                found=f"{(str(error).strip().splitlines() or ['?'])[0]} ({_room(self.folder)})",
+                found=f"{(str(error).strip().splitlines() or ['?'])[0]} ({_free_space(self.folder)})",
                 where=str(self.folder),
                 hint="make room there and run again: training goes on from the checkpoint before",
             ) from error
         for older in self._files():
-            if older != kept:
+            if older != saved:
                 older.unlink(missing_ok=True)
 
     def load(self, rng: np.random.Generator) -> dict[str, Any] | None:
         """What was kept, the generators set back to that moment; None where there is nothing usable."""
         for path in self._files():
-            state = _state_in(path)
+            state = _load_if_intact(path)
             if state is None:  # a damaged checkpoint costs its epochs, not the run
                 path.unlink(missing_ok=True)
                 continue
@@ -246,8 +248,8 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         """The checkpoints, the newest first: there are two where a run was killed between keeping and tidying."""
-        found = self.folder.glob("*.pt") if self.folder is not None else ()
-        return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        paths = self.folder.glob("*.pt") if self.folder is not None else ()
+        return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
     def clear(self) -> None:
         """Forget the checkpoint: the work is finished and kept elsewhere."""

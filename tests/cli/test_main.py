@@ -50,17 +50,17 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: "-".join(path) or "rankline")
 def test_every_command_helps_and_names_its_options(path: tuple[str, ...]) -> None:
-    told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
     command = COMMANDS[path]
     assert command.help
-    assert " ".join(command.help.split()[:5]) in " ".join(told.output.split())
+    assert " ".join(command.help.split()[:5]) in " ".join(result.output.split())
     for parameter in command.params:
         if parameter.name in ("help", "install_completion", "show_completion"):
             continue
         assert parameter.help, f"{path}: {parameter.name} has no sentence"
         for flag in parameter.opts if parameter.param_type_name == "option" else ():
-            assert flag in told.output
+            assert flag in result.output
 
 
 def test_there_is_a_command_for_every_step() -> None:
@@ -72,9 +72,9 @@ def test_there_is_a_command_for_every_step() -> None:
 
 
 def test_without_a_command_it_shows_the_line() -> None:
-    told = CliRunner().invoke(app, [])
-    assert "ingest -> validate -> featurize" in told.output
-    assert "rankline demo" in told.output
+    result = CliRunner().invoke(app, [])
+    assert "ingest -> validate -> featurize" in result.output
+    assert "rankline demo" in result.output
 
 
 def test_an_unknown_command_is_usage(tmp_path: Path) -> None:

@@ -71,6 +71,6 @@ def write_asked(
     }
     for name, table in tables.items():
         parquet.write_table(table, folder / f"{name}.parquet")
-    told = {"data_digest": digest.of_tree(folder), "event_time": {"first": None, "last": None}}
+    told = {"data_digest": digest.tree_digest(folder), "event_time": {"first": None, "last": None}}
     (folder / "summary.json").write_text(json.dumps(told))
     return folder

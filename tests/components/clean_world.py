@@ -47,7 +47,7 @@ def random_events(*, users: int = 24, items: int = 30, days: int = 60, seed: int
 def write_clean(folder: Path, events: Sequence[Event], *, items: int = 30) -> Path:
     """The clean artifact of these events, as validate leaves it."""
     folder.mkdir(parents=True)
-    micro = lambda times: pa.array([round(t * 1e6) for t in times]).cast(contracts.UTC)  # noqa: E731
+    micro = lambda times: pa.array([round(t * 1e6) for t in times]).cast(contracts.UTC_TIMESTAMP)  # noqa: E731
     table = pa.table(
         {
             "event_id": [str(n) for n in range(len(events))],
@@ -75,6 +75,6 @@ def write_clean(folder: Path, events: Sequence[Event], *, items: int = 30) -> Pa
     ]
     parquet.write_table(pa.Table.from_pylist(rows, schema=contracts.ITEMS), folder / "items.parquet")
     last = datetime.fromtimestamp(max(e.at for e in events), UTC).isoformat() if events else None
-    told = {"data_digest": digest.of_files(folder)["events.parquet"], "event_time": {"first": None, "last": last}}
+    told = {"data_digest": digest.file_digests(folder)["events.parquet"], "event_time": {"first": None, "last": last}}
     (folder / "summary.json").write_text(json.dumps(told))
     return folder

@@ -72,7 +72,7 @@ def write(raw: Path, rows: Rows, *, types: dict[str, pa.Schema] | None = None) -
         "labels": ["click", "rating"],
         "window": {"start": None, "end": (START + EVENT_COUNT * HOUR).isoformat()},
         "event_time": {"first": min(times).isoformat(), "last": max(times).isoformat()},
-        "data_digest": digest.of_tree(raw),
+        "data_digest": digest.tree_digest(raw),
     }
     (raw / "summary.json").write_text(json.dumps(summary))
     return raw

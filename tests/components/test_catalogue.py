@@ -14,14 +14,14 @@ import pytest
 from components.catalogue import checks
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import merge
-from components.catalogue.rejected import Aside
-from components.catalogue.step import CHECKS, MADE, catalogue, present, publish
-from rankline.contracts import ITEMS, OVERTAKEN, REJECTED
+from components.catalogue.rejected import RejectedItems
+from components.catalogue.step import CATALOGUE_FOLDER, CHECKS_FILE, catalogue, publish, served_revision
+from rankline.contracts import ITEMS, REJECTED, SUPERSEDED
 from rankline.errors import IntegrityError, StaleEvidence
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle, open_bundle, read_catalogue
-from rankline.model.catalogue import Neighbours
-from rankline.registry.model_registry import Repository
+from rankline.model.catalogue import IndexSettings
+from rankline.registry.model_registry import ModelRegistry
 from tests.serving.embedding_bundle import (
     SCHEMA,
     make_embedding_bundle,
@@ -40,21 +40,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_embedding_bundle(tmp_path_factory.mktemp("made") / "bundle")
 
 
-def write_raw(folder: Path, items: pa.Table, tell: list[str] = ALL) -> Path:
+def write_raw(folder: Path, items: pa.Table, provided: list[str] = ALL) -> Path:
     """What ingest leaves of some items."""
     folder.mkdir(parents=True)
     parquet.write_table(items, folder / "items.parquet")
-    (folder / "summary.json").write_text(json.dumps({"items_tell": tell}))
+    (folder / "summary.json").write_text(json.dumps({"items_tell": provided}))
     return folder
 
 
 def refreshed(
-    tmp_path: Path, bundle: Bundle, items: pa.Table, *, tell: list[str] = ALL, **knobs: Any
+    tmp_path: Path, bundle: Bundle, items: pa.Table, *, provided: list[str] = ALL, **knobs: Any
 ) -> dict[str, Any]:
     """What the step says of some items."""
-    raw = write_raw(tmp_path / "raw", items, tell)
+    raw = write_raw(tmp_path / "raw", items, provided)
     told = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(**knobs), bundle=bundle)
-    kept = json.loads((tmp_path / "revision" / CHECKS).read_text())
+    kept = json.loads((tmp_path / "revision" / CHECKS_FILE).read_text())
     assert {name: kept[name] for name in told} == told
     return kept
 
@@ -68,7 +68,7 @@ def rows(count: int, **changes: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_items_replace_those_of_their_id_and_new_ones_come_behind() -> None:
     told = table(43, i2={"price": 7.0}, i4={"available": False}).take([42, 2, 3, 4, 41])
-    merged = merge(table(41), told, tell=ALL)
+    merged = merge(table(41), told, provided=ALL)
     assert merged.items["item_id"].to_pylist() == [f"i{row}" for row in (*range(41), 42, 41)]
     assert (merged.added, merged.changed, merged.withdrawn, merged.gone) == (["i42", "i41"], ["i2", "i4"], ["i4"], [])
     assert merged.unchanged == 39
@@ -81,7 +81,7 @@ def test_what_is_not_told_stays_as_it_was() -> None:
     told = pa.table({"item_id": ["i1", "i9", "new"], "price": [5.0, 10.0, 3.0], "available": [False, True, True]})
     empty = {name: pa.nulls(3, ITEMS.field(name).type) for name in ITEMS.names if name not in told.column_names}
     told = pa.table({**{name: told[name] for name in told.column_names}, **empty})
-    merged = merge(table(), told, tell=["price", "available"])
+    merged = merge(table(), told, provided=["price", "available"])
     found = {row["item_id"]: row for row in merged.items.to_pylist()}
     before = {row["item_id"]: row for row in table().to_pylist()}
     assert found["i1"] == before["i1"] | {"price": 5.0, "available": False}
@@ -91,16 +91,16 @@ def test_what_is_not_told_stays_as_it_was() -> None:
 
 
 def test_a_whole_catalogue_takes_the_others_out() -> None:
-    merged = merge(table(), table(30), tell=ALL, whole=True)
+    merged = merge(table(), table(30), provided=ALL, whole=True)
     assert merged.items["item_id"].to_pylist() == [f"i{row}" for row in range(30)]
     assert merged.gone == [f"i{row}" for row in range(30, 40)]
-    assert not merge(table(), table(), tell=ALL, whole=True).counts["gone"]
-    assert merge(table(), table(), tell=ALL).nothing
+    assert not merge(table(), table(), provided=ALL, whole=True).counts["gone"]
+    assert merge(table(), table(), provided=ALL).is_unchanged
 
 
 def test_a_column_that_was_not_there_comes_behind() -> None:
     told = table(2).append_column("colour", pa.array(["red", None]))
-    merged = merge(table(), told, tell=ALL)
+    merged = merge(table(), told, provided=ALL)
     assert merged.items["colour"].to_pylist() == ["red", *[None] * 39]
     assert merged.changed == ["i0"]
 
@@ -110,35 +110,35 @@ def test_a_feed_that_tells_little_leaves_what_its_empty_cells_do_not_tell() -> N
     years = pa.array([1999] * 40, pa.int32())
     before = table(i1={"available": False}, i2={"title": "A river (1999)"}).append_column("release_year", years)
     told = table(3, i1={"available": None, "price": None}, i2={"price": 9.0, "category": []})
-    merged = merge(before, told, tell=["price", "available", "category"], only=True)
+    merged = merge(before, told, provided=["price", "available", "category"], only=True)
     found = merged.items.to_pylist()
     assert found[1] == before.to_pylist()[1]
     assert (found[2]["price"], found[2]["category"]) == (9.0, before.to_pylist()[2]["category"])
     assert merged.changed == ["i2"]
     told = table(3, i2={"title": "A lake"}).take([2])
-    assert merge(before, told, tell=["title"], only=True).items["title"][2].as_py() == "A lake (1999)"
+    assert merge(before, told, provided=["title"], only=True).items["title"][2].as_py() == "A lake (1999)"
     dated = told.set_column(1, "title", pa.array(["A lake (2001)"])).append_column("release_year", pa.array([2001]))
-    found = merge(before, dated, tell=["title"], only=True).items.to_pylist()[2]
+    found = merge(before, dated, provided=["title"], only=True).items.to_pylist()[2]
     assert (found["title"], found["release_year"]) == ("A lake (2001)", 1999)  # the year itself was not told
 
 
 def test_a_feed_without_words_adds_no_ghost() -> None:
-    merged = merge(table(), table(42).take([3, 40, 41]), tell=["price", "available"], only=True)
-    assert (merged.added, merged.unknown, merged.nothing) == ([], ["i40", "i41"], True)
-    worded = merge(table(), table(41, i40={"available": None}), tell=["title", "price"], only=True)
+    merged = merge(table(), table(42).take([3, 40, 41]), provided=["price", "available"], only=True)
+    assert (merged.added, merged.unknown, merged.is_unchanged) == ([], ["i40", "i41"], True)
+    worded = merge(table(), table(41, i40={"available": None}), provided=["title", "price"], only=True)
     assert (worded.added, worded.items["available"][40].as_py()) == (["i40"], True)
 
 
 def test_set_aside_is_not_gone() -> None:
-    merged = merge(table(), table(30), tell=ALL, whole=True, aside={"i33", "i5"})
-    assert (merged.kept, len(merged.gone), merged.items["item_id"][30].as_py()) == (["i33"], 9, "i33")
+    merged = merge(table(), table(30), provided=ALL, whole=True, rejected={"i33", "i5"})
+    assert (merged.retained, len(merged.gone), merged.items["item_id"][30].as_py()) == (["i33"], 9, "i33")
 
 
 def test_a_declared_column_of_another_type_is_refused() -> None:
     told = table(2).set_column(8, "weight", pa.array(["heavy", "light"]))
     with pytest.raises(IntegrityError, match="column weight of the items is not what it was in training"):
-        merge(table(), told, tell=ALL)
-    assert merge(table(), table(2).set_column(8, "weight", pa.array([0, 1])), tell=ALL).nothing
+        merge(table(), told, provided=ALL)
+    assert merge(table(), table(2).set_column(8, "weight", pa.array([0, 1])), provided=ALL).is_unchanged
 
 
 def test_whose_a_torn_row_may_be_is_read_from_its_words(tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_whose_a_torn_row_may_be_is_read_from_its_words(tmp_path: Path) -> None:
         {"table": "items", "row": 1, "reason": "unparsable available", "raw": '{"item_id":"a"}', "key": "a"},
         {"table": "items", "row": 2, "reason": "wrong number of columns", "raw": 'b,"A pear", and more', "key": None},
         {"table": "items", "row": 3, "reason": "missing key", "raw": ",c,1", "key": None},
-        {"table": "items", "row": 4, "reason": OVERTAKEN, "raw": "d", "key": "d"},
+        {"table": "items", "row": 4, "reason": SUPERSEDED, "raw": "d", "key": "d"},
         {"table": "users", "row": 1, "reason": "duplicate user", "raw": "e", "key": "e"},
     ]
     parquet.write_table(pa.Table.from_pylist(rejected, schema=REJECTED), tmp_path / "rejected.parquet")
-    assert Aside.of(tmp_path, {*"abcde"}) == Aside(3, 1, frozenset("ab"))
+    assert RejectedItems.of(tmp_path, {*"abcde"}) == RejectedItems(3, 1, frozenset("ab"))
 
 
 # The step ---------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
         "gone", "added", "available", "words", "vectors fp32", "lengths fp32", "recall", "canaries", "agreement",
     ]  # fmt: skip
     assert all(check["met"] for check in told["checks"])
-    later = open_bundle(made.folder, catalogue=tmp_path / "revision" / MADE)
+    later = open_bundle(made.folder, catalogue=tmp_path / "revision" / CATALOGUE_FOLDER)
     assert later.revision == told["revision"] != made.revision
     found, shown = read_catalogue(later, "fp32")
     assert (found.withdrawn.tolist(), shown[8]["price"], shown[3]["title"]) == ([6], 2.5, "A river")
@@ -179,7 +179,7 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
 def test_nothing_changed_makes_nothing(tmp_path: Path, made: Bundle) -> None:
     told = refreshed(tmp_path, made, table(12))
     assert (told["outcome"], told["counts"]["unchanged"]) == ("unchanged", 40)
-    assert not (tmp_path / "revision" / MADE).exists()
+    assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()
 
 
 def test_what_was_set_aside_is_said_and_stays(tmp_path: Path, made: Bundle) -> None:
@@ -226,7 +226,7 @@ def test_too_many_gone_is_refused(tmp_path: Path, made: Bundle) -> None:
     told = refreshed(tmp_path, made, table(31), whole=True)
     assert "9 of 40 available items" in refusal(told, "gone")
     assert "i31, i32, i33, i34, i35" in told["failures"][0]
-    assert not (tmp_path / "revision" / MADE).exists()  # nothing is embedded for nothing
+    assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()  # nothing is embedded for nothing
 
 
 def test_too_many_withdrawn_is_refused(tmp_path: Path, made: Bundle) -> None:
@@ -247,7 +247,7 @@ def test_words_of_most_items_that_change_are_refused(tmp_path: Path, made: Bundl
     sentence = refusal(told, "words")
     assert "The words of 40 of 40 items would change (100.0%, allowed: 50.0%, catalogue.max_changed_share)" in sentence
     assert "--set catalogue.max_changed_share=1" in sentence
-    assert not (tmp_path / "a" / "revision" / MADE).exists()
+    assert not (tmp_path / "a" / "revision" / CATALOGUE_FOLDER).exists()
     prices = {f"i{row}": {"price": 3.0} for row in range(40)}  # which are no words
     assert refreshed(tmp_path / "b", made, table(**prices))["outcome"] == "publish"
     allowed = refreshed(tmp_path / "c", made, table(**lost), max_changed_share=1, min_agreement=0)
@@ -271,7 +271,7 @@ def test_a_price_beyond_those_of_training_is_the_dearest_of_training(tmp_path: P
         (tmp_path / name).mkdir()
         told = refreshed(tmp_path / name, made, table(41, i40={"price": price, "weight": price}))
         assert told["outcome"] == "publish", told["failures"]
-    vectors = [np.load(tmp_path / name / "revision" / MADE / "vectors.fp32.npy")[40] for name in "abc"]
+    vectors = [np.load(tmp_path / name / "revision" / CATALOGUE_FOLDER / "vectors.fp32.npy")[40] for name in "abc"]
     np.testing.assert_array_equal(vectors[0], vectors[1])
     np.testing.assert_array_equal(vectors[0], vectors[2])
 
@@ -282,7 +282,7 @@ def test_prices_move_nothing_in_a_model_that_never_saw_one(tmp_path: Path) -> No
     bundle = make_embedding_bundle(tmp_path / "bundle", items=table(**without))
     told = refreshed(tmp_path, bundle, table())
     assert (told["outcome"], told["counts"]["changed"]) == ("publish", 40)
-    now = np.load(tmp_path / "revision" / MADE / "vectors.fp32.npy")
+    now = np.load(tmp_path / "revision" / CATALOGUE_FOLDER / "vectors.fp32.npy")
     np.testing.assert_array_equal(now, np.load(bundle.catalogue / "vectors.fp32.npy"))
 
 
@@ -298,16 +298,16 @@ def test_a_vector_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 def test_vectors_of_another_size_are_refused(tmp_path: Path, made: Bundle) -> None:
     catalogues.build(made, table(), tmp_path / "out")
-    (good,) = checks.of_vectors(tmp_path / "out", made, items=40)
+    (good,) = checks.check_vectors(tmp_path / "out", made, items=40)
     assert good.met
     np.save(tmp_path / "out" / "vectors.fp32.npy", np.load(tmp_path / "out" / "vectors.fp32.npy")[:, :7])
-    (bad,) = checks.of_vectors(tmp_path / "out", made, items=40)
+    (bad,) = checks.check_vectors(tmp_path / "out", made, items=40)
     assert not bad.met
     assert "(40, 7), expected (40, 8)" in bad.sentence
 
 
 def test_an_index_that_misses_is_refused(tmp_path: Path) -> None:
-    narrow = Neighbours(kind="hnsw", links=4, search=8)
+    narrow = IndexSettings(kind="hnsw", links=4, search=8)
     bundle = make_embedding_bundle(tmp_path / "bundle", items=table(1500), neighbours=narrow)
     told = refreshed(tmp_path, bundle, table(1501), min_recall=0.95)
     assert "of the exact neighbours (needed: 95.0%" in refusal(told, "recall")
@@ -324,7 +324,7 @@ def test_words_in_the_wrong_column_are_seen_by_the_canaries(tmp_path: Path) -> N
 def test_a_canary_that_is_given_what_is_not_to_be_had_is_refused(tmp_path: Path, made: Bundle) -> None:
     """The server leaves out what the catalogue says is withdrawn; here the catalogue does not say so."""
     gone = table(**{f"i{row}": {"available": False} for row in range(40)})
-    canaries, _ = checks.of_canaries(made, gone, folder=tmp_path, config=CatalogueConfig())
+    canaries, _ = checks.check_canaries(made, gone, folder=tmp_path, config=CatalogueConfig())
     assert not canaries.met
     assert "which is not to be had" in canaries.sentence
 
@@ -340,8 +340,8 @@ def test_a_model_that_does_not_answer_is_refused(tmp_path: Path) -> None:
 def test_no_canary_left_to_compare_is_refused(tmp_path: Path, made: Bundle) -> None:
     other = table(45).slice(40)
     catalogues.build(made, other, tmp_path / "out")
-    joined = catalogues.joined(made, tmp_path / "out", tmp_path / "joined")
-    canaries, agreement = checks.of_canaries(joined, other, folder=tmp_path, config=CatalogueConfig())
+    joined = catalogues.assemble_bundle(made, tmp_path / "out", tmp_path / "joined")
+    canaries, agreement = checks.check_canaries(joined, other, folder=tmp_path, config=CatalogueConfig())
     assert canaries.met, canaries.sentence
     assert not agreement.met
     assert "No canary has two candidates left" in agreement.sentence
@@ -354,11 +354,11 @@ def test_a_published_revision_is_what_is_served_over(tmp_path: Path, made: Bundl
     promote(tmp_path / "repository", made)
     told = refreshed(tmp_path, made, table(41))
     done = publish(tmp_path / "revision", repository=str(tmp_path / "repository"), run_id="r1")
-    models = Repository(tmp_path / "repository")
-    pointer = models.pointer()
+    models = ModelRegistry(tmp_path / "repository")
+    pointer = models.champion_record()
     assert pointer is not None
     assert done["revision"] == pointer.revision == told["revision"]
-    assert present(made.model_id, repository=str(tmp_path / "repository")) == told["revision"]
+    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == told["revision"]
     event = models.history()[-1]
     assert (event.kind, event.run_id, event.details["counts"]["added"]) == ("catalogue_published", "r1", 1)
     assert event.details["checks"]["recall"] == 1.0
@@ -369,7 +369,7 @@ def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, ma
     promote(tmp_path / "repository", made)
     refreshed(tmp_path / "there", made, table(41))
     publish(tmp_path / "there" / "revision", repository=str(tmp_path / "repository"))
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     serves = models.bundle(made.model_id)
     raw = write_raw(tmp_path / "raw", table())
     told = catalogue(
@@ -378,7 +378,7 @@ def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, ma
     assert (told["counts"]["gone"], told["embedded"], told["revision"]) == (1, 0, made.revision)
     publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
     assert models.bundle(made.model_id).revision == made.revision
-    assert present(made.model_id, repository=str(tmp_path / "repository")) == ""
+    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == ""
 
 
 def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bundle) -> None:
@@ -387,16 +387,16 @@ def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bun
     refreshed(tmp_path / "first", made, table(41))
     refreshed(tmp_path / "second", made, table(1, i0={"item_id": "other"}))
     publish(tmp_path / "first" / "revision", repository=str(tmp_path / "repository"))
-    before = Repository(tmp_path / "repository").history()
+    before = ModelRegistry(tmp_path / "repository").history()
     with pytest.raises(StaleEvidence, match="the catalogue changed since this one was made"):
         publish(tmp_path / "second" / "revision", repository=str(tmp_path / "repository"))
-    assert Repository(tmp_path / "repository").history() == before
+    assert ModelRegistry(tmp_path / "repository").history() == before
 
 
 def test_a_damaged_catalogue_is_not_published(tmp_path: Path, made: Bundle) -> None:
     promote(tmp_path / "repository", made)
     refreshed(tmp_path, made, table(41))
-    flip_byte(tmp_path / "revision" / MADE / "vectors.fp32.npy")
+    flip_byte(tmp_path / "revision" / CATALOGUE_FOLDER / "vectors.fp32.npy")
     with pytest.raises(IntegrityError):
         publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
-    assert present(made.model_id, repository=str(tmp_path / "repository")) == ""
+    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == ""

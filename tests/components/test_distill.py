@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from components.distill import scorer, towers
 from components.distill.config import DistillConfig
-from components.distill.encode import Reading
+from components.distill.encode import EncodedTexts
 from components.distill.step import distill
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.contracts import FeatureNames
@@ -28,7 +28,7 @@ from rankline.evaluation import snapshot_requests
 from rankline.features import candidate_sources
 from rankline.model import scoring
 from rankline.model.networks import HistoryTower, TextEncoder
-from rankline.model.scoring import Catalogue, Knobs
+from rankline.model.scoring import CandidateSettings, Catalogue
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
 from rankline.train import examples
@@ -63,7 +63,7 @@ def student(smoke: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def data(features: Path) -> examples.Examples:
-    return examples.read(features, max_history=SMOKE.max_history)
+    return examples.read_examples(features, max_history=SMOKE.max_history)
 
 
 Rows = Callable[[dict[str, Any]], dict[str, Any]]
@@ -173,7 +173,7 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
     before = model.fusion.own.weight.detach().clone()
     cpu = torch.device("cpu")
     encoder = teacher / "encoder"
-    reading = Reading(
+    reading = EncodedTexts(
         without, TextEncoder.read(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
     )
     towers.train(
@@ -192,11 +192,11 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
 def test_the_student_begins_where_the_teacher_ended(data: examples.Examples, teacher: Path) -> None:
     weights = load_file(teacher / "weights.safetensors")
     model = towers.Towers.make(data, text_size=32, size=16, config=SMOKE)
-    begun = model.begin_from(weights)
+    begun = model.load_matching(weights)
     assert begun == len([name for name in model.state_dict() if name != "side_IS"])
     assert torch.equal(model.tower.position.weight, weights["tower.position.weight"])
     other = towers.Towers.make(data, text_size=32, size=16, config=changed(max_history=7))
-    assert other.begin_from(weights) == begun - 1  # all but the positions
+    assert other.load_matching(weights) == begun - 1  # all but the positions
 
 
 # The sources ------------------------------------------------------------------------------------------------------
@@ -282,14 +282,14 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         categories_IC=data.categories_IC, vocabulary=data.vocabulary,
         covisit=sparse.csr_matrix((count, count), dtype=np.float32), popularity_I=np.ones(count, np.float32),
     )  # fmt: skip
-    names, knobs = scoring.feature_names(), Knobs(10, 0.9, 3)
-    requests = list(snapshot_requests.requests(features, "test"))[:5]
+    names, knobs = scoring.feature_names(), CandidateSettings(10, 0.9, 3)
+    requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:5]
     assert all(len(request.state.history.item_ids) > 3 for request in requests)
     cut = [
-        dataclasses.replace(request, state=scoring.recent(request.state, 3)) for request in requests
+        dataclasses.replace(request, state=scoring.truncate_history(request.state, 3)) for request in requests
     ]  # fmt: skip
     long, short = (
-        scorer.Table.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
+        scorer.CandidateTable.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
         for given in (requests, cut)
     )
     columns = names.columns

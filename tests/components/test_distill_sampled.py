@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.distill import ranking, towers
 from components.distill.config import DistillConfig
-from components.distill.encode import Reading
+from components.distill.encode import EncodedTexts
 from components.finetune import encoder as encoders
 from rankline.errors import UsageError
 from rankline.features import transforms
@@ -77,14 +77,14 @@ def made(items: int, *, queries: bool = False, words: bool = False) -> examples.
     )
 
 
-class Numbers(Reading):
+class Numbers(EncodedTexts):
     """Reads every text as the same numbers."""
 
     def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
         return torch.ones(len(words), 4)
 
 
-def numbers(data: examples.Examples) -> Reading:
+def numbers(data: examples.Examples) -> EncodedTexts:
     reader: Any = torch.nn.Identity()
     reader.size = 4
     none: Any = None
@@ -95,7 +95,7 @@ def numbers(data: examples.Examples) -> Reading:
 def trained(
     data: examples.Examples,
     config: DistillConfig,
-    reading: Reading | None = None,
+    reading: EncodedTexts | None = None,
     progress: Any = None,
     checkpoints: Path | None = None,
 ) -> tuple[towers.Towers, dict[str, Any]]:
@@ -175,11 +175,11 @@ def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.Monk
 
     def largest() -> int:
         with Largest() as watched:
-            ranking.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+            ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
         return watched.numbers
 
     assert largest() >= USERS * items
-    monkeypatch.setattr(sampled_items, "PART", 1000)
+    monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", 1000)
     assert largest() <= USERS * 1000
 
 
@@ -195,7 +195,7 @@ def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
     """About the same as from the whole catalogue: users go from each item to the next."""
     data = made(120, queries=queries)
     told = {sampled: trained(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
-    untrained = ranking.of_targets(
+    untrained = ranking.target_ranks(
         towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], numbers(data).items_IT,
         numbers(data).queries["valid"], device=CPU,
     )  # fmt: skip
@@ -256,19 +256,19 @@ def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, 
     torch.manual_seed(3)
     model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
     model.fusion.known_I[[3, 31, 62, 93]] = 0.0
-    monkeypatch.setattr(ranking, "BLOCK", 5)
-    fused_ID = sampled_items.whole(model.fusion.eval(), reading.items_IT, model.side_IS)
+    monkeypatch.setattr(ranking, "REQUESTS_PER_BLOCK", 5)
+    fused_ID = sampled_items.fuse_all(model.fusion.eval(), reading.items_IT, model.side_IS)
     rows = np.arange(len(requests))
     with torch.no_grad():
-        left_BD = model.eval().left(sampled_items.Fused(fused_ID), requests, rows, reading.queries["valid"], CPU)
+        left_BD = model.eval().left(sampled_items.FusedItems(fused_ID), requests, rows, reading.queries["valid"], CPU)
         scores_RI = (left_BD @ fused_ID.T).numpy()
     expected = []
     for row, scores_I in enumerate(scores_RI):
         scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them apart
         scores_I[requests.seen[row]] = scores_I[requests.targets[row][1:]] = -np.inf
-        expected.append(training.rank_of(scores_I, requests.targets[row][0]))
-    monkeypatch.setattr(sampled_items, "PART", part)
-    found = ranking.of_targets(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
+        expected.append(training.target_rank(scores_I, requests.targets[row][0]))
+    monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", part)
+    found = ranking.target_ranks(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
     if part < 100:  # equals in several parts are so up to rounding
         assert found[1:].tolist() == expected[1:]
         assert abs(found[0] - expected[0]) <= 3
@@ -282,9 +282,9 @@ def test_towers_that_tell_nothing_apart_are_not_taken_for_perfect(monkeypatch: p
     model = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK)
     for weight in model.fusion.parameters():
         torch.nn.init.zeros_(weight)
-    monkeypatch.setattr(sampled_items, "PART", 9)
+    monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", 9)
     reading = numbers(data)
-    found = ranking.of_targets(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+    found = ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
     assert set(found.tolist()) == {(100 - LENGTH - 1 - 1) // 2}
 
 
@@ -301,18 +301,18 @@ def data() -> examples.Examples:
 @pytest.fixture(scope="module")
 def encoder(data: examples.Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoder") / "fresh"
-    encoders.prepare("fresh", folder, words=data.words, sha256=None, seed=0)
+    encoders.prepare_encoder("fresh", folder, words=data.words, sha256=None, seed=0)
     return folder
 
 
 @pytest.fixture
-def read(data: examples.Examples, encoder: Path) -> Callable[[], Reading]:
+def read(data: examples.Examples, encoder: Path) -> Callable[[], EncodedTexts]:
     """Reads the catalogue with the untrained encoder."""
 
-    def anew() -> Reading:
+    def anew() -> EncodedTexts:
         tokenizer, reader = Tokenizer(encoder / "tokenizer.json", max_tokens=8), TextEncoder.read(encoder)
-        reading = Reading(data, reader, tokenizer, torch.zeros(len(data.words), reader.size), device=CPU)
-        reading.read_items(Progress())
+        reading = EncodedTexts(data, reader, tokenizer, torch.zeros(len(data.words), reader.size), device=CPU)
+        reading.encode_items(Progress())
         return reading
 
     return anew
@@ -320,30 +320,30 @@ def read(data: examples.Examples, encoder: Path) -> Callable[[], Reading]:
 
 @pytest.mark.parametrize("sampled", [0, 20])
 def test_with_lora_few_weights_move_and_the_merged_encoder_reads_as_the_adapted_one(
-    data: examples.Examples, read: Callable[[], Reading], sampled: int
+    data: examples.Examples, read: Callable[[], EncodedTexts], sampled: int
 ) -> None:
     config = changed(**ASKED, epochs=6, sampled_items=sampled, peft="lora", peft_rank=2)
     untrained, reading = read(), read()
-    before = {name: weight.clone() for name, weight in reading.reader.state_dict().items()}
+    before = {name: weight.clone() for name, weight in reading.encoder.state_dict().items()}
     _, told = trained(data, config, reading)
     few, every = told["encoder_weights"]
     assert 0 < few < 0.05 * every
     assert told["best_epoch"] >= 0  # what is kept was trained
-    after = reading.reader.state_dict()
+    after = reading.encoder.state_dict()
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all("query" in name or "value" in name for name in moved)
     adapted_IT, adapted_RT = reading.items_IT.clone(), reading.queries["valid"].clone()
-    reading.read_items(Progress())
-    reading.read_queries()
+    reading.encode_items(Progress())
+    reading.encode_queries()
     torch.testing.assert_close(reading.items_IT, adapted_IT, atol=1e-5, rtol=0)
     torch.testing.assert_close(reading.queries["valid"], adapted_RT, atol=1e-5, rtol=0)
     assert (adapted_IT - untrained.items_IT).abs().max() > 1e-3
 
 
 def test_an_interrupted_run_with_adapters_ends_as_if_it_had_not_been(
-    data: examples.Examples, read: Callable[[], Reading], tmp_path: Path
+    data: examples.Examples, read: Callable[[], EncodedTexts], tmp_path: Path
 ) -> None:
     config = changed(**ASKED, epochs=3, sampled_items=20, peft="lora", peft_rank=2, peft_dropout=0.1)
     whole, again = read(), read()
@@ -353,7 +353,7 @@ def test_an_interrupted_run_with_adapters_ends_as_if_it_had_not_been(
     _, resumed = trained(data, config, again, checkpoints=tmp_path)
     assert resumed["resumed_at"] == 1
     assert resumed["curve"] == told["curve"]
-    pairs = zip(whole.reader.state_dict().values(), again.reader.state_dict().values())
+    pairs = zip(whole.encoder.state_dict().values(), again.encoder.state_dict().values())
     assert all(torch.equal(x, y) for x, y in pairs)
 
 
@@ -363,7 +363,7 @@ def test_a_kind_that_there_is_not_is_refused() -> None:
 
 
 def test_adapters_where_there_is_no_place_for_them_are_refused(
-    data: examples.Examples, read: Callable[[], Reading]
+    data: examples.Examples, read: Callable[[], EncodedTexts]
 ) -> None:
     with pytest.raises(UsageError, match=r"distill\.peft_targets among .*query(.|\n)*nowhere"):
         trained(data, changed(**ASKED, peft="lora", peft_targets=["nowhere"]), read())
@@ -371,11 +371,11 @@ def test_adapters_where_there_is_no_place_for_them_are_refused(
         trained(data, changed(**ASKED, encoder_frozen_layers=99), read())
 
 
-def test_frozen_layers_stay_as_they_are(data: examples.Examples, read: Callable[[], Reading]) -> None:
+def test_frozen_layers_stay_as_they_are(data: examples.Examples, read: Callable[[], EncodedTexts]) -> None:
     reading = read()
-    before = {name: weight.clone() for name, weight in reading.reader.state_dict().items()}
+    before = {name: weight.clone() for name, weight in reading.encoder.state_dict().items()}
     trained(data, changed(**ASKED, encoder_frozen_layers=1, encoder_layer_decay=0.5), reading)
-    after = reading.reader.state_dict()
+    after = reading.encoder.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert not any("embeddings." in name or ".layer.0." in name for name in moved)

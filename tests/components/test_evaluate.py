@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from components.evaluate import baselines, champion_for, measure, replay
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.replay import Asked
+from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
@@ -96,16 +96,16 @@ def write_teacher(folder: Path, requests: list[str]) -> Path:
     return folder
 
 
-def write_student(folder: Path, made: Path, asked: list[Asked], states: list[FrozenState]) -> Path:
+def write_student(folder: Path, made: Path, asked: list[ReplayRequest], states: list[FrozenState]) -> Path:
     """The logits as the engine gives them without a wire between."""
-    from serving.engine import Ask, BundleEngine, answer
+    from serving.engine import BundleEngine, EngineRequest, run_request
 
     engine = BundleEngine.load(open_bundle(made), precision="fp32", provider="cpu", threads=1)
     folder.mkdir(parents=True)
     rows = []
     for one, state in zip(asked, states):
         candidates = [item_id(row) for row in range(15)]
-        items = answer(engine, Ask("rank", state, candidates=candidates)).items
+        items = run_request(engine, EngineRequest("rank", state, candidates=candidates)).items
         rows.append(
             {
                 "request_id": one.request_id,
@@ -117,8 +117,8 @@ def write_student(folder: Path, made: Path, asked: list[Asked], states: list[Fro
     return folder
 
 
-def read_all(folder: Path) -> tuple[list[Asked], list[FrozenState]]:
-    pairs = list(replay.read(folder, split="test", chosen={f"r{user}" for user in range(USERS)}))
+def read_all(folder: Path) -> tuple[list[ReplayRequest], list[FrozenState]]:
+    pairs = list(replay.read_requests(folder, split="test", chosen={f"r{user}" for user in range(USERS)}))
     return [one for one, _ in pairs], [state for _, state in pairs]
 
 
@@ -232,15 +232,15 @@ def test_served_logits_are_compared_with_torch(evaluated, world, server):
 
 def test_a_logit_that_is_off_is_found():
     expected = {f"i{n}": -float(n) for n in range(12)}
-    assert measure.compare(expected, expected, tie_tolerance=1e-4) == (0.0, True)
+    assert measure.compare_logits(expected, expected, tie_tolerance=1e-4) == (0.0, True)
     swapped = expected | {"i3": -4.1, "i4": -2.9}
-    difference, same = measure.compare(swapped, expected, tie_tolerance=1e-4)
+    difference, same = measure.compare_logits(swapped, expected, tie_tolerance=1e-4)
     assert difference == pytest.approx(1.1)
     assert not same
     tied = expected | {"i3": -3.00005, "i4": -3.0}
-    assert measure.compare(tied | {"i3": -3.0, "i4": -2.99999}, tied, tie_tolerance=1e-4)[1]
+    assert measure.compare_logits(tied | {"i3": -3.0, "i4": -2.99999}, tied, tie_tolerance=1e-4)[1]
     # beyond the tenth place nothing is compared
-    assert measure.compare(expected | {"i10": -11.5}, expected, tie_tolerance=1e-4)[1]
+    assert measure.compare_logits(expected | {"i10": -11.5}, expected, tie_tolerance=1e-4)[1]
 
 
 def test_the_page_is_one_readable_file(evaluated):
@@ -333,7 +333,7 @@ def test_item_knn_by_hand(tmp_path):
     assert catalogue.best(scorers["popularity"](state, ""), seen=["a"], count=2) == ["b", "c"]
 
 
-class Forgetful(Asked):
+class Forgetful(ReplayRequest):
     """A request that does not tell the server what the user has had."""
 
     def body(self, **more):
@@ -379,7 +379,7 @@ def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_pat
             return replay.recommend(running, one, model_id="any", k=5)
 
         with pytest.raises(ServerError, match="stopped answering") as refusal:
-            replay.each([one] * 3, ask, concurrency=2, progress=Progress())
+            replay.map_concurrently([one] * 3, ask, concurrency=2, progress=Progress())
     assert "exit code -9" in refusal.value.found
     assert "serving" in refusal.value.found  # its log
     with (
@@ -412,12 +412,12 @@ def test_a_champion_that_is_the_candidate_is_not_served_twice(world, tmp_path):
 
 def test_the_sample_is_seeded_and_an_empty_split_is_refused(world):
     folder = world / "features"
-    one = replay.sample(folder, split="test", most=7, seed=1)
+    one = replay.sample_requests(folder, split="test", max_requests=7, seed=1)
     assert len(one) == 7
-    assert one == replay.sample(folder, split="test", most=7, seed=1)
-    assert one != replay.sample(folder, split="test", most=7, seed=2)
+    assert one == replay.sample_requests(folder, split="test", max_requests=7, seed=1)
+    assert one != replay.sample_requests(folder, split="test", max_requests=7, seed=2)
     with pytest.raises(TooSmall, match="no valid requests"):
-        replay.sample(folder, split="valid", most=7, seed=1)
+        replay.sample_requests(folder, split="valid", max_requests=7, seed=1)
 
 
 def test_settings_that_contradict_each_other_are_refused():
@@ -453,7 +453,7 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     assert report.details["champion_catalogue"] == f"rebuilt over the candidate's {ITEMS} items"
     assert "rebuilt over the candidate" in (tmp_path / "refreshed" / "report.html").read_text()
     champion = open_bundle(later / "champion")
-    fresh, _ = champion_for.beside(champion, open_bundle(later / "bundle"), tmp_path / "beside")
+    fresh, _ = champion_for.rebuild_champion(champion, open_bundle(later / "bundle"), tmp_path / "beside")
     found, _ = read_catalogue(fresh, "fp32")
     assert (fresh.model_id, len(found.item_ids)) == (champion.model_id, ITEMS)
     alone = catalogues.build(champion, embedding_bundle.table(ITEMS), tmp_path / "alone")
@@ -476,22 +476,22 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
     candidate = make_embedding_bundle(tmp_path / "bundle")
     (tmp_path / "damaged").mkdir()
     champion = make_embedding_bundle(tmp_path / "champion", seed=1)
-    (champion.folder / catalogues.MAKING).write_text("{")
+    (champion.folder / catalogues.CATALOGUE_SETTINGS).write_text("{")
     with pytest.raises(IntegrityError, match="does not say how its items are read"):
-        champion_for.beside(champion, candidate, tmp_path / "damaged")
+        champion_for.rebuild_champion(champion, candidate, tmp_path / "damaged")
     items = embedding_bundle.table()
     column = items.column_names.index("weight")
     heavy = items.set_column(column, "weight", items["weight"].cast("string"))
     champion = make_embedding_bundle(tmp_path / "other", seed=2)
     other = make_embedding_bundle(tmp_path / "text", items=heavy)
-    found, over = champion_for.beside(champion, other, tmp_path / "beside")
+    found, over = champion_for.rebuild_champion(champion, other, tmp_path / "beside")
     assert found is champion
     assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items is not what it was in training")
 
 
 def lists_over(bundle, world, folder):
     asked, _ = read_all(world / "features")
-    return measure.lists_of(bundle, asked, folder=folder, config=CONFIG, progress=Progress())
+    return measure.replay_lists(bundle, asked, folder=folder, config=CONFIG, progress=Progress())
 
 
 def measured_mean(report):

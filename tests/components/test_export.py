@@ -28,8 +28,8 @@ from rankline.model import bundle as bundles
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
 from rankline.runtime.progress import Progress
-from rankline.text import item_words
-from serving.engine import Ask, BundleEngine
+from rankline.text import item_text
+from serving.engine import BundleEngine, EngineRequest
 from tests.conftest import SmokeRun
 
 GRAPHS = ("text", "side", "user", "scorer")
@@ -56,7 +56,7 @@ def features(smoke: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def words(features: Path) -> list[str]:
-    return [item_words(item) for item in parquet.read_table(features / "items.parquet").to_pylist()]
+    return [item_text(item) for item in parquet.read_table(features / "items.parquet").to_pylist()]
 
 
 def onnx_of(bundle: Bundle, graph: str, precision: str) -> Path:
@@ -65,7 +65,7 @@ def onnx_of(bundle: Bundle, graph: str, precision: str) -> Path:
 
 def words_of(bundle: Bundle, precision: str, student: Student, words: list[str]) -> npt.NDArray[np.float32]:
     """What the text tower of a precision makes of some words."""
-    session = catalogues.session_of(onnx_of(bundle, "text", precision))
+    session = catalogues.cpu_session(onnx_of(bundle, "text", precision))
     return catalogues.embed(session, student.tokenizer, words, size=student.tower.size)
 
 
@@ -108,14 +108,14 @@ def torch_says(student: Student, graph: str, given: Arrays) -> npt.NDArray[Any]:
 def test_torch_and_onnx_agree_at_any_size(made: Bundle, student: Student, graph: str, length: int, batch: int) -> None:
     given = inputs(student, graph, batch, length)
     wanted = torch_says(student, graph, given)
-    session = catalogues.session_of(onnx_of(made, graph, "fp32"))
+    session = catalogues.cpu_session(onnx_of(made, graph, "fp32"))
     np.testing.assert_allclose(session.run(None, given)[0], wanted, atol=TOLERANCE, rtol=TOLERANCE)
     assert wanted.std() > 1e-3  # not an agreement on nothing
 
 
 def test_the_history_graph_knows_an_empty_history(made: Bundle, student: Student) -> None:
     given = inputs(student, "user", 3, 4) | {"lengths_B": np.array([0, 2, 0])}
-    found = catalogues.session_of(onnx_of(made, "user", "fp32")).run(None, given)[0]
+    found = catalogues.cpu_session(onnx_of(made, "user", "fp32")).run(None, given)[0]
     assert found[[0, 2]].tolist() == np.zeros((2, student.tower.size)).tolist()
     assert np.abs(found[1]).max() > 0.1
 
@@ -139,7 +139,7 @@ def test_fp16_takes_and_gives_fp32(made: Bundle, student: Student, graph: str) -
     stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 2}
     assert onnx.TensorProto.FLOAT16 in stored
     assert onnx.TensorProto.FLOAT not in stored
-    session, given = catalogues.session_of(path), inputs(student, graph, 4, 9)
+    session, given = catalogues.cpu_session(path), inputs(student, graph, 4, 9)
     assert {entry.type for entry in [*session.get_inputs(), *session.get_outputs()]} <= {
         "tensor(float)",
         "tensor(int64)",
@@ -162,10 +162,10 @@ def test_the_int8_text_tower_points_the_same_way(made: Bundle, student: Student,
 def test_the_item_vectors_are_each_precisions_own(made: Bundle, student: Student, words: list[str]) -> None:
     with torch.no_grad():
         ids_BW, mask_BW = (torch.from_numpy(part) for part in student.tokenizer(words))
-        wanted = student.text(ids_BW, mask_BW).numpy() + student.beside_words_ID
+        wanted = student.text(ids_BW, mask_BW).numpy() + student.non_text_ID
     for precision in PRECISIONS:
         found = np.load(made.folder / made.manifest.precisions[precision].item_vectors)
-        beside_ID = student.beside_words_ID
+        beside_ID = student.non_text_ID
         np.testing.assert_allclose(found, words_of(made, precision, student, words) + beside_ID, atol=1e-5)
         np.testing.assert_allclose(found, wanted, atol=TOLERANCE if precision == "fp32" else 0.02)
 
@@ -193,21 +193,21 @@ def test_a_graph_that_differs_is_refused(made: Bundle, smoke: SmokeRun, words: l
     def differences() -> list[Any]:
         return parity.measure(other, made.folder, {"fp32": made.manifest.precisions["fp32"]}, words, samples=32)
 
-    parity.refuse_if_far(differences(), limit=1e-3)
+    parity.check_parity(differences(), limit=1e-3)
     weight = {
         "text": other.text.project.weight, "side": other.side.weight, "user": other.tower.norm.weight,
         "scorer": other.scorer.wide.weight,
     }[part]  # fmt: skip
     weight.data.view(-1)[0] += 0.05
     with pytest.raises(IntegrityError, match=f"exported {part} graph does not compute") as caught:
-        parity.refuse_if_far(differences(), limit=1e-3)
+        parity.check_parity(differences(), limit=1e-3)
     assert "export.fuse=false" in caught.value.hint
 
 
 def test_a_difference_that_is_no_number_is_refused(made: Bundle) -> None:
     broken = made.manifest.parity[0].model_copy(update={"max_abs_difference": float("nan")})
     with pytest.raises(IntegrityError):
-        parity.refuse_if_far([broken], limit=1e-3)
+        parity.check_parity([broken], limit=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_the_bundle_makes_the_same_catalogue_of_the_same_items(made: Bundle, fea
     built = catalogues.build(made, items, tmp_path / "catalogue")
     assert built.revision == made.revision
     assert built.embedded == len(items)
-    assert catalogues.vectors_of(tmp_path / "catalogue", made.manifest.precisions).keys() == set(PRECISIONS)
+    assert catalogues.load_vectors(tmp_path / "catalogue", made.manifest.precisions).keys() == set(PRECISIONS)
 
 
 # Served -----------------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_the_server_gives_the_canaries_logits(
     engine = engines[precision]
     for each in canaries(made):
         state = FrozenState(**each["frozen"])
-        asks = [Ask("rank", state, candidates=each["candidates"]), Ask("recommend", state)]
+        asks = [EngineRequest("rank", state, candidates=each["candidates"]), EngineRequest("recommend", state)]
         prepared = [engine.prepare(ask) for ask in asks]
         ranked, recommended = (
             {item.item_id: item.logits["click"] for item in engine.finish(p, result).items}
@@ -303,14 +303,14 @@ def test_a_shorter_reading_student_is_served_as_it_was_taught(made: Bundle, stud
     short = dataclasses.replace(made, manifest=made.manifest.model_copy(update={"max_history": 3}))
     engine = BundleEngine.load(short, precision="fp32", provider="cpu", threads=1)
     catalogue, _ = bundles.read_catalogue(short, "fp32")
-    requests = list(snapshot_requests.requests(features, "test"))[:10]
+    requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:10]
     assert min(len(request.state.history.item_ids) for request in requests) > 3
-    table = scorer.Table.draw(
-        requests, student.tower, catalogue, short.knobs, short.manifest.features, queries={}, progress=Progress()
+    table = scorer.CandidateTable.draw(
+        requests, student.tower, catalogue, short.candidate_settings, short.manifest.features, queries={}, progress=Progress()
     )  # fmt: skip
     taught = scorer.logits(table, student.scorer, catalogue)
     for request, rows, logits_NH in zip(requests, table.rows, taught):
-        prepared = engine.prepare(Ask("recommend", request.state))
+        prepared = engine.prepare(EngineRequest("recommend", request.state))
         result = engine.run([prepared])[0]
         assert result.rows_N.tolist() == rows.tolist()
         np.testing.assert_allclose(result.logits_NH, logits_NH, atol=1e-4)

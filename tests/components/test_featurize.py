@@ -14,11 +14,11 @@ import pytest
 from components.featurize import negatives, split
 from components.featurize.config import FeaturizeConfig
 from components.featurize.step import featurize
-from rankline.contracts import UTC as MICROSECONDS
+from rankline.contracts import UTC_TIMESTAMP as MICROSECONDS
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, TooSmall, ValidationFailed
 from rankline.features import transforms as names
-from rankline.model.scoring import context_of
+from rankline.model.scoring import context_features
 from tests.components.clean_world import BEGIN, CATEGORIES, DAY, Event, random_events, write_clean
 
 SMALL = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6)
@@ -137,7 +137,7 @@ def test_context_is_the_servers(last_out: Path) -> None:
             times=request["history_times"],
             ratings=request["history_ratings"],
         )
-        assert {name: request[name] for name in names.CONTEXT} == context_of(
+        assert {name: request[name] for name in names.CONTEXT} == context_features(
             FrozenState(at=request["at"], history=history)
         )
 
@@ -277,8 +277,8 @@ def plant_row(folder: Path, view: str, **values: object) -> None:
 
 
 def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events: list[Event]) -> None:
-    from components.featurize.join import as_of
-    from feature_repo.store import open_store, standing_in
+    from components.featurize.join import historical_features
+    from feature_repo.store import open_store, working_directory
     from rankline.runtime.progress import Progress
 
     store = open_store(store_folder)
@@ -292,9 +292,11 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
     features = ["user_activity:user_events_total"]
 
     def ask(known_time: bool = True) -> list[float]:
-        with standing_in(store_folder):
+        with working_directory(store_folder):
             if known_time:
-                return as_of(store, asked, features, chunk=1, progress=Progress())["user_events_total"].to_pylist()
+                return historical_features(store, asked, features, chunk=1, progress=Progress())[
+                    "user_events_total"
+                ].to_pylist()
             answer = store.get_historical_features(asked.to_pandas(), features=features).to_df()
             return answer.sort_values("user_id")["user_events_total"].tolist()
 
@@ -323,8 +325,8 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
 
 
 def test_a_store_that_loses_rows_is_refused(store_folder: Path) -> None:
-    from components.featurize.join import as_of
-    from feature_repo.store import open_store, standing_in
+    from components.featurize.join import historical_features
+    from feature_repo.store import open_store, working_directory
     from rankline.runtime.progress import Progress
 
     settings = store_folder / "feature_store.yaml"
@@ -335,8 +337,8 @@ def test_a_store_that_loses_rows_is_refused(store_folder: Path) -> None:
             "event_timestamp": pa.array([when(59), when(1000)]).cast(MICROSECONDS),
         }
     )
-    with standing_in(store_folder), pytest.raises(IntegrityError, match="2 rows, each once"):
-        as_of(
+    with working_directory(store_folder), pytest.raises(IntegrityError, match="2 rows, each once"):
+        historical_features(
             open_store(store_folder),
             asked,
             ["user_activity:user_events_total"],
@@ -391,8 +393,8 @@ def sampler_world(*, items: int, requests: int, seen: int) -> tuple[split.Log, s
     random = np.random.default_rng(5)
     had = np.concatenate([random.permutation(items)[: seen + 1] for _ in range(requests)])
     users = np.repeat(np.arange(requests), seen + 1)
-    at = np.arange(len(had))
-    log = split.Log.of(users=users, items=had, at=at, known=at)
+    time_us = np.arange(len(had))
+    log = split.Log.of(users=users, items=had, at=time_us, known=time_us)
     position = np.flatnonzero(np.diff(users, append=requests))
     asked = split.Requests(
         np.zeros(requests, int),

@@ -11,12 +11,20 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.featurize.config import FeaturizeConfig
-from components.featurize.join import MOMENT, AsOf, View, _in_order, _joined, as_of, database
+from components.featurize.join import (
+    TIMESTAMP_COLUMN,
+    PointInTimeJoin,
+    View,
+    _is_ordered,
+    _join_views,
+    database,
+    historical_features,
+)
 from components.featurize.step import featurize
-from components.featurize.tables import ITEM_SIDE, USER_SIDE
+from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import VIEWS
-from feature_repo.request import GIVEN
-from feature_repo.store import apply, open_store, standing_in
+from feature_repo.request import REQUEST_FIELDS
+from feature_repo.store import apply, open_store, working_directory
 from rankline import contracts
 from rankline.errors import IntegrityError, UsageError
 from rankline.features import transforms
@@ -30,7 +38,7 @@ USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n}" for n in range(6)]
 
 
 def when(days: Sequence[float]) -> pa.Array:
-    return pa.array([ORIGIN + DAY * float(day) for day in days]).cast(contracts.UTC)
+    return pa.array([ORIGIN + DAY * float(day) for day in days]).cast(contracts.UTC_TIMESTAMP)
 
 
 class World:
@@ -44,8 +52,8 @@ class World:
         names = {
             "user_activity": transforms.USER,
             "user_category_affinity": ("affinity_categories", "affinity_shares"),
-            "item_popularity": [name.split(":")[1] for name in ITEM_SIDE if "popularity" in name.split(":")[0]],
-            "item_content": [name.split(":")[1] for name in ITEM_SIDE if "content" in name.split(":")[0]],
+            "item_popularity": [name.split(":")[1] for name in ITEM_FEATURE_REFS if "popularity" in name.split(":")[0]],
+            "item_content": [name.split(":")[1] for name in ITEM_FEATURE_REFS if "content" in name.split(":")[0]],
             "user_history": ("history_items", "history_times", "history_ratings", "seen_items"),
         }
         lists |= {"history_ratings": float, "seen_items": str}
@@ -77,12 +85,14 @@ class World:
         ids = [*USERS, *USERS[:2], "stranger"] if key == "user_id" else [*ITEMS, "nothing"]
         moments = self.random.integers(-10, 1_700, count).astype(float)  # on the very moments, and beyond the TTL
         moments[::3] += self.random.random(len(moments[::3])) - 0.5
-        given = {name: self.random.random(count) * 1e9 for name in GIVEN} if key == "user_id" else {}
-        return pa.table({key: self.random.choice(ids, count), MOMENT: when(moments), **given})
+        given = {name: self.random.random(count) * 1e9 for name in REQUEST_FIELDS} if key == "user_id" else {}
+        return pa.table({key: self.random.choice(ids, count), TIMESTAMP_COLUMN: when(moments), **given})
 
 
-def fast(store: Any, side: Sequence[str], spill: Path, *, rows: int, check_rows: int) -> AsOf:
-    return AsOf(store, side, way="fast", rows=rows, check_rows=check_rows, seed=1, memory_mb=256, spill=spill)
+def fast(store: Any, side: Sequence[str], spill: Path, *, rows: int, check_rows: int) -> PointInTimeJoin:
+    return PointInTimeJoin(
+        store, side, way="fast", rows=rows, check_rows=check_rows, seed=1, memory_mb=256, spill=spill
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,18 +101,19 @@ def test_the_fast_join_gives_feasts_values(tmp_path: Path, seed: int) -> None:
     apply(tmp_path / "feast", project="world", sources=world.folder)
     store = open_store(tmp_path / "feast")
     known = outlived = 0
-    with standing_in(tmp_path / "feast"):
-        for key, side in (("user_id", USER_SIDE), ("item_id", ITEM_SIDE), ("user_id", HISTORY_SIDE)):
+    with working_directory(tmp_path / "feast"):
+        for key, side in (("user_id", USER_FEATURE_REFS), ("item_id", ITEM_FEATURE_REFS), ("user_id", HISTORY_SIDE)):
             asked = world.asked(key, 700)
-            feasts = as_of(store, asked, side, chunk=1_000, progress=Progress()).to_pydict()
-            ours = fast(store, side, tmp_path, rows=700, check_rows=0).of(asked).to_pydict()
+            feasts = historical_features(store, asked, side, chunk=1_000, progress=Progress()).to_pydict()
+            ours = fast(store, side, tmp_path, rows=700, check_rows=0).join(asked).to_pydict()
             assert list(ours) == list(feasts) == [name.split(":")[1] for name in side]
             for name in ours:
                 assert ours[name] == feasts[name], name
             first = next(iter(feasts.values()))
             known += sum(value is not None for value in first)
             outlived += sum(
-                value is None and moment.as_py() > ORIGIN + DAY * 1_400 for value, moment in zip(first, asked[MOMENT])
+                value is None and moment.as_py() > ORIGIN + DAY * 1_400
+                for value, moment in zip(first, asked[TIMESTAMP_COLUMN])
             )
     assert known > 300  # else there was nothing to agree about
     assert outlived > 20
@@ -118,10 +129,10 @@ def truth(rows: list[dict[str, Any]], asked: list[dict[str, Any]], view: View) -
             if all(row[k] is not None and row[k] == one[named] for k, named in view.keys.items())
             and row["at"] is not None
             and row["known"] is not None
-            and max(row["at"], row["known"]) <= one[MOMENT]
+            and max(row["at"], row["known"]) <= one[TIMESTAMP_COLUMN]
         ]
         last = max(there, key=lambda row: (row["at"], row["known"]), default=None)
-        alive = last is not None and (view.ttl is None or one[MOMENT] <= last["at"] + view.ttl)
+        alive = last is not None and (view.ttl is None or one[TIMESTAMP_COLUMN] <= last["at"] + view.ttl)
         out.append(last["value"] if last and alive else None)
     return out
 
@@ -168,20 +179,20 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
                     f"my {key}": pa.array([text(code) for code in random.integers(0, 4, 50)], pa.string())
                     for key in keys
                 },
-                MOMENT: when(random.choice([*days, 1.25, 9.25, 20.0], 50)),
+                TIMESTAMP_COLUMN: when(random.choice([*days, 1.25, 9.25, 20.0], 50)),
             }
         )
         db = database(tmp_path, 256)
-        found = _joined(db, asked, [view], in_order=set())["out"].to_pylist()
+        found = _join_views(db, asked, [view], in_order=set())["out"].to_pylist()
         assert found == truth(source.to_pylist(), asked.to_pylist(), view)
-        if _in_order(db, view):
+        if _is_ordered(db, view):
             tidy += 1
-            assert _joined(db, asked, [view], in_order={str(path)})["out"].to_pylist() == found
+            assert _join_views(db, asked, [view], in_order={str(path)})["out"].to_pylist() == found
         else:
             assert world % 4 != 3  # where every key has a name, it is seen
         plain = source.filter(pa.compute.less_equal(source["known"], source["at"]))
         late += truth(plain.to_pylist(), asked.to_pylist(), view) != found
-        assert len(_joined(db, asked.slice(0, 0), [view], in_order=set())) == 0
+        assert len(_join_views(db, asked.slice(0, 0), [view], in_order=set())) == 0
     assert 10 <= tidy < 30
     assert late > 5  # late rows decided something
 
@@ -190,15 +201,23 @@ def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
     store, asked = open_store(tmp_path / "feast"), world.asked("user_id", 300)
-    with standing_in(tmp_path / "feast"):
-        parts = fast(store, USER_SIDE, tmp_path, rows=300, check_rows=50)
-        answers = pa.concat_tables([parts.of(asked.slice(start, 70)) for start in range(0, 300, 70)])
-        assert answers.equals(fast(store, USER_SIDE, tmp_path, rows=300, check_rows=0).of(asked))
+    with working_directory(tmp_path / "feast"):
+        parts = fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=50)
+        answers = pa.concat_tables([parts.join(asked.slice(start, 70)) for start in range(0, 300, 70)])
+        assert answers.equals(fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=0).join(asked))
         assert parts.check() == 50
-        through = AsOf(
-            store, USER_SIDE, way="feast", rows=300, check_rows=50, seed=1, memory_mb=256, spill=tmp_path, chunk=70
+        through = PointInTimeJoin(
+            store,
+            USER_FEATURE_REFS,
+            way="feast",
+            rows=300,
+            check_rows=50,
+            seed=1,
+            memory_mb=256,
+            spill=tmp_path,
+            chunk=70,
         )
-        assert through.of(asked).to_pydict() == answers.to_pydict()
+        assert through.join(asked).to_pydict() == answers.to_pydict()
         assert through.check() == 0
 
 
@@ -208,9 +227,9 @@ def test_a_difference_from_feast_is_refused_and_told(tmp_path: Path) -> None:
     apply(tmp_path / "feast", project="world", sources=world.folder)
     store, asked = open_store(tmp_path / "feast"), world.asked("user_id", 300)
     path = world.folder / "user_activity.parquet"
-    with standing_in(tmp_path / "feast"):
-        join = fast(store, USER_SIDE, tmp_path, rows=300, check_rows=300)
-        join.of(asked)
+    with working_directory(tmp_path / "feast"):
+        join = fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=300)
+        join.join(asked)
         table = parquet.read_table(path)
         column = table.schema.get_field_index("user_events_7d")
         changed = pa.compute.add(table["user_events_7d"], 1e-6)
@@ -239,7 +258,7 @@ def test_a_source_that_is_no_file_is_refused_kindly(tmp_path: Path) -> None:
             return view
 
     with pytest.raises(UsageError, match=r"featurize\.join=feast"):
-        fast(Elsewhere(open_store(tmp_path / "feast")), ITEM_SIDE, tmp_path, rows=1, check_rows=1)
+        fast(Elsewhere(open_store(tmp_path / "feast")), ITEM_FEATURE_REFS, tmp_path, rows=1, check_rows=1)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +283,11 @@ def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeyp
     right = join._query
 
     def forgetful(view: View, asked: Any, *, in_order: bool) -> str:
-        return right(View(view.path, view.keys, view.at, view.at, view.ttl, view.columns), asked, in_order=in_order)
+        return right(
+            View(view.path, view.keys, view.timestamp_column, view.timestamp_column, view.ttl, view.columns),
+            asked,
+            in_order=in_order,
+        )
 
     small = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6)
     monkeypatch.setattr(join, "_query", forgetful)
@@ -276,7 +299,7 @@ def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeyp
         rows = snapshots_write(db, sources, **settings)
         path = sources / "user_activity.parquet"
         table = parquet.read_table(path)
-        later = pa.compute.add(table["known_at"].cast("int64"), 5 * 86_400_000_000).cast(contracts.UTC)
+        later = pa.compute.add(table["known_at"].cast("int64"), 5 * 86_400_000_000).cast(contracts.UTC_TIMESTAMP)
         parquet.write_table(table.set_column(table.schema.get_field_index("known_at"), "known_at", later), path)
         return rows
 

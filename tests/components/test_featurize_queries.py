@@ -17,7 +17,7 @@ from rankline.contracts import FrozenState
 from rankline.errors import TooSmall, ValidationFailed
 from rankline.evaluation import snapshot_requests
 from rankline.features import transforms
-from rankline.model.scoring import context_of
+from rankline.model.scoring import context_features
 from tests.components.asked_world import MOMENT, events, queries, write_asked
 
 RELEVANCE, SPLIT = pa.field("relevance", pa.float64()), pa.field("split", pa.string())
@@ -27,7 +27,7 @@ def requests(folder: Path, **knobs: Any) -> list[dict[str, Any]]:
     """The requests that the queries of a clean folder become."""
     config = FeaturizeConfig(**knobs)
     with duckdb.connect() as db:
-        worded = asking.requests(db, folder, asking.texts(folder, turns=config.turns), config)
+        worded = asking.requests(db, folder, asking.query_texts(folder, turns=config.turns), config)
     return worded.asked.table.to_pylist()
 
 
@@ -47,11 +47,14 @@ def test_every_query_is_a_request_of_nobody_in_its_own_words(made: Path) -> None
 
 
 def test_it_is_frozen_with_the_context_of_its_moment_and_the_items_of_its_day(made: Path) -> None:
-    (first, *_), stated = list(snapshot_requests.requests(made, "test")), parquet.read_table(made / "requests.parquet")
+    (first, *_), stated = (
+        list(snapshot_requests.read_snapshot_requests(made, "test")),
+        parquet.read_table(made / "requests.parquet"),
+    )
     assert first.query
     assert first.user_id is None
     row = next(row for row in stated.to_pylist() if row["request_id"] == first.request_id)
-    expected = context_of(FrozenState(at=MOMENT.timestamp()))
+    expected = context_features(FrozenState(at=MOMENT.timestamp()))
     assert {name: row[name] for name in transforms.CONTEXT} == pytest.approx(expected)
     assert len(first.state.item_features["item_id"]) == 48
     # its own answer was not known before it was asked

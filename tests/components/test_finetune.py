@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.masked_lm import LanguageHead
-from components.finetune.rankings import Panel, rank_all
+from components.finetune.masked_lm import MaskedLanguageModel
+from components.finetune.rankings import TeacherEnsemble, rank_all
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import DeviceError, SourceError, TrainingError, UsageError
@@ -46,7 +46,7 @@ def features(smoke: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def data(features: Path) -> examples.Examples:
-    return examples.read(features, max_history=SMOKE.max_history)
+    return examples.read_examples(features, max_history=SMOKE.max_history)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_teacher_learns(learnt: tuple[Path, dict[str, Any]], data: examples.
     for row in range(len(valid)):
         scores_I = counts_I.copy()
         scores_I[valid.seen[row]] = -np.inf
-        ranks.append(training.rank_of(scores_I, valid.targets[row][0]))
+        ranks.append(training.target_rank(scores_I, valid.targets[row][0]))
     popular = training.ndcg_of_ranks(np.array(ranks), k=10)
     assert popular < 0.15
     assert learnt[1]["valid_ndcg@10"] > popular + 0.3
@@ -100,8 +100,8 @@ def test_what_is_saved_is_the_best_epoch(learnt: tuple[Path, dict[str, Any]], da
     assert max(looks, key=lambda epoch: looks[epoch]) == result["best_epoch"]
     text_IT = torch.from_numpy(np.load(folder / "text_vectors.npy"))
     model = rebuilt(folder, data, text_IT)
-    panel = Panel([(model, text_IT)], torch.from_numpy(data.side_IS))
-    ranks = rank_all(panel, data, data.splits["valid"], device=CPU)
+    ensemble = TeacherEnsemble([(model, text_IT)], torch.from_numpy(data.side_IS))
+    ranks = rank_all(ensemble, data, data.splits["valid"], device=CPU)
     assert training.ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(looks[result["best_epoch"]], abs=1e-6)
 
 
@@ -235,8 +235,8 @@ def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path
 
 
 def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    encoders.prepare("tiny", tmp_path / "encoder", words=data.words, sha256=None, seed=5)
-    sha256 = digest.of_file(tmp_path / "encoder" / "model.safetensors")
+    encoders.prepare_encoder("tiny", tmp_path / "encoder", words=data.words, sha256=None, seed=5)
+    sha256 = digest.file_digest(tmp_path / "encoder" / "model.safetensors")
     config = changed(encoder=str(tmp_path / "encoder"), encoder_sha256=sha256, epochs=1)
     result = finetune(features, tmp_path / "teacher", config=config, progress=Progress())
     assert result["encoder"] == "frozen"
@@ -263,37 +263,37 @@ def test_the_text_vectors_are_what_the_saved_encoder_reads(
 ) -> None:
     """Serving reads items with the saved encoder; the student learnt from the saved vectors."""
     folder = request.getfixturevalue(which)
-    tokenizer = encoders.tokenizer_of(folder / "encoder", source="", max_tokens=SMOKE.max_tokens)
-    reader = encoders.read(folder / "encoder", source="")
+    tokenizer = encoders.load_tokenizer(folder / "encoder", source="", max_tokens=SMOKE.max_tokens)
+    reader = encoders.load_encoder(folder / "encoder", source="")
     read_IT = encoders.encode_all(reader, tokenizer, data.words, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(folder / "text_vectors.npy"), read_IT.numpy(), atol=1e-6)
 
 
 def test_the_language_head_guesses_only_masked_words_of_real_texts(taught: Path, data: examples.Examples) -> None:
-    tokenizer = encoders.tokenizer_of(taught / "encoder", source="", max_tokens=16)
-    head = LanguageHead(encoders.read(taught / "encoder", source=""), tokenizer)
+    tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
+    head = MaskedLanguageModel(encoders.load_encoder(taught / "encoder", source=""), tokenizer)
     rng = np.random.default_rng(0)
-    vectors_BT, loss = head.read(data.words[:20], rng=rng, half=False, device=CPU)
+    vectors_BT, loss = head.read(data.words[:20], rng=rng, use_bf16=False, device=CPU)
     assert vectors_BT.shape == (20, 32)
     assert 0.5 * np.log(tokenizer.vocabulary_size) < loss.item() < 2 * np.log(tokenizer.vocabulary_size)
     loss.backward()
     assert head.reader.backbone.get_input_embeddings().weight.grad.abs().sum() > 0
-    nothing = head.read([""], rng=rng, half=False, device=CPU)[1]  # special tokens alone: nothing to guess
+    nothing = head.read([""], rng=rng, use_bf16=False, device=CPU)[1]  # special tokens alone: nothing to guess
     assert float(nothing) == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
 def test_precision_is_what_the_encoder_computes_in(taught: Path, data: examples.Examples, precision: str) -> None:
-    half = training.pick_autocast(precision, CPU)
+    use_bf16 = training.pick_autocast(precision, CPU)
     if precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported()):
-        assert half
-    tokenizer = encoders.tokenizer_of(taught / "encoder", source="", max_tokens=16)
-    head = LanguageHead(encoders.read(taught / "encoder", source=""), tokenizer)
+        assert use_bf16
+    tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
+    head = MaskedLanguageModel(encoders.load_encoder(taught / "encoder", source=""), tokenizer)
     kinds: set[torch.dtype] = set()
     layer = head.reader.backbone.encoder.layer[0].intermediate.dense
     layer.register_forward_hook(lambda module, given, out: kinds.add(out.dtype))
-    vectors_BT, loss = head.read(data.words[:8], rng=np.random.default_rng(0), half=half, device=CPU)
-    assert kinds == {torch.bfloat16 if half else torch.float32}
+    vectors_BT, loss = head.read(data.words[:8], rng=np.random.default_rng(0), use_bf16=use_bf16, device=CPU)
+    assert kinds == {torch.bfloat16 if use_bf16 else torch.float32}
     assert vectors_BT.dtype == loss.dtype == torch.float32
 
 
@@ -366,7 +366,7 @@ def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def source(data: examples.Examples, tmp_path: Path) -> Path:
     """A whole encoder of one's own."""
-    encoders.prepare("tiny", tmp_path / "source", words=data.words, sha256=None, seed=0)
+    encoders.prepare_encoder("tiny", tmp_path / "source", words=data.words, sha256=None, seed=0)
     return tmp_path / "source"
 
 
@@ -377,7 +377,7 @@ def refused(features: Path, tmp_path: Path, **knobs: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("file", encoders.FILES)
+@pytest.mark.parametrize("file", encoders.ENCODER_FILES)
 def test_an_incomplete_encoder(features: Path, source: Path, tmp_path: Path, file: str) -> None:
     (source / file).unlink()
     told = refused(features, tmp_path, encoder=str(source))
@@ -392,7 +392,7 @@ def test_no_encoder_at_all(features: Path, tmp_path: Path) -> None:
 def test_an_encoder_that_is_not_the_one_promised(features: Path, source: Path, tmp_path: Path) -> None:
     told = refused(features, tmp_path, encoder=str(source), encoder_sha256="0" * 64)
     assert f"sha256 {'0' * 64}" in told
-    assert digest.of_file(source / "model.safetensors") in told
+    assert digest.file_digest(source / "model.safetensors") in told
 
 
 @pytest.mark.parametrize("damage", ["cut", "another's", "part", "config", "tokenizer"])
@@ -415,7 +415,7 @@ def test_an_encoder_that_cannot_be_read(features: Path, source: Path, tmp_path: 
 
 def test_a_tokenizer_of_another_encoder(features: Path, source: Path, tmp_path: Path) -> None:
     words = [f"word{n} and{n} more{n}" for n in range(500)]
-    encoders.prepare("tiny", tmp_path / "other", words=words, sha256=None, seed=0)
+    encoders.prepare_encoder("tiny", tmp_path / "other", words=words, sha256=None, seed=0)
     shutil.copyfile(tmp_path / "other" / "tokenizer.json", source / "tokenizer.json")
     assert "belongs to another encoder" in refused(features, tmp_path, encoder=str(source))
 
@@ -434,12 +434,12 @@ def test_joint_training_without_a_mask_token(features: Path, source: Path, tmp_p
 
 def test_the_digest_of_an_encoder_is_what_its_files_hold(tmp_path: Path) -> None:
     """The door's key holds it: another file behind the same path is another encoder."""
-    for name in encoders.FILES:
+    for name in encoders.ENCODER_FILES:
         (tmp_path / name).write_text(name)
-    before = encoders.digest_of(str(tmp_path))
-    for name in encoders.FILES:
+    before = encoders.encoder_digest(str(tmp_path))
+    for name in encoders.ENCODER_FILES:
         (tmp_path / name).write_text("changed")
-        assert encoders.digest_of(str(tmp_path)) != before
+        assert encoders.encoder_digest(str(tmp_path)) != before
         (tmp_path / name).write_text(name)
-    assert encoders.digest_of(str(tmp_path)) == before
-    assert encoders.digest_of("tiny") == ""
+    assert encoders.encoder_digest(str(tmp_path)) == before
+    assert encoders.encoder_digest("tiny") == ""

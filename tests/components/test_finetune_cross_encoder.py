@@ -30,7 +30,7 @@ def features(answers: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def data(features: Path) -> Examples:
-    return examples.read(features, max_history=2)
+    return examples.read_examples(features, max_history=2)
 
 
 def ranked(teacher: Path, system: str) -> list[list[str]]:
@@ -51,7 +51,7 @@ def test_the_untuned_encoder_stays_untuned_where_the_other_is_adapted(features: 
 
 def test_targets_come_first_and_no_candidate_twice(data: Examples) -> None:
     requests = data.splits["train"]
-    rows = requests.asked[:5]
+    rows = requests.query_rows[:5]
     candidates_RC = np.tile(np.arange(6), (5, 1))
     found = with_targets(candidates_RC, requests, rows)
     assert found.shape == (5, 6)

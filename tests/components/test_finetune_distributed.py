@@ -21,7 +21,7 @@ from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import SourceError, TrainingError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
-from rankline.runtime.step_cache import SUMS
+from rankline.runtime.step_cache import DIGESTS_FILE
 from tests.conftest import SmokeRun
 
 # Dropout is the one thing that differs between one process and several: each draws its own
@@ -47,7 +47,7 @@ def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path
     """With the encoder trained, and each process's half of a step computed in two parts."""
     knobs = {**STILL, **JOINT, "epochs": 3}
     finetune(features, tmp_path / "one", config=changed(**knobs), progress=Progress())
-    told = Progress(tmp_path / "progress.json", every_s=0)
+    told = Progress(tmp_path / "progress.json", interval_s=0)
     result = finetune(
         features, tmp_path / "two", config=changed(**knobs, processes=2, accumulate=2), progress=told,
         checkpoints=tmp_path / "checkpoints",
@@ -109,7 +109,7 @@ def test_a_refusal_of_the_processes_is_the_steps_own(features: Path, tmp_path: P
     place = {"features": features, "teacher": tmp_path / "teacher", "checkpoints": None, "progress": None}
     torchrun.write_job(job, config=config, told=tmp_path / "told", seal=False, **place)
     assert torchrun.main(job) == 1
-    told = torchrun._refusal(tmp_path / "told", {}, 2)
+    told = torchrun._launch_error(tmp_path / "told", {}, 2)
     assert isinstance(told, SourceError)
     with pytest.raises(SourceError) as alone:
         finetune(features, tmp_path / "alone", config=config, progress=Progress())
@@ -123,8 +123,10 @@ def test_a_sealed_teacher_is_what_the_next_step_takes(features: Path, tmp_path: 
     torchrun.write_job(job, config=changed(epochs=1), told=tmp_path / "told", seal=True, **place)
     assert torchrun.main(job) == 0
     assert json.loads((tmp_path / "told" / "result.json").read_text())["epochs"] == 1
-    digest.verify(teacher, json.loads((teacher / SUMS).read_text()), hint="")
-    assert {"weights.safetensors", "encoder/model.safetensors"} <= json.loads((teacher / SUMS).read_text()).keys()
+    digest.verify(teacher, json.loads((teacher / DIGESTS_FILE).read_text()), hint="")
+    assert {"weights.safetensors", "encoder/model.safetensors"} <= json.loads(
+        (teacher / DIGESTS_FILE).read_text()
+    ).keys()
 
 
 def test_as_many_processes_as_gpus_is_one_without_any(features: Path, tmp_path: Path) -> None:
@@ -135,19 +137,23 @@ def test_as_many_processes_as_gpus_is_one_without_any(features: Path, tmp_path: 
 
 
 def test_parts_of_a_step_cover_it_once() -> None:
-    for world, count in ((1, 1), (1, 3), (2, 1), (3, 2)):
+    for world_size, count in ((1, 1), (1, 3), (2, 1), (3, 2)):
         rows = np.arange(17)
-        parts = [rows[part] for rank in range(world) for part in distributed.Ranks(rank, world).parts(count)]
+        parts = [
+            rows[part]
+            for rank in range(world_size)
+            for part in distributed.DistributedContext(rank, world_size).slices(count)
+        ]
         assert sorted(np.concatenate(parts).tolist()) == rows.tolist()
-        assert len(parts) == world * count
+        assert len(parts) == world_size * count
 
 
 def test_alone_there_is_nobody_to_ask() -> None:
-    alone = distributed.Ranks()
+    alone = distributed.DistributedContext()
     value = object()
-    assert alone.same(value) is value
-    assert alone.writes
-    assert not distributed.launched()
+    assert alone.broadcast(value) is value
+    assert alone.is_main
+    assert not distributed.is_distributed()
 
 
 def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) -> None:
@@ -156,8 +162,8 @@ def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) 
             self.exitcode, self.timestamp = exitcode, timestamp
 
     (tmp_path / "trace.0.txt").write_text("Traceback\nValueError: odd\n")
-    told = torchrun._refusal(tmp_path, {0: Failure(1, 5)}, 2)
+    told = torchrun._launch_error(tmp_path, {0: Failure(1, 5)}, 2)
     assert "process 0 of 2" in str(told)
     assert "exit code 1: ValueError: odd" in str(told)
     # who was killed is named before who only lost its neighbour
-    assert "signal 9" in str(torchrun._refusal(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))
+    assert "signal 9" in str(torchrun._launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))

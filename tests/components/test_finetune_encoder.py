@@ -28,16 +28,16 @@ WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden ch
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole encoder of one's own."""
     folder = tmp_path_factory.mktemp("encoder") / "source"
-    encoders.prepare("tiny", folder, words=WORDS, sha256=None, seed=0)
+    encoders.prepare_encoder("tiny", folder, words=WORDS, sha256=None, seed=0)
     return folder
 
 
 def sha256_of(source: Path) -> str:
-    return digest.of_file(source / "model.safetensors")
+    return digest.file_digest(source / "model.safetensors")
 
 
 def prepared(name: str, folder: Path, **knobs: Any) -> Path:
-    encoders.prepare(name, folder, words=[], seed=0, **{"sha256": None, **knobs})
+    encoders.prepare_encoder(name, folder, words=[], seed=0, **{"sha256": None, **knobs})
     return folder
 
 
@@ -74,7 +74,7 @@ def test_an_encoder_behind_a_url_is_fetched_once_and_checked(
     for name in ("one", "two"):
         folder = prepared(url, tmp_path / name, sha256=sha256_of(source), cache=tmp_path / "cache")
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
-            name: (source / name).read_bytes() for name in encoders.FILES
+            name: (source / name).read_bytes() for name in encoders.ENCODER_FILES
         }
     assert len([path for path in fetched if path.endswith("model.safetensors")]) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -181,8 +181,8 @@ def family(name: str, folder: Path, source: Path) -> Path:
 
 
 def read(folder: Path) -> np.ndarray:
-    tokenizer = encoders.tokenizer_of(folder, source="", max_tokens=16)
-    reader = encoders.read(folder, source="")
+    tokenizer = encoders.load_tokenizer(folder, source="", max_tokens=16)
+    reader = encoders.load_encoder(folder, source="")
     return encoders.encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
 
 
@@ -197,10 +197,13 @@ def test_pooling_by_the_first_token_is_another_vector(source: Path, tmp_path: Pa
     mean, first = (prepared(str(source), tmp_path / name, pooling=name) for name in ("mean", "cls"))
     assert (mean / "config.json").read_bytes() == (source / "config.json").read_bytes()
     assert json.loads((first / "config.json").read_text())["text_pooling"] == "cls"
-    tokenizer, reader = encoders.tokenizer_of(first, source="", max_tokens=16), encoders.read(first, source="")
+    tokenizer, reader = (
+        encoders.load_tokenizer(first, source="", max_tokens=16),
+        encoders.load_encoder(first, source=""),
+    )
     ids, mask = (torch.from_numpy(part) for part in tokenizer(WORDS))
     with torch.no_grad():
-        wanted = torch.nn.functional.normalize(reader.eval().tokens(ids, mask)[:, 0], dim=-1).numpy()
+        wanted = torch.nn.functional.normalize(reader.eval().token_vectors(ids, mask)[:, 0], dim=-1).numpy()
     np.testing.assert_allclose(read(first), wanted, atol=1e-6)
     assert np.abs(read(mean) - read(first)).max() > 0.01
 
@@ -208,5 +211,5 @@ def test_pooling_by_the_first_token_is_another_vector(source: Path, tmp_path: Pa
 def test_pooling_outlives_saving(source: Path, tmp_path: Path) -> None:
     """What trains the encoder saves it with transformers; the next to read it pools alike."""
     folder = prepared(str(source), tmp_path / "x", pooling="cls")
-    encoders.read(folder, source="").backbone.save_pretrained(tmp_path / "saved")
-    assert encoders.read(tmp_path / "saved", source="").pooling == "cls"
+    encoders.load_encoder(folder, source="").backbone.save_pretrained(tmp_path / "saved")
+    assert encoders.load_encoder(tmp_path / "saved", source="").pooling == "cls"

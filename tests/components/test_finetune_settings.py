@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from components.finetune import adapt, augment, rankings, sequence_model
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.masked_lm import LanguageHead
+from components.finetune.masked_lm import MaskedLanguageModel
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import TooSmall, TrainingError
@@ -42,7 +42,7 @@ def features(smoke: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def data(features: Path) -> examples.Examples:
-    return examples.read(features, max_history=SMOKE.max_history)
+    return examples.read_examples(features, max_history=SMOKE.max_history)
 
 
 def taught(features: Path, folder: Path, **knobs: Any) -> tuple[dict[str, Any], list[float]]:
@@ -73,33 +73,44 @@ def test_more_parts_than_there_are_windows(features: Path, tmp_path: Path) -> No
 
 
 def test_draws_are_what_numpy_would_have_drawn() -> None:
-    chance_I = np.arange(1.0, 101.0)
-    chance_I /= chance_I.sum()
+    probability_I = np.arange(1.0, 101.0)
+    probability_I /= probability_I.sum()
     one, two = np.random.default_rng(3), np.random.default_rng(3)
-    draws = training.Draws(chance_I)
+    draws = training.ItemSampler(probability_I)
     for count in (1, 17, 1000):
-        assert draws(one, count).tolist() == two.choice(100, count, p=chance_I).tolist()
+        assert draws(one, count).tolist() == two.choice(100, count, p=probability_I).tolist()
 
 
 def test_the_sampled_loss_is_the_whole_one_on_average() -> None:
     torch.manual_seed(0)
     hidden_ND, vectors_ID, next_N = torch.randn(8, 16) * 0.5, torch.randn(200, 16) * 0.5, torch.arange(8) * 20
-    chance_I = np.arange(1.0, 201.0)
-    chance_I /= chance_I.sum()
-    draws, rng = training.Draws(chance_I), np.random.default_rng(0)
-    whole = training.next_item_loss(hidden_ND, vectors_ID, next_N, drawn_S=np.zeros(0, np.int64), chance_I=chance_I)
+    probability_I = np.arange(1.0, 201.0)
+    probability_I /= probability_I.sum()
+    draws, rng = training.ItemSampler(probability_I), np.random.default_rng(0)
+    whole = training.next_item_loss(
+        hidden_ND, vectors_ID, next_N, sampled_S=np.zeros(0, np.int64), probability_I=probability_I
+    )
     sampled = [
-        float(training.next_item_loss(hidden_ND, vectors_ID, next_N, drawn_S=draws(rng, 400), chance_I=chance_I))
+        float(
+            training.next_item_loss(
+                hidden_ND, vectors_ID, next_N, sampled_S=draws(rng, 400), probability_I=probability_I
+            )
+        )
         for _ in range(50)
     ]
     assert np.mean(sampled) == pytest.approx(float(whole), abs=0.02)
     # and from the rows that it touches alone it is the very same
-    drawn_S = draws(rng, 50)
-    rows_T = np.unique(np.concatenate([drawn_S, next_N.numpy()]))
+    sampled_S = draws(rng, 50)
+    rows_T = np.unique(np.concatenate([sampled_S, next_N.numpy()]))
     few = training.next_item_loss(
-        hidden_ND, vectors_ID[torch.from_numpy(rows_T)], next_N, drawn_S=drawn_S, chance_I=chance_I, rows_T=rows_T
+        hidden_ND,
+        vectors_ID[torch.from_numpy(rows_T)],
+        next_N,
+        sampled_S=sampled_S,
+        probability_I=probability_I,
+        rows_T=rows_T,
     )
-    same = training.next_item_loss(hidden_ND, vectors_ID, next_N, drawn_S=drawn_S, chance_I=chance_I)
+    same = training.next_item_loss(hidden_ND, vectors_ID, next_N, sampled_S=sampled_S, probability_I=probability_I)
     assert float(few) == pytest.approx(float(same), rel=1e-6)
 
 
@@ -114,14 +125,14 @@ def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> 
 
 def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     """A catalogue of a million items would otherwise be walked through in every step."""
-    step = sequence_model._drawn(
+    step = sequence_model._draw_step(
         [(np.array([1, 2, 3]), np.array([0, 0, 0]))], data, len(data.splits["train"]), None,
-        training.Draws(sequence_model.chances(data)), rng=np.random.default_rng(0),
+        training.ItemSampler(sequence_model.negative_probabilities(data)), rng=np.random.default_rng(0),
         config=changed(sampled_items=2, negatives=2, requests_per_step=1),
     )  # fmt: skip
     train = data.splits["train"]
     targets = np.array([targets[0] for targets in train.targets], np.int64)
-    rows_T = sequence_model._touched(step, train, targets)
+    rows_T = sequence_model._step_items(step, train, targets)
     assert {1, 2, 3} <= set(rows_T.tolist())
     assert len(rows_T) < len(data.item_ids)
     assert rows_T.tolist() == sorted(set(rows_T.tolist()))
@@ -138,25 +149,27 @@ def test_views_that_are_off_draw_nothing() -> None:
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
     told = windows()
-    assert augment.views(told, rng, changed()) is told
-    assert augment.shown([3, 4], 4, rng, changed()) is None
+    assert augment.augment_windows(told, rng, changed()) is told
+    assert augment.visible_events([3, 4], 4, rng, changed()) is None
     assert rng.bit_generator.state == before
 
 
 def test_a_cut_history_is_a_part_of_it() -> None:
-    cut = augment.views(windows(), np.random.default_rng(0), changed(crop_chance=0.5, crop_share=0.6))
+    cut = augment.augment_windows(windows(), np.random.default_rng(0), changed(crop_chance=0.5, crop_share=0.6))
     lengths = [len(items) for items, _ in cut]
     assert set(lengths) == {20, 12}
     assert 70 < lengths.count(12) < 130
     for items, ratings in cut:
         assert np.diff(items).tolist() == [1] * (len(items) - 1)
         assert ratings.tolist() == (items % 100 % 6).tolist()
-    short = augment.views(windows(9, 2), np.random.default_rng(0), changed(crop_chance=1.0, crop_share=0.1))
+    short = augment.augment_windows(windows(9, 2), np.random.default_rng(0), changed(crop_chance=1.0, crop_share=0.1))
     assert {len(items) for items, _ in short} == {2}
 
 
 def test_a_shuffled_part_stays_where_it_was() -> None:
-    shuffled = augment.views(windows(), np.random.default_rng(0), changed(reorder_chance=1.0, reorder_share=0.2))
+    shuffled = augment.augment_windows(
+        windows(), np.random.default_rng(0), changed(reorder_chance=1.0, reorder_share=0.2)
+    )
     moved = 0
     for (items, ratings), (original, _) in zip(shuffled, windows()):
         assert sorted(items.tolist()) == original.tolist()
@@ -168,13 +181,13 @@ def test_a_shuffled_part_stays_where_it_was() -> None:
 
 
 def test_hidden_events_are_a_share_of_those_there_are() -> None:
-    shown_BL = augment.shown([10] * 300 + [1] * 5, 12, np.random.default_rng(0), changed(mask_chance=0.5))
-    assert shown_BL is not None
-    hidden = (~shown_BL).sum(1)
+    visible_BL = augment.visible_events([10] * 300 + [1] * 5, 12, np.random.default_rng(0), changed(mask_chance=0.5))
+    assert visible_BL is not None
+    hidden = (~visible_BL).sum(1)
     assert set(hidden[:300]) == {0, 3}
     assert 100 < (hidden > 0).sum() < 200
     assert not hidden[300:].any()  # one event is never hidden
-    assert shown_BL[:, 10:].all()
+    assert visible_BL[:, 10:].all()
 
 
 def test_augmented_training_is_another_training_that_learns(features: Path, tmp_path: Path) -> None:
@@ -239,7 +252,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
     whole, _ = taught(features, tmp_path / "whole", **knobs)
     few, _ = taught(features, tmp_path / "few", **knobs, peft="lora", peft_rank=2)
     assert few["encoder_weights_trained"] < 0.05 * whole["encoder_weights_trained"]
-    encoders.prepare("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
+    encoders.prepare_encoder("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (tmp_path / "before", tmp_path / "few" / "encoder")
     )
@@ -248,8 +261,8 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
     assert moved
     assert all("query" in name or "value" in name for name in moved)
     # whoever reads the saved encoder reads what training did
-    tokenizer = encoders.tokenizer_of(tmp_path / "few" / "encoder", source="", max_tokens=SMOKE.max_tokens)
-    reader = encoders.read(tmp_path / "few" / "encoder", source="")
+    tokenizer = encoders.load_tokenizer(tmp_path / "few" / "encoder", source="", max_tokens=SMOKE.max_tokens)
+    reader = encoders.load_encoder(tmp_path / "few" / "encoder", source="")
     read_IT = encoders.encode_all(reader, tokenizer, data.words, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(tmp_path / "few" / "text_vectors.npy"), read_IT.numpy(), atol=1e-5)
 
@@ -257,7 +270,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
 def test_frozen_layers_stay_as_they_are(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     result, _ = taught(features, tmp_path / "x", **JOINT, epochs=1, encoder_frozen_layers=1)
     assert result["encoder_weights_trained"] == 0
-    encoders.prepare("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
+    encoders.prepare_encoder("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
     assert (tmp_path / "x" / "encoder" / "model.safetensors").read_bytes() == (
         tmp_path / "before" / "model.safetensors"
     ).read_bytes()
@@ -268,10 +281,10 @@ def test_frozen_layers_stay_as_they_are(features: Path, data: examples.Examples,
 
 @pytest.fixture
 def tiny(data: examples.Examples, tmp_path: Path) -> tuple[Any, Any]:
-    encoders.prepare("tiny", tmp_path / "tiny", words=data.words, sha256=None, seed=0)
+    encoders.prepare_encoder("tiny", tmp_path / "tiny", words=data.words, sha256=None, seed=0)
     return (
-        encoders.read(tmp_path / "tiny", source=""),
-        encoders.tokenizer_of(tmp_path / "tiny", source="", max_tokens=16),
+        encoders.load_encoder(tmp_path / "tiny", source=""),
+        encoders.load_tokenizer(tmp_path / "tiny", source="", max_tokens=16),
     )
 
 
@@ -333,7 +346,7 @@ def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: 
 def test_too_few_texts_to_adapt_to(tiny: tuple[Any, Any]) -> None:
     with pytest.raises(TooSmall, match=r"found: 3(.|\n)*finetune\.adapt_steps=0"):
         adapt.adapt(
-            *tiny, ["a", "b", "c"] * 5, config=changed(adapt_steps=1), half=False, device=CPU,
+            *tiny, ["a", "b", "c"] * 5, config=changed(adapt_steps=1), use_bf16=False, device=CPU,
             ranks=rankings.Ranks(), progress=Progress(), checkpoints=None,
         )  # fmt: skip
 
@@ -346,14 +359,14 @@ def test_an_absurd_rate_of_adaptation_names_its_own_setting(features: Path, tmp_
 def test_whole_words_are_hidden_whole(tiny: tuple[Any, Any]) -> None:
     reader, tokenizer = tiny
     texts = ["aetea tetate eat"] * 200  # words the tokenizer has to spell
-    numbers = tokenizer.word_numbers(texts[:1])[0]
+    numbers = tokenizer.word_ids(texts[:1])[0]
     assert len([n for n in numbers if n is not None]) > 10
     for whole in (True, False):
-        head = LanguageHead(reader, tokenizer, share=0.3, whole_words=whole)
-        chosen_BW = head.masked(texts, rng=np.random.default_rng(0)).chosen_BW
-        assert 0.2 < chosen_BW[:, 1:-1].mean() < 0.4
+        head = MaskedLanguageModel(reader, tokenizer, share=0.3, whole_words=whole)
+        target_BW = head.masked(texts, rng=np.random.default_rng(0)).target_BW
+        assert 0.2 < target_BW[:, 1:-1].mean() < 0.4
         split = 0
-        for row in chosen_BW:
+        for row in target_BW:
             by_word: dict[int, set[bool]] = {}
             for word, chosen in zip(numbers, row):
                 if word is not None:
@@ -363,9 +376,9 @@ def test_whole_words_are_hidden_whole(tiny: tuple[Any, Any]) -> None:
 
 
 def test_a_script_without_spaces_is_not_hidden_whole(tiny: tuple[Any, Any]) -> None:
-    head = LanguageHead(*tiny, share=0.5, whole_words=True)
-    chosen_BW = head.masked(["aet" * 13], rng=np.random.default_rng(1)).chosen_BW  # one word of many pieces
-    assert 0 < chosen_BW[0, 1:-1].sum() < chosen_BW.shape[1] - 2
+    head = MaskedLanguageModel(*tiny, share=0.5, whole_words=True)
+    target_BW = head.masked(["aet" * 13], rng=np.random.default_rng(1)).target_BW  # one word of many pieces
+    assert 0 < target_BW[0, 1:-1].sum() < target_BW.shape[1] - 2
 
 
 # Memory -----------------------------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from rankline.errors import IntegrityError
 from rankline.io import digest
-from rankline.registry.model_registry import Repository
-from rankline.registry.removal import erase_from
+from rankline.registry.model_registry import ModelRegistry
+from rankline.registry.removal import delete_from_registry
 from rankline.runtime import ledger, step_cache
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights, examples
-from rankline.train.champion_weights import Start
+from rankline.train.champion_weights import WarmStart
 from tests.components.features_world import SHELVES, write_features
 
 SETTINGS = FinetuneConfig(
@@ -36,7 +36,7 @@ WARM = SETTINGS.model_copy(update={"warm_start": True})
 CHAMPION = "c" * 16
 
 
-def taught(features: Path, teacher: Path, config: FinetuneConfig = SETTINGS, start: Start | None = None) -> Any:
+def taught(features: Path, teacher: Path, config: FinetuneConfig = SETTINGS, start: WarmStart | None = None) -> Any:
     return finetune(features, teacher, config=config, progress=Progress(), start=start)
 
 
@@ -51,28 +51,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_features(folder / "first")
     write_features(folder / "later", days=7)
     taught(folder / "first", folder / "teacher")
-    champion_weights.keep(Repository(folder / "repository"), CHAMPION, folder / "teacher")
+    champion_weights.save_weights(ModelRegistry(folder / "repository"), CHAMPION, folder / "teacher")
     return folder
 
 
 @pytest.fixture(scope="module")
-def start(world: Path) -> Start:
-    models = Repository(world / "repository")
-    return champion_weights.start(models, CHAMPION, "other data").fetched(models, world)
+def start(world: Path) -> WarmStart:
+    models = ModelRegistry(world / "repository")
+    return champion_weights.select_warm_start(models, CHAMPION, "other data").fetched(models, world)
 
 
-def opened(world: Path, start: Start, features: Path, **knobs: Any) -> warm_start.Warm:
-    data = examples.read(features, max_history=SETTINGS.max_history)
-    return warm_start.opened(start, data, SETTINGS.model_copy(update=knobs))
+def opened(world: Path, start: WarmStart, features: Path, **knobs: Any) -> warm_start.WarmWeights:
+    data = examples.read_examples(features, max_history=SETTINGS.max_history)
+    return warm_start.open_weights(start, data, SETTINGS.model_copy(update=knobs))
 
 
 # It is worth it -----------------------------------------------------------------------------------------------
 
 
 def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
-    world: Path, start: Start, tmp_path: Path
+    world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
-    from_scratch = taught(world / "later", tmp_path / "scratch", WARM, Start(why="there is no champion yet"))
+    from_scratch = taught(world / "later", tmp_path / "scratch", WARM, WarmStart(why="there is no champion yet"))
     begun = taught(world / "later", tmp_path / "warm", WARM, start)
     aim = max(curve(tmp_path / "scratch"))
     epochs = [next(n for n, reached in enumerate(curve(tmp_path / name)) if reached >= 0.8 * aim)
@@ -86,7 +86,7 @@ def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
     assert begun["valid_ndcg@10_at_start"] > 0.5 * aim
 
 
-def test_it_ends_no_worse_than_it_began(world: Path, start: Start, tmp_path: Path) -> None:
+def test_it_ends_no_worse_than_it_began(world: Path, start: WarmStart, tmp_path: Path) -> None:
     config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # it can only do harm
     result = taught(world / "later", tmp_path / "teacher", config, start)
     assert (result["best_epoch"], result["epochs"]) == (-1, 2)
@@ -95,7 +95,7 @@ def test_it_ends_no_worse_than_it_began(world: Path, start: Start, tmp_path: Pat
     assert torch.equal(before["tower.blocks.0.qkv.weight"], after["tower.blocks.0.qkv.weight"])
 
 
-def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, start: Start, tmp_path: Path) -> None:
+def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, start: WarmStart, tmp_path: Path) -> None:
     config = WARM.model_copy(update={"teachers": 2, "warm_epochs": 1, "epochs": 3})
     result = taught(world / "later", tmp_path / "teacher", config, start)
     lengths = [len(json.loads((tmp_path / "teacher" / f"curve{mark}.json").read_text())) for mark in ("", "-1")]
@@ -105,30 +105,30 @@ def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, sta
 
 def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
     """Nor does it where there is nothing to begin with, to the last bit."""
-    taught(world / "first", tmp_path / "none", WARM, Start(why="there is no champion yet"))
+    taught(world / "first", tmp_path / "none", WARM, WarmStart(why="there is no champion yet"))
     for name in ("weights.safetensors", "soft.npz", "text_vectors.npy", "rankings.parquet", "curve.json"):
-        assert digest.of_file(world / "teacher" / name) == digest.of_file(tmp_path / "none" / name), name
+        assert digest.file_digest(world / "teacher" / name) == digest.file_digest(tmp_path / "none" / name), name
 
 
 # What is taken over -------------------------------------------------------------------------------------------
 
 
 def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
-    world: Path, start: Start, tmp_path: Path
+    world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
     """A shelf comes first in the alphabet and moves every row and column; one item is gone."""
     features = write_features(tmp_path / "moved", days=7, shelves=("art", *SHELVES), without=("books-red",))
-    data = examples.read(features, max_history=SETTINGS.max_history)
-    begun = warm_start.opened(start, data, SETTINGS)
-    from components.finetune.sequence_model import _model
+    data = examples.read_examples(features, max_history=SETTINGS.max_history)
+    begun = warm_start.open_weights(start, data, SETTINGS)
+    from components.finetune.sequence_model import _build_teacher
 
     torch.manual_seed(3)
-    model = _model(data, 32, data.side_IS.shape[1], config=SETTINGS, rng=np.random.default_rng(0))
+    model = _build_teacher(data, 32, data.side_IS.shape[1], config=SETTINGS, rng=np.random.default_rng(0))
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
-    found = begun.begin(model, data, warm_start.side_names(features, data))
+    found = begun.load_weights(model, data, warm_start.side_names(features, data))
     assert found == 39
     there, now = load_file(world / "teacher" / "weights.safetensors"), model.state_dict()
-    before = examples.read(world / "first", max_history=SETTINGS.max_history)
+    before = examples.read_examples(world / "first", max_history=SETTINGS.max_history)
     for item in ("garden-blue", "toys-round"):
         row = there["fusion.own.weight"][before.index[item]]
         assert torch.equal(now["fusion.own.weight"][data.index[item]], row)
@@ -154,7 +154,7 @@ def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
     wide = wide.append_column("picture", pa.array([[1.0, 2.0, 3.0]] * count))
     wide = wide.append_column("brand", pa.array(["ours", "theirs", "ours", "nobody's"] * (count // 4)))
     parquet.write_table(wide, features / "items.parquet")
-    data = examples.read(features, max_history=5)
+    data = examples.read_examples(features, max_history=5)
     told = warm_start.side_names(features, data)
     assert told == [
         "category=books", "category=garden", "category=music", "category=toys", "price", "language=de", "language=en",
@@ -167,16 +167,16 @@ def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
 
 
 def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
-    world: Path, start: Start, tmp_path: Path
+    world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
     taught(world / "later", tmp_path / "teacher", WARM.model_copy(update={"epochs": 1}), start)
-    assert digest.of_files(world / "teacher" / "encoder") == digest.of_files(tmp_path / "teacher" / "encoder")
+    assert digest.file_digests(world / "teacher" / "encoder") == digest.file_digests(tmp_path / "teacher" / "encoder")
     origin = json.loads((tmp_path / "teacher" / "origin.json").read_text())
     assert (origin["began_from"], origin["encoder"]["own"]) == (CHAMPION, True)
 
 
 @pytest.mark.slow
-def test_several_processes_begin_as_one_does(world: Path, start: Start, tmp_path: Path) -> None:
+def test_several_processes_begin_as_one_does(world: Path, start: WarmStart, tmp_path: Path) -> None:
     config = WARM.model_copy(update={"epochs": 1, "processes": 2})
     result = taught(world / "later", tmp_path / "two", config, start)
     one = taught(world / "later", tmp_path / "one", WARM.model_copy(update={"epochs": 1}), start)
@@ -202,7 +202,7 @@ def test_several_processes_begin_as_one_does(world: Path, start: Start, tmp_path
     ],
 )
 def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
-    world: Path, start: Start, tmp_path: Path, knobs: dict[str, Any], told: dict[str, Any], why: str
+    world: Path, start: WarmStart, tmp_path: Path, knobs: dict[str, Any], told: dict[str, Any], why: str
 ) -> None:
     features = write_features(tmp_path / "features", days=7, users=20, **told)
     found = opened(world, start, features, **knobs)
@@ -213,23 +213,23 @@ def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
 
 
 def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
-    models = Repository(tmp_path / "repository")
-    champion_weights.keep(models, CHAMPION, world / "teacher")
+    models = ModelRegistry(tmp_path / "repository")
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")
     path = tmp_path / "repository" / "weights" / CHAMPION / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match="not the file its digest promises"):
-        champion_weights.start(models, CHAMPION, "other").fetched(models, tmp_path)
+        champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
     (tmp_path / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(IntegrityError, match="cannot be read"):
-        champion_weights.start(models, CHAMPION, "other")
+        champion_weights.select_warm_start(models, CHAMPION, "other")
 
 
 # What it begins with ------------------------------------------------------------------------------------------
 
 
-def kept(models: Repository, folder: Path, model: str, *, data: str, offered: str = "") -> str:
+def kept(models: ModelRegistry, folder: Path, model: str, *, data: str, offered: str = "") -> str:
     """Weights of a model that was made of some data and offered another one's; their digest."""
     teacher = folder / model
     (teacher / "encoder").mkdir(parents=True)
@@ -238,34 +238,34 @@ def kept(models: Repository, folder: Path, model: str, *, data: str, offered: st
     (teacher / "teacher.json").write_text("{}")
     (teacher / "items.parquet").write_bytes(b"items")
     (teacher / "weights.safetensors").write_bytes(model.encode())
-    champion_weights.keep(models, model, teacher)
-    return digest.of_value(champion_weights.told_of(models, model)["files"])
+    champion_weights.save_weights(models, model, teacher)
+    return digest.json_digest(champion_weights.read_metadata(models, model)["files"])
 
 
 def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_path: Path) -> None:
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     first = kept(models, tmp_path, "m1", data="monday")
     second = kept(models, tmp_path, "m2", data="tuesday", offered="m1")
-    assert champion_weights.start(models, "", "monday") == Start(why="there is no champion yet")
-    assert champion_weights.start(models, "m1", "tuesday").digest == first
-    assert champion_weights.start(models, "m2", "wednesday").digest == second
-    again = champion_weights.start(models, "m2", "tuesday")
+    assert champion_weights.select_warm_start(models, "", "monday") == WarmStart(why="there is no champion yet")
+    assert champion_weights.select_warm_start(models, "m1", "tuesday").digest == first
+    assert champion_weights.select_warm_start(models, "m2", "wednesday").digest == second
+    again = champion_weights.select_warm_start(models, "m2", "tuesday")
     assert (again.model_id, again.digest) == ("m1", first)
-    assert champion_weights.start(models, "m1", "monday").digest == ""
-    assert "are not kept" in champion_weights.start(models, "older", "monday").why
-    erase_from(models, "weights/m1")
-    assert "not kept any more" in champion_weights.start(models, "m2", "tuesday").why
+    assert champion_weights.select_warm_start(models, "m1", "monday").digest == ""
+    assert "are not kept" in champion_weights.select_warm_start(models, "older", "monday").why
+    delete_from_registry(models, "weights/m1")
+    assert "not kept any more" in champion_weights.select_warm_start(models, "m2", "tuesday").why
 
 
 def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path: Path) -> None:
-    models = Repository(url)
-    champion_weights.keep(models, CHAMPION, world / "teacher")
-    champion_weights.keep(models, CHAMPION, world / "teacher")  # which is nothing new
-    start = champion_weights.start(models, CHAMPION, "other").fetched(models, tmp_path)
+    models = ModelRegistry(url)
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")  # which is nothing new
+    start = champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
     assert opened(world, start, world / "later").own_encoder
-    assert dataclasses.replace(start, folder="") == champion_weights.start(models, CHAMPION, "other")
-    erase_from(models, f"weights/{CHAMPION}")
-    assert champion_weights.told_of(Repository(url), CHAMPION) == {}
+    assert dataclasses.replace(start, folder="") == champion_weights.select_warm_start(models, CHAMPION, "other")
+    delete_from_registry(models, f"weights/{CHAMPION}")
+    assert champion_weights.read_metadata(ModelRegistry(url), CHAMPION) == {}
 
 
 # At the door ------------------------------------------------------------------------------------------------------
@@ -281,27 +281,27 @@ def at_the_door(workspace: Path, features: Path, number: int, champion: str, con
         features=SimpleNamespace(path=str(features)), config=config.model_dump(), run={"workspace": str(workspace)},
         job=run, champion=champion, teacher=SimpleNamespace(path=str(place)),
     )  # fmt: skip
-    return ledger.read(workspace / "runs" / run)["finetune"]
+    return ledger.read_entries(workspace / "runs" / run)["finetune"]
 
 
 def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
     workspace, quick = tmp_path / "w", {"epochs": 1}
     features = write_features(tmp_path / "features", days=7)
-    step_cache.seal(features)
-    models = Repository(workspace / "repository")
+    step_cache.write_digests(features)
+    models = ModelRegistry(workspace / "repository")
     cold, begun = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
     assert at_the_door(workspace, features, 1, "", begun).result["began_from"] == "scratch"
-    champion_weights.keep(models, CHAMPION, world / "teacher")
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")
     entry = at_the_door(workspace, features, 2, CHAMPION, begun)
     assert (entry.status, entry.why) == ("done", "champion's weights changed")
     assert entry.result["began_from"] == CHAMPION
     assert at_the_door(workspace, features, 3, CHAMPION, begun).status == "reused"
-    kept_key = step_cache.Store(workspace / "cache" / "finetune").latest()
+    kept_key = step_cache.StepCache(workspace / "cache" / "finetune").latest()
     assert kept_key is not None
-    digest_now = champion_weights.start(models, CHAMPION, "other").digest
-    assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE: digest_now}
+    digest_now = champion_weights.select_warm_start(models, CHAMPION, "other").digest
+    assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
     # the model of these data comes to serve: the same run again is the same work
-    champion_weights.keep(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
+    champion_weights.save_weights(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
     assert at_the_door(workspace, features, 4, "d" * 16, begun).status == "reused"
     # switched off, no champion counts
     assert at_the_door(workspace, features, 5, "", cold).status == "done"
@@ -312,12 +312,12 @@ def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Pat
 def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     features = write_features(tmp_path / "features", days=7)
-    step_cache.seal(features)
-    champion_weights.keep(Repository(workspace / "repository"), CHAMPION, world / "teacher")
+    step_cache.write_digests(features)
+    champion_weights.save_weights(ModelRegistry(workspace / "repository"), CHAMPION, world / "teacher")
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
     with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
         at_the_door(workspace, features, 1, CHAMPION, WARM)
     (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(SystemExit, match="what is told of a model's weights cannot be read"):
         at_the_door(workspace, features, 2, CHAMPION, WARM)
-    assert ledger.read(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"
+    assert ledger.read_entries(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"

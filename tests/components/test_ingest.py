@@ -99,7 +99,7 @@ def test_the_canonical_tables(tmp_path: Path) -> None:
     assert summary["labels"] == ["rating"]
     assert summary["users_without_profile"] == summary["items_without_date"] == 1
     assert summary["event_time"] == {"first": at(100).isoformat(), "last": at(300).isoformat()}
-    assert summary["source_digest"] == source.digest_of(source.Source(source=str(tmp_path / "source")))
+    assert summary["source_digest"] == source.source_digest(source.Source(source=str(tmp_path / "source")))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_same_data_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> 
     first = run(write(tmp_path / "here"), tmp_path / "raw 1")
     second = run(write(tmp_path / "there"), tmp_path / "raw 2")
     changed = run(write(tmp_path / "changed", inter=EVENT_LINES[:-1]), tmp_path / "raw 3")
-    assert digest.of_tree(tmp_path / "raw 1") == digest.of_tree(tmp_path / "raw 2")
+    assert digest.tree_digest(tmp_path / "raw 1") == digest.tree_digest(tmp_path / "raw 2")
     assert first["data_digest"] == second["data_digest"] != changed["data_digest"]
 
 
@@ -326,7 +326,7 @@ def test_one_moment_written_in_two_ways_is_one_setting() -> None:
 @pytest.mark.parametrize("path", ["", "ml", "ml.inter"])
 def test_a_source_is_found_by_folder_by_name_or_by_file(tmp_path: Path, path: str) -> None:
     write(tmp_path)
-    found = source.files(source.Source(source=str(tmp_path / path)))
+    found = source.find_files(source.Source(source=str(tmp_path / path)))
     assert {name: Path(file.path).name for name, (file,) in found.items()} == {
         "events": "ml.inter",
         "items": "ml.item",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.ingest.config import IngestConfig
-from components.ingest.encoding import guess
+from components.ingest.encoding import guess_encoding
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 
@@ -22,7 +22,7 @@ JAPANESE = "この本はとても面白かったです。子供と一緒に読�
 def told(text: str, encoding: str, rows: int = 3) -> str:
     """The text as the guessed encoding reads it, in a small table."""
     stored = "".join(f"i{row};{text}\n" for row in range(rows)).encode(encoding)
-    return stored.decode(guess(stored).name).partition("\n")[0].partition(";")[2]
+    return stored.decode(guess_encoding(stored).name).partition("\n")[0].partition(";")[2]
 
 
 @pytest.mark.parametrize("rows", [1, 60])
@@ -60,7 +60,7 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\nu1,Größe,1600000000\n", encoding="utf-8-sig")
-    assert guess((tmp_path / "events.csv").read_bytes()).name == "utf-8"
+    assert guess_encoding((tmp_path / "events.csv").read_bytes()).name == "utf-8"
     columns = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "labels": {}}
     config = {"source": str(tmp_path), "format": "tables", "items_from_events": True, "columns": columns}
     ingest(tmp_path / "raw", config=IngestConfig(tables={"events": "events.csv"}, **config))
@@ -69,25 +69,25 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:
 
 
 def test_of_equals_the_commonest_is_taken_and_the_other_named() -> None:
-    found = guess("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
+    found = guess_encoding("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
     assert (found.name, found.runner_up) == ("cp1252", "cp1250")
-    assert guess(f"{CZECH}\n".encode("cp1250")).runner_up == "iso8859-2"
-    assert guess(f"{GERMAN}\n".encode()).runner_up == ""
+    assert guess_encoding(f"{CZECH}\n".encode("cp1250")).runner_up == "iso8859-2"
+    assert guess_encoding(f"{GERMAN}\n".encode()).runner_up == ""
 
 
 def test_a_megabyte_that_ends_within_a_character() -> None:
     for encoding, text in (("utf-8", CHINESE), ("gb18030", CHINESE), ("shift_jis", JAPANESE)):
         whole = (f"{text}\n" * 40).encode(encoding)
-        assert whole.decode(guess(whole[:-2]).name) == f"{text}\n" * 40
+        assert whole.decode(guess_encoding(whole[:-2]).name) == f"{text}\n" * 40
 
 
 def test_the_only_word_that_tells_is_the_last() -> None:
-    assert guess("id,name\n1,Tea\n2,Größe".encode("cp1252")).name == "cp1252"
+    assert guess_encoding("id,name\n1,Tea\n2,Größe".encode("cp1252")).name == "cp1252"
 
 
 def test_what_is_no_text_fits_nothing() -> None:
-    assert guess(bytes(range(128, 256)) * 8).name == ""
-    assert guess(bytes(range(256)) * 40).name == ""
+    assert guess_encoding(bytes(range(128, 256)) * 8).name == ""
+    assert guess_encoding(bytes(range(256)) * 40).name == ""
 
 
 def test_the_refusal_names_both(tmp_path: Path) -> None:

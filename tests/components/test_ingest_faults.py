@@ -194,7 +194,9 @@ def test_who_says_the_same_again_stops_nothing_where_there_are_no_times(tmp_path
 
 def seen(path: Path, **files: Any) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of a CSV file and its rows, as its part has them."""
-    part = tables.part("events", File(str(path)), IngestConfig(source=str(path.parent), format="tables", files=files))
+    part = tables.file_part(
+        "events", File(str(path)), IngestConfig(source=str(path.parent), format="tables", files=files)
+    )
     cells = [column.sql for column in part.columns.values()]
     return list(part.columns), [row for batch in part.batches for row in pa.table(batch).select(cells).to_pylist()]
 
@@ -235,7 +237,7 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, header: str) -> None:
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored: bytes, hint: str) -> None:
     (tmp_path / name).write_bytes(stored)
     with pytest.raises(SourceError, match="not what its name says") as refused:
-        parts.text(File(str(tmp_path / name)), "utf-8")
+        parts.open_text(File(str(tmp_path / name)), "utf-8")
     assert str(refused.value).endswith(hint) or (hint == "save it as CSV" and hint in str(refused.value))
 
 
@@ -251,7 +253,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored
 def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header: str, found: str) -> None:
     (tmp_path / "set.inter").write_text(f"{header}\n")
     with pytest.raises(SourceError, match=found):
-        next(recbole.read(IngestConfig(source="x"), {"events": [File(str(tmp_path / "set.inter"))]}))
+        next(recbole.read_parts(IngestConfig(source="x"), {"events": [File(str(tmp_path / "set.inter"))]}))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from components.ingest.config import Columns, IngestConfig
 from components.ingest.step import ingest
 from pipelines.recipes import named
 from pipelines.refresh import of_items
-from rankline.contracts import ITEMS, OVERTAKEN
+from rankline.contracts import ITEMS, SUPERSEDED
 from rankline.errors import SourceError
 from rankline.io import sources
 from rankline.io.sources import Tables
@@ -59,9 +59,9 @@ def test_the_items_of_a_whole_source(tmp_path: Path) -> None:
         ("An apple", 3.0, True), ("A pear", 4.0, True),
     ]  # fmt: skip
     assert summary["items_tell"] == ["title", "price"]
-    before = sources.digest_of(config)
+    before = sources.source_digest(config)
     (tmp_path / "items.csv").write_text("sku,name,cost\na,An apple,3\n")
-    assert sources.digest_of(config) != before
+    assert sources.source_digest(config) != before
 
 
 def test_beir_documents_without_judgments(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_of_two_rows_of_a_change_feed_the_later_counts(tmp_path: Path) -> None:
     lines = "a,An apple,1,yes\nb,A pear,5,yes\na,An apple,2,no\n"
     items, summary = read(tmp_path / "feed", feed(tmp_path / "feed", lines))
     assert {item["item_id"]: (item["price"], item["available"]) for item in items} == {"a": (2, False), "b": (5, True)}
-    assert summary["rejected"]["items"] == {OVERTAKEN: 1}
+    assert summary["rejected"]["items"] == {SUPERSEDED: 1}
     source = feed(tmp_path / "source", lines, changes=False, max_rejected_share=0.5)  # as training reads it
     items, summary = read(tmp_path / "source", source)
     assert (items[0]["price"], summary["rejected"]["items"]) == (1, {"duplicate item": 1})

@@ -35,13 +35,13 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_a_duckdb_file_gives_what_files_give(shop: Path, tmp_path: Path) -> None:
-    before = digest.of_file(shop)
+    before = digest.file_digest(shop)
     found = run(tmp_path / "raw", source=str(shop))
     files = {name: f"{name}.parquet" for name in TABLES}
     same = run(tmp_path / "same", source=str(tmp_path), format="tables", tables=files)
     assert found == same
     assert found["rows"] == {"items": 4, "users": 4, "queries": 0, "events": 12}
-    assert digest.of_file(shop) == before
+    assert digest.file_digest(shop) == before
     assert not shop.with_suffix(".duckdb.wal").exists()
 
 
@@ -161,16 +161,16 @@ def test_postgres_rows_come_in_an_order_of_their_own(
     fill(postgres)
     monkeypatch.setenv("SHOP_URL", postgres.secret_url)
     settings: dict[str, Any] = {"source": "", "connection": "SHOP_URL"}
-    seen = sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
+    seen = sources.source_digest(IngestConfig(format="sql", tables=TABLES, **settings))
     first = run(tmp_path / "first", **settings)
     with psycopg.connect(postgres.secret_url) as db:  # the same rows, stored the other way round
         db.execute("CREATE TABLE other AS SELECT * FROM events ORDER BY at DESC; DROP TABLE events")
         db.execute("ALTER TABLE other RENAME TO events")
     assert run(tmp_path / "second", **settings) == first
-    assert sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) == seen
+    assert sources.source_digest(IngestConfig(format="sql", tables=TABLES, **settings)) == seen
     with psycopg.connect(postgres.secret_url) as db:
         db.execute("UPDATE events SET device = 'desk' WHERE at = (SELECT min(at) FROM events)")
-    assert sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings)) != seen
+    assert sources.source_digest(IngestConfig(format="sql", tables=TABLES, **settings)) != seen
 
 
 @pytest.mark.parametrize("way", ["environment", "variable", "wrong", "unset", "garbled"])
@@ -199,7 +199,7 @@ def test_the_password_is_in_no_message_and_no_file(
         with pytest.raises(SourceError) as refused:
             run(tmp_path / "raw", **settings)
         with pytest.raises(SourceError):
-            sources.digest_of(IngestConfig(format="sql", tables=TABLES, **settings))
+            sources.source_digest(IngestConfig(format="sql", tables=TABLES, **settings))
     assert PASSWORD not in str(refused.value)
     assert PASSWORD not in json.dumps(IngestConfig(format="sql", tables=TABLES, **settings).model_dump())
     for path in tmp_path.rglob("*"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.ingest.config import IngestConfig
-from components.ingest.window import BACKFILL, TRIGGER, scheduled
+from components.ingest.window import BACKFILL, TRIGGER_FILE, with_scheduled_window
 from rankline.errors import UsageError
 
 RAW = ("[[ScheduledTime]]", "{{$.pipeline_job_schedule_time_utc}}")  # as a cluster leaves them that knows neither
@@ -18,12 +18,12 @@ CONFIG = IngestConfig(source="/data")
 
 
 def window(folder: Path, *told: str, **schedule: Any) -> tuple[str | None, str | None]:
-    config = scheduled(CONFIG, {**NIGHTLY, **schedule}, told, folder)
+    config = with_scheduled_window(CONFIG, {**NIGHTLY, **schedule}, told, folder)
     return config.window_start, config.window_end
 
 
 def test_a_run_that_no_schedule_began_keeps_its_settings(tmp_path: Path) -> None:
-    assert scheduled(CONFIG, None, ("", ""), tmp_path) is CONFIG
+    assert with_scheduled_window(CONFIG, None, ("", ""), tmp_path) is CONFIG
     assert not list(tmp_path.iterdir())
 
 
@@ -39,7 +39,7 @@ def test_a_run_that_no_schedule_began_keeps_its_settings(tmp_path: Path) -> None
 )
 def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, str]) -> None:
     assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
-    trigger = json.loads((tmp_path / TRIGGER).read_text())
+    trigger = json.loads((tmp_path / TRIGGER_FILE).read_text())
     assert trigger["kind"] == "scheduled"
     assert trigger["schedule"] == "nightly"
     assert trigger["scheduled_at"] == "2026-11-01T03:00:00+00:00"
@@ -49,7 +49,7 @@ def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, 
 def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
     told = (f"{BACKFILL}2026-11-01T03:00:00+00:00", "2026-11-22T12:00:00Z")
     assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
-    assert json.loads((tmp_path / TRIGGER).read_text())["kind"] == "backfill"
+    assert json.loads((tmp_path / TRIGGER_FILE).read_text())["kind"] == "backfill"
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])

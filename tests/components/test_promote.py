@@ -13,14 +13,14 @@ import pytest
 
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror
-from components.promote.online import bring_online
+from components.promote.online import materialize_online
 from components.promote.step import decide, promote
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.evaluation.report import Report, read_report, write_report
 from rankline.features import transforms as names
 from rankline.io import digest
 from rankline.model.bundle import Bundle, open_bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.train import champion_weights
@@ -117,7 +117,7 @@ class Workshop:
         self.root, self.workspace = root, root / "workspace"
         self.workspace.mkdir()
         shutil.copy(database, self.workspace / "mlflow.db")
-        self.repository = Repository(self.workspace / "repository")
+        self.repository = ModelRegistry(self.workspace / "repository")
         self.features = features_of(root / "features")
 
     def made(self, name: str, **numbers) -> tuple[Path, Path]:
@@ -192,7 +192,9 @@ def trained(root: Path) -> Path:
     (root / "student").mkdir()
     curve = [{"epoch": 0, "valid_ndcg@10": 0.1}, {"epoch": 1, "valid_ndcg@10": 0.2}]
     (root / "student" / "curve.json").write_text(json.dumps({"towers": curve}))
-    ledger.write(root, ledger.Entry(step="distill", status="done", started=0, paths={"student": str(root / "student")}))
+    ledger.write_entry(
+        root, ledger.Entry(step="distill", status="done", started=0, paths={"student": str(root / "student")})
+    )
     return root
 
 
@@ -256,7 +258,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, 
     registered = next(event for event in shop.repository.history() if event.kind == "registered")
     assert registered.details == {"began_from": "m0"}
     assert registered.why.endswith("begun with model m0")
-    told = champion_weights.told_of(shop.repository, registered.model_id)
+    told = champion_weights.read_metadata(shop.repository, registered.model_id)
     assert (told.get("offered") == "m0") is kept
     assert sorted(told.get("files", [])) == (
         ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []
@@ -364,7 +366,7 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
     broken = features_of(shop.root / "broken")
     source = broken / "feast" / "sources" / "item_popularity.parquet"
     source.write_bytes(source.read_bytes()[:100])
-    with pytest.raises(RepositoryError, match="could not be brought online"):
+    with pytest.raises(RegistryError, match="could not be brought online"):
         shop.promote(bundle, evaluation, verdict, features=broken)
     assert shop.repository.champion() == ""
     assert shop.kinds == ["registered", "evaluated"]
@@ -437,9 +439,9 @@ def test_of_two_promotions_at_once_one_wins(shop):
 
 def test_an_older_model_does_not_take_the_features_back(shop):
     folder = shop.workspace / "online" / names.SERVICE
-    assert bring_online(shop.features, folder)["moved"]
+    assert materialize_online(shop.features, folder)["moved"]
     older = features_of(shop.root / "older", end=END - timedelta(days=30), events_7d=1.0)
-    assert not bring_online(older, folder)["moved"]
+    assert not materialize_online(older, folder)["moved"]
     assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 7.0
 
 
@@ -452,7 +454,7 @@ def test_a_promotion_that_waits_too_long_says_for_what(shop):
     folder.parent.mkdir(parents=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
-        pytest.raises(RepositoryError, match="somebody else is writing"),
+        pytest.raises(RegistryError, match="somebody else is writing"),
     ):
         shop.promote(bundle, evaluation, verdict, lock_timeout_s=0.05)
     assert shop.repository.champion() == ""
@@ -489,14 +491,14 @@ def test_the_doors_open_with_what_the_flow_gives_them(shop):
 
     bundle, evaluation = shop.made("a")
     for folder in (bundle, evaluation, shop.features, teacher_of(shop.root / "teacher")):
-        ledger.write_json(folder / "files.json", digest.of_files(folder))
+        ledger.write_json(folder / "files.json", digest.file_digests(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
     features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
     run, config = {"workspace": str(shop.workspace)}, {"min_requests": 100.0}
     assert component.decide.python_func(**given, teacher=teacher, config=config, run=run, job="run-7") == "promote"
     component.promote.python_func(**given, features=features, config={}, run=run, job="run-7")
-    entries = ledger.read(shop.workspace / "runs" / "run-7")
+    entries = ledger.read_entries(shop.workspace / "runs" / "run-7")
     assert entries["decide"].result["outcome"] == "promote"
     assert entries["promote"].why == "it always runs"
     assert entries["promote"].result["event"] == 3
@@ -529,12 +531,12 @@ def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
 
 
 def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop):
-    ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.of_files(shop.root / "teacher"))
+    ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.made(name)
         features_of(shop.root / f"features-{name}", events_7d=events)
         for folder in (bundle, evaluation, shop.root / f"features-{name}"):
-            ledger.write_json(folder / "files.json", digest.of_files(folder))
+            ledger.write_json(folder / "files.json", digest.file_digests(folder))
     context = multiprocessing.get_context("spawn")
     gate, told = context.Barrier(2), context.Queue()
     racers = [context.Process(target=_through_both_doors, args=(shop.root, name, gate, told)) for name in "ab"]

@@ -17,10 +17,10 @@ import feature_repo.store
 from components.promote import online
 from components.promote.config import PromoteConfig
 from components.promote.materialize import materialize
-from rankline.errors import RepositoryError, UsageError
+from rankline.errors import RegistryError, UsageError
 from rankline.features import transforms as names
 from rankline.io import digest
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from serving.feature_source import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
@@ -35,10 +35,10 @@ class Shop:
     def __init__(self, root: Path) -> None:
         self.root, self.workspace = root, root / "workspace"
         self.online = self.workspace / "online" / names.SERVICE
-        self.repository = Repository(self.workspace / "repository")
+        self.repository = ModelRegistry(self.workspace / "repository")
         self.crowned("made")
         self.first = features_of(root / "first")
-        online.bring_online(self.first, self.online, owner={"who": "promotion", "run": "run-1"})
+        online.materialize_online(self.first, self.online, owner={"who": "promotion", "run": "run-1"})
 
     def crowned(self, name: str, **changes: Any) -> None:
         bundle = tiny_bundle(self.root / name, weights=name.encode(), **changes)
@@ -87,30 +87,30 @@ def test_newer_rows_come_online_and_who_saw_to_it_is_noted(shop: Shop) -> None:
 
 def test_older_data_never_takes_the_features_back(shop: Shop) -> None:
     """Whatever the clock says and whatever --until was given: it is the data's own end that counts."""
-    before = digest.of_tree(shop.online)
+    before = digest.tree_digest(shop.online)
     result = shop.materialize(features_of(shop.root / "older", end=END - timedelta(days=3), events_7d=1.0))
     assert not result["online"]["moved"]
     assert "stays as it is" in result["sentence"]
-    assert (digest.of_tree(shop.online), shop.events_7d()) == (before, 7.0)
+    assert (digest.tree_digest(shop.online), shop.events_7d()) == (before, 7.0)
 
 
 def test_another_service_version_than_the_champion_s_is_refused(shop: Shop) -> None:
-    before = digest.of_tree(shop.online)
+    before = digest.tree_digest(shop.online)
     with pytest.raises(UsageError, match="another service version") as told:
         shop.materialize(another_service(features_of(shop.root / "v9", end=LATER, events_7d=9.0)))
     assert (told.value.expected.split(",")[0], told.value.found) == (names.SERVICE, "ranking_v9")
-    assert digest.of_tree(shop.online) == before
+    assert digest.tree_digest(shop.online) == before
     assert [path.name for path in shop.online.parent.iterdir() if path.is_dir()] == [names.SERVICE]
 
 
 def test_a_candidate_s_features_leave_the_champion_s_store_byte_for_byte_alone(shop: Shop) -> None:
     """What a promotion of another version does before its event: a store of its own beside the champion's."""
-    before = digest.of_tree(shop.online)
+    before = digest.tree_digest(shop.online)
     candidate = another_service(features_of(shop.root / "v9", end=LATER, events_7d=9.0))
     beside = shop.online.with_name("ranking_v9")
-    assert online.bring_online(candidate, beside)["moved"]
+    assert online.materialize_online(candidate, beside)["moved"]
     assert (beside / "watermark.json").is_file()
-    assert (digest.of_tree(shop.online), shop.events_7d()) == (before, 7.0)
+    assert (digest.tree_digest(shop.online), shop.events_7d()) == (before, 7.0)
     # once a model that reads it is the champion, that one's features are kept fresh
     shop.crowned("next", features=tiny_names("ranking_v9"))
     with pytest.raises(UsageError, match="another service version"):
@@ -126,15 +126,15 @@ def tiny_names(service: str) -> Any:
 def test_other_definitions_under_the_champion_s_name_are_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = feature_repo.store.definitions
     monkeypatch.setattr(feature_repo.store, "definitions", lambda sources: [*real(sources)][:-1])  # without history_v1
-    assert feature_repo.store.differences(shop.online) == ["service history_v1 is gone"]
-    before = digest.of_tree(shop.online)
+    assert feature_repo.store.definition_changes(shop.online) == ["service history_v1 is gone"]
+    before = digest.tree_digest(shop.online)
     later = features_of(shop.root / "later", end=LATER)
     with pytest.raises(UsageError, match="other feature definitions than the champion reads") as told:
         shop.materialize(later)
     assert "service history_v1 is gone" in told.value.found
-    assert digest.of_tree(shop.online) == before
+    assert digest.tree_digest(shop.online) == before
     monkeypatch.undo()
-    assert feature_repo.store.differences(shop.online) == []
+    assert feature_repo.store.definition_changes(shop.online) == []
     assert shop.materialize(later)["online"]["moved"]
 
 
@@ -150,9 +150,9 @@ def test_without_a_champion_there_is_nothing_to_keep_fresh(tmp_path: Path) -> No
 def test_of_two_at_once_one_waits_or_is_told_for_whom(shop: Shop) -> None:
     later = features_of(shop.root / "later", end=LATER, events_7d=9.0)
     done: list[dict[str, Any]] = []
-    with online.alone(shop.online, timeout_s=1, who="schedule nightly", run="run-7"):
-        assert "schedule nightly, run run-7: process" in online.written_by(shop.online)
-        with pytest.raises(RepositoryError, match="somebody else is writing") as told:
+    with online.store_lock(shop.online, timeout_s=1, who="schedule nightly", run="run-7"):
+        assert "schedule nightly, run run-7: process" in online.lock_holder(shop.online)
+        with pytest.raises(RegistryError, match="somebody else is writing") as told:
             shop.materialize(later, lock_timeout_s=0.05)
         assert f"schedule nightly, run run-7: process {os.getpid()}" in told.value.found
         waits = threading.Thread(target=lambda: done.append(shop.materialize(later, lock_timeout_s=60)))
@@ -162,7 +162,7 @@ def test_of_two_at_once_one_waits_or_is_told_for_whom(shop: Shop) -> None:
         assert shop.watermark["until"] == END.isoformat()
     waits.join(60)
     assert done[0]["online"]["moved"]
-    assert online.written_by(shop.online) == ""
+    assert online.lock_holder(shop.online) == ""
 
 
 def killed(shop: Shop, features: Path) -> None:
@@ -191,7 +191,7 @@ def test_killed_half_way_the_next_does_it_again_and_who_reads_goes_on_reading(sh
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [7.0]
     source.open()  # as a server does that sees the definitions' file written anew
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [7.0]
-    assert (shop.watermark["until"], online.written_by(shop.online)) == (END.isoformat(), "")
+    assert (shop.watermark["until"], online.lock_holder(shop.online)) == (END.isoformat(), "")
     assert shop.materialize(later)["online"]["moved"]
     assert source.changed()
     source.open()

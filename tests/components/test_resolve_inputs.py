@@ -7,7 +7,7 @@ import pytest
 from components.resolve_inputs.config import ResolveInputsConfig
 from components.resolve_inputs.step import resolve_inputs
 from rankline.errors import SourceError, UsageError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from tests.serving.tiny_bundle import make_bundle, publish
 
 
@@ -45,8 +45,8 @@ def test_a_missing_source_is_refused_before_anything_runs(tmp_path: Path) -> Non
 def test_a_workspace_serves_one_catalogue(tmp_path: Path) -> None:
     """Two shops' models never compete, and neither is served with the other's features."""
     publish(tmp_path / "repository", make_bundle(tmp_path / "bundle"))
-    data, serves = source(tmp_path / "here", "a:token\n1\n"), Repository(tmp_path / "repository").champion()
-    catalogue = Repository(tmp_path / "repository").manifest(serves).catalogue
+    data, serves = source(tmp_path / "here", "a:token\n1\n"), ModelRegistry(tmp_path / "repository").champion()
+    catalogue = ModelRegistry(tmp_path / "repository").manifest(serves).catalogue
     assert resolve_inputs(workspace=tmp_path, catalogue=catalogue, config=data)["champion"] == serves
     with pytest.raises(UsageError, match="rank another catalogue") as refused:
         resolve_inputs(workspace=tmp_path, catalogue="another", config=data)

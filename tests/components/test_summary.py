@@ -15,11 +15,11 @@ from rankline.runtime import ledger
 
 def write(folder: Path, step: str, status: str = "done", **more: Any) -> None:
     told = {"step": step, "status": status, "started": 100.0, "finished": 110.0, **more}
-    ledger.write(folder, ledger.Entry.model_validate(told))
+    ledger.write_entry(folder, ledger.Entry.model_validate(told))
 
 
 def summarized(folder: Path, **prices: Any) -> dict[str, Any]:
-    told = summarize(folder, config=SummaryConfig(**prices), wanted="SUCCEEDED")
+    told = summarize(folder, config=SummaryConfig(**prices), kubeflow_status="SUCCEEDED")
     assert json.loads((folder / SUMMARY).read_text()) == told
     return told
 

@@ -267,7 +267,7 @@ def test_a_fault_fails_its_expectation_and_no_other(
     spoil(rows)
     raw = lay(tmp_path / "raw", rows)
     config = ValidateConfig(**{**CONFIG.model_dump(), **settings})
-    found, _ = step.examine(raw, frames.present(raw), check, config=config, previous=before)
+    found, _ = step.examine(raw, frames.present_tables(raw), check, config=config, previous=before)
     bad = {name: each for name, each in named(found).items() if not each["success"]}
     assert list(bad) == [what]
     assert [example for example in examples if example not in bad[what]["examples"]] == []
@@ -319,7 +319,7 @@ def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
         row[key] = None
     bad = schema.remove(0) if found == "absent" else _with_field(schema, key, pa.float64())
     raw = lay(tmp_path / "raw", rows, {table: bad})
-    told, profile = step.examine(raw, frames.present(raw), check, config=CONFIG, previous=None)
+    told, profile = step.examine(raw, frames.present_tables(raw), check, config=CONFIG, previous=None)
     assert [name for name, each in named(told).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
     assert f"{key}: {found}" in str([each["examples"] for each in told])
     assert {name.split(": ")[1] for name in named(told)} == {SCHEMA}
@@ -400,11 +400,11 @@ def test_all_that_is_at_fault_is_counted_and_some_of_it_named(
     for event in rows["events"][::4]:
         event["item_id"] = f"x{event['event_id'][-2:]}"
     raw = lay(tmp_path / "raw", rows)
-    found, _ = step.examine(raw, frames.present(raw), check, config=CONFIG, previous=None)
+    found, _ = step.examine(raw, frames.present_tables(raw), check, config=CONFIG, previous=None)
     (unknown,) = [each for each in found if not each["success"]]
     assert unknown["unexpected_count"] == 15
     assert unknown["rows"] == 60
-    assert unknown["examples"] == ["x00", "x04", *[frames.OTHERS] * 3]
+    assert unknown["examples"] == ["x00", "x04", *[frames.OTHER_OFFENDERS] * 3]
 
 
 def test_a_change_stops_the_flow_where_the_settings_say_so(tmp_path: Path, before: Path) -> None:
@@ -467,7 +467,7 @@ def test_an_expectation_that_cannot_be_checked_is_a_fault(check: step.Check) -> 
     (result,) = check("items", "rows", pd.DataFrame({"item_id": ["i1"]}), [impossible])
     assert not result["success"]
     assert result["severity"] == "critical"
-    assert "could not be checked" in step._told(result)
+    assert "could not be checked" in step._describe(result)
 
 
 class TestProfiles:
@@ -483,9 +483,9 @@ class TestProfiles:
     def run(self, folder: Path, content: str) -> str | None:
         """One successful run over some data: which data it was compared with."""
         raw, clean = self.profile(folder, content, content)
-        previous = profile.previous(folder, "recipe", raw)
+        previous = profile.previous_profile(folder, "recipe", raw)
         compared = json.loads(previous.read_text())["data_digest"] if previous else None
-        profile.keep(folder, "recipe", clean)
+        profile.save(folder, "recipe", clean)
         return compared
 
     def test_what_a_run_is_compared_with(self, tmp_path: Path) -> None:
@@ -496,20 +496,20 @@ class TestProfiles:
         seen = []
         for content in ("a", "b", "b"):
             raw, clean = self.profile(tmp_path, content, content)
-            seen.append(profile.lineage(profile.previous(tmp_path, "recipe", raw), CONFIG))
-            profile.keep(tmp_path, "recipe", clean)
+            seen.append(profile.lineage(profile.previous_profile(tmp_path, "recipe", raw), CONFIG))
+            profile.save(tmp_path, "recipe", clean)
         assert seen[1] == seen[2] != seen[0]
 
     def test_a_run_of_features_leaves_no_profile(self, tmp_path: Path) -> None:
         """An hourly one would have the next training compared with an hour ago."""
         for content, flow in (("a", ""), ("b", "features"), ("c", "features")):
-            profile.keep(tmp_path, "recipe", self.profile(tmp_path, content, content)[1], flow=flow)
+            profile.save(tmp_path, "recipe", self.profile(tmp_path, content, content)[1], flow=flow)
         assert self.run(tmp_path, "d") == "a"
 
     def test_recipes_do_not_share_a_profile(self, tmp_path: Path) -> None:
         self.run(tmp_path, "a")
         raw, _ = self.profile(tmp_path, "b", "b")
-        assert profile.previous(tmp_path, "other", raw) is None
+        assert profile.previous_profile(tmp_path, "other", raw) is None
 
     def test_age_against_the_clock_is_asked_anew_every_day(self) -> None:
         assert "day" in profile.lineage(None, ValidateConfig(max_age_days=1))
@@ -520,7 +520,7 @@ class TestProfiles:
         self.run(tmp_path, "a")
         (tmp_path / "profiles" / "recipe.json").write_text("{")
         raw, _ = self.profile(tmp_path, "b", "b")
-        assert profile.previous(tmp_path, "recipe", raw) is None
+        assert profile.previous_profile(tmp_path, "recipe", raw) is None
 
 
 def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path: Path) -> None:

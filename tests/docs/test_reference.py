@@ -14,7 +14,7 @@ from tests.cli.test_main import COMMANDS
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    found = reference.drift(reference.FILE.read_text())
+    found = reference.page_diff(reference.FILE.read_text())
     assert not found, f"docs/reference.md has drifted; run: make reference\n{found}"
 
 
@@ -59,6 +59,6 @@ def test_a_variable_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(IntegrityError, match=r"environment variable[\s\S]*missing: RANKLINE_URL"):
         reference.document()
     monkeypatch.setitem(reference.ENVIRONMENT, "RANKLINE_URL", "…")
-    monkeypatch.setitem(reference.EXITS, 7, "…")
+    monkeypatch.setitem(reference.EXIT_CODES, 7, "…")
     with pytest.raises(IntegrityError, match="gone: 7"):
         reference.document()

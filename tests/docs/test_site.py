@@ -82,10 +82,10 @@ def test_the_reader_is_led_through_what_is_there(tmp_path: Path) -> None:
     ],
 )
 def test_links_of_the_tree_become_links_of_the_site(page: str, text: str, becomes: str) -> None:
-    assert site.relinked(text, page, {"benchmarks.md", "decisions/0001-one.md"}) == becomes
+    assert site.rewrite_links(text, page, {"benchmarks.md", "decisions/0001-one.md"}) == becomes
 
 
 def test_a_file_that_is_not_there_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        site.relinked("[a](docs/gone.md)", "index.md", set())
+        site.rewrite_links("[a](docs/gone.md)", "index.md", set())
     assert "README.md links to docs/gone.md" in caplog.text

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.promote.online import bring_online
+from components.promote.online import materialize_online
 from feature_repo import backends
 from feature_repo.store import apply, materialize
 from rankline.errors import StorageError
@@ -155,7 +155,7 @@ def test_promotion_brings_features_to_redis_and_replaces_them(tmp_path: Path, re
     online = tmp_path / "online" / names.SERVICE
     for events_7d in (7.0, 8.0):  # the same moment counted again: as in SQLite, the later count stays
         features = features_of(tmp_path / f"features{events_7d}", events_7d=events_7d)
-        assert bring_online(features, online, stores=stores)["moved"]
+        assert materialize_online(features, online, stores=stores)["moved"]
         source = FeastLibrary(online)
         source.open()
         assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [events_7d]
@@ -165,7 +165,7 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     stores = FeatureStoreConfig(online="redis", redis=redis.address, project="shared")
     here, there = (tmp_path / each / "online" / names.SERVICE for each in ("here", "there"))
     owner = {"who": "schedule hourly", "run": "r1"}
-    first = bring_online(features_of(tmp_path / "first"), here, stores=stores, owner=owner)
+    first = materialize_online(features_of(tmp_path / "first"), here, stores=stores, owner=owner)
     # a server elsewhere: the store's settings and definitions, and not what happened in this workspace since
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(here, elsewhere, ignore=shutil.ignore_patterns("watermark.json", "sources"))
@@ -173,10 +173,10 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     source.open()
     assert source.watermark() == END.timestamp() == datetime.fromisoformat(first["until"]).timestamp()
     later = features_of(tmp_path / "later", end=END + timedelta(hours=6), events_7d=9.0)
-    assert bring_online(later, here, stores=stores)["moved"]
+    assert materialize_online(later, here, stores=stores)["moved"]
     assert source.watermark() == (END + timedelta(hours=6)).timestamp()
     # a machine with a workspace of its own, and older data
-    told = bring_online(features_of(tmp_path / "older"), there, stores=stores)
+    told = materialize_online(features_of(tmp_path / "older"), there, stores=stores)
     assert (told["moved"], told["until"]) == (False, (END + timedelta(hours=6)).isoformat())
     assert (there / "watermark.json").read_text() == (here / "watermark.json").read_text()
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [9.0]
@@ -188,11 +188,11 @@ def test_redis_that_is_away_is_one_message_and_the_champion_stays(
     features = features_of(tmp_path / "features")
     nowhere = FeatureStoreConfig(online="redis", redis="127.0.0.1:1")
     with pytest.raises(StorageError, match=r"where: 127\.0\.0\.1:1"):
-        bring_online(features, tmp_path / "online" / "s", stores=nowhere)
+        materialize_online(features, tmp_path / "online" / "s", stores=nowhere)
     monkeypatch.setitem(os.environ, "REDIS_PASSWORD", "hunter2")
     wrong = FeatureStoreConfig(online="redis", redis=redis.address)
     with pytest.raises(StorageError, match="invalid username-password") as told:
-        bring_online(features, tmp_path / "online" / "t", stores=wrong)
+        materialize_online(features, tmp_path / "online" / "t", stores=wrong)
     assert "hunter2" not in str(told.value)
 
 

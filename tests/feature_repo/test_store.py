@@ -18,19 +18,19 @@ import pytest
 
 import feature_repo
 from components.featurize import snapshots
-from components.featurize.join import as_of
-from components.featurize.tables import ITEM_SIDE, USER_SIDE
+from components.featurize.join import historical_features
+from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import definitions
-from feature_repo.request import GIVEN
-from feature_repo.services import HISTORY
-from feature_repo.sources import PUSH
-from feature_repo.store import apply, materialize, open_store, standing_in
-from rankline.contracts import UTC as MICROSECONDS
+from feature_repo.request import REQUEST_FIELDS
+from feature_repo.services import HISTORY_SERVICE
+from feature_repo.sources import PUSH_SOURCE
+from feature_repo.store import apply, materialize, open_store, working_directory
+from rankline.contracts import UTC_TIMESTAMP as MICROSECONDS
 from rankline.contracts import FrozenState
 from rankline.contracts import History as FrozenHistory
 from rankline.errors import SourceError
 from rankline.features import transforms as names
-from rankline.model.scoring import context_of
+from rankline.model.scoring import context_features
 from rankline.runtime.progress import Progress
 from tests.components.clean_world import BEGIN, DAY, random_events, write_clean
 
@@ -53,7 +53,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clean = write_clean(folder / "clean", random_events())
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
-        snapshots.read(db, clean)
+        snapshots.load_tables(db, clean)
         snapshots.write(db, folder / "sources", max_history=5, affinity_categories=3)
     for view, key, entity in (("user_activity", "user_id", "u0"), ("item_popularity", "item_id", "i0")):
         path = folder / "sources" / f"{view}.parquet"
@@ -83,8 +83,8 @@ def then(folder: Path, asked: dict[str, Any], refs: list[str], *, moment: dateti
     """Historical features at a moment."""
     rows = len(next(iter(asked.values())))
     table = pa.table({**asked, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
-    with standing_in(folder):
-        return as_of(open_store(folder), table, refs, chunk=100, progress=Progress()).to_pydict()
+    with working_directory(folder):
+        return historical_features(open_store(folder), table, refs, chunk=100, progress=Progress()).to_pydict()
 
 
 def now(folder: Path, asked: dict[str, Any], refs: Any) -> dict[str, list]:
@@ -94,10 +94,10 @@ def now(folder: Path, asked: dict[str, Any], refs: Any) -> dict[str, list]:
 
 
 def test_what_was_then_is_what_is_online(folder: Path) -> None:
-    given = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in GIVEN}
+    given = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in REQUEST_FIELDS}
     for asked, refs in (
-        ({"user_id": USERS, **given}, list(USER_SIDE)),
-        ({"item_id": ITEMS}, list(ITEM_SIDE)),
+        ({"user_id": USERS, **given}, list(USER_FEATURE_REFS)),
+        ({"item_id": ITEMS}, list(ITEM_FEATURE_REFS)),
         ({"user_id": USERS}, HISTORY_SIDE),
     ):
         past, online = then(folder, asked, refs), now(folder, asked, refs)
@@ -126,13 +126,13 @@ def test_a_history_is_what_was_known_after_a_days_last_event(sources: Path) -> N
 
 def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
     store = open_store(folder)
-    asked = {"user_id": ["u1"], "item_id": ["i1"], **{name: [1.0] for name in GIVEN}}
+    asked = {"user_id": ["u1"], "item_id": ["i1"], **{name: [1.0] for name in REQUEST_FIELDS}}
     ranking = now(folder, asked, store.get_feature_service(names.SERVICE))
     assert {*names.USER, *names.ITEM, *names.CONTEXT, "affinity_categories", "affinity_shares"} == {*ranking} - {
         "user_id",
         "item_id",
     }
-    history = now(folder, {"user_id": ["u1"]}, store.get_feature_service(HISTORY))
+    history = now(folder, {"user_id": ["u1"]}, store.get_feature_service(HISTORY_SERVICE))
     assert {*history} == {"user_id", "history_items", "history_times", "history_ratings", "seen_items"}
     assert 0 < len(history["history_items"][0]) <= 5
     assert len(history["seen_items"][0]) >= len(history["history_items"][0])
@@ -144,7 +144,7 @@ def test_what_was_known_later_is_not_online(folder: Path, sources: Path, tmp_pat
     # Feast alone puts it there: the guard is what keeps it out
     careless = tmp_path / "careless"
     apply(careless, project="careless", sources=sources)
-    with standing_in(careless):
+    with working_directory(careless):
         open_store(careless).materialize(when(-1), UNTIL, feature_views=["user_activity"])
     assert now(careless, {"user_id": ["u0"]}, refs)["user_events_total"] == [999.0]
 
@@ -180,7 +180,7 @@ def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
         "seen_items": [*before["seen_items"][0], "i29"],
     }
     frame = pd.DataFrame([{**pushed, "event_timestamp": at, "known_at": at}])
-    open_store(mine).push(PUSH, frame, to=PushMode.ONLINE)
+    open_store(mine).push(PUSH_SOURCE, frame, to=PushMode.ONLINE)
     assert now(mine, {"user_id": ["u1"]}, HISTORY_SIDE) == {name: [value] for name, value in pushed.items()}
 
 
@@ -193,10 +193,10 @@ def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
         given = (at, history.times[-1] if history.times else 0.0, float(len(history.item_ids)))
         found = now(
             folder,
-            {name: [v] for name, v in zip(GIVEN, given)},
+            {name: [v] for name, v in zip(REQUEST_FIELDS, given)},
             [f"request_context:{n}" for n in names.CONTEXT],
         )
-        assert {name: found[name][0] for name in names.CONTEXT} == context_of(FrozenState(at=at, history=history))
+        assert {name: found[name][0] for name in names.CONTEXT} == context_features(FrozenState(at=at, history=history))
 
 
 def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:

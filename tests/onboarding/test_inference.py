@@ -11,9 +11,9 @@ import duckdb
 import pytest
 
 from onboarding.inference import Proposal, propose
-from onboarding.inference.names import fit, is_id, tokens_of
-from onboarding.inference.texts import map_text, recipe_text
-from onboarding.inference.trial import prove
+from onboarding.inference.names import is_id, name_score, name_tokens
+from onboarding.inference.texts import render_map, render_recipe
+from onboarding.inference.trial import dry_run
 from onboarding.survey import survey
 from pipelines.recipes import interactions
 from rankline.errors import SourceError, UsageError
@@ -21,89 +21,97 @@ from tests.onboarding import odd_sources
 from tests.servers.postgres import PASSWORD, Postgres
 
 
-def proposed(source: Path, **said: object) -> Proposal:
-    return propose(survey(str(source)), name="mine", **said)  # type: ignore[arg-type]
+def proposed(source: Path, **overrides: object) -> Proposal:
+    return propose(survey(str(source)), name="mine", **overrides)  # type: ignore[arg-type]
 
 
-def columns(made: Proposal) -> dict[str, object]:
-    told: dict[str, object] = tomllib.loads(map_text(made)).get("columns", {})
+def columns(proposal: Proposal) -> dict[str, object]:
+    told: dict[str, object] = tomllib.loads(render_map(proposal)).get("columns", {})
     return told
 
 
-def rejected(made: Proposal, folder: Path) -> dict[str, dict[str, int]]:
+def rejected(proposal: Proposal, folder: Path) -> dict[str, dict[str, int]]:
     """What ingest sets aside when it reads the source as the map says."""
     path = folder / "proved.toml"
-    path.write_text(map_text(made))
-    return {t: r for t, r in prove(interactions(made.survey.source, str(path)).ingest).rejected.items() if r}
+    path.write_text(render_map(proposal))
+    return {t: r for t, r in dry_run(interactions(proposal.survey.source, str(path)).ingest).rejected.items() if r}
 
 
 def test_a_german_shop_in_csv(tmp_path: Path) -> None:
-    made = proposed(odd_sources.german_shop(tmp_path / "shop"))
-    assert made.roles == {"events": "shop_orders", "items": "artikel"}
-    assert made.kind == "interactions"
-    assert columns(made) == {
+    proposal = proposed(odd_sources.german_shop(tmp_path / "shop"))
+    assert proposal.roles == {"events": "shop_orders", "items": "artikel"}
+    assert proposal.kind == "interactions"
+    assert columns(proposal) == {
         "user_id": "KundenNr", "item_id": "ArtikelNr", "item_key": "id", "timestamp": "Datum",
         "timestamp_unit": "%d.%m.%Y %H:%M", "event_type": "action",
         "event_types": {"view": "click", "purchase": "purchase"}, "labels": {}, "title": "Name",
         "text": ["Beschreibung"], "price": "Preis",
     }  # fmt: skip
-    files = tomllib.loads(map_text(made))["files"]
+    files = tomllib.loads(render_map(proposal))["files"]
     assert files == {"encoding": "cp1252", "decimal": ","}
-    assert made.languages["items"] == "de"
-    assert [lack.flag for lack in made.lacks if lack.flag] == ["--time-zone"]
+    assert proposal.languages["items"] == "de"
+    assert [gap.flag for gap in proposal.gaps if gap.flag] == ["--time-zone"]
     with pytest.raises(SourceError, match="time without a zone 3000"):
-        rejected(made, tmp_path)
-    made = proposed(tmp_path / "shop", time_zone="UTC")
-    assert not [lack for lack in made.lacks if lack.flag]
-    assert "unknown item" not in rejected(made, tmp_path).get("events", {})
+        rejected(proposal, tmp_path)
+    proposal = proposed(tmp_path / "shop", time_zone="UTC")
+    assert not [gap for gap in proposal.gaps if gap.flag]
+    assert "unknown item" not in rejected(proposal, tmp_path).get("events", {})
 
 
 def test_a_database_of_searches_by_users(tmp_path: Path) -> None:
-    made = proposed(odd_sources.shop_database(tmp_path / "shop.duckdb"))
-    assert made.roles == {"events": "clicks", "items": "products", "users": "customers"}
-    assert made.kind == "shop"
-    told = columns(made)
+    proposal = proposed(odd_sources.shop_database(tmp_path / "shop.duckdb"))
+    assert proposal.roles == {"events": "clicks", "items": "products", "users": "customers"}
+    assert proposal.kind == "shop"
+    told = columns(proposal)
     assert (told["timestamp"], told["timestamp_unit"]) == ("ts_ms", "ms")
     assert told["labels"] == {"click": "clicked"}
     assert (told["query_text"], told["title"], told["price"]) == ("search_term", "product_name", "price")
     assert (told["available"], told["item_vectors"], told["user_key"]) == ("in_stock", ["image_vec"], "id")
     assert "email" not in str(told)  # what names a person is not a feature
     assert "url" not in str(told)
-    assert rejected(made, tmp_path) == {}
+    assert rejected(proposal, tmp_path) == {}
 
 
 def test_texts_with_few_labels(tmp_path: Path) -> None:
-    made = proposed(odd_sources.reviews(tmp_path / "texts"))
-    assert (made.kind, columns(made)["query_text"], columns(made)["item_id"]) == ("labels", "review", "sentiment")
-    assert made.languages["events"] == "zh"
-    assert made.lacks == []
-    assert rejected(made, tmp_path) == {}
+    proposal = proposed(odd_sources.reviews(tmp_path / "texts"))
+    assert (proposal.kind, columns(proposal)["query_text"], columns(proposal)["item_id"]) == (
+        "labels",
+        "review",
+        "sentiment",
+    )
+    assert proposal.languages["events"] == "zh"
+    assert proposal.gaps == []
+    assert rejected(proposal, tmp_path) == {}
 
 
 def test_one_label_is_told(tmp_path: Path) -> None:
-    made = proposed(odd_sources.reviews(tmp_path / "texts", labels=("positive",)), kind="labels")
-    assert "all texts have one label" in [lack.what for lack in made.lacks]
+    proposal = proposed(odd_sources.reviews(tmp_path / "texts", labels=("positive",)), kind="labels")
+    assert "all texts have one label" in [gap.what for gap in proposal.gaps]
 
 
 def test_ratings_in_json_lines(tmp_path: Path) -> None:
-    made = proposed(odd_sources.ratings(tmp_path / "books"))
-    told = columns(made)
-    assert made.roles == {"events": "ratings", "items": "books"}
+    proposal = proposed(odd_sources.ratings(tmp_path / "books"))
+    told = columns(proposal)
+    assert proposal.roles == {"events": "ratings", "items": "books"}
     assert (told["user_id"], told["item_id"], told["labels"]) == ("userId", "bookId", {"rating": "stars"})
     assert (told["timestamp"], told["timestamp_unit"]) == ("when", "s")
     assert (told["category"], told["category_separator"]) == ("genres", "|")
-    assert made.lacks == []
-    assert rejected(made, tmp_path) == {}
+    assert proposal.gaps == []
+    assert rejected(proposal, tmp_path) == {}
 
 
 def test_known_layouts(tmp_path: Path) -> None:
-    made = proposed(odd_sources.beir(tmp_path / "beir"))
-    assert (made.kind, tomllib.loads(map_text(made))) == ("search", {"format": "beir"})
-    assert rejected(made, tmp_path) == {}
-    made = proposed(odd_sources.recbole(tmp_path / "set"))
-    assert (made.survey.format, made.survey.name, columns(made)["title"]) == ("recbole", "toy", "movie_title")
-    assert "few" not in columns(made)
-    assert rejected(made, tmp_path) == {}
+    proposal = proposed(odd_sources.beir(tmp_path / "beir"))
+    assert (proposal.kind, tomllib.loads(render_map(proposal))) == ("search", {"format": "beir"})
+    assert rejected(proposal, tmp_path) == {}
+    proposal = proposed(odd_sources.recbole(tmp_path / "set"))
+    assert (proposal.survey.format, proposal.survey.name, columns(proposal)["title"]) == (
+        "recbole",
+        "toy",
+        "movie_title",
+    )
+    assert "few" not in columns(proposal)
+    assert rejected(proposal, tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -125,10 +133,10 @@ def test_known_layouts(tmp_path: Path) -> None:
     ],
 )
 def test_times(tmp_path: Path, times: list[object], unit: str, flags: list[str]) -> None:
-    made = proposed(odd_sources.ratings(tmp_path / "books", times=times))
-    assert columns(made)["timestamp"] == "when"
-    assert made.unit == unit
-    assert [lack.flag for lack in made.lacks if lack.flag] == flags
+    proposal = proposed(odd_sources.ratings(tmp_path / "books", times=times))
+    assert columns(proposal)["timestamp"] == "when"
+    assert proposal.time_unit == unit
+    assert [gap.flag for gap in proposal.gaps if gap.flag] == flags
 
 
 def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -> None:
@@ -140,8 +148,8 @@ def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -
             ):
                 table = query.replace("FROM t", "FROM range(2000) AS t(i)")
                 db.execute(f"COPY ({table}) TO '{tmp_path / name}.parquet'")
-        made = proposed(tmp_path)
-        return [lack.what for lack in made.lacks if lack.flag], columns(made).get("time_zone")
+        proposal = proposed(tmp_path)
+        return [gap.what for gap in proposal.gaps if gap.flag], columns(proposal).get("time_zone")
 
     zoned = "TIMESTAMPTZ '2023-01-01 00:00:00+00' + to_minutes(i)"
     naive = "TIMESTAMP '2023-01-01' + to_minutes(i)"
@@ -173,15 +181,15 @@ def test_the_very_name_goes_before_a_likeness(tmp_path: Path) -> None:
 
 def test_what_a_person_says_counts(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books")
-    made = proposed(source, said={"title": "genres", "text": "title", "item_id": "bookId"})
-    assert (columns(made)["title"], columns(made)["text"]) == ("genres", ["title"])
-    made = proposed(source, said={"timestamp": ""})
-    assert columns(made)["timestamp"] == ""
-    assert any("no times" in lack.what for lack in made.lacks)
+    proposal = proposed(source, overrides={"title": "genres", "text": "title", "item_id": "bookId"})
+    assert (columns(proposal)["title"], columns(proposal)["text"]) == ("genres", ["title"])
+    proposal = proposed(source, overrides={"timestamp": ""})
+    assert columns(proposal)["timestamp"] == ""
+    assert any("no times" in gap.what for gap in proposal.gaps)
     with pytest.raises(UsageError, match="no table of items has a column 'titel'"):
-        proposed(source, said={"title": "titel"})
+        proposed(source, overrides={"title": "titel"})
     with pytest.raises(UsageError, match="no meaning 'name'"):
-        proposed(source, said={"name": "title"})
+        proposed(source, overrides={"name": "title"})
     with pytest.raises(UsageError, match="no table 'films'"):
         proposed(source, roles={"items": "films"})
 
@@ -189,26 +197,26 @@ def test_what_a_person_says_counts(tmp_path: Path) -> None:
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books", rating=5)
     (source / "books.jsonl").unlink()
-    told = " ".join(lack.what for lack in proposed(source).lacks)
+    told = " ".join(gap.what for gap in proposed(source).gaps)
     assert "no table of items" in told
     assert "every event has the same stars" in told
     few = odd_sources.recbole(tmp_path / "few")
-    assert any("only 40 users" in lack.what for lack in proposed(few).lacks)
+    assert any("only 40 users" in gap.what for gap in proposed(few).gaps)
 
 
 def test_an_unknown_kind_of_event_is_told(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
     log.write_bytes(log.read_bytes() + b"\nK1;A1;01.02.2023 10:15;frobnicate")
-    made = proposed(source, time_zone="UTC")
-    assert columns(made)["event_types"]["frobnicate"] == ""  # type: ignore[index]
-    assert ["frobnicate" in lack.what for lack in made.lacks] == [True]
+    proposal = proposed(source, time_zone="UTC")
+    assert columns(proposal)["event_types"]["frobnicate"] == ""  # type: ignore[index]
+    assert ["frobnicate" in gap.what for gap in proposal.gaps] == [True]
 
 
 def test_names_in_any_script_have_words() -> None:
-    assert tokens_of("userID") == tokens_of("user_id") == tokens_of("user.id") == ["user", "id"]
-    assert tokens_of("Verfügbar") == ["verfügbar"]
-    assert fit("Verfügbar", "available") > 0.9
+    assert name_tokens("userID") == name_tokens("user_id") == name_tokens("user.id") == ["user", "id"]
+    assert name_tokens("Verfügbar") == ["verfügbar"]
+    assert name_score("Verfügbar", "available") > 0.9
     assert is_id("用户_id")
     assert not is_id("用户")
 
@@ -242,15 +250,15 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         ("search", odd_sources.beir(tmp_path / "beir")),
         ("shop", odd_sources.shop_database(tmp_path / "shop.duckdb")),
     ):
-        made = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
-        assert made.kind == kind
-        (tmp_path / f"{kind}.toml").write_text(map_text(made))
-        (tmp_path / f"{kind}.py").write_text(recipe_text(made, map_name=f"{kind}.toml"))
+        proposal = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
+        assert proposal.kind == kind
+        (tmp_path / f"{kind}.toml").write_text(render_map(proposal))
+        (tmp_path / f"{kind}.py").write_text(render_recipe(proposal, map_name=f"{kind}.toml"))
         monkeypatch.syspath_prepend(tmp_path)
         recipe = named(f"{kind}:{kind}")
         assert sys.modules.pop(kind).__file__ == str(tmp_path / f"{kind}.py")
         assert (recipe.name, recipe.export.catalogue) == (kind, kind)
-        assert recipe.ingest.format == made.survey.format
+        assert recipe.ingest.format == proposal.survey.format
         if kind == "shop":
             assert recipe.finetune.encoder != "tiny"  # real words are read by a real encoder
 
@@ -328,8 +336,8 @@ def test_folders_that_name_a_column_are_one_table(tmp_path: Path, days: int) -> 
 def test_the_first_rows_are_enough(tmp_path: Path) -> None:
     odd_sources.ratings(tmp_path / "books")
     looked = survey(str(tmp_path / "books"), rows=500)
-    assert (looked.tables["ratings"].rows, looked.tables["ratings"].whole) == (500, False)
-    assert (looked.tables["books"].rows, looked.tables["books"].whole) == (90, True)
+    assert (looked.tables["ratings"].rows, looked.tables["ratings"].is_complete) == (500, False)
+    assert (looked.tables["books"].rows, looked.tables["books"].is_complete) == (90, True)
 
 
 def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,15 +353,15 @@ def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pyte
             "FROM generate_series(0, 89) AS i"
         )
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    made = proposed(postgres.url)
-    assert made.roles == {"events": "clicks", "items": "products"}
-    assert (columns(made)["timestamp"], columns(made)["item_key"], made.lacks) == ("at", "id", [])
-    assert rejected(made, tmp_path) == {}
+    proposal = proposed(postgres.url)
+    assert proposal.roles == {"events": "clicks", "items": "products"}
+    assert (columns(proposal)["timestamp"], columns(proposal)["item_key"], proposal.gaps) == ("at", "id", [])
+    assert rejected(proposal, tmp_path) == {}
     monkeypatch.setenv("SHOP_URL", postgres.secret_url)
-    made = propose(survey("", connection="SHOP_URL"), name="mine")
-    assert made.roles == {"events": "clicks", "items": "products"}
-    assert rejected(made, tmp_path) == {}
-    assert PASSWORD not in map_text(made) + recipe_text(made, map_name="mine.toml")
+    proposal = propose(survey("", connection="SHOP_URL"), name="mine")
+    assert proposal.roles == {"events": "clicks", "items": "products"}
+    assert rejected(proposal, tmp_path) == {}
+    assert PASSWORD not in render_map(proposal) + render_recipe(proposal, map_name="mine.toml")
     with pytest.raises(UsageError, match="a password does not belong") as told:
         survey(postgres.secret_url)
     assert PASSWORD not in str(told.value)
@@ -367,14 +375,14 @@ def test_a_url_is_looked_at_like_a_folder(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     for path in odd_sources.ratings(tmp_path / "books").iterdir():
         memory.pipe(f"/bucket/{path.name}", path.read_bytes())
-    made = proposed("memory://bucket")  # type: ignore[arg-type]
-    assert made.roles == {"events": "ratings", "items": "books"}
-    assert rejected(made, tmp_path) == {}
+    proposal = proposed("memory://bucket")  # type: ignore[arg-type]
+    assert proposal.roles == {"events": "ratings", "items": "books"}
+    assert rejected(proposal, tmp_path) == {}
 
 
 def test_the_proof_reads_the_first_events_alone(tmp_path: Path) -> None:
-    made = proposed(odd_sources.ratings(tmp_path / "books"))
-    (tmp_path / "books.toml").write_text(map_text(made))
-    proof = prove(interactions(made.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
-    assert (proof.read["events"], proof.kept["events"], proof.read["items"]) == (500, 500, 90)
-    assert proof.too_many == []
+    proposal = proposed(odd_sources.ratings(tmp_path / "books"))
+    (tmp_path / "books.toml").write_text(render_map(proposal))
+    proof = dry_run(interactions(proposal.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
+    assert (proof.read["events"], proof.rows_kept["events"], proof.read["items"]) == (500, 500, 90)
+    assert proof.tables_over_limit == []

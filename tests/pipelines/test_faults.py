@@ -17,7 +17,7 @@ from components.finetune.step import finetune
 from components.ingest.step import ingest
 from pipelines.recipes import smoke as recipe
 from rankline.errors import TrainingError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 from tests.cli.command import rankline, refused
@@ -49,7 +49,7 @@ def forget(workspace: Path, *names: str) -> None:
 def made(run: Path) -> dict[str, dict[str, str]]:
     """Output -> (its files' digests), of every step of a run, but for what was measured anew."""
     found = {}
-    for entry in ledger.read(run).values():
+    for entry in ledger.read_entries(run).values():
         for name, path in entry.paths.items():
             if (entry.step, name) == ("validate", "report"):
                 continue  # a page for people that says when it was made; no step reads it
@@ -76,7 +76,7 @@ def ends_as_undisturbed(smoke: SmokeRun, workspace: Path) -> None:
     run = max(folders(workspace))
     assert made(run) == made(smoke.workspace / "runs" / smoke.summary["run"])
     assert set(steps(workspace).values()) <= {"done", "reused"}
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     assert models.champion() == smoke.summary["model_id"] == summary(workspace)["model_id"]
     assert [event.kind for event in models.history()] == ["registered", "evaluated", "promoted"]
     assert not list((workspace / "repository").rglob(".*")), "half-written files"
@@ -128,7 +128,7 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
         forget(workspace, step)
     message = refused("run", "--recipe", "smoke", "-w", workspace, **killing(tmp_path / "hurt", when))
     assert message.startswith(f"{step} stopped: it ended without a word")
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     assert [event.kind for event in models.history()] == history
     a_day_later(workspace)
     # never half-promoted: who serves is what the events say, whatever the pointer had come to
@@ -184,7 +184,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         told_of_no_room(message, small)
         assert not list(out.glob("*/files.json")), "a half-written artifact can be seen"
         assert not list((workspace / "cache" / step).glob("*/entry.json"))
-        entry = ledger.read(max(folders(workspace)))[step]
+        entry = ledger.read_entries(max(folders(workspace)))[step]
         assert entry.status == "failed"
         assert entry.error.splitlines()[0] == message.splitlines()[0]
         small.make_room()
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_while_the_repository_is_written(smoke: SmokeRun, tm
         if step == "promote":
             done = rankline(*at_door(smoke, workspace, tmp_path / "before", "decide"))
             assert done.returncode == 0, done.stderr
-        models = Repository(workspace / "repository")
+        models = ModelRegistry(workspace / "repository")
         before = models.history()
         command = at_door(smoke, workspace, small.folder / "out", step)
         small.fill(leave=ledger.RESERVE_BYTES + 20_000)
@@ -292,7 +292,7 @@ def test_two_runs_of_the_same_work_in_one_workspace(smoke: SmokeRun, tmp_path: P
     outcomes = [json.loads((folder / "summary.json").read_text())["outcome"] for folder in (first, second)]
     assert set(outcomes) <= {"promoted", "already serving"}
     assert "promoted" in outcomes
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     assert [event.kind for event in models.history()].count("promoted") == 1
     assert models.champion() == smoke.summary["model_id"]
     assert not list((workspace / "cache").glob("*/.*"))
@@ -325,7 +325,7 @@ def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: 
     environment = set_back(tmp_path / "hurt", "os.rename:ingest.progress")
     done = rankline(*at_door(smoke, workspace, tmp_path / "out", "ingest"), **environment)
     assert done.returncode == 0, done.stderr
-    entry = ledger.read(max(folders(workspace)))["ingest"]
+    entry = ledger.read_entries(max(folders(workspace)))["ingest"]
     assert entry.started > began - 1
     assert (max(folders(workspace)) / "ingest.json").stat().st_mtime > began  # the disk's clock is the kernel's
     assert entry.finished is not None
@@ -337,13 +337,13 @@ def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: 
 
 def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     event = models.history()[-1]
     # a rollback to the same model by a machine whose clock is years behind
     path = workspace / "repository" / "events" / f"{event.n + 1}.json"
     later = event.model_copy(update={"n": event.n + 1, "kind": "rolled_back", "at": "2001-01-01T00:00:00.000+00:00"})
     path.write_text(later.model_dump_json())
-    pointer = Repository(workspace / "repository").pointer()
+    pointer = ModelRegistry(workspace / "repository").champion_record()
     assert pointer is not None
     assert (pointer.event, pointer.at) == (event.n + 1, later.at)
 

@@ -21,14 +21,14 @@ from pipelines.schedules.firings import STAMP, Claim
 from pipelines.schedules.store import Schedules
 from rankline.errors import UsageError
 from rankline.model.scoring import feature_names
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
 def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
     """A champion that reads this feature service."""
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     told = feature_names().model_copy(update={"service": service})
     bundle = tiny_bundle(workspace / "made" / service, weights=service.encode(), catalogue="smoke", features=told)
     models.add(bundle.folder)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.ingest.config import IngestConfig
-from components.ingest.window import scheduled
+from components.ingest.window import with_scheduled_window
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.conformance import problems
 from pipelines.kubeflow.packages import named, pipeline_name, upload
@@ -74,7 +74,7 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
     told = (body["runtime_config"]["parameters"]["scheduled_at"], "")
-    config = scheduled(IngestConfig(source="/data"), schedule, told, tmp_path)
+    config = with_scheduled_window(IngestConfig(source="/data"), schedule, told, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T02:00:00+00:00", "2026-11-02T02:00:00+00:00")
 
 
@@ -127,7 +127,7 @@ def test_a_verdict_is_told_by_the_tasks_that_ran(
     assert "decide" not in told["verdict"]
     done = [step["step"] for step in told["steps"] if step["status"] == "done"]
     line = [step for step in ledger.FLOWS[flow] if step != "publish" or outcome == "published"]
-    assert [step for step in done if step in ledger.KNOWN] == line
+    assert [step for step in done if step in ledger.ALL_STEPS] == line
     assert last in done
     assert {each["flow"] for each in seen} == {flow}
 

@@ -231,7 +231,7 @@ def test_a_file_of_labels_is_read(tmp_path: Path) -> None:
     (tmp_path / "lab.csv").write_text("text,label\nfine,good\n")
     (tmp_path / "other.csv").write_text("nothing of ours\n")
     asked = named("labels", source=str(tmp_path / "lab.csv")).ingest
-    assert [file.path for file in sources.files(asked)["events"]] == [str(tmp_path / "lab.csv")]
+    assert [file.path for file in sources.find_files(asked)["events"]] == [str(tmp_path / "lab.csv")]
     # a folder stays one, whatever its name
     (tmp_path / "set.csv").mkdir()
     assert named("labels", source=str(tmp_path / "set.csv")).ingest.tables.events == "*.csv"

@@ -28,7 +28,7 @@ from pipelines.schedules.store import Schedules
 from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
@@ -189,12 +189,12 @@ def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
 
 
 def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
-    before = Repository(shop.repository).history()
+    before = ModelRegistry(shop.repository).history()
     told = shop.refresh()
     assert told["outcome"] == "nothing changed"
     assert "All 40 items are as they were" in told["verdict"]
     assert [step["step"] for step in told["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
-    assert Repository(shop.repository).history() == before
+    assert ModelRegistry(shop.repository).history() == before
 
 
 def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: httpx.Client) -> None:
@@ -205,7 +205,7 @@ def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: http
     assert done.returncode == 0, done.stderr + done.stdout
     assert "items: 0 added, 1 changed, 1 withdrawn, 0 gone, 39 unchanged, 0 set aside, 0 unknown" in done.stdout
     assert "40 items, 0 texts read anew, index exact with recall 1.000" in done.stdout
-    pointer = Repository(shop.repository).pointer()
+    pointer = ModelRegistry(shop.repository).champion_record()
     assert pointer is not None
     until = time.monotonic() + 30
     while server.get("/v1/model").json()["revision"] == first and time.monotonic() < until:
@@ -214,20 +214,20 @@ def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: http
     answered = [item["item_id"] for item in server.post("/v1/recommend", json={"k": 40}).json()["items"]]
     assert answered
     assert "i1" not in answered
-    kept = Repository(shop.repository).bundle(shop.champion.model_id)
+    kept = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
     row = parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[1]
     assert (row["title"], row["price"], row["available"], row["weight"]) == ("The love of 1", 3.5, False, 1.0)
 
 
 def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
-    before = (shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()
+    before = (shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()
     half = shop.write("half.csv", rows=slice(0, 20))
     told = shop.refresh("--items", half, "--whole", code=3)
     assert told["outcome"] == "refused"
     (reason,) = told["reasons"]
     assert "catalogue.max_gone_share" in reason
     assert "publish" not in [step["step"] for step in told["steps"]]
-    assert ((shop.repository / "champion.json").read_bytes(), Repository(shop.repository).history()) == before
+    assert ((shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()) == before
 
 
 def test_what_was_deleted_in_the_source_is_taken_out(shop: Shop) -> None:
@@ -267,7 +267,7 @@ def test_a_schedule_refreshes(shop: Shop) -> None:
     ended = claims.read(moment)
     assert ended is not None
     assert (ended.outcome, ended.exit_code, ended.error) == ("published", 0, "")
-    kept = Repository(shop.repository).bundle(shop.champion.model_id)
+    kept = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
     assert parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[5]["price"] == 77.0
     shop.write("items.csv")
 
@@ -291,7 +291,7 @@ def test_a_trained_champion_finds_its_own_items_unchanged(smoke: SmokeRun, tmp_p
     assert done.returncode == 0, done.stderr + done.stdout
     found = next(step["result"] for step in json.loads(done.stdout)["steps"] if step["step"] == "catalogue")
     assert (found["counts"]["added"], found["embedded"]) == (1, 1)
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     bundle = models.bundle(models.champion())
     scratch = catalogues.build(bundle, parquet.read_table(bundle.catalogue / "items.parquet"), tmp_path / "scratch")
     assert scratch.embedded == found["items"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rankline.contracts import replaced
+from rankline.contracts import replace_in_strings
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from rankline.contracts import replaced
     ],
 )
 def test_a_path_is_replaced_where_its_parts_are_whole(text: str, told: str) -> None:
-    assert replaced({"source": [text]}, "/tmp/pr", "{workspace}") == {"source": [told]}
+    assert replace_in_strings({"source": [text]}, "/tmp/pr", "{workspace}") == {"source": [told]}
 
 
 def test_the_placeholder_is_replaced_wherever_it_stands() -> None:
-    assert replaced("{workspace}/a and {workspace}b", "{workspace}", "/tmp/w") == "/tmp/w/a and /tmp/wb"
+    assert replace_in_strings("{workspace}/a and {workspace}b", "{workspace}", "/tmp/w") == "/tmp/w/a and /tmp/wb"

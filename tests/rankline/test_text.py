@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from rankline.text import Tokenizer, batches, item_words, lexemes, query_words
+from rankline.text import Tokenizer, batches_by_length, item_text, lexemes, query_text
 
 
 def written(folder: Path, words: list[str]) -> Path:
@@ -33,7 +33,7 @@ def tokenizer(tmp_path: Path) -> Tokenizer:
     ],
 )
 def test_an_item_reads_title_categories_text(item: dict, words: str) -> None:
-    assert item_words(item) == words
+    assert item_text(item) == words
 
 
 def test_texts_are_cut_and_padded_to_the_longest(tokenizer: Tokenizer) -> None:
@@ -68,17 +68,17 @@ def test_a_tokenizer_without_a_mask_says_so(tmp_path: Path) -> None:
 
 def test_batches_hold_every_text_once_beside_its_likes() -> None:
     texts = ["x" * n for n in (9, 1, 5, 2, 8, 1, 7)]
-    found = batches(texts, 3)
+    found = batches_by_length(texts, 3)
     assert sorted(row for batch in found for row in batch) == list(range(7))
     assert [[len(texts[row]) for row in batch] for batch in found] == [[1, 1, 2], [5, 7, 8], [9]]
 
 
 def test_the_newest_turn_of_a_conversation_comes_first() -> None:
     turns = ["hello", "my order is late", "", "where is it?"]
-    assert query_words(None, turns, last=2) == "where is it?\nmy order is late"
-    assert query_words("a text", None, last=2) == "a text"
-    assert query_words("a text", [], last=2) == "a text"
-    assert query_words(None, None, last=2) == ""
+    assert query_text(None, turns, last=2) == "where is it?\nmy order is late"
+    assert query_text("a text", None, last=2) == "a text"
+    assert query_text("a text", [], last=2) == "a text"
+    assert query_text(None, None, last=2) == ""
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_words_are_found_in_any_script(text: str, expected: list[str]) -> None:
 
 
 def test_what_can_be_found_has_its_characters_beside_its_pairs() -> None:
-    assert lexemes("绿茶叶 tea 书", singles=True) == ["绿茶", "茶叶", "绿", "茶", "叶", "书", "tea"]
+    assert lexemes("绿茶叶 tea 书", unigrams=True) == ["绿茶", "茶叶", "绿", "茶", "叶", "书", "tea"]
 
 
 def test_a_stemmer_brings_forms_together() -> None:

@@ -84,6 +84,6 @@ def mlflow_server(postgres: Postgres, tmp_path):
             return True
         return False
 
-    server = Server(command, log=tmp_path / "mlflow.log", ready=ready, patience_s=120, env=environment, cwd=tmp_path)
+    server = Server(command, log=tmp_path / "mlflow.log", ready=ready, timeout_s=120, env=environment, cwd=tmp_path)
     with server.running():
         yield port

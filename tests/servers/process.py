@@ -39,11 +39,11 @@ class Server:
         *,
         log: Path,
         ready: Callable[[], bool],
-        patience_s: float = 60,
+        timeout_s: float = 60,
         **options: Any,
     ) -> None:
         self._command, self._log, self._ready = list(command), log, ready
-        self._patience_s, self._options = patience_s, options
+        self._timeout_s, self._options = timeout_s, options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._options
             )
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._timeout_s
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 told = self._log.read_text(errors="replace")[-2000:]

@@ -16,10 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from rankline.contracts import ITEMS, FrozenState, History
-from rankline.features.side_features import Side
+from rankline.features.side_features import SideFeatures
 from rankline.model import catalogue as catalogues
-from rankline.model.bundle import CATALOGUE, Bundle, open_bundle, seal
-from rankline.model.catalogue import Counted, Maker, Making, Neighbours, Words, write_own
+from rankline.model.bundle import CATALOGUE, Bundle, open_bundle, write_bundle_manifest
+from rankline.model.catalogue import (
+    Bm25Settings,
+    CatalogueBuilder,
+    CatalogueSettings,
+    IndexSettings,
+    InteractionCounts,
+    write_item_embeddings,
+)
 from tests.serving.tiny_bundle import CATEGORIES, SIZE, _model, _save, _tensor, item_id, make_bundle, titles
 
 SCHEMA = pa.schema([*ITEMS, pa.field("weight", pa.float64())])
@@ -51,43 +58,47 @@ def make_embedding_bundle(
     seed: int = 0,
     precisions: tuple[str, ...] = ("fp32",),
     queries: bool = False,
-    neighbours: Neighbours = Neighbours(),  # noqa: B008 (a frozen value)
+    neighbours: IndexSettings = IndexSettings(),  # noqa: B008 (a frozen value)
     broken: Sequence[str] = (),
 ) -> Bundle:
     """Write and seal such a bundle in ``folder``, with three canaries; ``broken`` items have an own vector of NaN."""
     items = table() if items is None else items
     rng, count = np.random.default_rng(seed), len(items)
     tiny = make_bundle(folder, items=count, seed=seed, precisions=precisions, queries=queries)
-    side = Side.of(items)
+    side = SideFeatures.of(items)
     weights_SD = rng.normal(scale=0.1, size=(side.size, SIZE)).astype(np.float32)
     _save(folder / "side.onnx", _side_graph(weights_SD))
     ids = items["item_id"].to_pylist()
     own_KD = rng.normal(scale=0.3, size=(count // 2, SIZE)).astype(np.float32)
-    making = Making(side=side, words=Words(stemmer="", k1=0.9, b=0.4) if queries else None, neighbours=neighbours)
-    (folder / catalogues.MAKING).write_text(making.model_dump_json())
+    catalogue_settings = CatalogueSettings(
+        side=side, words=Bm25Settings(stemmer="", k1=0.9, b=0.4) if queries else None, neighbours=neighbours
+    )
+    (folder / catalogues.CATALOGUE_SETTINGS).write_text(catalogue_settings.model_dump_json())
     told = {name: each.model_copy(update={"side": "side.onnx"}) for name, each in tiny.manifest.precisions.items()}
     manifest = tiny.manifest.model_copy(update={"precisions": told})
-    counted = Counted.of(folder / CATALOGUE, ids)
+    interaction_counts = InteractionCounts.of(folder / CATALOGUE, ids)
     shutil.rmtree(folder / CATALOGUE)
-    write_own(folder, ids[: len(own_KD)], own_KD)
-    Maker(folder, told, 16, making).build(items, folder / CATALOGUE, counted=counted)
-    made = _with_canaries(folder, seal(folder, manifest), ids)
+    write_item_embeddings(folder, ids[: len(own_KD)], own_KD)
+    CatalogueBuilder(folder, told, 16, catalogue_settings).build(
+        items, folder / CATALOGUE, interaction_counts=interaction_counts
+    )
+    made = _with_canaries(folder, write_bundle_manifest(folder, manifest), ids)
     if broken:
         own_KD[[ids.index(item) for item in broken]] = np.nan
-        write_own(folder, ids[: len(own_KD)], own_KD)
-        made = seal(folder, manifest)
+        write_item_embeddings(folder, ids[: len(own_KD)], own_KD)
+        made = write_bundle_manifest(folder, manifest)
     return made
 
 
 def _with_canaries(folder: Path, made: Bundle, ids: list[str]) -> Bundle:
-    from serving.engine import Ask, BundleEngine, answer
+    from serving.engine import BundleEngine, EngineRequest, run_request
 
     engine = BundleEngine.load(made, precision="fp32", provider="cpu", threads=1)
     lines = []
     for n in range(3):
         history = History(item_ids=ids[n : n + 3], times=[1.0, 2.0, 3.0], ratings=[5.0, 4.0, 3.0])
         state = FrozenState(at=4.0, history=history, seen=history.item_ids)
-        items = answer(engine, Ask("recommend", state, k=12)).items
+        items = run_request(engine, EngineRequest("recommend", state, k=12)).items
         lines.append(
             {
                 "query": None,
@@ -97,7 +108,7 @@ def _with_canaries(folder: Path, made: Bundle, ids: list[str]) -> Bundle:
             }
         )
     (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return seal(folder, made.manifest)
+    return write_bundle_manifest(folder, made.manifest)
 
 
 def _side_graph(weights_SD: Any) -> Any:
@@ -113,19 +124,19 @@ def _side_graph(weights_SD: Any) -> Any:
 
 def without_ranges(folder: Bundle) -> Bundle:
     """Take away what items.json of an earlier version did not say: between what its numbers lay."""
-    path = folder.folder / catalogues.MAKING
+    path = folder.folder / catalogues.CATALOGUE_SETTINGS
     told = json.loads(path.read_text())
     del told["side"]["prices"]
     for each in told["side"]["declared"]:
         del each["range"]
     path.write_text(json.dumps(told))
-    return seal(folder.folder, folder.manifest)
+    return write_bundle_manifest(folder.folder, folder.manifest)
 
 
 def without_embedding(folder: Path) -> Bundle:
     """Take away what a bundle of an earlier version had not."""
     manifest = open_bundle(folder).manifest
     told = {name: each.model_copy(update={"side": None}) for name, each in manifest.precisions.items()}
-    for name in ("side.onnx", catalogues.OWN, catalogues.MAKING):
+    for name in ("side.onnx", catalogues.ITEM_EMBEDDINGS, catalogues.CATALOGUE_SETTINGS):
         (folder / name).unlink()
-    return seal(folder, manifest.model_copy(update={"precisions": told}))
+    return write_bundle_manifest(folder, manifest.model_copy(update={"precisions": told}))

@@ -10,26 +10,26 @@ from fastapi.testclient import TestClient
 from serving import openapi
 from serving.app import create_app
 from serving.echo import EchoEngine
-from serving.features import Features
-from serving.live import Live
+from serving.features import FeatureLookup
+from serving.live import ModelManager
 from serving.metrics import Metrics
 
 
 @pytest.fixture
-def live() -> Live:
-    return Live(Metrics(), precision="fp32", provider="cpu", threads=1)
+def live() -> ModelManager:
+    return ModelManager(Metrics(), precision="fp32", provider="cpu", threads=1)
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[TestClient]:
+def client(live: ModelManager) -> Iterator[TestClient]:
     metrics = Metrics()
-    features = Features(None, metrics, item_ids=lambda: live.item_ids)
+    features = FeatureLookup(None, metrics, item_ids=lambda: live.item_ids)
     with TestClient(create_app(live, features, metrics), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def echo(live: Live) -> EchoEngine:
+def echo(live: ModelManager) -> EchoEngine:
     engine = EchoEngine()
     live.use(engine)
     return engine
@@ -59,7 +59,7 @@ def test_answers_carry_ids(client: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("echo")
-def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, live: Live) -> None:
+def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, live: ModelManager) -> None:
     live.hide(["echo-0", "b"])
     assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
     ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()

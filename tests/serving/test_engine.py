@@ -15,10 +15,16 @@ import pytest
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
 from rankline.model import scoring
-from rankline.model.bundle import Bundle, open_bundle, read_catalogue, seal, seal_catalogue
-from rankline.model.policy import POLICY, Calibration, Policy
-from serving.engine import Answer, Ask, BundleEngine, UnknownItem, answer
-from serving.sessions import Graph, require
+from rankline.model.bundle import (
+    Bundle,
+    open_bundle,
+    read_catalogue,
+    write_bundle_manifest,
+    write_catalogue_manifest,
+)
+from rankline.model.policy import POLICY_FILE, Calibration, ServingPolicy
+from serving.engine import BundleEngine, EngineRequest, EngineResponse, UnknownItem, run_request
+from serving.sessions import Graph, require_provider
 from tests.serving.tiny_bundle import MAX_HISTORY, make_bundle, make_catalogue
 
 HISTORY = History(item_ids=["i3", "i7", "gone", "i11"], times=[10.0, 20, 30, 40], ratings=[5.0, 0, 3, 2.4])
@@ -55,11 +61,13 @@ def by_hand(bundle: Bundle, state: FrozenState, *, given: list[str] | None = Non
         ratings_BL=np.array([[5, 0, 2]], np.int64),
         lengths_B=np.array([3], np.int64),
     )[0]
-    scores = scoring.source_scores(state, left_D, catalogue, bundle.knobs)
-    drawn = scoring.draw(scores, catalogue.rows(state.seen), per_source=bundle.knobs.candidates_per_source)
+    scores = scoring.source_scores(state, left_D, catalogue, bundle.candidate_settings)
+    drawn = scoring.draw_candidates(
+        scores, catalogue.rows(state.seen), per_source=bundle.candidate_settings.candidates_per_source
+    )
     rows_N = drawn if given is None else catalogue.rows(given)
     features_NF = scoring.candidate_features(
-        state, scoring.context_of(state), rows_N, scores, catalogue, bundle.manifest.features
+        state, scoring.context_features(state), rows_N, scores, catalogue, bundle.manifest.features
     )
     logits = run(
         "scorer.onnx",
@@ -72,7 +80,7 @@ def by_hand(bundle: Bundle, state: FrozenState, *, given: list[str] | None = Non
 
 def test_recommend_is_what_the_shared_functions_give(bundle: Bundle, engine: BundleEngine) -> None:
     expected = by_hand(bundle, STATE)
-    found = answer(engine, Ask("recommend", STATE, k=1000)).items
+    found = run_request(engine, EngineRequest("recommend", STATE, k=1000)).items
     assert {item.item_id for item in found} == set(expected)
     for item in found:
         np.testing.assert_array_equal(np.float32(list(item.logits.values())), expected[item.item_id])
@@ -83,7 +91,7 @@ def test_recommend_is_what_the_shared_functions_give(bundle: Bundle, engine: Bun
 def test_rank_keeps_to_the_candidates(bundle: Bundle, engine: BundleEngine) -> None:
     given = ["i30", "i3", "i5", "nobody", "i30"]
     expected = by_hand(bundle, STATE, given=["i30", "i3", "i5"])
-    found = answer(engine, Ask("rank", STATE, candidates=given))
+    found = run_request(engine, EngineRequest("rank", STATE, candidates=given))
     assert found.unknown == ["nobody"]
     assert [i.item_id for i in found.items] == sorted(expected, key=lambda item: -expected[item][0])
     for item in found.items:
@@ -94,16 +102,16 @@ def test_rank_keeps_to_the_candidates(bundle: Bundle, engine: BundleEngine) -> N
 def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> None:
     """Padding of histories, queries and candidates must not show in anybody's answer."""
     some = [
-        Ask("recommend", STATE, k=5),
-        Ask("similar", FrozenState(at=0), k=4, item_id="i2"),
-        Ask("recommend", FrozenState(at=5.0), k=5),
-        Ask("rank", STATE, candidates=["i1"], query="love"),
-        Ask("rank", FrozenState(at=5.0, history=History(item_ids=["i9"])), candidates=["i1", "i2", "i4"]),
-        Ask("rank", STATE, candidates=["i8", "i1"], query="space ship story house"),
+        EngineRequest("recommend", STATE, k=5),
+        EngineRequest("similar", FrozenState(at=0), k=4, item_id="i2"),
+        EngineRequest("recommend", FrozenState(at=5.0), k=5),
+        EngineRequest("rank", STATE, candidates=["i1"], query="love"),
+        EngineRequest("rank", FrozenState(at=5.0, history=History(item_ids=["i9"])), candidates=["i1", "i2", "i4"]),
+        EngineRequest("rank", STATE, candidates=["i8", "i1"], query="space ship story house"),
     ]
     batch = [engine.prepare(ask) for ask in some]
     for ask, prepared, result in zip(some, batch, engine.run(batch)):
-        together, alone = engine.finish(prepared, result).items, answer(engine, ask).items
+        together, alone = engine.finish(prepared, result).items, run_request(engine, ask).items
         assert [item.item_id for item in together] == [item.item_id for item in alone]
         for one, other in zip(together, alone):
             assert one.score == pytest.approx(other.score, abs=1e-6)
@@ -111,7 +119,7 @@ def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> Non
 
 def test_popularity_leads_where_nothing_is_known(bundle: Bundle, engine: BundleEngine) -> None:
     catalogue, _ = read_catalogue(bundle, "fp32")
-    best = answer(engine, Ask("recommend", FrozenState(at=0.0), k=1)).items[0]
+    best = run_request(engine, EngineRequest("recommend", FrozenState(at=0.0), k=1)).items[0]
     assert catalogue.popularity_I[catalogue.index[best.item_id]] == catalogue.popularity_I.max()
 
 
@@ -123,11 +131,16 @@ def test_only_the_last_of_a_long_history_is_read(engine: BundleEngine) -> None:
         at=99.0,
         history=History(item_ids=ids[-MAX_HISTORY:], times=times[-MAX_HISTORY:], ratings=[1.0] * MAX_HISTORY),
     )
-    assert answer(engine, Ask("recommend", long, k=9)) == answer(engine, Ask("recommend", short, k=9))
+    assert run_request(engine, EngineRequest("recommend", long, k=9)) == run_request(
+        engine, EngineRequest("recommend", short, k=9)
+    )
 
 
 def test_everything_seen_leaves_nothing(engine: BundleEngine) -> None:
-    assert answer(engine, Ask("recommend", FrozenState(at=0.0, seen=list(engine.item_ids)), k=3)).items == []
+    assert (
+        run_request(engine, EngineRequest("recommend", FrozenState(at=0.0, seen=list(engine.item_ids)), k=3)).items
+        == []
+    )
 
 
 def test_similar_is_the_mean_of_two_ranks(bundle: Bundle, engine: BundleEngine) -> None:
@@ -139,7 +152,7 @@ def test_similar_is_the_mean_of_two_ranks(bundle: Bundle, engine: BundleEngine) 
     def value(scores: np.ndarray, row: int) -> float:
         return 1 - list(np.argsort(-scores, kind="stable")).index(row) / (count - 1)
 
-    found = answer(engine, Ask("similar", FrozenState(at=0.0), k=count, item_id="i4")).items
+    found = run_request(engine, EngineRequest("similar", FrozenState(at=0.0), k=count, item_id="i4")).items
     assert len(found) == count - 1
     assert "i4" not in {item.item_id for item in found}
     for item in found:
@@ -152,13 +165,15 @@ def test_similar_is_the_mean_of_two_ranks(bundle: Bundle, engine: BundleEngine) 
 def test_a_query_moves_the_order(engine: BundleEngine) -> None:
     every = list(engine.item_ids)
     orders = {
-        query: [i.item_id for i in answer(engine, Ask("rank", STATE, candidates=every, query=query)).items]
+        query: [
+            i.item_id for i in run_request(engine, EngineRequest("rank", STATE, candidates=every, query=query)).items
+        ]
         for query in (None, "love", "space ship")
     }
     assert len({tuple(order) for order in orders.values()}) == 3
 
 
-def ids(found: Answer) -> list[str]:
+def ids(found: EngineResponse) -> list[str]:
     return [item.item_id for item in found.items]
 
 
@@ -167,16 +182,16 @@ def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> N
     engine = BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
     every = list(engine.item_ids)
     asks = [
-        Ask("recommend", FrozenState(at=0.0), k=len(every)),
-        Ask("search", FrozenState(at=0.0), k=len(every), query="space"),
-        Ask("similar", FrozenState(at=0.0), k=len(every), item_id="i4"),
-        Ask("rank", FrozenState(at=0.0), candidates=every),
+        EngineRequest("recommend", FrozenState(at=0.0), k=len(every)),
+        EngineRequest("search", FrozenState(at=0.0), k=len(every), query="space"),
+        EngineRequest("similar", FrozenState(at=0.0), k=len(every), item_id="i4"),
+        EngineRequest("rank", FrozenState(at=0.0), candidates=every),
     ]
-    before = [ids(answer(engine, ask)) for ask in asks]
+    before = [ids(run_request(engine, ask)) for ask in asks]
     gone = [next(item for item in found if item != "i4") for found in before]
     engine.hide([*gone, "i4", "may come later"])
     for ask, was in zip(asks, before):
-        found = answer(engine, ask)
+        found = run_request(engine, ask)
         assert found.items
         assert not set(ids(found)) & {*gone, "i4"}
         # who is left keeps its place, but that a source now proposes others in the place of those hidden
@@ -184,7 +199,7 @@ def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> N
         assert set(kept) <= set(ids(found))
         assert found.hidden == ([item for item in every if item in {*gone, "i4"}] if ask.verb == "rank" else [])
     engine.hide([])
-    assert [ids(answer(engine, ask)) for ask in asks] == before
+    assert [ids(run_request(engine, ask)) for ask in asks] == before
     assert "i5" not in before[0], "what is not to be had stays away"
 
 
@@ -193,12 +208,17 @@ def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
         with_it, without = (
             FrozenState(at=1.0, history=History(item_ids=told), seen=[]) for told in (["i1", "i2"], ["i1"])
         )
-        was = answer(engine, Ask("rank", with_it, candidates=["i7", "i8"]))
+        was = run_request(engine, EngineRequest("rank", with_it, candidates=["i7", "i8"]))
         engine.hide(["i2"])
-        now = answer(engine, Ask("rank", with_it, candidates=["i7", "i8"]))
+        now = run_request(engine, EngineRequest("rank", with_it, candidates=["i7", "i8"]))
         assert now == was
-        assert answer(engine, Ask("rank", without, candidates=["i7", "i8"])).items[0].score != was.items[0].score
-        assert answer(engine, Ask("similar", FrozenState(at=0.0), k=3, item_id="i2")).items, "it may be asked about"
+        assert (
+            run_request(engine, EngineRequest("rank", without, candidates=["i7", "i8"])).items[0].score
+            != was.items[0].score
+        )
+        assert run_request(engine, EngineRequest("similar", FrozenState(at=0.0), k=3, item_id="i2")).items, (
+            "it may be asked about"
+        )
     finally:
         engine.hide([])
 
@@ -206,12 +226,12 @@ def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
 def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: BundleEngine) -> None:
     try:
         engine.hide(["i1", "not here yet"])
-        found = answer(engine, Ask("rank", STATE, candidates=["i1", "not here yet", "i1"]))
+        found = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "not here yet", "i1"]))
         assert (found.items, found.unknown, found.hidden) == ([], [], ["i1", "not here yet"])
-        found = answer(engine, Ask("rank", STATE, candidates=["i1", "i2", "never heard of"]))
+        found = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "i2", "never heard of"]))
         assert (ids(found), found.unknown, found.hidden) == (["i2"], ["never heard of"], ["i1"])
         with pytest.raises(UnknownItem, match="never heard of"):
-            engine.prepare(Ask("rank", STATE, candidates=["never heard of"]))
+            engine.prepare(EngineRequest("rank", STATE, candidates=["never heard of"]))
     finally:
         engine.hide([])
 
@@ -235,7 +255,7 @@ def test_a_catalogue_whose_parts_do_not_fit_is_refused(
         np.save(catalogue / "vectors.fp32.npy", np.zeros((44, 9), np.float32))
     else:
         shutil.copyfile(shorter / part, catalogue / part)
-    seal_catalogue(catalogue)
+    write_catalogue_manifest(catalogue)
     with pytest.raises(IntegrityError, match=rf"do not fit each other[\s\S]*{expected}"):
         BundleEngine.load(open_bundle(bundle.folder, catalogue=catalogue), precision="fp32", provider="cpu", threads=1)
 
@@ -244,9 +264,9 @@ def test_a_later_catalogue_is_served_with_the_same_graphs(bundle: Bundle, tmp_pa
     later = open_bundle(bundle.folder, catalogue=make_catalogue(bundle, tmp_path / "catalogue"))
     assert (later.model_id, later.revision == bundle.revision) == (bundle.model_id, False)
     engine = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1)
-    assert engine.about.revision == later.revision
+    assert engine.info.revision == later.revision
     assert len(engine.item_ids) == 44
-    assert ids(answer(engine, Ask("rank", STATE, candidates=["i43"]))) == ["i43"]
+    assert ids(run_request(engine, EngineRequest("rank", STATE, candidates=["i43"]))) == ["i43"]
 
 
 def test_another_catalogue_of_the_same_model_shares_its_graphs(
@@ -254,26 +274,28 @@ def test_another_catalogue_of_the_same_model_shares_its_graphs(
 ) -> None:
     later = open_bundle(bundle.folder, catalogue=make_catalogue(bundle, tmp_path / "catalogue"))
     alone = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1)
-    beside = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1, like=engine)
+    beside = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1, share_graphs_with=engine)
     assert beside.graphs is engine.graphs is not alone.graphs
-    ask = Ask("rank", STATE, candidates=list(alone.item_ids), query="love")
-    assert answer(beside, ask) == answer(alone, ask) != answer(engine, ask)
-    other = BundleEngine.load(other_bundle, precision="fp32", provider="cpu", threads=1, like=engine)
+    ask = EngineRequest("rank", STATE, candidates=list(alone.item_ids), query="love")
+    assert run_request(beside, ask) == run_request(alone, ask) != run_request(engine, ask)
+    other = BundleEngine.load(other_bundle, precision="fp32", provider="cpu", threads=1, share_graphs_with=engine)
     assert other.graphs is not engine.graphs
-    half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1, like=engine)
+    half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1, share_graphs_with=engine)
     assert half.graphs is not engine.graphs
 
 
 def test_unknown_items_are_said(engine: BundleEngine) -> None:
     with pytest.raises(UnknownItem, match="nobody"):
-        engine.prepare(Ask("similar", FrozenState(at=0.0), item_id="nobody"))
+        engine.prepare(EngineRequest("similar", FrozenState(at=0.0), item_id="nobody"))
     with pytest.raises(UnknownItem, match="x, y"):
-        engine.prepare(Ask("rank", FrozenState(at=0.0), candidates=["x", "y"]))
+        engine.prepare(EngineRequest("rank", FrozenState(at=0.0), candidates=["x", "y"]))
 
 
 def test_fp16_vectors_are_read_as_float32(bundle: Bundle, engine: BundleEngine) -> None:
     half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1)
-    one, other = (answer(e, Ask("rank", STATE, candidates=["i1"])).items[0].score for e in (engine, half))
+    one, other = (
+        run_request(e, EngineRequest("rank", STATE, candidates=["i1"])).items[0].score for e in (engine, half)
+    )
     assert one == pytest.approx(other, abs=1e-2)
     assert one != other
 
@@ -281,11 +303,11 @@ def test_fp16_vectors_are_read_as_float32(bundle: Bundle, engine: BundleEngine) 
 def test_a_bundle_without_towers_refuses_a_query_and_still_ranks(tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "plain")
     files = made.manifest.precisions["fp32"].model_copy(update={"text": None, "user": None})
-    plain = seal(made.folder, made.manifest.model_copy(update={"precisions": {"fp32": files}}))
+    plain = write_bundle_manifest(made.folder, made.manifest.model_copy(update={"precisions": {"fp32": files}}))
     engine = BundleEngine.load(plain, precision="fp32", provider="cpu", threads=1)
     with pytest.raises(UsageError, match="cannot read a query"):
-        engine.prepare(Ask("rank", STATE, candidates=["i1"], query="love"))
-    assert len(answer(engine, Ask("recommend", STATE, k=3)).items) == 3
+        engine.prepare(EngineRequest("rank", STATE, candidates=["i1"], query="love"))
+    assert len(run_request(engine, EngineRequest("recommend", STATE, k=3)).items) == 3
 
 
 def test_a_missing_precision_is_refused(bundle: Bundle) -> None:
@@ -305,23 +327,29 @@ def test_scores_that_are_no_numbers_never_serve(tmp_path: Path) -> None:
     vectors = np.load(made.folder / "catalogue" / "vectors.fp32.npy")
     np.save(made.folder / "catalogue" / "vectors.fp32.npy", vectors * np.nan)
     with pytest.raises(ServerError, match="not numbers"):
-        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+        BundleEngine.load(
+            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+        )
 
 
 def test_graphs_that_do_not_load_or_do_not_fit_are_refused(tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "broken")
     (made.folder / "scorer.onnx").write_bytes(b"no graph")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx cannot be loaded"):
-        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+        BundleEngine.load(
+            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+        )
     (made.folder / "scorer.onnx").write_bytes((made.folder / "text.onnx").read_bytes())
     with pytest.raises(IntegrityError, match="does not load and answer"):
-        BundleEngine.load(seal(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1)
+        BundleEngine.load(
+            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+        )
 
 
 def test_cuda_that_is_not_there_is_refused() -> None:
-    require("cpu")
+    require_provider("cpu")
     with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
-        require("cuda")
+        require_provider("cuda")
 
 
 def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
@@ -333,7 +361,7 @@ def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
 # Words ------------------------------------------------------------------------------------------------------------
 
 
-SURE = Policy(
+SURE = ServingPolicy(
     calibration=Calibration(share_weight=0.0, feature_weights={"bm25_log": 4.0}, bias=-1.0), abstain_below=0.5
 )
 NOBODY = FrozenState(at=1000.0)
@@ -346,15 +374,15 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
 
 
 def test_a_search_is_led_by_the_words_and_says_who_found_what(worded: BundleEngine) -> None:
-    found = answer(worded, Ask("search", NOBODY, k=4, query="dream")).items
+    found = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
     assert all("dream" in item.title for item in found)
     assert all("bm25" in item.sources for item in found)
 
 
 def test_a_history_beside_a_query_counts_too(worded: BundleEngine) -> None:
-    alone = worded.run([worded.prepare(Ask("search", NOBODY, query="dream"))])[0]
+    alone = worded.run([worded.prepare(EngineRequest("search", NOBODY, query="dream"))])[0]
     told = FrozenState(at=1000.0, history=HISTORY)
-    both = worded.run([worded.prepare(Ask("search", told, query="dream"))])[0]
+    both = worded.run([worded.prepare(EngineRequest("search", told, query="dream"))])[0]
     assert not np.array_equal(alone.rows_N, both.rows_N) or not np.allclose(alone.logits_NH, both.logits_NH)
     assert "covisit" in both.proposed
     assert len(both.proposed["covisit"])
@@ -363,9 +391,9 @@ def test_a_history_beside_a_query_counts_too(worded: BundleEngine) -> None:
 
 def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: BundleEngine) -> None:
     asks = [
-        Ask("search", NOBODY, query="dream"),
-        Ask("recommend", FrozenState(at=1000.0, history=HISTORY)),
-        Ask("search", FrozenState(at=1000.0, history=HISTORY), query="dream"),
+        EngineRequest("search", NOBODY, query="dream"),
+        EngineRequest("recommend", FrozenState(at=1000.0, history=HISTORY)),
+        EngineRequest("search", FrozenState(at=1000.0, history=HISTORY), query="dream"),
     ]
     query_D, history_D, both_D = worded._lefts([worded.prepare(ask) for ask in asks])
     assert np.abs(query_D).max() > 0
@@ -373,43 +401,43 @@ def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: Bundle
 
 
 def test_an_answer_that_is_likely_is_given_with_its_chance(worded: BundleEngine) -> None:
-    found = answer(worded, Ask("search", NOBODY, k=3, query="dream"))
+    found = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
     assert not found.abstained
     assert all(item.probability is not None and item.probability > 0.5 for item in found.items)
 
 
 def test_it_abstains_where_nothing_is_likely(worded: BundleEngine) -> None:
-    found = answer(worded, Ask("search", NOBODY, k=3, query="unheard"))
+    found = run_request(worded, EngineRequest("search", NOBODY, k=3, query="unheard"))
     assert found.abstained
     assert found.items[0].probability == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
 
 
 def test_a_model_that_was_not_calibrated_tells_no_chances(engine: BundleEngine) -> None:
-    found = answer(engine, Ask("recommend", STATE, k=3))
+    found = run_request(engine, EngineRequest("recommend", STATE, k=3))
     assert [item.probability for item in found.items] == [None] * 3
     assert not found.abstained
 
 
-@pytest.mark.parametrize("ask", [Ask("recommend", NOBODY), Ask("search", NOBODY, query="love"),
-                                 Ask("similar", NOBODY, item_id="i9")])  # fmt: skip
-def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, ask: Ask) -> None:
-    items = {item.item_id for item in answer(worded, ask).items}
+@pytest.mark.parametrize("ask", [EngineRequest("recommend", NOBODY), EngineRequest("search", NOBODY, query="love"),
+                                 EngineRequest("similar", NOBODY, item_id="i9")])  # fmt: skip
+def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, ask: EngineRequest) -> None:
+    items = {item.item_id for item in run_request(worded, ask).items}
     assert "i1" not in items
     assert items
 
 
 def test_an_item_that_is_not_available_is_ranked_where_a_moment_of_before_is_asked_again(worded: BundleEngine) -> None:
-    ask = Ask("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
-    found = answer(worded, ask)
+    ask = EngineRequest("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
+    found = run_request(worded, ask)
     assert (ids(found), found.withdrawn, found.hidden, found.unknown) == (["i2"], ["i1"], [], ["zz"])
-    again = answer(worded, dataclasses.replace(ask, frozen=True))
+    again = run_request(worded, dataclasses.replace(ask, frozen=True))
     assert ({*ids(again)}, again.withdrawn) == ({"i1", "i2"}, [])
-    alone = answer(worded, dataclasses.replace(ask, candidates=["i1"]))
+    alone = run_request(worded, dataclasses.replace(ask, candidates=["i1"]))
     assert (alone.items, alone.withdrawn) == ([], ["i1"])
 
 
 def test_a_bundle_whose_policy_cannot_be_read_is_refused(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b")
-    (bundle.folder / POLICY).write_text('{"abstain_below": 7}')
+    (bundle.folder / POLICY_FILE).write_text('{"abstain_below": 7}')
     with pytest.raises(IntegrityError, match="policy"):
         BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)

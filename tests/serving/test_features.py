@@ -18,7 +18,7 @@ from rankline.features import transforms as names
 from rankline.model.bundle import Bundle
 from rankline.runtime.lazy_imports import import_feast
 from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
-from serving.features import Features
+from serving.features import FeatureLookup
 from serving.metrics import Metrics
 from tests.serving.conftest import Server, running
 from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
@@ -122,18 +122,18 @@ class Switchable(FeatureSource):
 
 def test_a_store_that_fails_degrades_and_comes_back() -> None:
     source, metrics = Switchable(), Metrics()
-    held = Features(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
+    held = FeatureLookup(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
 
     def degraded() -> list[str]:
-        return held.of("u", at=NOON, history=None, seen=None)[2]
+        return held.look_up("u", at=NOON, history=None, seen=None)[2]
 
     assert held.state == "opening"
     assert degraded() == ["features"]
     held.refresh()
     assert (held.state, degraded()) == ("ready", [])
     source.broken = True
-    state, known, said = held.of("u", at=NOON, history=None, seen=None)
-    assert (known, said, held.state, held.why) == (None, ["features"], "down", "the disk is on fire")
+    state, known, said = held.look_up("u", at=NOON, history=None, seen=None)
+    assert (known, said, held.state, held.reason) == (None, ["features"], "down", "the disk is on fire")
     assert state.user_features == {}
     assert state.item_features["item_id"] == ["i1"], "what is known of items is kept"
     asked = source.asked
@@ -150,11 +150,11 @@ def test_a_store_that_fails_degrades_and_comes_back() -> None:
 
 def test_a_new_catalogue_is_looked_up_at_once() -> None:
     items = [["i1"]]
-    held = Features(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
+    held = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
     held.refresh()
     items[0] = ["i1", "i2"]
     held.refresh()
-    state, _, _ = held.of(None, at=NOON, history=None, seen=None)
+    state, _, _ = held.look_up(None, at=NOON, history=None, seen=None)
     assert state.item_features["item_id"] == ["i1", "i2"]
 
 

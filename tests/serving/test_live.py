@@ -14,9 +14,9 @@ import pytest
 from rankline.contracts import FrozenState
 from rankline.errors import IntegrityError, UsageError
 from rankline.model.bundle import Bundle
-from rankline.registry.model_registry import Repository
-from serving.engine import Ask, Engine, answer
-from serving.live import Live, NotReady
+from rankline.registry.model_registry import ModelRegistry
+from serving.engine import Engine, EngineRequest, run_request
+from serving.live import ModelManager, NotReady
 from serving.metrics import Metrics
 from tests.serving.tiny_bundle import (
     flip_byte,
@@ -36,8 +36,8 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def live(metrics: Metrics) -> Iterator[Live]:
-    holder = Live(metrics, precision="fp32", provider="cpu", threads=1)
+def live(metrics: Metrics) -> Iterator[ModelManager]:
+    holder = ModelManager(metrics, precision="fp32", provider="cpu", threads=1)
     yield holder
     holder.close()
 
@@ -47,9 +47,9 @@ def count(metrics: Metrics, outcome: str) -> float | None:
 
 
 def test_the_first_champion_is_taken_up_when_it_comes(
-    live: Live, metrics: Metrics, bundle: Bundle, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path
 ) -> None:
-    live.follow(str(tmp_path), every_s=NEVER_S)
+    live.follow(str(tmp_path), poll_interval_s=NEVER_S)
     with pytest.raises(NotReady):
         _ = live.engine
     publish(tmp_path, bundle)
@@ -59,13 +59,13 @@ def test_the_first_champion_is_taken_up_when_it_comes(
 
 
 def test_a_rollback_is_a_swap_like_any_other(
-    live: Live, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
 ) -> None:
     for each in (bundle, other_bundle):
         publish(tmp_path, each)
-    live.follow(str(tmp_path), every_s=NEVER_S)
+    live.follow(str(tmp_path), poll_interval_s=NEVER_S)
     assert live.model_id == other_bundle.model_id
-    Repository(tmp_path).append("rolled_back", bundle.model_id, who="test", why="it was better")
+    ModelRegistry(tmp_path).append("rolled_back", bundle.model_id, who="test", why="it was better")
     live.poll()
     live.poll()
     assert live.model_id == bundle.model_id
@@ -77,10 +77,10 @@ def test_a_rollback_is_a_swap_like_any_other(
 
 @pytest.mark.parametrize("file", ["scorer.onnx", "catalogue/vectors.fp32.npy", "manifest.json"])
 def test_a_damaged_champion_is_refused_and_the_old_one_goes_on(
-    live: Live, metrics: Metrics, bundle: Bundle, tmp_path: Path, file: str
+    live: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path, file: str
 ) -> None:
     publish(tmp_path / "kept", bundle)
-    live.follow(str(tmp_path / "kept"), every_s=NEVER_S)
+    live.follow(str(tmp_path / "kept"), poll_interval_s=NEVER_S)
     bad = make_bundle(tmp_path / "bad", seed=5)
     publish_damaged(tmp_path / "kept", bad, file)
     live.poll()
@@ -98,16 +98,16 @@ def test_a_damaged_champion_is_refused_and_the_old_one_goes_on(
     assert live.model_id == bad.model_id
 
 
-def test_a_damaged_champion_at_the_start_is_an_error(live: Live, tmp_path: Path) -> None:
+def test_a_damaged_champion_at_the_start_is_an_error(live: ModelManager, tmp_path: Path) -> None:
     bad = make_bundle(tmp_path / "bad", seed=5)
     publish_damaged(tmp_path / "kept", bad, "user.onnx")
     with pytest.raises(IntegrityError, match=r"user\.onnx"):
-        live.follow(str(tmp_path / "kept"), every_s=NEVER_S)
+        live.follow(str(tmp_path / "kept"), poll_interval_s=NEVER_S)
 
 
-def test_a_damaged_history_leaves_the_old_model_serving(live: Live, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_damaged_history_leaves_the_old_model_serving(live: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
     publish(tmp_path, bundle)
-    live.follow(str(tmp_path), every_s=NEVER_S)
+    live.follow(str(tmp_path), poll_interval_s=NEVER_S)
     torn = tmp_path / "events" / "3.json"
     torn.write_text("{")
     live.poll()
@@ -119,7 +119,7 @@ def test_a_damaged_history_leaves_the_old_model_serving(live: Live, bundle: Bund
 
 
 def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
-    live: Live, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: ModelManager, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def until(holds: Callable[[], bool]) -> None:
         end = time.monotonic() + 20
@@ -128,43 +128,45 @@ def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
             time.sleep(0.01)
 
     publish(tmp_path, bundle)
-    live.follow(str(tmp_path), every_s=0.02)
+    live.follow(str(tmp_path), poll_interval_s=0.02)
     nameless = {"n": 3, "kind": "items_hidden", "model_id": "", "at": "now", "who": "a script", "why": ""}
     (tmp_path / "events" / "3.json").write_text(json.dumps(nameless))
     until(lambda: "history of the model repository is damaged" in live.repository_error)
     (tmp_path / "events" / "3.json").unlink()
     until(lambda: live.repository_error == "")
 
-    def broken(self: Repository) -> None:
+    def broken(self: ModelRegistry) -> None:
         raise KeyError("items")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Repository, "pointer", broken)
+        patched.setattr(ModelRegistry, "pointer", broken)
         until(lambda: "KeyError: 'items'" in live.repository_error)
-    Repository(tmp_path).hide(["i1"], who="test", why="recalled")
+    ModelRegistry(tmp_path).hide(["i1"], who="test", why="recalled")
     until(lambda: live.hidden == ("i1",))
     until(lambda: live.repository_error == "")
 
 
-def test_requests_under_way_keep_their_engine(live: Live, bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
+def test_requests_under_way_keep_their_engine(
+    live: ModelManager, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
     publish(tmp_path, bundle)
-    live.follow(str(tmp_path), every_s=NEVER_S)
+    live.follow(str(tmp_path), poll_interval_s=NEVER_S)
     engine = live.engine
-    prepared = engine.prepare(Ask("recommend", FrozenState(at=0.0), k=3))
+    prepared = engine.prepare(EngineRequest("recommend", FrozenState(at=0.0), k=3))
     publish(tmp_path, other_bundle)
     live.poll()
     assert live.model_id == other_bundle.model_id
-    assert engine.finish(prepared, engine.run([prepared])[0]) == answer(engine, prepared.ask)
+    assert engine.finish(prepared, engine.run([prepared])[0]) == run_request(engine, prepared.request)
 
 
-def test_a_bucket_is_fetched_and_tidied(live: Live, bundle: Bundle, other_bundle: Bundle) -> None:
+def test_a_bucket_is_fetched_and_tidied(live: ModelManager, bundle: Bundle, other_bundle: Bundle) -> None:
     publish("memory://models", bundle)
-    live.follow("memory://models", every_s=NEVER_S)
+    live.follow("memory://models", poll_interval_s=NEVER_S)
     assert live.model_id == bundle.model_id
     publish("memory://models", other_bundle)
     live.poll()
     assert live.model_id == other_bundle.model_id
-    assert [path.name for path in live._fetched.iterdir()] == [other_bundle.model_id]
+    assert [path.name for path in live._download_folder.iterdir()] == [other_bundle.model_id]
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -175,23 +177,25 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
-    live: Live, metrics: Metrics, bundle: Bundle, place: str, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, place: str, tmp_path: Path
 ) -> None:
     publish(place, bundle)
-    live.follow(place, every_s=NEVER_S)
+    live.follow(place, poll_interval_s=NEVER_S)
     engine, before = live.engine, bundle.revision
     first = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "first"))
     live.poll()
     live.poll()
-    assert (live.model_id, live.engine.about.revision, len(live.item_ids)) == (bundle.model_id, first, 44)
+    assert (live.model_id, live.engine.info.revision, len(live.item_ids)) == (bundle.model_id, first, 44)
     assert count(metrics, "swapped") == 1
-    assert answer(engine, Ask("recommend", FrozenState(at=0.0), k=3)).items, "requests under way keep theirs"
+    assert run_request(engine, EngineRequest("recommend", FrozenState(at=0.0), k=3)).items, (
+        "requests under way keep theirs"
+    )
     second = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "second", items=30))
     live.poll()
     for back in (first, before):
-        Repository(place).publish(bundle.model_id, back, who="test", why="wrong prices")
+        ModelRegistry(place).publish(bundle.model_id, back, who="test", why="wrong prices")
         live.poll()
-        assert live.engine.about.revision == back
+        assert live.engine.info.revision == back
     labels = {"model_id": bundle.model_id, "precision": "fp32", "provider": "cpu"}
 
     def told(revision: str) -> float | None:
@@ -202,32 +206,32 @@ def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
 
 @pytest.mark.parametrize("place", ["folder", "bucket", "s3"], indirect=True)
 def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
-    live: Live, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
+    live: ModelManager, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
 ) -> None:
     publish(place, bundle)
     revision = publish_catalogue(place, bundle, make_catalogue(bundle, tmp_path / "catalogue"))
-    live.follow(place, every_s=NEVER_S)
-    assert live.engine.about.revision == revision
+    live.follow(place, poll_interval_s=NEVER_S)
+    assert live.engine.info.revision == revision
     publish(place, other_bundle)
     live.poll()
-    assert live.engine.about.revision == other_bundle.revision
-    Repository(place).append("rolled_back", bundle.model_id, who="test", why="it was better")
+    assert live.engine.info.revision == other_bundle.revision
+    ModelRegistry(place).append("rolled_back", bundle.model_id, who="test", why="it was better")
     live.poll()
-    assert (live.model_id, live.engine.about.revision) == (bundle.model_id, revision)
+    assert (live.model_id, live.engine.info.revision) == (bundle.model_id, revision)
     if live._repository and not live._repository.local:
-        kept = {path.name for path in live._fetched.iterdir()}
+        kept = {path.name for path in live._download_folder.iterdir()}
         assert kept == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
 
 
 def test_a_catalogue_for_another_model_changes_nothing(
-    live: Live, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
 ) -> None:
     publish(tmp_path / "kept", other_bundle)
     publish(tmp_path / "kept", bundle)
-    live.follow(str(tmp_path / "kept"), every_s=NEVER_S)
+    live.follow(str(tmp_path / "kept"), poll_interval_s=NEVER_S)
     publish_catalogue(tmp_path / "kept", other_bundle, make_catalogue(other_bundle, tmp_path / "theirs"))
     live.poll()
-    assert (live.model_id, live.engine.about.revision, count(metrics, "swapped")) == (
+    assert (live.model_id, live.engine.info.revision, count(metrics, "swapped")) == (
         bundle.model_id,
         bundle.revision,
         0,
@@ -235,38 +239,41 @@ def test_a_catalogue_for_another_model_changes_nothing(
 
 
 def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open(
-    live: Live, metrics: Metrics, bundle: Bundle, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept"
     publish(kept, bundle)
     good = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "good"))
-    live.follow(str(kept), every_s=NEVER_S)
+    live.follow(str(kept), poll_interval_s=NEVER_S)
     bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
     flip_byte(kept / "catalogues" / bundle.model_id / bad / "items.parquet")
     live.poll()
-    assert live.engine.about.revision == good
+    assert live.engine.info.revision == good
     assert live.refused
     assert (live.refused.model_id, live.refused.revision) == (bundle.model_id, bad)
     assert "items.parquet is not the file" in live.refused.reason
     assert count(metrics, "refused") == 1
     live.poll()  # known to be bad
     assert count(metrics, "refused") == 1
-    Repository(kept).publish(bundle.model_id, good, who="test", why="back")
+    ModelRegistry(kept).publish(bundle.model_id, good, who="test", why="back")
     live.poll()
-    assert (live.engine.about.revision, live.refused) == (good, None)
+    assert (live.engine.info.revision, live.refused) == (good, None)
 
 
 def test_takedowns_hold_over_a_new_catalogue_a_promotion_and_a_restart(
-    live: Live, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
+    live: ModelManager, metrics: Metrics, bundle: Bundle, other_bundle: Bundle, place: str, tmp_path: Path
 ) -> None:
-    def recommended(holder: Live = live) -> set[str]:
-        return {item.item_id for item in answer(holder.engine, Ask("recommend", FrozenState(at=0.0), k=100)).items}
+    def recommended(holder: ModelManager = live) -> set[str]:
+        return {
+            item.item_id
+            for item in run_request(holder.engine, EngineRequest("recommend", FrozenState(at=0.0), k=100)).items
+        }
 
     publish(place, bundle)
-    live.follow(place, every_s=NEVER_S)
+    live.follow(place, poll_interval_s=NEVER_S)
     gone = sorted(recommended())[:3]
     engine = live.engine
-    Repository(place).hide([*gone, "i43"], who="test", why="recalled")  # i43 comes with the next catalogue
+    ModelRegistry(place).hide([*gone, "i43"], who="test", why="recalled")  # i43 comes with the next catalogue
     live.poll()
     assert live.engine is engine, "nothing was loaded for it"
     assert not recommended() & set(gone)
@@ -277,14 +284,14 @@ def test_takedowns_hold_over_a_new_catalogue_a_promotion_and_a_restart(
     publish(place, other_bundle)
     live.poll()
     assert (live.model_id, recommended() & set(gone)) == (other_bundle.model_id, set())
-    again = Live(Metrics(), precision="fp32", provider="cpu", threads=1)
+    again = ModelManager(Metrics(), precision="fp32", provider="cpu", threads=1)
     try:
-        again.follow(place, every_s=NEVER_S)
+        again.follow(place, poll_interval_s=NEVER_S)
         assert not recommended(again) & set(gone)
         assert again.hidden == tuple(sorted([*gone, "i43"]))
     finally:
         again.close()
-    Repository(place).show(gone, who="test", why="sound after all")
+    ModelRegistry(place).show(gone, who="test", why="sound after all")
     live.poll()
     assert live.hidden == ("i43",)
     assert recommended() & set(gone)
@@ -296,7 +303,7 @@ def test_a_takedown_does_not_wait_for_a_model_that_loads(
     """A load that takes for ever, made so by hand: the items are hidden meanwhile, and in what was loaded, too."""
     go, begun = threading.Event(), threading.Event()
 
-    class Slow(Live):
+    class Slow(ModelManager):
         def _load(self, bundle: Bundle) -> Engine:
             if self.model_id:
                 begun.set()
@@ -313,16 +320,16 @@ def test_a_takedown_does_not_wait_for_a_model_that_loads(
 
     try:
         publish(tmp_path, bundle)
-        live.follow(str(tmp_path), every_s=0.02)
+        live.follow(str(tmp_path), poll_interval_s=0.02)
         publish(tmp_path, other_bundle)
         assert begun.wait(20)
-        Repository(tmp_path).hide(["i1"], who="test", why="recalled")
+        ModelRegistry(tmp_path).hide(["i1"], who="test", why="recalled")
         until(lambda: live.hidden == ("i1",))
-        found = answer(live.engine, Ask("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        found = run_request(live.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
         assert (live.model_id, found.hidden) == (bundle.model_id, ["i1"])
         go.set()
         until(lambda: live.model_id == other_bundle.model_id)
-        found = answer(live.engine, Ask("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        found = run_request(live.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
         assert [item.item_id for item in found.items] == ["i2"]
     finally:
         go.set()
@@ -330,26 +337,26 @@ def test_a_takedown_does_not_wait_for_a_model_that_loads(
 
 
 def test_a_repository_of_before_catalogues_and_takedowns_is_followed(
-    live: Live, bundle: Bundle, tmp_path: Path
+    live: ModelManager, bundle: Bundle, tmp_path: Path
 ) -> None:
     publish(tmp_path, bundle)
     kept = tmp_path / "champion.json"
     old = ("model_id", "run_id", "at", "event", "read_to")
     kept.write_text(json.dumps({name: json.loads(kept.read_text())[name] for name in old}))
     kept.chmod(0o444)
-    live.follow(str(tmp_path), every_s=NEVER_S)
-    assert (live.model_id, live.engine.about.revision, live.hidden) == (bundle.model_id, bundle.revision, ())
+    live.follow(str(tmp_path), poll_interval_s=NEVER_S)
+    assert (live.model_id, live.engine.info.revision, live.hidden) == (bundle.model_id, bundle.revision, ())
     live.poll()
     assert live.refused is None
 
 
-def test_a_folder_that_is_no_bundle_is_refused(live: Live, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_refused(live: ModelManager, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a model bundle"):
         live.serve_bundle(tmp_path)
 
 
-def test_the_watching_thread_finds_a_champion_by_itself(live: Live, bundle: Bundle, tmp_path: Path) -> None:
-    live.follow(str(tmp_path), every_s=0.02)
+def test_the_watching_thread_finds_a_champion_by_itself(live: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
+    live.follow(str(tmp_path), poll_interval_s=0.02)
     publish(tmp_path, bundle)
     waited = threading.Event()
     for _ in range(200):

@@ -19,8 +19,8 @@ import pytest
 
 from rankline.contracts import FrozenState
 from rankline.model.bundle import Bundle
-from rankline.registry.model_registry import Repository
-from serving.engine import Ask, BundleEngine, answer
+from rankline.registry.model_registry import ModelRegistry
+from serving.engine import BundleEngine, EngineRequest, run_request
 from tests.cli.command import rankline
 from tests.serving.conftest import ROOT, Server, command, running
 from tests.serving.tiny_bundle import (
@@ -69,7 +69,7 @@ def test_logits_cross_the_wire_exactly(server: Server, bundle: Bundle) -> None:
     engine = BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
     frozen = FrozenState(at=77.5, user_features={"user_events_7d": 1 / 3})
     every = list(engine.item_ids)
-    here = answer(engine, Ask("rank", frozen, candidates=every)).items
+    here = run_request(engine, EngineRequest("rank", frozen, candidates=every)).items
     there = server.client.post("/v1/rank", json={"frozen": frozen.model_dump(), "candidates": every}).json()
     assert [item["item_id"] for item in there["items"]] == [item.item_id for item in here]
     for one, other in zip(there["items"], here):
@@ -183,11 +183,11 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
         time.sleep(0.3)
         first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
         server.until("/readyz", serves(first))
-        Repository(kept).hide(["i2"], who="test", why="recalled")
+        ModelRegistry(kept).hide(["i2"], who="test", why="recalled")
         server.until("/readyz", lambda response: response.json()["hidden"] == 1)
         second = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
         server.until("/readyz", serves(second))
-        Repository(kept).publish(bundle.model_id, bundle.revision, who="test", why="back")
+        ModelRegistry(kept).publish(bundle.model_id, bundle.revision, who="test", why="back")
         server.until("/readyz", serves(bundle.revision))
         stop.set()
         for thread in threads:

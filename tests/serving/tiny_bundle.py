@@ -20,9 +20,9 @@ from rankline.contracts import Manifest, Parity, Precision, TextSettings
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
 from rankline.model import scoring
-from rankline.model.bundle import CATALOGUE, Bundle, seal, seal_catalogue
-from rankline.model.policy import POLICY, Policy
-from rankline.registry.model_registry import Repository
+from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest, write_catalogue_manifest
+from rankline.model.policy import POLICY_FILE, ServingPolicy
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 
 HEADS = ["click", "like"]
@@ -49,7 +49,7 @@ def make_bundle(
     seed: int = 0,
     precisions: tuple[str, ...] = ("fp32",),
     queries: bool = False,
-    policy: Policy = Policy(),  # noqa: B008 (a frozen value)
+    policy: ServingPolicy = ServingPolicy(),  # noqa: B008 (a frozen value)
     withdrawn: tuple[int, ...] = (),
 ) -> Bundle:
     """Write and seal a tiny bundle in ``folder``; another seed gives another model id.
@@ -63,8 +63,8 @@ def make_bundle(
     vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
     _write_catalogue(folder / CATALOGUE, vectors_ID, rng, precisions, withdrawn)
     if queries:
-        Bm25.of(titles(items), stemmer="", k1=0.9, b=0.4).save(folder / CATALOGUE / "sources" / "bm25")
-    (folder / POLICY).write_text(policy.model_dump_json())
+        Bm25.from_texts(titles(items), stemmer="", k1=0.9, b=0.4).save(folder / CATALOGUE / "sources" / "bm25")
+    (folder / POLICY_FILE).write_text(policy.model_dump_json())
     _write_tokenizer(folder / "tokenizer.json")
     width = sum(len(part) for part in (names.user, names.item, names.cross, names.context, names.sources))
     weights_FH = rng.normal(scale=0.05, size=(width, len(HEADS))).astype(np.float32)
@@ -82,7 +82,7 @@ def make_bundle(
         _save(folder / f"text{middle}.onnx", _text_graph(rng.normal(size=(len(WORDS), SIZE)).astype(np.float32)))
         _save(folder / f"user{middle}.onnx", _user_graph())
         _save(folder / f"scorer{middle}.onnx", _scorer_graph(weights_FH))
-    return seal(
+    return write_bundle_manifest(
         folder,
         Manifest(
             recipe="tiny",
@@ -123,7 +123,7 @@ def _write_catalogue(
         stored = vectors_ID.astype(np.float16) if precision == "fp16" else vectors_ID
         np.save(folder / f"vectors.{precision}.npy", stored)
     histories = [rng.permutation(count)[:8].astype(np.int64) for _ in range(30)]
-    covisit = candidate_sources.covisitation(histories, count, window=3, step_decay=0.5, keep=10)
+    covisit = candidate_sources.covisitation(histories, count, window=3, step_decay=0.5, max_neighbours=10)
     sparse.save_npz(folder / "sources" / "covisit.npz", covisit)
     np.save(folder / "sources" / "popularity.npy", candidate_sources.popularity(histories, count))
 
@@ -253,13 +253,13 @@ def make_catalogue(bundle: Bundle, folder: Path, *, items: int = 44, seed: int =
     vectors_ID = rng.normal(size=(items, SIZE)).astype(np.float32)
     vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
     _write_catalogue(folder, vectors_ID, rng, tuple(bundle.manifest.precisions), ())
-    seal_catalogue(folder)
+    write_catalogue_manifest(folder)
     return folder
 
 
 def publish_catalogue(repository: Path | str, bundle: Bundle, folder: Path) -> str:
     """Put a catalogue into a model repository and let its model serve over it; the revision."""
-    kept = Repository(repository)
+    kept = ModelRegistry(repository)
     revision = kept.add_catalogue(bundle.model_id, folder)
     kept.publish(bundle.model_id, revision, who="test", why="items of today")
     return revision
@@ -274,7 +274,7 @@ def flip_byte(path: Path) -> None:
 
 def publish(repository: Path | str, bundle: Bundle) -> None:
     """Put a bundle into a model repository and make it the champion, as `promote` does."""
-    kept = Repository(repository)
+    kept = ModelRegistry(repository)
     kept.add(bundle.folder)
     kept.append("registered", bundle.model_id, who="test", why="a candidate")
     kept.append("promoted", bundle.model_id, who="test", why="it is the better one")
@@ -282,7 +282,7 @@ def publish(repository: Path | str, bundle: Bundle) -> None:
 
 def publish_damaged(repository: Path, bundle: Bundle, file: str) -> None:
     """Make a champion one of whose files is no longer what was registered, as a failing disk would."""
-    kept = Repository(repository)
+    kept = ModelRegistry(repository)
     kept.add(bundle.folder)
     kept.append("registered", bundle.model_id, who="test", why="a candidate")
     flip_byte(repository / "bundles" / bundle.model_id / file)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from rankline.contracts import UTC as STAMP
+from rankline.contracts import UTC_TIMESTAMP as STAMP
 from rankline.features import transforms
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)

@@ -21,7 +21,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class CheckContext:
     """What is examined: a workspace, which need not be there yet, and the recipe that is to run in it."""
 
     workspace: Path
@@ -33,20 +33,20 @@ class Patient:
         """Folder or URL of the model repository: what the recipe says, else the workspace's own."""
         from pipelines.recipes import kept
 
-        told: dict[str, str] = kept(self.recipe, str(self.workspace)).get("storage", {})
-        return told.get("repository") or str(self.workspace / "repository")
+        storage: dict[str, str] = kept(self.recipe, str(self.workspace)).get("storage", {})
+        return storage.get("repository") or str(self.workspace / "repository")
 
     @property
-    def place(self) -> Path:
+    def nearest_folder(self) -> Path:
         """The workspace, or the nearest folder above it that is there."""
         folders = (self.workspace, *self.workspace.parents)
         return next((folder for folder in folders if folder.is_dir()), Path("/"))
 
 
-Check = Callable[[Patient], Iterator[Finding]]
+Check = Callable[[CheckContext], Iterator[Finding]]
 
 
-def examine(patient: Patient) -> Iterator[tuple[str, Finding]]:
+def run_checks(context: CheckContext) -> Iterator[tuple[str, Finding]]:
     """(subject, finding) of every check, in order; a check that breaks is itself a failure, not the end."""
     from cli.project.checks import gpu, libraries, machine, stores, workspace
 
@@ -54,12 +54,12 @@ def examine(patient: Patient) -> Iterator[tuple[str, Finding]]:
         name = subject.__name__.rsplit(".", 1)[-1]
         for check in subject.CHECKS:
             try:
-                for finding in check(patient):
+                for finding in check(context):
                     yield name, finding
             except Exception as error:  # whatever is wrong with what it looks at, the others are still told
-                told = " ".join(str(error).split())[:300]
+                message = " ".join(str(error).split())[:300]
                 hint = "that is what was looked at last; the other lines stand"
-                yield name, Finding(check.__name__.strip("_"), "fail", f"{type(error).__name__}: {told}", hint)
+                yield name, Finding(check.__name__.strip("_"), "fail", f"{type(error).__name__}: {message}", hint)
 
 
 def size(count: float) -> str:

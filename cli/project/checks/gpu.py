@@ -6,42 +6,42 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from cli.project.checks import Check, Finding, Patient
+from cli.project.checks import Check, CheckContext, Finding
 from cli.project.checks.libraries import installed
 
 
-def gpu(patient: Patient) -> Iterator[Finding]:
+def gpu(context: CheckContext) -> Iterator[Finding]:
     """Three opinions, which have to agree, and what the recipe asks for."""
-    driver = _driver()
-    torch_sees, torch_told = _torch()
-    session_runs, session_told = _session()
-    wanted = [step for step in ("finetune", "distill") if getattr(patient.recipe, step).device == "cuda"]
-    if wanted and not torch_sees:
+    driver = _driver_gpus()
+    torch_has_gpu, torch_message = _torch_device()
+    session_has_gpu, session_message = _session_device()
+    wanted = [step for step in ("finetune", "distill") if getattr(context.recipe, step).device == "cuda"]
+    if wanted and not torch_has_gpu:
         hint = f"--set {wanted[0]}.device=auto, or install a CUDA build of torch on a machine with a GPU"
-        yield Finding("torch", "fail", f"{', '.join(wanted)} ask for cuda; {torch_told}", hint)
-    elif driver and not torch_sees and installed("torch"):
+        yield Finding("torch", "fail", f"{', '.join(wanted)} ask for cuda; {torch_message}", hint)
+    elif driver and not torch_has_gpu and installed("torch"):
         hint = "pip install a CUDA build of the same torch version"
-        yield Finding("torch", "warn", f"{torch_told}, and the driver has {driver}", hint)
+        yield Finding("torch", "warn", f"{torch_message}, and the driver has {driver}", hint)
     else:
-        yield Finding("torch", "ok", torch_told)
-    if driver and not session_runs and installed("onnxruntime-gpu"):
+        yield Finding("torch", "ok", torch_message)
+    if driver and not session_has_gpu and installed("onnxruntime-gpu"):
         hint = "install the CUDA 12 and cuDNN 9 libraries that onnxruntime-gpu needs, or serve with --provider cpu"
-        yield Finding("onnxruntime's device", "warn", f"{session_told}, and the driver has {driver}", hint)
+        yield Finding("onnxruntime's device", "warn", f"{session_message}, and the driver has {driver}", hint)
     else:
-        yield Finding("onnxruntime's device", "ok", session_told)
+        yield Finding("onnxruntime's device", "ok", session_message)
 
 
-def _driver() -> str:
+def _driver_gpus() -> str:
     """The GPUs that the driver knows; empty for none."""
     tool = shutil.which("nvidia-smi")
     if not tool:
         return ""
-    done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20)
-    lines = [line.split("(")[0].strip() for line in done.stdout.splitlines() if line.startswith("GPU")]
-    return ", ".join(lines) if done.returncode == 0 else ""
+    result = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20)
+    lines = [line.split("(")[0].strip() for line in result.stdout.splitlines() if line.startswith("GPU")]
+    return ", ".join(lines) if result.returncode == 0 else ""
 
 
-def _torch() -> tuple[bool, str]:
+def _torch_device() -> tuple[bool, str]:
     """Whether torch has a GPU, and what to say of its build."""
     version = installed("torch")
     if version is None:
@@ -55,15 +55,15 @@ def _torch() -> tuple[bool, str]:
     return True, f"torch {version} ({build} build) sees {', '.join(names)}"
 
 
-def _session() -> tuple[bool, str]:
+def _session_device() -> tuple[bool, str]:
     """Whether a session of ONNX Runtime truly runs on CUDA; its list of available providers would say so anyhow."""
     from rankline.errors import DeviceError
-    from serving.sessions import require
+    from serving.sessions import require_provider
 
     if installed("onnxruntime-gpu") is None and installed("onnxruntime") is None:
         return False, "ONNX Runtime is not installed here"
     try:
-        require("cuda")
+        require_provider("cuda")
     except DeviceError as error:
         return False, f"asked for CUDA, a session runs on {error.found}: serving runs on the CPU"
     return True, "a session asked for CUDA runs on CUDA"

@@ -7,49 +7,49 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from cli.project.checks import Check, Finding, Patient
+from cli.project.checks import Check, CheckContext, Finding
 
 LOCK = Path(__file__).resolve().parents[3] / "constraints.lock"
 EXTRAS = ("data", "train", "serve", "evaluate", "flow")  # what the steps need, as far as this version has it
 
 
-def python(patient: Patient) -> Iterator[Finding]:
+def python(context: CheckContext) -> Iterator[Finding]:
     """The interpreter against what the package asks for."""
     import platform
 
     from packaging.specifiers import SpecifierSet
 
-    asked, here = metadata.metadata("rankline")["Requires-Python"] or "", platform.python_version()
-    if SpecifierSet(asked).contains(here):
-        yield Finding("python", "ok", f"{here} (asked for: {asked})")
+    required, version = metadata.metadata("rankline")["Requires-Python"] or "", platform.python_version()
+    if SpecifierSet(required).contains(version):
+        yield Finding("python", "ok", f"{version} (asked for: {required})")
     else:
-        yield Finding("python", "fail", f"{here}, and {asked} is asked for", "make setup PYTHON=python3.11")
+        yield Finding("python", "fail", f"{version}, and {required} is asked for", "make setup PYTHON=python3.11")
 
 
-def requirements(patient: Patient) -> Iterator[Finding]:
+def requirements(context: CheckContext) -> Iterator[Finding]:
     """Every library of the package and of the extras that are installed, within the range it is asked for in."""
     from packaging.requirements import Requirement
 
-    asked = [Requirement(line) for line in metadata.requires("rankline") or ()]
+    declared = [Requirement(line) for line in metadata.requires("rankline") or ()]
     for extra in ("", *extras()):
-        mine = [each for each in asked if _belongs(each, extra)]
-        versions = {each.name: installed(each.name) for each in mine}
+        in_extra = [each for each in declared if _is_in_extra(each, extra)]
+        versions = {each.name: installed(each.name) for each in in_extra}
         missing = [name for name, version in versions.items() if version is None]
-        wrong = [
+        out_of_range = [
             f"{each.name} {versions[each.name]} (asked for: {each.specifier})"
-            for each in mine
+            for each in in_extra
             if (version := versions[each.name]) and not each.specifier.contains(version, prereleases=True)
         ]
         name = f"rankline[{extra}]" if extra else "rankline"
         hint = f"pip install -c constraints.lock '{name}'"
-        if wrong:
-            yield Finding(name, "fail", "; ".join(wrong), hint)
-        if missing and (not extra or len(missing) < len(mine)):
+        if out_of_range:
+            yield Finding(name, "fail", "; ".join(out_of_range), hint)
+        if missing and (not extra or len(missing) < len(in_extra)):
             yield Finding(name, "fail" if not extra else "warn", f"not installed: {', '.join(missing)}", hint)
         elif missing:
             yield Finding(name, "warn", "not installed: its steps cannot run here", hint)
-        elif not wrong:
-            yield Finding(name, "ok", f"{len(mine)} libraries, each within its range")
+        elif not out_of_range:
+            yield Finding(name, "ok", f"{len(in_extra)} libraries, each within its range")
 
 
 def extras() -> list[str]:
@@ -58,11 +58,11 @@ def extras() -> list[str]:
     return [extra for extra in EXTRAS if extra in provided]
 
 
-def _belongs(requirement: object, extra: str) -> bool:
+def _is_in_extra(requirement: object, extra: str) -> bool:
     """Whether a requirement is one of this extra (of no extra: empty)."""
     marker = getattr(requirement, "marker", None)
-    named = re.search(r"extra == ['\"]([\w-]+)['\"]", str(marker)) if marker else None
-    return (named[1] if named else "") == extra
+    match = re.search(r"extra == ['\"]([\w-]+)['\"]", str(marker)) if marker else None
+    return (match[1] if match else "") == extra
 
 
 def installed(name: str) -> str | None:
@@ -73,39 +73,41 @@ def installed(name: str) -> str | None:
         return None
 
 
-def lock(patient: Patient) -> Iterator[Finding]:
+def lock(context: CheckContext) -> Iterator[Finding]:
     """Libraries that are not of the locked version: they may work, and nobody has tried."""
     if not LOCK.is_file():
         return
     locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", LOCK.read_text(), re.MULTILINE))
-    here = {name: version for name in locked if (version := installed(name))}
+    versions = {name: version for name in locked if (version := installed(name))}
     # a build of one version for one device (+cpu, +cu128) is that version
-    other = [
-        f"{name} {here[name]} (locked: {locked[name]})" for name in here if here[name].split("+")[0] != locked[name]
+    mismatched = [
+        f"{name} {versions[name]} (locked: {locked[name]})"
+        for name in versions
+        if versions[name].split("+")[0] != locked[name]
     ]
-    if other:
-        told = "; ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
-        yield Finding("lock", "warn", told, "make setup, or pip install -c constraints.lock '.[dev]'")
+    if mismatched:
+        summary = "; ".join(mismatched[:5]) + (f" and {len(mismatched) - 5} more" if len(mismatched) > 5 else "")
+        yield Finding("lock", "warn", summary, "make setup, or pip install -c constraints.lock '.[dev]'")
     else:
-        yield Finding("lock", "ok", f"{len(here)} libraries of constraints.lock, each in its version")
+        yield Finding("lock", "ok", f"{len(versions)} libraries of constraints.lock, each in its version")
 
 
-def onnxruntime(patient: Patient) -> Iterator[Finding]:
+def onnxruntime(context: CheckContext) -> Iterator[Finding]:
     """Exactly one build of ONNX Runtime: two own one folder, and either may overwrite the other's half."""
     builds = {name: version for name in ("onnxruntime", "onnxruntime-gpu") if (version := installed(name))}
-    told = " and ".join(f"{name} {version}" for name, version in builds.items())
+    summary = " and ".join(f"{name} {version}" for name, version in builds.items())
     if len(builds) > 1:
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install -c constraints.lock onnxruntime-gpu"
-        yield Finding("onnxruntime", "fail", f"{told} own one folder", hint)
+        yield Finding("onnxruntime", "fail", f"{summary} own one folder", hint)
     elif builds:
         import onnxruntime as ort
 
-        said = getattr(ort, "__version__", "nothing")
-        if said in builds.values():
-            yield Finding("onnxruntime", "ok", told)
+        imported_version = getattr(ort, "__version__", "nothing")
+        if imported_version in builds.values():
+            yield Finding("onnxruntime", "ok", summary)
         else:
             hint = "pip install --force-reinstall --no-deps -c constraints.lock onnxruntime-gpu"
-            yield Finding("onnxruntime", "fail", f"{told} is written down, {said} is what imports", hint)
+            yield Finding("onnxruntime", "fail", f"{summary} is written down, {imported_version} is what imports", hint)
 
 
 CHECKS: tuple[Check, ...] = (python, requirements, lock, onnxruntime)

@@ -11,26 +11,31 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.project.checks import Check, Finding, Patient, size
+from cli.project.checks import Check, CheckContext, Finding, size
 
 MEMORY_WANTED, MEMORY_LEAST = 2e9, 1e9  # the demo peaks at 1.3 GB in one step
 DISK_WANTED, DISK_LEAST = 5e9, 2e8
-SKEW_S = 60.0
+MAX_SKEW_S = 60.0
 
 
-def processor(patient: Patient) -> Iterator[Finding]:
+def processor(context: CheckContext) -> Iterator[Finding]:
     """Cores that may be used, and the instructions that decide what is fast."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    flags = _flags()
+    flags = _cpu_flags()
     int8 = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
     bf16 = any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
-    told = f"{cores} core{'s' * (cores != 1)}; int8 {'fast (VNNI)' if int8 else 'not faster than fp32 (no VNNI)'}"
-    told += f"; bf16 {'fast' if bf16 else 'slow (no BF16 instructions)'}"
-    asked = patient.recipe.finetune.precision == "bf16" and not bf16
-    yield Finding("processor", "warn" if asked else "ok", told, "set finetune.precision=fp32 or auto" if asked else "")
+    summary = f"{cores} core{'s' * (cores != 1)}; int8 {'fast (VNNI)' if int8 else 'not faster than fp32 (no VNNI)'}"
+    summary += f"; bf16 {'fast' if bf16 else 'slow (no BF16 instructions)'}"
+    wants_bf16 = context.recipe.finetune.precision == "bf16" and not bf16
+    yield Finding(
+        "processor",
+        "warn" if wants_bf16 else "ok",
+        summary,
+        "set finetune.precision=fp32 or auto" if wants_bf16 else "",
+    )
 
 
-def _flags() -> set[str]:
+def _cpu_flags() -> set[str]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith(("flags", "features")):
@@ -38,7 +43,7 @@ def _flags() -> set[str]:
     return set()
 
 
-def memory(patient: Patient) -> Iterator[Finding]:
+def memory(context: CheckContext) -> Iterator[Finding]:
     """What is free now, within what a container allows."""
     import psutil
 
@@ -54,101 +59,101 @@ def memory(patient: Patient) -> Iterator[Finding]:
     yield Finding("memory", status, f"{size(free)} free", hint)  # type: ignore[arg-type]
 
 
-def disk(patient: Patient) -> Iterator[Finding]:
+def disk(context: CheckContext) -> Iterator[Finding]:
     """Room where the workspace is, or will be."""
-    free = shutil.disk_usage(patient.place).free
+    free = shutil.disk_usage(context.nearest_folder).free
     status = "ok" if free >= DISK_WANTED else "warn" if free >= DISK_LEAST else "fail"
     hint = (
         ""
         if status == "ok"
-        else f"free some space (rm -r {patient.workspace}/cache is safe), or give another --workspace"
+        else f"free some space (rm -r {context.workspace}/cache is safe), or give another --workspace"
     )
-    yield Finding("disk", status, f"{size(free)} free at {patient.place}", hint)  # type: ignore[arg-type]
+    yield Finding("disk", status, f"{size(free)} free at {context.nearest_folder}", hint)  # type: ignore[arg-type]
 
 
-def file_system(patient: Patient) -> Iterator[Finding]:
+def file_system(context: CheckContext) -> Iterator[Finding]:
     """Whether a file can be written, given a second name, and moved over another: all that a run relies on."""
-    folder = patient.place
+    folder = context.nearest_folder
     first, second = (folder / f".rankline-doctor-{uuid.uuid4().hex}" for _ in range(2))
-    doing = "written"
+    operation = "written"
     try:
         with first.open("xb") as stream:
             stream.write(b"x" * 65_536)
             stream.flush()
             os.fsync(stream.fileno())
         written = first.stat().st_mtime
-        doing = "linked"
+        operation = "linked"
         os.link(first, second)
-        doing = "replaced"
+        operation = "replaced"
         os.replace(first, second)
         yield Finding("file system", "ok", f"files can be written, linked and replaced in {folder}")
         skew = abs(written - time.time())
-        if skew > SKEW_S:
+        if skew > MAX_SKEW_S:
             yield Finding(
                 "clock", "fail", f"a file written now is {skew:.0f} s away from now",
                 "set the clocks of this machine and of the file server (NTP)",
             )  # fmt: skip
     except OSError as error:
         hint = "free some space, mend its permissions, or give another --workspace"
-        if doing == "linked":
+        if operation == "linked":
             hint = "the model repository needs hard links: give a --workspace on another file system"
-        yield Finding("file system", "fail", f"a file cannot be {doing} in {folder}: {error.strerror}", hint)
+        yield Finding("file system", "fail", f"a file cannot be {operation} in {folder}: {error.strerror}", hint)
     finally:
         for path in (first, second):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def clock(patient: Patient) -> Iterator[Finding]:
+def clock(context: CheckContext) -> Iterator[Finding]:
     """Nothing in the workspace may come from the future: reuse and history go by the order of times."""
     from datetime import UTC, datetime
 
     from rankline.errors import RanklineError
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
-    if not patient.workspace.is_dir() and not patient.recipe.storage.repository:
+    if not context.workspace.is_dir() and not context.recipe.storage.repository:
         return
     now, ahead = time.time(), []
-    for path in patient.workspace.glob("runs/*/*.json"):
-        if (late := path.stat().st_mtime - now) > SKEW_S:
-            ahead.append((late, str(path.relative_to(patient.workspace))))
+    for path in context.workspace.glob("runs/*/*.json"):
+        if (late := path.stat().st_mtime - now) > MAX_SKEW_S:
+            ahead.append((late, str(path.relative_to(context.workspace))))
     with contextlib.suppress(RanklineError, ValueError, OSError):  # the stores have a check of their own
-        for event in Repository(patient.repository).history():
-            if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > SKEW_S:
+        for event in ModelRegistry(context.repository).history():
+            if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > MAX_SKEW_S:
                 ahead.append((late, f"event {event.n} of the model repository"))
     if ahead:
         late, name = max(ahead)
-        told = f"{len(ahead)} things here are from the future; {name} by {late:.0f} s"
-        yield Finding("clock", "fail", told, "set this machine's clock (NTP), or touch the files if it is right")
+        summary = f"{len(ahead)} things here are from the future; {name} by {late:.0f} s"
+        yield Finding("clock", "fail", summary, "set this machine's clock (NTP), or touch the files if it is right")
     else:
         yield Finding("clock", "ok", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC; nothing here is from the future")
 
 
-def port(patient: Patient) -> Iterator[Finding]:
+def port(context: CheckContext) -> Iterator[Finding]:
     """Whether a server could listen where it does by default."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", patient.port))
-            yield Finding("port", "ok", f"{patient.port} is free")
+            probe.bind(("127.0.0.1", context.port))
+            yield Finding("port", "ok", f"{context.port} is free")
             return
         except OSError as error:
             reason = error.strerror
-    serving = _answers(patient.port)
-    if serving:
-        yield Finding("port", "ok", f"{patient.port}: a Rankline server answers there")
+    is_rankline = _is_rankline_server(context.port)
+    if is_rankline:
+        yield Finding("port", "ok", f"{context.port}: a Rankline server answers there")
     else:
         hint = "rankline serve --port 0 takes a free one"
-        yield Finding("port", "warn", f"{patient.port} cannot be had: {reason}", hint)
+        yield Finding("port", "warn", f"{context.port} cannot be had: {reason}", hint)
 
 
-def _answers(number: int) -> bool:
+def _is_rankline_server(number: int) -> bool:
     """Whether what listens there is a server of ours."""
     import httpx
 
     try:
-        reply = httpx.get(f"http://127.0.0.1:{number}/readyz", timeout=2, trust_env=False)
-        return "features" in reply.json()
+        response = httpx.get(f"http://127.0.0.1:{number}/readyz", timeout=2, trust_env=False)
+        return "features" in response.json()
     except (httpx.HTTPError, ValueError, TypeError):
         return False
 

@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.project.checks import Check, Finding, Patient
+from cli.project.checks import Check, CheckContext, Finding
 from cli.project.checks.repository import repository
 
-WAIT_S = 5.0  # for a server that may not be there
+TIMEOUT_S = 5.0  # for a server that may not be there
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
     "gs": "bucket", "gcs": "bucket", "abfs": "bucket", "az": "bucket", "http": "server", "https": "server",
 }  # fmt: skip
-BARE = {"storage.features.postgres": "postgresql", "storage.features.redis": "redis"}
+SCHEMELESS = {"storage.features.postgres": "postgresql", "storage.features.redis": "redis"}
 
 
-def feast(patient: Patient) -> Iterator[Finding]:
+def feast(context: CheckContext) -> Iterator[Finding]:
     """Each online store: the registry can be read, holds the champion's service, and every view answers."""
-    folders = sorted(path.parent for path in patient.workspace.glob("online/*/feature_store.yaml"))
+    folders = sorted(path.parent for path in context.workspace.glob("online/*/feature_store.yaml"))
     if not folders:
         yield Finding("feature store", "ok", "none yet; the first promotion makes it")
         return
@@ -47,52 +47,52 @@ def feast(patient: Patient) -> Iterator[Finding]:
             yield Finding(name, "fail", f"the registry has no service {folder.name}", hint)
             continue
         try:
-            views = _asked(store)
+            views = _probe_views(store)
         except Exception as error:
             hint = f"start its server, or rm -r {folder} and run the recipe again; until then defaults are served"
             yield Finding(name, "fail", f"the online store does not answer: {_first_line(error)}", hint)
             continue
-        told = {}
+        watermark = {}
         with contextlib.suppress(OSError, ValueError):
-            told = json.loads((folder / "watermark.json").read_text())
-        if until := told.get("until"):
+            watermark = json.loads((folder / "watermark.json").read_text())
+        if until := watermark.get("until"):
             yield Finding(name, "ok", f"{views} views answer; what was known by {until}")
         else:
             hint = "run the recipe again: promotion fills it"
             yield Finding(name, "warn", f"{views} views answer, and nobody has filled them", hint)
 
 
-def _asked(store: Any) -> int:
+def _probe_views(store: Any) -> int:
     """Ask every view's online table for one entity (that need not exist); how many there are."""
     views = [view for view in store.list_feature_views() if view.features]
     for view in views:
         if store.config.online_store.type == "sqlite":
             path = Path(store.repo_path) / store.config.online_store.path
             with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-                (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
-                if said != "ok":
-                    raise OSError(said)
+                (status,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                if status != "ok":
+                    raise OSError(status)
         entity = {key: "?" for key in view.join_keys}
         store.get_online_features(features=[f"{view.name}:{view.features[0].name}"], entity_rows=[entity]).to_dict()
     return len(views)
 
 
-def mlflow(patient: Patient) -> Iterator[Finding]:
+def mlflow(context: CheckContext) -> Iterator[Finding]:
     """The tracking database or server answers."""
-    path = patient.workspace.resolve() / "mlflow.db"
-    uri = patient.recipe.promote.tracking_uri or f"sqlite:///{path}"
-    own = not patient.recipe.promote.tracking_uri
-    if own and not path.is_file():
+    path = context.workspace.resolve() / "mlflow.db"
+    uri = context.recipe.promote.tracking_uri or f"sqlite:///{path}"
+    is_local = not context.recipe.promote.tracking_uri
+    if is_local and not path.is_file():
         yield Finding("MLflow", "ok", "none yet; the first promotion makes it")
         return
-    quiet = {
+    environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(WAIT_S)),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(TIMEOUT_S)),
     }  # fmt: skip
-    for variable, value in quiet.items():  # read when it is imported
+    for variable, value in environment.items():  # read when it is imported
         os.environ.setdefault(variable, value)
     try:
-        if own:  # a damaged file would first be migrated for a minute
+        if is_local:  # a damaged file would first be migrated for a minute
             with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
                 db.execute("SELECT count(*) FROM alembic_version").fetchone()
         from mlflow import MlflowClient
@@ -100,57 +100,59 @@ def mlflow(patient: Patient) -> Iterator[Finding]:
         with warnings.catch_warnings():  # its import lifts the filters that were there
             warnings.simplefilter("ignore")
             versions = MlflowClient(tracking_uri=uri, registry_uri=uri).search_model_versions(max_results=1000)
-        yield Finding("MLflow", "ok", f"{public(uri)} answers: {len(versions)} model versions")
+        yield Finding("MLflow", "ok", f"{redacted(uri)} answers: {len(versions)} model versions")
     except Exception as error:
         hint = (
-            f"mv {path} {path}.damaged: the next promotion begins a new one" if own else "start it, or mend its address"
+            f"mv {path} {path}.damaged: the next promotion begins a new one"
+            if is_local
+            else "start it, or mend its address"
         )
-        found = f"{public(uri)} does not answer: {_first_line(error)}"
-        yield Finding("MLflow", "warn", found, f"{hint}; promotions go on without it")
+        message = f"{redacted(uri)} does not answer: {_first_line(error)}"
+        yield Finding("MLflow", "warn", message, f"{hint}; promotions go on without it")
 
 
-def named(patient: Patient) -> Iterator[Finding]:
+def servers(context: CheckContext) -> Iterator[Finding]:
     """Every Postgres, Redis, bucket and server that a setting of the recipe names."""
     from pipelines.recipes import as_dict
 
     seen = set()
-    for knob, value in _addresses(as_dict(patient.recipe)):
+    for setting, value in _addresses(as_dict(context.recipe)):
         kind = SERVERS[_scheme(value)]
-        if value in seen or knob in ("promote.tracking_uri", "storage.repository"):  # asked above, by what uses them
+        if value in seen or setting in ("promote.tracking_uri", "storage.repository"):  # asked above, by what uses them
             continue
         seen.add(value)
         try:
-            told = {"Postgres": _postgres, "Redis": _redis, "bucket": _bucket, "server": _http}[kind](value)
-            yield Finding(knob, "ok", f"{kind} {public(value)}: {told}")
+            status = {"Postgres": _postgres, "Redis": _redis, "bucket": _bucket, "server": _http}[kind](value)
+            yield Finding(setting, "ok", f"{kind} {redacted(value)}: {status}")
         except ImportError as error:
             hint = f"pip install -c constraints.lock {error.name or 'its driver'}"
-            yield Finding(knob, "fail", f"{kind} {public(value)}: no driver ({_first_line(error)})", hint)
+            yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({_first_line(error)})", hint)
         except Exception as error:  # every driver has its own
-            hint = f"start it, or change --set {knob}=…; check its credentials, too"
-            yield Finding(knob, "fail", f"{kind} {public(value)} does not answer: {_first_line(error)}", hint)
+            hint = f"start it, or change --set {setting}=…; check its credentials, too"
+            yield Finding(setting, "fail", f"{kind} {redacted(value)} does not answer: {_first_line(error)}", hint)
 
 
-def _addresses(value: Any, knob: str = "") -> Iterator[tuple[str, str]]:
+def _addresses(value: Any, setting: str = "") -> Iterator[tuple[str, str]]:
     """(dotted knob, address) of every text in the settings that is one of a server we know."""
     if isinstance(value, dict):
         for name, each in value.items():
-            yield from _addresses(each, f"{knob}.{name}".strip("."))
+            yield from _addresses(each, f"{setting}.{name}".strip("."))
     elif isinstance(value, list):
         for each in value:
-            yield from _addresses(each, knob)
+            yield from _addresses(each, setting)
     elif isinstance(value, str) and _scheme(value) in SERVERS:
-        yield knob, value
-    elif value and knob in BARE:  # Feast's own stores are named without a scheme
-        yield knob, f"{BARE[knob]}://{str(value).split(',')[0]}"
+        yield setting, value
+    elif value and setting in SCHEMELESS:  # Feast's own stores are named without a scheme
+        yield setting, f"{SCHEMELESS[setting]}://{str(value).split(',')[0]}"
 
 
 def _scheme(address: str) -> str:
     """`postgresql` of `postgresql+psycopg://…`; empty for what is no address."""
-    found = re.match(r"([a-z0-9]+)(\+[a-z0-9]+)?://", address)
-    return found[1] if found else ""
+    match = re.match(r"([a-z0-9]+)(\+[a-z0-9]+)?://", address)
+    return match[1] if match else ""
 
 
-def public(address: str) -> str:
+def redacted(address: str) -> str:
     """An address without its password."""
     return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", address)
 
@@ -159,7 +161,7 @@ def _postgres(address: str) -> str:
     import psycopg
 
     plain = re.sub(r"^[a-z]+(\+[a-z0-9]+)?://", "postgresql://", address)
-    with psycopg.connect(plain, connect_timeout=int(WAIT_S)) as connection:
+    with psycopg.connect(plain, connect_timeout=int(TIMEOUT_S)) as connection:
         (version,) = connection.execute("SHOW server_version").fetchone()
     return f"version {version}"
 
@@ -168,7 +170,9 @@ def _redis(address: str) -> str:
     import redis
 
     password = os.environ.get("REDIS_PASSWORD")
-    client = redis.Redis.from_url(address, password=password, socket_connect_timeout=WAIT_S, socket_timeout=WAIT_S)
+    client = redis.Redis.from_url(
+        address, password=password, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
+    )
     client.ping()
     return f"version {client.info('server')['redis_version']}"
 
@@ -176,7 +180,7 @@ def _redis(address: str) -> str:
 def _bucket(address: str) -> str:
     from rankline.io import storage
 
-    fs, root = storage.place(address)
+    fs, root = storage.open_filesystem(address)
     probe = f"{root.rstrip('/')}/.rankline-doctor-{uuid.uuid4().hex}"
     fs.pipe_file(probe, b"x")
     fs.rm_file(probe)
@@ -186,15 +190,15 @@ def _bucket(address: str) -> str:
 def _http(address: str) -> str:
     import httpx
 
-    reply = httpx.get(address, timeout=WAIT_S, follow_redirects=True)
-    if reply.status_code >= 500:
-        raise OSError(f"status {reply.status_code}")
-    return f"status {reply.status_code}"
+    response = httpx.get(address, timeout=TIMEOUT_S, follow_redirects=True)
+    if response.status_code >= 500:
+        raise OSError(f"status {response.status_code}")
+    return f"status {response.status_code}"
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return public(f"{type(error).__name__}: {lines[0] if lines else ''}"[:200])
+    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}"[:200])
 
 
-CHECKS: tuple[Check, ...] = (repository, feast, mlflow, named)
+CHECKS: tuple[Check, ...] = (repository, feast, mlflow, servers)

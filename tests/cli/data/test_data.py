@@ -31,11 +31,11 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_profile_is_shown_told_and_drawn(books: Path) -> None:
     done = rankline("data", "profile", "--recipe", "books:books", "--html", "profile.html", cwd=books)
     assert done.returncode == 0, done.stderr
-    for told in (
+    for expected in (
         "events: 2,000 rows", "items: 90 rows", "rating: 1.0 400, 2.0 400", "events a day,",
         "set aside: 1 events: unknown item", "wrote profile.html",
     ):  # fmt: skip
-        assert told in done.stdout
+        assert expected in done.stdout
     page = (books / "profile.html").read_text()
     assert page.count("<svg") >= 4
     assert "src=" not in page  # it needs nothing beside it
@@ -44,15 +44,15 @@ def test_the_profile_is_shown_told_and_drawn(books: Path) -> None:
 
 def test_json_holds_every_number(books: Path) -> None:
     done = rankline("data", "profile", "--recipe", "books:books", "--json", cwd=books)
-    told = json.loads(done.stdout)
-    assert told["tables"]["events"]["rows"] == 2000
-    assert told["tails"]["users"]["names"] == 250
-    assert told["tails"]["users"]["events"]["50%"] == 8
-    assert told["labels"]["rating"] == {f"{n}.0": 400 for n in range(1, 6)}
-    assert sum(events for _, events in told["days"]) == 2000
-    assert told["rejected"]["events"] == {"unknown item": 1}
-    assert sum(told["hours"]) == 2000
-    columns = {column["name"]: column for column in told["tables"]["items"]["columns"]}
+    profile = json.loads(done.stdout)
+    assert profile["tables"]["events"]["rows"] == 2000
+    assert profile["tails"]["users"]["names"] == 250
+    assert profile["tails"]["users"]["events"]["50%"] == 8
+    assert profile["labels"]["rating"] == {f"{n}.0": 400 for n in range(1, 6)}
+    assert sum(events for _, events in profile["days"]) == 2000
+    assert profile["rejected"]["events"] == {"unknown item": 1}
+    assert sum(profile["hours"]) == 2000
+    columns = {column["name"]: column for column in profile["tables"]["items"]["columns"]}
     assert columns["category"]["top"] == {"drama": 90, **{f"number {n}": 23 if n < 2 else 22 for n in range(4)}}
 
 
@@ -75,9 +75,9 @@ def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
         "--json",
         cwd=books,
     )
-    told = json.loads(again.stdout)
-    assert (told["tables"]["events"]["rows"], told["rejected"]) == (160, {})
-    assert told["labels"]["rating"].keys() <= {f"{n}.0" for n in range(1, 6)}
+    profile = json.loads(again.stdout)
+    assert (profile["tables"]["events"]["rows"], profile["rejected"]) == (160, {})
+    assert profile["labels"]["rating"].keys() <= {f"{n}.0" for n in range(1, 6)}
     assert tomllib.loads((books / "slice/map.toml").read_text())["columns"]["labels"] == {"rating": "rating"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.data.init import _name
+from cli.data.init import _recipe_name
 from cli.main import app
 from rankline.errors import RanklineError
 from tests.cli.command import RANKLINE, rankline, refused
@@ -22,8 +22,8 @@ def test_the_map_and_the_recipe_are_written_and_proved(tmp_path: Path) -> None:
     odd_sources.ratings(tmp_path / "books")
     done = rankline("init", "books", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for told in ("labels.rating", "sure: 5 distinct numbers from 1 to 5", "The book of 0", "recipe: interactions"):
-        assert told in done.stdout
+    for expected in ("labels.rating", "sure: 5 distinct numbers from 1 to 5", "The book of 0", "recipe: interactions"):
+        assert expected in done.stdout
     assert "events       2,000 rows, none set aside" in done.stdout
     assert (tmp_path / "books.toml").is_file()
     # what it wrote is what the next commands take
@@ -35,11 +35,11 @@ def test_the_map_and_the_recipe_are_written_and_proved(tmp_path: Path) -> None:
 
 def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books", times=["2021-03-04 10:00:00", "2021-05-06 10:00:00"])
-    told = refused("init", source, cwd=tmp_path, code=2)
-    assert "expected: --time-zone --yes" in told
-    told = refused("init", source, "--yes", cwd=tmp_path, code=2)
-    assert "expected: --time-zone\n" in told
-    assert "it would write books.toml and books.py (interactions)" in told
+    output = refused("init", source, cwd=tmp_path, code=2)
+    assert "expected: --time-zone --yes" in output
+    output = refused("init", source, "--yes", cwd=tmp_path, code=2)
+    assert "expected: --time-zone\n" in output
+    assert "it would write books.toml and books.py (interactions)" in output
     assert not (tmp_path / "books.toml").exists()
     assert rankline("init", source, "--yes", "--time-zone", "UTC", cwd=tmp_path).returncode == 0
     assert tomllib.loads((tmp_path / "books.toml").read_text())["columns"]["time_zone"] == "UTC"
@@ -49,29 +49,29 @@ def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
 def test_a_recipe_is_not_called_like_another_module(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert "cannot have that name" in message("init", tmp_path / name, "--name", name, code=2)
-    assert _name(None, str(tmp_path / name)) == "mine"
+    assert _recipe_name(None, str(tmp_path / name)) == "mine"
 
 
 def test_nothing_is_written_before_it_is_proved(tmp_path: Path) -> None:
     books = odd_sources.ratings(tmp_path / "books", times=["yesterday", "soon"])
     out = tmp_path / "out"
-    told = message("init", books, "--yes", "-o", out, "--column", "timestamp_unit=bananas", code=2)
-    assert "times cannot be written like that" in told
-    assert "found: bananas" in told
+    output = message("init", books, "--yes", "-o", out, "--column", "timestamp_unit=bananas", code=2)
+    assert "times cannot be written like that" in output
+    assert "found: bananas" in output
     # every row is set aside: the measure is the user's own, and what was only tried is not pointed at
     times = ("--column", "timestamp=when", "--column", "timestamp_unit=iso", "--time-zone", "UTC")
-    told = message("init", books, "--yes", "-o", out, *times)
-    assert "nothing was written: ingest cannot read the source with this map: 2000 of 2000 rows of events" in told
-    assert "at most 5.0% set aside" in told
-    assert "found: 100.0%" in told
-    assert "ratings.jsonl\n" in told
-    assert "rejected.parquet" not in told
-    assert "go on without them" not in told
+    output = message("init", books, "--yes", "-o", out, *times)
+    assert "nothing was written: ingest cannot read the source with this map: 2000 of 2000 rows of events" in output
+    assert "at most 5.0% set aside" in output
+    assert "found: 100.0%" in output
+    assert "ratings.jsonl\n" in output
+    assert "rejected.parquet" not in output
+    assert "go on without them" not in output
     # the map itself is refused
     taken = ("--column", "timestamp=", "--column", "item_attributes=title")
-    told = message("init", books, "--yes", "-o", out, *taken, code=2)
-    assert "the map refuses columns.item_attributes" in told
-    assert "Value error" not in told
+    output = message("init", books, "--yes", "-o", out, *taken, code=2)
+    assert "the map refuses columns.item_attributes" in output
+    assert "Value error" not in output
     assert not out.exists()
 
 
@@ -108,7 +108,7 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     )  # fmt: skip
     os.close(follower)
     os.write(leader, ("\n".join(answers) + "\n").encode())
-    said = b""
+    output = b""
     while True:
         try:
             block = os.read(leader, 1 << 16)
@@ -116,14 +116,14 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
             break
         if not block:
             break
-        said += block
-    text = said.decode()
+        output += block
+    text = output.decode()
     assert process.wait(60) == 0, text
     assert "no table of events has a column 'Preis'" in text
     assert "there is no such time zone" in text
-    told = tomllib.loads((tmp_path / "shop.toml").read_text())
-    assert told["columns"]["title"] == "Beschreibung"
-    assert told["columns"]["time_zone"] == "Europe/Berlin"
+    map_settings = tomllib.loads((tmp_path / "shop.toml").read_text())
+    assert map_settings["columns"]["title"] == "Beschreibung"
+    assert map_settings["columns"]["time_zone"] == "Europe/Berlin"
     assert "rankline run --recipe shop:shop" in text
 
 

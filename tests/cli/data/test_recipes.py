@@ -12,36 +12,36 @@ from pipelines.recipes import RECIPES, as_dict, knobs, named, shown
 from tests.cli.command import refused
 
 
-def said(*arguments: str) -> str:
-    told = CliRunner().invoke(app, ["recipes", *arguments])
-    assert told.exit_code == 0, told.output
-    return told.output
+def run_cli(*arguments: str) -> str:
+    printed = CliRunner().invoke(app, ["recipes", *arguments])
+    assert printed.exit_code == 0, printed.output
+    return printed.output
 
 
 def test_every_recipe_is_listed_with_its_sentence() -> None:
-    told = said()
+    printed = run_cli()
     for name in RECIPES:
-        assert f"{name} " in told
-        assert shown(name).description in told
+        assert f"{name} " in printed
+        assert shown(name).description in printed
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_knob_is_shown_with_its_value_and_sentence(name: str) -> None:
-    told = said("show", name).splitlines()
+    printed = run_cli("show", name).splitlines()
     for knob, value, sentence in knobs(shown(name)):
-        place = told.index(f"  {knob} = {value!r}")
-        assert told[place + 1].strip() == sentence.strip() != ""
+        place = printed.index(f"  {knob} = {value!r}")
+        assert printed[place + 1].strip() == sentence.strip() != ""
 
 
 def test_a_changed_knob_is_shown_changed() -> None:
-    before = set(said("show", "movielens").splitlines())
-    after = set(said("show", "movielens", "--set", "finetune.epochs=3", "-s", "ingest.source=/data").splitlines())
+    before = set(run_cli("show", "movielens").splitlines())
+    after = set(run_cli("show", "movielens", "--set", "finetune.epochs=3", "-s", "ingest.source=/data").splitlines())
     assert after - before == {"  finetune.epochs = 3", "  ingest.source = '/data'"}
 
 
 def test_json_is_the_recipe() -> None:
-    told = json.loads(said("show", "smoke", "--json", "--set", "finetune.epochs=3"))
-    assert told == as_dict(named("smoke", ["finetune.epochs=3"]))
+    printed = json.loads(run_cli("show", "smoke", "--json", "--set", "finetune.epochs=3"))
+    assert printed == as_dict(named("smoke", ["finetune.epochs=3"]))
 
 
 def test_an_unknown_recipe_and_a_misspelt_knob_are_usage() -> None:
@@ -50,11 +50,11 @@ def test_an_unknown_recipe_and_a_misspelt_knob_are_usage() -> None:
 
 
 def test_one_section_is_shown_alone() -> None:
-    told = said("show", "smoke", "decide")
-    assert "decide.mode = " in told
-    assert "finetune." not in told
-    assert "cluster.small.cpu = " in said("show", "smoke", "cluster.small")
-    assert json.loads(said("show", "smoke", "cluster.small", "--json"))["cpu"] == "1"
-    assert said("show", "smoke", "finetune.epochs").count(" = ") == 1
+    printed = run_cli("show", "smoke", "decide")
+    assert "decide.mode = " in printed
+    assert "finetune." not in printed
+    assert "cluster.small.cpu = " in run_cli("show", "smoke", "cluster.small")
+    assert json.loads(run_cli("show", "smoke", "cluster.small", "--json"))["cpu"] == "1"
+    assert run_cli("show", "smoke", "finetune.epochs").count(" = ") == 1
     assert "did you mean 'finetune'?" in refused("recipes", "show", "smoke", "finetun", code=2)
     assert "has no section 'fine'" in refused("recipes", "show", "smoke", "fine", code=2)

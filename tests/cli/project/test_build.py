@@ -49,6 +49,6 @@ def test_a_run_in_containers_without_an_engine_is_refused_before_it_begins(tmp_p
 
 
 def test_the_help_has_what_it_needs_and_an_example() -> None:
-    told = rankline("build", "--help").stdout
-    assert "rankline build serve --base python:3.11-slim" in told
-    assert "GB of disk" in told
+    help_text = rankline("build", "--help").stdout
+    assert "rankline build serve --base python:3.11-slim" in help_text
+    assert "GB of disk" in help_text

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.project import checks
-from cli.project.checks import Check, Finding, Patient, gpu, libraries, machine, stores, workspace
-from cli.project.checks import repository as keeping
+from cli.project.checks import Check, CheckContext, Finding, gpu, libraries, machine, stores, workspace
+from cli.project.checks import repository as repository_checks
 from pipelines.recipes import named
 from rankline.runtime import ledger
 from tests.cli.command import rankline, refused
@@ -31,15 +31,15 @@ from tests.servers.redis import Redis
 from tests.servers.s3 import Bucket
 
 
-def patient(folder: Path, *settings: str, recipe: str = "smoke", port: int = 0) -> Patient:
-    return Patient(folder, named(recipe, settings), port)
+def context(folder: Path, *settings: str, recipe: str = "smoke", port: int = 0) -> CheckContext:
+    return CheckContext(folder, named(recipe, settings), port)
 
 
-def found(check: Check, who: Patient) -> dict[str, Finding]:
+def found(check: Check, who: CheckContext) -> dict[str, Finding]:
     """What a check says, by what it looked at; whatever is not well says what to do."""
-    told = {each.check: each for each in check(who)}
-    assert all(each.hint for each in told.values() if each.status != "ok"), told
-    return told
+    findings = {each.check: each for each in check(who)}
+    assert all(each.hint for each in findings.values() if each.status != "ok"), findings
+    return findings
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def copy(smoke: SmokeRun, tmp_path: Path) -> Path:
 
 def test_a_healthy_workspace_is_called_so(smoke: SmokeRun) -> None:
     done = CliRunner().invoke(app, ["doctor", "-r", "smoke", "-w", str(smoke.workspace), "--port", "0", "--json"])
-    told = json.loads(done.stdout)
+    payload = json.loads(done.stdout)
     assert done.exit_code == 0, done.stdout
-    assert [each for each in told["findings"] if each["status"] == "fail"] == []
-    looked_at = {each["check"] for each in told["findings"]}
+    assert [each for each in payload["findings"] if each["status"] == "fail"] == []
+    looked_at = {each["check"] for each in payload["findings"]}
     assert {"processor", "memory", "disk", "file system", "clock", "port", "python", "lock", "torch"} <= looked_at
     assert {"history", "champion.json", "champion", "features ranking_v1", "MLflow", "runs", "cache"} <= looked_at
-    assert {each["subject"] for each in told["findings"]} == {"machine", "libraries", "gpu", "stores", "workspace"}
+    assert {each["subject"] for each in payload["findings"]} == {"machine", "libraries", "gpu", "stores", "workspace"}
 
 
 def test_it_changes_nothing(copy: Path) -> None:
@@ -69,7 +69,7 @@ def test_it_changes_nothing(copy: Path) -> None:
     before = seen()
     for subject in (machine, stores, workspace):
         for check in subject.CHECKS:
-            list(check(patient(copy)))
+            list(check(context(copy)))
     assert seen() == before
 
 
@@ -84,8 +84,8 @@ def test_a_workspace_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_workspace_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    told = found(workspace.workspace, patient(tmp_path / "file"))["workspace"]
-    assert (told.status, told.found) == ("fail", f"{tmp_path / 'file'} is a file, and no folder")
+    finding = found(workspace.workspace, context(tmp_path / "file"))["workspace"]
+    assert (finding.status, finding.found) == ("fail", f"{tmp_path / 'file'} is a file, and no folder")
 
 
 # -- machine -----------------------------------------------------------------------------------------------
@@ -107,19 +107,19 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(full: Path) -> None:
-    assert found(machine.disk, patient(full))["disk"].status == "fail"
-    told = found(machine.file_system, patient(full))["file system"]
-    assert (told.status, told.found) == ("fail", f"a file cannot be written in {full}: No space left on device")
+    assert found(machine.disk, context(full))["disk"].status == "fail"
+    finding = found(machine.file_system, context(full))["file system"]
+    assert (finding.status, finding.found) == ("fail", f"a file cannot be written in {full}: No space left on device")
     assert [path.name for path in full.iterdir()] == ["fill"]
 
 
 def test_little_room_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MEMORY_WANTED", "DISK_WANTED"):
         monkeypatch.setattr(machine, name, 1e18)
-    assert found(machine.memory, patient(tmp_path))["memory"].status == "warn"
-    assert found(machine.disk, patient(tmp_path))["disk"].status == "warn"
+    assert found(machine.memory, context(tmp_path))["memory"].status == "warn"
+    assert found(machine.disk, context(tmp_path))["disk"].status == "warn"
     monkeypatch.setattr(machine, "MEMORY_LEAST", 1e18)
-    assert found(machine.memory, patient(tmp_path))["memory"].status == "fail"
+    assert found(machine.memory, context(tmp_path))["memory"].status == "fail"
 
 
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,47 +127,47 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    told = found(machine.file_system, patient(tmp_path))["file system"]
-    assert (told.status, "hard links" in told.hint) == ("fail", True)
+    finding = found(machine.file_system, context(tmp_path))["file system"]
+    assert (finding.status, "hard links" in finding.hint) == ("fail", True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_processor_that_lacks_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_flags", lambda: {"sse4_2"})
-    told = found(machine.processor, patient(tmp_path))["processor"]
-    assert told.status == "ok"
-    assert "no VNNI" in told.found
-    told = found(machine.processor, patient(tmp_path, "finetune.precision=bf16"))["processor"]
-    assert (told.status, told.hint) == ("warn", "set finetune.precision=fp32 or auto")
+    monkeypatch.setattr(machine, "_cpu_cpu_flags", lambda: {"sse4_2"})
+    finding = found(machine.processor, context(tmp_path))["processor"]
+    assert finding.status == "ok"
+    assert "no VNNI" in finding.found
+    finding = found(machine.processor, context(tmp_path, "finetune.precision=bf16"))["processor"]
+    assert (finding.status, finding.hint) == ("warn", "set finetune.precision=fp32 or auto")
 
 
 def test_files_and_events_from_the_future(copy: Path) -> None:
-    assert found(machine.clock, patient(copy))["clock"].status == "ok"
+    assert found(machine.clock, context(copy))["clock"].status == "ok"
     event = json.loads((copy / "repository" / "events" / "3.json").read_text())
     ledger.write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
-    told = found(machine.clock, patient(copy))["clock"]
-    assert told.status == "fail"
-    assert "event 4 of the model repository" in told.found
+    finding = found(machine.clock, context(copy))["clock"]
+    assert finding.status == "fail"
+    assert "event 4 of the model repository" in finding.found
     (copy / "repository" / "events" / "4.json").unlink()
     late = next(copy.glob("runs/*/summary.json"))
     os.utime(late, (time.time() + 7200,) * 2)
-    assert "summary.json by 7" in found(machine.clock, patient(copy))["clock"].found
+    assert "summary.json by 7" in found(machine.clock, context(copy))["clock"].found
 
 
 def test_a_clock_that_disagrees_with_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
-    assert found(machine.file_system, patient(tmp_path))["clock"].status == "fail"
+    assert found(machine.file_system, context(tmp_path))["clock"].status == "fail"
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         number = taken.getsockname()[1]
-        told = found(machine.port, patient(tmp_path, port=number))["port"]
-        assert told.status == "warn"
-        assert "cannot be had" in told.found
-    assert found(machine.port, patient(tmp_path, port=number))["port"].status == "ok"
+        finding = found(machine.port, context(tmp_path, port=number))["port"]
+        assert finding.status == "warn"
+        assert "cannot be had" in finding.found
+    assert found(machine.port, context(tmp_path, port=number))["port"].status == "ok"
 
 
 def test_a_port_where_our_own_server_answers(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_port_where_our_own_server_answers(tmp_path: Path) -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Ready) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        told = found(machine.port, patient(tmp_path, port=server.server_port))["port"]
+        told = found(machine.port, context(tmp_path, port=server.server_port))["port"]
         server.shutdown()
     assert (told.status, "a Rankline server answers there" in told.found) == ("ok", True)
 
@@ -193,8 +193,8 @@ def pretend(folder: Path, name: str, version: str, *lines: str) -> None:
     """Put the record of an installed library into a folder."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
-    told = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines]
-    (info / "METADATA").write_text("\n".join(told) + "\n")
+    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines]
+    (info / "METADATA").write_text("\n".join(metadata) + "\n")
 
 
 EXTRAS = [f"Provides-Extra: {extra}" for extra in ("data", "serve", "dev")]
@@ -203,11 +203,11 @@ EXTRAS = [f"Provides-Extra: {extra}" for extra in ("data", "serve", "dev")]
 def test_a_library_of_the_wrong_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, "onnx", "0.0.1")
     monkeypatch.syspath_prepend(tmp_path)
-    told = found(libraries.requirements, patient(tmp_path))
+    told = found(libraries.requirements, context(tmp_path))
     assert told["rankline"].status == told["rankline[data]"].status == "ok"
     assert told["rankline[train]"].status == "fail"
     assert told["rankline[train]"].found.startswith("onnx 0.0.1 (asked for: ==1.")
-    assert "onnx 0.0.1 (locked: 1." in found(libraries.lock, patient(tmp_path))["lock"].found
+    assert "onnx 0.0.1 (locked: 1." in found(libraries.lock, context(tmp_path))["lock"].found
 
 
 def test_doctor_ends_with_one_when_something_fails(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_doctor_ends_with_one_when_something_fails(tmp_path: Path) -> None:
 def test_another_onnxruntime_imports_than_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, "onnxruntime_gpu", "1.0.0")
     monkeypatch.syspath_prepend(tmp_path)
-    told = found(libraries.onnxruntime, patient(tmp_path))["onnxruntime"]
+    told = found(libraries.onnxruntime, context(tmp_path))["onnxruntime"]
     assert told.status == "fail"
     assert "1.0.0 is written down" in told.found
 
@@ -241,8 +241,8 @@ def test_a_wrong_python_and_libraries_that_are_missing(tmp_path: Path, monkeypat
     )
     pretend(tmp_path, "rankline", "9", "Requires-Python: <3", *EXTRAS, *(f"Requires-Dist: {each}" for each in needs))
     monkeypatch.syspath_prepend(tmp_path)
-    assert found(libraries.python, patient(tmp_path))["python"].status == "fail"
-    told = found(libraries.requirements, patient(tmp_path))
+    assert found(libraries.python, context(tmp_path))["python"].status == "fail"
+    told = found(libraries.requirements, context(tmp_path))
     assert (told["rankline"].status, told["rankline"].found) == ("fail", "not installed: no-such-base")
     assert (told["rankline[data]"].status, told["rankline[data]"].found) == ("warn", "not installed: no-such-one")
     assert told["rankline[serve]"].found == "not installed: its steps cannot run here"
@@ -260,7 +260,7 @@ def no_gpu() -> None:
 
 def test_a_gpu_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
     no_gpu()
-    told = found(gpu.gpu, patient(tmp_path, "distill.device=cuda"))["torch"]
+    told = found(gpu.gpu, context(tmp_path, "distill.device=cuda"))["torch"]
     assert told.status == "fail"
     assert "distill ask for cuda" in told.found
 
@@ -271,7 +271,7 @@ def test_a_gpu_that_the_driver_has_and_nobody_uses(tmp_path: Path, monkeypatch: 
     tool.write_text("#!/bin/sh\necho 'GPU 0: Big One (UUID: GPU-1)'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    told = found(gpu.gpu, patient(tmp_path))
+    told = found(gpu.gpu, context(tmp_path))
     assert {each.status for each in told.values()} == {"warn"}
     assert "the driver has GPU 0: Big One" in told["torch"].found
     assert "runs on CPUExecutionProvider" in told["onnxruntime's device"].found
@@ -282,9 +282,9 @@ def test_a_gpu_that_the_driver_has_and_nobody_uses(tmp_path: Path, monkeypatch: 
 
 def test_a_history_with_a_hole(copy: Path) -> None:
     (copy / "repository" / "events" / "2.json").unlink()
-    told = found(stores.repository, patient(copy))["history"]
-    assert told.status == "fail"
-    assert "events/2.json" in told.found
+    finding = found(stores.repository, context(copy))["history"]
+    assert finding.status == "fail"
+    assert "events/2.json" in finding.found
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"model_id": "another", "event": 3}'])
@@ -293,11 +293,11 @@ def test_a_pointer_out_of_step(copy: Path, content: str | None) -> None:
     path.unlink()
     if content:
         path.write_text(content)
-    told = found(stores.repository, patient(copy))
-    assert told["champion.json"].status == "warn"
-    assert told["champion"].status == "ok"
+    finding = found(stores.repository, context(copy))
+    assert finding["champion.json"].status == "warn"
+    assert finding["champion"].status == "ok"
     assert CliRunner().invoke(app, ["champion", "-w", str(copy)]).exit_code == 0  # what the hint says
-    assert found(stores.repository, patient(copy))["champion.json"].status == "ok"
+    assert found(stores.repository, context(copy))["champion.json"].status == "ok"
 
 
 def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None:
@@ -306,35 +306,35 @@ def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None
     whole = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    told = found(stores.repository, patient(copy))["champion"]
-    assert told.status == "fail"
-    assert "scorer.onnx is not the file its digest promises" in told.found
+    finding = found(stores.repository, context(copy))["champion"]
+    assert finding.status == "fail"
+    assert "scorer.onnx is not the file its digest promises" in finding.found
     shutil.rmtree(bundle)
-    told = found(stores.repository, patient(copy))["champion"]
-    assert told.status == "fail"
-    assert "is not in the repository" in told.found
+    finding = found(stores.repository, context(copy))["champion"]
+    assert finding.status == "fail"
+    assert "is not in the repository" in finding.found
 
 
 def test_a_recipe_of_another_catalogue(smoke: SmokeRun) -> None:
-    told = found(stores.repository, patient(smoke.workspace, recipe="movielens"))["catalogue"]
-    assert (told.status, told.found) == ("warn", "the workspace ranks 'smoke', recipe movielens 'movielens'")
+    finding = found(stores.repository, context(smoke.workspace, recipe="movielens"))["catalogue"]
+    assert (finding.status, finding.found) == ("warn", "the workspace ranks 'smoke', recipe movielens 'movielens'")
 
 
 def test_a_repository_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "repository").mkdir()  # without a folder of events nothing can be put into it
-    told = found(stores.repository, patient(tmp_path))["repository writable"]
-    assert (told.status, told.found) == ("fail", f"{tmp_path}/repository/events: no such bucket or folder")
+    finding = found(stores.repository, context(tmp_path))["repository writable"]
+    assert (finding.status, finding.found) == ("fail", f"{tmp_path}/repository/events: no such bucket or folder")
 
 
 def test_a_repository_that_the_recipe_keeps_elsewhere(copy: Path, smoke: SmokeRun, tmp_path: Path) -> None:
     shutil.move(copy / "repository", tmp_path / "shared")
     asked = f"storage.repository={tmp_path / 'shared'}"
-    told = found(stores.repository, patient(copy, asked))
+    told = found(stores.repository, context(copy, asked))
     assert told["history"].found.startswith(f"{tmp_path / 'shared'}: ")
     assert told["champion"].found.startswith(smoke.summary["model_id"])
     assert {each.status for each in told.values()} == {"ok"}
-    assert found(stores.repository, patient(copy))["model repository"].found.startswith("none yet")
-    told = found(stores.repository, patient(copy, f"{asked}-gone"))
+    assert found(stores.repository, context(copy))["model repository"].found.startswith("none yet")
+    told = found(stores.repository, context(copy, f"{asked}-gone"))
     assert told["model repository"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run makes it"
 
 
@@ -345,7 +345,7 @@ def test_a_repository_in_a_bucket(
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store, place = s3fs.S3FileSystem(endpoint_url=bucket.environment()["AWS_ENDPOINT_URL"]), f"{url}/models"
-    who = patient(copy, f"storage.repository={place}", f"storage.artifacts={url}/work")
+    who = context(copy, f"storage.repository={place}", f"storage.artifacts={url}/work")
     told = found(stores.repository, who)
     assert told["history"].found == f"{place}: no event yet"
     assert {each.status for each in told.values()} == {"ok"}
@@ -358,7 +358,7 @@ def test_a_repository_in_a_bucket(
     assert told["champion"].found.startswith(smoke.summary["model_id"])
     assert told["repository writable"].found == "events can be added, each once"
     assert found(machine.clock, who)["clock"].status == "ok"
-    assert list(found(stores.named, who)) == ["storage.artifacts"]  # the repository was asked by what uses it
+    assert list(found(stores.servers, who)) == ["storage.artifacts"]  # the repository was asked by what uses it
     sizes = {name: (each["size"], each["ETag"]) for name, each in before.items()}
     assert sizes == {name: (each["size"], each["ETag"]) for name, each in store.find(url, detail=True).items()}
     store.pipe(f"{place}/champion.json", b'{"model_id": "another"}')
@@ -369,7 +369,7 @@ def test_a_repository_in_a_bucket(
     assert "scorer.onnx is not the file its digest promises" in told["champion"].found
     store.rm(f"{place}/events/2.json")
     assert "events/2.json" in found(stores.repository, who)["history"].found
-    gone = found(stores.repository, patient(copy, "storage.repository=s3://no-such-bucket/models"))
+    gone = found(stores.repository, context(copy, "storage.repository=s3://no-such-bucket/models"))
     assert gone["repository writable"].status == "fail"
     assert "no such bucket" in gone["repository writable"].found
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -379,7 +379,7 @@ def test_a_repository_in_a_bucket(
 
 def test_a_bucket_that_writes_over_what_is_there(copy: Path) -> None:
     """A stand-in for a store that does not heed the condition: nothing real that can be had here is so careless."""
-    from rankline.registry.model_registry import Repository
+    from rankline.registry.model_registry import ModelRegistry
 
     class Careless:
         def __init__(self, inner: Any) -> None:
@@ -391,10 +391,10 @@ def test_a_bucket_that_writes_over_what_is_there(copy: Path) -> None:
         def pipe_file(self, path: str, content: bytes, mode: str = "overwrite") -> None:
             self.inner.pipe_file(path, content)
 
-    models = Repository(f"memory://{copy}/models")
-    assert keeping._writable(models).status == "ok"
+    models = ModelRegistry(f"memory://{copy}/models")
+    assert repository_checks._writable(models).status == "ok"
     models.fs = Careless(models.fs)
-    told = keeping._writable(models)
+    told = repository_checks._writable(models)
     assert (told.status, "both would promote" in told.hint) == ("fail", True)
     assert models.fs.find(models.root) == []
 
@@ -406,13 +406,13 @@ def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         "AWS_MAX_ATTEMPTS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    told = found(stores.repository, patient(tmp_path, "storage.repository=s3://shop/models"))
-    assert (list(told), told["history"].status) == (["history"], "fail")
+    finding = found(stores.repository, context(tmp_path, "storage.repository=s3://shop/models"))
+    assert (list(finding), finding["history"].status) == (["history"], "fail")
 
 
 def test_a_feature_store_that_is_broken(copy: Path) -> None:
     online = copy / "online" / "ranking_v1"
-    check = lambda: found(stores.feast, patient(copy))  # noqa: E731
+    check = lambda: found(stores.feast, context(copy))  # noqa: E731
     assert check()["features ranking_v1"].status == "ok"
     (online / "watermark.json").unlink()
     assert check()["features ranking_v1"].status == "warn"
@@ -426,15 +426,15 @@ def test_a_feature_store_that_is_broken(copy: Path) -> None:
 
 def test_a_feature_store_without_the_service(copy: Path) -> None:
     (copy / "online" / "ranking_v1").rename(copy / "online" / "ranking_v0")
-    told = found(stores.feast, patient(copy))["features ranking_v0"]
+    told = found(stores.feast, context(copy))["features ranking_v0"]
     assert (told.status, told.found) == ("fail", "the registry has no service ranking_v0")
 
 
 def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
-    told = found(stores.mlflow, patient(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
+    told = found(stores.mlflow, context(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
     assert told.status == "warn"
     (copy / "mlflow.db").write_bytes(b"not a database at all" * 100)
-    told = found(stores.mlflow, patient(copy))["MLflow"]
+    told = found(stores.mlflow, context(copy))["MLflow"]
     assert told.status == "warn"
     assert "file is not a database" in told.found
 
@@ -449,36 +449,36 @@ def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
     ],
 )
 def test_a_server_that_the_recipe_names(tmp_path: Path, address: str, kind: str) -> None:
-    told = found(stores.named, patient(tmp_path, f"ingest.source={address}"))
+    told = found(stores.servers, context(tmp_path, f"ingest.source={address}"))
     assert list(told) == (["ingest.source"] if kind else [])
     if kind:
         assert told["ingest.source"].status == "fail"
-        assert told["ingest.source"].found.startswith(f"{kind} {stores.public(address)}")
+        assert told["ingest.source"].found.startswith(f"{kind} {stores.redacted(address)}")
 
 
 def test_a_redis_that_answers_and_one_that_refuses_the_password(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     knob = "storage.features.redis"
-    who = patient(tmp_path, "storage.features.online=redis", f"{knob}=127.0.0.1:{redis.port},db=0")
-    told = found(stores.named, who)[knob]
+    who = context(tmp_path, "storage.features.online=redis", f"{knob}=127.0.0.1:{redis.port},db=0")
+    told = found(stores.servers, who)[knob]
     assert told.found.startswith(f"Redis redis://127.0.0.1:{redis.port}: version ")
     monkeypatch.setenv("REDIS_PASSWORD", "wrong")
-    told = found(stores.named, who)[knob]
+    told = found(stores.servers, who)[knob]
     assert (told.status, "wrong" in told.found) == ("fail", False)
     assert "AuthenticationError" in told.found
 
 
 def test_an_address_is_told_without_its_password() -> None:
-    assert stores.public("redis://:secret@127.0.0.1:1/0") == "redis://:…@127.0.0.1:1/0"
+    assert stores.redacted("redis://:secret@127.0.0.1:1/0") == "redis://:…@127.0.0.1:1/0"
 
 
 def test_a_postgres_that_answers_and_a_database_that_is_not_there(postgres: Postgres, tmp_path: Path) -> None:
     there = f"ingest.source={postgres.sqlalchemy_url}"
-    told = found(stores.named, patient(tmp_path, there))["ingest.source"]
+    told = found(stores.servers, context(tmp_path, there))["ingest.source"]
     assert told.status == "ok"
     assert ": version " in told.found
-    gone = found(stores.named, patient(tmp_path, there + "_gone"))["ingest.source"]
+    gone = found(stores.servers, context(tmp_path, there + "_gone"))["ingest.source"]
     assert gone.status == "fail"
     assert f'database "{DATABASE}_gone" does not exist' in gone.found
 
@@ -496,65 +496,65 @@ def test_a_bucket_is_written_to_and_left_as_it_was() -> None:
 
 
 def test_half_written_runs(copy: Path) -> None:
-    assert found(workspace.runs, patient(copy))["runs"].found == "1, none half-written"
+    assert found(workspace.runs, context(copy))["runs"].found == "1, none half-written"
     killed = copy / "runs" / "20200101-000000-smoke"
     ledger.write_json(killed / "recipe.json", {})
-    told = found(workspace.runs, patient(copy))["runs"]
-    assert (told.status, told.found) == ("ok", "2, 1 under way")
+    finding = found(workspace.runs, context(copy))["runs"]
+    assert (finding.status, finding.found) == ("ok", "2, 1 under way")
     os.utime(killed / "recipe.json", (0, 0))
-    told = found(workspace.runs, patient(copy))["runs"]
-    assert (told.status, told.found) == ("warn", f"1 of 2 half-written: {killed.name}")
+    finding = found(workspace.runs, context(copy))["runs"]
+    assert (finding.status, finding.found) == ("warn", f"1 of 2 half-written: {killed.name}")
     ledger.write_json(killed / "summary.json", {})
     (killed / "summary.json").write_text("{")
-    assert found(workspace.runs, patient(copy))["runs"].status == "warn"
+    assert found(workspace.runs, context(copy))["runs"].status == "warn"
 
 
 def test_a_cache_that_is_damaged_or_heavy(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(workspace.cache, patient(copy))["cache"].status == "ok"
-    monkeypatch.setattr(workspace, "_weight", lambda _: 10**18)
-    assert "are free" in found(workspace.cache, patient(copy))["cache"].found
+    assert found(workspace.cache, context(copy))["cache"].status == "ok"
+    monkeypatch.setattr(workspace, "_disk_usage", lambda _: 10**18)
+    assert "are free" in found(workspace.cache, context(copy))["cache"].found
     next(copy.glob("cache/ingest/*/raw/items.parquet")).unlink()
-    told = found(workspace.cache, patient(copy))["cache"]
-    assert told.status == "warn"
-    assert "1 damaged: ingest/" in told.found
+    finding = found(workspace.cache, context(copy))["cache"]
+    assert finding.status == "warn"
+    assert "1 damaged: ingest/" in finding.found
     next(copy.glob("cache/validate/*/entry.json")).write_text("{")
-    assert "2 damaged" in found(workspace.cache, patient(copy))["cache"].found
+    assert "2 damaged" in found(workspace.cache, context(copy))["cache"].found
 
 
 def test_a_file_with_two_names_weighs_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 1000)
     os.link(tmp_path / "a", tmp_path / "b")
-    assert workspace._weight(tmp_path.iterdir()) == 1000
+    assert workspace._disk_usage(tmp_path.iterdir()) == 1000
 
 
 def test_leftovers(copy: Path) -> None:
-    assert found(workspace.leftovers, patient(copy)) == {}
+    assert found(workspace.leftovers, context(copy)) == {}
     left = copy / "repository" / "bundles" / ".abc.def"
     left.mkdir()
-    assert found(workspace.leftovers, patient(copy)) == {}  # somebody may be writing it
+    assert found(workspace.leftovers, context(copy)) == {}  # somebody may be writing it
     os.utime(left, (0, 0))
-    told = found(workspace.leftovers, patient(copy))["leftovers"]
-    assert (told.status, told.hint.startswith(f"rm -r {left}")) == ("warn", True)
+    finding = found(workspace.leftovers, context(copy))["leftovers"]
+    assert (finding.status, finding.hint.startswith(f"rm -r {left}")) == ("warn", True)
 
 
 def test_material_that_is_damaged(tmp_path: Path) -> None:
-    assert found(workspace.material, patient(tmp_path, recipe="movielens"))["material movielens"].status == "ok"
+    assert found(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"].status == "ok"
     (tmp_path / "material" / "ml-100k").mkdir(parents=True)
-    told = found(workspace.material, patient(tmp_path, recipe="movielens"))["material movielens"]
-    assert told.status == "fail"
-    assert "rankline fetch movielens" in told.hint
+    finding = found(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"]
+    assert finding.status == "fail"
+    assert "rankline fetch movielens" in finding.hint
 
 
 # -- the examination itself --------------------------------------------------------------------------------
 
 
 def test_a_check_that_breaks_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaks(_: Patient) -> Iterator[Finding]:
+    def breaks(_: CheckContext) -> Iterator[Finding]:
         raise RuntimeError("boom")
 
     monkeypatch.setattr(machine, "CHECKS", (breaks, machine.port))
     monkeypatch.setattr(gpu, "CHECKS", ())
-    told = [finding for subject, finding in checks.examine(patient(tmp_path)) if subject == "machine"]
+    told = [finding for subject, finding in checks.run_checks(context(tmp_path)) if subject == "machine"]
     assert [(each.check, each.status) for each in told] == [("breaks", "fail"), ("port", "ok")]
     assert told[0].found == "RuntimeError: boom"
 

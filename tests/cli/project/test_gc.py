@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from tests.cli.command import rankline
 from tests.pipelines.retention.swept_world import make
@@ -67,9 +67,9 @@ def test_a_script_says_yes_and_the_history_tells_what_left(world: tuple[Path, li
     workspace, ids = world
     done = rankline("gc", *KEEP, "--yes", "--json", "-w", workspace)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["removed"], told["stayed"], told["bytes_freed"] > 0) == (True, [], True)
-    assert {each["name"] for each in told["goes"] if each["kind"] == "bundle"} == {ids[0], ids[1], ids[4]}
+    payload = json.loads(done.stdout)
+    assert (payload["removed"], payload["stayed"], payload["bytes_freed"] > 0) == (True, [], True)
+    assert {each["name"] for each in payload["goes"] if each["kind"] == "bundle"} == {ids[0], ids[1], ids[4]}
     assert names(workspace / "repository" / "bundles") == sorted(ids[2:4])
     history = rankline("history", "-w", workspace)
     assert history.returncode == 0
@@ -79,13 +79,13 @@ def test_a_script_says_yes_and_the_history_tells_what_left(world: tuple[Path, li
     assert json.loads(champion.stdout)["model_id"] == ids[3]
     again = rankline("gc", *KEEP, "--yes", "-w", workspace)
     assert (again.returncode, "nothing goes" in again.stdout) == (0, True)
-    assert Repository(workspace / "repository").champion() == ids[3]
+    assert ModelRegistry(workspace / "repository").champion() == ids[3]
 
 
 def test_json_alone_only_looks(world: tuple[Path, list[str]]) -> None:
     workspace, _ = world
-    told = json.loads(rankline("gc", *KEEP, "--json", "-w", workspace).stdout)
-    assert (told["removed"], len(told["goes"]) > 5) == (False, True)
+    payload = json.loads(rankline("gc", *KEEP, "--json", "-w", workspace).stdout)
+    assert (payload["removed"], len(payload["goes"]) > 5) == (False, True)
     assert len(names(workspace / "repository" / "bundles")) == 5
 
 
@@ -130,11 +130,11 @@ def test_a_schedule_is_told_what_to_keep_and_when_to_begin_from_scratch(tmp_path
         return rankline("schedule", verb, "nightly", *options, "-w", workspace, "--json")
 
     warm = ("--set", "finetune.warm_start=true")
-    made = schedule("create", "-r", "smoke", "--cron", "0 0 3 * * *", "--keep", "runs=3,days=1", *warm)
-    assert made.returncode == 0, made.stderr
-    told = json.loads(made.stdout)
-    assert told["keep"] == {"runs": 3, "bundles": 5, "catalogues": 5, "days": 1.0}
-    assert told["scratch_every"] == 0
+    created = schedule("create", "-r", "smoke", "--cron", "0 0 3 * * *", "--keep", "runs=3,days=1", *warm)
+    assert created.returncode == 0, created.stderr
+    payload = json.loads(created.stdout)
+    assert payload["keep"] == {"runs": 3, "bundles": 5, "catalogues": 5, "days": 1.0}
+    assert payload["scratch_every"] == 0
     assert json.loads(schedule("update", "--scratch-every", "7").stdout)["scratch_every"] == 7
     assert json.loads(schedule("update", "--keep", "defaults").stdout)["keep"]["runs"] == 20
     assert json.loads(schedule("update", "--keep", "").stdout)["keep"] is None

@@ -53,7 +53,7 @@ def test_it_passes_its_own_tests_and_compiles(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x", "shop", "a-rather-long-name-for-a-recipe-2"])
 def test_it_is_well_formed_whatever_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "made"
-    written = new.make(folder, name=name)
+    written = new.create_repository(folder, name=name)
     assert f"recipes/{name.replace('-', '_')}.py" in written
     assert {".gitignore", ".github/CODEOWNERS", "pyproject.toml", "data/sample/shop.inter"} <= set(written)
     for command in (("ruff", "check", "."), ("ruff", "format", "--check", ".")):
@@ -76,14 +76,14 @@ def test_it_overwrites_nothing(tmp_path: Path) -> None:
     assert "there is something here already" in refused("new", tmp_path, "--name", "shop", code=2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(UsageError, match="a file"):
-        new.make(tmp_path / "mine", name="shop")
+        new.create_repository(tmp_path / "mine", name="shop")
     (tmp_path / "empty").mkdir()
-    assert new.make(tmp_path / "empty", name="shop")
+    assert new.create_repository(tmp_path / "empty", name="shop")
 
 
 def test_its_ci_says_what_it_lacks_and_installs_from_what_it_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
-    new.make(folder, name="shop")
+    new.create_repository(folder, name="shop")
     first = workflow(folder)[0].split()
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
@@ -106,11 +106,13 @@ def test_its_ci_says_what_it_lacks_and_installs_from_what_it_is_told(tmp_path: P
 
 
 def test_names_that_its_own_module_uses_are_taken(tmp_path: Path) -> None:
-    new.make(tmp_path / "x", name="x")
+    new.create_repository(tmp_path / "x", name="x")
     tree = ast.parse((tmp_path / "x" / "recipes" / "x.py").read_text())
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     assert "smoke" in used
-    assert {name for name in used if new.NAME.match(name)} - {"source"} <= new.TAKEN  # source is its own variable
+    assert {name for name in used if new.NAME_PATTERN.match(name)} - {
+        "source"
+    } <= new.RESERVED_NAMES  # source is its own variable
 
 
 def test_a_folder_without_a_name_is_refused(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_folder_without_a_name_is_refused(tmp_path: Path) -> None:
 )
 def test_a_name_that_cannot_be_a_recipes(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a recipe"):
-        new.make(tmp_path / "made", name=name)
+        new.create_repository(tmp_path / "made", name=name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +145,7 @@ def test_the_template_is_packaged() -> None:
 def test_it_asks_for_what_a_run_needs(tmp_path: Path) -> None:
     import tomllib
 
-    new.make(tmp_path / "shop", name="shop")
+    new.create_repository(tmp_path / "shop", name="shop")
     (asked,) = tomllib.loads((tmp_path / "shop" / "pyproject.toml").read_text())["project"]["dependencies"]
     ours = tomllib.loads((Path(new.__file__).parents[2] / "pyproject.toml").read_text())["project"]
     named = asked.split("[")[1].split("]")[0].split(",")
@@ -165,7 +167,7 @@ def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
     if not commit:
         pytest.skip("this is no checkout of a repository")
     folder = tmp_path / "shop"
-    new.make(folder, name="shop")
+    new.create_repository(folder, name="shop")
     subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
     (site,) = (folder / ".venv").glob("lib/python3.*/site-packages")
     (site / "here.pth").write_text(f"{Path(yaml.__file__).parents[1]}\n")
@@ -183,6 +185,6 @@ def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_its_slow_test_runs_the_line(tmp_path: Path) -> None:
-    new.make(tmp_path / "shop", name="shop")
+    new.create_repository(tmp_path / "shop", name="shop")
     told = within(tmp_path / "shop", "pytest", "-q", "-m", "slow")
     assert (told.returncode, "1 passed" in told.stdout) == (0, True), told.stdout

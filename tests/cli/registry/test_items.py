@@ -10,16 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from rankline.errors import RepositoryError, StaleEvidence, UsageError
+from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.model.bundle import Bundle
 from rankline.registry import removal
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from tests.cli.command import rankline, refused
 from tests.serving.tiny_bundle import make_bundle, make_catalogue, publish, publish_catalogue
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Bundle:
+def bundle(tmp_path: Path) -> Bundle:
     """A workspace with a champion in its repository."""
     bundle = make_bundle(tmp_path / "made")
     publish(tmp_path / "work" / "repository", bundle)
@@ -27,66 +27,66 @@ def made(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def work(tmp_path: Path, made: Bundle) -> Path:
+def work(tmp_path: Path, bundle: Bundle) -> Path:
     return tmp_path / "work"
 
 
-def said(*arguments: object, **more: str) -> str:
+def run_cli(*arguments: object, **more: str) -> str:
     """What a command prints on its standard output; run in this process, which is quicker."""
-    told = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False, **more)
-    assert told.exit_code == 0, told.output
-    return told.stdout
+    output = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False, **more)
+    assert output.exit_code == 0, output.output
+    return output.stdout
 
 
 def test_items_are_hidden_listed_and_shown(work: Path) -> None:
     done = rankline("items", "hide", "i3", "zz", "i3", "--why", "recalled", "-w", work)
     assert "hidden from every answer: i3\n" in done.stdout
     assert "the catalogue does not know zz" in done.stderr
-    assert Repository(work / "repository").pointer().hidden == ("i3", "zz")
-    first, second = said("items", "list", "-w", work).splitlines()
+    assert ModelRegistry(work / "repository").champion_record().hidden == ("i3", "zz")
+    first, second = run_cli("items", "list", "-w", work).splitlines()
     assert "recalled" in first
     assert "(not in the catalogue)" in second
-    told = json.loads(said("items", "list", "-w", work, "--json"))
-    assert [(each["item_id"], each["known"], each["why"]) for each in told] == [
+    output = json.loads(run_cli("items", "list", "-w", work, "--json"))
+    assert [(each["item_id"], each["known"], each["why"]) for each in output] == [
         ("i3", True, "recalled"),
         ("zz", False, "recalled"),
     ]
-    told = json.loads(said("items", "hide", "i3", "i4", "-w", work, "--json"))
-    assert (told["hidden"], told["already"], told["unknown"]) == (["i3", "i4"], ["i3"], [])
-    told = json.loads(said("items", "show", "i3", "i9", "-w", work, "--json"))
-    assert (told["shown"], told["not_hidden"]) == (["i3"], ["i9"])
-    assert Repository(work / "repository").pointer().hidden == ("i4", "zz")
+    output = json.loads(run_cli("items", "hide", "i3", "i4", "-w", work, "--json"))
+    assert (output["hidden"], output["already"], output["unknown"]) == (["i3", "i4"], ["i3"], [])
+    output = json.loads(run_cli("items", "show", "i3", "i9", "-w", work, "--json"))
+    assert (output["shown"], output["not_hidden"]) == (["i3"], ["i9"])
+    assert ModelRegistry(work / "repository").champion_record().hidden == ("i4", "zz")
     assert "none of these items is hidden" in refused("items", "show", "i3", "-w", work, code=2)
 
 
 def test_a_recall_comes_from_a_file_or_a_pipe(work: Path, tmp_path: Path) -> None:
     (tmp_path / "recall.txt").write_text("i1\n\n  i2 \ni1\n")
-    said("items", "hide", "i0", "--file", tmp_path / "recall.txt", "-w", work)
-    said("items", "hide", "--file", "-", "-w", work, input="i7\n")
-    assert Repository(work / "repository").pointer().hidden == ("i0", "i1", "i2", "i7")
+    run_cli("items", "hide", "i0", "--file", tmp_path / "recall.txt", "-w", work)
+    run_cli("items", "hide", "--file", "-", "-w", work, input="i7\n")
+    assert ModelRegistry(work / "repository").champion_record().hidden == ("i0", "i1", "i2", "i7")
     (tmp_path / "recall.txt").write_text("\n")
     for file, problem in (("recall.txt", "which items is not said"), ("nowhere.txt", "cannot be read")):
         with pytest.raises(UsageError, match=problem):
-            said("items", "hide", "--file", tmp_path / file, "-w", work)
+            run_cli("items", "hide", "--file", tmp_path / file, "-w", work)
 
 
 def test_a_recall_out_of_a_spreadsheet_hits_what_it_names(work: Path, tmp_path: Path) -> None:
     (tmp_path / "recall.csv").write_bytes(b"\xef\xbb\xbfi1\r\n i2\t\r\n")
-    told = json.loads(said("items", "hide", " i3 ", "--file", tmp_path / "recall.csv", "-w", work, "--json"))
-    assert (told["hidden"], told["unknown"]) == (["i3", "i1", "i2"], [])
-    Repository(work / "repository").hide([" i4"], who="an older version", why="")
-    said("items", "show", " i4", "i3", "-w", work)
-    assert Repository(work / "repository").pointer().hidden == ("i1", "i2")
+    output = json.loads(run_cli("items", "hide", " i3 ", "--file", tmp_path / "recall.csv", "-w", work, "--json"))
+    assert (output["hidden"], output["unknown"]) == (["i3", "i1", "i2"], [])
+    ModelRegistry(work / "repository").hide([" i4"], who="an older version", why="")
+    run_cli("items", "show", " i4", "i3", "-w", work)
+    assert ModelRegistry(work / "repository").champion_record().hidden == ("i1", "i2")
 
 
 def test_who_is_strict_hides_all_or_nothing(work: Path, tmp_path: Path) -> None:
-    told = refused("items", "hide", "i3", "zz", "--strict", "-w", work, code=1)
-    assert "1 of 2 unknown: zz" in told
-    assert Repository(work / "repository").hidden() == {}
-    said("items", "hide", "i3", "--strict", "-w", work)
-    assert list(Repository(work / "repository").hidden()) == ["i3"]
-    with pytest.raises(RepositoryError, match="nothing is hidden"):
-        said("items", "hide", "i3", "--strict", "--repository", f"memory://{tmp_path}/empty")
+    output = refused("items", "hide", "i3", "zz", "--strict", "-w", work, code=1)
+    assert "1 of 2 unknown: zz" in output
+    assert ModelRegistry(work / "repository").hidden() == {}
+    run_cli("items", "hide", "i3", "--strict", "-w", work)
+    assert list(ModelRegistry(work / "repository").hidden()) == ["i3"]
+    with pytest.raises(RegistryError, match="nothing is hidden"):
+        run_cli("items", "hide", "i3", "--strict", "--repository", f"memory://{tmp_path}/empty")
 
 
 def test_the_process_ends_as_it_should_each_time(work: Path) -> None:
@@ -97,110 +97,110 @@ def test_the_process_ends_as_it_should_each_time(work: Path) -> None:
 
 def test_items_are_hidden_before_there_is_a_champion_and_where_the_repository_is_told(tmp_path: Path) -> None:
     place = f"memory://{tmp_path}/models"
-    said("items", "hide", "i1", "--repository", place)
-    assert list(Repository(place).hidden()) == ["i1"]
-    assert "no item is hidden" in said("items", "list", "--repository", f"memory://{tmp_path}/other")
+    run_cli("items", "hide", "i1", "--repository", place)
+    assert list(ModelRegistry(place).hidden()) == ["i1"]
+    assert "no item is hidden" in run_cli("items", "list", "--repository", f"memory://{tmp_path}/other")
 
 
-def test_a_takedown_does_not_wait_for_a_catalogue_to_be_mended(work: Path, made: Bundle) -> None:
-    (work / "repository" / "bundles" / made.model_id / "catalogue" / "items.parquet").unlink()
+def test_a_takedown_does_not_wait_for_a_catalogue_to_be_mended(work: Path, bundle: Bundle) -> None:
+    (work / "repository" / "bundles" / bundle.model_id / "catalogue" / "items.parquet").unlink()
     done = rankline("items", "hide", "i3", "-w", work)
     assert "the catalogue cannot be read" in done.stderr
-    assert Repository(work / "repository").pointer().hidden == ("i3",)
+    assert ModelRegistry(work / "repository").champion_record().hidden == ("i3",)
 
 
-def test_catalogues_are_listed_and_gone_back_from(work: Path, made: Bundle, tmp_path: Path) -> None:
+def test_catalogues_are_listed_and_gone_back_from(work: Path, bundle: Bundle, tmp_path: Path) -> None:
     kept = work / "repository"
-    with pytest.raises(RepositoryError, match="no catalogue to go back to"):
-        said("catalogue", "rollback", "-w", work)
-    first = publish_catalogue(kept, made, make_catalogue(made, tmp_path / "first"))
-    second = publish_catalogue(kept, made, make_catalogue(made, tmp_path / "second", seed=8))
-    lines = said("catalogue", "list", "-w", work).splitlines()[1:]
-    assert [line[2:18] for line in lines] == [made.revision, first, second]
+    with pytest.raises(RegistryError, match="no catalogue to go back to"):
+        run_cli("catalogue", "rollback", "-w", work)
+    first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+    second = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+    lines = run_cli("catalogue", "list", "-w", work).splitlines()[1:]
+    assert [line[2:18] for line in lines] == [bundle.revision, first, second]
     assert [line[0] for line in lines] == [" ", " ", ">"]
-    assert f"over catalogue {first} again" in said("catalogue", "rollback", "-w", work, "--why", "wrong prices")
-    assert Repository(kept).pointer().revision == first
-    said("catalogue", "rollback", "-w", work)  # one further back, not forth again
-    assert Repository(kept).revision(made.model_id) == made.revision
-    told = json.loads(said("catalogue", "rollback", second, "-w", work, "--json"))
-    assert (told["digests"]["catalogue"], told["details"]) == (second, {"rolled_back_from": made.revision})
+    assert f"over catalogue {first} again" in run_cli("catalogue", "rollback", "-w", work, "--why", "wrong prices")
+    assert ModelRegistry(kept).champion_record().revision == first
+    run_cli("catalogue", "rollback", "-w", work)  # one further back, not forth again
+    assert ModelRegistry(kept).revision(bundle.model_id) == bundle.revision
+    output = json.loads(run_cli("catalogue", "rollback", second, "-w", work, "--json"))
+    assert (output["digests"]["catalogue"], output["details"]) == (second, {"rolled_back_from": bundle.revision})
     for wrong, problem in ((second, "serves already"), ("0" * 16, "has no catalogue")):
-        with pytest.raises(RepositoryError, match=problem):
-            said("catalogue", "rollback", wrong, "-w", work)
-    assert [each["revision"] for each in json.loads(said("catalogue", "list", "-w", work, "--json"))] == [
-        made.revision, first, second, first, made.revision, second,
+        with pytest.raises(RegistryError, match=problem):
+            run_cli("catalogue", "rollback", wrong, "-w", work)
+    assert [each["revision"] for each in json.loads(run_cli("catalogue", "list", "-w", work, "--json"))] == [
+        bundle.revision, first, second, first, bundle.revision, second,
     ]  # fmt: skip
 
 
-def test_a_catalogue_is_named_by_its_beginning(work: Path, made: Bundle, tmp_path: Path) -> None:
-    first = publish_catalogue(work / "repository", made, make_catalogue(made, tmp_path / "first"))
-    said("catalogue", "rollback", made.revision[:6], "-w", work)
-    assert Repository(work / "repository").revision(made.model_id) == made.revision
-    with pytest.raises(RepositoryError, match="serves already"):
-        said("catalogue", "rollback", made.revision[:6], "-w", work)
-    with pytest.raises(RepositoryError, match="go forward again") as told:
-        said("catalogue", "rollback", "-w", work)
-    assert "`rankline catalogue list`" in str(told.value)
-    assert "the oldest that is kept" in str(told.value)
-    said("catalogue", "rollback", first, "-w", work)
+def test_a_catalogue_is_named_by_its_beginning(work: Path, bundle: Bundle, tmp_path: Path) -> None:
+    first = publish_catalogue(work / "repository", bundle, make_catalogue(bundle, tmp_path / "first"))
+    run_cli("catalogue", "rollback", bundle.revision[:6], "-w", work)
+    assert ModelRegistry(work / "repository").revision(bundle.model_id) == bundle.revision
+    with pytest.raises(RegistryError, match="serves already"):
+        run_cli("catalogue", "rollback", bundle.revision[:6], "-w", work)
+    with pytest.raises(RegistryError, match="go forward again") as output:
+        run_cli("catalogue", "rollback", "-w", work)
+    assert "`rankline catalogue list`" in str(output.value)
+    assert "the oldest that is kept" in str(output.value)
+    run_cli("catalogue", "rollback", first, "-w", work)
 
 
 def test_a_model_that_was_removed_and_came_back_lists_its_own_catalogue_alone(
-    work: Path, made: Bundle, tmp_path: Path
+    work: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
-    kept, other = Repository(work / "repository"), make_bundle(tmp_path / "other", seed=3)
-    publish_catalogue(kept.root, made, make_catalogue(made, tmp_path / "first"))
+    kept, other = ModelRegistry(work / "repository"), make_bundle(tmp_path / "other", seed=3)
+    publish_catalogue(kept.root, bundle, make_catalogue(bundle, tmp_path / "first"))
     publish(kept.root, other)
-    removal.remove(kept, made.model_id, who="gc", why="old", spared=lambda history: False)
-    publish(kept.root, made)
-    lines = json.loads(said("catalogue", "list", "-w", work, "--json"))
+    removal.remove(kept, bundle.model_id, who="gc", why="old", skipped=lambda history: False)
+    publish(kept.root, bundle)
+    lines = json.loads(run_cli("catalogue", "list", "-w", work, "--json"))
     registered = [event for event in kept.history() if event.kind == "registered"][-1]
-    assert [(line["revision"], line["at"]) for line in lines] == [(made.revision, registered.at)]
-    with pytest.raises(RepositoryError, match="no catalogue to go back to"):
-        said("catalogue", "rollback", "-w", work)
+    assert [(line["revision"], line["at"]) for line in lines] == [(bundle.revision, registered.at)]
+    with pytest.raises(RegistryError, match="no catalogue to go back to"):
+        run_cli("catalogue", "rollback", "-w", work)
 
 
-def test_a_catalogue_that_was_cleaned_up_is_passed_over(work: Path, made: Bundle, tmp_path: Path) -> None:
+def test_a_catalogue_that_was_cleaned_up_is_passed_over(work: Path, bundle: Bundle, tmp_path: Path) -> None:
     kept = work / "repository"
-    first = publish_catalogue(kept, made, make_catalogue(made, tmp_path / "first"))
-    publish_catalogue(kept, made, make_catalogue(made, tmp_path / "second", seed=8))
-    shutil.rmtree(kept / "catalogues" / made.model_id / first)
-    assert "gone" in said("catalogue", "list", "-w", work).splitlines()[2]
-    with pytest.raises(RepositoryError, match="has no catalogue"):
-        said("catalogue", "rollback", first, "-w", work)
-    said("catalogue", "rollback", "-w", work)
-    assert Repository(kept).revision(made.model_id) == made.revision
+    first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+    publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+    shutil.rmtree(kept / "catalogues" / bundle.model_id / first)
+    assert "gone" in run_cli("catalogue", "list", "-w", work).splitlines()[2]
+    with pytest.raises(RegistryError, match="has no catalogue"):
+        run_cli("catalogue", "rollback", first, "-w", work)
+    run_cli("catalogue", "rollback", "-w", work)
+    assert ModelRegistry(kept).revision(bundle.model_id) == bundle.revision
 
 
-def test_the_champion_and_the_history_tell_of_both(work: Path, made: Bundle, tmp_path: Path) -> None:
-    assert f"catalogue: {made.revision}, the bundle's own" in said("champion", "-w", work)
-    revision = publish_catalogue(work / "repository", made, make_catalogue(made, tmp_path / "first"))
-    said("items", "hide", *(f"i{n}" for n in range(7)), "-w", work, "--why", "recalled")
-    told = said("champion", "-w", work)
-    assert f"catalogue: {revision}, published" in told
-    assert "hidden: 7 items" in told
-    told = json.loads(said("champion", "-w", work, "--json"))
-    assert (told["kind"], told["catalogue"]["revision"], len(told["hidden"])) == ("promoted", revision, 7)
-    assert told["catalogue"]["published"]["why"] == "items of today"
-    lines = said("history", "-w", work).splitlines()
-    assert f"catalogue_published {made.model_id} {revision}  items of today" in lines[2]
+def test_the_champion_and_the_history_tell_of_both(work: Path, bundle: Bundle, tmp_path: Path) -> None:
+    assert f"catalogue: {bundle.revision}, the bundle's own" in run_cli("champion", "-w", work)
+    revision = publish_catalogue(work / "repository", bundle, make_catalogue(bundle, tmp_path / "first"))
+    run_cli("items", "hide", *(f"i{n}" for n in range(7)), "-w", work, "--why", "recalled")
+    output = run_cli("champion", "-w", work)
+    assert f"catalogue: {revision}, published" in output
+    assert "hidden: 7 items" in output
+    output = json.loads(run_cli("champion", "-w", work, "--json"))
+    assert (output["kind"], output["catalogue"]["revision"], len(output["hidden"])) == ("promoted", revision, 7)
+    assert output["catalogue"]["published"]["why"] == "items of today"
+    lines = run_cli("history", "-w", work).splitlines()
+    assert f"catalogue_published {bundle.model_id} {revision}  items of today" in lines[2]
     assert "items_hidden i0, i1, i2, i3, i4 and 2 more  recalled" in lines[3]
 
 
 def test_a_rollback_that_somebody_overtakes_is_stale(
-    work: Path, made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look and the event another catalogue is published."""
     kept = work / "repository"
-    publish_catalogue(kept, made, make_catalogue(made, tmp_path / "first"))
-    later = make_catalogue(made, tmp_path / "later", seed=8)
-    verify = Repository.catalogue
+    publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+    later = make_catalogue(bundle, tmp_path / "later", seed=8)
+    verify = ModelRegistry.catalogue
 
-    def overtaken(self: Repository, *args: object, **more: object) -> Path:
-        monkeypatch.setattr(Repository, "catalogue", verify)
-        publish_catalogue(kept, made, later)
+    def overtaken(self: ModelRegistry, *args: object, **more: object) -> Path:
+        monkeypatch.setattr(ModelRegistry, "catalogue", verify)
+        publish_catalogue(kept, bundle, later)
         return verify(self, *args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Repository, "catalogue", overtaken)
+    monkeypatch.setattr(ModelRegistry, "catalogue", overtaken)
     with pytest.raises(StaleEvidence, match="catalogue changed"):
-        said("catalogue", "rollback", "-w", work)
+        run_cli("catalogue", "rollback", "-w", work)

@@ -16,70 +16,70 @@ from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
 
 
-def said(*arguments: object) -> str:
-    told = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "200"})
-    assert told.exit_code == 0, told.output
-    return told.output
+def run_cli(*arguments: object) -> str:
+    printed = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "200"})
+    assert printed.exit_code == 0, printed.output
+    return printed.output
 
 
 def test_the_champion(smoke: SmokeRun) -> None:
-    told = said("champion", "-w", smoke.workspace)
-    assert told.startswith(smoke.summary["model_id"])
-    assert f"run {smoke.summary['run']}" in told
-    assert smoke.summary["verdict"] in told
-    bundle = Path(told.splitlines()[-1].split("bundle: ")[1])
+    printed = run_cli("champion", "-w", smoke.workspace)
+    assert printed.startswith(smoke.summary["model_id"])
+    assert f"run {smoke.summary['run']}" in printed
+    assert smoke.summary["verdict"] in printed
+    bundle = Path(printed.splitlines()[-1].split("bundle: ")[1])
     assert (bundle / "manifest.json").is_file()
-    event = json.loads(said("champion", "-w", smoke.workspace, "--json"))
+    event = json.loads(run_cli("champion", "-w", smoke.workspace, "--json"))
     assert (event["kind"], event["model_id"]) == ("promoted", smoke.summary["model_id"])
 
 
 def test_the_history(smoke: SmokeRun) -> None:
-    lines = said("history", "-w", smoke.workspace).splitlines()
+    lines = run_cli("history", "-w", smoke.workspace).splitlines()
     assert [line.split()[2] for line in lines] == ["registered", "evaluated", "promoted"]
-    told = json.loads(said("history", "-w", smoke.workspace, "--json"))
-    assert [event["n"] for event in told] == [1, 2, 3]
+    printed = json.loads(run_cli("history", "-w", smoke.workspace, "--json"))
+    assert [event["n"] for event in printed] == [1, 2, 3]
 
 
 def test_the_runs(smoke: SmokeRun) -> None:
     run = smoke.summary["run"]
-    _, line = said("runs", "list", "-w", smoke.workspace).splitlines()
+    _, line = run_cli("runs", "list", "-w", smoke.workspace).splitlines()
     assert line.split()[:2] == [run, "promoted"]
     assert line.split()[-2:] == ["train", "manual"]
-    assert json.loads(said("runs", "list", "-w", smoke.workspace, "--json"))[0]["run"] == run
-    shown = said("runs", "show", run, "-w", smoke.workspace)
-    assert shown == said("runs", "show", "-w", smoke.workspace)
+    assert json.loads(run_cli("runs", "list", "-w", smoke.workspace, "--json"))[0]["run"] == run
+    shown = run_cli("runs", "show", run, "-w", smoke.workspace)
+    assert shown == run_cli("runs", "show", "-w", smoke.workspace)
     for step in ledger.STEPS:
         assert f"\n{step} " in shown
     assert "promoted: " in shown
     for page in ("data report", "evaluation report", "verdict"):
         path = next(line for line in shown.splitlines() if line.startswith(f"{page}: ")).split(": ")[1]
         assert Path(path).is_file()
-    shown = json.loads(said("runs", "show", "-w", smoke.workspace, "--json"))
+    shown = json.loads(run_cli("runs", "show", "-w", smoke.workspace, "--json"))
     assert shown == {**smoke.summary, "trigger": None, "flow": "train"}
 
 
 def test_an_empty_workspace_is_told_kindly(tmp_path: Path) -> None:
     for command in (("champion",), ("catalogue", "list"), ("catalogue", "rollback")):
-        told = refused(*command, "-w", tmp_path, code=2)
-        assert "no model has been promoted yet" in told
-        assert "try: `rankline run --recipe …`" in told
-    assert "no events yet" in said("history", "-w", tmp_path)
-    assert said("history", "-w", tmp_path, "--json").strip() == "[]"
-    assert "no runs yet" in said("runs", "list", "-w", tmp_path)
-    assert said("runs", "list", "-w", tmp_path, "--json").strip() == "[]"
-    told = refused("runs", "show", "-w", tmp_path, code=2)
-    assert "there is no run 'last'" in told
-    assert "try: start one" in told
+        printed = refused(*command, "-w", tmp_path, code=2)
+        assert "no model has been promoted yet" in printed
+        assert "try: `rankline run --recipe …`" in printed
+    assert "no events yet" in run_cli("history", "-w", tmp_path)
+    assert run_cli("history", "-w", tmp_path, "--json").strip() == "[]"
+    assert "no runs yet" in run_cli("runs", "list", "-w", tmp_path)
+    assert run_cli("runs", "list", "-w", tmp_path, "--json").strip() == "[]"
+    printed = refused("runs", "show", "-w", tmp_path, code=2)
+    assert "there is no run 'last'" in printed
+    assert "try: start one" in printed
 
 
 def test_a_workspace_that_is_not_there_is_said_where(tmp_path: Path) -> None:
     for command in (("champion",), ("history",), ("runs", "list"), ("runs", "show")):
-        told = refused(*command, code=2, cwd=tmp_path)
-        assert "there is no workspace here" in told
-        assert f"where: {tmp_path / '.rankline'} (--workspace, or the current folder)" in told
-        assert "try: `rankline demo` makes one" in told
-    told = refused("champion", code=2, RANKLINE_WORKSPACE=str(tmp_path / "gone"))
-    assert f"where: {tmp_path / 'gone'} (RANKLINE_WORKSPACE)" in told
+        printed = refused(*command, code=2, cwd=tmp_path)
+        assert "there is no workspace here" in printed
+        assert f"where: {tmp_path / '.rankline'} (--workspace, or the current folder)" in printed
+        assert "try: `rankline demo` makes one" in printed
+    printed = refused("champion", code=2, RANKLINE_WORKSPACE=str(tmp_path / "gone"))
+    assert f"where: {tmp_path / 'gone'} (RANKLINE_WORKSPACE)" in printed
     (tmp_path / ".rankline").mkdir()
     (tmp_path / "below").mkdir()
     assert f"try: -w {tmp_path / '.rankline'}" in refused("runs", "list", code=2, cwd=tmp_path / "below")
@@ -88,10 +88,10 @@ def test_a_workspace_that_is_not_there_is_said_where(tmp_path: Path) -> None:
 def test_the_list_of_runs_fits_eighty_columns(smoke: SmokeRun, tmp_path: Path) -> None:
     long = tmp_path / "runs" / f"20260101-000000-{'x' * 40}"
     ledger.write_json(long / "summary.json", {**smoke.summary, "run": long.name})
-    told = rankline("runs", "list", "-w", tmp_path, COLUMNS="80").stdout
-    assert long.name in told
-    assert "promoted" in told
-    assert max(map(len, told.splitlines())) == 80
+    printed = rankline("runs", "list", "-w", tmp_path, COLUMNS="80").stdout
+    assert long.name in printed
+    assert "promoted" in printed
+    assert max(map(len, printed.splitlines())) == 80
     usual = rankline("runs", "list", "-w", smoke.workspace, COLUMNS="80").stdout
     assert smoke.summary["model_id"] in usual
     assert max(map(len, usual.splitlines())) <= 80
@@ -102,8 +102,8 @@ def under_way(tmp_path: Path, *, pid: int, age_s: float) -> Path:
     folder = tmp_path / "runs" / "20260101-000000-smoke"
     ledger.write_json(folder / "recipe.json", {"name": "smoke"})
     then = time.time() - age_s
-    ledger.write(folder, ledger.Entry(step="ingest", status="done", started=then, finished=then + 1, why="new"))
-    ledger.write(folder, ledger.Entry(step="validate", status="running", started=time.time(), pid=pid))
+    ledger.write_entry(folder, ledger.Entry(step="ingest", status="done", started=then, finished=then + 1, why="new"))
+    ledger.write_entry(folder, ledger.Entry(step="validate", status="running", started=time.time(), pid=pid))
     for path in folder.iterdir():
         os.utime(path, (then, then))
     return folder
@@ -119,30 +119,30 @@ def test_a_run_under_way_is_shown_live(tmp_path: Path) -> None:
 
 
 def _shown_live(tmp_path: Path, folder: Path) -> None:
-    assert said("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "running"]
-    told = said("runs", "show", "-w", tmp_path)
-    assert "✔ ingest" in told
-    assert "▶ validate" in told
-    assert "it is running" in told
-    shown = json.loads(said("runs", "show", "-w", tmp_path, "--json"))
+    assert run_cli("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "running"]
+    printed = run_cli("runs", "show", "-w", tmp_path)
+    assert "✔ ingest" in printed
+    assert "▶ validate" in printed
+    assert "it is running" in printed
+    shown = json.loads(run_cli("runs", "show", "-w", tmp_path, "--json"))
     assert (shown["outcome"], [step["step"] for step in shown["steps"]]) == ("running", ["ingest", "validate"])
 
 
 def test_a_run_whose_process_cannot_be_seen_is_believed_by_its_signs_of_life(tmp_path: Path) -> None:
     under_way(tmp_path, pid=0, age_s=1)
-    assert "it is running" in said("runs", "show", "-w", tmp_path)
+    assert "it is running" in run_cli("runs", "show", "-w", tmp_path)
 
 
 def test_a_process_that_only_has_the_number_of_a_step_is_not_it(tmp_path: Path) -> None:
     under_way(tmp_path, pid=1, age_s=3600)  # as a step's in a container often is
-    assert "the next run goes on from there" in said("runs", "show", "-w", tmp_path)
+    assert "the next run goes on from there" in run_cli("runs", "show", "-w", tmp_path)
 
 
 def test_a_killed_run_is_not_shown_as_running(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     folder = under_way(tmp_path, pid=ended.pid, age_s=3600)
-    assert said("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "unfinished"]
-    told = said("runs", "show", "-w", tmp_path)
-    assert "✘ validate" in told
-    assert "the next run goes on from there" in told
+    assert run_cli("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "unfinished"]
+    printed = run_cli("runs", "show", "-w", tmp_path)
+    assert "✘ validate" in printed
+    assert "the next run goes on from there" in printed

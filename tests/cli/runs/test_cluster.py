@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from components.ingest.config import IngestConfig
-from components.ingest.window import scheduled
+from components.ingest.window import with_scheduled_window
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from pipelines.kubeflow import recurring_runs
@@ -40,14 +40,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recurring_runs, "CLEAR_S", 0)
 
 
-Told = Callable[..., Any]
+RunCli = Callable[..., Any]
 
 
 @pytest.fixture
-def told(kubeflow: Kubeflow) -> Told:
+def run_cli(kubeflow: Kubeflow) -> RunCli:
     """Give a command to the cluster; what it prints, as JSON where it was asked for."""
 
-    def tell(*words: str, code: int = 0) -> Any:
+    def invoke(*words: str, code: int = 0) -> Any:
         where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
         done = CliRunner().invoke(app, [*words, *where], env={"COLUMNS": "200"})
         if isinstance(done.exception, RanklineError):
@@ -56,7 +56,7 @@ def told(kubeflow: Kubeflow) -> Told:
         assert done.exit_code == code, (done.output, done.exception)
         return json.loads(done.stdout) if "--json" in words else done.stdout
 
-    return tell
+    return invoke
 
 
 def begun(cluster: Cluster) -> str:
@@ -108,97 +108,97 @@ def test_both_places_at_once_are_refused() -> None:
 # runs
 
 
-def test_list_has_the_columns_and_the_json_of_a_workspace(told: Told, cluster: Cluster) -> None:
-    assert told("runs", "list") == "no runs yet; start one with `rankline submit`\n"
+def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster) -> None:
+    assert run_cli("runs", "list") == "no runs yet; start one with `rankline submit`\n"
     first, second = begun(cluster), begun(cluster)
     follow(cluster, first, poll_s=0)
-    lines = told("runs", "list").splitlines()
+    lines = run_cli("runs", "list").splitlines()
     assert lines[0].split() == ["run", "outcome", "took", "model", "flow", "trigger"]
     assert [line.split()[:2] for line in lines[1:]] == [[first, "promoted"], [second, "running"]]
     assert all(line.endswith("manual") for line in lines[1:])
-    rows = told("runs", "list", "--json")
+    rows = run_cli("runs", "list", "--json")
     assert set(rows[0]) == {each.name for each in fields(Line)}
     assert [row["recipe"] for row in rows] == ["smoke", "smoke"]
     assert rows[1]["seconds"] is None
 
 
-def test_show_has_the_json_of_a_workspace(told: Told, cluster: Cluster, tmp_path: Path) -> None:
+def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp_path: Path) -> None:
     run = begun(cluster)
     follow(cluster, run, poll_s=0)
-    summary = told("runs", "show", run, "--json")
-    ledger.write(tmp_path, ledger.Entry(step="resolve_inputs", status="done", started=1.0, finished=2.0))
+    summary = run_cli("runs", "show", run, "--json")
+    ledger.write_entry(tmp_path, ledger.Entry(step="resolve_inputs", status="done", started=1.0, finished=2.0))
     local = summarize(tmp_path, config=SummaryConfig())
     assert set(local) <= set(summary)
     assert set(local["steps"][0]) <= set(summary["steps"][0])
     assert summary["trigger"] is None
-    text = told("runs", "show", "last")
+    text = run_cli("runs", "show", "last")
     assert "✔ finetune" in text
     assert ": Every gate is met; the model serves." in text
-    assert "there is no run 'nope'" in told("runs", "show", "nope", code=2)
+    assert "there is no run 'nope'" in run_cli("runs", "show", "nope", code=2)
 
 
-def test_logs_say_where_the_rest_is(told: Told, kubeflow: Kubeflow, cluster: Cluster) -> None:
+def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = begun(cluster)
     follow(cluster, run, poll_s=0)
-    assert "── finetune\nhello from flow-" in told("runs", "logs", run)
+    assert "── finetune\nhello from flow-" in run_cli("runs", "logs", run)
     where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
     done = CliRunner().invoke(app, ["runs", "logs", run, "finetune", *where])
     assert f"drivers included: kubectl -n {NAMESPACE} logs -l pipeline/runid={run} -c main" in done.stderr
     lines = CliRunner().invoke(app, ["runs", "logs", run, "finetune", "--json", *where]).stdout.splitlines()
     assert {json.loads(line)["step"] for line in lines} == {"finetune"}
     kubeflow.api.logs = False
-    assert f"try: kubectl -n {NAMESPACE} logs" in told("runs", "logs", run, code=1)
+    assert f"try: kubectl -n {NAMESPACE} logs" in run_cli("runs", "logs", run, code=1)
 
 
-def test_cancel_and_retry(told: Told, kubeflow: Kubeflow, cluster: Cluster) -> None:
+def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = begun(cluster)
-    assert f"cancelled {run}; `rankline runs retry {run}` goes on" in told("runs", "cancel", run)
-    assert "is not under way" in told("runs", "cancel", run, code=2)
-    retried = told("runs", "retry", run, "--json")
+    assert f"cancelled {run}; `rankline runs retry {run}` goes on" in run_cli("runs", "cancel", run)
+    assert "is not under way" in run_cli("runs", "cancel", run, code=2)
+    retried = run_cli("runs", "retry", run, "--json")
     assert (retried["run"], retried["outcome"]) == (run, "promoted")
-    assert "nothing to try again" in told("runs", "retry", run, code=2)
+    assert "nothing to try again" in run_cli("runs", "retry", run, code=2)
     kubeflow.api.fails_at = "distill"
     failed = begun(cluster)
     follow(cluster, failed, poll_s=0)
-    text = told("runs", "retry", failed)
+    text = run_cli("runs", "retry", failed)
     assert f"run {failed} goes on" in text
     assert "promoted after" in text
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("refused", 3), ("pending", 0)])
 def test_retry_ends_with_the_code_of_the_verdict(
-    told: Told, kubeflow: Kubeflow, cluster: Cluster, verdict: str, code: int
+    run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, verdict: str, code: int
 ) -> None:
     run = begun(cluster)
-    told("runs", "cancel", run)
+    run_cli("runs", "cancel", run)
     kubeflow.api.verdict = verdict
-    told("runs", "retry", run, code=code)
+    run_cli("runs", "retry", run, code=code)
 
 
 # schedules
 
 
-def create(told: Told, *more: str, code: int = 0) -> Any:
+def create(run_cli: RunCli, *more: str, code: int = 0) -> Any:
     words = ["schedule", "create", "nightly", "-r", "smoke", *SETTINGS, "--cron", "0 0 3 * * *", "--window", "30d"]
-    return told(*words, "--lag", "6h", *more, code=code)
+    return run_cli(*words, "--lag", "6h", *more, code=code)
 
 
-def test_five_fields_become_six_and_the_zone_is_stated(told: Told, kubeflow: Kubeflow) -> None:
-    text = told("schedule", "create", "five", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1")
+def test_five_fields_become_six_and_the_zone_is_stated(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    text = run_cli("schedule", "create", "five", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1")
     assert "note: five fields are read minute first, and kept as '0 0 3 * * 1'" in text
     assert "note: the cluster fires by the clock of its controller, taken for UTC: the API does not tell it" in text
     (kept,) = kubeflow.api.recurring.values()
     assert kept["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     six = ("schedule", "create", "six", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1", "--seconds-first")
-    assert "five fields where six are asked for" in told(*six, code=2)
-    assert "the second cannot be 61" in told(*six[:-3], "--cron", "61 0 3 * * 1", code=2)
+    assert "five fields where six are asked for" in run_cli(*six, code=2)
+    assert "the second cannot be 61" in run_cli(*six[:-3], "--cron", "61 0 3 * * 1", code=2)
 
 
-def test_the_zone_is_the_clusters(told: Told) -> None:
-    assert "one time zone for all its schedules" in create(told, "--zone", "Europe/Berlin", code=2)
-    told_ = create(told, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
+def test_the_zone_is_the_clusters(run_cli: RunCli) -> None:
+    assert "one time zone for all its schedules" in create(run_cli, "--zone", "Europe/Berlin", code=2)
+    told_ = create(run_cli, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
     assert told_["zone"] == "Europe/Berlin"
-    (fire,) = told("schedule", "plan", "nightly", "-n", "1", "--json")["fires"]
+    (fire,) = run_cli("schedule", "plan", "nightly", "-n", "1", "--json")["fires"]
     assert fire["scheduled_at_local"].endswith(("03:00:00+0100", "03:00:00+0200"))
 
 
@@ -215,19 +215,21 @@ def test_the_zone_is_the_clusters(told: Told) -> None:
         (["--max-runs", "11"], "ten runs at once"),
     ],
 )
-def test_what_a_cluster_cannot_heed_is_refused(told: Told, kubeflow: Kubeflow, words: list[str], option: str) -> None:
-    refusal = create(told, *words, code=2)
+def test_what_a_cluster_cannot_heed_is_refused(
+    run_cli: RunCli, kubeflow: Kubeflow, words: list[str], option: str
+) -> None:
+    refusal = create(run_cli, *words, code=2)
     assert option in refusal
     assert kubeflow.api.recurring == {}
 
 
-def test_a_name_that_kubernetes_would_refuse(told: Told, kubeflow: Kubeflow) -> None:
+def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     words = ["schedule", "create", "nightly-", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * *"]
-    assert "a letter or a digit at its end" in told(*words, code=2)
+    assert "a letter or a digit at its end" in run_cli(*words, code=2)
     assert kubeflow.api.asked.count("POST /apis/v2beta1/recurringruns") == 0
 
 
-def test_a_setting_that_nobody_told_a_cluster_of_is_refused(told: Told) -> None:
+def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
     """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
     from pipelines.kubeflow.schedules import HEEDED, WHY, refuse_unheeded
     from pipelines.schedules.store import Schedule
@@ -242,123 +244,123 @@ def test_a_workspace_has_no_experiments(tmp_path: Path) -> None:
     assert "neither experiments" in str(CliRunner().invoke(app, words).exception)
 
 
-def test_the_json_is_that_of_a_workspace(told: Told, cluster: Cluster, tmp_path: Path) -> None:
+def test_the_json_is_that_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp_path: Path) -> None:
     words = ["schedule", "create", "nightly", "-r", "smoke", "--cron", "0 0 3 * * *", "--window", "30d", "--lag", "6h"]
 
     def local(*given: str) -> Any:
         return json.loads(CliRunner().invoke(app, [*given, "--json", "-w", str(tmp_path)]).stdout)
 
-    pairs = [(local(*words), create(told, "--json"))]
+    pairs = [(local(*words), create(run_cli, "--json"))]
     pairs += [
-        (local("schedule", *given), told("schedule", *given, "--json"))
+        (local("schedule", *given), run_cli("schedule", *given, "--json"))
         for given in (["plan", "nightly", "-n", "3"], ["show", "nightly"], ["pause", "nightly"], ["resume", "nightly"])
     ]
-    pairs += [(local("schedule", "list")[0], told("schedule", "list", "--json")[0])]
+    pairs += [(local("schedule", "list")[0], run_cli("schedule", "list", "--json")[0])]
     for here, there in pairs:
         assert set(here) <= set(there)
     here, there = pairs[1]
     assert there["fires"] == here["fires"]
     assert there["cron"] == here["cron"]
     local("schedule", "delete", "nightly")
-    assert told("schedule", "delete", "nightly", "--json")["deleted"] is True
+    assert run_cli("schedule", "delete", "nightly", "--json")["deleted"] is True
 
 
-def test_plan_prints_the_fire_times_with_their_windows(told: Told) -> None:
-    create(told)
-    header, *rows, note = told("schedule", "plan", "nightly", "-n", "3").splitlines()
+def test_plan_prints_the_fire_times_with_their_windows(run_cli: RunCli) -> None:
+    create(run_cli)
+    header, *rows, note = run_cli("schedule", "plan", "nightly", "-n", "3").splitlines()
     assert header.split("  ")[0] == "fires (UTC)"
     assert len(rows) == 3
     assert all("03:00:00+0000" in row and "21:00:00+0000" in row for row in rows)
     assert note.startswith("note: the cluster fires by")
 
 
-def test_what_is_kept_and_how_it_is_shown(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "--max-runs", "2", "--catch-up", "all", "--service-account", "trainer", "-e", "mine")
+def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "--max-runs", "2", "--catch-up", "all", "--service-account", "trainer", "-e", "mine")
     (kept,) = kubeflow.api.recurring.values()
     assert (kept["max_concurrency"], kept["no_catchup"], kept["service_account"]) == ("2", False, "trainer")
     assert kept["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
     assert "directory" not in kept["description"]
     moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
     (run,) = kubeflow.api.tick(moment)
-    shown = told("schedule", "show", "nightly")
+    shown = run_cli("schedule", "show", "nightly")
     assert "account          trainer" in shown
     assert "experiment       mine" in shown
     assert "jitter" not in shown
     row = next(line for line in shown.splitlines() if run in line)
     assert row.split() == ["2026-11-23", "03:00:00", "scheduled", "2026-11-22", "21:00:00", "running", run]
-    told("runs", "show", run)
-    trigger = told("runs", "show", run, "--json")["trigger"]
+    run_cli("runs", "show", run)
+    trigger = run_cli("runs", "show", run, "--json")["trigger"]
     assert trigger == {
         "kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-11-23T03:00:00+00:00",
         "window_start": "2026-10-23T21:00:00+00:00", "window_end": "2026-11-22T21:00:00+00:00",
     }  # fmt: skip
-    assert "trigger: scheduled by schedule nightly for 2026-11-23T03:00" in told("runs", "show", run)
-    assert told("schedule", "list").splitlines()[1].split()[:9] == [
+    assert "trigger: scheduled by schedule nightly for 2026-11-23T03:00" in run_cli("runs", "show", run)
+    assert run_cli("schedule", "list").splitlines()[1].split()[:9] == [
         "nightly", "train", "0", "0", "3", "*", "*", "*", "UTC",
     ]  # fmt: skip
 
 
-def test_update_keeps_what_is_not_named(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "--max-runs", "2", "--service-account", "trainer")
+def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "--max-runs", "2", "--service-account", "trainer")
     (run,) = kubeflow.api.tick(datetime(2026, 11, 23, 3, tzinfo=UTC))
-    text = told("schedule", "update", "nightly", "--cron", "0 0 4 * * *")
+    text = run_cli("schedule", "update", "nightly", "--cron", "0 0 4 * * *")
     assert "revision 2: 0 0 4 * * * in UTC" in text
     assert "stays, disabled, until its runs have ended" in text
     assert kubeflow.api.runs[run]["state"] not in ENDED
-    shown = told("schedule", "show", "nightly", "--json")
+    shown = run_cli("schedule", "show", "nightly", "--json")
     assert (shown["window"], shown["lag"], shown["max_runs"], shown["account"]) == ("30d", "6h", 2, "trainer")
     assert (shown["revision"], shown["revisions"]) == (2, 2)
     assert [(each["run"], each["revision"]) for each in shown["runs"]] == [(run, 1)]
-    assert "cannot heed --jitter" in told("schedule", "update", "nightly", "--jitter", "5", code=2)
-    assert "there is no recurring run 'other'" in told("schedule", "update", "other", "--lag", "1h", code=2)
-    assert told("schedule", "show", "nightly", "--json")["revision"] == 2
+    assert "cannot heed --jitter" in run_cli("schedule", "update", "nightly", "--jitter", "5", code=2)
+    assert "there is no recurring run 'other'" in run_cli("schedule", "update", "other", "--lag", "1h", code=2)
+    assert run_cli("schedule", "show", "nightly", "--json")["revision"] == 2
 
 
-def test_pause_resume_delete(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "--catch-up", "all")
-    assert "schedule nightly is paused, revision 1" in told("schedule", "pause", "nightly")
+def test_pause_resume_delete(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "--catch-up", "all")
+    assert "schedule nightly is paused, revision 1" in run_cli("schedule", "pause", "nightly")
     moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
     assert kubeflow.api.tick(moment) == []
-    assert told("schedule", "list", "--json")[0]["paused"] is True
-    assert "none of these begins before" in told("schedule", "plan", "nightly")
-    assert "makes up for what fell into the pause" in told("schedule", "resume", "nightly")
+    assert run_cli("schedule", "list", "--json")[0]["paused"] is True
+    assert "none of these begins before" in run_cli("schedule", "plan", "nightly")
+    assert "makes up for what fell into the pause" in run_cli("schedule", "resume", "nightly")
     (run,) = kubeflow.api.tick(moment)
-    refusal = told("schedule", "delete", "nightly", code=2)
+    refusal = run_cli("schedule", "delete", "nightly", code=2)
     assert "deleting it would end them" in refusal
     assert run in refusal
     assert kubeflow.api.runs[run]["state"] not in ENDED
-    assert "is deleted" in told("schedule", "delete", "nightly", "--end-runs")
+    assert "is deleted" in run_cli("schedule", "delete", "nightly", "--end-runs")
     assert kubeflow.api.recurring == {}
 
 
-def test_one_that_somebody_else_made(told: Told, cluster: Cluster) -> None:
+def test_one_that_somebody_else_made(run_cli: RunCli, cluster: Cluster) -> None:
     recurring_runs.create(cluster, recurring_runs.Recurring(name="theirs", cron="0 0 3 * * *"), golden.pinned("smoke"))
-    assert "not made by `rankline schedule`" in told("schedule", "list")
-    assert told("schedule", "list", "--json")[0]["name"] == "theirs"
-    assert "was not made by `rankline schedule`" in told("schedule", "plan", "theirs", code=2)
+    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    assert run_cli("schedule", "list", "--json")[0]["name"] == "theirs"
+    assert "was not made by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)
 
 
 @pytest.mark.parametrize("broken", ['"cron": "0 0 3 * * *", "colour": "red"', '"cron": 7', '"cron": "0 0 3 * * *"}, {'])
-def test_a_description_that_was_edited_breaks_no_list(told: Told, kubeflow: Kubeflow, broken: str) -> None:
-    create(told)
+def test_a_description_that_was_edited_breaks_no_list(run_cli: RunCli, kubeflow: Kubeflow, broken: str) -> None:
+    create(run_cli)
     (kept,) = kubeflow.api.recurring.values()
     kept["description"] = kept["description"].replace('"cron": "0 0 3 * * *"', broken)
-    assert "not made by `rankline schedule`" in told("schedule", "list")
-    assert "or its description was edited" in told("schedule", "update", "nightly", "--lag", "1h", code=2)
+    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    assert "or its description was edited" in run_cli("schedule", "update", "nightly", "--lag", "1h", code=2)
 
 
 # backfill
 
 
-def backfill(told: Told, first: int, end: int, *more: str, code: int = 0) -> Any:
+def backfill(run_cli: RunCli, first: int, end: int, *more: str, code: int = 0) -> Any:
     stretch = ["--from", f"2026-11-{first:02}", "--to", f"2026-11-{end:02}"]
-    return told("schedule", "backfill", "nightly", *stretch, *more, code=code)
+    return run_cli("schedule", "backfill", "nightly", *stretch, *more, code=code)
 
 
 def test_backfill_runs_past_windows_a_few_at_once(
-    told: Told, kubeflow: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, kubeflow: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create(told)
+    create(run_cli)
     real, under_way = kubeflow.api.begin, list[int]()
 
     def begin(*given: Any) -> dict[str, Any]:
@@ -367,7 +369,7 @@ def test_backfill_runs_past_windows_a_few_at_once(
         return made
 
     monkeypatch.setattr(kubeflow.api, "begin", begin)
-    filled = backfill(told, 1, 5, "--concurrency", "2", "--json")
+    filled = backfill(run_cli, 1, 5, "--concurrency", "2", "--json")
     assert [(each["scheduled_at"][:10], each["what"], each["outcome"]) for each in filled] == [
         (f"2026-11-0{day}", "ran", "promoted") for day in (1, 2, 3, 4)
     ]
@@ -382,31 +384,31 @@ def test_backfill_runs_past_windows_a_few_at_once(
     schedule = line["parameters"]["run"]["runtimeValue"]["constant"]["schedule"]
     for each, run in zip(filled, begun_):
         given = (run["runtime_config"]["parameters"]["scheduled_at"], "2026-11-22T12:34:56Z")
-        config = scheduled(IngestConfig(source="/data"), schedule, given, tmp_path)
+        config = with_scheduled_window(IngestConfig(source="/data"), schedule, given, tmp_path)
         assert (config.window_start, config.window_end) == (each["window_start"], each["window_end"])
         assert json.loads((tmp_path / "trigger.json").read_text())["kind"] == "backfill"
     # given again it does what is left
-    again = backfill(told, 1, 6)
+    again = backfill(run_cli, 1, 6)
     assert "1 ran, 4 done before; 0 failed" in again
-    assert {row["trigger"] for row in told("runs", "list", "--json")} == {"backfill"}
-    shown = told("schedule", "show", "nightly", "--json")["runs"]
+    assert {row["trigger"] for row in run_cli("runs", "list", "--json")} == {"backfill"}
+    shown = run_cli("schedule", "show", "nightly", "--json")["runs"]
     assert [(each["kind"], each["exit_code"]) for each in shown] == [("backfill", 0)] * 5
 
 
-def test_what_failed_runs_again_and_a_refusal_does_not(told: Told, kubeflow: Kubeflow) -> None:
-    create(told)
+def test_what_failed_runs_again_and_a_refusal_does_not(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli)
     kubeflow.api.fails_at = "finetune"
-    assert "2 ran; 2 failed" in backfill(told, 1, 3, code=1)
+    assert "2 ran; 2 failed" in backfill(run_cli, 1, 3, code=1)
     kubeflow.api.fails_at, kubeflow.api.verdict = "", "refused"
-    assert "2 ran; 0 failed" in backfill(told, 1, 3)
-    assert "2 done before; 0 failed" in backfill(told, 1, 3)
+    assert "2 ran; 0 failed" in backfill(run_cli, 1, 3)
+    assert "2 done before; 0 failed" in backfill(run_cli, 1, 3)
 
 
-def test_an_older_window_is_let_pass_only_when_asked(told: Told, kubeflow: Kubeflow) -> None:
-    create(told)
+def test_an_older_window_is_let_pass_only_when_asked(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli)
     kubeflow.api.verdict = "refused"
-    (first,) = backfill(told, 1, 2, "--json")
-    (second,) = backfill(told, 1, 2, "--allow-older", "--json")
+    (first,) = backfill(run_cli, 1, 2, "--json")
+    (second,) = backfill(run_cli, 1, 2, "--allow-older", "--json")
 
     def allows(run: str) -> bool:
         id = kubeflow.api.runs[run]["pipeline_version_reference"]["pipeline_version_id"]
@@ -417,39 +419,39 @@ def test_an_older_window_is_let_pass_only_when_asked(told: Told, kubeflow: Kubef
     assert not allows(first["run"])
     assert second["what"] == "ran"
     assert allows(second["run"])
-    (third,) = backfill(told, 1, 2, "--allow-older", "--json")
+    (third,) = backfill(run_cli, 1, 2, "--allow-older", "--json")
     assert third["what"] == "done before"
 
 
 def test_a_backfill_that_was_interrupted_joins_its_runs(
-    told: Told, kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.kubeflow import schedules
 
-    create(told)
+    create(run_cli)
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as at_a_moment:
         at_a_moment.setattr(schedules.time, "sleep", interrupted)
-        told("schedule", "backfill", "nightly", "--from", "2026-11-01", "--to", "2026-11-03", code=130)
+        run_cli("schedule", "backfill", "nightly", "--from", "2026-11-01", "--to", "2026-11-03", code=130)
     (run,) = kubeflow.api.runs
     assert kubeflow.api.runs[run]["state"] not in ENDED
-    text = backfill(told, 1, 3)
+    text = backfill(run_cli, 1, 3)
     assert f"joined, run {run}" in text
     assert "2 ran; 0 failed" in text
     assert len(kubeflow.api.runs) == 2
 
 
-def test_a_run_that_the_schedule_has_begun_is_left_to_itself(told: Told, kubeflow: Kubeflow) -> None:
-    create(told)
+def test_a_run_that_the_schedule_has_begun_is_left_to_itself(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli)
     kubeflow.api.tick(datetime(2026, 11, 1, 3, tzinfo=UTC))
-    assert "1 ran, 1 under way elsewhere; 0 failed" in backfill(told, 1, 3)
+    assert "1 ran, 1 under way elsewhere; 0 failed" in backfill(run_cli, 1, 3)
 
 
-def test_a_backfill_ends_in_the_past(told: Told) -> None:
-    create(told)
+def test_a_backfill_ends_in_the_past(run_cli: RunCli) -> None:
+    create(run_cli)
     words = ["schedule", "backfill", "nightly", "--from", "2026-11-01", "--to"]
-    assert "ends in the past" in told(*words, "2999-01-01", code=2)
-    assert "has no fire time there" in told(*words, "2026-11-01T01:00", code=2)
+    assert "ends in the past" in run_cli(*words, "2999-01-01", code=2)
+    assert "has no fire time there" in run_cli(*words, "2026-11-01T01:00", code=2)

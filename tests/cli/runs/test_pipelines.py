@@ -15,7 +15,7 @@ from cli.main import app
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.runs import follow
 from tests.cli.command import rankline
-from tests.cli.runs.test_cluster import SETTINGS, Told, at_once, told  # noqa: F401
+from tests.cli.runs.test_cluster import SETTINGS, RunCli, at_once, told  # noqa: F401
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.pipelines.test_flows import ENDS
@@ -35,28 +35,28 @@ def test_compile_writes_the_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("flow", "verdict", "outcome", "code", "last"), ENDS)
 def test_wait_ends_with_the_verdict(
-    told: Told, kubeflow: Kubeflow, flow: str, verdict: str, outcome: str, code: int, last: str
+    run_cli: RunCli, kubeflow: Kubeflow, flow: str, verdict: str, outcome: str, code: int, last: str
 ) -> None:
     kubeflow.api.verdict = verdict
-    text = told(*SUBMIT, "--flow", flow, "--wait", code=code)
+    text = run_cli(*SUBMIT, "--flow", flow, "--wait", code=code)
     assert f"rankline-smoke-{flow} smoke-" in text
     assert f"{outcome} after" in text
     assert f"✔ {last}" in text
-    shown = told("runs", "show", "last", "--json")
+    shown = run_cli("runs", "show", "last", "--json")
     assert (shown["flow"], shown["outcome"]) == (flow, outcome)
-    (row,) = told("runs", "list", "--json")
+    (row,) = run_cli("runs", "list", "--json")
     assert (row["recipe"], row["flow"]) == ("smoke", flow)
-    header, line = told("runs", "list").splitlines()
+    header, line = run_cli("runs", "list").splitlines()
     assert line[header.index("flow") :].split() == [flow, "manual"]
 
 
-def test_a_step_that_fails_ends_with_1(told: Told, kubeflow: Kubeflow) -> None:
+def test_a_step_that_fails_ends_with_1(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     kubeflow.api.fails_at = "materialize"
-    assert "materialize stopped" in told(*SUBMIT, "--flow", "features", "--wait", code=1)
+    assert "materialize stopped" in run_cli(*SUBMIT, "--flow", "features", "--wait", code=1)
 
 
-def test_a_plan_of_a_smaller_flow_is_refused(told: Told, kubeflow: Kubeflow) -> None:
-    refusal = told(*SUBMIT, "--flow", "refresh", "--plan", code=2)
+def test_a_plan_of_a_smaller_flow_is_refused(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    refusal = run_cli(*SUBMIT, "--flow", "refresh", "--plan", code=2)
     assert refusal.startswith("a plan is told of the whole line alone")
     assert "found: --plan with --flow refresh" in refusal
     assert kubeflow.api.asked == []
@@ -65,63 +65,65 @@ def test_a_plan_of_a_smaller_flow_is_refused(told: Told, kubeflow: Kubeflow) -> 
 # schedules
 
 
-def create(told: Told, flow: str, *more: str) -> Any:
+def create(run_cli: RunCli, flow: str, *more: str) -> Any:
     words = ["schedule", "create", "often", "-r", "smoke", "--flow", flow, *SETTINGS, "--cron", "0 0 3 * * *"]
-    return told(*words, "--lag", "6h", *more)
+    return run_cli(*words, "--lag", "6h", *more)
 
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
-def test_a_schedule_runs_its_flow(told: Told, kubeflow: Kubeflow, cluster: Cluster, flow: str, tmp_path: Path) -> None:
+def test_a_schedule_runs_its_flow(
+    run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, flow: str, tmp_path: Path
+) -> None:
     kubeflow.api.verdict = "publish"
     words = ["schedule", "create", "often", "-r", "smoke", "--flow", flow, "--cron", "0 0 3 * * *", "--lag", "6h"]
     here = json.loads(CliRunner().invoke(app, [*words, "--json", "-w", str(tmp_path)]).stdout)
-    there = create(told, flow, "--json")
+    there = create(run_cli, flow, "--json")
     assert there["flow"] == here["flow"] == flow
     assert set(here) <= set(there)
-    assert told("schedule", "list").splitlines()[1].split()[:2] == ["often", flow]
-    assert f"flow             {flow}" in told("schedule", "show", "often")
+    assert run_cli("schedule", "list").splitlines()[1].split()[:2] == ["often", flow]
+    assert f"flow             {flow}" in run_cli("schedule", "show", "often")
     (run,) = kubeflow.api.tick(datetime(2026, 11, 23, 3, tzinfo=UTC))
     follow(cluster, run, poll_s=0)
-    shown = told("runs", "show", run, "--json")
+    shown = run_cli("runs", "show", run, "--json")
     assert (shown["flow"], shown["trigger"]["window_end"]) == (flow, "2026-11-22T21:00:00+00:00")
-    (fired,) = told("schedule", "show", "often", "--json")["runs"]
+    (fired,) = run_cli("schedule", "show", "often", "--json")["runs"]
     assert (fired["outcome"], fired["exit_code"]) == (shown["outcome"], 0)
 
 
-def test_update_takes_another_flow(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "refresh")
-    assert told("schedule", "update", "often", "--lag", "1h", "--json")["flow"] == "refresh"
-    assert told("schedule", "update", "often", "--flow", "features", "--json")["flow"] == "features"
+def test_update_takes_another_flow(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "refresh")
+    assert run_cli("schedule", "update", "often", "--lag", "1h", "--json")["flow"] == "refresh"
+    assert run_cli("schedule", "update", "often", "--flow", "features", "--json")["flow"] == "features"
     (kept,) = kubeflow.api.recurring.values()
     owner = kubeflow.api.pipelines[kept["pipeline_version_reference"]["pipeline_id"]]
     assert owner["display_name"] == "rankline-smoke-features"
 
 
-def test_backfill_of_features(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "features")
+def test_backfill_of_features(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "features")
     words = ["schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", "--json"]
-    filled = told(*words)
+    filled = run_cli(*words)
     assert [(each["scheduled_at"][:10], each["what"], each["outcome"], each["exit_code"]) for each in filled] == [
         ("2026-11-01", "ran", "materialized", 0), ("2026-11-02", "ran", "materialized", 0),
     ]  # fmt: skip
     given = [run["runtime_config"]["parameters"]["scheduled_at"] for run in kubeflow.api.runs.values()]
     assert given == ["backfill 2026-11-01T03:00:00+00:00", "backfill 2026-11-02T03:00:00+00:00"]
-    assert [each["what"] for each in told(*words, "--allow-older")] == ["done before"] * 2
-    assert {row["flow"] for row in told("runs", "list", "--json")} == {"features"}
+    assert [each["what"] for each in run_cli(*words, "--allow-older")] == ["done before"] * 2
+    assert {row["flow"] for row in run_cli("runs", "list", "--json")} == {"features"}
 
 
-def test_backfill_of_a_refresh_is_refused(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "refresh")
-    refusal = told("schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", code=2)
+def test_backfill_of_a_refresh_is_refused(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "refresh")
+    refusal = run_cli("schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", code=2)
     assert refusal.startswith("a refresh has no past to make up for")
     assert kubeflow.api.runs == {}
 
 
-def test_what_failed_runs_again_as_the_same_flow(told: Told, kubeflow: Kubeflow) -> None:
-    create(told, "features")
+def test_what_failed_runs_again_as_the_same_flow(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+    create(run_cli, "features")
     words = ["schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-02", "--allow-older", "--json"]
     kubeflow.api.fails_at = "materialize"
-    assert [each["outcome"] for each in told(*words, code=1)] == ["failed"]
+    assert [each["outcome"] for each in run_cli(*words, code=1)] == ["failed"]
     kubeflow.api.fails_at = ""
-    assert [each["outcome"] for each in told(*words)] == ["materialized"]
-    assert [row["flow"] for row in told("runs", "list", "--json")] == ["features"] * 2
+    assert [each["outcome"] for each in run_cli(*words)] == ["materialized"]
+    assert [row["flow"] for row in run_cli("runs", "list", "--json")] == ["features"] * 2

@@ -11,7 +11,14 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from cli.runs.progress import Screen, clock, detail, summary_lines, table, usual
+from cli.runs.progress import (
+    Screen,
+    format_duration,
+    progress_text,
+    run_table,
+    summary_lines,
+    usual_durations,
+)
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from rankline.runtime import ledger
@@ -32,11 +39,11 @@ def entry(
 def workspace(tmp_path: Path) -> Path:
     """One earlier run, and one that trains just now."""
     before, now = (tmp_path / "runs" / f"20260101-00000{n}-smoke" for n in (0, 1))
-    ledger.write(before, entry("ingest", "done", took_s=4.2))
-    ledger.write(before, entry("finetune", "done", took_s=75))
-    ledger.write(now, entry("ingest", "reused", began_s_ago=40, took_s=0.2, why="unchanged"))
-    ledger.write(now, entry("finetune", "running", began_s_ago=30, why="epochs: 4 -> 3"))
-    progress = Progress(now / "finetune.progress", every_s=0)
+    ledger.write_entry(before, entry("ingest", "done", took_s=4.2))
+    ledger.write_entry(before, entry("finetune", "done", took_s=75))
+    ledger.write_entry(now, entry("ingest", "reused", began_s_ago=40, took_s=0.2, why="unchanged"))
+    ledger.write_entry(now, entry("finetune", "running", began_s_ago=30, why="epochs: 4 -> 3"))
+    progress = Progress(now / "finetune.progress", interval_s=0)
     progress.phase("training the teacher")
     progress._started = time.monotonic() - 10
     progress.update(30, 40, loss=1.23456)
@@ -47,7 +54,7 @@ def drawn(workspace: Path, *, width: int, ended: bool = False) -> list[str]:
     """The live table as it looks on a terminal so wide."""
     folder = workspace / "runs" / "20260101-000001-smoke"
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(table(folder, usual(workspace, "smoke", before=folder), seconds=41, ended=ended))
+    console.print(run_table(folder, usual_durations(workspace, "smoke", before=folder), seconds=41, ended=ended))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
@@ -99,11 +106,11 @@ def test_without_a_terminal_it_is_one_line_an_event(workspace: Path, capsys: pyt
         assert first[0].startswith("↺ ingest")
         assert first[1].startswith("▶ finetune")
         assert "usually 1:15" in first[1]
-        screen.spoke -= 20
+        screen.printed_at -= 20
         screen(under_way)
-        told = capsys.readouterr().out
-        assert "loss 1.235" in told
-        assert "\r" not in told
+        printed = capsys.readouterr().out
+        assert "loss 1.235" in printed
+        assert "\r" not in printed
         under_way.process.ended = True
         screen(under_way)
         assert capsys.readouterr().out.startswith("✘ finetune")
@@ -125,38 +132,38 @@ def test_a_ledger_of_another_version_does_not_stop_the_screen(workspace: Path) -
 
 def test_a_phase_without_a_bar(tmp_path: Path) -> None:
     Progress(tmp_path / "export.progress").phase("writing the graphs")
-    assert detail(tmp_path, "export") == "writing the graphs"
-    assert detail(tmp_path, "nothing") == ""
+    assert progress_text(tmp_path, "export") == "writing the graphs"
+    assert progress_text(tmp_path, "nothing") == ""
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.04, "0.0 s"), (8.34, "8.3 s"), (59.97, "1:00"), (72, "1:12")])
-def test_the_clock(seconds: float, said: str) -> None:
-    assert clock(seconds) == said
+def test_the_clock(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected
 
 
 def test_the_summary_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     done = entry("evaluate", "done", took_s=90, why="bundle changed")
     done.work_s, done.import_s, done.core_s, done.peak_memory_bytes = 80, 4, 3600, 512 * 2**20
-    ledger.write(tmp_path, done)
+    ledger.write_entry(tmp_path, done)
     decided = entry("decide", "done", took_s=1)
     decided.result = {"outcome": "refused", "sentence": "Refused: 1 check.", "failures": ["floor ndcg@10"]}
-    ledger.write(tmp_path, decided)
-    told = summarize(tmp_path, config=SummaryConfig(core_hour=2))
-    lines = "\n".join(summary_lines(told)).splitlines()
+    ledger.write_entry(tmp_path, decided)
+    printed = summarize(tmp_path, config=SummaryConfig(core_hour=2))
+    lines = "\n".join(summary_lines(printed)).splitlines()
     assert lines[0].split() == ["step", "wall", "import", "memory", "why"]
     assert lines[1].split() == ["evaluate", "done", "1:30", "4.0", "s", "512", "MB", "bundle", "changed"]
     assert lines[0].index("wall") == lines[1].index("1:30")
     assert lines[-2] == "refused: Refused: 1 check."
     assert "2.0000 USD" in lines[-1]
-    assert json.loads((tmp_path / "summary.json").read_text()) == told
+    assert json.loads((tmp_path / "summary.json").read_text()) == printed
     monkeypatch.setenv("COLUMNS", "50")
-    assert summary_lines(told)[1] == lines[1][:49] + "…"
+    assert summary_lines(printed)[1] == lines[1][:49] + "…"
 
 
 def test_what_training_began_with_is_told() -> None:
     step = {"step": "finetune", "status": "done", "seconds": 1.0, "import_s": 0.0, "peak_memory_mb": 1, "why": "new"}
-    told = {
+    printed = {
         "seconds": 1.0,
         "work_s": 1.0,
         "outcome": "promoted",
@@ -167,14 +174,14 @@ def test_what_training_began_with_is_told() -> None:
     }
     begun = {"began_from": "0123", "began_why": "", "items_found_again": "9 of 10"}
     assert "finetune began with the weights of model 0123, 9 of 10 items found again" in summary_lines(
-        {**told, "steps": [{**step, "result": begun}]}
+        {**printed, "steps": [{**step, "result": begun}]}
     )
     partly = {**begun, "teachers_from_scratch": "2 of 3"}
     assert any(
         "2 of 3 teachers from scratch" in line
-        for line in summary_lines({**told, "steps": [{**step, "result": partly}]})
+        for line in summary_lines({**printed, "steps": [{**step, "result": partly}]})
     )
     scratch = {"began_from": "scratch", "began_why": "there is no champion yet"}
-    lines = summary_lines({**told, "steps": [{**step, "result": scratch}]})
+    lines = summary_lines({**printed, "steps": [{**step, "result": scratch}]})
     assert "finetune began from scratch: there is no champion yet" in lines
-    assert not any("began" in line for line in summary_lines({**told, "steps": [{**step, "result": {}}]}))
+    assert not any("began" in line for line in summary_lines({**printed, "steps": [{**step, "result": {}}]}))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.runs.step import STEPS
 from rankline.errors import RanklineError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
 
@@ -34,13 +34,13 @@ def alone(smoke: SmokeRun, workspace: Path, out: Path, step: str, *settings: str
     folders = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
     folders |= {name: out / name for name in outputs}
     arguments = [part for name, path in folders.items() for part in (f"--{name}", str(path))]
-    told = CliRunner().invoke(
+    completed = CliRunner().invoke(
         app, ["step", step, "--recipe", "smoke", "-w", str(workspace), *arguments, *(f"--set={s}" for s in settings)]
     )
-    assert told.exit_code == 0, (told.output, told.exception)
+    assert completed.exit_code == 0, (completed.output, completed.exception)
     for name in outputs:
         assert (out / name / "files.json").is_file()
-    line, _, result = told.output.partition("\n")
+    line, _, result = completed.output.partition("\n")
     return line, json.loads(result)
 
 
@@ -66,14 +66,14 @@ def test_deciding_and_promoting_alone(smoke: SmokeRun, workspace: Path, tmp_path
     assert (result["outcome"], result["model_id"]) == ("already_serving", smoke.summary["model_id"])
     line, result = alone(smoke, workspace, tmp_path, "promote")  # again, as after a kill: no second event
     assert result["event"] == 3
-    assert len(Repository(workspace / "repository").history()) == 3
+    assert len(ModelRegistry(workspace / "repository").history()) == 3
 
 
 def test_a_run_of_one_step_is_not_mistaken_for_the_last_run(smoke: SmokeRun, workspace: Path, tmp_path: Path) -> None:
     alone(smoke, workspace, tmp_path, "ingest")
-    told = CliRunner().invoke(app, ["runs", "show", "-w", str(workspace)])
-    assert told.exit_code == 0, told.exception
-    assert smoke.summary["run"] in told.output
+    completed = CliRunner().invoke(app, ["runs", "show", "-w", str(workspace)])
+    assert completed.exit_code == 0, completed.exception
+    assert smoke.summary["run"] in completed.output
 
 
 def test_a_folder_that_is_not_there_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_folder_that_is_not_there_is_refused(smoke: SmokeRun, tmp_path: Path) 
 
 
 def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    told = CliRunner().invoke(
+    completed = CliRunner().invoke(
         app, ["step", "ingest", "--recipe", "smoke", "-w", str(tmp_path / "ws"), "--raw", str(tmp_path / "raw")]
     )
-    assert isinstance(told.exception, RanklineError)
-    assert "the source is not there" in str(told.exception)
+    assert isinstance(completed.exception, RanklineError)
+    assert "the source is not there" in str(completed.exception)
 
 
 def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
         ("promote", "export", 1, "export stopped"),
     ],
 )
-def test_wait_ends_with_the_verdict(kubeflow: Kubeflow, verdict: str, fails_at: str, code: int, told: str) -> None:
+def test_wait_ends_with_the_verdict(kubeflow: Kubeflow, verdict: str, fails_at: str, code: int, printed: str) -> None:
     kubeflow.api.verdict, kubeflow.api.fails_at = verdict, fails_at
     done = CliRunner().invoke(app, command(kubeflow, "--wait"))
     assert done.exit_code == code, done.output
-    assert told in done.output
+    assert printed in done.output
     assert "(uploaded)" in done.output
     (run,) = kubeflow.api.runs
     assert f"{kubeflow.host}/#/runs/details/{run}" in done.output
@@ -85,12 +85,12 @@ def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
         if "/#/runs/details/" in line:
             break
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=60)
     (run,) = kubeflow.api.runs
     assert process.returncode == 130
-    assert f"interrupted; run {run} goes on: {kubeflow.host}/#/runs/details/{run}" in told
-    assert "the next run" not in told
-    assert "Traceback" not in told
+    assert f"interrupted; run {run} goes on: {kubeflow.host}/#/runs/details/{run}" in printed
+    assert "the next run" not in printed
+    assert "Traceback" not in printed
     assert kubeflow.api.runs[run]["state"] in ("PENDING", "RUNNING")
 
 
@@ -124,9 +124,9 @@ def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
 
 
 def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
-    assert "(the cluster was not asked)" in told
-    assert "no earlier run tells how long it takes" in told
+    printed = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
+    assert "(the cluster was not asked)" in printed
+    assert "no earlier run tells how long it takes" in printed
 
 
 def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path)
     words = ["submit", "--recipe", "smoke", *PINNED, *there, "--plan", "--json", "-w", str(tmp_path)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, (done.output, done.exception)
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     expected = plan(named("smoke", [f"ingest.source={tmp_path}/data"]), tmp_path).model_dump(mode="json")
-    assert told["steps"] == expected["steps"]
-    assert told["steps"][1]["state"] == "runs"
-    assert told["cluster"]["workspace"] == str(tmp_path)
-    assert any(note.startswith("this holds if the images hold this code") for note in told["cluster"]["notes"])
-    assert "smoke is not on the volume, and on a cluster nobody fetches it" in told["cluster"]["notes"]
+    assert printed["steps"] == expected["steps"]
+    assert printed["steps"][1]["state"] == "runs"
+    assert printed["cluster"]["workspace"] == str(tmp_path)
+    assert any(note.startswith("this holds if the images hold this code") for note in printed["cluster"]["notes"])
+    assert "smoke is not on the volume, and on a cluster nobody fetches it" in printed["cluster"]["notes"]
     gone = CliRunner().invoke(app, [*words, "--set", "ingest.source=/mnt/line/nowhere"])
     assert isinstance(gone.exception, SourceError)
 

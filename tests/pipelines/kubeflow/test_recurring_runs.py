@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.ingest.config import IngestConfig
-from components.ingest.window import scheduled
+from components.ingest.window import with_scheduled_window
 from pipelines.kubeflow import recurring_runs as module
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.recurring_runs import Recurring, create, delete, listed, pause, resume, show, tidy, update
@@ -104,7 +104,7 @@ def test_the_scheduled_time_reaches_ingest(
     told = (body["runtime_config"]["parameters"]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
     assert (told[0] == "20261102030000") is macros
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
-    config = scheduled(IngestConfig(source="/data"), schedule, told, tmp_path)
+    config = with_scheduled_window(IngestConfig(source="/data"), schedule, told, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T03:00:00+00:00", "2026-11-02T03:00:00+00:00")
     assert ClusterRuns(cluster).show(run)["trigger"]["scheduled_at"] == "2026-11-02T03:00:00+00:00"
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from components.summary.step import SUMMARY
 from pipelines.schedules.firings import Claim, Claims
 from rankline.model.bundle import Bundle
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import Store, key_of, lay, seal
+from rankline.runtime.step_cache import StepCache, cache_key, link_or_copy, write_digests
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 OLD_S = 30 * 86_400.0
@@ -36,7 +36,7 @@ def aged(path: Path, *, by: float = OLD_S) -> None:
 
 def key(workspace: Path, number: int) -> dict[str, object]:
     """The key of the featurize of a run."""
-    return key_of("featurize", Settings(number=number), workspace, inputs={}, lineage={})
+    return cache_key("featurize", Settings(number=number), workspace, inputs={}, lineage={})
 
 
 def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
@@ -47,23 +47,23 @@ def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
     output = run / "artifacts" / "features"
     output.mkdir(parents=True)
     (output / "table.parquet").write_bytes(f"features {number} ".encode() * 100)
-    seal(output)
+    write_digests(output)
     told = key(workspace, number)
-    Store(workspace / "cache" / "featurize").keep(told, {"features": output}, {"rows": number}, run.name)
+    StepCache(workspace / "cache" / "featurize").put(told, {"features": output}, {"rows": number}, run.name)
     shutil.rmtree(output)
-    lay(workspace / "cache" / "featurize" / digest.of_value(told) / "features", output)
-    entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.of_value(told))
-    from rankline.runtime.step_cache import promised
+    link_or_copy(workspace / "cache" / "featurize" / digest.json_digest(told) / "features", output)
+    entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.json_digest(told))
+    from rankline.runtime.step_cache import declared_digest
 
-    entry.outputs = {"features": promised(output)}
-    ledger.write(run, entry)
+    entry.outputs = {"features": declared_digest(output)}
+    ledger.write_entry(run, entry)
     ledger.write_json(run / "recipe.json", {"name": "smoke"})
     if summary:
         ledger.write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
     return run
 
 
-def add_model(models: Repository, folder: Path, number: int, *, promoted: bool = True) -> Bundle:
+def add_model(models: ModelRegistry, folder: Path, number: int, *, promoted: bool = True) -> Bundle:
     """A model with its evidence and weights, which served or was refused."""
     bundle = tiny_bundle(folder / f"made-{number}", weights=f"weights {number}".encode())
     models.add(bundle.folder)
@@ -95,7 +95,7 @@ def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
     """The world; the ids of its models, the last of which serves. Everything in it is old but the events."""
     scratch = workspace.with_name(f"{workspace.name}-scratch")
     scratch.mkdir(parents=True)
-    kept = Repository(workspace / "repository")
+    kept = ModelRegistry(workspace / "repository")
     ids = [add_model(kept, scratch, number).model_id for number in range(1, models + 1)]
     ids.append(add_model(kept, scratch, models + 1, promoted=False).model_id)
     for number in range(1, runs + 1):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from serving.engine import BundleEngine
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
@@ -32,7 +32,7 @@ def test_after_gc_the_next_run_reuses_what_was_kept_and_the_champion_serves(smok
     assert {step for step, status in steps.items() if status == "reused"} == {
         "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate"
     }  # fmt: skip
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     champion = models.bundle(models.champion())
     assert champion.model_id == smoke.summary["model_id"]
     BundleEngine.load(champion, precision="fp32", provider="cpu", threads=1)  # which answers once before anybody asks

@@ -18,20 +18,20 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import _once
+from components.promote.step import _append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.policy import Keep, Plan
 from pipelines.retention.sweep import after_run, clean, goes_on, look, sweep
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import Claim, Claims
 from pipelines.schedules.store import Schedules
-from rankline.errors import IntegrityError, RepositoryError, UsageError
+from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
 from rankline.model.bundle import open_bundle
-from rankline.registry.model_registry import Repository
-from rankline.registry.removal import erase, remove
+from rankline.registry.model_registry import ModelRegistry
+from rankline.registry.removal import delete_atomically, remove
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import Store
+from rankline.runtime.step_cache import StepCache
 from tests.cli.command import rankline
 from tests.pipelines.retention.swept_world import add_claim, add_model, add_run, aged, key, make
 from tests.rankline.registry.test_model_registry import tiny_bundle
@@ -66,21 +66,21 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     assert told["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
     assert len(told["claim"]) == 3
     swept = sweep(workspace, plan, say=quiet)
-    assert (len(swept.removed), swept.spared) == (len(plan.going), ())
+    assert (len(swept.removed), swept.skipped) == (len(plan.going), ())
     assert gone(look(workspace, KEEP)) == {}
-    models = Repository(workspace / "repository")
+    models = ModelRegistry(workspace / "repository")
     assert inside(workspace / "repository" / "bundles") == sorted([before, champion])
     assert len(inside(workspace / "repository" / "evidence")) == 2
     assert models.champion() == champion
-    store = Store(workspace / "cache" / "featurize")
+    store = StepCache(workspace / "cache" / "featurize")
     for number, there in ((1, False), (2, False), (3, True), (4, True)):
         kept = store.find(key(workspace, number))
-        assert (kept is not None and not kept.damage(["features"])) is there
+        assert (kept is not None and not kept.find_damage(["features"])) is there
     # one can go back to the one before, and not to what has left
     models.append("rolled_back", before, who="t", why="t")
     assert models.champion() == before
     assert models.bundle(before).model_id == before
-    with pytest.raises(RepositoryError, match="not kept any more"):
+    with pytest.raises(RegistryError, match="not kept any more"):
         models.append("rolled_back", first, who="t", why="t")
 
 
@@ -96,7 +96,7 @@ def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) ->
     (tmp_path / "w" / ".gc.lock").touch()
     before = taken()
     plan = look(tmp_path / "w", keep)
-    models = Repository(tmp_path / "w" / "repository")
+    models = ModelRegistry(tmp_path / "w" / "repository")
     events = len(models.history())
     swept = sweep(tmp_path / "w", plan, say=quiet)
     assert [event.kind for event in models.history()[events:]] == ["removed"]
@@ -108,9 +108,9 @@ def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) ->
 
 def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    before = digest.of_files(tmp_path / "w")
+    before = digest.file_digests(tmp_path / "w")
     look(tmp_path / "w", KEEP)
-    assert digest.of_files(tmp_path / "w") == before
+    assert digest.file_digests(tmp_path / "w") == before
 
 
 # Killed at any moment -----------------------------------------------------------------------------------------
@@ -134,17 +134,17 @@ def _killed_at(workspace: Path, moment: int) -> None:
 
 def sound(workspace: Path, ids: list[str], *, champion: str) -> None:
     """What must be true at every moment."""
-    models = Repository(workspace / "repository", mends=False)
+    models = ModelRegistry(workspace / "repository", repair_cache=False)
     assert models.champion() == champion
     for model in ids:
         place = workspace / "repository" / "bundles" / model
         assert not place.exists() or open_bundle(place).model_id == model  # whole, or not there
     for model in ids[-3:-1]:
         assert models.bundle(model).model_id == model
-    store = Store(workspace / "cache" / "featurize")
+    store = StepCache(workspace / "cache" / "featurize")
     for number in (1, 2, 3, 4):
         kept = store.find(key(workspace, number))
-        assert (kept is None and number < 3) or (kept is not None and not kept.damage(["features"]))
+        assert (kept is None and number < 3) or (kept is not None and not kept.find_damage(["features"]))
     claims = Claims(workspace / "schedules" / "nightly")
     assert [claim.moment.day for claim in claims.all()] == [1, 2, 3]
     for claim in claims.all():
@@ -189,9 +189,9 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     plan = look(tmp_path / "w", KEEP)
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    spared = {fate.thing.kind: fate.why for fate in swept.spared}
+    skipped = {fate.thing.kind: fate.why for fate in swept.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
-    assert spared == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
+    assert skipped == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
     for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
         assert (tmp_path / "w" / place / "file").is_file()
     assert not {*in_use} & {*gone(look(tmp_path / "w", KEEP))}
@@ -213,7 +213,7 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
 ) -> None:
     run = add_run(tmp_path / "w", 1, summary=False)
     entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
-    ledger.write(run, entry)
+    ledger.write_entry(run, entry)
     if watcher:
         ledger.write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
@@ -223,10 +223,10 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
 def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     plan = look(tmp_path / "w", KEEP)
-    models = Repository(tmp_path / "w" / "repository")
+    models = ModelRegistry(tmp_path / "w" / "repository")
     models.append("rolled_back", ids[0], who="t", why="somebody was faster")
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {fate.thing.kind for fate in swept.spared} == {"bundle", "evidence"}
+    assert {fate.thing.kind for fate in swept.skipped} == {"bundle", "evidence"}
     assert models.champion() == ids[0]
     assert models.bundle(ids[0]).model_id == ids[0]
     assert (tmp_path / "w" / "repository" / "bundles" / ids[3]).is_dir()
@@ -254,12 +254,12 @@ def test_links_out_of_the_workspace_are_left_alone(tmp_path: Path) -> None:
     aged(mine)
     (tmp_path / "w" / "runs" / "20250101-000000-link").symlink_to(mine)
     (tmp_path / "w" / "runs" / "20260101-000000-smoke" / "link").symlink_to(mine)
-    before = digest.of_files(elsewhere)
+    before = digest.file_digests(elsewhere)
     plan = look(tmp_path / "w", KEEP)
     assert len(plan.left_alone) == 2
     sweep(tmp_path / "w", plan, say=quiet)
     assert not (tmp_path / "w" / "runs" / "20260101-000000-smoke").exists()
-    assert digest.of_files(elsewhere) == before
+    assert digest.file_digests(elsewhere) == before
     assert (mine / "precious").read_text() == "mine"
     assert (tmp_path / "w" / "runs" / "20250101-000000-link").is_symlink()
 
@@ -269,10 +269,10 @@ def test_a_folder_that_became_a_link_after_the_plan_is_left_alone(tmp_path: Path
     plan = look(tmp_path / "w", KEEP)
     shutil.move(tmp_path / "w" / "cache", tmp_path / "elsewhere")
     (tmp_path / "w" / "cache").symlink_to(tmp_path / "elsewhere")
-    before = digest.of_files(tmp_path / "elsewhere")
+    before = digest.file_digests(tmp_path / "elsewhere")
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert "a link is in its place" in {fate.why for fate in swept.spared}
-    assert digest.of_files(tmp_path / "elsewhere") == before
+    assert "a link is in its place" in {fate.why for fate in swept.skipped}
+    assert digest.file_digests(tmp_path / "elsewhere") == before
 
 
 # What is said afterwards ------------------------------------------------------------------------------------------
@@ -281,11 +281,11 @@ def test_a_folder_that_became_a_link_after_the_plan_is_left_alone(tmp_path: Path
 def test_a_model_that_left_is_still_told_of(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     clean(tmp_path / "w", KEEP, why="the disk was full", say=quiet)
-    models = Repository(tmp_path / "w" / "repository")
+    models = ModelRegistry(tmp_path / "w" / "repository")
     events = [event for event in models.history() if event.model_id == ids[0]]
     assert [event.kind for event in events] == ["registered", "evaluated", "promoted", "removed"]
     for ask in (models.bundle, models.manifest):
-        with pytest.raises(RepositoryError) as refusal:
+        with pytest.raises(RegistryError) as refusal:
             ask(ids[0])
         assert "removed at" in refusal.value.found
         assert "rankline gc" in refusal.value.found
@@ -295,33 +295,33 @@ def test_a_model_that_left_is_still_told_of(tmp_path: Path) -> None:
 def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     clean(tmp_path / "w", KEEP, say=quiet)
-    models = Repository(tmp_path / "w" / "repository")
+    models = ModelRegistry(tmp_path / "w" / "repository")
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    assert [event.kind for event in _once(models, "registered", again, {}, why="made anew", run_id="")] == [
+    assert [event.kind for event in _append_once(models, "registered", again, {}, why="made anew", run_id="")] == [
         "registered"
     ]
-    assert _once(models, "registered", again, {}, why="made anew", run_id="") == []
+    assert _append_once(models, "registered", again, {}, why="made anew", run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 
 
 def test_from_its_event_on_a_model_cannot_be_made_to_serve_though_its_files_are_still_there(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
-    models = Repository(tmp_path / "w" / "repository")
-    assert remove(models, ids[0], who="t", why="killed after this", spared=lambda history: False) is not None
+    models = ModelRegistry(tmp_path / "w" / "repository")
+    assert remove(models, ids[0], who="t", why="killed after this", skipped=lambda history: False) is not None
     assert models.bundle(ids[0]).model_id == ids[0]
     for kind in ("promoted", "rolled_back"):
-        with pytest.raises(RepositoryError, match="not kept any more"):
+        with pytest.raises(RegistryError, match="not kept any more"):
             models.append(kind, ids[0], who="t", why="t")  # type: ignore[arg-type]
     revision = models.bundle(ids[1]).revision
-    remove(models, ids[1], who="t", why="old", spared=lambda history: False, revision=revision)
-    with pytest.raises(RepositoryError, match=f"catalogue {revision} of model {ids[1]} is not kept any more"):
+    remove(models, ids[1], who="t", why="old", skipped=lambda history: False, revision=revision)
+    with pytest.raises(RegistryError, match=f"catalogue {revision} of model {ids[1]} is not kept any more"):
         models.append("catalogue_published", ids[1], who="t", why="t", digests={"catalogue": revision})
     models.append("rolled_back", ids[1], who="t", why="the model itself stays")
     assert models.champion() == ids[1]
-    assert remove(models, ids[1], who="t", why="t", spared=lambda history: True) is None
+    assert remove(models, ids[1], who="t", why="t", skipped=lambda history: True) is None
 
 
 def test_a_damaged_history_stops_everything(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_a_line_that_a_kill_cut_short_costs_nothing(tmp_path: Path) -> None:
 
 
 def in_bucket(url: str, tmp_path: Path) -> None:
-    models = Repository(url)
+    models = ModelRegistry(url)
     (tmp_path / "w").mkdir()
     ids = [add_model(models, tmp_path, number).model_id for number in (1, 2, 3)]
     refused = add_model(models, tmp_path, 4, promoted=False).model_id
@@ -380,13 +380,13 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     # one that a kill left without its manifest is none, and goes with what is left of it
     models.fs.rm_file(models._path(f"bundles/{refused}/manifest.json"))
     sweep(tmp_path / "w", plan, repository=url, say=quiet)
-    again = Repository(url)
+    again = ModelRegistry(url)
     assert again.champion() == ids[2]
     for kept in ids[1:]:
         assert again.bundle(kept, into=tmp_path / "fetched").model_id == kept
     left = [path for path in again.fs.find(again._path("bundles")) if ids[0] in path or refused in path]
     assert left == []
-    with pytest.raises(RepositoryError, match="not kept any more"):
+    with pytest.raises(RegistryError, match="not kept any more"):
         again.bundle(ids[0], into=tmp_path / "fetched")
     plan = look(tmp_path / "w", KEEP, repository=url)
     assert "bundle" not in gone(plan)
@@ -394,7 +394,7 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     models.add(tmp_path / "made-1")
     models.append("registered", ids[0], who="t", why="t")
     models.append("promoted", ids[0], who="t", why="t")
-    assert Repository(url).champion() == ids[0]
+    assert ModelRegistry(url).champion() == ids[0]
 
 
 def test_a_repository_in_memory(tmp_path: Path) -> None:
@@ -431,16 +431,16 @@ def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path)
     after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
     assert gone(look(tmp_path / "w", KEEP)) == {}
     assert said[-1].startswith("removed 17 things")
-    history = Repository(tmp_path / "w" / "repository").history()
+    history = ModelRegistry(tmp_path / "w" / "repository").history()
     assert history[-1].why.startswith("schedule hourly: ")
 
 
 def test_one_that_says_nothing_removes_nothing_and_the_largest_wins(tmp_path: Path) -> None:
     make(tmp_path / "w")
     store = scheduled(tmp_path / "w", silent=None)
-    before = digest.of_files(tmp_path / "w")
+    before = digest.file_digests(tmp_path / "w")
     after_run(store, "silent", say=quiet)
-    assert digest.of_files(tmp_path / "w") == before
+    assert digest.file_digests(tmp_path / "w") == before
     generous = {**KEEP.model_dump(), "bundles": 4, "runs": 3}
     after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump(), weekly=generous), "hourly", say=quiet)
     assert len(inside(tmp_path / "w" / "repository" / "bundles")) == 4
@@ -494,16 +494,16 @@ def foreign(folder: Path, *, but: str = "") -> None:
 def test_a_folder_that_rankline_has_not_made_is_refused(tmp_path: Path) -> None:
     foreign(tmp_path / "w", but="repository/")
     aged(tmp_path / "w")
-    before = digest.of_files(tmp_path / "w")
+    before = digest.file_digests(tmp_path / "w")
     with pytest.raises(UsageError, match="no workspace of Rankline"):
         clean(tmp_path / "w", KEEP, say=quiet)
     # with a repository named only that is swept
-    add_model(Repository(tmp_path / "models"), tmp_path, 1)
+    add_model(ModelRegistry(tmp_path / "models"), tmp_path, 1)
     plan = look(tmp_path / "w", KEEP, repository=str(tmp_path / "models"))
     assert "nothing in it shows" in plan.left_alone[0]
     sweep(tmp_path / "w", plan, repository=str(tmp_path / "models"), say=quiet)
     (tmp_path / "w" / ".gc.lock").unlink()
-    assert digest.of_files(tmp_path / "w") == before
+    assert digest.file_digests(tmp_path / "w") == before
 
 
 def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
@@ -513,7 +513,7 @@ def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
     plan = look(tmp_path / "w", KEEP)
     assert len([line for line in plan.left_alone if "does not look like" in line]) == 7
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert (len(swept.removed), swept.spared) == (17, ())
+    assert (len(swept.removed), swept.skipped) == (17, ())
     assert [name for name in FOREIGN if not (tmp_path / "w" / name).is_file()] == []
 
 
@@ -532,7 +532,7 @@ def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) -> None:
     """By the workspace's own, by what the runs were told, and by what the schedules say."""
     ids = make(tmp_path / "w", models=4, runs=6)
-    add_model(Repository(tmp_path / "other"), tmp_path, 9)
+    add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
     maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
     ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
     keep = KEEP.model_copy(update={"runs": 1})
@@ -569,11 +569,11 @@ def test_a_claim_that_cannot_be_read_is_told_left_alone_and_never_run_again(tmp_
     assert "of_another_version" in claims.all()[0].error
     assert not any(claim.failed for claim in claims.all())  # a backfill would run it again
     assert claims.file_away(claims.path(odd).stem) != ""
-    before = digest.of_files(tmp_path / "w" / "schedules")
+    before = digest.file_digests(tmp_path / "w" / "schedules")
     plan = look(tmp_path / "w", KEEP)
     assert len([line for line in plan.left_alone if "cannot be read" in line]) == 2
     sweep(tmp_path / "w", plan, say=quiet)
-    assert digest.of_files(tmp_path / "w" / "schedules") == before
+    assert digest.file_digests(tmp_path / "w" / "schedules") == before
     assert not claims.make(told_as(claims, odd))
     assert claims.read(sound_one) is not None
 
@@ -632,7 +632,7 @@ def test_two_that_remove_side_by_side_remove_everything(tmp_path: Path) -> None:
 
 def _erase(paths: list[Path]) -> None:
     for path in paths:
-        erase(path)
+        delete_atomically(path)
 
 
 def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -647,7 +647,7 @@ def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeyp
         rename(source, target)
 
     monkeypatch.setattr("rankline.registry.removal.os.rename", overtaken)
-    erase(tmp_path / "thing")
+    delete_atomically(tmp_path / "thing")
     assert (len(taken), inside(tmp_path)) == (1, [])
 
 
@@ -657,7 +657,7 @@ def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, mon
     monkeypatch.setattr("rankline.registry.removal.shutil.rmtree", lambda path, ignore_errors: None)
     swept = sweep(tmp_path / "w", plan, say=quiet)
     assert {fate.thing.kind for fate in swept.removed} == {"claim"}
-    assert "some of it could not be removed" in {fate.why for fate in swept.spared}.pop()
+    assert "some of it could not be removed" in {fate.why for fate in swept.skipped}.pop()
 
 
 def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import Place
 from rankline.errors import UsageError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until
@@ -178,14 +178,16 @@ def under_way(workspace: Path, *settings: str) -> Iterator[subprocess.Popen[str]
 
 def reached(workspace: Path, before: set[Path], step: str) -> Path:
     """The folder of the run that began after ``before``, once this step of it runs."""
-    return until(lambda: next((f for f in folders(workspace) - before if step in ledger.read(f)), None), timeout_s=180)
+    return until(
+        lambda: next((f for f in folders(workspace) - before if step in ledger.read_entries(f)), None), timeout_s=180
+    )
 
 
 def test_the_line_runs_in_containers_and_promotes(workspace: Path, engine: Any) -> None:
     told = summary(workspace)
     assert (told["outcome"], told["kubeflow_status"], told["error"]) == ("promoted", "SUCCEEDED", "")
     assert steps(workspace) == dict.fromkeys(ledger.STEPS, "done")
-    assert told["model_id"] == Repository(workspace / "repository").champion()
+    assert told["model_id"] == ModelRegistry(workspace / "repository").champion()
     assert left(engine, workspace) == []
 
 
@@ -417,7 +419,7 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
     secrets = [f"--set=cluster.secrets.{name}=store/{name.lower()}" for name in bucket.environment()]
     done = rankline("run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *places, *secrets, timeout_s=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    champion = Repository(f"{url}/repository").champion()
+    champion = ModelRegistry(f"{url}/repository").champion()
     assert summary(tmp_path)["model_id"] == champion
     assert not (tmp_path / "repository").exists()
     container = engine.containers.run(
@@ -487,7 +489,7 @@ def test_the_promoted_model_is_served_from_its_container(workspace: Path, engine
         told = ask(container, "http://127.0.0.1:18765/readyz")
         until(lambda: ask(container, "http://127.0.0.1:18765/readyz")["features"]["state"] == "ready")
         answer = ask(container, "http://127.0.0.1:18765/v1/recommend", {"user_id": "u1", "k": 3})
-        assert told["model_id"] == answer["model_id"] == Repository(workspace / "repository").champion()
+        assert told["model_id"] == answer["model_id"] == ModelRegistry(workspace / "repository").champion()
         assert len(answer["items"]) == 3
         assert not answer.get("degraded")
         container.stop(timeout=20)

@@ -151,7 +151,10 @@ def test_two_runs_at_once_keep_their_own_ledgers(tmp_path: Path) -> None:
     assert "where: /one" in err_one
     assert "where: /two" in err_two
     assert len(folders(tmp_path)) == 2
-    told = {ledger.read(folder)["resolve_inputs"].error.split("where: ")[1].split()[0] for folder in folders(tmp_path)}
+    told = {
+        ledger.read_entries(folder)["resolve_inputs"].error.split("where: ")[1].split()[0]
+        for folder in folders(tmp_path)
+    }
     assert told == {"/one", "/two"}
 
 

@@ -22,9 +22,9 @@ from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
 from pipelines.runs.plan import DOORS, Plan, Step, plan
 from rankline.errors import SourceError, UsageError
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import Store, seal
+from rankline.runtime.step_cache import StepCache, write_digests
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip, folders, reasons, steps
@@ -218,14 +218,14 @@ def test_kept_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke:
     workspace = smoke.copy(tmp_path / "ws")
     knob = "validate.max_age_days=9999999"
     assert foretold(workspace, knob)["evaluate"].unless == ("export", "featurize", "finetune", "distill")
-    store = Store(workspace / "cache" / "export")
+    store = StepCache(workspace / "cache" / "export")
     kept = store.latest()
     assert kept is not None
     # another bundle was made once, and never evaluated
     another = shutil.copytree(kept.folder / "bundle", tmp_path / "another")
     flip(another / "scorer.onnx")
-    seal(another)
-    store.keep({**kept.key, "inputs": {**kept.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another")
+    write_digests(another)
+    store.put({**kept.key, "inputs": {**kept.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another")
     told = foretold(workspace, knob)
     assert (told["evaluate"].state, told["evaluate"].unless) == ("unsure", ())
     assert told["export"].unless == ("featurize", "distill")
@@ -491,4 +491,4 @@ def test_a_plan_is_json(unchanged: Path) -> None:
     told: dict[str, Any] = json.loads(plan(named("smoke", ["featurize.check_rows=7"]), unchanged).model_dump_json())
     assert set(told) == {"recipe", "workspace", "champion", "fetches", "steps", "total"}
     assert told["steps"][4]["unless"] == ["featurize"]
-    assert told["champion"] == Repository(unchanged / "repository").champion()
+    assert told["champion"] == ModelRegistry(unchanged / "repository").champion()

@@ -19,7 +19,7 @@ import pytest
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, Step, plan
 from pipelines.runs.runner import exit_code
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
@@ -39,7 +39,7 @@ def workspace(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def events(workspace: Path) -> list[str]:
-    return [event.kind for event in Repository(workspace / "repository").history()]
+    return [event.kind for event in ModelRegistry(workspace / "repository").history()]
 
 
 # The first run: everything is done, and the model is promoted.
@@ -49,7 +49,7 @@ def test_the_first_run_promotes_its_model(smoke: SmokeRun) -> None:
     told = smoke.summary
     assert (told["outcome"], exit_code(told)) == ("promoted", 0)
     assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(ledger.STEPS, "done")
-    assert told["model_id"] == Repository(smoke.workspace / "repository").champion()
+    assert told["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
     assert events(smoke.workspace) == ["registered", "evaluated", "promoted"]
     assert told["kubeflow_status"] == "SUCCEEDED"
     assert told["error"] == told["failed_step"] == ""
@@ -213,7 +213,7 @@ def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
     assert "ndcg@10" in " ".join(told["reasons"])
     assert "refused: " in resumed.stdout
     assert told["model_id"] != smoke.summary["model_id"]
-    assert Repository(workspace / "repository").champion() == smoke.summary["model_id"]
+    assert ModelRegistry(workspace / "repository").champion() == smoke.summary["model_id"]
     assert events(workspace)[3:] == ["registered", "evaluated", "rejected"]
 
 

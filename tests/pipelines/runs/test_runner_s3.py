@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from tests.cli.command import rankline
 from tests.servers.proxy import DROP, PASS, flaky
 
@@ -32,7 +32,7 @@ def test_two_machines_share_a_bucket(bucket, url, tmp_path, monkeypatch):
     told = json.loads(second.stdout)
     reused = {step["step"] for step in told["steps"] if step["status"] == "reused"}
     assert {"ingest", "validate", "featurize", "finetune", "distill", "export"} <= reused
-    champion = Repository(f"{url}/repository").champion()
+    champion = ModelRegistry(f"{url}/repository").champion()
     shown = rankline("champion", "-w", tmp_path / "b", "--repository", f"{url}/repository")
     assert shown.returncode == 0
     assert champion in shown.stdout
@@ -44,7 +44,7 @@ def test_two_machines_share_a_bucket(bucket, url, tmp_path, monkeypatch):
     evaluated = next(step for step in summary["steps"] if step["step"] == "evaluate")
     assert evaluated["status"] == "done"
     assert (tmp_path / "b" / "fetched" / champion / "manifest.json").is_file()
-    _serves(f"{url}/repository", Repository(f"{url}/repository").champion(), tmp_path / "b")
+    _serves(f"{url}/repository", ModelRegistry(f"{url}/repository").champion(), tmp_path / "b")
 
 
 def _serves(repository: str, champion: str, workspace: Path) -> None:

@@ -177,7 +177,7 @@ def retried(cancelled: Cancelled, workspace: Path) -> Retried:
 
 def finished(workspace: Path, cancelled: Cancelled) -> set[str]:
     """What the knob made run again and had ended before the run was cancelled."""
-    entry = ledger.read(workspace / "runs" / cancelled.run).get("ingest")
+    entry = ledger.read_entries(workspace / "runs" / cancelled.run).get("ingest")
     return {"ingest"} if entry is not None and entry.status == "done" else set()
 
 
@@ -267,9 +267,9 @@ def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke:
 def test_what_had_ended_before_it_was_cancelled_keeps_its_outcome(tmp_path: Path) -> None:
     """The request came a moment too late: a verdict is a verdict."""
     decided = ledger.Entry(step="decide", status="done", started=1.0, finished=2.0, result={"outcome": "refused"})
-    ledger.write(tmp_path, decided)
+    ledger.write_entry(tmp_path, decided)
     assert summarize(tmp_path, config=SummaryConfig(), cancelled=True)["outcome"] == "refused"
-    ledger.write(tmp_path, ledger.Entry(step="promote", status="running", started=2.0))
+    ledger.write_entry(tmp_path, ledger.Entry(step="promote", status="running", started=2.0))
     told = summarize(tmp_path, config=SummaryConfig(), cancelled=True)
     assert (told["outcome"], told["error"]) == ("cancelled", "it was cancelled while promote ran")
     assert summarize(tmp_path, config=SummaryConfig())["outcome"] == "failed"

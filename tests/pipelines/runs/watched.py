@@ -30,7 +30,7 @@ class Watched:
 
     def reached(self, step: str) -> ledger.Entry:
         """The entry of a step, once it runs."""
-        return until(lambda: entry if (entry := ledger.read(self.folder).get(step)) else None)
+        return until(lambda: entry if (entry := ledger.read_entries(self.folder).get(step)) else None)
 
     def runner(self) -> psutil.Process:
         """The process of Kubeflow's local runner."""

@@ -5,7 +5,7 @@ import pytest
 
 from rankline.contracts import Manifest, Parity, Precision
 from rankline.errors import IntegrityError, StaleEvidence, UsageError
-from rankline.evaluation.decision import Policy, decide
+from rankline.evaluation.decision import PromotionPolicy, decide
 from rankline.evaluation.report import Report, read_report, read_scores, write_report
 from rankline.model.scoring import feature_names
 
@@ -209,7 +209,12 @@ CASES = [
 def test_the_verdict(scores, policy, report, outcome, failing):
     changes = {"systems": {}} | report if not scores else report
     verdict = decide(
-        report_of(scores, **changes), scores, manifest_of(), Policy(**policy), serving=CHAMPION, champion=manifest_of()
+        report_of(scores, **changes),
+        scores,
+        manifest_of(),
+        PromotionPolicy(**policy),
+        serving=CHAMPION,
+        champion=manifest_of(),
     )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == (outcome, failing)
     # a reason for everything, in words
@@ -248,7 +253,12 @@ def test_exported_graphs_that_differ_from_torch_are_refused(parity, failing):
     precision = failing.split()[-1]
     others = [entry for entry in manifest_of().parity if entry.precision != precision]
     verdict = decide(
-        report_of(BETTER), BETTER, manifest_of(*others, *parity), Policy(), serving=CHAMPION, champion=manifest_of()
+        report_of(BETTER),
+        BETTER,
+        manifest_of(*others, *parity),
+        PromotionPolicy(),
+        serving=CHAMPION,
+        champion=manifest_of(),
     )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == ("refused", [failing])
 
@@ -270,30 +280,32 @@ WINDOWS = [
 @pytest.mark.parametrize(("mine", "theirs", "policy", "met"), [c[1:] for c in WINDOWS], ids=[c[0] for c in WINDOWS])
 def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
     candidate, champion = (manifest_of().model_copy(update=told) for told in (mine, theirs))
-    verdict = decide(report_of(BETTER), BETTER, candidate, Policy(**policy), serving=CHAMPION, champion=champion)
+    verdict = decide(
+        report_of(BETTER), BETTER, candidate, PromotionPolicy(**policy), serving=CHAMPION, champion=champion
+    )
     assert verdict.outcome == ("promote" if met else "refused")
     assert [check.name for check in verdict.failures] == ([] if met else ["data window"])
 
 
 def test_a_champion_that_nobody_looked_at_is_not_replaced():
-    verdict = decide(report_of(BETTER), BETTER, manifest_of(), Policy(), serving=CHAMPION)
+    verdict = decide(report_of(BETTER), BETTER, manifest_of(), PromotionPolicy(), serving=CHAMPION)
     assert [check.name for check in verdict.failures] == ["data window"]
 
 
 def test_the_first_ever_needs_no_champion_but_everything_else():
     scores = scores_of(candidate=0.05, popularity=-0.1)
-    policy = Policy(slice_drops={"new items": 0.01}, superior=True)
+    policy = PromotionPolicy(slice_drops={"new items": 0.01}, superior=True)
     verdict = decide(report_of(scores, champion=""), scores, manifest_of(), policy, serving="")
     assert verdict.outcome == "promote"
     unguarded = report_of(scores, champion="", slices={})
     assert decide(unguarded, scores, manifest_of(), policy, serving="").outcome == "refused"
     bad = scores_of(candidate=-0.2, popularity=0.0)
-    assert decide(report_of(bad, champion=""), bad, manifest_of(), Policy(), serving="").outcome == "refused"
+    assert decide(report_of(bad, champion=""), bad, manifest_of(), PromotionPolicy(), serving="").outcome == "refused"
 
 
 def test_a_champion_that_is_its_own_candidate_already_serves():
     # whatever the numbers say, and although the evidence was made beside another
-    verdict = decide(report_of(WORSE), WORSE, manifest_of(), Policy(), serving=OWN)
+    verdict = decide(report_of(WORSE), WORSE, manifest_of(), PromotionPolicy(), serving=OWN)
     assert (verdict.outcome, verdict.checks) == ("already_serving", [])
 
 
@@ -301,26 +313,31 @@ def test_a_champion_that_is_its_own_candidate_already_serves():
 def test_stale_evidence_is_refused(beside, serving):
     with pytest.raises(StaleEvidence, match="champion changed"):
         decide(
-            report_of(BETTER, champion=beside), BETTER, manifest_of(), Policy(), serving=serving, champion=manifest_of()
+            report_of(BETTER, champion=beside),
+            BETTER,
+            manifest_of(),
+            PromotionPolicy(),
+            serving=serving,
+            champion=manifest_of(),
         )
 
 
 def test_the_same_evidence_gives_the_same_verdict_whatever_the_order_of_requests():
     turned = {name: dict(reversed(list(by_request.items()))) for name, by_request in BETTER.items()}
     one, two = (
-        decide(report_of(BETTER), s, manifest_of(), Policy(), serving=CHAMPION, champion=manifest_of())
+        decide(report_of(BETTER), s, manifest_of(), PromotionPolicy(), serving=CHAMPION, champion=manifest_of())
         for s in (BETTER, turned)
     )
     assert one == two
 
 
 def test_every_rule_of_the_policy_is_explained():
-    assert all(field.description for field in Policy.model_fields.values())
+    assert all(field.description for field in PromotionPolicy.model_fields.values())
 
 
 def test_a_misspelt_rule_is_refused():
     with pytest.raises(ValueError, match="Extra inputs"):
-        Policy(margins=0.1)
+        PromotionPolicy(margins=0.1)
 
 
 # -- reading what was evaluated ------------------------------------------------------------------------------
@@ -345,7 +362,9 @@ def test_a_report_survives_the_disk_and_an_unmeasured_number_stays_one(tmp_path)
     assert again.systems == report.systems
     assert "latency" in [
         c.name
-        for c in decide(again, BETTER, manifest_of(), Policy(), serving=CHAMPION, champion=manifest_of()).failures
+        for c in decide(
+            again, BETTER, manifest_of(), PromotionPolicy(), serving=CHAMPION, champion=manifest_of()
+        ).failures
     ]
 
 

@@ -21,14 +21,14 @@ def folder(smoke: SmokeRun) -> Path:
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_request_of_a_split_comes_once(folder: Path, split: str) -> None:
     table = parquet.read_table(folder / "requests.parquet", filters=[("split", "=", split)])
-    found = [request.request_id for request in snapshot_requests.requests(folder, split)]
+    found = [request.request_id for request in snapshot_requests.read_snapshot_requests(folder, split)]
     assert sorted(found) == sorted(table["request_id"].to_pylist())
     assert len(found) > 100
 
 
 def test_a_request_says_what_the_table_says(folder: Path) -> None:
     rows = {row["request_id"]: row for row in parquet.read_table(folder / "requests.parquet").to_pylist()}
-    for request in snapshot_requests.requests(folder, "test"):
+    for request in snapshot_requests.read_snapshot_requests(folder, "test"):
         row, state = rows[request.request_id], request.state
         assert (request.user_id, request.targets, request.target_ratings) == (
             row["user_id"],
@@ -48,7 +48,7 @@ def test_item_features_are_those_of_the_requests_own_day(folder: Path) -> None:
     days = parquet.read_table(folder / "requests.parquet", columns=["request_id", "snapshot"]).to_pylist()
     day_of = {row["request_id"]: row["snapshot"] for row in days}
     compared = 0
-    for request in snapshot_requests.requests(folder, "valid"):
+    for request in snapshot_requests.read_snapshot_requests(folder, "valid"):
         expected = {r["item_id"]: r["item_events_7d"] for r in told if r["snapshot"] == day_of[request.request_id]}
         columns = request.state.item_features
         assert dict(zip(columns["item_id"], columns["item_events_7d"])) == expected
@@ -59,7 +59,7 @@ def test_item_features_are_those_of_the_requests_own_day(folder: Path) -> None:
 
 def test_nothing_in_a_request_lies_after_its_moment(folder: Path) -> None:
     for split in SPLITS:
-        for request in snapshot_requests.requests(folder, split):
+        for request in snapshot_requests.read_snapshot_requests(folder, split):
             assert max(request.state.history.times) <= request.state.at
             assert not set(request.targets) & set(request.state.seen)
 

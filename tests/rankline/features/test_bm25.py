@@ -12,7 +12,7 @@ WORDS = ["red running shoes", "blue shoes for rain", "我喜欢这本书", "ein 
 
 
 def index(stemmer: str = "") -> Bm25:
-    return Bm25.of(WORDS, stemmer=stemmer, k1=0.9, b=0.4)
+    return Bm25.from_texts(WORDS, stemmer=stemmer, k1=0.9, b=0.4)
 
 
 def test_items_that_share_words_with_a_query_score_and_others_do_not() -> None:
@@ -31,7 +31,7 @@ def test_chinese_is_found_by_words_inside_a_sentence() -> None:
 )
 def test_words_of_one_character_are_found_and_longer_ones_are_not_taken_apart(query: str, found: list[int]) -> None:
     words = ["绿茶叶", "咖啡杯", "运动鞋女款", "茶", "コーヒー色の靴", "ヒーター"]
-    scores = Bm25.of(words, stemmer="", k1=0.9, b=0.4).scores(query)
+    scores = Bm25.from_texts(words, stemmer="", k1=0.9, b=0.4).scores(query)
     assert np.flatnonzero(scores).tolist() == found
 
 
@@ -53,7 +53,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_without_a_single_word_can_be_asked() -> None:
-    assert Bm25.of(["", ""], stemmer="", k1=0.9, b=0.4).scores("shoes").tolist() == [0, 0]
+    assert Bm25.from_texts(["", ""], stemmer="", k1=0.9, b=0.4).scores("shoes").tolist() == [0, 0]
 
 
 SAVED = """
@@ -61,7 +61,7 @@ import sys
 from pathlib import Path
 from rankline.features.bm25 import Bm25
 words = ["red running shoes", "blue shoes for rain", "a long road out of town", ""]
-Bm25.of(words, stemmer="english", k1=0.9, b=0.4).save(Path(sys.argv[1]))
+Bm25.from_texts(words, stemmer="english", k1=0.9, b=0.4).save(Path(sys.argv[1]))
 """
 
 

@@ -10,19 +10,19 @@ import pytest
 
 from rankline.contracts import ITEMS
 from rankline.errors import IntegrityError
-from rankline.features.side_features import Side
+from rankline.features.side_features import SideFeatures
 
 
 def test_side_information_is_shares_of_categories_and_the_price() -> None:
     rows = [{"category": ["a", "b", "c"], "price": 9.0}, {"category": ["b"], "price": None}, {}]
     items = pa.Table.from_pylist([{"item_id": str(n), **row} for n, row in enumerate(rows)], schema=ITEMS)
-    found = Side.of(items).matrix(items)
+    found = SideFeatures.of(items).matrix(items)
     np.testing.assert_allclose(found, [[0.25, 0.25, 0.25, np.log1p(9)], [0, 0.5, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 
 def test_what_a_source_declares_of_its_items_is_side_information_too() -> None:
     items = _declared()
-    found = Side.of(items).matrix(items)
+    found = SideFeatures.of(items).matrix(items)
     price, language, weight, brand, picture = found[:, :1], found[:, 1:3], found[:, 3], found[:, 4:6], found[:, 6:]
     assert (price == 0).all()
     assert language.tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
@@ -34,12 +34,12 @@ def test_what_a_source_declares_of_its_items_is_side_information_too() -> None:
 def test_a_table_of_other_items_is_read_as_the_first_one_was() -> None:
     """One item alone has no mean and no frequent value of its own: it keeps the numbers that it had among many."""
     items = _declared()
-    side = Side.of(items)
+    side = SideFeatures.of(items)
     whole = side.matrix(items)
     assert whole.shape[1] == side.size
     for row in range(len(items)):
         np.testing.assert_array_equal(side.matrix(items.slice(row, 1))[0], whole[row])
-    assert Side.model_validate_json(side.model_dump_json()) == side
+    assert SideFeatures.model_validate_json(side.model_dump_json()) == side
 
 
 def _with(items: pa.Table, name: str, values: list[float | None]) -> pa.Table:
@@ -49,7 +49,7 @@ def _with(items: pa.Table, name: str, values: list[float | None]) -> pa.Table:
 
 def test_a_number_beyond_those_of_training_is_the_nearest_of_them() -> None:
     items = _with(_declared(), "price", [2.0, 30.0, None, 4.0])
-    side = Side.model_validate_json(Side.of(items).model_dump_json())
+    side = SideFeatures.model_validate_json(SideFeatures.of(items).model_dump_json())
     met = side.matrix(items)
     np.testing.assert_array_equal(met[:, 0], np.log1p(np.array([2, 30, 0, 4], np.float32)))
     dear = side.matrix(_with(items, "price", [1e30, 1e300, None, 1.0]))
@@ -61,13 +61,13 @@ def test_a_number_beyond_those_of_training_is_the_nearest_of_them() -> None:
 @pytest.mark.parametrize("then", [[None] * 4, [7.0] * 4])
 def test_a_price_that_told_nothing_apart_in_training_tells_nothing_apart(then: list[float | None]) -> None:
     items = _with(_declared(), "price", then)
-    side = Side.of(items)
+    side = SideFeatures.of(items)
     found = side.matrix(_with(items, "price", [1.0, 20.0, 3e6, 7.0]))
     np.testing.assert_array_equal(found, side.matrix(items))
 
 
 def test_what_training_never_met_says_nothing() -> None:
-    side = Side.of(_declared())
+    side = SideFeatures.of(_declared())
     other = _declared().slice(0, 1)
     for name, value in (("brand", "z"), ("language", "fi")):
         other = other.set_column(other.column_names.index(name), name, pa.array([value]))
@@ -87,7 +87,7 @@ def test_what_training_never_met_says_nothing() -> None:
 )
 def test_a_column_of_another_kind_is_refused(name: str, value: Any, told: str) -> None:
     items = _declared()
-    side, other = Side.of(items), items.slice(0, 1)
+    side, other = SideFeatures.of(items), items.slice(0, 1)
     with pytest.raises(IntegrityError, match=f"column {name} of items is not what it was") as caught:
         side.matrix(other.set_column(other.column_names.index(name), name, value))
     assert told in caught.value.expected

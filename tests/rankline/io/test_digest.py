@@ -12,14 +12,14 @@ def test_a_folder_is_its_files_wherever_it_lies(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "x.txt").write_text("x")
-    assert digest.of_tree(tmp_path / "a") == digest.of_tree(tmp_path / "b")
+    assert digest.tree_digest(tmp_path / "a") == digest.tree_digest(tmp_path / "b")
     (tmp_path / "b" / "deep" / "x.txt").write_text("y")
-    assert digest.of_tree(tmp_path / "a") != digest.of_tree(tmp_path / "b")
+    assert digest.tree_digest(tmp_path / "a") != digest.tree_digest(tmp_path / "b")
 
 
 def test_verify_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
-    sums = digest.of_files(tmp_path)
+    sums = digest.file_digests(tmp_path)
     digest.verify(tmp_path, sums, hint="h")
     (tmp_path / "a").write_text("b")
     with pytest.raises(IntegrityError, match="a is not the file"):

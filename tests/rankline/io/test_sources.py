@@ -13,7 +13,7 @@ import pytest
 
 from rankline.errors import SourceError
 from rankline.io import digest, sources
-from rankline.io.sources import File, Source, masked
+from rankline.io.sources import File, Source, mask_passwords
 from tests.servers.process import free_port
 from tests.servers.proxy import BUSY, DROP, PASS, flaky
 
@@ -47,13 +47,13 @@ def names(folder: Path, found: sources.Files) -> dict[str, list[str]]:
 )  # fmt: skip
 def test_the_files_of_a_recbole_set(tmp_path: Path, there: tuple[str, ...], settings: Any, found: Any) -> None:
     touch(tmp_path, *there)
-    assert names(tmp_path, sources.files(Source(source=str(tmp_path), **settings))) == found
+    assert names(tmp_path, sources.find_files(Source(source=str(tmp_path), **settings))) == found
 
 
 @pytest.mark.parametrize("path", ["s", "s.inter.gz", "s.item"])
 def test_a_recbole_set_is_found_by_a_path_of_it(tmp_path: Path, path: str) -> None:
     touch(tmp_path, "s.inter.gz", "s.item", "other.inter")
-    found = sources.files(Source(source=str(tmp_path / path)))
+    found = sources.find_files(Source(source=str(tmp_path / path)))
     assert names(tmp_path, found) == {"events": ["s.inter.gz"], "items": ["s.item"]}
 
 
@@ -64,9 +64,9 @@ def test_a_table_is_a_file_a_pattern_or_a_folder(tmp_path: Path) -> None:
     base = str(tmp_path / "a=0")
     for place in ("log", "log/**/*.csv*", "log/day=*/**/[xy].csv*"):
         tables = {"events": place, "items": str(tmp_path / "i.csv")}
-        events = sources.files(Source(source=base, format="tables", tables=tables))["events"]
+        events = sources.find_files(Source(source=base, format="tables", tables=tables))["events"]
         # only folders below the place are columns
-        assert [dict(file.parts) for file in events] == [{"day": "1"}, {"day": "2", "b": " "}], place
+        assert [dict(file.partitions) for file in events] == [{"day": "1"}, {"day": "2", "b": " "}], place
     assert [file.kind for file in events] == ["csv", "csv"]
 
 
@@ -75,22 +75,25 @@ def test_a_place_within_a_partition_keeps_its_column(tmp_path: Path) -> None:
     base = str(tmp_path / "a=0")
     inner = "log/day=1/hour=2"
     for place in (inner, f"{inner}/", f"{inner}/*.csv", f"{inner}/x.csv", "log/day=1", f"{base}/{inner}"):
-        (file,) = sources.files(Source(source=base, format="tables", tables={"events": place, "items": "log"}))[
+        (file,) = sources.find_files(Source(source=base, format="tables", tables={"events": place, "items": "log"}))[
             "events"
         ]
-        assert dict(file.parts) == {"day": "1", "hour": "2"}, place
+        assert dict(file.partitions) == {"day": "1", "hour": "2"}, place
 
 
 def test_the_digest_is_of_contents_wherever_they_lie(tmp_path: Path) -> None:
     def of(folder: str, **settings: Any) -> str:
-        return sources.digest_of(Source(source=str(tmp_path / folder), **settings))
+        return sources.source_digest(Source(source=str(tmp_path / folder), **settings))
 
     for folder in ("one", "two", "three"):
         touch(tmp_path / folder, "s.inter", "s.item")
     (tmp_path / "three/s.item").write_text("other")
     # the digest of a plain set is what it always was
-    held = {"events": digest.of_file(tmp_path / "one/s.inter"), "items": digest.of_file(tmp_path / "one/s.item")}
-    assert of("one") == of("two") == digest.of_value(held) != of("three")
+    held = {
+        "events": digest.file_digest(tmp_path / "one/s.inter"),
+        "items": digest.file_digest(tmp_path / "one/s.item"),
+    }
+    assert of("one") == of("two") == digest.json_digest(held) != of("three")
     assert of("one", changing=True) != of("one", changing=True)
     tables: dict[str, Any] = {"format": "tables", "tables": {"events": "log", "items": "items.csv"}}
     for folder, day in (("four", 1), ("five", 2)):
@@ -105,13 +108,13 @@ def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
     told: dict[str, Any] = {"source": str(path), "format": "sql", "tables": {"events": "e", "items": "i"}}
     with duckdb.connect(str(path)) as db:
         db.execute("CREATE TABLE e AS SELECT 1 AS n")
-    before = sources.digest_of(Source(**told))
-    assert before == sources.digest_of(Source(**told))
+    before = sources.source_digest(Source(**told))
+    assert before == sources.source_digest(Source(**told))
     with duckdb.connect(str(path)) as db:
         db.execute("INSERT INTO e VALUES (2)")
         # it is in the log beside the file by now, and in the file later
-        assert sources.digest_of(Source(**told)) != before
-    assert sources.digest_of(Source(**told)) != before
+        assert sources.source_digest(Source(**told)) != before
+    assert sources.source_digest(Source(**told)) != before
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], found: str) -
     touch(tmp_path, "e.csv")
     (tmp_path / "empty.csv").touch()
     with pytest.raises(SourceError, match=found):
-        sources.files(Source(source=str(tmp_path), **settings))
+        sources.find_files(Source(source=str(tmp_path), **settings))
 
 
 @pytest.mark.parametrize(
@@ -149,13 +152,13 @@ def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], found: str) -
     ],
 )
 def test_passwords_are_hidden(text: str, shown: str) -> None:
-    assert masked(text) == shown
+    assert mask_passwords(text) == shown
 
 
 def test_a_stored_file_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"words"))
     file = File(str(tmp_path / "x.csv.gz"))
-    assert file.digest() == digest.of_file(tmp_path / "x.csv.gz")
+    assert file.digest() == digest.file_digest(tmp_path / "x.csv.gz")
     assert file.size() == (tmp_path / "x.csv.gz").stat().st_size
 
 
@@ -179,7 +182,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def test_a_web_server_that_fails_now_and_then_is_asked_again(tmp_path: Path, web: int) -> None:
     with flaky(web, lambda number: (BUSY, DROP, PASS)[number % 3]) as proxy:
         file = File(f"http://127.0.0.1:{proxy.port}/log.csv")
-        assert file.digest() == digest.of_file(tmp_path / "web/log.csv")
+        assert file.digest() == digest.file_digest(tmp_path / "web/log.csv")
         assert file.size() == len("log.csv")
         assert {BUSY, DROP, PASS} <= set(proxy.seen)
 
@@ -209,7 +212,7 @@ def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: 
     def told(place: str) -> str:
         s3fs.S3FileSystem.clear_instance_cache()  # a client remembers the endpoint it was made for
         with pytest.raises(SourceError, match="does not answer") as error:
-            sources.files(
+            sources.find_files(
                 Source(source="s3://nowhere", format="tables", tables={"events": place}, items_from_events=True)
             )
         return str(error.value)

@@ -44,10 +44,10 @@ def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind: Any) -> None:
-    before, whole = copy.deepcopy(bert.state_dict()), adapters.counted(bert)[1]
+    before, whole = copy.deepcopy(bert.state_dict()), adapters.count_parameters(bert)[1]
     names = {name for name, _ in bert.named_parameters()}
     adapted = adapters.attach(bert, kind=kind, rank=4, alpha=8)
-    few, _ = adapters.counted(adapted)
+    few, _ = adapters.count_parameters(adapted)
     assert 0 < few < 0.2 * whole
     trained_for_a_while(adapted)
     moved = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
@@ -71,7 +71,7 @@ def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind:
 def test_none_is_the_encoder_itself(bert: Any) -> None:
     assert adapters.attach(bert, kind="none", rank=4, alpha=8) is bert
     assert adapters.merge(bert) is bert
-    few, whole = adapters.counted(bert)
+    few, whole = adapters.count_parameters(bert)
     assert few == whole
 
 
@@ -80,7 +80,7 @@ def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() ->
     with pytest.raises(UsageError, match=r"finetune\.peft_targets among .*q_lin(.|\n)*distilbert"):
         adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8)
     adapted = adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8, targets=["q_lin", "v_lin"])
-    assert adapters.counted(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
+    assert adapters.count_parameters(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
 
 
 def test_targets_that_are_not_there_are_told(bert: Any) -> None:
@@ -102,7 +102,7 @@ def test_more_layers_than_there_are(bert: Any) -> None:
 
 
 def test_rates_fall_from_the_top_down(bert: Any) -> None:
-    groups = adapters.rate_groups(bert, peak=1.0, decay=0.5)
+    groups = adapters.parameter_groups(bert, peak=1.0, decay=0.5)
     rate_of = {id(weight): group["peak"] for group in groups for weight in group["params"]}
     assert len(rate_of) == len(list(bert.parameters()))
     told = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
@@ -113,5 +113,5 @@ def test_rates_fall_from_the_top_down(bert: Any) -> None:
 
 
 def test_without_decay_there_is_one_group_in_the_encoders_own_order(bert: Any) -> None:
-    (group,) = adapters.rate_groups(bert, peak=2.0, decay=1.0)
+    (group,) = adapters.parameter_groups(bert, peak=2.0, decay=1.0)
     assert [id(weight) for weight in group["params"]] == [id(weight) for weight in bert.parameters()]

@@ -105,25 +105,25 @@ def test_evidence_and_scores_beside_a_bundle_do_not_change_its_id(made: Bundle, 
 def test_the_model_and_its_catalogue_have_ids_of_their_own(made: Bundle, copy: Path) -> None:
     popularity = np.load(copy / "catalogue" / "sources" / "popularity.npy")
     np.save(copy / "catalogue" / "sources" / "popularity.npy", popularity + 1)
-    renewed = bundles.seal(copy, made.manifest)
+    renewed = bundles.write_bundle_manifest(copy, made.manifest)
     assert renewed.model_id == made.model_id
     assert renewed.revision != made.revision
     (copy / "policy.json").write_text('{"rerank": ["diversity"]}')
-    changed = bundles.seal(copy, made.manifest)
+    changed = bundles.write_bundle_manifest(copy, made.manifest)
     assert changed.model_id != made.model_id
     assert changed.revision == renewed.revision
 
 
 def test_sealing_twice_gives_the_same_ids(made: Bundle, copy: Path) -> None:
-    again = bundles.seal(copy, made.manifest)
+    again = bundles.write_bundle_manifest(copy, made.manifest)
     assert (again.model_id, again.revision, again.manifest) == (made.model_id, made.revision, made.manifest)
 
 
 def test_what_a_folder_claims_to_be_is_read_without_a_refusal(made: Bundle, copy: Path) -> None:
     (copy / "scorer.onnx").write_bytes(b"other bytes")
-    assert bundles.claimed_id(copy) == made.model_id
+    assert bundles.unverified_model_id(copy) == made.model_id
     (copy / "manifest.json").write_text("{")
-    assert bundles.claimed_id(copy) == bundles.claimed_id(copy / "nowhere") == ""
+    assert bundles.unverified_model_id(copy) == bundles.unverified_model_id(copy / "nowhere") == ""
 
 
 def test_the_id_is_of_paths_and_digests_in_any_order() -> None:
@@ -145,4 +145,4 @@ def test_the_catalogue_is_in_the_order_of_the_items(made: Bundle, smoke: SmokeRu
     assert catalogue.covisit.shape == (count, count)
     assert catalogue.popularity_I.shape == (count,)
     assert catalogue.categories_IC.shape == (count, len(catalogue.vocabulary))
-    assert made.knobs.max_history == made.manifest.max_history
+    assert made.candidate_settings.max_history == made.manifest.max_history

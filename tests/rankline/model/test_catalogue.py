@@ -13,8 +13,8 @@ from rankline.errors import IntegrityError
 from rankline.model import bundle as bundles
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import CATALOGUE, Bundle
-from rankline.model.catalogue import Counted, Neighbours, write_index
-from rankline.text import Tokenizer, item_words
+from rankline.model.catalogue import IndexSettings, InteractionCounts, write_index
+from rankline.text import Tokenizer, item_text
 from serving.engine import BundleEngine
 from tests.serving.embedding_bundle import make_embedding_bundle, table, without_embedding
 
@@ -48,13 +48,13 @@ def test_a_vector_is_words_and_side_and_what_training_met(made: Bundle, tmp_path
     items = pa.concat_tables([table(), table(1, i0={"item_id": "new", "title": "night story"})])
     catalogues.build(made, items, tmp_path / "out")
     found = vectors(tmp_path / "out")
-    session = catalogues.session_of(made.folder / "text.onnx")
-    side = catalogues.session_of(made.folder / "side.onnx")
-    side_IS = catalogues.read_making(made.folder).side.matrix(items)
-    own = parquet.read_table(made.folder / catalogues.OWN).to_pylist()
+    session = catalogues.cpu_session(made.folder / "text.onnx")
+    side = catalogues.cpu_session(made.folder / "side.onnx")
+    side_IS = catalogues.read_catalogue_settings(made.folder).side.matrix(items)
+    own = parquet.read_table(made.folder / catalogues.ITEM_EMBEDDINGS).to_pylist()
     tokenizer = Tokenizer(made.folder / "tokenizer.json", max_tokens=16)
     for row, beyond in ((4, np.array(own[4]["vector"], np.float32)), (40, np.zeros(8, np.float32))):
-        ids_BW, mask_BW = tokenizer([item_words(items.slice(row, 1).to_pylist()[0])])
+        ids_BW, mask_BW = tokenizer([item_text(items.slice(row, 1).to_pylist()[0])])
         words = session.run(None, {"input_ids": ids_BW, "attention_mask": mask_BW})[0][0]
         beside = side.run(None, {"side_IS": side_IS[row : row + 1]})[0][0]
         np.testing.assert_allclose(found[row], words + beside + beyond, atol=1e-6)
@@ -67,7 +67,7 @@ def test_only_changed_words_are_read_and_it_is_as_from_scratch(made: Bundle, tmp
     patched = catalogues.build(made, items, tmp_path / "patched", before=made.catalogue)
     scratch = catalogues.build(made, items, tmp_path / "scratch")
     assert (patched.embedded, scratch.embedded) == (4, 40)
-    for name, vectors_ID in catalogues.vectors_of(tmp_path / "patched", made.manifest.precisions).items():
+    for name, vectors_ID in catalogues.load_vectors(tmp_path / "patched", made.manifest.precisions).items():
         whole_ID = np.load(tmp_path / "scratch" / f"vectors.{name}.npy")
         np.testing.assert_allclose(vectors_ID, whole_ID, atol=1e-5)
     as_before = [row for row in range(1, 40) if f"i{row}" not in CHANGES]
@@ -83,19 +83,21 @@ def test_what_was_counted_goes_with_the_item(made: Bundle, tmp_path: Path) -> No
     """Also through a catalogue in which the item was missing: it is taken from the bundle's own."""
     less = table().take(list(range(39, 4, -1)))  # another order, five items gone
     catalogues.build(made, less, tmp_path / "less")
-    first = Counted.of_bundle(made)
-    found = Counted.of(tmp_path / "less", catalogues.item_ids_of(tmp_path / "less"))
+    first = InteractionCounts.from_bundle(made)
+    found = InteractionCounts.of(tmp_path / "less", catalogues.read_item_ids(tmp_path / "less"))
     rows = [int(item[1:]) for item in found.item_ids]
     assert np.array_equal(found.popularity_I, first.popularity_I[rows])
     assert np.array_equal(found.covisit.toarray(), first.covisit.toarray()[np.ix_(rows, rows)])
     back = catalogues.build(made, table(), tmp_path / "back", before=tmp_path / "less")
     assert back.embedded == 5
-    assert np.array_equal(Counted.of(tmp_path / "back", first.item_ids).covisit.toarray(), first.covisit.toarray())
+    assert np.array_equal(
+        InteractionCounts.of(tmp_path / "back", first.item_ids).covisit.toarray(), first.covisit.toarray()
+    )
 
 
 def test_new_words_are_found(made: Bundle, tmp_path: Path) -> None:
     catalogues.build(made, table(i7={"title": "Zeppelin"}), tmp_path / "out")
-    joined = catalogues.joined(made, tmp_path / "out", tmp_path / "joined")
+    joined = catalogues.assemble_bundle(made, tmp_path / "out", tmp_path / "joined")
     catalogue, _ = bundles.read_catalogue(joined, "fp32")
     assert catalogue.bm25 is not None
     assert np.flatnonzero(catalogue.bm25.scores("zeppelin")).tolist() == [7]
@@ -103,7 +105,7 @@ def test_new_words_are_found(made: Bundle, tmp_path: Path) -> None:
 
 def test_a_model_and_a_catalogue_in_one_folder_are_served(made: Bundle, tmp_path: Path) -> None:
     built = catalogues.build(made, table(41), tmp_path / "out")
-    joined = catalogues.joined(made, tmp_path / "out", tmp_path / "joined")
+    joined = catalogues.assemble_bundle(made, tmp_path / "out", tmp_path / "joined")
     assert (joined.model_id, joined.revision) == (made.model_id, built.revision)
     engine = BundleEngine.load(bundles.open_bundle(joined.folder), precision="int8", provider="cpu", threads=1)
     assert len(engine.item_ids) == 41
@@ -119,9 +121,9 @@ def test_an_earlier_bundle_says_so(tmp_path: Path) -> None:
 
 
 def test_how_items_are_read_has_to_be_readable(made: Bundle, tmp_path: Path) -> None:
-    (tmp_path / catalogues.MAKING).write_text('{"side": 3}')
+    (tmp_path / catalogues.CATALOGUE_SETTINGS).write_text('{"side": 3}')
     with pytest.raises(IntegrityError, match="does not say how its items are read"):
-        catalogues.read_making(tmp_path)
+        catalogues.read_catalogue_settings(tmp_path)
 
 
 # The index --------------------------------------------------------------------------------------------------------
@@ -136,8 +138,8 @@ def test_the_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, item
     rng = np.random.default_rng(0)
     vectors_ID = rng.standard_normal((items, 16)).astype(np.float32)
     np.save(tmp_path / "vectors.fp32.npy", vectors_ID)
-    assert write_index(tmp_path, Neighbours.model_validate({"kind": kind}), exact_below=1000) == index
-    assert 0.9 < catalogues.recall_of(tmp_path) <= 1
+    assert write_index(tmp_path, IndexSettings.model_validate({"kind": kind}), exact_below=1000) == index
+    assert 0.9 < catalogues.index_recall(tmp_path) <= 1
     written = faiss.read_index(str(tmp_path / "index.faiss"))
     assert isinstance(written, faiss.IndexHNSWFlat) == (index == "hnsw")
     asked = rng.standard_normal((20, 16)).astype(np.float32)
@@ -150,11 +152,11 @@ def test_a_narrow_search_is_told_to_miss_some(tmp_path: Path) -> None:
     """The recall is measured: with hardly any links it is worse, and of another catalogue's index it is none."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "vectors.fp32.npy", rng.standard_normal((3000, 16)).astype(np.float32))
-    write_index(tmp_path, Neighbours(kind="hnsw", links=4, search=8))
-    assert catalogues.recall_of(tmp_path) < 0.9
+    write_index(tmp_path, IndexSettings(kind="hnsw", links=4, search=8))
+    assert catalogues.index_recall(tmp_path) < 0.9
     np.save(tmp_path / "vectors.fp32.npy", rng.standard_normal((2999, 16)).astype(np.float32))
-    assert catalogues.recall_of(tmp_path) == 0
+    assert catalogues.index_recall(tmp_path) == 0
 
 
 def test_the_own_catalogue_is_where_counts_are_from(made: Bundle) -> None:
-    assert Counted.of_bundle(made).item_ids == catalogues.item_ids_of(made.folder / CATALOGUE)
+    assert InteractionCounts.from_bundle(made).item_ids == catalogues.read_item_ids(made.folder / CATALOGUE)

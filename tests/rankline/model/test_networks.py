@@ -163,7 +163,7 @@ def test_an_item_never_seen_in_training_lives_from_its_words_and_side() -> None:
 def test_an_items_own_vector_is_hidden_as_often_as_asked() -> None:
     fusion = fusion_of(known=torch.ones(ITEMS), own_dropout=0.25).train()
     text_IT, side_IS = torch.zeros(ITEMS, 6), torch.zeros(ITEMS, 3)
-    hidden = [(fusion.beside_words(side_IS).abs().sum(1) == 0).float().mean() for _ in range(500)]
+    hidden = [(fusion.non_text_part(side_IS).abs().sum(1) == 0).float().mean() for _ in range(500)]
     assert float(torch.stack(hidden).mean()) == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(fusion.eval()(text_IT, side_IS), fusion.own.weight + fusion.text.bias)
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from rankline.model.policy import RIVALS, Calibration
+from rankline.model.policy import SOFTMAX_CANDIDATES, Calibration
 
 NAMES = ["towers_score", "other"]
 
@@ -17,7 +17,7 @@ def test_with_the_share_alone_the_chances_are_the_softmax() -> None:
 
 
 def test_how_many_others_there_are_behind_the_best_does_not_tell() -> None:
-    few = np.linspace(3, 0, RIVALS).astype(np.float32)
+    few = np.linspace(3, 0, SOFTMAX_CANDIDATES).astype(np.float32)
     many = np.concatenate([few, np.full(500, -0.5, np.float32)])
     of_few = calibration().probabilities(few, np.zeros((len(few), 2), np.float32), NAMES)
     of_many = calibration().probabilities(many, np.zeros((len(many), 2), np.float32), NAMES)

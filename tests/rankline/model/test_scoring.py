@@ -9,9 +9,9 @@ from rankline.contracts import FrozenState, History
 from rankline.features import transforms
 from rankline.features.candidate_sources import covisitation
 from rankline.model import scoring
-from rankline.model.scoring import Catalogue, Knobs
+from rankline.model.scoring import CandidateSettings, Catalogue
 
-KNOBS = Knobs(candidates_per_source=3, covisit_decay=0.5, max_history=2)
+SETTINGS = CandidateSettings(candidates_per_source=3, covisit_decay=0.5, max_history=2)
 CATEGORIES = [["a"], ["b"], ["a", "b"], [], ["a"], ["b"], ["c"], []]
 
 
@@ -26,7 +26,7 @@ def catalogue() -> Catalogue:
         vectors_ID=np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32),
         categories_IC=transforms.category_matrix(CATEGORIES, vocabulary),
         vocabulary=vocabulary,
-        covisit=covisitation([np.array([0, 1, 2])], 8, window=3, step_decay=0.1, keep=5),
+        covisit=covisitation([np.array([0, 1, 2])], 8, window=3, step_decay=0.1, max_neighbours=5),
         popularity_I=np.array([0, 1, 0, 2, 0, 9, 3, 0], np.float32),
     )
 
@@ -45,7 +45,7 @@ def test_the_names_are_the_features_in_the_scorers_order() -> None:
 
 
 def test_each_source_scores_every_item(catalogue: Catalogue) -> None:
-    scores = scoring.source_scores(state("i7", "i0"), np.array([1, 0], np.float32), catalogue, KNOBS)
+    scores = scoring.source_scores(state("i7", "i0"), np.array([1, 0], np.float32), catalogue, SETTINGS)
     assert tuple(scores) == ("towers", "covisit", "popular")
     np.testing.assert_allclose(scores["towers"], np.cos(np.linspace(0, np.pi, 8)), atol=1e-6)
     np.testing.assert_allclose(scores["covisit"], catalogue.covisit[0].toarray()[0])
@@ -54,18 +54,18 @@ def test_each_source_scores_every_item(catalogue: Catalogue) -> None:
 
 def test_fresh_counts_replace_the_stale_ones(catalogue: Catalogue) -> None:
     fresh = state("i0", item_features={"item_id": ["i2", "gone"], "item_events_7d": [4.0, 99.0]})
-    scores = scoring.source_scores(fresh, np.zeros(2, np.float32), catalogue, KNOBS)
+    scores = scoring.source_scores(fresh, np.zeros(2, np.float32), catalogue, SETTINGS)
     assert scores["popular"].tolist() == [0, 0, 4, 0, 0, 0, 0, 0]
 
 
 def test_similar_to_stands_in_for_the_history(catalogue: Catalogue) -> None:
-    scores = scoring.source_scores(state("i7"), np.zeros(2, np.float32), catalogue, KNOBS, similar_to=np.array([1]))
+    scores = scoring.source_scores(state("i7"), np.zeros(2, np.float32), catalogue, SETTINGS, similar_to=np.array([1]))
     np.testing.assert_allclose(scores["covisit"], catalogue.covisit[1].toarray()[0])
 
 
 def test_candidates_are_the_best_of_each_source_without_the_excluded(catalogue: Catalogue) -> None:
-    scores = scoring.source_scores(state("i0"), np.array([1, 0], np.float32), catalogue, KNOBS)
-    drawn = scoring.draw(scores, np.array([0, 5]), per_source=3)
+    scores = scoring.source_scores(state("i0"), np.array([1, 0], np.float32), catalogue, SETTINGS)
+    drawn = scoring.draw_candidates(scores, np.array([0, 5]), per_source=3)
     # towers 1 2 3, co-visitation 1 2, popularity 6 3 1
     assert drawn.tolist() == [1, 2, 3, 6]
     assert scores["towers"].max() < 2  # the scores themselves are as they were
@@ -73,16 +73,16 @@ def test_candidates_are_the_best_of_each_source_without_the_excluded(catalogue: 
 
 
 def test_a_source_proposes_only_what_it_has_a_reason_for(catalogue: Catalogue) -> None:
-    scores = scoring.source_scores(state("i7"), np.array([1, 0], np.float32), catalogue, KNOBS)
+    scores = scoring.source_scores(state("i7"), np.array([1, 0], np.float32), catalogue, SETTINGS)
     nothing = np.array([], np.int64)
-    assert scoring.draw({"covisit": scores["covisit"]}, nothing, per_source=3).tolist() == []
-    assert scoring.draw({"popular": scores["popular"]}, nothing, per_source=8).tolist() == [1, 3, 5, 6]
-    assert len(scoring.draw({"towers": -scores["towers"]}, nothing, per_source=100)) == 8
+    assert scoring.draw_candidates({"covisit": scores["covisit"]}, nothing, per_source=3).tolist() == []
+    assert scoring.draw_candidates({"popular": scores["popular"]}, nothing, per_source=8).tolist() == [1, 3, 5, 6]
+    assert len(scoring.draw_candidates({"towers": -scores["towers"]}, nothing, per_source=100)) == 8
 
 
 def test_where_everything_is_excluded_there_is_nothing(catalogue: Catalogue) -> None:
-    scores = scoring.source_scores(state("i0"), np.array([1, 0], np.float32), catalogue, KNOBS)
-    assert scoring.draw(scores, np.arange(8), per_source=3).tolist() == []
+    scores = scoring.source_scores(state("i0"), np.array([1, 0], np.float32), catalogue, SETTINGS)
+    assert scoring.draw_candidates(scores, np.arange(8), per_source=3).tolist() == []
 
 
 def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
@@ -92,10 +92,10 @@ def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
         affinity={"a": 0.75, "b": 0.25},
         item_features={"item_id": ["i2", "i5"], "item_events_7d": [1.0, 7.0], "item_trend": [0.5, None]},
     )
-    scores = scoring.source_scores(told, np.array([0, 1], np.float32), catalogue, KNOBS)
+    scores = scoring.source_scores(told, np.array([0, 1], np.float32), catalogue, SETTINGS)
     names = scoring.feature_names()
     rows_N = np.array([2, 5, 7])
-    context = scoring.context_of(told)
+    context = scoring.context_features(told)
     found = scoring.candidate_features(told, context, rows_N, scores, catalogue, names)
     columns = names.columns
     assert found.shape == (3, len(columns))
@@ -123,29 +123,29 @@ def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
 
 def test_no_candidates_have_no_features(catalogue: Catalogue) -> None:
     told, names = state(), scoring.feature_names()
-    scores = scoring.source_scores(told, np.zeros(2, np.float32), catalogue, KNOBS)
+    scores = scoring.source_scores(told, np.zeros(2, np.float32), catalogue, SETTINGS)
     found = scoring.candidate_features(told, {}, np.array([], np.int64), scores, catalogue, names)
     assert found.shape[0] == 0
 
 
 def test_a_user_who_did_nothing_has_a_moment_and_no_last_event() -> None:
-    context = scoring.context_of(state())
+    context = scoring.context_features(state())
     assert context["ctx_log_hours_since_last"] == context["ctx_log_history"] == 0
     assert context["ctx_hour_sin"] == pytest.approx(np.sin(2 * np.pi * 4000 / 86400))
 
 
 def test_the_recent_part_of_a_state_is_all_that_is_read() -> None:
     told = state("i0", "i1", "i2", seen=["i0", "i1", "i2"])
-    last = scoring.recent(told, 2)
+    last = scoring.truncate_history(told, 2)
     assert last.history == History(item_ids=["i1", "i2"], times=[200.0, 300.0], ratings=[4.0, 4.0])
     assert last.seen == told.seen  # what may not be shown is all that was seen
-    assert scoring.recent(told, 3) is told
+    assert scoring.truncate_history(told, 3) is told
     bare = FrozenState(at=1.0, history=History(item_ids=["a", "b"]))
-    assert scoring.recent(bare, 1).history == History(item_ids=["b"])
+    assert scoring.truncate_history(bare, 1).history == History(item_ids=["b"])
 
 
 def test_items_the_catalogue_does_not_know_are_left_out(catalogue: Catalogue) -> None:
     assert catalogue.rows(["i3", "gone", "i1"]).tolist() == [3, 1]
-    a = scoring.source_scores(state("i0", "gone"), np.zeros(2, np.float32), catalogue, KNOBS)
-    b = scoring.source_scores(state("i0"), np.zeros(2, np.float32), catalogue, KNOBS)
+    a = scoring.source_scores(state("i0", "gone"), np.zeros(2, np.float32), catalogue, SETTINGS)
+    b = scoring.source_scores(state("i0"), np.zeros(2, np.float32), catalogue, SETTINGS)
     np.testing.assert_array_equal(a["covisit"], b["covisit"])

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.model import bundle as bundles
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
 from tests.rankline.registry.test_model_registry import made, other, promote, repository, tiny_bundle  # noqa: F401 (fixtures)
 
@@ -23,18 +23,18 @@ def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"v
     """A later catalogue for the same model, sealed."""
     shutil.copytree(bundle.folder / "catalogue", folder)
     (folder / "vectors.fp32.npy").write_bytes(vectors)
-    bundles.seal_catalogue(folder)
+    bundles.write_catalogue_manifest(folder)
     return folder
 
 
-def champion(models: Repository, bundle: bundles.Bundle) -> None:
+def champion(models: ModelRegistry, bundle: bundles.Bundle) -> None:
     """Make a bundle the champion."""
     models.add(bundle.folder)
     models.append("registered", bundle.model_id, who="test", why="new")
     promote(models, bundle.model_id)
 
 
-def publish(models: Repository, bundle: bundles.Bundle, folder: Path, **more: object) -> str:
+def publish(models: ModelRegistry, bundle: bundles.Bundle, folder: Path, **more: object) -> str:
     revision = models.add_catalogue(bundle.model_id, folder)
     models.publish(bundle.model_id, revision, who="test", why="prices of today", **more)
     return revision
@@ -42,14 +42,14 @@ def publish(models: Repository, bundle: bundles.Bundle, folder: Path, **more: ob
 
 def test_a_catalogue_that_is_published_is_the_one_served(repository, made, tmp_path):  # noqa: F811
     champion(repository, made)
-    assert repository.pointer().revision == ""
+    assert repository.champion_record().revision == ""
     today = another_catalogue(made, tmp_path / "today")
     revision = repository.add_catalogue(made.model_id, today)
     assert revision != made.revision
     assert repository.bundle(made.model_id, into=tmp_path / "a").revision == made.revision, "added is not published"
     event = repository.publish(made.model_id, revision, who="test", why="prices", details={"items": 3})
     assert (event.kind, event.digests["catalogue"], event.details) == ("catalogue_published", revision, {"items": 3})
-    assert repository.pointer().revision == revision
+    assert repository.champion_record().revision == revision
     opened = repository.bundle(made.model_id, into=tmp_path / "a")
     assert (opened.model_id, opened.revision) == (made.model_id, revision)
     assert opened.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
@@ -65,12 +65,12 @@ def test_an_older_catalogue_is_published_again_to_go_back(repository, made, tmp_
     champion(repository, made)
     first = publish(repository, made, another_catalogue(made, tmp_path / "first", b"1"))
     second = publish(repository, made, another_catalogue(made, tmp_path / "second", b"2"), expected_revision=first)
-    assert repository.pointer().revision == second
+    assert repository.champion_record().revision == second
     for back in (first, made.revision):
         repository.publish(made.model_id, back, who="test", why="wrong prices")
         assert repository.revision(made.model_id) == back
         assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == back
-    assert repository.pointer().revision == "", "the bundle's own is told as such"
+    assert repository.champion_record().revision == "", "the bundle's own is told as such"
 
 
 def test_each_model_keeps_its_own_catalogue(repository, made, other, tmp_path):  # noqa: F811
@@ -79,28 +79,28 @@ def test_each_model_keeps_its_own_catalogue(repository, made, other, tmp_path): 
     repository.add(other.folder)
     repository.append("registered", other.model_id, who="test", why="new")
     theirs = publish(repository, other, another_catalogue(other, tmp_path / "theirs"))
-    assert (repository.pointer().model_id, repository.pointer().revision) == (made.model_id, "")
+    assert (repository.champion_record().model_id, repository.champion_record().revision) == (made.model_id, "")
     ours = publish(repository, made, another_catalogue(made, tmp_path / "ours"))
     promote(repository, other.model_id)
-    assert (repository.pointer().model_id, repository.pointer().revision) == (other.model_id, theirs)
+    assert (repository.champion_record().model_id, repository.champion_record().revision) == (other.model_id, theirs)
     repository.append("rolled_back", made.model_id, who="test", why="complaints")
-    assert (repository.pointer().model_id, repository.pointer().revision) == (made.model_id, ours)
+    assert (repository.champion_record().model_id, repository.champion_record().revision) == (made.model_id, ours)
 
 
 def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_path):  # noqa: F811
     champion(repository, made)
     repository.add(other.folder)
     today = another_catalogue(made, tmp_path / "today")
-    with pytest.raises(RepositoryError, match="is not in the repository"):
+    with pytest.raises(RegistryError, match="is not in the repository"):
         repository.add_catalogue("0" * 16, today)
-    with pytest.raises(RepositoryError, match="has no catalogue"):
+    with pytest.raises(RegistryError, match="has no catalogue"):
         repository.publish(made.model_id, "0" * 16, who="test", why="")
-    with pytest.raises(RepositoryError, match="never registered"):
+    with pytest.raises(RegistryError, match="never registered"):
         repository.publish(other.model_id, other.revision, who="test", why="")
     with pytest.raises(UsageError, match="not a catalogue"):
         repository.add_catalogue(made.model_id, made.folder)
     (today / "vectors.fp32.npy").rename(today / "vectors.int8.npy")
-    bundles.seal_catalogue(today)
+    bundles.write_catalogue_manifest(today)
     with pytest.raises(IntegrityError, match="no digest"):
         repository.add_catalogue(made.model_id, today)
     (today / "vectors.int8.npy").write_bytes(b"vectors of yesterday")
@@ -110,7 +110,7 @@ def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_pat
     assert not repository.fs.exists(f"{repository.root}/catalogues")
 
 
-def spoil(models: Repository, name: str, content: bytes = b"spoilt") -> None:
+def spoil(models: ModelRegistry, name: str, content: bytes = b"spoilt") -> None:
     models.fs.pipe_file(f"{models.root.rstrip('/')}/{name}", content)
 
 
@@ -124,14 +124,14 @@ def test_a_damaged_catalogue_is_refused_and_mended_by_adding_it_again(repository
         repository.publish(made.model_id, revision, who="test", why="")
     with pytest.raises(IntegrityError):
         repository.bundle(made.model_id, revision=revision, into=tmp_path / "fetched")
-    assert repository.pointer().revision == ""
+    assert repository.champion_record().revision == ""
     assert repository.add_catalogue(made.model_id, today) == revision
     repository.publish(made.model_id, revision, who="test", why="")
     assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == revision
 
 
 def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, made):  # noqa: F811
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     champion(models, made)
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     kept = tmp_path / "repository" / "catalogues" / made.model_id
@@ -164,11 +164,11 @@ def test_a_publication_for_yesterdays_champion_or_catalogue_is_stale(repository,
     repository.publish(made.model_id, revision, who="test", why="", expected_champion=made.model_id)
     with pytest.raises(StaleEvidence, match="catalogue changed"):
         repository.publish(made.model_id, made.revision, who="test", why="", expected_revision="")
-    assert repository.pointer().revision == revision
+    assert repository.champion_record().revision == revision
 
 
 def _publish_once(root, folder, model_id, gate, results):
-    models = Repository(root)
+    models = ModelRegistry(root)
     gate.wait()
     try:
         revision = models.add_catalogue(model_id, folder)
@@ -183,7 +183,7 @@ def test_of_two_that_publish_at_once_one_is_stale(tmp_path, made, same):  # noqa
     context = multiprocessing.get_context("fork")
     folders = [another_catalogue(made, tmp_path / name, b"1" if same else name.encode()) for name in ("a", "b")]
     for trial in range(3):
-        models = Repository(tmp_path / f"repository{trial}")
+        models = ModelRegistry(tmp_path / f"repository{trial}")
         champion(models, made)
         gate, results = context.Barrier(2), context.Queue()
         racers = [
@@ -197,16 +197,16 @@ def test_of_two_that_publish_at_once_one_is_stale(tmp_path, made, same):  # noqa
             racer.join(60)
         (winner,) = told - {"stale"}
         assert "stale" in told
-        assert models.pointer().revision == winner
+        assert models.champion_record().revision == winner
         assert models.bundle(made.model_id).revision == winner
         assert [event.kind for event in models.history()] == ["registered", "promoted", "catalogue_published"]
         names = {path.name for path in (Path(models.root) / "catalogues" / made.model_id).iterdir()}
-        assert names <= {bundles.open_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
+        assert names <= {bundles.verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
 
 
 def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
     """What a version without catalogues and takedowns wrote: in order where there are none, behind where there are."""
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     champion(models, made)
     kept = tmp_path / "repository" / "champion.json"
 
@@ -217,12 +217,12 @@ def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
         kept.write_text(json.dumps({name: told[name] for name in old}))
 
     written_by_older_code()
-    pointer = Repository(models.root).pointer()
+    pointer = ModelRegistry(models.root).champion_record()
     assert (pointer.model_id, pointer.revision, pointer.hidden) == (made.model_id, "", ())
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     models.hide(["i1"], who="test", why="recalled")
     written_by_older_code()
-    pointer = Repository(models.root).pointer()
+    pointer = ModelRegistry(models.root).champion_record()
     assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
     assert Champion.model_validate_json(kept.read_text()) == pointer
 
@@ -238,7 +238,7 @@ def test_a_pointer_that_lies_is_mended(repository, made, tmp_path, lie):  # noqa
     repository.hide(["i1", "i2"], who="test", why="recalled")
     right = repository._read("champion.json")
     repository._replace("champion.json", json.dumps({**json.loads(right), **lie}).encode())
-    pointer = repository.pointer()
+    pointer = repository.champion_record()
     assert (pointer.revision, pointer.hidden) == (revision, ("i1", "i2"))
     assert repository._read("champion.json") == right
 
@@ -251,11 +251,11 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp
     repository.hide(["i2"], who="ben", why="no licence")
     publish(repository, made, another_catalogue(made, tmp_path / "today"))
     champion(repository, other)
-    assert repository.pointer().hidden == ("i1", "i2"), "over a new catalogue and a new champion"
+    assert repository.champion_record().hidden == ("i1", "i2"), "over a new catalogue and a new champion"
     told = {item: (event.who, event.why) for item, event in repository.hidden().items()}
     assert told == {"i1": ("anna", "recalled"), "i2": ("ben", "no licence")}
     repository.show(["i1", "i2"], who="test", why="")
-    assert repository.pointer().hidden == ()
+    assert repository.champion_record().hidden == ()
     for nothing in ([], [""], ["i1", " "]):
         with pytest.raises(UsageError, match="not said"):
             repository.hide(nothing, who="test", why="")
@@ -271,23 +271,25 @@ def _sold(folder: Path, available: dict[str, bool | None]) -> Path:
 def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_path):  # noqa: F811
     old = tiny_bundle(tmp_path / "old")
     _sold(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
-    old = bundles.seal(tmp_path / "old", old.manifest)
+    old = bundles.write_bundle_manifest(tmp_path / "old", old.manifest)
     new = tiny_bundle(tmp_path / "new", weights=b"new")
     # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
     _sold(tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True})
-    new = bundles.seal(tmp_path / "new", new.manifest)
+    new = bundles.write_bundle_manifest(tmp_path / "new", new.manifest)
     champion(repository, old)
     today = another_catalogue(old, tmp_path / "today")
     _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
-    bundles.seal_catalogue(today)
+    bundles.write_catalogue_manifest(today)
     publish(repository, old, today)
     repository.hide(["i4"], who="test", why="recalled")
     champion(repository, new)
-    assert repository.withdrawn_again(old.model_id, new.model_id) == ["i2", "i5"]
-    assert "2 items that feeds withdrew" in repository.sale_warning(old.model_id, new.model_id)
-    assert repository.sale_warning(new.model_id, new.model_id) == repository.sale_warning("", new.model_id) == ""
-    assert repository.sale_warning(new.model_id, old.model_id) == ""
-    assert "cannot be told" in repository.sale_warning(old.model_id, "f" * 16)
+    assert repository.relisted_items(old.model_id, new.model_id) == ["i2", "i5"]
+    assert "2 items that feeds withdrew" in repository.relisted_warning(old.model_id, new.model_id)
+    assert (
+        repository.relisted_warning(new.model_id, new.model_id) == repository.relisted_warning("", new.model_id) == ""
+    )
+    assert repository.relisted_warning(new.model_id, old.model_id) == ""
+    assert "cannot be told" in repository.relisted_warning(old.model_id, "f" * 16)
 
 
 @pytest.mark.parametrize(
@@ -300,24 +302,24 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
     ],
 )
 def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, made, kind, told):  # noqa: F811
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     champion(models, made)
     event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
     (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
-    for read in (models.pointer, models.hidden, models.history):
+    for read in (models.champion_record, models.hidden, models.history):
         with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
             read()
 
 
 def _hide_many(root, name, gate):
-    models = Repository(root)
+    models = ModelRegistry(root)
     gate.wait()
     for i in range(10):
         models.hide([f"{name}{i}"], who=name, why="")
 
 
 def test_two_that_hide_at_once_lose_nothing(tmp_path, made):  # noqa: F811
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     champion(models, made)
     context = multiprocessing.get_context("fork")
     gate = context.Barrier(2)
@@ -327,12 +329,12 @@ def test_two_that_hide_at_once_lose_nothing(tmp_path, made):  # noqa: F811
     for writer in writers:
         writer.join(60)
         assert writer.exitcode == 0
-    assert models.pointer().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
-    assert Repository(models.root)._kept_pointer() is not None, "champion.json is right, too"
+    assert models.champion_record().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
+    assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right, too"
 
 
 def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path):  # noqa: F811
-    models = Repository(f"memory://{tmp_path}/models")
+    models = ModelRegistry(f"memory://{tmp_path}/models")
     champion(models, made)
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     spoil(models, f"catalogues/{made.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
@@ -348,7 +350,7 @@ def test_a_manifest_that_cannot_be_read_is_said(repository, made, tmp_path):  # 
 
 
 def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: F811
-    models = Repository(f"memory://{tmp_path}/models")
+    models = ModelRegistry(f"memory://{tmp_path}/models")
     champion(models, made)
     publish(models, made, another_catalogue(made, tmp_path / "today"))
     models.bundle(made.model_id, into=tmp_path / "fetched")
@@ -373,18 +375,18 @@ def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: 
 
 def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # noqa: F811
     """Killed at random moments: whatever the events say serves, and what was half copied is seen by nobody."""
-    models = Repository(tmp_path / "repository")
+    models = ModelRegistry(tmp_path / "repository")
     champion(models, made)
     publishing = (
         "import sys, uuid\n"
         "from pathlib import Path\n"
-        "from rankline.model.bundle import seal_catalogue\n"
-        "from rankline.registry.model_registry import Repository\n"
-        "models, folder, model = Repository(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
+        "from rankline.model.bundle import write_catalogue_manifest\n"
+        "from rankline.registry.model_registry import ModelRegistry\n"
+        "models, folder, model = ModelRegistry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
         "print('ready', flush=True)\n"
         "while True:\n"
         "    (folder / 'vectors.fp32.npy').write_bytes(uuid.uuid4().bytes * 20_000)\n"
-        "    seal_catalogue(folder)\n"
+        "    write_catalogue_manifest(folder)\n"
         "    models.publish(model, models.add_catalogue(model, folder), who='w', why='')\n"
         "    models.hide([uuid.uuid4().hex], who='w', why='')\n"
     )
@@ -398,11 +400,11 @@ def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # no
         process.kill()
         process.wait()
         process.stdout.close()
-        again = Repository(models.root)
+        again = ModelRegistry(models.root)
         history = again.history()
         published = [event.digests["catalogue"] for event in history if event.kind == "catalogue_published"]
         assert again.bundle(made.model_id).revision == (published or [made.revision])[-1]
-        assert again.pointer().hidden == tuple(sorted(again.hidden()))
+        assert again.champion_record().hidden == tuple(sorted(again.hidden()))
         for revision in published:
             assert again.catalogue(made.model_id, revision)
     assert published, "nothing was published before a kill: lengthen the pauses"

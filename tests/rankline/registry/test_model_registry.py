@@ -13,11 +13,11 @@ import fsspec
 import pytest
 
 from rankline.contracts import Manifest, Parity, Precision
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence
-from rankline.io.blob_store import _creates_exclusively
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence
+from rankline.io.blob_store import _supports_exclusive_create
 from rankline.model import bundle as bundles
 from rankline.model.scoring import feature_names
-from rankline.registry.model_registry import Repository
+from rankline.registry.model_registry import ModelRegistry
 
 
 def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:
@@ -44,10 +44,10 @@ def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bund
         "code_digest": "c",
         "train_end": "1998-04-01T00:00:00+00:00",
     }
-    return bundles.seal(folder, Manifest(**settings | changes))
+    return bundles.write_bundle_manifest(folder, Manifest(**settings | changes))
 
 
-def promote(repository: Repository, model_id: str, **more):
+def promote(repository: ModelRegistry, model_id: str, **more):
     return repository.append("promoted", model_id, who="test", why="because", **more)
 
 
@@ -64,15 +64,15 @@ def other(tmp_path):
 @pytest.fixture(params=["folder", "bucket"])
 def repository(request, tmp_path):
     if request.param == "folder":
-        yield Repository(tmp_path / "repository")
+        yield ModelRegistry(tmp_path / "repository")
     else:
-        yield Repository(f"memory://{uuid.uuid4().hex}/repository")
+        yield ModelRegistry(f"memory://{uuid.uuid4().hex}/repository")
         fsspec.filesystem("memory").store.clear()
 
 
 def test_an_empty_repository_has_no_champion_and_reading_makes_nothing(tmp_path):
-    repository = Repository(tmp_path / "repository")
-    assert (repository.champion(), repository.history(), repository.pointer()) == ("", [], None)
+    repository = ModelRegistry(tmp_path / "repository")
+    assert (repository.champion(), repository.history(), repository.champion_record()) == ("", [], None)
     assert not (tmp_path / "repository").exists()
 
 
@@ -101,7 +101,7 @@ def test_the_champion_is_what_the_events_add_up_to(repository, made, other):
     promote(repository, other.model_id, expected_champion=made.model_id)
     repository.append("rolled_back", made.model_id, who="someone", why="complaints")
     assert repository.champion() == made.model_id
-    told = [(e.n, e.kind, e.champion_before) for e in Repository(_url(repository)).history()]
+    told = [(e.n, e.kind, e.champion_before) for e in ModelRegistry(_url(repository)).history()]
     assert told == [
         (1, "registered", ""),
         (2, "registered", ""),
@@ -127,7 +127,7 @@ def test_stale_evidence_is_refused_and_changes_nothing(repository, made, other):
 
 @pytest.mark.parametrize("name", ["scorer.onnx", "catalogue/vectors.fp32.npy", "manifest.json"])
 def test_a_flipped_byte_is_refused_when_promoted(tmp_path, made, name):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.add(made.folder)
     repository.append("registered", made.model_id, who="test", why="new")
     file = tmp_path / "repository" / "bundles" / made.model_id / name
@@ -142,7 +142,7 @@ def test_a_flipped_byte_is_refused_when_promoted(tmp_path, made, name):
 
 
 def test_a_sound_bundle_under_the_id_of_another_is_refused(tmp_path, made, other):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.add(made.folder)
     kept = tmp_path / "repository" / "bundles" / made.model_id
     shutil.rmtree(kept)
@@ -162,7 +162,9 @@ def test_the_same_model_made_by_other_code_is_the_same_model(repository, made, t
     """Its files are the model: a manifest that says more of how it was made does not stop the line."""
     repository.add(made.folder)
     shutil.copytree(made.folder, tmp_path / "again")
-    again = bundles.seal(tmp_path / "again", made.manifest.model_copy(update={"code_digest": "of other code"}))
+    again = bundles.write_bundle_manifest(
+        tmp_path / "again", made.manifest.model_copy(update={"code_digest": "of other code"})
+    )
     assert again.model_id == made.model_id
     assert repository.add(again.folder).model_id == made.model_id
     assert repository.manifest(made.model_id).code_digest == made.manifest.code_digest
@@ -172,14 +174,14 @@ def test_the_same_model_with_another_catalogue_is_refused(repository, made, tmp_
     repository.add(made.folder)
     shutil.copytree(made.folder, tmp_path / "again")
     (tmp_path / "again" / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
-    again = bundles.seal(tmp_path / "again", made.manifest)
+    again = bundles.write_bundle_manifest(tmp_path / "again", made.manifest)
     assert again.model_id == made.model_id
-    with pytest.raises(RepositoryError, match="already in the repository"):
+    with pytest.raises(RegistryError, match="already in the repository"):
         repository.add(again.folder)
 
 
 def test_a_model_that_is_not_here_cannot_be_promoted(repository):
-    with pytest.raises(RepositoryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the repository"):
         promote(repository, "0123456789abcdef")
     assert repository.history() == []
 
@@ -206,7 +208,7 @@ def test_evidence_lies_under_its_digest(repository, tmp_path):
     ids=["half", "empty", "behind", "another model", "ahead", "wrong event", "gone"],
 )
 def test_any_reader_repairs_the_pointer(tmp_path, made, other, spoil):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     cache = tmp_path / "repository" / "champion.json"
     repository.add(made.folder)
     repository.add(other.folder)
@@ -219,12 +221,12 @@ def test_any_reader_repairs_the_pointer(tmp_path, made, other, spoil):
         cache.unlink()
     else:
         cache.write_bytes(spoil(right, behind))
-    assert Repository(tmp_path / "repository").champion() == other.model_id
+    assert ModelRegistry(tmp_path / "repository").champion() == other.model_id
     assert cache.read_bytes() == right
 
 
 def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path, made):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.add(made.folder)
     old, new = (tmp_path / "repository" / f".champion.json.{name}" for name in ("old", "new"))
     for half in (old, new):
@@ -236,7 +238,7 @@ def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path,
 
 
 def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, made, monkeypatch):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.add(made.folder)
     promote(repository, made.model_id)
     (tmp_path / "repository" / "champion.json").write_text("{")
@@ -249,18 +251,18 @@ def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, made, 
 
 
 def test_a_missing_event_is_said_and_never_written_over(tmp_path, made):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     for _ in range(3):
         repository.append("evaluated", made.model_id, who="test", why="")
     (tmp_path / "repository" / "events" / "2.json").unlink()
     with pytest.raises(IntegrityError, match="event 2, whole"):
-        Repository(tmp_path / "repository").append("evaluated", made.model_id, who="test", why="")
+        ModelRegistry(tmp_path / "repository").append("evaluated", made.model_id, who="test", why="")
     assert sorted(p.name for p in (tmp_path / "repository" / "events").iterdir()) == ["1.json", "3.json"]
 
 
 def _write_many(root, name, count, gate):
     gate.wait()
-    repository = Repository(root)
+    repository = ModelRegistry(root)
     for i in range(count):
         repository.append("evaluated", name, who=name, why=str(i))
 
@@ -275,7 +277,7 @@ def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
     for writer in writers:
         writer.join(60)
         assert writer.exitcode == 0
-    history = Repository(root).history()
+    history = ModelRegistry(root).history()
     assert [event.n for event in history] == list(range(1, 101))
     for i in range(4):
         assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(25)]
@@ -284,7 +286,7 @@ def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
 
 
 def _promote_once(root, model_id, gate, results):
-    repository = Repository(root)
+    repository = ModelRegistry(root)
     gate.wait()
     try:
         promote(repository, model_id, expected_champion="")
@@ -297,7 +299,7 @@ def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, m
     context = multiprocessing.get_context("fork")
     for trial in range(5):
         root = tmp_path / f"repository{trial}"
-        repository = Repository(root)
+        repository = ModelRegistry(root)
         repository.add(made.folder)
         repository.add(other.folder)
         gate, results = context.Barrier(2), context.Queue()
@@ -318,8 +320,8 @@ def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, m
 def test_killed_writers_leave_whole_events_or_none(tmp_path):
     writing = (
         "import sys\n"
-        "from rankline.registry.model_registry import Repository\n"
-        "repository = Repository(sys.argv[1])\n"
+        "from rankline.registry.model_registry import ModelRegistry\n"
+        "repository = ModelRegistry(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "while True:\n"
         "    repository.append('evaluated', 'm', who='w', why='x' * 200_000)\n"
@@ -333,14 +335,14 @@ def test_killed_writers_leave_whole_events_or_none(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        history = Repository(tmp_path / "repository").history()
+        history = ModelRegistry(tmp_path / "repository").history()
         assert [event.n for event in history] == list(range(1, len(history) + 1))
     assert history, "no event was written before the kill: lengthen the pauses"
-    assert Repository(tmp_path / "repository").append("evaluated", "m", who="w", why="").n == len(history) + 1
+    assert ModelRegistry(tmp_path / "repository").append("evaluated", "m", who="w", why="").n == len(history) + 1
 
 
 def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, made, other):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.add(made.folder)
     old, young = (tmp_path / "repository" / "bundles" / f".{name}.part" for name in ("old", "young"))
     old.mkdir()
@@ -352,7 +354,7 @@ def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, made, other):
 
 
 def test_what_a_killed_writer_of_events_left_behind_goes_after_a_day(tmp_path):
-    repository = Repository(tmp_path / "repository")
+    repository = ModelRegistry(tmp_path / "repository")
     repository.append("evaluated", "m", who="test", why="")
     old, young = (tmp_path / "repository" / "events" / f".2.json.{name}" for name in ("old", "young"))
     for partial in (old, young):
@@ -368,22 +370,22 @@ def test_a_store_without_exclusive_creation_is_refused():
     class Plain(fsspec.AbstractFileSystem):
         pass
 
-    assert not _creates_exclusively(Plain())
-    assert _creates_exclusively(fsspec.filesystem("memory"))
-    repository = Repository("memory://somewhere")
+    assert not _supports_exclusive_create(Plain())
+    assert _supports_exclusive_create(fsspec.filesystem("memory"))
+    repository = ModelRegistry("memory://somewhere")
     repository.fs = Plain()
-    with pytest.raises(RepositoryError, match="cannot create a file exclusively"):
+    with pytest.raises(RegistryError, match="cannot create a file exclusively"):
         repository._create("events/1.json", b"{}")
 
 
 def test_a_full_or_forbidden_place_is_one_kind_message(tmp_path, made):
     (tmp_path / "repository").write_text("a file where the folder should be")
-    repository = Repository(tmp_path / "repository")
-    with pytest.raises(RepositoryError, match="cannot be written"):
+    repository = ModelRegistry(tmp_path / "repository")
+    with pytest.raises(RegistryError, match="cannot be written"):
         repository.add(made.folder)
-    with pytest.raises(RepositoryError, match="cannot be written"):
+    with pytest.raises(RegistryError, match="cannot be written"):
         repository._create("events/1.json", b"{}")
 
 
-def _url(repository: Repository) -> str:
+def _url(repository: ModelRegistry) -> str:
     return repository.fs.unstrip_protocol(repository.root)

@@ -10,9 +10,9 @@ from functools import partial
 
 import pytest
 
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, StorageError
-from rankline.model.bundle import open_catalogue, seal
-from rankline.registry.model_registry import Repository
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError
+from rankline.model.bundle import verify_catalogue, write_bundle_manifest
+from rankline.registry.model_registry import ModelRegistry
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
@@ -29,32 +29,32 @@ def other(tmp_path):
 
 
 def test_a_model_goes_in_is_promoted_and_comes_back_as_it_was(url, made, other, tmp_path):
-    models = Repository(url)
+    models = ModelRegistry(url)
     assert (models.champion(), models.history()) == ("", [])
     for one in (made, other):
         models.add(one.folder)
         models.append("registered", one.model_id, who="test", why="new")
     promote(models, made.model_id, expected_champion="")
-    assert Repository(url).champion() == made.model_id
+    assert ModelRegistry(url).champion() == made.model_id
     with pytest.raises(StaleEvidence):
         promote(models, other.model_id, expected_champion="")
     promote(models, other.model_id, expected_champion=made.model_id)
-    fetched = Repository(url).bundle(other.model_id, into=tmp_path / "fetched")
+    fetched = ModelRegistry(url).bundle(other.model_id, into=tmp_path / "fetched")
     assert fetched.model_id == other.model_id
     assert (fetched.folder / "scorer.onnx").read_bytes() == b"others"
-    assert [event.n for event in Repository(url).history()] == [1, 2, 3, 4]
-    assert Repository(url).evidence(models.add_evidence(tmp_path / "made")).startswith("rankline/")
+    assert [event.n for event in ModelRegistry(url).history()] == [1, 2, 3, 4]
+    assert ModelRegistry(url).evidence(models.add_evidence(tmp_path / "made")).startswith("rankline/")
 
 
 def test_a_number_is_taken_once(url):
-    models = Repository(url)
+    models = ModelRegistry(url)
     assert models._create("events/1.json", b"first")
     assert not models._create("events/1.json", b"second")
     assert models._read("events/1.json") == b"first"
 
 
 def _write_many(url, name, count, gate):
-    models = Repository(url)
+    models = ModelRegistry(url)
     gate.wait()
     for i in range(count):
         models.append("evaluated", name, who=name, why=str(i))
@@ -69,7 +69,7 @@ def test_processes_racing_lose_nothing_and_share_no_number(url):
     for writer in writers:
         writer.join(120)
         assert writer.exitcode == 0
-    history = Repository(url).history()
+    history = ModelRegistry(url).history()
     assert [event.n for event in history] == list(range(1, 17))
     for i in range(2):
         assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(8)]
@@ -77,7 +77,7 @@ def test_processes_racing_lose_nothing_and_share_no_number(url):
 
 def _promote_once(urls, model_id, gate, results):
     for url in urls:
-        models = Repository(url)
+        models = ModelRegistry(url)
         models.champion()
         gate.wait()
         try:
@@ -91,8 +91,8 @@ def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, made, 
     context = multiprocessing.get_context("spawn")
     urls = [f"{url}/{trial}" for trial in range(3)]
     for one in urls:
-        Repository(one).add(made.folder)
-        Repository(one).add(other.folder)
+        ModelRegistry(one).add(made.folder)
+        ModelRegistry(one).add(other.folder)
     gate, results = context.Barrier(2), context.Queue()
     racers = [context.Process(target=_promote_once, args=(urls, m.model_id, gate, results)) for m in (made, other)]
     for racer in racers:
@@ -104,12 +104,12 @@ def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, made, 
         outcomes = {outcome for place, outcome in told if place == one}
         (winner,) = outcomes - {"stale"}
         assert "stale" in outcomes
-        assert Repository(one).champion() == winner
-        assert [event.n for event in Repository(one).history()] == [1]
+        assert ModelRegistry(one).champion() == winner
+        assert [event.n for event in ModelRegistry(one).history()] == [1]
 
 
 def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
-    models = Repository(url)
+    models = ModelRegistry(url)
     models.add(made.folder)
     models.append("registered", made.model_id, who="test", why="new")
     models.fs.pipe_file(models._path(f"bundles/{made.model_id}/scorer.onnx"), b"Weights")
@@ -121,50 +121,50 @@ def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
 
 
 def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
-    models = Repository(url)
+    models = ModelRegistry(url)
     models.fs.put_file(str(made.folder / "scorer.onnx"), models._path(f"bundles/{made.model_id}/scorer.onnx"))
-    with pytest.raises(RepositoryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the repository"):
         models.bundle(made.model_id, into=tmp_path / "fetched")
     models.add(made.folder)  # the next try completes it
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
 
 
 def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, made, tmp_path):
-    models = Repository(url)
+    models = ModelRegistry(url)
     crowned(url, made)
     today = another_catalogue(made, tmp_path / "today")
     revision = models.add_catalogue(made.model_id, today)
     models.publish(made.model_id, revision, who="test", why="prices", expected_revision="")
     models.hide(["i1"], who="test", why="recalled")
-    pointer = Repository(url).pointer()
+    pointer = ModelRegistry(url).champion_record()
     assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
-    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    fetched = ModelRegistry(url).bundle(made.model_id, into=tmp_path / "fetched")
     assert (fetched.revision, fetched.catalogue.name) == (revision, f"{made.model_id}.{revision}")
     assert fetched.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
     models.fs.pipe_file(models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy"), b"spoilt")
     with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
-        Repository(url).bundle(made.model_id, into=tmp_path / "again")
+        ModelRegistry(url).bundle(made.model_id, into=tmp_path / "again")
     with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
         models.publish(made.model_id, revision, who="test", why="")
     assert models.add_catalogue(made.model_id, today) == revision  # brings the file back
-    assert Repository(url).bundle(made.model_id, into=tmp_path / "again").revision == revision
+    assert ModelRegistry(url).bundle(made.model_id, into=tmp_path / "again").revision == revision
 
 
 def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, made, tmp_path):
-    models = Repository(url)
+    models = ModelRegistry(url)
     crowned(url, made)
     today = another_catalogue(made, tmp_path / "today")
-    revision = open_catalogue(today)
+    revision = verify_catalogue(today)
     half = models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
     models.fs.put_file(str(today / "vectors.fp32.npy"), half)
-    with pytest.raises(RepositoryError, match="has no catalogue"):
+    with pytest.raises(RegistryError, match="has no catalogue"):
         models.publish(made.model_id, revision, who="test", why="")
     models.publish(made.model_id, models.add_catalogue(made.model_id, today), who="test", why="")  # the next try
-    assert models.pointer().revision == revision
+    assert models.champion_record().revision == revision
 
 
 def _publish_each(url, folder, model_id, gate, results):
-    models = Repository(url)
+    models = ModelRegistry(url)
     gate.wait()
     try:
         models.publish(model_id, models.add_catalogue(model_id, folder), who="test", why="", expected_revision="")
@@ -189,8 +189,8 @@ def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, made, 
         racer.join(30)
     (winner,) = told - {"stale"}
     assert "stale" in told
-    assert Repository(url).pointer().revision == open_catalogue(folders[winner])
-    assert [event.n for event in Repository(url).history()] == [1, 2, 3]
+    assert ModelRegistry(url).champion_record().revision == verify_catalogue(folders[winner])
+    assert [event.n for event in ModelRegistry(url).history()] == [1, 2, 3]
 
 
 class Overtaken:
@@ -217,13 +217,13 @@ def another_making(made, folder, **changes):
     """The same model, sealed once more with another manifest, or over another catalogue."""
     if changes.pop("vectors", None):
         (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
-    again = seal(folder, made.manifest.model_copy(update=changes))
+    again = write_bundle_manifest(folder, made.manifest.model_copy(update=changes))
     assert again.model_id == made.model_id
     return again
 
 
 def crowned(url, bundle):
-    models = Repository(url)
+    models = ModelRegistry(url)
     models.add(bundle.folder)
     models.append("registered", bundle.model_id, who="other", why="new")
     promote(models, bundle.model_id, expected_champion="")
@@ -233,10 +233,10 @@ def crowned(url, bundle):
 def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url, made, tmp_path, file):
     """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
     again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), code_digest="of other code")
-    slow = Repository(url)
+    slow = ModelRegistry(url)
     slow.fs = Overtaken(slow.fs, file, lambda: crowned(url, again))
     slow.add(made.folder)
-    fetched = Repository(url).bundle(Repository(url).champion(), into=tmp_path / "fetched")
+    fetched = ModelRegistry(url).bundle(ModelRegistry(url).champion(), into=tmp_path / "fetched")
     assert fetched.manifest == again.manifest
 
 
@@ -245,7 +245,7 @@ def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url,
 )
 def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_path, file, winner):
     again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), vectors=True)
-    refused = partial(pytest.raises, RepositoryError, match="with another catalogue")
+    refused = partial(pytest.raises, RegistryError, match="with another catalogue")
     overtaken = []
 
     def overtake():
@@ -253,12 +253,12 @@ def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_
             crowned(url, again)
         overtaken.append(file)
 
-    slow = Repository(url)
+    slow = ModelRegistry(url)
     slow.fs = Overtaken(slow.fs, file, overtake)
     with refused() if winner == "other" else nullcontext():
         slow.add(made.folder)
     assert overtaken
-    fetched = Repository(url).bundle(made.model_id, into=tmp_path / "fetched")
+    fetched = ModelRegistry(url).bundle(made.model_id, into=tmp_path / "fetched")
     assert fetched.revision == (again if winner == "other" else made).revision
 
 
@@ -267,7 +267,7 @@ def test_a_network_that_fails_now_and_then_is_waited_out(bucket, made, tmp_path,
     """Every fifth connection fails. An event whose answer got lost is neither doubled nor taken for another's."""
     with flaky(bucket.port, lambda n: fault if n % 5 == 2 else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
-        models = Repository(f"{bucket.url}/{uuid.uuid4().hex}")
+        models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
         models.add(made.folder)
         models.append("registered", made.model_id, who="test", why="new")
         promote(models, made.model_id, expected_champion="")
@@ -282,7 +282,7 @@ def test_an_event_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
     fates = {"until": 0}
     with flaky(bucket.port, lambda n: DROP_ANSWER if n < fates["until"] else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
-        models = Repository(f"{bucket.url}/{uuid.uuid4().hex}")
+        models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
         models.champion()
         fates["until"] = len(network.seen) + 1
         assert models._create("events/1.json", b"mine")  # its first try was stored, and nobody heard
@@ -296,7 +296,7 @@ def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, made, monke
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
         began = time.monotonic()
         with pytest.raises(StorageError, match="does not answer as it should") as told:
-            Repository(f"{bucket.url}/x").champion()
+            ModelRegistry(f"{bucket.url}/x").champion()
         assert time.monotonic() - began < 30
         assert "where: rankline/x" in str(told.value)
         assert len(network.seen) >= 3
@@ -305,19 +305,19 @@ def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, made, monke
 def test_wrong_credentials_are_told_without_the_secret(bucket, monkeypatch, made):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with pytest.raises(StorageError, match="refuses these credentials") as told:
-        Repository(f"{bucket.url}/x").append("evaluated", made.model_id, who="test", why="")
+        ModelRegistry(f"{bucket.url}/x").append("evaluated", made.model_id, who="test", why="")
     assert "hunter2" not in str(told.value)
 
 
 def test_a_bucket_that_is_not_there_is_said(bucket, made):
-    models = Repository("s3://nobody-made-this/x")
+    models = ModelRegistry("s3://nobody-made-this/x")
     assert models.champion() == ""
-    with pytest.raises(RepositoryError, match="no such bucket"):
+    with pytest.raises(RegistryError, match="no such bucket"):
         models.add(made.folder)
-    with pytest.raises(RepositoryError, match="no such bucket"):
+    with pytest.raises(RegistryError, match="no such bucket"):
         models._create("events/1.json", json.dumps({}).encode())
 
 
 def test_a_store_nobody_knows_is_said():
     with pytest.raises(StorageError, match="no way to reach sky://"):
-        Repository("sky://somewhere")
+        ModelRegistry("sky://somewhere")

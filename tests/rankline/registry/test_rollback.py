@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rankline.errors import IntegrityError, RepositoryError, StaleEvidence, UsageError
-from rankline.registry.model_registry import Repository
+from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
+from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import remove
 from rankline.registry.rollback import roll_back, served_before
 from tests.cli.command import rankline, refused
@@ -18,7 +18,7 @@ from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A workspace in which three models have served, the third one now."""
-    models = Repository(tmp_path / "ws" / "repository")
+    models = ModelRegistry(tmp_path / "ws" / "repository")
     for name in ("one", "two", "three"):
         made = tiny_bundle(tmp_path / name, weights=name.encode())
         models.add(made.folder)
@@ -27,8 +27,8 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path / "ws"
 
 
-def models_of(workspace: Path) -> tuple[Repository, list[str]]:
-    models = Repository(workspace / "repository")
+def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
+    models = ModelRegistry(workspace / "repository")
     return models, [event.model_id for event in models.history() if event.kind == "promoted"]
 
 
@@ -48,7 +48,7 @@ def test_back_and_forth(workspace: Path) -> None:
     assert "rolled_back" in rankline("history", "-w", workspace).stdout
 
 
-def go_back(models: Repository, workspace: Path, to: str = "") -> str:
+def go_back(models: ModelRegistry, workspace: Path, to: str = "") -> str:
     return roll_back(models, to=to, who="test", why="", workspace=workspace).model_id
 
 
@@ -56,14 +56,14 @@ def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: P
     models, (one, two, three) = models_of(workspace)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
     before = models.history()
-    with pytest.raises(RepositoryError, match="no model further back") as stop:
+    with pytest.raises(RegistryError, match="no model further back") as stop:
         go_back(models, workspace)
     assert three in str(stop.value)
     assert two in str(stop.value)
     assert models.history() == before
     # by its name any of them serves again, and what was left for it is not offered
     assert go_back(models, workspace, three) == three
-    with pytest.raises(RepositoryError, match="no model further back"):
+    with pytest.raises(RegistryError, match="no model further back"):
         go_back(models, workspace)
     # promoted anew it is one to go back to
     for model in (one, two, three):
@@ -74,15 +74,15 @@ def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: P
 def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
     models, (one, _, _) = models_of(workspace)
     assert go_back(models, workspace, one) == one
-    with pytest.raises(RepositoryError, match="no model further back"):
+    with pytest.raises(RegistryError, match="no model further back"):
         go_back(models, workspace)
 
 
 def test_what_was_removed_is_not_offered(workspace: Path) -> None:
     models, (one, two, _) = models_of(workspace)
-    remove(models, two, who="gc", why="room", spared=lambda history: False)
+    remove(models, two, who="gc", why="room", skipped=lambda history: False)
     assert served_before(models) == [one]
-    with pytest.raises(RepositoryError, match="not kept any more"):
+    with pytest.raises(RegistryError, match="not kept any more"):
         go_back(models, workspace, two)
     assert go_back(models, workspace) == one
 
@@ -93,8 +93,8 @@ def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:
     assert "no such model has served here" in refused("rollback", "feedfeed", "-w", workspace, code=2)
     assert f"model {three} serves already" in refused("rollback", three, "-w", workspace, code=2)
     assert "no workspace here" in refused("rollback", "-w", tmp_path / "nowhere", code=2)
-    first = Repository(tmp_path / "first")
-    with pytest.raises(RepositoryError, match="no model to go back to"):
+    first = ModelRegistry(tmp_path / "first")
+    with pytest.raises(RegistryError, match="no model to go back to"):
         roll_back(first, to="", who="test", why="", workspace=tmp_path)
     (workspace / "repository" / "bundles" / two / "scorer.onnx").write_bytes(b"changed")
     with pytest.raises(IntegrityError):
@@ -106,7 +106,7 @@ def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> 
     models, (_, two, three) = models_of(workspace)
     service = models.manifest(two).features.service
     (workspace / "online" / "ranker_v0").mkdir(parents=True)
-    with pytest.raises(RepositoryError, match="features of that model are not online") as stop:
+    with pytest.raises(RegistryError, match="features of that model are not online") as stop:
         roll_back(models, to="", who="test", why="", workspace=workspace)
     assert "ranker_v0" in str(stop.value)
     assert models.champion() == three
@@ -133,7 +133,7 @@ def test_who_is_promoted_meanwhile_stays(workspace: Path, monkeypatch: pytest.Mo
     real = models.manifest
 
     def meanwhile(model_id: str):
-        promote(Repository(workspace / "repository"), one)
+        promote(ModelRegistry(workspace / "repository"), one)
         return real(model_id)
 
     monkeypatch.setattr(models, "manifest", meanwhile)

@@ -15,11 +15,11 @@ import pytest
 STUCK = """
 import ctypes, signal, sys
 from pathlib import Path
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.runtime import code_digest, force_exit, run_step
 
 code_digest.of_code = lambda *code: ""
-force_exit.Watchdog.__init__.__kwdefaults__["patience_s"] = 0.5
+force_exit.ForceExit.__init__.__kwdefaults__["timeout_s"] = 0.5
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 def work(config, progress):
@@ -29,8 +29,8 @@ def work(config, progress):
         library.pthread_mutex_lock(mutex)
     signal.pause()
 
-run = run_step.Run(Path(sys.argv[1]), "run")
-run_step.perform("ingest", work, Frozen(), run=run, inputs={}, outputs={}, reuse=False)
+run = run_step.RunContext(Path(sys.argv[1]), "run")
+run_step.run_step("ingest", work, FrozenModel(), run=run, inputs={}, outputs={}, reuse=False)
 """
 
 

@@ -53,7 +53,7 @@ ENDLESS: dict[str, Callable[[], object]] = {
 def test_every_librarys_own_words_are_understood(library: str) -> None:
     with (
         pytest.raises(OutOfMemory, match=r"(?s)distill ran out of memory.*batch_size"),
-        memory.told("distill", DistillConfig()),
+        memory.explain_out_of_memory("distill", DistillConfig()),
     ):
         ENDLESS[library]()
 
@@ -65,10 +65,10 @@ def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, st
     def work(**given: Any) -> None:
         np.empty(10**16)
 
-    run = run_step.Run(tmp_path, "run")
+    run = run_step.RunContext(tmp_path, "run")
     with pytest.raises(SystemExit) as end:
-        run_step.perform(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
-    told = ledger.read(run.folder)[step].error
+        run_step.run_step(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
+    told = ledger.read_entries(run.folder)[step].error
     assert str(end.value) == told
     assert told.startswith(f"{step} ran out of memory")
     for name, (now, less) in config.smaller().items():
@@ -79,26 +79,32 @@ def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, st
 
 def test_duckdb_that_reached_its_own_limit_asks_for_a_higher_one() -> None:
     for config, wanted in ((FeaturizeConfig(memory_limit_mb=256), 512), (recipe().validate, 2048)):
-        with pytest.raises(OutOfMemory, match=rf"x\.memory_limit_mb={wanted} "), memory.told("x", config):
+        with (
+            pytest.raises(OutOfMemory, match=rf"x\.memory_limit_mb={wanted} "),
+            memory.explain_out_of_memory("x", config),
+        ):
             small_duckdb()
 
 
 def test_a_machine_that_has_no_more_asks_duckdb_for_less() -> None:
     with (
         pytest.raises(OutOfMemory, match=r"memory_limit_mb=1024 \(now 2048\); featurize\.join_chunk=50000"),
-        memory.told("featurize", FeaturizeConfig()),
+        memory.explain_out_of_memory("featurize", FeaturizeConfig()),
     ):
         raise duckdb.OutOfMemoryException("Out of Memory Error: Failed to allocate block of 1 bytes (bad allocation)")
 
 
 def test_another_error_is_not_taken_for_it() -> None:
-    with pytest.raises(RuntimeError, match="shape mismatch"), memory.told("distill", DistillConfig()):
+    with pytest.raises(RuntimeError, match="shape mismatch"), memory.explain_out_of_memory("distill", DistillConfig()):
         raise RuntimeError("shape mismatch")
 
 
 def test_what_a_gpu_says_when_it_is_full_is_known() -> None:
     """No GPU is here to say it: the error is torch's own, its words are those of torch's allocator."""
     config = recipe().finetune
-    with pytest.raises(OutOfMemory, match="finetune ran out of memory") as told, memory.told("finetune", config):
+    with (
+        pytest.raises(OutOfMemory, match="finetune ran out of memory") as told,
+        memory.explain_out_of_memory("finetune", config),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
     assert f"(now {config.batch_size})" in told.value.hint

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rankline.runtime.progress import Progress, read
+from rankline.runtime.progress import Progress, read_progress
 
 
 def test_without_a_file_it_is_silent(tmp_path: Path) -> None:
@@ -16,39 +16,39 @@ def test_without_a_file_it_is_silent(tmp_path: Path) -> None:
 
 
 def test_a_phase_an_update_and_an_end_are_told(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "x.progress", every_s=0)
+    progress = Progress(tmp_path / "x.progress", interval_s=0)
     progress.phase("training")
-    assert read(tmp_path / "x.progress") == {"phase": "training"}
+    assert read_progress(tmp_path / "x.progress") == {"phase": "training"}
     progress.update(3, 10, loss=0.5)
-    told = read(tmp_path / "x.progress")
+    told = read_progress(tmp_path / "x.progress")
     assert (told["phase"], told["done"], told["total"], told["numbers"]) == ("training", 3, 10, {"loss": 0.5})
     assert told["remaining_s"] == pytest.approx(7 / told["rate"])  # type: ignore[operator]
     progress.update(10, 10)
-    assert read(tmp_path / "x.progress")["remaining_s"] == 0
+    assert read_progress(tmp_path / "x.progress")["remaining_s"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["x.progress"]
 
 
 def test_it_writes_a_few_times_a_second_but_always_the_end(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "x", every_s=60)
+    progress = Progress(tmp_path / "x", interval_s=60)
     progress.phase("training")
     seen = []
     for done in range(1, 101):
         progress.update(done, 100)
-        seen.append(read(tmp_path / "x")["done"])
+        seen.append(read_progress(tmp_path / "x")["done"])
     assert seen == [1] * 99 + [100]
 
 
 def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "x", every_s=60)
+    progress = Progress(tmp_path / "x", interval_s=60)
     progress.phase("one")
     progress.update(1, 3)
     progress.phase("two")
     progress.update(1, 5)
-    assert (read(tmp_path / "x")["phase"], read(tmp_path / "x")["total"]) == ("two", 5)
+    assert (read_progress(tmp_path / "x")["phase"], read_progress(tmp_path / "x")["total"]) == ("two", 5)
 
 
 @pytest.mark.parametrize("content", [None, "", '{"phase": "tr', json.dumps([1])])
 def test_what_cannot_be_read_is_nothing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "x").write_text(content)
-    assert read(tmp_path / "x") == {}
+    assert read_progress(tmp_path / "x") == {}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy
 import pytest
 
-from rankline.io.storage import StorageConfig, place
+from rankline.io.storage import StorageConfig, open_filesystem
 from rankline.runtime import ledger
-from rankline.runtime.run_step import Run, perform
+from rankline.runtime.run_step import RunContext, run_step
 from tests.rankline.runtime.test_run_step import Config, Work, seal
 from tests.servers.proxy import DROP, flaky
 
@@ -35,15 +35,15 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def do(work: Any, machine: Path, raw: Path, storage: StorageConfig) -> ledger.Entry:
-    here = Run(machine, "run", storage)
+    here = RunContext(machine, "run", storage)
     outputs = {"made": here.folder / "out" / "made"}
-    perform("ingest", work, Config(), run=here, inputs={"raw": raw}, outputs=outputs, heavy=("json", "csv"))
-    return ledger.read(here.folder)["ingest"]
+    run_step("ingest", work, Config(), run=here, inputs={"raw": raw}, outputs=outputs, preload=("json", "csv"))
+    return ledger.read_entries(here.folder)["ingest"]
 
 
 def only(shelf: str, ending: str) -> tuple[Any, str]:
     """The one file on a shelf that ends so."""
-    fs, root = place(shelf)
+    fs, root = open_filesystem(shelf)
     (found,) = [name for name in fs.find(root) if name.endswith(ending)]
     return fs, found
 
@@ -99,14 +99,14 @@ TRAINER = textwrap.dedent(
     import sys, time
     from pathlib import Path
     import numpy, torch
-    from rankline.contracts import Frozen
-    from rankline.runtime.run_step import Run, perform
+    from rankline.contracts import FrozenModel
+    from rankline.runtime.run_step import RunContext, run_step
     from rankline.runtime.progress import Progress
     from rankline.io.storage import StorageConfig
 
     machine, shelf, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
-    class Config(Frozen):
+    class Config(FrozenModel):
         epochs: int = 3
 
     def train(*, made, config, progress, checkpoints):
@@ -124,8 +124,8 @@ TRAINER = textwrap.dedent(
         kept.clear()
         return {"began": began, "sum": state["sum"]}
 
-    here = Run(machine, "run", StorageConfig(checkpoints=shelf))
-    print(perform("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
+    here = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
+    print(run_step("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
         code=("rankline.train.training",)))
     """
 )
@@ -143,7 +143,7 @@ def test_training_killed_on_one_machine_goes_on_on_another(tmp_path: Path, url: 
     first = train(tmp_path / "a", shelf, 30)
     assert first.stdout is not None
     assert first.stdout.readline() == "saved 1\n"
-    fs, root = place(shelf)
+    fs, root = open_filesystem(shelf)
     deadline = time.monotonic() + 30
     while not (fs.exists(root) and any(name.endswith("latest.json") for name in fs.find(root))):
         assert time.monotonic() < deadline
@@ -158,7 +158,7 @@ def test_training_killed_on_one_machine_goes_on_on_another(tmp_path: Path, url: 
     assert result["began"] == (0 if harm else 1)
     undisturbed = numpy.random.default_rng(1)
     assert result["sum"] == sum(float(undisturbed.random()) for _ in range(3))
-    why = ledger.read(tmp_path / "b" / "runs" / "run")["finetune"].why
+    why = ledger.read_entries(tmp_path / "b" / "runs" / "run")["finetune"].why
     assert ("was damaged, training begins anew" in why) is harm
     assert not any(name.endswith(".pt") for name in (fs.find(root) if fs.exists(root) else []))
     assert json.loads((tmp_path / "b" / "runs" / "run" / "finetune.json").read_text())["status"] == "done"

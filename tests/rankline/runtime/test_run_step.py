@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from rankline.contracts import Frozen
+from rankline.contracts import FrozenModel
 from rankline.errors import SourceError, ValidationFailed
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
-from rankline.runtime.run_step import Run, perform
-from rankline.runtime.step_cache import changes
+from rankline.runtime.run_step import RunContext, run_step
+from rankline.runtime.step_cache import key_changes
 
 
-class Config(Frozen):
+class Config(FrozenModel):
     factor: int = 2
 
 
@@ -58,12 +58,12 @@ def seal(folder: Path) -> None:
     from rankline.io import digest
 
     (folder / "files.json").unlink(missing_ok=True)
-    ledger.write_json(folder / "files.json", digest.of_files(folder))
+    ledger.write_json(folder / "files.json", digest.file_digests(folder))
 
 
 def do(work: Any, tmp_path: Path, raw: Path, run: str, config: Config | None = None, **more: Any) -> ledger.Entry:
-    here = Run(tmp_path / "ws", run)
-    perform(
+    here = RunContext(tmp_path / "ws", run)
+    run_step(
         "ingest",
         work,
         config or Config(),
@@ -72,7 +72,7 @@ def do(work: Any, tmp_path: Path, raw: Path, run: str, config: Config | None = N
         outputs={"made": here.folder / "out" / "made"},
         **more,
     )
-    return ledger.read(here.folder)["ingest"]
+    return ledger.read_entries(here.folder)["ingest"]
 
 
 def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path) -> None:
@@ -102,16 +102,16 @@ def test_of_nested_settings_it_names_the_one_that_was_turned() -> None:
     columns = {"title": "name", "labels": {"rating": "stars", "click": None}}
     turned = {"title": "", "labels": {"rating": "stars", "click": "clicked"}}
     before, now = ({**key, "config": {"rows": 1, "columns": each}} for each in (columns, turned))
-    assert changes(before, now) == ["columns.title: name -> ''", "columns.labels.click: None -> clicked"]
+    assert key_changes(before, now) == ["columns.title: name -> ''", "columns.labels.click: None -> clicked"]
 
 
 def test_work_done_under_another_lineage_is_taken_only_where_told(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one", lineage={"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage={"champion": "b"}, any_lineage=True)
+    again = do(work.step, tmp_path, raw, "two", lineage={"champion": "b"}, ignore_lineage=True)
     assert (work.done, again.status) == (1, "reused")
     assert do(work.step, tmp_path, raw, "three", lineage={"champion": "b"}).why == "champion changed"
-    other = do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"champion": "b"}, any_lineage=True)
+    other = do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"champion": "b"}, ignore_lineage=True)
     assert (work.done, other.status) == (3, "done")
 
 
@@ -140,7 +140,7 @@ def test_an_input_with_a_flipped_byte_is_refused(tmp_path: Path, raw: Path) -> N
         do(Work().step, tmp_path, raw, "one")
     assert "not the file its digest promises" in str(stop.value.code)
     assert "number.txt" in str(stop.value.code)
-    assert ledger.read(tmp_path / "ws" / "runs" / "one")["ingest"].status == "failed"
+    assert ledger.read_entries(tmp_path / "ws" / "runs" / "one")["ingest"].status == "failed"
 
 
 def test_an_unsealed_input_is_refused(tmp_path: Path, raw: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
     )
     killed = subprocess.run([sys.executable, str(script)], env={**os.environ}, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    assert ledger.read(tmp_path / "ws" / "runs" / "one")["ingest"].status == "running"
+    assert ledger.read_entries(tmp_path / "ws" / "runs" / "one")["ingest"].status == "running"
     work = Work()
     assert do(work.step, tmp_path, raw, "two").status == "done"
     assert work.done == 1
@@ -222,15 +222,15 @@ def test_two_runs_may_finish_the_same_work_at_once(tmp_path: Path, raw: Path) ->
 
 
 def test_a_workspace_that_was_moved_keeps_what_it_holds(tmp_path: Path, raw: Path) -> None:
-    class Placed(Frozen):
+    class Placed(FrozenModel):
         factor: int = 2
         source: str = ""
 
     def run_in(workspace: Path, run: str) -> None:
-        here = Run(workspace, run)
+        here = RunContext(workspace, run)
         config = Placed(source=f"{workspace}/material/shop")
         outputs = {"made": here.folder / "made"}
-        perform("ingest", work.step, config, run=here, inputs={"raw": raw}, outputs=outputs)
+        run_step("ingest", work.step, config, run=here, inputs={"raw": raw}, outputs=outputs)
 
     work = Work()
     run_in(tmp_path / "ws", "one")
@@ -247,7 +247,7 @@ def test_without_reuse_it_always_runs(tmp_path: Path, raw: Path) -> None:
 
 
 def test_the_ledger_has_what_the_summary_needs(tmp_path: Path, raw: Path) -> None:
-    entry = do(Work().step, tmp_path, raw, "one", heavy=("json",))
+    entry = do(Work().step, tmp_path, raw, "one", preload=("json",))
     assert entry.finished is not None
     assert entry.finished >= entry.started
     assert entry.peak_memory_bytes > 1_000_000
@@ -299,7 +299,7 @@ def test_a_clock_that_is_set_back_shows_no_negative_time(
             progress.update(each, 3)
         return Work().step(raw=raw, made=made, config=config, progress=progress)
 
-    entry = do(step, tmp_path, raw, "one", heavy=("json",))
+    entry = do(step, tmp_path, raw, "one", preload=("json",))
     assert entry.finished is not None
     assert 0 <= entry.seconds < 60
     assert 0 <= entry.work_s < 60
@@ -332,8 +332,8 @@ def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path,
     assert lines[4].startswith("  try: make room there")
     here = tmp_path / "ws" / "runs" / "one"
     assert not (here / "out" / "made").exists()
-    assert not (here / ledger.RESERVE).exists()
-    assert ledger.read(here)["ingest"].error == stop.value.code
+    assert not (here / ledger.RESERVE_FILE).exists()
+    assert ledger.read_entries(here)["ingest"].error == stop.value.code
     assert do(step, tmp_path, raw, "one").status == "done"
 
 

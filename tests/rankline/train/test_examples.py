@@ -26,7 +26,7 @@ def folder(smoke: SmokeRun) -> Path:
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> Examples:
-    return examples.read(folder, max_history=MAX_HISTORY)
+    return examples.read_examples(folder, max_history=MAX_HISTORY)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -48,11 +48,11 @@ def test_training_and_serving_see_the_same_features(folder: Path, data: Examples
     row_of = {request: row for row, request in enumerate(requests.ids)}
     rng = np.random.default_rng(0)
     assert len(row_of) > 100
-    for request in snapshot_requests.requests(folder, split):
+    for request in snapshot_requests.read_snapshot_requests(folder, split):
         rows_N = rng.choice(items, 12, replace=False)
         trained = data.features(requests, np.array([row_of[request.request_id]]), rows_N[None])[0]
         served = scoring.candidate_features(
-            request.state, scoring.context_of(request.state), rows_N, scores, catalogue, names
+            request.state, scoring.context_features(request.state), rows_N, scores, catalogue, names
         )
         np.testing.assert_allclose(trained, served[:, : -len(names.sources)], atol=2e-6, rtol=1e-6)
 
@@ -89,7 +89,7 @@ def test_requests_are_arrays_of_what_the_table_says(folder: Path, data: Examples
 
 
 def test_a_shorter_history_is_the_last_events(folder: Path, data: Examples) -> None:
-    short = examples.read(folder, max_history=3).splits["test"]
+    short = examples.read_examples(folder, max_history=3).splits["test"]
     full = data.splits["test"]
     for r, length in enumerate(full.lengths_R):
         assert short.items_RL[r].tolist() == full.items_RL[r, length - 3 : length].tolist()

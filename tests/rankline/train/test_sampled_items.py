@@ -33,12 +33,12 @@ def tables() -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_touched_are_fused_as_all_are(fusion: ItemFusion, tables: Any) -> None:
     fresh_NT = torch.full((2, TEXT), 0.5)
     told = {"read_N": np.array([7, 40]), "fresh_NT": fresh_NT}
-    own = sampled_items.OwnVectors(fusion, learning_rate=0.1)
-    few = sampled_items.fuse(fusion, *tables, ROWS, own_TD=own.take(ROWS), **told)
+    own = sampled_items.SparseItemEmbedding(fusion, learning_rate=0.1)
+    few = sampled_items.fuse(fusion, *tables, ROWS, own_TD=own.gather(ROWS), **told)
     every = sampled_items.fuse(fusion, *tables, **told)
     assert (few.vectors_TD.shape, every.vectors_TD.shape) == ((4, SIZE), (ITEMS, SIZE))
     asked_BL = np.array([[40, 3, 3], [8, 7, 40]])
-    torch.testing.assert_close(few.of(asked_BL), every.of(asked_BL))
+    torch.testing.assert_close(few.lookup(asked_BL), every.lookup(asked_BL))
     unread = sampled_items.fuse(fusion, *tables)
     differ = (unread.vectors_TD - every.vectors_TD).abs().amax(1) > 1e-6
     assert differ.nonzero().flatten().tolist() == [7, 40]
@@ -49,12 +49,12 @@ def test_own_vectors_move_as_with_adam_and_alone(fusion: ItemFusion, tables: Any
     before_ID = fusion.own.weight.detach().clone()
     dense_ID = before_ID.clone().requires_grad_()
     adam = torch.optim.Adam([dense_ID], lr=0.1)
-    own = sampled_items.OwnVectors(fusion, learning_rate=0.1)
+    own = sampled_items.SparseItemEmbedding(fusion, learning_rate=0.1)
     wanted_TD = torch.randn(4, SIZE)
     for _ in range(2):
-        own_TD = own.take(ROWS)
+        own_TD = own.gather(ROWS)
         (own_TD - wanted_TD).square().sum().backward()
-        own.move(ROWS, own_TD)
+        own.apply_gradient(ROWS, own_TD)
         adam.zero_grad()
         (F.embedding(torch.from_numpy(ROWS), dense_ID) - wanted_TD).square().sum().backward()
         adam.step()
@@ -68,27 +68,27 @@ def test_a_hidden_own_vector_and_an_unknown_item_live_from_their_words(fusion: I
     text_IT, side_IS = tables
     fusion.own_dropout = 0.999999
     words_ID = fusion.text(text_IT) + fusion.side(side_IS)
-    own = sampled_items.OwnVectors(fusion, learning_rate=0.1)
+    own = sampled_items.SparseItemEmbedding(fusion, learning_rate=0.1)
     rows_T = np.arange(ITEMS)
-    hidden = sampled_items.fuse(fusion.train(), text_IT, side_IS, rows_T, own_TD=own.take(rows_T)).vectors_TD
+    hidden = sampled_items.fuse(fusion.train(), text_IT, side_IS, rows_T, own_TD=own.gather(rows_T)).vectors_TD
     torch.testing.assert_close(hidden, words_ID)
-    shown = sampled_items.fuse(fusion.eval(), text_IT, side_IS, rows_T, own_TD=own.take(rows_T)).vectors_TD
+    shown = sampled_items.fuse(fusion.eval(), text_IT, side_IS, rows_T, own_TD=own.gather(rows_T)).vectors_TD
     alike = ((shown - words_ID).abs().amax(1) < 1e-7).nonzero().flatten()
     assert alike.tolist() == list(range(0, ITEMS, 8))
 
 
 @pytest.mark.parametrize("size", [7, 50, 99])
 def test_the_parts_are_the_whole(fusion: ItemFusion, tables: Any, monkeypatch: Any, size: int) -> None:
-    monkeypatch.setattr(sampled_items, "PART", size)
-    parts = list(sampled_items.parts(fusion.eval(), *tables))
+    monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", size)
+    parts = list(sampled_items.fused_chunks(fusion.eval(), *tables))
     assert [first for first, _ in parts] == list(range(0, ITEMS, size))
     assert max(len(part_PD) for _, part_PD in parts) == min(size, ITEMS)
-    torch.testing.assert_close(sampled_items.whole(fusion, *tables), fusion(*tables).detach())
-    assert not sampled_items.whole(fusion, *tables).requires_grad
+    torch.testing.assert_close(sampled_items.fuse_all(fusion, *tables), fusion(*tables).detach())
+    assert not sampled_items.fuse_all(fusion, *tables).requires_grad
 
 
 def test_rows_are_sorted_and_each_is_there_once() -> None:
-    told = sampled_items.rows(np.array([[5, 2], [2, 9]]), torch.tensor([1, 5]), np.zeros(0))
+    told = sampled_items.unique_items(np.array([[5, 2], [2, 9]]), torch.tensor([1, 5]), np.zeros(0))
     assert told.tolist() == [1, 2, 5, 9]
     assert told.dtype == np.int64
 
@@ -99,37 +99,45 @@ def test_rows_are_sorted_and_each_is_there_once() -> None:
 def lossful() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
     generator = torch.Generator().manual_seed(2)
     left_BD, vectors_ID = torch.randn(3, SIZE, generator=generator), torch.randn(ITEMS, SIZE, generator=generator)
-    also = [np.array([1, 2, 3]), np.zeros(0, np.int64), np.array([int((left_BD[2] @ vectors_ID.T).argmax())])]
-    return left_BD, vectors_ID, torch.tensor([0, 10, 20]), also
+    other_targets = [np.array([1, 2, 3]), np.zeros(0, np.int64), np.array([int((left_BD[2] @ vectors_ID.T).argmax())])]
+    return left_BD, vectors_ID, torch.tensor([0, 10, 20]), other_targets
 
 
 def test_other_right_answers_are_not_held_against_a_target() -> None:
-    left_BD, vectors_ID, target_B, also = lossful()
-    chance_I, nobody = np.full(ITEMS, 1 / ITEMS), np.zeros(0, np.int64)
-    told = training.next_item_loss(left_BD, vectors_ID, target_B, drawn_S=nobody, chance_I=chance_I, also=also)
+    left_BD, vectors_ID, target_B, other_targets = lossful()
+    probability_I, nobody = np.full(ITEMS, 1 / ITEMS), np.zeros(0, np.int64)
+    told = training.next_item_loss(
+        left_BD, vectors_ID, target_B, sampled_S=nobody, probability_I=probability_I, other_targets=other_targets
+    )
     by_hand = []
-    for left_D, target, right in zip(left_BD, target_B, also):
+    for left_D, target, right in zip(left_BD, target_B, other_targets):
         others = [item for item in range(ITEMS) if item not in right]
         by_hand.append((left_D @ vectors_ID[others].T).logsumexp(0) - left_D @ vectors_ID[target])
     assert float(told) == pytest.approx(float(torch.stack(by_hand).mean()), rel=1e-5)
-    without = training.next_item_loss(left_BD, vectors_ID, target_B, drawn_S=nobody, chance_I=chance_I)
+    without = training.next_item_loss(left_BD, vectors_ID, target_B, sampled_S=nobody, probability_I=probability_I)
     assert float(without) > float(told) + 0.05
 
 
 def test_neither_are_they_where_items_are_sampled() -> None:
     """On average the loss is the whole catalogue's."""
-    left_BD, vectors_ID, target_B, also = lossful()
+    left_BD, vectors_ID, target_B, other_targets = lossful()
     rng = np.random.default_rng(0)
-    chance_I = rng.random(ITEMS) + 0.2
-    chance_I /= chance_I.sum()
-    draws = training.Draws(chance_I)
+    probability_I = rng.random(ITEMS) + 0.2
+    probability_I /= probability_I.sum()
+    draws = training.ItemSampler(probability_I)
 
-    def loss(drawn_S: Any) -> float:
-        rows_T = sampled_items.rows(drawn_S, target_B) if len(drawn_S) else None
+    def loss(sampled_S: Any) -> float:
+        rows_T = sampled_items.unique_items(sampled_S, target_B) if len(sampled_S) else None
         vectors_TD = vectors_ID if rows_T is None else vectors_ID[rows_T]
         return float(
             training.next_item_loss(
-                left_BD, vectors_TD, target_B, drawn_S=drawn_S, chance_I=chance_I, rows_T=rows_T, also=also
+                left_BD,
+                vectors_TD,
+                target_B,
+                sampled_S=sampled_S,
+                probability_I=probability_I,
+                rows_T=rows_T,
+                other_targets=other_targets,
             )
         )
 

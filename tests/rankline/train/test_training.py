@@ -34,19 +34,19 @@ def test_bf16_is_taken_where_asked_for_and_by_itself_where_there_is_hardware() -
 
 
 def test_the_rate_rises_falls_and_ends_at_nothing() -> None:
-    rates = [training.rate_at(f, peak=2.0, warm_up=0.1) for f in np.linspace(0, 1, 101)]
+    rates = [training.learning_rate_at(f, peak=2.0, warm_up=0.1) for f in np.linspace(0, 1, 101)]
     assert rates[0] == 0
     assert rates[5] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 0.05)) / 2)
     assert int(np.argmax(rates)) == 10
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0)
-    assert training.rate_at(0.0, peak=2.0, warm_up=0.0) == 2.0
-    assert training.rate_at(1.5, peak=2.0, warm_up=0.1) == pytest.approx(0)
+    assert training.learning_rate_at(0.0, peak=2.0, warm_up=0.0) == 2.0
+    assert training.learning_rate_at(1.5, peak=2.0, warm_up=0.1) == pytest.approx(0)
 
 
 def test_windows_are_padded_behind_and_shifted_by_one() -> None:
     windows = [(np.array([4, 5, 6]), np.array([1, 2, 3])), (np.array([7, 8]), np.array([5, 0]))]
-    items_BL, ratings_BL, next_BL = training.pad(windows)
+    items_BL, ratings_BL, next_BL = training.pad_windows(windows)
     assert items_BL.tolist() == [[4, 5], [7, 0]]
     assert ratings_BL.tolist() == [[1, 2], [5, 0]]
     assert next_BL.tolist() == [[5, 6], [8, -100]]
@@ -78,7 +78,7 @@ def test_ndcg_by_hand() -> None:
     ],
 )
 def test_where_a_target_stands(scores: list[float], target: int, rank: int) -> None:
-    assert training.rank_of(np.array(scores), target) == rank
+    assert training.target_rank(np.array(scores), target) == rank
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -133,10 +133,10 @@ def test_only_the_last_checkpoint_is_kept_and_clear_forgets_it(tmp_path: Path) -
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
-    keeper = training.Checkpoints(None)
-    keeper.save({"epoch": 1}, np.random.default_rng(0))
-    assert keeper.load(np.random.default_rng(0)) is None
-    keeper.clear()
+    checkpointer = training.Checkpoints(None)
+    checkpointer.save({"epoch": 1}, np.random.default_rng(0))
+    assert checkpointer.load(np.random.default_rng(0)) is None
+    checkpointer.clear()
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped byte", "other file"])
@@ -186,7 +186,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     torch.save({"epoch": 1, "bad": Bad()}, tmp_path / "partial")
     from rankline.io import digest
 
-    (tmp_path / "partial").rename(tmp_path / f"{digest.of_file(tmp_path / 'partial')}.pt")
+    (tmp_path / "partial").rename(tmp_path / f"{digest.file_digest(tmp_path / 'partial')}.pt")
     assert training.Checkpoints(tmp_path).load(np.random.default_rng(0)) is None
     assert not (tmp_path / "ran").exists()
 
@@ -239,11 +239,11 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("no file system can be mounted here (needs root with CAP_SYS_ADMIN)")
     try:
-        keeper, rng = training.Checkpoints(disk / "x"), np.random.default_rng(0)
-        keeper.save({"epoch": 1, "model": {"w": torch.zeros(1000)}}, rng)
+        checkpointer, rng = training.Checkpoints(disk / "x"), np.random.default_rng(0)
+        checkpointer.save({"epoch": 1, "model": {"w": torch.zeros(1000)}}, rng)
         with pytest.raises(TrainingError, match=r"could not be written(.|\n)*MB free"):
-            keeper.save({"epoch": 2, "model": {"w": torch.zeros(1_000_000)}}, rng)
-        loaded = keeper.load(rng)
+            checkpointer.save({"epoch": 2, "model": {"w": torch.zeros(1_000_000)}}, rng)
+        loaded = checkpointer.load(rng)
         assert loaded is not None
         assert loaded["epoch"] == 1
         assert len(list((disk / "x").iterdir())) == 1
@@ -257,14 +257,14 @@ def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
     torch.manual_seed(0)
     hidden_ND, fused_ID = torch.randn(8, 6) * 0.5, torch.randn(200, 6)
     next_N = torch.arange(8)  # with the skew, the targets are the most drawn
-    chance_I = 1.0 / np.arange(1, 201) ** skew
-    chance_I /= chance_I.sum()
+    probability_I = 1.0 / np.arange(1, 201) ** skew
+    probability_I /= probability_I.sum()
     rng = np.random.default_rng(0)
 
     def loss_and_gradient(sampled: int) -> tuple[float, torch.Tensor]:
         fused = fused_ID.clone().requires_grad_()
-        drawn_S = training.Draws(chance_I)(rng, sampled)
-        loss = training.next_item_loss(hidden_ND, fused, next_N, drawn_S=drawn_S, chance_I=chance_I)
+        sampled_S = training.ItemSampler(probability_I)(rng, sampled)
+        loss = training.next_item_loss(hidden_ND, fused, next_N, sampled_S=sampled_S, probability_I=probability_I)
         loss.backward()
         assert fused.grad is not None
         return loss.item(), fused.grad
@@ -279,6 +279,6 @@ def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
 def test_with_no_samples_it_is_the_full_softmax() -> None:
     torch.manual_seed(0)
     hidden_ND, fused_ID, next_N = torch.randn(8, 6), torch.randn(40, 6), torch.arange(8)
-    none, chance_I = np.zeros(0, np.int64), np.full(40, 1 / 40)
-    loss = training.next_item_loss(hidden_ND, fused_ID, next_N, drawn_S=none, chance_I=chance_I)
+    none, probability_I = np.zeros(0, np.int64), np.full(40, 1 / 40)
+    loss = training.next_item_loss(hidden_ND, fused_ID, next_N, sampled_S=none, probability_I=probability_I)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(hidden_ND @ fused_ID.T, next_N))
