@@ -77,7 +77,7 @@ def torch_answers(workspace: Path, count: int, candidates: int) -> tuple[Path, l
         names,
         queries={},
         progress=Progress(),
-        given=given,
+        fixed_candidates=given,
     )
     logits = scorer.logits(table, student.scorer, catalogue)
     return folder, [

@@ -146,7 +146,7 @@ def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
     def fast(check_rows: int) -> Any:
         options: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
         join = PointInTimeJoin(store, side, memory_mb=2048, spill=folder, **options)
-        parts = [join.of(asked.slice(place, 100_000)) for place in range(0, rows, 100_000)]
+        parts = [join.join(asked.slice(place, 100_000)) for place in range(0, rows, 100_000)]
         join.check()
         return parts
 

@@ -92,5 +92,5 @@ def require(recipe: Recipe, workspace: Path) -> None:
 
     here = RunContext.from_parameters({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
     champion_feature_service(
-        here.repository, made=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
+        here.repository, run_service=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
     )

@@ -91,7 +91,7 @@ class CandidateTable:
         progress: Progress,
         fixed_candidates: Sequence[Ints] | None = None,
     ) -> CandidateTable:
-        """Draw candidates as serving does, or take the ones ``given``."""
+        """Draw candidates as serving does, or take the ones ``fixed_candidates``."""
         lefts, rows, features = [], [], []
         for done, request in enumerate(requests):
             state = scoring.truncate_history(request.state, settings.max_history)

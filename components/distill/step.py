@@ -99,7 +99,7 @@ def distill(
         len(data.item_ids),
         window=config.covisit_window,
         step_decay=config.covisit_step_decay,
-        keep=config.covisit_neighbours,
+        max_neighbours=config.covisit_neighbours,
     )
     popularity_I = candidate_sources.popularity(data.sequences.items, len(data.item_ids))
     words = Bm25.from_texts(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)

@@ -91,8 +91,8 @@ def read_log(db: Any, clean: Path) -> Interactions:
     log = Log.of(
         users=codes,
         items=item_codes.to_numpy().astype(np.int64),
-        at=events["at_us"].to_numpy(),
-        known=events["known_us"].to_numpy(),
+        time_us=events["at_us"].to_numpy(),
+        known_us=events["known_us"].to_numpy(),
     )
     order = np.argsort(codes, kind="stable")
     query_ids = pc.unique(events["query_id"]).drop_null()
@@ -109,12 +109,12 @@ def log_split(log: Log, config: FeaturizeConfig) -> Split:
 
 
 def _cut_times(log: Log, config: FeaturizeConfig) -> dict[str, int]:
-    if not len(log.at):
+    if not len(log.time_us):
         return dict.fromkeys(("cut", "valid_until", "test_until"), 0)
     if config.cut is None or config.valid_until is None:
-        times = split.quantile_cuts(log.at, train_share=config.train_share, valid_share=config.valid_share)
+        times = split.quantile_cuts(log.time_us, train_share=config.train_share, valid_share=config.valid_share)
     else:
-        end = _us(config.test_until) if config.test_until else int(log.at.max()) + 1
+        end = _us(config.test_until) if config.test_until else int(log.time_us.max()) + 1
         times = (_us(config.cut), _us(config.valid_until), end)
     return dict(zip(("cut", "valid_until", "test_until"), times))
 
@@ -166,7 +166,7 @@ def requests(
     log, matching = interactions.log, _matching_targets(log_split.requests, interactions.queries)
     codes = interactions.queries[matching.position]
     query_ids = interactions.query_ids.take(pa.array(codes, mask=codes < 0))
-    time_us = log.at[matching.position]
+    time_us = log.time_us[matching.position]
     users = interactions.user_ids.take(pa.array(log.users[matching.position]))
     names = [contracts.SPLITS[code] for code in matching.split]
     positions = matching.position - log.starts[matching.position]
@@ -212,7 +212,7 @@ def user_entity_rows(request_table: RequestTable) -> pa.Table:
     return pa.table(
         {
             "user_id": request_table.table["user_id"],
-            "event_timestamp": pa.array(request_table.at).cast(contracts.UTC_TIMESTAMP),
+            "event_timestamp": pa.array(request_table.time_us).cast(contracts.UTC_TIMESTAMP),
             "request_time": request_table.table["at"],
             "last_event_time": pc.list_flatten(history).to_numpy()[ends],
             "history_length": lengths.astype(np.float64),

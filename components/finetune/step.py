@@ -196,7 +196,7 @@ def _finetune(
             load_weights=warm_weights.load_cross_encoder if warm_weights.folder else None,
         )  # fmt: skip
         save_file(asked.weights(), teacher / "pairs.safetensors")
-        (teacher / "pairs.json").write_text(json.dumps(asked.told["curve"], indent=2))
+        (teacher / "pairs.json").write_text(json.dumps(asked.summary["curve"], indent=2))
 
     # Save the best of each, and what the steps after this one need of it
     if members and config.train_encoder:
@@ -259,9 +259,9 @@ def _finetune(
             result["compiled"] = first["compiled"]
     if asked is not None:
         result |= {
-            "pairs_valid_ndcg@10": round(asked.told["best"], 4),
-            "pairs_best_epoch": asked.told["best_epoch"],
-            "pairs_resumed_at_epoch": asked.told["resumed_at"],
+            "pairs_valid_ndcg@10": round(asked.summary["best"], 4),
+            "pairs_best_epoch": asked.summary["best_epoch"],
+            "pairs_resumed_at_epoch": asked.summary["resumed_at"],
             "pairs_weight": combined_teacher.weight,
         }
     if adapted is not None:

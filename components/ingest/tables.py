@@ -41,7 +41,7 @@ def file_part(table: str, file: File, config: IngestConfig) -> Part:
             hint=f"rename or convert it, or point ingest.tables.{table} at the files alone (a pattern such as *.csv)",
         )
     part = READERS[file.kind](table, file, config)
-    for name, value in file.parts.items():
+    for name, value in file.partitions.items():
         part.columns.setdefault(name, Column("NULL::VARCHAR" if value is None else literal(value), "text"))
     return part
 

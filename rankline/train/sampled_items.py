@@ -83,7 +83,7 @@ def fuse(
 ) -> FusedItems:
     """The fused vectors of the items ``rows_T`` with their own vectors ``own_TD``, or of the whole catalogue.
 
-    Of the items ``read_N`` the text vectors are ``fresh_NT``, which carry gradients.
+    Of the items ``fresh_N`` the text vectors are ``fresh_NT``, which carry gradients.
     """
     device = text_IT.device
     fresh_index = torch.from_numpy(fresh_N).to(device)

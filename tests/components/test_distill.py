@@ -205,7 +205,7 @@ def test_the_student_begins_where_the_teacher_ended(data: examples.Examples, tea
 def test_the_sources_are_counted_from_the_training_sequences_alone(student: Path, data: examples.Examples) -> None:
     expected = candidate_sources.covisitation(
         data.sequences.items, len(data.item_ids), window=SMOKE.covisit_window,
-        step_decay=SMOKE.covisit_step_decay, keep=SMOKE.covisit_neighbours,
+        step_decay=SMOKE.covisit_step_decay, max_neighbours=SMOKE.covisit_neighbours,
     )  # fmt: skip
     found = sparse.load_npz(student / "sources" / "covisit.npz")
     assert (found != expected).nnz == 0

@@ -394,7 +394,7 @@ def sampler_world(*, items: int, requests: int, seen: int) -> tuple[split.Log, s
     had = np.concatenate([random.permutation(items)[: seen + 1] for _ in range(requests)])
     users = np.repeat(np.arange(requests), seen + 1)
     time_us = np.arange(len(had))
-    log = split.Log.of(users=users, items=had, at=time_us, known=time_us)
+    log = split.Log.of(users=users, items=had, time_us=time_us, known_us=time_us)
     position = np.flatnonzero(np.diff(users, append=requests))
     asked = split.Requests(
         np.zeros(requests, int),
@@ -467,7 +467,9 @@ def test_a_history_is_kept_for_the_last_days_and_once_before_them(
 
 
 def test_an_item_comes_back_but_is_no_target_again() -> None:
-    log = split.Log.of(users=np.zeros(6, int), items=np.array([3, 1, 3, 2, 4, 4]), at=np.arange(6), known=np.arange(6))
+    log = split.Log.of(
+        users=np.zeros(6, int), items=np.array([3, 1, 3, 2, 4, 4]), time_us=np.arange(6), known_us=np.arange(6)
+    )
     asked = split.leave_last_out(log, min_history=1, per_user=9)
     assert log.items[asked.requests.targets.values].tolist() == [1, 2, 4]
     assert asked.requests.split.tolist() == [split.TRAIN, split.VALID, split.TEST]
@@ -476,7 +478,7 @@ def test_an_item_comes_back_but_is_no_target_again() -> None:
 
 
 def test_users_with_two_events_are_learnt_from_and_not_asked_about() -> None:
-    log = split.Log.of(users=np.array([0, 0, 1, 1, 1]), items=np.arange(5), at=np.arange(5), known=np.arange(5))
+    log = split.Log.of(users=np.array([0, 0, 1, 1, 1]), items=np.arange(5), time_us=np.arange(5), known_us=np.arange(5))
     asked = split.leave_last_out(log, min_history=1, per_user=9)
     assert asked.train.tolist() == [True, True, True, False, False]
     assert log.users[asked.requests.position].tolist() == [0, 1, 1]
@@ -487,8 +489,8 @@ def test_a_time_cut_asks_about_users_it_could_learn_from() -> None:
     log = split.Log.of(
         users=np.array([0, 0, 0, 1, 1]),
         items=np.array([0, 1, 2, 0, 1]),
-        at=np.array([5, 15, 25, 12, 22]),
-        known=np.array([5, 15, 25, 12, 22]),
+        time_us=np.array([5, 15, 25, 12, 22]),
+        known_us=np.array([5, 15, 25, 12, 22]),
     )
     asked = split.time_cut(log, cut=10, valid_until=20, test_until=30, min_history=1, per_user=9).requests
     assert [(log.users[p], s) for p, s in zip(asked.position, asked.split)] == [

@@ -28,7 +28,7 @@ def requests(folder: Path, **knobs: Any) -> list[dict[str, Any]]:
     config = FeaturizeConfig(**knobs)
     with duckdb.connect() as db:
         worded = asking.requests(db, folder, asking.query_texts(folder, turns=config.turns), config)
-    return worded.asked.table.to_pylist()
+    return worded.request_table.table.to_pylist()
 
 
 @pytest.fixture(scope="module")

@@ -347,7 +347,7 @@ def test_too_few_texts_to_adapt_to(tiny: tuple[Any, Any]) -> None:
     with pytest.raises(TooSmall, match=r"found: 3(.|\n)*finetune\.adapt_steps=0"):
         adapt.adapt(
             *tiny, ["a", "b", "c"] * 5, config=changed(adapt_steps=1), use_bf16=False, device=CPU,
-            ranks=rankings.Ranks(), progress=Progress(), checkpoints=None,
+            ranks=rankings.DistributedContext(), progress=Progress(), checkpoints=None,
         )  # fmt: skip
 
 

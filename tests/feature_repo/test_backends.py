@@ -20,10 +20,10 @@ from serving.feature_source import HISTORY_SERVICE, FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
     HISTORY_SIDE,
-    ITEM_SIDE,
+    ITEM_FEATURE_REFS,
     ITEMS,
     UNTIL,
-    USER_SIDE,
+    USER_FEATURE_REFS,
     USERS,
     folder,  # noqa: F401
     sources,  # noqa: F401
@@ -49,14 +49,14 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)
     for moment in (UNTIL, when(12.5), when(41.5)):
         for asked, refs in (
-            ({"user_id": USERS, **context(len(USERS))}, [*USER_SIDE, *HISTORY_SIDE]),
-            ({"item_id": ITEMS}, ITEM_SIDE),
+            ({"user_id": USERS, **context(len(USERS))}, [*USER_FEATURE_REFS, *HISTORY_SIDE]),
+            ({"item_id": ITEMS}, ITEM_FEATURE_REFS),
         ):
             in_files = then(tmp_path / "files", asked, refs, moment=moment)
             in_tables = then(tmp_path / "tables", asked, refs, moment=moment)
             assert in_tables == in_files
-    late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_SIDE, moment=UNTIL)
-    later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_SIDE, moment=when(41.5))
+    late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=UNTIL)
+    later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=when(41.5))
     assert 999.0 not in [values[0] for values in late.values()]
     assert 999.0 in [values[0] for values in later.values()]
     told = (tmp_path / "tables" / "feature_store.yaml").read_text()

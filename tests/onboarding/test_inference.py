@@ -384,5 +384,5 @@ def test_the_proof_reads_the_first_events_alone(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.ratings(tmp_path / "books"))
     (tmp_path / "books.toml").write_text(render_map(proposal))
     proof = dry_run(interactions(proposal.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
-    assert (proof.read["events"], proof.rows_kept["events"], proof.read["items"]) == (500, 500, 90)
+    assert (proof.rows_read["events"], proof.rows_kept["events"], proof.rows_read["items"]) == (500, 500, 90)
     assert proof.tables_over_limit == []

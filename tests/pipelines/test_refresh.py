@@ -68,7 +68,7 @@ def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
 
 def test_items_that_tell_little_name_no_other_column() -> None:
     columns = of_items(named("shop"), items="prices.csv", only=["price", "available"]).ingest.columns
-    assert columns.tell([]) == ["price", "available"]
+    assert columns.provided_columns([]) == ["price", "available"]
     assert (columns.item_id, columns.item_numbers) == ("sku", ())
 
 

@@ -15,7 +15,7 @@ from cli.main import app
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.runs import follow
 from tests.cli.command import rankline
-from tests.cli.runs.test_cluster import SETTINGS, RunCli, at_once, told  # noqa: F401
+from tests.cli.runs.test_cluster import SETTINGS, RunCli, at_once, run_cli  # noqa: F401
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.pipelines.test_flows import ENDS

@@ -32,7 +32,7 @@ def tables() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_touched_are_fused_as_all_are(fusion: ItemFusion, tables: Any) -> None:
     fresh_NT = torch.full((2, TEXT), 0.5)
-    told = {"read_N": np.array([7, 40]), "fresh_NT": fresh_NT}
+    told = {"fresh_N": np.array([7, 40]), "fresh_NT": fresh_NT}
     own = sampled_items.SparseItemEmbedding(fusion, learning_rate=0.1)
     few = sampled_items.fuse(fusion, *tables, ROWS, own_TD=own.gather(ROWS), **told)
     every = sampled_items.fuse(fusion, *tables, **told)
