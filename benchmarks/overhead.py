@@ -14,11 +14,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="movielens")
     arguments = parser.parse_args()
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import runs
+    from pipelines.runs.runner import run_folders
 
     summaries = [
         json.loads((folder / SUMMARY).read_text())
-        for folder in runs(arguments.workspace)
+        for folder in run_folders(arguments.workspace)
         if folder.name.endswith(arguments.recipe) and (folder / SUMMARY).is_file()
     ]
     complete = [run for run in summaries if len(run["steps"]) >= 9 and all(s["status"] == "done" for s in run["steps"])]

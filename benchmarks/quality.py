@@ -98,10 +98,10 @@ def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
 
 def newest_output(workspace: Path, step: str, output: str) -> Path:
     """What the newest finished run of a step left under this name."""
-    from pipelines.runs.runner import runs
+    from pipelines.runs.runner import run_folders
     from rankline.runtime import ledger
 
-    for folder in reversed(runs(workspace)):
+    for folder in reversed(run_folders(workspace)):
         entry = ledger.read_entries(folder).get(step)
         if entry and entry.status in ("done", "reused") and Path(entry.paths[output]).exists():
             return Path(entry.paths[output])

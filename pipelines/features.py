@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipes import Recipe, at, change, kept
-from pipelines.runs.runner import Runner, Started, run
-from pipelines.training import opener, pipeline
+from pipelines.recipes import Recipe, change, step_settings, storage_settings
+from pipelines.runs.runner import RunHandle, Runner, run
+from pipelines.training import build_pipeline, task_factory
 from rankline.runtime.current_user import current_user
 
 
-def features(
+def features_pipeline(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share.
@@ -38,19 +38,19 @@ def features(
     from components.summary.component import summary
     from components.validate.component import validate
 
-    settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
+    settings = step_settings(recipe, workspace)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
 
-    def line(scheduled: dict[str, Any]) -> None:
+    def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
-            seen = step(resolve_inputs, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
+            inputs = step(resolve_inputs, data=settings["ingest"])
+            raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
-            made = step(featurize, clean=clean.outputs["clean"])
-            step(materialize, features=made.outputs["features"], config=settings["promote"])
+            feature_set = step(featurize, clean=clean.outputs["clean"])
+            step(materialize, features=feature_set.outputs["features"], config=settings["promote"])
 
-    name, told = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
-    return pipeline(line, name=name, description=told, scheduled=bool(schedule))
+    name, description = f"rankline-{recipe.name}-features", f"Newer rows of the features of: {recipe.description}"
+    return build_pipeline(define_tasks, name=name, description=description, scheduled=bool(schedule))
 
 
 def materialize(
@@ -58,7 +58,7 @@ def materialize(
     workspace: Path,
     *,
     until: datetime | None = None,
-    watch: Callable[[Started], None] | None = None,
+    watch: Callable[[RunHandle], None] | None = None,
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -71,16 +71,16 @@ def materialize(
         StepFailed: a step stopped.
     """
     workspace = workspace.resolve()
-    require(recipe, workspace)
+    require_champion(recipe, workspace)
     if until is not None:
         recipe = change(recipe, [f"ingest.window_end={until.astimezone(UTC).isoformat()}"])
-    asked = dict(trigger) if trigger else {"kind": "manual", "who": current_user()}
+    run_trigger = dict(trigger) if trigger else {"kind": "manual", "who": current_user()}
     if until is not None:
-        asked.setdefault("window_end", until.astimezone(UTC).isoformat())
-    return run(recipe, workspace, watch=watch, runner=runner, trigger=asked, flow="features")
+        run_trigger.setdefault("window_end", until.astimezone(UTC).isoformat())
+    return run(recipe, workspace, watch=watch, runner=runner, trigger=run_trigger, flow="features")
 
 
-def require(recipe: Recipe, workspace: Path) -> None:
+def require_champion(recipe: Recipe, workspace: Path) -> None:
     """See that the champion reads what this code makes, before anything is fetched or run.
 
     Raises:
@@ -90,7 +90,9 @@ def require(recipe: Recipe, workspace: Path) -> None:
     from rankline.features.transforms import SERVICE
     from rankline.runtime.run_step import RunContext
 
-    here = RunContext.from_parameters({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
+    run_context = RunContext.from_parameters(
+        {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""
+    )
     champion_feature_service(
-        here.repository, run_service=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
+        run_context.repository, run_service=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
     )

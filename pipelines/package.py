@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipelines.kubeflow.conformance import PINNED, check
+from pipelines.kubeflow.conformance import PINNED_IMAGE, check_package
 from pipelines.placement import SIZES
 from pipelines.recipes import Recipe
-from pipelines.refresh import of_items
-from pipelines.runs.process import flow_of
+from pipelines.refresh import items_recipe
+from pipelines.runs.process import pipeline_factory
 from pipelines.runs.runner import Flow
 from rankline.errors import UsageError
 
@@ -27,7 +27,7 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
     from kfp import compiler
 
     for name, image in recipe.cluster.images.model_dump().items():
-        if not PINNED.match(image):
+        if not PINNED_IMAGE.match(image):
             raise UsageError(
                 f"the {name} image is not pinned",
                 expected="registry/name@sha256:…",
@@ -43,19 +43,21 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
         )
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
-    recipe = _with_gpus_counted(recipe)
-    read = of_items(recipe) if flow == "refresh" else recipe
-    made = flow_of(flow)(read, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule)
+    recipe = _with_gpu_counts(recipe)
+    effective_recipe = items_recipe(recipe) if flow == "refresh" else recipe
+    pipeline_function = pipeline_factory(flow)(
+        effective_recipe, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         partial = Path(folder) / "flow.yaml"
-        compiler.Compiler().compile(made, str(partial))
-        check(partial)
+        compiler.Compiler().compile(pipeline_function, str(partial))
+        check_package(partial)
         partial.replace(output)
     return output
 
 
-def _with_gpus_counted(recipe: Recipe) -> Recipe:
+def _with_gpu_counts(recipe: Recipe) -> Recipe:
     """The recipe whose summary knows the price of the GPUs that the cluster is asked for."""
     gpus = {step: getattr(recipe.cluster, size).gpus for step, size in SIZES.items()}
     for step in ("finetune", "distill"):
@@ -66,5 +68,5 @@ def _with_gpus_counted(recipe: Recipe) -> Recipe:
                 found=str(gpus[step]),
                 hint=f"--set cluster.train.gpus=1, or --set {step}.device=auto",
             )
-    counted = {step: number for step, number in gpus.items() if number}
-    return dataclasses.replace(recipe, summary=recipe.summary.model_copy(update={"gpus": counted}))
+    gpu_counts = {step: number for step, number in gpus.items() if number}
+    return dataclasses.replace(recipe, summary=recipe.summary.model_copy(update={"gpus": gpu_counts}))

@@ -63,7 +63,7 @@ class ClusterConfig(FrozenModel):
 
     @field_validator("secrets")
     @classmethod
-    def _named(cls, secrets: dict[str, str]) -> dict[str, str]:
+    def _check_secrets(cls, secrets: dict[str, str]) -> dict[str, str]:
         for variable, secret in secrets.items():
             name, _, key = secret.partition("/")
             if not (variable and name and key):

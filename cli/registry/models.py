@@ -93,13 +93,13 @@ def mirror(
 ) -> None:
     """See MIRROR_HELP."""
     from components.promote.mirror import mirror_all
-    from pipelines.recipes import kept, named
+    from pipelines.recipes import named, storage_settings
     from rankline.errors import StorageError
     from rankline.registry.model_registry import ModelRegistry
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings)
-    configured = kept(chosen, str(workspace)).get("storage", {}).get("repository", "")
+    configured = storage_settings(chosen, str(workspace)).get("storage", {}).get("repository", "")
     registry = ModelRegistry(repository or configured or workspace / "repository")
     registry.history()  # a repository that cannot be read is no fault of MLflow's
     workspace.mkdir(parents=True, exist_ok=True)

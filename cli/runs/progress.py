@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.runs.estimates import estimates
-from pipelines.runs.runner import flow_of
+from pipelines.runs.runner import read_flow
 from rankline.runtime import ledger, progress
 
 MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
@@ -48,7 +48,7 @@ def run_table(folder: Path, usual_seconds: dict[str, float], *, seconds: float, 
     def line(*parts: tuple[str, str]) -> Any:
         return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
-    steps = ledger.FLOWS.get(flow_of(folder), ledger.STEPS)
+    steps = ledger.FLOWS.get(read_flow(folder), ledger.STEPS)
     step_width = max(map(len, steps))
     lines = [
         line((f"{folder.name}   {format_duration(seconds)}", "bold")),

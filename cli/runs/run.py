@@ -12,7 +12,7 @@ from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, Source
 
 if TYPE_CHECKING:
     from pipelines.recipes import Recipe
-    from pipelines.runs.runner import Started
+    from pipelines.runs.runner import RunHandle
 
 HELP = """Run a recipe's whole line on this machine, its steps as processes or as containers (--runner docker).
 
@@ -89,7 +89,7 @@ def fetch_assets(recipe: Recipe, workspace: Path, *, as_json: bool) -> None:
 
 
 def run_and_report(
-    start: Callable[[Callable[[Started], None] | None], dict[str, Any]],
+    start: Callable[[Callable[[RunHandle], None] | None], dict[str, Any]],
     name: str,
     workspace: Path,
     as_json: bool,

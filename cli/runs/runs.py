@@ -128,16 +128,16 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
     from rich.console import Console
 
     from cli.runs.progress import format_duration, run_table, usual_durations
-    from pipelines.runs.store import last_sign
+    from pipelines.runs.store import last_activity
     from rankline.runtime import ledger
 
     entries = ledger.read_entries(folder)
     began = min((entry.started for entry in entries.values()), default=folder.stat().st_mtime)
-    ended = time.time() if running else last_sign(folder)
+    ended = time.time() if running else last_activity(folder)
     recipe = str(json.loads((folder / "recipe.json").read_text()).get("name", ""))
     usual_seconds = usual_durations(workspace, recipe, before=folder) if recipe else {}
     Console(highlight=False).print(run_table(folder, usual_seconds, seconds=max(ended - began, 0), ended=not running))
-    silence = format_duration(max(time.time() - last_sign(folder), 0))
+    silence = format_duration(max(time.time() - last_activity(folder), 0))
     if running:
         typer.echo(f"it is running; the last sign of life was {silence} ago")
     else:
@@ -172,7 +172,7 @@ def logs(
             last_step = log_line.step
             typer.echo(log_line.line)
         if where and not as_json:
-            typer.secho(f"every pod's, drivers included: {runs.elsewhere(run)}", err=True, dim=True)  # type: ignore[attr-defined]
+            typer.secho(f"every pod's, drivers included: {runs.logs_command(run)}", err=True, dim=True)  # type: ignore[attr-defined]
 
 
 @app.command("cancel")
@@ -206,7 +206,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
         from pipelines.kubeflow.runs import ClusterRuns
 
         with where.connected() as cluster:
-            id, url = ClusterRuns(cluster).again(run)
+            id, url = ClusterRuns(cluster).restart(run)
             if not as_json:
                 typer.echo(f"run {id} goes on\n{url}")
             watch_cluster_run(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
@@ -214,7 +214,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
     folder = runs.folder(run)
     run_and_report(
         lambda watch: runs.retry(
-            folder.name, watch=watch, begins=lambda recipe: fetch_assets(recipe, runs.workspace, as_json=as_json)
+            folder.name, watch=watch, on_start=lambda recipe: fetch_assets(recipe, runs.workspace, as_json=as_json)
         ),
         folder.name.split("-", 2)[-1],
         runs.workspace,

@@ -51,7 +51,7 @@ def run_single_step(
     import importlib
     import json
 
-    from pipelines.recipes import at, kept, named
+    from pipelines.recipes import named, step_settings, storage_settings
     from pipelines.runs.runner import new_run_folder
     from rankline.runtime import ledger
     from rankline.runtime.run_step import RunContext
@@ -65,9 +65,9 @@ def run_single_step(
         "workspace": str(workspace),
         "recipe": chosen.name,
         "catalogue": chosen.export.catalogue,
-        **kept(chosen, str(workspace)),
+        **storage_settings(chosen, str(workspace)),
     }
-    config = at(chosen, str(workspace))[name]
+    config = step_settings(chosen, str(workspace))[name]
     # outside the flow nobody has looked beforehand, so a step that asks is told now
     providers: dict[str, Callable[[], str]] = {
         "source_digest": lambda: _source_digest(config),

@@ -130,7 +130,7 @@ def _print_plan(recipe: Recipe, where: Target, mounted: Path | None, *, as_json:
         else None
     )
     with where.connected() if where else contextlib.nullcontext() as cluster:
-        run_plan = plan(recipe, cluster=cluster, here=here)
+        run_plan = plan(recipe, cluster=cluster, local_workspace=here)
     if as_json:
         typer.echo(run_plan.model_dump_json(indent=2))
         return

@@ -22,7 +22,7 @@ from cli.schedules.tables import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.kubeflow.schedules import Told
+    from pipelines.kubeflow.schedules import ClusterSchedule
 
 
 def write(
@@ -34,7 +34,7 @@ def write(
     from pipelines.schedules import cron as crons
 
     changes = {key: value for key, value in values.items() if value is not None}
-    schedules.refuse_unheeded(changes)
+    schedules.refuse_unsupported(changes)
     if "settings" in changes:
         changes["settings"] = tuple(each for each in changes["settings"] if each)
     _check_zone(changes.pop("zone", None), where)
@@ -49,10 +49,10 @@ def write(
     now = datetime.now(UTC)
     with where.connected() as cluster:
         if new:
-            from pipelines.kubeflow.runs import EXPERIMENT
+            from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
 
             entry = schedules.create(
-                cluster, changes, experiment=experiment or EXPERIMENT, account=account or "", now=now
+                cluster, changes, experiment=experiment or DEFAULT_EXPERIMENT, account=account or "", now=now
             )
         else:
             entry = schedules.update(cluster, name, changes, experiment=experiment, account=account, now=now)
@@ -79,15 +79,18 @@ def _check_zone(requested: str | None, where: Target) -> None:
         )
 
 
-def _print_result(entry: Told, notes: list[str], *, as_json: bool, new: bool) -> None:
+def _print_result(entry: ClusterSchedule, notes: list[str], *, as_json: bool, new: bool) -> None:
     schedule = entry.schedule
     if as_json:
         typer.echo(json.dumps({**schedule_payload(entry), "notes": notes}, indent=2))
         return
     print_schedule(
-        schedule, notes, window_of=entry.window_of, begins=f"the cluster begins it: {entry.kept.url}" if new else ""
+        schedule,
+        notes,
+        window_of=entry.window_of,
+        begins=f"the cluster begins it: {entry.recurring_run.url}" if new else "",
     )
-    for each in entry.left:
+    for each in entry.superseded:
         typer.echo(f"  {each.id} stays, disabled, until its runs have ended; the next change or `delete` takes it away")
 
 
@@ -96,7 +99,7 @@ def list_(where: Target, *, as_json: bool) -> None:
     from pipelines.kubeflow import schedules
 
     with where.connected() as cluster:
-        entries = schedules.all_of(cluster)
+        entries = schedules.list_schedules(cluster)
     if as_json:
         typer.echo(
             json.dumps(
@@ -138,18 +141,18 @@ def show(name: str, where: Target, *, as_json: bool) -> None:
 
     with where.connected() as cluster:
         entry = schedules.get(cluster, name)
-        runs = schedules.fired(cluster, entry)
+        runs = schedules.list_firings(cluster, entry)
     schedule = entry.schedule
     if as_json:
         typer.echo(json.dumps({**schedule_payload(entry), "runs": runs, "passed_over": None}, indent=2))
         return
-    print_settings(schedule, without=schedules.WHY)
+    print_settings(schedule, without=schedules.UNSUPPORTED_REASONS)
     typer.echo(f"{'experiment':<16} {entry.experiment}")
     if entry.account:
         typer.echo(f"{'account':<16} {entry.account}")
     for first in next_instants(entry.schedule, 1):
         typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local_text(entry.schedule, first)}")
-    typer.echo(f"{'page':<16} {entry.kept.url}")
+    typer.echo(f"{'page':<16} {entry.recurring_run.url}")
     if runs:
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
@@ -210,13 +213,17 @@ def backfill(
 
     with where.connected() as cluster:
         entry = schedules.get(cluster, name)
-        job = schedules.Backfill(cluster, entry, concurrency=concurrency, allow_older_window=allow_older, poll_s=POLL_S)
+        job = schedules.ClusterBackfill(
+            cluster, entry, concurrency=concurrency, allow_older_window=allow_older, poll_s=POLL_S
+        )
         zone = entry.schedule.zone
-        moments = job.moments(start=parse_instant(start, zone), end=parse_instant(end, zone), now=datetime.now(UTC))
+        moments = job.firing_times(
+            start=parse_instant(start, zone), end=parse_instant(end, zone), now=datetime.now(UTC)
+        )
         try:
-            results = job.fill(moments, say=lambda line: typer.echo(line, err=as_json))
+            results = job.run(moments, say=lambda line: typer.echo(line, err=as_json))
         except KeyboardInterrupt:
-            runs = ", ".join(job.under_way.values()) or "none"
+            runs = ", ".join(job.running.values()) or "none"
             typer.secho(f"interrupted; runs under way go on ({runs}); given again, this command joins them", err=True)
             raise RunContinues(INTERRUPTED) from None
     failed = sum(each["exit_code"] not in (None, 0, 3) for each in results)
@@ -227,7 +234,7 @@ def backfill(
     raise typer.Exit(1 if failed else 0)
 
 
-def schedule_payload(entry: Told) -> dict[str, Any]:
+def schedule_payload(entry: ClusterSchedule) -> dict[str, Any]:
     """A schedule as a workspace tells it, and what the cluster keeps of it beside."""
     instants = [] if entry.schedule.paused else next_instants(entry.schedule, 1)
     return {
@@ -236,8 +243,8 @@ def schedule_payload(entry: Told) -> dict[str, Any]:
         "revisions": entry.schedule.revision,
         "experiment": entry.experiment,
         "account": entry.account,
-        "recurring_run": entry.kept.id,
-        "url": entry.kept.url,
+        "recurring_run": entry.recurring_run.id,
+        "url": entry.recurring_run.url,
     }
 
 
@@ -252,7 +259,7 @@ def unknown_payload(recurring_run: Any) -> dict[str, Any]:
     return {
         **known,
         "paused": not recurring_run.enabled,
-        "max_runs": recurring_run.at_once,
+        "max_runs": recurring_run.max_concurrency,
         "recurring_run": recurring_run.id,
         "url": recurring_run.url,
     }

@@ -26,8 +26,8 @@ from cli.schedules.tables import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.schedules.firings import Claim, Claims
-    from pipelines.schedules.store import Schedule, Schedules
+    from pipelines.schedules.firings import Firing, Firings
+    from pipelines.schedules.store import LocalSchedules, Schedule
 
 app = typer.Typer(
     help="Run recipes at set times, each on the window of data of that time; `rankline scheduler` begins them or, with "
@@ -246,12 +246,12 @@ def show(name: Name, where: Target, workspace: Workspace = WORKSPACE, as_json: A
         return cluster.show(name, where, as_json=as_json)
     store = _schedules(workspace)
     schedule = store.get(name)
-    claims = store.claims(name)
-    latest, skipped = claims.all()[-10:], claims.handled()["skipped"][-10:]
+    firings = store.firings(name)
+    latest, skipped = firings.all()[-10:], firings.handled()["skipped"][-10:]
     if as_json:
         runs = [
-            _firing_payload(claim) | ({"status": "interrupted"} if _is_interrupted(claims, claim) else {})
-            for claim in latest
+            _firing_payload(firing) | ({"status": "interrupted"} if _is_interrupted(firings, firing) else {})
+            for firing in latest
         ]
         typer.echo(json.dumps({**_schedule_payload(store, schedule), "runs": runs, "passed_over": skipped}, indent=2))
         return
@@ -262,7 +262,7 @@ def show(name: Name, where: Target, workspace: Workspace = WORKSPACE, as_json: A
         typer.echo("")
         header = ("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")
         print_table([header, *(
-            (utc_text(c.scheduled_at), c.kind, utc_text(c.window_end), _outcome_text(claims, c), c.run) for c in latest
+            (utc_text(c.scheduled_at), c.kind, utc_text(c.window_end), _outcome_text(firings, c), c.run) for c in latest
         )])  # fmt: skip
         if latest[-1].failed:
             typer.echo(f"the last one failed: {latest[-1].error}")
@@ -374,21 +374,21 @@ def backfill(
         now=datetime.now(UTC),
         say=lambda line: typer.echo(line, err=as_json),
     )
-    failed = sum(each.claim.failed for each in results)
+    failed = sum(each.firing.failed for each in results)
     if as_json:
-        typer.echo(json.dumps([{**_firing_payload(each.claim), "what": each.what} for each in results], indent=2))
+        typer.echo(json.dumps([{**_firing_payload(each.firing), "what": each.status} for each in results], indent=2))
     else:
-        print_tally((each.what for each in results), failed=failed)
+        print_tally((each.status for each in results), failed=failed)
     raise typer.Exit(1 if failed else 0)
 
 
 # -- shared ------------------------------------------------------------------------------------------------
 
 
-def _schedules(workspace: Path) -> Schedules:
-    from pipelines.schedules.store import Schedules
+def _schedules(workspace: Path) -> LocalSchedules:
+    from pipelines.schedules.store import LocalSchedules
 
-    return Schedules(require_workspace(workspace).resolve())
+    return LocalSchedules(require_workspace(workspace).resolve())
 
 
 def _save(
@@ -411,10 +411,10 @@ def _save(
         )
     from pipelines.recipes import named
     from pipelines.schedules import cron as crons
-    from pipelines.schedules.store import Schedules, checked
-    from pipelines.schedules.worker import flow_of
+    from pipelines.schedules.store import LocalSchedules, validate_schedule
+    from pipelines.schedules.worker import flow_runner
 
-    store = Schedules(workspace.resolve()) if new else _schedules(workspace)
+    store = LocalSchedules(workspace.resolve()) if new else _schedules(workspace)
     current = None if new else store.get(name)
     changes = {key: value for key, value in values.items() if value is not None}
     for key, unset in {"source": None, "map": None, "zone": "UTC"}.items():
@@ -433,10 +433,10 @@ def _save(
         found, notes = crons.parse(text, zone, seconds_first=seconds_first)
         changes |= {"cron": found.text, "zone": found.zone}
     now = datetime.now(UTC)
-    proposed = checked((current.model_dump() if current else {}) | changes)
-    flow_of(proposed.flow)
+    proposed = validate_schedule((current.model_dump() if current else {}) | changes)
+    flow_runner(proposed.flow)
     # a knob that is misspelt is told now and not at three in the night
-    recipe = named(proposed.recipe, proposed.arguments(now), source=proposed.source, map=proposed.map)
+    recipe = named(proposed.recipe, proposed.run_settings(now), source=proposed.source, map=proposed.map)
     _refuse_scratch_every(proposed.scratch_every, flow=proposed.flow, warm_start=recipe.finetune.warm_start)
     schedule = store.create(changes, now=now) if new else store.update(name, changes, now=now)
     if as_json:
@@ -489,24 +489,24 @@ def _refuse_scratch_every(every: int, *, flow: str, warm_start: bool) -> None:
         )
 
 
-def _schedule_payload(store: Schedules, schedule: Schedule) -> dict[str, Any]:
+def _schedule_payload(store: LocalSchedules, schedule: Schedule) -> dict[str, Any]:
     instants = [] if schedule.paused else next_instants(schedule, 1)
     next_at = instants[0].isoformat() if instants else None
     return {**schedule.model_dump(mode="json"), "next": next_at, "revisions": len(store.history(schedule.name))}
 
 
-def _firing_payload(claim: Claim) -> dict[str, Any]:
+def _firing_payload(firing: Firing) -> dict[str, Any]:
     names = ("kind", "status", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
-    return {**claim.trigger, **{name: getattr(claim, name) for name in names}}
+    return {**firing.trigger, **{name: getattr(firing, name) for name in names}}
 
 
-def _is_interrupted(claims: Claims, claim: Claim) -> bool:
+def _is_interrupted(firings: Firings, firing: Firing) -> bool:
     """Whether its run was begun and nobody is at work on it."""
-    return claim.status == "running" and not claims.under_way(claim.moment)
+    return firing.status == "running" and not firings.is_running(firing.instant)
 
 
-def _outcome_text(claims: Claims, claim: Claim) -> str:
+def _outcome_text(firings: Firings, firing: Firing) -> str:
     """What became of a claim, in words."""
-    if claim.outcome or not _is_interrupted(claims, claim):
-        return claim.outcome or claim.status
-    return f"interrupted (the next {'backfill' if claim.kind == 'backfill' else 'scheduler'} goes on)"
+    if firing.outcome or not _is_interrupted(firings, firing):
+        return firing.outcome or firing.status
+    return f"interrupted (the next {'backfill' if firing.kind == 'backfill' else 'scheduler'} goes on)"

@@ -111,7 +111,7 @@ def parse_instant(text: str, zone: str) -> datetime:
         ) from error
     if not MIN_YEAR <= instant.year <= MAX_YEAR:
         raise UsageError(f"{text!r} is too far away", expected=f"a year from {MIN_YEAR} to {MAX_YEAR}", found=text)
-    return instant.astimezone(UTC) if instant.tzinfo else crons.instant(instant, ZoneInfo(zone))
+    return instant.astimezone(UTC) if instant.tzinfo else crons.wall_to_utc(instant, ZoneInfo(zone))
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

@@ -21,28 +21,28 @@ from pathlib import Path
 from typing import Literal
 
 from components.images import TAG
-from pipelines.runs.containers import CODE, PACKAGES, code_digest
+from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
 from rankline.errors import RanklineError, UsageError
 
 Variant = Literal["cpu", "cuda"]
 KINDS = ("data", "train", "serve", "evaluate")  # evaluate stands on serve's layers: it comes after it
-IN_THE_FLOW = ("data", "train", "evaluate")  # those a compiled package names
-HOUSE = Path(__file__).resolve().parents[2]
-FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
-BASE = "rankline.base"  # label of an image: the id of its base on the machine that built it
-PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
-MUST_NOT_HOLD = {
+PIPELINE_IMAGES = ("data", "train", "evaluate")  # those a compiled package names
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
+CONTEXT_FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
+BASE_LABEL = "rankline.base"  # label of an image: the id of its base on the machine that built it
+PINNED_IMAGE = re.compile(r"@sha256:[0-9a-f]{64}$")
+FORBIDDEN_PACKAGES = {
     "data": {"torch"},
     "train": set(),
     "serve": {"torch", "transformers", "kfp"},
     "evaluate": {"torch", "transformers"},
 }
 CUDA_LIBRARY = re.compile(r"^(nvidia-|triton$|cuda-)")
-NEEDED_FOR_CUDA = "nvidia-cudnn-cu13"
-BUILT_IN_BUILDKIT = 23  # from this version of the docker command on, BuildKit comes as a plugin (buildx)
+REQUIRED_CUDA_PACKAGE = "nvidia-cudnn-cu13"
+BUILDX_SINCE = 23  # from this version of the docker command on, BuildKit comes as a plugin (buildx)
 # BuildKit names a step and later says whether it is done anew; without BuildKit it is named and done
-STEP = re.compile(r"^(?:#(?P<number>\d+) \[(?P<stage>[^\]]+)\]|Step (?P<step>\d+/\d+) :) (?P<what>[A-Z]+ .*)")
-WORKING = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
+STEP_LINE = re.compile(r"^(?:#(?P<number>\d+) \[(?P<stage>[^\]]+)\]|Step (?P<step>\d+/\d+) :) (?P<what>[A-Z]+ .*)")
+PROGRESS_LINE = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
 CACHE_MOUNT = re.compile(r"--mount=type=cache,\S+ (?:\\\n\s*)?")
 HINTS = (
     ("No space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
@@ -56,7 +56,7 @@ HINTS = (
     ("Cannot connect to the Docker daemon", "start the engine: `docker info` has to succeed"),
 )
 # what an image says of itself, as JSON: run by its own interpreter
-LOOK_INSIDE = r"""
+INVENTORY_SCRIPT = r"""
 import glob, importlib.metadata as m, json, platform, shutil, subprocess, sys
 def told(d):
     meta = d.metadata
@@ -75,7 +75,7 @@ print(json.dumps({"interpreter": platform.python_version(), "python": found, "de
 
 
 @dataclass(frozen=True)
-class Docker:
+class DockerCommand:
     """The docker command used, and whether it builds with BuildKit."""
 
     command: str
@@ -102,7 +102,7 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildOptions:
     """What is to be built, the same for every image of one call."""
 
     base: str
@@ -120,7 +120,7 @@ class Order:
 
 
 @dataclass
-class Built:
+class BuiltImage:
     """One image that is there now."""
 
     kind: str
@@ -133,7 +133,7 @@ class Built:
     pushed: str = ""  # name@sha256:…, which only a registry gives
 
 
-def docker() -> Docker:
+def find_docker() -> DockerCommand:
     """The docker command of this machine; one that can BuildKit is preferred.
 
     Raises:
@@ -157,19 +157,19 @@ def docker() -> Docker:
             found=(told.stderr.strip().splitlines() or ["nothing"])[-1],
             hint="start the engine (`systemctl start docker`), join the `docker` group, or set DOCKER_HOST",
         )
-    able = next((command for command in found if _has_buildkit(command)), None)
-    return Docker(able or found[0], buildkit=able is not None)
+    with_buildkit = next((command for command in found if _has_buildkit(command)), None)
+    return DockerCommand(with_buildkit or found[0], buildkit=with_buildkit is not None)
 
 
 def _has_buildkit(command: str) -> bool:
     version = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
     major = re.search(r"version (\d+)\.", version)
-    if major and int(major[1]) < BUILT_IN_BUILDKIT:
+    if major and int(major[1]) < BUILDX_SINCE:
         return True
     return subprocess.run([command, "buildx", "version"], capture_output=True).returncode == 0
 
 
-def checked_base(base: str, *, release: bool) -> str:
+def require_base(base: str, *, release: bool) -> str:
     """The base image, if it may be built on.
 
     Raises:
@@ -182,7 +182,7 @@ def checked_base(base: str, *, release: bool) -> str:
             found="nothing",
             hint="`docker pull python:3.11-slim` prints its digest; --base python:3.11-slim takes the tag as it is",
         )
-    if release and not PINNED.search(base):
+    if release and not PINNED_IMAGE.search(base):
         raise UsageError(
             "a release stands on a pinned base image",
             expected="name@sha256: and 64 hexadecimal digits",
@@ -192,7 +192,7 @@ def checked_base(base: str, *, release: bool) -> str:
     return base
 
 
-def resolved(base: str, *, tool: Docker) -> tuple[str, str]:
+def resolve_base(base: str, *, tool: DockerCommand) -> tuple[str, str]:
     """(the base with the digest that its tag stands for now, the id that this machine knows it by).
 
     A base that is not here is pulled. Only a registry gives a digest: one that was made on this machine stays as it is
@@ -211,111 +211,120 @@ def resolved(base: str, *, tool: Docker) -> tuple[str, str]:
                 where=base,
                 hint="the spelling of --base, and whether its registry can be reached",
             )
-    told = json.loads(_output(tool, "image", "inspect", base))[0]
+    image_info = json.loads(_docker_output(tool, "image", "inspect", base))[0]
     name = re.sub(r":[^:/]*$", "", base)
-    digests = [each.partition("@")[2] for each in told["RepoDigests"] or () if each.startswith(f"{name}@")]
-    return (base if PINNED.search(base) or not digests else f"{base}@{digests[0]}"), told["Id"]
+    digests = [each.partition("@")[2] for each in image_info["RepoDigests"] or () if each.startswith(f"{name}@")]
+    return (base if PINNED_IMAGE.search(base) or not digests else f"{base}@{digests[0]}"), image_info["Id"]
 
 
-def checked_source(*, release: bool, house: Path = HOUSE) -> Path:
+def require_source(*, release: bool, source_root: Path = SOURCE_ROOT) -> Path:
     """The folder with the Dockerfile; for a release, one that is exactly a commit.
 
     Raises:
         UsageError: this installation has no Dockerfile, or the files are not the commit's.
     """
-    if not (house / "deploy" / "Dockerfile").is_file():
+    if not (source_root / "deploy" / "Dockerfile").is_file():
         raise UsageError(
             "images are built from a checkout of the project",
             expected="deploy/Dockerfile beside the code",
             found="an installation without it",
-            where=str(house),
+            where=str(source_root),
             hint="clone the project, `make setup`, and run `.venv/bin/rankline build` there",
         )
-    changed = _git(house, "status", "--porcelain") if _git(house, "rev-parse", "HEAD") else "no repository"
+    changed = _git(source_root, "status", "--porcelain") if _git(source_root, "rev-parse", "HEAD") else "no repository"
     if release and changed:
         raise UsageError(
             "a release is built from a commit",
             expected="no changed and no unknown files",
             found=", ".join(line.strip() for line in changed.splitlines()[:5]),
-            where=str(house),
+            where=str(source_root),
             hint="commit or stash them",
         )
-    return house
+    return source_root
 
 
-def build(kind: str, order: Order, *, tool: Docker, say: Callable[[str], None], house: Path = HOUSE) -> Built:
+def build(
+    kind: str,
+    options: BuildOptions,
+    *,
+    tool: DockerCommand,
+    say: Callable[[str], None],
+    source_root: Path = SOURCE_ROOT,
+) -> BuiltImage:
     """Build one image and look into it; its log is kept beside the others'.
 
     Raises:
         RanklineError: the build failed (with the last lines of its log), or the image holds what it must not.
     """
     began = time.monotonic()
-    reference, log = order.reference(kind), order.logs / f"{kind}-{order.variant}.log"
-    labels = labels_of(kind, order, house)
-    with context(house, buildkit=tool.buildkit) as folder:
+    reference, log = options.reference(kind), options.logs / f"{kind}-{options.variant}.log"
+    labels = labels_of(kind, options, source_root)
+    with build_context(source_root, buildkit=tool.buildkit) as folder:
         command = [
             *(tool.command, "build", "-f", str(folder / "deploy" / "Dockerfile"), "--target", kind, "-t", reference),
-            *(("--network", order.network) if order.network else ()),
+            *(("--network", options.network) if options.network else ()),
             *(("--progress", "plain") if tool.buildkit else ()),
             *_flags("--build-arg", {
-                "BASE": order.base,
-                "VARIANT": order.variant,
-                "GPUS": "all" if order.variant == "cuda" else "void",
-                **({"TORCH_WHEELS": order.torch_wheels} if order.torch_wheels else {}),
+                "BASE": options.base,
+                "VARIANT": options.variant,
+                "GPUS": "all" if options.variant == "cuda" else "void",
+                **({"TORCH_WHEELS": options.torch_wheels} if options.torch_wheels else {}),
             }),
             *_flags("--label", labels),
             str(folder),
         ]  # fmt: skip
-        _run(command, log, kind, say=say, buildkit=tool.buildkit)
-    told = json.loads(_output(tool, "image", "inspect", reference))[0]
-    inventory = look_inside(reference, tool=tool)
-    if faults := offences(kind, order.variant, inventory):
-        _output(tool, "image", "rm", reference)
+        _run_docker(command, log, kind, say=say, buildkit=tool.buildkit)
+    image_info = json.loads(_docker_output(tool, "image", "inspect", reference))[0]
+    inventory = read_inventory(reference, tool=tool)
+    if violations := content_violations(kind, options.variant, inventory):
+        _docker_output(tool, "image", "rm", reference)
         raise RanklineError(
             f"the {kind} image is not what it should be, and was not kept",
-            expected=f"{kind} for {order.variant}",
-            found="; ".join(faults),
+            expected=f"{kind} for {options.variant}",
+            found="; ".join(violations),
             where="pyproject.toml, deploy/contents.py",
             hint="--torch-wheels with a folder of the build of torch that the variant wants"
             if kind == "train"
             else "find what requires it: `pip show` in the image, under Required-by",
         )
-    return Built(kind, reference, told["Id"], told["Size"], time.monotonic() - began, inventory, labels)
+    return BuiltImage(
+        kind, reference, image_info["Id"], image_info["Size"], time.monotonic() - began, inventory, labels
+    )
 
 
-def labels_of(kind: str, order: Order, house: Path = HOUSE) -> dict[str, str]:
+def labels_of(kind: str, options: BuildOptions, source_root: Path = SOURCE_ROOT) -> dict[str, str]:
     """What an image says of where it comes from, in the words of the OCI."""
     oci = "org.opencontainers.image"
-    revision = _git(house, "rev-parse", "HEAD") or "unknown"
-    changed = bool(_git(house, "status", "--porcelain"))
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git(house, "log", "-1", "--format=%ct") or 0)
-    name, _, pin = order.base.partition("@")
+    revision = _git(source_root, "rev-parse", "HEAD") or "unknown"
+    changed = bool(_git(source_root, "status", "--porcelain"))
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _git(source_root, "log", "-1", "--format=%ct") or 0)
+    name, _, pin = options.base.partition("@")
     return {
         f"{oci}.title": f"rankline-{kind}",
-        f"{oci}.description": f"Rankline's {kind} image, {order.variant}",
+        f"{oci}.description": f"Rankline's {kind} image, {options.variant}",
         f"{oci}.licenses": "Apache-2.0",
-        f"{oci}.version": order.tag,
+        f"{oci}.version": options.tag,
         f"{oci}.revision": f"{revision}-changed" if changed else revision,
         f"{oci}.created": datetime.datetime.fromtimestamp(epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         f"{oci}.base.name": name,
         **({f"{oci}.base.digest": pin} if pin else {}),
-        **({BASE: order.base_id} if order.base_id else {}),
-        "rankline.variant": order.variant,
-        CODE: code_digest(house),
+        **({BASE_LABEL: options.base_id} if options.base_id else {}),
+        "rankline.variant": options.variant,
+        CODE_LABEL: code_digest(source_root),
     }
 
 
 @contextmanager
-def context(house: Path, *, buildkit: bool) -> Iterator[Path]:
+def build_context(source_root: Path, *, buildkit: bool) -> Iterator[Path]:
     """A folder with what a build needs and nothing else; without BuildKit the Dockerfile has no cache mounts."""
     with tempfile.TemporaryDirectory(prefix="rankline-build-") as name:
         folder = Path(name)
         (folder / "deploy").mkdir()
-        for file in FILES:
-            shutil.copy2(house / file, folder / file)
+        for file in CONTEXT_FILES:
+            shutil.copy2(source_root / file, folder / file)
         for package in PACKAGES:
-            shutil.copytree(house / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-        text = (house / "deploy" / "Dockerfile").read_text()
+            shutil.copytree(source_root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (source_root / "deploy" / "Dockerfile").read_text()
         if not buildkit:
             text = without_cache_mounts(text)
         (folder / "deploy" / "Dockerfile").write_text(text)
@@ -327,49 +336,51 @@ def without_cache_mounts(dockerfile: str) -> str:
     return CACHE_MOUNT.sub("PIP_NO_CACHE_DIR=1 ", dockerfile)
 
 
-def offences(kind: str, variant: Variant, inventory: Inventory) -> list[str]:
+def content_violations(kind: str, variant: Variant, inventory: Inventory) -> list[str]:
     """What an image holds and must not, or must hold and does not."""
     names = inventory.names()
-    found = [f"it holds {name}" for name in sorted(MUST_NOT_HOLD[kind] & names)]
+    violations = [f"it holds {name}" for name in sorted(FORBIDDEN_PACKAGES[kind] & names)]
     libraries = sorted(name for name in names if CUDA_LIBRARY.match(name))
     if libraries and (variant == "cpu" or kind == "data"):
-        found.append(f"it holds CUDA libraries ({', '.join(libraries[:3])}…, {len(libraries)} in all)")
-    if variant == "cuda" and kind != "data" and NEEDED_FOR_CUDA not in names:
-        found.append(f"it lacks {NEEDED_FOR_CUDA}")
+        violations.append(f"it holds CUDA libraries ({', '.join(libraries[:3])}…, {len(libraries)} in all)")
+    if variant == "cuda" and kind != "data" and REQUIRED_CUDA_PACKAGE not in names:
+        violations.append(f"it lacks {REQUIRED_CUDA_PACKAGE}")
     if variant == "cuda" and (version := inventory.version("torch")).endswith("+cpu"):
-        found.append(f"its torch {version} is a CPU build")
-    return found
+        violations.append(f"its torch {version} is a CPU build")
+    return violations
 
 
-def look_inside(reference: str, *, tool: Docker) -> Inventory:
+def read_inventory(reference: str, *, tool: DockerCommand) -> Inventory:
     """The packages of an image."""
-    told = _output(tool, "run", "--rm", "--network", "none", "--entrypoint", "python", reference, "-c", LOOK_INSIDE)
-    return Inventory(**json.loads(told))
+    output = _docker_output(
+        tool, "run", "--rm", "--network", "none", "--entrypoint", "python", reference, "-c", INVENTORY_SCRIPT
+    )
+    return Inventory(**json.loads(output))
 
 
-def push(built: Built, *, tool: Docker, say: Callable[[str], None], log: Path) -> None:
+def push(built: BuiltImage, *, tool: DockerCommand, say: Callable[[str], None], log: Path) -> None:
     """Send an image to its registry; ``built.pushed`` is then its name with the registry's digest.
 
     Raises:
         RanklineError: the registry refused it.
     """
-    _run([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
+    _run_docker([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
     name = built.reference.rpartition(":")[0]
-    told: list[str] = json.loads(
-        _output(tool, "image", "inspect", "--format", "{{json .RepoDigests}}", built.reference)
+    digests: list[str] = json.loads(
+        _docker_output(tool, "image", "inspect", "--format", "{{json .RepoDigests}}", built.reference)
     )
-    built.pushed = next(each for each in told if each.startswith(f"{name}@"))
+    built.pushed = next(each for each in digests if each.startswith(f"{name}@"))
 
 
 def _flags(flag: str, values: dict[str, str]) -> list[str]:
     return [part for name, value in values.items() for part in (flag, f"{name}={value}")]
 
 
-def _run(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], None], buildkit: bool) -> None:
+def _run_docker(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], None], buildkit: bool) -> None:
     """Run a docker command, telling its steps as they begin; everything it prints goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=12)
-    named: dict[str, str] = {}
+    pending_steps: dict[str, str] = {}
     environment = {**os.environ, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
     with (
         log.open("w") as stream,
@@ -383,15 +394,15 @@ def _run(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], 
                 stream.write(line)
                 if line.strip():
                     last.append(line.rstrip())
-                if step := STEP.match(line):
+                if step := STEP_LINE.match(line):
                     what = " ".join(CACHE_MOUNT.sub("", step["what"]).split())
                     sentence = f"  {title} [{step['stage'] or step['step']}] {what}"[:110]
                     if step["number"]:
-                        named[step["number"]] = sentence
+                        pending_steps[step["number"]] = sentence
                     else:
                         say(sentence)
-                elif (work := WORKING.match(line)) and work["number"] in named:
-                    say(named.pop(work["number"]))
+                elif (progress := PROGRESS_LINE.match(line)) and progress["number"] in pending_steps:
+                    say(pending_steps.pop(progress["number"]))
         except BaseException:
             process.terminate()
             raise
@@ -406,7 +417,7 @@ def _run(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], 
         )
 
 
-def _output(tool: Docker, *arguments: str) -> str:
+def _docker_output(tool: DockerCommand, *arguments: str) -> str:
     done = subprocess.run([tool.command, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise RanklineError(
@@ -418,10 +429,10 @@ def _output(tool: Docker, *arguments: str) -> str:
     return done.stdout
 
 
-def _git(house: Path, *arguments: str) -> str:
+def _git(source_root: Path, *arguments: str) -> str:
     """What git says; nothing where there is no repository or no git."""
     try:
-        done = subprocess.run(["git", "-C", str(house), *arguments], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", str(source_root), *arguments], capture_output=True, text=True)
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -11,11 +11,11 @@ import json
 import uuid
 from pathlib import Path
 
-from pipelines.images.build import Built
+from pipelines.images.build import BuiltImage
 from rankline.errors import IntegrityError
 
 
-def write(built: Built, folder: Path) -> Path:
+def write_sbom(built: BuiltImage, folder: Path) -> Path:
     """Write the bill of an image into ``folder`` and return its path; the same image gives the same bytes.
 
     Raises:
@@ -78,7 +78,7 @@ def write(built: Built, folder: Path) -> Path:
     return path
 
 
-def packages(path: Path) -> set[str]:
+def package_names(path: Path) -> set[str]:
     """Names of the Python packages in a bill."""
     components = json.loads(path.read_text())["components"]
     return {each["name"].lower() for each in components if each.get("purl", "").startswith("pkg:pypi/")}

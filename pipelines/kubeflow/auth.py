@@ -24,7 +24,7 @@ TOKEN, TOKEN_FILE = "RANKLINE_KFP_TOKEN", "RANKLINE_KFP_TOKEN_FILE"
 COOKIE = "RANKLINE_KFP_COOKIE"
 USER, PASSWORD = "RANKLINE_KFP_USER", "RANKLINE_KFP_PASSWORD"
 PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")  # where Kubeflow's own PodDefault puts one
-_PATIENCE_S = 20.0
+_TIMEOUT_S = 20.0
 
 
 def token_file() -> Path | None:
@@ -91,13 +91,13 @@ class _Form(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         """Note forms, their fields, and links."""
-        told = {name: value or "" for name, value in attributes}
+        values = {name: value or "" for name, value in attributes}
         if tag == "form" and self.action is None:
-            self.action, self.method, self._open = told.get("action", ""), told.get("method", "get").lower(), True
-        elif tag in ("input", "button") and self._open and told.get("name"):
-            self.fields[told["name"]] = told.get("value", "")
-        elif tag == "a" and told.get("href"):
-            self.links.append(told["href"])
+            self.action, self.method, self._open = values.get("action", ""), values.get("method", "get").lower(), True
+        elif tag in ("input", "button") and self._open and values.get("name"):
+            self.fields[values["name"]] = values.get("value", "")
+        elif tag == "a" and values.get("href"):
+            self.links.append(values["href"])
 
     def handle_endtag(self, tag: str) -> None:
         """A form ends."""
@@ -105,7 +105,7 @@ class _Form(HTMLParser):
             self._open = False
 
 
-def dex(host: str, *, ca: str | None) -> str:
+def dex_cookies(host: str, *, ca: str | None) -> str:
     """Sign in at dex with the user and password of the environment; the session's cookies.
 
     Follows the redirects to dex, chooses the connector for passwords where there are several, fills in the form and
@@ -124,9 +124,9 @@ def dex(host: str, *, ca: str | None) -> str:
     with requests.Session() as session:
         session.verify = ca or True
         try:
-            page = session.get(host, timeout=_PATIENCE_S)
+            page = session.get(host, timeout=_TIMEOUT_S)
             if page.status_code in (401, 403):  # oauth2-proxy refuses a program where it would redirect a browser
-                page = session.get(urllib.parse.urljoin(host, "/oauth2/start"), timeout=_PATIENCE_S)
+                page = session.get(urllib.parse.urljoin(host, "/oauth2/start"), timeout=_TIMEOUT_S)
             if not page.history:
                 raise AccessError(
                     "this host asks nobody to sign in",
@@ -137,7 +137,7 @@ def dex(host: str, *, ca: str | None) -> str:
                 )
             form = _Form(page.text)
             if "password" not in form.fields and (local := [link for link in form.links if "/auth/local" in link]):
-                page = session.get(urllib.parse.urljoin(page.url, local[0]), timeout=_PATIENCE_S)
+                page = session.get(urllib.parse.urljoin(page.url, local[0]), timeout=_TIMEOUT_S)
                 form = _Form(page.text)
             if "password" not in form.fields or form.action is None:
                 raise AccessError(
@@ -148,18 +148,18 @@ def dex(host: str, *, ca: str | None) -> str:
                     hint=f"sign in with a browser and put its cookie into {COOKIE} (--auth cookie)",
                 )
             target = urllib.parse.urljoin(page.url, form.action or page.url)
-            page = session.post(target, data={**form.fields, "login": user, "password": password}, timeout=_PATIENCE_S)
-            if "approval" in (asked := _Form(page.text)).fields:
-                target = urllib.parse.urljoin(page.url, asked.action or page.url)
-                page = session.post(target, data={**asked.fields, "approval": "approve"}, timeout=_PATIENCE_S)
+            page = session.post(target, data={**form.fields, "login": user, "password": password}, timeout=_TIMEOUT_S)
+            if "approval" in (approval_form := _Form(page.text)).fields:
+                target = urllib.parse.urljoin(page.url, approval_form.action or page.url)
+                page = session.post(target, data={**approval_form.fields, "approval": "approve"}, timeout=_TIMEOUT_S)
         except requests.exceptions.RequestException as error:
-            from pipelines.kubeflow.client import unreachable
+            from pipelines.kubeflow.client import unreachable_error
 
-            raise unreachable(error, host) from error
+            raise unreachable_error(error, host) from error
         if "password" in _Form(page.text).fields:
             raise UsageError("dex does not take this password", found=f"user {user}", where=host)
-        wanted = urllib.parse.urlsplit(host).hostname or ""
-        found = [f"{each.name}={each.value}" for each in session.cookies if wanted.endswith(each.domain.lstrip("."))]
+        hostname = urllib.parse.urlsplit(host).hostname or ""
+        found = [f"{each.name}={each.value}" for each in session.cookies if hostname.endswith(each.domain.lstrip("."))]
     if not found:
         raise AccessError("signing in left no session", found=f"HTTP {page.status_code}", where=host)
     return "; ".join(found)
@@ -169,7 +169,7 @@ _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
 @contextlib.contextmanager
-def forwarded(context: str, system: str) -> Iterator[str]:
+def forwarded_port(context: str, system: str) -> Iterator[str]:
     """`kubectl port-forward` to Kubeflow's UI, which hands requests on to the API; the URL, as long as the block lasts.
 
     Raises:
@@ -186,7 +186,7 @@ def forwarded(context: str, system: str) -> Iterator[str]:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        yield f"http://127.0.0.1:{_port(process, command)}"
+        yield f"http://127.0.0.1:{_read_port(process, command)}"
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -194,26 +194,26 @@ def forwarded(context: str, system: str) -> Iterator[str]:
         process.kill()
 
 
-def _port(process: subprocess.Popen[str], command: list[str]) -> str:
+def _read_port(process: subprocess.Popen[str], command: list[str]) -> str:
     found: dict[str, Any] = {}
-    spoke = threading.Event()
+    ready = threading.Event()
 
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:  # to its end, so that it never waits for a reader
             if (match := _FORWARDING.search(line)) and "port" not in found:
                 found["port"] = match[1]
-                spoke.set()
-        spoke.set()
+                ready.set()
+        ready.set()
 
     threading.Thread(target=read, daemon=True).start()
-    deadline = time.monotonic() + _PATIENCE_S
-    while not spoke.wait(0.1) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not ready.wait(0.1) and time.monotonic() < deadline:
         pass
     if "port" not in found:
         process.terminate()
         assert process.stderr is not None
-        said = (process.stderr.read().strip().splitlines() or ["nothing"])[-1]
-        raise AccessError("kubectl forwards no port", found=said, where=" ".join(command))
+        last_line = (process.stderr.read().strip().splitlines() or ["nothing"])[-1]
+        raise AccessError("kubectl forwards no port", found=last_line, where=" ".join(command))
     port: str = found["port"]
     return port

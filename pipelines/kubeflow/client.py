@@ -46,18 +46,18 @@ class Cluster:
     client: Any  # kfp.Client
     namespace: str  # empty where there is a single user
     host: str
-    known: dict[str, Any] = field(default_factory=dict, compare=False)  # id -> what it is, once asked for
+    cache: dict[str, Any] = field(default_factory=dict, compare=False)  # id -> what it is, once asked for
 
     @property
-    def of_all(self) -> str | None:
+    def namespace_or_none(self) -> str | None:
         """The namespace as the API wants it: none where there is a single user."""
         return self.namespace or None
 
-    def page(self, what: str, name: str) -> str:
+    def ui_url(self, what: str, name: str) -> str:
         """The address of a run, an experiment or a recurring run in the UI."""
         return f"{self.client._get_url_prefix()}/#/{what}/details/{name}"
 
-    def pods(self) -> str:
+    def kubectl_namespace(self) -> str:
         """`-n NAMESPACE` of kubectl, for the pods of its runs."""
         return f"-n {self.namespace or self.client.get_user_namespace() or 'kubeflow'}"
 
@@ -71,7 +71,7 @@ def connected(access: Access) -> Iterator[Cluster]:
         AccessError: it does not answer, or lets nobody in.
     """
     if access.auth == "port-forward":
-        with login.forwarded(access.context, access.system) as url:
+        with login.forwarded_port(access.context, access.system) as url:
             yield connect(access.model_copy(update={"host": url}))
     else:
         yield connect(access)
@@ -92,10 +92,10 @@ def connect(access: Access) -> Cluster:
     elif access.auth == "cookie":
         options["cookies"] = login.cookie()
     elif access.auth == "dex":
-        options["cookies"] = login.dex(host, ca=access.ca or None)
+        options["cookies"] = login.dex_cookies(host, ca=access.ca or None)
     elif access.auth == "existing" and access.context:
         options["kube_context"] = access.context
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as said:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as captured:
         warnings.simplefilter("ignore")
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # what is asked again is no news
         import kfp
@@ -106,14 +106,14 @@ def connect(access: Access) -> Cluster:
 
             def _load_config(self, *given: Any) -> Any:
                 config = super()._load_config(*given)
-                if "Failed to load kube config" in said.getvalue():
-                    raise _nowhere(access)
-                refresh, place = config.refresh_api_key_hook, config.host
+                if "Failed to load kube config" in captured.getvalue():
+                    raise _no_host_error(access)
+                refresh, server = config.refresh_api_key_hook, config.host
 
-                def refreshed(at: Any) -> None:
-                    refresh(at)
+                def refreshed(configuration: Any) -> None:
+                    refresh(configuration)
                     # a kubeconfig's hook puts the bare cluster back, without the way to Pipelines, and itself
-                    at.host, at.refresh_api_key_hook = place, refreshed
+                    configuration.host, configuration.refresh_api_key_hook = server, refreshed
 
                 if refresh is not None:
                     config.refresh_api_key_hook = refreshed
@@ -123,14 +123,14 @@ def connect(access: Access) -> Cluster:
                 self._context_setting["namespace"] = namespace  # and not in the user's own settings
 
             def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-                _guard(self._healthz_api.api_client, host or self._existing_config.host)
+                _check_responses(self._healthz_api.api_client, host or self._existing_config.host)
                 return self._healthz_api.healthz_service_get_healthz()
 
         # kfp takes this namespace for the one that Pipelines itself runs in, when it goes by a kubeconfig
         client = Client(host=host or None, namespace=access.system, **options)
     where = client._existing_config.host
-    if not isinstance(client._run_api.api_client.rest_client.request, _Guarded):
-        _guard(client._run_api.api_client, where)
+    if not isinstance(client._run_api.api_client.rest_client.request, _CheckedRequest):
+        _check_responses(client._run_api.api_client, where)
     health: kfp_server_api.V2beta1GetHealthzResponse = client._healthz_api.healthz_service_get_healthz()
     namespace = access.namespace or client.get_user_namespace() or ""
     if health.multi_user and not namespace:
@@ -145,7 +145,7 @@ def connect(access: Access) -> Cluster:
     return Cluster(client, namespace, where)
 
 
-def _nowhere(access: Access) -> UsageError:
+def _no_host_error(access: Access) -> UsageError:
     return UsageError(
         "nothing says where Kubeflow Pipelines is",
         expected="--host URL, KF_PIPELINES_ENDPOINT, a kubeconfig, or a pod of the cluster",
@@ -181,7 +181,7 @@ def _credentials() -> Any:
     return Token()
 
 
-class _Guarded:
+class _CheckedRequest:
     """The one way to the server: asks again what may be asked twice, and turns what is no answer into one message."""
 
     def __init__(self, request: Any, where: str) -> None:
@@ -193,36 +193,36 @@ class _Guarded:
 
         options["_request_timeout"] = options.get("_request_timeout") or _TIMEOUT_S
         try:
-            answer = self._request(method, url, **options)
+            response = self._request(method, url, **options)
         except ApiException as error:
-            raise refusal(error, self._where) from error
+            raise api_error(error, self._where) from error
         except urllib3.exceptions.HTTPError as error:
-            raise unreachable(error, self._where) from error
-        if options.get("_preload_content", True) and _is_page(answer):
-            raise signed_out(self._where)
-        return answer
+            raise unreachable_error(error, self._where) from error
+        if options.get("_preload_content", True) and _is_html(response):
+            raise signed_out_error(self._where)
+        return response
 
 
-def _guard(api_client: Any, where: str) -> None:
+def _check_responses(api_client: Any, where: str) -> None:
     import urllib3
 
     rest = api_client.rest_client
-    if not isinstance(rest.request, _Guarded):
+    if not isinstance(rest.request, _CheckedRequest):
         # what creates something is never sent twice; redirects are followed, to see where they lead
         rest.pool_manager.connection_pool_kw["retries"] = urllib3.Retry(
             total=6, other=0, connect=_RETRIES, read=_RETRIES, redirect=5, status=_RETRIES,
             status_forcelist=(502, 503, 504), allowed_methods=("GET",), backoff_factor=0.2, raise_on_status=False,
         )  # fmt: skip
-        rest.request = _Guarded(rest.request, where)
+        rest.request = _CheckedRequest(rest.request, where)
 
 
-def _is_page(answer: Any) -> bool:
-    body = answer.data[:200].lstrip() if answer.data else b""
+def _is_html(response: Any) -> bool:
+    body = response.data[:200].lstrip() if response.data else b""
     text = body.decode(errors="replace") if isinstance(body, bytes) else body
-    return "html" in (answer.urllib3_response.headers.get("content-type") or "").lower() or text[:1] == "<"
+    return "html" in (response.urllib3_response.headers.get("content-type") or "").lower() or text[:1] == "<"
 
 
-def signed_out(where: str) -> AccessError:
+def signed_out_error(where: str) -> AccessError:
     """The refusal for a page to sign in at, in place of an answer."""
     return AccessError(
         "this host answers with a page to sign in at: the session has expired, or there is none",
@@ -237,7 +237,7 @@ class Unreachable(AccessError):
     """The cluster does not answer now; it may in a moment."""
 
 
-def unreachable(error: Exception, where: str) -> AccessError:
+def unreachable_error(error: Exception, where: str) -> AccessError:
     """The refusal for a host that cannot be reached, or whose certificate is not to be trusted."""
     reason: BaseException = getattr(error, "reason", None) or error
     text = f"{error} {reason}"
@@ -258,56 +258,56 @@ def unreachable(error: Exception, where: str) -> AccessError:
     )
 
 
-def refusal(error: Any, where: str) -> RanklineError:
+def api_error(error: Any, where: str) -> RanklineError:
     """An answer of the API that is an error, as one of ours."""
     import json
 
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
     try:
-        told = json.loads(body)
-        of_api = isinstance(told, dict)
-        said = str(told.get("error_message") or told.get("message") or told.get("error") or body)
+        payload = json.loads(body)
+        is_api_error = isinstance(payload, dict)
+        message = str(payload.get("error_message") or payload.get("message") or payload.get("error") or body)
     except (ValueError, AttributeError):
-        said, of_api = body.strip(), False
-    said = said.splitlines()[0][:400] if said and not said.lstrip().startswith("<") else ""
+        message, is_api_error = body.strip(), False
+    message = message.splitlines()[0][:400] if message and not message.lstrip().startswith("<") else ""
     if error.status in (401, 403) and body.lstrip().startswith("<"):
-        return signed_out(where)
+        return signed_out_error(where)
     if error.status == 0:
-        return unreachable(Exception(error.reason or ""), where)
+        return unreachable_error(Exception(error.reason or ""), where)
     if error.status == 401:
         return AccessError(
             "the cluster does not know who asks (401)",
-            found=said or "no identity, or an expired one",
+            found=message or "no identity, or an expired one",
             where=where,
             hint="--auth token, cookie or dex; a token expires, and needs the audience pipelines.kubeflow.org",
         )
     if error.status == 403:
         return AccessError(
             "you may not do that there (403)",
-            found=said or "no permission",
+            found=message or "no permission",
             where=where,
             hint="--namespace with a profile of yours; who owns it adds contributors",
         )
     if error.status == 404:
-        if not of_api or "not found" not in said.lower():
+        if not is_api_error or "not found" not in message.lower():
             return AccessError(
                 "there is no Kubeflow Pipelines API at this address (404)",
-                found=said or "HTTP 404",
+                found=message or "HTTP 404",
                 where=where,
                 hint="for Kubeflow's gateway the URL ends in /pipeline",
             )
-        return NotThere("the cluster does not have it", found=said, where=where)
+        return NotFound("the cluster does not have it", found=message, where=where)
     if error.status == 409:
-        return AlreadyThere("it is there already", found=said, where=where)
+        return AlreadyExists("it is there already", found=message, where=where)
     if error.status == 400:
-        return UsageError("the cluster refuses this", found=said or "HTTP 400", where=where)
+        return UsageError("the cluster refuses this", found=message or "HTTP 400", where=where)
     kind = Unreachable if error.status >= 500 else AccessError
-    return kind(f"the cluster fails (HTTP {error.status})", found=said or error.reason or "", where=where)
+    return kind(f"the cluster fails (HTTP {error.status})", found=message or error.reason or "", where=where)
 
 
-class NotThere(UsageError):
+class NotFound(UsageError):
     """What was asked for is not on the cluster."""
 
 
-class AlreadyThere(RanklineError):
+class AlreadyExists(RanklineError):
     """Somebody else was quicker to create it."""

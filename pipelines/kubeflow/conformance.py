@@ -10,18 +10,18 @@ from typing import Any
 from rankline.errors import UsageError
 
 SCHEMA = "2.1.0"
-NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-LONGEST_NAME = 128
-PINNED = re.compile(r"^[a-z0-9][^@\s]*@sha256:[0-9a-f]{64}$")
+PIPELINE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+MAX_NAME_LENGTH = 128
+PINNED_IMAGE = re.compile(r"^[a-z0-9][^@\s]*@sha256:[0-9a-f]{64}$")
 
 
-def check(path: Path) -> None:
+def check_package(path: Path) -> None:
     """Refuse a package that the API server would refuse.
 
     Raises:
         UsageError: with every rule it breaks.
     """
-    found = list(problems(path))
+    found = list(package_problems(path))
     if found:
         raise UsageError(
             "the Kubeflow API server would refuse this package",
@@ -32,7 +32,7 @@ def check(path: Path) -> None:
         )
 
 
-def problems(path: Path) -> Iterator[str]:
+def package_problems(path: Path) -> Iterator[str]:
     """Each rule that a package breaks, as a sentence."""
     import yaml
 
@@ -55,23 +55,23 @@ def _pipeline_problems(pipeline: dict[str, Any]) -> Iterator[str]:
     if pipeline.get("schemaVersion") != SCHEMA:
         yield f"schemaVersion {pipeline.get('schemaVersion')} (only {SCHEMA} is known)"
     name = pipeline.get("pipelineInfo", {}).get("name", "")
-    if not NAME.match(name) or len(name) > LONGEST_NAME:
+    if not PIPELINE_NAME.match(name) or len(name) > MAX_NAME_LENGTH:
         yield f"pipeline name {name!r}"
     executors = pipeline.get("deploymentSpec", {}).get("executors", {})
     for label, executor in executors.items():
         image = executor.get("container", {}).get("image", "")
-        if not PINNED.match(image):
+        if not PINNED_IMAGE.match(image):
             yield f"{label}: image {image!r} is not pinned by digest"
     components = pipeline.get("components", {})
     for label, component in {"root": pipeline.get("root", {}), **components}.items():
-        wanted = component.get("executorLabel")
-        if wanted and wanted not in executors:
-            yield f"{label}: no executor {wanted!r}"
+        executor_label = component.get("executorLabel")
+        if executor_label and executor_label not in executors:
+            yield f"{label}: no executor {executor_label!r}"
         for task in component.get("dag", {}).get("tasks", {}).values():
             if task.get("componentRef", {}).get("name") not in components:
                 yield f"{label}: a task refers to no component"
-            for name, told in task.get("inputs", {}).get("parameters", {}).items():
-                constant = told.get("runtimeValue", {}).get("constant")
+            for name, argument in task.get("inputs", {}).get("parameters", {}).items():
+                constant = argument.get("runtimeValue", {}).get("constant")
                 # a cluster fills in a placeholder only where it is a whole string
                 if isinstance(constant, dict | list) and "{{$." in str(constant):
                     yield f"{label}: parameter {name} hides a placeholder inside of a structure"
@@ -86,8 +86,8 @@ def _platform_problems(platform: dict[str, Any]) -> Iterator[str]:
     from kfp.pipeline_spec import pipeline_spec_pb2 as known
 
     yield from _unknown_fields(platform, known.PlatformSpec())
-    for place in platform["platforms"].values():
-        for label, executor in place.get("deploymentSpec", {}).get("executors", {}).items():
+    for platform_spec in platform["platforms"].values():
+        for label, executor in platform_spec.get("deploymentSpec", {}).get("executors", {}).items():
             for problem in _unknown_fields(executor, kubernetes.KubernetesExecutorConfig()):
                 yield f"{label}: {problem}"
 

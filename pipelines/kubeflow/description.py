@@ -10,32 +10,32 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-MARK = "\n\nrankline schedule: "
+METADATA_MARK = "\n\nrankline schedule: "
 
 
-def write(sentence: str, told: dict[str, Any]) -> str:
+def format_description(sentence: str, metadata: dict[str, Any]) -> str:
     """The description that says both."""
-    return sentence + MARK + json.dumps(told, sort_keys=True)
+    return sentence + METADATA_MARK + json.dumps(metadata, sort_keys=True)
 
 
 def sentence(description: str) -> str:
     """What is meant for people."""
-    return description.partition(MARK)[0]
+    return description.partition(METADATA_MARK)[0]
 
 
-def read(description: str) -> dict[str, Any]:
+def read_metadata(description: str) -> dict[str, Any]:
     """What was told of the schedule; empty where it was not made by `rankline schedule`, or somebody edited it."""
     try:
-        told = json.loads(description.partition(MARK)[2] or "{}")
+        metadata = json.loads(description.partition(METADATA_MARK)[2] or "{}")
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
-def window(told: dict[str, Any], scheduled_at: datetime) -> dict[str, str | None]:
+def data_window(metadata: dict[str, Any], scheduled_at: datetime) -> dict[str, str | None]:
     """The data window of a scheduled time, as the flow computes it; unknown where the schedule is."""
-    if "lag_s" not in told:
+    if "lag_s" not in metadata:
         return {"window_start": None, "window_end": None}
-    end = scheduled_at - timedelta(seconds=told["lag_s"])
-    start = end - timedelta(seconds=told["window_s"]) if told["window_s"] else None
+    end = scheduled_at - timedelta(seconds=metadata["lag_s"])
+    start = end - timedelta(seconds=metadata["window_s"]) if metadata["window_s"] else None
     return {"window_start": start.isoformat() if start else None, "window_end": end.isoformat()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.kubeflow.client import AlreadyThere, Cluster
+from pipelines.kubeflow.client import AlreadyExists, Cluster
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe
 from pipelines.runs.runner import Flow
@@ -46,11 +46,11 @@ def upload(
     with tempfile.TemporaryDirectory() as folder:
         package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
         name = version_name(recipe, package)
-        pipeline_id = _pipeline(cluster, pipeline, recipe.description)
+        pipeline_id = _get_or_create_pipeline(cluster, pipeline, recipe.description)
         version_id = _version_id(cluster, pipeline_id, name)
         uploaded = False
         if version_id is None:
-            with contextlib.suppress(AlreadyThere), contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.suppress(AlreadyExists), contextlib.redirect_stdout(io.StringIO()):
                 version_id = cluster.client.upload_pipeline_version(
                     str(package), name, pipeline_id=pipeline_id
                 ).pipeline_version_id
@@ -67,7 +67,7 @@ def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
         UsageError: the whole line of this recipe would be taken for a smaller flow of another.
     """
     name = f"{PREFIX}{recipe.name}" if flow == "train" else f"{PREFIX}{recipe.name}-{flow}"
-    if (other := named(name)) != (recipe.name, flow):
+    if (other := parse_pipeline_name(name)) != (recipe.name, flow):
         raise UsageError(
             f"the pipeline {name} on the cluster is that of another recipe's flow",
             expected=f"a recipe whose name does not end in -{other[1]}",
@@ -77,7 +77,7 @@ def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
     return name
 
 
-def named(pipeline: str) -> tuple[str, Flow]:
+def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
     """The recipe and the flow that a pipeline of ours is of."""
     name = pipeline.removeprefix(PREFIX)
     for flow in get_args(Flow):
@@ -91,57 +91,62 @@ def version_name(recipe: Recipe, package: Path) -> str:
     return f"{recipe.name}-{digest.file_digest(package)[:16]}"
 
 
-def find(cluster: Cluster, recipe: Recipe, version: str) -> str | None:
+def find_version(cluster: Cluster, recipe: Recipe, version: str) -> str | None:
     """The id of a version of a recipe's pipeline, where the cluster has it."""
     pipeline_id = _pipeline_id(cluster, pipeline_name(recipe))
     return _version_id(cluster, pipeline_id, version) if pipeline_id is not None else None
 
 
-def pipelines(cluster: Cluster) -> dict[str, str]:
+def list_pipelines(cluster: Cluster) -> dict[str, str]:
     """Id -> name of every pipeline of ours on the cluster."""
-    asked = _filter("IS_SUBSTRING", PREFIX)
-    listed = every(
-        lambda **page: cluster.client.list_pipelines(namespace=cluster.of_all, filter=asked, **page), "pipelines"
+    query = _filter("IS_SUBSTRING", PREFIX)
+    found_pipelines = paginate(
+        lambda **page: cluster.client.list_pipelines(namespace=cluster.namespace_or_none, filter=query, **page),
+        "pipelines",
     )
-    return {each.pipeline_id: each.display_name for each in listed if each.display_name.startswith(PREFIX)}
+    return {each.pipeline_id: each.display_name for each in found_pipelines if each.display_name.startswith(PREFIX)}
 
 
-def every(ask: Callable[..., Any], what: str, *, most: int | None = None, sort_by: str = "") -> list[Any]:
+def paginate(
+    fetch_page: Callable[..., Any], attribute: str, *, limit: int | None = None, sort_by: str = ""
+) -> list[Any]:
     """All entries of a list that comes in pages; not more than ``most``."""
-    found: list[Any] = []
+    entries: list[Any] = []
     token = ""
     while True:
-        page = ask(page_token=token, page_size=min(_PAGE, most or _PAGE), sort_by=sort_by)
-        found += getattr(page, what) or []
+        page = fetch_page(page_token=token, page_size=min(_PAGE, limit or _PAGE), sort_by=sort_by)
+        entries += getattr(page, attribute) or []
         token = page.next_page_token or ""
-        if not token or (most and len(found) >= most):
-            return found[:most]
+        if not token or (limit and len(entries) >= limit):
+            return entries[:limit]
 
 
-def _pipeline(cluster: Cluster, name: str, description: str) -> str:
+def _get_or_create_pipeline(cluster: Cluster, name: str, description: str) -> str:
     """The id of the pipeline of that name, made where there is none."""
     import kfp_server_api
 
     if (found := _pipeline_id(cluster, name)) is not None:
         return found
-    made = kfp_server_api.V2beta1Pipeline(display_name=name, description=description, namespace=cluster.of_all)
+    request = kfp_server_api.V2beta1Pipeline(
+        display_name=name, description=description, namespace=cluster.namespace_or_none
+    )
     # made empty: uploading a package as a pipeline would name its first version after the pipeline
-    with contextlib.suppress(AlreadyThere):
-        created: str = cluster.client._pipelines_api.pipeline_service_create_pipeline(pipeline=made).pipeline_id
-        return created
+    with contextlib.suppress(AlreadyExists):
+        created_id: str = cluster.client._pipelines_api.pipeline_service_create_pipeline(pipeline=request).pipeline_id
+        return created_id
     return _pipeline_id(cluster, name) or ""
 
 
 def _pipeline_id(cluster: Cluster, name: str) -> str | None:
-    asked = _filter("EQUALS", name)
-    listed = cluster.client.list_pipelines(namespace=cluster.of_all, filter=asked).pipelines or []
-    return listed[0].pipeline_id if listed else None
+    query = _filter("EQUALS", name)
+    matches = cluster.client.list_pipelines(namespace=cluster.namespace_or_none, filter=query).pipelines or []
+    return matches[0].pipeline_id if matches else None
 
 
 def _version_id(cluster: Cluster, pipeline_id: str, name: str) -> str | None:
-    asked = _filter("EQUALS", name)
-    listed = cluster.client.list_pipeline_versions(pipeline_id, filter=asked).pipeline_versions or []
-    return listed[0].pipeline_version_id if listed else None
+    query = _filter("EQUALS", name)
+    matches = cluster.client.list_pipeline_versions(pipeline_id, filter=query).pipeline_versions or []
+    return matches[0].pipeline_version_id if matches else None
 
 
 def _filter(operation: str, name: str) -> str:

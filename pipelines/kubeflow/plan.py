@@ -16,23 +16,25 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.packages import every, find, pipeline_name, pipelines, version_name
-from pipelines.kubeflow.runs import STEPS, tell_listed
+from pipelines.kubeflow.packages import find_version, list_pipelines, paginate, pipeline_name, version_name
+from pipelines.kubeflow.runs import STEPS, summarize_listed_run
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe, as_dict
 from pipelines.runs import containers
-from pipelines.runs.plan import Libraries, Plan, Step, Total
+from pipelines.runs.plan import Libraries, Plan, PlannedStep, TotalTime
 from pipelines.runs.plan import plan as foretell
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import ALWAYS_RUNS
 
-Took = dict[str, tuple[tuple[float, str], tuple[float, str]]]  # step -> the shortest and the longest, and their runs
-LATEST = 10  # earlier runs that tell how long steps take
+StepTimes = dict[
+    str, tuple[tuple[float, str], tuple[float, str]]
+]  # step -> the shortest and the longest, and their runs
+MAX_RUNS = 10  # earlier runs that tell how long steps take
 
 
-class There(FrozenModel):
+class ClusterPlanDetails(FrozenModel):
     """What the plan of a cluster's run says beside the steps."""
 
     pipeline: str
@@ -46,10 +48,10 @@ class There(FrozenModel):
 class ClusterPlan(Plan):
     """What a run on a cluster would do."""
 
-    cluster: There
+    cluster: ClusterPlanDetails
 
 
-def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> ClusterPlan:
+def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | None) -> ClusterPlan:
     """Foretell a run on a cluster; nothing is uploaded. ``here`` is where its volume is mounted on this machine.
 
     Without a ``cluster`` nobody is asked whether it has the package, nor how long earlier runs took.
@@ -62,12 +64,12 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
     with tempfile.TemporaryDirectory() as folder:
         package = compile_flow(recipe, Path(folder) / "flow.yaml")
         version = version_name(recipe, package)
-    uploaded = None if cluster is None else find(cluster, recipe, version) is None
+    uploaded = None if cluster is None else find_version(cluster, recipe, version) is None
     notes = [] if cluster else ["no cluster was asked: with --host the plan tells whether it has this package"]
-    place = recipe.cluster.workspace
-    if here is None:
-        told = _unknown(recipe)
-        where = f"volume {recipe.cluster.volume!r}" if recipe.cluster.volume else f"{place} of each pod"
+    remote_root = recipe.cluster.workspace
+    if local_workspace is None:
+        run_plan = _plan_without_workspace(recipe)
+        where = f"volume {recipe.cluster.volume!r}" if recipe.cluster.volume else f"{remote_root} of each pod"
         notes.append(
             f"what is reused is decided on the cluster, against the workspace on {where}, which cannot be read from "
             f"here; where it is mounted on this machine, -w FOLDER names it"
@@ -78,31 +80,35 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, here: Path | None) -> Clust
             )
     else:
         libraries, doubt = _libraries(recipe)
-        told = foretell(_moved(recipe, place, str(here)), here, libraries=libraries)
+        run_plan = foretell(
+            _with_local_paths(recipe, remote_root, str(local_workspace)), local_workspace, libraries=libraries
+        )
         notes += [f"this holds if {doubt}"] if doubt else []
-        notes += [f"{name} is not on the volume, and on a cluster nobody fetches it" for name in told.fetches]
-    took = _seconds(cluster, recipe) if cluster else {}
-    if took and any(step.run_s is None and step.reuse_s is None for step in told.steps if step.step in took):
+        notes += [f"{name} is not on the volume, and on a cluster nobody fetches it" for name in run_plan.fetches]
+    step_times = _step_times(cluster, recipe) if cluster else {}
+    if step_times and any(
+        step.run_s is None and step.reuse_s is None for step in run_plan.steps if step.step in step_times
+    ):
         notes.append(
-            f"times are the shortest and the longest of the latest runs there ({LATEST} at most): its API does not "
+            f"times are the shortest and the longest of the latest runs there ({MAX_RUNS} at most): its API does not "
             "tell whether a step ran or was reused"
         )
-    told = _timed(told, took)
-    side = There(
+    run_plan = _with_cluster_times(run_plan, step_times)
+    details = ClusterPlanDetails(
         pipeline=pipeline_name(recipe),
         version=version,
         uploaded=uploaded,
         volume=recipe.cluster.volume,
-        workspace=str(here) if here else "",
+        workspace=str(local_workspace) if local_workspace else "",
         notes=tuple(notes),
     )
-    return ClusterPlan(**told.model_dump(), cluster=side)
+    return ClusterPlan(**run_plan.model_dump(), cluster=details)
 
 
 def _libraries(recipe: Recipe) -> tuple[Libraries | None, str]:
     """The versions in the images where an engine here has them; else none, and what has to be so instead."""
     try:
-        containers.holds_this_code(recipe)
+        containers.require_current_code(recipe)
         return containers.libraries(recipe), ""
     except RanklineError as error:
         return (
@@ -111,79 +117,81 @@ def _libraries(recipe: Recipe) -> tuple[Libraries | None, str]:
         )
 
 
-def _moved(recipe: Recipe, there: str, here: str) -> Recipe:
+def _with_local_paths(recipe: Recipe, remote_root: str, local_root: str) -> Recipe:
     """The recipe with paths on the cluster's volume as they are on this machine."""
 
-    def moved(value: Any) -> Any:
+    def replace_root(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: moved(each) for name, each in value.items()}
+            return {name: replace_root(each) for name, each in value.items()}
         if isinstance(value, list):
-            return [moved(each) for each in value]
-        inside = isinstance(value, str) and (value == there or value.startswith(f"{there}/"))
-        return here + value[len(there) :] if inside else value
+            return [replace_root(each) for each in value]
+        inside = isinstance(value, str) and (value == remote_root or value.startswith(f"{remote_root}/"))
+        return local_root + value[len(remote_root) :] if inside else value
 
     values = as_dict(recipe)
-    return TypeAdapter(Recipe).validate_python({**moved(values), "cluster": values["cluster"]})
+    return TypeAdapter(Recipe).validate_python({**replace_root(values), "cluster": values["cluster"]})
 
 
-def _unknown(recipe: Recipe) -> Plan:
+def _plan_without_workspace(recipe: Recipe) -> Plan:
     """What is certain of every run, and nothing else."""
     steps = []
     for name in ledger.STEPS:
         if name in ("resolve_inputs", "decide"):
-            steps.append(Step(step=name, state="runs", why=ALWAYS_RUNS))
+            steps.append(PlannedStep(step=name, state="runs", why=ALWAYS_RUNS))
         elif name == "promote" and recipe.decide.mode == "review":
-            steps.append(Step(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer"))
+            steps.append(
+                PlannedStep(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer")
+            )
         elif name == "promote":
             why = "it runs where the verdict is to promote"
-            steps.append(Step(step=name, state="unsure", provided="the gates are met", why=why))
+            steps.append(PlannedStep(step=name, state="unsure", provided="the gates are met", why=why))
         else:
-            steps.append(Step(step=name, state="unsure", why="decided at its door, on the cluster"))
-    nothing = Total(least_s=0.0, most_s=0.0, around_s=None, around_from="", without=ledger.STEPS)
+            steps.append(PlannedStep(step=name, state="unsure", why="decided at its door, on the cluster"))
+    unknown_time = TotalTime(least_s=0.0, most_s=0.0, around_s=None, around_from="", without=ledger.STEPS)
     place = recipe.cluster.workspace
-    return Plan(recipe=recipe.name, workspace=place, champion="", fetches=(), steps=tuple(steps), total=nothing)
+    return Plan(recipe=recipe.name, workspace=place, champion="", fetches=(), steps=tuple(steps), total=unknown_time)
 
 
-def _timed(told: Plan, took: Took) -> Plan:
+def _with_cluster_times(run_plan: Plan, step_times: StepTimes) -> Plan:
     """The plan with what earlier runs on the cluster took, where no run in the workspace tells."""
     steps = []
-    for step in told.steps:
-        if step.run_s is None and step.reuse_s is None and step.step in took:
-            (least, least_of), (most, most_of) = took[step.step]
+    for step in run_plan.steps:
+        if step.run_s is None and step.reuse_s is None and step.step in step_times:
+            (least, least_of), (most, most_of) = step_times[step.step]
             times = {"reuse_s": least, "reuse_from": least_of, "run_s": most, "run_from": most_of}
             step = step.model_copy(update=times)
         steps.append(step)
-    around = told.total.around_s or 0.0
-    total = told.total.model_copy(
+    overhead = run_plan.total.around_s or 0.0
+    total = run_plan.total.model_copy(
         update={
-            "least_s": round(sum(step.least_s or 0.0 for step in steps) + around, 2),
-            "most_s": round(sum(step.most_s or 0.0 for step in steps) + around, 2),
+            "least_s": round(sum(step.least_s or 0.0 for step in steps) + overhead, 2),
+            "most_s": round(sum(step.most_s or 0.0 for step in steps) + overhead, 2),
             "without": tuple(step.step for step in steps if step.least_s is None or step.most_s is None),
         }
     )
-    return told.model_copy(update={"steps": tuple(steps), "total": total})
+    return run_plan.model_copy(update={"steps": tuple(steps), "total": total})
 
 
-def _seconds(cluster: Cluster, recipe: Recipe) -> Took:
+def _step_times(cluster: Cluster, recipe: Recipe) -> StepTimes:
     """Step -> (shortest, longest) of the latest runs of a recipe that came to a verdict, each with its run."""
-    ids = [id for id, name in pipelines(cluster).items() if name == pipeline_name(recipe)]
-    listed = every(
-        lambda **page: cluster.client.list_runs(namespace=cluster.of_all, **page),
+    ids = [id for id, name in list_pipelines(cluster).items() if name == pipeline_name(recipe)]
+    runs = paginate(
+        lambda **page: cluster.client.list_runs(namespace=cluster.namespace_or_none, **page),
         "runs",
-        most=200,
+        limit=200,
         sort_by="created_at desc",
     )
-    ours = [
+    own_runs = [
         run
-        for run in listed
+        for run in runs
         if run.state == "SUCCEEDED"
         and run.pipeline_version_reference
         and run.pipeline_version_reference.pipeline_id in ids
     ]
-    found: dict[str, list[tuple[float, str]]] = {}
-    for run in ours[:LATEST]:
-        told = tell_listed(cluster, run)
-        for step in told["steps"]:
+    times_of: dict[str, list[tuple[float, str]]] = {}
+    for run in own_runs[:MAX_RUNS]:
+        summary = summarize_listed_run(cluster, run)
+        for step in summary["steps"]:
             if step["step"] in STEPS and step["status"] == "done":
-                found.setdefault(step["step"], []).append((step["seconds"], told["run"]))
-    return {step: (min(times), max(times)) for step, times in found.items()}
+                times_of.setdefault(step["step"], []).append((step["seconds"], summary["run"]))
+    return {step: (min(times), max(times)) for step, times in times_of.items()}

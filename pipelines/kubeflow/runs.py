@@ -22,27 +22,27 @@ from components.ingest.window import BACKFILL
 from components.promote.component import OUTCOME_TASKS
 from components.summary.step import MATERIALIZED, OUTCOMES, PUBLISHED, UNCHANGED
 from pipelines.kubeflow import description
-from pipelines.kubeflow.client import Cluster, NotThere, Unreachable
-from pipelines.kubeflow.packages import Version, every, named, pipelines
+from pipelines.kubeflow.client import Cluster, NotFound, Unreachable
+from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
 from pipelines.runs.runner import Flow
-from pipelines.runs.store import LAST, RUNNING, Line, Said
+from pipelines.runs.store import LAST, RUNNING, LogLine, RunInfo
 from rankline.errors import AccessError, RanklineError, UsageError
 from rankline.runtime import ledger
 
-EXPERIMENT = "rankline"
+DEFAULT_EXPERIMENT = "rankline"
 CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
 STEPS = (*ledger.ALL_STEPS, "summary")
-STATUS = {
+STEP_STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
     "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
 }  # fmt: skip
-_ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+_FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 _VERDICTS = {  # task -> the outcome it says
     outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in OUTCOME_TASKS | SAID_OF_ITEMS
 }
 # the last step of a flow -> the outcome where it is done
-_CROWNS = {"promote": OUTCOMES["promote"], "publish": OUTCOMES["publish"], "materialize": MATERIALIZED}
-_SENTENCES = {
+_FINAL_STEPS = {"promote": OUTCOMES["promote"], "publish": OUTCOMES["publish"], "materialize": MATERIALIZED}
+_VERDICT_SENTENCES = {
     "promoted": "Every gate is met; the model serves.",
     "already serving": "The candidate is the champion; there was nothing to decide.",
     "waiting for review": "Every gate is met; a person decides.",
@@ -56,10 +56,17 @@ _SENTENCES = {
     FAILED: "",
     INCOMPLETE: "It ended, and the cluster tells of no verdict.",
 }
-_REFUSED_ITEMS = "A check is not met, and what serves stays; summary.json of the run, on the volume, says which."
-_UNTOLD = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step: the ledger alone knows them
-_HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
-_NEVER = 86_400.0  # unix seconds: a time that is not set comes as 1970
+_REFUSED_REFRESH = "A check is not met, and what serves stays; summary.json of the run, on the volume, says which."
+_LEDGER_ONLY_FIELDS = (
+    "work_s",
+    "import_s",
+    "peak_memory_mb",
+    "core_s",
+    "gpu_s",
+    "cost",
+)  # of a step: the ledger alone knows them
+_POD_HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
+_UNSET_BEFORE_S = 86_400.0  # unix seconds: a time that is not set comes as 1970
 
 
 @dataclass(frozen=True)
@@ -73,24 +80,28 @@ class Submitted:
     version: Version
 
 
-def submit(cluster: Cluster, version: Version, *, experiment: str = EXPERIMENT, account: str = "") -> Submitted:
+def submit(cluster: Cluster, version: Version, *, experiment: str = DEFAULT_EXPERIMENT, account: str = "") -> Submitted:
     """Begin a run of a version, in an experiment that is made where there is none.
 
     ``account`` is the service account its pods run as; the namespace's own if empty.
     """
     name = f"{version.name} {datetime.now(UTC).strftime('%Y-%m-%d %H:%M:%S')}"
     with contextlib.redirect_stdout(io.StringIO()):
-        where = experiment_id(cluster, experiment)
+        experiment_ref = experiment_id(cluster, experiment)
         run = cluster.client.run_pipeline(
-            where, name, pipeline_id=version.pipeline_id, version_id=version.version_id, service_account=account or None
+            experiment_ref,
+            name,
+            pipeline_id=version.pipeline_id,
+            version_id=version.version_id,
+            service_account=account or None,
         )
-    return Submitted(run.run_id, name, cluster.page("runs", run.run_id), experiment, version)
+    return Submitted(run.run_id, name, cluster.ui_url("runs", run.run_id), experiment, version)
 
 
 def experiment_id(cluster: Cluster, name: str) -> str:
     """The id of an experiment, made where there is none."""
-    found: str = cluster.client.create_experiment(name, namespace=cluster.of_all).experiment_id
-    return found
+    created_id: str = cluster.client.create_experiment(name, namespace=cluster.namespace_or_none).experiment_id
+    return created_id
 
 
 def follow(
@@ -99,7 +110,7 @@ def follow(
     *,
     watch: Callable[[dict[str, Any]], None] | None = None,
     poll_s: float = 5.0,
-    patience_s: float = 300.0,
+    timeout_s: float = 300.0,
     settle_s: float = 30.0,
 ) -> dict[str, Any]:
     """Watch a run to its end, and return what `tell` tells of it then.
@@ -110,122 +121,126 @@ def follow(
     Raises:
         AccessError: it lets nobody in any more, or has not answered for ``patience_s``; the run goes on.
     """
-    answered, ended = time.monotonic(), 0.0
+    last_answer_s, ended_s = time.monotonic(), 0.0
     while True:
         try:
-            told = tell(cluster, cluster.client.get_run(run))
-            answered = time.monotonic()
+            summary = summarize_run(cluster, cluster.client.get_run(run))
+            last_answer_s = time.monotonic()
         except Unreachable:
-            if time.monotonic() - answered > patience_s:
+            if time.monotonic() - last_answer_s > timeout_s:
                 raise
             time.sleep(poll_s)
             continue
         if watch is not None:
-            watch(told)
-        if told["outcome"] != RUNNING:
-            ended = ended or time.monotonic()
-            if told["outcome"] != INCOMPLETE or time.monotonic() - ended > settle_s:
-                return told
+            watch(summary)
+        if summary["outcome"] != RUNNING:
+            ended_s = ended_s or time.monotonic()
+            if summary["outcome"] != INCOMPLETE or time.monotonic() - ended_s > settle_s:
+                return summary
         time.sleep(poll_s)
 
 
-def tell(cluster: Cluster, run: Any) -> dict[str, Any]:
+def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     """What the API says of a run, in the words of a local run's summary."""
     tasks = list((run.run_details and run.run_details.task_details) or [])
     outcome = _outcome(run, steps := _steps(tasks))
-    flow = flow_of(cluster, run)
+    flow = get_flow(cluster, run)
     failed = next((step for step in steps if step["status"] == "failed"), None)
-    began, ended = _seconds(run.created_at), _seconds(run.finished_at)
+    started_s, finished_s = _unix_seconds(run.created_at), _unix_seconds(run.finished_at)
     error = (run.error and run.error.message) or (failed and failed["error"]) or ""
     if outcome == FAILED and not error:
-        error = f"see `{kubectl(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
+        error = f"see `{kubectl_logs_command(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
     return {
         "run": run.run_id,
         "name": run.display_name,
         "outcome": outcome,
         "kubeflow_status": run.state or "",
-        "verdict": _REFUSED_ITEMS if (flow, outcome) == ("refresh", "refused") else _SENTENCES[outcome],
+        "verdict": _REFUSED_REFRESH if (flow, outcome) == ("refresh", "refused") else _VERDICT_SENTENCES[outcome],
         "reasons": [],
         "error": error if outcome == FAILED else "",
         "failed_step": failed["step"] if failed and outcome == FAILED else "",
         "model_id": "",
-        "started": began,
-        "seconds": None if outcome == RUNNING else round(max((ended or time.time()) - (began or time.time()), 0.0), 2),
+        "started": started_s,
+        "seconds": None
+        if outcome == RUNNING
+        else round(max((finished_s or time.time()) - (started_s or time.time()), 0.0), 2),
         "work_s": None,
         "cost": None,
         "currency": "",
         "steps": steps,
         "trigger": trigger_of(cluster, run),
         "flow": flow,
-        "url": cluster.page("runs", run.run_id),
+        "url": cluster.ui_url("runs", run.run_id),
     }
 
 
-def tell_listed(cluster: Cluster, run: Any) -> dict[str, Any]:
+def summarize_listed_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     """The same of a run of a list, which need not tell of tasks."""
-    told = tell(cluster, run)
-    if told["outcome"] == INCOMPLETE and not told["steps"]:
-        return tell(cluster, cluster.client.get_run(run.run_id))
-    return told
+    summary = summarize_run(cluster, run)
+    if summary["outcome"] == INCOMPLETE and not summary["steps"]:
+        return summarize_run(cluster, cluster.client.get_run(run.run_id))
+    return summary
 
 
 def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
     """What asked for a run, as a local run's trigger.json says it; none where that was a person."""
     if run.recurring_run_id:
-        kept = recurring_run(cluster, run.recurring_run_id)
-        scheduled = run.scheduled_at if _seconds(run.scheduled_at) else None
-        told = description.read((kept and kept.description) or "")
-        window = description.window(told, scheduled) if scheduled else description.window({}, run.created_at)
+        recurring = get_recurring_run(cluster, run.recurring_run_id)
+        scheduled = run.scheduled_at if _unix_seconds(run.scheduled_at) else None
+        metadata = description.read_metadata((recurring and recurring.description) or "")
+        window = (
+            description.data_window(metadata, scheduled) if scheduled else description.data_window({}, run.created_at)
+        )
         return {
             "kind": "scheduled",
-            "schedule": kept.display_name if kept else run.recurring_run_id,
+            "schedule": recurring.display_name if recurring else run.recurring_run_id,
             "scheduled_at": scheduled.isoformat() if scheduled else "",
             **window,
         }
-    if (moment := backfilled(run)) is None:
+    if (instant := backfill_scheduled_at(run)) is None:
         return None
-    unknown = description.window({}, moment)
-    return {"kind": "backfill", "schedule": name_of(run), "scheduled_at": moment.isoformat(), **unknown}
+    unknown_window = description.data_window({}, instant)
+    return {"kind": "backfill", "schedule": schedule_name(run), "scheduled_at": instant.isoformat(), **unknown_window}
 
 
-def flow_of(cluster: Cluster, run: Any) -> Flow:
+def get_flow(cluster: Cluster, run: Any) -> Flow:
     """Which flow a run is of, by its pipeline, which is asked for once; the whole line where that is gone."""
     id = run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id
     if not id:
         return "train"
-    if id not in cluster.known:
+    if id not in cluster.cache:
         try:
-            cluster.known[id] = cluster.client.get_pipeline(id)
-        except NotThere:
-            cluster.known[id] = None
-    kept = cluster.known[id]
-    return named(kept.display_name)[1] if kept else "train"
+            cluster.cache[id] = cluster.client.get_pipeline(id)
+        except NotFound:
+            cluster.cache[id] = None
+    pipeline = cluster.cache[id]
+    return parse_pipeline_name(pipeline.display_name)[1] if pipeline else "train"
 
 
-def backfilled(run: Any) -> datetime | None:
+def backfill_scheduled_at(run: Any) -> datetime | None:
     """The past fire time that a run was begun for by `rankline schedule backfill`; none for any other run."""
-    given = (run.runtime_config and run.runtime_config.parameters) or {}
-    told = str(given.get("scheduled_at", ""))
-    return datetime.fromisoformat(told.removeprefix(BACKFILL)) if told.startswith(BACKFILL) else None
+    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+    scheduled_at = str(parameters.get("scheduled_at", ""))
+    return datetime.fromisoformat(scheduled_at.removeprefix(BACKFILL)) if scheduled_at.startswith(BACKFILL) else None
 
 
-def name_of(run: Any) -> str:
+def schedule_name(run: Any) -> str:
     """The schedule of a backfilled run: the first word of its name."""
     return str(run.display_name).partition(" ")[0]
 
 
-def recurring_run(cluster: Cluster, id: str) -> Any:
+def get_recurring_run(cluster: Cluster, id: str) -> Any:
     """A recurring run as the API tells it, asked for once; none where it has been deleted."""
-    if id not in cluster.known:
+    if id not in cluster.cache:
         try:
-            cluster.known[id] = cluster.client.get_recurring_run(id)
-        except NotThere:
-            cluster.known[id] = None
-    return cluster.known[id]
+            cluster.cache[id] = cluster.client.get_recurring_run(id)
+        except NotFound:
+            cluster.cache[id] = None
+    return cluster.cache[id]
 
 
 def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
-    if run.state not in _ENDED:
+    if run.state not in _FINISHED_STATES:
         return RUNNING
     history = {each.state for each in run.state_history or []}
     if run.state == "CANCELED" or (run.state == "FAILED" and "CANCELING" in history):
@@ -233,7 +248,7 @@ def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
     if run.state == "FAILED":
         return FAILED
     done = {step["step"] for step in steps if step["status"] == "done"}
-    return next((outcome for task, outcome in (_CROWNS | _VERDICTS).items() if task in done), INCOMPLETE)
+    return next((outcome for task, outcome in (_FINAL_STEPS | _VERDICTS).items() if task in done), INCOMPLETE)
 
 
 def _step_of(task: str) -> str:
@@ -243,65 +258,65 @@ def _step_of(task: str) -> str:
 
 def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
     """Our steps among a run's tasks, in their order; the latest of several attempts."""
-    found: dict[str, dict[str, Any]] = {}
-    for task in sorted(tasks, key=lambda each: _seconds(each.start_time) or float("inf")):
+    by_step: dict[str, dict[str, Any]] = {}
+    for task in sorted(tasks, key=lambda each: _unix_seconds(each.start_time) or float("inf")):
         name = task.display_name or ""
         step, driver = _step_of(name.removesuffix("-driver")), name.endswith("-driver")
         if step not in (*STEPS, *_VERDICTS):
             continue
-        status = STATUS.get(task.state or "", "pending")
+        status = STEP_STATUS.get(task.state or "", "pending")
         if driver and status not in ("failed", "running"):  # it goes before the step; what it did, the step shows
             continue
-        if driver and step in found:
+        if driver and step in by_step:
             continue
-        began, ended = _seconds(task.start_time), _seconds(task.end_time)
-        found[step] = {
+        started_s, finished_s = _unix_seconds(task.start_time), _unix_seconds(task.end_time)
+        by_step[step] = {
             "step": step,
             "status": "running" if driver and status == "running" else status,
             "why": "",
-            "seconds": round((ended or time.time()) - began, 2) if began else 0.0,
-            **dict.fromkeys(_UNTOLD),
+            "seconds": round((finished_s or time.time()) - started_s, 2) if started_s else 0.0,
+            **dict.fromkeys(_LEDGER_ONLY_FIELDS),
             "result": {},
             "paths": {},
             "error": (task.error and task.error.message) or "",
         }
-    return [found[step] for step in (*STEPS, *_VERDICTS) if step in found]
+    return [by_step[step] for step in (*STEPS, *_VERDICTS) if step in by_step]
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    if moment is None:
+def _unix_seconds(timestamp: datetime | None) -> float | None:
+    if timestamp is None:
         return None
-    found = moment.timestamp()
-    return found if found > _NEVER else None
+    seconds = timestamp.timestamp()
+    return seconds if seconds > _UNSET_BEFORE_S else None
 
 
-def kubectl(cluster: Cluster, run: str) -> str:
+def kubectl_logs_command(cluster: Cluster, run: str) -> str:
     """The command that shows what every pod of a run wrote, as long as the pods are there."""
-    return f"kubectl {cluster.pods()} logs -l pipeline/runid={run} -c main --prefix --tail=-1"
+    return f"kubectl {cluster.kubectl_namespace()} logs -l pipeline/runid={run} -c main --prefix --tail=-1"
 
 
 class ClusterRuns:
     """The runs of a cluster, asked as those of a workspace are."""
 
-    def __init__(self, cluster: Cluster, *, experiment: str = "", most: int = 200, poll_s: float = 5.0) -> None:
-        self.cluster, self.experiment, self.most, self.poll_s = cluster, experiment, most, poll_s
+    def __init__(self, cluster: Cluster, *, experiment: str = "", limit: int = 200, poll_s: float = 5.0) -> None:
+        self.cluster, self.experiment, self.limit, self.poll_s = cluster, experiment, limit, poll_s
 
-    def list(self) -> list[Line]:
+    def list(self) -> list[RunInfo]:
         """The latest runs of our pipelines, oldest first."""
-        ours = pipelines(self.cluster)
+        own_pipelines = list_pipelines(self.cluster)
         lines = []
-        for run in reversed(self._latest(ours)):
-            told = tell_listed(self.cluster, run)
-            recipe, flow = named(ours[run.pipeline_version_reference.pipeline_id])
-            kind = (told["trigger"] or {}).get("kind", "manual")
-            lines.append(Line(run.run_id, told["outcome"], "", told["seconds"], kind, recipe, flow))
+        for run in reversed(self._latest(own_pipelines)):
+            summary = summarize_listed_run(self.cluster, run)
+            recipe, flow = parse_pipeline_name(own_pipelines[run.pipeline_version_reference.pipeline_id])
+            kind = (summary["trigger"] or {}).get("kind", "manual")
+            lines.append(RunInfo(run.run_id, summary["outcome"], "", summary["seconds"], kind, recipe, flow))
         return lines
 
     def show(self, run: str) -> dict[str, Any]:
         """A run as far as the API knows it."""
-        return tell(self.cluster, self._run(run))
+        return summarize_run(self.cluster, self._run(run))
 
-    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
+    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
         """What the pods of its steps wrote, as the API server hands it on; ``everything`` is all it has anyway.
 
         Raises:
@@ -310,26 +325,26 @@ class ClusterRuns:
         if step and step not in STEPS:
             raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join(STEPS))
         found = self._run(run)
-        seen: dict[str, int] = {}
+        printed: dict[str, int] = {}
         while True:
-            ended = tell(self.cluster, found)["outcome"] != RUNNING
+            ended = summarize_run(self.cluster, found)["outcome"] != RUNNING
             for name, pod in self._pods(found, step):
                 lines = self._log(found.run_id, pod, quiet=follow and not ended)
-                for line in lines[seen.get(pod, 0) :]:
-                    yield Said(name, line)
-                seen[pod] = max(len(lines), seen.get(pod, 0))
+                for line in lines[printed.get(pod, 0) :]:
+                    yield LogLine(name, line)
+                printed[pod] = max(len(lines), printed.get(pod, 0))
             if not follow or ended:
                 break
             time.sleep(self.poll_s)
             found = self.cluster.client.get_run(found.run_id)
-        if not seen:
+        if not printed:
             raise RanklineError(
                 "the API server names no pod whose log it could hand on",
-                where=self.cluster.page("runs", found.run_id),
-                hint=kubectl(self.cluster, found.run_id),
+                where=self.cluster.ui_url("runs", found.run_id),
+                hint=kubectl_logs_command(self.cluster, found.run_id),
             )
 
-    def cancel(self, run: str, *, patience_s: float = 60.0) -> dict[str, Any]:
+    def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """End a run, and return what is told of it once it has ended.
 
         Raises:
@@ -337,46 +352,46 @@ class ClusterRuns:
             RanklineError: it has not ended within ``patience_s``.
         """
         found = self._run(run)
-        if (now := tell(self.cluster, found)["outcome"]) != RUNNING:
+        if (now := summarize_run(self.cluster, found)["outcome"]) != RUNNING:
             raise UsageError(f"run {found.run_id} is not under way", expected="a run that goes on", found=now)
         self.cluster.client.terminate_run(found.run_id)
-        deadline = time.monotonic() + patience_s
-        while (told := self.show(found.run_id))["outcome"] == RUNNING:
+        deadline = time.monotonic() + timeout_s
+        while (summary := self.show(found.run_id))["outcome"] == RUNNING:
             if time.monotonic() > deadline:
                 raise RanklineError(
                     f"run {found.run_id} has not ended yet",
-                    expected=f"its end within {patience_s:.0f} s of asking for it",
-                    found=told["kubeflow_status"],
-                    where=told["url"],
+                    expected=f"its end within {timeout_s:.0f} s of asking for it",
+                    found=summary["kubeflow_status"],
+                    where=summary["url"],
                 )
             time.sleep(min(self.poll_s, 1.0))
-        return told
+        return summary
 
     def retry(
         self,
         run: str,
         *,
         watch: Callable[[dict[str, Any]], None] | None = None,
-        begins: Callable[[dict[str, Any]], None] | None = None,
+        on_start: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
         """Let the cluster go on with a run that failed, and follow it to its end; the run keeps its id.
 
         Raises:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
         """
-        id, _ = self.again(run)
-        if begins is not None:
-            begins(self.show(id))
+        id, _ = self.restart(run)
+        if on_start is not None:
+            on_start(self.show(id))
         return follow(self.cluster, id, watch=watch, poll_s=self.poll_s)
 
-    def again(self, run: str) -> tuple[str, str]:
+    def restart(self, run: str) -> tuple[str, str]:
         """Let the cluster go on with a run that failed or was cancelled; its id, and the address of its page.
 
         Raises:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
         """
         found = self._run(run)
-        if (now := tell(self.cluster, found)["outcome"]) not in (FAILED, CANCELLED):
+        if (now := summarize_run(self.cluster, found)["outcome"]) not in (FAILED, CANCELLED):
             raise UsageError(
                 f"run {found.run_id} has nothing to try again",
                 expected="a run that failed or was cancelled",
@@ -384,71 +399,71 @@ class ClusterRuns:
                 hint="`rankline submit` begins a new one; steps that have not changed are reused",
             )
         self.cluster.client._run_api.run_service_retry_run(found.run_id)
-        return found.run_id, self.cluster.page("runs", found.run_id)
+        return found.run_id, self.cluster.ui_url("runs", found.run_id)
 
-    def elsewhere(self, run: str) -> str:
+    def logs_command(self, run: str) -> str:
         """The command that shows what the API server does not hand on."""
-        return kubectl(self.cluster, self._run(run).run_id)
+        return kubectl_logs_command(self.cluster, self._run(run).run_id)
 
-    def _latest(self, ours: dict[str, str]) -> Sequence[Any]:
+    def _latest(self, own_pipelines: dict[str, str]) -> Sequence[Any]:
         """The latest runs of our pipelines, latest first."""
-        where: dict[str, Any] = {"namespace": self.cluster.of_all}
+        where: dict[str, Any] = {"namespace": self.cluster.namespace_or_none}
         if self.experiment:
             try:
                 found = self.cluster.client.get_experiment(
-                    experiment_name=self.experiment, namespace=self.cluster.of_all
+                    experiment_name=self.experiment, namespace=self.cluster.namespace_or_none
                 )
             except ValueError as error:  # how kfp says that there is none
                 raise UsageError(f"there is no experiment {self.experiment!r}", where=self.cluster.host) from error
             where = {"experiment_id": found.experiment_id}
-        listed = every(
+        runs = paginate(
             lambda **page: self.cluster.client.list_runs(**where, **page),
             "runs",
-            most=self.most,
+            limit=self.limit,
             sort_by="created_at desc",
         )
         return [
             run
-            for run in listed
-            if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id in ours
+            for run in runs
+            if run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id in own_pipelines
         ]
 
     def _run(self, run: str) -> Any:
         if run == LAST:
-            latest = self._latest(pipelines(self.cluster))
+            latest = self._latest(list_pipelines(self.cluster))
             if not latest:
                 raise UsageError("there is no run of ours yet", where=self.cluster.host, hint="`rankline submit`")
             run = latest[0].run_id
         try:
             return self.cluster.client.get_run(run)
-        except NotThere as error:
+        except NotFound as error:
             raise UsageError(
                 f"there is no run {run!r}", expected="an id of `rankline runs list`, or last", where=self.cluster.host
             ) from error
 
-    def _pods(self, run: Any, only: str) -> Sequence[tuple[str, str]]:
+    def _pods(self, run: Any, only_step: str) -> Sequence[tuple[str, str]]:
         """(step, pod) of each pod that did a step's work, in the order of the steps."""
         tasks = list((run.run_details and run.run_details.task_details) or [])
-        by_hash = {match[1]: task for task in tasks if (match := _HASH.search(task.pod_name or task.task_id or ""))}
+        by_hash = {match[1]: task for task in tasks if (match := _POD_HASH.search(task.pod_name or task.task_id or ""))}
         found = []
-        for step in [only] if only else STEPS:
-            open_ends = [task for task in tasks if _step_of(task.display_name or "") == step]
-            passed: set[int] = set()
-            while open_ends:
-                task = open_ends.pop()
-                if id(task) in passed:
+        for step in [only_step] if only_step else STEPS:
+            pending = [task for task in tasks if _step_of(task.display_name or "") == step]
+            visited: set[int] = set()
+            while pending:
+                task = pending.pop()
+                if id(task) in visited:
                     continue
-                passed.add(id(task))
-                hashes = [_HASH.search(child.pod_name or child.task_id or "") for child in task.child_tasks or []]
-                below = [by_hash[match[1]] for match in hashes if match and match[1] in by_hash]
+                visited.add(id(task))
+                hashes = [_POD_HASH.search(child.pod_name or child.task_id or "") for child in task.child_tasks or []]
+                children = [by_hash[match[1]] for match in hashes if match and match[1] in by_hash]
                 # what comes after a step in the graph hangs below it, too: only its own work is meant
-                below = [
+                children = [
                     each
-                    for each in below
+                    for each in children
                     if (each.display_name or "").startswith(("executor", f"{task.display_name}("))
                 ]
-                if below:
-                    open_ends += below
+                if children:
+                    pending += children
                 elif task.pod_name:
                     found.append((step, task.pod_name))
         return found
@@ -456,11 +471,11 @@ class ClusterRuns:
     def _log(self, run: str, pod: str, *, quiet: bool) -> Sequence[str]:
         api = self.cluster.client._run_api.api_client
         try:
-            answer = api.call_api(
+            response = api.call_api(
                 "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": pod}, [], {},
                 auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
             )  # fmt: skip
-            text = answer.data.decode(errors="replace")
+            text = response.data.decode(errors="replace")
             if not text.lstrip().startswith("<"):
                 return tuple(text.splitlines())
             raise AccessError("a page in place of a log")
@@ -471,5 +486,5 @@ class ClusterRuns:
                 "the API server does not hand on the log of this step",
                 found=error.message + (f": {error.found}" if error.found else ""),
                 where=pod,
-                hint=kubectl(self.cluster, run),
+                hint=kubectl_logs_command(self.cluster, run),
             ) from error

@@ -16,63 +16,63 @@ from typing import Any
 
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow import description
-from pipelines.kubeflow import recurring_runs as kept_there
+from pipelines.kubeflow import recurring_runs as recurring_runs
 from pipelines.kubeflow.client import Cluster, Unreachable
 from pipelines.kubeflow.packages import upload
-from pipelines.kubeflow.recurring_runs import Kept, Recurring
+from pipelines.kubeflow.recurring_runs import RecurringRun, RecurringRunSpec
 from pipelines.kubeflow.runs import (
     CANCELLED,
     FAILED,
     INCOMPLETE,
-    backfilled,
-    recurring_run,
-    tell,
-    tell_listed,
+    backfill_scheduled_at,
+    get_recurring_run,
+    summarize_listed_run,
+    summarize_run,
     trigger_of,
 )
 from pipelines.recipes import Recipe, named
 from pipelines.runs.runner import EXIT_CODES
 from pipelines.runs.store import RUNNING
-from pipelines.schedules.backfill import What, moments_of
-from pipelines.schedules.store import Schedule, Window, checked
+from pipelines.schedules.backfill import BackfillStatus, firing_times_of
+from pipelines.schedules.store import Schedule, Window, validate_schedule
 from rankline.errors import EXIT_FAILED, EXIT_REFUSED, UsageError
 
-HEEDED = {
+SUPPORTED_FIELDS = {
     "name", "recipe", "flow", "source", "map", "settings", "cron", "zone", "window", "lag", "catch_up", "max_runs",
     "paused", "revision", "created_at", "updated_at", "deleted", "directory",
 }  # fmt: skip
-WHY = {
+UNSUPPORTED_REASONS = {
     "runner": "on a cluster each step is a pod of its own",
     "jitter_s": "the cluster begins a run when its controller sees that it is due",
     "webhook": "the cluster calls nobody; `rankline runs list --host … --json` tells a monitor what failed",
     "catch_up_limit": "a cluster makes up for all of them, or for the latest alone",
 }
-MOST_AT_ONCE = 10
+MAX_CONCURRENCY = 10
 SETTLE_S = 30.0  # until a run's tasks are reported beside its state
-PATIENCE_S = 300.0
+UNREACHABLE_TIMEOUT_S = 300.0
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 @dataclass(frozen=True)
-class Told:
+class ClusterSchedule:
     """A schedule of a cluster: what it was made of, and what the cluster keeps."""
 
     schedule: Schedule
-    kept: Kept
+    recurring_run: RecurringRun
     experiment: str
     account: str
-    left: tuple[Kept, ...] = ()  # of changes: disabled, and gone once their runs have ended
+    superseded: tuple[RecurringRun, ...] = ()  # of changes: disabled, and gone once their runs have ended
 
     def window_of(self, scheduled_at: datetime) -> Window:
         """The data of the run of this time; days are of 24 hours there."""
         return window_of(self.schedule, scheduled_at)
 
-    def recurring(self) -> Recurring:
+    def spec(self) -> RecurringRunSpec:
         """What the cluster was asked for."""
-        return recurring_of(self.schedule, experiment=self.experiment, account=self.account)
+        return recurring_run_spec(self.schedule, experiment=self.experiment, account=self.account)
 
 
-def refuse_unheeded(given: dict[str, Any]) -> None:
+def refuse_unsupported(given: dict[str, Any]) -> None:
     """Refuse settings that a cluster cannot heed.
 
     Raises:
@@ -81,34 +81,34 @@ def refuse_unheeded(given: dict[str, Any]) -> None:
     for name, value in given.items():
         info = Schedule.model_fields.get(name)
         asks_for_none = info is not None and name not in ("runner", "catch_up_limit") and value in (info.default, "")
-        if name in HEEDED or value is None or asks_for_none:
+        if name in SUPPORTED_FIELDS or value is None or asks_for_none:
             continue
         option = "--" + name.removesuffix("_s").replace("_", "-")
         raise UsageError(
             f"a cluster cannot heed {option}",
             expected="the settings of a schedule that a cluster keeps",
             found=f"{option} {value}",
-            hint=WHY.get(name.removesuffix("_headers").removesuffix("_on_refusal"), "leave it out"),
+            hint=UNSUPPORTED_REASONS.get(name.removesuffix("_headers").removesuffix("_on_refusal"), "leave it out"),
         )
 
 
-def recurring_of(schedule: Schedule, *, experiment: str, account: str) -> Recurring:
+def recurring_run_spec(schedule: Schedule, *, experiment: str, account: str) -> RecurringRunSpec:
     """What the cluster is asked for.
 
     Raises:
         UsageError: it is more than a cluster can do.
     """
-    refuse_unheeded(
+    refuse_unsupported(
         {
             name: getattr(schedule, name)
             for name, info in Schedule.model_fields.items()
             if getattr(schedule, name) != info.default
         }
     )
-    if schedule.max_runs > MOST_AT_ONCE:
+    if schedule.max_runs > MAX_CONCURRENCY:
         raise UsageError(
             "a cluster lets a schedule have ten runs at once at most",
-            expected=f"--max-runs of 1 to {MOST_AT_ONCE}",
+            expected=f"--max-runs of 1 to {MAX_CONCURRENCY}",
             found=str(schedule.max_runs),
         )
     if schedule.name.endswith("-"):
@@ -117,19 +117,19 @@ def recurring_of(schedule: Schedule, *, experiment: str, account: str) -> Recurr
             expected="a letter or a digit at its end",
             found=schedule.name,
         )
-    return Recurring(
+    return RecurringRunSpec(
         name=schedule.name,
         flow=schedule.flow,
         cron=schedule.cron,
         zone=schedule.zone,
         lag_s=_seconds(schedule.lag),
         window_s=_seconds(schedule.window) or None,
-        at_once=schedule.max_runs,
+        max_concurrency=schedule.max_runs,
         catch_up=schedule.catch_up == "all",
         experiment=experiment,
         account=account,
         paused=schedule.paused,
-        told={
+        metadata={
             "schedule": schedule.model_dump(mode="json", exclude_defaults=True, exclude={"paused", "directory"}),
             "experiment": experiment,
             "account": account,
@@ -152,15 +152,15 @@ def recipe_of(schedule: Schedule, *more: str) -> Recipe:
     return named(schedule.recipe, [*schedule.settings, *more], source=schedule.source, map=schedule.map)
 
 
-def get(cluster: Cluster, name: str) -> Told:
+def get(cluster: Cluster, name: str) -> ClusterSchedule:
     """The schedule of this name.
 
     Raises:
         UsageError: there is none, or `rankline schedule` did not make it.
     """
-    newest, *older = kept_there.existing(cluster, name)
-    told = told_of(newest, tuple(older))
-    if told is None:
+    newest, *older = recurring_runs.find_all(cluster, name)
+    cluster_schedule = from_recurring_run(newest, tuple(older))
+    if cluster_schedule is None:
         raise UsageError(
             f"recurring run {name!r} was not made by `rankline schedule`, or its description was edited",
             expected="a description that ends with the schedule it was made of",
@@ -168,36 +168,42 @@ def get(cluster: Cluster, name: str) -> Told:
             where=newest.url,
             hint="delete it on its page, and create it again",
         )
-    return told
+    return cluster_schedule
 
 
-def told_of(kept: Kept, left: tuple[Kept, ...] = ()) -> Told | None:
+def from_recurring_run(
+    recurring_run: RecurringRun, superseded: tuple[RecurringRun, ...] = ()
+) -> ClusterSchedule | None:
     """What a recurring run was made of; none where that is not known."""
-    told = kept.told
-    if not isinstance(told.get("schedule"), dict):
+    metadata = recurring_run.metadata
+    if not isinstance(metadata.get("schedule"), dict):
         return None
     try:
-        schedule = checked({**told["schedule"], "paused": not kept.enabled})
+        schedule = validate_schedule({**metadata["schedule"], "paused": not recurring_run.enabled})
     except UsageError:  # of a version with other settings, or somebody wrote into it
         return None
-    return Told(schedule, kept, str(told.get("experiment", "")), str(told.get("account", "")), left)
+    return ClusterSchedule(
+        schedule, recurring_run, str(metadata.get("experiment", "")), str(metadata.get("account", "")), superseded
+    )
 
 
-def all_of(cluster: Cluster) -> list[tuple[Kept, Told | None]]:
+def list_schedules(cluster: Cluster) -> list[tuple[RecurringRun, ClusterSchedule | None]]:
     """Every recurring run of ours that is in force, by name, with what it was made of where that is known."""
-    return [(kept, told_of(kept)) for kept in kept_there.listed(cluster)]
+    return [(recurring_run, from_recurring_run(recurring_run)) for recurring_run in recurring_runs.list_active(cluster)]
 
 
-def create(cluster: Cluster, values: dict[str, Any], *, experiment: str, account: str, now: datetime) -> Told:
+def create(
+    cluster: Cluster, values: dict[str, Any], *, experiment: str, account: str, now: datetime
+) -> ClusterSchedule:
     """Have the cluster keep a new schedule.
 
     Raises:
         UsageError: there is one of this name, a value is none, or a cluster cannot heed it.
     """
-    at = now.astimezone(UTC).isoformat()
-    schedule = checked({**values, "created_at": at, "updated_at": at})
-    recurring = recurring_of(schedule, experiment=experiment, account=account)
-    kept_there.create(cluster, recurring, recipe_of(schedule))
+    created_at = now.astimezone(UTC).isoformat()
+    schedule = validate_schedule({**values, "created_at": created_at, "updated_at": created_at})
+    recurring = recurring_run_spec(schedule, experiment=experiment, account=account)
+    recurring_runs.create(cluster, recurring, recipe_of(schedule))
     return get(cluster, schedule.name)
 
 
@@ -209,51 +215,54 @@ def update(
     experiment: str | None = None,
     account: str | None = None,
     now: datetime,
-) -> Told:
+) -> ClusterSchedule:
     """Change what is named; runs under way go on, and no fire time is missed or doubled.
 
     Raises:
         UsageError: there is no such schedule, a value is none, or a cluster cannot heed it; the old one is as it was.
     """
     before = get(cluster, name)
-    at = now.astimezone(UTC).isoformat()
-    new = {"revision": before.schedule.revision + 1, "updated_at": at}
-    schedule = checked(before.schedule.model_dump() | changes | new)
-    recurring = recurring_of(
+    updated_at = now.astimezone(UTC).isoformat()
+    revision_fields = {"revision": before.schedule.revision + 1, "updated_at": updated_at}
+    schedule = validate_schedule(before.schedule.model_dump() | changes | revision_fields)
+    recurring = recurring_run_spec(
         schedule,
         experiment=before.experiment if experiment is None else experiment,
         account=before.account if account is None else account,
     )
-    kept_there.update(cluster, recurring, recipe_of(schedule))
+    recurring_runs.update(cluster, recurring, recipe_of(schedule))
     return get(cluster, name)
 
 
-def fired(cluster: Cluster, told: Told, *, most: int = 10) -> list[dict[str, Any]]:
+def list_firings(cluster: Cluster, cluster_schedule: ClusterSchedule, *, limit: int = 10) -> list[dict[str, Any]]:
     """What has been run of a schedule, oldest first, as a workspace's claims tell it."""
-    latest = kept_there.runs(cluster, told.schedule.name)[:most]
-    return [_fired(told, tell_listed(cluster, run), _revision(cluster, run)) for run in reversed(latest)]
+    latest = recurring_runs.list_runs(cluster, cluster_schedule.schedule.name)[:limit]
+    return [
+        _firing_record(cluster_schedule, summarize_listed_run(cluster, run), _revision(cluster, run))
+        for run in reversed(latest)
+    ]
 
 
 def _revision(cluster: Cluster, run: Any) -> int | None:
     """Of the schedule, when it began a run; a backfill's is not known."""
-    kept = recurring_run(cluster, run.recurring_run_id) if run.recurring_run_id else None
-    told = description.read((kept and kept.description) or "").get("schedule", {})
-    return int(told.get("revision", 1)) if told else None
+    recurring = get_recurring_run(cluster, run.recurring_run_id) if run.recurring_run_id else None
+    metadata = description.read_metadata((recurring and recurring.description) or "").get("schedule", {})
+    return int(metadata.get("revision", 1)) if metadata else None
 
 
-def _fired(told: Told, run: dict[str, Any], revision: int | None) -> dict[str, Any]:
+def _firing_record(cluster_schedule: ClusterSchedule, run: dict[str, Any], revision: int | None) -> dict[str, Any]:
     trigger = dict(run["trigger"])
     if trigger["scheduled_at"] and not trigger["window_end"]:
-        window = told.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
+        window = cluster_schedule.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
         trigger |= {"window_start": window.start.isoformat() if window.start else None,
                     "window_end": window.end.isoformat()}  # fmt: skip
-    kind, over = trigger.pop("kind"), run["outcome"] != RUNNING
+    kind, ended = trigger.pop("kind"), run["outcome"] != RUNNING
     return {
         **trigger,
         "kind": kind,
-        "status": "ended" if over else "running",
-        "outcome": run["outcome"] if over else "",
-        "exit_code": EXIT_CODES.get(run["outcome"], EXIT_FAILED) if over else None,
+        "status": "ended" if ended else "running",
+        "outcome": run["outcome"] if ended else "",
+        "exit_code": EXIT_CODES.get(run["outcome"], EXIT_FAILED) if ended else None,
         "run": run["run"],
         "attempts": 1,
         "revision": revision,
@@ -262,7 +271,7 @@ def _fired(told: Told, run: dict[str, Any], revision: int | None) -> dict[str, A
     }
 
 
-class Backfill:
+class ClusterBackfill:
     """The runs of past fire times, oldest first, a few at once; they are the cluster's, and go on without us.
 
     Given again it goes on: what has come to its end is left alone, what it began and is under way is joined, what
@@ -270,96 +279,110 @@ class Backfill:
     """
 
     def __init__(
-        self, cluster: Cluster, told: Told, *, concurrency: int, allow_older_window: bool, poll_s: float = 5.0
+        self,
+        cluster: Cluster,
+        cluster_schedule: ClusterSchedule,
+        *,
+        concurrency: int,
+        allow_older_window: bool,
+        poll_s: float = 5.0,
     ) -> None:
-        self.cluster, self.told, self.concurrency, self.poll_s = cluster, told, concurrency, poll_s
-        self.allow_older = allow_older_window
-        self.under_way: dict[datetime, str] = {}  # fire time -> run
-        self._versions: tuple[str, str] | None = None
+        self.cluster, self.told, self.concurrency, self.poll_s = cluster, cluster_schedule, concurrency, poll_s
+        self.allow_older_window = allow_older_window
+        self.running: dict[datetime, str] = {}  # fire time -> run
+        self._version_ids: tuple[str, str] | None = None
 
-    def moments(self, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
+    def firing_times(self, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
         """The fire times from ``start`` up to, not including, ``end``.
 
         Raises:
             UsageError: there is none, there are too many, or they lie ahead.
         """
-        return moments_of(self.told.schedule, start=start, end=end, now=now)
+        return firing_times_of(self.told.schedule, start=start, end=end, now=now)
 
-    def fill(self, moments: list[datetime], *, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    def run(self, firing_times: list[datetime], *, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
         """Run them; each as `fired` tells it, and ``what`` became of it.
 
         Raises:
             AccessError: the cluster cannot be watched any longer; what is under way goes on.
         """
-        before = self._before()
-        waiting, filled = list(moments), dict[datetime, dict[str, Any]]()
+        previous = self._previous_runs()
+        waiting, results = list(firing_times), dict[datetime, dict[str, Any]]()
         settling: dict[datetime, float] = {}
-        answered = time.monotonic()
-        while waiting or self.under_way:
-            while waiting and len(self.under_way) < self.concurrency:
-                at = waiting.pop(0)
-                what, run = self._fate(before.get(at))
+        last_answer_s = time.monotonic()
+        while waiting or self.running:
+            while waiting and len(self.running) < self.concurrency:
+                scheduled_at = waiting.pop(0)
+                what, run = self._previous_outcome(previous.get(scheduled_at))
                 if what:
-                    filled[at] = {
-                        **_fired(self.told, tell(self.cluster, run), _revision(self.cluster, run)),
+                    results[scheduled_at] = {
+                        **_firing_record(self.told, summarize_run(self.cluster, run), _revision(self.cluster, run)),
                         "what": what,
                     }
-                    say(f"{at.isoformat()}: {what}, {filled[at]['outcome'] or filled[at]['status']}")
+                    say(
+                        f"{scheduled_at.isoformat()}: {what}, {results[scheduled_at]['outcome'] or results[scheduled_at]['status']}"
+                    )
                 elif run is not None:
-                    self.under_way[at] = run.run_id
-                    say(f"{at.isoformat()}: joined, run {run.run_id}")
+                    self.running[scheduled_at] = run.run_id
+                    say(f"{scheduled_at.isoformat()}: joined, run {run.run_id}")
                 else:
-                    self.under_way[at] = self._begin(at)
-                    say(f"{at.isoformat()}: begins, data to {self.told.window_of(at).end.isoformat()}")
-            for at, id in list(self.under_way.items()):
+                    self.running[scheduled_at] = self._start_run(scheduled_at)
+                    say(
+                        f"{scheduled_at.isoformat()}: begins, data to {self.told.window_of(scheduled_at).end.isoformat()}"
+                    )
+            for scheduled_at, id in list(self.running.items()):
                 try:
-                    run = tell(self.cluster, self.cluster.client.get_run(id))
-                    answered = time.monotonic()
+                    run = summarize_run(self.cluster, self.cluster.client.get_run(id))
+                    last_answer_s = time.monotonic()
                 except Unreachable:
-                    if time.monotonic() - answered > PATIENCE_S:
+                    if time.monotonic() - last_answer_s > UNREACHABLE_TIMEOUT_S:
                         raise
                     continue
                 if run["outcome"] == RUNNING:
                     continue
-                since = settling.setdefault(at, time.monotonic())
+                since = settling.setdefault(scheduled_at, time.monotonic())
                 if run["outcome"] == INCOMPLETE and time.monotonic() - since < SETTLE_S:
                     continue
-                del self.under_way[at]
-                filled[at] = {**_fired(self.told, run, None), "what": "ran"}
-                say(f"{at.isoformat()}: {run['outcome']}" + (f"\n  {run['error']}" if run["error"] else ""))
-            time.sleep(self.poll_s if self.under_way else 0)
-        return [filled[at] for at in sorted(filled)]
+                del self.running[scheduled_at]
+                results[scheduled_at] = {**_firing_record(self.told, run, None), "what": "ran"}
+                say(f"{scheduled_at.isoformat()}: {run['outcome']}" + (f"\n  {run['error']}" if run["error"] else ""))
+            time.sleep(self.poll_s if self.running else 0)
+        return [results[scheduled_at] for scheduled_at in sorted(results)]
 
-    def _before(self) -> dict[datetime, Any]:
+    def _previous_runs(self) -> dict[datetime, Any]:
         """Fire time -> the latest run that it has had."""
-        found: dict[datetime, Any] = {}
-        for run in kept_there.runs(self.cluster, self.told.schedule.name):
-            at = (trigger_of(self.cluster, run) or {}).get("scheduled_at")
-            if at:
-                found.setdefault(datetime.fromisoformat(at).astimezone(UTC), run)
-        return found
+        latest_runs: dict[datetime, Any] = {}
+        for run in recurring_runs.list_runs(self.cluster, self.told.schedule.name):
+            scheduled_at = (trigger_of(self.cluster, run) or {}).get("scheduled_at")
+            if scheduled_at:
+                latest_runs.setdefault(datetime.fromisoformat(scheduled_at).astimezone(UTC), run)
+        return latest_runs
 
-    def _fate(self, run: Any) -> tuple[What | None, Any]:
+    def _previous_outcome(self, run: Any) -> tuple[BackfillStatus | None, Any]:
         """What became of a fire time before, and the run to join; neither where a run of it is to begin."""
         if run is None:
             return None, None
         run = self.cluster.client.get_run(run.run_id)
-        told = tell(self.cluster, run)
-        if told["outcome"] == RUNNING:
-            return (None, run) if backfilled(run) else ("under way elsewhere", run)
-        refused = EXIT_CODES.get(told["outcome"]) == EXIT_REFUSED
-        if told["outcome"] in (FAILED, CANCELLED, INCOMPLETE) or (refused and self.allow_older and not _older(run)):
+        summary = summarize_run(self.cluster, run)
+        if summary["outcome"] == RUNNING:
+            return (None, run) if backfill_scheduled_at(run) else ("under way elsewhere", run)
+        refused = EXIT_CODES.get(summary["outcome"]) == EXIT_REFUSED
+        if summary["outcome"] in (FAILED, CANCELLED, INCOMPLETE) or (
+            refused and self.allow_older_window and not _allows_older_windows(run)
+        ):
             return None, None
         return "done before", run
 
-    def _begin(self, at: datetime) -> str:
+    def _start_run(self, scheduled_at: datetime) -> str:
         pipeline_id, version_id = self._version()
-        name = f"{self.told.schedule.name} {at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill" + (OLDER * self.allow_older)
+        name = f"{self.told.schedule.name} {scheduled_at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill" + (
+            OLDER_WINDOWS_SUFFIX * self.allow_older_window
+        )
         with contextlib.redirect_stdout(io.StringIO()):
             run = self.cluster.client.run_pipeline(
-                self.told.kept.experiment_id,
+                self.told.recurring_run.experiment_id,
                 name,
-                params={"scheduled_at": f"{BACKFILL}{at.isoformat()}"},
+                params={"scheduled_at": f"{BACKFILL}{scheduled_at.isoformat()}"},
                 pipeline_id=pipeline_id,
                 version_id=version_id,
                 service_account=self.told.account or None,
@@ -368,19 +391,19 @@ class Backfill:
 
     def _version(self) -> tuple[str, str]:
         """The package to run: the schedule's own, or one of its recipe as it is here that lets an older window pass."""
-        if self._versions is None:
-            if self.allow_older:
+        if self._version_ids is None:
+            if self.allow_older_window:
                 recipe = recipe_of(self.told.schedule, "decide.allow_older_window=true")
-                told = self.told.recurring()
-                version = upload(self.cluster, recipe, schedule=told.window(), flow=told.flow)
-                self._versions = version.pipeline_id, version.version_id
+                cluster_schedule = self.told.spec()
+                version = upload(self.cluster, recipe, schedule=cluster_schedule.window(), flow=cluster_schedule.flow)
+                self._version_ids = version.pipeline_id, version.version_id
             else:
-                self._versions = self.told.kept.pipeline_id, self.told.kept.pipeline_version
-        return self._versions
+                self._version_ids = self.told.recurring_run.pipeline_id, self.told.recurring_run.pipeline_version
+        return self._version_ids
 
 
-OLDER = ", older windows allowed"
+OLDER_WINDOWS_SUFFIX = ", older windows allowed"
 
 
-def _older(run: Any) -> bool:
-    return str(run.display_name).endswith(OLDER)
+def _allows_older_windows(run: Any) -> bool:
+    return str(run.display_name).endswith(OLDER_WINDOWS_SUFFIX)

@@ -17,8 +17,8 @@ from typing import Any
 
 from components.finetune.config import FinetuneConfig
 from components.finetune.torchrun import write_job
-from pipelines.kubeflow.conformance import PINNED
-from pipelines.recipes import Recipe, at, named
+from pipelines.kubeflow.conformance import PINNED_IMAGE
+from pipelines.recipes import Recipe, named, step_settings
 from rankline.errors import RanklineError, UsageError
 
 
@@ -29,7 +29,7 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
         UsageError: the training image is not pinned by digest, or no volume is shared.
     """
     cluster, size = recipe.cluster, recipe.cluster.train
-    if not PINNED.match(cluster.images.train):
+    if not PINNED_IMAGE.match(cluster.images.train):
         raise UsageError(
             "the train image is not pinned",
             expected="registry/name@sha256:…",
@@ -83,7 +83,7 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
 
 def prepare(recipe: Recipe, *, name: str, features: Path, teacher: Path) -> dict[str, Any]:
     """Write the job file beside the teacher's folder, and return the TrainJob that runs it."""
-    config = FinetuneConfig(**at(recipe, recipe.cluster.workspace)["finetune"])
+    config = FinetuneConfig(**step_settings(recipe, recipe.cluster.workspace)["finetune"])
     folder = teacher.parent / f"{teacher.name}.job"
     folder.mkdir(parents=True, exist_ok=True)
     job = folder / "job.json"
@@ -110,9 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, required=True, help="where the teacher goes, on the shared volume")
     parser.add_argument("--name", default="rankline-finetune")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KNOB=VALUE")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        job = prepare(named(told.recipe, told.settings), name=told.name, features=told.features, teacher=told.teacher)
+        job = prepare(
+            named(options.recipe, options.settings),
+            name=options.name,
+            features=options.features,
+            teacher=options.teacher,
+        )
     except RanklineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

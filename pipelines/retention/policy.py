@@ -48,18 +48,18 @@ class Keep(FrozenModel):
 class Inode:
     """One name of a file: which file it is, how many names that has in all, and its size in bytes."""
 
-    number: tuple[int, int]
-    names: int
+    identity: tuple[int, int]
+    links: int
     bytes: int
 
 
 @dataclass(frozen=True)
-class Thing:
+class Resource:
     """Something that takes room."""
 
     kind: Kind
     name: str  # as people know it
-    place: str  # below the workspace, or below the repository
+    path: str  # below the workspace, or below the repository
     at: float  # when it was last written, unix seconds
     files: tuple[Inode, ...] = ()
     stored: int = 0  # bytes, where files have no second names: in a bucket
@@ -71,7 +71,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """What the ledger says of one step of a run."""
 
     key: str
@@ -80,29 +80,29 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Inventory:
     """What lies in a workspace and its repository; facts are by a thing's ``place``."""
 
-    things: tuple[Thing, ...]
+    resources: tuple[Resource, ...]
     history: tuple[Event, ...] = ()
-    under_way: frozenset[str] = frozenset()  # runs that go on
+    running: frozenset[str] = frozenset()  # runs that go on
     groups: Mapping[str, str] = field(default_factory=dict)  # run -> its recipe and flow
-    awaited: frozenset[str] = frozenset()  # runs of claims that have not come to their end
-    work: Mapping[str, Mapping[str, Work]] = field(default_factory=dict)  # run -> step -> what it did
-    made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
+    awaited_runs: frozenset[str] = frozenset()  # runs of claims that have not come to their end
+    work: Mapping[str, Mapping[str, StepWork]] = field(default_factory=dict)  # run -> step -> what it did
+    cache_outputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
     latest: frozenset[str] = frozenset()  # cache entries that a changed step is compared with
     services: Mapping[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
-    left_alone: tuple[str, ...] = ()  # what is not looked at, and why
+    ignored: tuple[str, ...] = ()  # what is not looked at, and why
     unreadable: frozenset[str] = frozenset()  # runs whose summary is there and cannot be read
-    elsewhere: tuple[tuple[Event, ...], ...] = ()  # histories of other repositories that runs and schedules name
+    other_histories: tuple[tuple[Event, ...], ...] = ()  # histories of other repositories that runs and schedules name
 
 
 @dataclass(frozen=True)
-class Fate:
+class Decision:
     """What becomes of a thing, and why."""
 
-    thing: Thing
-    goes: bool
+    resource: Resource
+    remove: bool
     why: str
 
 
@@ -111,13 +111,13 @@ class Plan:
     """What is kept and what goes."""
 
     keep: Keep
-    fates: tuple[Fate, ...]
-    left_alone: tuple[str, ...] = ()
+    decisions: tuple[Decision, ...]
+    ignored: tuple[str, ...] = ()
 
     @property
-    def going(self) -> list[Fate]:
+    def removals(self) -> list[Decision]:
         """What goes."""
-        return [fate for fate in self.fates if fate.goes]
+        return [decision for decision in self.decisions if decision.remove]
 
     def freed(self, kinds: Iterable[Kind] = KINDS) -> int:
         """How many bytes the file system gets back: a file goes with the last of its names.
@@ -129,53 +129,55 @@ class Plan:
         first: dict[tuple[int, int], Kind] = {}
         sizes: dict[tuple[int, int], tuple[int, int]] = {}
         stored = 0
-        for fate in sorted(self.going, key=lambda fate: KINDS.index(fate.thing.kind)):
-            stored += fate.thing.stored if fate.thing.kind in wanted else 0
-            for file in fate.thing.files:
-                names[file.number] += 1
-                first.setdefault(file.number, fate.thing.kind)
-                sizes[file.number] = (file.names, file.bytes)
+        for decision in sorted(self.removals, key=lambda decision: KINDS.index(decision.resource.kind)):
+            stored += decision.resource.stored if decision.resource.kind in wanted else 0
+            for file in decision.resource.files:
+                names[file.identity] += 1
+                first.setdefault(file.identity, decision.resource.kind)
+                sizes[file.identity] = (file.links, file.bytes)
         return stored + sum(
             sizes[number][1] for number, count in names.items() if count >= sizes[number][0] and first[number] in wanted
         )
 
 
-def plan(seen: Seen, keep: Keep, *, now: float) -> Plan:
+def plan(inventory: Inventory, keep: Keep, *, now: float) -> Plan:
     """What becomes of everything that was seen; ``now`` is unix seconds."""
-    models = models_kept(seen.history, keep, now=now)
+    models = retained_models(inventory.history, keep, now=now)
     anywhere = dict(models)  # what runs and online features are kept for; only this repository's own is swept
-    for history in seen.elsewhere:
-        for model, why in models_kept(history, keep, now=now).items():
+    for history in inventory.other_histories:
+        for model, why in retained_models(history, keep, now=now).items():
             anywhere[model] = SERVES if SERVES in (why, anywhere.get(model)) else anywhere.get(model, why)
-    rules: dict[Kind, Callable[[Sequence[Thing]], Iterable[Fate]]] = {
-        "run": lambda things: _runs(things, seen, keep, anywhere, now),
-        "bundle": lambda things: [_of_model(thing, seen, models, now) for thing in things],
-        "weights": lambda things: [_of_model(thing, seen, models, now) for thing in things],
-        "catalogue": lambda things: _catalogues(things, seen, keep, models, now),
-        "evidence": lambda things: [_evidence(thing, seen, models, now) for thing in things],
-        "online": lambda things: [_online(thing, seen, keep, anywhere, now) for thing in things],
-        "claim": lambda things: [_by_age(thing, keep, now, "it ended: a line in ended.jsonl takes its place")
-                                 for thing in things],
-        "fetched": lambda things: [_fetched(thing, seen, keep, now) for thing in things],
-        "leftover": lambda things: [_leftover(thing, now) for thing in things],
+    rules: dict[Kind, Callable[[Sequence[Resource]], Iterable[Decision]]] = {
+        "run": lambda resources: _runs(resources, inventory, keep, anywhere, now),
+        "bundle": lambda resources: [_model_decision(resource, inventory, models, now) for resource in resources],
+        "weights": lambda resources: [_model_decision(resource, inventory, models, now) for resource in resources],
+        "catalogue": lambda resources: _catalogues(resources, inventory, keep, models, now),
+        "evidence": lambda resources: [_evidence(resource, inventory, models, now) for resource in resources],
+        "online": lambda resources: [_online(resource, inventory, keep, anywhere, now) for resource in resources],
+        "claim": lambda resources: [_by_age(resource, keep, now, "it ended: a line in ended.jsonl takes its place")
+                                 for resource in resources],
+        "fetched": lambda resources: [_fetched(resource, inventory, keep, now) for resource in resources],
+        "leftover": lambda resources: [_leftover(resource, now) for resource in resources],
     }  # fmt: skip
-    by_kind: dict[Kind, list[Thing]] = defaultdict(list)
-    for thing in seen.things:
-        by_kind[thing.kind].append(thing)
-    fates: list[Fate] = []
+    by_kind: dict[Kind, list[Resource]] = defaultdict(list)
+    for resource in inventory.resources:
+        by_kind[resource.kind].append(resource)
+    decisions: list[Decision] = []
     for kind, rule in rules.items():
-        fates += rule(by_kind[kind])
-    kept_runs = {fate.thing.name for fate in fates if fate.thing.kind == "run" and not fate.goes}
-    fates += [_cache(thing, seen, keep, kept_runs, now) for thing in by_kind["cache"]]
-    fates += [_checkpoint(thing, seen, kept_runs, now) for thing in by_kind["checkpoint"]]
-    fates.sort(key=lambda fate: (KINDS.index(fate.thing.kind), fate.thing.place))
-    return Plan(keep, tuple(fates), seen.left_alone)
+        decisions += rule(by_kind[kind])
+    kept_runs = {
+        decision.resource.name for decision in decisions if decision.resource.kind == "run" and not decision.remove
+    }
+    decisions += [_cache(resource, inventory, keep, kept_runs, now) for resource in by_kind["cache"]]
+    decisions += [_checkpoint(resource, inventory, kept_runs, now) for resource in by_kind["checkpoint"]]
+    decisions.sort(key=lambda decision: (KINDS.index(decision.resource.kind), decision.resource.path))
+    return Plan(keep, tuple(decisions), inventory.ignored)
 
 
 # -- models ----------------------------------------------------------------------------------------------------
 
 
-def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str, str]:
+def retained_models(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str, str]:
     """Model -> why it is kept: it serves, it is what one could go back to, it waits for somebody, or it is young."""
     events = list(history)
     found: dict[str, str] = {}
@@ -183,12 +185,12 @@ def models_kept(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str
         new = event.kind in PROMOTING and event.model_id not in found and len(found) < keep.bundles
         if new and removal_event(events, event.model_id) is None:
             found[event.model_id] = f"served before, among the last {keep.bundles}" if found else SERVES
-    for model, why in _said(events, keep, now).items():
+    for model, why in _models_in_progress(events, keep, now).items():
         found.setdefault(model, why)
     return found
 
 
-def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
+def _models_in_progress(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
     last: dict[str, Event] = {}
     for event in events:
         of_a_catalogue = event.kind == "removed" and "catalogue" in event.digests
@@ -203,30 +205,30 @@ def _said(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
             continue
         if event.kind in ("pending", "approved"):
             found[model] = WAITS if event.kind == "pending" else "it was approved"
-        elif now - _moment(event.at) < keep.days * DAY_S:
-            found[model] = _younger(keep)
+        elif now - _unix_time(event.at) < keep.days * DAY_S:
+            found[model] = _age_sentence(keep)
     return found
 
 
 def skipped(model_id: str, keep: Keep, *, now: float) -> Callable[[list[Event]], bool]:
     """Whether a history keeps a model, asked again when it is about to leave."""
-    return lambda history: model_id in models_kept(history, keep, now=now)
+    return lambda history: model_id in retained_models(history, keep, now=now)
 
 
-def _of_model(thing: Thing, seen: Seen, models: Mapping[str, str], now: float) -> Fate:
+def _model_decision(resource: Resource, inventory: Inventory, models: Mapping[str, str], now: float) -> Decision:
     """A bundle, or the weights beside it."""
-    model = thing.name
+    model = resource.name
     if model in models:
-        return Fate(thing, False, models[model])
-    event = removal_event(list(seen.history), model)
+        return Decision(resource, False, models[model])
+    event = removal_event(list(inventory.history), model)
     if event is not None:
-        return Fate(thing, True, f"event {event.n} took it away, and its files are still here")
-    if any(each.model_id == model for each in seen.history):
-        return Fate(thing, True, "it does not serve, and nobody would go back to it")
-    return _unknown(thing, now)
+        return Decision(resource, True, f"event {event.n} took it away, and its files are still here")
+    if any(each.model_id == model for each in inventory.history):
+        return Decision(resource, True, "it does not serve, and nobody would go back to it")
+    return _unreferenced(resource, now)
 
 
-def revisions_kept(history: Sequence[Event], model_id: str, keep: Keep) -> dict[str, str]:
+def retained_revisions(history: Sequence[Event], model_id: str, keep: Keep) -> dict[str, str]:
     """Catalogue revision -> why it is kept, of a model that is."""
     found: dict[str, str] = {}
     for event in reversed(history):
@@ -238,148 +240,152 @@ def revisions_kept(history: Sequence[Event], model_id: str, keep: Keep) -> dict[
 
 
 def _catalogues(
-    things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, str], now: float
-) -> Iterable[Fate]:
-    for thing in things:
-        model, _, revision = thing.name.partition("/")
-        kept = revisions_kept(seen.history, model, keep)
+    resources: Sequence[Resource], inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float
+) -> Iterable[Decision]:
+    for resource in resources:
+        model, _, revision = resource.name.partition("/")
+        kept = retained_revisions(inventory.history, model, keep)
         if model not in models:
-            event = removal_event(list(seen.history), model)
-            known = any(each.model_id == model for each in seen.history)
-            yield Fate(thing, True, "its model goes") if known or event else _unknown(thing, now)
+            event = removal_event(list(inventory.history), model)
+            known = any(each.model_id == model for each in inventory.history)
+            yield Decision(resource, True, "its model goes") if known or event else _unreferenced(resource, now)
         elif revision in kept:
-            yield Fate(thing, False, kept[revision])
-        elif removal_event(list(seen.history), model, revision) is not None:
-            yield Fate(thing, True, "an event took it away, and its files are still here")
-        elif now - thing.at < max(keep.days * DAY_S, YOUNG_S):
-            yield Fate(thing, False, _younger(keep) if keep.days >= 1 else "it may be about to be published")
+            yield Decision(resource, False, kept[revision])
+        elif removal_event(list(inventory.history), model, revision) is not None:
+            yield Decision(resource, True, "an event took it away, and its files are still here")
+        elif now - resource.at < max(keep.days * DAY_S, YOUNG_S):
+            yield Decision(
+                resource, False, _age_sentence(keep) if keep.days >= 1 else "it may be about to be published"
+            )
         else:
-            yield Fate(thing, True, "later revisions were published")
+            yield Decision(resource, True, "later revisions were published")
 
 
-def _evidence(thing: Thing, seen: Seen, models: Mapping[str, str], now: float) -> Fate:
-    naming = [event for event in seen.history if thing.name in event.digests.values()]
+def _evidence(resource: Resource, inventory: Inventory, models: Mapping[str, str], now: float) -> Decision:
+    naming = [event for event in inventory.history if resource.name in event.digests.values()]
     for event in naming:
         if event.model_id in models:
-            return Fate(thing, False, f"event {event.n} of model {event.model_id} stands on it")
-    return Fate(thing, True, "no kept model's event stands on it") if naming else _unknown(thing, now)
+            return Decision(resource, False, f"event {event.n} of model {event.model_id} stands on it")
+    return Decision(resource, True, "no kept model's event stands on it") if naming else _unreferenced(resource, now)
 
 
-def _online(thing: Thing, seen: Seen, keep: Keep, models: Mapping[str, str], now: float) -> Fate:
-    if seen.under_way:
-        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may write it")
-    read_by = [model for model in models if seen.services.get(model) in (thing.name, "", None)]
+def _online(resource: Resource, inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float) -> Decision:
+    if inventory.running:
+        return Decision(resource, False, f"run {min(inventory.running)} goes on and may write it")
+    read_by = [model for model in models if inventory.services.get(model) in (resource.name, "", None)]
     if read_by or not models:
-        return Fate(thing, False, f"model {read_by[0]} reads it" if read_by else "no model says what it reads")
-    return _by_age(thing, keep, now, "no kept model reads it")
+        return Decision(resource, False, f"model {read_by[0]} reads it" if read_by else "no model says what it reads")
+    return _by_age(resource, keep, now, "no kept model reads it")
 
 
 # -- runs and their work ---------------------------------------------------------------------------------------
 
 
-def _runs(things: Sequence[Thing], seen: Seen, keep: Keep, models: Mapping[str, str], now: float) -> Iterable[Fate]:
+def _runs(
+    resources: Sequence[Resource], inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float
+) -> Iterable[Decision]:
     by_group: dict[str, list[str]] = defaultdict(list)
-    for thing in sorted(things, key=lambda thing: thing.name):
-        by_group[seen.groups.get(thing.name, "")].append(thing.name)
+    for resource in sorted(resources, key=lambda resource: resource.name):
+        by_group[inventory.groups.get(resource.name, "")].append(resource.name)
     latest = {name for names in by_group.values() for name in names[-keep.runs :]}
-    events = [event for history in (seen.history, *seen.elsewhere) for event in history]
+    events = [event for history in (inventory.history, *inventory.other_histories) for event in history]
     makers = {event.run_id: event.model_id for event in events if event.kind in ("registered", *PROMOTING)}
-    for thing in things:
-        model = makers.get(thing.name, "")
-        if thing.name in seen.under_way:
-            yield Fate(thing, False, "it goes on")
-        elif thing.name in seen.unreadable:
-            yield Fate(thing, False, "its summary cannot be read")
-        elif thing.name in seen.awaited:
-            yield Fate(thing, False, "its schedule goes on with it")
-        elif thing.name in latest:
-            yield Fate(thing, False, f"one of the last {keep.runs} of its kind")
+    for resource in resources:
+        model = makers.get(resource.name, "")
+        if resource.name in inventory.running:
+            yield Decision(resource, False, "it goes on")
+        elif resource.name in inventory.unreadable:
+            yield Decision(resource, False, "its summary cannot be read")
+        elif resource.name in inventory.awaited_runs:
+            yield Decision(resource, False, "its schedule goes on with it")
+        elif resource.name in latest:
+            yield Decision(resource, False, f"one of the last {keep.runs} of its kind")
         elif models.get(model) in (SERVES, WAITS):
-            yield Fate(thing, False, f"it made model {model}: {models[model]}")
+            yield Decision(resource, False, f"it made model {model}: {models[model]}")
         else:
-            yield _by_age(thing, keep, now, f"{keep.runs} later ones of its kind are kept")
+            yield _by_age(resource, keep, now, f"{keep.runs} later ones of its kind are kept")
 
 
-def _cache(thing: Thing, seen: Seen, keep: Keep, kept_runs: set[str], now: float) -> Fate:
-    step, _, key = thing.name.partition("/")
-    if seen.under_way:
-        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may take it up")
-    if thing.place in seen.latest:
-        return Fate(thing, False, "the last of its step: a changed step is compared with it")
-    made = seen.made.get(thing.place, {})
+def _cache(resource: Resource, inventory: Inventory, keep: Keep, kept_runs: set[str], now: float) -> Decision:
+    step, _, key = resource.name.partition("/")
+    if inventory.running:
+        return Decision(resource, False, f"run {min(inventory.running)} goes on and may take it up")
+    if resource.path in inventory.latest:
+        return Decision(resource, False, "the last of its step: a changed step is compared with it")
+    made = inventory.cache_outputs.get(resource.path, {})
     for run in sorted(kept_runs, reverse=True):
-        work = seen.work.get(run, {}).get(step)
+        work = inventory.work.get(run, {}).get(step)
         # one that was made beside another champion has another key and the same outputs
         if work is not None and (work.key == key or (made and dict(work.outputs) == dict(made))):
-            return Fate(thing, False, f"run {run} stands on it")
-    return _by_age(thing, keep, now, "no kept run stands on it")
+            return Decision(resource, False, f"run {run} stands on it")
+    return _by_age(resource, keep, now, "no kept run stands on it")
 
 
-def _checkpoint(thing: Thing, seen: Seen, kept_runs: set[str], now: float) -> Fate:
-    step, _, key = thing.name.partition("/")
-    if seen.under_way:
-        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may take it up")
+def _checkpoint(resource: Resource, inventory: Inventory, kept_runs: set[str], now: float) -> Decision:
+    step, _, key = resource.name.partition("/")
+    if inventory.running:
+        return Decision(resource, False, f"run {min(inventory.running)} goes on and may take it up")
     for run in sorted(kept_runs, reverse=True):
-        work = seen.work.get(run, {}).get(step)
+        work = inventory.work.get(run, {}).get(step)
         if work is not None and work.key.startswith(key) and not work.finished:
             done = any(
-                other.key == work.key and other.finished for steps in seen.work.values()
+                other.key == work.key and other.finished for steps in inventory.work.values()
                 for name, other in steps.items() if name == step
             )  # fmt: skip
             if not done:
-                return Fate(thing, False, f"the next run goes on from where {run} was")
-    if now - thing.at < YOUNG_S:
-        return Fate(thing, False, "it was written within a day")
-    return Fate(thing, True, "its step is finished, or nobody will go on with it")
+                return Decision(resource, False, f"the next run goes on from where {run} was")
+    if now - resource.at < YOUNG_S:
+        return Decision(resource, False, "it was written within a day")
+    return Decision(resource, True, "its step is finished, or nobody will go on with it")
 
 
-def _fetched(thing: Thing, seen: Seen, keep: Keep, now: float) -> Fate:
-    if seen.under_way:
-        return Fate(thing, False, f"run {min(seen.under_way)} goes on and may read it")
-    return _by_age(thing, keep, now, "a copy; it is fetched again where it is needed")
+def _fetched(resource: Resource, inventory: Inventory, keep: Keep, now: float) -> Decision:
+    if inventory.running:
+        return Decision(resource, False, f"run {min(inventory.running)} goes on and may read it")
+    return _by_age(resource, keep, now, "a copy; it is fetched again where it is needed")
 
 
 # -- shared ----------------------------------------------------------------------------------------------------
 
 
-def _by_age(thing: Thing, keep: Keep, now: float, why: str) -> Fate:
-    young = now - thing.at < keep.days * DAY_S
-    return Fate(thing, not young, _younger(keep) if young else why)
+def _by_age(resource: Resource, keep: Keep, now: float, why: str) -> Decision:
+    young = now - resource.at < keep.days * DAY_S
+    return Decision(resource, not young, _age_sentence(keep) if young else why)
 
 
-def _unknown(thing: Thing, now: float) -> Fate:
+def _unreferenced(resource: Resource, now: float) -> Decision:
     """What no event names: about to be named, or left by somebody who was killed before that."""
-    if now - thing.at < YOUNG_S:
-        return Fate(thing, False, "it was written within a day and may be about to be registered")
-    return Fate(thing, True, "no event names it")
+    if now - resource.at < YOUNG_S:
+        return Decision(resource, False, "it was written within a day and may be about to be registered")
+    return Decision(resource, True, "no event names it")
 
 
-def _leftover(thing: Thing, now: float) -> Fate:
-    if now - thing.at < YOUNG_S:
-        return Fate(thing, False, "it was written within a day: somebody may be at work on it")
-    return Fate(thing, True, "a process that was killed left it")
+def _leftover(resource: Resource, now: float) -> Decision:
+    if now - resource.at < YOUNG_S:
+        return Decision(resource, False, "it was written within a day: somebody may be at work on it")
+    return Decision(resource, True, "a process that was killed left it")
 
 
-def _younger(keep: Keep) -> str:
+def _age_sentence(keep: Keep) -> str:
     return f"younger than {keep.days:g} days"
 
 
-def _moment(text: str) -> float:
+def _unix_time(text: str) -> float:
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def told(plan: Plan) -> dict[str, Any]:
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
 
-    def line(fate: Fate) -> dict[str, Any]:
-        thing = fate.thing
-        return {"kind": thing.kind, "name": thing.name, "bytes": thing.bytes, "why": fate.why}
+    def line(decision: Decision) -> dict[str, Any]:
+        resource = decision.resource
+        return {"kind": resource.kind, "name": resource.name, "bytes": resource.bytes, "why": decision.why}
 
     return {
         "keep": plan.keep.model_dump(),
-        "goes": [line(fate) for fate in plan.fates if fate.goes],
-        "kept": [line(fate) for fate in plan.fates if not fate.goes],
-        "left_alone": list(plan.left_alone),
+        "goes": [line(decision) for decision in plan.decisions if decision.remove],
+        "kept": [line(decision) for decision in plan.decisions if not decision.remove],
+        "left_alone": list(plan.ignored),
         "bytes_freed": plan.freed(),
     }

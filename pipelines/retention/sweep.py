@@ -26,12 +26,12 @@ from typing import Any
 
 from components.summary.step import SUMMARY
 from pipelines.retention import policy
-from pipelines.retention.policy import Fate, Inode, Keep, Kind, Plan, Seen, Thing, Work
+from pipelines.retention.policy import Decision, Inode, Inventory, Keep, Kind, Plan, Resource, StepWork
 from pipelines.runs.runner import RECIPE, WATCHER
-from pipelines.runs.store import RUNNING, last_sign, state, summary_of
-from pipelines.schedules.firings import UNREADABLE, Claim
+from pipelines.runs.store import RUNNING, last_activity, read_summary, run_state
+from pipelines.schedules.firings import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.store import LocalSchedules
 from rankline.errors import RanklineError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -47,7 +47,7 @@ from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache
 
 LOCK = ".gc.lock"
-ELSEWHERE_S = 3600.0  # a run of another machine that was silent for so long is over
+REMOTE_SILENCE_S = 3600.0  # a run of another machine that was silent for so long is over
 _MADE_BY_MKDTEMP = re.compile(r"tmp[a-z0-9_]{8}")
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)  # a name that is being written
 _KEY, _CHECKPOINT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
@@ -60,32 +60,32 @@ _REPOSITORY: tuple[tuple[str, Kind, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """What was done of a plan."""
 
-    removed: tuple[Fate, ...]
-    skipped: tuple[Fate, ...]  # what was to go and stayed: ``why`` says what has changed meanwhile
+    removed: tuple[Decision, ...]
+    skipped: tuple[Decision, ...]  # what was to go and stayed: ``why`` says what has changed meanwhile
     freed: int  # bytes
 
 
 def clean(
     workspace: Path, keep: Keep, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
-) -> Swept:
+) -> SweepResult:
     """Plan and sweep in one, as a schedule does after its runs.
 
     Raises:
         UsageError: another one is at work in this workspace.
     """
-    return sweep(workspace, look(workspace, keep, repository=repository), repository=repository, why=why, say=say)
+    return sweep(workspace, plan_sweep(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
-def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print) -> None:
+def sweep_after_run(store: LocalSchedules, name: str, *, say: Callable[[str], None] = print) -> None:
     """What a schedule that says what to keep removes when a run of it has ended.
 
     Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
     goes wrong, whatever it is, is said in the claim's log and costs the run nothing.
     """
-    from pipelines.recipes import kept, named
+    from pipelines.recipes import named, storage_settings
 
     try:
         latest = store.history(name)[-1]
@@ -95,44 +95,44 @@ def after_run(store: Schedules, name: str, *, say: Callable[[str], None] = print
         for other in (store.get(each) for each in store.names()):
             keep = keep.at_least(other.keep) if other.keep else keep
         recipe = named(latest.recipe, latest.settings, source=latest.source, map=latest.map)
-        repository = kept(recipe, str(store.workspace)).get("storage", {}).get("repository", "")
-        swept = clean(store.workspace, keep, repository=repository, why=f"schedule {name}", say=say)
-        if swept.removed:
-            say(f"removed {len(swept.removed)} things: {swept.freed} bytes are free again")
+        repository = storage_settings(recipe, str(store.workspace)).get("storage", {}).get("repository", "")
+        result = clean(store.workspace, keep, repository=repository, why=f"schedule {name}", say=say)
+        if result.removed:
+            say(f"removed {len(result.removed)} things: {result.freed} bytes are free again")
     except (RanklineError, OSError) as error:
-        trouble = str(error)
+        problem = str(error)
     except Exception:  # a fault of cleaning is none of the run, which has ended
-        trouble = traceback.format_exc()
+        problem = traceback.format_exc()
     else:
         return
     with contextlib.suppress(OSError):  # nor is a full disk that the log lies on
-        say(f"cleaning after the run stopped: {trouble}")
+        say(f"cleaning after the run stopped: {problem}")
 
 
 # -- looking ---------------------------------------------------------------------------------------------------
 
 
-def look(workspace: Path, keep: Keep, *, repository: str = "", now: float | None = None) -> Plan:
+def plan_sweep(workspace: Path, keep: Keep, *, repository: str = "", now: float | None = None) -> Plan:
     """What would become of everything; reads, and writes nothing.
 
     Raises:
         RanklineError: the repository cannot be read, or its history is damaged.
     """
     workspace = workspace.resolve()
-    moment = time.time() if now is None else now
-    return policy.plan(seen(workspace, repository=repository), keep, now=moment)
+    timestamp = time.time() if now is None else now
+    return policy.plan(take_inventory(workspace, repository=repository), keep, now=timestamp)
 
 
-def seen(workspace: Path, *, repository: str = "") -> Seen:
+def take_inventory(workspace: Path, *, repository: str = "") -> Inventory:
     """Everything that takes room, and what decides its fate.
 
     Raises:
         UsageError: this is no workspace, or what serves cannot be known.
         RanklineError: a repository cannot be read.
     """
-    left_alone: list[str] = []
-    ours = is_workspace(workspace)
-    if not ours and not repository:
+    ignored: list[str] = []
+    is_ours = is_workspace(workspace)
+    if not is_ours and not repository:
         raise UsageError(
             "this folder is no workspace of Rankline, and nothing in it is removed",
             expected="a run with its ledger, a schedule, or repository/ with bundles or events",
@@ -140,69 +140,79 @@ def seen(workspace: Path, *, repository: str = "") -> Seen:
             where=str(workspace),
             hint="-w FOLDER names the workspace",
         )
-    models = _there(repository) if repository else ModelRegistry(workspace / "repository", repair_cache=False)
-    things = [*_repository(models, left_alone)]
+    models = (
+        _require_repository(repository) if repository else ModelRegistry(workspace / "repository", repair_cache=False)
+    )
+    resources = [*_repository(models, ignored)]
     history = tuple(models.history())
-    if not ours:
-        left_alone.append(f"{workspace}: nothing in it shows that Rankline made it")
-        services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
-        return Seen(tuple(things), history, services=services, left_alone=tuple(left_alone))
-    elsewhere = tuple(tuple(other.history()) for other in _others(workspace, models))
-    _refuse_unknown_champions(workspace, (history, *elsewhere), models)
-    services = {thing.name: _service(models, thing.name) for thing in things if thing.kind == "bundle"}
+    if not is_ours:
+        ignored.append(f"{workspace}: nothing in it shows that Rankline made it")
+        services = {
+            resource.name: _feature_service(models, resource.name)
+            for resource in resources
+            if resource.kind == "bundle"
+        }
+        return Inventory(tuple(resources), history, services=services, ignored=tuple(ignored))
+    other_histories = tuple(tuple(other.history()) for other in _other_repositories(workspace, models))
+    _refuse_unknown_champions(workspace, (history, *other_histories), models)
+    services = {
+        resource.name: _feature_service(models, resource.name) for resource in resources if resource.kind == "bundle"
+    }
 
-    work: dict[str, dict[str, Work]] = {}
-    under_way, groups, unreadable = set(), {}, set()
-    for folder in _folders(workspace / "runs", left_alone, _is_run):
-        things.append(_thing("run", folder.name, folder, workspace, at=last_sign(folder)))
+    work: dict[str, dict[str, StepWork]] = {}
+    running, groups, unreadable = set(), {}, set()
+    for folder in _folders(workspace / "runs", ignored, _is_run):
+        resources.append(_resource("run", folder.name, folder, workspace, at=last_activity(folder)))
         work[folder.name] = {
-            step: Work(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
+            step: StepWork(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
             for step, entry in ledger.read_entries(folder).items()
         }
-        groups[folder.name] = _group(folder)
-        if goes_on(folder):
-            under_way.add(folder.name)
-        if (folder / SUMMARY).is_file() and summary_of(folder) is None:
+        groups[folder.name] = _run_group(folder)
+        if is_running(folder):
+            running.add(folder.name)
+        if (folder / SUMMARY).is_file() and read_summary(folder) is None:
             unreadable.add(folder.name)
-            left_alone.append(f"{folder / SUMMARY} cannot be read")
+            ignored.append(f"{folder / SUMMARY} cannot be read")
 
-    made, latest = {}, set()
-    for step in _folders(workspace / "cache", left_alone):
+    cache_outputs, latest = {}, set()
+    for step in _folders(workspace / "cache", ignored):
         store = StepCache(step)
         last = store.latest()
-        for folder in _folders(step, left_alone, _is_kept_work):
+        for folder in _folders(step, ignored, _is_cache_entry):
             entry = store.at(folder.name)
-            thing = _thing("cache", f"{step.name}/{folder.name}", folder, workspace)
-            things.append(thing)
+            resource = _resource("cache", f"{step.name}/{folder.name}", folder, workspace)
+            resources.append(resource)
             if entry is not None:
-                made[thing.place] = {output: entry.declared_digest(output) for output in entry.files}
+                cache_outputs[resource.path] = {output: entry.declared_digest(output) for output in entry.files}
             if last is not None and last.folder == folder:
-                latest.add(thing.place)
+                latest.add(resource.path)
 
-    for step in _folders(workspace / "checkpoints", left_alone):
-        for folder in _folders(step, left_alone, lambda path: bool(_CHECKPOINT.fullmatch(path.name))):
+    for step in _folders(workspace / "checkpoints", ignored):
+        for folder in _folders(step, ignored, lambda path: bool(_CHECKPOINT.fullmatch(path.name))):
             newest = max((path.lstat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
-            things.append(_thing("checkpoint", f"{step.name}/{folder.name}", folder, workspace, at=newest))
-    for folder in _folders(workspace / "online", left_alone, _is_online):
-        things.append(_thing("online", folder.name, folder, workspace))
-    for folder in _folders(workspace / "fetched", left_alone, lambda path: bool(_FETCHED.fullmatch(path.name))):
-        things.append(_thing("fetched", folder.name, folder, workspace))
-    claims, awaited = _claims(workspace, left_alone)
-    things += claims
-    things += [_thing("leftover", str(path.relative_to(workspace)), path, workspace) for path in _leftovers(workspace)]
-    return Seen(
-        things=tuple(things),
+            resources.append(_resource("checkpoint", f"{step.name}/{folder.name}", folder, workspace, at=newest))
+    for folder in _folders(workspace / "online", ignored, _is_online):
+        resources.append(_resource("online", folder.name, folder, workspace))
+    for folder in _folders(workspace / "fetched", ignored, lambda path: bool(_FETCHED.fullmatch(path.name))):
+        resources.append(_resource("fetched", folder.name, folder, workspace))
+    firings, awaited_runs = _archivable_firings(workspace, ignored)
+    resources += firings
+    resources += [
+        _resource("leftover", str(path.relative_to(workspace)), path, workspace) for path in _leftovers(workspace)
+    ]
+    return Inventory(
+        resources=tuple(resources),
         history=history,
-        under_way=frozenset(under_way),
+        running=frozenset(running),
         groups=groups,
-        awaited=frozenset(awaited),
+        awaited_runs=frozenset(awaited_runs),
         work=work,
-        made=made,
+        cache_outputs=cache_outputs,
         latest=frozenset(latest),
         services=services,
-        left_alone=tuple(left_alone),
+        ignored=tuple(ignored),
         unreadable=frozenset(unreadable),
-        elsewhere=elsewhere,
+        other_histories=other_histories,
     )
 
 
@@ -210,8 +220,8 @@ def repository_of(workspace: Path) -> str:
     """Where the runs of a workspace keep their models, as the last of them was told; empty for the workspace's own."""
     for folder in sorted(_folders(workspace / "runs", []), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            told: str = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
-            return told.replace("{workspace}", str(workspace))
+            url: str = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
+            return url.replace("{workspace}", str(workspace))
     return ""
 
 
@@ -224,7 +234,7 @@ def is_workspace(folder: Path) -> bool:
     return any(_is_run(path) for path in _folders(folder / "runs", []))
 
 
-def _there(url: str) -> ModelRegistry:
+def _require_repository(url: str) -> ModelRegistry:
     """The repository of this place, which somebody named.
 
     Raises:
@@ -243,24 +253,24 @@ def _there(url: str) -> ModelRegistry:
     return models
 
 
-def _others(workspace: Path, models: ModelRegistry) -> Iterator[ModelRegistry]:
+def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[ModelRegistry]:
     """The repositories beside the one that is swept which the workspace has, or its runs and schedules name."""
     urls = [str(workspace / "repository")]
     for folder in _folders(workspace / "runs", [], _is_run):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            told = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
-            urls.append(told.replace("{workspace}", str(workspace)))
-    store = Schedules(workspace)
+            repository_url = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
+            urls.append(repository_url.replace("{workspace}", str(workspace)))
+    store = LocalSchedules(workspace)
     for name in store.names():
         for setting in store.get(name).settings:
-            knob, _, value = setting.partition("=")
-            if knob.strip() == "storage.repository":
+            key, _, value = setting.partition("=")
+            if key.strip() == "storage.repository":
                 urls.append(value.strip().replace("{workspace}", str(workspace)))
-    seen = {models.root}
+    known_roots = {models.root}
     for url in filter(None, urls):
         other = ModelRegistry(url, repair_cache=False)
-        if other.root not in seen:
-            seen.add(other.root)
+        if other.root not in known_roots:
+            known_roots.add(other.root)
             yield other
 
 
@@ -272,9 +282,9 @@ def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...
     """
     known = {event.model_id for history in histories for event in history}
     for folder in _folders(workspace / "runs", [], _is_run):
-        told = summary_of(folder) or {}
-        model = told.get("model_id")
-        if told.get("outcome") == "promoted" and model and model not in known:
+        summary = read_summary(folder) or {}
+        model = summary.get("model_id")
+        if summary.get("outcome") == "promoted" and model and model not in known:
             raise UsageError(
                 f"model {model} came to serve by run {folder.name}, and no history knows it",
                 expected="the repository that it was promoted in",
@@ -300,7 +310,7 @@ def _is_entry(path: Path) -> bool:
     return False
 
 
-def _is_kept_work(folder: Path) -> bool:
+def _is_cache_entry(folder: Path) -> bool:
     return bool(_KEY.fullmatch(folder.name)) and (folder / "entry.json").is_file()
 
 
@@ -308,22 +318,22 @@ def _is_online(folder: Path) -> bool:
     return bool(_ONLINE.fullmatch(folder.name)) or (folder / "watermark.json").is_file()
 
 
-def goes_on(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a run is under way, here or, as far as its signs of life tell, on another machine or in a cluster."""
     if (folder / SUMMARY).is_file():
         return False
-    if state(folder) == RUNNING:
+    if run_state(folder) == RUNNING:
         return True
     host = ""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         host = json.loads((folder / WATCHER).read_text())["host"]
-    if host == socket.gethostname() or time.time() - last_sign(folder) > ELSEWHERE_S:
+    if host == socket.gethostname() or time.time() - last_activity(folder) > REMOTE_SILENCE_S:
         return False
     # in a pod nobody watches, and its processes cannot be seen from here
     return bool(host) or any(entry.status == "running" for entry in ledger.read_entries(folder).values())
 
 
-def _group(folder: Path) -> str:
+def _run_group(folder: Path) -> str:
     """The recipe (or the recipe and its one step) of a run, and its flow: of each some are kept."""
     flow = "train"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -331,29 +341,29 @@ def _group(folder: Path) -> str:
     return f"{folder.name.split('-', 2)[-1]} {flow}"
 
 
-def _folders(place: Path, left_alone: list[str], is_ours: Callable[[Path], bool] = lambda _: True) -> list[Path]:
+def _folders(parent: Path, ignored: list[str], is_ours: Callable[[Path], bool] = lambda _: True) -> list[Path]:
     """The folders in one of the workspace; whatever is a link, or does not look as Rankline makes it, stays alone."""
-    if place.is_symlink():
-        left_alone.append(f"{place} is a link")
+    if parent.is_symlink():
+        ignored.append(f"{parent} is a link")
         return []
-    if not place.is_dir():
+    if not parent.is_dir():
         return []
-    found = []
-    for path in sorted(place.iterdir()):
+    folders = []
+    for path in sorted(parent.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_symlink():
-            left_alone.append(f"{path} is a link")
+            ignored.append(f"{path} is a link")
         elif path.is_dir() and is_ours(path):
-            found.append(path)
+            folders.append(path)
         elif path.is_dir():
-            left_alone.append(f"{path} does not look like what Rankline keeps there")
-    return found
+            ignored.append(f"{path} does not look like what Rankline keeps there")
+    return folders
 
 
-def _thing(kind: Kind, name: str, path: Path, root: Path, *, at: float | None = None) -> Thing:
-    place = path.relative_to(root).as_posix()
-    return Thing(kind, name, place, path.lstat().st_mtime if at is None else at, tuple(_inodes(path)))
+def _resource(kind: Kind, name: str, path: Path, root: Path, *, at: float | None = None) -> Resource:
+    relative_path = path.relative_to(root).as_posix()
+    return Resource(kind, name, relative_path, path.lstat().st_mtime if at is None else at, tuple(_inodes(path)))
 
 
 def _inodes(path: Path) -> Iterator[Inode]:
@@ -362,77 +372,79 @@ def _inodes(path: Path) -> Iterator[Inode]:
         paths = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     for each in paths:
         with contextlib.suppress(OSError):
-            told = each.lstat()
-            yield Inode((told.st_dev, told.st_ino), told.st_nlink, told.st_size)
+            status = each.lstat()
+            yield Inode((status.st_dev, status.st_ino), status.st_nlink, status.st_size)
 
 
-def _repository(models: ModelRegistry, left_alone: list[str]) -> Iterator[Thing]:
+def _repository(models: ModelRegistry, ignored: list[str]) -> Iterator[Resource]:
     """Bundles, weights, catalogue revisions and evidence, of a folder or a bucket."""
     for part, kind, depth in _REPOSITORY:
         if not models.local:
             yield from _in_bucket(models, part, kind, depth)
             continue
         root = Path(models.root)
-        folders = _folders(root / part, left_alone, lambda path: bool(_MODEL.fullmatch(path.name)))
+        folders = _folders(root / part, ignored, lambda path: bool(_MODEL.fullmatch(path.name)))
         if depth == 2:
-            folders = [revision for model in folders for revision in _folders(model, left_alone)]
+            folders = [revision for model in folders for revision in _folders(model, ignored)]
         for folder in folders:
             name = folder.relative_to(root / part).as_posix()
-            yield _thing(kind, name, folder, root)
+            yield _resource(kind, name, folder, root)
 
 
-def _in_bucket(models: ModelRegistry, part: str, kind: Kind, depth: int) -> Iterator[Thing]:
-    place = f"{models.root.rstrip('/')}/{part}"
+def _in_bucket(models: ModelRegistry, part: str, kind: Kind, depth: int) -> Iterator[Resource]:
+    prefix = f"{models.root.rstrip('/')}/{part}"
     models.fs.invalidate_cache()
     sizes: dict[str, int] = {}
     times: dict[str, float] = {}
-    for path, told in models.fs.find(place, detail=True).items():
-        names = path.removeprefix(place).strip("/").split("/")
+    for path, file_info in models.fs.find(prefix, detail=True).items():
+        names = path.removeprefix(prefix).strip("/").split("/")
         if len(names) <= depth or not _MODEL.fullmatch(names[0]):
             continue
         name = "/".join(names[:depth])
-        sizes[name] = sizes.get(name, 0) + int(told.get("size") or 0)
-        when = told.get("LastModified") or told.get("created") or told.get("mtime")
-        moment = when.timestamp() if hasattr(when, "timestamp") else float(when or time.time())
-        times[name] = max(times.get(name, 0.0), moment)
+        sizes[name] = sizes.get(name, 0) + int(file_info.get("size") or 0)
+        when = file_info.get("LastModified") or file_info.get("created") or file_info.get("mtime")
+        modified_at = when.timestamp() if hasattr(when, "timestamp") else float(when or time.time())
+        times[name] = max(times.get(name, 0.0), modified_at)
     for name, size in sorted(sizes.items()):
-        yield Thing(kind, name, f"{part}/{name}", times[name], stored=size)
+        yield Resource(kind, name, f"{part}/{name}", times[name], stored=size)
 
 
-def _service(models: ModelRegistry, model_id: str) -> str:
+def _feature_service(models: ModelRegistry, model_id: str) -> str:
     with contextlib.suppress(RanklineError, ValueError, OSError):
         return models.manifest(model_id).features.service
     return ""
 
 
-def _claims(workspace: Path, left_alone: list[str]) -> tuple[list[Thing], set[str]]:
+def _archivable_firings(workspace: Path, ignored: list[str]) -> tuple[list[Resource], set[str]]:
     """Claims that have come to their end for good, and the runs of those that have not."""
-    things, awaited = [], set()
-    store = Schedules(workspace)
-    for folder in _folders(workspace / SCHEDULES, left_alone):
-        claims = store.claims(folder.name)
-        if troubles := claims.unreadable():
-            left_alone += troubles
-        until = claims.handled()["until"]
-        for claim in claims.filed():
-            if claim.status != "ended":
-                awaited.add(claim.run)
-            elif claim.outcome != UNREADABLE and not troubles and _settled(claim, until):
-                path = claims.path(claim.moment)
+    resources, awaited_runs = [], set()
+    store = LocalSchedules(workspace)
+    for folder in _folders(workspace / SCHEDULES, ignored):
+        firings = store.firings(folder.name)
+        if problems := firings.unreadable():
+            ignored += problems
+        until = firings.handled()["until"]
+        for firing in firings.unarchived():
+            if firing.status != "ended":
+                awaited_runs.add(firing.run)
+            elif firing.outcome != UNREADABLE and not problems and _is_settled(firing, until):
+                path = firings.path(firing.instant)
                 files = [file for each in path.parent.glob(f"{path.stem}.*") for file in _inodes(each)]
-                place = path.relative_to(workspace).as_posix()
-                things.append(Thing("claim", f"{folder.name}/{path.stem}", place, _ended(claim), tuple(files)))
-    return things, awaited - {""}
+                relative_path = path.relative_to(workspace).as_posix()
+                resources.append(
+                    Resource("claim", f"{folder.name}/{path.stem}", relative_path, _ended_at(firing), tuple(files))
+                )
+    return resources, awaited_runs - {""}
 
 
-def _settled(claim: Claim, until: str) -> bool:
+def _is_settled(firing: Firing, until: str) -> bool:
     """Whether nobody will write into it again: a failed one may be run again, an untold one may still be told."""
-    told = claim.exit_code == 0 or bool(claim.notified) or claim.kind == "backfill"
-    return not claim.failed and told and (claim.kind == "backfill" or claim.scheduled_at <= until)
+    notified = firing.exit_code == 0 or bool(firing.notified) or firing.kind == "backfill"
+    return not firing.failed and notified and (firing.kind == "backfill" or firing.scheduled_at <= until)
 
 
-def _ended(claim: Claim) -> float:
-    return policy._moment(claim.ended_at or claim.claimed_at)
+def _ended_at(firing: Firing) -> float:
+    return policy._unix_time(firing.ended_at or firing.claimed_at)
 
 
 def _leftovers(workspace: Path) -> Iterator[Path]:
@@ -455,7 +467,7 @@ def _leftovers(workspace: Path) -> Iterator[Path]:
                 continue
             if pattern == "material/tmp*" and not _MADE_BY_MKDTEMP.fullmatch(path.name):
                 continue
-            if pattern.startswith("runs/") and goes_on(path.parent):
+            if pattern.startswith("runs/") and is_running(path.parent):
                 continue
             yield path
 
@@ -465,7 +477,7 @@ def _leftovers(workspace: Path) -> Iterator[Path]:
 
 def sweep(
     workspace: Path, plan: Plan, *, repository: str = "", why: str = "retention", say: Callable[[str], None] = print
-) -> Swept:
+) -> SweepResult:
     """Remove what a plan lets go; whatever has come into use since then stays.
 
     Raises:
@@ -473,18 +485,18 @@ def sweep(
         RepositoryError: the repository cannot be written.
     """
     workspace = workspace.resolve()
-    with _alone(workspace):
+    with _exclusive_lock(workspace):
         models = ModelRegistry(repository or workspace / "repository")
-        done = _Sweep(workspace, models, plan, why)
-        done.run(say)
-        stayed = {id(fate) for fate in done.spared_of}
-        removed = tuple(fate for fate in plan.going if id(fate) not in stayed)
+        sweeper = _Sweep(workspace, models, plan, why)
+        sweeper.run(say)
+        skipped_ids = {id(decision) for decision in sweeper.skipped_decisions}
+        removed = tuple(decision for decision in plan.removals if id(decision) not in skipped_ids)
         freed = Plan(plan.keep, removed).freed()
-        return Swept(removed, tuple(done.skipped), freed)
+        return SweepResult(removed, tuple(sweeper.skipped), freed)
 
 
 @contextlib.contextmanager
-def _alone(workspace: Path) -> Iterator[None]:
+def _exclusive_lock(workspace: Path) -> Iterator[None]:
     with (workspace / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -507,17 +519,17 @@ class _Sweep:
 
         self.workspace, self.models, self.plan, self.why = workspace, models, plan, why
         self.who = f"rankline gc ({current_user()})"
-        self.skipped: list[Fate] = []
-        self.spared_of: list[Fate] = []
-        self.staying: set[str] = set()  # models that are kept after all
+        self.skipped: list[Decision] = []
+        self.skipped_decisions: list[Decision] = []
+        self.retained_models: set[str] = set()  # models that are kept after all
 
     def run(self, say: Callable[[str], None]) -> None:
         """Do all of it."""
         self._empty_trash()
-        for fate in self.plan.going:
-            if fate.thing.kind in ("bundle", "weights", "catalogue"):
-                self._say_that_it_goes(fate)
-        ways: dict[Kind, Callable[[Thing], str]] = {
+        for decision in self.plan.removals:
+            if decision.resource.kind in ("bundle", "weights", "catalogue"):
+                self._record_removal(decision)
+        removers: dict[Kind, Callable[[Resource], str]] = {
             "run": self._run,
             "cache": self._unless_in_use,
             "bundle": self._of_repository,
@@ -531,16 +543,18 @@ class _Sweep:
             "leftover": self._path,
         }
         order = ("bundle", "weights", "catalogue", "evidence")
-        going = sorted(self.plan.going, key=lambda fate: fate.thing.kind not in order)  # what was said first
-        for fate in going:
+        removals = sorted(
+            self.plan.removals, key=lambda decision: decision.resource.kind not in order
+        )  # what was said first
+        for decision in removals:
             try:
-                reason = ways[fate.thing.kind](fate.thing)
+                reason = removers[decision.resource.kind](decision.resource)
             except (OSError, RanklineError) as error:  # one that cannot be removed stops no other
                 reason = str(getattr(error, "strerror", "") or error).splitlines()[0]
             if reason:
-                self.skipped.append(Fate(fate.thing, False, reason))
-                self.spared_of.append(fate)
-                say(f"{fate.thing.kind} {fate.thing.name} stays: {reason}")
+                self.skipped.append(Decision(decision.resource, False, reason))
+                self.skipped_decisions.append(decision)
+                say(f"{decision.resource.kind} {decision.resource.name} stays: {reason}")
 
     def _empty_trash(self) -> None:
         """What a sweep that was killed left."""
@@ -556,77 +570,77 @@ class _Sweep:
             if place.is_dir() and not place.is_symlink() and (place / TRASH).is_dir():
                 empty_trash(place)
 
-    def _say_that_it_goes(self, fate: Fate) -> None:
+    def _record_removal(self, decision: Decision) -> None:
         """The event that comes before a model's files, or a revision's."""
-        model, _, revision = fate.thing.name.partition("/")
+        model, _, revision = decision.resource.name.partition("/")
         history = self.models.history()
         known = any(event.model_id == model for event in history)
-        if not known or model in self.staying or removal_event(history, model, revision) is not None:
+        if not known or model in self.retained_models or removal_event(history, model, revision) is not None:
             return
         keep, now = self.plan.keep, time.time()
 
         def skipped(history: list[Any]) -> bool:
-            if not revision or model not in policy.models_kept(history, keep, now=now):
-                return model in policy.models_kept(history, keep, now=now)
-            return revision in policy.revisions_kept(history, model, keep)
+            if not revision or model not in policy.retained_models(history, keep, now=now):
+                return model in policy.retained_models(history, keep, now=now)
+            return revision in policy.retained_revisions(history, model, keep)
 
         # a revision of a model that goes as a whole needs no event of its own
-        whole = model not in policy.models_kept(history, keep, now=now)
-        told = remove(
-            self.models, model, who=self.who, why=f"{self.why}: {fate.why}", skipped=skipped,
-            revision="" if whole else revision, details={"bytes": fate.thing.bytes},
+        whole = model not in policy.retained_models(history, keep, now=now)
+        event_written = remove(
+            self.models, model, who=self.who, why=f"{self.why}: {decision.why}", skipped=skipped,
+            revision="" if whole else revision, details={"bytes": decision.resource.bytes},
         )  # fmt: skip
-        if told is None:
-            self.staying.add(model)
+        if event_written is None:
+            self.retained_models.add(model)
 
     # -- each kind; the reason why it stays, empty where it is gone ----------------------------------------
 
-    def _of_repository(self, thing: Thing) -> str:
+    def _of_repository(self, resource: Resource) -> str:
         history = self.models.history()
-        if thing.kind == "evidence":
-            kept = policy.models_kept(history, self.plan.keep, now=time.time())
-            if any(thing.name in event.digests.values() and event.model_id in kept for event in history):
+        if resource.kind == "evidence":
+            kept = policy.retained_models(history, self.plan.keep, now=time.time())
+            if any(resource.name in event.digests.values() and event.model_id in kept for event in history):
                 return "an event of a kept model names it by now"
         else:
-            model, _, revision = thing.name.partition("/")
+            model, _, revision = resource.name.partition("/")
             known = any(event.model_id == model for event in history)
-            if model in self.staying or (known and removal_event(history, model, revision) is None):
+            if model in self.retained_models or (known and removal_event(history, model, revision) is None):
                 return "its model is kept after all"
-        delete_from_registry(self.models, thing.place)
+        delete_from_registry(self.models, resource.path)
         return ""
 
-    def _run(self, thing: Thing) -> str:
-        folder = self.workspace / thing.place
-        if not self._still(folder):
+    def _run(self, resource: Resource) -> str:
+        folder = self.workspace / resource.path
+        if not self._is_unmoved(folder):
             return "a link is in its place"
-        if folder.is_dir() and goes_on(folder):
+        if folder.is_dir() and is_running(folder):
             return "it goes on by now"
         delete_atomically(folder)
         return ""
 
-    def _unless_in_use(self, thing: Thing) -> str:
-        begun = [folder.name for folder in _folders(self.workspace / "runs", [], _is_run) if goes_on(folder)]
-        if begun:  # it may have just found this very work
-            return f"run {begun[0]} has begun and may take it up"
-        return self._path(thing)
+    def _unless_in_use(self, resource: Resource) -> str:
+        running = [folder.name for folder in _folders(self.workspace / "runs", [], _is_run) if is_running(folder)]
+        if running:  # it may have just found this very work
+            return f"run {running[0]} has begun and may take it up"
+        return self._path(resource)
 
-    def _online(self, thing: Thing) -> str:
+    def _online(self, resource: Resource) -> str:
         from components.promote import online
 
-        with online.store_lock(self.workspace / thing.place, timeout_s=1.0):
-            return self._unless_in_use(thing)
+        with online.store_lock(self.workspace / resource.path, timeout_s=1.0):
+            return self._unless_in_use(resource)
 
-    def _claim(self, thing: Thing) -> str:
-        name, _, stamp = thing.name.partition("/")
-        return Schedules(self.workspace).claims(name).file_away(stamp)
+    def _claim(self, resource: Resource) -> str:
+        name, _, stamp = resource.name.partition("/")
+        return LocalSchedules(self.workspace).firings(name).archive(stamp)
 
-    def _path(self, thing: Thing) -> str:
-        path = self.workspace / thing.place
-        if not self._still(path):
+    def _path(self, resource: Resource) -> str:
+        path = self.workspace / resource.path
+        if not self._is_unmoved(path):
             return "a link is in its place"
         delete_atomically(path)
         return ""
 
-    def _still(self, path: Path) -> bool:
+    def _is_unmoved(self, path: Path) -> bool:
         """Whether a path leads where it did, and not out of the workspace."""
         return not path.is_symlink() and path.parent.resolve() == path.parent

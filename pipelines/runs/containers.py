@@ -21,13 +21,17 @@ from typing import Any
 
 from components import images
 from pipelines.placement import IMAGES, SIZES, Resources
-from pipelines.recipes import Recipe, at
+from pipelines.recipes import Recipe, step_settings
 from rankline.errors import RanklineError, UsageError
 from rankline.io import digest
 from rankline.runtime import ledger
 
-RUN, WORKSPACE, RUNNER = "rankline.run", "rankline.workspace", "rankline.runner"  # labels of a step's container
-CODE = "rankline.code"  # label of an image: the digest of the code that it holds
+RUN_LABEL, WORKSPACE_LABEL, RUNNER_LABEL = (
+    "rankline.run",
+    "rankline.workspace",
+    "rankline.runner",
+)  # labels of a step's container
+CODE_LABEL = "rankline.code"  # label of an image: the digest of the code that it holds
 PACKAGES = (
     "rankline",
     "components",
@@ -38,7 +42,7 @@ PACKAGES = (
     "cli",
 )  # what an image holds of ours
 # what a step may be told by the environment; anything else is named by the recipe's cluster.secrets
-TOLD = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PASSED_ENVIRONMENT = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 UNITS = {"": 1} | {
     f"{letter}{binary}": (1024 if binary else 1000) ** power
     for power, letter in enumerate("KMGTPE", 1)
@@ -47,14 +51,14 @@ UNITS = {"": 1} | {
 OUT_OF_MEMORY = 137  # 128 + SIGKILL: what the kernel's out-of-memory killer leaves
 
 
-def code_digest(house: Path | None = None) -> str:
+def code_digest(source_root: Path | None = None) -> str:
     """The digest of the code under ``house`` (by default this very code), as images carry it in a label."""
-    house = house or Path(__file__).resolve().parents[2]
+    source_root = source_root or Path(__file__).resolve().parents[2]
     return digest.json_digest(
         {
-            path.relative_to(house).as_posix(): digest.file_digest(path)
+            path.relative_to(source_root).as_posix(): digest.file_digest(path)
             for package in PACKAGES
-            for path in sorted((house / package).rglob("*.py"))
+            for path in sorted((source_root / package).rglob("*.py"))
         }
     )
 
@@ -117,10 +121,10 @@ def require(recipe: Recipe, workspace: Path) -> None:
             where=str(workspace),
             hint="another --workspace, or run as its owner",
         )
-    holds_this_code(recipe)
+    require_current_code(recipe)
 
 
-def holds_this_code(recipe: Recipe) -> None:
+def require_current_code(recipe: Recipe) -> None:
     """Refuse images that are not here, or are of other code.
 
     Raises:
@@ -142,11 +146,11 @@ def holds_this_code(recipe: Recipe) -> None:
                     found="no such image",
                     hint="`rankline build all` makes the images, `docker pull` fetches one from your registry",
                 ) from error
-            if labels.get(CODE) != expected:
+            if labels.get(CODE_LABEL) != expected:
                 raise UsageError(
                     f"the image of {step} holds other code than this",
                     expected=f"code {expected[:12]}",
-                    found=f"code {labels.get(CODE, 'unknown')[:12]}",
+                    found=f"code {labels.get(CODE_LABEL, 'unknown')[:12]}",
                     where=name,
                     hint="`rankline build all` makes the images anew; unchanged layers are reused",
                 )
@@ -156,40 +160,40 @@ def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
     """What tells the versions a step works with in its image: they are part of what decides whether it is reused."""
 
     @functools.cache
-    def held(image: str) -> Mapping[str, str]:
+    def installed(image: str) -> Mapping[str, str]:
         script = "import json; from rankline.runtime.step_cache import library_versions; print(json.dumps(dict(library_versions())))"
         with engine() as client:
-            told = client.containers.run(
+            output = client.containers.run(
                 image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none", stderr=False
             )
-        found: dict[str, str] = json.loads(told)
-        return found
+        versions: dict[str, str] = json.loads(output)
+        return versions
 
-    return lambda step: held(image_of(recipe, step))
+    return lambda step: installed(image_of(recipe, step))
 
 
 def remove(run: str) -> None:
     """Remove whatever containers a run has left."""
     with engine() as client:
-        _remove(client, f"{RUN}={run}")
+        _remove_labelled(client, f"{RUN_LABEL}={run}")
 
 
-def sweep(workspace: Path) -> None:
+def remove_orphans(workspace: Path) -> None:
     """Remove containers of runs in this workspace whose runner is gone: both were killed at once."""
     import psutil
 
     with engine() as client:
-        for container in client.containers.list(all=True, filters={"label": f"{WORKSPACE}={workspace}"}):
-            if not psutil.pid_exists(int(container.labels.get(RUNNER, 0))):
-                _end(container)
+        for container in client.containers.list(all=True, filters={"label": f"{WORKSPACE_LABEL}={workspace}"}):
+            if not psutil.pid_exists(int(container.labels.get(RUNNER_LABEL, 0))):
+                _remove_container(container)
 
 
-def _remove(client: Any, label: str) -> None:
+def _remove_labelled(client: Any, label: str) -> None:
     for container in client.containers.list(all=True, filters={"label": label}):
-        _end(container)
+        _remove_container(container)
 
 
-def _end(container: Any) -> None:
+def _remove_container(container: Any) -> None:
     import docker
 
     try:
@@ -200,25 +204,25 @@ def _end(container: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class ContainerContext:
     """Where a run's containers stand: what they see of this machine, and as whom."""
 
     recipe: Recipe
     workspace: Path
     run: Path  # the run's folder
 
-    def arguments(self, step: str, about: dict[str, Any]) -> dict[str, Any]:
+    def create_arguments(self, step: str, engine_info: dict[str, Any]) -> dict[str, Any]:
         """What Docker is told for a step's container; ``about`` is what the engine says of itself."""
         import docker
 
         size: Resources = getattr(self.recipe.cluster, SIZES[step])
-        allowed = min(cpus(size.cpu), about["NCPU"])
+        allowed = min(cpus(size.cpu), engine_info["NCPU"])
         memory = memory_bytes(size.memory)
-        security = about.get("SecurityOptions") or []
+        security = engine_info.get("SecurityOptions") or []
         mode = ",z" if "name=selinux" in security else ""
         mounts = {str(self.workspace): {"bind": str(self.workspace), "mode": f"rw{mode}"}}
-        mounts |= {path: {"bind": path, "mode": f"ro{mode}"} for path in self.outside()}
-        gpus = size.gpus if "nvidia" in about.get("Runtimes", {}) else 0
+        mounts |= {path: {"bind": path, "mode": f"ro{mode}"} for path in self.external_paths()}
+        gpus = size.gpus if "nvidia" in engine_info.get("Runtimes", {}) else 0
         return {
             "volumes": mounts,
             "environment": self.environment(threads=math.ceil(allowed)),
@@ -232,7 +236,7 @@ class Place:
             "memswap_limit": memory,
             "shm_size": min(memory // 2, 2**30),
             "device_requests": [docker.types.DeviceRequest(count=gpus, capabilities=[["gpu"]])] if gpus else [],
-            "labels": {RUN: self.run.name, WORKSPACE: str(self.workspace), RUNNER: str(os.getpid())},
+            "labels": {RUN_LABEL: self.run.name, WORKSPACE_LABEL: str(self.workspace), RUNNER_LABEL: str(os.getpid())},
             "init": True,
         }
 
@@ -245,10 +249,10 @@ class Place:
 
     def environment(self, *, threads: int) -> dict[str, str]:
         """What a step is told by its environment."""
-        named = [*TOLD, *(name.lower() for name in TOLD), *self.recipe.cluster.secrets]
+        passed = [*PASSED_ENVIRONMENT, *(name.lower() for name in PASSED_ENVIRONMENT), *self.recipe.cluster.secrets]
         return {
             "OMP_NUM_THREADS": str(threads),  # a library counts the machine's cores, not those it may use
-            **{name: os.environ[name] for name in named if name in os.environ},
+            **{name: os.environ[name] for name in passed if name in os.environ},
             "RANKLINE_RUN_DIR": str(self.run),
             "HOME": "/tmp",
             "USER": "rankline",
@@ -256,10 +260,10 @@ class Place:
             "PYTHONWARNINGS": "ignore",
         }
 
-    def outside(self) -> list[str]:
+    def external_paths(self) -> list[str]:
         """Paths outside of the workspace that the recipe names and that are there: seen, not written."""
-        found: dict[str, None] = {}
-        waiting: list[Any] = [at(self.recipe, str(self.workspace))]
+        paths: dict[str, None] = {}
+        waiting: list[Any] = [step_settings(self.recipe, str(self.workspace))]
         while waiting:
             value = waiting.pop()
             if isinstance(value, dict):
@@ -269,17 +273,17 @@ class Place:
             elif isinstance(value, str) and value.startswith("/"):
                 path = Path(value)
                 if path != Path("/") and path.exists() and not path.is_relative_to(self.workspace):
-                    found[str(path)] = None
-        return list(found)
+                    paths[str(path)] = None
+        return list(paths)
 
 
-def use(place: Place) -> Any:
+def install_step_containers(context: ContainerContext) -> Any:
     """Have Kubeflow put each step into a container of ours; returns the runner for `kfp.local.init`."""
     from kfp import local
     from kfp.local import docker_task_handler
 
     # Kubeflow looks its handler up by this name when a step begins (seen in 2.17.0, which is pinned)
-    docker_task_handler.DockerTaskHandler = functools.partial(StepContainer, place)
+    docker_task_handler.DockerTaskHandler = functools.partial(StepContainer, context)
     return local.DockerRunner()
 
 
@@ -288,7 +292,7 @@ class StepContainer:
 
     def __init__(
         self,
-        place: Place,
+        context: ContainerContext,
         *,
         image: str,
         full_command: list[str],
@@ -296,7 +300,7 @@ class StepContainer:
         runner: Any,
         env_vars: dict[str, str] | None = None,
     ) -> None:
-        self.place, self.image, self.command, self.env_vars = place, image, full_command, env_vars or {}
+        self.context, self.image, self.command, self.env_vars = context, image, full_command, env_vars or {}
         self.step = full_command[full_command.index("--function_to_execute") + 1]
 
     def run(self) -> Any:
@@ -304,9 +308,9 @@ class StepContainer:
         from kfp.local.status import Status
 
         with engine() as client:
-            told = self.place.arguments(self.step, client.info())
-            told["environment"] = {**self.env_vars, **told["environment"]}
-            container = client.containers.create(self.image, self.command, **told)
+            arguments = self.context.create_arguments(self.step, client.info())
+            arguments["environment"] = {**self.env_vars, **arguments["environment"]}
+            container = client.containers.create(self.image, self.command, **arguments)
             try:
                 container.start()
                 for line in container.logs(stream=True, follow=True):
@@ -314,18 +318,18 @@ class StepContainer:
                 code = container.wait()["StatusCode"]
                 container.reload()
                 if code and (container.attrs["State"]["OOMKilled"] or code == OUT_OF_MEMORY):
-                    self.tell_out_of_memory()
+                    self.record_out_of_memory()
             finally:
-                _end(container)
+                _remove_container(container)
         return Status.FAILURE if code else Status.SUCCESS
 
-    def tell_out_of_memory(self) -> None:
+    def record_out_of_memory(self) -> None:
         """Write into the ledger what a step that was killed could not write itself."""
-        entry = ledger.read_entries(self.place.run).get(self.step)
+        entry = ledger.read_entries(self.context.run).get(self.step)
         if entry is None or entry.status != "running":
             return
         size = SIZES[self.step]
-        allowed = getattr(self.place.recipe.cluster, size).memory
+        allowed = getattr(self.context.recipe.cluster, size).memory
         entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
         entry.error = str(
             RanklineError(
@@ -335,4 +339,4 @@ class StepContainer:
                 hint=f"--set cluster.{size}.memory=…, or settings that need less",
             )
         )
-        ledger.write_entry(self.place.run, entry)
+        ledger.write_entry(self.context.run, entry)

@@ -27,15 +27,15 @@ class Estimates:
 
     ran: dict[str, Estimate]
     reused: dict[str, Estimate]
-    around: Estimate | None  # the runner's own start and end, and the time between steps
+    overhead: Estimate | None  # the runner's own start and end, and the time between steps
 
 
 def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Estimates:
     """What the runs of a recipe in a workspace took, the last one counting; ``before`` is left out."""
     ran: dict[str, Estimate] = {}
     reused: dict[str, Estimate] = {}
-    around: Estimate | None = None
-    for folder in _runs_of(workspace, recipe):
+    overhead: Estimate | None = None
+    for folder in _run_folders(workspace, recipe):
         if folder == before:
             continue
         entries = {}
@@ -45,22 +45,22 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
             if entry.status == "done":
                 ran[step] = Estimate(entry.seconds, folder.name)
                 # without its work and its imports it is what the door takes, until a reuse has shown it
-                own = max(entry.seconds - entry.work_s - entry.import_s, 0.0)
-                reused.setdefault(step, Estimate(own, folder.name))
+                overhead_s = max(entry.seconds - entry.work_s - entry.import_s, 0.0)
+                reused.setdefault(step, Estimate(overhead_s, folder.name))
             elif entry.status == "reused":
                 reused[step] = Estimate(entry.seconds, folder.name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            told = json.loads((folder / SUMMARY).read_text())
-            if told["kubeflow_status"] == "SUCCEEDED":
-                steps_s = sum(step["seconds"] for step in told["steps"])
-                around = Estimate(max(told["seconds"] - steps_s, 0.0), folder.name)
-    return Estimates(ran, reused, around)
+            summary = json.loads((folder / SUMMARY).read_text())
+            if summary["kubeflow_status"] == "SUCCEEDED":
+                steps_s = sum(step["seconds"] for step in summary["steps"])
+                overhead = Estimate(max(summary["seconds"] - steps_s, 0.0), folder.name)
+    return Estimates(ran, reused, overhead)
 
 
-def _runs_of(workspace: Path, recipe: str) -> Iterator[Path]:
+def _run_folders(workspace: Path, recipe: str) -> Iterator[Path]:
     """The folders of a recipe's runs, and of single steps of it, oldest first."""
-    alone = {f"{recipe}-{step}" for step in ledger.STEPS}
+    single_step_runs = {f"{recipe}-{step}" for step in ledger.STEPS}
     for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
         name = folder.name.split("-", 2)[-1]
-        if name == recipe or (name in alone and not (folder / RECIPE).is_file()):
+        if name == recipe or (name in single_step_runs and not (folder / RECIPE).is_file()):
             yield folder

@@ -18,7 +18,7 @@ from rankline.errors import UsageError
 from rankline.features import watermark
 from rankline.registry.model_registry import ModelRegistry
 
-_SPAN = re.compile(r"(\d+)([smhdw])")
+_DURATION = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -50,13 +50,13 @@ class Freshness(FrozenModel):
             return [f"{self.service} has a watermark that cannot be read: {self.damaged}"]
         if not self.watermark:
             return [f"{self.service} is not online, and the champion reads it"]
-        found = []
+        violations = []
         if lag is not None and self.lag_s is not None and self.lag_s > lag:
-            found.append(f"{self.service} is {self.lag_s:.0f} s behind now, more than {lag:.0f} s")
+            violations.append(f"{self.service} is {self.lag_s:.0f} s behind now, more than {lag:.0f} s")
         if age is not None and (self.age_s is None or self.age_s > age):
             when = "at a time nobody noted" if self.age_s is None else f"{self.age_s:.0f} s ago"
-            found.append(f"{self.service} was last brought online {when}, more than {age:.0f} s")
-        return found
+            violations.append(f"{self.service} was last brought online {when}, more than {age:.0f} s")
+        return violations
 
 
 def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[Freshness]:
@@ -72,26 +72,30 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
         {reads} if reads else set()
     )
     newest = newest_data(workspace)
-    found = [_of(workspace / "online" / name, reads=name == reads, newest=newest, now=now) for name in names]
-    return sorted(found, key=lambda each: (not each.champion_reads, each.service))
+    services = [
+        _service_freshness(workspace / "online" / name, reads=name == reads, newest=newest, now=now) for name in names
+    ]
+    return sorted(services, key=lambda each: (not each.champion_reads, each.service))
 
 
-def _of(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
-    nothing = Freshness(service=folder.name, champion_reads=reads, writer=lock_holder(folder))
+def _service_freshness(folder: Path, *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
+    missing = Freshness(service=folder.name, champion_reads=reads, writer=lock_holder(folder))
     try:
-        told = json.loads((folder / watermark.FILE).read_text())
-        return _told(folder, told, reads=reads, newest=newest, now=now)
+        payload = json.loads((folder / watermark.FILE).read_text())
+        return _from_watermark(folder, payload, reads=reads, newest=newest, now=now)
     except OSError:
-        return nothing
+        return missing
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file that somebody else wrote, or a torn one
         first = str(error).splitlines()[0] if str(error) else ""
-        return nothing.model_copy(update={"damaged": f"{type(error).__name__}: {first}"})
+        return missing.model_copy(update={"damaged": f"{type(error).__name__}: {first}"})
 
 
-def _told(folder: Path, told: dict[str, Any], *, reads: bool, newest: datetime | None, now: datetime) -> Freshness:
+def _from_watermark(
+    folder: Path, payload: dict[str, Any], *, reads: bool, newest: datetime | None, now: datetime
+) -> Freshness:
     """What a watermark says."""
-    until = datetime.fromisoformat(told["until"])
-    owner = told.get("owner") or {}
+    until = datetime.fromisoformat(payload["until"])
+    owner = payload.get("owner") or {}
     eventless = until.timestamp() == 0  # a catalogue that is searched by nobody it knows: nothing in it grows old
     return Freshness(
         service=folder.name,
@@ -100,33 +104,33 @@ def _told(folder: Path, told: dict[str, Any], *, reads: bool, newest: datetime |
         run=owner.get("run", ""),
         writer=lock_holder(folder),
         watermark=until.astimezone(UTC).isoformat(),
-        at=told.get("at", ""),
+        at=payload.get("at", ""),
         lag_s=None if eventless else round((now - until).total_seconds(), 1),
-        age_s=round((now - datetime.fromisoformat(told["at"])).total_seconds(), 1) if told.get("at") else None,
+        age_s=round((now - datetime.fromisoformat(payload["at"])).total_seconds(), 1) if payload.get("at") else None,
         behind_data_s=round((newest - until).total_seconds(), 1) if newest and not eventless else None,
-        took_s=told.get("took_s"),
-        entities=told.get("entities", {}),
+        took_s=payload.get("took_s"),
+        entities=payload.get("entities", {}),
     )
 
 
 def newest_data(workspace: Path) -> datetime | None:
     """When the newest event happened that any run of this workspace has ingested; none where no ledger tells."""
-    return max(_ends(workspace), default=None)
+    return max(_newest_event_times(workspace), default=None)
 
 
-def _ends(workspace: Path) -> Iterator[datetime]:
+def _newest_event_times(workspace: Path) -> Iterator[datetime]:
     for path in (workspace / "runs").glob("*/ingest.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # under way, or of another version
             yield datetime.fromisoformat(json.loads(path.read_text())["result"]["event_time"]["last"])
 
 
-def span_s(text: str) -> float:
+def parse_duration_s(text: str) -> float:
     """Seconds of a span such as 90s, 30m, 2h, 1d.
 
     Raises:
         UsageError: it is none.
     """
-    found = _SPAN.fullmatch(text)
+    found = _DURATION.fullmatch(text)
     if not found:
         raise UsageError(f"{text!r} is no span", expected="a number and a unit: 90s, 30m, 2h, 1d", found=text)
     return float(int(found[1]) * _SECONDS[found[2]])

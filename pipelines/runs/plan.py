@@ -23,7 +23,7 @@ from components.resolve_inputs.config import ResolveInputsConfig
 from components.resolve_inputs.step import resolve_inputs
 from components.validate import profile
 from pipelines.assets import packaged
-from pipelines.recipes import Recipe, at, kept
+from pipelines.recipes import Recipe, step_settings, storage_settings
 from pipelines.runs.estimates import Estimate, estimates
 from rankline.contracts import FrozenModel
 from rankline.registry.model_registry import ModelRegistry
@@ -48,23 +48,23 @@ Libraries = Callable[[str], Mapping[str, str]]  # step -> the versions it will w
 
 
 @dataclass(frozen=True)
-class Door:
+class StepArtifacts:
     """What a step takes and gives in the flow (pipelines/training.py), and the code it uses beside its own."""
 
-    takes: Mapping[str, tuple[str, str]]  # input -> (the step that makes it, its name there)
-    gives: tuple[str, ...]
+    inputs: Mapping[str, tuple[str, str]]  # input -> (the step that makes it, its name there)
+    outputs: tuple[str, ...]
     code: tuple[str, ...] = ()
 
 
 FEATURES, TEACHER, STUDENT = ("featurize", "features"), ("finetune", "teacher"), ("distill", "student")
-DOORS = {
-    "ingest": Door({}, ("raw",)),
-    "validate": Door({"raw": ("ingest", "raw")}, ("clean", "report")),
-    "featurize": Door({"clean": ("validate", "clean")}, ("features",)),
-    "finetune": Door({"features": FEATURES}, ("teacher",)),
-    "distill": Door({"features": FEATURES, "teacher": TEACHER}, ("student",)),
-    "export": Door({"features": FEATURES, "student": STUDENT}, ("bundle",)),
-    "evaluate": Door(
+REUSABLE_STEPS = {
+    "ingest": StepArtifacts({}, ("raw",)),
+    "validate": StepArtifacts({"raw": ("ingest", "raw")}, ("clean", "report")),
+    "featurize": StepArtifacts({"clean": ("validate", "clean")}, ("features",)),
+    "finetune": StepArtifacts({"features": FEATURES}, ("teacher",)),
+    "distill": StepArtifacts({"features": FEATURES, "teacher": TEACHER}, ("student",)),
+    "export": StepArtifacts({"features": FEATURES, "student": STUDENT}, ("bundle",)),
+    "evaluate": StepArtifacts(
         {"bundle": ("export", "bundle"), "features": FEATURES, "teacher": TEACHER, "student": STUDENT},
         ("report",),
         code=("serving.server",),
@@ -72,7 +72,7 @@ DOORS = {
 }
 
 
-class Step(FrozenModel):
+class PlannedStep(FrozenModel):
     """What will become of one step."""
 
     step: str
@@ -101,7 +101,7 @@ class Step(FrozenModel):
         return self.reuse_s if self.state == "reused" else self.run_s
 
 
-class Total(FrozenModel):
+class TotalTime(FrozenModel):
     """How long the whole run takes, as far as earlier runs tell."""
 
     least_s: float
@@ -118,8 +118,8 @@ class Plan(FrozenModel):
     workspace: str
     champion: str
     fetches: tuple[str, ...]  # material that is not there yet
-    steps: tuple[Step, ...]
-    total: Total
+    steps: tuple[PlannedStep, ...]
+    total: TotalTime
 
 
 def plan(recipe: Recipe, workspace: Path, *, libraries: Libraries | None = None) -> Plan:
@@ -133,27 +133,27 @@ def plan(recipe: Recipe, workspace: Path, *, libraries: Libraries | None = None)
         IntegrityError: material that was fetched is damaged.
     """
     workspace = workspace.resolve()
-    seer = _Seer(recipe, workspace, libraries or (lambda step: UNTOLD))
-    steps = [Step(step="resolve_inputs", state="runs", why=ALWAYS_RUNS)]
-    steps += [seer.foretell(step) for step in DOORS]
-    steps += [Step(step="decide", state="runs", why=ALWAYS_RUNS), seer.promotion()]
+    planner = _Planner(recipe, workspace, libraries or (lambda step: OWN_LIBRARIES))
+    steps = [PlannedStep(step="resolve_inputs", state="runs", why=ALWAYS_RUNS)]
+    steps += [planner.plan_step(step) for step in REUSABLE_STEPS]
+    steps += [PlannedStep(step="decide", state="runs", why=ALWAYS_RUNS), planner.plan_promotion()]
     known = estimates(workspace, recipe.name)
     timed = [
         step.model_copy(update=_times("run", known.ran.get(step.step)) | _times("reuse", known.reused.get(step.step)))
         for step in steps
     ]
-    around = known.around.seconds if known.around else None
+    overhead = known.overhead.seconds if known.overhead else None
     return Plan(
         recipe=recipe.name,
         workspace=str(workspace),
-        champion=seer.champion,
-        fetches=tuple(seer.awaited),
+        champion=planner.champion,
+        fetches=tuple(planner.missing_assets),
         steps=tuple(timed),
-        total=Total(
-            least_s=round(sum(step.least_s or 0.0 for step in timed) + (around or 0.0), 2),
-            most_s=round(sum(step.most_s or 0.0 for step in timed) + (around or 0.0), 2),
-            around_s=None if around is None else round(around, 2),
-            around_from=known.around.run if known.around else "",
+        total=TotalTime(
+            least_s=round(sum(step.least_s or 0.0 for step in timed) + (overhead or 0.0), 2),
+            most_s=round(sum(step.most_s or 0.0 for step in timed) + (overhead or 0.0), 2),
+            around_s=None if overhead is None else round(overhead, 2),
+            around_from=known.overhead.run if known.overhead else "",
             without=tuple(step.step for step in timed if step.least_s is None or step.most_s is None),
         ),
     )
@@ -163,11 +163,11 @@ def _times(name: str, estimate: Estimate | None) -> dict[str, Any]:
     return {f"{name}_s": round(estimate.seconds, 2), f"{name}_from": estimate.run} if estimate else {}
 
 
-UNTOLD: Mapping[str, str] = {}  # no versions are named: this process's own
+OWN_LIBRARIES: Mapping[str, str] = {}  # no versions are named: this process's own
 
 
 @dataclass
-class _Facts:
+class _LineageFacts:
     """What a step's lineage is made of; UNKNOWN where that shows only in the run."""
 
     source: Any = UNKNOWN  # digest of the source
@@ -176,195 +176,225 @@ class _Facts:
 
 
 @dataclass
-class _Seer:
+class _Planner:
     """Goes along the line once and remembers what becomes of each step."""
 
     recipe: Recipe
     workspace: Path
     libraries: Libraries
-    told: dict[str, Step] = field(default_factory=dict)
-    taken: dict[str, CacheEntry] = field(default_factory=dict)  # step -> the kept work that is reused
-    possible: dict[str, list[CacheEntry]] = field(
+    planned: dict[str, PlannedStep] = field(default_factory=dict)
+    reused: dict[str, CacheEntry] = field(default_factory=dict)  # step -> the kept work that is reused
+    candidate_entries: dict[str, list[CacheEntry]] = field(
         default_factory=dict
     )  # unsure step -> the kept works, one of which may be
 
     def __post_init__(self) -> None:
-        place = str(self.workspace)
-        self.settings = at(self.recipe, place)
-        self.here = RunContext.from_parameters({"workspace": place, **kept(self.recipe, place)}, "")
-        self.shelf = RemoteCache(self.here.storage.artifacts) if self.here.storage.artifacts else None
-        self.awaited = {name: folder for name in self.recipe.material if not (folder := self._fetched(name)).is_dir()}
-        self.facts = _Facts()
-        self._look()
+        workspace = str(self.workspace)
+        self.settings = step_settings(self.recipe, workspace)
+        self.run_context = RunContext.from_parameters(
+            {"workspace": workspace, **storage_settings(self.recipe, workspace)}, ""
+        )
+        self.remote_cache = (
+            RemoteCache(self.run_context.storage.artifacts) if self.run_context.storage.artifacts else None
+        )
+        self.missing_assets = {
+            name: folder for name in self.recipe.material if not (folder := self._asset_folder(name)).is_dir()
+        }
+        self.facts = _LineageFacts()
+        self._resolve_inputs()
 
-    def _fetched(self, name: str) -> Path:
+    def _asset_folder(self, name: str) -> Path:
         """Where material lies; what is there is checked, as it is before a run."""
         folder = packaged.asset_folder(name, self.workspace)
         return packaged.fetch(name, self.workspace) if folder.is_dir() else folder
 
-    def _awaits(self, path: str) -> str:
+    def _missing_asset_at(self, path: str) -> str:
         """The material, not fetched yet, that a setting leads into; empty where it leads elsewhere."""
-        return next((name for name, folder in self.awaited.items() if Path(path).is_relative_to(folder)), "")
+        return next((name for name, folder in self.missing_assets.items() if Path(path).is_relative_to(folder)), "")
 
-    def _look(self) -> None:
+    def _resolve_inputs(self) -> None:
         ingest = self.settings["ingest"]
-        if self._awaits(ingest["source"]):
-            self.champion = ModelRegistry(self.here.repository, repair_cache=False).champion()
+        if self._missing_asset_at(ingest["source"]):
+            self.champion = ModelRegistry(self.run_context.repository, repair_cache=False).champion()
             return
-        seen = resolve_inputs(
+        inputs = resolve_inputs(
             workspace=self.workspace,
-            repository=self.here.repository,
+            repository=self.run_context.repository,
             catalogue=self.recipe.export.catalogue,
             config=ResolveInputsConfig(
                 **{name: ingest[name] for name in ResolveInputsConfig.model_fields if name in ingest}
             ),
             repair_cache=False,
         )
-        self.champion, self.facts.source = seen["champion"], seen["source_digest"]
+        self.champion, self.facts.source = inputs["champion"], inputs["source_digest"]
 
-    def foretell(self, step: str) -> Step:
+    def plan_step(self, step: str) -> PlannedStep:
         """What will become of a step, when those before it have been foretold."""
-        told = self._foretold(step)
-        self.told[step] = told
-        if step == "ingest" and step in self.taken:
-            self.facts.data = self.taken[step].result["data_digest"]
-        if step == "export" and step in self.taken:
-            self.facts.model_id = self.taken[step].result["model_id"]
-        return told
+        planned = self._plan_by_key(step)
+        self.planned[step] = planned
+        if step == "ingest" and step in self.reused:
+            self.facts.data = self.reused[step].result["data_digest"]
+        if step == "export" and step in self.reused:
+            self.facts.model_id = self.reused[step].result["model_id"]
+        return planned
 
-    def _foretold(self, step: str) -> Step:
-        door, store = DOORS[step], StepCache(self.here.cache_folder(step))
+    def _plan_by_key(self, step: str) -> PlannedStep:
+        artifacts, store = REUSABLE_STEPS[step], StepCache(self.run_context.cache_folder(step))
         config: BaseModel = type(getattr(self.recipe, step))(**self.settings[step])
-        waits = {name: maker for name, (maker, _) in door.takes.items() if maker not in self.taken}
+        pending_inputs = {
+            name: producer for name, (producer, _) in artifacts.inputs.items() if producer not in self.reused
+        }
         lineage, ignore_lineage = self._lineage(step, config, self.facts)
         key = cache_key(
             step,
             config,
             self.workspace,
             inputs={
-                name: UNKNOWN if name in waits else self.taken[maker].declared_digest(output)
-                for name, (maker, output) in door.takes.items()
+                name: UNKNOWN if name in pending_inputs else self.reused[producer].declared_digest(output)
+                for name, (producer, output) in artifacts.inputs.items()
             },
             lineage=lineage,
-            code=door.code,
+            code=artifacts.code,
             libraries=self.libraries(step) or None,
         )
-        awaited = self._awaited_by(step)
-        if waits or awaited:
-            return self._depending(step, store, config, key, waits, awaited)
-        found, elsewhere = store.find(key, ignore_lineage=ignore_lineage), ""
-        if found is None and self.shelf is not None:
-            found, elsewhere = self._on_shelf(step, key), f", kept at {self.here.storage.artifacts}"
-        if found is None:
-            return Step(step=step, state="runs", why=store.why(key))
-        if not elsewhere and (damage := found.find_damage(door.gives)):
-            return Step(step=step, state="runs", why=damage)
-        self.taken[step] = found
-        return Step(step=step, state="reused", why=found.why + elsewhere)
+        missing_asset = self._missing_asset_of(step)
+        if pending_inputs or missing_asset:
+            return self._plan_dependent(step, store, config, key, pending_inputs, missing_asset)
+        entry, origin = store.find(key, ignore_lineage=ignore_lineage), ""
+        if entry is None and self.remote_cache is not None:
+            entry, origin = self._find_remote(step, key), f", kept at {self.run_context.storage.artifacts}"
+        if entry is None:
+            return PlannedStep(step=step, state="runs", why=store.why(key))
+        if not origin and (damage := entry.find_damage(artifacts.outputs)):
+            return PlannedStep(step=step, state="runs", why=damage)
+        self.reused[step] = entry
+        return PlannedStep(step=step, state="reused", why=entry.why + origin)
 
-    def _depending(
-        self, step: str, store: StepCache, config: BaseModel, key: dict[str, Any], waits: dict[str, str], awaited: str
-    ) -> Step:
+    def _plan_dependent(
+        self,
+        step: str,
+        store: StepCache,
+        config: BaseModel,
+        key: dict[str, Any],
+        pending_inputs: dict[str, str],
+        missing_asset: str,
+    ) -> PlannedStep:
         """The fate of a step of which something is not known yet: inputs that ``waits`` names, fetched material."""
-        causes = self._causes(waits)
-        whence = tuple(dict.fromkeys([*waits.values(), *([awaited] if awaited else [])]))
-        fitting = [each for each in self._fitting(step, store, config, key) if not each.find_damage(DOORS[step].gives)]
-        if fitting or (self.shelf is not None and self.shelf.has_step(step)):
-            self.possible[step] = fitting
-            why = "; ".join(f"{cause}: {self.told[cause].why}" for cause in causes) or f"{awaited} is fetched"
-            unless = whence if self.shelf is not None or self._whatever_comes(step, waits, fitting) else ()
-            return Step(step=step, state="unsure", why=why, unless=unless, because=causes)
+        causes = self._causes(pending_inputs)
+        sources = tuple(dict.fromkeys([*pending_inputs.values(), *([missing_asset] if missing_asset else [])]))
+        matching = [
+            each
+            for each in self._matching_entries(step, store, config, key)
+            if not each.find_damage(REUSABLE_STEPS[step].outputs)
+        ]
+        if matching or (self.remote_cache is not None and self.remote_cache.has_step(step)):
+            self.candidate_entries[step] = matching
+            why = "; ".join(f"{cause}: {self.planned[cause].why}" for cause in causes) or f"{missing_asset} is fetched"
+            unless = (
+                sources if self.remote_cache is not None or self._always_cached(step, pending_inputs, matching) else ()
+            )
+            return PlannedStep(step=step, state="unsure", why=why, unless=unless, because=causes)
         latest = store.latest()
-        own = [NEVER_RAN] if latest is None else key_changes(latest.key, key)
-        own += [f"its input {name} may change" for name in waits] if latest is not None else []
-        return Step(step=step, state="runs", why="; ".join(own) or f"{awaited} is fetched", because=causes)
+        changed = [NEVER_RAN] if latest is None else key_changes(latest.key, key)
+        changed += [f"its input {name} may change" for name in pending_inputs] if latest is not None else []
+        return PlannedStep(
+            step=step, state="runs", why="; ".join(changed) or f"{missing_asset} is fetched", because=causes
+        )
 
-    def _whatever_comes(self, step: str, waits: dict[str, str], fitting: list[CacheEntry]) -> bool:
+    def _always_cached(self, step: str, pending_inputs: dict[str, str], matching: list[CacheEntry]) -> bool:
         """Whether each kept output that a step may get to read has kept work of this step that fits it."""
-        for name, maker in waits.items():
-            output = DOORS[step].takes[name][1]
-            read = {each.key["inputs"][name] for each in fitting}
-            if not read.issuperset(each.declared_digest(output) for each in self.possible.get(maker, ())):
+        for name, producer in pending_inputs.items():
+            output = REUSABLE_STEPS[step].inputs[name][1]
+            known_digests = {entry.key["inputs"][name] for entry in matching}
+            if not known_digests.issuperset(
+                entry.declared_digest(output) for entry in self.candidate_entries.get(producer, ())
+            ):
                 return False
         return True
 
-    def _fitting(self, step: str, store: StepCache, config: BaseModel, key: dict[str, Any]) -> Iterator[CacheEntry]:
+    def _matching_entries(
+        self, step: str, store: StepCache, config: BaseModel, key: dict[str, Any]
+    ) -> Iterator[CacheEntry]:
         """Kept work that would be taken if what is unknown came out as it was then."""
-        for each in store.matching({**key, "lineage": UNKNOWN}):
-            facts = _Facts(source=self.facts.source, data=_data_of(each), model_id=each.result.get("model_id", UNKNOWN))
+        for entry in store.matching({**key, "lineage": UNKNOWN}):
+            facts = _LineageFacts(
+                source=self.facts.source, data=_data_digest_of(entry), model_id=entry.result.get("model_id", UNKNOWN)
+            )
             lineage, ignore_lineage = self._lineage(step, config, facts)
-            if ignore_lineage or matches(each.key["lineage"], lineage):
-                yield each
+            if ignore_lineage or matches(entry.key["lineage"], lineage):
+                yield entry
 
-    def _lineage(self, step: str, config: Any, facts: _Facts) -> tuple[dict[str, Any], bool]:
+    def _lineage(self, step: str, config: Any, facts: _LineageFacts) -> tuple[dict[str, Any], bool]:
         """What else decides the outcome of a step, and whether work of another lineage is as good: as at its door."""
         if step == "ingest":
             return {"source": facts.source}, False
         if step == "validate":
-            before = (
+            previous = (
                 None
                 if facts.data is UNKNOWN
                 else profile.previous_profile_for(self.workspace, config.profile_name, facts.data)
             )
-            told = profile.lineage(before, config)
-            return (told | {"previous profile": UNKNOWN} if facts.data is UNKNOWN else told), False
+            lineage = profile.lineage(previous, config)
+            return (lineage | {"previous profile": UNKNOWN} if facts.data is UNKNOWN else lineage), False
         if step == "featurize":
-            return self.here.storage.features.lineage, False
+            return self.run_context.storage.features.lineage, False
         if step == "finetune":
-            told = {"encoder": UNKNOWN if self._awaited_by(step) else encoder.encoder_digest(config.encoder)}
+            lineage = {"encoder": UNKNOWN if self._missing_asset_of(step) else encoder.encoder_digest(config.encoder)}
             if config.warm_start:
-                told[champion_weights.LINEAGE_KEY] = self._begins_with(facts)
-            return told, False
+                lineage[champion_weights.LINEAGE_KEY] = self._initial_weights(facts)
+            return lineage, False
         if step == "evaluate":
             if facts.model_id is UNKNOWN and self.champion:
                 return {"champion": UNKNOWN}, False
             return {"champion": champion_for(facts.model_id, self.champion)}, is_champion(facts.model_id, self.champion)
         return {}, False
 
-    def _begins_with(self, facts: _Facts) -> Any:
+    def _initial_weights(self, facts: _LineageFacts) -> Any:
         """The digest of the weights that a model of this data begins with."""
-        models = ModelRegistry(self.here.repository, repair_cache=False)
+        models = ModelRegistry(self.run_context.repository, repair_cache=False)
         if facts.data is UNKNOWN and self.champion and champion_weights.read_metadata(models, self.champion):
             return UNKNOWN
         return champion_weights.select_warm_start(models, self.champion, facts.data).digest
 
-    def _awaited_by(self, step: str) -> str:
+    def _missing_asset_of(self, step: str) -> str:
         """The material, not fetched yet, that a step's lineage is made of."""
         if step == "ingest":
-            return self._awaits(self.settings["ingest"]["source"])
-        return self._awaits(self.settings["finetune"]["encoder"]) if step == "finetune" else ""
+            return self._missing_asset_at(self.settings["ingest"]["source"])
+        return self._missing_asset_at(self.settings["finetune"]["encoder"]) if step == "finetune" else ""
 
-    def _causes(self, waits: dict[str, str]) -> tuple[str, ...]:
+    def _causes(self, pending_inputs: dict[str, str]) -> tuple[str, ...]:
         """The steps that run for reasons of their own, and through which these inputs may change."""
-        found: dict[str, None] = {}
-        for maker in waits.values():
-            found |= dict.fromkeys(self.told[maker].because)
-            if self.told[maker].state == "runs":
-                found |= {maker: None}
-        return tuple(sorted(found, key=ledger.STEPS.index))
+        causes: dict[str, None] = {}
+        for producer in pending_inputs.values():
+            causes |= dict.fromkeys(self.planned[producer].because)
+            if self.planned[producer].state == "runs":
+                causes |= {producer: None}
+        return tuple(sorted(causes, key=ledger.STEPS.index))
 
-    def _on_shelf(self, step: str, key: dict[str, Any]) -> CacheEntry | None:
+    def _find_remote(self, step: str, key: dict[str, Any]) -> CacheEntry | None:
         from rankline.io import digest
 
         name = digest.json_digest(key)
-        assert self.shelf is not None
-        return parse_cache_entry(self.shelf.read_entry(step, name), Path(step) / name)
+        assert self.remote_cache is not None
+        return parse_cache_entry(self.remote_cache.read_entry(step, name), Path(step) / name)
 
-    def promotion(self) -> Step:
+    def plan_promotion(self) -> PlannedStep:
         """What will become of promote."""
         if self.recipe.decide.mode == "review":
-            return Step(step="promote", state="skipped", why="decide.mode is review: the model waits for a reviewer")
+            return PlannedStep(
+                step="promote", state="skipped", why="decide.mode is review: the model waits for a reviewer"
+            )
         if is_champion(self.facts.model_id, self.champion):
-            return Step(step="promote", state="skipped", why=f"model {self.champion} already serves")
+            return PlannedStep(step="promote", state="skipped", why=f"model {self.champion} already serves")
         unless = () if self.facts.model_id is not UNKNOWN else self._causes({"bundle": "export"})
-        own = "and it is another model than the champion" if self.champion and unless else ""
-        return Step(
-            step="promote", state="unsure", provided=" ".join(["the gates are met", own]).strip(),
+        condition = "and it is another model than the champion" if self.champion and unless else ""
+        return PlannedStep(
+            step="promote", state="unsure", provided=" ".join(["the gates are met", condition]).strip(),
             why="it runs where the verdict is to promote", because=unless,
         )  # fmt: skip
 
 
-def _data_of(validated: CacheEntry) -> Any:
+def _data_digest_of(validated: CacheEntry) -> Any:
     """The digest of the tables that kept work of validate was about; UNKNOWN of other steps' work."""
     try:
         return json.loads((validated.folder / "clean" / "profile.json").read_text())["data_digest"]

@@ -26,47 +26,47 @@ def main() -> int:
 
     from pipelines.recipes import Recipe
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     recipe_file, workspace, runner, flow = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     recipe = TypeAdapter(Recipe).validate_python(json.loads(recipe_file.read_text()))
     local.init(
-        runner=_containers(recipe, workspace, recipe_file.parent) if runner == "docker" else _processes(),
+        runner=_docker_runner(recipe, workspace, recipe_file.parent) if runner == "docker" else _subprocess_runner(),
         pipeline_root=str(recipe_file.parent / "artifacts"),
         raise_on_error=True,
     )
-    flow_of(flow)(recipe, workspace=str(workspace))()
+    pipeline_factory(flow)(recipe, workspace=str(workspace))()
     return 0
 
 
-def flow_of(name: str) -> Callable[..., Callable[..., Any]]:
+def pipeline_factory(name: str) -> Callable[..., Callable[..., Any]]:
     """What makes the Kubeflow pipeline of this name out of a recipe."""
-    from pipelines.features import features
-    from pipelines.refresh import refreshing
-    from pipelines.training import training
+    from pipelines.features import features_pipeline
+    from pipelines.refresh import refresh_pipeline
+    from pipelines.training import training_pipeline
 
-    return {"train": training, "refresh": refreshing, "features": features}[name]
+    return {"train": training_pipeline, "refresh": refresh_pipeline, "features": features_pipeline}[name]
 
 
-def _processes() -> Any:
+def _subprocess_runner() -> Any:
     from kfp import local
 
     return local.SubprocessRunner(use_venv=False)
 
 
-def _containers(recipe: Any, workspace: Path, run: Path) -> Any:
+def _docker_runner(recipe: Any, workspace: Path, run: Path) -> Any:
     from pipelines.runs import containers
 
-    signal.signal(signal.SIGTERM, _end)
-    return containers.use(containers.Place(recipe, workspace, run))
+    signal.signal(signal.SIGTERM, _terminate)
+    return containers.install_step_containers(containers.ContainerContext(recipe, workspace, run))
 
 
-def _end(number: int, frame: Any) -> None:
+def _terminate(number: int, frame: Any) -> None:
     """End in order, so that a container under way is removed; once is enough."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     os.read(sys.stdin.fileno(), 1)  # nothing is ever written there: this returns when the other end is closed
     os.killpg(0, signal.SIGTERM)
 

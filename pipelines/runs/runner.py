@@ -30,7 +30,7 @@ from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, S
 from rankline.runtime import ledger
 
 RECIPE, TRIGGER, WATCHER, CANCEL = "recipe.json", "trigger.json", "watcher.json", "cancel.json"
-MOMENT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
+RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
 Runner = Literal["local", "docker"]
 Flow = Literal["train", "refresh", "features"]
 EXIT_CODES = {
@@ -47,14 +47,14 @@ EXIT_CODES = {
 
 
 @dataclass
-class Started:
+class RunHandle:
     """A run that is under way."""
 
     folder: Path
     process: subprocess.Popen[bytes]
     cancelled: bool = False  # whoever watches it ends it because somebody asked for that
 
-    def asked_to_end(self) -> bool:
+    def cancel_requested(self) -> bool:
         """Whether somebody wants it to end (`rankline runs cancel`)."""
         return (self.folder / CANCEL).is_file()
 
@@ -65,35 +65,35 @@ def new_run_folder(workspace: Path, name: str) -> Path:
     Ids are in the order in which runs began, whatever the clock says: after one that was set back they go on from
     the last run's.
     """
-    moment = max(datetime.datetime.now(datetime.UTC).strftime(MOMENT), _latest(workspace))
+    timestamp = max(datetime.datetime.now(datetime.UTC).strftime(RUN_ID_FORMAT), _after_latest_run(workspace))
     for _ in range(100):
-        folder = workspace / "runs" / f"{moment}-{name}"
+        folder = workspace / "runs" / f"{timestamp}-{name}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
-        next_one = datetime.datetime.strptime(moment, MOMENT) + datetime.timedelta(seconds=1)
-        moment = next_one.strftime(MOMENT)
+        next_one = datetime.datetime.strptime(timestamp, RUN_ID_FORMAT) + datetime.timedelta(seconds=1)
+        timestamp = next_one.strftime(RUN_ID_FORMAT)
     raise RanklineError("no free name for a run", where=str(workspace / "runs"))
 
 
-def _latest(workspace: Path) -> str:
+def _after_latest_run(workspace: Path) -> str:
     """The second after the moment of the last run that the clock is behind of; empty where it is behind of none."""
     now, latest = datetime.datetime.now(datetime.UTC).replace(tzinfo=None), datetime.datetime.min
     for folder in (workspace / "runs").glob("*-*-*"):
         with contextlib.suppress(ValueError):
-            latest = max(latest, datetime.datetime.strptime(folder.name[:15], MOMENT))
-    return (latest + datetime.timedelta(seconds=1)).strftime(MOMENT) if latest > now else ""
+            latest = max(latest, datetime.datetime.strptime(folder.name[:15], RUN_ID_FORMAT))
+    return (latest + datetime.timedelta(seconds=1)).strftime(RUN_ID_FORMAT) if latest > now else ""
 
 
 @contextlib.contextmanager
-def started(
+def start_run(
     recipe: Recipe,
     workspace: Path,
     *,
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
     flow: Flow = "train",
-) -> Iterator[Started]:
+) -> Iterator[RunHandle]:
     """The flow in a process group of its own; when the block ends nothing of it is left, and its summary is there.
 
     ``trigger`` is what asked for the run (see `run`), ``flow`` which of the flows it is (pipelines/runs/process.py).
@@ -105,11 +105,11 @@ def started(
         from pipelines.runs import containers
 
         containers.require(recipe, workspace)
-        containers.sweep(workspace)
+        containers.remove_orphans(workspace)
     folder = new_run_folder(workspace, recipe.name if flow == "train" else f"{recipe.name}-{flow}")
     if trigger:
         ledger.write_json(folder / TRIGGER, dict(trigger))
-    ledger.write_json(folder / WATCHER, {**_this_process(), "runner": runner, "flow": flow})
+    ledger.write_json(folder / WATCHER, {**_process_identity(), "runner": runner, "flow": flow})
     ledger.write_json(folder / RECIPE, as_dict(recipe))
     environment = {
         **os.environ,
@@ -132,41 +132,41 @@ def started(
             env=environment,
             start_new_session=True,
         )
-        under_way, interrupted = Started(folder, process), False
+        handle, interrupted = RunHandle(folder, process), False
         try:
-            yield under_way
+            yield handle
         except KeyboardInterrupt:
             interrupted = True
             raise
         finally:
-            _end(process)
+            _terminate(process)
             if runner == "docker":
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
             ledger.release_space(folder)  # a step that was killed kept it
-            cut = under_way.cancelled or interrupted
-            if not (folder / SUMMARY).is_file() or (cut and _outcome(folder) in UNFINISHED):
+            was_cut_short = handle.cancelled or interrupted
+            if not (folder / SUMMARY).is_file() or (was_cut_short and _read_outcome(folder) in UNFINISHED):
                 # it was ended before its exit handler, or that did not know why
-                summarize(folder, config=recipe.summary, cancelled=under_way.cancelled, interrupted=interrupted)
+                summarize(folder, config=recipe.summary, cancelled=handle.cancelled, interrupted=interrupted)
 
 
-def _this_process() -> dict[str, Any]:
+def _process_identity() -> dict[str, Any]:
     """What tells this process from every other one."""
     import psutil
 
     return {"pid": os.getpid(), "began": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def _outcome(folder: Path) -> str:
+def _read_outcome(folder: Path) -> str:
     return str(json.loads((folder / SUMMARY).read_text())["outcome"])
 
 
-def _end(process: subprocess.Popen[bytes], *, patience_s: float = 10.0) -> None:
+def _terminate(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
     """End what is left of a runner's process group: a runner that was killed leaves its step behind."""
     if process.stdin:
         process.stdin.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             process.poll()
             try:
@@ -180,7 +180,7 @@ def run(
     recipe: Recipe,
     workspace: Path,
     *,
-    watch: Callable[[Started], None] | None = None,
+    watch: Callable[[RunHandle], None] | None = None,
     poll_s: float = 0.2,
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
@@ -197,26 +197,26 @@ def run(
         StepFailed: a step stopped; the message is that step's own, the ledger is kept.
     """
     began = time.monotonic()
-    with started(recipe, workspace, runner=runner, trigger=trigger, flow=flow) as under_way:
-        while under_way.process.poll() is None:
-            if under_way.asked_to_end():
-                under_way.cancelled = True
+    with start_run(recipe, workspace, runner=runner, trigger=trigger, flow=flow) as handle:
+        while handle.process.poll() is None:
+            if handle.cancel_requested():
+                handle.cancelled = True
                 break
             if watch is not None:
-                watch(under_way)
+                watch(handle)
             time.sleep(poll_s)
         if watch is not None:
-            watch(under_way)
-    folder = under_way.folder
+            watch(handle)
+    folder = handle.folder
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
     if summary["outcome"] in UNFINISHED:
-        raise StepFailed(_failure(summary, folder), summary=summary)
+        raise StepFailed(_failure_message(summary, folder), summary=summary)
     return summary
 
 
-def _failure(summary: dict[str, Any], folder: Path) -> str:
+def _failure_message(summary: dict[str, Any], folder: Path) -> str:
     step, error = summary["failed_step"], summary["error"]
     if not step:
         log = folder / "kubeflow.log"
@@ -231,7 +231,7 @@ def exit_code(summary: dict[str, Any]) -> int:
     return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
 
 
-def flow_of(folder: Path) -> Flow:
+def read_flow(folder: Path) -> Flow:
     """Which flow a run is of."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         flow: Flow = json.loads((folder / WATCHER).read_text())["flow"]
@@ -239,6 +239,6 @@ def flow_of(folder: Path) -> Flow:
     return "train"  # all there was in earlier versions
 
 
-def runs(workspace: Path) -> Sequence[Path]:
+def run_folders(workspace: Path) -> Sequence[Path]:
     """The folders of all runs of the whole line, oldest first; a step run alone is none."""
     return sorted({path.parent for name in (RECIPE, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")})

@@ -18,9 +18,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import CANCEL, RECIPE, TRIGGER, WATCHER, Runner, Started, flow_of
+from pipelines.runs.runner import CANCEL, RECIPE, TRIGGER, WATCHER, RunHandle, Runner, read_flow
 from pipelines.runs.runner import run as run_recipe
-from pipelines.runs.runner import runs as run_folders
+from pipelines.runs.runner import run_folders as run_folders
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger, progress
 from rankline.runtime.current_user import current_user
@@ -28,13 +28,13 @@ from rankline.runtime.current_user import current_user
 RUNNING, UNFINISHED = "running", "unfinished"  # the outcomes of a run without a summary: it goes on, or was killed
 UNREADABLE = "unreadable"  # the outcome of one whose summary is there and cannot be read
 LAST = "last"  # stands for the name of the last run
-START_S = 300.0  # a step's process is that much older than its first word at most
-QUIET_S = 30.0  # between two steps nothing is written for a few seconds
+MAX_STARTUP_S = 300.0  # a step's process is that much older than its first word at most
+MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
 LOG = "kubeflow.log"
 
 
 @dataclass(frozen=True)
-class Line:
+class RunInfo:
     """One run of a list."""
 
     run: str
@@ -47,7 +47,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Said:
+class LogLine:
     """One line that a step's process wrote; without a step it is the runner's own word."""
 
     step: str
@@ -61,19 +61,19 @@ class Runs(Protocol):
     Every method that takes a run raises UsageError where there is no such run.
     """
 
-    def list(self) -> list[Line]:
+    def list(self) -> list[RunInfo]:
         """All runs, oldest first."""
 
     def show(self, run: str) -> dict[str, Any]:
         """A run's summary; of one without: `run`, `outcome` (running or unfinished) and `steps`. And its `trigger`."""
 
-    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
+    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
         """What the processes of its steps said, or that of one step; ``follow`` goes on until the run has ended.
 
         ``everything`` gives Kubeflow's own words, too.
         """
 
-    def cancel(self, run: str, *, patience_s: float = 60.0) -> dict[str, Any]:
+    def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """End a run that is under way, and return its summary once nothing of it is left.
 
         Raises:
@@ -85,8 +85,8 @@ class Runs(Protocol):
         self,
         run: str,
         *,
-        watch: Callable[[Started], None] | None = None,
-        begins: Callable[[Recipe], None] | None = None,
+        watch: Callable[[RunHandle], None] | None = None,
+        on_start: Callable[[Recipe], None] | None = None,
     ) -> dict[str, Any]:
         """Run the recipe that a run was made with once more, to its end; its summary. What is finished is reused.
 
@@ -104,20 +104,20 @@ class LocalRuns:
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace.resolve()
 
-    def list(self) -> list[Line]:
+    def list(self) -> list[RunInfo]:
         """See `Runs`."""
         lines = []
         for folder in run_folders(self.workspace):
-            told = self._told(folder)
+            summary = self._summary(folder)
             lines.append(
-                Line(
+                RunInfo(
                     run=folder.name,
-                    outcome=told["outcome"],
-                    model_id=told.get("model_id") or "",
-                    seconds=told.get("seconds"),
-                    trigger=(told["trigger"] or {}).get("kind", "manual"),
-                    recipe=str(_json(folder / RECIPE).get("name", "")),
-                    flow=flow_of(folder),
+                    outcome=summary["outcome"],
+                    model_id=summary.get("model_id") or "",
+                    seconds=summary.get("seconds"),
+                    trigger=(summary["trigger"] or {}).get("kind", "manual"),
+                    recipe=str(_read_json_object(folder / RECIPE).get("name", "")),
+                    flow=read_flow(folder),
                 )
             )
         return lines
@@ -139,28 +139,34 @@ class LocalRuns:
     def show(self, run: str) -> dict[str, Any]:
         """See `Runs`."""
         folder = self.folder(run)
-        told = self._told(folder)
-        if "steps" not in told:
-            told["steps"] = []
+        summary = self._summary(folder)
+        if "steps" not in summary:
+            summary["steps"] = []
             for step, entry in ledger.read_entries(folder).items():
-                far = progress.read_progress(folder / f"{step}.progress")
-                told["steps"].append({**entry.model_dump(), "seconds": round(entry.seconds, 2), "progress": far})
-        return told
+                step_progress = progress.read_progress(folder / f"{step}.progress")
+                summary["steps"].append(
+                    {**entry.model_dump(), "seconds": round(entry.seconds, 2), "progress": step_progress}
+                )
+        return summary
 
-    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[Said]:
+    def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
         """See `Runs`."""
         if step and step not in (*ledger.ALL_STEPS, "summary"):
             raise UsageError(
                 f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.ALL_STEPS, "summary"))
             )
         folder = self.folder(run)
-        told = _sections(_lines(folder, follow=follow), folder)
-        return (said for said in (told if everything else _without_kubeflow(told)) if step in ("", said.step))
+        log_lines = _assign_steps(_read_log(folder, follow=follow), folder)
+        return (
+            log_line
+            for log_line in (log_lines if everything else _without_kubeflow_lines(log_lines))
+            if step in ("", log_line.step)
+        )
 
-    def cancel(self, run: str, *, patience_s: float = 60.0) -> dict[str, Any]:
+    def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """See `Runs`."""
         folder = self.folder(run)
-        if (now := self._told(folder)["outcome"]) != RUNNING:
+        if (now := self._summary(folder)["outcome"]) != RUNNING:
             raise UsageError(
                 f"run {folder.name} is not under way",
                 expected="a run that goes on",
@@ -168,33 +174,33 @@ class LocalRuns:
                 where=str(folder),
                 hint="`rankline runs list` shows which do",
             )
-        asked = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": current_user()}
-        ledger.write_json(folder / CANCEL, asked)
-        end = time.monotonic() + patience_s
+        request = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": current_user()}
+        ledger.write_json(folder / CANCEL, request)
+        deadline = time.monotonic() + timeout_s
         while not (folder / SUMMARY).is_file():
-            if state(folder) != RUNNING:  # whoever watched it was killed, and it with them
-                summarize(folder, config=_recipe_of(folder).summary, cancelled=True)
-            elif time.monotonic() > end:
+            if run_state(folder) != RUNNING:  # whoever watched it was killed, and it with them
+                summarize(folder, config=_read_recipe(folder).summary, cancelled=True)
+            elif time.monotonic() > deadline:
                 raise RanklineError(
                     f"run {folder.name} has not ended yet",
-                    expected=f"its end within {patience_s:.0f} s of asking for it",
-                    found=f"process {_json(folder / WATCHER).get('pid', 'unknown')}, which watches it, still lives",
+                    expected=f"its end within {timeout_s:.0f} s of asking for it",
+                    found=f"process {_read_json_object(folder / WATCHER).get('pid', 'unknown')}, which watches it, still lives",
                     where=str(folder),
                     hint="it ends as soon as that process looks; `kill` it if it never does",
                 )
             time.sleep(0.1)
-        return self._told(folder)
+        return self._summary(folder)
 
     def retry(
         self,
         run: str,
         *,
-        watch: Callable[[Started], None] | None = None,
-        begins: Callable[[Recipe], None] | None = None,
+        watch: Callable[[RunHandle], None] | None = None,
+        on_start: Callable[[Recipe], None] | None = None,
     ) -> dict[str, Any]:
         """See `Runs`."""
         folder = self.folder(run)
-        if self._told(folder)["outcome"] == RUNNING:
+        if self._summary(folder)["outcome"] == RUNNING:
             raise UsageError(
                 f"run {folder.name} is still under way",
                 expected="a run that has ended",
@@ -202,28 +208,30 @@ class LocalRuns:
                 where=str(folder),
                 hint=f"`rankline runs cancel {folder.name}` ends it",
             )
-        recipe, trigger = _recipe_of(folder), _json(folder / TRIGGER)
-        if begins is not None:
-            begins(recipe)
-        runner: Runner = "docker" if _json(folder / WATCHER).get("runner") == "docker" else "local"
-        told = {**trigger, "kind": "retry", "retry_of": folder.name}
-        summary = run_recipe(recipe, self.workspace, watch=watch, runner=runner, trigger=told, flow=flow_of(folder))
-        return {**summary, "trigger": told}
+        recipe, trigger = _read_recipe(folder), _read_json_object(folder / TRIGGER)
+        if on_start is not None:
+            on_start(recipe)
+        runner: Runner = "docker" if _read_json_object(folder / WATCHER).get("runner") == "docker" else "local"
+        retry_trigger = {**trigger, "kind": "retry", "retry_of": folder.name}
+        summary = run_recipe(
+            recipe, self.workspace, watch=watch, runner=runner, trigger=retry_trigger, flow=read_flow(folder)
+        )
+        return {**summary, "trigger": retry_trigger}
 
-    def _told(self, folder: Path) -> dict[str, Any]:
-        told = summary_of(folder)
-        if told is None:
-            told = {"run": folder.name, "outcome": UNREADABLE if (folder / SUMMARY).is_file() else state(folder)}
-        return {**told, "trigger": _json(folder / TRIGGER) or None, "flow": flow_of(folder)}
+    def _summary(self, folder: Path) -> dict[str, Any]:
+        summary = read_summary(folder)
+        if summary is None:
+            summary = {"run": folder.name, "outcome": UNREADABLE if (folder / SUMMARY).is_file() else run_state(folder)}
+        return {**summary, "trigger": _read_json_object(folder / TRIGGER) or None, "flow": read_flow(folder)}
 
 
-def summary_of(folder: Path) -> dict[str, Any] | None:
+def read_summary(folder: Path) -> dict[str, Any] | None:
     """What a run's summary says; None where there is none, or none that can be read."""
-    told = _json(folder / SUMMARY)
-    return told if isinstance(told.get("outcome"), str) else None
+    summary = _read_json_object(folder / SUMMARY)
+    return summary if isinstance(summary.get("outcome"), str) else None
 
 
-def state(folder: Path) -> str:
+def run_state(folder: Path) -> str:
     """`running` or `unfinished`: what a run without a summary is.
 
     The process that watches it tells. Where that cannot be seen (in a container, on another machine, or it is of an
@@ -231,7 +239,7 @@ def state(folder: Path) -> str:
     """
     import psutil
 
-    watcher = _json(folder / WATCHER)
+    watcher = _read_json_object(folder / WATCHER)
     if watcher.get("host") == socket.gethostname():
         try:
             process = psutil.Process(watcher["pid"])
@@ -246,17 +254,17 @@ def state(folder: Path) -> str:
             process = psutil.Process(entry.pid)
             # a number can be another process's: one of a container, or one that was given out again
             began = entry.started - process.create_time()
-            if -1 < began < START_S and process.status() != psutil.STATUS_ZOMBIE:
+            if -1 < began < MAX_STARTUP_S and process.status() != psutil.STATUS_ZOMBIE:
                 return RUNNING
-    return RUNNING if abs(time.time() - last_sign(folder)) < QUIET_S else UNFINISHED
+    return RUNNING if abs(time.time() - last_activity(folder)) < MAX_SILENCE_S else UNFINISHED
 
 
-def last_sign(folder: Path) -> float:
+def last_activity(folder: Path) -> float:
     """When anything was last written into a run's folder (unix seconds)."""
     return max((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime)
 
 
-def _recipe_of(folder: Path) -> Recipe:
+def _read_recipe(folder: Path) -> Recipe:
     """What a run was made with.
 
     Raises:
@@ -276,7 +284,7 @@ def _recipe_of(folder: Path) -> Recipe:
         ) from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none that can be read."""
     try:
         value = json.loads(path.read_text())
@@ -287,80 +295,80 @@ def _json(path: Path) -> dict[str, Any]:
 
 # -- what was said ---------------------------------------------------------------------------------------------
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MOMENT = r"\d\d:\d\d:\d\d\.\d{3} - \w+ - "
-_BEGINS = re.compile(rf"{_MOMENT}Executing task '([^']+)'")
-_ENDS = re.compile(rf"{_MOMENT}Task '([^']+)' finished with status")
-_OWN = re.compile(
-    rf"{_MOMENT}(Streamed logs:|Executing task|Task '.*SUCCESS|Running pipeline|Pipeline '.*SUCCESS)|-{{80}}$"
+_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LOG_TIME = r"\d\d:\d\d:\d\d\.\d{3} - \w+ - "
+_TASK_STARTED = re.compile(rf"{_LOG_TIME}Executing task '([^']+)'")
+_TASK_FINISHED = re.compile(rf"{_LOG_TIME}Task '([^']+)' finished with status")
+_KUBEFLOW_LINE = re.compile(
+    rf"{_LOG_TIME}(Streamed logs:|Executing task|Task '.*SUCCESS|Running pipeline|Pipeline '.*SUCCESS)|-{{80}}$"
 )
-_RETURNED = re.compile(rf"{_MOMENT}Task '([^']+)' (outputs:|has no outputs)")
-_EXECUTOR = re.compile(r"\[KFP Executor .* INFO\]: ")
+_TASK_OUTPUTS = re.compile(rf"{_LOG_TIME}Task '([^']+)' (outputs:|has no outputs)")
+_EXECUTOR_LINE = re.compile(r"\[KFP Executor .* INFO\]: ")
 
 
-def _lines(folder: Path, *, follow: bool, poll_s: float = 0.2) -> Iterator[str]:
+def _read_log(folder: Path, *, follow: bool, poll_s: float = 0.2) -> Iterator[str]:
     """The lines of a run's log; with ``follow`` those that are yet to be written, too, until the run has ended."""
-    half = ""
+    partial_line = ""
     path = folder / LOG
-    while follow and not path.is_file() and _goes_on(folder):
+    while follow and not path.is_file() and _is_running(folder):
         time.sleep(poll_s)
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as log:
         while True:
-            over = not (follow and _goes_on(folder))  # asked before reading: what is written last is read, too
+            ended = not (follow and _is_running(folder))  # asked before reading: what is written last is read, too
             while part := log.readline():
-                half += part
-                if half.endswith("\n"):
-                    yield half.rstrip()
-                    half = ""
-            if over:
+                partial_line += part
+                if partial_line.endswith("\n"):
+                    yield partial_line.rstrip()
+                    partial_line = ""
+            if ended:
                 break
             time.sleep(poll_s)
-    if half:
-        yield half.rstrip()
+    if partial_line:
+        yield partial_line.rstrip()
 
 
-def _goes_on(folder: Path) -> bool:
-    return not (folder / SUMMARY).is_file() and state(folder) == RUNNING
+def _is_running(folder: Path) -> bool:
+    return not (folder / SUMMARY).is_file() and run_state(folder) == RUNNING
 
 
-def _sections(lines: Iterator[str], folder: Path) -> Iterator[Said]:
+def _assign_steps(lines: Iterator[str], folder: Path) -> Iterator[LogLine]:
     """Each line with the step that said it; after a step its stack trace, where it left one."""
-    step, told = "", set()
+    step, traced = "", set()
 
-    def trace() -> Iterator[Said]:
+    def trace() -> Iterator[LogLine]:
         path = folder / f"{step}.traceback.txt"
-        if step and step not in told and path.is_file():
-            told.add(step)
-            yield from (Said(step, line) for line in path.read_text(errors="replace").splitlines())
+        if step and step not in traced and path.is_file():
+            traced.add(step)
+            yield from (LogLine(step, line) for line in path.read_text(errors="replace").splitlines())
 
     for raw in lines:
-        line = _COLOUR.sub("", raw)
-        if begun := _BEGINS.match(line):
+        line = _ANSI_COLOUR.sub("", raw)
+        if started := _TASK_STARTED.match(line):
             yield from trace()
-            step = begun[1]
-        ended = _ENDS.match(line)
-        if ended:
+            step = started[1]
+        finished = _TASK_FINISHED.match(line)
+        if finished:
             yield from trace()
-        yield Said(step, line.removeprefix("    ") if step else line)
-        if ended:
+        yield LogLine(step, line.removeprefix("    ") if step else line)
+        if finished:
             step = ""
     yield from trace()
 
 
-def _without_kubeflow(told: Iterator[Said]) -> Iterator[Said]:
+def _without_kubeflow_lines(log_lines: Iterator[LogLine]) -> Iterator[LogLine]:
     """What is left without Kubeflow's own words around every step: its headings, what it hands over and gets back."""
-    handed = returned = False
-    for said in told:
-        if handed:
-            handed = said.line != "}"
-        elif _EXECUTOR.match(said.line):
-            handed = "Got executor_input:" in said.line
-        elif _RETURNED.match(said.line):
-            returned = True
-        elif returned and not said.step and said.line.startswith(" "):
+    in_input = in_outputs = False
+    for log_line in log_lines:
+        if in_input:
+            in_input = log_line.line != "}"
+        elif _EXECUTOR_LINE.match(log_line.line):
+            in_input = "Got executor_input:" in log_line.line
+        elif _TASK_OUTPUTS.match(log_line.line):
+            in_outputs = True
+        elif in_outputs and not log_line.step and log_line.line.startswith(" "):
             continue
-        elif said.line.strip() and not _OWN.match(said.line):
-            returned = False
-            yield said
+        elif log_line.line.strip() and not _KUBEFLOW_LINE.match(log_line.line):
+            in_outputs = False
+            yield log_line

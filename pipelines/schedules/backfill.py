@@ -16,31 +16,31 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipelines.schedules import webhook, worker
-from pipelines.schedules.firings import Claim, Claims
-from pipelines.schedules.store import Schedule, Schedules
+from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.store import LocalSchedules, Schedule
 from rankline.errors import UsageError
 
-What = Literal["ran", "done before", "under way elsewhere"]
-MOST = 10_000
+BackfillStatus = Literal["ran", "done before", "under way elsewhere"]
+MAX_FIRINGS = 10_000
 
 
-class Filled(NamedTuple):
+class BackfillResult(NamedTuple):
     """One past fire time and what became of it."""
 
-    claim: Claim
-    what: What
+    firing: Firing
+    status: BackfillStatus
 
 
-def moments(store: Schedules, name: str, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
+def firing_times(store: LocalSchedules, name: str, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
     """The fire times from ``start`` up to, not including, ``end``, by the rule the schedule has now.
 
     Raises:
         UsageError: there is none, there are too many, they lie ahead, or the flow has no past.
     """
-    return moments_of(store.get(name), start=start, end=end, now=now)
+    return firing_times_of(store.get(name), start=start, end=end, now=now)
 
 
-def moments_of(schedule: Schedule, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
+def firing_times_of(schedule: Schedule, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
     """The same of a schedule wherever it is kept."""
     if schedule.flow == "refresh":
         raise UsageError(
@@ -63,13 +63,15 @@ def moments_of(schedule: Schedule, *, start: datetime, end: datetime, now: datet
             hint="what is to come is the scheduler's: `rankline schedule plan` shows it",
         )
     found = []
-    for at in schedule.rule.after(start.astimezone(UTC) - _INSTANT):
+    for at in schedule.rule.after(start.astimezone(UTC) - _RESOLUTION):
         if at >= end:
             break
         found.append(at)
-        if len(found) > MOST:
+        if len(found) > MAX_FIRINGS:
             raise UsageError(
-                f"these are more than {MOST} fire times", expected="fewer", hint="take a shorter stretch at a time"
+                f"these are more than {MAX_FIRINGS} fire times",
+                expected="fewer",
+                hint="take a shorter stretch at a time",
             )
     if not found:
         raise UsageError(
@@ -90,27 +92,27 @@ def backfill(
     concurrency: int = 1,
     allow_older_window: bool = False,
     now: datetime,
-    command: worker.Command = worker.command,
+    command: worker.WorkerCommand = worker.worker_command,
     say: Callable[[str], None] = print,
     poll_s: float = 0.2,
-) -> list[Filled]:
+) -> list[BackfillResult]:
     """Run the fire times from ``start`` up to ``end``; interrupted, what is under way ends with it.
 
     Raises:
         UsageError: the stretch is none, or a run's folder is not there.
     """
-    store = Schedules(workspace)
-    waiting = moments(store, name, start=start, end=end, now=now)
-    schedule, claims = store.get(name), store.claims(name)
-    under_way: dict[datetime, worker.Process] = {}
-    filled: dict[datetime, Filled] = {}
-    tellers = _Tellers(claims, say)
+    store = LocalSchedules(workspace)
+    waiting = firing_times(store, name, start=start, end=end, now=now)
+    schedule, firings = store.get(name), store.firings(name)
+    under_way: dict[datetime, worker.WorkerProcess] = {}
+    results: dict[datetime, BackfillResult] = {}
+    notifier = _Notifier(firings, say)
 
-    def claimed(at: datetime) -> Filled | Claim:
-        window = schedule.window_of(at)
-        claim = Claim(
+    def create_firing(scheduled_at: datetime) -> BackfillResult | Firing:
+        window = schedule.window_of(scheduled_at)
+        firing = Firing(
             schedule=name,
-            scheduled_at=at.isoformat(),
+            scheduled_at=scheduled_at.isoformat(),
             window_start=window.start.isoformat() if window.start else None,
             window_end=window.end.isoformat(),
             kind="backfill",
@@ -118,93 +120,99 @@ def backfill(
             claimed_at=now.isoformat(),
             allow_older_window=allow_older_window,
         )
-        if claims.make(claim):
-            return claim
-        before = claims.read(at)
-        assert before is not None
-        if claims.under_way(at):
-            return Filled(before, "under way elsewhere")
-        anew = before.failed or (before.exit_code == 3 and allow_older_window and not before.allow_older_window)
-        if before.status == "ended" and not anew:
-            return Filled(before, "done before")
-        again = before.but(status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0)
-        if anew:  # by the rule of now, which may have been corrected; what was interrupted goes on as it began
-            again = again.but(
+        if firings.create(firing):
+            return firing
+        previous = firings.read(scheduled_at)
+        assert previous is not None
+        if firings.is_running(scheduled_at):
+            return BackfillResult(previous, "under way elsewhere")
+        rerun = previous.failed or (previous.exit_code == 3 and allow_older_window and not previous.allow_older_window)
+        if previous.status == "ended" and not rerun:
+            return BackfillResult(previous, "done before")
+        reset = previous.replace(
+            status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0
+        )
+        if rerun:  # by the rule of now, which may have been corrected; what was interrupted goes on as it began
+            reset = reset.replace(
                 run="", outcome="", exit_code=None, scratch=None,
-                revision=claim.revision, window_start=claim.window_start, window_end=claim.window_end,
+                revision=firing.revision, window_start=firing.window_start, window_end=firing.window_end,
             )  # fmt: skip
-        claims.write(again)
-        return again
+        firings.write(reset)
+        return reset
 
     try:
         while waiting or under_way:
             while waiting and len(under_way) < concurrency:
-                at = waiting.pop(0)
-                found = claimed(at)
-                if isinstance(found, Filled):
-                    filled[at] = found
-                    if found.what == "done before" and found.claim.kind == "backfill":  # it may have been cut short
-                        tellers.tell(found.claim, store.get(name))
-                    say(f"{found.claim.scheduled_at}: {found.what}, {found.claim.outcome or found.claim.status}")
+                scheduled_at = waiting.pop(0)
+                found = create_firing(scheduled_at)
+                if isinstance(found, BackfillResult):
+                    results[scheduled_at] = found
+                    if found.status == "done before" and found.firing.kind == "backfill":  # it may have been cut short
+                        notifier.notify(found.firing, store.get(name))
+                    say(f"{found.firing.scheduled_at}: {found.status}, {found.firing.outcome or found.firing.status}")
                     continue
-                by = store.history(name)[found.revision - 1]
+                revision = store.history(name)[found.revision - 1]
                 try:
-                    argv = command(workspace, name, at)
-                    under_way[at] = worker.begin(argv, claims.path(at, "log"), directory=by.directory)
+                    argv = command(workspace, name, scheduled_at)
+                    under_way[scheduled_at] = worker.start_worker(
+                        argv, firings.path(scheduled_at, "log"), directory=revision.directory
+                    )
                 except OSError as error:
                     raise UsageError(
                         "the run cannot be started in the schedule's folder",
                         expected="the folder that it was created in",
                         found=str(error.strerror),
-                        where=by.directory,
+                        where=revision.directory,
                         hint=f"`rankline schedule update {name}`, given in another folder, sets that one",
                     ) from error
                 say(f"{found.scheduled_at}: begins, data to {found.window_end}")
-            for at, process in list(under_way.items()):
+            for scheduled_at, process in list(under_way.items()):
                 if process.poll() is None:
                     continue
-                del under_way[at]
-                claim = claims.read(at)
-                assert claim is not None
-                if claim.status != "ended":
-                    claim = worker.given_up(claims, claim, worker.last_words(claims.path(at, "log")))
-                worker.tidy(claims.path(at, "log"))
-                filled[at] = Filled(claim, "ran")
-                say(f"{claim.scheduled_at}: {claim.outcome}" + (f"\n  {claim.error}" if claim.error else ""))
-                tellers.tell(claim, store.get(name))
+                del under_way[scheduled_at]
+                firing = firings.read(scheduled_at)
+                assert firing is not None
+                if firing.status != "ended":
+                    firing = worker.mark_failed(
+                        firings, firing, worker.describe_crash(firings.path(scheduled_at, "log"))
+                    )
+                worker.remove_empty_log(firings.path(scheduled_at, "log"))
+                results[scheduled_at] = BackfillResult(firing, "ran")
+                say(f"{firing.scheduled_at}: {firing.outcome}" + (f"\n  {firing.error}" if firing.error else ""))
+                notifier.notify(firing, store.get(name))
             time.sleep(poll_s if under_way else 0)
-        tellers.finish()
+        notifier.finish()
     finally:
-        tellers.ending.set()
+        notifier.stopping.set()
         for process in under_way.values():
             if process.stdin:
                 process.stdin.close()
         for process in under_way.values():
-            worker.end(process)
-    return [filled[at] for at in sorted(filled)]
+            worker.stop_worker(process)
+    return [results[scheduled_at] for scheduled_at in sorted(results)]
 
 
-class _Tellers:
+class _Notifier:
     """Those who tell the webhook of failures, beside the runs that go on."""
 
-    def __init__(self, claims: Claims, say: Callable[[str], None]) -> None:
-        self.ending = threading.Event()  # nobody waits for another try any more
-        self._claims, self._say = claims, say
+    def __init__(self, firings: Firings, say: Callable[[str], None]) -> None:
+        self.stopping = threading.Event()  # nobody waits for another try any more
+        self._claims, self._say = firings, say
         self._threads: list[threading.Thread] = []
 
-    def tell(self, claim: Claim, schedule: Schedule) -> None:
+    def notify(self, firing: Firing, schedule: Schedule) -> None:
         """Tell the schedule's webhook of a run that ended, if it is to hear of it and has not."""
-        if claim.exit_code == 0 or claim.notified:
+        if firing.exit_code == 0 or firing.notified:
             return
-        if not webhook.wanted(claim, schedule):
-            self._claims.write(claim.but(notified=webhook.NOT_ASKED))
+        if not webhook.should_notify(firing, schedule):
+            self._claims.write(firing.replace(notified=webhook.NOT_REQUESTED))
             return
 
         def work() -> None:
-            told = webhook.tell(claim, schedule, wait=self.ending.wait)
-            if told == "delivered" or not self.ending.is_set():
-                self._claims.write(claim.but(notified=told))
-            self._say(f"{claim.scheduled_at}: webhook: {told}")
+            delivery = webhook.notify(firing, schedule, wait=self.stopping.wait)
+            if delivery == "delivered" or not self.stopping.is_set():
+                self._claims.write(firing.replace(notified=delivery))
+            self._say(f"{firing.scheduled_at}: webhook: {delivery}")
 
         self._threads.append(threading.Thread(target=work, daemon=True))
         self._threads[-1].start()
@@ -215,4 +223,4 @@ class _Tellers:
             thread.join()
 
 
-_INSTANT = datetime.resolution
+_RESOLUTION = datetime.resolution

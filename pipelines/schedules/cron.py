@@ -41,39 +41,39 @@ class Cron:
     text: str  # six fields, seconds first
     zone: str  # IANA name
 
-    def after(self, moment: datetime.datetime) -> Iterator[datetime.datetime]:
+    def after(self, after: datetime.datetime) -> Iterator[datetime.datetime]:
         """Fire times later than ``moment``, in their order, in UTC; it ends where there are none any more."""
         from cronsim import CronSim
 
         zone = zoneinfo.ZoneInfo(self.zone)
-        text, here = self.text.replace("?", "*"), moment.astimezone(zone)
+        text, local_time = self.text.replace("?", "*"), after.astimezone(zone)
         # the library knows of daylight saving where there are five fields only; a time without a zone it leaves alone
         if text.split()[2] == "*":
-            yield from (found.astimezone(datetime.UTC) for found in CronSim(text, here))
+            yield from (fires_at.astimezone(datetime.UTC) for fires_at in CronSim(text, local_time))
             return
-        last = moment
-        for wall in CronSim(text, here.replace(tzinfo=None)):
-            found = instant(wall, zone)
-            if found > last:
-                yield found
-                last = found
+        previous = after
+        for wall in CronSim(text, local_time.replace(tzinfo=None)):
+            fires_at = wall_to_utc(wall, zone)
+            if fires_at > previous:
+                yield fires_at
+                previous = fires_at
 
 
-def instant(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.datetime:
+def wall_to_utc(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.datetime:
     """The moment (UTC) of a wall clock's time: the first of two, and for none the first moment after the jump."""
-    found = wall.replace(tzinfo=zone, fold=0).astimezone(datetime.UTC)
-    if found.astimezone(zone).replace(tzinfo=None) == wall:
-        return found
+    utc = wall.replace(tzinfo=zone, fold=0).astimezone(datetime.UTC)
+    if utc.astimezone(zone).replace(tzinfo=None) == wall:
+        return utc
     # it was jumped over: read with either offset it lies on either side of the jump, and the seconds between tell where
     before = wall.replace(tzinfo=zone, fold=1).astimezone(datetime.UTC)
     offset, second = before.astimezone(zone).utcoffset(), datetime.timedelta(seconds=1)
-    while found - before > second:
-        middle = before + (found - before) // second // 2 * second
+    while utc - before > second:
+        middle = before + (utc - before) // second // 2 * second
         if middle.astimezone(zone).utcoffset() == offset:
             before = middle
         else:
-            found = middle
-    return found
+            utc = middle
+    return utc
 
 
 def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple[Cron, list[str]]:
@@ -93,7 +93,7 @@ def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple
         )
     fields, notes = text.upper().split(), []
     if len(fields) == 5:
-        mistaken = _as_the_cluster_reads(fields)
+        mistaken = _describe_cluster_reading(fields)
         if seconds_first:
             raise UsageError(
                 f"cron {text!r} has five fields where six are asked for: the first of them, the second, is missing",
@@ -114,7 +114,7 @@ def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple
             hint="'0 0 3 * * *' is every day at 3:00",
         )
     for place, field in enumerate(fields):
-        _check(place, field, text)
+        _check_field(place, field, text)
     stars = [field[:1] in "*?" for field in (fields[3], fields[5])]
     if any(stars) and not any(field in "*?" for field in (fields[3], fields[5])):
         raise UsageError(
@@ -128,14 +128,14 @@ def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple
     # the library counts a week to 7, the cluster to 6
     fields[5] = re.sub(r"(^|,)(\w+)/", r"\1\2-6/", fields[5], flags=re.ASCII)
     cron = Cron(" ".join(fields), zone)
-    if not _ever(cron):
+    if not _ever_fires(cron):
         raise UsageError(
             f"cron {text!r} never fires", expected="a day that comes", found=f"day {fields[3]} of month {fields[4]}"
         )
     return cron, notes
 
 
-def _ever(cron: Cron) -> bool:
+def _ever_fires(cron: Cron) -> bool:
     from cronsim import CronSimError
 
     try:
@@ -144,13 +144,13 @@ def _ever(cron: Cron) -> bool:
         return False
 
 
-def shortest_gap_s(cron: Cron, after: datetime.datetime, *, looked_at: int = 50) -> float:
+def shortest_gap_s(cron: Cron, after: datetime.datetime, *, sample_size: int = 50) -> float:
     """Seconds between the nearest two of the coming fire times; without end where there is but one."""
-    times = list(itertools.islice(cron.after(after), looked_at))
+    times = list(itertools.islice(cron.after(after), sample_size))
     return min(((b - a).total_seconds() for a, b in itertools.pairwise(times)), default=float("inf"))
 
 
-def _check(place: int, field: str, text: str) -> None:
+def _check_field(place: int, field: str, text: str) -> None:
     """Refuse a field that the cluster's cron and ours do not read alike."""
     low, high = _BOUNDS[place]
     names = f", or {_NAMES[place][0]} to {_NAMES[place][-1]}" if _NAMES[place] else ""
@@ -172,7 +172,7 @@ def _check(place: int, field: str, text: str) -> None:
             if len(parts) > 1 or match["high"]:
                 raise refuse(part, "a * stands alone, or with a step")
         else:
-            ends = [_number(place, end) for end in (match["low"], match["high"]) if end is not None]
+            ends = [_parse_number(place, end) for end in (match["low"], match["high"]) if end is not None]
             if place == 5 and 7 in ends:
                 raise refuse(part, "Sunday is 0, or SUN: the cluster knows no 7")
             if any(end is None or not low <= end <= high for end in ends):
@@ -183,16 +183,16 @@ def _check(place: int, field: str, text: str) -> None:
             raise refuse(part, f"a step is 1 to {high}")
 
 
-def _number(place: int, word: str) -> int | None:
+def _parse_number(place: int, word: str) -> int | None:
     if word in _NAMES[place]:
         return _NAMES[place].index(word) + _BOUNDS[place][0]
     return int(word) if word.isdigit() else None
 
 
-def _as_the_cluster_reads(fields: list[str]) -> str:
+def _describe_cluster_reading(fields: list[str]) -> str:
     """Five fields as Kubeflow's cron takes them: second, minute, hour, day, month, any day of the week."""
     second, minute, hour, day, month = fields
-    number = _number(4, month)
+    number = _parse_number(4, month)
     named = _FULL_MONTHS[number - 1] if number and 1 <= number <= 12 else f"month {month}"
     parts = [
         f"second {second}, minute {minute} of {'every hour' if hour == '*' else f'hour {hour}'}",

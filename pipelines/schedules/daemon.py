@@ -24,13 +24,13 @@ from typing import Any, Protocol
 from apscheduler.triggers.base import BaseTrigger
 
 from pipelines.schedules import webhook, worker
-from pipelines.schedules.firings import Claim, Claims
-from pipelines.schedules.store import FOLDER, GRACE_S, Due, Schedule, Schedules, due
+from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.store import FOLDER, GRACE_S, Due, LocalSchedules, Schedule, due
 from rankline.errors import RanklineError, UsageError
 
 STORE, LOCK = "scheduler.db", "scheduler.lock"
-MAX_DEATHS = 3  # how often a run may end without a word before it is given up
-TEND_S = 1.0
+MAX_CRASHES = 3  # how often a run may end without a word before it is given up
+POLL_S = 1.0
 
 
 class Clock(Protocol):
@@ -55,7 +55,7 @@ class MachineClock:
         return moment
 
 
-class NextLook(BaseTrigger):  # type: ignore[misc]  # it has no types
+class NextFiringTrigger(BaseTrigger):  # type: ignore[misc]  # it has no types
     """APScheduler's trigger of a schedule: when a run of it may begin next. Kept in the store by its names only."""
 
     def __init__(self, workspace: Path, name: str, clock: Clock) -> None:
@@ -63,20 +63,20 @@ class NextLook(BaseTrigger):  # type: ignore[misc]  # it has no types
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
         """The next moment later than now, on the machine's clock; none where nothing is to come."""
-        here, history = self.clock.now(), Schedules(self.workspace).history(self.name)
-        late = max((each.jitter_s for each in history), default=0.0)
-        for at, by in due(history, after=here - timedelta(seconds=late)):
-            if by.begins(at) > here:
-                return self.clock.real(by.begins(at))
+        now_here, history = self.clock.now(), LocalSchedules(self.workspace).history(self.name)
+        max_jitter_s = max((each.jitter_s for each in history), default=0.0)
+        for scheduled_at, schedule in due(history, after=now_here - timedelta(seconds=max_jitter_s)):
+            if schedule.earliest_start(scheduled_at) > now_here:
+                return self.clock.real(schedule.earliest_start(scheduled_at))
         return None
 
 
 @dataclass
-class Running:
+class ActiveRun:
     """A run that this scheduler started."""
 
-    claim: Claim
-    process: worker.Process
+    firing: Firing
+    process: worker.WorkerProcess
 
 
 @dataclass
@@ -86,21 +86,21 @@ class Scheduler:
     workspace: Path
     max_runs: int = 2
     clock: Clock = field(default_factory=MachineClock)
-    command: worker.Command = worker.command
+    command: worker.WorkerCommand = worker.worker_command
     say: Callable[[str], None] = print
-    tend_s: float = TEND_S
+    poll_s: float = POLL_S
 
     def __post_init__(self) -> None:
-        self.store = Schedules(self.workspace)
-        self._guard = threading.RLock()
-        self._under_way: dict[tuple[str, datetime], Running] = {}
-        self._begun: dict[str, list[datetime]] = {}  # claims that an earlier scheduler began and nobody ended
-        self._known: dict[str, int] = {}  # schedule -> the revision it was last looked at in
+        self.store = LocalSchedules(self.workspace)
+        self._lock = threading.RLock()
+        self._active_runs: dict[tuple[str, datetime], ActiveRun] = {}
+        self._interrupted: dict[str, list[datetime]] = {}  # claims that an earlier scheduler began and nobody ended
+        self._known_revisions: dict[str, int] = {}  # schedule -> the revision it was last looked at in
         self._waiting: set[str] = set()
-        self._troubles: dict[str, str] = {}
-        self._tellers: set[threading.Thread] = set()
-        self._ending = threading.Event()
-        self._jobs: Any = None
+        self._reported_errors: dict[str, str] = {}
+        self._notifiers: set[threading.Thread] = set()
+        self._stopping = threading.Event()
+        self._job_scheduler: Any = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Scheduler]:
@@ -111,252 +111,258 @@ class Scheduler:
         """
         folder = self.workspace / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder / LOCK):
-            _LIVE[str(self.workspace)] = self
+        with _single_instance(folder / LOCK):
+            _SCHEDULERS[str(self.workspace)] = self
             self._recover()
-            self._jobs = _engine(folder / STORE, self.tend_s, self.workspace)
-            self._jobs.start()
+            self._job_scheduler = _apscheduler(folder / STORE, self.poll_s, self.workspace)
+            self._job_scheduler.start()
             try:
-                self.tend()
+                self.poll()
                 yield self
             finally:
-                self._ending.set()
-                self._jobs.shutdown(wait=False)
-                with self._guard:
-                    for each in self._under_way.values():
-                        if each.process.stdin:
-                            each.process.stdin.close()
-                    for each in self._under_way.values():
-                        worker.end(each.process)
+                self._stopping.set()
+                self._job_scheduler.shutdown(wait=False)
+                with self._lock:
+                    for active_run in self._active_runs.values():
+                        if active_run.process.stdin:
+                            active_run.process.stdin.close()
+                    for active_run in self._active_runs.values():
+                        worker.stop_worker(active_run.process)
                     self._reap()
-                for teller in list(self._tellers):
-                    teller.join(webhook.TIMEOUT_S)
-                _LIVE.pop(str(self.workspace), None)
+                for notifier in list(self._notifiers):
+                    notifier.join(webhook.TIMEOUT_S)
+                _SCHEDULERS.pop(str(self.workspace), None)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, waits for room, or is still to be told."""
-        with self._guard:
-            return not (self._under_way or self._waiting or any(self._begun.values()) or self._tellers)
+        with self._lock:
+            return not (self._active_runs or self._waiting or any(self._interrupted.values()) or self._notifiers)
 
     # -- what APScheduler calls ----------------------------------------------------------------------------
 
-    def look(self, name: str) -> None:
+    def check(self, name: str) -> None:
         """Begin what is due of a schedule, as far as there is room; the rest waits."""
-        with self._guard, self._minding(name), self.store.alone(name):
+        with self._lock, self._reporting_errors(name), self.store.lock(name):
             self._waiting.add(name)  # whatever goes wrong from here on is tried again
-            if not self._ending.is_set() and not self._begin_due(name):
+            if not self._stopping.is_set() and not self._start_due(name):
                 self._waiting.discard(name)
 
-    def tend(self) -> None:
+    def poll(self) -> None:
         """Note what has ended, notice changed schedules, and look again at what had to wait."""
-        with self._guard:
-            if self._ending.is_set():
+        with self._lock:
+            if self._stopping.is_set():
                 return
             self._reap()
             for name in self.store.names(deleted=True):
-                with self._minding(name):
+                with self._reporting_errors(name):
                     latest = self.store.history(name)[-1]
-                    if self._known.get(name) != latest.revision:
+                    if self._known_revisions.get(name) != latest.revision:
                         self._waiting.add(name)
-                        self._wake_at(name, latest)
+                        self._schedule_next_check(name, latest)
             for name in sorted(self._waiting):
-                self.look(name)
+                self.check(name)
 
     @contextlib.contextmanager
-    def _minding(self, name: str) -> Iterator[None]:
+    def _reporting_errors(self, name: str) -> Iterator[None]:
         """What goes wrong with one schedule (a damaged file, a full disk) is said once, and stops no other."""
         try:
             yield
-            self._troubles.pop(name, None)
+            self._reported_errors.pop(name, None)
         except (RanklineError, OSError, ValueError, TypeError) as error:
-            if self._troubles.get(name) != str(error):
+            if self._reported_errors.get(name) != str(error):
                 self.say(f"{name}: {error}\n  it is tried again all the time")
-            self._troubles[name] = str(error)
+            self._reported_errors[name] = str(error)
 
     # -- beginning -----------------------------------------------------------------------------------------
 
-    def _begin_due(self, name: str) -> bool:
+    def _start_due(self, name: str) -> bool:
         """Begin what there is room for; whether something is left."""
-        history, claims, now = self.store.history(name), self.store.claims(name), self.clock.now()
+        history, firings, now = self.store.history(name), self.store.firings(name), self.clock.now()
         latest = history[-1]
         if latest.paused or latest.deleted:
             return False
-        begun = self._begun.get(name, [])
-        while begun and self._room(latest):
-            claim = claims.read(begun.pop(0))
-            if claim and claim.status != "ended":
-                self._start(claims, claim, history[claim.revision - 1])
-        if begun:
+        interrupted = self._interrupted.get(name, [])
+        while interrupted and self._has_capacity(latest):
+            firing = firings.read(interrupted.pop(0))
+            if firing and firing.status != "ended":
+                self._start(firings, firing, history[firing.revision - 1])
+        if interrupted:
             return True
-        left = to_begin(history, claims, now)
-        while left and self._room(latest):
-            at, by = left.pop(0)
-            kind = "scheduled" if now - by.begins(at) <= timedelta(seconds=GRACE_S) else "catch-up"
-            window = by.window_of(at)
-            claim = Claim(
+        waiting = select_due(history, firings, now)
+        while waiting and self._has_capacity(latest):
+            scheduled_at, schedule = waiting.pop(0)
+            kind = (
+                "scheduled" if now - schedule.earliest_start(scheduled_at) <= timedelta(seconds=GRACE_S) else "catch-up"
+            )
+            window = schedule.window_of(scheduled_at)
+            firing = Firing(
                 schedule=name,
-                scheduled_at=at.isoformat(),
+                scheduled_at=scheduled_at.isoformat(),
                 window_start=window.start.isoformat() if window.start else None,
                 window_end=window.end.isoformat(),
                 kind=kind,  # type: ignore[arg-type]
-                revision=by.revision,
+                revision=schedule.revision,
                 claimed_at=now.isoformat(),
             )
-            if claims.make(claim):
-                self._start(claims, claim, by)
-            claims.handle(at)
-        return bool(left)
+            if firings.create(firing):
+                self._start(firings, firing, schedule)
+            firings.mark_handled(scheduled_at)
+        return bool(waiting)
 
-    def _room(self, schedule: Schedule) -> bool:
-        own = sum(1 for name, _ in self._under_way if name == schedule.name)
-        return own < schedule.max_runs and len(self._under_way) < self.max_runs
+    def _has_capacity(self, schedule: Schedule) -> bool:
+        active = sum(1 for name, _ in self._active_runs if name == schedule.name)
+        return active < schedule.max_runs and len(self._active_runs) < self.max_runs
 
-    def _start(self, claims: Claims, claim: Claim, by: Schedule) -> None:
-        argv = self.command(self.workspace, claim.schedule, claim.moment)
+    def _start(self, firings: Firings, firing: Firing, schedule: Schedule) -> None:
+        argv = self.command(self.workspace, firing.schedule, firing.instant)
         try:
-            process = worker.begin(argv, claims.path(claim.moment, "log"), directory=by.directory)
+            process = worker.start_worker(argv, firings.path(firing.instant, "log"), directory=schedule.directory)
         except OSError as error:
             why = f"it cannot be started: {error.strerror}: {error.filename}"
             try:
-                self._ended(claims, worker.given_up(claims, claim, why))
+                self._report_end(firings, worker.mark_failed(firings, firing, why))
             except OSError:  # not even that can be noted: it stays claimed, and is begun when it can
-                self._begun.setdefault(claim.schedule, []).append(claim.moment)
+                self._interrupted.setdefault(firing.schedule, []).append(firing.instant)
                 raise
             return
-        self._under_way[claim.schedule, claim.moment] = Running(claim, process)
-        self.say(f"{claim.schedule}: begins {claim.scheduled_at} ({claim.kind}, data to {claim.window_end})")
+        self._active_runs[firing.schedule, firing.instant] = ActiveRun(firing, process)
+        self.say(f"{firing.schedule}: begins {firing.scheduled_at} ({firing.kind}, data to {firing.window_end})")
 
     # -- ending --------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        for key, each in list(self._under_way.items()):
-            if each.process.poll() is not None:
-                with self._minding(key[0]):
-                    self._note_end(*key, each)
-                    del self._under_way[key]
+        for key, active_run in list(self._active_runs.items()):
+            if active_run.process.poll() is not None:
+                with self._reporting_errors(key[0]):
+                    self._record_end(*key, active_run)
+                    del self._active_runs[key]
                     self._waiting.add(key[0])
 
-    def _note_end(self, name: str, moment: datetime, each: Running) -> None:
-        claims = self.store.claims(name)
-        claim = claims.read(moment) or each.claim
-        if claim.status != "ended":
-            if self._ending.is_set():
-                self.say(f"{name}: {claim.scheduled_at} was ended; the next scheduler goes on with it")
-            elif claim.deaths + 1 < MAX_DEATHS:
-                claims.write(claim.but(deaths=claim.deaths + 1))
-                self._begun.setdefault(name, []).append(moment)
-                self.say(f"{name}: {claim.scheduled_at} ended without a word; it begins again")
+    def _record_end(self, name: str, instant: datetime, active_run: ActiveRun) -> None:
+        firings = self.store.firings(name)
+        firing = firings.read(instant) or active_run.firing
+        if firing.status != "ended":
+            if self._stopping.is_set():
+                self.say(f"{name}: {firing.scheduled_at} was ended; the next scheduler goes on with it")
+            elif firing.deaths + 1 < MAX_CRASHES:
+                firings.write(firing.replace(deaths=firing.deaths + 1))
+                self._interrupted.setdefault(name, []).append(instant)
+                self.say(f"{name}: {firing.scheduled_at} ended without a word; it begins again")
             else:
-                claim = worker.given_up(claims, claim, worker.last_words(claims.path(moment, "log"), times=MAX_DEATHS))
-        if claim.status == "ended":
-            self._ended(claims, claim)
+                firing = worker.mark_failed(
+                    firings, firing, worker.describe_crash(firings.path(instant, "log"), times=MAX_CRASHES)
+                )
+        if firing.status == "ended":
+            self._report_end(firings, firing)
 
-    def _ended(self, claims: Claims, claim: Claim) -> None:
-        worker.tidy(claims.path(claim.moment, "log"))
+    def _report_end(self, firings: Firings, firing: Firing) -> None:
+        worker.remove_empty_log(firings.path(firing.instant, "log"))
         self.say(
-            f"{claim.schedule}: ended {claim.scheduled_at}: {claim.outcome}" + (f", {claim.run}" * bool(claim.run))
+            f"{firing.schedule}: ended {firing.scheduled_at}: {firing.outcome}" + (f", {firing.run}" * bool(firing.run))
         )
-        self._tell(claims, claim)
+        self._notify(firings, firing)
 
-    def _tell(self, claims: Claims, claim: Claim) -> None:
+    def _notify(self, firings: Firings, firing: Firing) -> None:
         """Tell the schedule's webhook of a failure; beside everything else, and again after a restart."""
-        latest = self.store.history(claim.schedule)[-1]
-        if claim.exit_code == 0 or claim.notified:
+        latest = self.store.history(firing.schedule)[-1]
+        if firing.exit_code == 0 or firing.notified:
             return
-        if not webhook.wanted(claim, latest):
-            claims.write(claim.but(notified=webhook.NOT_ASKED))  # nor will it be told when a webhook is set one day
+        if not webhook.should_notify(firing, latest):
+            firings.write(
+                firing.replace(notified=webhook.NOT_REQUESTED)
+            )  # nor will it be told when a webhook is set one day
             return
 
         def work() -> None:
-            told = webhook.tell(claim, latest, wait=self._ending.wait)
-            if told == "delivered" or not self._ending.is_set():
-                claims.write(claim.but(notified=told))
-            self.say(f"{claim.schedule}: webhook for {claim.scheduled_at}: {told}")
-            self._tellers.discard(threading.current_thread())
+            delivery = webhook.notify(firing, latest, wait=self._stopping.wait)
+            if delivery == "delivered" or not self._stopping.is_set():
+                firings.write(firing.replace(notified=delivery))
+            self.say(f"{firing.schedule}: webhook for {firing.scheduled_at}: {delivery}")
+            self._notifiers.discard(threading.current_thread())
 
-        teller = threading.Thread(target=work, daemon=True)
-        self._tellers.add(teller)
-        teller.start()
+        notifier = threading.Thread(target=work, daemon=True)
+        self._notifiers.add(notifier)
+        notifier.start()
 
     # -- coming back ---------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """What an earlier scheduler began and nobody ended, and what it had no time to tell."""
         for name in self.store.names(deleted=True):
-            with self._minding(name):
-                claims, deleted = self.store.claims(name), self.store.history(name)[-1].deleted
-                for claim in claims.all():
-                    if claim.kind == "backfill":  # its own command goes on with it
+            with self._reporting_errors(name):
+                firings, deleted = self.store.firings(name), self.store.history(name)[-1].deleted
+                for firing in firings.all():
+                    if firing.kind == "backfill":  # its own command goes on with it
                         continue
-                    if claim.status == "ended":
-                        self._tell(claims, claim)
+                    if firing.status == "ended":
+                        self._notify(firings, firing)
                     elif not deleted:
-                        self._begun.setdefault(name, []).append(claim.moment)
-                        self.say(f"{name}: {claim.scheduled_at} was begun and not ended; it is gone on with")
+                        self._interrupted.setdefault(name, []).append(firing.instant)
+                        self.say(f"{name}: {firing.scheduled_at} was begun and not ended; it is gone on with")
 
-    def _wake_at(self, name: str, latest: Schedule) -> None:
+    def _schedule_next_check(self, name: str, latest: Schedule) -> None:
         """Have APScheduler look at a schedule when it fires next."""
         from apscheduler.jobstores.base import JobLookupError
 
-        trigger = NextLook(self.workspace, name, self.clock)
+        trigger = NextFiringTrigger(self.workspace, name, self.clock)
         if trigger.get_next_fire_time(None, self.clock.now()) is None:  # paused, deleted, or at its end
             with contextlib.suppress(JobLookupError):
-                self._jobs.remove_job(name, jobstore="schedules")
+                self._job_scheduler.remove_job(name, jobstore="schedules")
         else:
-            self._jobs.add_job(
-                _look, trigger, (str(self.workspace), name), id=name, jobstore="schedules", replace_existing=True
+            self._job_scheduler.add_job(
+                _check_job, trigger, (str(self.workspace), name), id=name, jobstore="schedules", replace_existing=True
             )
-        self._known[name] = latest.revision
+        self._known_revisions[name] = latest.revision
 
 
-def to_begin(history: list[Schedule], claims: Claims, now: datetime) -> list[Due]:
+def select_due(history: list[Schedule], firings: Firings, now: datetime) -> list[Due]:
     """What is due and unclaimed, oldest first, after passing over what the schedule does not catch up with."""
-    latest, until = history[-1], claims.handled()["until"]
-    after = datetime.fromisoformat(until) if until else history[0].since
+    latest, until = history[-1], firings.handled()["until"]
+    after = datetime.fromisoformat(until) if until else history[0].effective_from
     ready = []
     for each in due(history, after=after, until=now):
-        if each.by.begins(each.at) > now:
+        if each.schedule.earliest_start(each.scheduled_at) > now:
             break
-        if claims.read(each.at) is None:
+        if firings.read(each.scheduled_at) is None:
             ready.append(each)
-    kept = ready[-(1 if latest.catch_up == "coalesce" else latest.catch_up_limit) :]
-    if passed := ready[: len(ready) - len(kept)]:
+    selected = ready[-(1 if latest.catch_up == "coalesce" else latest.catch_up_limit) :]
+    if skipped_times := ready[: len(ready) - len(selected)]:
         why = "coalesced" if latest.catch_up == "coalesce" else f"more than {latest.catch_up_limit} were waiting"
-        first, last = passed[0].at, passed[-1].at
+        first, last = skipped_times[0].scheduled_at, skipped_times[-1].scheduled_at
         skipped = {
             "first": first.isoformat(),
             "last": last.isoformat(),
-            "count": len(passed),
+            "count": len(skipped_times),
             "why": why,
             "at": now.isoformat(timespec="seconds"),
         }
-        claims.handle(last, skipped=skipped)
-    return kept
+        firings.mark_handled(last, skipped=skipped)
+    return selected
 
 
 # -- APScheduler -------------------------------------------------------------------------------------------
 
-_LIVE: dict[str, Scheduler] = {}  # the store keeps functions by their names: these find their scheduler here
+_SCHEDULERS: dict[str, Scheduler] = {}  # the store keeps functions by their names: these find their scheduler here
 
 
-def _look(workspace: str, name: str) -> None:
-    if workspace in _LIVE:
-        _LIVE[workspace].look(name)
+def _check_job(workspace: str, name: str) -> None:
+    if workspace in _SCHEDULERS:
+        _SCHEDULERS[workspace].check(name)
 
 
-def _tend(workspace: str) -> None:
-    if workspace in _LIVE:
-        _LIVE[workspace].tend()
+def _poll_job(workspace: str) -> None:
+    if workspace in _SCHEDULERS:
+        _SCHEDULERS[workspace].poll()
 
 
-def _engine(store: Path, tend_s: float, workspace: Path) -> Any:
+def _apscheduler(store: Path, poll_s: float, workspace: Path) -> Any:
     from apscheduler.executors.pool import ThreadPoolExecutor
     from apscheduler.jobstores.memory import MemoryJobStore
     from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
     from apscheduler.schedulers.background import BackgroundScheduler
 
-    _renew(store)
+    _discard_damaged_store(store)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # that a look took longer than a second is no news
     engine = BackgroundScheduler(
         timezone=UTC,
@@ -365,11 +371,11 @@ def _engine(store: Path, tend_s: float, workspace: Path) -> Any:
         # late is never too late here: the claims say what is to be done
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
-    engine.add_job(_tend, "interval", (str(workspace),), seconds=tend_s, id="tend")
+    engine.add_job(_poll_job, "interval", (str(workspace),), seconds=poll_s, id="tend")
     return engine
 
 
-def _renew(store: Path) -> None:
+def _discard_damaged_store(store: Path) -> None:
     """A store that cannot be read is put aside: nothing is in it that the schedules do not tell again."""
     if not store.is_file():
         return
@@ -383,7 +389,7 @@ def _renew(store: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def _single_instance(lock: Path) -> Iterator[None]:
     import fcntl
 
     with lock.open("a+") as file:

@@ -28,13 +28,13 @@ from typing import Any, Literal
 
 Kind = Literal["scheduled", "catch-up", "backfill"]
 Status = Literal["claimed", "running", "ended"]
-STAMP = "%Y%m%dT%H%M%SZ"
-SKIPS_KEPT = 200
+TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
+MAX_SKIPPED = 200
 UNREADABLE = "unreadable"  # the outcome of a claim whose file cannot be read
 
 
 @dataclass(frozen=True)
-class Claim:
+class Firing:
     """One fire time of one schedule, taken; times are ISO, UTC."""
 
     schedule: str
@@ -58,7 +58,7 @@ class Claim:
     scratch: bool | None = None  # whether it trains from scratch by the schedule's turn; none: not said
 
     @property
-    def moment(self) -> datetime:
+    def instant(self) -> datetime:
         """When it was to fire."""
         return datetime.fromisoformat(self.scheduled_at)
 
@@ -73,131 +73,137 @@ class Claim:
         names = ("schedule", "scheduled_at", "window_start", "window_end", "kind")
         return {name: getattr(self, name) for name in names}
 
-    def but(self, **changes: Any) -> Claim:
+    def replace(self, **changes: Any) -> Firing:
         """The same with some of it changed."""
         return dataclasses.replace(self, **changes)
 
 
-class Claims:
+class Firings:
     """The claims of one schedule."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._handled, self._ended = folder / "claims", folder / "handled.json", folder / "ended.jsonl"
-        self._lines: dict[datetime, Claim] = {}
-        self._read_to: tuple[int, int] = (0, 0)  # of the file of ended claims: which file it is, and how far
+        self.folder, self._handled_path, self._archive_path = (
+            folder / "claims",
+            folder / "handled.json",
+            folder / "ended.jsonl",
+        )
+        self._archived: dict[datetime, Firing] = {}
+        self._archive_position: tuple[int, int] = (0, 0)  # of the file of ended claims: which file it is, and how far
 
-    def path(self, moment: datetime, ending: str = "json") -> Path:
+    def path(self, instant: datetime, suffix: str = "json") -> Path:
         """Where the claim of a fire time lies, or what belongs to it."""
-        return self.folder / f"{moment.astimezone(UTC).strftime(STAMP)}.{ending}"
+        return self.folder / f"{instant.astimezone(UTC).strftime(TIMESTAMP_FORMAT)}.{suffix}"
 
-    def make(self, claim: Claim) -> bool:
+    def create(self, firing: Firing) -> bool:
         """Claim a fire time; False where somebody has. Others see the whole of it or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(claim.moment)
-        if self.filed_away(claim.moment) is not None:
+        path = self.path(firing.instant)
+        if self.get_archived(firing.instant) is not None:
             return False
-        partial = _written(path, dataclasses.asdict(claim))
+        partial = _write_partial(path, dataclasses.asdict(firing))
         try:
             os.link(partial, path)
         except FileExistsError:
             return False
         finally:
             partial.unlink()
-        if self.filed_away(claim.moment) is not None:  # its file made room for its line a moment ago
+        if self.get_archived(firing.instant) is not None:  # its file made room for its line a moment ago
             path.unlink()
             return False
         return True
 
-    def write(self, claim: Claim) -> None:
+    def write(self, firing: Firing) -> None:
         """Put a claim in the place of what was known of it."""
-        path = self.path(claim.moment)
-        os.replace(_written(path, dataclasses.asdict(claim)), path)
+        path = self.path(firing.instant)
+        os.replace(_write_partial(path, dataclasses.asdict(firing)), path)
 
-    def read(self, moment: datetime) -> Claim | None:
+    def read(self, instant: datetime) -> Firing | None:
         """What is known of a fire time; None where nobody has claimed it."""
-        return _read(self.path(moment)) or self.filed_away(moment)
+        return _read_firing(self.path(instant)) or self.get_archived(instant)
 
-    def all(self) -> list[Claim]:
+    def all(self) -> list[Firing]:
         """Every claim, oldest fire time first."""
-        filed = {claim.moment: claim for claim in self.filed()}
-        return [claim for _, claim in sorted({**self._away(), **filed}.items())]
+        unarchived = {firing.instant: firing for firing in self.unarchived()}
+        return [firing for _, firing in sorted({**self._read_archive(), **unarchived}.items())]
 
-    def filed(self) -> list[Claim]:
+    def unarchived(self) -> list[Firing]:
         """The claims that are files of their own, oldest fire time first."""
-        found = (_read(path) for path in sorted(self.folder.glob("*.json")))
-        return [claim for claim in found if claim is not None]
+        firings = (_read_firing(path) for path in sorted(self.folder.glob("*.json")))
+        return [firing for firing in firings if firing is not None]
 
     def unreadable(self) -> list[str]:
         """What of it is there and cannot be read, each with its place."""
-        found = [f"{self.path(each.moment)}: {each.error}" for each in self.filed() if each.outcome == UNREADABLE]
-        _, trouble = self._handled_so_far()
-        return [*found, *([f"{self._handled}: {trouble}"] if trouble else [])]
+        problems = [
+            f"{self.path(each.instant)}: {each.error}" for each in self.unarchived() if each.outcome == UNREADABLE
+        ]
+        _, problem = self._read_handled()
+        return [*problems, *([f"{self._handled_path}: {problem}"] if problem else [])]
 
     # -- old claims -------------------------------------------------------------------------------------
 
-    def filed_away(self, moment: datetime) -> Claim | None:
+    def get_archived(self, instant: datetime) -> Firing | None:
         """What is known of a fire time whose claim is a line by now."""
-        return self._away().get(moment)
+        return self._read_archive().get(instant)
 
-    def file_away(self, stamp: str) -> str:
+    def archive(self, stamp: str) -> str:
         """Turn the claim of this name into a line; why that was not done, empty where it was.
 
         The line comes first: killed in between, there are both, and they say the same.
         """
         path = self.folder / f"{stamp}.json"
-        claim = _read(path)
-        if claim is None:
+        firing = _read_firing(path)
+        if firing is None:
             return ""
-        if claim.outcome == UNREADABLE:
-            return claim.error
-        if claim.status != "ended" or claim.failed:
+        if firing.outcome == UNREADABLE:
+            return firing.error
+        if firing.status != "ended" or firing.failed:
             return "it is run again"
-        if self.filed_away(claim.moment) != claim:
-            before = self._ended.read_bytes() if self._ended.is_file() else b""
-            line = json.dumps(dataclasses.asdict(claim), separators=(",", ":")).encode() + b"\n"
-            with self._ended.open("ab") as file:
+        if self.get_archived(firing.instant) != firing:
+            before = self._archive_path.read_bytes() if self._archive_path.is_file() else b""
+            line = json.dumps(dataclasses.asdict(firing), separators=(",", ":")).encode() + b"\n"
+            with self._archive_path.open("ab") as file:
                 # a line that a kill cut short is no line: the next one begins anew
                 file.write((b"" if before.endswith(b"\n") or not before else b"\n") + line)
                 file.flush()
                 os.fsync(file.fileno())
-        for ending in ("json", "log", "lock"):
-            self.path(claim.moment, ending).unlink(missing_ok=True)
+        for suffix in ("json", "log", "lock"):
+            self.path(firing.instant, suffix).unlink(missing_ok=True)
         return ""
 
-    def _away(self) -> dict[datetime, Claim]:
+    def _read_archive(self) -> dict[datetime, Firing]:
         try:
-            told = self._ended.stat()
+            status = self._archive_path.stat()
         except FileNotFoundError:
             return {}
-        if (told.st_ino, told.st_size) != self._read_to:
-            self._lines = {}
-            for line in self._ended.read_bytes().splitlines():
+        if (status.st_ino, status.st_size) != self._archive_position:
+            self._archived = {}
+            for line in self._archive_path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, TypeError):  # one that a kill cut short
-                    claim = Claim(**json.loads(line))
-                    self._lines[claim.moment] = claim
-            self._read_to = (told.st_ino, told.st_size)
-        return self._lines
+                    firing = Firing(**json.loads(line))
+                    self._archived[firing.instant] = firing
+            self._archive_position = (status.st_ino, status.st_size)
+        return self._archived
 
     @contextlib.contextmanager
-    def alone(self, moment: datetime, *, patience_s: float = 60.0) -> Iterator[None]:
+    def lock(self, instant: datetime, *, timeout_s: float = 60.0) -> Iterator[None]:
         """Nobody else is at work on this fire time while the block runs; a process that dies gives it up.
 
         Raises:
             TimeoutError: somebody else is, and does not end.
         """
-        with (self.folder / self.path(moment, "lock").name).open("a") as file:
-            deadline = time.monotonic() + patience_s
-            while not _locked(file):
+        with (self.folder / self.path(instant, "lock").name).open("a") as file:
+            deadline = time.monotonic() + timeout_s
+            while not _try_lock(file):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{file.name} is held by another process")
                 time.sleep(0.02)
             yield
 
-    def under_way(self, moment: datetime) -> bool:
+    def is_running(self, instant: datetime) -> bool:
         """Whether a process is at work on it at this moment."""
         try:
-            with self.path(moment, "lock").open("a") as file:
-                return not _locked(file)
+            with self.path(instant, "lock").open("a") as file:
+                return not _try_lock(file)
         except FileNotFoundError:
             return False
 
@@ -208,24 +214,24 @@ class Claims:
 
         Where the file cannot be read, it is up to the newest claim, and ``skipped`` says so.
         """
-        value, trouble = self._handled_so_far()
-        if not trouble:
+        value, problem = self._read_handled()
+        if not problem:
             return value
         try:
-            written = datetime.fromtimestamp(self._handled.stat().st_mtime, UTC)
+            written_at = datetime.fromtimestamp(self._handled_path.stat().st_mtime, UTC)
         except OSError:
-            written = datetime.now(UTC)
+            written_at = datetime.now(UTC)
         claims = self.all()
-        until = (claims[-1].moment if claims else written).astimezone(UTC).isoformat()
-        told = {"first": until, "last": until, "count": "unknown", "why": trouble, "at": written.isoformat()}
-        return {"until": until, "skipped": [told]}
+        until = (claims[-1].instant if claims else written_at).astimezone(UTC).isoformat()
+        skip = {"first": until, "last": until, "count": "unknown", "why": problem, "at": written_at.isoformat()}
+        return {"until": until, "skipped": [skip]}
 
-    def _handled_so_far(self) -> tuple[dict[str, Any], str]:
+    def _read_handled(self) -> tuple[dict[str, Any], str]:
         """What the file says, or what is wrong with it."""
         try:
-            value = json.loads(self._handled.read_text())
+            value = json.loads(self._handled_path.read_text())
             if value["until"]:
-                _aware(value["until"])
+                _require_timezone(value["until"])
             if not all(isinstance(each, dict) for each in value["skipped"]):
                 raise ValueError("skipped is no list of objects")
         except FileNotFoundError:
@@ -234,15 +240,15 @@ class Claims:
             return {}, f"handled.json cannot be read ({_first_line(error)})"
         return value, ""
 
-    def handle(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
+    def mark_handled(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
         """Every fire time to ``until`` is claimed, or is passed over as ``skipped`` says."""
         before = self.handled()
-        passed = [*before["skipped"], *([skipped] if skipped else [])][-SKIPS_KEPT:]
+        passed = [*before["skipped"], *([skipped] if skipped else [])][-MAX_SKIPPED:]
         value = {"until": max(until.astimezone(UTC).isoformat(), before["until"]), "skipped": passed}
-        os.replace(_written(self._handled, value), self._handled)
+        os.replace(_write_partial(self._handled_path, value), self._handled_path)
 
 
-def _written(path: Path, value: Any) -> Path:
+def _write_partial(path: Path, value: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -257,37 +263,37 @@ def _written(path: Path, value: Any) -> Path:
     return partial
 
 
-def _read(path: Path) -> Claim | None:
+def _read_firing(path: Path) -> Firing | None:
     try:
-        at = datetime.strptime(path.stem, STAMP).replace(tzinfo=UTC).isoformat()
+        at = datetime.strptime(path.stem, TIMESTAMP_FORMAT).replace(tzinfo=UTC).isoformat()
     except ValueError:  # no claim has such a name
         return None
     try:
-        claim = Claim(**json.loads(path.read_text()))
-        for moment in filter(None, (claim.scheduled_at, claim.window_end, claim.claimed_at, claim.ended_at)):
-            _aware(moment)
-        return claim
+        firing = Firing(**json.loads(path.read_text()))
+        for instant in filter(None, (firing.scheduled_at, firing.window_end, firing.claimed_at, firing.ended_at)):
+            _require_timezone(instant)
+        return firing
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         # by a version with other fields, or damaged: whether it ran is not known, so nobody runs it again
-        return Claim(
+        return Firing(
             schedule=path.parents[1].name, scheduled_at=at, window_start=None, window_end=at, kind="scheduled",
             revision=1, claimed_at=at, status="ended", outcome=UNREADABLE, ended_at=at, notified="it cannot be read",
             error=f"its claim cannot be read ({_first_line(error)})",
         )  # fmt: skip
 
 
-def _aware(moment: str) -> None:
-    if datetime.fromisoformat(moment).tzinfo is None:
-        raise ValueError(f"{moment} names no zone")
+def _require_timezone(instant: str) -> None:
+    if datetime.fromisoformat(instant).tzinfo is None:
+        raise ValueError(f"{instant} names no zone")
 
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _locked(file: Any) -> bool:
+def _try_lock(file: Any) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

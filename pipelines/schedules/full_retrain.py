@@ -9,41 +9,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pipelines.schedules.firings import Claim
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.firings import Firing
+from pipelines.schedules.store import LocalSchedules
 
-VERDICTS = (0, 3)  # exit codes of runs that came to one
+VERDICT_EXIT_CODES = (0, 3)  # exit codes of runs that came to one
 
 
-def from_scratch(claims: Sequence[Claim], *, every: int) -> bool:
+def full_retrain_due(firings: Sequence[Firing], *, every: int) -> bool:
     """Whether the next run is one from scratch, after these: every how many finished runs one is (0: never).
 
     A turn that is being taken counts from its beginning on, or runs begun together would all take it.
     """
-    counted = [
-        claim for claim in claims
-        if (claim.exit_code in VERDICTS if claim.status == "ended" else claim.scratch)
+    counted_firings = [
+        firing for firing in firings
+        if (firing.exit_code in VERDICT_EXIT_CODES if firing.status == "ended" else firing.scratch)
     ]  # fmt: skip
-    since = 0
-    for claim in sorted(counted, key=_when):
-        since = 0 if claim.scratch else since + 1
-    return bool(every) and since >= every - 1
+    runs_since_full_retrain = 0
+    for firing in sorted(counted_firings, key=_counted_at):
+        runs_since_full_retrain = 0 if firing.scratch else runs_since_full_retrain + 1
+    return bool(every) and runs_since_full_retrain >= every - 1
 
 
-def _when(claim: Claim) -> tuple[str, bool]:
+def _counted_at(firing: Firing) -> tuple[str, bool]:
     """When a run counts: at its end or, under way, at its beginning; one that is about to begin comes last."""
-    under_way = claim.status != "ended"
-    return (claim.started_at or "later" if under_way else claim.ended_at), under_way
+    under_way = firing.status != "ended"
+    return (firing.started_at or "later" if under_way else firing.ended_at), under_way
 
 
-def take_turn(store: Schedules, name: str, moment: datetime) -> None:
+def record_full_retrain(store: LocalSchedules, name: str, instant: datetime) -> None:
     """Write into a claim whether its run trains from scratch, unless that is written already."""
-    claims = store.claims(name)
-    with claims.alone(moment), store.alone(name):  # of two that begin together the second sees the first one's turn
-        claim = claims.read(moment)
-        if claim is None or claim.scratch is not None or claim.status == "ended":
+    firings = store.firings(name)
+    with firings.lock(instant), store.lock(name):  # of two that begin together the second sees the first one's turn
+        firing = firings.read(instant)
+        if firing is None or firing.scratch is not None or firing.status == "ended":
             return
-        every = store.history(name)[claim.revision - 1].scratch_every
+        every = store.history(name)[firing.revision - 1].scratch_every
         if every:
-            others = [each for each in claims.all() if each.scheduled_at != claim.scheduled_at]
-            claims.write(claim.but(scratch=from_scratch(others, every=every)))
+            other_firings = [each for each in firings.all() if each.scheduled_at != firing.scheduled_at]
+            firings.write(firing.replace(scratch=full_retrain_due(other_firings, every=every)))

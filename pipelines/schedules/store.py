@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.retention.policy import Keep
 from pipelines.schedules import cron as crons
-from pipelines.schedules.firings import Claims
+from pipelines.schedules.firings import Firings
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
@@ -40,8 +40,8 @@ _DAYS = {"d": 1, "w": 7}
 _TICK = timedelta(microseconds=1)
 _LONGEST_DAYS = 36_500
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRETIVE = ("webhook", "webhook_headers")  # what stands there by mistake may be a secret: it is not said again
-_WINDOW_KNOBS = ("ingest.window_start", "ingest.window_end")
+_SECRET_FIELDS = ("webhook", "webhook_headers")  # what stands there by mistake may be a secret: it is not said again
+_WINDOW_SETTINGS = ("ingest.window_start", "ingest.window_end")
 
 
 class Window(NamedTuple):
@@ -101,36 +101,36 @@ class Schedule(FrozenModel):
 
     @field_validator("window", "lag")
     @classmethod
-    def _a_span(cls, text: str) -> str:
+    def _check_span(cls, text: str) -> str:
         if text and not _SPAN.fullmatch(text):
             raise ValueError("write a number and a unit: 90s, 30m, 12h, 30d or 8w")
-        if text and (len(text) > 15 or _days(text) > _LONGEST_DAYS):
+        if text and (len(text) > 15 or _span_days(text) > _LONGEST_DAYS):
             raise ValueError(f"the longest is {_LONGEST_DAYS}d, a hundred years")
         return text
 
     @field_validator("window")
     @classmethod
-    def _some_window(cls, text: str) -> str:
+    def _check_window_length(cls, text: str) -> str:
         if text and int(text[:-1]) == 0:
             raise ValueError("a window of no length holds nothing")
         return text
 
     @field_validator("lag")
     @classmethod
-    def _some_lag(cls, text: str) -> str:
+    def _default_lag(cls, text: str) -> str:
         return text or "0s"
 
     @field_validator("settings")
     @classmethod
-    def _window_is_ours(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
+    def _refuse_window_settings(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
         for setting in settings:
-            if setting.partition("=")[0].strip() in _WINDOW_KNOBS:
+            if setting.partition("=")[0].strip() in _WINDOW_SETTINGS:
                 raise ValueError("the data window comes from the scheduled time: set window and lag instead")
         return settings
 
     @field_validator("webhook")
     @classmethod
-    def _without_password(cls, url: str) -> str:
+    def _check_webhook_url(cls, url: str) -> str:
         parts = urllib.parse.urlsplit(url)
         if url and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise ValueError("a webhook is a URL that begins with http:// or https://")
@@ -139,13 +139,15 @@ class Schedule(FrozenModel):
         return url
 
     @model_validator(mode="after")
-    def _fires(self) -> Schedule:
+    def _check_cron(self) -> Schedule:
         try:
-            found, _ = crons.parse(self.cron, self.zone, seconds_first=True)
+            cron_rule, _ = crons.parse(self.cron, self.zone, seconds_first=True)
         except UsageError as error:
             raise ValueError(str(error)) from error
-        begins = datetime.fromisoformat(self.updated_at) if self.updated_at else datetime(2026, 1, 1, tzinfo=UTC)
-        if self.jitter_s and self.jitter_s >= (gap := crons.shortest_gap_s(found, begins)):
+        effective_from = (
+            datetime.fromisoformat(self.updated_at) if self.updated_at else datetime(2026, 1, 1, tzinfo=UTC)
+        )
+        if self.jitter_s and self.jitter_s >= (gap := crons.shortest_gap_s(cron_rule, effective_from)):
             raise ValueError(f"a jitter of {self.jitter_s:g} s reaches the next fire time, {gap:g} s later")
         return self
 
@@ -155,7 +157,7 @@ class Schedule(FrozenModel):
         return crons.Cron(self.cron, self.zone)
 
     @property
-    def since(self) -> datetime:
+    def effective_from(self) -> datetime:
         """The moment from which this revision holds."""
         return datetime.fromisoformat(self.updated_at)
 
@@ -165,72 +167,72 @@ class Schedule(FrozenModel):
         Days and weeks are the calendar's in the schedule's zone, so the windows of a daily schedule meet without
         a gap when the clocks change; hours and less are time that passes.
         """
-        end = self._back(scheduled_at.astimezone(UTC), self.lag)
-        return Window(self._back(end, self.window) if self.window else None, end)
+        end = self._subtract(scheduled_at.astimezone(UTC), self.lag)
+        return Window(self._subtract(end, self.window) if self.window else None, end)
 
-    def _back(self, moment: datetime, span: str) -> datetime:
+    def _subtract(self, instant: datetime, span: str) -> datetime:
         number, unit = int(span[:-1]), span[-1]
         if unit in _SECONDS:
-            return moment - timedelta(seconds=number * _SECONDS[unit])
+            return instant - timedelta(seconds=number * _SECONDS[unit])
         zone = ZoneInfo(self.zone)
         # at a jump of the clocks it is the time before it: windows rather overlap than leave something out
-        walls = (moment.astimezone(zone), (moment - _TICK).astimezone(zone) + _TICK)
-        wall = min(each.replace(tzinfo=None, fold=0) for each in walls) - timedelta(days=number * _DAYS[unit])
-        return crons.instant(wall, zone) if number else moment
+        wall_times = (instant.astimezone(zone), (instant - _TICK).astimezone(zone) + _TICK)
+        wall_time = min(each.replace(tzinfo=None, fold=0) for each in wall_times) - timedelta(days=number * _DAYS[unit])
+        return crons.wall_to_utc(wall_time, zone) if number else instant
 
-    def begins(self, scheduled_at: datetime) -> datetime:
+    def earliest_start(self, scheduled_at: datetime) -> datetime:
         """When its run may begin: the scheduled time and that time's own jitter."""
         if not self.jitter_s:
             return scheduled_at
         share = zlib.crc32(f"{self.name} {scheduled_at.astimezone(UTC).isoformat()}".encode()) / 2**32
         return scheduled_at + timedelta(seconds=share * self.jitter_s)
 
-    def arguments(self, scheduled_at: datetime, *, allow_older_window: bool = False) -> list[str]:
+    def run_settings(self, scheduled_at: datetime, *, allow_older_window: bool = False) -> list[str]:
         """The settings of the run of this time."""
         window = self.window_of(scheduled_at)
-        told = [*self.settings, f"ingest.window_end={window.end.isoformat()}"]
+        settings = [*self.settings, f"ingest.window_end={window.end.isoformat()}"]
         if window.start:
-            told.append(f"ingest.window_start={window.start.isoformat()}")
-        return [*told, "decide.allow_older_window=true"] if allow_older_window else told
+            settings.append(f"ingest.window_start={window.start.isoformat()}")
+        return [*settings, "decide.allow_older_window=true"] if allow_older_window else settings
 
 
 class Due(NamedTuple):
     """A fire time and the revision that made it."""
 
-    at: datetime
-    by: Schedule
+    scheduled_at: datetime
+    schedule: Schedule
 
 
 def due(history: Sequence[Schedule], *, after: datetime, until: datetime | None = None) -> Iterator[Due]:
     """The fire times later than ``after`` (to ``until``, included), each by the revision in force at that time."""
-    for place, revision in enumerate(history):
-        ends = history[place + 1].since if place + 1 < len(history) else None
-        last = min((each for each in (ends, until) if each is not None), default=None)
+    for index, revision in enumerate(history):
+        superseded_at = history[index + 1].effective_from if index + 1 < len(history) else None
+        last = min((each for each in (superseded_at, until) if each is not None), default=None)
         if revision.paused or revision.deleted or (last is not None and last <= after):
             continue
-        for at in revision.rule.after(max(after, revision.since)):
-            if last is not None and at > last:
+        for scheduled_at in revision.rule.after(max(after, revision.effective_from)):
+            if last is not None and scheduled_at > last:
                 break
-            yield Due(at, revision)
+            yield Due(scheduled_at, revision)
 
 
-class Schedules:
+class LocalSchedules:
     """The schedules of a workspace."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace, self.folder = workspace, workspace / FOLDER
-        self._seen: dict[Path, Schedule] = {}  # a revision never changes
+        self._revision_cache: dict[Path, Schedule] = {}  # a revision never changes
 
     def names(self, *, deleted: bool = False) -> list[str]:
         """Their names, in alphabetical order; those that were deleted only where asked for."""
-        found = sorted({path.parents[1].name for path in self.folder.glob("*/revisions/[0-9]*.json")})
-        return [name for name in found if deleted or not self._is_deleted(name)]
+        names = sorted({path.parents[1].name for path in self.folder.glob("*/revisions/[0-9]*.json")})
+        return [name for name in names if deleted or not self._is_deleted(name)]
 
     def history(self, name: str) -> list[Schedule]:
         """Every revision, oldest first; empty where there never was such a schedule."""
-        paths = sorted(self._revisions(name).glob("[0-9]*.json"))
-        self._seen |= {path: self._read(path) for path in paths if path not in self._seen}
-        return [self._seen[path] for path in paths]
+        paths = sorted(self._revisions_folder(name).glob("[0-9]*.json"))
+        self._revision_cache |= {path: self._read_revision(path) for path in paths if path not in self._revision_cache}
+        return [self._revision_cache[path] for path in paths]
 
     def _is_deleted(self, name: str) -> bool:
         """Whether it is known to be; one that cannot be read is there, so that it hides no other."""
@@ -256,9 +258,9 @@ class Schedules:
             )
         return history[-1]
 
-    def claims(self, name: str) -> Claims:
+    def firings(self, name: str) -> Firings:
         """What was run of a schedule."""
-        return Claims(self.folder / name)
+        return Firings(self.folder / name)
 
     def create(self, values: dict[str, Any], *, now: datetime) -> Schedule:
         """A new schedule; its first fire time is the first one later than ``now``.
@@ -275,7 +277,7 @@ class Schedules:
                 where=str(self.folder),
                 hint=f"`rankline schedule update {name}` changes it",
             )
-        return self._commit(values | {"created_at": _at(now)}, history, now=now)
+        return self._commit(values | {"created_at": _utc_isoformat(now)}, history, now=now)
 
     def update(self, name: str, changes: dict[str, Any], *, now: datetime) -> Schedule:
         """Change a schedule: what was claimed stays, and fire times later than ``now`` follow the new rule.
@@ -284,7 +286,7 @@ class Schedules:
             UsageError: there is no such schedule, a value is none, or somebody else changed it at the same time.
         """
         self.get(name)  # a name that is none leaves nothing behind
-        with self.alone(name):
+        with self.lock(name):
             before = self.get(name)
             if all(getattr(before, key) == value for key, value in changes.items()):
                 return before
@@ -295,7 +297,7 @@ class Schedules:
         return self.update(name, {"deleted": True}, now=now)
 
     @contextlib.contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[None]:
         """Nobody else changes the schedule or claims a fire time of it while the block runs."""
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
@@ -305,10 +307,10 @@ class Schedules:
 
     def _commit(self, values: dict[str, Any], history: list[Schedule], *, now: datetime) -> Schedule:
         latest = history[-1] if history else None
-        since = max(now, latest.since) if latest else now  # a clock may have been set back
+        effective_from = max(now, latest.effective_from) if latest else now  # a clock may have been set back
         number = latest.revision + 1 if latest else 1
-        schedule = checked(values | {"revision": number, "updated_at": _at(since)})
-        path = self._revisions(schedule.name) / f"{number:04}.json"
+        schedule = validate_schedule(values | {"revision": number, "updated_at": _utc_isoformat(effective_from)})
+        path = self._revisions_folder(schedule.name) / f"{number:04}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         ledger.write_json(partial, schedule.model_dump())
@@ -323,17 +325,17 @@ class Schedules:
             ) from error
         finally:
             partial.unlink()
-        latest_of_all = self.folder / f"{schedule.name}.json"
+        latest_path = self.folder / f"{schedule.name}.json"
         if schedule.deleted:
-            latest_of_all.unlink(missing_ok=True)
+            latest_path.unlink(missing_ok=True)
         else:
-            ledger.write_json(latest_of_all, schedule.model_dump())
+            ledger.write_json(latest_path, schedule.model_dump())
         return schedule
 
-    def _revisions(self, name: str) -> Path:
+    def _revisions_folder(self, name: str) -> Path:
         return self.folder / name / "revisions"
 
-    def _read(self, path: Path) -> Schedule:
+    def _read_revision(self, path: Path) -> Schedule:
         try:
             return Schedule(**json.loads(path.read_text()))
         except (ValidationError, ValueError, TypeError) as error:
@@ -346,7 +348,7 @@ class Schedules:
             ) from error
 
 
-def checked(values: dict[str, Any]) -> Schedule:
+def validate_schedule(values: dict[str, Any]) -> Schedule:
     """The schedule of these values.
 
     Raises:
@@ -356,11 +358,11 @@ def checked(values: dict[str, Any]) -> Schedule:
         schedule = Schedule(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        knob = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"the schedule refuses its {knob}" if knob else "this schedule cannot be",
+            f"the schedule refuses its {field}" if field else "this schedule cannot be",
             expected=first["msg"].removeprefix("Value error, "),
-            found=repr(first["input"]) if knob and knob not in _SECRETIVE else "",
+            found=repr(first["input"]) if field and field not in _SECRET_FIELDS else "",
             hint="`rankline schedule create --help` says what each is",
         ) from error
     if not schedule.deleted:  # here and not where it is read: one that an earlier version took can be read, and mended
@@ -390,10 +392,10 @@ def _refuse_secrets(schedule: Schedule) -> None:
         )
 
 
-def _days(span: str) -> float:
+def _span_days(span: str) -> float:
     number, unit = int(span[:-1]), span[-1]
     return number * _DAYS[unit] if unit in _DAYS else number * _SECONDS[unit] / 86_400
 
 
-def _at(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat()
+def _utc_isoformat(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat()

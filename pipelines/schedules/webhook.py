@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 from rankline.errors import EXIT_REFUSED, UsageError
 
 if TYPE_CHECKING:
-    from pipelines.schedules.firings import Claim
+    from pipelines.schedules.firings import Firing
     from pipelines.schedules.store import Schedule
 
-NOT_ASKED = "not asked for"
-TRIES = 5
+NOT_REQUESTED = "not asked for"
+MAX_ATTEMPTS = 5
 FIRST_PAUSE_S = 1.0  # doubled after each try
 TIMEOUT_S = 10.0
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect is no delivery: the headers, and the secrets among them, go to nobody else."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 
-def headers_of(variable: str) -> dict[str, str]:
+def headers_from_env(variable: str) -> dict[str, str]:
     """The headers that an environment variable holds, as a JSON object.
 
     Raises:
@@ -51,28 +51,28 @@ def headers_of(variable: str) -> dict[str, str]:
     return value
 
 
-def wanted(claim: Claim, schedule: Schedule) -> bool:
+def should_notify(firing: Firing, schedule: Schedule) -> bool:
     """Whether a schedule's webhook is to be told how this run ended."""
-    refused = claim.status == "ended" and claim.exit_code == EXIT_REFUSED
-    return bool(schedule.webhook) and (claim.failed or (refused and schedule.webhook_on_refusal))
+    refused = firing.status == "ended" and firing.exit_code == EXIT_REFUSED
+    return bool(schedule.webhook) and (firing.failed or (refused and schedule.webhook_on_refusal))
 
 
-def tell(claim: Claim, schedule: Schedule, *, wait: Callable[[float], object] = time.sleep) -> str:
+def notify(firing: Firing, schedule: Schedule, *, wait: Callable[[float], object] = time.sleep) -> str:
     """Tell a schedule's webhook how this run ended; what became of that, as of `deliver`."""
     return deliver(
         schedule.webhook,
         {
-            "event": "run failed" if claim.failed else "model refused",
-            **claim.trigger,
+            "event": "run failed" if firing.failed else "model refused",
+            **firing.trigger,
             "flow": schedule.flow,
             "recipe": schedule.recipe,
-            "run": claim.run,
-            "outcome": claim.outcome,
-            "exit_code": claim.exit_code,
-            "error": claim.error,
-            "attempts": claim.attempts,
+            "run": firing.run,
+            "outcome": firing.outcome,
+            "exit_code": firing.exit_code,
+            "error": firing.error,
+            "attempts": firing.attempts,
         },
-        key=f"{claim.schedule}-{claim.scheduled_at}-{claim.attempts}",
+        key=f"{firing.schedule}-{firing.scheduled_at}-{firing.attempts}",
         variable=schedule.webhook_headers,
         wait=wait,
     )
@@ -91,21 +91,21 @@ def deliver(
     ``key`` is sent as Idempotency-Key, the same each time the same thing is told.
     """
     try:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **headers_of(variable)}
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **headers_from_env(variable)}
         request = urllib.request.Request(url, json.dumps(message).encode(), headers, method="POST")
     except (UsageError, ValueError) as error:
         return f"not delivered: {error}"
-    opener, why = urllib.request.build_opener(_Stay), ""
-    for left in reversed(range(TRIES)):
+    opener, failure = urllib.request.build_opener(_RefuseRedirects), ""
+    for attempts_left in reversed(range(MAX_ATTEMPTS)):
         try:
             with opener.open(request, timeout=TIMEOUT_S):
                 return "delivered"
         except urllib.error.HTTPError as error:
-            why = f"it answered {error.code}"
+            failure = f"it answered {error.code}"
             if error.code < 500 and error.code not in (408, 425, 429):
                 break  # it would say the same again
         except (OSError, ValueError) as error:
-            why = str(getattr(error, "reason", error)) or type(error).__name__
-        if left:
-            wait(FIRST_PAUSE_S * 2 ** (TRIES - 1 - left))
-    return f"not delivered: {why}"
+            failure = str(getattr(error, "reason", error)) or type(error).__name__
+        if attempts_left:
+            wait(FIRST_PAUSE_S * 2 ** (MAX_ATTEMPTS - 1 - attempts_left))
+    return f"not delivered: {failure}"

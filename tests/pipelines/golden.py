@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.recipes import RECIPES, Recipe, shown
+from pipelines.recipes import RECIPES, Recipe, load_for_display
 
 FOLDER = Path(__file__).with_name("golden")
 # digests of no real image: what is compared is the flow, and a package has to be pinned
@@ -19,7 +19,7 @@ PINNED = tuple(
 
 def pinned(recipe: str, *settings: str) -> Recipe:
     """A recipe whose images are pinned, as a package's have to be."""
-    return shown(recipe, [*PINNED, *settings])
+    return load_for_display(recipe, [*PINNED, *settings])
 
 
 def path(recipe: str, flow: str = "") -> Path:

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from pipelines.assets import packaged
-from pipelines.features import features, materialize
+from pipelines.features import features_pipeline, materialize
 from pipelines.recipes import named
 from pipelines.runs.freshness import freshness
-from pipelines.runs.runner import RECIPE, runs
+from pipelines.runs.runner import RECIPE, run_folders
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import STAMP, Claim
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing
+from pipelines.schedules.store import LocalSchedules
 from rankline.errors import UsageError
 from rankline.model.scoring import feature_names
 from rankline.registry.model_registry import ModelRegistry
@@ -39,7 +39,7 @@ def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
 def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path, cluster: bool) -> None:
     from kfp import compiler
 
-    flow = features(named("smoke"), workspace=str(tmp_path), cluster=cluster)
+    flow = features_pipeline(named("smoke"), workspace=str(tmp_path), cluster=cluster)
     compiler.Compiler().compile(flow, str(tmp_path / "flow.yaml"))
     told = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
     tasks = told["components"]["comp-exit-handler-1"]["dag"]["tasks"]
@@ -61,7 +61,7 @@ def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_pat
     with pytest.raises(UsageError, match="another service version") as told:
         materialize(named("smoke"), tmp_path)
     assert told.value.found == "ranking_v1"
-    assert not runs(tmp_path)
+    assert not run_folders(tmp_path)
 
 
 @pytest.mark.slow
@@ -79,19 +79,19 @@ def test_materialized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     assert 0 < by_hand.lag_s < 86_400, "nothing from the end on was read"
 
     # by a schedule, whose time gives the end of the window
-    store, later = Schedules(workspace), datetime(2023, 12, 12, tzinfo=UTC)
+    store, later = LocalSchedules(workspace), datetime(2023, 12, 12, tzinfo=UTC)
     store.create(
         {"name": "fresh", "recipe": "smoke", "cron": "0 0 0 * * *", "flow": "features", "directory": str(tmp_path)},
         now=datetime(2023, 12, 1, tzinfo=UTC),
     )
-    claim = Claim("fresh", later.isoformat(), None, later.isoformat(), "scheduled", 1, later.isoformat())
-    store.claims("fresh").make(claim)
+    firing = Firing("fresh", later.isoformat(), None, later.isoformat(), "scheduled", 1, later.isoformat())
+    store.firings("fresh").create(firing)
     with subprocess.Popen(
-        [sys.executable, "-m", "pipelines.schedules.worker", str(workspace), "fresh", later.strftime(STAMP)],
+        [sys.executable, "-m", "pipelines.schedules.worker", str(workspace), "fresh", later.strftime(TIMESTAMP_FORMAT)],
         stdin=subprocess.PIPE,
     ) as process:
         assert process.wait(600) == 0
-    ended = store.claims("fresh").read(later)
+    ended = store.firings("fresh").read(later)
     assert ended is not None
     assert (ended.outcome, ended.exit_code, ended.error) == ("materialized", 0, "")
     (by_schedule,) = freshness(workspace, now=later)

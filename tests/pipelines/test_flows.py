@@ -13,9 +13,9 @@ import yaml
 from components.ingest.config import IngestConfig
 from components.ingest.window import with_scheduled_window
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.conformance import problems
-from pipelines.kubeflow.packages import named, pipeline_name, upload
-from pipelines.kubeflow.recurring_runs import Recurring, create, listed
+from pipelines.kubeflow.conformance import package_problems
+from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, upload
+from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
 from pipelines.runs.runner import EXIT_CODES, Flow
@@ -44,7 +44,7 @@ def begun(cluster: Cluster, flow: Flow) -> str:
 def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="features")
     assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
-    assert list(problems(path)) == []
+    assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     assert set(executors) == {f"exec-{step}" for step in (*ledger.FLOWS["features"], "summary")}
     assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
@@ -60,10 +60,10 @@ def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path, flow: Flow) -> None:
-    night = Recurring(name="often", flow=flow, cron="0 0 3 * * *", window_s=86_400.0, lag_s=3600)
+    night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window_s=86_400.0, lag_s=3600)
     kept = create(cluster, night, golden.pinned("smoke"))
     assert (kept.recipe, kept.flow) == ("smoke", flow)
-    assert listed(cluster) == [kept]
+    assert list_active(cluster) == [kept]
     (run,) = kubeflow.api.tick(MORNING)
     body = kubeflow.api.runs[run]
     spec = kubeflow.api.versions[kept.pipeline_version]["pipeline_spec"]["pipeline_spec"]
@@ -97,7 +97,7 @@ def test_each_flow_has_a_pipeline_of_its_own(kubeflow: Kubeflow, cluster: Cluste
     }  # fmt: skip
     assert len({version.pipeline_id for version in versions.values()}) == 3
     assert not upload(cluster, recipe, flow="refresh").uploaded
-    assert {flow: named(version.pipeline) for flow, version in versions.items()} == {
+    assert {flow: parse_pipeline_name(version.pipeline) for flow, version in versions.items()} == {
         flow: ("smoke", flow) for flow in flows
     }
 
@@ -109,7 +109,7 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
     with pytest.raises(UsageError, match="rankline-smoke-refresh on the cluster is that of another recipe's flow"):
         upload(cluster, recipe)
     assert kubeflow.api.versions == {}
-    assert named(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")
+    assert parse_pipeline_name(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")
 
 
 # runs

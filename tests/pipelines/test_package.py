@@ -120,9 +120,9 @@ def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -
 def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
     from kfp import compiler  # noqa: F401
 
-    from pipelines.training import training
+    from pipelines.training import training_pipeline
 
-    spec = training(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
+    spec = training_pipeline(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
     assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in DOORS - set(SAID)}
     assert not spec.root.input_definitions.parameters
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from pipelines.recipes import (
-    ANYWHERE,
     RECIPES,
     SECTIONS,
-    WORKSPACE,
+    SOURCE_PLACEHOLDER,
+    WORKSPACE_PLACEHOLDER,
     as_dict,
-    at,
     change,
-    knobs,
+    list_settings,
+    load_for_display,
     named,
     needs_source,
-    shown,
+    step_settings,
 )
 from rankline.errors import UsageError
 from rankline.io import sources
@@ -32,18 +32,18 @@ def refusal(name: str, *settings: str) -> UsageError:
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_no_knob_is_without_a_sentence(name: str) -> None:
-    told = list(knobs(shown(name)))
+    told = list(list_settings(load_for_display(name)))
     assert [knob for knob, _, sentence in told if len(sentence) < 5] == []
     assert len(told) > 100
-    assert shown(name).name == name
-    assert shown(name).description
+    assert load_for_display(name).name == name
+    assert load_for_display(name).description
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_knobs_are_all_there_is(name: str) -> None:
-    recipe = shown(name)
+    recipe = load_for_display(name)
     plain = as_dict(recipe)
-    for knob, value, _ in knobs(recipe):
+    for knob, value, _ in list_settings(recipe):
         place = plain
         for part in knob.split("."):
             place = place[part]
@@ -158,12 +158,12 @@ def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_it_survives_json_and_the_doors_get_their_folder(name: str) -> None:
-    recipe = shown(name)
+    recipe = load_for_display(name)
     assert change(recipe, []) == recipe
-    placed = at(recipe, "/somewhere")
+    placed = step_settings(recipe, "/somewhere")
     assert set(placed) == set(SECTIONS)
-    assert WORKSPACE not in json.dumps(placed)
-    assert placed["ingest"]["source"].startswith(ANYWHERE if needs_source(name) else "/somewhere/material/")
+    assert WORKSPACE_PLACEHOLDER not in json.dumps(placed)
+    assert placed["ingest"]["source"].startswith(SOURCE_PLACEHOLDER if needs_source(name) else "/somewhere/material/")
     assert "null" not in json.dumps(placed).replace("__null__", "")
 
 
@@ -182,7 +182,7 @@ def test_a_place_that_a_cluster_would_not_understand_is_refused(setting: str) ->
 
 @pytest.mark.parametrize("workspace", ["/w/o'q", '/w/x"q', "/w/back\\slash"])
 def test_a_workspace_may_have_any_name(workspace: str) -> None:
-    assert at(named("smoke"), workspace)["ingest"]["source"] == f"{workspace}/material/smoke"
+    assert step_settings(named("smoke"), workspace)["ingest"]["source"] == f"{workspace}/material/smoke"
 
 
 @pytest.mark.parametrize("name", ["search", "labels", "interactions"])

@@ -18,13 +18,13 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
-from pipelines.kubeflow.conformance import problems
+from pipelines.kubeflow.conformance import package_problems
 from pipelines.package import compile_flow
 from pipelines.recipes import named
-from pipelines.refresh import of_items
+from pipelines.refresh import items_recipe
 from pipelines.schedules import worker
-from pipelines.schedules.firings import Claim
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.firings import Firing
+from pipelines.schedules.store import LocalSchedules
 from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
@@ -53,56 +53,56 @@ SETTINGS = (
 
 
 def test_a_refresh_reads_items_alone() -> None:
-    told = of_items(named("movielens"))
+    told = items_recipe(named("movielens"))
     assert told.ingest.only_items
     assert told.ingest.source == named("movielens").ingest.source
 
 
 def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
-    told = of_items(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
+    told = items_recipe(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
     assert (told.ingest.tables.items, told.ingest.tables.events) == (str(tmp_path / "changed.csv"), "")
     assert told.catalogue.whole
-    query = of_items(named("shop", ["ingest.format=sql"]), items="SELECT * FROM items WHERE changed")
+    query = items_recipe(named("shop", ["ingest.format=sql"]), items="SELECT * FROM items WHERE changed")
     assert query.ingest.tables.items == "SELECT * FROM items WHERE changed"
 
 
 def test_items_that_tell_little_name_no_other_column() -> None:
-    columns = of_items(named("shop"), items="prices.csv", only=["price", "available"]).ingest.columns
+    columns = items_recipe(named("shop"), items="prices.csv", only=["price", "available"]).ingest.columns
     assert columns.provided_columns([]) == ["price", "available"]
     assert (columns.item_id, columns.item_numbers) == ("sku", ())
 
 
 def test_items_made_of_events_are_read_from_them(tmp_path: Path) -> None:
-    told = of_items(named("labels", source=str(tmp_path)))
+    told = items_recipe(named("labels", source=str(tmp_path)))
     assert not told.ingest.only_items
-    assert of_items(named("labels", source=str(tmp_path)), items="labels.csv").ingest.only_items
+    assert items_recipe(named("labels", source=str(tmp_path)), items="labels.csv").ingest.only_items
 
 
 def test_a_column_that_items_do_not_have_is_refused() -> None:
     with pytest.raises(UsageError, match="items have no colour"):
-        of_items(named("shop"), only=["price", "colour"])
+        items_recipe(named("shop"), only=["price", "colour"])
 
 
 def test_what_the_recipe_does_not_read_is_refused() -> None:
     """Else nothing would be read, and the answer be that nothing had changed."""
     with pytest.raises(UsageError, match="reads no price") as caught:
-        of_items(named("smoke"), items="prices.item", only=["price"])
+        items_recipe(named("smoke"), items="prices.item", only=["price"])
     assert (caught.value.expected, caught.value.exit_code) == ("ingest.columns.price", 2)
     assert caught.value.hint == "--set ingest.columns.price=COLUMN"
-    assert of_items(named("smoke", ["ingest.columns.price=cost"]), only=["price"]).ingest.only == ("price",)
+    assert items_recipe(named("smoke", ["ingest.columns.price=cost"]), only=["price"]).ingest.only == ("price",)
     with pytest.raises(UsageError, match="title and text of a beir source"):
-        of_items(named("search", source="here"), only=["price"])
+        items_recipe(named("search", source="here"), only=["price"])
 
 
 def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
     feed = str(tmp_path / "feed.csv")
-    assert of_items(named("shop")).catalogue.whole
-    assert not of_items(named("shop"), whole=False).catalogue.whole
-    assert not of_items(named("shop"), items=feed).catalogue.whole
-    assert not of_items(named("labels", source=str(tmp_path))).catalogue.whole  # a log is no catalogue
-    assert of_items(named("shop"), items=feed).ingest.changes
-    assert not of_items(named("shop"), items=feed, whole=True).ingest.changes
-    assert not of_items(named("shop")).ingest.changes
+    assert items_recipe(named("shop")).catalogue.whole
+    assert not items_recipe(named("shop"), whole=False).catalogue.whole
+    assert not items_recipe(named("shop"), items=feed).catalogue.whole
+    assert not items_recipe(named("labels", source=str(tmp_path))).catalogue.whole  # a log is no catalogue
+    assert items_recipe(named("shop"), items=feed).ingest.changes
+    assert not items_recipe(named("shop"), items=feed, whole=True).ingest.changes
+    assert not items_recipe(named("shop")).ingest.changes
 
 
 # The package ------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
 def test_the_package_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="refresh")
     assert path.read_text() == golden.path("smoke", "refresh").read_text(), "see the difference, then `make golden`"
-    assert list(problems(path)) == []
+    assert list(package_problems(path)) == []
 
 
 def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
@@ -255,16 +255,16 @@ def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
 
 @pytest.mark.slow  # a run like those above, begun by a claim
 def test_a_schedule_refreshes(shop: Shop) -> None:
-    store, moment = Schedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
+    store, moment = LocalSchedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
     shop.write("items.csv", i5={"price": 77.0})
     asked = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
     settings = (f"ingest.source={shop.source}", *SETTINGS)
     store.create({**asked, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC))
-    claims = store.claims("often")
-    claims.make(Claim("often", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat()))
-    with subprocess.Popen(worker.command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
+    firings = store.firings("often")
+    firings.create(Firing("often", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat()))
+    with subprocess.Popen(worker.worker_command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
         assert process.wait(300) == 0
-    ended = claims.read(moment)
+    ended = firings.read(moment)
     assert ended is not None
     assert (ended.outcome, ended.exit_code, ended.error) == ("published", 0, "")
     kept = ModelRegistry(shop.repository).bundle(shop.champion.model_id)

@@ -392,12 +392,12 @@ def at(moment: datetime | None) -> str:
 
 
 def _spec(file: bytes) -> dict[str, Any]:
-    from pipelines.kubeflow.conformance import problems
+    from pipelines.kubeflow.conformance import package_problems
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.yaml"
         path.write_bytes(file)
-        if found := list(problems(path)):
+        if found := list(package_problems(path)):
             raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(found)}")
     documents = list(yaml.safe_load_all(file))
     spec = next(each for each in documents if "pipelineInfo" in each)

@@ -395,7 +395,7 @@ def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: Bundle
         EngineRequest("recommend", FrozenState(at=1000.0, history=HISTORY)),
         EngineRequest("search", FrozenState(at=1000.0, history=HISTORY), query="dream"),
     ]
-    query_D, history_D, both_D = worded._lefts([worded.prepare(ask) for ask in asks])
+    query_D, history_D, both_D = worded._query_vectors([worded.prepare(ask) for ask in asks])
     assert np.abs(query_D).max() > 0
     np.testing.assert_allclose(both_D, query_D + history_D, atol=1e-6)
 

@@ -27,12 +27,12 @@ def workspace(context: CheckContext) -> Iterator[Finding]:
 def runs(context: CheckContext) -> Iterator[Finding]:
     """Runs that go on, and runs that ended without a summary."""
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import runs as list_runs
-    from pipelines.runs.store import state
+    from pipelines.runs.runner import run_folders as list_runs
+    from pipelines.runs.store import run_state
 
     run_folders = list_runs(context.workspace) if context.workspace.is_dir() else ()
     broken = [folder for folder in run_folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]
-    states = {folder: state(folder) for folder in run_folders if not (folder / SUMMARY).is_file()}
+    states = {folder: run_state(folder) for folder in run_folders if not (folder / SUMMARY).is_file()}
     running = [folder.name for folder, now in states.items() if now == "running"]
     unfinished = [*broken, *(folder for folder, now in states.items() if now != "running")]
     if unfinished:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.recipes import RECIPES, as_dict, knobs, named, shown
+from pipelines.recipes import RECIPES, as_dict, list_settings, load_for_display, named
 from tests.cli.command import refused
 
 
@@ -22,13 +22,13 @@ def test_every_recipe_is_listed_with_its_sentence() -> None:
     printed = run_cli()
     for name in RECIPES:
         assert f"{name} " in printed
-        assert shown(name).description in printed
+        assert load_for_display(name).description in printed
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_knob_is_shown_with_its_value_and_sentence(name: str) -> None:
     printed = run_cli("show", name).splitlines()
-    for knob, value, sentence in knobs(shown(name)):
+    for knob, value, sentence in list_settings(load_for_display(name)):
         place = printed.index(f"  {knob} = {value!r}")
         assert printed[place + 1].strip() == sentence.strip() != ""
 

@@ -22,7 +22,7 @@ from pipelines.kubeflow import recurring_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.runs import follow, submit
-from pipelines.runs.store import Line
+from pipelines.runs.store import RunInfo
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
 from tests.pipelines import golden
@@ -117,7 +117,7 @@ def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, clust
     assert [line.split()[:2] for line in lines[1:]] == [[first, "promoted"], [second, "running"]]
     assert all(line.endswith("manual") for line in lines[1:])
     rows = run_cli("runs", "list", "--json")
-    assert set(rows[0]) == {each.name for each in fields(Line)}
+    assert set(rows[0]) == {each.name for each in fields(RunInfo)}
     assert [row["recipe"] for row in rows] == ["smoke", "smoke"]
     assert rows[1]["seconds"] is None
 
@@ -231,12 +231,12 @@ def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow
 
 def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
     """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
-    from pipelines.kubeflow.schedules import HEEDED, WHY, refuse_unheeded
+    from pipelines.kubeflow.schedules import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
     from pipelines.schedules.store import Schedule
 
     with pytest.raises(UsageError, match="cannot heed --colour"):
-        refuse_unheeded({"colour": "red"})
-    assert set(Schedule.model_fields) - HEEDED >= set(WHY)
+        refuse_unsupported({"colour": "red"})
+    assert set(Schedule.model_fields) - SUPPORTED_FIELDS >= set(UNSUPPORTED_REASONS)
 
 
 def test_a_workspace_has_no_experiments(tmp_path: Path) -> None:
@@ -334,7 +334,9 @@ def test_pause_resume_delete(run_cli: RunCli, kubeflow: Kubeflow) -> None:
 
 
 def test_one_that_somebody_else_made(run_cli: RunCli, cluster: Cluster) -> None:
-    recurring_runs.create(cluster, recurring_runs.Recurring(name="theirs", cron="0 0 3 * * *"), golden.pinned("smoke"))
+    recurring_runs.create(
+        cluster, recurring_runs.RecurringRunSpec(name="theirs", cron="0 0 3 * * *"), golden.pinned("smoke")
+    )
     assert "not made by `rankline schedule`" in run_cli("schedule", "list")
     assert run_cli("schedule", "list", "--json")[0]["name"] == "theirs"
     assert "was not made by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)

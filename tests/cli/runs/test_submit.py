@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.plan import DOORS, Plan
+from pipelines.runs.plan import REUSABLE_STEPS, Plan
 from rankline.errors import SourceError
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
@@ -22,7 +22,7 @@ from tests.pipelines.kubeflow.kubeflow_world import compiled_once, kubeflow, not
 from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
 PINNED = [each for setting in golden.PINNED for each in ("--set", setting)]
-REUSABLE = tuple(DOORS)
+REUSABLE = tuple(REUSABLE_STEPS)
 
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.images import build, sbom
-from pipelines.images.build import Built, Docker, Inventory, Order
-from pipelines.runs.containers import CODE, code_digest
+from pipelines.images.build import BuildOptions, BuiltImage, DockerCommand, Inventory
+from pipelines.runs.containers import CODE_LABEL, code_digest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from tests.servers.process import Server, free_port
 
@@ -51,7 +51,7 @@ def holding(*names: str, version: str = "1.0") -> Inventory:
 def test_an_image_that_is_not_what_it_should_be_is_seen(
     kind: str, variant: build.Variant, held: Inventory, fault: str
 ) -> None:
-    assert fault in "; ".join(build.offences(kind, variant, held))
+    assert fault in "; ".join(build.content_violations(kind, variant, held))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_image_that_is_not_what_it_should_be_is_seen(
     ],
 )
 def test_one_that_is_what_it_should_be_passes(kind: str, variant: build.Variant, held: Inventory) -> None:
-    assert build.offences(kind, variant, held) == []
+    assert build.content_violations(kind, variant, held) == []
 
 
 PIN = "python:3.11-slim@sha256:" + "a" * 64
@@ -74,24 +74,24 @@ PIN = "python:3.11-slim@sha256:" + "a" * 64
 
 @pytest.mark.parametrize("base", ["python:3.11-slim", "python@sha256:abc", "python@md5:" + "a" * 64])
 def test_a_release_refuses_a_base_that_is_not_pinned(base: str) -> None:
-    assert build.checked_base(base, release=False) == base
+    assert build.require_base(base, release=False) == base
     with pytest.raises(UsageError, match="a release stands on a pinned base image"):
-        build.checked_base(base, release=True)
+        build.require_base(base, release=True)
 
 
 def test_no_base_is_no_choice() -> None:
     with pytest.raises(UsageError, match="the base image is not named"):
-        build.checked_base("", release=False)
-    assert build.checked_base(PIN, release=True) == PIN
+        build.require_base("", release=False)
+    assert build.require_base(PIN, release=True) == PIN
 
 
 # with an engine and a registry, on an image of nothing at all
 
 
 @pytest.fixture
-def tool() -> Docker:
+def tool() -> DockerCommand:
     try:
-        return build.docker()
+        return build.find_docker()
     except RanklineError as error:
         pytest.skip(f"{error.message}: {error.found}")
 
@@ -119,14 +119,14 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def made(tool: Docker, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def made(tool: DockerCommand, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Makes an image of nothing under a name; it is gone afterwards."""
     ids: list[str] = []
     with tarfile.open(tmp_path / "nothing.tar", "w"):
         pass
 
     def make(name: str) -> None:
-        ids.append(build._output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
+        ids.append(build._docker_output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
 
     yield make
     for each in ids:
@@ -134,95 +134,95 @@ def made(tool: Docker, tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def test_a_tag_is_built_on_as_the_digest_that_it_stands_for(
-    tool: Docker, registry: str, made: Callable[[str], None]
+    tool: DockerCommand, registry: str, made: Callable[[str], None]
 ) -> None:
     base = f"{registry}/base:1"
     made(base)
-    local = json.loads(build._output(tool, "image", "inspect", base))[0]["Id"]
-    assert build.resolved(base, tool=tool) == (base, local)  # no registry has seen it
-    build._output(tool, "push", base)
-    pinned, base_id = build.resolved(base, tool=tool)
+    local = json.loads(build._docker_output(tool, "image", "inspect", base))[0]["Id"]
+    assert build.resolve_base(base, tool=tool) == (base, local)  # no registry has seen it
+    build._docker_output(tool, "push", base)
+    pinned, base_id = build.resolve_base(base, tool=tool)
     assert pinned.startswith(f"{base}@sha256:")
-    assert build.checked_base(pinned, release=True) == pinned
-    build._output(tool, "image", "rm", base)  # and what is not here is pulled
-    assert build.resolved(pinned, tool=tool) == (pinned, base_id)
-    told = build.labels_of("serve", Order(base=pinned, base_id=base_id))
+    assert build.require_base(pinned, release=True) == pinned
+    build._docker_output(tool, "image", "rm", base)  # and what is not here is pulled
+    assert build.resolve_base(pinned, tool=tool) == (pinned, base_id)
+    told = build.labels_of("serve", BuildOptions(base=pinned, base_id=base_id))
     assert told["org.opencontainers.image.base.name"] == base
     assert f"{base}@{told['org.opencontainers.image.base.digest']}" == pinned
-    assert told[build.BASE] == base_id == local
+    assert told[build.BASE_LABEL] == base_id == local
 
 
-def test_a_base_that_is_nowhere_is_named(tool: Docker, registry: str) -> None:
+def test_a_base_that_is_nowhere_is_named(tool: DockerCommand, registry: str) -> None:
     with pytest.raises(RanklineError, match="not here and cannot be pulled") as refusal:
-        build.resolved(f"{registry}/never:1", tool=tool)
+        build.resolve_base(f"{registry}/never:1", tool=tool)
     assert "the spelling of --base" in str(refusal.value)
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The files of a build in a repository of their own, committed at a known moment."""
-    house = tmp_path / "house"
-    with build.context(HOUSE, buildkit=True) as folder:
-        shutil.copytree(folder, house)
-    git = ["git", "-C", str(house), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    source_root = tmp_path / "house"
+    with build.build_context(HOUSE, buildkit=True) as folder:
+        shutil.copytree(folder, source_root)
+    git = ["git", "-C", str(source_root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all", "--date=@1000", "--no-gpg-sign"]):
         subprocess.run([*git, *words], check=True, env={"GIT_COMMITTER_DATE": "@1000 +0000", "PATH": "/usr/bin:/bin"})
-    return house
+    return source_root
 
 
 def test_a_release_refuses_files_that_are_not_committed(checkout: Path) -> None:
-    assert build.checked_source(release=True, house=checkout) == checkout
+    assert build.require_source(release=True, source_root=checkout) == checkout
     (checkout / "rankline" / "new.py").write_text("")
-    assert build.checked_source(release=False, house=checkout) == checkout
+    assert build.require_source(release=False, source_root=checkout) == checkout
     with pytest.raises(UsageError, match=r"new\.py"):
-        build.checked_source(release=True, house=checkout)
+        build.require_source(release=True, source_root=checkout)
 
 
 def test_a_release_refuses_a_folder_without_history(checkout: Path) -> None:
     shutil.rmtree(checkout / ".git")
     with pytest.raises(UsageError, match="no repository"):
-        build.checked_source(release=True, house=checkout)
+        build.require_source(release=True, source_root=checkout)
 
 
 def test_an_installation_without_a_dockerfile_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="images are built from a checkout"):
-        build.checked_source(release=False, house=tmp_path)
+        build.require_source(release=False, source_root=tmp_path)
 
 
 def test_labels_say_where_an_image_comes_from(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     oci = "org.opencontainers.image"
     head = subprocess.check_output(["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True).strip()
-    told = build.labels_of("serve", Order(base=PIN), checkout)
+    told = build.labels_of("serve", BuildOptions(base=PIN), checkout)
     assert told[f"{oci}.revision"] == head
     assert told[f"{oci}.created"] == "1970-01-01T00:16:40Z"
     assert told[f"{oci}.base.digest"] == "sha256:" + "a" * 64
-    assert told[CODE] == code_digest(checkout) == code_digest(HOUSE)
+    assert told[CODE_LABEL] == code_digest(checkout) == code_digest(HOUSE)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "2000")
     (checkout / "serving" / "app.py").write_text("")
-    told = build.labels_of("serve", Order(base="python:3.11-slim"), checkout)
+    told = build.labels_of("serve", BuildOptions(base="python:3.11-slim"), checkout)
     assert told[f"{oci}.revision"] == f"{head}-changed"
     assert told[f"{oci}.created"] == "1970-01-01T00:33:20Z"
     assert f"{oci}.base.digest" not in told
-    assert told[CODE] != code_digest(HOUSE)
+    assert told[CODE_LABEL] != code_digest(HOUSE)
 
 
 def test_a_build_is_sent_the_code_and_nothing_else() -> None:
-    with build.context(HOUSE, buildkit=True) as folder:
+    with build.build_context(HOUSE, buildkit=True) as folder:
         assert {path.name for path in folder.iterdir()} == {
-            *(name.split("/")[0] for name in build.FILES), *build.PACKAGES
+            *(name.split("/")[0] for name in build.CONTEXT_FILES), *build.PACKAGES
         }  # fmt: skip
         assert not list(folder.rglob("__pycache__"))
         assert code_digest(folder) == code_digest(HOUSE)
         assert "--mount=type=cache" in (folder / "deploy" / "Dockerfile").read_text()
-    with build.context(HOUSE, buildkit=False) as folder:
+    with build.build_context(HOUSE, buildkit=False) as folder:
         text = (folder / "deploy" / "Dockerfile").read_text()
         assert "--mount" not in text
         assert text.count("RUN PIP_NO_CACHE_DIR=1 PIP_CACHE_DIR=/root/.cache/pip pip --python") == 5
 
 
 def test_tags_tell_the_variant() -> None:
-    order = Order(base=PIN, name="registry.example/team/rankline", tag="1.2")
+    order = BuildOptions(base=PIN, name="registry.example/team/rankline", tag="1.2")
     assert order.reference("serve") == "registry.example/team/rankline/serve:1.2"
     assert replace(order, variant="cuda").reference("serve") == "registry.example/team/rankline/serve:1.2-cuda"
 
@@ -242,7 +242,7 @@ BUILDKIT = """#5 [base 2/3] RUN venv
 def running(tmp_path: Path, prints: str, code: int) -> list[str]:
     said: list[str] = []
     script = f"cat <<'EOF'\n{prints}\nEOF\nexit {code}"
-    build._run(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=said.append, buildkit=True)
+    build._run_docker(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=said.append, buildkit=True)
     return said
 
 
@@ -276,13 +276,13 @@ def test_a_build_that_fails_shows_its_last_lines_and_its_log(tmp_path: Path, las
 # the bill of materials
 
 
-def built(held: Inventory = HELD) -> Built:
+def built(held: Inventory = HELD) -> BuiltImage:
     labels = {"org.opencontainers.image.created": "1970-01-01T00:16:40Z"}
-    return Built("serve", "rankline/serve:0.1.0", "sha256:" + "b" * 64, 1, 1.0, held, labels)
+    return BuiltImage("serve", "rankline/serve:0.1.0", "sha256:" + "b" * 64, 1, 1.0, held, labels)
 
 
 def test_a_bill_names_every_package_once_and_is_the_same_each_time(tmp_path: Path) -> None:
-    path = sbom.write(built(), tmp_path)
+    path = sbom.write_sbom(built(), tmp_path)
     told = json.loads(path.read_text())
     urls = {each["purl"] for each in told["components"]}
     assert urls == {
@@ -294,8 +294,8 @@ def test_a_bill_names_every_package_once_and_is_the_same_each_time(tmp_path: Pat
     }
     assert told["metadata"]["component"]["version"] == "sha256:" + "b" * 64
     assert told["metadata"]["timestamp"].startswith("1970-01-01T00:16:40")
-    assert sbom.packages(path) == {"rankline", "typing_extensions", "onnxruntime-gpu"}
-    assert sbom.write(built(), tmp_path / "again").read_text() == path.read_text()
+    assert sbom.package_names(path) == {"rankline", "typing_extensions", "onnxruntime-gpu"}
+    assert sbom.write_sbom(built(), tmp_path / "again").read_text() == path.read_text()
 
 
 def test_a_bill_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
@@ -303,10 +303,10 @@ def test_a_bill_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
     broken.labels["org.opencontainers.image.created"] = "1970-01-01T00:16:40Z"
     broken.inventory = replace(HELD, python=[["", "", ""]])
     with pytest.raises((IntegrityError, ValueError)):
-        sbom.write(broken, tmp_path)
+        sbom.write_sbom(broken, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_docker_command_that_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(RanklineError, match="`docker image` failed"):
-        build._output(Docker("/bin/false", buildkit=False), "image", "inspect", "x")
+        build._docker_output(DockerCommand("/bin/false", buildkit=False), "image", "inspect", "x")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.kubeflow.conformance import check, problems
+from pipelines.kubeflow.conformance import check_package, package_problems
 from rankline.errors import UsageError
 from tests.pipelines import golden
 
@@ -36,7 +36,7 @@ def executor(documents: Documents, name: str) -> dict[str, Any]:
 
 
 def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
-    assert list(problems(broken(sound, tmp_path, lambda documents: None))) == []
+    assert list(package_problems(broken(sound, tmp_path, lambda documents: None))) == []
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,6 @@ def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
 def test_a_broken_rule_is_told(sound: str, tmp_path: Path, breaking: Callable[[Documents], object], told: str) -> None:
     path = broken(sound, tmp_path, breaking)
     with pytest.raises(UsageError, match="would refuse this package") as refusal:
-        check(path)
+        check_package(path)
     assert told in refusal.value.found
     assert refusal.value.where == str(path)

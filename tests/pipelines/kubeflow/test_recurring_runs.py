@@ -15,7 +15,17 @@ from components.ingest.config import IngestConfig
 from components.ingest.window import with_scheduled_window
 from pipelines.kubeflow import recurring_runs as module
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.recurring_runs import Recurring, create, delete, listed, pause, resume, show, tidy, update
+from pipelines.kubeflow.recurring_runs import (
+    RecurringRunSpec,
+    create,
+    delete,
+    delete_superseded,
+    list_active,
+    pause,
+    resume,
+    show,
+    update,
+)
 from pipelines.kubeflow.runs import ClusterRuns, follow
 from pipelines.schedules import cron as crons
 from rankline.errors import UsageError
@@ -32,8 +42,8 @@ def recipe() -> Any:
     return golden.pinned("smoke")
 
 
-def nightly(**settings: Any) -> Recurring:
-    return Recurring(**{"name": "nightly", "cron": "0 0 3 * * *", "window_s": 86_400.0, **settings})
+def nightly(**settings: Any) -> RecurringRunSpec:
+    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window_s": 86_400.0, **settings})
 
 
 def change(cluster: Cluster, recipe: Any, **settings: Any) -> Any:
@@ -71,7 +81,7 @@ def test_what_is_taken_here_is_taken_there() -> None:
     for _ in range(400):
         text = " ".join(one(low, high) for low, high in crons._BOUNDS)
         try:
-            told = Recurring(name="a", cron=text).cron
+            told = RecurringRunSpec(name="a", cron=text).cron
         except ValidationError:
             refused += 1
         else:
@@ -132,8 +142,8 @@ def test_a_recipe_with_a_window_of_its_own_is_refused(cluster: Cluster) -> None:
 
 
 def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
-    kept = create(cluster, nightly(at_once=2), recipe)
-    assert (kept.name, kept.recipe, kept.cron, kept.enabled, kept.at_once) == (
+    kept = create(cluster, nightly(max_concurrency=2), recipe)
+    assert (kept.name, kept.recipe, kept.cron, kept.enabled, kept.max_concurrency) == (
         "nightly",
         "smoke",
         "0 0 3 * * *",
@@ -143,7 +153,7 @@ def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Clust
     assert not kept.catch_up
     with pytest.raises(UsageError, match="'nightly' already"):
         create(cluster, nightly(), recipe)
-    assert listed(cluster) == [kept]
+    assert list_active(cluster) == [kept]
     assert not pause(cluster, "nightly").enabled
     assert kubeflow.api.tick(MORNING) == []
     assert resume(cluster, "nightly").enabled
@@ -155,7 +165,7 @@ def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Clust
     for run in runs:
         follow(cluster, run, poll_s=0)
     delete(cluster, "nightly")
-    assert listed(cluster) == []
+    assert list_active(cluster) == []
     with pytest.raises(UsageError, match="there is no recurring run 'nightly'"):
         show(cluster, "nightly")
 
@@ -166,7 +176,7 @@ def test_delete_does_not_end_a_run_unasked(kubeflow: Kubeflow, cluster: Cluster,
     with pytest.raises(UsageError, match=run):
         delete(cluster, "nightly")
     assert kubeflow.api.runs[run]["state"] not in ("FAILED", "CANCELED")
-    assert [kept.enabled for kept in listed(cluster)] == [False]
+    assert [kept.enabled for kept in list_active(cluster)] == [False]
     delete(cluster, "nightly", with_runs=True)
     assert kubeflow.api.runs[run]["state"] == "FAILED"
 
@@ -179,11 +189,11 @@ def test_a_change_ends_no_run_and_misses_no_time(kubeflow: Kubeflow, cluster: Cl
     assert kubeflow.api.recurring[old.id]["status"] == "DISABLED"
     assert new.enabled
     assert new.cron == "0 0 4 * * *"
-    assert listed(cluster) == [new]
+    assert list_active(cluster) == [new]
     (second,) = kubeflow.api.tick(MORNING.replace(hour=4))
     assert kubeflow.api.runs[second]["recurring_run_id"] == new.id
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
-    assert tidy(cluster, "nightly") == []
+    assert delete_superseded(cluster, "nightly") == []
     assert set(kubeflow.api.recurring) == {new.id}
     # enabled before the old one was disabled: there is no moment at which neither is
     asked = [
@@ -194,19 +204,19 @@ def test_a_change_ends_no_run_and_misses_no_time(kubeflow: Kubeflow, cluster: Cl
 
 def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
     create(cluster, nightly(), recipe)
-    new, left = change(cluster, recipe, at_once=3)
+    new, left = change(cluster, recipe, max_concurrency=3)
     assert left == []
     assert set(kubeflow.api.recurring) == {new.id}
-    assert new.at_once == 3
+    assert new.max_concurrency == 3
     assert "86400 s" in new.description
-    assert new.told == {}  # `rankline schedule` did not make it
+    assert new.metadata == {}  # `rankline schedule` did not make it
 
 
 def test_a_change_that_is_refused_leaves_the_old_one(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
     old = create(cluster, nightly(), recipe)
     with pytest.raises(UsageError):
         update(cluster, nightly(), golden.pinned("smoke", "ingest.window_end=2026-01-01"), settle_s=0)
-    assert listed(cluster) == [old]
+    assert list_active(cluster) == [old]
     with pytest.raises(UsageError, match="there is no recurring run 'weekly'"):
         update(cluster, nightly(name="weekly"), recipe, settle_s=0)
 
@@ -233,8 +243,8 @@ def test_a_change_that_stopped_half_way_is_put_right_by_the_next(
     with monkeypatch.context() as broken:
         broken.setattr(cluster.client, "disable_recurring_run", killed)
         with pytest.raises(KeyboardInterrupt):
-            change(cluster, recipe, at_once=3)
+            change(cluster, recipe, max_concurrency=3)
     assert [kept["status"] for kept in kubeflow.api.recurring.values()] == ["ENABLED", "ENABLED"]
-    new, left = change(cluster, recipe, at_once=3)
+    new, left = change(cluster, recipe, max_concurrency=3)
     assert left == []
     assert set(kubeflow.api.recurring) == {new.id}

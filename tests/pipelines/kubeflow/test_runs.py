@@ -17,7 +17,7 @@ import yaml
 
 from pipelines.kubeflow import auth
 from pipelines.kubeflow.client import Access, Cluster, connect, connected
-from pipelines.kubeflow.conformance import problems
+from pipelines.kubeflow.conformance import package_problems
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.runs.store import Runs
@@ -68,7 +68,7 @@ def test_the_double_refuses_a_package_that_breaks_a_rule(kubeflow: Kubeflow, clu
     documents[0]["schemaVersion"] = "2.2.0"
     package = tmp_path / "flow.yaml"
     package.write_text(yaml.safe_dump_all(documents))
-    assert list(problems(package))
+    assert list(package_problems(package))
     with pytest.raises(UsageError, match=r"schemaVersion 2\.2\.0"):
         cluster.client.upload_pipeline_version(str(package), "other", pipeline_id=version.pipeline_id)
 
@@ -84,7 +84,7 @@ def test_none(cluster: Cluster) -> None:
 def test_with_a_single_user_no_namespace_is_told(tmp_path: Path) -> None:
     with kubeflow_server(tmp_path, multi_user=False) as server:
         cluster = reach(server, namespace="mine")
-        assert cluster.of_all is None
+        assert cluster.namespace_or_none is None
         assert follow(cluster, begun(cluster), poll_s=0)["outcome"] == "promoted"
         assert all("namespace" not in each for each in server.api.pipelines.values())
 
@@ -272,7 +272,7 @@ def test_a_gateway_that_fails_for_a_moment_is_asked_again(kubeflow: Kubeflow, cl
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
     kubeflow.api.broken = 1000
     with pytest.raises(AccessError, match="HTTP 503"):
-        follow(cluster, run, poll_s=0.01, patience_s=0.2)
+        follow(cluster, run, poll_s=0.01, timeout_s=0.2)
 
 
 def test_what_creates_something_is_never_sent_twice(kubeflow: Kubeflow, cluster: Cluster) -> None:
@@ -381,7 +381,7 @@ def test_list_goes_through_all_pages_and_leaves_out_what_is_not_ours(kubeflow: K
     assert [line.outcome for line in lines] == ["promoted", "promoted", "running", "running"]
     assert {line.recipe for line in lines} == {"smoke"}
     assert ClusterRuns(cluster).show("last")["run"] == runs[4]
-    assert len(ClusterRuns(cluster, most=1).list()) == 1
+    assert len(ClusterRuns(cluster, limit=1).list()) == 1
     with pytest.raises(UsageError, match="no experiment 'none'"):
         ClusterRuns(cluster, experiment="none").list()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
-from pipelines.schedules.firings import Claim, Claims
+from pipelines.schedules.firings import Firing, Firings
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
@@ -78,17 +78,17 @@ def add_model(models: ModelRegistry, folder: Path, number: int, *, promoted: boo
     return bundle
 
 
-def add_claim(workspace: Path, day: int, *, exit_code: int | None = 0, run: str = "") -> Claim:
+def add_claim(workspace: Path, day: int, *, exit_code: int | None = 0, run: str = "") -> Firing:
     """A fire time of the schedule `nightly`; without an exit code it has not ended."""
     at = f"2026-01-{day:02}T03:00:00+00:00"
-    claim = Claim(
+    firing = Firing(
         schedule="nightly", scheduled_at=at, window_start=None, window_end=at, kind="scheduled", revision=1,
         claimed_at=at, run=run, exit_code=exit_code, started_at=at,
         ended_at="" if exit_code is None else at, status="running" if exit_code is None else "ended",
         outcome="" if exit_code is None else "promoted" if exit_code == 0 else "failed", notified="not asked for",
     )  # fmt: skip
-    assert Claims(workspace / "schedules" / "nightly").make(claim)
-    return claim
+    assert Firings(workspace / "schedules" / "nightly").create(firing)
+    return firing
 
 
 def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
@@ -113,6 +113,8 @@ def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
     (left / "entry.json").write_text("{")
     for day in (1, 2, 3):
         add_claim(workspace, day)
-    Claims(workspace / "schedules" / "nightly").handle(Claims(workspace / "schedules" / "nightly").all()[-1].moment)
+    Firings(workspace / "schedules" / "nightly").mark_handled(
+        Firings(workspace / "schedules" / "nightly").all()[-1].instant
+    )
     aged(workspace)
     return ids

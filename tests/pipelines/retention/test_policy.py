@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.retention.policy import DAY_S, Inode, Keep, Plan, Seen, Thing, Work, models_kept, plan
+from pipelines.retention.policy import DAY_S, Inode, Inventory, Keep, Plan, Resource, StepWork, plan, retained_models
 from rankline.registry.registry_state import Event
 
 NOW = 1_800_000_000.0
 OLD = NOW - 30 * DAY_S
 
 
-def thing(kind: Any, name: str, *, at: float = OLD, files: tuple[Inode, ...] = ()) -> Thing:
-    return Thing(kind, name, f"{kind}/{name}", at, files)
+def thing(kind: Any, name: str, *, at: float = OLD, files: tuple[Inode, ...] = ()) -> Resource:
+    return Resource(kind, name, f"{kind}/{name}", at, files)
 
 
 def history(*said: tuple[str, str] | tuple[str, str, dict[str, str]], at: float = OLD) -> tuple[Event, ...]:
@@ -29,11 +29,11 @@ def history(*said: tuple[str, str] | tuple[str, str, dict[str, str]], at: float 
 
 
 def goes(found: Plan) -> list[str]:
-    return [fate.thing.name for fate in found.fates if fate.goes]
+    return [fate.resource.name for fate in found.decisions if fate.remove]
 
 
 def why(found: Plan, name: str) -> str:
-    return next(fate.why for fate in found.fates if fate.thing.name == name)
+    return next(fate.why for fate in found.decisions if fate.resource.name == name)
 
 
 # models -------------------------------------------------------------------------------------------------------
@@ -44,14 +44,14 @@ def crowned(*models: str) -> tuple[Event, ...]:
 
 
 def test_the_champion_and_those_before_it_stay_and_older_ones_go() -> None:
-    found = models_kept(crowned("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
+    found = retained_models(crowned("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
     assert found == {"d": "it serves", "c": "served before, among the last 2"}
 
 
 def test_going_back_counts_as_serving_and_nobody_counts_twice() -> None:
     events = history(("promoted", "a"), ("promoted", "b"), ("promoted", "c"), ("rolled_back", "b"))
-    assert list(models_kept(events, Keep(bundles=2), now=NOW)) == ["b", "c"]
-    assert list(models_kept(events, Keep(bundles=3), now=NOW)) == ["b", "c", "a"]
+    assert list(retained_models(events, Keep(bundles=2), now=NOW)) == ["b", "c"]
+    assert list(retained_models(events, Keep(bundles=3), now=NOW)) == ["b", "c", "a"]
 
 
 def test_the_one_before_cannot_be_given_up() -> None:
@@ -65,19 +65,19 @@ def test_the_one_before_cannot_be_given_up() -> None:
 )
 def test_what_waits_for_a_reviewer_stays(last: str, kept: bool) -> None:
     events = history(("promoted", "champion"), ("registered", "x"), (last, "x"))
-    assert ("x" in models_kept(events, Keep(), now=NOW)) is kept
+    assert ("x" in retained_models(events, Keep(), now=NOW)) is kept
 
 
 def test_a_young_refused_model_stays_for_its_days() -> None:
     events = history(("promoted", "champion"), ("registered", "x"), ("rejected", "x"), at=NOW - 2 * DAY_S)
-    assert models_kept(events, Keep(days=3), now=NOW)["x"] == "younger than 3 days"
-    assert "x" not in models_kept(events, Keep(days=1), now=NOW)
+    assert retained_models(events, Keep(days=3), now=NOW)["x"] == "younger than 3 days"
+    assert "x" not in retained_models(events, Keep(days=1), now=NOW)
 
 
 def test_a_model_that_was_taken_away_and_registered_again_is_there_again() -> None:
     before = (("promoted", "a"), ("promoted", "b"), ("removed", "a"))
-    assert "a" not in models_kept(history(*before), Keep(), now=NOW)
-    assert "a" in models_kept(history(*before, ("registered", "a"), ("pending", "a")), Keep(), now=NOW)
+    assert "a" not in retained_models(history(*before), Keep(), now=NOW)
+    assert "a" in retained_models(history(*before, ("registered", "a"), ("pending", "a")), Keep(), now=NOW)
 
 
 def test_weights_and_evidence_stay_as_long_as_their_model() -> None:
@@ -88,14 +88,14 @@ def test_weights_and_evidence_stay_as_long_as_their_model() -> None:
     things = [thing(kind, model) for kind in ("bundle", "weights") for model in ("a", "b", "x")]
     things += [thing("evidence", name) for name in ("of-a", "of-both", "of-x", "unnamed")]
     things += [thing("evidence", "unnamed-yet", at=NOW - 60), thing("bundle", "unnamed-yet", at=NOW - 60)]
-    found = plan(Seen(tuple(things), history=events), Keep(days=0), now=NOW)
+    found = plan(Inventory(tuple(things), history=events), Keep(days=0), now=NOW)
     assert goes(found) == ["x", "x", "of-x", "unnamed"]
     assert why(found, "of-both") == "event 2 of model b stands on it"
 
 
 def test_files_of_a_model_that_an_event_took_away_go_however_young() -> None:
     events = history(("promoted", "a"), ("registered", "x"), ("removed", "x"), at=NOW - 60)
-    found = plan(Seen((thing("bundle", "x", at=NOW - 60), thing("weights", "x")), history=events), Keep(), now=NOW)
+    found = plan(Inventory((thing("bundle", "x", at=NOW - 60), thing("weights", "x")), history=events), Keep(), now=NOW)
     assert goes(found) == ["x", "x"]
 
 
@@ -104,32 +104,32 @@ def test_the_last_revisions_that_were_published_stay() -> None:
     events = history(("promoted", "a"), ("registered", "x"), *published)  # type: ignore[arg-type]
     things = [thing("catalogue", f"a/{r}") for r in ("r1", "r2", "r3", "unpublished")]
     things += [thing("catalogue", "a/coming", at=NOW - 60), thing("catalogue", "x/r1")]
-    found = plan(Seen(tuple(things), history=events), Keep(catalogues=2, days=0), now=NOW)
+    found = plan(Inventory(tuple(things), history=events), Keep(catalogues=2, days=0), now=NOW)
     assert goes(found) == ["a/r2", "a/unpublished", "x/r1"]
     assert why(found, "a/r1") == "it is published"
 
 
 def test_online_features_that_a_kept_model_reads_stay() -> None:
     things = (thing("online", "ranking_v1"), thing("online", "ranking_v2"))
-    seen = Seen(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
+    seen = Inventory(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
     assert goes(plan(seen, Keep(), now=NOW)) == ["ranking_v2"]
-    unknown = Seen(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": ""})
+    unknown = Inventory(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": ""})
     assert goes(plan(unknown, Keep(), now=NOW)) == []
-    assert goes(plan(Seen(things), Keep(), now=NOW)) == []
+    assert goes(plan(Inventory(things), Keep(), now=NOW)) == []
 
 
 # runs and their work ------------------------------------------------------------------------------------------
 
-DONE = Work("k1", {"features": "f1"}, finished=True)
+DONE = StepWork("k1", {"features": "f1"}, finished=True)
 RUNS = tuple(thing("run", f"2026010{day}-000000-smoke") for day in range(1, 6))
 FIRST, SECOND, LAST = RUNS[0].name, RUNS[1].name, RUNS[4].name
 
 
 def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
     cache = (thing("cache", "featurize/k1"), thing("cache", "featurize/k2"), thing("cache", "featurize/k3"))
-    seen = Seen(
+    seen = Inventory(
         (*RUNS, *cache),
-        work={LAST: {"featurize": DONE}, FIRST: {"featurize": Work("k2", {"features": "f2"}, True)}},
+        work={LAST: {"featurize": DONE}, FIRST: {"featurize": StepWork("k2", {"features": "f2"}, True)}},
         latest=frozenset({"cache/featurize/k3"}),
     )
     found = plan(seen, Keep(runs=2), now=NOW)
@@ -140,22 +140,22 @@ def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
 def test_an_hourly_flow_does_not_push_out_the_nightly_ones() -> None:
     hourly = tuple(thing("run", f"2026010{day}-010000-smoke") for day in range(1, 6))
     groups = {run.name: "smoke train" for run in RUNS} | {run.name: "smoke refresh" for run in hourly}
-    found = plan(Seen((*RUNS, *hourly), groups=groups), Keep(runs=2), now=NOW)
+    found = plan(Inventory((*RUNS, *hourly), groups=groups), Keep(runs=2), now=NOW)
     assert goes(found) == sorted(run.name for run in (*RUNS[:3], *hourly[:3]))
 
 
 def test_work_that_was_done_beside_another_champion_is_known_by_its_outputs() -> None:
-    seen = Seen(
+    seen = Inventory(
         (*RUNS, thing("cache", "featurize/other")),
         work={LAST: {"featurize": DONE}},
-        made={"cache/featurize/other": {"features": "f1"}},
+        cache_outputs={"cache/featurize/other": {"features": "f1"}},
     )
     assert "featurize/other" not in goes(plan(seen, Keep(runs=1), now=NOW))
 
 
 def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> None:
     cache = thing("cache", "featurize/k2")
-    seen = Seen((*RUNS, cache), under_way=frozenset({FIRST}), awaited=frozenset({SECOND}))
+    seen = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
     found = plan(seen, Keep(runs=1), now=NOW)
     assert goes(found) == [RUNS[2].name, RUNS[3].name]
     assert "goes on and may take it up" in why(found, "featurize/k2")
@@ -164,33 +164,33 @@ def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> N
 def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:
     runs = tuple(thing("run", name) for name in ("run-a", "run-b", "run-x", "run-y", "z"))
     events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), ("pending", "x"), ("registered", "y"))
-    found = plan(Seen(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
+    found = plan(Inventory(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
     assert goes(found) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
 
 
 def test_nothing_that_is_young_goes() -> None:
-    young = tuple(Thing(run.kind, run.name, run.place, NOW - DAY_S) for run in RUNS)
-    assert goes(plan(Seen(young), Keep(runs=1, days=2), now=NOW)) == []
-    assert len(goes(plan(Seen(young), Keep(runs=1, days=0.5), now=NOW))) == 4
+    young = tuple(Resource(run.kind, run.name, run.path, NOW - DAY_S) for run in RUNS)
+    assert goes(plan(Inventory(young), Keep(runs=1, days=2), now=NOW)) == []
+    assert len(goes(plan(Inventory(young), Keep(runs=1, days=0.5), now=NOW))) == 4
 
 
 def test_a_checkpoint_that_somebody_goes_on_from_stays() -> None:
-    half = Work("0123456789abcdef-rest", {}, finished=False)
+    half = StepWork("0123456789abcdef-rest", {}, finished=False)
     checkpoint = thing("checkpoint", "finetune/0123456789abcdef")
-    assert goes(plan(Seen((*RUNS, checkpoint), work={LAST: {"finetune": half}}), Keep(), now=NOW)) == []
-    finished = {SECOND: {"finetune": Work(half.key, {}, True)}, LAST: {"finetune": half}}
-    assert goes(plan(Seen((*RUNS, checkpoint), work=finished), Keep(), now=NOW)) == [checkpoint.name]
-    assert goes(plan(Seen((*RUNS, checkpoint)), Keep(), now=NOW)) == [checkpoint.name]
+    assert goes(plan(Inventory((*RUNS, checkpoint), work={LAST: {"finetune": half}}), Keep(), now=NOW)) == []
+    finished = {SECOND: {"finetune": StepWork(half.key, {}, True)}, LAST: {"finetune": half}}
+    assert goes(plan(Inventory((*RUNS, checkpoint), work=finished), Keep(), now=NOW)) == [checkpoint.name]
+    assert goes(plan(Inventory((*RUNS, checkpoint)), Keep(), now=NOW)) == [checkpoint.name]
     fresh = thing("checkpoint", "finetune/0123456789abcdef", at=NOW - 60)
-    assert goes(plan(Seen((*RUNS, fresh)), Keep(days=0), now=NOW)) == []
+    assert goes(plan(Inventory((*RUNS, fresh)), Keep(days=0), now=NOW)) == []
 
 
 def test_a_file_is_freed_with_the_last_of_its_names() -> None:
     shared, own = Inode((1, 7), 2, 1000), Inode((1, 8), 1, 10)
     run, cache = thing("run", "a", files=(shared, own)), thing("cache", "featurize/k", files=(shared,))
-    assert plan(Seen((run, *RUNS, cache), latest=frozenset({cache.place})), Keep(runs=5), now=NOW).freed() == 0
+    assert plan(Inventory((run, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW).freed() == 0
     old = thing("run", "0", files=(shared, own))
-    kept = plan(Seen((old, *RUNS, cache), latest=frozenset({cache.place})), Keep(runs=5), now=NOW)
+    kept = plan(Inventory((old, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW)
     assert (goes(kept), kept.freed()) == (["0"], 10)
-    both = plan(Seen((old, *RUNS, cache)), Keep(runs=5), now=NOW)
+    both = plan(Inventory((old, *RUNS, cache)), Keep(runs=5), now=NOW)
     assert (both.freed(), both.freed(["run"]), both.freed(["cache"])) == (1010, 1010, 0)

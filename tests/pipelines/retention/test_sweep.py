@@ -21,10 +21,10 @@ import pytest
 from components.promote.step import _append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.policy import Keep, Plan
-from pipelines.retention.sweep import after_run, clean, goes_on, look, sweep
+from pipelines.retention.sweep import clean, is_running, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import Claim, Claims
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.store import LocalSchedules
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
 from rankline.model.bundle import open_bundle
@@ -45,8 +45,8 @@ def quiet(line: str) -> None:
 
 def gone(plan: Plan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for fate in plan.going:
-        found.setdefault(fate.thing.kind, []).append(fate.thing.name)
+    for fate in plan.removals:
+        found.setdefault(fate.resource.kind, []).append(fate.resource.name)
     return found
 
 
@@ -57,7 +57,7 @@ def inside(folder: Path) -> list[str]:
 def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     first, second, before, champion, refused = make(workspace)
-    plan = look(workspace, KEEP)
+    plan = plan_sweep(workspace, KEEP)
     told = gone(plan)
     assert told["bundle"] == sorted([first, second, refused])
     assert [name[:8] for name in told["run"]] == ["20260101", "20260102"]
@@ -66,8 +66,8 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     assert told["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
     assert len(told["claim"]) == 3
     swept = sweep(workspace, plan, say=quiet)
-    assert (len(swept.removed), swept.skipped) == (len(plan.going), ())
-    assert gone(look(workspace, KEEP)) == {}
+    assert (len(swept.removed), swept.skipped) == (len(plan.removals), ())
+    assert gone(plan_sweep(workspace, KEEP)) == {}
     models = ModelRegistry(workspace / "repository")
     assert inside(workspace / "repository" / "bundles") == sorted([before, champion])
     assert len(inside(workspace / "repository" / "evidence")) == 2
@@ -95,7 +95,7 @@ def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) ->
     shutil.rmtree(tmp_path / "w" / "schedules")
     (tmp_path / "w" / ".gc.lock").touch()
     before = taken()
-    plan = look(tmp_path / "w", keep)
+    plan = plan_sweep(tmp_path / "w", keep)
     models = ModelRegistry(tmp_path / "w" / "repository")
     events = len(models.history())
     swept = sweep(tmp_path / "w", plan, say=quiet)
@@ -109,7 +109,7 @@ def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) ->
 def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
     make(tmp_path / "w")
     before = digest.file_digests(tmp_path / "w")
-    look(tmp_path / "w", KEEP)
+    plan_sweep(tmp_path / "w", KEEP)
     assert digest.file_digests(tmp_path / "w") == before
 
 
@@ -145,10 +145,10 @@ def sound(workspace: Path, ids: list[str], *, champion: str) -> None:
     for number in (1, 2, 3, 4):
         kept = store.find(key(workspace, number))
         assert (kept is None and number < 3) or (kept is not None and not kept.find_damage(["features"]))
-    claims = Claims(workspace / "schedules" / "nightly")
-    assert [claim.moment.day for claim in claims.all()] == [1, 2, 3]
-    for claim in claims.all():
-        assert not claims.make(claim)  # nothing can run twice
+    firings = Firings(workspace / "schedules" / "nightly")
+    assert [firing.instant.day for firing in firings.all()] == [1, 2, 3]
+    for firing in firings.all():
+        assert not firings.create(firing)  # nothing can run twice
 
 
 def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_time(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_t
         sound(world, ids, champion=ids[-2])
         assert inside(world / "repository" / "bundles") == sorted(ids[-3:-1])
         assert not list(world.rglob(".trash"))
-        assert gone(look(world, KEEP)) == {}
+        assert gone(plan_sweep(world, KEEP)) == {}
         shutil.rmtree(world)
         moment += 5
     assert killed > 10
@@ -186,15 +186,15 @@ def _copy(source: Path, target: Path) -> None:
 
 def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    skipped = {fate.thing.kind: fate.why for fate in swept.skipped}
+    skipped = {fate.resource.kind: fate.why for fate in swept.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
     assert skipped == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
     for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
         assert (tmp_path / "w" / place / "file").is_file()
-    assert not {*in_use} & {*gone(look(tmp_path / "w", KEEP))}
+    assert not {*in_use} & {*gone(plan_sweep(tmp_path / "w", KEEP))}
     assert run.is_dir()
 
 
@@ -217,16 +217,16 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
     if watcher:
         ledger.write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
-    assert goes_on(run) is under_way
+    assert is_running(run) is under_way
 
 
 def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     models = ModelRegistry(tmp_path / "w" / "repository")
     models.append("rolled_back", ids[0], who="t", why="somebody was faster")
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {fate.thing.kind for fate in swept.skipped} == {"bundle", "evidence"}
+    assert {fate.resource.kind for fate in swept.skipped} == {"bundle", "evidence"}
     assert models.champion() == ids[0]
     assert models.bundle(ids[0]).model_id == ids[0]
     assert (tmp_path / "w" / "repository" / "bundles" / ids[3]).is_dir()
@@ -234,7 +234,7 @@ def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> Non
 
 def test_a_second_one_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     import fcntl
 
     with (tmp_path / "w" / ".gc.lock").open("a") as file:
@@ -255,8 +255,8 @@ def test_links_out_of_the_workspace_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "w" / "runs" / "20250101-000000-link").symlink_to(mine)
     (tmp_path / "w" / "runs" / "20260101-000000-smoke" / "link").symlink_to(mine)
     before = digest.file_digests(elsewhere)
-    plan = look(tmp_path / "w", KEEP)
-    assert len(plan.left_alone) == 2
+    plan = plan_sweep(tmp_path / "w", KEEP)
+    assert len(plan.ignored) == 2
     sweep(tmp_path / "w", plan, say=quiet)
     assert not (tmp_path / "w" / "runs" / "20260101-000000-smoke").exists()
     assert digest.file_digests(elsewhere) == before
@@ -266,7 +266,7 @@ def test_links_out_of_the_workspace_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_folder_that_became_a_link_after_the_plan_is_left_alone(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     shutil.move(tmp_path / "w" / "cache", tmp_path / "elsewhere")
     (tmp_path / "w" / "cache").symlink_to(tmp_path / "elsewhere")
     before = digest.file_digests(tmp_path / "elsewhere")
@@ -328,7 +328,7 @@ def test_a_damaged_history_stops_everything(tmp_path: Path) -> None:
     make(tmp_path / "w")
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
     with pytest.raises(IntegrityError):
-        look(tmp_path / "w", KEEP)
+        plan_sweep(tmp_path / "w", KEEP)
 
 
 # Claims -----------------------------------------------------------------------------------------------------------
@@ -338,32 +338,32 @@ def test_an_old_claim_becomes_a_line_and_still_keeps_its_time_from_running_again
     make(tmp_path / "w")
     failed = add_claim(tmp_path / "w", 4, exit_code=1)
     open_one = add_claim(tmp_path / "w", 5, exit_code=None, run="20260101-000000-smoke")
-    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
-    claims.handle(open_one.moment)
-    before = claims.all()
-    plan = look(tmp_path / "w", KEEP)
+    firings = Firings(tmp_path / "w" / "schedules" / "nightly")
+    firings.mark_handled(open_one.instant)
+    before = firings.all()
+    plan = plan_sweep(tmp_path / "w", KEEP)
     assert "20260101-000000-smoke" not in gone(plan)["run"]  # its claim goes on with it
     sweep(tmp_path / "w", plan, say=quiet)
-    again = Claims(tmp_path / "w" / "schedules" / "nightly")
+    again = Firings(tmp_path / "w" / "schedules" / "nightly")
     assert again.all() == before
-    assert [claim.moment.day for claim in again.filed()] == [4, 5]
-    assert not any(again.make(claim) for claim in before)
-    assert again.read(before[0].moment) == before[0]
+    assert [firing.instant.day for firing in again.unarchived()] == [4, 5]
+    assert not any(again.create(firing) for firing in before)
+    assert again.read(before[0].instant) == before[0]
     # what failed may be run again, and so may what a backfill is asked for once more
-    again.write(before[0].but(outcome="refused", exit_code=3))
-    assert again.file_away("20260101T030000Z") == ""
-    assert Claims(tmp_path / "w" / "schedules" / "nightly").read(before[0].moment).outcome == "refused"
-    assert again.read(failed.moment).failed
+    again.write(before[0].replace(outcome="refused", exit_code=3))
+    assert again.archive("20260101T030000Z") == ""
+    assert Firings(tmp_path / "w" / "schedules" / "nightly").read(before[0].instant).outcome == "refused"
+    assert again.read(failed.instant).failed
 
 
 def test_a_line_that_a_kill_cut_short_costs_nothing(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
-    before = claims.all()
+    firings = Firings(tmp_path / "w" / "schedules" / "nightly")
+    before = firings.all()
     (tmp_path / "w" / "schedules" / "nightly" / "ended.jsonl").write_text('{"schedule": "nigh')
     clean(tmp_path / "w", KEEP, say=quiet)
-    assert claims.all() == before
-    assert claims.filed() == []
+    assert firings.all() == before
+    assert firings.unarchived() == []
 
 
 # In a bucket ------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     ids = [add_model(models, tmp_path, number).model_id for number in (1, 2, 3)]
     refused = add_model(models, tmp_path, 4, promoted=False).model_id
-    plan = look(tmp_path / "w", KEEP, repository=url)
+    plan = plan_sweep(tmp_path / "w", KEEP, repository=url)
     assert gone(plan)["bundle"] == sorted([ids[0], refused])
     assert len(gone(plan)["evidence"]) == 2 or plan.keep.days == 0
     # one that a kill left without its manifest is none, and goes with what is left of it
@@ -388,7 +388,7 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     assert left == []
     with pytest.raises(RegistryError, match="not kept any more"):
         again.bundle(ids[0], into=tmp_path / "fetched")
-    plan = look(tmp_path / "w", KEEP, repository=url)
+    plan = plan_sweep(tmp_path / "w", KEEP, repository=url)
     assert "bundle" not in gone(plan)
     # made again, it is there again
     models.add(tmp_path / "made-1")
@@ -409,16 +409,16 @@ def test_time_passes(tmp_path: Path) -> None:
     """What is young today goes when its days are over: the plan is of a moment."""
     make(tmp_path / "w")
     keep = KEEP.model_copy(update={"days": 3.0})
-    assert "bundle" not in gone(look(tmp_path / "w", keep))
-    assert len(gone(look(tmp_path / "w", keep, now=time.time() + 4 * 86_400))["bundle"]) == 3
+    assert "bundle" not in gone(plan_sweep(tmp_path / "w", keep))
+    assert len(gone(plan_sweep(tmp_path / "w", keep, now=time.time() + 4 * 86_400))["bundle"]) == 3
 
 
 # After a schedule's runs ------------------------------------------------------------------------------------------
 
 
-def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> Schedules:
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedules:
     """Schedules by their names, and what each says of keeping."""
-    store = Schedules(workspace)
+    store = LocalSchedules(workspace)
     for name, keep in keeps.items():
         values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
         store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
@@ -428,8 +428,8 @@ def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> Schedules:
 def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path) -> None:
     make(tmp_path / "w")
     said: list[str] = []
-    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
-    assert gone(look(tmp_path / "w", KEEP)) == {}
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    assert gone(plan_sweep(tmp_path / "w", KEEP)) == {}
     assert said[-1].startswith("removed 17 things")
     history = ModelRegistry(tmp_path / "w" / "repository").history()
     assert history[-1].why.startswith("schedule hourly: ")
@@ -439,10 +439,10 @@ def test_one_that_says_nothing_removes_nothing_and_the_largest_wins(tmp_path: Pa
     make(tmp_path / "w")
     store = scheduled(tmp_path / "w", silent=None)
     before = digest.file_digests(tmp_path / "w")
-    after_run(store, "silent", say=quiet)
+    sweep_after_run(store, "silent", say=quiet)
     assert digest.file_digests(tmp_path / "w") == before
     generous = {**KEEP.model_dump(), "bundles": 4, "runs": 3}
-    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump(), weekly=generous), "hourly", say=quiet)
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump(), weekly=generous), "hourly", say=quiet)
     assert len(inside(tmp_path / "w" / "repository" / "bundles")) == 4
     assert len(inside(tmp_path / "w" / "runs")) == 3
 
@@ -451,7 +451,7 @@ def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> 
     make(tmp_path / "w")
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
     said: list[str] = []
-    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
     assert "cleaning after the run stopped" in said[0]
 
 
@@ -463,16 +463,16 @@ def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
     def faulty(*_: object, **__: object) -> None:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr("pipelines.retention.sweep.look", faulty)
+    monkeypatch.setattr("pipelines.retention.sweep.plan_sweep", faulty)
     said: list[str] = []
-    after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
     assert "cleaning after the run stopped" in said[0]
     assert "a fault of ours" in said[0]
 
     def full(line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    after_run(Schedules(tmp_path / "w"), "hourly", say=full)
+    sweep_after_run(LocalSchedules(tmp_path / "w"), "hourly", say=full)
 
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
@@ -499,8 +499,8 @@ def test_a_folder_that_rankline_has_not_made_is_refused(tmp_path: Path) -> None:
         clean(tmp_path / "w", KEEP, say=quiet)
     # with a repository named only that is swept
     add_model(ModelRegistry(tmp_path / "models"), tmp_path, 1)
-    plan = look(tmp_path / "w", KEEP, repository=str(tmp_path / "models"))
-    assert "nothing in it shows" in plan.left_alone[0]
+    plan = plan_sweep(tmp_path / "w", KEEP, repository=str(tmp_path / "models"))
+    assert "nothing in it shows" in plan.ignored[0]
     sweep(tmp_path / "w", plan, repository=str(tmp_path / "models"), say=quiet)
     (tmp_path / "w" / ".gc.lock").unlink()
     assert digest.file_digests(tmp_path / "w") == before
@@ -510,8 +510,8 @@ def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
     make(tmp_path / "w")
     foreign(tmp_path / "w")
     aged(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
-    assert len([line for line in plan.left_alone if "does not look like" in line]) == 7
+    plan = plan_sweep(tmp_path / "w", KEEP)
+    assert len([line for line in plan.ignored if "does not look like" in line]) == 7
     swept = sweep(tmp_path / "w", plan, say=quiet)
     assert (len(swept.removed), swept.skipped) == (17, ())
     assert [name for name in FOREIGN if not (tmp_path / "w" / name).is_file()] == []
@@ -538,7 +538,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     keep = KEEP.model_copy(update={"runs": 1})
 
     def going() -> list[str]:
-        return [name[:8] for name in gone(look(tmp_path / "w", keep, repository=str(tmp_path / "other")))["run"]]
+        return [name[:8] for name in gone(plan_sweep(tmp_path / "w", keep, repository=str(tmp_path / "other")))["run"]]
 
     without_its_maker = ["20260101", "20260102", "20260103", "20260105"]
     assert going() == without_its_maker
@@ -551,7 +551,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
-    Schedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
 
 
@@ -560,26 +560,26 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
 
 def test_a_claim_that_cannot_be_read_is_told_left_alone_and_never_run_again(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
-    odd, broken, sound_one = [claim.moment for claim in claims.all()]
-    told = json.loads(claims.path(odd).read_text())
-    claims.path(odd).write_text(json.dumps({**told, "of_another_version": 1}))
-    claims.path(broken).write_text('{"schedule": "nigh')
-    assert [claim.outcome for claim in claims.all()] == ["unreadable", "unreadable", "promoted"]
-    assert "of_another_version" in claims.all()[0].error
-    assert not any(claim.failed for claim in claims.all())  # a backfill would run it again
-    assert claims.file_away(claims.path(odd).stem) != ""
+    firings = Firings(tmp_path / "w" / "schedules" / "nightly")
+    odd, broken, sound_one = [firing.instant for firing in firings.all()]
+    told = json.loads(firings.path(odd).read_text())
+    firings.path(odd).write_text(json.dumps({**told, "of_another_version": 1}))
+    firings.path(broken).write_text('{"schedule": "nigh')
+    assert [firing.outcome for firing in firings.all()] == ["unreadable", "unreadable", "promoted"]
+    assert "of_another_version" in firings.all()[0].error
+    assert not any(firing.failed for firing in firings.all())  # a backfill would run it again
+    assert firings.archive(firings.path(odd).stem) != ""
     before = digest.file_digests(tmp_path / "w" / "schedules")
-    plan = look(tmp_path / "w", KEEP)
-    assert len([line for line in plan.left_alone if "cannot be read" in line]) == 2
+    plan = plan_sweep(tmp_path / "w", KEEP)
+    assert len([line for line in plan.ignored if "cannot be read" in line]) == 2
     sweep(tmp_path / "w", plan, say=quiet)
     assert digest.file_digests(tmp_path / "w" / "schedules") == before
-    assert not claims.make(told_as(claims, odd))
-    assert claims.read(sound_one) is not None
+    assert not firings.create(told_as(firings, odd))
+    assert firings.read(sound_one) is not None
 
 
-def told_as(claims: Claims, moment: datetime) -> Claim:
-    found = claims.read(moment)
+def told_as(firings: Firings, moment: datetime) -> Firing:
+    found = firings.read(moment)
     assert found is not None
     return found
 
@@ -587,16 +587,16 @@ def told_as(claims: Claims, moment: datetime) -> Claim:
 @pytest.mark.parametrize("text", ["{", "[]", '{"until": 5, "skipped": []}', '{"until": "soon", "skipped": []}'])
 def test_a_list_of_what_was_handled_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
     make(tmp_path / "w")
-    claims = Claims(tmp_path / "w" / "schedules" / "nightly")
-    until = claims.handled()["until"]
+    firings = Firings(tmp_path / "w" / "schedules" / "nightly")
+    until = firings.handled()["until"]
     (tmp_path / "w" / "schedules" / "nightly" / "handled.json").write_text(text)
-    assert claims.handled()["until"] == until  # the newest claim's
-    assert "handled.json cannot be read" in claims.handled()["skipped"][0]["why"]
-    plan = look(tmp_path / "w", KEEP)
+    assert firings.handled()["until"] == until  # the newest claim's
+    assert "handled.json cannot be read" in firings.handled()["skipped"][0]["why"]
+    plan = plan_sweep(tmp_path / "w", KEEP)
     assert "claim" not in gone(plan)
-    assert any("handled.json" in line for line in plan.left_alone)
-    claims.handle(claims.all()[-1].moment)
-    assert "cannot be read" in Claims(claims.folder.parent).handled()["skipped"][0]["why"]
+    assert any("handled.json" in line for line in plan.ignored)
+    firings.mark_handled(firings.all()[-1].instant)
+    assert "cannot be read" in Firings(firings.folder.parent).handled()["skipped"][0]["why"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"outcome": null}'])
@@ -606,9 +606,9 @@ def test_a_run_whose_summary_cannot_be_read_is_told_and_stays(tmp_path: Path, te
     (run / SUMMARY).write_text(text)
     assert [line.outcome for line in LocalRuns(tmp_path / "w").list()] == ["unreadable", *["promoted"] * 3]
     assert LocalRuns(tmp_path / "w").show(run.name)["outcome"] == "unreadable"
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     assert run.name not in gone(plan)["run"]
-    assert f"{run / SUMMARY} cannot be read" in plan.left_alone
+    assert f"{run / SUMMARY} cannot be read" in plan.ignored
     assert len(gone(plan)["cache"]) == 1  # what it stands on stays, too
 
 
@@ -653,19 +653,19 @@ def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeyp
 
 def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "w")
-    plan = look(tmp_path / "w", KEEP)
+    plan = plan_sweep(tmp_path / "w", KEEP)
     monkeypatch.setattr("rankline.registry.removal.shutil.rmtree", lambda path, ignore_errors: None)
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {fate.thing.kind for fate in swept.removed} == {"claim"}
+    assert {fate.resource.kind for fate in swept.removed} == {"claim"}
     assert "some of it could not be removed" in {fate.why for fate in swept.skipped}.pop()
 
 
 def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
     make(tmp_path / "w")
     store = scheduled(tmp_path / "w", nightly=None)
-    claims = store.claims("nightly")
-    first = claims.all()[0].moment
-    claims.path(first).write_text(json.dumps({"of_another_version": 1}))
+    firings = store.firings("nightly")
+    first = firings.all()[0].instant
+    firings.path(first).write_text(json.dumps({"of_another_version": 1}))
     (tmp_path / "w" / "schedules" / "nightly" / "handled.json").write_text("{")
     shown = rankline("schedule", "show", "nightly", "-w", tmp_path / "w")
     assert (shown.returncode, "unreadable" in shown.stdout, "handled.json cannot be read" in shown.stdout) == (

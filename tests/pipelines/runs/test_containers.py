@@ -26,7 +26,7 @@ from pipelines.images import build, sbom
 from pipelines.placement import IMAGES, SIZES
 from pipelines.recipes import named, smoke
 from pipelines.runs import containers
-from pipelines.runs.containers import Place
+from pipelines.runs.containers import ContainerContext
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
@@ -41,9 +41,9 @@ ABOUT = {"NCPU": 2, "SecurityOptions": ["name=seccomp"], "Runtimes": {"runc": {}
 # What Docker is told, without an engine.
 
 
-def place(tmp_path: Path, *settings: str) -> Place:
+def place(tmp_path: Path, *settings: str) -> ContainerContext:
     (tmp_path / "ws" / "runs" / "r1").mkdir(parents=True, exist_ok=True)
-    return Place(named("smoke", settings), tmp_path / "ws", tmp_path / "ws" / "runs" / "r1")
+    return ContainerContext(named("smoke", settings), tmp_path / "ws", tmp_path / "ws" / "runs" / "r1")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_cpus_are_read_as_kubernetes_reads_them() -> None:
 
 def test_a_step_gets_the_limits_of_its_recipe_and_no_more_cpus_than_there_are(tmp_path: Path) -> None:
     here = place(tmp_path, 'cluster.train.cpu="16"', "cluster.train.memory=3Gi", "cluster.small.cpu=500m")
-    trained, looked = here.arguments("finetune", ABOUT), here.arguments("resolve_inputs", ABOUT)
+    trained, looked = here.create_arguments("finetune", ABOUT), here.create_arguments("resolve_inputs", ABOUT)
     assert (trained["nano_cpus"], trained["mem_limit"], trained["memswap_limit"]) == (2 * 10**9, 3 * 2**30, 3 * 2**30)
     assert (trained["environment"]["OMP_NUM_THREADS"]) == os.environ.get("OMP_NUM_THREADS", "2")
     assert looked["nano_cpus"] == 5 * 10**8
@@ -68,24 +68,24 @@ def test_a_step_gets_the_limits_of_its_recipe_and_no_more_cpus_than_there_are(tm
 
 
 def test_a_step_has_no_rights_and_writes_as_whoever_runs_it(tmp_path: Path) -> None:
-    told = place(tmp_path).arguments("ingest", ABOUT)
+    told = place(tmp_path).create_arguments("ingest", ABOUT)
     assert told["user"] == f"{os.getuid()}:{os.getgid()}"
     assert told["cap_drop"] == ["ALL"]
     assert told["security_opt"] == ["no-new-privileges"]
     rootless = {**ABOUT, "SecurityOptions": ["name=rootless"]}
-    assert place(tmp_path).arguments("ingest", rootless)["user"] == "0:0"
+    assert place(tmp_path).create_arguments("ingest", rootless)["user"] == "0:0"
 
 
 def test_a_step_sees_the_workspace_and_what_its_recipe_names(tmp_path: Path) -> None:
     data = tmp_path / "data of mine"
     data.mkdir()
     here = place(tmp_path, f"ingest.source={data}", "finetune.encoder=/not/there")
-    told = here.arguments("ingest", {**ABOUT, "SecurityOptions": ["name=selinux"]})
+    told = here.create_arguments("ingest", {**ABOUT, "SecurityOptions": ["name=selinux"]})
     assert told["volumes"] == {
         str(tmp_path / "ws"): {"bind": str(tmp_path / "ws"), "mode": "rw,z"},
         str(data): {"bind": str(data), "mode": "ro,z"},
     }
-    assert list(place(tmp_path).arguments("ingest", ABOUT)["volumes"]) == [str(tmp_path / "ws")]
+    assert list(place(tmp_path).create_arguments("ingest", ABOUT)["volumes"]) == [str(tmp_path / "ws")]
 
 
 def test_a_step_is_told_the_secrets_its_recipe_names_and_no_others(
@@ -101,10 +101,10 @@ def test_a_step_is_told_the_secrets_its_recipe_names_and_no_others(
 
 def test_gpus_are_asked_for_where_the_engine_has_them(tmp_path: Path) -> None:
     here = place(tmp_path, "cluster.train.gpus=2")
-    assert here.arguments("finetune", ABOUT)["device_requests"] == []
-    asked = here.arguments("finetune", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"]
+    assert here.create_arguments("finetune", ABOUT)["device_requests"] == []
+    asked = here.create_arguments("finetune", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"]
     assert (asked[0]["Count"], asked[0]["Capabilities"]) == (2, [["gpu"]])
-    assert here.arguments("ingest", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"] == []
+    assert here.create_arguments("ingest", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"] == []
 
 
 def test_every_step_has_an_image_and_the_recipe_can_name_another() -> None:
@@ -121,7 +121,7 @@ def test_the_kubeflow_that_is_pinned_asks_for_its_handler_by_name(tmp_path: Path
 
     before = docker_task_handler.DockerTaskHandler
     try:
-        containers.use(place(tmp_path))
+        containers.install_step_containers(place(tmp_path))
         made = docker_task_handler.DockerTaskHandler(
             image="x", full_command=["sh", "--function_to_execute", "ingest"], pipeline_root="/", runner=None
         )
@@ -156,7 +156,7 @@ def workspace(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def left(engine: Any, workspace: Path) -> list[Any]:
     """Containers that belong to runs in a workspace."""
-    found: list[Any] = engine.containers.list(all=True, filters={"label": f"{containers.WORKSPACE}={workspace}"})
+    found: list[Any] = engine.containers.list(all=True, filters={"label": f"{containers.WORKSPACE_LABEL}={workspace}"})
     return found
 
 
@@ -321,12 +321,12 @@ def test_what_a_dead_runner_left_is_swept_and_what_a_living_one_has_is_not(engin
     made = {
         pid: engine.containers.run(
             names.SERVE, ["60"], entrypoint=["sleep"], detach=True, network_mode="none",
-            labels={containers.WORKSPACE: str(tmp_path), containers.RUNNER: str(pid)},
+            labels={containers.WORKSPACE_LABEL: str(tmp_path), containers.RUNNER_LABEL: str(pid)},
         )
         for pid in (gone.pid, os.getpid())
     }  # fmt: skip
     try:
-        containers.sweep(tmp_path)
+        containers.remove_orphans(tmp_path)
         assert [each.id for each in left(engine, tmp_path)] == [made[os.getpid()].id]
     finally:
         for each in left(engine, tmp_path):
@@ -434,13 +434,13 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
 
 @pytest.mark.parametrize("kind", build.KINDS)
 def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
-    tool = build.docker()
+    tool = build.find_docker()
     reference = getattr(names, kind.upper())
     told = engine.images.get(reference)
-    built = build.Built(
-        kind, reference, told.id, told.attrs["Size"], 0.0, build.look_inside(reference, tool=tool), told.labels
+    built = build.BuiltImage(
+        kind, reference, told.id, told.attrs["Size"], 0.0, build.read_inventory(reference, tool=tool), told.labels
     )
-    held = sbom.packages(sbom.write(built, tmp_path))
+    held = sbom.package_names(sbom.write_sbom(built, tmp_path))
     assert {"rankline", "pydantic"} <= held
     assert ("torch" in held) == (kind == "train")
     assert ("transformers" in held) == (kind == "train")
@@ -465,15 +465,15 @@ def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) ->
     told = engine.containers.run(
         getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="none"
     )
-    locked = dict(line.split("==") for line in (build.HOUSE / "constraints.lock").read_text().split())
+    locked = dict(line.split("==") for line in (build.SOURCE_ROOT / "constraints.lock").read_text().split())
     assert f"Generator: setuptools ({locked['setuptools']})" in told.decode()
 
 
 def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:
     """The real train image under the name of another kind: the same look inside refuses it."""
-    inventory = build.look_inside(names.TRAIN, tool=build.docker())
-    assert build.offences("train", "cpu", inventory) == []
-    assert "it holds torch" in build.offences("serve", "cpu", inventory)
+    inventory = build.read_inventory(names.TRAIN, tool=build.find_docker())
+    assert build.content_violations("train", "cpu", inventory) == []
+    assert "it holds torch" in build.content_violations("serve", "cpu", inventory)
 
 
 # The server in its container.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.store import state
+from pipelines.runs.store import run_state
 from rankline.runtime import ledger
 from tests.cli.command import rankline, refused
 from tests.cli.runs.test_step import alone
@@ -122,7 +122,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signa
 def test_when_the_command_dies_its_run_dies_with_it(tmp_path: Path, number: signal.Signals) -> None:
     with watched(tmp_path) as run:
         run.reached("resolve_inputs")
-        assert state(run.folder) == "running"
+        assert run_state(run.folder) == "running"
         run.process.send_signal(number)
         run.process.wait(timeout=30)
         run.nothing_is_left()

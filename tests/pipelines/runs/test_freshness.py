@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from components.promote import online
-from pipelines.runs.freshness import freshness, newest_data, span_s
+from pipelines.runs.freshness import freshness, newest_data, parse_duration_s
 from rankline.errors import UsageError
 from rankline.runtime import ledger
 from tests.pipelines.test_features import crowned
@@ -90,6 +90,6 @@ def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
 
 
 def test_what_is_no_span_is_refused() -> None:
-    assert [span_s(text) for text in ("90s", "30m", "2h", "1d")] == [90, 1800, 7200, 86_400]
+    assert [parse_duration_s(text) for text in ("90s", "30m", "2h", "1d")] == [90, 1800, 7200, 86_400]
     with pytest.raises(UsageError, match="is no span"):
-        span_s("2 hours")
+        parse_duration_s("2 hours")

@@ -20,7 +20,7 @@ from cli.runs.progress import plan_table, print_plan
 from cli.runs.step import STEPS
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
-from pipelines.runs.plan import DOORS, Plan, Step, plan
+from pipelines.runs.plan import REUSABLE_STEPS, Plan, PlannedStep, plan
 from rankline.errors import SourceError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
@@ -42,16 +42,16 @@ def unchanged(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
     return smoke.copy(tmp_path_factory.mktemp("plan") / "ws")
 
 
-def foretold(workspace: Path, *settings: str) -> dict[str, Step]:
+def foretold(workspace: Path, *settings: str) -> dict[str, PlannedStep]:
     """Step -> what the plan says of it."""
     return {step.step: step for step in plan(named("smoke", settings), workspace).steps}
 
 
-def states(told: dict[str, Step]) -> dict[str, str]:
+def states(told: dict[str, PlannedStep]) -> dict[str, str]:
     return {step: each.state for step, each in told.items()}
 
 
-def comes_true(told: dict[str, Step], status: dict[str, str], why: dict[str, str]) -> None:
+def comes_true(told: dict[str, PlannedStep], status: dict[str, str], why: dict[str, str]) -> None:
     """Hold a plan against what a run did: what was said for certain, and what hung on something."""
     for step, each in told.items():
         was = status.get(step, "absent")
@@ -69,7 +69,9 @@ def comes_true(told: dict[str, Step], status: dict[str, str], why: dict[str, str
             assert was == "reused" if not done else was in ("done", "reused"), step
 
 
-def ran_as_foretold(workspace: Path, *settings: str, **environment: str) -> tuple[dict[str, Step], dict[str, str]]:
+def ran_as_foretold(
+    workspace: Path, *settings: str, **environment: str
+) -> tuple[dict[str, PlannedStep], dict[str, str]]:
     """Plan, run, compare: (what was foretold, step -> status)."""
     knobs = [f"--set={each}" for each in settings]
     asked = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *knobs, **environment)
@@ -462,7 +464,7 @@ def test_in_a_pipe_no_reason_is_cut(unchanged: Path, capsys: pytest.CaptureFixtu
 
 def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: Path) -> None:
     told = plan(named("smoke"), unchanged)
-    step = Step(step=told.steps[0].step, state="unsure", why="decided at its door, on the cluster")
+    step = PlannedStep(step=told.steps[0].step, state="unsure", why="decided at its door, on the cluster")
     lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
     assert not any("hangs on what" in line for line in lines)
@@ -477,14 +479,14 @@ def test_the_doors_are_those_of_the_flow() -> None:
     tasks = next(
         each["dag"]["tasks"] for each in flow["components"].values() if "ingest" in each.get("dag", {}).get("tasks", {})
     )
-    for step, door in DOORS.items():
+    for step, door in REUSABLE_STEPS.items():
         wired = {
             name: (told["taskOutputArtifact"]["producerTask"], told["taskOutputArtifact"]["outputArtifactKey"])
             for name, told in tasks[step].get("inputs", {}).get("artifacts", {}).items()
         }
-        assert wired == dict(door.takes), step
-        assert door.gives == STEPS[step][2], step
-    assert tuple(DOORS) == REUSABLE
+        assert wired == dict(door.inputs), step
+        assert door.outputs == STEPS[step][2], step
+    assert tuple(REUSABLE_STEPS) == REUSABLE
 
 
 def test_a_plan_is_json(unchanged: Path) -> None:

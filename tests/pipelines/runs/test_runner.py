@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pipelines.recipes import named
-from pipelines.runs.plan import Plan, Step, plan
+from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
@@ -69,7 +69,7 @@ def test_the_summary_counts_time_memory_and_cost(smoke: SmokeRun) -> None:
 
 
 @pytest.fixture(scope="module")
-def foretold(workspace: Path) -> dict[str, Step]:
+def foretold(workspace: Path) -> dict[str, PlannedStep]:
     """What a plan says of the run that follows."""
     return {step.step: step for step in plan(named("smoke"), workspace).steps}
 
@@ -97,7 +97,7 @@ def test_unchanged_steps_are_reused(again: tuple[Ended, dict[str, Any], float], 
 
 
 def test_an_unchanged_run_was_foretold(
-    again: tuple[Ended, dict[str, Any], float], foretold: dict[str, Step], workspace: Path
+    again: tuple[Ended, dict[str, Any], float], foretold: dict[str, PlannedStep], workspace: Path
 ) -> None:
     assert {foretold[step].state for step in REUSABLE} == {"reused"}
     assert foretold["promote"].state == "skipped"
@@ -172,7 +172,7 @@ def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspa
 
 
 @pytest.fixture(scope="module")
-def foretold_then(killed: object, workspace: Path) -> dict[str, Step]:
+def foretold_then(killed: object, workspace: Path) -> dict[str, PlannedStep]:
     return {step.step: step for step in plan(named("smoke", REFUSING), workspace).steps}
 
 
@@ -192,7 +192,7 @@ def test_the_next_run_picks_up_what_was_finished(resumed: Ended, workspace: Path
     assert "champion changed" in why["evaluate"]
 
 
-def test_a_resumed_run_was_foretold(resumed: Ended, foretold_then: dict[str, Step], workspace: Path) -> None:
+def test_a_resumed_run_was_foretold(resumed: Ended, foretold_then: dict[str, PlannedStep], workspace: Path) -> None:
     assert {step for step in REUSABLE if foretold_then[step].state == "reused"} == {"ingest", "validate", "featurize"}
     assert (foretold_then["finetune"].state, foretold_then["finetune"].why) == ("runs", "epochs: 4 -> 3")
     assert {foretold_then[step].state for step in ("distill", "export", "evaluate", "promote")} == {"unsure"}

@@ -22,7 +22,7 @@ from components.summary.step import summarize
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
-from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, state
+from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, run_state
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
 from tests.cli.command import RANKLINE, rankline, refused
@@ -225,18 +225,18 @@ def test_the_process_that_watches_a_run_tells_whether_it_goes_on(tmp_path: Path)
     import psutil
 
     own = psutil.Process()
-    assert state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == RUNNING
+    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == RUNNING
     gone = subprocess.Popen(["true"])
     began = psutil.Process(gone.pid).create_time()
     gone.wait()
-    assert state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == UNFINISHED
+    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == UNFINISHED
     # of another machine, or a number given out again: a sign of life tells
     for name, host, start in (("c", "elsewhere", own.create_time()), ("d", "", own.create_time() - 5000)):
         folder = under_way(tmp_path / name, pid=own.pid, began=start, host=host)
-        assert state(folder) == RUNNING
+        assert run_state(folder) == RUNNING
         for path in folder.iterdir():
             os.utime(path, (time.time() - 100, time.time() - 100))
-        assert state(folder) == UNFINISHED
+        assert run_state(folder) == UNFINISHED
 
 
 def test_a_run_that_does_not_end_is_said(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_run_that_does_not_end_is_said(tmp_path: Path) -> None:
     own = psutil.Process()
     under_way(tmp_path / "runs" / "20260101-000000-smoke", pid=own.pid, began=own.create_time())
     with pytest.raises(RanklineError, match="has not ended yet") as told:
-        LocalRuns(tmp_path).cancel("last", patience_s=0.3)
+        LocalRuns(tmp_path).cancel("last", timeout_s=0.3)
     assert f"process {own.pid}" in str(told.value)
 
 
@@ -259,7 +259,7 @@ def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke:
     )
     shutil.copy(smoke.workspace / "runs" / smoke.summary["run"] / "recipe.json", folder / "recipe.json")
     threading.Timer(0.5, sleeper.kill).start()
-    told = LocalRuns(tmp_path).cancel("last", patience_s=30)
+    told = LocalRuns(tmp_path).cancel("last", timeout_s=30)
     sleeper.wait()
     assert told["outcome"] == "cancelled"
 

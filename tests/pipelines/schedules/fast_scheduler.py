@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines.schedules.daemon import Scheduler
-from pipelines.schedules.firings import STAMP
+from pipelines.schedules.firings import TIMESTAMP_FORMAT
 
 TINY = Path(__file__).with_name("tiny_run.py")
 
@@ -48,20 +48,20 @@ class FastClock:
         return cls(*map(datetime.fromisoformat, moments), float(factor))
 
 
-def command(workspace: Path, name: str, moment: datetime) -> list[str]:
+def command(workspace: Path, name: str, instant: datetime) -> list[str]:
     """The tiny run's command line."""
-    return [sys.executable, "-S", str(TINY), str(workspace), name, moment.strftime(STAMP)]
+    return [sys.executable, "-S", str(TINY), str(workspace), name, instant.strftime(TIMESTAMP_FORMAT)]
 
 
 def main() -> None:
     """Schedule until the end."""
     workspace, clock = Path(sys.argv[1]), FastClock.read(sys.argv[2])
-    with Scheduler(workspace, max_runs=4, clock=clock, command=command, tend_s=0.05).running() as scheduler:
+    with Scheduler(workspace, max_runs=4, clock=clock, command=command, poll_s=0.05).running() as scheduler:
         print("at work", flush=True)
         while True:
             over = clock.now() == clock.end
             for name in scheduler.store.names() if over else ():
-                scheduler.look(name)
+                scheduler.check(name)
             if over and scheduler.idle:
                 return
             time.sleep(0.1)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipelines.schedules import backfill, webhook
-from pipelines.schedules.firings import Claim
-from pipelines.schedules.store import Schedules
+from pipelines.schedules.firings import Firing
+from pipelines.schedules.store import LocalSchedules
 from rankline.errors import UsageError
 from tests.pipelines.schedules.fast_scheduler import command
 from tests.pipelines.schedules.test_daemon import listener
@@ -18,8 +18,8 @@ from tests.pipelines.schedules.test_daemon import listener
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def made(workspace: Path, name: str = "s", **knobs: Any) -> Schedules:
-    store = Schedules(workspace)
+def made(workspace: Path, name: str = "s", **knobs: Any) -> LocalSchedules:
+    store = LocalSchedules(workspace)
     store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "window": "7d"} | knobs, now=NOW)
     return store
 
@@ -37,7 +37,7 @@ def filled(
         poll_s=0.02,
         **knobs,
     )
-    return [(each.claim.moment.day, each.what, each.claim.outcome) for each in found]
+    return [(each.firing.instant.day, each.status, each.firing.outcome) for each in found]
 
 
 def test_past_windows_are_run_oldest_first_each_once(tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_past_windows_are_run_oldest_first_each_once(tmp_path: Path) -> None:
     assert [stamp[:8] for stamp in (tmp_path / "s.ended").read_text().split()] == [
         "20261101", "20261102", "20261103", "20261104",
     ]  # fmt: skip
-    claim = store.claims("s").read(datetime(2026, 11, 3, 3, tzinfo=UTC))
-    assert claim is not None
-    assert claim.trigger == {
+    firing = store.firings("s").read(datetime(2026, 11, 3, 3, tzinfo=UTC))
+    assert firing is not None
+    assert firing.trigger == {
         "schedule": "s",
         "scheduled_at": "2026-11-03T03:00:00+00:00",
         "window_start": "2026-10-27T03:00:00+00:00",
@@ -78,12 +78,12 @@ def test_what_failed_or_was_interrupted_runs_again(tmp_path: Path) -> None:
     assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     assert len((tmp_path / "fails.ended").read_text().split()) == 2
-    claims, moment = store.claims("fails"), datetime(2026, 11, 2, 3, tzinfo=UTC)
-    claims.make(Claim("fails", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "", status="running"))
+    firings, moment = store.firings("fails"), datetime(2026, 11, 2, 3, tzinfo=UTC)
+    firings.create(Firing("fails", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "", status="running"))
     assert filled(tmp_path, "fails", first=2, end=3) == [(2, "ran", "failed")]
     # somebody is at work on it
-    claims.write(claims.read(moment).but(status="running"))  # type: ignore[union-attr]
-    with claims.alone(moment):
+    firings.write(firings.read(moment).replace(status="running"))  # type: ignore[union-attr]
+    with firings.lock(moment):
         assert filled(tmp_path, "fails", first=2, end=3) == [(2, "under way elsewhere", "failed")]
 
 
@@ -91,38 +91,38 @@ def test_what_failed_runs_anew_by_the_corrected_schedule(tmp_path: Path) -> None
     store = made(tmp_path, "fails", scratch_every=2)
     assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     moment = datetime(2026, 11, 1, 3, tzinfo=UTC)
-    claims = store.claims("fails")
-    claims.write(claims.read(moment).but(scratch=True))  # type: ignore[union-attr]
+    firings = store.firings("fails")
+    firings.write(firings.read(moment).replace(scratch=True))  # type: ignore[union-attr]
     store.update("fails", {"window": "3d", "lag": "1d", "settings": ("finetune.epochs=1",)}, now=NOW)
     filled(tmp_path, "fails", end=2)
-    claim = claims.read(moment)
-    assert claim is not None
-    assert (claim.revision, claim.scratch) == (2, None)
-    assert (claim.window_start, claim.window_end) == ("2026-10-28T03:00:00+00:00", "2026-10-31T03:00:00+00:00")
+    firing = firings.read(moment)
+    assert firing is not None
+    assert (firing.revision, firing.scratch) == (2, None)
+    assert (firing.window_start, firing.window_end) == ("2026-10-28T03:00:00+00:00", "2026-10-31T03:00:00+00:00")
     # one that was interrupted goes on as it began
     store.update("fails", {"window": "5d"}, now=NOW)
-    claims.write(claim.but(status="running"))
+    firings.write(firing.replace(status="running"))
     filled(tmp_path, "fails", end=2)
-    assert claims.read(moment).revision == 2  # type: ignore[union-attr]
+    assert firings.read(moment).revision == 2  # type: ignore[union-attr]
 
 
 def test_a_run_that_dies_without_a_word_is_told_with_its_last_words(tmp_path: Path) -> None:
     store = made(tmp_path, "dies")
     assert filled(tmp_path, "dies", end=2) == [(1, "ran", "failed")]
-    (claim,) = store.claims("dies").all()
-    assert "its last words: I was here" in claim.error
+    (firing,) = store.firings("dies").all()
+    assert "its last words: I was here" in firing.error
 
 
 def test_refused_as_older_it_runs_again_where_older_is_allowed(tmp_path: Path) -> None:
     store = made(tmp_path)
-    claims, moment = store.claims("s"), datetime(2026, 11, 1, 3, tzinfo=UTC)
+    firings, moment = store.firings("s"), datetime(2026, 11, 1, 3, tzinfo=UTC)
     ended = {"status": "ended", "outcome": "refused", "exit_code": 3, "run": "r"}
-    claims.make(Claim("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "").but(**ended))
+    firings.create(Firing("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "").replace(**ended))
     assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
     assert filled(tmp_path, end=2, allow_older_window=True) == [(1, "ran", "promoted")]
-    (claim,) = claims.all()
-    assert claim.allow_older_window
-    arguments = store.get("s").arguments(moment, allow_older_window=claim.allow_older_window)
+    (firing,) = firings.all()
+    assert firing.allow_older_window
+    arguments = store.get("s").run_settings(moment, allow_older_window=firing.allow_older_window)
     assert "decide.allow_older_window=true" in arguments
 
 
@@ -140,7 +140,7 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path) -> None:
     made(tmp_path, "items", flow="refresh")
     with pytest.raises(UsageError, match="a refresh has no past"):
         filled(tmp_path, "items")
-    assert not Schedules(tmp_path).claims("items").all()
+    assert not LocalSchedules(tmp_path).firings("items").all()
     made(tmp_path, "gone", directory=str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="cannot be started in the schedule's folder"):
         filled(tmp_path, "gone")
@@ -166,8 +166,8 @@ def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monk
     assert (body["event"], body["kind"], body["flow"]) == ("run failed", "backfill", "features")
     assert (body["outcome"], body["exit_code"]) == ("failed", 1)
     assert "the loss is no number" in body["error"]
-    assert [claim.notified for claim in store.claims("fails").all()] == ["delivered"] * 2
-    assert [claim.notified for claim in Schedules(tmp_path).claims("silent-fails").all()] == ["not asked for"]
+    assert [firing.notified for firing in store.firings("fails").all()] == ["delivered"] * 2
+    assert [firing.notified for firing in LocalSchedules(tmp_path).firings("silent-fails").all()] == ["not asked for"]
     assert sum("webhook: delivered" in line for line in said) == 2
 
 
@@ -176,8 +176,8 @@ def test_a_refused_model_is_told_where_that_was_asked_for_and_once(tmp_path: Pat
         store = made(tmp_path, webhook=url, webhook_on_refusal=True)
         moment = datetime(2026, 11, 1, 3, tzinfo=UTC)
         ended = {"status": "ended", "outcome": "refused", "exit_code": 3, "run": "r"}
-        claim = Claim("s", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "").but(**ended)
-        store.claims("s").make(claim)  # by a backfill that was killed before it could tell
+        firing = Firing("s", moment.isoformat(), None, moment.isoformat(), "backfill", 1, "").replace(**ended)
+        store.firings("s").create(firing)  # by a backfill that was killed before it could tell
         assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
         assert filled(tmp_path, end=2) == [(1, "done before", "refused")]
     assert [body["event"] for _, body in heard] == ["model refused"]
@@ -189,5 +189,5 @@ def test_a_webhook_that_nobody_answers_is_noted_and_fails_nothing(
     monkeypatch.setattr(webhook, "FIRST_PAUSE_S", 0.01)
     store = made(tmp_path, "fails", webhook="http://127.0.0.1:9/")
     assert filled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
-    (claim,) = store.claims("fails").all()
-    assert claim.notified.startswith("not delivered")
+    (firing,) = store.firings("fails").all()
+    assert firing.notified.startswith("not delivered")

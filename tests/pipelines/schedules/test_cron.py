@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.schedules.cron import Cron, instant, parse, shortest_gap_s
+from pipelines.schedules.cron import Cron, parse, shortest_gap_s, wall_to_utc
 from rankline.errors import UsageError
 
 
@@ -119,7 +119,7 @@ def test_every_hour_is_every_hour_that_passes(day: str, hours: int) -> None:
     ],
 )
 def test_the_moment_of_a_wall_clocks_time(zone: str, wall: str, utc: str) -> None:
-    assert instant(datetime.fromisoformat(wall), ZoneInfo(zone)) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
+    assert wall_to_utc(datetime.fromisoformat(wall), ZoneInfo(zone)) == datetime.fromisoformat(utc).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"])

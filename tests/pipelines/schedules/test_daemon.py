@@ -21,8 +21,8 @@ import pytest
 
 from pipelines.schedules import webhook, worker
 from pipelines.schedules.daemon import Scheduler
-from pipelines.schedules.firings import STAMP, Claim, Claims
-from pipelines.schedules.store import Schedules, due
+from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing, Firings
+from pipelines.schedules.store import LocalSchedules, due
 from rankline.errors import UsageError
 from tests.cli.command import RANKLINE, refused
 from tests.pipelines.schedules.fast_scheduler import FastClock, command
@@ -57,7 +57,7 @@ def log(workspace: Path) -> str:
 
 def create(workspace: Path, name: str, now: datetime = START, **knobs: Any) -> None:
     values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "window": "30d"} | knobs
-    Schedules(workspace).create(values, now=now)
+    LocalSchedules(workspace).create(values, now=now)
 
 
 def test_a_month_of_kills_misses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
@@ -82,37 +82,39 @@ def test_a_month_of_kills_misses_nothing_and_doubles_nothing(tmp_path: Path) -> 
             time.sleep(chance.uniform(0, 1.5))
             kills += process.poll() is None
     assert kills >= KILLS / 2
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     for name in ("daily", "twice", "often"):
         ended = noted(tmp_path, name, "ended")
-        claims = store.claims(name)
+        firings = store.firings(name)
         assert set(ended.values()) == {1}, (seed, name, ended.most_common(3))
-        assert {claim.status for claim in claims.all()} == {"ended"}
+        assert {firing.status for firing in firings.all()} == {"ended"}
         assert noted(tmp_path, name, "begun").keys() == ended.keys()
-        asked = {each.at.strftime(STAMP) for each in due(store.history(name), after=START, until=end)}
+        asked = {
+            each.scheduled_at.strftime(TIMESTAMP_FORMAT) for each in due(store.history(name), after=START, until=end)
+        }
         done = set(ended)
         if name != "often":
             assert done == asked, (seed, name)
             continue
-        passed = _passed_over(claims, asked)
+        passed = _passed_over(firings, asked)
         assert not done & passed
         assert done | passed == asked, (seed, name)
         assert passed, "nothing was coalesced"
     assert len(noted(tmp_path, "daily", "ended")) in (30, 31)
 
 
-def _passed_over(claims: Claims, asked: set[str]) -> set[str]:
+def _passed_over(firings: Firings, asked: set[str]) -> set[str]:
     stamps = set()
-    for each in claims.handled()["skipped"]:
-        first, last = (datetime.fromisoformat(each[edge]).strftime(STAMP) for edge in ("first", "last"))
+    for each in firings.handled()["skipped"]:
+        first, last = (datetime.fromisoformat(each[edge]).strftime(TIMESTAMP_FORMAT) for edge in ("first", "last"))
         inside = {stamp for stamp in asked if first <= stamp <= last}
         # what lies between two that were passed over may have been claimed before
-        stamps |= {stamp for stamp in inside if claims.read(_moment(stamp)) is None}
+        stamps |= {stamp for stamp in inside if firings.read(_moment(stamp)) is None}
     return stamps
 
 
 def _moment(stamp: str) -> datetime:
-    return datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
+    return datetime.strptime(stamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
 
 
 # -- one scheduler in this process, whose clock stands where it is put --------------------------------------------
@@ -141,8 +143,8 @@ def at_work(workspace: Path, clock: Standing, *, real: bool = False, max_runs: i
         workspace,
         max_runs=max_runs,
         clock=clock,
-        command=worker.command if real else command,
-        tend_s=0.05,
+        command=worker.worker_command if real else command,
+        poll_s=0.05,
         say=lambda line: None,
     )
     with one.running():
@@ -170,58 +172,60 @@ def test_a_second_scheduler_in_a_workspace_is_refused(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_is_ended_ends_its_runs_and_the_next_goes_on_with_them(tmp_path: Path) -> None:
     create(tmp_path, "sleeps")
-    claims, moment = Schedules(tmp_path).claims("sleeps"), datetime(2026, 10, 11, 3, tzinfo=UTC)
+    firings, moment = LocalSchedules(tmp_path).firings("sleeps"), datetime(2026, 10, 11, 3, tzinfo=UTC)
     clock = Standing(moment)
     with at_work(tmp_path, clock) as one:
-        one.look("sleeps")
+        one.check("sleeps")
         until(lambda: bool(noted(tmp_path, "sleeps", "begun")))
-        assert claims.under_way(moment)
+        assert firings.is_running(moment)
         # an update while it runs changes nothing of it
-        Schedules(tmp_path).update("sleeps", {"window": "7d", "max_runs": 3}, now=moment + timedelta(hours=1))
+        LocalSchedules(tmp_path).update("sleeps", {"window": "7d", "max_runs": 3}, now=moment + timedelta(hours=1))
         clock.at = moment + timedelta(hours=2)
-        one.look("sleeps")
-        assert claims.under_way(moment)
-        assert len(claims.all()) == 1
-    assert not claims.under_way(moment)
-    assert [(claim.status, claim.attempts, claim.revision) for claim in claims.all()] == [("running", 1, 1)]
+        one.check("sleeps")
+        assert firings.is_running(moment)
+        assert len(firings.all()) == 1
+    assert not firings.is_running(moment)
+    assert [(firing.status, firing.attempts, firing.revision) for firing in firings.all()] == [("running", 1, 1)]
     with at_work(tmp_path, clock):
         until(lambda: noted(tmp_path, "sleeps", "begun").total() == 2)
-        assert claims.under_way(moment)
-    assert [(claim.kind, claim.window_start) for claim in claims.all()] == [("scheduled", "2026-09-11T03:00:00+00:00")]
+        assert firings.is_running(moment)
+    assert [(firing.kind, firing.window_start) for firing in firings.all()] == [
+        ("scheduled", "2026-09-11T03:00:00+00:00")
+    ]
 
 
 def test_no_more_runs_are_under_way_than_allowed(tmp_path: Path) -> None:
     for name in ("a-sleeps", "b-sleeps", "c-sleeps"):
         create(tmp_path, name, catch_up="all", max_runs=2)
     with at_work(tmp_path, Standing(START + timedelta(days=4)), max_runs=3) as one:
-        until(lambda: len(one._under_way) == 3)
+        until(lambda: len(one._active_runs) == 3)
         for name in ("a-sleeps", "b-sleeps", "c-sleeps"):
-            one.look(name)
-        assert sorted(name for name, _ in one._under_way) == ["a-sleeps", "a-sleeps", "b-sleeps"]
-        assert len(Schedules(tmp_path).claims("a-sleeps").all()) == 2, "what waits is not claimed yet"
+            one.check(name)
+        assert sorted(name for name, _ in one._active_runs) == ["a-sleeps", "a-sleeps", "b-sleeps"]
+        assert len(LocalSchedules(tmp_path).firings("a-sleeps").all()) == 2, "what waits is not claimed yet"
 
 
 def test_a_paused_schedule_begins_nothing_and_does_not_make_up_for_it(tmp_path: Path) -> None:
     create(tmp_path, "s", catch_up="all")
-    store, clock = Schedules(tmp_path), Standing(START + timedelta(days=3))
+    store, clock = LocalSchedules(tmp_path), Standing(START + timedelta(days=3))
     store.update("s", {"paused": True}, now=START + timedelta(hours=1))
     with at_work(tmp_path, clock) as one:
-        one.look("s")
+        one.check("s")
         assert one.idle
-        assert store.claims("s").all() == []
+        assert store.firings("s").all() == []
         store.update("s", {"paused": False}, now=clock.at)
         clock.at += timedelta(days=1)
         until(lambda: noted(tmp_path, "s", "ended").total() == 1)
-    assert [claim.moment.day for claim in store.claims("s").all()] == [14]
+    assert [firing.instant.day for firing in store.firings("s").all()] == [14]
 
 
 def test_a_run_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     create(tmp_path, "dies")
     with at_work(tmp_path, Standing(START + timedelta(days=1))) as one:
         until(lambda: one.idle and noted(tmp_path, "dies", "begun").total() == 3)
-    (claim,) = Schedules(tmp_path).claims("dies").all()
-    assert (claim.outcome, claim.deaths, claim.attempts, claim.kind) == ("failed", 2, 3, "catch-up")
-    assert "without a verdict 3 times; its last words: I was here" in claim.error
+    (firing,) = LocalSchedules(tmp_path).firings("dies").all()
+    assert (firing.outcome, firing.deaths, firing.attempts, firing.kind) == ("failed", 2, 3, "catch-up")
+    assert "without a verdict 3 times; its last words: I was here" in firing.error
 
 
 def test_a_schedule_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
@@ -235,9 +239,9 @@ def test_a_schedule_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_a_failure_and_is_told(tmp_path: Path) -> None:
     create(tmp_path, "s", directory=str(tmp_path / "gone"))
     with at_work(tmp_path, Standing(START + timedelta(days=1))) as one:
-        until(lambda: one.idle and bool(Schedules(tmp_path).claims("s").all()))
-    (claim,) = Schedules(tmp_path).claims("s").all()
-    assert (claim.outcome, "cannot be started" in claim.error) == ("failed", True)
+        until(lambda: one.idle and bool(LocalSchedules(tmp_path).firings("s").all()))
+    (firing,) = LocalSchedules(tmp_path).firings("s").all()
+    assert (firing.outcome, "cannot be started" in firing.error) == ("failed", True)
 
 
 def test_a_damaged_store_is_put_aside(tmp_path: Path) -> None:
@@ -251,9 +255,9 @@ def test_a_damaged_store_is_put_aside(tmp_path: Path) -> None:
 def test_apscheduler_keeps_when_to_look_next(tmp_path: Path) -> None:
     create(tmp_path, "s")
     with at_work(tmp_path, Standing()) as one:
-        assert one._jobs.get_job("s").next_run_time.year == 2999
-        Schedules(tmp_path).update("s", {"paused": True}, now=START)
-        until(lambda: one._jobs.get_job("s") is None)
+        assert one._job_scheduler.get_job("s").next_run_time.year == 2999
+        LocalSchedules(tmp_path).update("s", {"paused": True}, now=START)
+        until(lambda: one._job_scheduler.get_job("s") is None)
 
 
 # -- webhooks ----------------------------------------------------------------------------------------------------
@@ -299,7 +303,7 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
         with at_work(tmp_path, clock) as one:  # nothing is told twice
             until(lambda: one.idle and noted(tmp_path, "late-fails", "ended").total() == 1)
         # who asks to be told is not told of what was before
-        Schedules(tmp_path).update("late-fails", {"webhook": url}, now=clock.at)
+        LocalSchedules(tmp_path).update("late-fails", {"webhook": url}, now=clock.at)
         with at_work(tmp_path, clock) as one:
             until(lambda: one.idle)
     (first, said), (again, _) = heard
@@ -308,7 +312,7 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
     assert (said["schedule"], said["outcome"], said["exit_code"]) == ("fails", "failed", 1)
     assert said["scheduled_at"] == said["window_end"] == "2026-10-11T03:00:00+00:00"
     assert "the loss is no number" in said["error"]
-    assert [claim.notified for claim in Schedules(tmp_path).claims("fails").all()] == ["delivered"]
+    assert [firing.notified for firing in LocalSchedules(tmp_path).firings("fails").all()] == ["delivered"]
     assert b"s3cret" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
@@ -345,12 +349,12 @@ def test_a_real_run_is_told_its_trigger_and_its_window(tmp_path: Path) -> None:
     """One that fails early: the smoke data ends long before this window."""
     create(tmp_path, "weekly", cron="0 0 3 * * 1", lag="1d", directory=str(tmp_path))
     with at_work(tmp_path, Standing(START + timedelta(days=2)), real=True) as one:
-        store = Schedules(tmp_path)
-        until(lambda: one.idle and bool(store.claims("weekly").all()), within_s=300)
-    (claim,) = store.claims("weekly").all()
-    assert (claim.status, claim.outcome, claim.exit_code, claim.attempts) == ("ended", "failed", 1, 1)
-    assert "ingest stopped: the data window holds" in claim.error
-    folder = tmp_path / "runs" / claim.run
+        store = LocalSchedules(tmp_path)
+        until(lambda: one.idle and bool(store.firings("weekly").all()), within_s=300)
+    (firing,) = store.firings("weekly").all()
+    assert (firing.status, firing.outcome, firing.exit_code, firing.attempts) == ("ended", "failed", 1, 1)
+    assert "ingest stopped: the data window holds" in firing.error
+    folder = tmp_path / "runs" / firing.run
     assert json.loads((folder / "trigger.json").read_text()) == {
         "schedule": "weekly",
         "scheduled_at": "2026-10-12T03:00:00+00:00",
@@ -365,14 +369,16 @@ def test_a_real_run_is_told_its_trigger_and_its_window(tmp_path: Path) -> None:
 def test_a_verdict_that_nobody_noted_down_is_taken_and_nothing_runs_again(tmp_path: Path) -> None:
     create(tmp_path, "s")
     moment, run = datetime(2026, 10, 11, 3, tzinfo=UTC), "20261011-030000-smoke"
-    claims = Schedules(tmp_path).claims("s")
-    claims.make(Claim("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "", status="running", run=run))
+    firings = LocalSchedules(tmp_path).firings("s")
+    firings.create(
+        Firing("s", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, "", status="running", run=run)
+    )
     (tmp_path / "runs" / run).mkdir(parents=True)
     (tmp_path / "runs" / run / "summary.json").write_text('{"outcome": "refused", "reasons": ["latency"]}')
     with at_work(tmp_path, Standing(moment), real=True) as one:
         until(lambda: one.idle)
-    (claim,) = claims.all()
-    assert (claim.status, claim.outcome, claim.exit_code, claim.error) == ("ended", "refused", 3, "latency")
+    (firing,) = firings.all()
+    assert (firing.status, firing.outcome, firing.exit_code, firing.error) == ("ended", "refused", 3, "latency")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run]
 
 

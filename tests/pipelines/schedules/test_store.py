@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.schedules.daemon import to_begin
-from pipelines.schedules.firings import Claim, Claims
-from pipelines.schedules.store import Schedule, Schedules, checked, due
-from pipelines.schedules.worker import flow_of
+from pipelines.schedules.daemon import select_due
+from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.store import LocalSchedules, Schedule, due, validate_schedule
+from pipelines.schedules.worker import flow_runner
 from rankline.errors import RanklineError, UsageError
 from tests.cli.command import rankline, refused
 
@@ -22,19 +22,19 @@ NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 def schedule(**knobs: Any) -> Schedule:
-    return checked({"name": "s", "recipe": "smoke", "cron": "0 0 3 * * *"} | knobs)
+    return validate_schedule({"name": "s", "recipe": "smoke", "cron": "0 0 3 * * *"} | knobs)
 
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def make(store: Schedules, name: str = "s", now: datetime = NOON, **knobs: Any) -> Schedule:
+def make(store: LocalSchedules, name: str = "s", now: datetime = NOON, **knobs: Any) -> Schedule:
     return store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *"} | knobs, now=now)
 
 
-def claim_of(moment: datetime, name: str = "s") -> Claim:
-    return Claim(name, moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat())
+def claim_of(moment: datetime, name: str = "s") -> Firing:
+    return Firing(name, moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat())
 
 
 # -- the window of the data ----------------------------------------------------------------------------------
@@ -44,11 +44,11 @@ def test_the_window_comes_from_the_scheduled_time() -> None:
     one = schedule(window="30d", lag="6h")
     assert one.window_of(at("2026-11-22T03:00")) == (at("2026-10-22T21:00"), at("2026-11-21T21:00"))
     assert schedule().window_of(at("2026-11-22T03:00")) == (None, at("2026-11-22T03:00"))
-    assert one.arguments(at("2026-11-22T03:00")) == [
+    assert one.run_settings(at("2026-11-22T03:00")) == [
         "ingest.window_end=2026-11-21T21:00:00+00:00",
         "ingest.window_start=2026-10-22T21:00:00+00:00",
     ]
-    assert schedule().arguments(NOON, allow_older_window=True)[-1] == "decide.allow_older_window=true"
+    assert schedule().run_settings(NOON, allow_older_window=True)[-1] == "decide.allow_older_window=true"
 
 
 def test_the_windows_of_a_daily_schedule_meet_when_the_clocks_change() -> None:
@@ -110,7 +110,7 @@ def test_a_schedule_that_cannot_be_is_refused(knobs: dict[str, Any], told: str) 
     ],
 )
 def test_a_secret_given_by_mistake_is_neither_kept_nor_said(tmp_path: Path, knobs: dict[str, Any], told: str) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     with pytest.raises(UsageError) as found:
         make(store, **knobs)
     assert told in str(found.value)
@@ -122,11 +122,11 @@ def test_a_secret_given_by_mistake_is_neither_kept_nor_said(tmp_path: Path, knob
 def test_the_jitter_of_a_fire_time_is_its_own_and_always_the_same() -> None:
     jittered, same, other = schedule(jitter_s=600), schedule(jitter_s=600), schedule(name="t", jitter_s=600)
     moments = [at("2026-11-01T03:00") + timedelta(days=day) for day in range(200)]
-    delays = [(jittered.begins(each) - each).total_seconds() for each in moments]
-    assert delays == [(same.begins(each) - each).total_seconds() for each in moments]
+    delays = [(jittered.earliest_start(each) - each).total_seconds() for each in moments]
+    assert delays == [(same.earliest_start(each) - each).total_seconds() for each in moments]
     assert 0 <= min(delays) < 60
     assert 540 < max(delays) <= 600
-    assert delays != [(other.begins(each) - each).total_seconds() for each in moments]
+    assert delays != [(other.earliest_start(each) - each).total_seconds() for each in moments]
     assert jittered.window_of(moments[0]) == schedule().window_of(moments[0])
 
 
@@ -134,24 +134,26 @@ def test_the_jitter_of_a_fire_time_is_its_own_and_always_the_same() -> None:
 
 
 def test_each_fire_time_belongs_to_the_revision_in_force_at_it(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
     store.update("s", {"cron": "0 0 5 * * *", "window": "7d"}, now=NOON + timedelta(days=2))
     store.update("s", {"paused": True}, now=NOON + timedelta(days=4))
     store.update("s", {"paused": False}, now=NOON + timedelta(days=6))
     store.delete("s", now=NOON + timedelta(days=8))
-    found = [(each.at.strftime("%d %H"), each.by.revision) for each in due(store.history("s"), after=NOON)]
+    found = [
+        (each.scheduled_at.strftime("%d %H"), each.schedule.revision) for each in due(store.history("s"), after=NOON)
+    ]
     assert found == [("02 03", 1), ("03 03", 1), ("04 05", 2), ("05 05", 2), ("08 05", 4), ("09 05", 4)]
     since = due(store.history("s"), after=at("2026-11-04T05:00"), until=at("2026-11-08T05:00"))
-    assert [each.at.day for each in since] == [5, 8]
+    assert [each.scheduled_at.day for each in since] == [5, 8]
 
 
 def test_every_revision_is_kept_and_the_latest_lies_open(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     assert (make(store).revision, store.names()) == (1, ["s"])
     assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2
     assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2, "nothing changed"
-    assert [each.max_runs for each in Schedules(tmp_path).history("s")] == [1, 2]
+    assert [each.max_runs for each in LocalSchedules(tmp_path).history("s")] == [1, 2]
     assert json.loads((tmp_path / "schedules/s.json").read_text())["revision"] == 2
     with pytest.raises(UsageError, match="already"):
         make(store)
@@ -166,9 +168,9 @@ def test_every_revision_is_kept_and_the_latest_lies_open(tmp_path: Path) -> None
 
 
 def test_of_two_changes_at_once_one_is_told(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
-    other = Schedules(tmp_path)
+    other = LocalSchedules(tmp_path)
     behind = other.history("s")
     store.update("s", {"max_runs": 2}, now=NOON)
     with pytest.raises(UsageError, match="at the same time"):
@@ -177,25 +179,25 @@ def test_of_two_changes_at_once_one_is_told(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_is_set_back_does_not_reorder_revisions(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
-    assert store.update("s", {"max_runs": 2}, now=NOON - timedelta(days=1)).since == NOON
+    assert store.update("s", {"max_runs": 2}, now=NOON - timedelta(days=1)).effective_from == NOON
 
 
 def test_a_damaged_revision_is_told(tmp_path: Path) -> None:
-    make(Schedules(tmp_path))
+    make(LocalSchedules(tmp_path))
     (tmp_path / "schedules/s/revisions/0001.json").write_text("{")
     with pytest.raises(RanklineError, match="cannot be read"):
-        Schedules(tmp_path).get("s")
+        LocalSchedules(tmp_path).get("s")
 
 
 # -- claims ------------------------------------------------------------------------------------------------------
 
 
 def test_of_many_who_claim_one_has_it(tmp_path: Path) -> None:
-    claims, won = Claims(tmp_path), []
+    firings, won = Firings(tmp_path), []
     threads = [
-        threading.Thread(target=lambda: won.append(claims.make(claim_of(NOON)))) for _ in range(16)
+        threading.Thread(target=lambda: won.append(firings.create(claim_of(NOON)))) for _ in range(16)
     ]  # fmt: skip
     for thread in threads:
         thread.start()
@@ -206,57 +208,65 @@ def test_of_many_who_claim_one_has_it(tmp_path: Path) -> None:
 
 
 def test_only_one_is_at_work_on_a_claim(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
-    claims.make(claim_of(NOON))
-    assert not claims.under_way(NOON)
-    with claims.alone(NOON):
-        assert claims.under_way(NOON)
-        with pytest.raises(TimeoutError), claims.alone(NOON, patience_s=0.1):
+    firings = Firings(tmp_path)
+    firings.create(claim_of(NOON))
+    assert not firings.is_running(NOON)
+    with firings.lock(NOON):
+        assert firings.is_running(NOON)
+        with pytest.raises(TimeoutError), firings.lock(NOON, timeout_s=0.1):
             pass
-    assert not claims.under_way(NOON)
+    assert not firings.is_running(NOON)
 
 
 def test_coalescing_takes_the_latest_and_notes_the_others(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
-    claims, later = store.claims("s"), NOON + timedelta(days=4)
-    assert [each.at.day for each in to_begin(store.history("s"), claims, later)] == [5]
-    (skipped,) = claims.handled()["skipped"]
+    firings, later = store.firings("s"), NOON + timedelta(days=4)
+    assert [each.scheduled_at.day for each in select_due(store.history("s"), firings, later)] == [5]
+    (skipped,) = firings.handled()["skipped"]
     assert (skipped["count"], skipped["first"][:10], skipped["last"][:10]) == (3, "2026-11-02", "2026-11-04")
     # asked again it says the same: what was passed over stays so
-    assert [each.at.day for each in to_begin(store.history("s"), claims, later)] == [5]
-    assert len(claims.handled()["skipped"]) == 1
+    assert [each.scheduled_at.day for each in select_due(store.history("s"), firings, later)] == [5]
+    assert len(firings.handled()["skipped"]) == 1
 
 
 def test_catching_up_takes_all_oldest_first_up_to_the_limit(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store, catch_up="all", catch_up_limit=3)
-    claims = store.claims("s")
-    claims.make(claim_of(at("2026-11-05T03:00")))  # by a backfill, say
-    assert [each.at.day for each in to_begin(store.history("s"), claims, NOON + timedelta(days=6))] == [4, 6, 7]
-    assert claims.handled()["skipped"][0]["count"] == 2
+    firings = store.firings("s")
+    firings.create(claim_of(at("2026-11-05T03:00")))  # by a backfill, say
+    assert [each.scheduled_at.day for each in select_due(store.history("s"), firings, NOON + timedelta(days=6))] == [
+        4,
+        6,
+        7,
+    ]
+    assert firings.handled()["skipped"][0]["count"] == 2
 
 
 def test_nothing_is_due_before_its_jitter_has_passed(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     one, moment = make(store, jitter_s=3600), at("2026-11-02T03:00")
-    begins = one.begins(moment)
+    begins = one.earliest_start(moment)
     assert begins > moment
-    assert to_begin(store.history("s"), store.claims("s"), begins - timedelta(seconds=1)) == []
-    assert [each.at for each in to_begin(store.history("s"), store.claims("s"), begins)] == [moment]
+    assert select_due(store.history("s"), store.firings("s"), begins - timedelta(seconds=1)) == []
+    assert [each.scheduled_at for each in select_due(store.history("s"), store.firings("s"), begins)] == [moment]
 
 
 def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store, catch_up="all")
-    claims = store.claims("s")
-    for each in to_begin(store.history("s"), claims, at("2026-11-02T03:00")):
-        claims.make(claim_of(each.at))
-        claims.handle(each.at)
+    firings = store.firings("s")
+    for each in select_due(store.history("s"), firings, at("2026-11-02T03:00")):
+        firings.create(claim_of(each.scheduled_at))
+        firings.mark_handled(each.scheduled_at)
     # nobody looks for two days; meanwhile the rule changes, an hour before its next fire time
     store.update("s", {"cron": "0 0 4 * * *"}, now=at("2026-11-04T02:00"))
-    found = to_begin(store.history("s"), claims, at("2026-11-05T12:00"))
-    assert [(f"{each.at:%d %H}", each.by.revision) for each in found] == [("03 03", 1), ("04 04", 2), ("05 04", 2)]
+    found = select_due(store.history("s"), firings, at("2026-11-05T12:00"))
+    assert [(f"{each.scheduled_at:%d %H}", each.schedule.revision) for each in found] == [
+        ("03 03", 1),
+        ("04 04", 2),
+        ("05 04", 2),
+    ]
 
 
 # -- the commands ------------------------------------------------------------------------------------------------
@@ -282,7 +292,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert (shown["cron"], shown["window"], shown["directory"]) == ("0 0 4 * * *", "1d", str(tmp_path))
     assert "paused" in rankline("schedule", "list", *ws).stdout
     assert rankline("schedule", "delete", "nightly", *ws).returncode == 0
-    assert Schedules(tmp_path / "ws").names() == []
+    assert LocalSchedules(tmp_path / "ws").names() == []
 
 
 def test_the_commands_refuse(tmp_path: Path) -> None:
@@ -302,7 +312,7 @@ def test_the_commands_refuse(tmp_path: Path) -> None:
 
 
 def test_one_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     for name in ("bad", "good"):
         make(store, name)
     (tmp_path / "schedules/bad/revisions/0001.json").write_text("{")
@@ -318,7 +328,9 @@ def test_one_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
 
 
 def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
-    make(Schedules(tmp_path), source="there", map="there.toml", zone="Europe/Berlin", window="3d", keep={"runs": 3})
+    make(
+        LocalSchedules(tmp_path), source="there", map="there.toml", zone="Europe/Berlin", window="3d", keep={"runs": 3}
+    )
     given = [part for name in ("source", "map", "zone", "window", "keep") for part in (f"--{name}", "")]
     done = rankline("schedule", "update", "s", *given, "-w", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
@@ -328,14 +340,14 @@ def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
 
 
 def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
-    claims = store.claims("s")
-    claims.make(claim_of(NOON).but(status="running"))
+    firings = store.firings("s")
+    firings.create(claim_of(NOON).replace(status="running"))
     show = ("schedule", "show", "s", "-w", tmp_path)
     assert "interrupted (the next scheduler goes on)" in rankline(*show).stdout
     assert json.loads(rankline(*show, "--json").stdout)["runs"][0]["status"] == "interrupted"
-    with claims.alone(NOON):
+    with firings.lock(NOON):
         assert "running" in rankline(*show).stdout
 
 
@@ -343,13 +355,13 @@ def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> 
 
 
 def test_a_schedule_of_an_earlier_version_trains(tmp_path: Path) -> None:
-    store = Schedules(tmp_path)
+    store = LocalSchedules(tmp_path)
     make(store)
     path = tmp_path / "schedules" / "s" / "revisions" / "0001.json"
     told = json.loads(path.read_text())
     assert told.pop("flow") == "train"
     path.write_text(json.dumps(told))
-    assert Schedules(tmp_path).get("s").flow == "train"
+    assert LocalSchedules(tmp_path).get("s").flow == "train"
 
 
 def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
@@ -357,9 +369,9 @@ def test_each_flow_has_what_runs_it_and_another_one_is_refused() -> None:
     from pipelines.refresh import refresh
     from pipelines.runs.runner import run
 
-    assert [flow_of(name) for name in ("train", "features", "refresh")] == [run, materialize, refresh]
+    assert [flow_runner(name) for name in ("train", "features", "refresh")] == [run, materialize, refresh]
     with pytest.raises(UsageError, match="cannot run the flow 'evaluate'"):
-        flow_of("evaluate")
+        flow_runner("evaluate")
     with pytest.raises(UsageError, match="refuses its flow"):
         schedule(flow="evaluate")
     assert schedule(flow="features").flow == "features"

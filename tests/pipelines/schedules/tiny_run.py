@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from pipelines.schedules.firings import STAMP, Claim, Claims
-from pipelines.schedules.worker import INTERRUPTED, Ended, fulfil
+from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing, Firings
+from pipelines.schedules.worker import INTERRUPTED, RunResult, execute
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     workspace, name, stamp = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def work(claim: Claim, tell: Callable[[str], None]) -> Ended:
+    def work(firing: Firing, record_run: Callable[[str], None]) -> RunResult:
         note("begun")
         time.sleep(30 if "sleeps" in name else 0.02)
         if "dies" in name:
@@ -28,22 +28,22 @@ def main() -> int:
             sys.exit(1)
         note("ended")
         if "fails" in name:
-            return Ended("failed", 1, "finetune stopped: the loss is no number")
-        return Ended("promoted", 0)
+            return RunResult("failed", 1, "finetune stopped: the loss is no number")
+        return RunResult("promoted", 0)
 
     def note(word: str) -> None:
         with (workspace / f"{name}.{word}").open("a") as file:
             file.write(f"{stamp}\n")
 
     try:
-        return fulfil(Claims(workspace / "schedules" / name), moment(stamp), work)
+        return execute(Firings(workspace / "schedules" / name), moment(stamp), work)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def moment(stamp: str) -> datetime:
     """The fire time of a claim's file name."""
-    return datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
+    return datetime.strptime(stamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

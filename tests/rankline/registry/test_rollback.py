@@ -10,7 +10,7 @@ import pytest
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import remove
-from rankline.registry.rollback import roll_back, served_before
+from rankline.registry.rollback import former_champions, roll_back
 from tests.cli.command import rankline, refused
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
@@ -34,13 +34,13 @@ def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
 
 def test_back_and_forth(workspace: Path) -> None:
     models, (one, two, three) = models_of(workspace)
-    assert served_before(models) == [two, one]
+    assert former_champions(models) == [two, one]
     told = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
     assert (told["kind"], told["model_id"], told["champion_before"]) == ("rolled_back", two, three)
     assert told["why"] == "too many returns"
     assert told["who"]
     assert models.champion() == two
-    assert served_before(models) == [three, one]
+    assert former_champions(models) == [three, one]
     assert rankline("rollback", one[:6], "-w", workspace).stdout == (
         f"{one} serves again (event 8); before it was {two}\n"
     )
@@ -81,7 +81,7 @@ def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
 def test_what_was_removed_is_not_offered(workspace: Path) -> None:
     models, (one, two, _) = models_of(workspace)
     remove(models, two, who="gc", why="room", skipped=lambda history: False)
-    assert served_before(models) == [one]
+    assert former_champions(models) == [one]
     with pytest.raises(RegistryError, match="not kept any more"):
         go_back(models, workspace, two)
     assert go_back(models, workspace) == one
@@ -121,7 +121,7 @@ def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Pat
         made = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
         models.add(made.folder)
         promote(models, made.model_id)
-        begins = [model[0] for model in served_before(models)]
+        begins = [model[0] for model in former_champions(models)]
         if shared := next((each for each in begins if begins.count(each) > 1), ""):
             break
     with pytest.raises(UsageError, match="several models begin like that"):
