@@ -16,23 +16,25 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
-    from components.catalogue.step import catalogue, served_revision
+    from components.catalogue.lineage import lineage
+    from components.catalogue.step import catalogue
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
 
-    context = RunContext.from_parameters(run, job)
-    serves_over = served_revision(champion, repository=context.repository)
+    settings, context = CatalogueConfig(**config), RunContext.from_parameters(run, job)
+    decided_by = lineage(settings, LineageFacts(run=context, champion=champion))
     result = run_step(
         "catalogue",
         catalogue,
-        CatalogueConfig(**config),
+        settings,
         run=context,
         inputs={"raw": Path(raw.path)},
         outputs={"revision": Path(revision.path)},
         code=("serving.server",),
-        lineage={"champion": champion, "serves over": serves_over},
+        lineage=decided_by,
         preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
         fetched=lambda: {"bundle": context.champion_bundle(champion)},
-        serves_over=serves_over,
+        serves_over=decided_by["serves over"],
     )
     return result["outcome"]
 

@@ -23,17 +23,19 @@ def evaluate(
 
     from components.evaluate.champion_for import champion_for, is_champion
     from components.evaluate.config import EvaluateConfig
+    from components.evaluate.lineage import lineage
     from components.evaluate.step import evaluate
     from rankline.model.bundle import unverified_model_id
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
 
-    context = RunContext.from_parameters(run, job)
+    settings, context = EvaluateConfig(**config), RunContext.from_parameters(run, job)
     model_id = unverified_model_id(Path(bundle.path))
     rival = champion_for(model_id, champion)
     run_step(
         "evaluate",
         evaluate,
-        EvaluateConfig(**config),
+        settings,
         run=context,
         inputs={
             "bundle": Path(bundle.path),
@@ -43,7 +45,7 @@ def evaluate(
         },
         outputs={"report": Path(report.path)},
         code=("serving.server",),
-        lineage={"champion": rival},
+        lineage=lineage(settings, LineageFacts(run=context, model_id=model_id, champion=champion)),
         ignore_lineage=is_champion(model_id, champion),
         preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
         fetched=lambda: {"champion": context.bundle_folder(rival) if rival else None},

@@ -12,19 +12,20 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
     from pathlib import Path
 
     from components.featurize.config import FeaturizeConfig
+    from components.featurize.lineage import lineage
     from components.featurize.step import featurize
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
 
-    context = RunContext.from_parameters(run, job)
-    stores = context.storage.features
+    settings, context = FeaturizeConfig(**config), RunContext.from_parameters(run, job)
     run_step(
         "featurize",
         featurize,
-        FeaturizeConfig(**config),
+        settings,
         run=context,
         inputs={"clean": Path(clean.path)},
         outputs={"features": Path(features.path)},
-        lineage=stores.lineage,
+        lineage=lineage(settings, LineageFacts(run=context)),
         preload=("duckdb", "feature_repo.definitions"),
-        stores=stores,
+        stores=context.storage.features,
     )

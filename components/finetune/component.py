@@ -9,35 +9,30 @@ from components.images import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champion: str, teacher: Output[Model]):
     """Train the full-interaction teacher on the training split, from the champion's weights where that is asked for."""
+    import functools
     import json
     from pathlib import Path
 
-    from components.finetune import encoder
     from components.finetune.config import FinetuneConfig
+    from components.finetune.lineage import lineage, warm_start
     from components.finetune.step import finetune
+    from rankline.registry.model_registry import ModelRegistry
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
-    from rankline.train import champion_weights
+    from rankline.runtime.step_cache import UNKNOWN
 
-    settings = FinetuneConfig(**config)
-    context = RunContext.from_parameters(run, job)
-    warm_start: dict = {"start": None}
+    settings, context = FinetuneConfig(**config), RunContext.from_parameters(run, job)
 
-    def lineage() -> dict:
-        digests = {"encoder": encoder.encoder_digest(settings.encoder)}
-        if settings.warm_start:
-            from rankline.registry.model_registry import ModelRegistry
-
-            data = json.loads((Path(features.path) / "summary.json").read_text())["data_digest"]
-            warm_start["start"] = champion_weights.select_warm_start(ModelRegistry(context.repository), champion, data)
-            digests[champion_weights.LINEAGE_KEY] = warm_start["start"].digest
-        return digests
+    @functools.cache
+    def facts() -> LineageFacts:
+        summary = Path(features.path) / "summary.json"
+        data = json.loads(summary.read_text())["data_digest"] if settings.warm_start else UNKNOWN
+        return LineageFacts(run=context, data=data, champion=champion)
 
     def fetched() -> dict:
-        if warm_start["start"] is None:
+        if not settings.warm_start:
             return {}
-        from rankline.registry.model_registry import ModelRegistry
-
-        return {"start": warm_start["start"].fetched(ModelRegistry(context.repository), context.workspace)}
+        return {"start": warm_start(facts()).fetched(ModelRegistry(context.repository), context.workspace)}
 
     run_step(
         "finetune",
@@ -46,7 +41,7 @@ def finetune(features: Input[Dataset], config: dict, run: dict, job: str, champi
         run=context,
         inputs={"features": Path(features.path)},
         outputs={"teacher": Path(teacher.path)},
-        lineage=lineage,
+        lineage=lambda: lineage(settings, facts()),
         preload=("torch", "transformers", "safetensors.torch"),
         fetched=fetched,
     )

@@ -20,20 +20,23 @@ def ingest(
     from pathlib import Path
 
     from components.ingest.config import IngestConfig
+    from components.ingest.lineage import lineage
     from components.ingest.step import ingest
     from components.ingest.window import with_scheduled_window
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
 
     context = RunContext.from_parameters(run, job)
+    settings = with_scheduled_window(
+        IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), context.folder
+    )
     run_step(
         "ingest",
         ingest,
-        with_scheduled_window(
-            IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), context.folder
-        ),
+        settings,
         run=context,
         inputs={},
         outputs={"raw": Path(raw.path)},
-        lineage={"source": source_digest},
+        lineage=lineage(settings, LineageFacts(run=context, source=source_digest)),
         preload=("duckdb", "pyarrow.parquet"),
     )

@@ -13,11 +13,13 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
 
     from components.validate import profile
     from components.validate.config import ValidateConfig
+    from components.validate.lineage import lineage
     from components.validate.step import validate
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_step import RunContext, run_step
 
     settings, context = ValidateConfig(**config), RunContext.from_parameters(run, job)
-    previous = profile.previous_profile(context.workspace, settings.profile_name, Path(raw.path))
+    data = profile.data_digest(Path(raw.path))
     run_step(
         "validate",
         validate,
@@ -25,9 +27,9 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
         run=context,
         inputs={"raw": Path(raw.path)},
         outputs={"clean": Path(clean.path), "report": Path(report.path)},
-        lineage=profile.lineage(previous, settings),
+        lineage=lineage(settings, LineageFacts(run=context, data=data)),
         preload=("great_expectations", "great_expectations.expectations", "duckdb"),
-        previous=previous,
+        previous=profile.previous_profile_for(context.workspace, settings.profile_name, data),
     )
     profile_path = Path(clean.path) / "profile.json"
     profile.save(context.workspace, settings.profile_name, profile_path, flow=run.get("flow", ""))

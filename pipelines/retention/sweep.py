@@ -45,6 +45,7 @@ from rankline.registry.removal import (
 )
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache
+from rankline.runtime.steps import ALL_STEPS
 
 LOCK = ".gc.lock"
 REMOTE_SILENCE_S = 3600.0  # a run of another machine that was silent for so long is over
@@ -85,7 +86,8 @@ def sweep_after_run(store: LocalSchedules, name: str, *, say: Callable[[str], No
     Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
     goes wrong, whatever it is, is said in the claim's log and costs the run nothing.
     """
-    from pipelines.recipes import named, storage_settings
+    from pipelines.recipe import storage_settings
+    from pipelines.recipes import named
 
     try:
         latest = store.history(name)[-1]
@@ -296,7 +298,7 @@ def _refuse_unknown_champions(workspace: Path, histories: tuple[tuple[Event, ...
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder is a run's: it says so, or has a run's name and nothing in it yet."""
-    if (folder / WATCHER).is_file() or any(_is_entry(folder / f"{step}.json") for step in ledger.ALL_STEPS):
+    if (folder / WATCHER).is_file() or any(_is_entry(folder / f"{step}.json") for step in ALL_STEPS):
         return True
     if not _RUN.fullmatch(folder.name):
         return False

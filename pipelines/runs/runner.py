@@ -24,26 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.summary.step import CANCELLED, MATERIALIZED, PUBLISHED, SUMMARY, UNCHANGED, UNFINISHED, summarize
-from pipelines.recipes import Recipe, as_dict
-from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, RanklineError, StepFailed
-from rankline.runtime import ledger
+from components.summary.step import SUMMARY, summarize
+from pipelines.recipe import Recipe, as_dict
+from rankline.errors import EXIT_FAILED, RanklineError, StepFailed
+from rankline.runtime import ledger, outcomes
 
 RECIPE, TRIGGER, WATCHER, CANCEL = "recipe.json", "trigger.json", "watcher.json", "cancel.json"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of a run's id, UTC
 Runner = Literal["local", "docker"]
 Flow = Literal["train", "refresh", "features"]
-EXIT_CODES = {
-    "promoted": EXIT_OK,
-    "already serving": EXIT_OK,
-    "waiting for review": EXIT_OK,
-    MATERIALIZED: EXIT_OK,
-    PUBLISHED: EXIT_OK,
-    UNCHANGED: EXIT_OK,
-    "refused": EXIT_REFUSED,
-    "insufficient data": EXIT_REFUSED,
-    CANCELLED: 130,  # as by Ctrl-C
-}
 
 
 @dataclass
@@ -145,7 +134,7 @@ def start_run(
                     containers.remove(folder.name)
             ledger.release_space(folder)  # a step that was killed kept it
             was_cut_short = handle.cancelled or interrupted
-            if not (folder / SUMMARY).is_file() or (was_cut_short and _read_outcome(folder) in UNFINISHED):
+            if not (folder / SUMMARY).is_file() or (was_cut_short and not outcomes.has_verdict(_read_outcome(folder))):
                 # it was ended before its exit handler, or that did not know why
                 summarize(folder, config=recipe.summary, cancelled=handle.cancelled, interrupted=interrupted)
 
@@ -211,7 +200,7 @@ def run(
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     summary["seconds"] = round(time.monotonic() - began, 2)  # here the runner's own start and end count, too
     ledger.write_json(folder / SUMMARY, summary)
-    if summary["outcome"] in UNFINISHED:
+    if outcomes.exit_code(summary["outcome"]) == EXIT_FAILED:
         raise StepFailed(_failure_message(summary, folder), summary=summary)
     return summary
 
@@ -228,7 +217,7 @@ def _failure_message(summary: dict[str, Any], folder: Path) -> str:
 
 def exit_code(summary: dict[str, Any]) -> int:
     """0 where all went well, a review is waited for or nothing had to be done; 3 refused; 130 cancelled; 1 failed."""
-    return EXIT_CODES.get(summary["outcome"], EXIT_FAILED)
+    return outcomes.exit_code(summary["outcome"])
 
 
 def read_flow(folder: Path) -> Flow:

@@ -21,6 +21,7 @@ from pipelines.recipes import Recipe
 from pipelines.runs.runner import CANCEL, RECIPE, TRIGGER, WATCHER, RunHandle, Runner, read_flow
 from pipelines.runs.runner import run as run_recipe
 from pipelines.runs.runner import run_folders as run_folders
+from pipelines.steps import STEPS
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger, progress
 from rankline.runtime.current_user import current_user
@@ -151,10 +152,8 @@ class LocalRuns:
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
         """See `Runs`."""
-        if step and step not in (*ledger.ALL_STEPS, "summary"):
-            raise UsageError(
-                f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.ALL_STEPS, "summary"))
-            )
+        if step and step not in STEPS:
+            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join(STEPS))
         folder = self.folder(run)
         log_lines = _assign_steps(_read_log(folder, follow=follow), folder)
         return (

@@ -14,26 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-# The line, in its order; `look` comes before it and `summary` after.
-STEPS = (
-    "resolve_inputs",
-    "ingest",
-    "validate",
-    "featurize",
-    "finetune",
-    "distill",
-    "export",
-    "evaluate",
-    "decide",
-    "promote",
-)
-# The steps of each flow: the whole line, and those that run between two of it.
-FLOWS = {
-    "train": STEPS,
-    "refresh": ("resolve_inputs", "ingest", "catalogue", "publish"),
-    "features": ("resolve_inputs", "ingest", "validate", "featurize", "materialize"),
-}
-ALL_STEPS = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
+from rankline.runtime.steps import ALL_STEPS
 
 RESERVE_FILE, RESERVE_BYTES = ".reserve", 2**18
 

@@ -29,6 +29,7 @@ from rankline.contracts import replace_in_strings
 from rankline.errors import IntegrityError
 from rankline.io import digest
 from rankline.runtime import code_digest, ledger
+from rankline.runtime.steps import component_folder
 
 # work done with other versions of these is done again
 LIBRARIES = (
@@ -74,11 +75,6 @@ def cache_key(
         "lineage": dict(lineage),
         "libraries": dict(library_versions() if libraries is None else libraries),
     }
-
-
-def component_folder(step: str) -> str:
-    """The folder a step lives in: `decide` shares a room with `promote`, `publish` with `catalogue`."""
-    return {"decide": "promote", "publish": "catalogue"}.get(step, step)
 
 
 def _portable_settings(config: BaseModel, workspace: Path) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from pipelines.package import compile_flow
 from pipelines.placement import IMAGES, SIZES
 from pipelines.recipes import RECIPES
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 
 HOUSE = Path(__file__).resolve().parents[2]
 SAID = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
         "insufficient-data": "condition-6"}  # fmt: skip
-DOORS = {*ledger.STEPS, "summary", *SAID}
+DOORS = {*TRAINING_STEPS, "summary", *SAID}
 LINE, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
 
 
@@ -90,7 +90,7 @@ def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
         assert len(ready) == 1, f"{ready} could run in any order"
         order += ready
         del before[ready[0]]
-    assert [*order[:-1], *gate] == list(ledger.STEPS)
+    assert [*order[:-1], *gate] == list(TRAINING_STEPS)
     assert order[-1] == GATE
 
 

@@ -7,19 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipes import (
-    RECIPES,
-    SECTIONS,
-    SOURCE_PLACEHOLDER,
-    WORKSPACE_PLACEHOLDER,
-    as_dict,
-    change,
-    list_settings,
-    load_for_display,
-    named,
-    needs_source,
-    step_settings,
-)
+from pipelines.recipe import SECTIONS, SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, as_dict, list_settings, step_settings
+from pipelines.recipes import RECIPES, change, load_for_display, named, needs_source
 from rankline.errors import UsageError
 from rankline.io import sources
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.kubeflow.client import Access, Cluster, connect
-from pipelines.recipes import Recipe, as_dict
+from pipelines.recipe import Recipe, as_dict
 from pipelines.runs.runner import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server

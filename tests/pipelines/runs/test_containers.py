@@ -30,6 +30,7 @@ from pipelines.runs.containers import ContainerContext
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until
 from tests.servers.s3 import Bucket
@@ -186,7 +187,7 @@ def reached(workspace: Path, before: set[Path], step: str) -> Path:
 def test_the_line_runs_in_containers_and_promotes(workspace: Path, engine: Any) -> None:
     told = summary(workspace)
     assert (told["outcome"], told["kubeflow_status"], told["error"]) == ("promoted", "SUCCEEDED", "")
-    assert steps(workspace) == dict.fromkeys(ledger.STEPS, "done")
+    assert steps(workspace) == dict.fromkeys(TRAINING_STEPS, "done")
     assert told["model_id"] == ModelRegistry(workspace / "repository").champion()
     assert left(engine, workspace) == []
 
@@ -383,7 +384,7 @@ def imports(step: str) -> set[str]:
     return {name for name in found if name not in own}
 
 
-@pytest.mark.parametrize("step", [*ledger.STEPS, "summary", "serve"])
+@pytest.mark.parametrize("step", [*TRAINING_STEPS, "summary", "serve"])
 def test_an_image_holds_what_its_steps_import(engine: Any, step: str) -> None:
     wanted = sorted(imports(step))
     assert wanted

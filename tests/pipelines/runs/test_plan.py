@@ -23,8 +23,8 @@ from pipelines.recipes import change, named
 from pipelines.runs.plan import REUSABLE_STEPS, Plan, PlannedStep, plan
 from rankline.errors import SourceError, UsageError
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache, write_digests
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip, folders, reasons, steps
@@ -238,11 +238,11 @@ def test_a_first_run(tmp_path: Path) -> None:
     told = plan(named("smoke"), tmp_path / "ws")
     assert told.fetches == ("smoke",)
     assert states({step.step: step for step in told.steps}) == {
-        **dict.fromkeys(ledger.STEPS, "runs"),
+        **dict.fromkeys(TRAINING_STEPS, "runs"),
         "promote": "unsure",
     }
     assert {step.why for step in told.steps if step.step in REUSABLE} == {"it has not run in this workspace before"}
-    assert told.total.without == ledger.STEPS
+    assert told.total.without == TRAINING_STEPS
     assert not (tmp_path / "ws").exists()
     assert drawn(told)[-1] == "no earlier run tells how long it takes"
 
@@ -392,7 +392,7 @@ def test_a_recipe_whose_name_begins_like_anothers_has_times_of_its_own(smoke: Sm
     workspace = smoke.copy(tmp_path / "ws")
     run = max(folders(workspace))
     run.rename(run.with_name(f"{run.name}-large"))
-    assert plan(named("smoke"), workspace).total.without == ledger.STEPS[:-1]
+    assert plan(named("smoke"), workspace).total.without == TRAINING_STEPS[:-1]
 
 
 # What it leaves alone, how it looks, how fast it is.
@@ -439,7 +439,7 @@ def drawn(told: Plan, *, width: int = 250) -> list[str]:
 def test_the_table(unchanged: Path, smoke: SmokeRun) -> None:
     lines = drawn(plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged))
     row = {line.split()[1]: line for line in lines if line[0] in "↺▶?·"}
-    assert list(row) == list(ledger.STEPS)
+    assert list(row) == list(TRAINING_STEPS)
     assert row["ingest"].startswith("↺ ingest    reused")
     assert row["ingest"].endswith(f"unchanged since run {smoke.summary['run']}")
     assert row["finetune"].endswith("learning_rate: 0.002 -> 0.003")

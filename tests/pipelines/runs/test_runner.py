@@ -20,7 +20,7 @@ from pipelines.recipes import named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
@@ -48,7 +48,7 @@ def events(workspace: Path) -> list[str]:
 def test_the_first_run_promotes_its_model(smoke: SmokeRun) -> None:
     told = smoke.summary
     assert (told["outcome"], exit_code(told)) == ("promoted", 0)
-    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(ledger.STEPS, "done")
+    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(TRAINING_STEPS, "done")
     assert told["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
     assert events(smoke.workspace) == ["registered", "evaluated", "promoted"]
     assert told["kubeflow_status"] == "SUCCEEDED"

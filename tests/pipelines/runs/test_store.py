@@ -25,6 +25,7 @@ from pipelines.runs.runner import exit_code
 from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, run_state
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
@@ -65,7 +66,7 @@ def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smok
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
     said = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*ledger.STEPS, "summary"]
+    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*TRAINING_STEPS, "summary"]
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
