@@ -18,8 +18,9 @@ from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, uplo
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
-from pipelines.runs.runner import EXIT_CODES, Flow
+from pipelines.runs.runner import Flow
 from rankline.errors import UsageError
+from rankline.runtime.outcomes import exit_code
 from rankline.runtime.steps import ALL_STEPS, FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
@@ -46,7 +47,7 @@ def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it
     assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in (*FLOWS["features"], "summary")}
+    assert set(executors) == {f"exec-{step.replace('_', '-')}" for step in (*FLOWS["features"], "summary")}
     assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
 
 
@@ -122,7 +123,7 @@ def test_a_verdict_is_told_by_the_tasks_that_ran(
     kubeflow.api.verdict = verdict
     seen: list[dict[str, Any]] = []
     told = follow(cluster, begun(cluster, flow), watch=seen.append, poll_s=0)
-    assert (told["outcome"], told["flow"], EXIT_CODES[told["outcome"]]) == (outcome, flow, code)
+    assert (told["outcome"], told["flow"], exit_code(told["outcome"])) == (outcome, flow, code)
     assert told["verdict"]
     assert "decide" not in told["verdict"]
     done = [step["step"] for step in told["steps"] if step["status"] == "done"]

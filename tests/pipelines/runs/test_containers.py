@@ -23,10 +23,10 @@ import pytest
 
 from components import images as names
 from pipelines.images import build, sbom
-from pipelines.placement import IMAGES, SIZES
 from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import ContainerContext
+from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
@@ -109,9 +109,9 @@ def test_gpus_are_asked_for_where_the_engine_has_them(tmp_path: Path) -> None:
 
 
 def test_every_step_has_an_image_and_the_recipe_can_name_another() -> None:
-    assert {step: containers.image_of(smoke(), step) for step in SIZES} == {
-        step: getattr(names, kind.upper()) for step, kind in IMAGES.items()
-    }
+    for step, spec in STEPS.items():
+        assert containers.image_of(smoke(), step) == getattr(names, spec.image.upper())
+    assert {containers.image_of(smoke(), task) for task in VERDICT_TASKS} == {names.DATA}
     chosen = named("smoke", ["cluster.images.data=registry.example/data@sha256:1"])
     assert containers.image_of(chosen, "ingest") == "registry.example/data@sha256:1"
     assert containers.image_of(chosen, "evaluate") == names.EVALUATE
@@ -380,7 +380,11 @@ def imports(step: str) -> set[str]:
                     found |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     found.add(node.module.split(".")[0])
-    own = {*sys.stdlib_module_names, *code_digest.PACKAGES, *(OF_WORDS if IMAGES.get(step) == "data" else ())}
+    own = {
+        *sys.stdlib_module_names,
+        *code_digest.PACKAGES,
+        *(OF_WORDS if step in STEPS and STEPS[step].image == "data" else ()),
+    }
     return {name for name in found if name not in own}
 
 

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
 
 from cli.runs.progress import plan_table, print_plan
-from cli.runs.step import STEPS
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
-from pipelines.runs.plan import REUSABLE_STEPS, Plan, PlannedStep, plan
+from pipelines.runs.plan import Plan, PlannedStep, plan
 from rankline.errors import SourceError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.step_cache import StepCache, write_digests
@@ -468,25 +466,6 @@ def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: P
     lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
     assert not any("hangs on what" in line for line in lines)
-
-
-# The table of doors against the flow.
-
-
-def test_the_doors_are_those_of_the_flow() -> None:
-    """Inputs and outputs, as the compiled flow joins them."""
-    flow = next(yaml.safe_load_all((HOUSE / "tests/pipelines/golden/smoke.yaml").read_text()))
-    tasks = next(
-        each["dag"]["tasks"] for each in flow["components"].values() if "ingest" in each.get("dag", {}).get("tasks", {})
-    )
-    for step, door in REUSABLE_STEPS.items():
-        wired = {
-            name: (told["taskOutputArtifact"]["producerTask"], told["taskOutputArtifact"]["outputArtifactKey"])
-            for name, told in tasks[step].get("inputs", {}).get("artifacts", {}).items()
-        }
-        assert wired == dict(door.inputs), step
-        assert door.outputs == STEPS[step][2], step
-    assert tuple(REUSABLE_STEPS) == REUSABLE
 
 
 def test_a_plan_is_json(unchanged: Path) -> None:

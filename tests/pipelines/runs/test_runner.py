@@ -19,6 +19,7 @@ import pytest
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
@@ -27,7 +28,7 @@ from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import flip, folders, reasons, steps, summary, watched
 
 HOUSE = Path(__file__).resolve().parents[3]
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 REFUSING = ("finetune.epochs=3", 'decide.floors={"ndcg@10": 0.99}')
 Ended = subprocess.CompletedProcess[str]
 
