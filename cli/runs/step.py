@@ -54,7 +54,7 @@ def run_single_step(
     from pipelines.recipes import named, step_settings, storage_settings
     from pipelines.runs.runner import new_run_folder
     from rankline.runtime import ledger
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings, source=source, map=map)

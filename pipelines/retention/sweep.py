@@ -179,7 +179,7 @@ def take_inventory(workspace: Path, *, repository: str = "") -> Inventory:
         store = StepCache(step)
         last = store.latest()
         for folder in _folders(step, ignored, _is_cache_entry):
-            entry = store.at(folder.name)
+            entry = store.get(folder.name)
             resource = _resource("cache", f"{step.name}/{folder.name}", folder, workspace)
             resources.append(resource)
             if entry is not None:

@@ -29,7 +29,7 @@ from rankline.contracts import FrozenModel
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.remote_cache import RemoteCache
-from rankline.runtime.run_step import RunContext
+from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import (
     ALWAYS_RUNS,
     NEVER_RAN,
@@ -264,11 +264,11 @@ class _Planner:
         if entry is None and self.remote_cache is not None:
             entry, origin = self._find_remote(step, key), f", kept at {self.run_context.storage.artifacts}"
         if entry is None:
-            return PlannedStep(step=step, state="runs", why=store.why(key))
+            return PlannedStep(step=step, state="runs", why=store.explain_miss(key))
         if not origin and (damage := entry.find_damage(artifacts.outputs)):
             return PlannedStep(step=step, state="runs", why=damage)
         self.reused[step] = entry
-        return PlannedStep(step=step, state="reused", why=entry.why + origin)
+        return PlannedStep(step=step, state="reused", why=entry.reason + origin)
 
     def _plan_dependent(
         self,

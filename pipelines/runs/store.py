@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipes import Recipe
+from pipelines.runs.logs import LogLine as LogLine
+from pipelines.runs.logs import read_kubeflow_log, read_logs
 from pipelines.runs.runner import CANCEL, RECIPE, TRIGGER, WATCHER, RunHandle, Runner, read_flow
 from pipelines.runs.runner import run as run_recipe
 from pipelines.runs.runner import run_folders as run_folders
@@ -30,7 +31,6 @@ UNREADABLE = "unreadable"  # the outcome of one whose summary is there and canno
 LAST = "last"  # stands for the name of the last run
 MAX_STARTUP_S = 300.0  # a step's process is that much older than its first word at most
 MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
-LOG = "kubeflow.log"
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,6 @@ class RunInfo:
     trigger: str  # what asked for it: manual, scheduled, backfill, catch-up, retry
     recipe: str
     flow: str = "train"  # what of the recipe it ran: train, refresh, features
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One line that a step's process wrote; without a step it is the runner's own word."""
-
-    step: str
-    line: str
 
 
 @runtime_checkable
@@ -156,12 +148,9 @@ class LocalRuns:
                 f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.ALL_STEPS, "summary"))
             )
         folder = self.folder(run)
-        log_lines = _assign_steps(_read_log(folder, follow=follow), folder)
-        return (
-            log_line
-            for log_line in (log_lines if everything else _without_kubeflow_lines(log_lines))
-            if step in ("", log_line.step)
-        )
+        read = read_kubeflow_log if everything else read_logs
+        log_lines = read(folder, is_running=lambda: follow and _is_running(folder))
+        return (log_line for log_line in log_lines if step in ("", log_line.step))
 
     def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """See `Runs`."""
@@ -293,82 +282,5 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-# -- what was said ---------------------------------------------------------------------------------------------
-
-_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LOG_TIME = r"\d\d:\d\d:\d\d\.\d{3} - \w+ - "
-_TASK_STARTED = re.compile(rf"{_LOG_TIME}Executing task '([^']+)'")
-_TASK_FINISHED = re.compile(rf"{_LOG_TIME}Task '([^']+)' finished with status")
-_KUBEFLOW_LINE = re.compile(
-    rf"{_LOG_TIME}(Streamed logs:|Executing task|Task '.*SUCCESS|Running pipeline|Pipeline '.*SUCCESS)|-{{80}}$"
-)
-_TASK_OUTPUTS = re.compile(rf"{_LOG_TIME}Task '([^']+)' (outputs:|has no outputs)")
-_EXECUTOR_LINE = re.compile(r"\[KFP Executor .* INFO\]: ")
-
-
-def _read_log(folder: Path, *, follow: bool, poll_s: float = 0.2) -> Iterator[str]:
-    """The lines of a run's log; with ``follow`` those that are yet to be written, too, until the run has ended."""
-    partial_line = ""
-    path = folder / LOG
-    while follow and not path.is_file() and _is_running(folder):
-        time.sleep(poll_s)
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as log:
-        while True:
-            ended = not (follow and _is_running(folder))  # asked before reading: what is written last is read, too
-            while part := log.readline():
-                partial_line += part
-                if partial_line.endswith("\n"):
-                    yield partial_line.rstrip()
-                    partial_line = ""
-            if ended:
-                break
-            time.sleep(poll_s)
-    if partial_line:
-        yield partial_line.rstrip()
-
-
 def _is_running(folder: Path) -> bool:
     return not (folder / SUMMARY).is_file() and run_state(folder) == RUNNING
-
-
-def _assign_steps(lines: Iterator[str], folder: Path) -> Iterator[LogLine]:
-    """Each line with the step that said it; after a step its stack trace, where it left one."""
-    step, traced = "", set()
-
-    def trace() -> Iterator[LogLine]:
-        path = folder / f"{step}.traceback.txt"
-        if step and step not in traced and path.is_file():
-            traced.add(step)
-            yield from (LogLine(step, line) for line in path.read_text(errors="replace").splitlines())
-
-    for raw in lines:
-        line = _ANSI_COLOUR.sub("", raw)
-        if started := _TASK_STARTED.match(line):
-            yield from trace()
-            step = started[1]
-        finished = _TASK_FINISHED.match(line)
-        if finished:
-            yield from trace()
-        yield LogLine(step, line.removeprefix("    ") if step else line)
-        if finished:
-            step = ""
-    yield from trace()
-
-
-def _without_kubeflow_lines(log_lines: Iterator[LogLine]) -> Iterator[LogLine]:
-    """What is left without Kubeflow's own words around every step: its headings, what it hands over and gets back."""
-    in_input = in_outputs = False
-    for log_line in log_lines:
-        if in_input:
-            in_input = log_line.line != "}"
-        elif _EXECUTOR_LINE.match(log_line.line):
-            in_input = "Got executor_input:" in log_line.line
-        elif _TASK_OUTPUTS.match(log_line.line):
-            in_outputs = True
-        elif in_outputs and not log_line.step and log_line.line.startswith(" "):
-            continue
-        elif log_line.line.strip() and not _KUBEFLOW_LINE.match(log_line.line):
-            in_outputs = False
-            yield log_line
