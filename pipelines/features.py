@@ -89,7 +89,7 @@ def require_champion(recipe: Recipe, workspace: Path) -> None:
     """
     from components.promote.materialize import champion_feature_service
     from rankline.features.transforms import SERVICE
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     run_context = RunContext.from_parameters(
         {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""

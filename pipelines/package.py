@@ -10,8 +10,8 @@ from typing import Any
 from pipelines.kubeflow.conformance import PINNED_IMAGE, check_package
 from pipelines.recipes import Recipe
 from pipelines.refresh import items_recipe
+from pipelines.runs.folder import Flow
 from pipelines.runs.process import pipeline_factory
-from pipelines.runs.runner import Flow
 from pipelines.steps import STEPS
 from rankline.errors import UsageError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from pipelines.steps import spec_of_task
+from pipelines.steps import row_of_task
 from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     from kfp import kubernetes
 
     step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
-    spec = spec_of_task(step)
+    spec = row_of_task(step)
     size: Resources = getattr(config, spec.size)
     if image := getattr(config.images, spec.image):
         task.set_container_image(image)

@@ -23,7 +23,7 @@ from components.validate.config import ValidateConfig
 from pipelines.placement import ClusterConfig
 from rankline.contracts import FrozenModel, encode_nulls, replace_in_strings
 from rankline.io.storage import StorageConfig
-from rankline.runtime.run_step import RunContext
+from rankline.runtime.run_context import RunContext
 
 Config = TypeVar("Config", bound=FrozenModel)
 SOURCE_PLACEHOLDER = "{source}"  # stands for data that is not named yet, where a recipe is only displayed

@@ -148,7 +148,7 @@ def refresh(
     """
     from pipelines.recipe import storage_settings
     from rankline.registry.model_registry import ModelRegistry
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     workspace = workspace.resolve()
     run_context = RunContext.from_parameters(

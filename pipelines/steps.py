@@ -17,7 +17,7 @@ Size = Literal["small", "data", "train", "serve"]  # a field of `cluster`
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepSpec:
+class StepRow:
     """What is the same in every run of a step."""
 
     image: Image
@@ -35,16 +35,16 @@ RAW, CLEAN, FEATURES = ("ingest", "raw"), ("validate", "clean"), ("featurize", "
 TEACHER, STUDENT, BUNDLE = ("finetune", "teacher"), ("distill", "student"), ("export", "bundle")
 EVALUATION = ("evaluate", "report")
 
-STEPS: dict[str, StepSpec] = {
-    "resolve_inputs": StepSpec(image="data", size="small", cached=False),
-    "ingest": StepSpec(
+STEPS: dict[str, StepRow] = {
+    "resolve_inputs": StepRow(image="data", size="small", cached=False),
+    "ingest": StepRow(
         image="data",
         size="data",
         outputs=("raw",),
         lineage=("source",),
         command="Turn raw files into the canonical tables.",
     ),
-    "validate": StepSpec(
+    "validate": StepRow(
         image="data",
         size="data",
         inputs={"raw": RAW},
@@ -52,7 +52,7 @@ STEPS: dict[str, StepSpec] = {
         lineage=("previous profile", "day"),
         command="Check the tables against their suites.",
     ),
-    "featurize": StepSpec(
+    "featurize": StepRow(
         image="data",
         size="data",
         inputs={"clean": CLEAN},
@@ -60,7 +60,7 @@ STEPS: dict[str, StepSpec] = {
         lineage=("feature stores",),
         command="Compute features and cut requests.",
     ),
-    "finetune": StepSpec(
+    "finetune": StepRow(
         image="train",
         size="train",
         inputs={"features": FEATURES},
@@ -69,7 +69,7 @@ STEPS: dict[str, StepSpec] = {
         trains=True,
         command="Train the teacher.",
     ),
-    "distill": StepSpec(
+    "distill": StepRow(
         image="train",
         size="train",
         inputs={"features": FEATURES, "teacher": TEACHER},
@@ -77,14 +77,14 @@ STEPS: dict[str, StepSpec] = {
         trains=True,
         command="Train the student of a teacher.",
     ),
-    "export": StepSpec(
+    "export": StepRow(
         image="train",
         size="serve",
         inputs={"features": FEATURES, "student": STUDENT},
         outputs=("bundle",),
         command="Write the bundle of a student.",
     ),
-    "evaluate": StepSpec(
+    "evaluate": StepRow(
         image="evaluate",
         size="serve",
         inputs={"bundle": BUNDLE, "features": FEATURES, "teacher": TEACHER, "student": STUDENT},
@@ -93,7 +93,7 @@ STEPS: dict[str, StepSpec] = {
         code=("serving.server",),
         command="Score a bundle through the real server.",
     ),
-    "decide": StepSpec(
+    "decide": StepRow(
         image="data",
         size="small",
         inputs={"bundle": BUNDLE, "evaluation": EVALUATION, "teacher": TEACHER},
@@ -101,7 +101,7 @@ STEPS: dict[str, StepSpec] = {
         cached=False,
         command="Register a bundle and give the verdict.",
     ),
-    "promote": StepSpec(
+    "promote": StepRow(
         image="data",
         size="data",
         inputs={
@@ -113,7 +113,7 @@ STEPS: dict[str, StepSpec] = {
         cached=False,
         command="Make a bundle the champion.",
     ),
-    "catalogue": StepSpec(
+    "catalogue": StepRow(
         image="evaluate",
         size="serve",
         inputs={"raw": RAW},
@@ -121,19 +121,19 @@ STEPS: dict[str, StepSpec] = {
         lineage=("champion", "serves over"),
         code=("serving.server",),
     ),
-    "publish": StepSpec(image="data", size="data", inputs={"revision": ("catalogue", "revision")}, cached=False),
-    "materialize": StepSpec(image="data", size="data", inputs={"features": FEATURES}, cached=False),
-    "summary": StepSpec(image="data", size="small", cached=False),
+    "publish": StepRow(image="data", size="data", inputs={"revision": ("catalogue", "revision")}, cached=False),
+    "materialize": StepRow(image="data", size="data", inputs={"features": FEATURES}, cached=False),
+    "summary": StepRow(image="data", size="small", cached=False),
 }
 # on a cluster a verdict that no step follows is the task of its name having run
 VERDICT_TASKS: dict[str, Outcome] = {outcome.task: outcome for outcome in Outcome if outcome.task}
-VERDICT_TASK = StepSpec(image="data", size="small", cached=False)
+VERDICT_TASK = StepRow(image="data", size="small", cached=False)
 
 CACHED_TRAINING_STEPS = tuple(step for step in FLOWS["train"] if STEPS[step].cached)
 STANDALONE_STEPS = {name: spec for name, spec in STEPS.items() if spec.command}
 
 
-def spec_of_task(name: str) -> StepSpec:
+def row_of_task(name: str) -> StepRow:
     """The row of a task or a component's function; Kubeflow writes names with hyphens."""
     return VERDICT_TASK if name.replace("_", "-") in VERDICT_TASKS else STEPS[name.replace("-", "_")]
 

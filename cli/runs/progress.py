@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.runs.estimates import estimates
-from pipelines.runs.runner import read_flow
+from pipelines.runs.folder import read_flow
 from rankline.runtime import ledger, progress
 from rankline.runtime.steps import FLOWS, TRAINING_STEPS
 

@@ -128,7 +128,7 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
     from rich.console import Console
 
     from cli.runs.progress import format_duration, run_table, usual_durations
-    from pipelines.runs.store import last_activity
+    from pipelines.runs.folder import last_activity
     from rankline.runtime import ledger
 
     entries = ledger.read_entries(folder)

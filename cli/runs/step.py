@@ -31,9 +31,9 @@ def run_single_step(
 
     from pipelines.recipe import step_settings, storage_settings
     from pipelines.recipes import named
-    from pipelines.runs.runner import new_run_folder
+    from pipelines.runs.folder import new_run_folder
     from rankline.runtime import ledger
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings, source=source, map=map)

@@ -33,7 +33,7 @@ from pipelines.kubeflow.runs import (
     summarize_run,
 )
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
+from pipelines.runs.folder import Flow
 from pipelines.schedules import cron as crons
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError

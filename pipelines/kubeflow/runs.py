@@ -21,8 +21,9 @@ from components.ingest.window import BACKFILL
 from pipelines.kubeflow import description
 from pipelines.kubeflow.client import Cluster, NotFound, Unreachable
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
-from pipelines.runs.runner import Flow
-from pipelines.runs.store import LAST, LogLine, RunInfo
+from pipelines.runs.folder import Flow
+from pipelines.runs.logs import LogLine
+from pipelines.runs.store import LAST, RunInfo
 from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.errors import AccessError, RanklineError, UsageError
 from rankline.runtime.outcomes import Outcome

@@ -22,7 +22,7 @@ from typing import Any
 from components import images
 from pipelines.placement import Resources
 from pipelines.recipe import Recipe, step_settings
-from pipelines.steps import STEPS, spec_of_task
+from pipelines.steps import STEPS, row_of_task
 from rankline.errors import RanklineError, UsageError
 from rankline.io import digest
 from rankline.runtime import ledger
@@ -77,7 +77,7 @@ def cpus(quantity: str) -> float:
 
 def image_of(recipe: Recipe, step: str) -> str:
     """The image a step runs in: the recipe's, or the one that `rankline build` makes."""
-    kind = spec_of_task(step).image
+    kind = row_of_task(step).image
     return getattr(recipe.cluster.images, kind) or str(getattr(images, kind.upper()))
 
 
@@ -216,7 +216,7 @@ class ContainerContext:
         """What Docker is told for a step's container; ``about`` is what the engine says of itself."""
         import docker
 
-        size: Resources = getattr(self.recipe.cluster, spec_of_task(step).size)
+        size: Resources = getattr(self.recipe.cluster, row_of_task(step).size)
         allowed = min(cpus(size.cpu), engine_info["NCPU"])
         memory = memory_bytes(size.memory)
         security = engine_info.get("SecurityOptions") or []
@@ -329,7 +329,7 @@ class StepContainer:
         entry = ledger.read_entries(self.context.run).get(self.step)
         if entry is None or entry.status != "running":
             return
-        size = spec_of_task(self.step).size
+        size = row_of_task(self.step).size
         allowed = getattr(self.context.recipe.cluster, size).memory
         entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
         entry.error = str(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
-from pipelines.runs.runner import RECIPE
+from pipelines.runs.folder import RECIPE
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
 

@@ -1,12 +1,12 @@
 """The folder of a run in a workspace: the files in it, and what they say of the run.
 
-    <step>.json    the ledger (rankline/runtime/ledger.py)
-    summary.json   how the run ended
-    recipe.json    what it runs
-    trigger.json   what asked for it, unless that was a person at a terminal: a schedule, or a retry of another run
-    watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner
-    cancel.json    a request to end it, which the watching process carries out
-    kubeflow.log   what Kubeflow's runner and the steps print
+<step>.json    the ledger (rankline/runtime/ledger.py)
+summary.json   how the run ended
+recipe.json    what it runs
+trigger.json   what asked for it, unless that was a person at a terminal: a schedule, or a retry of another run
+watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner
+cancel.json    a request to end it, which the watching process carries out
+kubeflow.log   what Kubeflow's runner and the steps print
 """
 
 from __future__ import annotations

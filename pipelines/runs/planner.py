@@ -198,11 +198,11 @@ class Planner:
             entry = self._find_remote(self.remote_cache, step)
             origin = f", kept at {self.run_context.storage.artifacts}"
         if entry is None:
-            return PlannedStep(step=step.step, state="runs", why=step.cache.why(step.key))
+            return PlannedStep(step=step.step, state="runs", why=step.cache.explain_miss(step.key))
         if not origin and (damage := entry.find_damage(STEPS[step.step].outputs)):
             return PlannedStep(step=step.step, state="runs", why=damage)
         self._reused[step.step] = entry
-        return PlannedStep(step=step.step, state="reused", why=entry.why + origin)
+        return PlannedStep(step=step.step, state="reused", why=entry.reason + origin)
 
     def _find_remote(self, remote_cache: RemoteCache, step: _StepKey) -> CacheEntry | None:
         name = digest.json_digest(step.key)

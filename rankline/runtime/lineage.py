@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rankline.runtime.step_cache import UNKNOWN
 
 if TYPE_CHECKING:
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
 
 @dataclass(frozen=True)

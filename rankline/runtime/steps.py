@@ -21,6 +21,7 @@ FLOWS: dict[str, tuple[str, ...]] = {
 }
 TRAINING_STEPS = FLOWS["train"]
 ALL_STEPS = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
+EARLIER_NAMES = {"resolve_inputs": "look"}  # step -> its name in the runs of earlier versions
 SUMMARY_STEP = "summary"  # the exit handler of every flow: it has no entry in the ledger
 DECIDING_STEPS = ("decide", "catalogue", "materialize")  # the step of each flow whose result holds the verdict
 _COMPONENTS = {"decide": "promote", "publish": "catalogue", "materialize": "promote"}

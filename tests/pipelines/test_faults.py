@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
 def told_of_no_room(message: str, small: Disk) -> None:
     assert " free" in message, message
     assert f"where: {small.folder}" in message
-    assert "try: make room there" in message
+    assert "try: free some space" in message
     assert len(message.splitlines()) <= 6
 
 
@@ -232,7 +232,7 @@ def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path
         workspace = smoke.copy(small.folder / "ws")
         small.fill(leave=0)
         message = refused("run", "--recipe", "smoke", "-w", workspace)
-        assert "there is no room left on the disk" in message
+        assert "the disk is full" in message
         told_of_no_room(message, small)
         small.make_room()
         assert rankline("run", "--recipe", "smoke", "-w", workspace).returncode == 0
@@ -368,7 +368,7 @@ def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert summary(workspace)["outcome"] == "already serving"
     assert [steps(workspace)[step] for step in REUSABLE] == ["done", "done"] + ["reused"] * 5
-    assert reasons(workspace)["validate"].startswith("the kept copy was damaged")
+    assert reasons(workspace)["validate"].startswith("the cache entry was damaged")
     assert json.loads((workspace / "repository" / "champion.json").read_text()) == pointer
 
 
@@ -381,7 +381,7 @@ def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path
         (run.folder / "ingest.json").write_text('{"step": ')
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith("ingest stopped: its entry in the ledger cannot be read")
+        assert err.startswith("ingest stopped: its ledger entry cannot be read")
         assert "try: run again" in err
 
 

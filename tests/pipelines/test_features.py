@@ -14,8 +14,8 @@ import yaml
 from pipelines.assets import packaged
 from pipelines.features import features_pipeline, materialize
 from pipelines.recipes import named
+from pipelines.runs.folder import RECIPE, run_folders
 from pipelines.runs.freshness import freshness
-from pipelines.runs.runner import RECIPE, run_folders
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.store import LocalSchedules

@@ -18,7 +18,7 @@ from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, uplo
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
-from pipelines.runs.runner import Flow
+from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
 from rankline.runtime.outcomes import exit_code
 from rankline.runtime.steps import ALL_STEPS, FLOWS

@@ -14,7 +14,7 @@ import yaml
 
 from pipelines.package import compile_flow
 from pipelines.recipes import RECIPES
-from pipelines.steps import spec_of_task
+from pipelines.steps import row_of_task
 from rankline.errors import UsageError
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
@@ -135,8 +135,8 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {f"exec-{step}" for step in ALL_TASKS}
     for step in ALL_TASKS:
-        container, size = executors[f"exec-{step}"]["container"], getattr(config, spec_of_task(step).size)
-        assert container["image"] == getattr(config.images, spec_of_task(step).image)
+        container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
+        assert container["image"] == getattr(config.images, row_of_task(step).image)
         assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
         assert container["resources"]["resourceMemoryLimit"] == size.memory
         gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})

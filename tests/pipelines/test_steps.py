@@ -12,7 +12,7 @@ import yaml
 
 from components import images
 from pipelines.recipe import SECTIONS
-from pipelines.steps import STANDALONE_STEPS, STEPS, VERDICT_TASKS, component_module, spec_of_task
+from pipelines.steps import STANDALONE_STEPS, STEPS, VERDICT_TASKS, component_module, row_of_task
 from rankline.runtime.outcomes import Outcome, exit_code, has_verdict
 from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS, FLOWS, SUMMARY_STEP, component_folder
 from tests.pipelines import golden
@@ -21,17 +21,20 @@ ROOT = Path(__file__).resolve().parents[2]
 NO_COMPONENT = {"images.py", "__init__.py", "__pycache__"}
 
 
-def run_step_call(step: str) -> dict[str, ast.expr]:
-    """The keyword arguments with which a step's component calls `run_step`."""
+def component_call(step: str) -> dict[str, ast.expr]:
+    """The keyword arguments of the StepSpec that a step's component hands to `run_step`."""
     tree = ast.parse((ROOT / "components" / component_folder(step) / "component.py").read_text())
-    calls = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "run_step"
-    ]
-    call = next(call for call in calls if isinstance(call.args[0], ast.Constant) and call.args[0].value == step)
-    return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "StepSpec":
+            arguments = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            if ast.literal_eval(arguments["name"]) == step:
+                return arguments
+    raise AssertionError(f"{step} has no StepSpec")
 
 
-def keys(node: ast.expr) -> list[str]:
+def keys(node: ast.expr | None) -> list[str]:
+    if node is None:
+        return []
     assert isinstance(node, ast.Dict)
     return [key.value for key in node.keys if isinstance(key, ast.Constant)]
 
@@ -47,14 +50,14 @@ def test_a_component_has_the_image_of_its_row(step: str) -> None:
     component = getattr(importlib.import_module(component_module(step, "component")), step)
     container = component.component_spec.implementation.container
     assert container.image == getattr(images, STEPS[step].image.upper())
-    assert spec_of_task(component.component_spec.name) is STEPS[step]
+    assert row_of_task(component.component_spec.name) is STEPS[step]
 
 
 @pytest.mark.parametrize("step", ALL_STEPS)
 def test_a_component_reads_writes_and_caches_as_its_row_says(step: str) -> None:
-    spec, call = STEPS[step], run_step_call(step)
-    assert keys(call["inputs"]) == list(spec.inputs)
-    assert keys(call["outputs"]) == list(spec.outputs)
+    spec, call = STEPS[step], component_call(step)
+    assert keys(call.get("inputs")) == list(spec.inputs)
+    assert keys(call.get("outputs")) == list(spec.outputs)
     assert ast.literal_eval(call.get("code", ast.Tuple([], ast.Load()))) == spec.code
     assert ast.literal_eval(call.get("reuse", ast.Constant(True))) == spec.cached
     assert ("lineage" in call) == bool(spec.lineage)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.store import run_state
+from pipelines.runs.folder import run_state
 from rankline.runtime import ledger
 from tests.cli.command import rankline, refused
 from tests.cli.runs.test_step import alone

@@ -20,8 +20,9 @@ from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from rankline.errors import SourceError, UsageError
+from rankline.io.artifacts import write_digests
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime.step_cache import StepCache, write_digests
+from rankline.runtime.step_cache import StepCache
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
@@ -100,7 +101,7 @@ def test_a_damaged_copy_and_a_knob_that_changes_no_byte(smoke: SmokeRun, tmp_pat
     flip(next((workspace / "cache" / "ingest").glob("*/raw/events.parquet")))
     told, status = ran_as_foretold(workspace, "featurize.check_rows=7")
     assert {step for step in told if told[step].state == "runs"} == {"resolve_inputs", "ingest", "featurize", "decide"}
-    assert told["ingest"].why.startswith("the kept copy was damaged (events.parquet")
+    assert told["ingest"].why.startswith("the cache entry was damaged (events.parquet")
     assert told["featurize"].why == "check_rows: 500 -> 7; its input clean may change"
     assert told["featurize"].because == ("ingest",)
     assert {step: told[step].unless for step in told if told[step].unless} == {
@@ -332,7 +333,7 @@ def test_a_kept_copy_that_is_damaged_cannot_be_what_is_hoped_for(smoke: SmokeRun
     told = foretold(workspace, "featurize.check_rows=7")
     assert told["finetune"].state == "runs"
     assert told["distill"].state == "unsure"
-    assert foretold(workspace)["finetune"].why.startswith("the kept copy was damaged (weights.safetensors")
+    assert foretold(workspace)["finetune"].why.startswith("the cache entry was damaged (weights.safetensors")
 
 
 def test_data_seen_before_another_is_compared_with_that_other(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -412,7 +413,7 @@ def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     before = digests(workspace)
     done = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
     assert done.returncode == 0, done.stderr
-    assert "the kept copy was damaged" in done.stdout
+    assert "the cache entry was damaged" in done.stdout
     assert digests(workspace) == before
 
 

@@ -165,7 +165,7 @@ def test_the_exit_handler_told_of_the_killed_run(killed: tuple[int, str, str], w
 def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspace: Path) -> None:
     told = reasons(workspace)
     assert steps(workspace)["ingest"] == "done"
-    assert "the kept copy was damaged (events.parquet" in told["ingest"]
+    assert "the cache entry was damaged (events.parquet" in told["ingest"]
     assert [steps(workspace)[step] for step in ("validate", "featurize")] == ["reused", "reused"]
 
 
