@@ -22,13 +22,13 @@ from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from components.catalogue.checks import Check
 
 CHECKS_FILE, CATALOGUE_FOLDER = "checks.json", "catalogue"
-PUBLISH, UNCHANGED, REFUSED = "publish", "unchanged", "refused"
 ACTOR = "rankline refresh"
 MAX_UNKNOWN = 100  # unknown ids that checks.json names
 
@@ -74,7 +74,7 @@ def catalogue(
     facts |= {"notes": " ".join(_notes(merged, rejected)), "unknown": merged.unknown[:MAX_UNKNOWN]}
     if merged.is_unchanged:
         sentence = f"All {merged.unchanged} items are as they were: revision {bundle.revision} stays."
-        return _write_result(revision, facts, UNCHANGED, sentence, [])
+        return _write_result(revision, facts, Outcome.UNCHANGED.verdict, sentence, [])
 
     met = [*checks.check_counts(merged, config), checks.check_words(current, merged, config)]
     if all(check.met for check in met):
@@ -101,13 +101,13 @@ def catalogue(
                 )
     if failed := [check for check in met if not check.met]:
         sentence = f"{len(failed)} of {len(met)} checks not met; revision {bundle.revision} stays."
-        return _write_result(revision, facts, REFUSED, sentence, met)
+        return _write_result(revision, facts, Outcome.REFUSED.verdict, sentence, met)
     counts = merged.counts
     sentence = (
         f"Revision {facts['revision']}: {counts['added']} items added, {counts['changed']} changed "
         f"({counts['withdrawn']} of them withdrawn), {counts['gone']} taken out, {counts['unchanged']} as they were."
     )
-    return _write_result(revision, facts, PUBLISH, sentence, met)
+    return _write_result(revision, facts, Outcome.PUBLISHED.verdict, sentence, met)
 
 
 def _notes(merged: MergeResult, rejected: RejectedItems) -> Iterator[str]:
@@ -153,7 +153,7 @@ def publish(
         IntegrityError: a byte of the catalogue is not what its digests promise.
     """
     checked = json.loads((revision / CHECKS_FILE).read_text())
-    assert checked["outcome"] == PUBLISH, "the flow comes here only then"
+    assert checked["outcome"] == Outcome.PUBLISHED.verdict, "the flow comes here only then"
     progress.phase("publishing")
     models = ModelRegistry(repository)
     event = models.publish(

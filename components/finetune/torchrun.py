@@ -24,9 +24,9 @@ from components.finetune.config import FinetuneConfig
 from rankline import errors
 from rankline.errors import RanklineError, TrainingError
 from rankline.io import digest
+from rankline.io.artifacts import DIGESTS_FILE
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
-from rankline.runtime.step_cache import DIGESTS_FILE
 from rankline.train.champion_weights import WarmStart
 
 ERROR_FIELDS = ("message", "expected", "found", "where", "hint")

@@ -15,8 +15,7 @@ from components.ingest.fields import identifier
 from components.ingest.parts import Part
 from components.ingest.tables import selected_columns, transfer_type, typed
 from rankline.errors import SourceError
-from rankline.io import postgres
-from rankline.io.sources import Files, is_file_database
+from rankline.io.sources import Files, is_file_database, postgres
 
 ROWS = 1 << 14  # fetched at once
 

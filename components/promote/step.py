@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
 from components.promote.mirror import mirror, training_curves
-from rankline.errors import IntegrityError, StaleEvidence, UsageError
+from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
@@ -25,16 +25,12 @@ from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event, Kind
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
 ACTOR, PROMOTION = "the flow", "promotion"
-
-# Verdicts on models that serve or may come to: others may begin with their weights.
-WARM_START_OUTCOMES = ("promote", "pending", "already_serving")
-# What a verdict other than "promote" leaves behind in the repository.
-EVENT_KINDS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
 
 
 def decide(
@@ -73,11 +69,12 @@ def decide(
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
     (verdict / PAGE).write_text(verdict_page(decided, report))
+    outcome = Outcome.of_verdict(decided.outcome)
 
-    if teacher and decided.outcome in WARM_START_OUTCOMES:
+    if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
         champion_weights.save_weights(models, candidate.model_id, teacher)
     events: list[Event] = []
-    if decided.outcome != "already_serving":
+    if outcome is not Outcome.ALREADY_SERVING:
         progress.phase("registering")
         models.add(bundle)
         evidence = {"evaluation": models.add_evidence(evaluation)}
@@ -95,11 +92,11 @@ def decide(
         events += _append_once(
             models, "evaluated", candidate, evidence, why=_score_summary(report, policy), run_id=run_id
         )
-        if decided.outcome in EVENT_KINDS:
+        if outcome.event:
             evidence["verdict"] = models.add_evidence(verdict)
             events += _append_once(
                 models,
-                EVENT_KINDS[decided.outcome],
+                cast(Kind, outcome.event),
                 candidate,
                 evidence,
                 why=decided.sentence,

@@ -77,7 +77,12 @@ def _total_variation(now: list[int], before: list[int]) -> float:
 
 def previous_profile(workspace: Path, name: str, raw: Path) -> Path | None:
     """The kept profile that data in ``raw`` is to be compared with; none on the first run."""
-    return previous_profile_for(workspace, name, _read_json(raw / "summary.json").get("data_digest"))
+    return previous_profile_for(workspace, name, data_digest(raw))
+
+
+def data_digest(raw: Path) -> str | None:
+    """The digest of ingested data; None where its summary cannot be read."""
+    return _read_json(raw / "summary.json").get("data_digest")
 
 
 def previous_profile_for(workspace: Path, name: str, data: str | None) -> Path | None:

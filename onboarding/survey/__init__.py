@@ -26,8 +26,8 @@ from onboarding.survey.locations import (
 )
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from rankline.errors import SourceError, UsageError
-from rankline.io import postgres, sources
-from rankline.io.sources import File, Tables
+from rankline.io import sources
+from rankline.io.sources import File, Tables, postgres
 
 SAMPLE_ROWS = 100_000  # of each table that are looked at
 

@@ -18,7 +18,8 @@ from typing import Any
 from components.finetune.config import FinetuneConfig
 from components.finetune.torchrun import write_job
 from pipelines.kubeflow.conformance import PINNED_IMAGE
-from pipelines.recipes import Recipe, named, step_settings
+from pipelines.recipe import step_settings
+from pipelines.recipes import Recipe, named
 from rankline.errors import RanklineError, UsageError
 
 

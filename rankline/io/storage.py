@@ -182,7 +182,7 @@ def translate_errors(where: str) -> Iterator[None]:
             raise FileExistsError(where) from error
         refused = isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId")
         raise StorageError(
-            "the store refuses these credentials" if refused else "the store does not answer as it should",
+            "the store refuses these credentials" if refused else "the store does not respond as it should",
             expected="permission to read and write there" if refused else f"an answer within {MAX_ATTEMPTS} attempts",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             where=where,

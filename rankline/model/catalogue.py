@@ -29,8 +29,8 @@ from rankline.contracts import FrozenModel, Precision
 from rankline.errors import IntegrityError
 from rankline.features.bm25 import Bm25
 from rankline.features.side_features import SideFeatures
+from rankline.io import artifacts
 from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle, write_catalogue_manifest
-from rankline.runtime import step_cache
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer, batches_by_length, item_text
 
@@ -347,9 +347,9 @@ def assemble_bundle(bundle: Bundle, catalogue: Path, folder: Path) -> Bundle:
     """A model and a catalogue in one folder, as a server is given them; the files are the same ones, not copies."""
     for name in (MANIFEST, *bundle.manifest.files):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        step_cache.link_or_copy(bundle.folder / name, folder / name)
-    step_cache.link_or_copy(catalogue, folder / CATALOGUE)
-    (folder / CATALOGUE / step_cache.DIGESTS_FILE).unlink(missing_ok=True)  # a door's own list is no part of it
+        artifacts.link_or_copy(bundle.folder / name, folder / name)
+    artifacts.link_or_copy(catalogue, folder / CATALOGUE)
+    (folder / CATALOGUE / artifacts.DIGESTS_FILE).unlink(missing_ok=True)  # a door's own list is no part of it
     return open_bundle(folder, verify=False)  # whoever serves it reads every byte
 
 

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from rankline.contracts import Manifest
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError, UsageError
 from rankline.io import digest
+from rankline.io.artifacts import DIGESTS_FILE
 from rankline.io.blob_store import BlobStore
 from rankline.model.bundle import (
     CATALOGUE,
@@ -42,7 +43,6 @@ from rankline.model.bundle import (
 )
 from rankline.registry import registry_state, removal
 from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Champion, Event, Kind
-from rankline.runtime.step_cache import DIGESTS_FILE
 
 # kind -> since when the champion may not have changed, and what to try where it has
 _STALE_MESSAGES = {

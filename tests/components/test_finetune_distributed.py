@@ -20,8 +20,8 @@ from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import SourceError, TrainingError
 from rankline.io import digest
+from rankline.io.artifacts import DIGESTS_FILE
 from rankline.runtime.progress import Progress
-from rankline.runtime.step_cache import DIGESTS_FILE
 from tests.conftest import SmokeRun
 
 # Dropout is the one thing that differs between one process and several: each draws its own

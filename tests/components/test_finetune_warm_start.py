@@ -19,7 +19,7 @@ from components.finetune import warm_start
 from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from rankline.errors import IntegrityError
-from rankline.io import digest
+from rankline.io import artifacts, digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_from_registry
 from rankline.runtime import ledger, step_cache
@@ -287,7 +287,7 @@ def at_the_door(workspace: Path, features: Path, number: int, champion: str, con
 def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
     workspace, quick = tmp_path / "w", {"epochs": 1}
     features = write_features(tmp_path / "features", days=7)
-    step_cache.write_digests(features)
+    artifacts.write_digests(features)
     models = ModelRegistry(workspace / "repository")
     cold, begun = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
     assert at_the_door(workspace, features, 1, "", begun).result["began_from"] == "scratch"
@@ -312,7 +312,7 @@ def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Pat
 def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     features = write_features(tmp_path / "features", days=7)
-    step_cache.write_digests(features)
+    artifacts.write_digests(features)
     champion_weights.save_weights(ModelRegistry(workspace / "repository"), CHAMPION, world / "teacher")
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
     with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):

@@ -13,16 +13,17 @@ import pytest
 import yaml
 
 from pipelines.package import compile_flow
-from pipelines.placement import IMAGES, SIZES
 from pipelines.recipes import RECIPES
+from pipelines.steps import row_of_task
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 
-HOUSE = Path(__file__).resolve().parents[2]
-SAID = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
+ROOT = Path(__file__).resolve().parents[2]
+VERDICT_TASKS = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
         "insufficient-data": "condition-6"}  # fmt: skip
-DOORS = {*ledger.STEPS, "summary", *SAID}
+TASKS = [step.replace("_", "-") for step in TRAINING_STEPS]
+ALL_TASKS = {*TASKS, "summary", *VERDICT_TASKS}
 LINE, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
 
 
@@ -62,7 +63,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path, seed: str) -> Non
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, str(output)],
         check=True,
-        cwd=HOUSE,
+        cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": seed},
     )
     assert output.read_bytes() == golden.path("smoke").read_bytes()
@@ -81,7 +82,7 @@ def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_pa
 def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
     pipeline, _ = documents(package[1])
     tasks = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
-    tasks = {name: task for name, task in tasks.items() if name not in SAID.values()}
+    tasks = {name: task for name, task in tasks.items() if name not in VERDICT_TASKS.values()}
     gate = pipeline["components"][f"comp-{GATE}"]["dag"]["tasks"]
     before = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
     order: list[str] = []
@@ -90,7 +91,7 @@ def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
         assert len(ready) == 1, f"{ready} could run in any order"
         order += ready
         del before[ready[0]]
-    assert [*order[:-1], *gate] == list(ledger.STEPS)
+    assert [*order[:-1], *gate] == TASKS
     assert order[-1] == GATE
 
 
@@ -109,12 +110,12 @@ def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -
     from rankline.evaluation.decision import Verdict
 
     pipeline, _ = documents(package[1])
-    for task, group in SAID.items():
+    for task, group in VERDICT_TASKS.items():
         branch = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][group]
         assert branch["triggerPolicy"]["condition"].endswith(f"== '{task.replace('-', '_')}'")
         assert list(pipeline["components"][f"comp-{group}"]["dag"]["tasks"]) == [task]
     outcomes = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
-    assert {task.replace("-", "_") for task in SAID} | {"promote"} == outcomes
+    assert {task.replace("-", "_") for task in VERDICT_TASKS} | {"promote"} == outcomes
 
 
 def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
@@ -123,7 +124,7 @@ def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
     from pipelines.training import training_pipeline
 
     spec = training_pipeline(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
-    assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in DOORS - set(SAID)}
+    assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in ALL_TASKS - set(VERDICT_TASKS)}
     assert not spec.root.input_definitions.parameters
 
 
@@ -132,10 +133,10 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     pipeline, platform = documents(path)
     config = golden.pinned(recipe).cluster
     executors = pipeline["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in DOORS}
-    for step in DOORS:
-        container, size = executors[f"exec-{step}"]["container"], getattr(config, SIZES[step])
-        assert container["image"] == getattr(config.images, IMAGES[step])
+    assert set(executors) == {f"exec-{step}" for step in ALL_TASKS}
+    for step in ALL_TASKS:
+        container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
+        assert container["image"] == getattr(config.images, row_of_task(step).image)
         assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
         assert container["resources"]["resourceMemoryLimit"] == size.memory
         gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})
@@ -150,10 +151,10 @@ def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) ->
     tasks: dict[str, Any] = {}
     for component in [pipeline["root"], *pipeline["components"].values()]:
         tasks |= component.get("dag", {}).get("tasks", {})
-    assert set(tasks) == DOORS | {LINE, GATE, *SAID.values()}
-    for step in DOORS:
+    assert set(tasks) == ALL_TASKS | {LINE, GATE, *VERDICT_TASKS.values()}
+    for step in ALL_TASKS:
         # trying again is for steps that a lost node may have ended, not for looking and deciding
-        once = step in ("resolve-inputs", "decide", "summary", *SAID)
+        once = step in ("resolve-inputs", "decide", "summary", *VERDICT_TASKS)
         assert tasks[step].get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if once else 2)
         assert "enableCache" not in tasks[step]["cachingOptions"]
 
@@ -177,7 +178,7 @@ def test_the_doors_are_told_of_the_clusters_workspace(package: tuple[str, Path])
     text = package[1].read_text()
     assert "/rankline/material/" in text
     assert "{workspace}" not in text
-    assert str(HOUSE) not in text
+    assert str(ROOT) not in text
     assert str(Path.home()) not in text
 
 
@@ -206,7 +207,7 @@ def test_a_knob_reaches_the_package(tmp_path: Path) -> None:
     assert told["activeDeadlineSeconds"] == "7200"
     assert told["nodeSelector"] == {"labels": {"pool": "gpus"}}
     assert (told["pvcMount"][0]["constant"], told["pvcMount"][0]["mountPath"]) == ("claim", "/mnt/line")
-    for step in DOORS:
+    for step in ALL_TASKS:
         (secret,) = platform[f"exec-{step}"]["secretAsEnv"]
         assert secret["secretName"] == "mlflow"
         assert secret["keyToEnv"] == [{"envVar": "MLFLOW_TRACKING_PASSWORD", "secretKey": "password"}]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipelines.kubeflow.client import Access, Cluster, connect
-from pipelines.recipes import Recipe, as_dict
-from pipelines.runs.runner import Flow
+from pipelines.recipe import Recipe, as_dict
+from pipelines.runs.folder import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 

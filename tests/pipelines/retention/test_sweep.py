@@ -20,8 +20,9 @@ import pytest
 
 from components.promote.step import _append_once
 from components.summary.step import SUMMARY
+from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
-from pipelines.retention.sweep import clean, is_running, plan_sweep, sweep, sweep_after_run
+from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import Firing, Firings
 from pipelines.schedules.store import LocalSchedules

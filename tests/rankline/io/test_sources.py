@@ -126,7 +126,7 @@ def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
         ({"format": "tables", "tables": {"events": "memory://gone/*", "items": "e.csv"}}, "no files of events"),
         ({"format": "tables", "tables": {"events": "empty.csv", "items": "e.csv"}}, "is empty"),
         ({"format": "sql", "tables": {"events": "e"}}, "no table of items"),
-        ({"format": "tables", "tables": {"events": "zip://e.csv::file:///a.zip", "items": "e.csv"}}, "within a URL"),
+        ({"format": "tables", "tables": {"events": "zip://e.csv::file:///a.zip", "items": "e.csv"}}, "chained URLs"),
         ({"format": "beir"}, "no file of items"),
         ({"format": "recbole"}, "holds no events"),
     ],

@@ -16,7 +16,9 @@ from components.distill.config import DistillConfig
 from components.featurize.config import FeaturizeConfig
 from pipelines.recipes import smoke as recipe
 from rankline.errors import OutOfMemory
-from rankline.runtime import ledger, memory, run_step
+from rankline.runtime import ledger, memory
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import starving
@@ -65,9 +67,9 @@ def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, st
     def work(**given: Any) -> None:
         np.empty(10**16)
 
-    run = run_step.RunContext(tmp_path, "run")
+    run = RunContext(tmp_path, "run")
     with pytest.raises(SystemExit) as end:
-        run_step.run_step(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
+        run_step(StepSpec(step, work, config, reuse=False), run)
     told = ledger.read_entries(run.folder)[step].error
     assert str(end.value) == told
     assert told.startswith(f"{step} ran out of memory")

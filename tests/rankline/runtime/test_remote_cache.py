@@ -1,4 +1,4 @@
-"""Finished work and checkpoints on a shelf, a folder or a bucket, taken up on another machine."""
+"""The remote cache and checkpoints, in a folder or a bucket, used from another machine."""
 
 import json
 import os
@@ -15,7 +15,8 @@ import pytest
 
 from rankline.io.storage import StorageConfig, open_filesystem
 from rankline.runtime import ledger
-from rankline.runtime.run_step import RunContext, run_step
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from tests.rankline.runtime.test_run_step import Config, Work, seal
 from tests.servers.proxy import DROP, flaky
 
@@ -35,10 +36,10 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def do(work: Any, machine: Path, raw: Path, storage: StorageConfig) -> ledger.Entry:
-    here = RunContext(machine, "run", storage)
-    outputs = {"made": here.folder / "out" / "made"}
-    run_step("ingest", work, Config(), run=here, inputs={"raw": raw}, outputs=outputs, preload=("json", "csv"))
-    return ledger.read_entries(here.folder)["ingest"]
+    context = RunContext(machine, "run", storage)
+    outputs = {"made": context.folder / "out" / "made"}
+    run_step(StepSpec("ingest", work, Config(), inputs={"raw": raw}, outputs=outputs, preload=("json", "csv")), context)
+    return ledger.read_entries(context.folder)["ingest"]
 
 
 def only(shelf: str, ending: str) -> tuple[Any, str]:
@@ -69,7 +70,7 @@ def test_a_damaged_entry_is_told_and_made_anew(tmp_path: Path, raw: Path, shelf:
         fs.pipe_file(file, b"43" if harm == "a flipped byte" else b'{"key"')
     second = do(work.step, tmp_path / "b", raw, storage)
     assert (second.status, work.done) == ("done", 2)
-    assert f"the copy at {shelf} was damaged" in second.why
+    assert f"the entry at {shelf} was damaged" in second.why
     third = do(work.step, tmp_path / "c", raw, storage)  # what was made anew lies there now
     assert (third.status, third.result, work.done) == ("reused", {"value": 42}, 2)
 
@@ -90,8 +91,8 @@ def test_a_shelf_that_is_down_costs_no_run(tmp_path: Path, raw: Path, bucket: An
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
         done = do(Work().step, tmp_path / "a", raw, StorageConfig(artifacts=f"{bucket.url}/x"))
     assert done.status == "done"
-    assert "could not be read (the store does not answer as it should)" in done.why
-    assert "not kept at" in done.why
+    assert "could not be read (the store does not respond as it should)" in done.why
+    assert "not uploaded to" in done.why
 
 
 TRAINER = textwrap.dedent(
@@ -100,7 +101,8 @@ TRAINER = textwrap.dedent(
     from pathlib import Path
     import numpy, torch
     from rankline.contracts import FrozenModel
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
     from rankline.runtime.progress import Progress
     from rankline.io.storage import StorageConfig
 
@@ -124,9 +126,10 @@ TRAINER = textwrap.dedent(
         kept.clear()
         return {"began": began, "sum": state["sum"]}
 
-    here = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
-    print(run_step("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
-        code=("rankline.train.training",)))
+    context = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
+    outputs = {"made": context.folder / "made"}
+    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.training",),
+        checkpoints=True), context))
     """
 )
 
@@ -159,6 +162,6 @@ def test_training_killed_on_one_machine_goes_on_on_another(tmp_path: Path, url: 
     undisturbed = numpy.random.default_rng(1)
     assert result["sum"] == sum(float(undisturbed.random()) for _ in range(3))
     why = ledger.read_entries(tmp_path / "b" / "runs" / "run")["finetune"].why
-    assert ("was damaged, training begins anew" in why) is harm
+    assert ("was damaged, training starts from scratch" in why) is harm
     assert not any(name.endswith(".pt") for name in (fs.find(root) if fs.exists(root) else []))
     assert json.loads((tmp_path / "b" / "runs" / "run" / "finetune.json").read_text())["status"] == "done"

@@ -1,4 +1,4 @@
-"""A door reuses what has not changed, verifies what it is given, and turns an error into one message."""
+"""run_step reuses what has not changed, verifies its inputs, and turns an error into one message."""
 
 import errno
 import itertools
@@ -18,9 +18,11 @@ import pytest
 
 from rankline.contracts import FrozenModel
 from rankline.errors import SourceError, ValidationFailed
+from rankline.io.files import write_json
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
-from rankline.runtime.run_step import RunContext, run_step
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from rankline.runtime.step_cache import key_changes
 
 
@@ -58,21 +60,14 @@ def seal(folder: Path) -> None:
     from rankline.io import digest
 
     (folder / "files.json").unlink(missing_ok=True)
-    ledger.write_json(folder / "files.json", digest.file_digests(folder))
+    write_json(folder / "files.json", digest.file_digests(folder))
 
 
 def do(work: Any, tmp_path: Path, raw: Path, run: str, config: Config | None = None, **more: Any) -> ledger.Entry:
-    here = RunContext(tmp_path / "ws", run)
-    run_step(
-        "ingest",
-        work,
-        config or Config(),
-        run=here,
-        inputs={"raw": raw},
-        outputs={"made": here.folder / "out" / "made"},
-        **more,
-    )
-    return ledger.read_entries(here.folder)["ingest"]
+    context = RunContext(tmp_path / "ws", run)
+    outputs = {"made": context.folder / "out" / "made"}
+    run_step(StepSpec("ingest", work, config or Config(), inputs={"raw": raw}, outputs=outputs, **more), context)
+    return ledger.read_entries(context.folder)["ingest"]
 
 
 def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path) -> None:
@@ -93,7 +88,9 @@ def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
     (raw / "number.txt").write_text("5")
     seal(raw)
     assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "its input raw changed"
-    assert do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"source": "b"}).why == "source changed"
+    assert (
+        do(work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"source": "b"}).why == "source changed"
+    )
     assert work.done == 4
 
 
@@ -107,11 +104,13 @@ def test_of_nested_settings_it_names_the_one_that_was_turned() -> None:
 
 def test_work_done_under_another_lineage_is_taken_only_where_told(tmp_path: Path, raw: Path) -> None:
     work = Work()
-    do(work.step, tmp_path, raw, "one", lineage={"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage={"champion": "b"}, ignore_lineage=True)
+    do(work.step, tmp_path, raw, "one", lineage=lambda: {"champion": "a"})
+    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=True)
     assert (work.done, again.status) == (1, "reused")
-    assert do(work.step, tmp_path, raw, "three", lineage={"champion": "b"}).why == "champion changed"
-    other = do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"champion": "b"}, ignore_lineage=True)
+    assert do(work.step, tmp_path, raw, "three", lineage=lambda: {"champion": "b"}).why == "champion changed"
+    other = do(
+        work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"champion": "b"}, ignore_lineage=True
+    )
     assert (work.done, other.status) == (3, "done")
 
 
@@ -227,10 +226,10 @@ def test_a_workspace_that_was_moved_keeps_what_it_holds(tmp_path: Path, raw: Pat
         source: str = ""
 
     def run_in(workspace: Path, run: str) -> None:
-        here = RunContext(workspace, run)
+        context = RunContext(workspace, run)
         config = Placed(source=f"{workspace}/material/shop")
-        outputs = {"made": here.folder / "made"}
-        run_step("ingest", work.step, config, run=here, inputs={"raw": raw}, outputs=outputs)
+        outputs = {"made": context.folder / "made"}
+        run_step(StepSpec("ingest", work.step, config, inputs={"raw": raw}, outputs=outputs), context)
 
     work = Work()
     run_in(tmp_path / "ws", "one")
@@ -325,11 +324,11 @@ def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = str(stop.value.code).splitlines()
-    assert lines[0] == "there is no room left on the disk"
+    assert lines[0] == "the disk is full"
     assert "File too large" in lines[2]
     assert " MB free" in lines[2]
     assert lines[3].startswith(f"  where: {tmp_path}")
-    assert lines[4].startswith("  try: make room there")
+    assert lines[4].startswith("  try: free some space")
     here = tmp_path / "ws" / "runs" / "one"
     assert not (here / "out" / "made").exists()
     assert not (here / ledger.RESERVE_FILE).exists()
@@ -350,8 +349,8 @@ def test_no_room_while_work_is_kept_or_taken_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", full)
-        patch.setattr(shutil, "copy2", full)
-        with pytest.raises(SystemExit, match="no room left on the disk"):
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(SystemExit, match="the disk is full"):
             do(work.step, tmp_path, raw, "two")
     assert not list((tmp_path / "ws" / "cache" / "ingest").glob(".*"))
     after = do(work.step, tmp_path, raw, "three")
@@ -404,7 +403,7 @@ def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, raw: Path) -> N
     with pytest.raises(SystemExit) as stop:
         do(step, tmp_path, raw, "one")
     assert str(stop.value.code).splitlines() == [
-        "a file may not be written or read", "  expected: permission for the user that runs ingest",
+        "a file may not be read or written", "  expected: permission for the user that runs ingest",
         "  found: Permission denied", "  where: /its/folder/a.parquet",
-        "  try: give that permission, or take a --workspace on another disk",
+        "  try: grant the permission, or use a --workspace on another disk",
     ]  # fmt: skip

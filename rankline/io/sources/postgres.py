@@ -1,7 +1,7 @@
-"""Postgres as a source: connected to without a password in any setting, read as of one moment, streamed.
+"""Postgres as a source, read in one snapshot.
 
-The password comes from the environment: PGPASSWORD (or whatever libpq reads, such as a password file), or a
-whole URL in the variable that `connection` names.
+The password comes from the environment: PGPASSWORD or whatever else libpq reads, or a whole URL in the variable that
+`connection` names.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from rankline.errors import SourceError
 from rankline.io import digest
-from rankline.io.sources import Source, mask_passwords
+from rankline.io.sources.settings import MASK, Source, mask_passwords
 
 CONNECT_TIMEOUT_S = 10
 
 
 @contextlib.contextmanager
 def connect(source: Source) -> Iterator[Any]:
-    """A connection in one read-only transaction: all that is read is of one moment.
+    """A connection in one read-only transaction: all queries see the same snapshot.
 
     Raises:
-        SourceError: where there is no server, it refuses, or it goes away; never with a password in the message.
+        SourceError: the server is unreachable, refuses, or disconnects; the message never holds a password.
     """
     import psycopg
 
@@ -39,24 +39,23 @@ def connect(source: Source) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def translate_errors(source: Source) -> Iterator[None]:
-    """The driver's errors as ours."""
+    """Turn the driver's exceptions into SourceError."""
     import psycopg
 
     try:
         yield
     except psycopg.OperationalError as error:
         raise SourceError(
-            "the database cannot be reached, or went away",
-            expected="a Postgres server that answers until all is read",
+            "the database cannot be reached, or the connection was lost",
+            expected="a Postgres server that responds until everything is read",
             found=_safe_message(error, _connection_url(source)),
             where=database_label(source),
-            hint="see that it runs and that PGHOST, PGUSER, PGPASSWORD or the URL are right; then run again: "
-            "nothing half-read was kept",
+            hint="check that it runs and that PGHOST, PGUSER, PGPASSWORD or the URL are right; then run again",
         ) from None
     except psycopg.Error as error:
         raise SourceError(
-            "the database refuses what it is asked",
-            expected="tables or queries that can be read (ingest.tables)",
+            "the database refuses a query",
+            expected="tables or queries that this user may read (ingest.tables)",
             found=_safe_message(error, _connection_url(source)),
             where=database_label(source),
             hint="try the query in psql with the same user",
@@ -64,7 +63,7 @@ def translate_errors(source: Source) -> Iterator[None]:
 
 
 def _connection_url(source: Source) -> str:
-    """Where the database is, password and all where it comes that way; never to be shown."""
+    """The URL of the database, with the password if it is in the environment; never print it."""
     if not source.connection:
         return source.source
     url = os.environ.get(source.connection, "")
@@ -80,27 +79,27 @@ def _connection_url(source: Source) -> str:
 
 
 def _safe_message(error: BaseException, url: str) -> str:
-    """A driver's message in one line, without what is secret in the URL."""
+    """The driver's message in one line, without passwords."""
     import psycopg
 
     try:
         password = psycopg.conninfo.conninfo_to_dict(url).get("password")
     except psycopg.Error:
-        return "a URL that cannot be read"  # the driver would repeat it, password and all
+        return "a URL that cannot be parsed"  # the driver's message would repeat the password
     text = mask_passwords(" ".join(str(error).split()))
     for secret in (password, os.environ.get("PGPASSWORD")):
         if secret:
-            text = text.replace(str(secret), "***")
+            text = text.replace(str(secret), MASK)
     return text or type(error).__name__
 
 
 def database_label(source: Source) -> str:
-    """What messages call the database."""
+    """The name of the database in messages."""
     return f"${source.connection}" if source.connection else mask_passwords(source.source)
 
 
 def select_statement(table_or_query: str) -> str:
-    """A table's name, or a query, as a query."""
+    """The query for a table's name; a query is returned as it is."""
     if any(character.isspace() for character in table_or_query.strip()):
         return table_or_query.strip().rstrip(";") + "\n"  # it may end in a comment
     return "SELECT * FROM " + ".".join(
@@ -109,17 +108,17 @@ def select_statement(table_or_query: str) -> str:
 
 
 def database_digest(source: Source) -> str:
-    """One digest for the rows of every table, made by the database: their number, and the sum of their hashes.
+    """The digest of the rows of every table: their number and the sum of their 64-bit hashes.
 
-    It reads every row there, and sends none. The order of the rows does not count; two rows that changed in ways
-    whose 64-bit hashes cancel would go unseen.
+    The database computes it and transfers no row. The order of the rows does not count. Two changes whose hashes
+    cancel out go unnoticed.
     """
     checksums = {}
     with connect(source) as connection:
         for table, table_or_query in source.tables:
             if table_or_query:
                 checksums[table] = connection.execute(
-                    "SELECT count(*)::text, coalesce(sum(hashtextextended(told::text, 0)::numeric), 0)::text "
-                    f"FROM ({select_statement(table_or_query)}) AS told"
+                    "SELECT count(*)::text, coalesce(sum(hashtextextended(source_row::text, 0)::numeric), 0)::text "
+                    f"FROM ({select_statement(table_or_query)}) AS source_row"
                 ).fetchone()
     return digest.json_digest(checksums)
