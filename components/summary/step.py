@@ -15,7 +15,7 @@ from rankline.io.files import write_json
 from rankline.runtime import ledger
 
 SUMMARY = "summary.json"
-KILLED = "the process ended without an error message (killed, or out of memory?)"
+KILLED = "it ended without an error message (killed, or out of memory?)"
 INTERRUPTED = "it was interrupted; the next run continues from the finished steps"
 CANCELLED = "cancelled"
 MATERIALIZED = "materialized"
