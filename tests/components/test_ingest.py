@@ -268,7 +268,7 @@ def _unknown_format(folder: Path) -> dict[str, Any]:
 
 
 REFUSALS = [
-    (_missing, SourceError, "the source is not there", "ingest.source"),
+    (_missing, SourceError, "the source does not exist", "ingest.source"),
     (_empty_folder, SourceError, "holds no events", "ingest.source"),
     (_empty_file, SourceError, "0 bytes", "ingest.source"),
     (_header_alone, SourceError, "a header alone", "ingest.source"),

@@ -84,7 +84,7 @@ def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
         app, ["step", "ingest", "--recipe", "smoke", "-w", str(tmp_path / "ws"), "--raw", str(tmp_path / "raw")]
     )
     assert isinstance(completed.exception, RanklineError)
-    assert "the source is not there" in str(completed.exception)
+    assert "the source does not exist" in str(completed.exception)
 
 
 def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:

@@ -365,7 +365,7 @@ def test_work_on_a_shelf(smoke: SmokeRun, tmp_path: Path) -> None:
 
 
 def test_a_run_that_would_not_begin_is_refused_as_the_run_is(unchanged: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="the source is not there"):
+    with pytest.raises(SourceError, match="the source does not exist"):
         plan(named("smoke", [f"ingest.source={tmp_path / 'nowhere'}"]), unchanged)
 
 

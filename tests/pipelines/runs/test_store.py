@@ -67,8 +67,13 @@ def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smok
 
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
-    said = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*TRAINING_STEPS, "summary"]
+    lines = list(LocalRuns(smoke.workspace).logs("last", everything=True))
+    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*TRAINING_STEPS, "summary"]
+
+
+def test_every_step_of_the_pipeline_has_written_its_log(smoke: SmokeRun) -> None:
+    run = smoke.workspace / "runs" / smoke.summary["run"]
+    assert {path.stem for path in run.glob("*.log")} == {*TRAINING_STEPS, "kubeflow"}
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
@@ -310,4 +315,6 @@ def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smo
     assert any("the source holds no events" in line for line in said)
     assert said.index("Traceback (nobody foresaw it)") > 0
     assert "  ValueError: odd" in said
-    assert [line for line in said if "FAILURE" in line]
+    assert not [line for line in said if "FAILURE" in line]  # that is Kubeflow's
+    everything = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs", everything=True)]
+    assert [line for line in everything if "FAILURE" in line]

@@ -190,9 +190,9 @@ def test_a_web_server_that_fails_now_and_then_is_asked_again(tmp_path: Path, web
 @pytest.mark.parametrize(
     ("plan", "path", "told"),
     [
-        (lambda _: BUSY, "log.csv", r"does not answer[^$]*within 5 attempts[^$]*503"),
-        (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not answer[^$]*503"),  # away while it is read
-        (lambda _: DROP, "log.csv", r"does not answer[^$]*(ServerDisconnected|ClientOSError)"),
+        (lambda _: BUSY, "log.csv", r"does not respond[^$]*within 5 attempts[^$]*503"),
+        (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not respond[^$]*503"),  # away while it is read
+        (lambda _: DROP, "log.csv", r"does not respond[^$]*(ServerDisconnected|ClientOSError)"),
         (lambda _: PASS, "gone.csv", r"cannot be opened[^$]*404"),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_web_server_that_is_away_is_one_message(web: int, plan: Callable[[int]
 
 
 def test_a_host_where_nobody_listens_is_one_message(web: int) -> None:
-    with pytest.raises(SourceError, match=r"does not answer[^$]*Cannot connect"):
+    with pytest.raises(SourceError, match=r"does not respond[^$]*Cannot connect"):
         File(f"http://127.0.0.1:{free_port()}/log.csv").size()
 
 
@@ -211,7 +211,7 @@ def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: 
 
     def told(place: str) -> str:
         s3fs.S3FileSystem.clear_instance_cache()  # a client remembers the endpoint it was made for
-        with pytest.raises(SourceError, match="does not answer") as error:
+        with pytest.raises(SourceError, match="does not respond") as error:
             sources.find_files(
                 Source(source="s3://nowhere", format="tables", tables={"events": place}, items_from_events=True)
             )
