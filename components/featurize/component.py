@@ -1,4 +1,4 @@
-"""The door of featurize."""
+"""The Kubeflow component of featurize."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -8,7 +8,7 @@ from components.images import DATA
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features: Output[Dataset]):
-    """Compute features as they were known at every moment, and cut requests into train, valid and test."""
+    """Compute features as they were known at each request's time, and split requests into train, valid and test."""
     from pathlib import Path
 
     from components.featurize.config import FeaturizeConfig

@@ -409,7 +409,7 @@ def sampler_world(*, items: int, requests: int, seen: int) -> tuple[split.Log, s
 def test_negatives_are_distinct_free_and_as_many_as_there_are(
     items: int, seen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negatives, "PLACES", 1 << 14)  # the last catalogue is larger than what a block marks
+    monkeypatch.setattr(negatives, "MAX_CELLS", 1 << 14)  # the last catalogue is larger than what a block marks
     log, asked, weights = sampler_world(items=items, requests=25, seen=seen)
     drawn = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(asked)
     for r in range(25):

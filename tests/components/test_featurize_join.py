@@ -10,24 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from components.featurize.asof import TIMESTAMP_COLUMN, View, is_ordered, join_views
 from components.featurize.config import FeaturizeConfig
-from components.featurize.join import (
-    TIMESTAMP_COLUMN,
-    PointInTimeJoin,
-    View,
-    _is_ordered,
-    _join_views,
-    database,
-    historical_features,
-)
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
+from components.featurize.join import JoinSettings, PointInTimeJoin, historical_features
 from components.featurize.step import featurize
-from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import VIEWS
 from feature_repo.request import REQUEST_FIELDS
 from feature_repo.store import apply, open_store, working_directory
 from rankline import contracts
 from rankline.errors import IntegrityError, UsageError
 from rankline.features import transforms
+from rankline.io.sql import memory_database
 from rankline.runtime.progress import Progress
 from tests.components.clean_world import random_events, write_clean
 
@@ -90,9 +84,8 @@ class World:
 
 
 def fast(store: Any, side: Sequence[str], spill: Path, *, rows: int, check_rows: int) -> PointInTimeJoin:
-    return PointInTimeJoin(
-        store, side, way="fast", rows=rows, check_rows=check_rows, seed=1, memory_mb=256, spill=spill
-    )
+    settings = JoinSettings(method="fast", check_rows=check_rows, seed=1, memory_mb=256, spill=spill)
+    return PointInTimeJoin(store, side, settings, rows=rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -182,17 +175,17 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
                 TIMESTAMP_COLUMN: when(random.choice([*days, 1.25, 9.25, 20.0], 50)),
             }
         )
-        db = database(tmp_path, 256)
-        found = _join_views(db, asked, [view], in_order=set())["out"].to_pylist()
+        db = memory_database(tmp_path, memory_mb=256)
+        found = join_views(db, asked, [view], in_order=set())["out"].to_pylist()
         assert found == truth(source.to_pylist(), asked.to_pylist(), view)
-        if _is_ordered(db, view):
+        if is_ordered(db, view):
             tidy += 1
-            assert _join_views(db, asked, [view], in_order={str(path)})["out"].to_pylist() == found
+            assert join_views(db, asked, [view], in_order={str(path)})["out"].to_pylist() == found
         else:
             assert world % 4 != 3  # where every key has a name, it is seen
         plain = source.filter(pa.compute.less_equal(source["known"], source["at"]))
         late += truth(plain.to_pylist(), asked.to_pylist(), view) != found
-        assert len(_join_views(db, asked.slice(0, 0), [view], in_order=set())) == 0
+        assert len(join_views(db, asked.slice(0, 0), [view], in_order=set())) == 0
     assert 10 <= tidy < 30
     assert late > 5  # late rows decided something
 
@@ -206,17 +199,8 @@ def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
         answers = pa.concat_tables([parts.join(asked.slice(start, 70)) for start in range(0, 300, 70)])
         assert answers.equals(fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=0).join(asked))
         assert parts.check() == 50
-        through = PointInTimeJoin(
-            store,
-            USER_FEATURE_REFS,
-            way="feast",
-            rows=300,
-            check_rows=50,
-            seed=1,
-            memory_mb=256,
-            spill=tmp_path,
-            chunk=70,
-        )
+        settings = JoinSettings(method="feast", check_rows=50, seed=1, memory_mb=256, spill=tmp_path, chunk=70)
+        through = PointInTimeJoin(store, USER_FEATURE_REFS, settings, rows=300)
         assert through.join(asked).to_pydict() == answers.to_pydict()
         assert through.check() == 0
 
@@ -278,9 +262,9 @@ def test_both_ways_write_the_same_features(tmp_path: Path, clean: Path, monkeypa
 
 def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast join that forgets the known-time cut-off is found out by the run itself."""
-    from components.featurize import join
+    from components.featurize import asof
 
-    right = join._query
+    right = asof.asof_query
 
     def forgetful(view: View, asked: Any, *, in_order: bool) -> str:
         return right(
@@ -290,7 +274,7 @@ def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeyp
         )
 
     small = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6)
-    monkeypatch.setattr(join, "_query", forgetful)
+    monkeypatch.setattr(asof, "asof_query", forgetful)
     featurize(clean, tmp_path / "harmless", config=small)  # our own snapshots are known when they hold
 
     snapshots_write = __import__("components.featurize.snapshots", fromlist=["write"]).write
@@ -306,5 +290,5 @@ def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeyp
     monkeypatch.setattr("components.featurize.snapshots.write", late)
     with pytest.raises(IntegrityError, match="do not agree about user_events"):
         featurize(clean, tmp_path / "wrong", config=small)
-    monkeypatch.setattr(join, "_query", right)
+    monkeypatch.setattr(asof, "asof_query", right)
     featurize(clean, tmp_path / "right", config=small)

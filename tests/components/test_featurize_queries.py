@@ -120,7 +120,7 @@ def test_of_a_conversation_the_last_turns_are_read_newest_first(tmp_path: Path) 
 
 def test_a_query_without_words_is_refused(tmp_path: Path) -> None:
     asked = [{**query, "text": None} if n == 7 else query for n, query in enumerate(queries())]
-    with pytest.raises(ValidationFailed, match="no words"):
+    with pytest.raises(ValidationFailed, match="without words"):
         requests(write_asked(tmp_path / "clean", asked=asked))
 
 
