@@ -1,4 +1,4 @@
-"""The Kubeflow door of evaluate."""
+"""The Kubeflow component of evaluate."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -18,7 +18,7 @@ def evaluate(
     champion: str,
     report: Output[Dataset],
 ):
-    """Replay the frozen requests through the real server and score it beside the champion and baselines."""
+    """Replay the test requests through the real server and score its lists beside champion and baselines."""
     from pathlib import Path
 
     from components.evaluate.champion_for import champion_for, is_champion
@@ -29,7 +29,7 @@ def evaluate(
 
     context = RunContext.from_parameters(run, job)
     model_id = unverified_model_id(Path(bundle.path))
-    rival = champion_for(model_id, champion)
+    champion_id = champion_for(model_id, champion)
     run_step(
         "evaluate",
         evaluate,
@@ -43,9 +43,9 @@ def evaluate(
         },
         outputs={"report": Path(report.path)},
         code=("serving.server",),
-        lineage={"champion": rival},
+        lineage={"champion": champion_id},
         ignore_lineage=is_champion(model_id, champion),
         preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
-        fetched=lambda: {"champion": context.bundle_folder(rival) if rival else None},
+        fetched=lambda: {"champion": context.bundle_folder(champion_id) if champion_id else None},
         run_id=context.run_id,
     )

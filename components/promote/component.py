@@ -1,7 +1,7 @@
-"""The doors of promote: `decide` always runs, `promote` only where the verdict says so, `materialize` in between.
+"""The Kubeflow components of promote: `decide`, `promote` for a verdict that says so, and `materialize`.
 
-The four small ones at the end do nothing. A cluster's API tells which tasks ran and not what they returned, so there
-a verdict other than "promote" is said by the task of its name having run.
+The four components at the end do nothing. Kubeflow's API shows which tasks ran but not what they returned, so on a
+cluster a verdict other than "promote" runs the task of its name.
 """
 
 from kfp import dsl
@@ -20,7 +20,7 @@ def decide(
     job: str,
     verdict: Output[Dataset],
 ) -> str:
-    """Register the candidate and say whether it may serve, and why; the outcome is what it returns."""
+    """Register the candidate and decide whether it may serve; returns the outcome."""
     from pathlib import Path
 
     from components.promote.config import DecideConfig
@@ -28,7 +28,7 @@ def decide(
     from rankline.runtime.run_step import RunContext, run_step
 
     context = RunContext.from_parameters(run, job)
-    result = run_step(
+    result: dict[str, str] = run_step(
         "decide",
         decide,
         DecideConfig(**config),
@@ -52,7 +52,7 @@ def promote(
     run: dict,
     job: str,
 ):
-    """Make the candidate the champion: its features online, then the event, then the mirror."""
+    """Make the candidate the champion: materialize its features, append the event, mirror it to MLflow."""
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
@@ -84,7 +84,7 @@ def promote(
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
-    """Bring newer rows of the champion's features online."""
+    """Materialize newer rows of the champion's features."""
     import json
     from pathlib import Path
 
@@ -118,7 +118,7 @@ def already_serving():
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def pending():
-    """The verdict: every gate is met, and a person decides."""
+    """The verdict: every gate is met, and a reviewer decides."""
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
@@ -128,7 +128,7 @@ def refused():
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def insufficient_data():
-    """The verdict: there is too little data for one."""
+    """The verdict: there is too little data to decide."""
 
 
 OUTCOME_TASKS = {
@@ -136,4 +136,4 @@ OUTCOME_TASKS = {
     "pending": pending,
     "refused": refused,
     "insufficient_data": insufficient_data,
-}  # outcome of `decide` -> the door that says it
+}  # outcome of `decide` -> the component that shows it

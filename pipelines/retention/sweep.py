@@ -625,9 +625,9 @@ class _Sweep:
         return self._path(resource)
 
     def _online(self, resource: Resource) -> str:
-        from components.promote import online
+        from components.promote.store_lock import store_lock
 
-        with online.store_lock(self.workspace / resource.path, timeout_s=1.0):
+        with store_lock(self.workspace / resource.path, timeout_s=1.0):
             return self._unless_in_use(resource)
 
     def _claim(self, resource: Resource) -> str:

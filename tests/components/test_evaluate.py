@@ -346,7 +346,7 @@ def test_an_answer_that_cannot_be_scored_is_an_error(world, server):
     one = read_all(world / "features")[0][0]
     model_id = open_bundle(world / "bundle").model_id
     assert replay.recommend(server, one, model_id=model_id, k=20)
-    with pytest.raises(ServerError, match="which the user already had"):
+    with pytest.raises(ServerError, match="which the user has seen"):
         replay.recommend(server, Forgetful(one.request, one.item_features), model_id=model_id, k=ITEMS)
     with pytest.raises(ServerError, match="not 0123456789abcdef"):
         replay.recommend(server, one, model_id="0123456789abcdef", k=20)
@@ -491,7 +491,8 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
 
 def lists_over(bundle, world, folder):
     asked, _ = read_all(world / "features")
-    return measure.replay_lists(bundle, asked, folder=folder, config=CONFIG, progress=Progress())
+    with measure.running(bundle, asked, folder, CONFIG, Progress()) as server:
+        return server.recommend()
 
 
 def measured_mean(report):

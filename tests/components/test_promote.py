@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import mirror
+from components.promote.mirror import Promotion, mirror
 from components.promote.online import materialize_online
 from components.promote.step import decide, promote
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
@@ -155,15 +155,15 @@ class Workshop:
         return [event.kind for event in self.repository.history()]
 
 
-def _mirror_at_once(workspace: Path, model_id: str, gate, told) -> None:
+def _mirror_at_once(workspace: Path, model_id: str, gate, versions) -> None:
     event = Event(n=1, kind="promoted", model_id=model_id, at=END.isoformat(), who="test", why="test")
     report = Report(
         model_id=model_id, recipe="smoke", run_id="r", requests=1,
         systems={"candidate": {"metrics": {"ndcg@10": {"mean": 0.2}}}},
     )  # fmt: skip
     gate.wait()
-    shown = mirror(event, report, source="file:///b", pages=[], curves={}, config=PromoteConfig(), workspace=workspace)
-    told.put(shown["version"])
+    promotion = Promotion(event, report, source="file:///b", pages=[], curves={})
+    versions.put(mirror(promotion, config=PromoteConfig(), workspace=workspace)["version"])
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
     broken = features_of(shop.root / "broken")
     source = broken / "feast" / "sources" / "item_popularity.parquet"
     source.write_bytes(source.read_bytes()[:100])
-    with pytest.raises(RegistryError, match="could not be brought online"):
+    with pytest.raises(RegistryError, match="could not be materialized online"):
         shop.promote(bundle, evaluation, verdict, features=broken)
     assert shop.repository.champion() == ""
     assert shop.kinds == ["registered", "evaluated"]
@@ -454,7 +454,7 @@ def test_a_promotion_that_waits_too_long_says_for_what(shop):
     folder.parent.mkdir(parents=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
-        pytest.raises(RegistryError, match="somebody else is writing"),
+        pytest.raises(RegistryError, match="another process is writing"),
     ):
         shop.promote(bundle, evaluation, verdict, lock_timeout_s=0.05)
     assert shop.repository.champion() == ""
