@@ -27,7 +27,7 @@ from components.export.config import ExportConfig
 from components.featurize.config import FeaturizeConfig
 from components.finetune.config import FinetuneConfig
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.tables import READERS
+from components.ingest.readers.tables import READERS
 from components.promote.config import DecideConfig, PromoteConfig
 from components.summary.config import SummaryConfig
 from components.validate.config import ValidateConfig

@@ -1,7 +1,7 @@
-"""The doors of catalogue: `catalogue` makes and checks a revision, `publish` has the champion serve over it.
+"""The Kubeflow components of catalogue: `catalogue` builds and checks a revision, `publish` makes it the served one.
 
-The small one at the end does nothing; on a cluster it says by having run that nothing had changed (a refusal is said
-by the task of that name, see components/promote/component.py).
+`unchanged` does nothing: on a cluster it runs if nothing changed, so that the outcome can be seen. A refusal runs the
+task of that name (components/promote/component.py).
 """
 
 from kfp import dsl
@@ -12,7 +12,7 @@ from components.images import DATA, EVALUATE
 
 @dsl.component(base_image=EVALUATE, install_kfp_package=False)
 def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: str, revision: Output[Dataset]) -> str:
-    """Embed the changed items with the champion and check what comes of it; the outcome is what it returns."""
+    """Embed the changed items with the champion and check the new catalogue; returns the outcome."""
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
@@ -21,7 +21,7 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
 
     context = RunContext.from_parameters(run, job)
     serves_over = served_revision(champion, repository=context.repository)
-    result = run_step(
+    result: dict[str, str] = run_step(
         "catalogue",
         catalogue,
         CatalogueConfig(**config),
@@ -39,7 +39,7 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
-    """Have the champion serve over the checked revision."""
+    """Let the champion serve over the checked revision."""
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
@@ -62,7 +62,7 @@ def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def unchanged():
-    """The verdict: every item is as it was."""
+    """The verdict: no item changed."""
 
 
-OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the door that says it
+OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the component that shows it

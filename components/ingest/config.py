@@ -9,7 +9,14 @@ from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Fro
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
 
-INTERNAL_COLUMNS = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
+INTERNAL_COLUMNS = (
+    "row",
+    "raw",
+    "reject_reason",
+    "event_query_text",
+    "event_query_turns",
+    "price_as_written",
+)  # columns that are ingest's alone
 # what no declared column may be called, in whatever case: DuckDB tells no cases apart
 RESERVED_NAMES = {
     *ITEMS.names,

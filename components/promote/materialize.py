@@ -52,7 +52,7 @@ def materialize(
         "online": {**watermark, "seconds": round(online_s, 2)},
         "sentence": sentence
         if watermark["moved"]
-        else f"{sentence}, which is later than this data, so nothing was written",
+        else f"{sentence}, which is later than this data: the store stays as it is",
     }
 
 
@@ -75,7 +75,7 @@ def champion_feature_service(repository: str, *, run_service: str, where: str, r
     expected_service = models.manifest(champion).features.service
     if expected_service != run_service:
         raise UsageError(
-            "the champion reads another service version than these features have",
+            "these features have another service version than the champion reads",
             expected=f"{expected_service}, which champion {champion} was trained on",
             found=run_service,
             where=where,

@@ -75,7 +75,7 @@ def _check_definitions(folder: Path, stores: FeatureStoreConfig) -> None:
         changed = definition_changes(folder)
     if changed:
         raise UsageError(
-            f"the champion reads other feature definitions under the name {folder.name}",
+            f"these are other feature definitions than the champion reads under the name {folder.name}",
             expected="the same views, features and types",
             found="; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
             where=str(folder),

@@ -353,7 +353,7 @@ def test_an_answer_that_cannot_be_scored_is_an_error(world, server):
     everything = one.request.state.model_copy(update={"seen": [item_id(row) for row in range(ITEMS)]})
     with pytest.raises(ServerError, match="it is empty"):
         replay.recommend(server, replace(one, request=replace(one.request, state=everything)), model_id=model_id, k=20)
-    with pytest.raises(ServerError, match="left candidates of request"):
+    with pytest.raises(ServerError, match="left out candidates of request"):
         replay.rank(server, one, ["i1", "unheard-of"])
     with pytest.raises(ServerError, match="422"):
         server.post("/v1/recommend", b'{"k": "many"}')

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from components.ingest import parts, step
+from components.ingest import step
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.readers import text_stream
 from components.ingest.step import ingest
 from rankline.contracts import EVENTS, ITEMS, REJECTED, USERS
 from rankline.errors import RanklineError, SourceError, TooSmall
@@ -194,7 +195,7 @@ def test_the_same_data_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> 
 
 def test_row_groups_do_not_depend_on_how_the_rows_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "ROW_GROUP", 1000)
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(text_stream, "CHUNK_BYTES", 4096)
     lines = [f"u{n % 97}\ti{1 + n % 3}\t{1 + n % 5}\t{9000 - n}" for n in range(5010)]
     run(write(tmp_path / "source", inter=lines, user=None), tmp_path / "raw", memory_limit_mb=64)
     events = pq.ParquetFile(tmp_path / "raw" / "events.parquet")

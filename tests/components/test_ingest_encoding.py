@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.ingest.config import IngestConfig
-from components.ingest.encoding import guess_encoding
+from components.ingest.readers.encoding import guess_encoding
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from components.ingest import parts, recbole, tables
 from components.ingest.config import IngestConfig
+from components.ingest.readers import recbole, tables, text_stream
 from components.ingest.step import ingest
 from pipelines.recipes import labels
 from rankline.errors import SourceError
@@ -237,7 +237,7 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, header: str) -> None:
 def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored: bytes, hint: str) -> None:
     (tmp_path / name).write_bytes(stored)
     with pytest.raises(SourceError, match="not what its name says") as refused:
-        parts.open_text(File(str(tmp_path / name)), "utf-8")
+        text_stream.open_text(File(str(tmp_path / name)), "utf-8")
     assert str(refused.value).endswith(hint) or (hint == "save it as CSV" and hint in str(refused.value))
 
 
@@ -263,8 +263,8 @@ def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header:
         {"columns": {"item_numbers": ["metadata.Price"]}},
         {"columns": {"event_attributes": ["raw"]}},
         {"columns": {"user_attributes": ["Row"]}},
-        {"columns": {"item_attributes": ["wrong"]}},
-        {"columns": {"item_attributes": ["price_told"]}},
+        {"columns": {"item_attributes": ["reject_reason"]}},
+        {"columns": {"item_attributes": ["price_as_written"]}},
         {"columns": {"event_numbers": ["event_id"]}},
         {"columns": {"item_attributes": ["Color"], "item_numbers": ["color"]}},
         {"columns": {"item_attributes": ["a.year", "b.year"]}},

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from components.ingest import sql
 from components.ingest.config import IngestConfig
+from components.ingest.readers import sql
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 from rankline.io import digest, sources
@@ -58,7 +58,7 @@ SHOWN = {  # how the time is typed -> the column as SQL of DuckDB, is the window
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Table -> how many rows of it have come out of the database, counted from here on."""
     arrived: dict[str, int] = {}
-    typed = sql.typed
+    typed_part = sql.typed_part
 
     def counting(table: str, where: str, schema: Any, batches: Any, **more: Any) -> Any:
         def through() -> Any:
@@ -66,9 +66,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
                 arrived[table] = arrived.get(table, 0) + len(batch)
                 yield batch
 
-        return typed(table, where, schema, through(), **more)
+        return typed_part(table, where, schema, through(), **more)
 
-    monkeypatch.setattr(sql, "typed", counting)
+    monkeypatch.setattr(sql, "typed_part", counting)
     return arrived
 
 
@@ -125,7 +125,7 @@ def ordered() -> dict[str, str]:
 def test_postgres_gives_what_files_give(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(postgres)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    monkeypatch.setattr(sql, "ROWS", 5)
+    monkeypatch.setattr(sql, "FETCH_ROWS", 5)
     found = run(tmp_path / "raw", source=postgres.url, tables=ordered())
     for name, rows in (("events", EVENTS), ("items", ITEMS), ("users", USERS)):
         write(tmp_path / f"{name}.csv", rows)
@@ -216,7 +216,7 @@ def test_a_server_that_is_killed_half_way(postgres: Postgres, tmp_path: Path, mo
             "repeat('x', 200) AS device FROM generate_series(1, 60000) AS n"
         )
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    monkeypatch.setattr(sql, "ROWS", 1000)
+    monkeypatch.setattr(sql, "FETCH_ROWS", 1000)
     batches = []
 
     class Killing(Progress):

@@ -381,7 +381,7 @@ def test_queries_from_the_words_of_events(tmp_path: Path) -> None:
     assert [event["query_id"] for event in events] == [
         queries[0]["query_id"], queries[0]["query_id"], queries[1]["query_id"], None,
     ]  # fmt: skip
-    assert "asked_text" not in events[0]
+    assert "event_query_text" not in events[0]
     assert summary(tmp_path)["rows"]["queries"] == 2
 
 

@@ -54,8 +54,8 @@ class Shop:
 
     @property
     def watermark(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.online / "watermark.json").read_text())
-        return told
+        watermark: dict[str, Any] = json.loads((self.online / "watermark.json").read_text())
+        return watermark
 
     def events_7d(self) -> float:
         source = FeastLibrary(self.online)
@@ -79,9 +79,9 @@ def test_newer_rows_come_online_and_who_saw_to_it_is_noted(shop: Shop) -> None:
     later = features_of(shop.root / "later", end=LATER, events_7d=9.0)
     result = shop.materialize(later, trigger=SCHEDULE)
     assert (result["service"], result["online"]["moved"], shop.events_7d()) == (names.SERVICE, True, 9.0)
-    told = shop.watermark
-    assert (told["until"], told["owner"]) == (LATER.isoformat(), {"who": "schedule hourly", "run": "run-2"})
-    assert told["took_s"] > 0
+    watermark = shop.watermark
+    assert (watermark["until"], watermark["owner"]) == (LATER.isoformat(), {"who": "schedule hourly", "run": "run-2"})
+    assert watermark["took_s"] > 0
     shop.materialize(later, trigger={"kind": "manual", "who": "ann@desk"})
     assert shop.watermark["owner"]["who"] == "ann@desk"
 
@@ -148,7 +148,7 @@ def test_without_a_champion_there_is_nothing_to_keep_fresh(tmp_path: Path) -> No
     assert not (tmp_path / "online").exists()
 
 
-def test_of_two_at_once_one_waits_or_is_told_for_whom(shop: Shop) -> None:
+def test_of_two_at_once_one_waits_or_is_refused_with_the_holder(shop: Shop) -> None:
     later = features_of(shop.root / "later", end=LATER, events_7d=9.0)
     done: list[dict[str, Any]] = []
     with store_lock(shop.online, timeout_s=1, who="schedule nightly", run="run-7"):

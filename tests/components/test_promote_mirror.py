@@ -56,7 +56,7 @@ def test_a_server_that_goes_away_half_way_loses_no_promotion(
         uri = f"http://127.0.0.1:{network.port}"
         name = {"registered_model": f"model{requests}", "experiment": f"experiment{requests}"}
         model_id, result = promoted(shop, "a", tracking_uri=uri, **name)
-        assert "`rankline mirror` shows it later" in result["mlflow"]["error"]
+        assert "`rankline mirror` adds it later" in result["mlflow"]["error"]
         assert shop.repository.champion() == model_id
         settings = [f"--set=promote.{k}={v}" for k, v in {"tracking_uri": uri, **name}.items()]
         assert "MLflow cannot be written" in refused(
@@ -80,7 +80,7 @@ def test_a_server_that_goes_away_half_way_loses_no_promotion(
 def test_what_was_promoted_while_mlflow_was_down_is_shown_later(shop: Workshop) -> None:  # noqa: F811
     down = "http://127.0.0.1:1"
     first, result = promoted(shop, "a", tracking_uri=down)
-    assert "`rankline mirror` shows it later" in result["mlflow"]["error"]
+    assert "`rankline mirror` adds it later" in result["mlflow"]["error"]
     second, _ = promoted(shop, "b", champion=first, tracking_uri=down)
     shop.repository.append("rolled_back", first, who="somebody", why="complaints")
     done = rankline("mirror", "--recipe", "smoke", "-w", shop.workspace, "--json")

@@ -7,10 +7,9 @@ the same one.
 
 from collections.abc import Iterator
 
-from components.ingest import tables
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.fields import NULL_TEXT
-from components.ingest.parts import Column, Part
+from components.ingest.readers import tables
+from components.ingest.readers.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.io.sources import Files
 
@@ -57,7 +56,7 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
                 part.columns[canonical] = part.columns.pop(name)
             if table == "items":  # a document needs neither
                 for name in ("title", "text"):
-                    part.columns.setdefault(name, Column(NULL_TEXT, "text"))
+                    part.columns.setdefault(name, Column("NULL::VARCHAR", "text"))
             yield part
 
 

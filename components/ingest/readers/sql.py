@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import UNITS, Columns, IngestConfig
-from components.ingest.fields import identifier
-from components.ingest.parts import Part
-from components.ingest.tables import selected_columns, transfer_type, typed
+from components.ingest.readers.parts import Part
+from components.ingest.readers.typed import selected_columns, transfer_type, typed_part
 from rankline.errors import SourceError
 from rankline.io import postgres
 from rankline.io.sources import Files, is_file_database
+from rankline.io.sql import identifier
 
-ROWS = 1 << 14  # fetched at once
+FETCH_ROWS = 1 << 14  # fetched at once
 
 
 def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
@@ -43,12 +43,12 @@ def _duckdb(config: IngestConfig) -> Iterator[Part]:
             kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
             bounds = _window_condition(config, table, kinds)
             outside = _rows_outside_window(db, query, bounds)
-            schema = db.sql(f"SELECT * FROM ({query}) AS told LIMIT 0").to_arrow_reader(ROWS).schema
+            schema = db.sql(f"SELECT * FROM ({query}) AS source LIMIT 0").to_arrow_reader(FETCH_ROWS).schema
             selected = selected_columns(schema, config)
             select_list = ", ".join(map(identifier, selected)) or "1"
-            reader = db.sql(f"SELECT {select_list} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
+            reader = db.sql(f"SELECT {select_list} FROM ({query}) AS source{bounds}").to_arrow_reader(FETCH_ROWS)
             where = f"{config.source}, {location}"
-            yield typed(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
+            yield typed_part(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def _rows_outside_window(db: Any, query: str, bounds: str) -> int:
     """How many rows the window leaves in the database."""
     if not bounds:
         return 0
-    counts = f"SELECT (SELECT count(*) FROM ({query}) AS told) - (SELECT count(*) FROM ({query}) AS told{bounds})"
+    counts = f"SELECT (SELECT count(*) FROM ({query}) AS source) - (SELECT count(*) FROM ({query}) AS source{bounds})"
     ((count,),) = db.execute(counts).fetchall()
     return int(count)
 
@@ -134,20 +134,20 @@ def _postgres(config: IngestConfig) -> Iterator[Part]:
             if not location:
                 continue
             query = postgres.select_statement(location)
-            described = connection.execute(f"SELECT * FROM ({query}) AS told LIMIT 0").description
+            described = connection.execute(f"SELECT * FROM ({query}) AS source LIMIT 0").description
             bounds = _window_condition(config, table, {each.name: each.type_display.upper() for each in described})
             outside = _rows_outside_window(connection, query, bounds)
             schema, selects = _arrow_schema(described)
             selected = selected_columns(schema, config)
             select_list = ", ".join(selects[name] for name in selected) or "1"
             # rows are stored in no order: where the query gives none, their own text gives them one that stays
-            order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY told::text COLLATE "C"'
+            order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY source::text COLLATE "C"'
             with connection.cursor(name=f"rankline_{table}", binary=True) as cursor:
-                cursor.itersize = ROWS
-                cursor.execute(f"SELECT {select_list} FROM ({query}) AS told{bounds}{order}")
+                cursor.itersize = FETCH_ROWS
+                cursor.execute(f"SELECT {select_list} FROM ({query}) AS source{bounds}{order}")
                 batches = _fetch_batches(cursor, [transfer_type(schema.field(name).type) for name in selected], config)
                 where = f"{postgres.database_label(config)}, {location}"
-                yield typed(table, where, schema, batches, selected=selected, outside_window=outside)
+                yield typed_part(table, where, schema, batches, selected=selected, outside_window=outside)
 
 
 def _arrow_schema(described: Any) -> tuple[Any, dict[str, str]]:
@@ -159,7 +159,7 @@ def _arrow_schema(described: Any) -> tuple[Any, dict[str, str]]:
         kind = re.sub(r"\(.*?\)", "", each.type_display)  # varchar(9)[] is a list of words, too
         arrow, cast = types.get(kind, (pa.string(), "text"))
         fields.append(pa.field(each.name, arrow))
-        selects[each.name] = f"told.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
+        selects[each.name] = f"source.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
     return pa.schema(fields), selects
 
 
@@ -191,7 +191,7 @@ def _fetch_batches(cursor: Any, types: list[Any], config: IngestConfig) -> Itera
 
     while True:
         with postgres.translate_errors(config):
-            rows = cursor.fetchmany(ROWS)
+            rows = cursor.fetchmany(FETCH_ROWS)
         if not rows:
             return
         arrays = [pa.array(values, type) for values, type in zip(zip(*rows, strict=True), types, strict=True)]

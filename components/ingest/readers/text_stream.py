@@ -1,16 +1,13 @@
-"""A part: one file (or one query) of a source, as rows that arrive a few megabytes at a time.
-
-Every adapter only says which parts there are; `fields.py` says what their columns mean. What arrives is Arrow
-with a column `row` (its place in the part) and either the columns c0, c1… or the line itself as `raw`.
-"""
+"""Text files as streams of UTF-8 lines, whatever their compression and encoding."""
 
 import codecs
 import io
 import re
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from components.ingest.encoding import EncodingGuess, guess_encoding, is_utf8
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding, is_utf8
+from components.ingest.readers.parts import truncated_error
 from rankline.errors import SourceError
 from rankline.io.sources import COMPRESSION_SUFFIXES, File
 
@@ -21,34 +18,6 @@ MAGIC = {
     b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"PK\x03\x04": "zip", b"PAR1": "parquet",
 }  # fmt: skip
 REPLACEMENT_CHARACTER = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
-
-
-class Column(NamedTuple):
-    """A column of a part: an SQL expression over what arrives, and how to read it.
-
-    `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or what the source itself types it as:
-    number (a float), decimal, integer, flag, naive (a time without a zone), moment (one with), list, object or other.
-    """
-
-    sql: str
-    kind: str
-
-
-class Part(NamedTuple):
-    """One file or query of a table."""
-
-    table: str
-    where: str
-    columns: dict[str, Column]
-    schema: Any  # of what arrives
-    batches: Iterator[Any]
-    raw: str  # SQL: the row as it came
-    relation: str = "arriving"
-    checks: tuple[tuple[str, str], ...] = ()  # SQL condition, why a row that meets it cannot be read
-    split: str = ""
-    bytes_read: Callable[[], int] = lambda: 0  # bytes read so far
-    size: int = 0
-    outside_window: int = 0  # rows that the source itself left out, being outside of the window
 
 
 class Utf8Stream(io.RawIOBase):
@@ -72,26 +41,6 @@ class Utf8Stream(io.RawIOBase):
         buffer[:count] = self._buffer[:count]
         self._buffer = self._buffer[count:]
         return count
-
-
-def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:
-    """The same parts, but of one table no more than its first rows."""
-    remaining = rows
-
-    def limited(batches: Iterator[Any]) -> Iterator[Any]:
-        nonlocal remaining
-        for batch in batches:
-            if len(batch):
-                yield batch.slice(0, remaining)
-                remaining = max(0, remaining - len(batch))
-            if not remaining:
-                return
-
-    for part in parts:
-        if part.table != table:
-            yield part
-        elif remaining:
-            yield part._replace(batches=limited(part.batches))
 
 
 def decompressed(file: File, stored: IO[bytes]) -> Any:
@@ -188,14 +137,3 @@ def _check_encoding(sample: bytes, encoding: str, where: str) -> None:
             where=where,
             hint=f"set ingest.files.encoding={detected}" + f" (or {found.runner_up})" * bool(found.runner_up),
         )
-
-
-def truncated_error(where: str, error: BaseException) -> SourceError:
-    """What is said of a file that cannot be read to its end."""
-    return SourceError(
-        "a file cannot be read to its end",
-        expected="a whole file",
-        found=" ".join(str(error).split()) or type(error).__name__,
-        where=where,
-        hint="it was cut short or damaged on its way: fetch it again",
-    )
