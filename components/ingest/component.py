@@ -1,4 +1,4 @@
-"""The Kubeflow door of ingest."""
+"""The Kubeflow component of ingest."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -16,7 +16,7 @@ def ingest(
     scheduled_at: str = "",
     schedule_time: str = "",
 ):
-    """Turn the source's files into the canonical tables, setting bad rows aside with their reasons."""
+    """Turn the source into the canonical tables, and reject bad rows with their reasons."""
     from pathlib import Path
 
     from components.ingest.config import IngestConfig

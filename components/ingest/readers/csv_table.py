@@ -24,24 +24,24 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
     stream, bytes_read = open_text(file, settings.encoding)
     header = _read_header(stream, settings.quote)
     delimiter = settings.delimiter or ("\t" if file.kind == "tsv" else "")
-    if header.lower().startswith("sep=") and len(header) == 5:  # Excel's own way to name it
+    if header.lower().startswith("sep=") and len(header) == 5:  # Excel writes the delimiter this way
         delimiter, header = delimiter or header[-1], _read_header(stream, settings.quote)
     delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, settings.quote).count)
     quote = {"quotechar": settings.quote} if settings.quote else {"quoting": csv.QUOTE_NONE}
     try:
         names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])  # type: ignore[arg-type]
-    except csv.Error:  # a name longer than any is
+    except csv.Error:  # a cell beyond the csv module's limit
         names = []
     if _is_open(header, settings.quote):
         names = []
     names = [re.sub(r"\s*[\r\n]\s*", " ", name.strip()) for name in names]
     if not any(names) or len(set(names)) < len(names):
         raise SourceError(
-            "a table begins with a header that names every column once",
-            expected="names of columns",
+            "a CSV file has no header that names every column once",
+            expected="column names in the first line",
             found=repr(header[:80]),
             where=file.path,
-            hint="write such a header as the file's first line; ingest.files.quote='' where quotes enclose nothing",
+            hint="write such a header; set ingest.files.quote='' if quotes enclose nothing",
         )
     cells = [f"c{position}" for position in range(len(names))]
     schema = pa.schema(
@@ -65,7 +65,7 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
 
 
 def _read_header(stream: Any, quote: str) -> str:
-    """The first record that is not blank: a line, or several where a name in quotes holds line ends."""
+    """The first record that is not blank: one line, or several if a quoted name has line ends."""
     header = ""
     while len(header) < MAX_HEADER_BYTES and (line := _read_line(stream)):
         header = header + line if header.strip() else line
@@ -75,26 +75,26 @@ def _read_header(stream: Any, quote: str) -> str:
 
 
 def _is_open(header: str, quote: str) -> bool:
-    """Does a quote enclose what comes next?"""
+    """Whether a quote is still open at the end of the text."""
     begins = rf"(^|[{DELIMITERS}\r\n]){re.escape(quote)}"
     return bool(quote) and re.search(begins, _unquoted(header, quote)) is not None
 
 
 def _unquoted(text: str, quote: str) -> str:
-    """A text without what quotes enclose."""
+    """A text without its quoted parts."""
     mark = re.escape(quote)
     return re.sub(f"{mark}[^{mark}]*{mark}", "", text) if quote else text
 
 
 def _read_line(stream: Any) -> str:
-    """The next line, whatever ends it: old programs write a carriage return alone."""
+    """The next line, which may end with a carriage return alone."""
     ahead = stream.peek()
     end = re.search(rb"\r\n?|\n", ahead)
     return str(stream.read(end.end() if end else len(ahead)).decode())
 
 
 def _record_batches(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
-    """The records of a CSV file; one with too few or too many values comes as it stood in the file."""
+    """The records of a CSV file; one with too few or too many values comes as its raw text."""
     import numpy as np
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -120,7 +120,7 @@ def _record_batches(stream: Any, schema: Any, cells: list[str], delimiter: str, 
     )
     row = 1
     for batch in reader:
-        # rows that were set aside have numbers, too: leave them out of the sound ones'
+        # broken records have row numbers as well: leave these out
         broken_rows = np.array([record.number for record in broken], dtype=np.int64)
         rows = np.setdiff1d(np.arange(row, row + len(batch) + len(broken_rows)), broken_rows)[: len(batch)]
         row = int(rows[-1]) + 1 if len(rows) else row

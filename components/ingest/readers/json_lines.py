@@ -30,7 +30,8 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
         schema=text_stream.line_schema(),
         batches=text_stream.line_batches(stream, first=1),
         raw="raw",
-        relation=f"(SELECT *, {cells} AS cell FROM (SELECT *, {object_sql} AS object FROM arriving WHERE trim(raw) <> ''))",
+        relation=f"(SELECT *, {cells} AS cell "
+        f"FROM (SELECT *, {object_sql} AS object FROM arriving WHERE trim(raw) <> ''))",
         checks=(text_stream.encoding_check(settings.encoding), ("object IS NULL", "not a JSON object")),
         split=file.split,
         bytes_read=bytes_read,
@@ -39,28 +40,28 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
 
 
 def _sample_keys(stream: Any, file: File) -> list[tuple[str, ...]]:
-    """The keys of the first objects."""
-    found: dict[tuple[str, ...], None] = {}
+    """The keys of the first objects, nested ones as paths."""
+    keys: dict[tuple[str, ...], None] = {}
     for position, line in zip(range(SAMPLED_LINES), stream, strict=False):
         if position == 0 and line.lstrip().startswith(b"["):
             raise SourceError(
-                "a JSON file holds one array, not lines",
-                expected="an object a line",
+                "a JSON file is one array, not lines",
+                expected="one object per line",
                 found=repr(line[:60].decode("utf-8", "replace")),
                 where=file.path,
-                hint="write one object a line: jq -c '.[]' file.json > file.jsonl",
+                hint="write one object per line: jq -c '.[]' file.json > file.jsonl",
             )
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict):
-            found |= dict.fromkeys(_nested_keys(record))
-    return list(found)
+            keys |= dict.fromkeys(_nested_keys(record))
+    return list(keys)
 
 
 def _nested_keys(record: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The keys of an object, and those of objects within it."""
+    """The keys of an object and of the objects inside it."""
     for key, value in record.items():
         yield (*parents, key)
         if isinstance(value, dict):

@@ -12,10 +12,10 @@ from rankline.io.sql import literal
 
 
 class Column(NamedTuple):
-    """A column of a part: an SQL expression over what arrives, and how to read it.
+    """A column of a part: an SQL expression over the rows as they arrive, and its type.
 
-    `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or what the source itself types it as:
-    number (a float), decimal, integer, flag, naive (a time without a zone), moment (one with), list, object or other.
+    `kind` is a type of RecBole (token, token_seq, float, float_seq), text, or the source's own type: number (a float),
+    decimal, integer, flag (a boolean), naive (a time without a zone), moment (a time with one), list, object or other.
     """
 
     sql: str
@@ -28,19 +28,19 @@ class Part(NamedTuple):
     table: str
     where: str
     columns: dict[str, Column]
-    schema: Any  # of what arrives
+    schema: Any  # of the batches
     batches: Iterator[Any]
     raw: str  # SQL: the row as it came
     relation: str = "arriving"
-    checks: tuple[tuple[str, str], ...] = ()  # SQL condition, why a row that meets it cannot be read
+    checks: tuple[tuple[str, str], ...] = ()  # an SQL condition, and the reason it rejects a row for
     split: str = ""
     bytes_read: Callable[[], int] = lambda: 0  # bytes read so far
     size: int = 0
-    outside_window: int = 0  # rows that the source itself left out, being outside of the window
+    outside_window: int = 0  # rows outside the window that the source itself left out
 
 
 def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:
-    """The same parts, but of one table no more than its first rows."""
+    """The same parts with only the first rows of one table."""
     remaining = rows
 
     def limited(batches: Iterator[Any]) -> Iterator[Any]:
@@ -60,17 +60,17 @@ def first_rows(parts: Iterator[Part], table: str, rows: int) -> Iterator[Part]:
 
 
 def truncated_error(where: str, error: BaseException) -> SourceError:
-    """What is said of a file that cannot be read to its end."""
+    """The error for a file that cannot be read to its end."""
     return SourceError(
         "a file cannot be read to its end",
-        expected="a whole file",
+        expected="a complete file",
         found=" ".join(str(error).split()) or type(error).__name__,
         where=where,
-        hint="it was cut short or damaged on its way: fetch it again",
+        hint="fetch it again: it is truncated or damaged",
     )
 
 
 def json_object(columns: dict[str, str]) -> str:
-    """A row as a JSON object, in SQL."""
+    """SQL for a row as a JSON object; ``columns`` are name -> SQL."""
     pairs = ", ".join(f"{literal(name)}, {cell}" for name, cell in columns.items() if name)
     return f"CAST(json_object({pairs}) AS VARCHAR)"

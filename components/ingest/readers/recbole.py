@@ -1,4 +1,4 @@
-"""The adapter for RecBole atomic files: tab-separated text under a header of `name:type`."""
+"""The format `recbole`: RecBole's atomic files, tab-separated text with a header of `name:type`."""
 
 import difflib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a RecBole data set.
 
     Raises:
-        SourceError: where a header is not one.
+        SourceError: a header is not of this form.
     """
     for table, each in files.items():
         for file in each:
@@ -32,9 +32,9 @@ def _part(table: str, file: File) -> Part:
         if not name or kind not in TYPES or name in names:
             (closest,) = difflib.get_close_matches(kind, TYPES, n=1, cutoff=0.4) or ("",)
             raise SourceError(
-                "a RecBole file begins with a header that names every column once, with its type",
-                expected="tab-separated name:type, type being token (a word), token_seq (words), float (a number) or "
-                "float_seq (numbers)",
+                "a RecBole file has no header that names every column once, with its type",
+                expected="tab-separated name:type, with the type token (a word), token_seq (words), float (a number) "
+                "or float_seq (numbers)",
                 found=f"{name or kind!r}{f' of type {kind!r}' * bool(name)}, in {header[:80]!r}",
                 where=file.path,
                 hint=f"write {name}:{closest}"

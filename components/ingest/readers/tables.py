@@ -22,7 +22,7 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     """The parts of a source whose tables are files.
 
     Raises:
-        SourceError: where a file is not what its name says, is cut short, or is in another encoding.
+        SourceError: a file does not match its name, is truncated, or is in another encoding.
     """
     for table, each in files.items():
         for file in each:
@@ -30,14 +30,14 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
 
 
 def file_part(table: str, file: File, config: IngestConfig) -> Part:
-    """One file as a part of a table; the folders it lies in may add columns."""
+    """One file as a part of a table; its partition folders (name=value) add columns."""
     if file.kind not in READERS:
         raise SourceError(
-            "no reader knows this kind of file",
-            expected=f"a name that ends in {', '.join(READERS)}, compressed as .gz, .zst, .bz2 or not at all",
+            "there is no reader for this kind of file",
+            expected=f"a name that ends in {', '.join(READERS)}, optionally with .gz, .zst or .bz2",
             found=file.path.rsplit("/", 1)[-1],
             where=file.path,
-            hint=f"rename or convert it, or point ingest.tables.{table} at the files alone (a pattern such as *.csv)",
+            hint=f"rename or convert it, or set ingest.tables.{table} to a pattern such as *.csv",
         )
     part = READERS[file.kind](table, file, config)
     for name, value in file.partitions.items():

@@ -13,15 +13,15 @@ from rankline.io.sources import COMPRESSION_SUFFIXES, File
 
 CHUNK_BYTES = 4 << 20
 SAMPLE_BYTES = 1 << 20
-# how files begin that are no text; an .xlsx is a zip, too
+# the first bytes of files that are not text; an .xlsx is a zip
 MAGIC = {
     b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"PK\x03\x04": "zip", b"PAR1": "parquet",
 }  # fmt: skip
-REPLACEMENT_CHARACTER = chr(0xFFFD)  # what stands in place of bytes that the encoding does not know
+REPLACEMENT_CHARACTER = chr(0xFFFD)  # stands for bytes that cannot be decoded
 
 
 class Utf8Stream(io.RawIOBase):
-    """A stream of bytes in some encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
+    """A stream of bytes in any encoding as UTF-8; what cannot be decoded becomes U+FFFD."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
         self._stream = stream
@@ -55,10 +55,10 @@ def decompressed(file: File, stored: IO[bytes]) -> Any:
 
 
 def open_text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int]]:
-    """A text file as UTF-8, and how far it is read.
+    """A text file as UTF-8, and a function that returns the bytes read so far.
 
     Raises:
-        SourceError: where it is not compressed as its name says, or its first megabyte plainly is in another encoding.
+        SourceError: it is not compressed as its name says, or its first megabyte is clearly in another encoding.
     """
     _check_file_name(file)
     with file.open_stored() as stored:
@@ -72,7 +72,7 @@ def open_text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[]
 
 
 def line_batches(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:
-    """The lines of a stream as batches of `row` (counted from ``first``) and `raw`."""
+    """The lines of a stream as batches with `row` (counted from ``first``) and `raw`."""
     import pyarrow as pa
 
     row = first
@@ -83,57 +83,57 @@ def line_batches(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:
 
 
 def line_schema() -> Any:
-    """The schema of `lines`."""
+    """The schema of `line_batches`."""
     import pyarrow as pa
 
     return pa.schema([("row", pa.int64()), ("raw", pa.string())])
 
 
 def encoding_check(encoding: str, raw: str = "raw") -> tuple[str, str]:
-    """The check that a row was in the encoding it should be in."""
+    """The check that a row could be decoded."""
     return f"contains({raw}, chr({ord(REPLACEMENT_CHARACTER)}))", f"not {encoding.upper()}"
 
 
 def _check_file_name(file: File) -> None:
-    """Refuse a file whose first bytes are not what the end of its name says."""
+    """Refuse a file whose first bytes do not match its suffix."""
     name = file.path.rsplit("/", 1)[-1]
     ending = name.rpartition(".")[2].lower()
     compression = ending if ending in COMPRESSION_SUFFIXES else ""
     with file.open_stored() as stored:
         head = stored.read(16)
-    found = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
-    if found == compression or (not found and (not head or re.search(rb"[^\t\r\n -\xff]", head))):
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    if kind == compression or (not kind and (not head or re.search(rb"[^\t\r\n -\xff]", head))):
         return
     inner = name[: -len(compression) - 1] if compression else name
     raise SourceError(
-        "a file is not what its name says",
+        "the content of a file does not match its name",
         expected=f"text, compressed as {compression}" if compression else "text",
-        found=found or "text that is not compressed",
+        found=kind or "text that is not compressed",
         where=file.path,
-        hint="unpack it; a sheet of Excel: save it as CSV (UTF-8)"
-        if found == "zip"
+        hint="unpack it; save an Excel sheet as CSV (UTF-8)"
+        if kind == "zip"
         else f"name it {inner.partition('.')[0]}.parquet"
-        if found == "parquet"
-        else f"name it {inner}{f'.{found}' * bool(found)}",
+        if kind == "parquet"
+        else f"name it {inner}{f'.{kind}' * bool(kind)}",
     )
 
 
 def _check_encoding(sample: bytes, encoding: str, where: str) -> None:
-    """Refuse text that plainly is in another encoding: by its byte order mark, or since it is sound UTF-8."""
-    found = None  # only what is plain is looked for here: a guess takes a second
+    """Refuse text that is clearly in another encoding: it has a byte order mark, or is valid UTF-8."""
+    guess = None
     has_bom, is_utf16 = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)), encoding.startswith("utf-16")
     if has_bom and not is_utf16:
-        found = EncodingGuess(("utf-16",), ("utf-16",))
+        guess = EncodingGuess(("utf-16",), ("utf-16",))
     elif encoding == "utf-16" and not has_bom:
-        found = guess_encoding(sample)
+        guess = guess_encoding(sample)  # takes a second, so only for what cannot be UTF-16
     elif not is_utf16 and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
-        found = EncodingGuess(("utf-8",), ("utf-8",))
-    if found:
-        detected = {"ascii": "utf-8", "": "another one"}.get(found.name, found.name)
+        guess = EncodingGuess(("utf-8",), ("utf-8",))
+    if guess:
+        detected = {"ascii": "utf-8", "": "another one"}.get(guess.name, guess.name)
         raise SourceError(
             "a file is in another encoding than the settings say",
             expected=f"{encoding} (ingest.files.encoding)",
             found=detected,
             where=where,
-            hint=f"set ingest.files.encoding={detected}" + f" (or {found.runner_up})" * bool(found.runner_up),
+            hint=f"set ingest.files.encoding={detected}" + f" (or {guess.runner_up})" * bool(guess.runner_up),
         )

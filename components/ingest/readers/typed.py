@@ -34,7 +34,7 @@ def parquet_part(table: str, file: File, config: IngestConfig) -> Part:
 
 
 def selected_columns(schema: Any, config: IngestConfig) -> list[str]:
-    """The columns that the settings name, or of which they name something inside."""
+    """The columns that the settings name, or that contain one they name."""
     return [
         field.name
         for field in schema
@@ -43,14 +43,14 @@ def selected_columns(schema: Any, config: IngestConfig) -> list[str]:
 
 
 def transfer_type(type: Any) -> Any:
-    """The type as which a column arrives: decimals as text, since DuckDB knows none of more than 38 digits."""
+    """The type in which a column arrives: decimals as text, since DuckDB has at most 38 digits."""
     import pyarrow as pa
 
     return pa.string() if pa.types.is_decimal(type) else type
 
 
 def _flattened(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]:
-    """A column and what is inside of it, if it is an object: names (outer.inner), SQL, types."""
+    """A column and, if it is an object, the columns inside it: names (outer.inner), SQL, types."""
     from pyarrow import types
 
     yield name, sql, type
@@ -62,7 +62,7 @@ def _flattened(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]
 def typed_part(
     table: str, where: str, schema: Any, batches: Iterator[Any], *, selected: list[str], **more: Any
 ) -> Part:
-    """A part whose columns the source itself types, and of which only those that are ``kept`` arrive."""
+    """A part whose columns the source types; only the ``selected`` columns arrive."""
     import pyarrow as pa
 
     names = {name: f"c{position}" for position, name in enumerate(selected)}
@@ -95,7 +95,7 @@ def typed_part(
 
 
 def _sql_and_kind(name: str, type: Any) -> tuple[str, str]:
-    """A column's SQL and how it is to be read, by its Arrow type."""
+    """A column's SQL and its kind, by its Arrow type."""
     from pyarrow import types
 
     if types.is_dictionary(type):
