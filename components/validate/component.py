@@ -1,4 +1,4 @@
-"""The Kubeflow door of validate."""
+"""The Kubeflow component of validate."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -8,7 +8,7 @@ from components.images import DATA
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Output[Dataset], report: Output[Dataset]):
-    """Hold the tables against their contract; a critical fault stops the flow, the report is kept."""
+    """Check the tables against their contract; a critical failure stops the pipeline and keeps the report."""
     from pathlib import Path
 
     from components.validate import profile
