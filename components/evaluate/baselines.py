@@ -117,7 +117,7 @@ def _has_queries(folder: Path) -> bool:
     import pyarrow.parquet as parquet
 
     queries = parquet.read_table(folder / "requests.parquet", columns=["query"])["query"]
-    return queries.null_count < len(queries)
+    return bool(queries.null_count < len(queries))
 
 
 def _item_texts(folder: Path) -> list[str]:

@@ -72,7 +72,7 @@ class Sampler:
         cells = self._cells(drawn).ravel()
         numbers = np.arange(len(cells), dtype=np.int32)
         self._first[cells[::-1]] = numbers[::-1]  # written backwards, so that an item's first draw stays
-        chosen = (~self._taken[cells] & (self._first[cells] == numbers)).reshape(drawn.shape)
+        chosen: Bools = (~self._taken[cells] & (self._first[cells] == numbers)).reshape(drawn.shape)
         chosen &= np.cumsum(chosen, axis=1) <= wanted[:, None]
         self._taken[cells[chosen.ravel()]] = True
         return chosen

@@ -7,6 +7,7 @@ leaves give every window at once, with a row on exactly those days on which a co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,11 @@ def write(
     if history_days:
         ((newest,),) = db.execute(f"SELECT coalesce(max(known), 0) // {DAY_US} FROM user_events").fetchall()
         since = (newest - history_days) * DAY_US
-    of_users = {
+    user_queries: dict[str, Callable[[int], str]] = {
         "user_category_affinity": lambda part: _affinity_query(part, affinity_categories),
         "user_history": lambda part: _history_query(part, since=since, max_history=max_history),
     }
-    for name, query in of_users.items():
+    for name, query in user_queries.items():
         with ParquetWriters(sources) as writers:
             for part in range(parts):
                 writers.write(name, db.sql(query(part)).to_arrow_table())

@@ -80,8 +80,8 @@ def decide(
         read_scores(evaluation, policy.primary),
         candidate.manifest,
         policy,
-        serving=champion_id,
-        champion=models.manifest(champion_id) if champion_id else None,
+        champion_id=champion_id,
+        champion_manifest=models.manifest(champion_id) if champion_id else None,
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
@@ -257,7 +257,7 @@ def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_f
     origin = f"made by recipe {report.recipe}"
     if started_from not in ("", "scratch"):
         origin += f", started from model {started_from}"
-    details = {"began_from": started_from} if started_from else None
+    details: dict[str, Any] | None = {"began_from": started_from} if started_from else None
     drafts = [
         EventDraft("registered", decided.model_id, origin, details=details),
         EventDraft("evaluated", decided.model_id, _score_summary(report, decided.policy), evaluation),

@@ -225,18 +225,16 @@ REFERENCES = {"items": ("item_id", "item"), "users": ("user_id", "user"), "queri
 def _presence(db: Any, name: str, column: str, count: int) -> Any:
     """A column of which only the presence of a value matters."""
     import numpy as np
-    import pandas as pd
 
     codes = np.zeros(count, np.int8)
     missing = db.sql(f"SELECT file_row_number AS row FROM {name} WHERE {column} IS NULL").fetchnumpy()["row"]
     codes[np.asarray(missing, np.int64)] = -1
-    return pd.Categorical.from_codes(codes, ["present"])
+    return _categorical(codes, ["present"])
 
 
 def _failing_column(db: Any, query: str, count: int) -> Any:
     """A column with the names of failing rows, null elsewhere."""
     import numpy as np
-    import pandas as pd
 
     db.execute(f"CREATE OR REPLACE TEMP TABLE failing AS SELECT * FROM ({query}) AS failing (row, name)")
     named = _rows(db, f"SELECT row, name::VARCHAR FROM failing ORDER BY row LIMIT {MAX_NAMED}")
@@ -246,8 +244,14 @@ def _failing_column(db: Any, query: str, count: int) -> Any:
         codes[np.asarray(db.sql("SELECT row FROM failing").fetchnumpy()["row"], np.int64)] = len(code_of)
         for row, name in named:
             codes[row] = code_of[name]
-        return pd.Categorical.from_codes(codes, [*code_of, OTHERS])
-    return pd.Categorical.from_codes(codes, [OTHERS])
+        return _categorical(codes, [*code_of, OTHERS])
+    return _categorical(codes, [OTHERS])
+
+
+def _categorical(codes: Any, categories: Any) -> Any:
+    import pandas as pd
+
+    return pd.Categorical.from_codes(codes, categories)
 
 
 def single_row(numbers: dict[str, float]) -> Any:

@@ -11,9 +11,15 @@ from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
 
 
+def _library() -> Any:
+    from great_expectations import expectations
+
+    return expectations  # untyped: its expectations are not exported explicitly
+
+
 def schema() -> list[Any]:
     """Expectations of a table's columns (one row per column)."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     return [
         _critical(
@@ -38,7 +44,7 @@ def by_table(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -
 
 def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
     """Expectations of the items."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     row_count_sentence = ""
     if dataset.only_item and config.min_items > 1:
@@ -78,7 +84,7 @@ def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> l
 
 def users(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Expectations of the users; a source whose events have no users may have none."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     return [
         *_key_expectations("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
@@ -93,7 +99,7 @@ def users(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
 
 def queries(config: ValidateConfig) -> list[Any]:
     """Expectations of the queries; a source without any has an empty table."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     return [
         *_key_expectations("queries", "query_id", at_least=config.min_queries),
@@ -113,7 +119,7 @@ def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> 
 
 def _reference_expectations(dataset: DatasetInfo) -> list[Any]:
     """Events have an item, a user or a query, all of them known, and are no duplicates."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     return [
         *(
@@ -134,7 +140,7 @@ def _reference_expectations(dataset: DatasetInfo) -> list[Any]:
 
 def _time_expectations(config: ValidateConfig, *, until: datetime) -> list[Any]:
     """Events are in the expected range of time, in order, and not known before they happen."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
     return [
@@ -153,7 +159,7 @@ def _time_expectations(config: ValidateConfig, *, until: datetime) -> list[Any]:
 
 def _label_expectations(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Labels are on their scale and have more than one value; splits are known."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     expectations = []
     for label in dataset.labels:
@@ -185,7 +191,7 @@ def _label_expectations(config: ValidateConfig, dataset: DatasetInfo) -> list[An
 
 def columns(config: ValidateConfig) -> list[Any]:
     """Expectations of all tables' columns (one row per column of the last good run)."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     expectation_of = _critical if config.changes == "critical" else _warning
     return [
@@ -197,7 +203,7 @@ def columns(config: ValidateConfig) -> list[Any]:
 
 def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
     """Expectations of the changes since the last good run, and of the data's age: one column per number."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     expectation_of = _critical if config.changes == "critical" else _warning
     expectations = []
@@ -230,7 +236,7 @@ def _without_suffix(text: str, suffix: str) -> str:
 
 def _key_expectations(table: str, key: str, *, at_least: int, row_count_sentence: str = "") -> list[Any]:
     """Expectations of a table with a key: enough rows, and a key that is present and unique."""
-    from great_expectations import expectations as gxe
+    gxe = _library()
 
     expectations = [
         _critical(

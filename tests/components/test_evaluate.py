@@ -486,7 +486,7 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
     other = make_embedding_bundle(tmp_path / "text", items=heavy)
     found, over = champion_for.rebuild_champion(champion, other, tmp_path / "beside")
     assert found is champion
-    assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items is not what it was in training")
+    assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items has another type than in training")
 
 
 def lists_over(bundle, world, folder):

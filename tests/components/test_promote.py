@@ -268,7 +268,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(sh
 def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
     bundle, evaluation = shop.made("a", lift=-0.1)
     shop.decide(bundle, evaluation)
-    (evaluation / "files.json").write_text("{}")  # a door's seal is not evidence
+    (evaluation / "files.json").write_text("{}")  # a component's digests are not evidence
     _, result = shop.decide(bundle, evaluation)
     assert result["events"] == []
     assert len(shop.kinds) == 3
@@ -399,7 +399,7 @@ def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
     assert len(shop.kinds) == 3
 
 
-def test_stale_evidence_is_refused_by_both_doors(shop):
+def test_stale_evidence_is_refused_by_both_steps(shop):
     first, second = shop.made("a"), shop.made("b")
     verdicts = [shop.decide(*one)[0] for one in (first, second)]
     shop.promote(*first, verdicts[0])
@@ -480,10 +480,10 @@ def test_a_verdict_that_cannot_be_read_promotes_nothing(shop, content):
     assert shop.repository.champion() == ""
 
 
-# -- the doors -----------------------------------------------------------------------------------------------
+# -- the components -----------------------------------------------------------------------------------------------
 
 
-def test_the_doors_open_with_what_the_flow_gives_them(shop):
+def test_the_components_run_with_the_pipelines_arguments(shop):
     """The components' own bodies, with artifacts that only have a path; whole numbers come as floats."""
     from types import SimpleNamespace
 
@@ -530,7 +530,7 @@ def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
         results.put((name, outcome, ""))
 
 
-def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop):
+def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
     ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.made(name)
@@ -549,7 +549,7 @@ def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop)
     (winner,) = [name for name, _, message in outcomes if not message]
     (refusal,) = [message for _, _, message in outcomes if message]
     assert refusal.startswith("the champion changed since the verdict")
-    assert "try: run the flow again" in refusal
+    assert "try: run the pipeline again" in refusal
     assert sorted(shop.kinds) == ["evaluated", "evaluated", "promoted", "registered", "registered"]
     assert shop.kinds[-1] == "promoted"
     assert shop.repository.champion() == open_bundle(shop.root / winner / "bundle").model_id

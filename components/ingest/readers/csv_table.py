@@ -29,7 +29,7 @@ def csv_part(table: str, file: File, config: IngestConfig) -> Part:
     delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, settings.quote).count)
     quote = {"quotechar": settings.quote} if settings.quote else {"quoting": csv.QUOTE_NONE}
     try:
-        names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])  # type: ignore[arg-type]
+        names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])
     except csv.Error:  # a cell beyond the csv module's limit
         names = []
     if _is_open(header, settings.quote):

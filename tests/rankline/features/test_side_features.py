@@ -88,7 +88,7 @@ def test_what_training_never_met_says_nothing() -> None:
 def test_a_column_of_another_kind_is_refused(name: str, value: Any, told: str) -> None:
     items = _declared()
     side, other = SideFeatures.of(items), items.slice(0, 1)
-    with pytest.raises(IntegrityError, match=f"column {name} of items is not what it was") as caught:
+    with pytest.raises(IntegrityError, match=f"column {name} of items has another type") as caught:
         side.matrix(other.set_column(other.column_names.index(name), name, value))
     assert told in caught.value.expected
 
