@@ -60,7 +60,7 @@ class ColumnExpressions:
         names = list(self.part.columns)
         closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         raise SourceError(
-            f"{self.part.table} has no column {name!r}",
+            f"the {self.part.table} have no column {name!r}",
             expected=f"a column {name!r}",
             found=", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else ""),
             where=self.part.where,

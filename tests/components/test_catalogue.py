@@ -82,12 +82,12 @@ def test_what_is_not_provided_stays_as_it_was() -> None:
     empty = {name: pa.nulls(3, ITEMS.field(name).type) for name in ITEMS.names if name not in new.column_names}
     new = pa.table({**{name: new[name] for name in new.column_names}, **empty})
     merged = merge(table(), new, Changes(provided=["price", "available"]))
-    found = {row["item_id"]: row for row in merged.items.to_pylist()}
+    actual = {row["item_id"]: row for row in merged.items.to_pylist()}
     before = {row["item_id"]: row for row in table().to_pylist()}
-    assert found["i1"] == before["i1"] | {"price": 5.0, "available": False}
-    assert found["i9"] == before["i9"]  # the same price again is no change
+    assert actual["i1"] == before["i1"] | {"price": 5.0, "available": False}
+    assert actual["i9"] == before["i9"]  # the same price again is no change
     assert merged.changed == merged.withdrawn == ["i1"]
-    assert (found["new"]["title"], found["new"]["category"], found["new"]["weight"]) == (None, [], None)
+    assert (actual["new"]["title"], actual["new"]["category"], actual["new"]["weight"]) == (None, [], None)
 
 
 def test_a_whole_catalogue_takes_the_others_out() -> None:
@@ -111,15 +111,15 @@ def test_a_partial_feed_leaves_what_its_empty_cells_do_not_state() -> None:
     before = table(i1={"available": False}, i2={"title": "A river (1999)"}).append_column("release_year", years)
     new = table(3, i1={"available": None, "price": None}, i2={"price": 9.0, "category": []})
     merged = merge(before, new, Changes(provided=["price", "available", "category"], partial=True))
-    found = merged.items.to_pylist()
-    assert found[1] == before.to_pylist()[1]
-    assert (found[2]["price"], found[2]["category"]) == (9.0, before.to_pylist()[2]["category"])
+    actual = merged.items.to_pylist()
+    assert actual[1] == before.to_pylist()[1]
+    assert (actual[2]["price"], actual[2]["category"]) == (9.0, before.to_pylist()[2]["category"])
     assert merged.changed == ["i2"]
     new = table(3, i2={"title": "A lake"}).take([2])
     assert merge(before, new, Changes(provided=["title"], partial=True)).items["title"][2].as_py() == "A lake (1999)"
     dated = new.set_column(1, "title", pa.array(["A lake (2001)"])).append_column("release_year", pa.array([2001]))
-    found = merge(before, dated, Changes(provided=["title"], partial=True)).items.to_pylist()[2]
-    assert (found["title"], found["release_year"]) == ("A lake (2001)", 1999)  # the year itself was not provided
+    actual = merge(before, dated, Changes(provided=["title"], partial=True)).items.to_pylist()[2]
+    assert (actual["title"], actual["release_year"]) == ("A lake (2001)", 1999)  # the year itself was not provided
 
 
 def test_a_feed_without_words_adds_no_ghost() -> None:
@@ -169,11 +169,11 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
     assert all(check["met"] for check in result["checks"])
     later = open_bundle(made.folder, catalogue=tmp_path / "revision" / CATALOGUE_FOLDER)
     assert later.revision == result["revision"] != made.revision
-    found, shown = read_catalogue(later, "fp32")
-    assert (found.withdrawn.tolist(), shown[8]["price"], shown[3]["title"]) == ([6], 2.5, "A river")
+    actual, displayed = read_catalogue(later, "fp32")
+    assert (actual.withdrawn.tolist(), displayed[8]["price"], displayed[3]["title"]) == ([6], 2.5, "A river")
     whole = catalogues.build(made, parquet.read_table(later.catalogue / catalogues.ITEMS), tmp_path / "whole")
     assert whole.items == 41
-    np.testing.assert_allclose(found.vectors_ID, np.load(tmp_path / "whole" / "vectors.fp32.npy"), atol=1e-5)
+    np.testing.assert_allclose(actual.vectors_ID, np.load(tmp_path / "whole" / "vectors.fp32.npy"), atol=1e-5)
 
 
 def test_nothing_changed_makes_nothing(tmp_path: Path, made: Bundle) -> None:
@@ -355,9 +355,9 @@ def test_a_published_revision_is_what_is_served_over(tmp_path: Path, made: Bundl
     result = refreshed(tmp_path, made, table(41))
     done = publish(tmp_path / "revision", repository=str(tmp_path / "repository"), run_id="r1")
     models = ModelRegistry(tmp_path / "repository")
-    pointer = models.champion_record()
-    assert pointer is not None
-    assert done["revision"] == pointer.revision == result["revision"]
+    record = models.champion_record()
+    assert record is not None
+    assert done["revision"] == record.revision == result["revision"]
     assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == result["revision"]
     event = models.history()[-1]
     assert (event.kind, event.run_id, event.details["counts"]["added"]) == ("catalogue_published", "r1", 1)

@@ -65,8 +65,8 @@ def features_of(folder: Path, *, end: datetime = END, events_7d: float = 7.0) ->
     sources.mkdir(parents=True)
     stamp = pa.timestamp("us", tz="UTC")
 
-    def write(view: str, key: str, ids: list[str], columns: dict, moments: list[datetime], known: list[datetime]):
-        times = {"event_timestamp": pa.array(moments, stamp), "known_at": pa.array(known, stamp)}
+    def write(view: str, key: str, ids: list[str], columns: dict, instants: list[datetime], known: list[datetime]):
+        times = {"event_timestamp": pa.array(instants, stamp), "known_at": pa.array(known, stamp)}
         parquet.write_table(pa.table({key: ids, **columns, **times}), sources / f"{view}.parquet")
 
     day = end.replace(hour=0, minute=0)
@@ -202,10 +202,10 @@ def online(shop: Workshop, *features: str, user: str = "u1", item: str = "i1") -
     from feature_repo.store import open_store
 
     folder = shop.workspace / "online" / names.SERVICE
-    asked = open_store(folder).get_online_features(
+    requests = open_store(folder).get_online_features(
         features=list(features), entity_rows=[{"user_id": user, "item_id": item}]
     )
-    return {name: values[0] for name, values in asked.to_dict().items()}
+    return {name: values[0] for name, values in requests.to_dict().items()}
 
 
 # -- decide --------------------------------------------------------------------------------------------------
@@ -217,8 +217,8 @@ def test_a_good_candidate_is_registered_with_its_evidence(shop):
     assert result["outcome"] == "promote"
     assert shop.kinds == ["registered", "evaluated"]
     event = shop.repository.history()[1]
-    kept = Path(shop.repository.evidence(event.digests["evaluation"]))
-    assert read_report(kept) == read_report(evaluation)
+    saved = Path(shop.repository.evidence(event.digests["evaluation"]))
+    assert read_report(saved) == read_report(evaluation)
     assert open_bundle(shop.workspace / "repository" / "bundles" / event.model_id).model_id == event.model_id
     assert json.loads((verdict / "verdict.json").read_text())["outcome"] == "promote"
     page = (verdict / "verdict.md").read_text()
@@ -243,8 +243,8 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     event = shop.repository.history()[-1]
     assert event.why == result["sentence"]
     assert event.details == {"outcome": outcome, "failures": result["failures"]}
-    kept = Path(shop.repository.evidence(event.digests["verdict"]))
-    assert (kept / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
+    saved = Path(shop.repository.evidence(event.digests["verdict"]))
+    assert (saved / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
     with pytest.raises(UsageError, match="does not promote"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
@@ -353,11 +353,11 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
 def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
     bundle, evaluation = shop.made("a")
     verdict, _ = shop.decide(bundle, evaluation)
-    kept = shop.workspace / "online" / names.SERVICE / "watermark.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text(content)
+    saved = shop.workspace / "online" / names.SERVICE / "watermark.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(content)
     assert shop.promote(bundle, evaluation, verdict)["online"]["moved"]
-    assert json.loads(kept.read_text())["until"] == END.isoformat()
+    assert json.loads(saved.read_text())["until"] == END.isoformat()
 
 
 def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
@@ -379,8 +379,8 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
 def test_a_bundle_that_rotted_in_the_repository_is_not_promoted(shop):
     bundle, evaluation = shop.made("a")
     verdict, _ = shop.decide(bundle, evaluation)
-    kept = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
-    kept.write_bytes(b"?")
+    saved = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
+    saved.write_bytes(b"?")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
@@ -554,5 +554,5 @@ def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop
     assert shop.kinds[-1] == "promoted"
     assert shop.repository.champion() == open_bundle(shop.root / winner / "bundle").model_id
     # and what is online is the winner's
-    asked = online(shop, "item_popularity:item_events_7d")
-    assert asked["item_events_7d"] == {"a": 10.0, "b": 11.0}[winner]
+    requests = online(shop, "item_popularity:item_events_7d")
+    assert requests["item_events_7d"] == {"a": 10.0, "b": 11.0}[winner]

@@ -268,8 +268,8 @@ def test_a_fault_fails_its_expectation_and_no_other(
     spoil(rows)
     raw = lay(tmp_path / "raw", rows)
     config = ValidateConfig(**{**CONFIG.model_dump(), **settings})
-    found, _ = step.examine(raw, check, config=config, previous=before)
-    bad = {name: each for name, each in named(found).items() if not each["success"]}
+    actual, _ = step.examine(raw, check, config=config, previous=before)
+    bad = {name: each for name, each in named(actual).items() if not each["success"]}
     assert list(bad) == [what]
     assert [example for example in examples if example not in bad[what]["examples"]] == []
 
@@ -292,8 +292,10 @@ def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -
 def test_a_warning_is_told_and_goes_on(tmp_path: Path) -> None:
     rows = data.rows()
     edit("items", 0, title=" ")(rows)
-    told = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
-    assert told["warnings"] == ["items: at least 95% of the items have a title or a text: fails for 1 of 12 rows (i0)"]
+    result = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
+    assert result["warnings"] == [
+        "items: at least 95% of the items have a title or a text: fails for 1 of 12 rows (i0)"
+    ]
     assert (tmp_path / "clean" / "events.parquet").is_file()
 
 
@@ -320,10 +322,10 @@ def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
         row[key] = None
     bad = schema.remove(0) if found == "absent" else _with_field(schema, key, pa.float64())
     raw = lay(tmp_path / "raw", rows, {table: bad})
-    told, profile = step.examine(raw, check, config=CONFIG, previous=None)
-    assert [name for name, each in named(told).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
-    assert f"{key}: {found}" in str([each["examples"] for each in told])
-    assert {name.split(": ")[1] for name in named(told)} == {SCHEMA}
+    result, profile = step.examine(raw, check, config=CONFIG, previous=None)
+    assert [name for name, each in named(result).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
+    assert f"{key}: {found}" in str([each["examples"] for each in result])
+    assert {name.split(": ")[1] for name in named(result)} == {SCHEMA}
     assert profile == {}
 
 
@@ -353,8 +355,8 @@ def test_a_renamed_column_is_told_with_what_is_new(tmp_path: Path, before: Path,
     place = schema.get_field_index(column)
     renamed(table, column, "other")(rows)
     raw = lay(tmp_path / "raw", rows, {table: schema.set(place, pa.field("other", schema.field(place).type))})
-    told = validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
-    assert told["warnings"] == [
+    result = validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
+    assert result["warnings"] == [
         f"{GONE}: fails for 1 of {sum(map(len, SCHEMAS.values()))} rows "
         f"(column {column} of {table} was in the last run and is missing; new: other)"
     ]
@@ -401,8 +403,8 @@ def test_all_that_is_at_fault_is_counted_and_some_of_it_named(
     for event in rows["events"][::4]:
         event["item_id"] = f"x{event['event_id'][-2:]}"
     raw = lay(tmp_path / "raw", rows)
-    found, _ = step.examine(raw, check, config=CONFIG, previous=None)
-    (unknown,) = [each for each in found if not each["success"]]
+    actual, _ = step.examine(raw, check, config=CONFIG, previous=None)
+    (unknown,) = [each for each in actual if not each["success"]]
     assert unknown["unexpected_count"] == 15
     assert unknown["rows"] == 60
     assert unknown["examples"] == ["x00", "x04", *[frames.OTHERS] * 3]
@@ -427,10 +429,10 @@ def test_a_table_that_is_missing_is_refused(tmp_path: Path) -> None:
 def test_clean_holds_the_same_tables_and_a_profile(good: Path) -> None:
     for name in ("items", "users", "queries", "events", "rejected"):
         assert (good / "clean" / f"{name}.parquet").read_bytes() == (good / "raw" / f"{name}.parquet").read_bytes()
-    kept = json.loads((good / "clean" / "profile.json").read_text())
-    assert kept["rows"] == {"items": 12, "users": 6, "queries": 4, "events": 60}
-    assert kept["columns"]["items"]["image"] == "list<float>"
-    assert {label: sum(value["counts"]) for label, value in kept["labels"].items()} == {
+    saved = json.loads((good / "clean" / "profile.json").read_text())
+    assert saved["rows"] == {"items": 12, "users": 6, "queries": 4, "events": 60}
+    assert saved["columns"]["items"]["image"] == "list<float>"
+    assert {label: sum(value["counts"]) for label, value in saved["labels"].items()} == {
         "click": 60,
         "rating": 60,
     }
@@ -451,9 +453,9 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     def write() -> None:
         import great_expectations.expectations as gxe
 
-        there = gxe.ExpectColumnToExist(column="a", meta={"sentence": "a", "severity": "critical"})
+        present = gxe.ExpectColumnToExist(column="a", meta={"sentence": "a", "severity": "critical"})
         with checkpoint(tmp_path / "report") as check:
-            check("items", "part", pd.DataFrame({"a": [1]}), [there])
+            check("items", "part", pd.DataFrame({"a": [1]}), [present])
 
     with pytest.raises(IntegrityError, match="report could not be written") as stop:
         write()

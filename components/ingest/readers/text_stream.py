@@ -106,7 +106,7 @@ def _check_file_name(file: File) -> None:
         return
     inner = name[: -len(compression) - 1] if compression else name
     raise SourceError(
-        "the content of a file does not match its name",
+        "a file is not what its name says",
         expected=f"text, compressed as {compression}" if compression else "text",
         found=kind or "text that is not compressed",
         where=file.path,

@@ -50,7 +50,7 @@ def report_of(scores, *, champion=CHAMPION, **changes):
 
 
 def manifest_of(*parity):
-    shown = parity or (
+    displayed = parity or (
         Parity(graph="text", precision="fp32", samples=64, max_abs_difference=2e-6, min_cosine=1.0),
         Parity(graph="scorer", precision="fp32", samples=64, max_abs_difference=3e-6),
         Parity(graph="text", precision="int8", samples=64, max_abs_difference=0.05, min_cosine=0.995),
@@ -67,7 +67,7 @@ def manifest_of(*parity):
         covisit_decay=0.8,
         candidates_per_source=50,
         precisions={"fp32": precision, "int8": precision},
-        parity=list(shown),
+        parity=list(displayed),
         data_digest="d",
         code_digest="c",
         train_end="1998-04-01T00:00:00+00:00",
@@ -279,7 +279,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize(("mine", "theirs", "policy", "met"), [c[1:] for c in WINDOWS], ids=[c[0] for c in WINDOWS])
 def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
-    candidate, champion = (manifest_of().model_copy(update=told) for told in (mine, theirs))
+    candidate, champion = (manifest_of().model_copy(update=result) for result in (mine, theirs))
     verdict = decide(
         report_of(BETTER),
         BETTER,
