@@ -249,9 +249,9 @@ class _Sweep:
         return self._remove_path(resource)
 
     def _remove_online(self, resource: Resource) -> str:
-        from components.promote import online
+        from components.promote.store_lock import store_lock
 
-        with online.store_lock(self.workspace / resource.path, timeout_s=1.0):
+        with store_lock(self.workspace / resource.path, timeout_s=1.0):
             return self._remove_unless_in_use(resource)
 
     def _archive_firing(self, resource: Resource) -> str:

@@ -192,7 +192,7 @@ def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
     before = ModelRegistry(shop.repository).history()
     told = shop.refresh()
     assert told["outcome"] == "nothing changed"
-    assert "All 40 items are as they were" in told["verdict"]
+    assert "All 40 items are unchanged" in told["verdict"]
     assert [step["step"] for step in told["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
     assert ModelRegistry(shop.repository).history() == before
 

@@ -1,4 +1,4 @@
-"""Tables written a part at a time, so that none of them has to be in memory whole."""
+"""Parquet files written a part at a time, so that no table has to fit into memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class ParquetWriters:
-    """Parquet files in a folder, each growing by the parts it is given; ``rows`` counts them."""
+    """Parquet files in a folder that grow part by part; ``rows`` counts the rows of each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -16,7 +16,7 @@ class ParquetWriters:
         self.rows: dict[str, int] = {}
 
     def write(self, name: str, table: Any) -> None:
-        """Append an Arrow table to <name>.parquet; the first one's columns and types are the file's."""
+        """Append an Arrow table to <name>.parquet; the first table sets the file's columns and types."""
         import pyarrow.parquet as parquet
 
         if name not in self._writers:

@@ -1,7 +1,7 @@
-"""The adapter for databases: a DuckDB file, or Postgres through its Python driver, streamed either way.
+"""The format `sql`: a DuckDB file, or Postgres through its Python driver.
 
-A table's place is its name or a query. Only the columns that the settings name are asked for, only rows inside
-of the window where the database can tell, and in an order that does not depend on how they are stored.
+A table is given by its name or a query. Rows are streamed. Only columns that the settings name are selected, only rows
+in the window if the database can filter them, and in an order that does not depend on how they are stored.
 """
 
 import contextlib
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import UNITS, Columns, IngestConfig
-from components.ingest.fields import identifier
-from components.ingest.parts import Part
-from components.ingest.tables import selected_columns, transfer_type, typed
+from components.ingest.readers.parts import Part
+from components.ingest.readers.typed import selected_columns, transfer_type, typed_part
 from rankline.errors import SourceError
 from rankline.io.sources import Files, is_file_database, postgres
+from rankline.io.sql import identifier
 
-ROWS = 1 << 14  # fetched at once
+FETCH_ROWS = 1 << 14  # rows fetched at once
 
 
 def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
-    """The parts of a database: one query a table.
+    """The parts of a database: one query per table.
 
     Raises:
-        SourceError: where the database is not there, refuses, or goes away half-way.
+        SourceError: the database does not exist, refuses, or stops answering.
     """
     yield from (_duckdb if is_file_database(config) else _postgres)(config)
 
@@ -42,17 +42,17 @@ def _duckdb(config: IngestConfig) -> Iterator[Part]:
             kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
             bounds = _window_condition(config, table, kinds)
             outside = _rows_outside_window(db, query, bounds)
-            schema = db.sql(f"SELECT * FROM ({query}) AS told LIMIT 0").to_arrow_reader(ROWS).schema
+            schema = db.sql(f"SELECT * FROM ({query}) AS source LIMIT 0").to_arrow_reader(FETCH_ROWS).schema
             selected = selected_columns(schema, config)
             select_list = ", ".join(map(identifier, selected)) or "1"
-            reader = db.sql(f"SELECT {select_list} FROM ({query}) AS told{bounds}").to_arrow_reader(ROWS)
+            reader = db.sql(f"SELECT {select_list} FROM ({query}) AS source{bounds}").to_arrow_reader(FETCH_ROWS)
             where = f"{config.source}, {location}"
-            yield typed(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
+            yield typed_part(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
 
 
 @contextlib.contextmanager
 def _source_errors(config: IngestConfig) -> Iterator[None]:
-    """DuckDB's errors as ours."""
+    """Translate DuckDB's errors."""
     import duckdb
 
     try:
@@ -60,18 +60,18 @@ def _source_errors(config: IngestConfig) -> Iterator[None]:
     except duckdb.IOException as error:
         raise SourceError(
             "the database cannot be read",
-            expected="a DuckDB file, whole, of a version that this DuckDB knows, and open for writing nowhere",
+            expected="a complete DuckDB file, of a version that this DuckDB reads, which no process has open for writing",
             found=" ".join(str(error).split())[:400],
             where=config.source,
-            hint="close whatever holds the file open for writing, or fetch it again",
+            hint="close the process that has the file open for writing, or fetch the file again",
         ) from error
-    except duckdb.Error as error:  # of the query: a word, a table or a column that is none
+    except duckdb.Error as error:  # an error in the query
         raise SourceError(
-            "the database refuses what it is asked",
+            "the database refuses a query",
             expected="tables or queries that can be read (ingest.tables)",
             found=" ".join(str(error).split())[:400],
             where=config.source,
-            hint=f"the file holds {_table_names(config) or 'no table'}; a query can be tried in DuckDB",
+            hint=f"the file has {_table_names(config) or 'no tables'}; try the query in DuckDB",
         ) from error
 
 
@@ -88,22 +88,22 @@ def _table_names(config: IngestConfig) -> str:
 
 
 def _batches(reader: Any, config: IngestConfig) -> Iterator[Any]:
-    """What DuckDB answers, some rows at a time."""
+    """DuckDB's result, some rows at a time."""
     with _source_errors(config):
         yield from reader
 
 
 def _rows_outside_window(db: Any, query: str, bounds: str) -> int:
-    """How many rows the window leaves in the database."""
+    """The number of rows that the window leaves in the database."""
     if not bounds:
         return 0
-    counts = f"SELECT (SELECT count(*) FROM ({query}) AS told) - (SELECT count(*) FROM ({query}) AS told{bounds})"
+    counts = f"SELECT (SELECT count(*) FROM ({query}) AS source) - (SELECT count(*) FROM ({query}) AS source{bounds})"
     ((count,),) = db.execute(counts).fetchall()
     return int(count)
 
 
 def _window_condition(config: IngestConfig, table: str, kinds: dict[str, str]) -> str:
-    """The window as a condition, where the column's type allows one; rows without a time are to be set aside."""
+    """The window as a condition, if the column's type allows one; it keeps rows without a time, to be rejected."""
     columns: Columns = config.columns
     kind = kinds.get(columns.timestamp, "").upper()
     if table != "events" or not (config.window_start or config.window_end) or not kind:
@@ -122,48 +122,47 @@ def _window_condition(config: IngestConfig, table: str, kinds: dict[str, str]) -
     return f" WHERE {' AND '.join(bounds)} OR {identifier(columns.timestamp)} IS NULL"
 
 
-# of DuckDB, then of Postgres
+# types of DuckDB, then of Postgres
 NUMBERS = ("BIGINT", "INTEGER", "HUGEINT", "DOUBLE", "FLOAT", "INT8", "INT4", "FLOAT8", "FLOAT4", "NUMERIC")
 
 
 def _postgres(config: IngestConfig) -> Iterator[Part]:
-
     with postgres.connect(config) as connection:
         for table, location in config.tables:
             if not location:
                 continue
             query = postgres.select_statement(location)
-            described = connection.execute(f"SELECT * FROM ({query}) AS told LIMIT 0").description
-            bounds = _window_condition(config, table, {each.name: each.type_display.upper() for each in described})
+            description = connection.execute(f"SELECT * FROM ({query}) AS source LIMIT 0").description
+            bounds = _window_condition(config, table, {each.name: each.type_display.upper() for each in description})
             outside = _rows_outside_window(connection, query, bounds)
-            schema, selects = _arrow_schema(described)
+            schema, selects = _arrow_schema(description)
             selected = selected_columns(schema, config)
             select_list = ", ".join(selects[name] for name in selected) or "1"
-            # rows are stored in no order: where the query gives none, their own text gives them one that stays
-            order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY told::text COLLATE "C"'
+            # Postgres stores rows in no order: a query without one is ordered by the rows' own text
+            order = "" if re.search(r"\border\s+by\b", query, re.IGNORECASE) else ' ORDER BY source::text COLLATE "C"'
             with connection.cursor(name=f"rankline_{table}", binary=True) as cursor:
-                cursor.itersize = ROWS
-                cursor.execute(f"SELECT {select_list} FROM ({query}) AS told{bounds}{order}")
+                cursor.itersize = FETCH_ROWS
+                cursor.execute(f"SELECT {select_list} FROM ({query}) AS source{bounds}{order}")
                 batches = _fetch_batches(cursor, [transfer_type(schema.field(name).type) for name in selected], config)
                 where = f"{postgres.database_label(config)}, {location}"
-                yield typed(table, where, schema, batches, selected=selected, outside_window=outside)
+                yield typed_part(table, where, schema, batches, selected=selected, outside_window=outside)
 
 
-def _arrow_schema(described: Any) -> tuple[Any, dict[str, str]]:
-    """The Arrow schema of a result, and how each column is asked for; what Arrow has no type for is text."""
+def _arrow_schema(description: Any) -> tuple[Any, dict[str, str]]:
+    """The Arrow schema of a result, and each column's SELECT expression; other types become text."""
     import pyarrow as pa
 
     fields, selects, types = [], {}, _type_map()
-    for each in described:
-        kind = re.sub(r"\(.*?\)", "", each.type_display)  # varchar(9)[] is a list of words, too
+    for each in description:
+        kind = re.sub(r"\(.*?\)", "", each.type_display)  # without the length: varchar(9)[] is a list of texts
         arrow, cast = types.get(kind, (pa.string(), "text"))
         fields.append(pa.field(each.name, arrow))
-        selects[each.name] = f"told.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
+        selects[each.name] = f"source.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
     return pa.schema(fields), selects
 
 
 def _type_map() -> dict[str, tuple[Any, str]]:
-    """Type of Postgres -> type of Arrow, and the type it is asked for as."""
+    """Postgres type -> Arrow type, and the type to cast to."""
     import pyarrow as pa
 
     integer, float64 = (pa.int64(), "bigint"), (pa.float64(), "double precision")
@@ -185,12 +184,12 @@ def _type_map() -> dict[str, tuple[Any, str]]:
 
 
 def _fetch_batches(cursor: Any, types: list[Any], config: IngestConfig) -> Iterator[Any]:
-    """The rows of a server-side cursor, some at a time."""
+    """The rows of a server-side cursor as Arrow batches."""
     import pyarrow as pa
 
     while True:
         with postgres.translate_errors(config):
-            rows = cursor.fetchmany(ROWS)
+            rows = cursor.fetchmany(FETCH_ROWS)
         if not rows:
             return
         arrays = [pa.array(values, type) for values, type in zip(zip(*rows, strict=True), types, strict=True)]

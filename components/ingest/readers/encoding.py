@@ -1,8 +1,8 @@
-"""An encoding, guessed: which one the bytes of a text file are in, and which other might be meant.
+"""Guess the encoding of a text file from its first bytes.
 
-UTF-8 and UTF-16 tell themselves. Which script the others write, `charset-normalizer` tells well. Among the code pages
-of the Latin script it errs, as nearly every byte is a letter in each of them: there the words decide, by the letters
-that the languages of a code page have, and of those that do equally well the commonest is taken.
+UTF-8 and UTF-16 are recognized by themselves. `charset-normalizer` recognizes other scripts well, but not the code
+pages of the Latin script, since nearly every byte is a letter in each of them. There the words decide, by the letters
+of the languages of a code page; among equals the most common code page wins.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MARGIN = 0.1  # how much better a rarer code page has to do
-PLAUSIBLE, SOUND = 0.5, 0.7  # shares of words from which a code page may be meant, and from which it is one at all
+MARGIN = 0.1  # by which a rarer code page must be better
+PLAUSIBLE, SOUND = 0.5, 0.7  # shares of words that make a code page possible, and that one must reach
 MAX_WORDS = 2000
 HALF_WIDTH = re.compile("[\uff61-\uff9f]")
 LETTERS = {
@@ -23,7 +23,7 @@ LETTERS = {
     "hr": "čćđšž", "tr": "çğıİöşüâîû", "lt": "ąčęėįšųūž", "lv": "āčēģīķļņšūž", "et": "äõöüšž",
 }  # fmt: skip
 CENTRAL = ("pl", "cs", "sk", "hu", "ro", "hr", "de")
-# code pages of the Latin script, the commonest first, and the languages they are used for
+# code pages of the Latin script, the most common first, with their languages
 LATIN = {
     "cp1252": ("de", "fr", "es", "it", "pt", "ca", "nl", "sv", "da", "is", "fi"),
     "cp1250": CENTRAL,
@@ -32,38 +32,38 @@ LATIN = {
     "iso8859-2": CENTRAL,
 }
 SIGNS = frozenset("‘’‚“”„«»‹›…–—·•™®©°€£¥¢§±×÷²³¹½¼¾ªºµ¶†‡‰¿¡")
-ADJACENT_SIGNS = frozenset("‘’‚“”„«»‹›…–—·™®©°")  # signs that stand beside letters, or between them
+ADJACENT_SIGNS = frozenset("‘’‚“”„«»‹›…–—·™®©°")  # signs that may be next to letters
 
 
 @dataclass(frozen=True)
 class EncodingGuess:
-    """What a text is encoded in: the likeliest first, then what may be meant as well; none where nothing fits."""
+    """Possible encodings, the likeliest first; none if nothing fits."""
 
     candidates: tuple[str, ...]
-    equally_likely: tuple[str, ...]  # those of them that do as well as the likeliest
+    equally_likely: tuple[str, ...]  # those as good as the first
 
     @property
     def name(self) -> str:
-        """The likeliest; empty where none can be told."""
+        """The likeliest encoding; empty for none."""
         return self.candidates[0] if self.candidates else ""
 
     @property
     def runner_up(self) -> str:
-        """What it may be instead; empty where nothing else comes near."""
+        """The second likeliest; empty for none."""
         return self.candidates[1] if len(self.candidates) > 1 else ""
 
 
 def guess_encoding(sample: bytes) -> EncodingGuess:
-    """What the first bytes of a text file are encoded in."""
+    """The encoding of a text file, from its first bytes."""
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _certain("utf-16")
-    if b"\x00" in sample:  # UTF-16 without a mark, or no text at all
+    if b"\x00" in sample:  # UTF-16 without a byte order mark, or no text at all
         return _other_script(sample)
     if sample.isascii():
         return _certain("ascii")
     if is_utf8(sample):
         return _certain("utf-8")
-    lines = sample[: sample.rfind(b"\n") + 1]  # a character may be cut in two by the sample's end
+    lines = sample[: sample.rfind(b"\n") + 1]  # the sample may end in the middle of a character
     sample = sample if lines.isascii() else lines
     shares = {name: share for name in LATIN if (share := _word_share(sample, name)) is not None}
     if max(shares.values(), default=0) < SOUND:
@@ -75,7 +75,7 @@ def guess_encoding(sample: bytes) -> EncodingGuess:
 
 
 def is_utf8(sample: bytes) -> bool:
-    """Is this sound UTF-8, but for a character that the sample's end may have cut in two?"""
+    """Whether this is valid UTF-8, except for a character that is cut off at the end."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
@@ -88,14 +88,14 @@ def _certain(name: str) -> EncodingGuess:
 
 
 def _other_script(sample: bytes) -> EncodingGuess:
-    """What `charset-normalizer` makes of it: the best, and the next that reads other words."""
+    """The best two guesses of `charset-normalizer`."""
     from charset_normalizer import from_bytes
 
     non_ascii_bytes = sum(byte > 127 for byte in sample)
     likely = tuple(
         match.encoding.replace("_", "-")
         for match in from_bytes(sample)
-        # text of UTF-16 has zeros; any bytes make half-width kana, which nobody writes texts in
+        # UTF-16 has zero bytes; arbitrary bytes look like half-width kana, in which nobody writes texts
         if match.encoding.startswith(("utf_16", "utf_32")) == (b"\x00" in sample)
         and len(HALF_WIDTH.findall(str(match))) <= 0.5 * non_ascii_bytes
     )[:2]
@@ -103,10 +103,10 @@ def _other_script(sample: bytes) -> EncodingGuess:
 
 
 def _word_share(sample: bytes, encoding: str) -> float | None:
-    """How much of what is not ASCII makes words in a code page (0 to 1); None where it cannot be decoded at all.
+    """The share of non-ASCII words that are words in a code page (0 to 1); None if it cannot be decoded.
 
-    Half of it are words that fit any of its languages, half those of its best one: Czech in the wrong code page has
-    words of Italian and words of Danish.
+    Half of it counts words that fit any of the code page's languages, half those of its best language: Czech in the
+    wrong code page looks like a mix of Italian and Danish.
     """
     try:
         text = sample.decode(encoding)
@@ -117,8 +117,8 @@ def _word_share(sample: bytes, encoding: str) -> float | None:
     fitting = [[_matches_alphabet(word, alphabet) for alphabet in alphabets] for word in words]
     if not fitting:
         return None
-    anywhere = sum(map(any, fitting))
-    return (anywhere + max(map(sum, zip(*fitting)))) / (2 * len(fitting))
+    fitting_any = sum(map(any, fitting))
+    return (fitting_any + max(map(sum, zip(*fitting)))) / (2 * len(fitting))
 
 
 def _non_ascii_words(text: str) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _non_ascii_words(text: str) -> Iterator[str]:
 
 
 def _matches_alphabet(word: str, alphabet: str) -> bool:
-    """May a language with such letters write this word, and its signs in such places?"""
+    """Whether a language with these letters can have this word, with its signs in these places."""
     letters = [char for char in word if _is_letter(char)]
     if len(letters) > 2 and not any(char.isascii() for char in letters):
         return False  # another script
