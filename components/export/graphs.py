@@ -1,4 +1,8 @@
-"""From torch modules to ONNX graphs: export, fusion, int8 and fp16."""
+"""From torch modules to ONNX graphs: export, fusion, int8 and fp16.
+
+Shapes: B requests or texts, L history events, C candidates, I items, W tokens, D vector size, F features, H heads,
+S side size.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,15 @@ from typing import Any
 
 import torch
 
+from components.export.config import ExportConfig
 from components.export.student import Student
+from rankline.contracts import Precision
+from rankline.runtime.progress import Progress
 
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """The exporter talks a lot; what it says matters only if it fails, and then it raises."""
+    """Silence the exporter's output: if it fails, it raises."""
     previous_level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -38,6 +45,7 @@ def _export(
     dynamic: tuple[dict[int, Any], ...],
     opset: int,
 ) -> Any:
+    """Export a module; ``dynamic`` has the dynamic dimensions of each input."""
     with _silence_exporter():
         program = torch.onnx.export(
             module,
@@ -49,16 +57,46 @@ def _export(
             dynamo=True,
             verbose=False,
         )
+        assert program is not None  # as dynamo=True promises
         _strip_metadata(program.model)
         program.save(path)
     return program
 
 
 def _strip_metadata(model: Any) -> None:
-    """Without the exporter's notes: stack traces with this machine's paths would make the model id depend on them."""
+    """Remove the exporter's notes: with their paths of this machine the model id would depend on it."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(model)
+
+
+def write_graphs(student: Student, bundle: Path, config: ExportConfig, *, progress: Progress) -> dict[str, Precision]:
+    """Write every graph in every precision; the files of each precision."""
+    towers = ("text", "user", "scorer") if student.settings["users"] else ("text", "scorer")
+    fp32 = {name: f"{name}.onnx" for name in (*towers, "side")}
+    vectors = {name: f"catalogue/vectors.{name}.npy" for name in ("fp32", "int8", "fp16")}
+    stages = 3 + config.int8 + config.fp16
+    write_text(student, bundle / "text.onnx", opset=config.opset, fuse=config.fuse)
+    write_side(student, bundle / "side.onnx", opset=config.opset)
+    progress.update(1, stages)
+    if "user" in towers:
+        write_user(student, bundle / "user.onnx", opset=config.opset)
+    progress.update(2, stages)
+    write_scorer(student, bundle / "scorer.onnx", opset=config.opset)
+    progress.update(3, stages)
+    precisions = {"fp32": Precision(**fp32, item_vectors=vectors["fp32"])}
+    if config.int8:
+        write_int8(bundle / "text.onnx", bundle / "text.int8.onnx")
+        int8 = {"text": "text.int8.onnx", "item_vectors": vectors["int8"]}
+        precisions["int8"] = precisions["fp32"].model_copy(update=int8)
+        progress.update(4, stages)
+    if config.fp16:
+        for name in towers:
+            write_fp16(bundle / f"{name}.onnx", bundle / f"{name}.fp16.onnx")
+        halved = {name: f"{name}.fp16.onnx" for name in towers}
+        precisions["fp16"] = Precision(**{**fp32, **halved}, item_vectors=vectors["fp16"])
+        progress.update(stages, stages)
+    return precisions
 
 
 def write_text(student: Student, path: Path, *, opset: int, fuse: bool) -> None:
@@ -103,7 +141,7 @@ def write_user(student: Student, path: Path, *, opset: int) -> None:
 
 
 def write_side(student: Student, path: Path, *, opset: int) -> None:
-    """side.onnx: side_IS -> beside_ID, what side information adds to an item's words; any number of items."""
+    """side.onnx: side_IS -> beside_ID, what side features add to an item's vector; any number of items."""
     example = (torch.randn(3, student.side.in_features),)
     batch = torch.export.Dim("items")
     _export(student.side, example, path, inputs=["side_IS"], output="beside_ID", dynamic=({0: batch},), opset=opset)
@@ -126,24 +164,24 @@ def write_scorer(student: Student, path: Path, *, opset: int) -> None:
 
 
 def write_int8(source: Path, target: Path) -> None:
-    """An int8 copy: weights quantized once, activations as they come (dynamic)."""
+    """Write an int8 copy: static weights, dynamically quantized activations."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(source)
-    del model.graph.value_info[:]  # fusion leaves shapes of nodes that are gone; they are inferred anew
+    del model.graph.value_info[:]  # fusion leaves shapes of removed nodes; they are inferred again
     with _silence_exporter():
         quantize_dynamic(
             model,
             str(target),
             weight_type=QuantType.QInt8,
             per_channel=True,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused nodes have no known type
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused nodes have no type
         )
 
 
 def write_fp16(source: Path, target: Path) -> None:
-    """An fp16 copy that still takes and gives fp32."""
+    """Write an fp16 copy with fp32 inputs and outputs."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -1,6 +1,6 @@
-"""What the teachers think: rankings of the frozen requests for evaluation, soft scores for the student.
+"""Rankings and soft scores of the sequence teachers.
 
-Shapes: M teachers, R requests, C candidates, I items, K ranks, T text size.
+Shapes: M teachers, R requests, B requests of a batch, C candidates, I items, K ranks, T text size, H heads.
 """
 
 from __future__ import annotations
@@ -13,62 +13,70 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from components.finetune.distributed import DistributedContext
+from components.finetune.teacher_inputs import negative_probabilities
 from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
-from rankline.train import sampled_items, training
+from rankline.train.distributed import ALONE, DistributedContext
 from rankline.train.examples import Examples, Requests
-from rankline.train.sampled_items import FusedItems
+from rankline.train.ranks import target_rank
+from rankline.train.sampled_items import FusedItems, fuse_all
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 MAX_PAIRS = 1 << 18  # most (request, item) pairs scored at once: memory does not grow with the catalogue
+RANKED_REQUESTS, SOFT_REQUESTS = 32, 64  # requests of one batch
+RECENT_EVENTS = 10  # the events that a history's mean text vector is taken of
+
+
+@dataclass(frozen=True)
+class CandidateBatch:
+    """Some candidates of some requests of a split."""
+
+    data: Examples
+    requests: Requests
+    rows_B: Ints
+    candidates_BC: Ints
 
 
 @dataclass(frozen=True)
 class TeacherEnsemble:
-    """One teacher or several, each with the item vectors it reads; together they say the mean of what each says."""
+    """One teacher or several, each with its text vectors; the ensemble's score is the mean of theirs."""
 
-    members: list[tuple[Teacher, torch.Tensor]]
-    side_IS: torch.Tensor
+    members: list[tuple[Teacher, Tensor]]
+    side_IS: Tensor
 
     @torch.no_grad()
     def fused(self) -> list[FusedItems]:
-        """What each member makes of the catalogue."""
+        """Each member's vectors of the whole catalogue."""
         for model, _ in self.members:
             model.eval()
-        return [
-            FusedItems(sampled_items.fuse_all(model.fusion, text_IT, self.side_IS)) for model, text_IT in self.members
-        ]
+        return [FusedItems(fuse_all(model.fusion, text_IT, self.side_IS)) for model, text_IT in self.members]
 
     @torch.no_grad()
-    def member_logits(self, fused: list[FusedItems], data: Examples, requests: Requests, rows: Ints,
-                 candidates_BC: Ints, device: torch.device) -> torch.Tensor:  # fmt: skip
+    def member_logits(self, fused: list[FusedItems], batch: CandidateBatch) -> Tensor:
         """[M, B, C] each member's logits of the first head."""
-        logits = [
-            score_candidates(model, own, data, requests, rows, candidates_BC, device)[..., 0]
-            for (model, _), own in zip(self.members, fused)
-        ]
+        logits = [score_candidates(model, own, batch)[..., 0] for (model, _), own in zip(self.members, fused)]
         return torch.stack(logits)
 
 
 @dataclass(frozen=True)
 class RankedItems:
-    """Rankings of requests over the whole catalogue, seen items left out."""
+    """Rankings of requests over the whole catalogue without seen items."""
 
     best_RK: Ints
     target_ranks: Ints
 
 
-def score_candidates(model: Teacher, fused: FusedItems, data: Examples, requests: Requests, rows: Ints,
-          candidates_BC: Ints, device: torch.device) -> torch.Tensor:  # fmt: skip
+def score_candidates(model: Teacher, fused: FusedItems, batch: CandidateBatch) -> Tensor:
     """[B, C, H] the teacher's logits for some candidates of some requests."""
+    requests, rows_B, device = batch.requests, batch.rows_B, fused.vectors_TD.device
     arrays = (requests.ratings_RL, requests.ages_RL, requests.lengths_R)
-    ratings_BL, ages_BL, lengths_B = (torch.from_numpy(part[rows]).to(device) for part in arrays)
-    features_BCF = torch.from_numpy(data.features(requests, rows, candidates_BC)).to(device)
-    candidates_BCD, events_BLD = fused.lookup(candidates_BC), fused.lookup(requests.items_RL[rows])
-    logits_BCH: torch.Tensor = model(events_BLD, ratings_BL, ages_BL, lengths_B, candidates_BCD, features_BCF)
+    ratings_BL, ages_BL, lengths_B = (torch.from_numpy(part[rows_B]).to(device) for part in arrays)
+    features_BCF = torch.from_numpy(batch.data.features(requests, rows_B, batch.candidates_BC)).to(device)
+    candidates_BCD, events_BLD = fused.lookup(batch.candidates_BC), fused.lookup(requests.items_RL[rows_B])
+    logits_BCH: Tensor = model(events_BLD, ratings_BL, ages_BL, lengths_B, candidates_BCD, features_BCF)
     return logits_BCH
 
 
@@ -77,52 +85,48 @@ def rank_all(
     data: Examples,
     requests: Requests,
     *,
-    device: torch.device,
     depth: int = 10,
-    batch_size: int = 32,
-    ranks: DistributedContext = DistributedContext(),  # noqa: B008  # alone
+    distributed: DistributedContext = ALONE,
 ) -> RankedItems:
     """Rank every item for every request by the first head; several processes share the requests."""
-    fused = ensemble.fused()
-    items = len(data.item_ids)
-    columns = max(1, MAX_PAIRS // batch_size)
+    fused, items = ensemble.fused(), len(data.item_ids)
+    columns = max(1, MAX_PAIRS // RANKED_REQUESTS)
     best_RK = np.zeros((len(requests), min(depth, items)), np.int64)
     target_R = np.zeros(len(requests), np.int64)
-    for start in range(ranks.rank * batch_size, len(requests), ranks.world_size * batch_size):
-        rows = np.arange(start, min(start + batch_size, len(requests)))
+    first, stride = distributed.rank * RANKED_REQUESTS, distributed.world_size * RANKED_REQUESTS
+    for start in range(first, len(requests), stride):
+        rows_B = np.arange(start, min(start + RANKED_REQUESTS, len(requests)))
         parts = []
         for first in range(0, items, columns):
-            candidates_BC = np.tile(np.arange(first, min(first + columns, items)), (len(rows), 1))
-            parts.append(
-                ensemble.member_logits(fused, data, requests, rows, candidates_BC, device).mean(0).cpu().numpy()
-            )
-        scores_BI = np.concatenate(parts, 1)
-        for row, scores_I in zip(rows, scores_BI):
+            candidates_BC = np.tile(np.arange(first, min(first + columns, items)), (len(rows_B), 1))
+            logits_MBC = ensemble.member_logits(fused, CandidateBatch(data, requests, rows_B, candidates_BC))
+            parts.append(logits_MBC.mean(0).cpu().numpy())
+        for row, scores_I in zip(rows_B, np.concatenate(parts, 1)):
             scores_I[requests.seen[row]] = -np.inf
             best_RK[row] = _top_items(scores_I, depth)
-            target_R[row] = training.target_rank(scores_I, requests.targets[row][0])
+            target_R[row] = target_rank(scores_I, requests.targets[row][0])
     results = [torch.from_numpy(best_RK), torch.from_numpy(target_R)]
-    ranks.sum(results)
+    distributed.all_reduce(results)
     return RankedItems(*(part.numpy() for part in results))
 
 
-def closest_to_history(text_IT: torch.Tensor, requests: Requests, depth: int) -> Ints:
-    """[R, K] what the encoder alone says: the unseen items closest to the mean of the words of the last ten events."""
-    return np.stack([_top_items(scores_I, depth) for scores_I in _history_similarity(text_IT.cpu().numpy(), requests)])
+def closest_to_history(text_IT: Floats, requests: Requests, depth: int) -> Ints:
+    """[R, K] the encoder's own ranking: the unseen items closest to the mean text vector of the last events."""
+    return np.stack([_top_items(scores_I, depth) for scores_I in _history_similarity(text_IT, requests)])
 
 
-def _history_similarity(vectors_IT: Floats, requests: Requests) -> Iterator[Floats]:
+def _history_similarity(text_IT: Floats, requests: Requests) -> Iterator[Floats]:
     for row, length in enumerate(requests.lengths_R):
-        recent = requests.items_RL[row, max(0, length - 10) : length]
-        scores_I = vectors_IT @ vectors_IT[recent].mean(0) if len(recent) else np.zeros(len(vectors_IT), np.float32)
+        recent = requests.items_RL[row, max(0, length - RECENT_EVENTS) : length]
+        scores_I = text_IT @ text_IT[recent].mean(0) if len(recent) else np.zeros(len(text_IT), np.float32)
         scores_I[requests.seen[row]] = -np.inf
         yield scores_I
 
 
 def _top_items(scores_I: Floats, depth: int) -> Ints:
-    """The best items, equals in their own order; -1 where fewer than ``depth`` may be ranked."""
+    """The best items, equal scores in the order of the rows; -1 where fewer than ``depth`` can be ranked."""
     considered = np.arange(len(scores_I))
-    if len(scores_I) > 4 * depth:  # only what may be among the best is sorted
+    if len(scores_I) > 4 * depth:  # sort only what may be among the best
         least = -np.partition(-scores_I, depth)[depth]
         if np.isfinite(least):
             considered = np.flatnonzero(scores_I >= least)
@@ -131,41 +135,32 @@ def _top_items(scores_I: Floats, depth: int) -> Ints:
 
 
 def soft_scores(
-    ensemble: TeacherEnsemble,
-    data: Examples,
-    requests: Requests,
-    *,
-    count: int,
-    probability_I: npt.NDArray[np.float64],
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-    batch_size: int = 64,
+    ensemble: TeacherEnsemble, data: Examples, requests: Requests, *, count: int, seed: int, progress: Progress
 ) -> dict[str, npt.NDArray[Any]]:
-    """candidates [R, C] and their logits [R, C]: the target, sampled negatives, and items drawn by chance.
+    """candidates [R, C] and their logits [R, C]: the target, labelled negatives, and sampled items.
 
-    Several teachers add how far they disagree, deviation [R, C].
+    Several teachers add the standard deviation of their logits, deviation [R, C].
     """
-    rng = np.random.default_rng(seed)
-    fused = ensemble.fused()
+    rng, probability_I, fused = np.random.default_rng(seed), negative_probabilities(data), ensemble.fused()
     candidates_RC = rng.choice(len(probability_I), (len(requests), count), p=probability_I)
     for row in range(len(requests)):
         labelled = np.concatenate([requests.targets[row][:1], requests.negatives[row]])[: count // 2]
         candidates_RC[row, : len(labelled)] = labelled
     logits_RC = np.zeros((len(requests), count), np.float32)
     deviation_RC = np.zeros_like(logits_RC)
-    for start in range(0, len(requests), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(requests)))
-        logits_MBC = ensemble.member_logits(fused, data, requests, rows, candidates_RC[rows], device)
-        logits_RC[rows] = logits_MBC.mean(0).cpu().numpy()
-        deviation_RC[rows] = logits_MBC.std(0, correction=0).cpu().numpy()
-        progress.update(start + len(rows), len(requests))
-    labels = {"candidates": candidates_RC, "logits": logits_RC}
+    for start in range(0, len(requests), SOFT_REQUESTS):
+        rows_B = np.arange(start, min(start + SOFT_REQUESTS, len(requests)))
+        batch = CandidateBatch(data, requests, rows_B, candidates_RC[rows_B])
+        logits_MBC = ensemble.member_logits(fused, batch)
+        logits_RC[rows_B] = logits_MBC.mean(0).cpu().numpy()
+        deviation_RC[rows_B] = logits_MBC.std(0, correction=0).cpu().numpy()
+        progress.update(start + len(rows_B), len(requests))
+    labels: dict[str, npt.NDArray[Any]] = {"candidates": candidates_RC, "logits": logits_RC}
     return labels if len(ensemble.members) == 1 else {**labels, "deviation": deviation_RC}
 
 
 def write_rankings(path: Path, item_ids: list[str], request_ids: list[str], ranked: dict[str, Ints]) -> None:
-    """One row a system and request: the ids of its best items in order."""
+    """One row per system and request: the ids of its best items in order."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 

@@ -33,7 +33,7 @@ class TextEncoder(nn.Module):
         self.pooling = getattr(backbone.config, "text_pooling", "mean")
 
     @classmethod
-    def read(cls, folder: Path) -> TextEncoder:
+    def load(cls, folder: Path) -> TextEncoder:
         """The encoder saved in a folder (config.json, model.safetensors).
 
         Raises:

@@ -17,10 +17,12 @@ import scipy.sparse as sparse
 import torch
 from safetensors.torch import load_file
 
-from components.distill import scorer, towers
+from components.distill import towers, towers_trainer
+from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
 from components.distill.step import distill
+from components.distill.towers_trainer import TowersInputs
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.contracts import FeatureNames
 from rankline.errors import DeviceError, TooSmall, TrainingError
@@ -174,12 +176,11 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
     cpu = torch.device("cpu")
     encoder = teacher / "encoder"
     reading = EncodedTexts(
-        without, TextEncoder.read(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
+        without, TextEncoder.load(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
     )
-    towers.train(
-        model, without, reading, np.load(teacher / "soft.npz"), config=QUICK, device=cpu, progress=Progress(),
-        checkpoints=None,
-    )  # fmt: skip
+    soft = np.load(teacher / "soft.npz")
+    inputs = TowersInputs(without, reading, soft["train_candidates"], soft["train_logits"])
+    towers_trainer.train(model, inputs, QUICK, progress=Progress(), checkpoints=None)
     vectors_ID = torch.from_numpy(model.item_vectors(text_IT))
     with torch.no_grad():
         without_own_ID = model.fusion.text(text_IT) + model.fusion.side(model.side_IS)
@@ -289,7 +290,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         dataclasses.replace(request, state=scoring.truncate_history(request.state, 3)) for request in requests
     ]  # fmt: skip
     long, short = (
-        scorer.CandidateTable.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
+        CandidateDrawer(tower, catalogue, knobs, names, {}).draw(given, progress=Progress())
         for given in (requests, cut)
     )
     columns = names.columns

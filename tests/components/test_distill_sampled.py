@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import torch
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from components.distill import ranking, towers
+from components.distill import ranking, towers, towers_trainer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
-from components.finetune import encoder as encoders
+from components.distill.towers_trainer import TowersInputs
+from components.finetune.encoder import EncoderSource, prepare_encoder
 from rankline.errors import UsageError
 from rankline.features import transforms
 from rankline.model.networks import TextEncoder
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
-from rankline.train import examples, sampled_items, training
+from rankline.train import examples, sampled_items
+from rankline.train.ranks import ndcg_of_ranks, target_rank
 
 CPU = torch.device("cpu")
 LENGTH, USERS, SIZE, SOFT = 6, 24, 8, 10
@@ -109,10 +112,11 @@ def trained(
     }
     torch.manual_seed(0)
     model = towers.Towers.make(data, text_size=reading.items_IT.shape[1], size=SIZE, config=config)
-    told = towers.train(
-        model, data, reading, soft, config=config, device=CPU, progress=progress or Progress(), checkpoints=checkpoints
+    inputs = TowersInputs(data, reading, soft["train_candidates"], soft["train_logits"])
+    history, encoder_weights = towers_trainer.train(
+        model, inputs, config, progress=progress or Progress(), checkpoints=checkpoints
     )
-    return model, told
+    return model, {**dataclasses.asdict(history), "encoder_weights": encoder_weights}
 
 
 # What a step takes --------------------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.Monk
 
     def largest() -> int:
         with Largest() as watched:
-            ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+            ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"])
         return watched.numbers
 
     assert largest() >= USERS * items
@@ -197,10 +201,10 @@ def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
     told = {sampled: trained(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
     untrained = ranking.target_ranks(
         towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], numbers(data).items_IT,
-        numbers(data).queries["valid"], device=CPU,
+        numbers(data).queries["valid"],
     )  # fmt: skip
     assert told[40]["best"] > 0.6 * told[0]["best"]
-    assert told[40]["best"] > 3 * training.ndcg_of_ranks(untrained, k=10)
+    assert told[40]["best"] > 3 * ndcg_of_ranks(untrained, k=10)
 
 
 def test_only_own_vectors_that_were_touched_move() -> None:
@@ -260,15 +264,15 @@ def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, 
     fused_ID = sampled_items.fuse_all(model.fusion.eval(), reading.items_IT, model.side_IS)
     rows = np.arange(len(requests))
     with torch.no_grad():
-        left_BD = model.eval().left(sampled_items.FusedItems(fused_ID), requests, rows, reading.queries["valid"], CPU)
+        left_BD = model.eval().left(sampled_items.FusedItems(fused_ID), requests, rows, reading.queries["valid"])
         scores_RI = (left_BD @ fused_ID.T).numpy()
     expected = []
     for row, scores_I in enumerate(scores_RI):
         scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them apart
         scores_I[requests.seen[row]] = scores_I[requests.targets[row][1:]] = -np.inf
-        expected.append(training.target_rank(scores_I, requests.targets[row][0]))
+        expected.append(target_rank(scores_I, requests.targets[row][0]))
     monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", part)
-    found = ranking.target_ranks(model, requests, reading.items_IT, reading.queries["valid"], device=CPU)
+    found = ranking.target_ranks(model, requests, reading.items_IT, reading.queries["valid"])
     if part < 100:  # equals in several parts are so up to rounding
         assert found[1:].tolist() == expected[1:]
         assert abs(found[0] - expected[0]) <= 3
@@ -284,7 +288,7 @@ def test_towers_that_tell_nothing_apart_are_not_taken_for_perfect(monkeypatch: p
         torch.nn.init.zeros_(weight)
     monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", 9)
     reading = numbers(data)
-    found = ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"], device=CPU)
+    found = ranking.target_ranks(model, data.splits["valid"], reading.items_IT, reading.queries["valid"])
     assert set(found.tolist()) == {(100 - LENGTH - 1 - 1) // 2}
 
 
@@ -301,7 +305,7 @@ def data() -> examples.Examples:
 @pytest.fixture(scope="module")
 def encoder(data: examples.Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoder") / "fresh"
-    encoders.prepare_encoder("fresh", folder, words=data.words, sha256=None, seed=0)
+    prepare_encoder(EncoderSource("fresh"), folder, texts=data.words, seed=0)
     return folder
 
 
@@ -310,7 +314,7 @@ def read(data: examples.Examples, encoder: Path) -> Callable[[], EncodedTexts]:
     """Reads the catalogue with the untrained encoder."""
 
     def anew() -> EncodedTexts:
-        tokenizer, reader = Tokenizer(encoder / "tokenizer.json", max_tokens=8), TextEncoder.read(encoder)
+        tokenizer, reader = Tokenizer(encoder / "tokenizer.json", max_tokens=8), TextEncoder.load(encoder)
         reading = EncodedTexts(data, reader, tokenizer, torch.zeros(len(data.words), reader.size), device=CPU)
         reading.encode_items(Progress())
         return reading

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from components.distill import scorer
+from components.distill.candidate_table import CandidateDrawer
 from components.export import parity
 from components.export.config import ExportConfig
 from components.export.step import export
@@ -46,7 +47,7 @@ def made(smoke: SmokeRun) -> Bundle:
 
 @pytest.fixture(scope="module")
 def student(smoke: SmokeRun) -> Student:
-    return Student.read(smoke.artifact("distill", "student"))
+    return Student.load(smoke.artifact("distill", "student"))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_parity_is_recorded_for_every_graph_and_precision(made: Bundle) -> None:
 @pytest.mark.parametrize("part", GRAPHS)
 def test_a_graph_that_differs_is_refused(made: Bundle, smoke: SmokeRun, words: list[str], part: str) -> None:
     """A weight changed between export and comparison, in each of them."""
-    other = Student.read(smoke.artifact("distill", "student"))
+    other = Student.load(smoke.artifact("distill", "student"))
 
     def differences() -> list[Any]:
         return parity.measure(other, made.folder, {"fp32": made.manifest.precisions["fp32"]}, words, samples=32)
@@ -305,9 +306,8 @@ def test_a_shorter_reading_student_is_served_as_it_was_taught(made: Bundle, stud
     catalogue, _ = bundles.read_catalogue(short, "fp32")
     requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:10]
     assert min(len(request.state.history.item_ids) for request in requests) > 3
-    table = scorer.CandidateTable.draw(
-        requests, student.tower, catalogue, short.candidate_settings, short.manifest.features, queries={}, progress=Progress()
-    )  # fmt: skip
+    drawer = CandidateDrawer(student.tower, catalogue, short.candidate_settings, short.manifest.features, {})
+    table = drawer.draw(requests, progress=Progress())
     taught = scorer.logits(table, student.scorer, catalogue)
     for request, rows, logits_NH in zip(requests, table.rows, taught):
         prepared = engine.prepare(EngineRequest("recommend", request.state))

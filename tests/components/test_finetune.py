@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
+from components.finetune.encoder import EncoderSource, prepare_encoder
 from components.finetune.masked_lm import MaskedLanguageModel
 from components.finetune.rankings import TeacherEnsemble, rank_all
 from components.finetune.step import finetune
@@ -25,7 +26,9 @@ from rankline.errors import DeviceError, SourceError, TrainingError, UsageError
 from rankline.io import digest
 from rankline.model.networks import HistoryTower, ItemFusion, Teacher
 from rankline.runtime.progress import Progress
-from rankline.train import examples, training
+from rankline.train import examples
+from rankline.train.device import pick_autocast
+from rankline.train.ranks import ndcg_of_ranks, target_rank
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 
@@ -88,8 +91,8 @@ def test_the_teacher_learns(learnt: tuple[Path, dict[str, Any]], data: examples.
     for row in range(len(valid)):
         scores_I = counts_I.copy()
         scores_I[valid.seen[row]] = -np.inf
-        ranks.append(training.target_rank(scores_I, valid.targets[row][0]))
-    popular = training.ndcg_of_ranks(np.array(ranks), k=10)
+        ranks.append(target_rank(scores_I, valid.targets[row][0]))
+    popular = ndcg_of_ranks(np.array(ranks), k=10)
     assert popular < 0.15
     assert learnt[1]["valid_ndcg@10"] > popular + 0.3
 
@@ -101,8 +104,8 @@ def test_what_is_saved_is_the_best_epoch(learnt: tuple[Path, dict[str, Any]], da
     text_IT = torch.from_numpy(np.load(folder / "text_vectors.npy"))
     model = rebuilt(folder, data, text_IT)
     ensemble = TeacherEnsemble([(model, text_IT)], torch.from_numpy(data.side_IS))
-    ranks = rank_all(ensemble, data, data.splits["valid"], device=CPU)
-    assert training.ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(looks[result["best_epoch"]], abs=1e-6)
+    ranks = rank_all(ensemble, data, data.splits["valid"])
+    assert ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(looks[result["best_epoch"]], abs=1e-6)
 
 
 CPU = torch.device("cpu")
@@ -235,7 +238,7 @@ def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path
 
 
 def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    encoders.prepare_encoder("tiny", tmp_path / "encoder", words=data.words, sha256=None, seed=5)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "encoder", texts=data.words, seed=5)
     sha256 = digest.file_digest(tmp_path / "encoder" / "model.safetensors")
     config = changed(encoder=str(tmp_path / "encoder"), encoder_sha256=sha256, epochs=1)
     result = finetune(features, tmp_path / "teacher", config=config, progress=Progress())
@@ -273,18 +276,18 @@ def test_the_language_head_guesses_only_masked_words_of_real_texts(taught: Path,
     tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
     head = MaskedLanguageModel(encoders.load_encoder(taught / "encoder", source=""), tokenizer)
     rng = np.random.default_rng(0)
-    vectors_BT, loss = head.read(data.words[:20], rng=rng, use_bf16=False, device=CPU)
+    vectors_BT, loss = head(head.masked(data.words[:20], rng=rng), use_bf16=False, device=CPU)
     assert vectors_BT.shape == (20, 32)
     assert 0.5 * np.log(tokenizer.vocabulary_size) < loss.item() < 2 * np.log(tokenizer.vocabulary_size)
     loss.backward()
     assert head.reader.backbone.get_input_embeddings().weight.grad.abs().sum() > 0
-    nothing = head.read([""], rng=rng, use_bf16=False, device=CPU)[1]  # special tokens alone: nothing to guess
+    nothing = head(head.masked([""], rng=rng), use_bf16=False, device=CPU)[1]  # special tokens alone
     assert float(nothing) == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
 def test_precision_is_what_the_encoder_computes_in(taught: Path, data: examples.Examples, precision: str) -> None:
-    use_bf16 = training.pick_autocast(precision, CPU)
+    use_bf16 = pick_autocast(precision, CPU)
     if precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported()):
         assert use_bf16
     tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
@@ -292,7 +295,8 @@ def test_precision_is_what_the_encoder_computes_in(taught: Path, data: examples.
     kinds: set[torch.dtype] = set()
     layer = head.reader.backbone.encoder.layer[0].intermediate.dense
     layer.register_forward_hook(lambda module, given, out: kinds.add(out.dtype))
-    vectors_BT, loss = head.read(data.words[:8], rng=np.random.default_rng(0), use_bf16=use_bf16, device=CPU)
+    masked = head.masked(data.words[:8], rng=np.random.default_rng(0))
+    vectors_BT, loss = head(masked, use_bf16=use_bf16, device=CPU)
     assert kinds == {torch.bfloat16 if use_bf16 else torch.float32}
     assert vectors_BT.dtype == loss.dtype == torch.float32
 
@@ -366,7 +370,7 @@ def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def source(data: examples.Examples, tmp_path: Path) -> Path:
     """A whole encoder of one's own."""
-    encoders.prepare_encoder("tiny", tmp_path / "source", words=data.words, sha256=None, seed=0)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "source", texts=data.words, seed=0)
     return tmp_path / "source"
 
 
@@ -415,7 +419,7 @@ def test_an_encoder_that_cannot_be_read(features: Path, source: Path, tmp_path: 
 
 def test_a_tokenizer_of_another_encoder(features: Path, source: Path, tmp_path: Path) -> None:
     words = [f"word{n} and{n} more{n}" for n in range(500)]
-    encoders.prepare_encoder("tiny", tmp_path / "other", words=words, sha256=None, seed=0)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "other", texts=words, seed=0)
     shutil.copyfile(tmp_path / "other" / "tokenizer.json", source / "tokenizer.json")
     assert "belongs to another encoder" in refused(features, tmp_path, encoder=str(source))
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from components.finetune import distributed, torchrun
+from components.finetune import launch, torchrun
 from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
@@ -22,6 +22,7 @@ from rankline.errors import SourceError, TrainingError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
 from rankline.runtime.step_cache import DIGESTS_FILE
+from rankline.train import distributed
 from tests.conftest import SmokeRun
 
 # Dropout is the one thing that differs between one process and several: each draws its own
@@ -60,7 +61,7 @@ def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path
     np.testing.assert_allclose(
         np.load(tmp_path / "two" / "text_vectors.npy"), np.load(tmp_path / "one" / "text_vectors.npy"), atol=1e-2
     )
-    assert json.loads((tmp_path / "progress.json").read_text())["phase"] == "ranking the frozen requests"
+    assert json.loads((tmp_path / "progress.json").read_text())["phase"] == "ranking the test requests"
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -85,7 +86,7 @@ def test_one_that_is_killed_ends_all_and_the_next_run_goes_on(features: Path, tm
     checkpoints, killed = tmp_path / "checkpoints", []
     killer = threading.Thread(target=kill_the_second, args=(checkpoints, killed))
     killer.start()
-    with pytest.raises(TrainingError, match=r"process 1 of 2 ended(.|\n)*signal 9(.|\n)*goes on from its last epoch"):
+    with pytest.raises(TrainingError, match=r"process 1 of 2 ended(.|\n)*signal 9(.|\n)*resumes from its last epoch"):
         finetune(
             features, tmp_path / "killed", config=config.model_copy(update={"processes": 2}), progress=Progress(),
             checkpoints=checkpoints,
@@ -107,9 +108,9 @@ def test_a_refusal_of_the_processes_is_the_steps_own(features: Path, tmp_path: P
     job = tmp_path / "job.json"
     config = changed(encoder=str(tmp_path / "nowhere"))
     place = {"features": features, "teacher": tmp_path / "teacher", "checkpoints": None, "progress": None}
-    torchrun.write_job(job, config=config, told=tmp_path / "told", seal=False, **place)
+    launch.write_job(job, config=config, result_folder=tmp_path / "told", seal=False, **place)
     assert torchrun.main(job) == 1
-    told = torchrun._launch_error(tmp_path / "told", {}, 2)
+    told = launch.launch_error(tmp_path / "told", {}, 2)
     assert isinstance(told, SourceError)
     with pytest.raises(SourceError) as alone:
         finetune(features, tmp_path / "alone", config=config, progress=Progress())
@@ -120,7 +121,7 @@ def test_a_sealed_teacher_is_what_the_next_step_takes(features: Path, tmp_path: 
     """As several nodes leave it: a door refuses what is not sealed."""
     job, teacher = tmp_path / "job.json", tmp_path / "teacher"
     place = {"features": features, "teacher": teacher, "checkpoints": None, "progress": None}
-    torchrun.write_job(job, config=changed(epochs=1), told=tmp_path / "told", seal=True, **place)
+    launch.write_job(job, config=changed(epochs=1), result_folder=tmp_path / "told", seal=True, **place)
     assert torchrun.main(job) == 0
     assert json.loads((tmp_path / "told" / "result.json").read_text())["epochs"] == 1
     digest.verify(teacher, json.loads((teacher / DIGESTS_FILE).read_text()), hint="")
@@ -162,8 +163,8 @@ def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) 
             self.exitcode, self.timestamp = exitcode, timestamp
 
     (tmp_path / "trace.0.txt").write_text("Traceback\nValueError: odd\n")
-    told = torchrun._launch_error(tmp_path, {0: Failure(1, 5)}, 2)
+    told = launch.launch_error(tmp_path, {0: Failure(1, 5)}, 2)
     assert "process 0 of 2" in str(told)
     assert "exit code 1: ValueError: odd" in str(told)
     # who was killed is named before who only lost its neighbour
-    assert "signal 9" in str(torchrun._launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))
+    assert "signal 9" in str(launch.launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from components.finetune import encoder as encoders
+from components.finetune.encoder import EncoderSource
 from rankline.errors import SourceError, UsageError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
@@ -28,7 +29,7 @@ WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden ch
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole encoder of one's own."""
     folder = tmp_path_factory.mktemp("encoder") / "source"
-    encoders.prepare_encoder("tiny", folder, words=WORDS, sha256=None, seed=0)
+    encoders.prepare_encoder(EncoderSource("tiny"), folder, texts=WORDS, seed=0)
     return folder
 
 
@@ -37,7 +38,7 @@ def sha256_of(source: Path) -> str:
 
 
 def prepared(name: str, folder: Path, **knobs: Any) -> Path:
-    encoders.prepare_encoder(name, folder, words=[], seed=0, **{"sha256": None, **knobs})
+    encoders.prepare_encoder(EncoderSource(name, **knobs), folder, texts=[], seed=0)
     return folder
 
 
@@ -107,7 +108,7 @@ def test_from_afar_only_by_digest(source: Path, tmp_path: Path) -> None:
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     for name in ("http://127.0.0.1:9/encoder", "nosuchprotocol://x/encoder"):
-        with pytest.raises(SourceError, match=r"could not be fetched(.|\n)*check the network") as caught:
+        with pytest.raises(SourceError, match=r"could not be downloaded(.|\n)*check the network") as caught:
             prepared(name, tmp_path / name.replace("/", "-"), sha256="0" * 64, cache=tmp_path / "cache")
         assert caught.value.where == name
 
@@ -116,13 +117,13 @@ def test_the_hub_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match="could not be fetched") as caught:
+    with pytest.raises(SourceError, match="could not be downloaded") as caught:
         prepared("hub:nobody/nothing@abc123", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
     assert caught.value.where == "hub:nobody/nothing@abc123"
 
 
 def test_a_revision_belongs_to_the_hub(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only an encoder of the hub has revisions"):
+    with pytest.raises(UsageError, match="only an encoder of the Hugging Face hub has revisions"):
         prepared(f"file://{source}", tmp_path / "x", sha256="0" * 64, revision="v1", cache=tmp_path / "cache")
 
 

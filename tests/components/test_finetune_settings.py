@@ -13,15 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.finetune import adapt, augment, rankings, sequence_model
+from components.finetune import adaptation, augment
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
+from components.finetune.encoder import EncoderSource, prepare_encoder
 from components.finetune.masked_lm import MaskedLanguageModel
 from components.finetune.step import finetune
+from components.finetune.teacher_inputs import StepSampler
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import TooSmall, TrainingError
 from rankline.runtime.progress import Progress
-from rankline.train import examples, training
+from rankline.train import examples
+from rankline.train.losses import ItemSampler, next_item_loss
+from rankline.train.sampled_items import FusedItems
 from tests.components.children import files
 from tests.conftest import SmokeRun
 
@@ -76,7 +80,7 @@ def test_draws_are_what_numpy_would_have_drawn() -> None:
     probability_I = np.arange(1.0, 101.0)
     probability_I /= probability_I.sum()
     one, two = np.random.default_rng(3), np.random.default_rng(3)
-    draws = training.ItemSampler(probability_I)
+    draws = ItemSampler(probability_I)
     for count in (1, 17, 1000):
         assert draws(one, count).tolist() == two.choice(100, count, p=probability_I).tolist()
 
@@ -84,33 +88,27 @@ def test_draws_are_what_numpy_would_have_drawn() -> None:
 def test_the_sampled_loss_is_the_whole_one_on_average() -> None:
     torch.manual_seed(0)
     hidden_ND, vectors_ID, next_N = torch.randn(8, 16) * 0.5, torch.randn(200, 16) * 0.5, torch.arange(8) * 20
+    fused = FusedItems(vectors_ID)
     probability_I = np.arange(1.0, 201.0)
     probability_I /= probability_I.sum()
-    draws, rng = training.ItemSampler(probability_I), np.random.default_rng(0)
-    whole = training.next_item_loss(
-        hidden_ND, vectors_ID, next_N, sampled_S=np.zeros(0, np.int64), probability_I=probability_I
-    )
+    draws, rng = ItemSampler(probability_I), np.random.default_rng(0)
+    whole = next_item_loss(hidden_ND, fused, next_N, sampled_S=np.zeros(0, np.int64), probability_I=probability_I)
     sampled = [
-        float(
-            training.next_item_loss(
-                hidden_ND, vectors_ID, next_N, sampled_S=draws(rng, 400), probability_I=probability_I
-            )
-        )
+        float(next_item_loss(hidden_ND, fused, next_N, sampled_S=draws(rng, 400), probability_I=probability_I))
         for _ in range(50)
     ]
     assert np.mean(sampled) == pytest.approx(float(whole), abs=0.02)
     # and from the rows that it touches alone it is the very same
     sampled_S = draws(rng, 50)
     rows_T = np.unique(np.concatenate([sampled_S, next_N.numpy()]))
-    few = training.next_item_loss(
+    few = next_item_loss(
         hidden_ND,
-        vectors_ID[torch.from_numpy(rows_T)],
+        FusedItems(vectors_ID[torch.from_numpy(rows_T)], rows_T),
         next_N,
         sampled_S=sampled_S,
         probability_I=probability_I,
-        rows_T=rows_T,
     )
-    same = training.next_item_loss(hidden_ND, vectors_ID, next_N, sampled_S=sampled_S, probability_I=probability_I)
+    same = next_item_loss(hidden_ND, fused, next_N, sampled_S=sampled_S, probability_I=probability_I)
     assert float(few) == pytest.approx(float(same), rel=1e-6)
 
 
@@ -125,14 +123,8 @@ def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> 
 
 def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     """A catalogue of a million items would otherwise be walked through in every step."""
-    step = sequence_model._draw_step(
-        [(np.array([1, 2, 3]), np.array([0, 0, 0]))], data, len(data.splits["train"]), None,
-        training.ItemSampler(sequence_model.negative_probabilities(data)), rng=np.random.default_rng(0),
-        config=changed(sampled_items=2, negatives=2, requests_per_step=1),
-    )  # fmt: skip
-    train = data.splits["train"]
-    targets = np.array([targets[0] for targets in train.targets], np.int64)
-    rows_T = sequence_model._step_items(step, train, targets)
+    sampler = StepSampler(data, None, changed(sampled_items=2, negatives=2, requests_per_step=1))
+    rows_T = sampler.touched_items(sampler.draw([(np.array([1, 2, 3]), np.array([0, 0, 0]))], np.random.default_rng(0)))
     assert {1, 2, 3} <= set(rows_T.tolist())
     assert len(rows_T) < len(data.item_ids)
     assert rows_T.tolist() == sorted(set(rows_T.tolist()))
@@ -252,7 +244,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
     whole, _ = taught(features, tmp_path / "whole", **knobs)
     few, _ = taught(features, tmp_path / "few", **knobs, peft="lora", peft_rank=2)
     assert few["encoder_weights_trained"] < 0.05 * whole["encoder_weights_trained"]
-    encoders.prepare_encoder("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "before", texts=data.words, seed=SMOKE.seed)
     before, after = (
         load_file(folder / "model.safetensors") for folder in (tmp_path / "before", tmp_path / "few" / "encoder")
     )
@@ -270,7 +262,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
 def test_frozen_layers_stay_as_they_are(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     result, _ = taught(features, tmp_path / "x", **JOINT, epochs=1, encoder_frozen_layers=1)
     assert result["encoder_weights_trained"] == 0
-    encoders.prepare_encoder("tiny", tmp_path / "before", words=data.words, sha256=None, seed=SMOKE.seed)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "before", texts=data.words, seed=SMOKE.seed)
     assert (tmp_path / "x" / "encoder" / "model.safetensors").read_bytes() == (
         tmp_path / "before" / "model.safetensors"
     ).read_bytes()
@@ -281,7 +273,7 @@ def test_frozen_layers_stay_as_they_are(features: Path, data: examples.Examples,
 
 @pytest.fixture
 def tiny(data: examples.Examples, tmp_path: Path) -> tuple[Any, Any]:
-    encoders.prepare_encoder("tiny", tmp_path / "tiny", words=data.words, sha256=None, seed=0)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "tiny", texts=data.words, seed=0)
     return (
         encoders.load_encoder(tmp_path / "tiny", source=""),
         encoders.load_tokenizer(tmp_path / "tiny", source="", max_tokens=16),
@@ -343,12 +335,9 @@ def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: 
     assert files(tmp_path / "last") == files(tmp_path / "whole")
 
 
-def test_too_few_texts_to_adapt_to(tiny: tuple[Any, Any]) -> None:
+def test_too_few_texts_to_adapt_to() -> None:
     with pytest.raises(TooSmall, match=r"found: 3(.|\n)*finetune\.adapt_steps=0"):
-        adapt.adapt(
-            *tiny, ["a", "b", "c"] * 5, config=changed(adapt_steps=1), use_bf16=False, device=CPU,
-            ranks=rankings.DistributedContext(), progress=Progress(), checkpoints=None,
-        )  # fmt: skip
+        adaptation.AdaptationTexts.split(["a", "b", "c"] * 5, np.random.default_rng(0))
 
 
 def test_an_absurd_rate_of_adaptation_names_its_own_setting(features: Path, tmp_path: Path) -> None:
@@ -388,10 +377,11 @@ import resource, sys
 from pathlib import Path
 import torch
 from components.finetune.step import finetune
+from components.finetune.teacher_inputs import StepSampler
 from pipelines.recipes import smoke
 from rankline.errors import OutOfMemory
 from rankline.runtime.progress import Progress
-import components.finetune.sequence_model, components.finetune.adapt, safetensors.torch, transformers.models.bert.modeling_bert
+import components.finetune.sequence_model, components.finetune.adaptation, safetensors.torch, transformers.models.bert.modeling_bert
 import pyarrow.parquet, pandas
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000, used + 1_500_000_000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from rankline.errors import UsageError
 from rankline.model import adapters
+
+
+def settings(kind: Any, **more: Any) -> Any:
+    base = {"peft": kind, "peft_rank": 4, "peft_alpha": 8, "peft_dropout": 0.0, "peft_targets": []}
+    return SimpleNamespace(**{**base, **more})
+
 
 KINDS = ("lora", "rslora", "dora", "loha", "ia3", "bitfit")
 
@@ -46,7 +53,7 @@ def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
 def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind: Any) -> None:
     before, whole = copy.deepcopy(bert.state_dict()), adapters.count_parameters(bert)[1]
     names = {name for name, _ in bert.named_parameters()}
-    adapted = adapters.attach(bert, kind=kind, rank=4, alpha=8)
+    adapted = adapters.attach(bert, settings(kind))
     few, _ = adapters.count_parameters(adapted)
     assert 0 < few < 0.2 * whole
     trained_for_a_while(adapted)
@@ -69,7 +76,7 @@ def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind:
 
 
 def test_none_is_the_encoder_itself(bert: Any) -> None:
-    assert adapters.attach(bert, kind="none", rank=4, alpha=8) is bert
+    assert adapters.attach(bert, settings("none")) is bert
     assert adapters.merge(bert) is bert
     few, whole = adapters.count_parameters(bert)
     assert few == whole
@@ -78,14 +85,14 @@ def test_none_is_the_encoder_itself(bert: Any) -> None:
 def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() -> None:
     config = DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=20)
     with pytest.raises(UsageError, match=r"finetune\.peft_targets among .*q_lin(.|\n)*distilbert"):
-        adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8)
-    adapted = adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8, targets=["q_lin", "v_lin"])
+        adapters.attach(DistilBertModel(config), settings("lora"))
+    adapted = adapters.attach(DistilBertModel(config), settings("lora", peft_targets=["q_lin", "v_lin"]))
     assert adapters.count_parameters(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
 
 
 def test_targets_that_are_not_there_are_told(bert: Any) -> None:
     with pytest.raises(UsageError, match=r"query(.|\n)*nowhere"):
-        adapters.attach(bert, kind="dora", rank=4, alpha=8, targets=["nowhere"])
+        adapters.attach(bert, settings("dora", peft_targets=["nowhere"]))
 
 
 def test_the_lowest_layers_are_frozen_with_the_embeddings(bert: Any) -> None:

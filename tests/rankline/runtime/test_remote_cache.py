@@ -110,7 +110,7 @@ TRAINER = textwrap.dedent(
         epochs: int = 3
 
     def train(*, made, config, progress, checkpoints):
-        from rankline.train.training import Checkpoints
+        from rankline.train.checkpoints import Checkpoints
         rng, kept = numpy.random.default_rng(1), Checkpoints(checkpoints)
         state = kept.load(rng) or {"epoch": 0, "sum": 0.0}
         began = state["epoch"]
@@ -126,7 +126,7 @@ TRAINER = textwrap.dedent(
 
     here = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
     print(run_step("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
-        code=("rankline.train.training",)))
+        code=("rankline.train.checkpoints",)))
     """
 )
 
