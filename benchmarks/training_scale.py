@@ -51,7 +51,7 @@ def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     data = examples.Examples(
         item_ids=[str(n) for n in range(items)],
         index={},
-        words=[],
+        item_texts=[],
         side_IS=np.zeros((items, 1), np.float32),
         categories_IC=np.zeros((items, 0), np.float32),
         vocabulary=[],
@@ -96,10 +96,10 @@ def train_teacher(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
 
     import torch
 
-    from components.finetune import sequence_model
     from components.finetune.config import FinetuneConfig
     from components.finetune.context import TrainingContext
-    from components.finetune.teacher_inputs import TeacherInputs
+    from components.finetune.sequence import model as sequence_model
+    from components.finetune.sequence.inputs import TeacherInputs
     from rankline.train.distributed import ALONE
 
     config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)

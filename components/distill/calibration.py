@@ -96,10 +96,10 @@ def _fit_logistic_regression(inputs_NX: Floats, correct_N: npt.NDArray[np.bool_]
         optimizer.zero_grad()
         value = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights[:-1] + weights[-1], correct)
         value = value + RIDGE * (weights[:-1] ** 2).sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     fitted = weights.detach().numpy()
     return fitted[:-1] / scale_X, float(fitted[-1])
 

@@ -61,14 +61,14 @@ class EncodedTexts:
 
     def encode_items(self, progress: Progress) -> None:
         """Encode every item."""
-        self.items_IT = self._encode(self.data.words, progress)
+        self.items_IT = self._encode(self.data.item_texts, progress)
 
     def encode_with_gradients(
         self, requests: Requests, rows: Ints, items: Ints, *, use_bf16: bool
     ) -> tuple[Ints, torch.Tensor, torch.Tensor]:
         """([N] the given items, each once; [N, T] their vectors and [B, T] some requests' queries, with gradients)."""
         fresh_N = np.unique(items)
-        texts = [self.data.words[item] for item in fresh_N] + [requests.queries[row] for row in rows]
+        texts = [self.data.item_texts[item] for item in fresh_N] + [requests.queries[row] for row in rows]
         ids, mask = (torch.from_numpy(part).to(self.device) for part in self.tokenizer(texts))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=use_bf16):
             vectors_NT = self.encoder(ids, mask).float()

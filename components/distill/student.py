@@ -150,7 +150,7 @@ def _candidate_drawer(towers: TrainedTowers, data: Examples, config: DistillConf
         step_decay=config.covisit_step_decay,
         max_neighbours=config.covisit_neighbours,
     )
-    bm25 = Bm25.from_texts(data.words, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
+    bm25 = Bm25.from_texts(data.item_texts, stemmer=config.stemmer, k1=config.bm25_k1, b=config.bm25_b)
     catalogue = Catalogue(
         item_ids=data.item_ids,
         index=data.index,

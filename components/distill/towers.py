@@ -1,6 +1,7 @@
 """The two towers of the student: item vectors, and the vector of a request from its history and its query.
 
-Shapes: B requests, R requests of a split, N requests with a query, L history events, I items, T text size, D vector size.
+Shapes: B requests, R requests of a split, N requests with a query, L history events, I items, T text size,
+D vector size.
 """
 
 from __future__ import annotations

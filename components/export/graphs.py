@@ -11,6 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +36,24 @@ def _silence_exporter() -> Iterator[None]:
         logging.disable(previous_level)
 
 
-def _export(
-    module: torch.nn.Module,
-    example: tuple[torch.Tensor, ...],
-    path: Path,
-    *,
-    inputs: list[str],
-    output: str,
-    dynamic: tuple[dict[int, Any], ...],
-    opset: int,
-) -> Any:
-    """Export a module; ``dynamic`` has the dynamic dimensions of each input."""
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and the output of a graph, with an example and the dynamic dimensions of each input."""
+
+    example: tuple[torch.Tensor, ...]
+    inputs: list[str]
+    output: str
+    dynamic: tuple[dict[int, Any], ...]
+
+
+def _export(module: torch.nn.Module, signature: Signature, path: Path, *, opset: int) -> Any:
     with _silence_exporter():
         program = torch.onnx.export(
             module,
-            example,
-            input_names=inputs,
-            output_names=[output],
-            dynamic_shapes=dynamic,
+            signature.example,
+            input_names=signature.inputs,
+            output_names=[signature.output],
+            dynamic_shapes=signature.dynamic,
             opset_version=opset,
             dynamo=True,
             verbose=False,
@@ -102,16 +103,13 @@ def write_graphs(student: Student, bundle: Path, config: ExportConfig, *, progre
 def write_text(student: Student, path: Path, *, opset: int, fuse: bool) -> None:
     """text.onnx: input_ids, attention_mask [B, W] -> vector [B, D]; any batch, any length."""
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    example = (torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long))
-    program = _export(
-        student.text,
-        example,
-        path,
+    signature = Signature(
+        (torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)),
         inputs=["input_ids", "attention_mask"],
         output="vector",
         dynamic=({0: batch, 1: length}, {0: batch, 1: length}),
-        opset=opset,
     )
+    program = _export(student.text, signature, path, opset=opset)
     if fuse:
         import onnx_ir
         from onnxscript.rewriter.ort_fusions import optimize_for_ort
@@ -127,40 +125,37 @@ def write_user(student: Student, path: Path, *, opset: int) -> None:
     """user.onnx: items_BLD, ratings_BL, lengths_B -> left_BD; any batch, any length up to the tower's."""
     batch = torch.export.Dim("batch")
     length = torch.export.Dim("history", min=1, max=student.tower.max_history)
-    size = student.tower.size
-    example = (torch.randn(2, 5, size), torch.zeros(2, 5, dtype=torch.long), torch.tensor([5, 3]))
-    _export(
-        student.tower,
-        example,
-        path,
+    signature = Signature(
+        (torch.randn(2, 5, student.tower.size), torch.zeros(2, 5, dtype=torch.long), torch.tensor([5, 3])),
         inputs=["items_BLD", "ratings_BL", "lengths_B"],
         output="left_BD",
         dynamic=({0: batch, 1: length}, {0: batch, 1: length}, {0: batch}),
-        opset=opset,
     )
+    _export(student.tower, signature, path, opset=opset)
 
 
 def write_side(student: Student, path: Path, *, opset: int) -> None:
     """side.onnx: side_IS -> beside_ID, what side features add to an item's vector; any number of items."""
-    example = (torch.randn(3, student.side.in_features),)
-    batch = torch.export.Dim("items")
-    _export(student.side, example, path, inputs=["side_IS"], output="beside_ID", dynamic=({0: batch},), opset=opset)
+    signature = Signature(
+        (torch.randn(3, student.side.in_features),),
+        inputs=["side_IS"],
+        output="beside_ID",
+        dynamic=({0: torch.export.Dim("items")},),
+    )
+    _export(student.side, signature, path, opset=opset)
 
 
 def write_scorer(student: Student, path: Path, *, opset: int) -> None:
     """scorer.onnx: left_BD, items_BCD, features_BCF -> logits_BCH; any batch, any number of candidates."""
     batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")
     size, features = student.tower.size, len(student.scorer.standardize.mean_F)
-    example = (torch.randn(2, size), torch.randn(2, 7, size), torch.randn(2, 7, features))
-    _export(
-        student.scorer,
-        example,
-        path,
+    signature = Signature(
+        (torch.randn(2, size), torch.randn(2, 7, size), torch.randn(2, 7, features)),
         inputs=["left_BD", "items_BCD", "features_BCF"],
         output="logits_BCH",
         dynamic=({0: batch}, {0: batch, 1: count}, {0: batch, 1: count}),
-        opset=opset,
     )
+    _export(student.scorer, signature, path, opset=opset)
 
 
 def write_int8(source: Path, target: Path) -> None:

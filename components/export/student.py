@@ -77,7 +77,7 @@ class Student:
             dropout=0.0,
         )
         scorer.load_state_dict(scorer_weights)
-        side = nn.Linear(*reversed(fusion["side.weight"].shape), bias=False)
+        side = nn.Linear(fusion["side.weight"].shape[1], size, bias=False)
         side.load_state_dict({"weight": fusion["side.weight"]})
         return cls(
             settings=settings,

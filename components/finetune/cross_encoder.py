@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from components.finetune import encoder as encoders
 from components.finetune.context import TrainingContext
-from components.finetune.teacher_inputs import TeacherInputs
+from components.finetune.sequence.inputs import TeacherInputs
 from rankline.evaluation import metrics
 from rankline.features.bm25 import Bm25
 from rankline.model.encode import encode_all
@@ -50,7 +50,7 @@ class CandidateFinder:
         data, device = inputs.data, inputs.text_IT.device
         queries = list(dict.fromkeys(query for split in data.splits.values() for query in split.queries if query))
         vectors_QT = encode_all(inputs.encoder, inputs.tokenizer, queries, device=device, progress=Progress())
-        bm25 = Bm25.from_texts(data.words, stemmer=stemmer, k1=BM25_K1, b=BM25_B)
+        bm25 = Bm25.from_texts(data.item_texts, stemmer=stemmer, k1=BM25_K1, b=BM25_B)
         return cls(data, bm25, inputs.text_IT.cpu().numpy(), dict(zip(queries, vectors_QT.cpu().numpy())))
 
     def retrieval_scores(self, query: str, items: Ints) -> Floats:
@@ -195,7 +195,7 @@ def train(
     if load_weights is not None:
         load_weights(model)
     model = model.to(context.device)
-    scorer = PairScorer(model, tokenizer, data.words, finder, context.device, context.use_bf16)
+    scorer = PairScorer(model, tokenizer, data.item_texts, finder, context.device, context.use_bf16)
     trainer = PairTrainer(scorer, data, context, rng)
     settings = FitSettings(
         epochs=config.pair_epochs,

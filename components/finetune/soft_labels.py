@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.finetune import rankings
 from components.finetune.config import FinetuneConfig
 from components.finetune.cross_encoder import PairScorer, with_targets
-from components.finetune.rankings import CandidateBatch, TeacherEnsemble
+from components.finetune.sequence import rankings
+from components.finetune.sequence.rankings import CandidateBatch, TeacherEnsemble
 from rankline.runtime.progress import Progress
 from rankline.train.examples import Examples, Requests
 

@@ -20,15 +20,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.finetune import adaptation, cross_encoder, rankings, sequence_model, warm_start
+from components.finetune import cross_encoder, warm_start
 from components.finetune import encoder as encoders
 from components.finetune.context import TrainingContext
 from components.finetune.cross_encoder import PairScorer
 from components.finetune.encoder import EncoderSource
-from components.finetune.rankings import TeacherEnsemble
-from components.finetune.sequence_model import TrainedTeacher
+from components.finetune.language.adaptation import adapt
+from components.finetune.sequence import model as sequence_model
+from components.finetune.sequence import rankings
+from components.finetune.sequence.inputs import TeacherInputs
+from components.finetune.sequence.model import TrainedTeacher
+from components.finetune.sequence.rankings import TeacherEnsemble
 from components.finetune.soft_labels import CombinedTeacher, UntunedVectors
-from components.finetune.teacher_inputs import TeacherInputs
 from components.finetune.warm_start import WarmWeights
 from rankline.model.networks import HEADS, TextEncoder
 from rankline.runtime.progress import Progress
@@ -67,10 +70,10 @@ def train_teacher(
     text_IT, untuned = _encode_untuned(encoder, tokenizer, data, warm, context)
     adapted = None
     if config.adapt_steps:
-        adapted = adaptation.adapt(encoder, tokenizer, _all_texts(data), context.in_folder("adapt"))
+        adapted = adapt(encoder, tokenizer, _all_texts(data), context.in_folder("adapt"))
         torch.manual_seed(config.seed)
         context.progress.phase("encoding the items again")
-        text_IT = _encode(encoder, tokenizer, data.words, context)
+        text_IT = _encode(encoder, tokenizer, data.item_texts, context)
 
     side_IS = torch.from_numpy(data.side_IS).to(context.device)
     inputs = TeacherInputs(data, encoder, tokenizer, text_IT, side_IS)
@@ -100,7 +103,7 @@ def train_teacher(
 
 
 def _all_texts(data: Examples) -> list[str]:
-    return [*data.words, *data.train_queries]
+    return [*data.item_texts, *data.train_queries]
 
 
 def _encode(encoder: TextEncoder, tokenizer: Tokenizer, texts: list[str], context: TrainingContext) -> Tensor:
@@ -134,7 +137,7 @@ def _encode_untuned(
     """[I, T] the items' vectors, and those of the encoder that nobody trained, which evaluation compares with."""
     config, device = context.config, context.device
     context.progress.phase("encoding the items")
-    text_IT = _encode(encoder, tokenizer, data.words, context)
+    text_IT = _encode(encoder, tokenizer, data.item_texts, context)
     test = data.splits["test"]
     queries = [test.queries[row] for row in test.query_rows]
     if not (warm.own_encoder and context.distributed.is_main):
@@ -147,7 +150,7 @@ def _encode_untuned(
         tokenizer = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.max_tokens)
     vectors = [
         encoders.encode_all(encoder, tokenizer, texts, device=device, progress=Progress()).cpu().numpy()
-        for texts in (data.words, queries)
+        for texts in (data.item_texts, queries)
     ]
     torch.manual_seed(config.seed)
     return text_IT, UntunedVectors(*vectors)

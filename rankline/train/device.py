@@ -47,5 +47,5 @@ def compile_modules(*modules: torch.nn.Module) -> str:
     except Exception as error:  # no compiler, no headers, an unsupported platform: many types
         return f"no: {first_line(error)}"
     for module in modules:
-        module.compile(dynamic=True)  # type: ignore[no-untyped-call]
+        module.compile(dynamic=True)
     return "yes"

@@ -31,8 +31,8 @@ JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_pe
 TOLERANCE = 1e-4
 
 
-def changed(**knobs: Any) -> FinetuneConfig:
-    return smoke_recipe().finetune.model_copy(update=knobs)
+def changed(**overrides: Any) -> FinetuneConfig:
+    return smoke_recipe().finetune.model_copy(update=overrides)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def curve_of(teacher: Path) -> list[float]:
 
 def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path) -> None:
     """With the encoder trained, and each process's half of a step computed in two parts."""
-    knobs = {**STILL, **JOINT, "epochs": 3}
-    finetune(features, tmp_path / "one", config=changed(**knobs), progress=Progress())
-    told = Progress(tmp_path / "progress.json", interval_s=0)
+    overrides = {**STILL, **JOINT, "epochs": 3}
+    finetune(features, tmp_path / "one", config=changed(**overrides), progress=Progress())
+    progress = Progress(tmp_path / "progress.json", interval_s=0)
     result = finetune(
-        features, tmp_path / "two", config=changed(**knobs, processes=2, accumulate=2), progress=told,
+        features, tmp_path / "two", config=changed(**overrides, processes=2, accumulate=2), progress=progress,
         checkpoints=tmp_path / "checkpoints",
     )  # fmt: skip
     assert result["processes"] == 2
@@ -108,22 +108,22 @@ def test_a_refusal_of_the_processes_is_the_steps_own(features: Path, tmp_path: P
     job = tmp_path / "job.json"
     config = changed(encoder=str(tmp_path / "nowhere"))
     place = {"features": features, "teacher": tmp_path / "teacher", "checkpoints": None, "progress": None}
-    launch.write_job(job, config=config, result_folder=tmp_path / "told", seal=False, **place)
+    launch.write_job(job, config=config, result_folder=tmp_path / "error", seal=False, **place)
     assert torchrun.main(job) == 1
-    told = launch.launch_error(tmp_path / "told", {}, 2)
-    assert isinstance(told, SourceError)
+    error = launch.launch_error(tmp_path / "error", {}, 2)
+    assert isinstance(error, SourceError)
     with pytest.raises(SourceError) as alone:
         finetune(features, tmp_path / "alone", config=config, progress=Progress())
-    assert str(told) == str(alone.value)
+    assert str(error) == str(alone.value)
 
 
 def test_a_sealed_teacher_is_what_the_next_step_takes(features: Path, tmp_path: Path) -> None:
     """As several nodes leave it: a door refuses what is not sealed."""
     job, teacher = tmp_path / "job.json", tmp_path / "teacher"
     place = {"features": features, "teacher": teacher, "checkpoints": None, "progress": None}
-    launch.write_job(job, config=changed(epochs=1), result_folder=tmp_path / "told", seal=True, **place)
+    launch.write_job(job, config=changed(epochs=1), result_folder=tmp_path / "results", seal=True, **place)
     assert torchrun.main(job) == 0
-    assert json.loads((tmp_path / "told" / "result.json").read_text())["epochs"] == 1
+    assert json.loads((tmp_path / "results" / "result.json").read_text())["epochs"] == 1
     digest.verify(teacher, json.loads((teacher / DIGESTS_FILE).read_text()), hint="")
     assert {"weights.safetensors", "encoder/model.safetensors"} <= json.loads(
         (teacher / DIGESTS_FILE).read_text()
@@ -163,8 +163,8 @@ def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) 
             self.exitcode, self.timestamp = exitcode, timestamp
 
     (tmp_path / "trace.0.txt").write_text("Traceback\nValueError: odd\n")
-    told = launch.launch_error(tmp_path, {0: Failure(1, 5)}, 2)
-    assert "process 0 of 2" in str(told)
-    assert "exit code 1: ValueError: odd" in str(told)
+    error = launch.launch_error(tmp_path, {0: Failure(1, 5)}, 2)
+    assert "process 0 of 2" in str(error)
+    assert "exit code 1: ValueError: odd" in str(error)
     # who was killed is named before who only lost its neighbour
     assert "signal 9" in str(launch.launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))

@@ -35,17 +35,17 @@ def bert() -> Any:
 IDS = torch.arange(24).view(2, 12) % 50
 
 
-def read(backbone: Any) -> torch.Tensor:
+def hidden_states(backbone: Any) -> torch.Tensor:
     return backbone(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
 
 
-def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
+def train_briefly(backbone: Any, steps: int = 5) -> None:
     weights = [weight for weight in backbone.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=0.02)
-    wanted = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(1))
+    expected = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(1))
     for _ in range(steps):
         optimizer.zero_grad()
-        (read(backbone) - wanted).square().mean().backward()
+        (hidden_states(backbone) - expected).square().mean().backward()
         optimizer.step()
 
 
@@ -56,7 +56,7 @@ def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind:
     adapted = adapters.attach(bert, settings(kind))
     few, _ = adapters.count_parameters(adapted)
     assert 0 < few < 0.2 * whole
-    trained_for_a_while(adapted)
+    train_briefly(adapted)
     moved = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
     if kind == "bitfit":
         assert moved
@@ -65,11 +65,11 @@ def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind:
         assert moved
         assert not any(name.removeprefix("base_model.model.") in names for name in moved)
     with torch.no_grad():
-        wanted = read(adapted.eval())
+        expected = hidden_states(adapted.eval())
         merged = adapters.merge(adapted)
         assert type(merged).__name__ == "BertModel"
         assert merged.state_dict().keys() == before.keys()
-        assert (read(merged.eval()) - wanted).abs().max() < 1e-5
+        assert (hidden_states(merged.eval()) - expected).abs().max() < 1e-5
     changed = {name for name in before if not torch.equal(before[name], merged.state_dict()[name])}
     assert changed
     assert "embeddings.word_embeddings.weight" not in changed
@@ -112,11 +112,11 @@ def test_rates_fall_from_the_top_down(bert: Any) -> None:
     groups = adapters.parameter_groups(bert, peak=1.0, decay=0.5)
     rate_of = {id(weight): group["peak"] for group in groups for weight in group["params"]}
     assert len(rate_of) == len(list(bert.parameters()))
-    told = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
-    assert told["encoder.layer.2.output.dense.weight"] == 1.0
-    assert told["encoder.layer.1.output.dense.weight"] == 0.5
-    assert told["encoder.layer.0.output.dense.weight"] == 0.25
-    assert told["embeddings.word_embeddings.weight"] == 0.125
+    rates = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
+    assert rates["encoder.layer.2.output.dense.weight"] == 1.0
+    assert rates["encoder.layer.1.output.dense.weight"] == 0.5
+    assert rates["encoder.layer.0.output.dense.weight"] == 0.25
+    assert rates["embeddings.word_embeddings.weight"] == 0.125
 
 
 def test_without_decay_there_is_one_group_in_the_encoders_own_order(bert: Any) -> None:

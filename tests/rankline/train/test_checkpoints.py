@@ -17,12 +17,12 @@ from rankline.train.checkpoints import Checkpoints
 # Checkpoints ---------------------------------------------------------------------------------------------------
 
 
-def drawn(rng: np.random.Generator) -> tuple[list[float], list[float]]:
+def next_numbers(rng: np.random.Generator) -> tuple[list[float], list[float]]:
     """What the two generators give next."""
     return rng.random(3).tolist(), torch.rand(3).tolist()
 
 
-def kept(folder: Path, epoch: int, rng: np.random.Generator) -> Path:
+def save_checkpoint(folder: Path, epoch: int, rng: np.random.Generator) -> Path:
     """The file of a checkpoint of some epoch."""
     before = set(folder.glob("*.pt"))
     state = {"epoch": epoch, "best": 0.5, "curve": [{"epoch": 0, "loss": 1.0}], "model": {"w": torch.arange(5000.0)}}
@@ -34,22 +34,22 @@ def kept(folder: Path, epoch: int, rng: np.random.Generator) -> Path:
 def test_a_checkpoint_brings_state_and_chance_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     torch.manual_seed(4)
-    kept(tmp_path, 7, rng)
-    wanted = drawn(rng)
+    save_checkpoint(tmp_path, 7, rng)
+    expected = next_numbers(rng)
     other = np.random.default_rng(99)
     torch.manual_seed(99)
     state = Checkpoints(tmp_path).load(other)
     assert state is not None
     assert state["epoch"] == 7
     assert torch.equal(state["model"]["w"], torch.arange(5000.0))
-    assert drawn(other) == wanted
+    assert next_numbers(other) == expected
 
 
 def test_only_the_last_checkpoint_is_kept_and_clear_forgets_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     folder = tmp_path / "x"
     for epoch in (1, 2, 3):
-        kept(folder, epoch, rng)
+        save_checkpoint(folder, epoch, rng)
     assert len(list(folder.iterdir())) == 1
     assert Checkpoints(folder).load(rng)["epoch"] == 3  # type: ignore[index]
     Checkpoints(folder).clear()
@@ -68,7 +68,7 @@ def test_without_a_folder_nothing_is_kept() -> None:
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped byte", "other file"])
 def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, damage: str) -> None:
     rng = np.random.default_rng(0)
-    path = kept(tmp_path, 7, rng)
+    path = save_checkpoint(tmp_path, 7, rng)
     whole = path.read_bytes()
     middle = len(whole) // 2  # in the weights, where torch itself would not notice
     path.write_bytes(
@@ -87,16 +87,16 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, damage: str) -> None:
 
 def test_a_kill_while_writing_leaves_the_one_before(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    path = kept(tmp_path, 7, rng)
+    path = save_checkpoint(tmp_path, 7, rng)
     (tmp_path / "partial").write_bytes(path.read_bytes()[:1000])
     assert Checkpoints(tmp_path).load(rng)["epoch"] == 7  # type: ignore[index]
 
 
 def test_a_kill_before_tidying_leaves_two_and_the_newer_counts(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    old = kept(tmp_path, 7, rng)
+    old = save_checkpoint(tmp_path, 7, rng)
     content = old.read_bytes()
-    new = kept(tmp_path, 8, rng)
+    new = save_checkpoint(tmp_path, 8, rng)
     old.write_bytes(content)
     os.utime(old, ns=(1, 1))
     assert Checkpoints(tmp_path).load(rng)["epoch"] == 8  # type: ignore[index]
@@ -124,9 +124,9 @@ def test_two_runs_of_the_same_work_do_not_take_each_others_checkpoint_away(tmp_p
     one.save({"epoch": 1}, rng)
     (tmp_path / "shared" / "partial").mkdir()  # what another process is in the middle of
     two.save({"epoch": 2}, rng)
-    kept = one.load(rng)
-    assert kept is not None
-    assert kept["epoch"] == 2
+    state = one.load(rng)
+    assert state is not None
+    assert state["epoch"] == 2
 
 
 FULL = """

@@ -28,10 +28,10 @@ def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
         assert fused.grad is not None
         return loss.item(), fused.grad
 
-    wanted, direction = loss_and_gradient(0)
+    expected, direction = loss_and_gradient(0)
     draws = [loss_and_gradient(120) for _ in range(400)]
     gradient = torch.stack([each for _, each in draws]).mean(0)
-    assert np.mean([loss for loss, _ in draws]) == pytest.approx(wanted, rel=0.03)
+    assert np.mean([loss for loss, _ in draws]) == pytest.approx(expected, rel=0.03)
     assert (gradient - direction).norm() < 0.25 * direction.norm()  # and more of it with more draws
 
 

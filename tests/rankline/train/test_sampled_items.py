@@ -34,15 +34,15 @@ def tables() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_touched_are_fused_as_all_are(fusion: ItemFusion, tables: Any) -> None:
     fresh_NT = torch.full((2, TEXT), 0.5)
-    told = {"fresh_N": np.array([7, 40]), "fresh_NT": fresh_NT}
+    fresh = {"fresh_N": np.array([7, 40]), "fresh_NT": fresh_NT}
     own = sampled_items.SparseItemEmbedding(fusion, learning_rate=0.1)
-    few = ItemInputs(*tables, ROWS, own_TD=own.gather(ROWS), **told).fuse(fusion)
-    every = ItemInputs(*tables, **told).fuse(fusion)
-    assert (few.vectors_TD.shape, every.vectors_TD.shape) == ((4, SIZE), (ITEMS, SIZE))
-    asked_BL = np.array([[40, 3, 3], [8, 7, 40]])
-    torch.testing.assert_close(few.lookup(asked_BL), every.lookup(asked_BL))
-    unread = ItemInputs(*tables).fuse(fusion)
-    differ = (unread.vectors_TD - every.vectors_TD).abs().amax(1) > 1e-6
+    sparse = ItemInputs(*tables, ROWS, own_TD=own.gather(ROWS), **fresh).fuse(fusion)
+    dense = ItemInputs(*tables, **fresh).fuse(fusion)
+    assert (sparse.vectors_TD.shape, dense.vectors_TD.shape) == ((4, SIZE), (ITEMS, SIZE))
+    items_BL = np.array([[40, 3, 3], [8, 7, 40]])
+    torch.testing.assert_close(sparse.lookup(items_BL), dense.lookup(items_BL))
+    plain = ItemInputs(*tables).fuse(fusion)
+    differ = (plain.vectors_TD - dense.vectors_TD).abs().amax(1) > 1e-6
     assert differ.nonzero().flatten().tolist() == [7, 40]
 
 
@@ -90,15 +90,15 @@ def test_the_parts_are_the_whole(fusion: ItemFusion, tables: Any, monkeypatch: A
 
 
 def test_rows_are_sorted_and_each_is_there_once() -> None:
-    told = sampled_items.unique_items(np.array([[5, 2], [2, 9]]), torch.tensor([1, 5]), np.zeros(0))
-    assert told.tolist() == [1, 2, 5, 9]
-    assert told.dtype == np.int64
+    rows_T = sampled_items.unique_items(np.array([[5, 2], [2, 9]]), torch.tensor([1, 5]), np.zeros(0))
+    assert rows_T.tolist() == [1, 2, 5, 9]
+    assert rows_T.dtype == np.int64
 
 
 # The loss where several items are right ------------------------------------------------------------------------------
 
 
-def lossful() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
+def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
     generator = torch.Generator().manual_seed(2)
     left_BD, vectors_ID = torch.randn(3, SIZE, generator=generator), torch.randn(ITEMS, SIZE, generator=generator)
     other_targets = [np.array([1, 2, 3]), np.zeros(0, np.int64), np.array([int((left_BD[2] @ vectors_ID.T).argmax())])]
@@ -106,9 +106,9 @@ def lossful() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
 
 
 def test_other_right_answers_are_not_held_against_a_target() -> None:
-    left_BD, vectors_ID, target_B, other_targets = lossful()
+    left_BD, vectors_ID, target_B, other_targets = loss_inputs()
     probability_I, nobody = np.full(ITEMS, 1 / ITEMS), np.zeros(0, np.int64)
-    told = next_item_loss(
+    loss = next_item_loss(
         left_BD,
         FusedItems(vectors_ID),
         target_B,
@@ -120,14 +120,14 @@ def test_other_right_answers_are_not_held_against_a_target() -> None:
     for left_D, target, right in zip(left_BD, target_B, other_targets):
         others = [item for item in range(ITEMS) if item not in right]
         by_hand.append((left_D @ vectors_ID[others].T).logsumexp(0) - left_D @ vectors_ID[target])
-    assert float(told) == pytest.approx(float(torch.stack(by_hand).mean()), rel=1e-5)
+    assert float(loss) == pytest.approx(float(torch.stack(by_hand).mean()), rel=1e-5)
     without = next_item_loss(left_BD, FusedItems(vectors_ID), target_B, sampled_S=nobody, probability_I=probability_I)
-    assert float(without) > float(told) + 0.05
+    assert float(without) > float(loss) + 0.05
 
 
 def test_neither_are_they_where_items_are_sampled() -> None:
     """On average the loss is the whole catalogue's."""
-    left_BD, vectors_ID, target_B, other_targets = lossful()
+    left_BD, vectors_ID, target_B, other_targets = loss_inputs()
     rng = np.random.default_rng(0)
     probability_I = rng.random(ITEMS) + 0.2
     probability_I /= probability_I.sum()

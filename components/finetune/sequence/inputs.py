@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from components.finetune import augment
 from components.finetune.config import FinetuneConfig
-from components.finetune.masked_lm import MaskedLanguageModel, MaskedTexts
+from components.finetune.language.masked_lm import MaskedLanguageModel, MaskedTexts
+from components.finetune.sequence import augment
 from rankline.model.networks import TextEncoder
 from rankline.text import Tokenizer
 from rankline.train.examples import Examples
@@ -74,7 +74,7 @@ class StepSampler:
         fresh_N, masked = NO_ITEMS, None
         if self.masked_lm is not None:
             fresh_N = np.unique(rng.choice(np.unique(items_BL), config.encoder_items_per_step))
-            masked = self.masked_lm.masked([self.data.words[i] for i in fresh_N], rng=rng)
+            masked = self.masked_lm.masked([self.data.item_texts[i] for i in fresh_N], rng=rng)
         return StepInputs(
             items_BL=items_BL,
             ratings_BL=ratings_BL,

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from components.finetune.config import FinetuneConfig
 from components.finetune.context import TrainingContext
-from components.finetune.masked_lm import MaskedLanguageModel
-from components.finetune.sequence_trainer import SequenceTrainer
-from components.finetune.teacher_inputs import TeacherInputs
+from components.finetune.language.masked_lm import MaskedLanguageModel
+from components.finetune.sequence.inputs import TeacherInputs
+from components.finetune.sequence.trainer import SequenceTrainer
 from rankline.model import adapters
 from rankline.model.networks import HistoryTower, ItemFusion, Teacher, TextEncoder
 from rankline.train.device import compile_modules

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.finetune.teacher_inputs import negative_probabilities
+from components.finetune.sequence.inputs import negative_probabilities
 from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
 from rankline.train.distributed import ALONE, DistributedContext

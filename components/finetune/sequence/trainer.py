@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.finetune import augment
 from components.finetune import encoder as encoders
 from components.finetune.context import TrainingContext
-from components.finetune.masked_lm import MaskedLanguageModel
-from components.finetune.rankings import CandidateBatch, TeacherEnsemble, rank_all, score_candidates
-from components.finetune.teacher_inputs import StepInputs, StepSampler, TeacherInputs
+from components.finetune.language.masked_lm import MaskedLanguageModel
+from components.finetune.sequence import augment
+from components.finetune.sequence.inputs import StepInputs, StepSampler, TeacherInputs
+from components.finetune.sequence.rankings import CandidateBatch, TeacherEnsemble, rank_all, score_candidates
 from rankline.model import adapters
 from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
@@ -123,7 +123,7 @@ class SequenceTrainer(Trainer[list[Window]]):
             self.text.tensor = encoders.encode_all(
                 self.inputs.encoder,
                 self.inputs.tokenizer,
-                self.data.words,
+                self.data.item_texts,
                 device=self.device,
                 progress=Progress(),
                 distributed=self.distributed,

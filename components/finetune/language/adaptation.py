@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from components.finetune.context import TrainingContext
-from components.finetune.masked_lm import MaskedLanguageModel
+from components.finetune.language.masked_lm import MaskedLanguageModel
 from rankline.errors import TooSmall
 from rankline.model.networks import TextEncoder
 from rankline.text import Tokenizer

@@ -54,6 +54,7 @@ class MaskedLanguageModel(nn.Module):
                 hint="set finetune.train_encoder=false and finetune.adapt_steps=0, or take another encoder",
             )
         self.reader, self.tokenizer, self.share, self.whole_words = reader, tokenizer, share, whole_words
+        self.mask_id = tokenizer.mask_id
         self.transform = nn.Sequential(nn.Linear(reader.size, reader.size), nn.GELU(), nn.LayerNorm(reader.size))
 
     def masked(self, texts: Sequence[str], *, rng: np.random.Generator) -> MaskedTexts:
@@ -80,7 +81,7 @@ class MaskedLanguageModel(nn.Module):
         self, masked: MaskedTexts, *, use_bf16: bool, device: torch.device, vectors: bool = True
     ) -> tuple[Tensor, Tensor]:
         """([B, T] text vectors, or zeros without ``vectors``; the loss over the masked tokens)."""
-        hidden_ids_BW = np.where(masked.target_BW, self.tokenizer.mask_id, masked.ids_BW)
+        hidden_ids_BW = np.where(masked.target_BW, self.mask_id, masked.ids_BW)
         arrays = (masked.ids_BW, hidden_ids_BW, masked.mask_BW, masked.target_BW)
         ids, hidden, mask, chosen = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in arrays)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
