@@ -112,7 +112,7 @@ TRAINER = textwrap.dedent(
         epochs: int = 3
 
     def train(*, made, config, progress, checkpoints):
-        from rankline.train.training import Checkpoints
+        from rankline.train.checkpoints import Checkpoints
         rng, kept = numpy.random.default_rng(1), Checkpoints(checkpoints)
         state = kept.load(rng) or {"epoch": 0, "sum": 0.0}
         began = state["epoch"]
@@ -128,7 +128,7 @@ TRAINER = textwrap.dedent(
 
     context = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
     outputs = {"made": context.folder / "made"}
-    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.training",),
+    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.checkpoints",),
         checkpoints=True), context))
     """
 )

@@ -1,8 +1,8 @@
-"""Several processes that train one teacher: each takes its part of every step, and all hold the same weights.
+"""Several processes that train one model: each computes its parts of every step, and all hold the same weights.
 
-Every process draws the same random numbers and so knows the whole step; it computes only its own parts of it, each
-weighted so that the sum over all parts is the loss of the whole. Gradients are summed before every step. One process
-is the same code with one part.
+Every process draws the same random numbers and so knows the whole step. It computes only its own parts, each weighted
+so that the sum over all parts is the loss of the whole step. Gradients are summed before every update. A single
+process runs the same code with one part.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rankline.train import training
+from rankline.train.device import pick_device
 
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # longest that one process waits for the others
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)  # the longest that one process waits for the others
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who this process is among those that train together."""
+    """The rank of this process among those that train together."""
 
     rank: int = 0
     world_size: int = 1
@@ -37,12 +37,12 @@ class DistributedContext:
         return self.rank == 0
 
     def slices(self, count: int) -> list[slice]:
-        """The parts of a step that are this process's, where each process computes ``count`` of them."""
+        """This process's parts of a step, where each process computes ``count`` of them."""
         whole = self.world_size * count
         return [slice(part, None, whole) for part in range(self.rank, whole, self.world_size)]
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Put into each tensor the sum of what all processes have in it: one message for all of them."""
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in one message for all of them."""
         chosen = list(tensors)
         if self.world_size == 1 or not chosen:
             return
@@ -59,12 +59,12 @@ class DistributedContext:
             return
         chosen = [weight for weight in weights if weight.requires_grad]
         for weight in chosen:
-            if weight.grad is None:  # this process's parts had no use for it
+            if weight.grad is None:  # this process's parts did not use it
                 weight.grad = torch.zeros_like(weight)
-        self.sum(weight.grad for weight in chosen if weight.grad is not None)
+        self.all_reduce(weight.grad for weight in chosen if weight.grad is not None)
 
     def gather_rows(self, local_rows: Tensor, count: int) -> Tensor:
-        """[count, …] the rows of all processes: row n is process (n mod world)'s."""
+        """[count, …] the rows of all processes: row n comes from process (n mod world size)."""
         if self.world_size == 1:
             return local_rows
         whole = local_rows.new_zeros((count, *local_rows.shape[1:]))
@@ -73,7 +73,7 @@ class DistributedContext:
         return whole
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process has, in all of them."""
+        """The value of the first process, in all of them."""
         if self.world_size == 1:
             return value
         objects = [value]
@@ -81,7 +81,7 @@ class DistributedContext:
         return objects[0]
 
     def broadcast_files(self, folder: Path, names: Iterable[str]) -> None:
-        """Give every process the first one's files: they need not share a disk."""
+        """Give every process the files of the first one: they need not share a disk."""
         if self.world_size == 1:
             return
         contents = self.broadcast({name: (folder / name).read_bytes() for name in names} if self.is_main else None)
@@ -90,15 +90,18 @@ class DistributedContext:
                 (folder / name).write_bytes(content)
 
     def broadcast_weights(self, module: torch.nn.Module) -> None:
-        """Give every process the first one's weights."""
+        """Give every process the weights of the first one."""
         if self.world_size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.data, src=0)
 
     def reseed(self, *numbers: int) -> None:
-        """Dropout of each process from a seed of its own, which a resumed run finds again; alone it runs on."""
+        """Give each of several processes its own dropout seed, the same again after a resume."""
         if self.world_size > 1:
             torch.manual_seed(hash((*numbers, self.rank)) % 2**31)
+
+
+ALONE = DistributedContext()
 
 
 def is_distributed() -> bool:
@@ -108,14 +111,14 @@ def is_distributed() -> bool:
 
 @contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[tuple[DistributedContext, torch.device]]:
-    """This process's place among the others, and its device; alone where torchrun did not start it.
+    """Join the other processes where torchrun started this one; yields the rank and the device.
 
     Raises:
-        DeviceError: the device asked for is not there.
+        DeviceError: the device is not available.
     """
-    picked = training.pick_device(device)
+    picked = pick_device(device)
     if not is_distributed():
-        yield DistributedContext(), picked
+        yield ALONE, picked
         return
     if picked.type == "cuda":
         picked = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

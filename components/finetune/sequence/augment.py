@@ -1,7 +1,7 @@
-"""Histories seen from other sides: cut, partly hidden, partly shuffled (the three views of CL4SRec, Xie et al. 2022).
+"""Augmentation of histories: crop, mask and reorder (the three views of CL4SRec, Xie et al. 2022).
 
-Here they are plain augmentation of the next-item loss, without CL4SRec's contrastive one. A chance of 0 draws no
-random number, so that settings which are off leave everything else as it is.
+They augment the next-item loss, without the contrastive loss of CL4SRec. A probability of 0 draws no random number, so
+augmentations that are off change nothing else.
 
 Shapes: B windows, L history events.
 """
@@ -19,7 +19,7 @@ Window = tuple[Any, Any]  # items and ratings, oldest first
 
 
 def augment_windows(windows: list[Window], rng: np.random.Generator, config: FinetuneConfig) -> list[Window]:
-    """The windows, some cut to a part of them, some with a part shuffled; no window gets shorter than two events."""
+    """The windows, some cropped, some partly shuffled; every window keeps at least two events."""
     if config.crop_chance:
         windows = [_crop(w, rng, config.crop_share) if rng.random() < config.crop_chance else w for w in windows]
     if config.reorder_chance:
@@ -32,10 +32,7 @@ def augment_windows(windows: list[Window], rng: np.random.Generator, config: Fin
 def visible_events(
     lengths_B: Any, width: int, rng: np.random.Generator, config: FinetuneConfig
 ) -> npt.NDArray[np.bool_] | None:
-    """[B, L] which events may be looked at; None for all of them. What is hidden has still to be guessed.
-
-    Every window keeps at least one event.
-    """
+    """[B, L] which events the tower sees, at least one per window; None for all. Hidden events remain targets."""
     if not config.mask_chance:
         return None
     visible_BL = np.ones((len(lengths_B), width), bool)

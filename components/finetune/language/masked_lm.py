@@ -1,10 +1,12 @@
-"""The encoder as a language model: it guesses masked words, to learn a catalogue's language or to keep its own."""
+"""The encoder as a masked language model, to learn a catalogue's language or to keep its own.
+
+Shapes: B texts, W tokens, T text size, N masked tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +19,12 @@ from rankline.model.networks import TextEncoder
 from rankline.text import Tokenizer
 
 MASKED_SHARE = 0.15  # as in BERT (Devlin et al. 2019)
-MAX_WORD_PIECES = 8  # pieces; what is longer is a script without spaces, and is hidden piece by piece
+MAX_WORD_PIECES = 8  # a longer word is in a script without spaces and is masked piece by piece
 
 
 @dataclass(frozen=True)
 class MaskedTexts:
-    """Texts as tokens, [B, W], and which of them are to be guessed."""
+    """Texts as tokens [B, W], and which of the tokens are masked."""
 
     ids_BW: npt.NDArray[np.int64]
     mask_BW: npt.NDArray[np.int64]
@@ -48,37 +50,38 @@ class MaskedLanguageModel(nn.Module):
             raise UsageError(
                 "this encoder cannot be trained jointly",
                 expected="a tokenizer with a mask token ([MASK] or <mask>)",
-                found="none",
+                found="no mask token",
                 hint="set finetune.train_encoder=false and finetune.adapt_steps=0, or take another encoder",
             )
         self.reader, self.tokenizer, self.share, self.whole_words = reader, tokenizer, share, whole_words
+        self.mask_id = tokenizer.mask_id
         self.transform = nn.Sequential(nn.Linear(reader.size, reader.size), nn.GELU(), nn.LayerNorm(reader.size))
 
     def masked(self, texts: Sequence[str], *, rng: np.random.Generator) -> MaskedTexts:
-        """The texts as tokens, some of them chosen to be guessed; never a special one."""
+        """The texts as tokens with some of them masked, never a special token."""
         ids_BW, mask_BW = self.tokenizer(texts)
         drawn_BW = rng.random(ids_BW.shape)
-        if self.whole_words:  # every piece of a word shares its first piece's lot
+        if self.whole_words:  # all pieces of a word share the number drawn for its first piece
             drawn_BW = np.take_along_axis(drawn_BW, self._first_pieces(texts, ids_BW.shape), 1)
         special_BW = np.isin(ids_BW, self.tokenizer.special_ids)
         return MaskedTexts(ids_BW, mask_BW, (drawn_BW < self.share) & (mask_BW > 0) & ~special_BW)
 
     def _first_pieces(self, texts: Sequence[str], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-        """[B, W] where the word of each token begins."""
+        """[B, W] the position of the first token of each token's word."""
         first_BW = np.tile(np.arange(shape[1]), (shape[0], 1))
         for row, words in enumerate(self.tokenizer.word_ids(texts)):
             word_starts: dict[int, int] = {}
-            for place, word in enumerate(words):
+            for position, word in enumerate(words):
                 if word is not None:
-                    start = word_starts.setdefault(word, place)
-                    first_BW[row, place] = start if place - start < MAX_WORD_PIECES else place
+                    start = word_starts.setdefault(word, position)
+                    first_BW[row, position] = start if position - start < MAX_WORD_PIECES else position
         return first_BW
 
     def forward(
-        self, masked: MaskedTexts, *, use_bf16: bool, device: Any, vectors: bool = True
+        self, masked: MaskedTexts, *, use_bf16: bool, device: torch.device, vectors: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """([B, T] vectors of the texts, the masked-language-model loss over them)."""
-        hidden_ids_BW = np.where(masked.target_BW, self.tokenizer.mask_id, masked.ids_BW)
+        """([B, T] text vectors, or zeros without ``vectors``; the loss over the masked tokens)."""
+        hidden_ids_BW = np.where(masked.target_BW, self.mask_id, masked.ids_BW)
         arrays = (masked.ids_BW, hidden_ids_BW, masked.mask_BW, masked.target_BW)
         ids, hidden, mask, chosen = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in arrays)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bf16):
@@ -89,10 +92,3 @@ class MaskedLanguageModel(nn.Module):
             embedding_VT = self.reader.backbone.get_input_embeddings().weight
             loss = F.cross_entropy((predicted_NT @ embedding_VT.T).float(), ids[chosen])
         return vectors_BT.float(), loss
-
-    def read(
-        self, texts: Sequence[str], *, rng: np.random.Generator, use_bf16: bool, device: Any
-    ) -> tuple[Tensor, Tensor]:
-        """([B, T] vectors of the texts, the masked-language-model loss over them)."""
-        vectors_BT, loss = self(self.masked(texts, rng=rng), use_bf16=use_bf16, device=device)
-        return vectors_BT, loss
