@@ -64,7 +64,7 @@ def test_the_double_refuses_fields_and_values_that_the_client_does_not_know(kube
 
 def test_the_double_refuses_a_package_that_breaks_a_rule(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path) -> None:
     version = upload(cluster, golden.pinned("smoke"))
-    documents = list(yaml.safe_load_all(golden.path("smoke").read_text()))
+    documents = list(yaml.safe_load_all(golden.path("train").read_text()))
     documents[0]["schemaVersion"] = "2.2.0"
     package = tmp_path / "flow.yaml"
     package.write_text(yaml.safe_dump_all(documents))
