@@ -137,7 +137,7 @@ def test_an_input_with_a_flipped_byte_is_refused(tmp_path: Path, raw: Path) -> N
     (raw / "number.txt").write_text("22")
     with pytest.raises(SystemExit) as stop:
         do(Work().step, tmp_path, raw, "one")
-    assert "not the file its digest promises" in str(stop.value.code)
+    assert "does not match its digest" in str(stop.value.code)
     assert "number.txt" in str(stop.value.code)
     assert ledger.read_entries(tmp_path / "ws" / "runs" / "one")["ingest"].status == "failed"
 
