@@ -136,9 +136,7 @@ class Precision(FrozenModel):
     """The files of a bundle in one precision."""
 
     text: str | None = None
-    side: str | None = Field(
-        default=None, description="side features -> vector; null in bundles of earlier versions"
-    )
+    side: str | None = Field(default=None, description="side features -> vector; null in bundles of earlier versions")
     user: str | None = None
     scorer: str
     item_vectors: str

@@ -36,7 +36,9 @@ def explain_out_of_memory(step: str, config: BaseModel) -> Iterator[None]:
             raise
         found = (str(error).strip().splitlines() or ["no memory for another object"])[0]
         reductions: dict[str, tuple[Any, Any]] = getattr(config, "smaller", dict)()
-        if (limit := getattr(config, MEMORY_LIMIT, 0)) and found.endswith(" used)"):  # DuckDB's own limit, not the machine's
+        if (limit := getattr(config, MEMORY_LIMIT, 0)) and found.endswith(
+            " used)"
+        ):  # DuckDB's own limit, not the machine's
             reductions = {**reductions, MEMORY_LIMIT: (limit, 2 * limit)}
         settings = "; ".join(f"{step}.{name}={smaller} (now {now})" for name, (now, smaller) in reductions.items())
         raise OutOfMemory(

@@ -338,7 +338,7 @@ def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path)
     champion(models, made)
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     spoil(models, f"catalogues/{made.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
-    with pytest.raises(IntegrityError, match="leads out of its folder"):
+    with pytest.raises(IntegrityError, match="points outside of its folder"):
         models.bundle(made.model_id, into=tmp_path / "fetched")
 
 
