@@ -69,10 +69,10 @@ class BlobStore:
         else:
             self.fs.pipe_file(path, content)
 
-    def _put_files(self, folder: Path, name: str, relative_paths: Iterable[str], *, claim: str = "") -> None:
+    def _put_files(self, folder: Path, name: str, relative_paths: Iterable[str], *, first_wins: str = "") -> None:
         """Copy files of a folder to where they never change; does nothing if they exist already.
 
-        The last file makes them visible. ``claim`` is a file that another process may write with other bytes: the
+        The last file makes them visible. ``first_wins`` is a file that another process may write with other bytes: the
         first one stays.
         """
         paths = list(relative_paths)
@@ -84,7 +84,7 @@ class BlobStore:
             return
         try:
             for path in paths:
-                if path == claim:
+                if path == first_wins:
                     self._create(f"{name}/{path}", (folder / path).read_bytes())
                 else:
                     self.fs.put_file(str(folder / path), f"{target}/{path}")

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, StorageError
+from rankline.io.files import first_line
 
 # botocore waits up to 1, 2, 4, 8 seconds between attempts; its environment variables override both
 MAX_ATTEMPTS, TIMEOUT_S = 5, 20
@@ -99,7 +100,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         raise StorageError(
             f"no installed package opens {protocol}:// URLs",
             expected="a folder, or a URL whose fsspec library is installed",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             where=url,
             hint="for s3:// `pip install 'rankline[s3]'`",
         ) from error
