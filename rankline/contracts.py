@@ -84,7 +84,7 @@ class FrozenModel(BaseModel):
 
 
 def replace_in_strings(value: Any, old: str, new: str) -> Any:
-    """A JSON value with ``old`` replaced by ``new`` in every string; a path only where it is a whole path or its start."""
+    """A JSON value with ``old`` replaced by ``new`` in every string, a path only as a whole or as a parent."""
     if isinstance(value, dict):
         return {name: replace_in_strings(each, old, new) for name, each in value.items()}
     if isinstance(value, list):
