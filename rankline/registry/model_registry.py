@@ -83,7 +83,7 @@ class ModelRegistry(BlobStore):
         # and there the catalogue's list goes first: once it is made, every name but the manifest's can only get the
         # same bytes, whoever else puts them
         if self.local or self._create(claim, catalogue_manifest) or self._read(claim) == catalogue_manifest:
-            self._put_files(folder, bundle_path, names, claim=MANIFEST)
+            self._put_files(folder, bundle_path, names, first_wins=MANIFEST)
         # the files are the model; what else a manifest says (parity, digests of code) may differ between two
         # makings of the same files, and the first one's stays
         if self._read(claim) != catalogue_manifest:

@@ -367,7 +367,7 @@ def test_a_server_that_does_not_start_shows_its_log(world, tmp_path):
     with pytest.raises(ServerError) as refusal, start(tmp_path / "bundle", tmp_path / "log"):
         pass
     assert "did not start" in refusal.value.message
-    assert "scorer.onnx is not the file its digest promises" in refusal.value.found
+    assert "scorer.onnx does not match its digest" in refusal.value.found
     assert (tmp_path / "log" / "server.log").is_file()
 
 
@@ -380,7 +380,7 @@ def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_pat
         def ask(request):
             return replay.recommend(running, request, model_id="any", k=5)
 
-        with pytest.raises(ServerError, match="stopped answering") as refusal:
+        with pytest.raises(ServerError, match="stopped responding") as refusal:
             replay.map_concurrently([request] * 3, ask, concurrency=2, progress=Progress())
     assert "exit code -9" in refusal.value.found
     assert "serving" in refusal.value.found  # its log

@@ -218,7 +218,7 @@ def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="not the file its digest promises"):
+    with pytest.raises(IntegrityError, match="does not match its digest"):
         champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
     (tmp_path / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(IntegrityError, match="cannot be read"):
@@ -314,7 +314,7 @@ def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: P
     artifacts.write_digests(features)
     champion_weights.save_weights(ModelRegistry(workspace / "repository"), CHAMPION, world / "teacher")
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
-    with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
+    with pytest.raises(SystemExit, match=r"weights\.safetensors does not match its digest"):
         at_the_door(workspace, features, 1, CHAMPION, WARM)
     (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(SystemExit, match="the metadata of a model's weights cannot be read"):

@@ -287,7 +287,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     flip_byte(made.folder / "user.onnx")
     code, said = refused("--bundle", str(made.folder), "--port", "0")
     assert code == 1
-    assert "user.onnx is not the file its digest promises" in said
+    assert "user.onnx does not match its digest" in said
 
 
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:

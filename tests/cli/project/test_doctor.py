@@ -308,7 +308,7 @@ def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     finding = found(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "scorer.onnx is not the file its digest promises" in finding.found
+    assert "scorer.onnx does not match its digest" in finding.found
     shutil.rmtree(bundle)
     finding = found(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
@@ -366,7 +366,7 @@ def test_a_repository_in_a_bucket(
     store.pipe(weights, store.cat(weights)[:-1] + b"?")
     told = found(stores.repository, who)
     assert (told["champion.json"].status, told["champion"].status) == ("warn", "fail")
-    assert "scorer.onnx is not the file its digest promises" in told["champion"].found
+    assert "scorer.onnx does not match its digest" in told["champion"].found
     store.rm(f"{place}/events/2.json")
     assert "events/2.json" in found(stores.repository, who)["history"].found
     gone = found(stores.repository, context(copy, "storage.repository=s3://no-such-bucket/models"))

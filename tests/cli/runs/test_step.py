@@ -99,5 +99,5 @@ def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path
         "step", "validate", "--recipe", "smoke", "-w", tmp_path / "ws", "--raw", raw,
         "--clean", tmp_path / "clean", "--report", tmp_path / "report",
     )  # fmt: skip
-    assert "events.parquet is not the file its digest promises" in message
+    assert "events.parquet does not match its digest" in message
     assert "expected: sha256 " in message

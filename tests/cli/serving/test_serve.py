@@ -122,7 +122,7 @@ def test_a_bundle_with_a_flipped_byte(smoke: SmokeRun, tmp_path: Path) -> None:
     shutil.copytree(smoke.artifact("export", "bundle"), bundle)
     flip(bundle / "scorer.onnx")
     message = refused("serve", "--bundle", bundle, "--port", 0)
-    assert message.startswith("scorer.onnx is not the file its digest promises")
+    assert message.startswith("scorer.onnx does not match its digest")
     assert "try: " in message
 
 
@@ -131,7 +131,7 @@ def test_a_champion_with_a_flipped_byte_in_the_repository(smoke: SmokeRun, tmp_p
     shutil.copytree(smoke.workspace / "repository", workspace / "repository")
     flip(workspace / "repository" / "bundles" / smoke.summary["model_id"] / "scorer.onnx")
     message = refused("serve", "-w", workspace, "--port", 0)
-    assert "scorer.onnx is not the file its digest promises" in message
+    assert "scorer.onnx does not match its digest" in message
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

@@ -319,5 +319,5 @@ def test_a_bucket_that_is_not_there_is_said(bucket, made):
 
 
 def test_a_store_nobody_knows_is_said():
-    with pytest.raises(StorageError, match="no way to reach sky://"):
+    with pytest.raises(StorageError, match="no installed package opens sky://"):
         ModelRegistry("sky://somewhere")
