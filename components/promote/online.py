@@ -39,7 +39,9 @@ def materialize_online(
 ) -> dict[str, Any]:
     """Materialize a run's feature sources into ``folder``; returns the watermark, `moved` and `seconds`.
 
-    The caller holds `store_lock`. A store with a later watermark stays as it is, so that promoting an older model does not take features back. An
+    The caller holds `store_lock`.
+
+    A store with a later watermark stays as it is, so that promoting an older model does not take features back. An
     interrupted materialization is done again by the next one. ``owner`` is written beside the watermark.
     ``champion_reads`` says that the champion reads this store: then its definitions may not change.
 
