@@ -44,8 +44,8 @@ def check_counts(merged: MergeResult, config: CatalogueConfig) -> Iterator[Check
         name="gone",
         met=share <= config.max_gone_share,
         value=share,
-        sentence=f"{len(removed)} of {merged.available_before} available items would be removed or withdrawn ({share:.1%}, "
-        f"allowed: {config.max_gone_share:.1%}, catalogue.max_gone_share){_examples(removed)}.",
+        sentence=f"{len(removed)} of {merged.available_before} available items would be removed or withdrawn "
+        f"({share:.1%}, allowed: {config.max_gone_share:.1%}, catalogue.max_gone_share){_examples(removed)}.",
     )
     share = len(merged.added) / max(merged.before, 1)
     yield Check(

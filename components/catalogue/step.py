@@ -42,7 +42,7 @@ def catalogue(
     progress: Progress = Progress(),
     serves_over: str = "",
 ) -> dict[str, Any]:
-    """Build and check the catalogue of ``bundle`` with the items of ``raw``; the outcome is publish, unchanged, refused.
+    """Build and check the catalogue of ``bundle`` with new items; the outcome is publish, unchanged or refused.
 
     ``serves_over`` is the revision that the registry says the model serves over now.
 

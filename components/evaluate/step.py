@@ -19,7 +19,7 @@ from components.evaluate import baselines, measure, replay, scores
 from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.measure import Lists, Measurements
+from components.evaluate.measure import Lists, Measurements, RunningServer
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
@@ -84,19 +84,13 @@ def evaluate(
     ids = [replayed.request_id for replayed in requests]
     others = {name: replay.ordered_answers(name, lists[name], ids, where=teacher) for name in sorted(lists)}
 
-    with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as server:
-        measured = measure.measure_candidate(server, features=features, student=student)
+    with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as replayer:
+        measured = measure.measure_candidate(replayer, features=features, student=student)
     served = {CANDIDATE: measured.lists}
     champion_catalogue = ""
-    if champion_bundle and (champion_bundle.model_id, champion_bundle.revision) == (
-        candidate.model_id,
-        candidate.revision,
-    ):
-        served[CHAMPION], champion_catalogue = measured.lists, "the candidate's own"
-    elif champion_bundle:
-        served[CHAMPION], champion_catalogue = _replay_champion(
-            champion_bundle, candidate, requests, report / "servers" / CHAMPION, config, progress
-        )
+    if champion_bundle:
+        folder = report / "servers" / CHAMPION
+        served[CHAMPION], champion_catalogue = _replay_champion(champion_bundle, candidate, replayer, measured, folder)
     ranked = {name: replay.ordered_answers(name, served[name], ids, where=report) for name in served} | others
     replayed = Replayed(requests, ranked, measured, champion_catalogue)
 
@@ -153,14 +147,12 @@ def _rank_by_baselines(
 
 
 def _replay_champion(
-    champion: Bundle,
-    candidate: Bundle,
-    requests: Sequence[ReplayRequest],
-    folder: Path,
-    config: EvaluateConfig,
-    progress: Progress,
+    champion: Bundle, candidate: Bundle, replayer: RunningServer, measured: Measurements, folder: Path
 ) -> tuple[Lists, str]:
-    """The champion's lists, and a description of the catalogue it served over."""
+    """The champion's lists for the requests that the candidate replayed, and a description of its catalogue."""
+    if (champion.model_id, champion.revision) == (candidate.model_id, candidate.revision):
+        return measured.lists, "the candidate's own"
+    requests, config, progress = replayer.requests, replayer.config, replayer.progress
     with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
         progress.phase("embedding the items with the champion")
         rebuilt, catalogue = rebuild_champion(champion, candidate, Path(scratch), progress=progress)

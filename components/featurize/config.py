@@ -46,14 +46,14 @@ class FeaturizeConfig(FrozenModel):
     )
     query_split: Literal["auto", "given", "random", "time"] = Field(
         "auto",
-        description="How queries without a user are split: as the source says (given), by a hash of their words (random), "
-        "or by time; auto is given if the source has splits, else random. If the source has only train and test, valid "
-        "is taken from train: at least 50 queries, or a quarter of a small source.",
+        description="How queries without a user are split: as the source says (given), by a hash of their words "
+        "(random), or by time; auto is given if the source has splits, else random. If the source has only train and "
+        "test, valid is taken from train: at least 50 queries, or a quarter of a small source.",
     )
     turns: int = Field(3, ge=1, le=100, description="Last turns of a conversation that make up its query.")
     join: Literal["fast", "feast"] = Field(
         "fast",
-        description="fast: DuckDB joins what Feast's registry defines and Feast checks a sample; feast: Feast joins everything.",
+        description="fast: DuckDB joins what Feast defines, and Feast checks a sample; feast: Feast joins all rows.",
     )
     check_rows: int = Field(500, ge=1, description="Rows of each fast join that every run compares with Feast's own.")
     join_chunk: int = Field(100_000, ge=1, description="Rows that are joined and written at once; bounds memory.")

@@ -66,7 +66,7 @@ class Sampler:
         return drawn, chosen
 
     def _choose(self, drawn: Ints, wanted: Ints) -> Bools:
-        """[b, draws] the first ``wanted`` [b] draws of each row that are distinct and not taken; marks them as taken."""
+        """[b, draws] the first ``wanted`` [b] draws of each row that are distinct and not taken; takes them."""
         if not drawn.size or not self._items:
             return np.zeros(drawn.shape, bool)
         cells = self._cells(drawn).ravel()

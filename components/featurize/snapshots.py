@@ -197,7 +197,8 @@ def _history_query(part: int, *, since: int, max_history: int) -> str:
             SELECT user_id, max(known) AS instant, max(place) AS places FROM part_events
             GROUP BY user_id, known // {DAY_US}
             QUALIFY coalesce(lead(instant) OVER (PARTITION BY user_id ORDER BY instant) >= {since}, true)),
-        steps AS (SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM part_events),
+        steps AS (
+            SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM part_events),
         late AS (SELECT DISTINCT user_id FROM steps WHERE back),
         complete AS (
             SELECT user_id, {_HISTORY_LISTS} FROM part_events WHERE user_id NOT IN (FROM late) GROUP BY user_id),

@@ -126,8 +126,9 @@ def create_missing_tables(db: Any) -> None:
     ):
         if table not in existing:
             db.execute(
-                f"CREATE TABLE {table} AS SELECT min(row) AS row, NULL::VARCHAR AS raw, NULL::VARCHAR AS reject_reason, "
-                f"{key}, {columns} FROM events WHERE reject_reason IS NULL AND {key} IS NOT NULL GROUP BY {key} "
+                f"CREATE TABLE {table} AS SELECT min(row) AS row, NULL::VARCHAR AS raw, "
+                f"NULL::VARCHAR AS reject_reason, {key}, {columns} "
+                f"FROM events WHERE reject_reason IS NULL AND {key} IS NOT NULL GROUP BY {key} "
                 f"{'LIMIT 0' if table == 'users' else ''}"
             )
 

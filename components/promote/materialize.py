@@ -6,7 +6,6 @@ changes definitions: only a promotion brings another version of the service, or 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,17 +42,11 @@ def materialize(
     owner = {"who": triggered_by(trigger), "run": run_id}
     progress.phase("features online")
     with store_lock(store_folder, timeout_s=config.lock_timeout_s, who=owner["who"], run=run_id):
-        started = time.monotonic()
         watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=True)
-        online_s = time.monotonic() - started
     sentence = f"{service} is complete up to {watermark['until']}"
-    return {
-        "service": service,
-        "online": {**watermark, "seconds": round(online_s, 2)},
-        "sentence": sentence
-        if watermark["moved"]
-        else f"{sentence}, which is later than this data: the store stays as it is",
-    }
+    if not watermark["moved"]:
+        sentence += ", which is later than this data: the store stays as it is"
+    return {"service": service, "online": watermark, "sentence": sentence}
 
 
 def champion_feature_service(repository: str, *, run_service: str, where: str, repair_cache: bool = True) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def materialize_online(
     owner: dict[str, Any] | None = None,
     champion_reads: bool = False,
 ) -> dict[str, Any]:
-    """Materialize a run's feature sources into ``folder``, under `store_lock`; returns the watermark and `moved`.
+    """Materialize a run's feature sources into ``folder``; returns the watermark, `moved` and `seconds`.
+
+    The caller holds `store_lock`.
 
     A store with a later watermark stays as it is, so that promoting an older model does not take features back. An
     interrupted materialization is done again by the next one. ``owner`` is written beside the watermark.
@@ -51,10 +54,12 @@ def materialize_online(
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     try:
         if champion_reads:
             _check_definitions(folder, stores)
-        return _materialize(features, folder, stores, owner)
+        watermark = _materialize(features, folder, stores, owner)
+        return {**watermark, "seconds": round(time.monotonic() - started, 2)}
     except (StorageError, UsageError):
         raise
     except Exception as error:  # Feast, DuckDB and SQLite each have their own

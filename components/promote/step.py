@@ -7,7 +7,6 @@ is the commit, and mirrors it to MLflow.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -137,21 +136,14 @@ def promote(
     service = _check_service(candidate, features)
     store_folder = workspace / "online" / service
 
+    owner = {"who": PROMOTION, "run": run_id}
     progress.phase("features online")
     # The lock covers everything from reading the champion to the event: of two promotions, one writes nothing.
-    with store_lock(store_folder, timeout_s=config.lock_timeout_s, who=PROMOTION, run=run_id):
+    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner):
         champion = models.champion_record()
         champion_id = _check_champion(champion, decided, where=repository)
-        started = time.monotonic()
-        watermark = online.materialize_online(
-            features,
-            store_folder,
-            stores=stores,
-            owner={"who": PROMOTION, "run": run_id},
-            champion_reads=champion_id not in ("", candidate.model_id)
-            and models.manifest(champion_id).features.service == service,
-        )
-        online_s = time.monotonic() - started
+        reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
+        watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=reads)
         progress.phase("promoting")
         if champion and champion_id == candidate.model_id:  # an earlier attempt of this run got this far
             event = models.history()[champion.event - 1]
@@ -178,7 +170,7 @@ def promote(
         "event": event.n,
         "champion_before": event.champion_before,
         "service": service,
-        "online": {**watermark, "seconds": round(online_s, 2)},
+        "online": watermark,
         "mlflow": _mirror(promotion, config, workspace),
         **({"warning": warning} if warning else {}),
     }
@@ -246,6 +238,10 @@ def _check_champion(champion: Champion | None, decided: Verdict, *, where: str) 
             hint="run the pipeline again: the model will be evaluated beside the new champion",
         )
     return champion_id
+
+
+def _reads_service(models: ModelRegistry, model_id: str, service: str) -> bool:
+    return bool(model_id) and models.manifest(model_id).features.service == service
 
 
 def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_from: str) -> list[EventDraft]:

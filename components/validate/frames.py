@@ -200,7 +200,8 @@ def _event_checks(dataset: DatasetInfo) -> dict[str, str]:
     event_name = "coalesce(event_id, 'no id')"
     checks = {
         **unknown,
-        "without_entity": f"SELECT file_row_number, {event_name} FROM events WHERE user_id IS NULL AND query_id IS NULL",
+        "without_entity": f"""SELECT file_row_number, {event_name} FROM events
+            WHERE user_id IS NULL AND query_id IS NULL""",
         "duplicate": f"""SELECT file_row_number, {event_name} FROM events e JOIN (
             SELECT user_id, query_id, item_id, event_timestamp FROM events GROUP BY ALL HAVING count(*) > 1) d
             ON e.user_id IS NOT DISTINCT FROM d.user_id AND e.query_id IS NOT DISTINCT FROM d.query_id

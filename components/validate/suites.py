@@ -4,31 +4,20 @@ Every expectation is seen to fail on data that is made bad for it (tests/compone
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from components.validate.config import ValidateConfig
 from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
 
-
-def _library() -> Any:
-    from great_expectations import expectations
-
-    return expectations  # untyped: its expectations are not exported explicitly
+Severity = Literal["critical", "warning"]
 
 
 def schema() -> list[Any]:
     """Expectations of a table's columns (one row per column)."""
-    gxe = _library()
-
+    sentence = "every column is present with its type"
     return [
-        _critical(
-            "every column is present with its type",
-            gxe.ExpectColumnPairValuesToBeEqual,
-            column_A="expected",
-            column_B="found",
-            ignore_row_if="neither",
-        )
+        expect(sentence, "ColumnPairValuesToBeEqual", column_A="expected", column_B="found", ignore_row_if="neither")
     ]
 
 
@@ -44,225 +33,151 @@ def by_table(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -
 
 def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
     """Expectations of the items."""
-    gxe = _library()
-
-    row_count_sentence = ""
+    described, unavailable = config.min_described_share, config.max_unavailable_share
+    enough = ""
     if dataset.only_item and config.min_items > 1:
-        row_count_sentence = f"every text has the label {dataset.only_item!r}; {config.min_items} or more are needed"
+        enough = f"every text has the label {dataset.only_item!r}; {config.min_items} or more are needed"
+    sentence = f"at least {described:.0%} of the items have a title or a text"
     return [
-        *_key_expectations("items", "item_id", at_least=config.min_items, row_count_sentence=row_count_sentence),
-        _warning(
-            f"at least {config.min_described_share:.0%} of the items have a title or a text",
-            gxe.ExpectColumnValuesToBeNull,
-            column="without_text",
-            mostly=config.min_described_share,
-        ),
-        _critical("no price is negative", gxe.ExpectColumnValuesToBeBetween, column="price", min_value=0),
-        _warning(
+        *_key("items", "item_id", at_least=config.min_items, enough=enough),
+        _no_row(sentence, "without_text", mostly=described, severity="warning"),
+        expect("no price is negative", "ColumnValuesToBeBetween", column="price", min_value=0),
+        expect(
             f"no item was created after {until:%Y-%m-%d %H:%M}",
-            gxe.ExpectColumnValuesToBeBetween,
+            "ColumnValuesToBeBetween",
             column="created_at",
             max_value=until,
+            severity="warning",
         ),
-        _warning(
-            "every language is a code such as en or zh-CN", gxe.ExpectColumnValuesToBeNull, column="unknown_language"
+        _no_row("every language is a code such as en or zh-CN", "unknown_language", severity="warning"),
+        _no_row(
+            f"at most {unavailable:.0%} of the items are unavailable",
+            "unavailable",
+            mostly=1 - unavailable,
+            severity="warning",
         ),
-        _warning(
-            f"at most {config.max_unavailable_share:.0%} of the items are unavailable",
-            gxe.ExpectColumnValuesToBeNull,
-            column="unavailable",
-            mostly=1 - config.max_unavailable_share,
-        ),
-        *(
-            _critical(
-                f"every {vector} is as long as the others", gxe.ExpectColumnValuesToBeNull, column=f"length_of_{vector}"
-            )
-            for vector in dataset.vectors
-        ),
+        *(_no_row(f"every {vector} is as long as the others", f"length_of_{vector}") for vector in dataset.vectors),
     ]
 
 
 def users(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Expectations of the users; a source whose events have no users may have none."""
-    gxe = _library()
-
+    active = config.min_active_share
+    sentence = f"at least {active:.0%} of the users have a history"
     return [
-        *_key_expectations("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
-        _warning(
-            f"at least {config.min_active_share:.0%} of the users have a history",
-            gxe.ExpectColumnValuesToBeNull,
-            column="without_events",
-            mostly=config.min_active_share,
-        ),
+        *_key("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
+        _no_row(sentence, "without_events", mostly=active, severity="warning"),
     ]
 
 
 def queries(config: ValidateConfig) -> list[Any]:
     """Expectations of the queries; a source without any has an empty table."""
-    gxe = _library()
-
     return [
-        *_key_expectations("queries", "query_id", at_least=config.min_queries),
-        _critical("every query has a text or turns", gxe.ExpectColumnValuesToBeNull, column="without_text"),
+        *_key("queries", "query_id", at_least=config.min_queries),
+        _no_row("every query has a text or turns", "without_text"),
     ]
 
 
 def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
     """Expectations of the events."""
-    return [
-        *_key_expectations("events", "event_id", at_least=config.min_events),
-        *_reference_expectations(dataset),
-        *_time_expectations(config, until=until),
-        *_label_expectations(config, dataset),
-    ]
-
-
-def _reference_expectations(dataset: DatasetInfo) -> list[Any]:
-    """Events have an item, a user or a query, all of them known, and are no duplicates."""
-    gxe = _library()
-
-    return [
-        *(
-            _critical(f"every {column} is present", gxe.ExpectColumnValuesToNotBeNull, column=column)
-            for column in ("event_timestamp", "known_at", "item_id")
-        ),
-        _critical("every event has a user or a query", gxe.ExpectColumnValuesToBeNull, column="without_entity"),
-        *(
-            _critical(f"every {key} is one of {table}", gxe.ExpectColumnValuesToBeNull, column=f"unknown_{noun}")
-            for table, (key, noun) in REFERENCES.items()
-            if table in dataset.tables
-        ),
-        _critical(
-            "no event is a duplicate (user, query, item, time)", gxe.ExpectColumnValuesToBeNull, column="duplicate"
-        ),
-    ]
-
-
-def _time_expectations(config: ValidateConfig, *, until: datetime) -> list[Any]:
-    """Events are in the expected range of time, in order, and not known before they happen."""
-    gxe = _library()
-
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
+    references = [(table, *names) for table, names in REFERENCES.items() if table in dataset.tables]
     return [
-        _critical(
+        *_key("events", "event_id", at_least=config.min_events),
+        *(_present(column) for column in ("event_timestamp", "known_at", "item_id")),
+        _no_row("every event has a user or a query", "without_entity"),
+        *(_no_row(f"every {key} is one of {table}", f"unknown_{noun}") for table, key, noun in references),
+        _no_row("no event is a duplicate (user, query, item, time)", "duplicate"),
+        expect(
             f"every event is in [{since:%Y-%m-%d}, {until:%Y-%m-%d %H:%M})",
-            gxe.ExpectColumnValuesToBeBetween,
+            "ColumnValuesToBeBetween",
             column="event_timestamp",
             min_value=since,
             max_value=until,
             strict_max=True,
         ),
-        _critical("no event is known before it happens", gxe.ExpectColumnValuesToBeNull, column="known_before_event"),
-        _critical("the events are in order of time", gxe.ExpectColumnValuesToBeNull, column="out_of_order"),
+        _no_row("no event is known before it happens", "known_before_event"),
+        _no_row("the events are in order of time", "out_of_order"),
+        *_labels(config, dataset),
     ]
 
 
-def _label_expectations(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
+def _labels(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
     """Labels are on their scale and have more than one value; splits are known."""
-    gxe = _library()
-
     expectations = []
     for label in dataset.labels:
         low, high = config.scales[label]
-        expectations.append(
-            _critical(
-                f"every {label} is in [{low:g}, {high:g}]",
-                gxe.ExpectColumnValuesToBeBetween,
-                column=label,
-                min_value=low,
-                max_value=high,
-            )
-        )
+        sentence = f"every {label} is in [{low:g}, {high:g}]"
+        expectations.append(expect(sentence, "ColumnValuesToBeBetween", column=label, min_value=low, max_value=high))
     for label in dataset.labels:
-        expectations.append(
-            _warning(
-                f"{label} has more than one value (a label with one value teaches nothing by itself: "
-                "only sampled negatives differ from it)",
-                gxe.ExpectColumnUniqueValueCountToBeBetween,
-                column=label,
-                min_value=2,
-            )
+        sentence = (
+            f"{label} has more than one value (a label with one value teaches nothing by itself: "
+            "only sampled negatives differ from it)"
         )
+        settings = {"column": label, "min_value": 2}
+        expectations.append(expect(sentence, "ColumnUniqueValueCountToBeBetween", severity="warning", **settings))
     if dataset.split:
-        sentence = f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
-        expectations.append(_critical(sentence, gxe.ExpectColumnValuesToBeNull, column="unknown_split"))
+        expectations.append(_no_row(f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}", "unknown_split"))
     return expectations
 
 
 def columns(config: ValidateConfig) -> list[Any]:
     """Expectations of all tables' columns (one row per column of the last good run)."""
-    gxe = _library()
-
-    expectation_of = _critical if config.changes == "critical" else _warning
-    return [
-        expectation_of(
-            "every column of the last good run is still there", gxe.ExpectColumnValuesToBeNull, column="missing_column"
-        )
-    ]
+    sentence = "every column of the last good run is still there"
+    return [_no_row(sentence, "missing_column", severity=config.changes)]
 
 
 def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
     """Expectations of the changes since the last good run, and of the data's age: one column per number."""
-    gxe = _library()
-
-    expectation_of = _critical if config.changes == "critical" else _warning
     expectations = []
     for column in numbers:
+        severity: Severity = config.changes
+        lowest: float | None = None
         if column == "newest_event_age_days":
             assert config.max_age_days is not None, "the number is there only if the setting is"
-            severity, limit = _critical, config.max_age_days
+            severity, limit = "critical", config.max_age_days
             sentence = f"the newest event is at most {limit:g} days old"
         elif column == "clock_behind_days":
-            severity, limit = _critical, 0.0
+            severity, limit = "critical", 0.0
             sentence = "the clock is not behind the newest event of the last good run"
-        elif table := _without_suffix(column, "_rows_change"):
-            severity, limit = expectation_of, config.max_volume_change
+        elif column.endswith("_rows_change"):
+            limit = config.max_volume_change
+            lowest, table = -limit, column.removesuffix("_rows_change")
             sentence = f"the rows of {table} changed by a share of at most {limit:g} since the last good run"
         else:
-            severity, limit = expectation_of, config.max_drift
-            label = _without_suffix(column, "_drift")
+            limit, label = config.max_drift, column.removesuffix("_drift")
             sentence = f"a share of at most {limit:g} of the values of {label} moved since the last good run"
-        lowest = -limit if column.endswith("_rows_change") else None
-        expectations.append(
-            severity(sentence, gxe.ExpectColumnMaxToBeBetween, column=column, min_value=lowest, max_value=limit)
-        )
+        limits = {"min_value": lowest, "max_value": limit}
+        expectations.append(expect(sentence, "ColumnMaxToBeBetween", severity=severity, column=column, **limits))
     return expectations
 
 
-def _without_suffix(text: str, suffix: str) -> str:
-    """A text without its suffix; empty if it does not end with it."""
-    return text.removesuffix(suffix) if text.endswith(suffix) else ""
-
-
-def _key_expectations(table: str, key: str, *, at_least: int, row_count_sentence: str = "") -> list[Any]:
-    """Expectations of a table with a key: enough rows, and a key that is present and unique."""
-    gxe = _library()
-
+def _key(table: str, key: str, *, at_least: int, enough: str = "") -> list[Any]:
+    """Enough rows (``enough`` is the sentence), and a key that is present and unique."""
+    enough = enough or f"there are at least {at_least} rows"
     expectations = [
-        _critical(
-            row_count_sentence or f"there are at least {at_least} rows",
-            gxe.ExpectTableRowCountToBeBetween,
-            min_value=at_least,
-        ),
-        _critical(f"every {key} is present", gxe.ExpectColumnValuesToNotBeNull, column=key),
-        _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeNull, column=f"repeated_{key}"),
+        expect(enough, "TableRowCountToBeBetween", min_value=at_least),
+        _present(key),
+        _no_row(f"every {key} is unique", f"repeated_{key}"),
     ]
     if table != "events":
-        expectations.append(
-            _critical(
-                f"no {key} is present with and without a fraction (12 and 12.0: mixed types)",
-                gxe.ExpectColumnValuesToBeNull,
-                column=f"mixed_{key}",
-            )
-        )
+        mixed = f"no {key} is present with and without a fraction (12 and 12.0: mixed types)"
+        expectations.append(_no_row(mixed, f"mixed_{key}"))
     return expectations
 
 
-def _critical(sentence: str, expectation: Any, **settings: Any) -> Any:
-    meta = {"severity": "critical", "sentence": sentence}
-    return expectation(**settings, severity="critical", description=sentence, meta=meta)
+def _present(column: str) -> Any:
+    return expect(f"every {column} is present", "ColumnValuesToNotBeNull", column=column)
 
 
-def _warning(sentence: str, expectation: Any, **settings: Any) -> Any:
-    meta = {"severity": "warning", "sentence": sentence}
-    return expectation(**settings, severity="warning", description=sentence, meta=meta)
+def _no_row(sentence: str, check: str, *, mostly: float = 1.0, severity: Severity = "critical") -> Any:
+    """No row, or at most a share of 1 - ``mostly``, fails a check of frames.py."""
+    return expect(sentence, "ColumnValuesToBeNull", column=check, mostly=mostly, severity=severity)
+
+
+def expect(sentence: str, name: str, *, severity: Severity = "critical", **settings: Any) -> Any:
+    """Great Expectations' Expect<name> with a sentence."""
+    from great_expectations import expectations
+
+    meta = {"severity": severity, "sentence": sentence}
+    return getattr(expectations, f"Expect{name}")(**settings, severity=severity, description=sentence, meta=meta)

@@ -412,13 +412,10 @@ def test_negatives_are_distinct_free_and_as_many_as_there_are(
     monkeypatch.setattr(negatives, "MAX_CELLS", 1 << 14)  # the last catalogue is larger than what a block marks
     log, split_requests, weights = sampler_world(items=items, requests=25, seen=seen)
     drawn = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(split_requests)
+    seen_lists = split_requests.seen
     for r in range(25):
         mine = drawn.values[drawn.offsets[r] : drawn.offsets[r + 1]].tolist()
-        had = set(
-            log.items[
-                split_requests.seen.values[split_requests.seen.offsets[r] : split_requests.seen.offsets[r + 1]]
-            ].tolist()
-        )
+        had = set(log.items[seen_lists.values[seen_lists.offsets[r] : seen_lists.offsets[r + 1]]].tolist())
         had.add(int(log.items[split_requests.position[r]]))
         assert len(mine) == len(set(mine)) == min(10, items - seen - 1)
         assert not had & set(mine)

@@ -60,7 +60,7 @@ def _source_errors(config: IngestConfig) -> Iterator[None]:
     except duckdb.IOException as error:
         raise SourceError(
             "the database cannot be read",
-            expected="a complete DuckDB file, of a version that this DuckDB reads, which no process has open for writing",
+            expected="a complete DuckDB file of a version that this DuckDB reads, open for writing in no process",
             found=" ".join(str(error).split())[:400],
             where=config.source,
             hint="close the process that has the file open for writing, or fetch the file again",

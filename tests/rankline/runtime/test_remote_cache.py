@@ -128,7 +128,7 @@ TRAINER = textwrap.dedent(
 
     context = RunContext(machine, "run", StorageConfig(checkpoints=remote))
     outputs = {"output": context.folder / "output"}
-    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.training",),
+    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.checkpoints",),
         checkpoints=True), context))
     """
 )
