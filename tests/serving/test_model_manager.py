@@ -117,7 +117,7 @@ def test_a_damaged_history_leaves_the_old_model_serving(manager: ModelManager, b
     torn = tmp_path / "events" / "3.json"
     torn.write_text("{")
     poll(manager)
-    assert "history of the model repository is damaged" in manager.registry_error
+    assert "history of the model registry is damaged" in manager.registry_error
     assert manager.model_id == bundle.model_id
     torn.unlink()
     poll(manager)
@@ -137,7 +137,7 @@ def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
     manager.follow(str(tmp_path), poll_interval_s=0.02)
     nameless = {"n": 3, "kind": "items_hidden", "model_id": "", "at": "now", "who": "a script", "why": ""}
     (tmp_path / "events" / "3.json").write_text(json.dumps(nameless))
-    until(lambda: "history of the model repository is damaged" in manager.registry_error)
+    until(lambda: "history of the model registry is damaged" in manager.registry_error)
     (tmp_path / "events" / "3.json").unlink()
     until(lambda: manager.registry_error == "")
 

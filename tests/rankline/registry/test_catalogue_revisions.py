@@ -91,7 +91,7 @@ def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_pat
     champion(repository, made)
     repository.add(other.folder)
     today = another_catalogue(made, tmp_path / "today")
-    with pytest.raises(RegistryError, match="is not in the repository"):
+    with pytest.raises(RegistryError, match="is not in the registry"):
         repository.add_catalogue("0" * 16, today)
     with pytest.raises(RegistryError, match="has no catalogue"):
         repository.publish(made.model_id, "0" * 16, who="test", why="")
@@ -136,11 +136,11 @@ def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, made):
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     kept = tmp_path / "repository" / "catalogues" / made.model_id
     shutil.copytree(another_catalogue(made, tmp_path / "else", b"else"), kept / "0123456789abcdef")
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
         models.publish(made.model_id, "0123456789abcdef", who="test", why="")
     shutil.rmtree(kept / revision)
     (kept / "0123456789abcdef").rename(kept / revision)
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
         models.bundle(made.model_id)
 
 
@@ -257,7 +257,7 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp
     repository.show(["i1", "i2"], who="test", why="")
     assert repository.champion_record().hidden == ()
     for nothing in ([], [""], ["i1", " "]):
-        with pytest.raises(UsageError, match="not said"):
+        with pytest.raises(UsageError, match="no item ids"):
             repository.hide(nothing, who="test", why="")
 
 
@@ -289,7 +289,7 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
         repository.relisted_warning(new.model_id, new.model_id) == repository.relisted_warning("", new.model_id) == ""
     )
     assert repository.relisted_warning(new.model_id, old.model_id) == ""
-    assert "cannot be told" in repository.relisted_warning(old.model_id, "f" * 16)
+    assert "cannot be determined" in repository.relisted_warning(old.model_id, "f" * 16)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, m
     event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
     (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
     for read in (models.champion_record, models.hidden, models.history):
-        with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
+        with pytest.raises(IntegrityError, match="history of the model registry is damaged"):
             read()
 
 

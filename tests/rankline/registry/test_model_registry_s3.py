@@ -123,7 +123,7 @@ def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
 def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
     models = ModelRegistry(url)
     models.fs.put_file(str(made.folder / "scorer.onnx"), models._path(f"bundles/{made.model_id}/scorer.onnx"))
-    with pytest.raises(RegistryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the registry"):
         models.bundle(made.model_id, into=tmp_path / "fetched")
     models.add(made.folder)  # the next try completes it
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
