@@ -56,7 +56,7 @@ def catalogue(
     from components.catalogue import checks  # it asks a server, and `publish` runs in an image that knows none
 
     revision.mkdir(parents=True)
-    maker = catalogues.CatalogueBuilder.of(bundle)
+    maker = catalogues.CatalogueBuilder.from_bundle(bundle)
     told = json.loads((raw / "summary.json").read_text())
     progress.phase("laying the items over those that are there")
     current = parquet.read_table(bundle.catalogue / catalogues.ITEMS)

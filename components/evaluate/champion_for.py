@@ -45,7 +45,7 @@ def rebuild_champion(
     items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
     if not catalogues.can_embed(champion):
         return champion, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
-    side = catalogues.CatalogueBuilder.of(champion).settings.side
+    side = catalogues.CatalogueBuilder.from_bundle(champion).settings.side
     try:
         side.matrix(items)
     except IntegrityError as error:  # all that reading side information can find wrong: a column of another kind

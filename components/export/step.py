@@ -85,7 +85,7 @@ def export(
     # The catalogue: each precision's vectors come from that precision's own text tower
     progress.phase("embedding the catalogue")
     maker = catalogues.CatalogueBuilder(bundle, precisions, loaded.settings["max_tokens"], catalogue_settings)
-    interaction_counts = catalogues.InteractionCounts.of(student, item_ids)
+    interaction_counts = catalogues.InteractionCounts.load(student, item_ids)
     built = maker.build(items, bundle / CATALOGUE, interaction_counts=interaction_counts, progress=progress)
 
     # How far from torch

@@ -14,7 +14,8 @@ from rankline.contracts import Manifest
 from rankline.errors import IntegrityError, RegistryError
 from rankline.io import digest
 from rankline.io.files import first_line
-from rankline.model.bundle import CATALOGUE, CATALOGUE_MANIFEST, MANIFEST, Bundle, open_bundle, revision_of
+from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle
+from rankline.model.catalogue_files import CATALOGUE_MANIFEST, revision_of
 from rankline.registry import removal
 from rankline.registry.event_log import EventLog
 

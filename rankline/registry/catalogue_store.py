@@ -10,14 +10,12 @@ from pathlib import Path
 from rankline.errors import IntegrityError, RegistryError
 from rankline.io import digest
 from rankline.io.files import first_line
-from rankline.model.bundle import (
-    CATALOGUE,
+from rankline.model.bundle import CATALOGUE, MANIFEST, Bundle, open_bundle, refuse_unlisted
+from rankline.model.catalogue_files import (
     CATALOGUE_MANIFEST,
-    MANIFEST,
-    Bundle,
+    ITEMS,
+    ROLLBACK_HINT,
     catalogue_files,
-    open_bundle,
-    refuse_unlisted,
     verify_catalogue,
 )
 from rankline.registry import registry_state, removal
@@ -149,7 +147,7 @@ class CatalogueStore(BundleStore):
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
-        path = f"{self._catalogue_path(model_id, revision)}/items.parquet"
+        path = f"{self._catalogue_path(model_id, revision)}/{ITEMS}"
         with self.fs.open(self._path(path), "rb") as stream:
             content = stream.read()
         # Arrow's threads would read ahead in a Python stream; if they are still alive at exit, they abort the process
@@ -187,5 +185,5 @@ def _refuse_wrong_revision(actual: str, expected: str, folder: Path) -> None:
             expected=f"revision {expected}",
             found=f"revision {actual}",
             where=str(folder),
-            hint="refresh the catalogue again, or return to an older revision with `rankline catalogue rollback`",
+            hint=ROLLBACK_HINT,
         )

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError
-from rankline.model.bundle import verify_catalogue, write_bundle_manifest
+from rankline.model.bundle import write_bundle_manifest
+from rankline.model.catalogue_files import verify_catalogue
 from rankline.registry.model_registry import ModelRegistry
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
