@@ -56,7 +56,7 @@ def catalogue(
     from components.catalogue import checks as checking  # it starts a server, and the image of `publish` has none
 
     revision.mkdir(parents=True)
-    builder = catalogues.CatalogueBuilder.of(bundle)
+    builder = catalogues.CatalogueBuilder.from_bundle(bundle)
     progress.phase("merging items")
     current = parquet.read_table(bundle.catalogue / catalogues.ITEMS)
     rejected = RejectedItems.read(raw, {*current["item_id"].to_pylist()})

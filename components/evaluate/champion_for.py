@@ -42,7 +42,7 @@ def rebuild_champion(
     items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
     if not catalogues.can_embed(champion):
         return champion, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
-    side_features = catalogues.CatalogueBuilder.of(champion).settings.side
+    side_features = catalogues.CatalogueBuilder.from_bundle(champion).settings.side
     try:
         side_features.matrix(items)
     except IntegrityError as error:  # a column of another kind

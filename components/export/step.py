@@ -56,7 +56,7 @@ def export(
 
     progress.phase("embedding the catalogue")  # each precision's vectors come from its own text tower
     builder = CatalogueBuilder(bundle, precisions, loaded.settings["max_tokens"], catalogue_settings)
-    counts = InteractionCounts.of(student, item_ids)
+    counts = InteractionCounts.load(student, item_ids)
     built = builder.build(items, bundle / CATALOGUE, interaction_counts=counts, progress=progress)
 
     progress.phase("comparing with torch")

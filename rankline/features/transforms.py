@@ -14,6 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 SERVICE = "ranking_v1"
+HISTORY_SERVICE = "history_v1"  # read apart from the rest: it is pushed with every event, the rest is computed daily
 DAY_S = 86_400
 
 USER = ("user_events_1d", "user_events_7d", "user_events_30d", "user_events_total", "user_rating_mean")

@@ -479,7 +479,7 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
     (tmp_path / "damaged").mkdir()
     champion = make_embedding_bundle(tmp_path / "champion", seed=1)
     (champion.folder / catalogues.CATALOGUE_SETTINGS).write_text("{")
-    with pytest.raises(IntegrityError, match="does not say how its items are read"):
+    with pytest.raises(IntegrityError, match="catalogue settings cannot be read"):
         champion_for.rebuild_champion(champion, candidate, tmp_path / "damaged")
     items = embedding_bundle.table()
     column = items.column_names.index("weight")

@@ -343,7 +343,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     verdict, _ = shop.decide(bundle, evaluation)
     result = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "next", events_7d=8.0))
     assert result["champion_before"] == model_id
-    assert "cannot be told" in result["warning"]  # these catalogues have no items
+    assert "cannot be determined" in result["warning"]  # these catalogues have no items
     assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 8.0
     now = client.get_model_version_by_alias("rankline", "champion")
     assert now.tags["model_id"] == open_bundle(bundle).model_id != model_id

@@ -22,7 +22,7 @@ from rankline.errors import RegistryError, UsageError
 from rankline.features import transforms as names
 from rankline.io import digest
 from rankline.registry.model_registry import ModelRegistry
-from serving.feature_source import FeastLibrary
+from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 

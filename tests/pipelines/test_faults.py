@@ -392,7 +392,7 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     event.write_text("{")
     (workspace / "repository" / "champion.json").unlink()
     message = refused("run", "--recipe", "smoke", "-w", workspace)
-    assert message.startswith("resolve_inputs stopped: the history of the model repository is damaged")
+    assert message.startswith("resolve_inputs stopped: the history of the model registry is damaged")
     assert str(event) in message
     assert "try: bring the file back" in message
     event.write_bytes(content)

@@ -372,7 +372,7 @@ def imports(step: str) -> set[str]:
     """Top names of all modules but ours and Python's own that a step imports, at the top or inside a function."""
     found: set[str] = set()
     room = "promote" if step == "decide" else step
-    modules = ("serving.server", "serving.app") if step == "serve" else (f"components.{room}.component",)
+    modules = ("serving.server", "serving.api.app") if step == "serve" else (f"components.{room}.component",)
     for module in modules:
         for path in code_digest.closure(module, packages=code_digest.PACKAGES).values():
             for node in ast.walk(ast.parse(path.read_text())):

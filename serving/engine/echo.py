@@ -1,14 +1,14 @@
-"""An engine without a model: it answers with what it was given, so that routes can be tested alone."""
+"""An engine without a model, for tests of the routes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from serving.engine import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
+from serving.engine.protocol import EngineInfo, EngineRequest, EngineResponse, RankedItem, UnknownItem
 
 
 class EchoEngine:
-    """The three verbs over a fixed list of items: candidates come back in the order they were given."""
+    """Returns the candidates, or a fixed list of items, in the order they were given."""
 
     def __init__(self, items: int = 20) -> None:
         self.item_ids: Sequence[str] = [f"echo-{n}" for n in range(items)]
@@ -16,17 +16,17 @@ class EchoEngine:
         self.info = EngineInfo("echo", "echo", "fp32", "cpu", ["click"], {"recipe": "echo"})
 
     def hide(self, items: Collection[str]) -> None:
-        """These are in no answer."""
+        """Leave these items out of every response."""
         self._hidden = frozenset(items)
 
     def prepare(self, request: EngineRequest) -> EngineRequest:
-        """Nothing to turn into tensors."""
+        """Return the request unchanged."""
         if request.verb == "similar" and request.item_id not in self.item_ids:
             raise UnknownItem("no such item in the catalogue", found=request.item_id)
         return request
 
     def run(self, batch: Sequence[EngineRequest]) -> list[list[str]]:
-        """The given candidates, or all items without those seen."""
+        """Return the candidates of each request, or all items that are not seen."""
         exclusions = [
             {*self._hidden, *(() if request.candidates else (*request.state.seen, request.item_id))}
             for request in batch
@@ -37,7 +37,7 @@ class EchoEngine:
         ]
 
     def finish(self, prepared: EngineRequest, result: list[str]) -> EngineResponse:
-        """The first ``k``, with scores that fall by one."""
+        """Return the first ``k`` items, with scores that fall by one."""
         items = [
             RankedItem(item, item.title(), -float(rank), {"click": 0.5}, {"click": -float(rank)}, ["echo"])
             for rank, item in enumerate(result[: prepared.k])

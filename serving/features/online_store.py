@@ -1,7 +1,7 @@
-"""Where features come from: Feast's online store, through one small interface with two ways in.
+"""Reads Feast's online store, in this process or through Feast's feature server.
 
-``FeastLibrary`` reads the store in this process (importing Feast takes seconds and 345 MB), ``FeastServer``
-asks Feast's own feature server beside it. Neither retries nor hides an error: serving/features.py does.
+``FeastLibrary`` reads it in this process, where importing Feast takes seconds and 345 MB. ``FeastServer`` asks a
+feature server over HTTP. Neither retries nor hides an error: serving/features/lookup.py does.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from rankline.contracts import History
 from rankline.errors import ServerError
 from rankline.features import transforms, watermark
 
-HISTORY_SERVICE = "history_v1"
-
-# Items looked up in one read: a read holds the store, and users' look-ups wait behind it.
+# Items per read: a read locks the store, and the lookups of users wait for it.
 _ITEMS_PER_READ = 200
 
 Columns = dict[str, list[Any]]
@@ -33,7 +31,7 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class UserState:
-    """What the store knows of a user."""
+    """A user's features and history in the store."""
 
     known: bool = False
     history: History = field(default_factory=History)
@@ -43,29 +41,29 @@ class UserState:
 
 
 class FeatureSource(ABC):
-    """Feast's online store, however it is reached. Methods raise whatever the store raises."""
+    """Feast's online store. Methods raise whatever the store raises."""
 
     @abstractmethod
     def open(self) -> None:
-        """Connect; cheap when nothing changed since the last time."""
+        """Connect, or reconnect after a change."""
 
     @abstractmethod
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
-        """The features that these entities suffice for: one list a feature, None where unknown."""
+        """Read the features that need only these entities: one list per feature, None where unknown."""
 
     def changed(self) -> bool:
-        """Whether the store is another one, or was written, since it was opened; cheap, where it can be told at all."""
+        """Whether the store was replaced or written since it was opened; False if that is not known."""
         return False
 
     def watermark(self) -> float | None:
-        """Unix seconds up to which the store knows everything, where that is told."""
+        """The store's watermark in unix seconds, if known."""
         return None
 
     def user_state(self, user_id: str, at: float) -> UserState:
-        """What is known of a user; of the history, what lies before ``at`` (unix seconds)."""
+        """Read a user's features, and the history before ``at`` (unix seconds)."""
         row = {
             name: values[0]
-            for service in (transforms.SERVICE, HISTORY_SERVICE)
+            for service in (transforms.SERVICE, transforms.HISTORY_SERVICE)
             for name, values in self.read(service, {"user_id": [user_id]}).items()
         }
         wanted = (*transforms.USER, "affinity_categories", "history_items")
@@ -81,7 +79,7 @@ class FeatureSource(ABC):
         )
 
     def item_features(self, item_ids: Sequence[str]) -> Columns:
-        """Columns (item_id, and a float32 array a feature) of the items that the store knows."""
+        """Read columns (item_id, and a float32 array per feature) for the items that the store knows."""
         ids: list[str] = []
         parts: list[np.ndarray[Any, Any]] = []
         for start in range(0, len(item_ids), _ITEMS_PER_READ):
@@ -99,23 +97,29 @@ class FeatureSource(ABC):
 
 
 class FeastLibrary(FeatureSource):
-    """The store of a folder (feature_store.yaml, registry.db, online.db), read in this process."""
+    """A store in a folder (feature_store.yaml, registry.db, online.db), read in this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._store: Any = None
         self._opened_versions: object = None
         self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
-        self._lock = threading.Lock()  # one SQLite connection, many request threads
+        self._lock = threading.Lock()  # one SQLite connection for all request threads
 
     def open(self) -> None:
-        """Import Feast and open the store; again whenever promotion has replaced or refreshed it.
+        """Import Feast and open the store, or reopen it after promotion replaced or refreshed it.
 
         Raises:
-            ServerError: no store lies there.
+            ServerError: the folder has no store.
         """
         if not (self._folder / "feature_store.yaml").is_file():
-            raise ServerError("there is no feature store", found="no feature_store.yaml", where=str(self._folder))
+            raise ServerError(
+                "there is no feature store",
+                expected="feature_store.yaml",
+                found="no such file",
+                where=str(self._folder),
+                hint="promotion writes the store; until then answers use default features",
+            )
         now = self._file_versions()
         if now == self._opened_versions:
             return
@@ -126,28 +130,28 @@ class FeastLibrary(FeatureSource):
             self._store, self._opened_versions, self._references = store, now, {}
 
     def changed(self) -> bool:
-        """Whether promotion or a materialization has been here."""
+        """Whether promotion or materialization wrote the store since it was opened."""
         return self._file_versions() != self._opened_versions
 
     def _file_versions(self) -> list[tuple[int, int]]:
         versions = []
-        for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the last of them is written last
+        for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the watermark is written last
             with contextlib.suppress(FileNotFoundError):
                 stat = (self._folder / name).stat()
                 versions.append((stat.st_ino, stat.st_mtime_ns))
         return versions
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
-        """The features of a service whose views need no other entities than these."""
+        """Read the features of a service whose views need only these entities."""
         with self._lock:
             key = (service, frozenset(entities))
             if key not in self._references:
                 self._references[key] = self._feature_references(service, key[1])
-            found = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
-        return {name: values for name, values in found.items() if name not in entities}
+            columns = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
+        return {name: values for name, values in columns.items() if name not in entities}
 
     def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:
-        """References of a service's stored features; those computed on demand are ours to compute."""
+        """References of a service's stored features; on-demand features are computed by the engine."""
         views = {view.name: view for view in self._store.list_feature_views()}
         return [
             f"{projection.name}:{feature.name}"
@@ -157,7 +161,7 @@ class FeastLibrary(FeatureSource):
         ]
 
     def watermark(self) -> float | None:
-        """What the store says, or watermark.json beside it."""
+        """The watermark in the store, or in watermark.json next to it."""
         with self._lock:
             content = watermark.read_shared(self._store) if self._store is not None else None
         try:
@@ -168,9 +172,9 @@ class FeastLibrary(FeatureSource):
 
 
 class FeastServer(FeatureSource):
-    """Feast's own feature server (`feast serve`), asked over HTTP."""
+    """Feast's feature server (`feast serve`), asked over HTTP."""
 
-    # The server answers whole services only: what a look-up does not name is filled in and not read.
+    # The server returns whole services only, so entities that a lookup does not need get placeholders.
     _PLACEHOLDERS: Mapping[str, Any] = {
         "user_id": "",
         "item_id": "",
@@ -183,14 +187,14 @@ class FeastServer(FeatureSource):
         self._url, self._timeout_s = url.rstrip("/"), timeout_s
 
     def open(self) -> None:
-        """See that it is there."""
+        """Check that the server answers."""
         with urllib.request.urlopen(f"{self._url}/health", timeout=self._timeout_s):
             pass
 
     def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
-        """The features of a service; None for those of entities that were not named."""
+        """Read the features of a service; those of placeholder entities are None."""
         count = len(next(iter(entities.values())))
-        placeholders = {} if service == HISTORY_SERVICE else self._PLACEHOLDERS
+        placeholders = {} if service == transforms.HISTORY_SERVICE else self._PLACEHOLDERS
         rows = {name: [placeholder] * count for name, placeholder in placeholders.items()} | dict(entities)
         request = urllib.request.Request(
             f"{self._url}/get-online-features",

@@ -1,8 +1,8 @@
-"""Features for a request, or defaults and a word about it.
+"""Looks up the features of a request, or falls back to defaults and reports it.
 
-The source is opened in the background, the whole catalogue's item features are kept at hand and refreshed,
-and one failed look-up makes the store count as down until the background thread has reached it again, so
-that requests never queue behind a store that does not answer.
+A background thread opens the source and keeps the item features of the whole catalogue up to date. After one failed
+lookup the source counts as down until that thread reaches it again, so requests never wait for a store that does not
+answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from rankline.contracts import FrozenState, History
 from rankline.features.transforms import SERVICE
-from serving.feature_source import Columns, FeatureSource, UserState
+from rankline.io.files import first_line
+from serving.features.online_store import Columns, FeatureSource, UserState
 from serving.metrics import Metrics
 
 log = logging.getLogger("rankline.serving")
@@ -24,7 +25,7 @@ State = Literal["off", "opening", "ready", "down"]
 
 
 class FeatureLookup:
-    """Between a feature source and the requests."""
+    """Features for requests, from a feature source that may be absent or down."""
 
     def __init__(
         self,
@@ -41,13 +42,13 @@ class FeatureLookup:
         self.reason = "" if source else "no feature store was given"
         self.watermark: float | None = None  # unix seconds
         self._columns: Columns = {}
-        self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns were read for
+        self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns belong to
         self._read_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._refresh_loop, name="features", daemon=True)
 
     def start(self) -> None:
-        """Begin to open the source; requests get defaults until it is ready."""
+        """Open the source in the background; requests get defaults until it is ready."""
         if self._source:
             self._thread.start()
 
@@ -57,15 +58,15 @@ class FeatureLookup:
 
     @property
     def lag_s(self) -> float | None:
-        """Seconds from the watermark to now; None where nobody tells it, and where there are no events to know of."""
+        """Seconds from the watermark to now; None if the watermark is unknown or the store has no events."""
         return time.time() - self.watermark if self.watermark else None
 
     def look_up(
         self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None
     ) -> tuple[FrozenState, bool | None, list[str]]:
-        """A request's state, whether the user is known (None: nobody can say), what it had to do without.
+        """Return a request's state, whether the user is known (None: cannot be asked), and what was unavailable.
 
-        A history in the request stands in for the store's; seen items in it are added to the store's.
+        A history in the request replaces the store's; its seen items are added to the store's.
         """
         user = self._user_state(user_id, at) if user_id is not None else UserState()
         if history is not None and seen is None:
@@ -80,7 +81,7 @@ class FeatureLookup:
         )
         if not ready:
             self._metrics.degraded.labels("features").inc()
-        # the columns are ours and checked: validating thousands of numbers a request would cost milliseconds
+        # not validated: thousands of numbers per request would cost milliseconds
         state = state.model_copy(update={"item_features": self._columns})
         return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
 
@@ -89,7 +90,7 @@ class FeatureLookup:
             return UserState()
         try:
             return self._source.user_state(user_id, at)
-        except Exception as error:  # whatever the store raises: the request goes on without it
+        except Exception as error:  # a store can raise anything; the request is answered without it
             self._mark_down(error)
             return UserState()
 
@@ -99,9 +100,9 @@ class FeatureLookup:
             self._stop.wait(self._retry_s)
 
     def refresh(self) -> None:
-        """Open the source if need be, and read the catalogue's item features when they are due.
+        """Open the source if necessary, and read the catalogue's item features if they are due.
 
-        They are when some time has passed, and at once where the catalogue is another one or the store was written.
+        They are due periodically, and immediately after the catalogue changed or the store was written.
         """
         if self._source is None:
             return
@@ -113,15 +114,11 @@ class FeatureLookup:
             self._source.open()
             columns: dict[str, Any] = self._source.item_features(items)
             watermark = self._source.watermark()
-        except Exception as error:  # whatever the store raises: tried again in a moment
+        except Exception as error:  # a store can raise anything; the loop tries again
             self._mark_down(error)
             return
-        self._columns, self._cached_item_ids, self._read_at, self.watermark = (
-            columns,
-            items,
-            time.monotonic(),
-            watermark,
-        )
+        self._columns, self._cached_item_ids = columns, items
+        self._read_at, self.watermark = time.monotonic(), watermark
         if self.state != "ready":
             log.info("features are ready")
         self.state, self.reason = "ready", ""
@@ -130,6 +127,6 @@ class FeatureLookup:
 
     def _mark_down(self, error: Exception) -> None:
         if self.state != "down":
-            log.error("the feature store does not answer, defaults are used: %s", error)
-        self.state, self.reason = "down", str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.error("the feature store does not answer, using defaults: %s", error)
+        self.state, self.reason = "down", first_line(error)
         self._metrics.features_ready.set(0)
