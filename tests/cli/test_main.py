@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 
 # what a person who only wants to read the help should not wait for
 HEAVY = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guide.md"
 # what makes a run take seconds: no weights to fetch, a tiny encoder, a few passes

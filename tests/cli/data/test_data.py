@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.data.data import sparkline
 from cli.main import app
 from rankline.errors import RanklineError
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 
 
 @pytest.mark.parametrize(

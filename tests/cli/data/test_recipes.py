@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.recipes import RECIPES, as_dict, list_settings, load_for_display, named
-from tests.cli.command import refused
+from tests.cli.in_process import refused
 
 
 def run_cli(*arguments: str) -> str:

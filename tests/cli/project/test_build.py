@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 
 
 def test_without_a_base_it_says_how_to_name_one() -> None:

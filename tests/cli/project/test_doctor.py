@@ -24,7 +24,7 @@ from cli.project.checks import Check, CheckContext, Finding, gpu, libraries, mac
 from cli.project.checks import repository as repository_checks
 from pipelines.recipes import named
 from rankline.runtime import ledger
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 from tests.servers.postgres import DATABASE, Postgres
 from tests.servers.redis import Redis

@@ -14,7 +14,7 @@ import pytest
 
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 from tests.pipelines.retention.swept_world import make
 
 KEEP = ("--keep-runs", "2", "--keep-bundles", "2", "--keep-days", "0")

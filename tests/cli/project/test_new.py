@@ -15,7 +15,7 @@ import yaml
 from cli.project import new
 from cli.project.checks.libraries import extras
 from rankline.errors import UsageError
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.pipelines.golden import PINNED
 
 SETTINGS = [part for setting in PINNED for part in ("--set", setting)]

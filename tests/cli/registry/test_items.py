@@ -14,7 +14,7 @@ from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.model.bundle import Bundle
 from rankline.registry import removal
 from rankline.registry.model_registry import ModelRegistry
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.serving.tiny_bundle import make_bundle, make_catalogue, publish, publish_catalogue
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from rankline.runtime import ledger
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 
 

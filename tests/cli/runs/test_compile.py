@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.pipelines import golden
 
 PINNED = [part for setting in golden.PINNED for part in ("--set", setting)]

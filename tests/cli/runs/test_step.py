@@ -12,7 +12,7 @@ from cli.main import app
 from cli.runs.step import STEPS
 from rankline.errors import RanklineError
 from rankline.registry.model_registry import ModelRegistry
-from tests.cli.command import refused
+from tests.cli.in_process import refused
 from tests.conftest import SmokeRun
 
 # where the flow has a step's input from, where the two differ in name
