@@ -46,6 +46,7 @@ def materialize(
     """Ingest, validate and featurize a recipe's data, and materialize the features into the champion's online store.
 
     The store only gets newer rows, never other definitions. A store with a later watermark stays as it is.
+
     Exit code: 0 done, or nothing newer; 2 there is no champion, or it reads another version; 1 failed.
 
     Example: rankline features materialize -r mine:mine --until 2026-11-22T14:00Z

@@ -25,7 +25,9 @@ SOURCE is a folder, a file (Parquet, CSV, JSON lines, DuckDB), a RecBole set, a 
 (s3://…, postgresql://host/database; the password comes from PGPASSWORD).
 
 In a terminal you can change every guess; --yes takes them all. What the data does not tell, such as the time zone of
-local times, has to be given either way. Exit code: 0 written; 2 an option is missing; 1 the source cannot be read.
+local times, has to be given either way.
+
+Exit code: 0 written; 2 an option is missing; 1 the source cannot be read.
 
 Example: rankline init /data/shop --name shop --time-zone Europe/Berlin --yes"""
 

@@ -16,7 +16,9 @@ from cli.options import WORKSPACE, AsJson, RecipeName, Settings, Workspace
 
 HELP = """Check this machine and a workspace before a run. Each line is ok, warn or fail, and says what to do.
 
-Nothing is changed. Exit code: 1 if something fails, 0 otherwise."""
+Nothing is changed.
+
+Exit code: 1 if something fails, 0 otherwise."""
 
 COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 

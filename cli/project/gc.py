@@ -22,6 +22,7 @@ HELP = """Remove what nothing needs any more: old runs, cached results, models t
 
 It shows what would be removed and asks; --yes does not ask, --dry-run only shows. The champion, the models it can be
 rolled back to, running runs, models that wait for review, and the history of every model are always kept.
+
 Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is no terminal to ask in.
 
 Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run"""

@@ -134,7 +134,9 @@ def _unknown_items(registry: ModelRegistry, items: Iterable[str]) -> list[str]:
     try:
         known = _catalogue_items(registry)
     except Exception as error:  # a takedown must not depend on a readable catalogue
-        typer.secho(f"the catalogue cannot be read: {_first_line(error)}", fg=typer.colors.YELLOW, err=True)
+        from rankline.io.files import first_line
+
+        typer.secho(f"the catalogue cannot be read: {first_line(error)}", fg=typer.colors.YELLOW, err=True)
         return []
     return [] if known is None else [item for item in items if item not in known]
 
@@ -145,10 +147,6 @@ def _catalogue_items(registry: ModelRegistry) -> set[str] | None:
     return None if champion is None else set(registry.item_ids(champion.model_id, champion.revision))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def _refuse_unknown(registry: ModelRegistry, items: Sequence[str]) -> None:
     """Check that the current catalogue has all of these items.
 
@@ -156,12 +154,13 @@ def _refuse_unknown(registry: ModelRegistry, items: Sequence[str]) -> None:
         RegistryError: it does not, there is none, or it cannot be read.
     """
     from rankline.errors import RegistryError
+    from rankline.io.files import first_line
 
     found = ""
     try:
         known = _catalogue_items(registry)
     except Exception as error:  # Arrow has its own errors
-        known, found = None, _first_line(error)
+        known, found = None, first_line(error)
     unknown = [item for item in items if known is not None and item not in known]
     if unknown:
         found = f"{len(unknown)} of {len(items)} unknown: {', '.join(unknown[:20])}"

@@ -115,6 +115,7 @@ def mirror(
     from components.promote.mirror import mirror_all
     from pipelines.recipes import named, storage_settings
     from rankline.errors import StorageError
+    from rankline.io.files import first_line
     from rankline.registry.model_registry import ModelRegistry
 
     workspace = workspace.resolve()
@@ -129,7 +130,7 @@ def mirror(
         raise StorageError(
             "MLflow cannot be written",
             expected="a server or database that answers",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            found=f"{type(error).__name__}: {first_line(error)}",
             where=chosen.promote.tracking_uri or str(workspace / "mlflow.db"),
             hint="run this again when MLflow is up; the model repository keeps the events",
         ) from error

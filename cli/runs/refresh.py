@@ -29,6 +29,7 @@ that these items have, such as prices and stock; all other columns stay as they 
 
 A row that cannot be read is rejected and counted, and its item stays as it was. Servers swap to what is published by
 themselves.
+
 Exit code: 0 published, or nothing changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
 130 interrupted or cancelled.
 

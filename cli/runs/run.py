@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 HELP = """Run a recipe's training pipeline on this machine, with steps as processes or containers (--runner docker).
 
 Steps whose inputs, settings and code have not changed are reused from earlier runs; each step says why it ran.
+
 --plan shows this beforehand, with estimated times, and runs nothing.
+
 Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
 130 interrupted or cancelled.
 

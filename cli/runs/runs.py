@@ -150,6 +150,7 @@ def logs(
 
     On a cluster: the logs of the steps' own containers, as long as their pods exist or the API server keeps their logs.
     For the drivers' logs and for what the server does not have, a `kubectl` command is printed.
+
     --json prints one object per line: {"step": …, "line": …}.
     """
     last_step = None

@@ -33,11 +33,14 @@ HELP = """Run a recipe on a Kubeflow cluster: the training pipeline, or a smalle
 
 The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already. The run
 starts in an experiment, and the URL of its page is printed. With --wait it is watched to its end.
+
 --plan uploads nothing. It shows what would be uploaded, and for each step of the training pipeline whether it would be
 reused and why, as far as that can be known from here. The cluster's workspace decides: -w FOLDER says where its volume
 is mounted on this machine.
+
 --flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
 materialize` up to the end of the recipe's window.
+
 Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
 materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run continues.
 

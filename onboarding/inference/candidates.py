@@ -154,7 +154,7 @@ def _turns(column: Column) -> Iterator[Candidate]:
 
 
 def _item_candidates(column: Column) -> Iterable[Candidate]:
-    for rule in (_vectors, _created_at, _created_year, _price, _available, _language):
+    for rule in (_vectors, _created_at, _named_item_column):
         if candidates := list(rule(column)):
             return candidates
     return [*_category(column), *_item_text(column)]
@@ -174,27 +174,20 @@ def _created_at(column: Column) -> Iterator[Candidate]:
         yield "created_at", 0.4, describe_times(column.stats)
 
 
-def _created_year(column: Column) -> Iterator[Candidate]:
-    stats, score = column.stats, column.score("created_year")
-    if score and stats.low is not None and stats.high is not None and stats.low >= 1000 and stats.high < 2200:
-        yield "created_year", 0.45 + 0.5 * score, f"numbers{_range_text(stats)}"
-
-
-def _price(column: Column) -> Iterator[Candidate]:
-    stats, score = column.stats, column.score("price")
-    if score and stats.numbers > 0.9 and (stats.low or 0) >= 0:
-        yield "price", 0.45 + 0.5 * score, f"numbers{_range_text(stats)}"
-
-
-def _available(column: Column) -> Iterator[Candidate]:
-    if (score := column.score("available")) and column.stats.flags > 0.95:
-        yield "available", 0.45 + 0.5 * score, "yes or no"
-
-
-def _language(column: Column) -> Iterator[Candidate]:
-    stats, score = column.stats, column.score("language")
-    if score and stats.characters < 8 and stats.distinct < 200:
-        yield "language", 0.45 + 0.5 * score, f"{stats.distinct} codes"
+def _named_item_column(column: Column) -> Iterator[Candidate]:
+    """The first setting that fits both the name and the values."""
+    stats = column.stats
+    is_year = stats.low is not None and stats.high is not None and stats.low >= 1000 and stats.high < 2200
+    numbers = f"numbers{_range_text(stats)}"
+    for setting, fits, why in (
+        ("created_year", is_year, numbers),
+        ("price", stats.numbers > 0.9 and (stats.low or 0) >= 0, numbers),
+        ("available", stats.flags > 0.95, "yes or no"),
+        ("language", stats.characters < 8 and stats.distinct < 200, f"{stats.distinct} codes"),
+    ):
+        if fits and (score := column.score(setting)):
+            yield setting, 0.45 + 0.5 * score, why
+            return
 
 
 def _category(column: Column) -> Iterator[Candidate]:

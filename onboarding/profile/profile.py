@@ -98,17 +98,17 @@ def profile(folder: Path) -> Profile:
 
     if not (folder / "events.parquet").is_file():
         raise _missing_tables_error(folder)
-    with canonical_tables(folder) as db:
-        try:
+    try:
+        with canonical_tables(folder) as db:
             return _build_profile(db, folder)
-        except duckdb.Error as error:
-            raise SourceError(
-                "a table cannot be read",
-                expected="complete Parquet files as ingest and validate write them",
-                found=" ".join(str(error).split())[:300],
-                where=str(folder),
-                hint="run ingest again",
-            ) from error
+    except duckdb.Error as error:
+        raise SourceError(
+            "a table cannot be read",
+            expected="complete Parquet files as ingest and validate write them",
+            found=" ".join(str(error).split())[:300],
+            where=str(folder),
+            hint="run ingest again",
+        ) from error
 
 
 def _missing_tables_error(folder: Path) -> SourceError:
