@@ -33,7 +33,8 @@ def slice_(
     """
     from components.ingest.config import IngestConfig
     from onboarding.samples.slicing import MAP_FILE, write_slice
-    from pipelines.recipes import named, step_settings
+    from pipelines.recipe import step_settings
+    from pipelines.recipes import named
 
     chosen = named(recipe, settings, source=source, map=map)
     config = IngestConfig(**step_settings(chosen, str(workspace.resolve()))["ingest"])
@@ -81,8 +82,9 @@ def profile_(
         from components.ingest.config import IngestConfig
         from components.ingest.step import ingest
         from pipelines.assets import packaged
-        from pipelines.recipes import WORKSPACE_PLACEHOLDER as WORKSPACE_MARK
-        from pipelines.recipes import named, step_settings
+        from pipelines.recipe import WORKSPACE_PLACEHOLDER as WORKSPACE_MARK
+        from pipelines.recipe import step_settings
+        from pipelines.recipes import named
         from rankline.io.sources import mask_passwords
 
         chosen = named(recipe or "", settings, source=source, map=map)

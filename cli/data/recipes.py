@@ -34,7 +34,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print every knob of a recipe, or of one of its sections: its value and its sentence."""
-    from pipelines.recipes import as_dict, list_settings
+    from pipelines.recipe import as_dict, list_settings
     from pipelines.recipes import load_for_display as shown_recipe
 
     recipe = shown_recipe(name, settings, source=source, map=map)

@@ -50,8 +50,9 @@ def gc(
     from pydantic import ValidationError
 
     from pipelines.retention import policy
+    from pipelines.retention.inventory import repository_of
     from pipelines.retention.policy import Keep
-    from pipelines.retention.sweep import plan_sweep, repository_of, sweep
+    from pipelines.retention.sweep import plan_sweep, sweep
     from rankline.errors import UsageError
 
     workspace = require_workspace(workspace).resolve()
@@ -113,7 +114,7 @@ def _print_plan(plan: Plan, *, every: bool) -> None:
     """A table: of each kind how many stay and go, the bytes that come free, and why."""
     from collections import Counter
 
-    from pipelines.retention.policy import KINDS
+    from pipelines.retention.resources import KINDS
 
     rows = [("", "kept", "goes", "frees", "why")]
     for kind in KINDS:

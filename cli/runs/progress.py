@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.runs.estimates import estimates
-from pipelines.runs.runner import read_flow
+from pipelines.runs.folder import read_flow
 from rankline.runtime import ledger, progress
+from rankline.runtime.steps import FLOWS, TRAINING_STEPS
 
 MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘"}
 COLOURS = {"running": "cyan", "done": "green", "reused": "blue", "failed": "red"}
@@ -48,7 +49,7 @@ def run_table(folder: Path, usual_seconds: dict[str, float], *, seconds: float, 
     def line(*parts: tuple[str, str]) -> Any:
         return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
-    steps = ledger.FLOWS.get(read_flow(folder), ledger.STEPS)
+    steps = FLOWS.get(read_flow(folder), TRAINING_STEPS)
     step_width = max(map(len, steps))
     lines = [
         line((f"{folder.name}   {format_duration(seconds)}", "bold")),

@@ -82,7 +82,7 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
     """
     from cli.runs.progress import summary_lines
     from cli.runs.run import report_pages
-    from pipelines.runs.store import RUNNING, UNFINISHED
+    from rankline.runtime.outcomes import Outcome
 
     with _runs(workspace, where) as backend:
         payload = backend.show(run)
@@ -99,8 +99,8 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
             typer.echo(f"{payload['failed_step']} stopped")
         return
     runs = _local_runs(workspace)
-    if payload["outcome"] in (RUNNING, UNFINISHED):
-        _print_unfinished(runs.folder(run), workspace, running=payload["outcome"] == RUNNING)
+    if payload["outcome"] in (Outcome.RUNNING, Outcome.UNFINISHED):
+        _print_unfinished(runs.folder(run), workspace, running=payload["outcome"] == Outcome.RUNNING)
         return
     typer.echo("\n".join(summary_lines(payload)))
     if payload["error"]:
@@ -128,7 +128,7 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
     from rich.console import Console
 
     from cli.runs.progress import format_duration, run_table, usual_durations
-    from pipelines.runs.store import last_activity
+    from pipelines.runs.folder import last_activity
     from rankline.runtime import ledger
 
     entries = ledger.read_entries(folder)
@@ -179,13 +179,13 @@ def logs(
 @with_cluster_options
 def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """End a run that is under way, from wherever it was started; what is finished is kept for the next one."""
-    from components.summary.step import CANCELLED
+    from rankline.runtime.outcomes import Outcome
 
     with _runs(workspace, where) as runs:
         payload = runs.cancel(run)
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
-    elif payload["outcome"] == CANCELLED:
+    elif payload["outcome"] == Outcome.CANCELLED:
         typer.echo(f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` goes on from what is finished")
     else:
         typer.echo(f"{payload['run']} had just ended by itself: {payload['outcome']}")

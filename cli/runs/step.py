@@ -10,31 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import WORKSPACE, MapFile, RecipeName, Settings, SourcePath, Workspace
+from pipelines.steps import STANDALONE_STEPS, component_module
 
 app = typer.Typer(help="Run one step alone, on folders that you name.", no_args_is_help=True)
-
-# step -> (what it does, folders it reads, folders it writes)
-STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "ingest": ("Turn raw files into the canonical tables.", (), ("raw",)),
-    "validate": ("Hold the tables against their suites.", ("raw",), ("clean", "report")),
-    "featurize": ("Compute features and cut requests.", ("clean",), ("features",)),
-    "finetune": ("Train the teacher.", ("features",), ("teacher",)),
-    "distill": ("Make the student of a teacher.", ("features", "teacher"), ("student",)),
-    "export": ("Write the bundle of a student.", ("features", "student"), ("bundle",)),
-    "evaluate": (
-        "Score a bundle through the real server.",
-        ("bundle", "features", "teacher", "student"),
-        ("report",),
-    ),
-    "decide": ("Register a bundle and give the verdict.", ("bundle", "evaluation", "teacher"), ("verdict",)),
-    "promote": ("Make a bundle the champion.", ("bundle", "evaluation", "verdict", "features"), ()),
-}
-
-
-WRITTEN_BY = {
-    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
-    "bundle": "export", "evaluation": "evaluate (its --report)", "verdict": "decide",
-}  # fmt: skip
 
 
 def run_single_step(
@@ -51,15 +29,15 @@ def run_single_step(
     import importlib
     import json
 
-    from pipelines.recipes import named, step_settings, storage_settings
-    from pipelines.runs.runner import new_run_folder
+    from pipelines.recipe import step_settings, storage_settings
+    from pipelines.recipes import named
+    from pipelines.runs.folder import new_run_folder
     from rankline.runtime import ledger
     from rankline.runtime.run_context import RunContext
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings, source=source, map=map)
-    component = "promote" if name == "decide" else name
-    door: Any = getattr(importlib.import_module(f"components.{component}.component"), name).python_func
+    door: Any = getattr(importlib.import_module(component_module(name, "component")), name).python_func
     run_folder = new_run_folder(workspace, f"{chosen.name}-{name}")
     run = {
         "workspace": str(workspace),
@@ -103,10 +81,10 @@ def _make_command(name: str) -> Callable[..., None]:
     """A command with one option a folder; typer reads the options off the signature."""
     import inspect
 
-    sentence, inputs, outputs = STEPS[name]
+    spec = STANDALONE_STEPS[name]
 
     def command(**values: Any) -> None:
-        folders = {key: values[key] for key in (*inputs, *outputs)}
+        folders = {key: values[key] for key in (*spec.inputs, *spec.outputs)}
         run_single_step(
             name, folders, values["recipe"], values["settings"], values["workspace"],
             source=values["source"], map=values["map"],
@@ -116,8 +94,8 @@ def _make_command(name: str) -> Callable[..., None]:
     folder_options = [
         inspect.Parameter(key, keyword, annotation=Annotated[Path, typer.Option(f"--{key}", help=sentence)])
         for key, sentence in (
-            *((key, f"Folder to read: what {WRITTEN_BY[key]} wrote.") for key in inputs),
-            *((key, "Folder to write.") for key in outputs),
+            *((key, f"Folder to read: {_origin(key, *source)}.") for key, source in spec.inputs.items()),
+            *((key, "Folder to write.") for key in spec.outputs),
         )
     ]
     shared_options = [
@@ -129,11 +107,15 @@ def _make_command(name: str) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(folder_options + shared_options)  # type: ignore[attr-defined]
     command.__doc__ = (
-        f"{sentence}\n\nIts knobs: `rankline recipes show movielens` under `{name}`, "
+        f"{spec.command}\n\nIts knobs: `rankline recipes show movielens` under `{name}`, "
         f"changed with --set {name}.knob=value."
     )
     return command
 
 
-for _name in STEPS:
+def _origin(name: str, step: str, output: str) -> str:
+    return f"what {step} wrote" if name == output else f"what {step} wrote (its --{output})"
+
+
+for _name in STANDALONE_STEPS:
     app.command(_name)(_make_command(_name))

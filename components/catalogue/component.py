@@ -15,22 +15,24 @@ def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: 
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
-    from components.catalogue.step import catalogue, served_revision
+    from components.catalogue.lineage import lineage
+    from components.catalogue.step import catalogue
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
-    serves_over = served_revision(champion, repository=context.repository)
+    settings, context = CatalogueConfig(**config), RunContext.from_parameters(run, job)
+    decided_by = lineage(settings, LineageFacts(run=context, champion=champion))
     result = run_step(
         StepSpec(
             name="catalogue",
             function=catalogue,
-            config=CatalogueConfig(**config),
+            config=settings,
             inputs={"raw": Path(raw.path)},
             outputs={"revision": Path(revision.path)},
-            arguments={"serves_over": serves_over},
+            arguments={"serves_over": decided_by["serves over"]},
             load_arguments=lambda: {"bundle": context.champion_bundle(champion)},
-            lineage=lambda: {"champion": champion, "serves over": serves_over},
+            lineage=lambda: decided_by,
             code=("serving.server",),
             preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
         ),

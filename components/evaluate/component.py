@@ -23,19 +23,21 @@ def evaluate(
 
     from components.evaluate.champion_for import champion_for, is_champion
     from components.evaluate.config import EvaluateConfig
+    from components.evaluate.lineage import lineage
     from components.evaluate.step import evaluate
     from rankline.model.bundle import unverified_model_id
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
+    settings, context = EvaluateConfig(**config), RunContext.from_parameters(run, job)
     model_id = unverified_model_id(Path(bundle.path))
     opponent = champion_for(model_id, champion)
     run_step(
         StepSpec(
             name="evaluate",
             function=evaluate,
-            config=EvaluateConfig(**config),
+            config=settings,
             inputs={
                 "bundle": Path(bundle.path),
                 "features": Path(features.path),
@@ -45,7 +47,7 @@ def evaluate(
             outputs={"report": Path(report.path)},
             arguments={"run_id": context.run_id},
             load_arguments=lambda: {"champion": context.bundle_folder(opponent) if opponent else None},
-            lineage=lambda: {"champion": opponent},
+            lineage=lambda: lineage(settings, LineageFacts(run=context, model_id=model_id, champion=champion)),
             ignore_lineage=is_champion(model_id, champion),
             code=("serving.server",),
             preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),

@@ -12,21 +12,22 @@ def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features
     from pathlib import Path
 
     from components.featurize.config import FeaturizeConfig
+    from components.featurize.lineage import lineage
     from components.featurize.step import featurize
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
-    stores = context.storage.features
+    settings, context = FeaturizeConfig(**config), RunContext.from_parameters(run, job)
     run_step(
         StepSpec(
             name="featurize",
             function=featurize,
-            config=FeaturizeConfig(**config),
+            config=settings,
             inputs={"clean": Path(clean.path)},
             outputs={"features": Path(features.path)},
-            arguments={"stores": stores},
-            lineage=lambda: stores.lineage,
+            arguments={"stores": context.storage.features},
+            lineage=lambda: lineage(settings, LineageFacts(run=context)),
             preload=("duckdb", "feature_repo.definitions"),
         ),
         context,

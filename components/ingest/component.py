@@ -20,20 +20,23 @@ def ingest(
     from pathlib import Path
 
     from components.ingest.config import IngestConfig
+    from components.ingest.lineage import lineage
     from components.ingest.step import ingest
     from components.ingest.window import with_scheduled_window
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
     scheduled_times = (scheduled_at, schedule_time)
+    settings = with_scheduled_window(IngestConfig(**config), run.get("schedule"), scheduled_times, context.folder)
     run_step(
         StepSpec(
             name="ingest",
             function=ingest,
-            config=with_scheduled_window(IngestConfig(**config), run.get("schedule"), scheduled_times, context.folder),
+            config=settings,
             outputs={"raw": Path(raw.path)},
-            lineage=lambda: {"source": source_digest},
+            lineage=lambda: lineage(settings, LineageFacts(run=context, source=source_digest)),
             preload=("duckdb", "pyarrow.parquet"),
         ),
         context,

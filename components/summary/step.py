@@ -13,25 +13,12 @@ from typing import Any
 from components.summary.config import SummaryConfig
 from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import DECIDING_STEPS
 
 SUMMARY = "summary.json"
 KILLED = "it ended without an error message (killed, or out of memory?)"
 INTERRUPTED = "it was interrupted; the next run continues from the finished steps"
-CANCELLED = "cancelled"
-MATERIALIZED = "materialized"
-PUBLISHED, UNCHANGED = "published", "nothing changed"
-UNFINISHED = ("failed", "incomplete")  # the outcomes of a run without a verdict
-OUTCOMES = {
-    "promote": "promoted",
-    "already_serving": "already serving",
-    "pending": "waiting for review",
-    "refused": "refused",
-    "insufficient_data": "insufficient data",
-    "publish": PUBLISHED,
-    "unchanged": UNCHANGED,
-}
-# verdict -> the step that must follow it
-FOLLOW_UP_STEPS = {"promote": "promote", "publish": "publish"}
 
 
 def summarize(
@@ -52,15 +39,15 @@ def summarize(
     entries = ledger.read_entries(folder)
     steps = [_step_summary(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
-    verdict_entry = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
+    verdict_entry = next((entries[step] for step in DECIDING_STEPS if step in entries), None)
     decision = verdict_entry.result if verdict_entry else {}
     outcome = _outcome(entries, failed, decision)
-    was_cancelled = cancelled and outcome in UNFINISHED
+    was_cancelled = cancelled and not outcome.has_verdict
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
     summary = {
         "run": folder.name,
-        "outcome": CANCELLED if was_cancelled else outcome,
+        "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
         "kubeflow_status": kubeflow_status,
         "verdict": decision.get("sentence", ""),
         "reasons": decision.get("failures", []),
@@ -88,15 +75,13 @@ def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -
     return KILLED if failed is not None else ""
 
 
-def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> str:
+def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:
     if failed is not None:
-        return "failed"
+        return Outcome.FAILED
     if "materialize" in entries:
-        return MATERIALIZED
-    outcome = decision.get("outcome", "")
-    if outcome in FOLLOW_UP_STEPS and FOLLOW_UP_STEPS[outcome] not in entries:
-        return "failed"
-    return OUTCOMES.get(outcome, "incomplete")
+        return Outcome.MATERIALIZED
+    outcome = Outcome.of_verdict(decision.get("outcome", ""))
+    return Outcome.FAILED if outcome.step and outcome.step not in entries else outcome
 
 
 def _step_summary(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:

@@ -13,12 +13,15 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
 
     from components.validate import profile
     from components.validate.config import ValidateConfig
+    from components.validate.lineage import lineage
     from components.validate.step import validate
+    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     settings, context = ValidateConfig(**config), RunContext.from_parameters(run, job)
-    previous = profile.previous_profile(context.workspace, settings.profile_name, Path(raw.path))
+    data = profile.data_digest(Path(raw.path))
+    previous = profile.previous_profile_for(context.workspace, settings.profile_name, data)
     run_step(
         StepSpec(
             name="validate",
@@ -27,7 +30,7 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
             inputs={"raw": Path(raw.path)},
             outputs={"clean": Path(clean.path), "report": Path(report.path)},
             arguments={"previous": previous},
-            lineage=lambda: profile.lineage(previous, settings),
+            lineage=lambda: lineage(settings, LineageFacts(run=context, data=data)),
             preload=("great_expectations", "great_expectations.expectations", "duckdb"),
         ),
         context,

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import Field
 
-from components.ingest.fields import identifier
 from onboarding.survey.language import detect_language
 from rankline.contracts import LABELS, TABLES, FrozenModel
 from rankline.errors import SourceError
+from rankline.io.sql import identifier
 
 MEMORY_MB = 1024
 MAX_TOP_VALUES = 12

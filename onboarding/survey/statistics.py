@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.fields import NAIVE, ZONED, identifier, literal
+from components.ingest.expressions import NAIVE, ZONED
+from rankline.io.sql import identifier, literal
 
 # how times are written beside ISO and numbers since 1970; two that fit the same values are asked about
 PATTERNS = (

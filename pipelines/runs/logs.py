@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from components.summary.step import SUMMARY, UNFINISHED
-from rankline.runtime.ledger import ALL_STEPS, EARLIER_NAMES
+from components.summary.step import SUMMARY
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.step_log import log_path
+from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
 KUBEFLOW_LOG = "kubeflow.log"
 RUNNER = ""  # the step of a line that the runner printed itself
@@ -75,7 +76,11 @@ def read_kubeflow_log(folder: Path, *, is_running: Callable[[], bool], poll_s: f
 def _runner_failed(folder: Path) -> bool:
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        return summary["outcome"] in UNFINISHED and not summary["failed_step"] and not summary["error"]
+        return (
+            summary["outcome"] in (Outcome.FAILED, Outcome.INCOMPLETE)
+            and not summary["failed_step"]
+            and not summary["error"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -12,27 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from rankline.io.files import first_line, write_json
-
-# the steps of the training pipeline, in their order; `summary` comes last and has no entry
-STEPS = (
-    "resolve_inputs",
-    "ingest",
-    "validate",
-    "featurize",
-    "finetune",
-    "distill",
-    "export",
-    "evaluate",
-    "decide",
-    "promote",
-)
-FLOWS = {
-    "train": STEPS,
-    "refresh": ("resolve_inputs", "ingest", "catalogue", "publish"),
-    "features": ("resolve_inputs", "ingest", "validate", "featurize", "materialize"),
-}
-EARLIER_NAMES = {"resolve_inputs": "look"}  # step -> its name in the ledgers of earlier versions
-ALL_STEPS = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
+from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
 RESERVE_FILE, RESERVE_BYTES = ".reserve", 2**18
 

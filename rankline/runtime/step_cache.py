@@ -27,6 +27,7 @@ from rankline.errors import IntegrityError
 from rankline.io import digest, files
 from rankline.io.artifacts import DIGESTS_FILE, link_or_copy
 from rankline.runtime import code_digest
+from rankline.runtime.steps import component_folder
 
 # a step runs again when the version of one of these changes
 LIBRARIES = (
@@ -74,11 +75,6 @@ def cache_key(
         "lineage": dict(lineage),
         "libraries": dict(library_versions() if libraries is None else libraries),
     }
-
-
-def component_folder(step: str) -> str:
-    """The folder of a step below components/."""
-    return {"decide": "promote", "publish": "catalogue"}.get(step, step)
 
 
 def _portable_settings(config: BaseModel, workspace: Path) -> dict[str, Any]:

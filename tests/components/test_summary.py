@@ -11,6 +11,7 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED, SUMMARY, summarize
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 def write(folder: Path, step: str, status: str = "done", **more: Any) -> None:
@@ -92,6 +93,6 @@ def test_times_memory_and_cost(tmp_path: Path) -> None:
 
 
 def test_steps_come_in_the_order_of_the_pipeline(tmp_path: Path) -> None:
-    for step in reversed(ledger.STEPS):
+    for step in reversed(TRAINING_STEPS):
         write(tmp_path, step)
-    assert [step["step"] for step in summarized(tmp_path)["steps"]] == list(ledger.STEPS)
+    assert [step["step"] for step in summarized(tmp_path)["steps"]] == list(TRAINING_STEPS)

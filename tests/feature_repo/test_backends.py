@@ -16,7 +16,7 @@ from feature_repo.store import apply, materialize
 from rankline.errors import StorageError
 from rankline.features import transforms as names
 from rankline.io.storage import FeatureStoreConfig
-from serving.feature_source import HISTORY_SERVICE, FeastLibrary
+from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
     HISTORY_SIDE,
@@ -141,7 +141,7 @@ def test_the_server_reads_the_same_from_redis_as_from_sqlite(
         source.open()
     for service, asked in (
         (names.SERVICE, {"user_id": USERS}),
-        (HISTORY_SERVICE, {"user_id": USERS}),
+        (names.HISTORY_SERVICE, {"user_id": USERS}),
         (names.SERVICE, {"item_id": ITEMS}),
     ):
         found = in_redis.read(service, asked)

@@ -316,7 +316,7 @@ def test_no_training_library_is_loaded(bundle: Bundle) -> None:
     script = f"""
 import sys
 from pathlib import Path
-import serving.app, serving.feature_source, serving.live, serving.server
+import serving.api.app, serving.features.online_store, serving.model_manager, serving.server
 from rankline.model.bundle import open_bundle
 from serving.engine import BundleEngine
 BundleEngine.load(open_bundle(Path({str(bundle.folder)!r})), precision="fp32", provider="cpu", threads=1)

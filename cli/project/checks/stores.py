@@ -113,7 +113,7 @@ def mlflow(context: CheckContext) -> Iterator[Finding]:
 
 def servers(context: CheckContext) -> Iterator[Finding]:
     """Every Postgres, Redis, bucket and server that a setting of the recipe names."""
-    from pipelines.recipes import as_dict
+    from pipelines.recipe import as_dict
 
     seen = set()
     for setting, value in _addresses(as_dict(context.recipe)):

@@ -27,8 +27,8 @@ def workspace(context: CheckContext) -> Iterator[Finding]:
 def runs(context: CheckContext) -> Iterator[Finding]:
     """Runs that go on, and runs that ended without a summary."""
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import run_folders as list_runs
-    from pipelines.runs.store import run_state
+    from pipelines.runs.folder import run_folders as list_runs
+    from pipelines.runs.folder import run_state
 
     run_folders = list_runs(context.workspace) if context.workspace.is_dir() else ()
     broken = [folder for folder in run_folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]

@@ -312,7 +312,7 @@ def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None
     shutil.rmtree(bundle)
     finding = found(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "is not in the repository" in finding.found
+    assert "is not in the registry" in finding.found
 
 
 def test_a_recipe_of_another_catalogue(smoke: SmokeRun) -> None:

@@ -9,18 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.runs.step import STEPS
+from pipelines.steps import STANDALONE_STEPS
 from rankline.errors import RanklineError
 from rankline.registry.model_registry import ModelRegistry
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
-
-# where the flow has a step's input from, where the two differ in name
-MADE_BY = {
-    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
-    "bundle": "export", "evaluation": "evaluate", "verdict": "decide",
-}  # fmt: skip
-NAMED = {"evaluation": "report"}
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +23,21 @@ def workspace(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def alone(smoke: SmokeRun, workspace: Path, out: Path, step: str, *settings: str) -> tuple[str, dict[str, object]]:
     """(its first line, its result) of one step on what the smoke run made."""
-    _, inputs, outputs = STEPS[step]
-    folders = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
-    folders |= {name: out / name for name in outputs}
+    spec = STANDALONE_STEPS[step]
+    folders = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
+    folders |= {name: out / name for name in spec.outputs}
     arguments = [part for name, path in folders.items() for part in (f"--{name}", str(path))]
     completed = CliRunner().invoke(
         app, ["step", step, "--recipe", "smoke", "-w", str(workspace), *arguments, *(f"--set={s}" for s in settings)]
     )
     assert completed.exit_code == 0, (completed.output, completed.exception)
-    for name in outputs:
+    for name in spec.outputs:
         assert (out / name / "files.json").is_file()
     line, _, result = completed.output.partition("\n")
     return line, json.loads(result)
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("decide", "promote")])
+@pytest.mark.parametrize("step", [step for step in STANDALONE_STEPS if step not in ("decide", "promote")])
 def test_a_step_alone_takes_what_the_flow_has_made(smoke: SmokeRun, workspace: Path, tmp_path: Path, step: str) -> None:
     line, result = alone(smoke, workspace, tmp_path, step)
     assert line.startswith(f"{step} reused in ")

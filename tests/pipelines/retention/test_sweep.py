@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import _append_once
+from components.promote.step import EventDraft, _append_once
 from components.summary.step import SUMMARY
+from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
-from pipelines.retention.sweep import clean, is_running, plan_sweep, sweep, sweep_after_run
+from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import Firing, Firings
 from pipelines.schedules.store import LocalSchedules
@@ -299,10 +300,9 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    assert [event.kind for event in _append_once(models, "registered", again, {}, why="made anew", run_id="")] == [
-        "registered"
-    ]
-    assert _append_once(models, "registered", again, {}, why="made anew", run_id="") == []
+    draft = EventDraft("registered", again.model_id, "trained again")
+    assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
+    assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 

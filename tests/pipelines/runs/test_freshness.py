@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from components.promote import online
+from components.promote.store_lock import store_lock
 from pipelines.runs.freshness import freshness, newest_data, parse_duration_s
 from rankline.errors import UsageError
 from rankline.runtime import ledger
@@ -49,7 +49,7 @@ def test_each_service_with_who_reads_it_and_how_far_it_is_behind(tmp_path: Path)
     assert (read.service, read.champion_reads, read.owner, read.run) == ("ranking_v1", True, "schedule hourly", "r7")
     assert (read.lag_s, read.behind_data_s, read.age_s, read.took_s, read.rows) == (7200, 3600, 300, 8.5, 7)
     assert (left.service, left.champion_reads, left.owner, left.age_s) == ("ranking_v0", False, "", None)
-    with online.store_lock(tmp_path / "online" / "ranking_v1", timeout_s=1, who="promotion", run="r8"):
+    with store_lock(tmp_path / "online" / "ranking_v1", timeout_s=1, who="promotion", run="r8"):
         assert "promotion, run r8: process" in freshness(tmp_path, now=NOW)[0].writer
     assert freshness(tmp_path, now=NOW)[0].writer == ""
 

@@ -19,15 +19,16 @@ import pytest
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import flip, folders, reasons, steps, summary, watched
 
 HOUSE = Path(__file__).resolve().parents[3]
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 REFUSING = ("finetune.epochs=3", 'decide.floors={"ndcg@10": 0.99}')
 Ended = subprocess.CompletedProcess[str]
 
@@ -48,7 +49,7 @@ def events(workspace: Path) -> list[str]:
 def test_the_first_run_promotes_its_model(smoke: SmokeRun) -> None:
     told = smoke.summary
     assert (told["outcome"], exit_code(told)) == ("promoted", 0)
-    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(ledger.STEPS, "done")
+    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(TRAINING_STEPS, "done")
     assert told["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
     assert events(smoke.workspace) == ["registered", "evaluated", "promoted"]
     assert told["kubeflow_status"] == "SUCCEEDED"

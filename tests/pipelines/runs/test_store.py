@@ -20,11 +20,14 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from pipelines.recipes import named
+from pipelines.runs.folder import run_state
 from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
-from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, run_state
+from pipelines.runs.store import LocalRuns, Runs
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
@@ -65,12 +68,12 @@ def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smok
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
     lines = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*ledger.STEPS, "summary"]
+    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*TRAINING_STEPS, "summary"]
 
 
 def test_every_step_of_the_pipeline_has_written_its_log(smoke: SmokeRun) -> None:
     run = smoke.workspace / "runs" / smoke.summary["run"]
-    assert {path.stem for path in run.glob("*.log")} == {*ledger.STEPS, "kubeflow"}
+    assert {path.stem for path in run.glob("*.log")} == {*TRAINING_STEPS, "kubeflow"}
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
@@ -230,18 +233,18 @@ def test_the_process_that_watches_a_run_tells_whether_it_goes_on(tmp_path: Path)
     import psutil
 
     own = psutil.Process()
-    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == RUNNING
+    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == Outcome.RUNNING
     gone = subprocess.Popen(["true"])
     began = psutil.Process(gone.pid).create_time()
     gone.wait()
-    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == UNFINISHED
+    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == Outcome.UNFINISHED
     # of another machine, or a number given out again: a sign of life tells
     for name, host, start in (("c", "elsewhere", own.create_time()), ("d", "", own.create_time() - 5000)):
         folder = under_way(tmp_path / name, pid=own.pid, began=start, host=host)
-        assert run_state(folder) == RUNNING
+        assert run_state(folder) == Outcome.RUNNING
         for path in folder.iterdir():
             os.utime(path, (time.time() - 100, time.time() - 100))
-        assert run_state(folder) == UNFINISHED
+        assert run_state(folder) == Outcome.UNFINISHED
 
 
 def test_a_run_that_does_not_end_is_said(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_heads_that_do_not_divide_the_vector_are_refused() -> None:
 # The teacher ------------------------------------------------------------------------------------------------------
 
 
-def asked(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
+def teacher_inputs(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
     """A batch for the teacher: items, ratings, ages, lengths, candidates, features."""
     return [
         torch.randn(batch, length, SIZE),
@@ -113,7 +113,7 @@ def asked(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
 @torch.no_grad()
 def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
     teacher = teacher_of()
-    items, ratings, ages, lengths, *rest = asked(3, 4, [4, 2, 0])
+    items, ratings, ages, lengths, *rest = teacher_inputs(3, 4, [4, 2, 0])
     short = teacher(items, ratings, ages, lengths, *rest)
     longer = (padded(x, LENGTH, kind(junk)) for x, kind in ((items, float), (ratings, int), (ages, float)))
     torch.testing.assert_close(short, teacher(*longer, lengths, *rest), atol=1e-5, rtol=1e-5)
@@ -122,7 +122,7 @@ def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
 @torch.no_grad()
 def test_what_lies_behind_an_empty_history_is_not_looked_at() -> None:
     teacher = teacher_of()
-    items, *rest = asked(2, 4, [0, 4])
+    items, *rest = teacher_inputs(2, 4, [0, 4])
     before = teacher(items, *rest)
     after = teacher(torch.randn_like(items), *rest)
     torch.testing.assert_close(before[0], after[0], atol=1e-6, rtol=1e-5)
@@ -132,14 +132,14 @@ def test_what_lies_behind_an_empty_history_is_not_looked_at() -> None:
 @torch.no_grad()
 def test_each_candidate_is_judged_alone_and_by_all_it_is_given() -> None:
     teacher = teacher_of()
-    batch = asked(2, 4, [4, 3])
+    batch = teacher_inputs(2, 4, [4, 3])
     logits_BCH = teacher(*batch)
     assert logits_BCH.shape == (2, 7, len(HEADS))
     some = teacher(*batch[:4], batch[4][:, 2:5], batch[5][:, 2:5])
     torch.testing.assert_close(logits_BCH[:, 2:5], some, atol=1e-5, rtol=1e-5)
     for part in range(6):
         other = list(batch)
-        other[part] = asked(2, 4, [3, 2])[part]
+        other[part] = teacher_inputs(2, 4, [3, 2])[part]
         assert (teacher(*other) - logits_BCH).abs().max() > 1e-3, f"input {part} is not heard"
 
 

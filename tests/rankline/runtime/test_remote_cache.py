@@ -112,7 +112,7 @@ TRAINER = textwrap.dedent(
         epochs: int = 3
 
     def train(*, output, config, progress, checkpoints):
-        from rankline.train.training import Checkpoints
+        from rankline.train.checkpoints import Checkpoints
         rng, saved = numpy.random.default_rng(1), Checkpoints(checkpoints)
         state = saved.load(rng) or {"epoch": 0, "sum": 0.0}
         began = state["epoch"]
@@ -128,7 +128,7 @@ TRAINER = textwrap.dedent(
 
     context = RunContext(machine, "run", StorageConfig(checkpoints=remote))
     outputs = {"output": context.folder / "output"}
-    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.training",),
+    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.checkpoints",),
         checkpoints=True), context))
     """
 )

@@ -101,7 +101,7 @@ def test_the_row_of_an_item_is_its_index_everywhere(folder: Path, data: Examples
     assert data.item_ids == [item["item_id"] for item in items]
     assert [data.index[item] for item in data.item_ids] == list(range(len(items)))
     for row, item in enumerate(items):
-        assert data.words[row].startswith(item["title"])
+        assert data.item_texts[row].startswith(item["title"])
         assert {data.vocabulary[c] for c in np.flatnonzero(data.categories_IC[row])} == set(item["category"])
 
 
