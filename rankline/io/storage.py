@@ -181,19 +181,19 @@ def translate_errors(where: str) -> Iterator[None]:
         code = _error_code(error) or _error_code(error.__cause__)
         if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
             raise FileExistsError(where) from error
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId"):
             raise StorageError(
                 "the store refuses these credentials",
                 expected="permission to read and write",
-                found=found,
+                found=cause,
                 where=where,
                 hint="check AWS_ACCESS_KEY_ID, AWS_PROFILE and the bucket's policy",
             ) from error
         raise StorageError(
             "the store does not respond as it should",
             expected=f"a response within {MAX_ATTEMPTS} attempts",
-            found=found,
+            found=cause,
             where=where,
             hint="check that the store is up and that AWS_ENDPOINT_URL is right, then run again: "
             "finished steps are reused",

@@ -34,17 +34,16 @@ def explain_out_of_memory(step: str, config: BaseModel) -> Iterator[None]:
     except Exception as error:  # every library has exceptions of its own
         if not is_out_of_memory(error):
             raise
-        found = (str(error).strip().splitlines() or ["no memory for another object"])[0]
+        cause = (str(error).strip().splitlines() or ["no memory for another object"])[0]
         reductions: dict[str, tuple[Any, Any]] = getattr(config, "smaller", dict)()
-        if (limit := getattr(config, MEMORY_LIMIT, 0)) and found.endswith(
-            " used)"
-        ):  # DuckDB's own limit, not the machine's
+        limit = getattr(config, MEMORY_LIMIT, 0)
+        if limit and cause.endswith(" used)"):  # DuckDB's own limit, not the machine's
             reductions = {**reductions, MEMORY_LIMIT: (limit, 2 * limit)}
         settings = "; ".join(f"{step}.{name}={smaller} (now {now})" for name, (now, smaller) in reductions.items())
         raise OutOfMemory(
             f"{step} ran out of memory",
             expected="a step that fits into memory",
-            found=found,
+            found=cause,
             hint=f"smaller settings, the most effective first: {settings}" if settings else "give the step more memory",
         ) from error
 

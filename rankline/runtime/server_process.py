@@ -39,12 +39,12 @@ class Server:
             response = self.http.post(route, content=body, headers={"content-type": "application/json"})
         except httpx.HTTPError as error:
             code = self.process.poll()
-            found = f"it ended with exit code {code}" if code is not None else type(error).__name__
+            cause = f"it ended with exit code {code}" if code is not None else type(error).__name__
             expected = f"a response to POST {route}"
-            raise _server_error("the server stopped responding", expected, found, self.log) from error
+            raise _server_error("the server stopped responding", expected, cause, self.log) from error
         if response.status_code != 200:
-            found = f"{response.status_code}: {response.text[:500]}"
-            raise _server_error("the server refused a request", f"200 to POST {route}", found, self.log)
+            cause = f"{response.status_code}: {response.text[:500]}"
+            raise _server_error("the server refused a request", f"200 to POST {route}", cause, self.log)
         payload: dict[str, Any] = json.loads(response.content)
         return payload
 
@@ -118,11 +118,11 @@ def _stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
         process.wait()
 
 
-def _server_error(message: str, expected: str, found: str, log: Path) -> ServerError:
+def _server_error(message: str, expected: str, cause: str, log: Path) -> ServerError:
     return ServerError(
         message,
         expected=expected,
-        found=f"{found}; the last lines of its log:\n{tail_log(log)}",
+        found=f"{cause}; the last lines of its log:\n{tail_log(log)}",
         where=str(log),
         hint="start it by hand: python -m serving --bundle <folder of the bundle>",
     )

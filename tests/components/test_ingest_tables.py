@@ -168,7 +168,7 @@ def test_a_web_address_is_read_and_one_that_is_gone_refused(tmp_path: Path) -> N
 
 
 def test_a_url_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nothing here can read"):
+    with pytest.raises(SourceError, match="no installed package reads"):
         small(tmp_path, tables={"events": "pigeon://post/log.csv"})
 
 

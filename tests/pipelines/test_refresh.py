@@ -275,7 +275,7 @@ def test_a_schedule_refreshes(shop: Shop) -> None:
 def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
-    assert "nothing serves yet" in refused("refresh", *arguments, code=2)
+    assert "there is no champion" in refused("refresh", *arguments, code=2)
     assert not (tmp_path / "workspace" / "runs").exists()
 
 

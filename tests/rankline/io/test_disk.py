@@ -19,7 +19,7 @@ def test_of_a_copy_the_full_disk_is_named_and_not_where_it_came_from(tmp_path: P
     assert f"where: {small.folder}" in message
 
 
-def test_without_a_name_the_fullest_of_the_folders_is_told(tmp_path: Path) -> None:
+def test_without_a_name_the_fullest_of_the_folders_is_named(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=1) as small:
         small.fill(leave=0)
         message = str(disk.no_space_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), [tmp_path, small.folder]))
