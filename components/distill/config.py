@@ -43,7 +43,7 @@ class DistillConfig(FrozenModel):
     patience: int = Field(3, ge=1, description="Validations without improvement before training stops early.")
     train_encoder: bool = Field(
         False,
-        description="Train the encoder on queries and their answers, for a few thousand queries or more, or for unusual "
+        description="Train the encoder on queries and their answers, for a few thousand queries or more, or unusual "
         "language. False keeps it frozen, which is faster and safer with little data.",
     )
     encoder_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the encoder.")

@@ -203,6 +203,7 @@ def train(
         warm_up=config.warm_up,
         gradient_clip=config.gradient_clip,
         evaluate_every=1,
+        rate_setting="encoder_learning_rate",
     )
     return scorer, fit(trainer, settings, checkpoints=context.checkpoints, progress=context.progress)
 
