@@ -199,10 +199,8 @@ def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
     """About the same as from the whole catalogue: users go from each item to the next."""
     data = make_data(120, queries=queries)
     histories = {sampled: train(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
-    untrained = ranking.target_ranks(
-        towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], constant_texts(data).items_IT,
-        constant_texts(data).queries["valid"],
-    )  # fmt: skip
+    model, texts = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), constant_texts(data)
+    untrained = ranking.target_ranks(model, data.splits["valid"], texts.items_IT, texts.queries["valid"])
     assert histories[40]["best"] > 0.6 * histories[0]["best"]
     assert histories[40]["best"] > 3 * ndcg_of_ranks(untrained, k=10)
 

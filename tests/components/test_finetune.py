@@ -28,6 +28,7 @@ from rankline.model.networks import HistoryTower, ItemFusion, Teacher
 from rankline.runtime.progress import Progress
 from rankline.train import examples
 from rankline.train.device import pick_autocast
+from rankline.train.encode import encode_all
 from rankline.train.ranks import ndcg_of_ranks, target_rank
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
@@ -270,7 +271,7 @@ def test_the_text_vectors_are_what_the_saved_encoder_reads(
     folder = request.getfixturevalue(which)
     tokenizer = encoders.load_tokenizer(folder / "encoder", source="", max_tokens=SMOKE.max_tokens)
     reader = encoders.load_encoder(folder / "encoder", source="")
-    read_IT = encoders.encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
+    read_IT = encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(folder / "text_vectors.npy"), read_IT.numpy(), atol=1e-6)
 
 

@@ -20,6 +20,7 @@ from components.finetune.encoder import EncoderSource
 from rankline.errors import SourceError, UsageError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
+from rankline.train.encode import encode_all
 
 CPU = torch.device("cpu")
 WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden chair", "a table for the garden"]
@@ -184,7 +185,7 @@ def family(name: str, folder: Path, source: Path) -> Path:
 def encode(folder: Path) -> np.ndarray:
     tokenizer = encoders.load_tokenizer(folder, source="", max_tokens=16)
     reader = encoders.load_encoder(folder, source="")
-    return encoders.encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
+    return encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -25,6 +25,7 @@ from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import TooSmall, TrainingError
 from rankline.runtime.progress import Progress
 from rankline.train import examples
+from rankline.train.encode import encode_all
 from rankline.train.losses import ItemSampler, next_item_loss
 from rankline.train.sampled_items import FusedItems
 from tests.components.children import files
@@ -256,7 +257,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
     # the saved encoder gives the vectors of training
     tokenizer = encoders.load_tokenizer(tmp_path / "few" / "encoder", source="", max_tokens=SMOKE.max_tokens)
     reader = encoders.load_encoder(tmp_path / "few" / "encoder", source="")
-    read_IT = encoders.encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
+    read_IT = encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(tmp_path / "few" / "text_vectors.npy"), read_IT.numpy(), atol=1e-5)
 
 
