@@ -12,7 +12,7 @@ from tests.cli.command import rankline, refused
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ((), "there is no champion whose features could be kept fresh"),
+        ((), "there is no champion to materialize features for"),
         (("--until", "tomorrow"), "'tomorrow' is no moment"),
         (("--set", "ingest.nonsense=1"), "nonsense"),
     ],
