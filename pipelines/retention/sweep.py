@@ -29,9 +29,9 @@ from pipelines.retention import policy
 from pipelines.retention.policy import Decision, Inode, Inventory, Keep, Kind, Plan, Resource, StepWork
 from pipelines.runs.runner import RECIPE, WATCHER
 from pipelines.runs.store import RUNNING, last_activity, read_summary, run_state
-from pipelines.schedules.firings import UNREADABLE, Firing
+from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -79,7 +79,7 @@ def clean(
     return sweep(workspace, plan_sweep(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
-def sweep_after_run(store: LocalSchedules, name: str, *, say: Callable[[str], None] = print) -> None:
+def sweep_after_run(store: ScheduleStore, name: str, *, say: Callable[[str], None] = print) -> None:
     """What a schedule that says what to keep removes when a run of it has ended.
 
     Schedules of a workspace share what they make, so of each setting the largest that any of them has is heeded. What
@@ -260,7 +260,7 @@ def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[Mode
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             repository_url = json.loads((folder / RECIPE).read_text())["storage"]["repository"]
             urls.append(repository_url.replace("{workspace}", str(workspace)))
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for name in store.names():
         for setting in store.get(name).settings:
             key, _, value = setting.partition("=")
@@ -418,7 +418,7 @@ def _feature_service(models: ModelRegistry, model_id: str) -> str:
 def _archivable_firings(workspace: Path, ignored: list[str]) -> tuple[list[Resource], set[str]]:
     """Claims that have come to their end for good, and the runs of those that have not."""
     resources, awaited_runs = [], set()
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for folder in _folders(workspace / SCHEDULES, ignored):
         firings = store.firings(folder.name)
         if problems := firings.unreadable():
@@ -632,7 +632,7 @@ class _Sweep:
 
     def _claim(self, resource: Resource) -> str:
         name, _, stamp = resource.name.partition("/")
-        return LocalSchedules(self.workspace).firings(name).archive(stamp)
+        return ScheduleStore(self.workspace).firings(name).archive(stamp)
 
     def _path(self, resource: Resource) -> str:
         path = self.workspace / resource.path

@@ -232,7 +232,7 @@ def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow
 def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
     """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
     from pipelines.kubeflow.schedules import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
-    from pipelines.schedules.store import Schedule
+    from pipelines.schedules.model import Schedule
 
     with pytest.raises(UsageError, match="cannot heed --colour"):
         refuse_unsupported({"colour": "red"})

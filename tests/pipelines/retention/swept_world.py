@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
-from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
