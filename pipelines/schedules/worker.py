@@ -54,8 +54,9 @@ def execute(
     finished = threading.Lock()  # held once the work is done: nothing interrupts the process from then on
     threading.Thread(target=_exit_with_parent, args=(finished,), daemon=True).start()
     with firings.lock(instant):
-        firing = firings.read(instant)
-        assert firing is not None, "a process is only started for a firing"
+        current = firings.read(instant)
+        assert current is not None, "a process is only started for a firing"
+        firing = current
         if firing.status == "ended":
             return firing.exit_code or 0
         result = previous_result(firing) if firing.run else None
@@ -99,7 +100,7 @@ def flow_runner(name: str) -> Flow:
         raise UsageError(
             f"this version cannot run the flow {name!r}",
             expected=f"one of {', '.join(flows)}",
-            found=name,
+            current=name,
             hint="`rankline schedule update NAME --flow …` chooses another flow",
         )
     return flows[name]

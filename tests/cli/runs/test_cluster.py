@@ -35,7 +35,11 @@ SETTINGS = [each for setting in golden.PINNED for each in ("--set", setting)]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for."""
-    for place in ("cli.runs.runs.POLL_S", "cli.schedules.cluster.POLL_S", "pipelines.kubeflow.recurring_runs.SETTLE_S"):
+    for place in (
+        "cli.runs.runs.POLL_S",
+        "cli.schedules.schedule.POLL_S",
+        "pipelines.kubeflow.recurring_runs.SETTLE_S",
+    ):
         monkeypatch.setattr(place, 0.0)
     monkeypatch.setattr(recurring_runs, "CLEAR_S", 0)
 
