@@ -119,7 +119,8 @@ def with_schedule_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
-        command(**given, options=ScheduleOptions(**{each.name: given.pop(each.name) for each in fields}))
+        options = ScheduleOptions(**{each.name: given.pop(each.name) for each in fields})
+        command(**given, options=options)
 
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():

@@ -36,7 +36,8 @@ def package_problems(path: Path) -> Iterator[str]:
     """Each rule that a package breaks, as a phrase."""
     import yaml
 
-    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+    documents = [each for each in yaml.load_all(path.read_text(), loader) if each]
     pipelines = [each for each in documents if "pipelineInfo" in each]
     platforms = [each for each in documents if "platforms" in each]
     if len(pipelines) != 1:
