@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import json
 import re
@@ -391,15 +392,21 @@ def at(moment: datetime | None) -> str:
     return (moment or datetime(1970, 1, 1, tzinfo=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _spec(file: bytes) -> dict[str, Any]:
+@functools.cache
+def _problems(file: bytes) -> list[str]:
+    """The rules that a package breaks."""
     from pipelines.kubeflow.conformance import package_problems
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.yaml"
         path.write_bytes(file)
-        if found := list(package_problems(path)):
-            raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(found)}")
-    documents = list(yaml.safe_load_all(file))
+        return list(package_problems(path))
+
+
+def _spec(file: bytes) -> dict[str, Any]:
+    if problems := _problems(file):
+        raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(problems)}")
+    documents = list(yaml.load_all(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     spec = next(each for each in documents if "pipelineInfo" in each)
     platform = next((each for each in documents if "platforms" in each), None)
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else spec

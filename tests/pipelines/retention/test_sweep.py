@@ -24,8 +24,9 @@ from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
 from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import Firing, Firings
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
 from rankline.io.files import write_json
@@ -417,9 +418,9 @@ def test_time_passes(tmp_path: Path) -> None:
 # After a schedule's runs ------------------------------------------------------------------------------------------
 
 
-def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedules:
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> ScheduleStore:
     """Schedules by their names, and what each says of keeping."""
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for name, keep in keeps.items():
         values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
         store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
@@ -473,7 +474,7 @@ def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
     def full(line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    sweep_after_run(LocalSchedules(tmp_path / "w"), "hourly", say=full)
+    sweep_after_run(ScheduleStore(tmp_path / "w"), "hourly", say=full)
 
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
@@ -552,7 +553,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
-    LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
 
 
