@@ -24,8 +24,8 @@ from feature_repo.definitions import VIEWS, definitions
 from feature_repo.sources import Tables
 from rankline.errors import SourceError
 from rankline.features import watermark
+from rankline.io.files import write_json
 from rankline.io.storage import FeatureStoreConfig
-from rankline.runtime import ledger
 
 WATERMARK = watermark.FILE
 SOURCES = "sources"
@@ -236,7 +236,7 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
         "took_s": round(time.monotonic() - started_at, 2),
     }
     watermark.write_shared(store, new_watermark)
-    ledger.write_json(folder / WATERMARK, new_watermark)
+    write_json(folder / WATERMARK, new_watermark)
     return new_watermark
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.ingest.fields import literal
 from rankline.contracts import TABLES
+from rankline.io.sql import literal
 
 MEMORY_LIMIT = "1GB"  # what exceeds it spills to disk
 

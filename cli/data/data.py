@@ -42,7 +42,8 @@ def slice_(
     """
     from components.ingest.config import IngestConfig
     from onboarding.samples.slice import MAP_FILE, write_slice
-    from pipelines.recipes import named, step_settings
+    from pipelines.recipe import step_settings
+    from pipelines.recipes import named
 
     chosen = named(recipe, settings, source=source, map=map)
     config = IngestConfig(**step_settings(chosen, str(workspace.resolve()))["ingest"])
@@ -106,7 +107,7 @@ def _profile_of_recipe(recipe: Recipe, workspace: Path) -> Profile:
     from components.ingest.config import IngestConfig
     from onboarding.profile.profile import profile_source
     from pipelines.assets import packaged
-    from pipelines.recipes import WORKSPACE_PLACEHOLDER, step_settings
+    from pipelines.recipe import WORKSPACE_PLACEHOLDER, step_settings
     from rankline.io.sources import mask_passwords
 
     for name in recipe.material:

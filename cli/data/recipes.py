@@ -41,7 +41,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show every setting of a recipe, or of one of its sections, with its value and description."""
-    from pipelines.recipes import as_dict, list_settings, load_for_display
+    from pipelines.recipe import as_dict, list_settings
+    from pipelines.recipes import load_for_display
 
     recipe = load_for_display(name, settings, source=source, map=map)
     selected = [each for each in list_settings(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]

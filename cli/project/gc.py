@@ -56,7 +56,8 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from pipelines.retention.sweep import plan_sweep, repository_of
+    from pipelines.retention.inventory import repository_of
+    from pipelines.retention.sweep import plan_sweep
 
     workspace = require_workspace(workspace).resolve()
     keep = _keep(runs=keep_runs, bundles=keep_bundles, catalogues=keep_catalogues, days=keep_days)
@@ -136,7 +137,7 @@ def _confirmed(plan: Plan) -> bool:
 def _print_plan(plan: Plan, *, every: bool) -> None:
     """Print what is kept and removed of each kind, the bytes this frees, and why."""
     from cli.formats import aligned_lines
-    from pipelines.retention.policy import KINDS
+    from pipelines.retention.resources import KINDS
 
     rows = [("", "kept", "goes", "frees", "why")]
     for kind in KINDS:

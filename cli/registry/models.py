@@ -113,7 +113,8 @@ def mirror(
 ) -> None:
     """See MIRROR_HELP."""
     from components.promote.mirror import mirror_all
-    from pipelines.recipes import named, storage_settings
+    from pipelines.recipe import storage_settings
+    from pipelines.recipes import named
     from rankline.errors import StorageError
     from rankline.io.files import first_line
     from rankline.registry.model_registry import ModelRegistry

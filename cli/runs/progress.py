@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from cli.formats import fitted
 from cli.formats import format_duration as format_duration
 from pipelines.runs.estimates import estimates
-from pipelines.runs.runner import RunHandle, read_flow
+from pipelines.runs.folder import read_flow
+from pipelines.runs.runner import RunHandle
 from rankline.runtime import ledger, progress
+from rankline.runtime.steps import FLOWS, TRAINING_STEPS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,7 +49,7 @@ def run_table(folder: Path, usual_seconds: dict[str, float], *, seconds: float, 
     from rich.console import Group
     from rich.text import Text
 
-    steps = ledger.FLOWS.get(read_flow(folder), ledger.STEPS)
+    steps = FLOWS.get(read_flow(folder), TRAINING_STEPS)
     width = max(map(len, steps))
     lines = [
         Text(f"{folder.name}   {format_duration(seconds)}", "bold"),

@@ -14,6 +14,7 @@ import typer
 
 from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
 from cli.runs.cluster import POLL_S, Target, with_cluster_options
+from rankline.runtime.outcomes import Outcome
 
 if TYPE_CHECKING:
     from pipelines.runs.store import LocalRuns, Runs
@@ -73,7 +74,6 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
     """
     from cli.runs.progress import summary_lines
     from cli.runs.run import report_pages
-    from pipelines.runs.store import RUNNING, UNFINISHED
 
     with _runs(workspace, where) as backend:
         payload = backend.show(run)
@@ -89,9 +89,9 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
         if payload["failed_step"]:
             typer.echo(f"{payload['failed_step']} stopped")
         return
-    if payload["outcome"] in (RUNNING, UNFINISHED):
+    if payload["outcome"] in (Outcome.RUNNING, Outcome.UNFINISHED):
         folder = _local_runs(workspace).folder(run)
-        _print_unfinished(folder, workspace, running=payload["outcome"] == RUNNING)
+        _print_unfinished(folder, workspace, running=payload["outcome"] == Outcome.RUNNING)
         return
     typer.echo("\n".join(summary_lines(payload)))
     if payload["error"]:
@@ -119,7 +119,7 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
 
     from cli.formats import format_duration
     from cli.runs.progress import run_table, usual_durations
-    from pipelines.runs.store import last_activity
+    from pipelines.runs.folder import last_activity
     from rankline.runtime import ledger
 
     entries = ledger.read_entries(folder)
@@ -172,13 +172,12 @@ def logs(
 @with_cluster_options
 def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Cancel a run, wherever it was started. The next run reuses its finished steps."""
-    from components.summary.step import CANCELLED
 
     with _runs(workspace, where) as runs:
         payload = runs.cancel(run)
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
-    elif payload["outcome"] == CANCELLED:
+    elif payload["outcome"] == Outcome.CANCELLED:
         typer.echo(f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` goes on from what is finished")
     else:
         typer.echo(f"{payload['run']} had just ended by itself: {payload['outcome']}")

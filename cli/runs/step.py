@@ -11,34 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import WORKSPACE, MapFile, RecipeName, Settings, SourcePath, Workspace
+from pipelines.steps import STANDALONE_STEPS
 
 app = typer.Typer(help="Run one step alone, on folders that you name.", no_args_is_help=True)
-
-# step -> (what it does, folders it reads, folders it writes)
-STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "ingest": ("Turn raw files into the canonical tables.", (), ("raw",)),
-    "validate": ("Check the tables against their expectation suites.", ("raw",), ("clean", "report")),
-    "featurize": ("Compute features and split requests.", ("clean",), ("features",)),
-    "finetune": ("Train the teacher.", ("features",), ("teacher",)),
-    "distill": ("Distill the student from a teacher.", ("features", "teacher"), ("student",)),
-    "export": ("Write the model bundle of a student.", ("features", "student"), ("bundle",)),
-    "evaluate": (
-        "Evaluate a bundle through the real server.",
-        ("bundle", "features", "teacher", "student"),
-        ("report",),
-    ),
-    "decide": (
-        "Register a bundle and write the verdict of the gates.",
-        ("bundle", "evaluation", "teacher"),
-        ("verdict",),
-    ),
-    "promote": ("Make a bundle the champion.", ("bundle", "evaluation", "verdict", "features"), ()),
-}
-# artifact -> the step that writes it
-WRITTEN_BY = {
-    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
-    "bundle": "export", "evaluation": "evaluate (its --report)", "verdict": "decide",
-}  # fmt: skip
 
 
 def _run_step(step: str, values: dict[str, Any]) -> None:
@@ -47,9 +22,9 @@ def _run_step(step: str, values: dict[str, Any]) -> None:
     from pipelines.runs.single_step import StepStopped, run_single_step
     from rankline.runtime import ledger
 
-    _, inputs, outputs = STEPS[step]
+    spec = STANDALONE_STEPS[step]
     recipe = named(values["recipe"], values["settings"], source=values["source"], map=values["map"])
-    folders = {name: values[name] for name in (*inputs, *outputs)}
+    folders = {name: values[name] for name in (*spec.inputs, *spec.outputs)}
     try:
         run_folder = run_single_step(step, recipe, folders, workspace=values["workspace"].resolve())
     except StepStopped as stopped:
@@ -62,7 +37,7 @@ def _run_step(step: str, values: dict[str, Any]) -> None:
 
 def _make_command(step: str) -> Callable[..., None]:
     """A command with one option per folder; typer reads the options from the signature."""
-    sentence, inputs, outputs = STEPS[step]
+    spec = STANDALONE_STEPS[step]
 
     def command(**values: Any) -> None:
         _run_step(step, values)
@@ -70,8 +45,8 @@ def _make_command(step: str) -> Callable[..., None]:
     def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    helps = {name: f"Folder to read: the output of {WRITTEN_BY[name]}." for name in inputs}
-    helps |= dict.fromkeys(outputs, "Folder to write.")
+    helps = {name: f"Folder to read: {_origin(name, *source)}." for name, source in spec.inputs.items()}
+    helps |= dict.fromkeys(spec.outputs, "Folder to write.")
     folders = [parameter(name, Annotated[Path, typer.Option(f"--{name}", help=text)]) for name, text in helps.items()]
     shared = [
         parameter("recipe", RecipeName, "movielens"),
@@ -82,11 +57,15 @@ def _make_command(step: str) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature(folders + shared)  # type: ignore[attr-defined]
     command.__doc__ = (
-        f"{sentence}\n\nIts settings: `rankline recipes show movielens {step}`; "
+        f"{spec.command}\n\nIts settings: `rankline recipes show movielens {step}`; "
         f"change one with --set {step}.setting=value."
     )
     return command
 
 
-for _name in STEPS:
+def _origin(name: str, step: str, output: str) -> str:
+    return f"what {step} wrote" if name == output else f"what {step} wrote (its --{output})"
+
+
+for _name in STANDALONE_STEPS:
     app.command(_name)(_make_command(_name))

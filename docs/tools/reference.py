@@ -188,17 +188,19 @@ def _type_name(kind: Any) -> str:
 
 
 def artifacts() -> list[str]:
-    """What the steps exchange: folders, the columns of tables, the fields of a bundle's manifest."""
-    from cli.runs.step import STEPS
+    """What passes between the steps: which folders, and what the tables and a bundle's manifest hold."""
+    from pipelines.steps import STANDALONE_STEPS
     from rankline.contracts import TABLES, Manifest
+    from rankline.runtime.steps import component_folder
 
     lines = ["## Artifacts", "", "Each artifact is a folder with a `files.json` of its digests (path -> sha256).", ""]
     lines += ["| step | reads | writes |", "| --- | --- | --- |"]
-    for step, (_, reads, writes) in STEPS.items():
+    for step, spec in STANDALONE_STEPS.items():
         lines.append(
-            f"| {step} | {_code_list(reads) or 'the source'} | {_code_list(writes) or 'the model repository'} |"
+            f"| {step} | {_code_list(spec.inputs) or 'the source'} "
+            f"| {_code_list(spec.outputs) or 'the model repository'} |"
         )
-    for component in dict.fromkeys("promote" if step == "decide" else step for step in STEPS):
+    for component in dict.fromkeys(map(component_folder, STANDALONE_STEPS)):
         text = ast.get_docstring(ast.parse((ROOT / "components" / component / "step.py").read_text())) or ""
         lines += ["", f"### Files of {component}", "", "```text", text, "```"]
     lines += ["", "### Tables of `raw` and `clean`", "", "| table | column | type | |", "| --- | --- | --- | --- |"]

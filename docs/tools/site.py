@@ -14,15 +14,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rankline.runtime.steps import ALL_STEPS, SUMMARY_STEP, component_folder
+
 ROOT = Path(__file__).resolve().parents[2]
 LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning fails a strict build
 
 # page of the site -> file outside of docs/
 EXTERNAL_PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-COMPONENTS = (
-    "resolve_inputs", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "catalogue",
-    "summary",
-)  # fmt: skip
+COMPONENTS = tuple(dict.fromkeys(component_folder(step) for step in (*ALL_STEPS, SUMMARY_STEP)))
 # the order of pages in the navigation; the others follow
 ORDER = (
     "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "refresh.md", "features.md", "housekeeping.md",

@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import Field
 
 from components.ingest.config import IngestConfig
-from components.ingest.fields import identifier, literal
 from components.ingest.step import ingest
 from onboarding.survey.language import detect_language
 from onboarding.tables import ColumnSummary, canonical_tables, fetch_row, is_number, summarize
 from rankline.contracts import LABELS, FrozenModel
 from rankline.errors import SourceError
+from rankline.io.sql import identifier, literal
 
 MAX_TOP_VALUES = 12
 MAX_EXACT_ROWS = 1 << 22  # tables with more rows have their distinct values estimated

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from components.ingest.config import IngestConfig
-from components.ingest.fields import literal
 from components.ingest.step import ingest
 from onboarding.tables import canonical_tables, fetch_row
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS
 from rankline.errors import TooSmall
+from rankline.io.sql import literal
 
 MAP_FILE = "map.toml"
 TABLES = ("events", "items", "users", "queries")

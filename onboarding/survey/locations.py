@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.ingest.config import IngestConfig
-from components.ingest.tables import READERS
+from components.ingest.readers.tables import READERS
 from rankline.errors import SourceError
-from rankline.io import postgres, sources
-from rankline.io.sources import File, Tables
+from rankline.io import sources
+from rankline.io.sources import File, Tables, postgres
 
 READABLE = tuple(READERS)
 MAX_TABLES = 40

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from components.ingest.fields import identifier
-from components.ingest.parts import Part, truncated_error
+from components.ingest.readers.parts import Part, truncated_error
+from rankline.io.sql import identifier
 
 
 class Sample(NamedTuple):

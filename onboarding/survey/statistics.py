@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.fields import NAIVE, ZONED, identifier, literal
+from components.ingest.expressions import NAIVE, ZONED
 from onboarding.tables import fetch_row
+from rankline.io.sql import identifier, literal
 
 # how times are written, other than ISO and numbers since 1970; a column that fits two of them is asked about
 PATTERNS = (

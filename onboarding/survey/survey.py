@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.ingest import parts, recbole, sql, tables
 from components.ingest.config import Columns, IngestConfig, TextFiles
-from components.ingest.encoding import EncodingGuess, guess_encoding
-from components.ingest.fields import identifier
-from components.ingest.parts import Part
+from components.ingest.readers import parts, recbole, sql, tables, text_stream
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding
+from components.ingest.readers.parts import Part
 from onboarding.survey.language import detect_language
 from onboarding.survey.locations import (
     database_tables,
@@ -24,8 +23,9 @@ from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from onboarding.tables import connect, fetch_row
 from rankline.errors import SourceError, UsageError
-from rankline.io import postgres, sources
-from rankline.io.sources import File, Tables
+from rankline.io import sources
+from rankline.io.sources import File, Tables, postgres
+from rankline.io.sql import identifier
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
@@ -184,7 +184,7 @@ def _detect_encoding(files: list[File], encoding: str) -> EncodingGuess:
 def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
     with file.open_stored() as stored:
         try:
-            sample = parts.decompressed(file, stored).read(parts.SAMPLE_BYTES)
+            sample = text_stream.decompressed(file, stored).read(text_stream.SAMPLE_BYTES)
         except (OSError, EOFError) as error:
             raise parts.truncated_error(file.path, error) from error
     guess = EncodingGuess((encoding,), (encoding,)) if encoding else guess_encoding(sample)

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipelines.recipes import Recipe, step_settings, storage_settings
-from pipelines.runs.runner import new_run_folder
+from pipelines.recipe import Recipe, step_settings, storage_settings
+from pipelines.runs.folder import new_run_folder
+from pipelines.steps import component_module
 from rankline.runtime import ledger
-from rankline.runtime.run_step import RunContext
+from rankline.runtime.run_context import RunContext
 
 
 def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, workspace: Path) -> Path:
@@ -21,7 +22,7 @@ def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, w
     Raises:
         StepStopped: the step failed.
     """
-    component = importlib.import_module(f"components.{'promote' if step == 'decide' else step}.component")
+    component = importlib.import_module(component_module(step, "component"))
     function: Any = getattr(component, step).python_func
     run_folder = new_run_folder(workspace, f"{recipe.name}-{step}")
     run = {

@@ -66,9 +66,9 @@ def test_the_help_of_every_command_has_its_options(path: tuple[str, ...]) -> Non
 
 
 def test_there_is_a_command_for_every_step() -> None:
-    from rankline.runtime import ledger
+    from rankline.runtime.steps import TRAINING_STEPS
 
-    assert {path[1] for path in COMMANDS if path[:1] == ("step",) and len(path) == 2} == set(ledger.STEPS) - {
+    assert {path[1] for path in COMMANDS if path[:1] == ("step",) and len(path) == 2} == set(TRAINING_STEPS) - {
         "resolve_inputs"
     }
 

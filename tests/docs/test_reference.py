@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.tools import reference
-from pipelines.recipes import RECIPES, list_settings, load_for_display
+from pipelines.recipe import list_settings
+from pipelines.recipes import RECIPES, load_for_display
 from rankline.errors import IntegrityError
 from tests.cli.test_main import COMMANDS
 

@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from components.promote.online import materialize_online
 from feature_repo import backends
 from feature_repo.store import apply, materialize
 from rankline.errors import StorageError
 from rankline.features import transforms as names
 from rankline.io.storage import FeatureStoreConfig
-from serving.feature_source import HISTORY_SERVICE, FeastLibrary
+from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
     HISTORY_SIDE,
-    ITEM_FEATURE_REFS,
     ITEMS,
     UNTIL,
-    USER_FEATURE_REFS,
     USERS,
     folder,  # noqa: F401
     sources,  # noqa: F401
@@ -141,7 +140,7 @@ def test_the_server_reads_the_same_from_redis_as_from_sqlite(
         source.open()
     for service, asked in (
         (names.SERVICE, {"user_id": USERS}),
-        (HISTORY_SERVICE, {"user_id": USERS}),
+        (names.HISTORY_SERVICE, {"user_id": USERS}),
         (names.SERVICE, {"item_id": ITEMS}),
     ):
         found = in_redis.read(service, asked)

@@ -18,11 +18,10 @@ import pytest
 
 import feature_repo
 from components.featurize import snapshots
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from components.featurize.join import historical_features
-from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import definitions
 from feature_repo.request import REQUEST_FIELDS
-from feature_repo.services import HISTORY_SERVICE
 from feature_repo.sources import PUSH_SOURCE
 from feature_repo.store import apply, materialize, open_store, working_directory
 from rankline.contracts import UTC_TIMESTAMP as MICROSECONDS
@@ -132,7 +131,7 @@ def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
         "user_id",
         "item_id",
     }
-    history = now(folder, {"user_id": ["u1"]}, store.get_feature_service(HISTORY_SERVICE))
+    history = now(folder, {"user_id": ["u1"]}, store.get_feature_service(names.HISTORY_SERVICE))
     assert {*history} == {"user_id", "history_items", "history_times", "history_ratings", "seen_items"}
     assert 0 < len(history["history_items"][0]) <= 5
     assert len(history["seen_items"][0]) >= len(history["history_items"][0])

@@ -76,7 +76,7 @@ def make_embedding_bundle(
     (folder / catalogues.CATALOGUE_SETTINGS).write_text(catalogue_settings.model_dump_json())
     told = {name: each.model_copy(update={"side": "side.onnx"}) for name, each in tiny.manifest.precisions.items()}
     manifest = tiny.manifest.model_copy(update={"precisions": told})
-    interaction_counts = InteractionCounts.of(folder / CATALOGUE, ids)
+    interaction_counts = InteractionCounts.load(folder / CATALOGUE, ids)
     shutil.rmtree(folder / CATALOGUE)
     write_item_embeddings(folder, ids[: len(own_KD)], own_KD)
     CatalogueBuilder(folder, told, 16, catalogue_settings).build(

@@ -8,30 +8,30 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving import openapi
-from serving.app import create_app
-from serving.echo import EchoEngine
-from serving.features import FeatureLookup
-from serving.live import ModelManager
+from serving.api.app import create_app
+from serving.engine.echo import EchoEngine
+from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
+from serving.model_manager import ModelManager
 
 
 @pytest.fixture
-def live() -> ModelManager:
+def manager() -> ModelManager:
     return ModelManager(Metrics(), precision="fp32", provider="cpu", threads=1)
 
 
 @pytest.fixture
-def client(live: ModelManager) -> Iterator[TestClient]:
+def client(manager: ModelManager) -> Iterator[TestClient]:
     metrics = Metrics()
-    features = FeatureLookup(None, metrics, item_ids=lambda: live.item_ids)
-    with TestClient(create_app(live, features, metrics), raise_server_exceptions=False) as client:
+    features = FeatureLookup(None, metrics, item_ids=lambda: manager.item_ids)
+    with TestClient(create_app(manager, features, metrics), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def echo(live: ModelManager) -> EchoEngine:
+def echo(manager: ModelManager) -> EchoEngine:
     engine = EchoEngine()
-    live.use(engine)
+    manager.use(engine)
     return engine
 
 
@@ -59,12 +59,12 @@ def test_answers_carry_ids(client: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("echo")
-def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, live: ModelManager) -> None:
-    live.hide(["echo-0", "b"])
+def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, manager: ModelManager) -> None:
+    manager.hide(["echo-0", "b"])
     assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
     ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()
     assert ([item["item_id"] for item in ranked["items"]], ranked["hidden"]) == (["a"], ["b"])
-    live.use(EchoEngine())
+    manager.use(EchoEngine())
     assert client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()["hidden"] == ["b"], "the next engine, too"
     assert client.get("/v1/model").json()["hidden"] == ["echo-0", "b"]
     assert client.get("/readyz").json()["hidden"] == 2
@@ -89,9 +89,9 @@ def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
     [
         ("recommend", {"k": 0}, 422, "k"),
         ("recommend", {"users": "u"}, 422, "users"),
-        ("recommend", {"frozen": {"at": 1.0}, "at": 2.0}, 422, "frozen state holds at already"),
-        ("recommend", {"history": {"item_ids": ["a"], "times": [1, 2]}}, 422, "run in parallel"),
-        ("recommend", {"frozen": {"at": 1, "history": {"ratings": [1]}}}, 422, "run in parallel"),
+        ("recommend", {"frozen": {"at": 1.0}, "at": 2.0}, 422, "frozen state already contains at"),
+        ("recommend", {"history": {"item_ids": ["a"], "times": [1, 2]}}, 422, "must have the same length"),
+        ("recommend", {"frozen": {"at": 1, "history": {"ratings": [1]}}}, 422, "must have the same length"),
         ("rank", {"candidates": []}, 422, "candidates"),
         ("similar", {"item_id": "nobody"}, 404, "nobody"),
         ("nothing", {}, 404, "/v1/nothing"),

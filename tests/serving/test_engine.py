@@ -15,13 +15,8 @@ import pytest
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
 from rankline.model import scoring
-from rankline.model.bundle import (
-    Bundle,
-    open_bundle,
-    read_catalogue,
-    write_bundle_manifest,
-    write_catalogue_manifest,
-)
+from rankline.model.bundle import Bundle, open_bundle, read_catalogue, write_bundle_manifest
+from rankline.model.catalogue_files import write_catalogue_manifest
 from rankline.model.policy import POLICY_FILE, Calibration, ServingPolicy
 from serving.engine import BundleEngine, EngineRequest, EngineResponse, UnknownItem, run_request
 from serving.sessions import Graph, require_provider
@@ -239,7 +234,7 @@ def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: Bundle
 @pytest.mark.parametrize(
     ("part", "expected"),
     [("items.parquet", "vectors"), ("vectors.fp32.npy", "vectors"), ("sources/popularity.npy", "popularity"),
-     ("sources/covisit.npz", "covisit"), ("twice", "items that differ"), ("wider", "vectors")],
+     ("sources/covisit.npz", "covisit"), ("twice", "distinct items"), ("wider", "vectors")],
 )  # fmt: skip
 def test_a_catalogue_whose_parts_do_not_fit_is_refused(
     bundle: Bundle, tmp_path: Path, part: str, expected: str

@@ -17,8 +17,8 @@ import pytest
 from rankline.features import transforms as names
 from rankline.model.bundle import Bundle
 from rankline.runtime.lazy_imports import import_feast
-from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
-from serving.features import FeatureLookup
+from serving.features.lookup import FeatureLookup
+from serving.features.online_store import FeastLibrary, FeastServer, FeatureSource
 from serving.metrics import Metrics
 from tests.serving.conftest import Server, running
 from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store

@@ -287,7 +287,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     flip_byte(made.folder / "user.onnx")
     code, said = refused("--bundle", str(made.folder), "--port", "0")
     assert code == 1
-    assert "user.onnx is not the file its digest promises" in said
+    assert "user.onnx does not match its digest" in said
 
 
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
@@ -316,7 +316,7 @@ def test_no_training_library_is_loaded(bundle: Bundle) -> None:
     script = f"""
 import sys
 from pathlib import Path
-import serving.app, serving.feature_source, serving.live, serving.server
+import serving.api.app, serving.features.online_store, serving.model_manager, serving.server
 from rankline.model.bundle import open_bundle
 from serving.engine import BundleEngine
 BundleEngine.load(open_bundle(Path({str(bundle.folder)!r})), precision="fp32", provider="cpu", threads=1)

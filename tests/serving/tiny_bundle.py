@@ -20,7 +20,8 @@ from rankline.contracts import Manifest, Parity, Precision, TextSettings
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
 from rankline.model import scoring
-from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest, write_catalogue_manifest
+from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest
+from rankline.model.catalogue_files import write_catalogue_manifest
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event

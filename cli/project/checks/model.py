@@ -34,7 +34,7 @@ class CheckContext:
     @property
     def repository(self) -> str:
         """Folder or URL of the model repository: the recipe's, or the workspace's own."""
-        from pipelines.recipes import storage_settings
+        from pipelines.recipe import storage_settings
 
         storage: dict[str, str] = storage_settings(self.recipe, str(self.workspace)).get("storage", {})
         return storage.get("repository") or str(self.workspace / "repository")

@@ -110,7 +110,7 @@ def mlflow(context: CheckContext) -> Iterator[Finding]:
 
 def servers(context: CheckContext) -> Iterator[Finding]:
     """Every Postgres, Redis, bucket and server that the recipe's settings name answers."""
-    from pipelines.recipes import as_dict
+    from pipelines.recipe import as_dict
 
     checked = {""}
     for setting, value in _addresses(as_dict(context.recipe)):

@@ -28,14 +28,14 @@ def workspace(context: CheckContext) -> Iterator[Finding]:
 def runs(context: CheckContext) -> Iterator[Finding]:
     """Every run has a summary, or is running."""
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import run_folders
-    from pipelines.runs.store import RUNNING, run_state
+    from pipelines.runs.folder import run_folders, run_state
+    from rankline.runtime.outcomes import Outcome
 
     folders = run_folders(context.workspace) if context.workspace.is_dir() else ()
     broken = [folder for folder in folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]
     states = {folder: run_state(folder) for folder in folders if not (folder / SUMMARY).is_file()}
-    running = [folder for folder, state in states.items() if state == RUNNING]
-    unfinished = [*broken, *(folder for folder, state in states.items() if state != RUNNING)]
+    running = [folder for folder, state in states.items() if state == Outcome.RUNNING]
+    unfinished = [*broken, *(folder for folder, state in states.items() if state != Outcome.RUNNING)]
     if unfinished:
         names = ", ".join(folder.name for folder in unfinished[-3:])
         hint = "the next run reuses their finished steps; remove their folders under runs/ to forget them"

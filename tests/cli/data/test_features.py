@@ -12,7 +12,7 @@ from tests.cli.in_process import rankline, refused
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ((), "there is no champion whose features could be kept fresh"),
+        ((), "there is no champion to materialize features for"),
         (("--until", "tomorrow"), "'tomorrow' is not a time"),
         (("--set", "ingest.nonsense=1"), "nonsense"),
     ],

@@ -151,4 +151,4 @@ def test_bad_input_is_one_message(tmp_path: Path) -> None:
     assert "no such kind of recipe" in message("init", books, "--kind", "magic", code=2)
     assert "cannot have that name" in message("init", books, "--name", "My Shop", code=2)
     assert "no files of events" in message("init", books, "--events", "nowhere.csv")
-    assert "a URL within a URL" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")
+    assert "chained URLs" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.recipes import RECIPES, as_dict, list_settings, load_for_display, named
+from pipelines.recipe import as_dict, list_settings
+from pipelines.recipes import RECIPES, load_for_display, named
 from tests.cli.in_process import refused
 
 

@@ -23,7 +23,7 @@ from cli.project.checks import gpu, libraries, machine, model_registry, stores, 
 from cli.project.checks.model import Check, CheckContext, Finding
 from cli.project.checks.run import run_checks
 from pipelines.recipes import named
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 from tests.cli.command import rankline
 from tests.cli.in_process import refused
 from tests.conftest import SmokeRun
@@ -145,7 +145,7 @@ def test_a_processor_without_the_instructions_the_recipe_wants(tmp_path: Path, m
 def test_files_and_events_from_the_future(copy: Path) -> None:
     assert findings_of(machine.clock, context(copy))["clock"].status == "ok"
     event = json.loads((copy / "repository" / "events" / "3.json").read_text())
-    ledger.write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
+    write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
     finding = findings_of(machine.clock, context(copy))["clock"]
     assert finding.status == "fail"
     assert "event 4 of the model repository" in finding.found
@@ -312,11 +312,11 @@ def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     finding = findings_of(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "scorer.onnx is not the file its digest promises" in finding.found
+    assert "scorer.onnx does not match its digest" in finding.found
     shutil.rmtree(bundle)
     finding = findings_of(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "is not in the repository" in finding.found
+    assert "is not in the registry" in finding.found
 
 
 def test_a_recipe_of_another_catalogue(smoke: SmokeRun) -> None:
@@ -370,7 +370,7 @@ def test_a_repository_in_a_bucket(
     store.pipe(weights, store.cat(weights)[:-1] + b"?")
     findings = findings_of(stores.repository, examined)
     assert (findings["champion.json"].status, findings["champion"].status) == ("warn", "fail")
-    assert "scorer.onnx is not the file its digest promises" in findings["champion"].found
+    assert "scorer.onnx does not match its digest" in findings["champion"].found
     store.rm(f"{place}/events/2.json")
     assert "events/2.json" in findings_of(stores.repository, examined)["history"].found
     gone = findings_of(stores.repository, context(copy, "storage.repository=s3://no-such-bucket/models"))
@@ -502,13 +502,13 @@ def test_the_probe_of_a_bucket_is_removed() -> None:
 def test_unfinished_runs(copy: Path) -> None:
     assert findings_of(workspace.runs, context(copy))["runs"].found == "1, none unfinished"
     killed = copy / "runs" / "20200101-000000-smoke"
-    ledger.write_json(killed / "recipe.json", {})
+    write_json(killed / "recipe.json", {})
     finding = findings_of(workspace.runs, context(copy))["runs"]
     assert (finding.status, finding.found) == ("ok", "2, 1 running")
     os.utime(killed / "recipe.json", (0, 0))
     finding = findings_of(workspace.runs, context(copy))["runs"]
     assert (finding.status, finding.found) == ("warn", f"1 of 2 unfinished: {killed.name}")
-    ledger.write_json(killed / "summary.json", {})
+    write_json(killed / "summary.json", {})
     (killed / "summary.json").write_text("{")
     assert findings_of(workspace.runs, context(copy))["runs"].status == "warn"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from rankline.io.files import write_json
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
 from tests.cli.in_process import rankline
 from tests.pipelines.retention.swept_world import make
 
@@ -113,7 +113,7 @@ def test_models_of_another_repository_are_found_by_the_last_runs_settings(tmp_pa
     ids = make(workspace)
     (workspace / "repository").rename(tmp_path / "models")
     run = sorted((workspace / "runs").iterdir())[-1]
-    ledger.write_json(run / "recipe.json", {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}})
+    write_json(run / "recipe.json", {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}})
     done = rankline("gc", *KEEP, "--yes", "-w", workspace)
     assert (done.returncode, f"models: {tmp_path / 'models'}" in done.stdout) == (0, True), done.stderr
     assert names(tmp_path / "models" / "bundles") == sorted(ids[2:4])

@@ -66,7 +66,7 @@ def test_a_recall_comes_from_a_file_or_a_pipe(work: Path, tmp_path: Path) -> Non
     run_cli("items", "hide", "--file", "-", "-w", work, input="i7\n")
     assert ModelRegistry(work / "repository").champion_record().hidden == ("i0", "i1", "i2", "i7")
     (tmp_path / "recall.txt").write_text("\n")
-    for file, problem in (("recall.txt", "which items is not said"), ("nowhere.txt", "cannot be read")):
+    for file, problem in (("recall.txt", "no item ids were given"), ("nowhere.txt", "cannot be read")):
         with pytest.raises(UsageError, match=problem):
             run_cli("items", "hide", "--file", tmp_path / file, "-w", work)
 

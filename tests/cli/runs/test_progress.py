@@ -23,6 +23,7 @@ from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 def entry(
@@ -75,7 +76,7 @@ def test_the_table_shows_each_step_elapsed_estimate_and_a_bar(workspace: Path) -
     lines = drawn(workspace, width=120)
     assert lines[0] == "20260101-000001-smoke   41.0 s"
     assert lines[1].split() == ["step", "elapsed", "usual"]
-    assert len(lines) == 2 + len(ledger.STEPS)
+    assert len(lines) == 2 + len(TRAINING_STEPS)
     assert row(lines, "ingest").split() == ["↺", "ingest", "0.2", "s", "4.2", "s", "unchanged"]
     bar = "█" * 15 + "░" * 5
     assert row(lines, "finetune").startswith("▶ finetune")
@@ -89,8 +90,8 @@ def test_the_table_shows_each_step_elapsed_estimate_and_a_bar(workspace: Path) -
 def test_a_narrow_terminal_keeps_one_line_per_step(workspace: Path, width: int) -> None:
     lines = drawn(workspace, width=width)
     assert max(len(line) for line in lines) <= width
-    assert len(lines) == 2 + len(ledger.STEPS)
-    assert [line.split()[1] for line in lines[2:]] == list(ledger.STEPS)
+    assert len(lines) == 2 + len(TRAINING_STEPS)
+    assert [line.split()[1] for line in lines[2:]] == list(TRAINING_STEPS)
     assert "30.0 s" in row(lines, "finetune")
     assert row(lines, "finetune").endswith("…")
 

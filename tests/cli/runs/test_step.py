@@ -9,18 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.runs.step import STEPS
+from pipelines.steps import STANDALONE_STEPS
 from rankline.errors import RanklineError
 from rankline.registry.model_registry import ModelRegistry
 from tests.cli.in_process import refused
 from tests.conftest import SmokeRun
-
-# artifact -> the step that writes it in the pipeline
-WRITTEN_BY = {
-    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
-    "bundle": "export", "evaluation": "evaluate", "verdict": "decide",
-}  # fmt: skip
-OUTPUT_NAMES = {"evaluation": "report"}
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +23,21 @@ def workspace(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def alone(smoke: SmokeRun, workspace: Path, out: Path, step: str, *settings: str) -> tuple[str, dict[str, object]]:
     """(first line, result) of one step on the artifacts of the smoke run."""
-    _, inputs, outputs = STEPS[step]
-    folders = {name: smoke.artifact(WRITTEN_BY[name], OUTPUT_NAMES.get(name, name)) for name in inputs}
-    folders |= {name: out / name for name in outputs}
+    spec = STANDALONE_STEPS[step]
+    folders = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
+    folders |= {name: out / name for name in spec.outputs}
     arguments = [part for name, path in folders.items() for part in (f"--{name}", str(path))]
     completed = CliRunner().invoke(
         app, ["step", step, "--recipe", "smoke", "-w", str(workspace), *arguments, *(f"--set={s}" for s in settings)]
     )
     assert completed.exit_code == 0, (completed.output, completed.exception)
-    for name in outputs:
+    for name in spec.outputs:
         assert (out / name / "files.json").is_file()
     line, _, result = completed.output.partition("\n")
     return line, json.loads(result)
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("decide", "promote")])
+@pytest.mark.parametrize("step", [step for step in STANDALONE_STEPS if step not in ("decide", "promote")])
 def test_a_step_alone_reuses_what_the_pipeline_wrote(
     smoke: SmokeRun, workspace: Path, tmp_path: Path, step: str
 ) -> None:
@@ -93,7 +86,7 @@ def test_a_missing_source_is_refused(tmp_path: Path) -> None:
         app, ["step", "ingest", "--recipe", "smoke", "-w", str(tmp_path / "ws"), "--raw", str(tmp_path / "raw")]
     )
     assert isinstance(completed.exception, RanklineError)
-    assert "the source is not there" in str(completed.exception)
+    assert "the source does not exist" in str(completed.exception)
 
 
 def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -108,5 +101,5 @@ def test_an_input_with_a_flipped_byte_is_refused(smoke: SmokeRun, tmp_path: Path
         "step", "validate", "--recipe", "smoke", "-w", tmp_path / "ws", "--raw", raw,
         "--clean", tmp_path / "clean", "--report", tmp_path / "report",
     )  # fmt: skip
-    assert "events.parquet is not the file its digest promises" in message
+    assert "events.parquet does not match its digest" in message
     assert "expected: sha256 " in message

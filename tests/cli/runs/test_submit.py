@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.plan import REUSABLE_STEPS, Plan
+from pipelines.runs.plan import Plan
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.errors import SourceError
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
@@ -22,7 +23,7 @@ from tests.pipelines.kubeflow.kubeflow_world import compiled_once, kubeflow, not
 from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
 PINNED = [each for setting in golden.PINNED for each in ("--set", setting)]
-REUSABLE = tuple(REUSABLE_STEPS)
+REUSABLE = CACHED_TRAINING_STEPS
 
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:

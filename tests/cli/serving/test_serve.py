@@ -126,7 +126,7 @@ def test_a_bundle_with_a_flipped_byte(smoke: SmokeRun, tmp_path: Path) -> None:
     shutil.copytree(smoke.artifact("export", "bundle"), bundle)
     flip(bundle / "scorer.onnx")
     message = command.refused("serve", "--bundle", bundle, "--port", 0)
-    assert message.startswith("scorer.onnx is not the file its digest promises")
+    assert message.startswith("scorer.onnx does not match its digest")
     assert "try: " in message
 
 
@@ -135,7 +135,7 @@ def test_a_champion_with_a_flipped_byte_in_the_repository(smoke: SmokeRun, tmp_p
     shutil.copytree(smoke.workspace / "repository", workspace / "repository")
     flip(workspace / "repository" / "bundles" / smoke.summary["model_id"] / "scorer.onnx")
     message = command.refused("serve", "-w", workspace, "--port", 0)
-    assert "scorer.onnx is not the file its digest promises" in message
+    assert "scorer.onnx does not match its digest" in message
 
 
 def test_a_folder_that_is_not_a_bundle(tmp_path: Path) -> None:

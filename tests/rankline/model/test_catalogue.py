@@ -84,14 +84,14 @@ def test_what_was_counted_goes_with_the_item(made: Bundle, tmp_path: Path) -> No
     less = table().take(list(range(39, 4, -1)))  # another order, five items gone
     catalogues.build(made, less, tmp_path / "less")
     first = InteractionCounts.from_bundle(made)
-    found = InteractionCounts.of(tmp_path / "less", catalogues.read_item_ids(tmp_path / "less"))
+    found = InteractionCounts.load(tmp_path / "less", catalogues.read_item_ids(tmp_path / "less"))
     rows = [int(item[1:]) for item in found.item_ids]
     assert np.array_equal(found.popularity_I, first.popularity_I[rows])
     assert np.array_equal(found.covisit.toarray(), first.covisit.toarray()[np.ix_(rows, rows)])
     back = catalogues.build(made, table(), tmp_path / "back", before=tmp_path / "less")
     assert back.embedded == 5
     assert np.array_equal(
-        InteractionCounts.of(tmp_path / "back", first.item_ids).covisit.toarray(), first.covisit.toarray()
+        InteractionCounts.load(tmp_path / "back", first.item_ids).covisit.toarray(), first.covisit.toarray()
     )
 
 
@@ -122,7 +122,7 @@ def test_an_earlier_bundle_says_so(tmp_path: Path) -> None:
 
 def test_how_items_are_read_has_to_be_readable(made: Bundle, tmp_path: Path) -> None:
     (tmp_path / catalogues.CATALOGUE_SETTINGS).write_text('{"side": 3}')
-    with pytest.raises(IntegrityError, match="does not say how its items are read"):
+    with pytest.raises(IntegrityError, match="catalogue settings cannot be read"):
         catalogues.read_catalogue_settings(tmp_path)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.model import bundle as bundles
+from rankline.model.catalogue_files import verify_catalogue, write_catalogue_manifest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
 from tests.rankline.registry.test_model_registry import made, other, promote, repository, tiny_bundle  # noqa: F401 (fixtures)
@@ -23,7 +24,7 @@ def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"v
     """A later catalogue for the same model, sealed."""
     shutil.copytree(bundle.folder / "catalogue", folder)
     (folder / "vectors.fp32.npy").write_bytes(vectors)
-    bundles.write_catalogue_manifest(folder)
+    write_catalogue_manifest(folder)
     return folder
 
 
@@ -91,7 +92,7 @@ def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_pat
     champion(repository, made)
     repository.add(other.folder)
     today = another_catalogue(made, tmp_path / "today")
-    with pytest.raises(RegistryError, match="is not in the repository"):
+    with pytest.raises(RegistryError, match="is not in the registry"):
         repository.add_catalogue("0" * 16, today)
     with pytest.raises(RegistryError, match="has no catalogue"):
         repository.publish(made.model_id, "0" * 16, who="test", why="")
@@ -100,11 +101,11 @@ def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_pat
     with pytest.raises(UsageError, match="not a catalogue"):
         repository.add_catalogue(made.model_id, made.folder)
     (today / "vectors.fp32.npy").rename(today / "vectors.int8.npy")
-    bundles.write_catalogue_manifest(today)
+    write_catalogue_manifest(today)
     with pytest.raises(IntegrityError, match="no digest"):
         repository.add_catalogue(made.model_id, today)
     (today / "vectors.int8.npy").write_bytes(b"vectors of yesterday")
-    with pytest.raises(IntegrityError, match="not the file its digest promises"):
+    with pytest.raises(IntegrityError, match="does not match its digest"):
         repository.add_catalogue(made.model_id, today)
     assert [event.kind for event in repository.history()] == ["registered", "promoted"]
     assert not repository.fs.exists(f"{repository.root}/catalogues")
@@ -136,11 +137,11 @@ def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, made):
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     kept = tmp_path / "repository" / "catalogues" / made.model_id
     shutil.copytree(another_catalogue(made, tmp_path / "else", b"else"), kept / "0123456789abcdef")
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
         models.publish(made.model_id, "0123456789abcdef", who="test", why="")
     shutil.rmtree(kept / revision)
     (kept / "0123456789abcdef").rename(kept / revision)
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
         models.bundle(made.model_id)
 
 
@@ -201,7 +202,7 @@ def test_of_two_that_publish_at_once_one_is_stale(tmp_path, made, same):  # noqa
         assert models.bundle(made.model_id).revision == winner
         assert [event.kind for event in models.history()] == ["registered", "promoted", "catalogue_published"]
         names = {path.name for path in (Path(models.root) / "catalogues" / made.model_id).iterdir()}
-        assert names <= {bundles.verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
+        assert names <= {verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
 
 
 def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
@@ -257,7 +258,7 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp
     repository.show(["i1", "i2"], who="test", why="")
     assert repository.champion_record().hidden == ()
     for nothing in ([], [""], ["i1", " "]):
-        with pytest.raises(UsageError, match="not said"):
+        with pytest.raises(UsageError, match="no item ids"):
             repository.hide(nothing, who="test", why="")
 
 
@@ -279,7 +280,7 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
     champion(repository, old)
     today = another_catalogue(old, tmp_path / "today")
     _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
-    bundles.write_catalogue_manifest(today)
+    write_catalogue_manifest(today)
     publish(repository, old, today)
     repository.hide(["i4"], who="test", why="recalled")
     champion(repository, new)
@@ -289,7 +290,7 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
         repository.relisted_warning(new.model_id, new.model_id) == repository.relisted_warning("", new.model_id) == ""
     )
     assert repository.relisted_warning(new.model_id, old.model_id) == ""
-    assert "cannot be told" in repository.relisted_warning(old.model_id, "f" * 16)
+    assert "cannot be determined" in repository.relisted_warning(old.model_id, "f" * 16)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, m
     event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
     (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
     for read in (models.champion_record, models.hidden, models.history):
-        with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
+        with pytest.raises(IntegrityError, match="history of the model registry is damaged"):
             read()
 
 
@@ -338,7 +339,7 @@ def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path)
     champion(models, made)
     revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
     spoil(models, f"catalogues/{made.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
-    with pytest.raises(IntegrityError, match="leads out of its folder"):
+    with pytest.raises(IntegrityError, match="points outside of its folder"):
         models.bundle(made.model_id, into=tmp_path / "fetched")
 
 
@@ -380,7 +381,7 @@ def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # no
     publishing = (
         "import sys, uuid\n"
         "from pathlib import Path\n"
-        "from rankline.model.bundle import write_catalogue_manifest\n"
+        "from rankline.model.catalogue_files import write_catalogue_manifest\n"
         "from rankline.registry.model_registry import ModelRegistry\n"
         "models, folder, model = ModelRegistry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
         "print('ready', flush=True)\n"

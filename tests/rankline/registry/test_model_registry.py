@@ -147,7 +147,7 @@ def test_a_sound_bundle_under_the_id_of_another_is_refused(tmp_path, made, other
     kept = tmp_path / "repository" / "bundles" / made.model_id
     shutil.rmtree(kept)
     shutil.copytree(other.folder, kept)
-    with pytest.raises(IntegrityError, match="does not have the id it is kept under"):
+    with pytest.raises(IntegrityError, match="does not have the id it is stored under"):
         repository.append("registered", made.model_id, who="test", why="new")
 
 
@@ -176,12 +176,12 @@ def test_the_same_model_with_another_catalogue_is_refused(repository, made, tmp_
     (tmp_path / "again" / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
     again = bundles.write_bundle_manifest(tmp_path / "again", made.manifest)
     assert again.model_id == made.model_id
-    with pytest.raises(RegistryError, match="already in the repository"):
+    with pytest.raises(RegistryError, match="already in the registry"):
         repository.add(again.folder)
 
 
 def test_a_model_that_is_not_here_cannot_be_promoted(repository):
-    with pytest.raises(RegistryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the registry"):
         promote(repository, "0123456789abcdef")
     assert repository.history() == []
 
@@ -255,7 +255,7 @@ def test_a_missing_event_is_said_and_never_written_over(tmp_path, made):
     for _ in range(3):
         repository.append("evaluated", made.model_id, who="test", why="")
     (tmp_path / "repository" / "events" / "2.json").unlink()
-    with pytest.raises(IntegrityError, match="event 2, whole"):
+    with pytest.raises(IntegrityError, match="a complete event 2"):
         ModelRegistry(tmp_path / "repository").append("evaluated", made.model_id, who="test", why="")
     assert sorted(p.name for p in (tmp_path / "repository" / "events").iterdir()) == ["1.json", "3.json"]
 

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError
-from rankline.model.bundle import verify_catalogue, write_bundle_manifest
+from rankline.model.bundle import write_bundle_manifest
+from rankline.model.catalogue_files import verify_catalogue
 from rankline.registry.model_registry import ModelRegistry
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
@@ -123,7 +124,7 @@ def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
 def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
     models = ModelRegistry(url)
     models.fs.put_file(str(made.folder / "scorer.onnx"), models._path(f"bundles/{made.model_id}/scorer.onnx"))
-    with pytest.raises(RegistryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the registry"):
         models.bundle(made.model_id, into=tmp_path / "fetched")
     models.add(made.folder)  # the next try completes it
     assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
@@ -319,5 +320,5 @@ def test_a_bucket_that_is_not_there_is_said(bucket, made):
 
 
 def test_a_store_nobody_knows_is_said():
-    with pytest.raises(StorageError, match="no way to reach sky://"):
+    with pytest.raises(StorageError, match="no installed package opens sky://"):
         ModelRegistry("sky://somewhere")

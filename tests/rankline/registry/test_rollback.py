@@ -91,10 +91,10 @@ def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:
     models, (_, two, three) = models_of(workspace)
     before = models.history()
     assert "no such model has served here" in refused("rollback", "feedfeed", "-w", workspace, code=2)
-    assert f"model {three} serves already" in refused("rollback", three, "-w", workspace, code=2)
+    assert f"model {three} already serves" in refused("rollback", three, "-w", workspace, code=2)
     assert "no workspace here" in refused("rollback", "-w", tmp_path / "nowhere", code=2)
     first = ModelRegistry(tmp_path / "first")
-    with pytest.raises(RegistryError, match="no model to go back to"):
+    with pytest.raises(RegistryError, match="no model to roll back to"):
         roll_back(first, to="", who="test", why="", workspace=tmp_path)
     (workspace / "repository" / "bundles" / two / "scorer.onnx").write_bytes(b"changed")
     with pytest.raises(IntegrityError):
@@ -124,7 +124,7 @@ def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Pat
         begins = [model[0] for model in former_champions(models)]
         if shared := next((each for each in begins if begins.count(each) > 1), ""):
             break
-    with pytest.raises(UsageError, match="several models begin like that"):
+    with pytest.raises(UsageError, match="several model ids begin like that"):
         roll_back(models, to=shared, who="test", why="", workspace=workspace)
 
 
