@@ -7,17 +7,17 @@ import re
 import runpy
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.data.init_answers import Answers, ask, check_time_zone, parse_columns
+
 if TYPE_CHECKING:
     from onboarding.inference.dry_run import DryRun
     from onboarding.inference.gaps import Gap
     from onboarding.inference.proposal import Proposal
-    from onboarding.survey.survey import Survey
 
 HELP = """Survey your own data, and write the map and the recipe that read it.
 
@@ -38,25 +38,6 @@ ColumnOption = Annotated[
     list[str],
     typer.Option("--column", "-c", help="Set what a column is: setting=column, such as item_id=sku or title=name."),
 ]
-
-
-@dataclass
-class Answers:
-    """What the user has said of the source, by options or at prompts."""
-
-    name: str
-    kind: str
-    time_zone: str
-    roles: dict[str, str] = field(default_factory=dict)  # role -> table
-    columns: dict[str, str] = field(default_factory=dict)  # setting -> column
-
-    def propose(self, survey: Survey) -> Proposal:
-        """The proposal for a source with these answers."""
-        from onboarding.inference.proposal import propose
-
-        return propose(
-            survey, name=self.name, roles=self.roles, kind=self.kind, time_zone=self.time_zone, overrides=self.columns
-        )
 
 
 def init(
@@ -90,17 +71,17 @@ def init(
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     source = _resolve_source(source, connection, interactive=interactive)
-    answers = Answers(_recipe_name(name, source), kind or "", time_zone or "", columns=_parse_columns(columns))
+    answers = Answers(_recipe_name(name, source), kind or "", time_zone or "", columns=parse_columns(columns))
     _check_kind(kind)
     if time_zone is not None:
-        _check_time_zone(time_zone)
+        check_time_zone(time_zone)
     roles = {"events": events, "items": items, "users": users, "queries": queries}
     answers.roles = {role: table for role, table in roles.items() if table}
     only = tuple(dict.fromkeys(answers.roles.values())) if events and "://" not in events else ()
     source_survey = survey(source, rows=rows, encoding=encoding or "", only=only, connection=connection)
     print_source(source_survey)
     if interactive:
-        proposal = _ask(source_survey, answers)
+        proposal = ask(source_survey, answers)
     else:
         proposal = answers.propose(source_survey)
         print_proposal(proposal)
@@ -109,28 +90,6 @@ def init(
     if questions or not (yes or interactive):
         _refuse_incomplete(proposal, questions, yes=yes)
     _dry_run_and_write(proposal, output, rows, force=force, interactive=interactive)
-
-
-def _ask(survey: Survey, answers: Answers) -> Proposal:
-    """The proposal after everything was confirmed or changed at prompts."""
-    from cli.data.init_prompts import prompt_columns, prompt_roles, prompt_time_unit, prompt_time_zone
-    from onboarding.inference.proposal import check_time_unit
-
-    answers.roles |= prompt_roles(answers.propose(survey))
-    prompt_columns(
-        answers.propose(survey),
-        answers.columns,
-        parse=_parse_columns,
-        propose_again=lambda: answers.propose(survey),
-    )
-    for gap in [gap for gap in answers.propose(survey).gaps if gap.flag]:
-        if gap.flag == "--time-zone":
-            typer.echo(f"{gap.what}.")
-            answers.time_zone = answers.time_zone or prompt_time_zone(_check_time_zone)
-        elif "timestamp_unit" in gap.flag:
-            typer.echo(f"{gap.what}.")
-            answers.columns["timestamp_unit"] = prompt_time_unit(check_time_unit)
-    return answers.propose(survey)
 
 
 def _resolve_source(source: str | None, connection: str, *, interactive: bool) -> str:
@@ -177,33 +136,12 @@ def _shadows_module(name: str) -> bool:
     return PathFinder.find_spec(name, site.getsitepackages()) is not None
 
 
-def _parse_columns(columns: list[str]) -> dict[str, str]:
-    from rankline.errors import UsageError
-
-    overrides = {}
-    for each in columns:
-        setting, sign, column = each.partition("=")
-        if not sign:
-            raise UsageError("--column takes setting=column", expected="such as item_id=sku", found=each)
-        overrides[setting.strip()] = column.strip()
-    return overrides
-
-
 def _check_kind(kind: str | None) -> None:
     from onboarding.inference.recipe_kind import KINDS
     from rankline.errors import UsageError
 
     if kind is not None and kind not in KINDS:
         raise UsageError("there is no such kind of recipe", expected=", ".join(KINDS), found=kind)
-
-
-def _check_time_zone(zone: str) -> None:
-    import zoneinfo
-
-    from rankline.errors import UsageError
-
-    if zone not in zoneinfo.available_timezones():
-        raise UsageError("there is no such time zone", expected="UTC, or a name such as Europe/Berlin", found=zone)
 
 
 def _refuse_incomplete(proposal: Proposal, questions: list[Gap], *, yes: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import keyword
 import re
 import string
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -52,21 +51,17 @@ def create_repository(folder: Path, *, name: str) -> list[str]:
         UsageError: the folder is not empty, or a recipe cannot have this name.
     """
     from pipelines.assets.synthetic_shop import write_shop
+    from rankline.io.files import replacing
 
     _check_name(name)
     _check_empty(folder)
-    target = folder.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        tree = Path(scratch) / "tree"
+    with replacing(folder.resolve()) as tree:
         _write_template(tree, name)
         sample = tree / "data" / "sample"
         sample.mkdir(parents=True)
         write_shop(sample)
         (tree / "constraints.txt").write_text("".join(f"{line}\n" for line in installed_constraints()))
-        written = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
-        tree.rename(target)  # replaces an empty folder
-    return written
+        return sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
 
 
 def _check_name(name: str) -> None:

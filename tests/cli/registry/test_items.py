@@ -142,7 +142,7 @@ def test_a_catalogue_is_named_by_its_beginning(work: Path, bundle: Bundle, tmp_p
     with pytest.raises(RegistryError, match="go forward again") as output:
         run_cli("catalogue", "rollback", "-w", work)
     assert "`rankline catalogue list`" in str(output.value)
-    assert "the oldest that is registry" in str(output.value)
+    assert "the oldest that is kept" in str(output.value)
     run_cli("catalogue", "rollback", first, "-w", work)
 
 
