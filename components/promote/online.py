@@ -112,7 +112,10 @@ def materialize_online(
         StorageError: Postgres or Redis is away, or the registry locked; who serves has not changed.
     """
     from feature_repo.backends import translate_errors
-    from feature_repo.store import SOURCES, WATERMARK, apply, definition_changes, materialize, open_store
+    from feature_repo.changes import definition_changes
+    from feature_repo.materialize import materialize
+    from feature_repo.store import SOURCES, apply, open_store
+    from rankline.features.watermark import FILE as WATERMARK
     from rankline.features.watermark import read_shared
 
     # joins are featurize's: what goes online comes out of the run's own files

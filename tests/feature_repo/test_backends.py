@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from components.promote.online import materialize_online
 from feature_repo import backends
-from feature_repo.store import apply, materialize
+from feature_repo.materialize import materialize
+from feature_repo.store import apply
 from rankline.errors import StorageError
 from rankline.features import transforms as names
 from rankline.io.storage import FeatureStoreConfig

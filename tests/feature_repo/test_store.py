@@ -21,9 +21,10 @@ from components.featurize import snapshots
 from components.featurize.join import historical_features
 from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import definitions
+from feature_repo.materialize import materialize
 from feature_repo.request import REQUEST_FIELDS
 from feature_repo.sources import PUSH_SOURCE
-from feature_repo.store import apply, materialize, open_store, working_directory
+from feature_repo.store import apply, open_store, working_directory
 from rankline.contracts import UTC_TIMESTAMP as MICROSECONDS
 from rankline.contracts import FrozenState
 from rankline.contracts import History as FrozenHistory

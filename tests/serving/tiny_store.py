@@ -25,7 +25,7 @@ HISTORY = {
 
 def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
     """A store that knows user u1 and the last week's events of some items; ``folder`` again."""
-    from feature_repo import store
+    from feature_repo import materialize, store
 
     sources = folder / store.SOURCES
     sources.mkdir(parents=True, exist_ok=True)
@@ -50,5 +50,5 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
             table = table.append_column(name, pa.array([until] * len(told), STAMP))
         parquet.write_table(table, sources / f"{view}.parquet")
     store.apply(folder, project="tiny", sources=sources)
-    store.materialize(folder, until=until)
+    materialize.materialize(folder, until=until)
     return folder
