@@ -49,19 +49,19 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     apply(tmp_path / "files", project="same", sources=sources)
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)
     for moment in (UNTIL, when(12.5), when(41.5)):
-        for asked, refs in (
+        for entities, refs in (
             ({"user_id": USERS, **context(len(USERS))}, [*USER_FEATURE_REFS, *HISTORY_SIDE]),
             ({"item_id": ITEMS}, ITEM_FEATURE_REFS),
         ):
-            in_files = then(tmp_path / "files", asked, refs, moment=moment)
-            in_tables = then(tmp_path / "tables", asked, refs, moment=moment)
+            in_files = then(tmp_path / "files", entities, refs, moment=moment)
+            in_tables = then(tmp_path / "tables", entities, refs, moment=moment)
             assert in_tables == in_files
     late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=UNTIL)
     later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=when(41.5))
     assert 999.0 not in [values[0] for values in late.values()]
     assert 999.0 in [values[0] for values in later.values()]
-    told = (tmp_path / "tables" / "feature_store.yaml").read_text()
-    assert "12345" not in told
+    result = (tmp_path / "tables" / "feature_store.yaml").read_text()
+    assert "12345" not in result
     assert not (tmp_path / "tables" / "registry.db").exists()
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)  # twice is once
 
@@ -80,8 +80,8 @@ def test_a_load_that_postgres_did_not_see_the_end_of_leaves_nothing(
     with pytest.raises(Exception, match="Parquet"):
         apply(tmp_path / "store", project="half", sources=broken, stores=stores)
     with backends.connect(stores) as connection:
-        found = connection.execute("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'half_%'").fetchone()
-    assert found == (0,)
+        actual = connection.execute("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'half_%'").fetchone()
+    assert actual == (0,)
 
 
 def test_a_locked_registry_is_one_message_in_time(
@@ -94,10 +94,10 @@ def test_a_locked_registry_is_one_message_in_time(
     with backends.connect(stores) as holder:
         holder.execute("LOCK TABLE feature_views, entities, projects IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
-        with pytest.raises(StorageError, match="the feature registry is locked") as told:
+        with pytest.raises(StorageError, match="the feature registry is locked") as caught:
             apply(tmp_path / "second", project="locked", sources=sources, stores=stores)
         assert time.monotonic() - began < 30
-    assert "within 1 s" in str(told.value)
+    assert "within 1 s" in str(caught.value)
     apply(tmp_path / "second", project="locked", sources=sources, stores=stores)  # and afterwards it goes
 
 
@@ -119,9 +119,9 @@ def test_a_wrong_password_is_told_without_it(
         FeatureStoreConfig(offline="postgres", postgres=postgres.address),
         FeatureStoreConfig(registry="postgres", postgres=postgres.address),
     ):
-        with pytest.raises(StorageError, match="password authentication failed") as told:
+        with pytest.raises(StorageError, match="password authentication failed") as caught:
             apply(tmp_path / "store", project="secret", sources=sources, stores=stores)
-        assert "hunter2" not in str(told.value)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_the_server_reads_the_same_from_redis_as_from_sqlite(
@@ -140,14 +140,14 @@ def test_the_server_reads_the_same_from_redis_as_from_sqlite(
     in_redis, in_sqlite = FeastLibrary(tmp_path / "redis"), FeastLibrary(folder)
     for source in (in_redis, in_sqlite):
         source.open()
-    for service, asked in (
+    for service, entities in (
         (names.SERVICE, {"user_id": USERS}),
         (names.HISTORY_SERVICE, {"user_id": USERS}),
         (names.SERVICE, {"item_id": ITEMS}),
     ):
-        found = in_redis.read(service, asked)
-        assert found == in_sqlite.read(service, asked)
-        assert any(value is not None for values in found.values() for value in values)
+        actual = in_redis.read(service, entities)
+        assert actual == in_sqlite.read(service, entities)
+        assert any(value is not None for values in actual.values() for value in values)
     assert in_redis.user_state("u0", UNTIL.timestamp()) == in_sqlite.user_state("u0", UNTIL.timestamp())
 
 
@@ -177,8 +177,8 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     assert materialize_online(later, here, stores=stores)["moved"]
     assert source.watermark() == (END + timedelta(hours=6)).timestamp()
     # a machine with a workspace of its own, and older data
-    told = materialize_online(features_of(tmp_path / "older"), there, stores=stores)
-    assert (told["moved"], told["until"]) == (False, (END + timedelta(hours=6)).isoformat())
+    result = materialize_online(features_of(tmp_path / "older"), there, stores=stores)
+    assert (result["moved"], result["until"]) == (False, (END + timedelta(hours=6)).isoformat())
     assert (there / "watermark.json").read_text() == (here / "watermark.json").read_text()
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [9.0]
 
@@ -192,9 +192,9 @@ def test_redis_that_is_away_is_one_message_and_the_champion_stays(
         materialize_online(features, tmp_path / "online" / "s", stores=nowhere)
     monkeypatch.setitem(os.environ, "REDIS_PASSWORD", "hunter2")
     wrong = FeatureStoreConfig(online="redis", redis=redis.address)
-    with pytest.raises(StorageError, match="invalid username-password") as told:
+    with pytest.raises(StorageError, match="invalid username-password") as caught:
         materialize_online(features, tmp_path / "online" / "t", stores=wrong)
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

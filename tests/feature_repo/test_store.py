@@ -79,28 +79,28 @@ def folder(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def then(folder: Path, asked: dict[str, Any], refs: list[str], *, moment: datetime = UNTIL) -> dict[str, list]:
+def then(folder: Path, entities: dict[str, Any], refs: list[str], *, moment: datetime = UNTIL) -> dict[str, list]:
     """Historical features at a moment."""
-    rows = len(next(iter(asked.values())))
-    table = pa.table({**asked, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
+    rows = len(next(iter(entities.values())))
+    table = pa.table({**entities, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
     with working_directory(folder):
         return historical_features(open_store(folder), table, refs, chunk=100, progress=Progress()).to_pydict()
 
 
-def now(folder: Path, asked: dict[str, Any], refs: Any) -> dict[str, list]:
+def now(folder: Path, entities: dict[str, Any], refs: Any) -> dict[str, list]:
     """Online features."""
-    rows = [dict(zip(asked, values)) for values in zip(*asked.values())]
+    rows = [dict(zip(entities, values)) for values in zip(*entities.values())]
     return open_store(folder).get_online_features(features=refs, entity_rows=rows).to_dict()
 
 
 def test_what_was_then_is_what_is_online(folder: Path) -> None:
-    given = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in REQUEST_FIELDS}
-    for asked, refs in (
-        ({"user_id": USERS, **given}, list(USER_FEATURE_REFS)),
+    inputs = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in REQUEST_FIELDS}
+    for entities, refs in (
+        ({"user_id": USERS, **inputs}, list(USER_FEATURE_REFS)),
         ({"item_id": ITEMS}, list(ITEM_FEATURE_REFS)),
         ({"user_id": USERS}, HISTORY_SIDE),
     ):
-        past, online = then(folder, asked, refs), now(folder, asked, refs)
+        past, online = then(folder, entities, refs), now(folder, entities, refs)
         assert {name: online[name] for name in past} == past
         first = [column[-2] for column in past.values()]
         assert all(value is not None for value in first)  # known of u23 and i29
@@ -126,8 +126,8 @@ def test_a_history_is_what_was_known_after_a_days_last_event(sources: Path) -> N
 
 def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
     store = open_store(folder)
-    asked = {"user_id": ["u1"], "item_id": ["i1"], **{name: [1.0] for name in REQUEST_FIELDS}}
-    ranking = now(folder, asked, store.get_feature_service(names.SERVICE))
+    entities = {"user_id": ["u1"], "item_id": ["i1"], **{name: [1.0] for name in REQUEST_FIELDS}}
+    ranking = now(folder, entities, store.get_feature_service(names.SERVICE))
     assert {*names.USER, *names.ITEM, *names.CONTEXT, "affinity_categories", "affinity_shares"} == {*ranking} - {
         "user_id",
         "item_id",
@@ -169,8 +169,8 @@ def test_later_it_is_online_and_what_is_outlived_is_not(folder: Path, tmp_path: 
 def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
     from feast.data_source import PushMode
 
-    mine = Path(shutil.copytree(folder, tmp_path / "pushed"))
-    before = now(mine, {"user_id": ["u1"]}, HISTORY_SIDE)
+    copy = Path(shutil.copytree(folder, tmp_path / "pushed"))
+    before = now(copy, {"user_id": ["u1"]}, HISTORY_SIDE)
     at = UNTIL + timedelta(minutes=1)
     pushed = {
         "user_id": "u1",
@@ -180,8 +180,8 @@ def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
         "seen_items": [*before["seen_items"][0], "i29"],
     }
     frame = pd.DataFrame([{**pushed, "event_timestamp": at, "known_at": at}])
-    open_store(mine).push(PUSH_SOURCE, frame, to=PushMode.ONLINE)
-    assert now(mine, {"user_id": ["u1"]}, HISTORY_SIDE) == {name: [value] for name, value in pushed.items()}
+    open_store(copy).push(PUSH_SOURCE, frame, to=PushMode.ONLINE)
+    assert now(copy, {"user_id": ["u1"]}, HISTORY_SIDE) == {name: [value] for name, value in pushed.items()}
 
 
 def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
@@ -190,24 +190,26 @@ def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
         FrozenHistory(),
         FrozenHistory(item_ids=["a", "b"], times=[last - 9, last], ratings=[1, 2]),
     ):
-        given = (at, history.times[-1] if history.times else 0.0, float(len(history.item_ids)))
-        found = now(
+        inputs = (at, history.times[-1] if history.times else 0.0, float(len(history.item_ids)))
+        actual = now(
             folder,
-            {name: [v] for name, v in zip(REQUEST_FIELDS, given)},
+            {name: [v] for name, v in zip(REQUEST_FIELDS, inputs)},
             [f"request_context:{n}" for n in names.CONTEXT],
         )
-        assert {name: found[name][0] for name in names.CONTEXT} == context_features(FrozenState(at=at, history=history))
+        assert {name: actual[name][0] for name in names.CONTEXT} == context_features(
+            FrozenState(at=at, history=history)
+        )
 
 
 def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
-    mine = shutil.copytree(Path(feature_repo.__file__).parent, tmp_path / "feature_repo")
+    copy = shutil.copytree(Path(feature_repo.__file__).parent, tmp_path / "feature_repo")
     run = subprocess.run(
         [
             sys.executable,
             "-c",
             "from rankline.runtime.lazy_imports import import_feast; import_feast();from feast.cli.cli import cli; cli(['apply'])",
         ],
-        cwd=mine,
+        cwd=copy,
         env={**os.environ, "PYTHONPATH": str(Path(feature_repo.__file__).parents[1])},
         capture_output=True,
         text=True,

@@ -52,11 +52,11 @@ def feast_server(store: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["library", "server"])
 def source(request: pytest.FixtureRequest, store: Path) -> FeatureSource:
-    made: FeatureSource
+    opened: FeatureSource
     library = request.param == "library"
-    made = FeastLibrary(store) if library else FeastServer(request.getfixturevalue("feast_server"))
-    made.open()
-    return made
+    opened = FeastLibrary(store) if library else FeastServer(request.getfixturevalue("feast_server"))
+    opened.open()
+    return opened
 
 
 def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
@@ -107,14 +107,14 @@ class Switchable(FeatureSource):
     """A source that can be turned off, to see what the holder does about it."""
 
     def __init__(self) -> None:
-        self.broken, self.asked = False, 0
+        self.broken, self.reads = False, 0
 
     def open(self) -> None:
         if self.broken:
             raise OSError("the disk is on fire")
 
     def read(self, service: str, entities: dict[str, list[str]]) -> dict[str, list[object]]:  # type: ignore[override]
-        self.asked += 1
+        self.reads += 1
         self.open()
         count = len(next(iter(entities.values())))
         return {name: [1.0] * count for name in (*names.USER, *names.ITEM)}
@@ -122,39 +122,39 @@ class Switchable(FeatureSource):
 
 def test_a_store_that_fails_degrades_and_comes_back() -> None:
     source, metrics = Switchable(), Metrics()
-    held = FeatureLookup(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
+    lookup = FeatureLookup(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
 
     def degraded() -> list[str]:
-        return held.look_up("u", at=NOON, history=None, seen=None)[2]
+        return lookup.look_up("u", at=NOON, history=None, seen=None)[2]
 
-    assert held.state == "opening"
+    assert lookup.state == "opening"
     assert degraded() == ["features"]
-    held.refresh()
-    assert (held.state, degraded()) == ("ready", [])
+    lookup.refresh()
+    assert (lookup.state, degraded()) == ("ready", [])
     source.broken = True
-    state, known, said = held.look_up("u", at=NOON, history=None, seen=None)
-    assert (known, said, held.state, held.reason) == (None, ["features"], "down", "the disk is on fire")
+    state, known, parts = lookup.look_up("u", at=NOON, history=None, seen=None)
+    assert (known, parts, lookup.state, lookup.reason) == (None, ["features"], "down", "the disk is on fire")
     assert state.user_features == {}
     assert state.item_features["item_id"] == ["i1"], "what is known of items is kept"
-    asked = source.asked
+    reads = source.reads
     assert degraded() == ["features"]
-    assert source.asked == asked, "a store that is down is not asked by requests"
-    held.refresh()
-    assert held.state == "down"
+    assert source.reads == reads, "a store that is down is not asked by requests"
+    lookup.refresh()
+    assert lookup.state == "down"
     source.broken = False
-    held.refresh()
-    assert (held.state, degraded()) == ("ready", [])
+    lookup.refresh()
+    assert (lookup.state, degraded()) == ("ready", [])
     assert metrics.registry.get_sample_value("rankline_degraded_total", {"part": "features"}) == 3
     assert metrics.registry.get_sample_value("rankline_features_ready") == 1
 
 
 def test_a_new_catalogue_is_looked_up_at_once() -> None:
     items = [["i1"]]
-    held = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
-    held.refresh()
+    lookup = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
+    lookup.refresh()
     items[0] = ["i1", "i2"]
-    held.refresh()
-    state, _, _ = held.look_up(None, at=NOON, history=None, seen=None)
+    lookup.refresh()
+    state, _, _ = lookup.look_up(None, at=NOON, history=None, seen=None)
     assert state.item_features["item_id"] == ["i1", "i2"]
 
 
@@ -162,8 +162,8 @@ def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp
     """Ready before Feast is imported, and saying so; afterwards with the store's features."""
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
 
-        def recommend(**asked: object) -> dict[str, object]:
-            return server.client.post("/v1/recommend", json={"k": 100, **asked}).json()  # type: ignore[no-any-return]
+        def recommend(**reads: object) -> dict[str, object]:
+            return server.client.post("/v1/recommend", json={"k": 100, **reads}).json()  # type: ignore[no-any-return]
 
         early = recommend(user_id="u1")
         assert early["degraded"] == ["features"]

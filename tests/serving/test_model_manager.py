@@ -204,10 +204,10 @@ def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
         assert manager.engine.info.revision == back
     labels = {"model_id": bundle.model_id, "precision": "fp32", "provider": "cpu"}
 
-    def told(revision: str) -> float | None:
+    def gauge(revision: str) -> float | None:
         return metrics.registry.get_sample_value("rankline_model_info", {**labels, "revision": revision})
 
-    assert (told(before), told(first), told(second)) == (1, 0, None), "catalogues change all day"
+    assert (gauge(before), gauge(first), gauge(second)) == (1, 0, None), "catalogues change all day"
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket", "s3"], indirect=True)
@@ -225,8 +225,8 @@ def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
     poll(manager)
     assert (manager.model_id, manager.engine.info.revision) == (bundle.model_id, revision)
     if manager._registry and not manager._registry.local:
-        kept = {path.name for path in manager._download_folder.iterdir()}
-        assert kept == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
+        registry = {path.name for path in manager._download_folder.iterdir()}
+        assert registry == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
 
 
 def test_a_catalogue_for_another_model_changes_nothing(
@@ -247,12 +247,12 @@ def test_a_catalogue_for_another_model_changes_nothing(
 def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open(
     manager: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept"
-    publish(kept, bundle)
-    good = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "good"))
-    manager.follow(str(kept), poll_interval_s=NEVER_S)
-    bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
-    flip_byte(kept / "catalogues" / bundle.model_id / bad / "items.parquet")
+    registry = tmp_path / "kept"
+    publish(registry, bundle)
+    good = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "good"))
+    manager.follow(str(registry), poll_interval_s=NEVER_S)
+    bad = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
+    flip_byte(registry / "catalogues" / bundle.model_id / bad / "items.parquet")
     poll(manager)
     assert manager.engine.info.revision == good
     assert manager.rejected
@@ -261,7 +261,7 @@ def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open
     assert count(metrics, "refused") == 1
     poll(manager)  # known to be bad
     assert count(metrics, "refused") == 1
-    ModelRegistry(kept).publish(bundle.model_id, good, who="test", why="back")
+    ModelRegistry(registry).publish(bundle.model_id, good, who="test", why="back")
     poll(manager)
     assert (manager.engine.info.revision, manager.rejected) == (good, None)
 
@@ -331,12 +331,12 @@ def test_a_takedown_does_not_wait_for_a_model_that_loads(
         assert begun.wait(20)
         ModelRegistry(tmp_path).hide(["i1"], who="test", why="recalled")
         until(lambda: manager.hidden == ("i1",))
-        found = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
-        assert (manager.model_id, found.hidden) == (bundle.model_id, ["i1"])
+        response = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert (manager.model_id, response.hidden) == (bundle.model_id, ["i1"])
         go.set()
         until(lambda: manager.model_id == other_bundle.model_id)
-        found = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
-        assert [item.item_id for item in found.items] == ["i2"]
+        response = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert [item.item_id for item in response.items] == ["i2"]
     finally:
         go.set()
         manager.close()
@@ -346,10 +346,10 @@ def test_a_repository_of_before_catalogues_and_takedowns_is_followed(
     manager: ModelManager, bundle: Bundle, tmp_path: Path
 ) -> None:
     publish(tmp_path, bundle)
-    kept = tmp_path / "champion.json"
+    registry = tmp_path / "champion.json"
     old = ("model_id", "run_id", "at", "event", "read_to")
-    kept.write_text(json.dumps({name: json.loads(kept.read_text())[name] for name in old}))
-    kept.chmod(0o444)
+    registry.write_text(json.dumps({name: json.loads(registry.read_text())[name] for name in old}))
+    registry.chmod(0o444)
     manager.follow(str(tmp_path), poll_interval_s=NEVER_S)
     assert (manager.model_id, manager.engine.info.revision, manager.hidden) == (bundle.model_id, bundle.revision, ())
     poll(manager)

@@ -260,9 +260,9 @@ def make_catalogue(bundle: Bundle, folder: Path, *, items: int = 44, seed: int =
 
 def publish_catalogue(repository: Path | str, bundle: Bundle, folder: Path) -> str:
     """Put a catalogue into a model repository and let its model serve over it; the revision."""
-    kept = ModelRegistry(repository)
-    revision = kept.add_catalogue(bundle.model_id, folder)
-    kept.publish(bundle.model_id, revision, who="test", why="items of today")
+    models = ModelRegistry(repository)
+    revision = models.add_catalogue(bundle.model_id, folder)
+    models.publish(bundle.model_id, revision, who="test", why="items of today")
     return revision
 
 
@@ -275,19 +275,19 @@ def flip_byte(path: Path) -> None:
 
 def publish(repository: Path | str, bundle: Bundle) -> None:
     """Put a bundle into a model repository and make it the champion, as `promote` does."""
-    kept = ModelRegistry(repository)
-    kept.add(bundle.folder)
-    kept.append("registered", bundle.model_id, who="test", why="a candidate")
-    kept.append("promoted", bundle.model_id, who="test", why="it is the better one")
+    models = ModelRegistry(repository)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="a candidate")
+    models.append("promoted", bundle.model_id, who="test", why="it is the better one")
 
 
 def publish_damaged(repository: Path, bundle: Bundle, file: str) -> None:
     """Make a champion one of whose files is no longer what was registered, as a failing disk would."""
-    kept = ModelRegistry(repository)
-    kept.add(bundle.folder)
-    kept.append("registered", bundle.model_id, who="test", why="a candidate")
+    models = ModelRegistry(repository)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="a candidate")
     flip_byte(repository / "bundles" / bundle.model_id / file)
-    n = len(kept.history()) + 1
+    n = len(models.history()) + 1
     event = Event(
         n=n,
         kind="promoted",

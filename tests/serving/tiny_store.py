@@ -44,10 +44,10 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
         "item_popularity": [{**item, **counts, **rates, "item_events_7d": popular[item["item_id"]]} for item in items],
         "item_content": [{**item, **content} for item in items],
     }
-    for view, told in rows.items():
-        table = pa.Table.from_pylist(told)
+    for view, view_rows in rows.items():
+        table = pa.Table.from_pylist(view_rows)
         for name in ("event_timestamp", "known_at"):
-            table = table.append_column(name, pa.array([until] * len(told), STAMP))
+            table = table.append_column(name, pa.array([until] * len(view_rows), STAMP))
         parquet.write_table(table, sources / f"{view}.parquet")
     store.apply(folder, project="tiny", sources=sources)
     materialize.materialize(folder, until=until)

@@ -20,10 +20,10 @@ def workspace(tmp_path: Path) -> Path:
     """A workspace in which three models have served, the third one now."""
     models = ModelRegistry(tmp_path / "ws" / "repository")
     for name in ("one", "two", "three"):
-        made = tiny_bundle(tmp_path / name, weights=name.encode())
-        models.add(made.folder)
-        models.append("registered", made.model_id, who="test", why="new")
-        promote(models, made.model_id)
+        bundle = tiny_bundle(tmp_path / name, weights=name.encode())
+        models.add(bundle.folder)
+        models.append("registered", bundle.model_id, who="test", why="new")
+        promote(models, bundle.model_id)
     return tmp_path / "ws"
 
 
@@ -35,10 +35,10 @@ def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
 def test_back_and_forth(workspace: Path) -> None:
     models, (one, two, three) = models_of(workspace)
     assert former_champions(models) == [two, one]
-    told = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
-    assert (told["kind"], told["model_id"], told["champion_before"]) == ("rolled_back", two, three)
-    assert told["why"] == "too many returns"
-    assert told["who"]
+    event = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
+    assert (event["kind"], event["model_id"], event["champion_before"]) == ("rolled_back", two, three)
+    assert event["why"] == "too many returns"
+    assert event["who"]
     assert models.champion() == two
     assert former_champions(models) == [three, one]
     assert rankline("rollback", one[:6], "-w", workspace).stdout == (
@@ -118,9 +118,9 @@ def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> 
 def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Path) -> None:
     models, _ = models_of(workspace)
     for n in range(64):  # sixteen beginnings: two of seventeen share one
-        made = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
-        models.add(made.folder)
-        promote(models, made.model_id)
+        bundle = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
+        models.add(bundle.folder)
+        promote(models, bundle.model_id)
         begins = [model[0] for model in former_champions(models)]
         if shared := next((each for each in begins if begins.count(each) > 1), ""):
             break
