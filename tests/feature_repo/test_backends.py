@@ -66,7 +66,7 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)  # twice is once
 
 
-def test_a_load_that_postgres_did_not_see_the_end_of_leaves_nothing(
+def test_an_interrupted_load_leaves_no_tables(
     sources: Path,  # noqa: F811
     tmp_path: Path,
     postgres: Postgres,
@@ -108,7 +108,7 @@ def test_postgres_that_is_away_is_one_message(sources: Path, tmp_path: Path) -> 
         apply(tmp_path / "store", project="away", sources=sources, stores=stores)
 
 
-def test_a_wrong_password_is_told_without_it(
+def test_the_error_for_a_wrong_password_does_not_contain_it(
     sources: Path,  # noqa: F811
     tmp_path: Path,
     postgres: Postgres,

@@ -201,13 +201,14 @@ def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:
         )
 
 
-def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
+def test_feasts_command_line_applies_every_definition(tmp_path: Path) -> None:
     copy = shutil.copytree(Path(feature_repo.__file__).parent, tmp_path / "feature_repo")
     run = subprocess.run(
         [
             sys.executable,
             "-c",
-            "from rankline.runtime.lazy_imports import import_feast; import_feast();from feast.cli.cli import cli; cli(['apply'])",
+            "from rankline.runtime.lazy_imports import import_feast; import_feast();"
+            "from feast.cli.cli import cli; cli(['apply'])",
         ],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(Path(feature_repo.__file__).parents[1])},
@@ -225,7 +226,7 @@ def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
         assert f"Created {kinds[type(definition).__name__]} {definition.name}" in run.stdout
 
 
-def test_a_registry_that_a_killed_writer_left_half_is_made_anew(sources: Path, tmp_path: Path) -> None:
+def test_a_half_written_registry_is_written_again(sources: Path, tmp_path: Path) -> None:
     apply(tmp_path, project="tests", sources=sources)
     registry = tmp_path / "registry.db"
     whole = registry.read_bytes()
@@ -236,7 +237,7 @@ def test_a_registry_that_a_killed_writer_left_half_is_made_anew(sources: Path, t
     assert not list(tmp_path.glob(".*"))
 
 
-def test_who_reads_a_registry_while_it_is_written_sees_a_whole_one(sources: Path, tmp_path: Path) -> None:
+def test_a_reader_of_a_registry_sees_a_complete_one(sources: Path, tmp_path: Path) -> None:
     apply(tmp_path, project="before", sources=sources)
     before = (tmp_path / "registry.db").read_bytes()
     with (tmp_path / "registry.db").open("rb") as held:
@@ -245,7 +246,7 @@ def test_who_reads_a_registry_while_it_is_written_sees_a_whole_one(sources: Path
     assert open_store(tmp_path).project == "after"
 
 
-def test_no_store_is_one_kind_message(tmp_path: Path) -> None:
+def test_a_missing_store_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no feature_store\.yaml"):
         open_store(tmp_path)
     with pytest.raises(ValueError, match="time zone"):

@@ -59,7 +59,7 @@ def test_answers_carry_ids(client: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("echo")
-def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, manager: ModelManager) -> None:
+def test_hidden_candidates_are_reported(client: TestClient, manager: ModelManager) -> None:
     manager.hide(["echo-0", "b"])
     assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
     ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()
@@ -71,7 +71,7 @@ def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, manag
 
 
 @pytest.mark.usefixtures("echo")
-def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
+def test_seen_items_default_to_the_history(client: TestClient) -> None:
     def first(**asked: object) -> str:
         return str(client.post("/v1/recommend", json=asked).json()["items"][0]["item_id"])
 
@@ -97,7 +97,9 @@ def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
         ("nothing", {}, 404, "/v1/nothing"),
     ],
 )
-def test_errors_are_kind(client: TestClient, path: str, body: dict[str, object], status: int, fragment: str) -> None:
+def test_errors_have_every_field(
+    client: TestClient, path: str, body: dict[str, object], status: int, fragment: str
+) -> None:
     answer = client.post(f"/v1/{path}", json=body)
     assert answer.status_code == status
     fields = answer.json()
@@ -106,7 +108,7 @@ def test_errors_are_kind(client: TestClient, path: str, body: dict[str, object],
     assert fields["request_id"]
 
 
-def test_an_unforeseen_error_is_kind_and_counted(
+def test_an_unexpected_error_is_reported_and_counted(
     client: TestClient, echo: EchoEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(echo, "run", lambda batch: 1 / 0)

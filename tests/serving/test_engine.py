@@ -279,7 +279,7 @@ def test_another_catalogue_of_the_same_model_shares_its_graphs(
     assert half.graphs is not engine.graphs
 
 
-def test_unknown_items_are_said(engine: BundleEngine) -> None:
+def test_unknown_items_are_named(engine: BundleEngine) -> None:
     with pytest.raises(UnknownItem, match="nobody"):
         engine.prepare(EngineRequest("similar", FrozenState(at=0.0), item_id="nobody"))
     with pytest.raises(UnknownItem, match="x, y"):
@@ -368,7 +368,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
     return BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
 
 
-def test_a_search_is_led_by_the_words_and_says_who_found_what(worded: BundleEngine) -> None:
+def test_a_search_follows_the_query_and_names_the_sources(worded: BundleEngine) -> None:
     response = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
     assert all("dream" in item.title for item in response)
     assert all("bm25" in item.sources for item in response)
@@ -384,7 +384,7 @@ def test_a_history_beside_a_query_counts_too(worded: BundleEngine) -> None:
     assert not len(alone.proposed["covisit"])
 
 
-def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: BundleEngine) -> None:
+def test_the_query_vector_is_the_sum_over_query_and_history(worded: BundleEngine) -> None:
     requests = [
         EngineRequest("search", NOBODY, query="dream"),
         EngineRequest("recommend", FrozenState(at=1000.0, history=HISTORY)),
@@ -395,7 +395,7 @@ def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: Bundle
     np.testing.assert_allclose(both_D, query_D + history_D, atol=1e-6)
 
 
-def test_an_answer_that_is_likely_is_given_with_its_chance(worded: BundleEngine) -> None:
+def test_a_probable_answer_has_a_probability(worded: BundleEngine) -> None:
     response = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
     assert not response.abstained
     assert all(item.probability is not None and item.probability > 0.5 for item in response.items)
@@ -407,7 +407,7 @@ def test_it_abstains_where_nothing_is_likely(worded: BundleEngine) -> None:
     assert response.items[0].probability == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
 
 
-def test_a_model_that_was_not_calibrated_tells_no_chances(engine: BundleEngine) -> None:
+def test_a_model_that_is_not_calibrated_returns_no_probabilities(engine: BundleEngine) -> None:
     response = run_request(engine, EngineRequest("recommend", STATE, k=3))
     assert [item.probability for item in response.items] == [None] * 3
     assert not response.abstained
@@ -421,7 +421,7 @@ def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, r
     assert items
 
 
-def test_an_item_that_is_not_available_is_ranked_where_a_moment_of_before_is_asked_again(worded: BundleEngine) -> None:
+def test_an_unavailable_item_is_ranked_only_in_a_snapshot_request(worded: BundleEngine) -> None:
     request = EngineRequest("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
     response = run_request(worded, request)
     assert (ids(response), response.withdrawn, response.hidden, response.unknown) == (["i2"], ["i1"], [], ["zz"])

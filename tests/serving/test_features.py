@@ -70,7 +70,7 @@ def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
     assert user.affinity == {"Comedy": 0.75, "Drama": 0.25}
 
 
-def test_of_the_history_only_the_past_is_told(source: FeatureSource) -> None:
+def test_only_the_past_part_of_a_history_is_returned(source: FeatureSource) -> None:
     user = source.user_state("u1", NOON)
     assert user.history.item_ids == ["i1", "i2"]
     assert user.history.ratings == [5.0, 0.0]
@@ -92,7 +92,7 @@ def test_item_features_are_those_of_known_items(source: FeatureSource) -> None:
     assert source.item_features(["i1"]) == {}
 
 
-def test_a_promotion_s_refresh_is_seen(tmp_path: Path) -> None:
+def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
     """Features are materialized anew into the same folder, and its watermark says so."""
     source = FeastLibrary(make_store(tmp_path / "online", popular={"i1": 1.0}))
     source.open()
@@ -148,7 +148,7 @@ def test_a_store_that_fails_degrades_and_comes_back() -> None:
     assert metrics.registry.get_sample_value("rankline_features_ready") == 1
 
 
-def test_a_new_catalogue_is_looked_up_at_once() -> None:
+def test_features_of_a_new_catalogue_are_read_at_once() -> None:
     items = [["i1"]]
     lookup = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
     lookup.refresh()
@@ -235,7 +235,7 @@ def test_importing_feast_leaves_the_counters_alone() -> None:
     assert other.registry.get_sample_value("rankline_swaps_total", {"outcome": "swapped"}) == 0
 
 
-def test_a_server_with_no_store_where_it_was_told_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_missing_feature_store_does_not_stop_the_server(bundle: Bundle, tmp_path: Path) -> None:
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(tmp_path / "nowhere")) as server:
         ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "down").json()
         assert ready["ready"] is True

@@ -124,7 +124,7 @@ def test_a_damaged_history_leaves_the_old_model_serving(manager: ModelManager, b
     assert manager.registry_error == ""
 
 
-def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
+def test_polling_survives_every_registry_error_and_reports_it(
     manager: ModelManager, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def until(holds: Callable[[], bool]) -> None:
@@ -361,7 +361,7 @@ def test_a_folder_that_is_no_bundle_is_refused(manager: ModelManager, tmp_path: 
         manager.serve_bundle(tmp_path)
 
 
-def test_the_watching_thread_finds_a_champion_by_itself(manager: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_polling_thread_loads_a_champion(manager: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
     manager.follow(str(tmp_path), poll_interval_s=0.02)
     publish(tmp_path, bundle)
     waited = threading.Event()

@@ -41,7 +41,7 @@ def refused(*arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-def test_it_starts_soon_and_says_who_it_is(server: Server, bundle: Bundle) -> None:
+def test_it_starts_quickly_and_describes_its_model(server: Server, bundle: Bundle) -> None:
     assert server.started_in_s < 8, "about one second on a quiet machine"
     ready = server.client.get("/readyz").json()
     assert (ready["ready"], ready["model_id"], ready["revision"]) == (True, bundle.model_id, bundle.revision)

@@ -53,7 +53,7 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "catalogue/catalogue.json"])
-def test_a_folder_that_is_no_bundle_is_told_so(copy: Path, missing: str) -> None:
+def test_a_folder_that_is_no_bundle_is_refused(copy: Path, missing: str) -> None:
     (copy / missing).unlink()
     with pytest.raises(UsageError, match=Path(missing).name):
         bundles.open_bundle(copy)
@@ -119,7 +119,7 @@ def test_sealing_twice_gives_the_same_ids(bundle: Bundle, copy: Path) -> None:
     assert (again.model_id, again.revision, again.manifest) == (bundle.model_id, bundle.revision, bundle.manifest)
 
 
-def test_what_a_folder_claims_to_be_is_read_without_a_refusal(bundle: Bundle, copy: Path) -> None:
+def test_the_model_id_is_read_without_verifying(bundle: Bundle, copy: Path) -> None:
     (copy / "scorer.onnx").write_bytes(b"other bytes")
     assert bundles.unverified_model_id(copy) == bundle.model_id
     (copy / "manifest.json").write_text("{")

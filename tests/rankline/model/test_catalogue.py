@@ -79,7 +79,7 @@ def test_only_changed_words_are_read_and_it_is_as_from_scratch(bundle: Bundle, t
         assert (tmp_path / "patched" / name).read_bytes() == (tmp_path / "scratch" / name).read_bytes(), name
 
 
-def test_what_was_counted_goes_with_the_item(bundle: Bundle, tmp_path: Path) -> None:
+def test_counts_follow_the_item(bundle: Bundle, tmp_path: Path) -> None:
     """Also through a catalogue in which the item was missing: it is taken from the bundle's own."""
     less = table().take(list(range(39, 4, -1)))  # another order, five items gone
     catalogues.build(bundle, less, tmp_path / "less")
@@ -95,7 +95,7 @@ def test_what_was_counted_goes_with_the_item(bundle: Bundle, tmp_path: Path) -> 
     )
 
 
-def test_new_words_are_found(bundle: Bundle, tmp_path: Path) -> None:
+def test_bm25_knows_new_words(bundle: Bundle, tmp_path: Path) -> None:
     catalogues.build(bundle, table(i7={"title": "Zeppelin"}), tmp_path / "out")
     joined = catalogues.assemble_bundle(bundle, tmp_path / "out", tmp_path / "joined")
     catalogue, _ = bundles.read_catalogue(joined, "fp32")
@@ -111,7 +111,7 @@ def test_a_model_and_a_catalogue_in_one_folder_are_served(bundle: Bundle, tmp_pa
     assert len(engine.item_ids) == 41
 
 
-def test_an_earlier_bundle_says_so(tmp_path: Path) -> None:
+def test_a_bundle_of_an_earlier_version_cannot_embed(tmp_path: Path) -> None:
     make_embedding_bundle(tmp_path / "bundle")
     older = without_embedding(tmp_path / "bundle")
     assert not catalogues.can_embed(older)
@@ -120,7 +120,7 @@ def test_an_earlier_bundle_says_so(tmp_path: Path) -> None:
     assert "promote a model" in caught.value.hint
 
 
-def test_how_items_are_read_has_to_be_readable(bundle: Bundle, tmp_path: Path) -> None:
+def test_unreadable_catalogue_settings_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / catalogues.CATALOGUE_SETTINGS).write_text('{"side": 3}')
     with pytest.raises(IntegrityError, match="catalogue settings cannot be read"):
         catalogues.read_catalogue_settings(tmp_path)
@@ -148,7 +148,7 @@ def test_the_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, item
     assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(actual, truth)]) > 0.9
 
 
-def test_a_narrow_search_is_told_to_miss_some(tmp_path: Path) -> None:
+def test_the_recall_of_a_narrow_search_is_lower(tmp_path: Path) -> None:
     """The recall is measured: with hardly any links it is worse, and of another catalogue's index it is none."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "vectors.fp32.npy", rng.standard_normal((3000, 16)).astype(np.float32))
@@ -158,5 +158,5 @@ def test_a_narrow_search_is_told_to_miss_some(tmp_path: Path) -> None:
     assert catalogues.index_recall(tmp_path) == 0
 
 
-def test_the_own_catalogue_is_where_counts_are_from(bundle: Bundle) -> None:
+def test_counts_come_from_the_own_catalogue(bundle: Bundle) -> None:
     assert InteractionCounts.from_bundle(bundle).item_ids == catalogues.read_item_ids(bundle.folder / CATALOGUE)

@@ -128,7 +128,7 @@ def test_no_candidates_have_no_features(catalogue: Catalogue) -> None:
     assert actual.shape[0] == 0
 
 
-def test_a_user_who_did_nothing_has_a_moment_and_no_last_event() -> None:
+def test_a_user_without_events_has_a_request_time_only() -> None:
     context = scoring.context_features(state())
     assert context["ctx_log_hours_since_last"] == context["ctx_log_history"] == 0
     assert context["ctx_hour_sin"] == pytest.approx(np.sin(2 * np.pi * 4000 / 86400))

@@ -111,16 +111,16 @@ def test_what_cannot_be_served_is_not_published(repository, bundle, other, tmp_p
     assert not repository.fs.exists(f"{repository.root}/catalogues")
 
 
-def spoil(models: ModelRegistry, name: str, content: bytes = b"spoilt") -> None:
+def damage(models: ModelRegistry, name: str, content: bytes = b"spoilt") -> None:
     models.fs.pipe_file(f"{models.root.rstrip('/')}/{name}", content)
 
 
 @pytest.mark.parametrize("file", ["vectors.fp32.npy", "catalogue.json"])
-def test_a_damaged_catalogue_is_refused_and_mended_by_adding_it_again(repository, bundle, tmp_path, file):
+def test_a_damaged_catalogue_is_refused_and_repaired_by_adding_it_again(repository, bundle, tmp_path, file):
     champion(repository, bundle)
     today = another_catalogue(bundle, tmp_path / "today")
     revision = repository.add_catalogue(bundle.model_id, today)
-    spoil(repository, f"catalogues/{bundle.model_id}/{revision}/{file}")
+    damage(repository, f"catalogues/{bundle.model_id}/{revision}/{file}")
     with pytest.raises(IntegrityError):
         repository.publish(bundle.model_id, revision, who="test", why="")
     with pytest.raises(IntegrityError):
@@ -145,17 +145,17 @@ def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, bundle
         models.bundle(bundle.model_id)
 
 
-def test_a_champion_is_not_made_over_a_damaged_catalogue(repository, bundle, tmp_path):
+def test_a_model_with_a_damaged_catalogue_is_not_promoted(repository, bundle, tmp_path):
     repository.add(bundle.folder)
     repository.append("registered", bundle.model_id, who="test", why="new")
     revision = publish(repository, bundle, another_catalogue(bundle, tmp_path / "today"))
-    spoil(repository, f"catalogues/{bundle.model_id}/{revision}/vectors.fp32.npy")
+    damage(repository, f"catalogues/{bundle.model_id}/{revision}/vectors.fp32.npy")
     with pytest.raises(IntegrityError, match="vectors"):
         promote(repository, bundle.model_id)
     assert repository.champion() == ""
 
 
-def test_a_publication_for_yesterdays_champion_or_catalogue_is_stale(repository, bundle, other, tmp_path):
+def test_a_publication_for_an_earlier_champion_or_catalogue_is_stale(repository, bundle, other, tmp_path):
     champion(repository, bundle)
     champion(repository, other)
     revision = repository.add_catalogue(bundle.model_id, another_catalogue(bundle, tmp_path / "today"))
@@ -205,7 +205,7 @@ def test_of_two_that_publish_at_once_one_is_stale(tmp_path, bundle, same):
         assert names <= {verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
 
 
-def test_an_older_champion_json_is_drawn_anew(tmp_path, bundle):
+def test_a_champion_json_of_an_older_version_is_rewritten(tmp_path, bundle):
     """What a version without catalogues and takedowns wrote: in order where there are none, behind where there are."""
     models = ModelRegistry(tmp_path / "repository")
     champion(models, bundle)
@@ -233,7 +233,7 @@ def test_an_older_champion_json_is_drawn_anew(tmp_path, bundle):
     [{"revision": "0" * 16}, {"revision": ""}, {"hidden": []}, {"hidden": ["i1", "i3"]}, {"published": 2}],
     ids=str,
 )
-def test_a_pointer_that_lies_is_mended(repository, bundle, tmp_path, lie):
+def test_a_wrong_champion_cache_is_repaired(repository, bundle, tmp_path, lie):
     champion(repository, bundle)
     revision = publish(repository, bundle, another_catalogue(bundle, tmp_path / "today"))
     repository.hide(["i1", "i2"], who="test", why="recalled")
@@ -262,24 +262,26 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, bundle, other, t
             repository.hide(nothing, who="test", why="")
 
 
-def _sold(folder: Path, available: dict[str, bool | None]) -> Path:
+def _write_items(folder: Path, available: dict[str, bool | None]) -> Path:
     """Write the items of a catalogue, and seal it."""
     table = pa.table({"item_id": list(available), "available": pa.array(available.values(), pa.bool_())})
     parquet.write_table(table, folder / "items.parquet")
     return folder
 
 
-def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_path):
+def test_items_that_the_next_model_relists_are_reported(repository, tmp_path):
     old = tiny_bundle(tmp_path / "old")
-    _sold(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
+    _write_items(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
     old = bundles.write_bundle_manifest(tmp_path / "old", old.manifest)
     new = tiny_bundle(tmp_path / "new", weights=b"new")
     # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
-    _sold(tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True})
+    _write_items(
+        tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True}
+    )
     new = bundles.write_bundle_manifest(tmp_path / "new", new.manifest)
     champion(repository, old)
     today = another_catalogue(old, tmp_path / "today")
-    _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
+    _write_items(today, {"i1": True, "i2": False, "i3": False, "i4": False})
     write_catalogue_manifest(today)
     publish(repository, old, today)
     repository.hide(["i4"], who="test", why="recalled")
@@ -294,7 +296,7 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "content"),
     [
         ("items_hidden", {}),
         ("items_shown", {"details": {"items": "i1"}}),
@@ -302,10 +304,10 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
         ("catalogue_published", {"digests": {}}),
     ],
 )
-def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, bundle, kind, received):
+def test_an_incomplete_event_is_a_damaged_history(tmp_path, bundle, kind, content):
     models = ModelRegistry(tmp_path / "repository")
     champion(models, bundle)
-    event = {"n": 3, "kind": kind, "model_id": bundle.model_id, "at": "now", "who": "a script", "why": "", **received}
+    event = {"n": 3, "kind": kind, "model_id": bundle.model_id, "at": "now", "who": "a script", "why": "", **content}
     (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
     for read in (models.champion_record, models.hidden, models.history):
         with pytest.raises(IntegrityError, match="history of the model registry is damaged"):
@@ -338,14 +340,14 @@ def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(bundle, tmp_pat
     models = ModelRegistry(f"memory://{tmp_path}/models")
     champion(models, bundle)
     revision = publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))
-    spoil(models, f"catalogues/{bundle.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
+    damage(models, f"catalogues/{bundle.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
     with pytest.raises(IntegrityError, match="leads out of its folder"):
         models.bundle(bundle.model_id, into=tmp_path / "fetched")
 
 
-def test_a_manifest_that_cannot_be_read_is_said(repository, bundle, tmp_path):
+def test_an_unreadable_manifest_is_an_error(repository, bundle, tmp_path):
     champion(repository, bundle)
-    spoil(repository, f"bundles/{bundle.model_id}/manifest.json")
+    damage(repository, f"bundles/{bundle.model_id}/manifest.json")
     with pytest.raises(IntegrityError, match="manifest cannot be read"):
         repository.bundle(bundle.model_id, into=tmp_path / "fetched")
 

@@ -50,7 +50,7 @@ def promote(repository: ModelRegistry, model_id: str, **more):
     return repository.append("promoted", model_id, who="test", why="because", **more)
 
 
-def test_an_empty_repository_has_no_champion_and_reading_makes_nothing(tmp_path):
+def test_an_empty_registry_has_no_champion_and_reading_creates_nothing(tmp_path):
     repository = ModelRegistry(tmp_path / "repository")
     assert (repository.champion(), repository.history(), repository.champion_record()) == ("", [], None)
     assert not (tmp_path / "repository").exists()
@@ -138,7 +138,7 @@ def test_a_flipped_byte_is_refused_when_added(repository, bundle):
     assert not repository.fs.exists(repository.root + "/bundles")
 
 
-def test_the_same_model_made_by_other_code_is_the_same_model(repository, bundle, tmp_path):
+def test_the_same_model_exported_by_other_code_is_the_same_model(repository, bundle, tmp_path):
     """Its files are the model: a manifest that says more of how it was made does not stop the line."""
     repository.add(bundle.folder)
     shutil.copytree(bundle.folder, tmp_path / "again")
@@ -175,7 +175,7 @@ def test_evidence_lies_under_its_digest(repository, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda content, behind: b"{",
         lambda content, behind: b"",
@@ -187,7 +187,7 @@ def test_evidence_lies_under_its_digest(repository, tmp_path):
     ],
     ids=["half", "empty", "behind", "another model", "ahead", "wrong event", "gone"],
 )
-def test_any_reader_repairs_the_pointer(tmp_path, bundle, other, spoil):
+def test_any_reader_repairs_the_champion_cache(tmp_path, bundle, other, damage):
     repository = ModelRegistry(tmp_path / "repository")
     cache = tmp_path / "repository" / "champion.json"
     repository.add(bundle.folder)
@@ -197,15 +197,15 @@ def test_any_reader_repairs_the_pointer(tmp_path, bundle, other, spoil):
     behind = cache.read_bytes()
     promote(repository, other.model_id)
     right = cache.read_bytes()
-    if spoil is None:
+    if damage is None:
         cache.unlink()
     else:
-        cache.write_bytes(spoil(right, behind))
+        cache.write_bytes(damage(right, behind))
     assert ModelRegistry(tmp_path / "repository").champion() == other.model_id
     assert cache.read_bytes() == right
 
 
-def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path, bundle):
+def test_a_partial_champion_cache_is_removed_after_a_day(tmp_path, bundle):
     repository = ModelRegistry(tmp_path / "repository")
     repository.add(bundle.folder)
     old, new = (tmp_path / "repository" / f".champion.json.{name}" for name in ("old", "new"))
@@ -230,7 +230,7 @@ def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, bundle
     assert repository.champion() == bundle.model_id
 
 
-def test_a_missing_event_is_said_and_never_written_over(tmp_path, bundle):
+def test_a_missing_event_is_an_error_and_never_overwritten(tmp_path, bundle):
     repository = ModelRegistry(tmp_path / "repository")
     for _ in range(3):
         repository.append("evaluated", bundle.model_id, who="test", why="")
@@ -358,7 +358,7 @@ def test_a_store_without_exclusive_creation_is_refused():
         repository._create("events/1.json", b"{}")
 
 
-def test_a_full_or_forbidden_place_is_one_kind_message(tmp_path, bundle):
+def test_a_registry_that_cannot_be_written_is_one_error(tmp_path, bundle):
     (tmp_path / "repository").write_text("a file where the folder should be")
     repository = ModelRegistry(tmp_path / "repository")
     with pytest.raises(RegistryError, match="cannot be written"):

@@ -221,7 +221,7 @@ def register_and_promote(url, bundle):
 
 
 @pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
-def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url, bundle, tmp_path, file):
+def test_a_concurrent_upload_does_not_change_a_registered_champion(url, bundle, tmp_path, file):
     """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
     again = another_making(bundle, shutil.copytree(bundle.folder, tmp_path / "again"), code_digest="of other code")
     slow = ModelRegistry(url)
@@ -293,14 +293,14 @@ def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, bundle, mon
         assert len(network.seen) >= 3
 
 
-def test_wrong_credentials_are_told_without_the_secret(bucket, monkeypatch, bundle):
+def test_the_error_for_wrong_credentials_does_not_contain_the_secret(bucket, monkeypatch, bundle):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with pytest.raises(StorageError, match="refuses these credentials") as caught:
         ModelRegistry(f"{bucket.url}/x").append("evaluated", bundle.model_id, who="test", why="")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_said(bucket, bundle):
+def test_a_missing_bucket_is_an_error(bucket, bundle):
     models = ModelRegistry("s3://nobody-made-this/x")
     assert models.champion() == ""
     with pytest.raises(RegistryError, match="no such bucket"):
@@ -309,6 +309,6 @@ def test_a_bucket_that_is_not_there_is_said(bucket, bundle):
         models._create("events/1.json", json.dumps({}).encode())
 
 
-def test_a_store_nobody_knows_is_said():
+def test_an_unknown_kind_of_store_is_an_error():
     with pytest.raises(StorageError, match="no way to reach sky://"):
         ModelRegistry("sky://somewhere")

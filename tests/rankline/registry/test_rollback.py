@@ -32,7 +32,7 @@ def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
     return models, [event.model_id for event in models.history() if event.kind == "promoted"]
 
 
-def test_back_and_forth(workspace: Path) -> None:
+def test_roll_back_and_forth(workspace: Path) -> None:
     models, (one, two, three) = models_of(workspace)
     assert former_champions(models) == [two, one]
     event = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
@@ -52,7 +52,7 @@ def go_back(models: ModelRegistry, workspace: Path, to: str = "") -> str:
     return roll_back(models, to=to, who="test", why="", workspace=workspace).model_id
 
 
-def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: Path, tmp_path: Path) -> None:
+def test_repeated_rollbacks_go_further_back(workspace: Path, tmp_path: Path) -> None:
     models, (one, two, three) = models_of(workspace)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
     before = models.history()
@@ -71,7 +71,7 @@ def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: P
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
 
 
-def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
+def test_a_rollback_over_several_models_skips_them(workspace: Path) -> None:
     models, (one, _, _) = models_of(workspace)
     assert go_back(models, workspace, one) == one
     with pytest.raises(RegistryError, match="no model further back"):
@@ -87,7 +87,7 @@ def test_what_was_removed_is_not_offered(workspace: Path) -> None:
     assert go_back(models, workspace) == one
 
 
-def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:
+def test_impossible_rollbacks_are_refused(workspace: Path, tmp_path: Path) -> None:
     models, (_, two, three) = models_of(workspace)
     before = models.history()
     assert "no such model has served here" in refused("rollback", "feedfeed", "-w", workspace, code=2)
@@ -115,7 +115,7 @@ def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> 
     assert roll_back(models, to="", who="test", why="", workspace=workspace).model_id == two
 
 
-def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Path) -> None:
+def test_an_ambiguous_id_is_refused(workspace: Path, tmp_path: Path) -> None:
     models, _ = models_of(workspace)
     for n in range(64):  # sixteen beginnings: two of seventeen share one
         bundle = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
@@ -128,7 +128,7 @@ def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Pat
         roll_back(models, to=shared, who="test", why="", workspace=workspace)
 
 
-def test_who_is_promoted_meanwhile_stays(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_promotion_wins(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models, (one, two, _) = models_of(workspace)
     real = models.manifest
 
