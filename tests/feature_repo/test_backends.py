@@ -1,4 +1,4 @@
-"""Feast on Postgres and Redis gives what it gives on files; what is locked or away is one message."""
+"""Feast on Postgres and Redis gives the same features as on files; a locked or unreachable store is one error."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from rankline.io.storage import FeatureStoreConfig
 from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
-    HISTORY_SIDE,
+    HISTORY_REFS,
     ITEM_FEATURE_REFS,
     ITEMS,
     UNTIL,
@@ -44,13 +44,13 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     tmp_path: Path,
     postgres: Postgres,
 ) -> None:
-    """Rows that were known only later, too: the world of test_store holds one of each kind."""
+    """Includes rows that became known later: the sources of test_store have one of each kind."""
     stores = FeatureStoreConfig(offline="postgres", registry="postgres", postgres=postgres.address)
     apply(tmp_path / "files", project="same", sources=sources)
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)
     for moment in (UNTIL, when(12.5), when(41.5)):
         for entities, refs in (
-            ({"user_id": USERS, **context(len(USERS))}, [*USER_FEATURE_REFS, *HISTORY_SIDE]),
+            ({"user_id": USERS, **context(len(USERS))}, [*USER_FEATURE_REFS, *HISTORY_REFS]),
             ({"item_id": ITEMS}, ITEM_FEATURE_REFS),
         ):
             in_files = then(tmp_path / "files", entities, refs, moment=moment)
@@ -63,7 +63,7 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     result = (tmp_path / "tables" / "feature_store.yaml").read_text()
     assert "12345" not in result
     assert not (tmp_path / "tables" / "registry.db").exists()
-    apply(tmp_path / "tables", project="same", sources=sources, stores=stores)  # twice is once
+    apply(tmp_path / "tables", project="same", sources=sources, stores=stores)  # applying twice changes nothing
 
 
 def test_an_interrupted_load_leaves_no_tables(
@@ -98,7 +98,7 @@ def test_a_locked_registry_is_one_message_in_time(
             apply(tmp_path / "second", project="locked", sources=sources, stores=stores)
         assert time.monotonic() - began < 30
     assert "within 1 s" in str(caught.value)
-    apply(tmp_path / "second", project="locked", sources=sources, stores=stores)  # and afterwards it goes
+    apply(tmp_path / "second", project="locked", sources=sources, stores=stores)  # succeeds once the lock is released
 
 
 def test_postgres_that_is_away_is_one_message(sources: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -154,7 +154,7 @@ def test_the_server_reads_the_same_from_redis_as_from_sqlite(
 def test_promotion_brings_features_to_redis_and_replaces_them(tmp_path: Path, redis: Redis) -> None:
     stores = FeatureStoreConfig(online="redis", redis=redis.address, project="shop")
     online = tmp_path / "online" / names.SERVICE
-    for events_7d in (7.0, 8.0):  # the same moment counted again: as in SQLite, the later count stays
+    for events_7d in (7.0, 8.0):  # the same timestamp again: as in SQLite, the later row wins
         features = features_of(tmp_path / f"features{events_7d}", events_7d=events_7d)
         assert materialize_online(features, online, stores=stores)["moved"]
         source = FeastLibrary(online)
@@ -167,7 +167,7 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     here, there = (tmp_path / each / "online" / names.SERVICE for each in ("here", "there"))
     owner = {"who": "schedule hourly", "run": "r1"}
     first = materialize_online(features_of(tmp_path / "first"), here, stores=stores, owner=owner)
-    # a server elsewhere: the store's settings and definitions, and not what happened in this workspace since
+    # a server elsewhere has the store's settings and definitions, but not this workspace's files
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(here, elsewhere, ignore=shutil.ignore_patterns("watermark.json", "sources"))
     source = FeastLibrary(elsewhere)
@@ -176,7 +176,7 @@ def test_a_watermark_in_redis_is_seen_from_elsewhere_and_never_goes_back(tmp_pat
     later = features_of(tmp_path / "later", end=END + timedelta(hours=6), events_7d=9.0)
     assert materialize_online(later, here, stores=stores)["moved"]
     assert source.watermark() == (END + timedelta(hours=6)).timestamp()
-    # a machine with a workspace of its own, and older data
+    # another workspace with older data
     result = materialize_online(features_of(tmp_path / "older"), there, stores=stores)
     assert (result["moved"], result["until"]) == (False, (END + timedelta(hours=6)).isoformat())
     assert (there / "watermark.json").read_text() == (here / "watermark.json").read_text()

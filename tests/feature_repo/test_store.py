@@ -1,4 +1,4 @@
-"""The store: a row of the past equals the row online at the same moment, and nothing late gets there."""
+"""Feature stores: historical and online features agree, and rows known later are not online."""
 
 import json
 import os
@@ -34,7 +34,7 @@ from rankline.model.scoring import context_features
 from rankline.runtime.progress import Progress
 from tests.components.clean_world import BEGIN, DAY, random_events, write_clean
 
-HISTORY_SIDE = [f"user_history:{name}" for name in ("history_items", "history_times", "history_ratings", "seen_items")]
+HISTORY_REFS = [f"user_history:{name}" for name in ("history_items", "history_times", "history_ratings", "seen_items")]
 USERS = [*(f"u{n}" for n in range(24)), "stranger"]
 ITEMS = [*(f"i{n}" for n in range(30)), "nothing"]
 
@@ -48,7 +48,7 @@ UNTIL = when(40.3)
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What featurize computes of a small world, with a row of each kind that was known only after UNTIL."""
+    """Sources that featurize computes, with a row of each kind that became known after UNTIL."""
     folder = tmp_path_factory.mktemp("sources")
     clean = write_clean(folder / "clean", random_events())
     with duckdb.connect() as db:
@@ -69,7 +69,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An online store as it was at UNTIL."""
+    """An online store materialized up to UNTIL."""
     folder = tmp_path_factory.mktemp("online") / "ranking_v1"
     apply(folder, project="champion", sources=sources)
     watermark = materialize(folder, until=UNTIL)
@@ -80,7 +80,7 @@ def folder(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def then(folder: Path, entities: dict[str, Any], refs: list[str], *, moment: datetime = UNTIL) -> dict[str, list]:
-    """Historical features at a moment."""
+    """Historical features at a time."""
     rows = len(next(iter(entities.values())))
     table = pa.table({**entities, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
     with working_directory(folder):
@@ -98,15 +98,15 @@ def test_what_was_then_is_what_is_online(folder: Path) -> None:
     for entities, refs in (
         ({"user_id": USERS, **inputs}, list(USER_FEATURE_REFS)),
         ({"item_id": ITEMS}, list(ITEM_FEATURE_REFS)),
-        ({"user_id": USERS}, HISTORY_SIDE),
+        ({"user_id": USERS}, HISTORY_REFS),
     ):
         past, online = then(folder, entities, refs), now(folder, entities, refs)
         assert {name: online[name] for name in past} == past
         first = [column[-2] for column in past.values()]
-        assert all(value is not None for value in first)  # known of u23 and i29
+        assert all(value is not None for value in first)  # of u23 and i29
         assert [past[name][-1] for name in past if not name.startswith("ctx_")] == [None] * sum(
             not name.startswith("ctx_") for name in past
-        )  # nothing is known of who never was there
+        )  # an unknown entity has no features
 
 
 def test_a_history_is_what_was_known_after_a_days_last_event(sources: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
 def test_what_was_known_later_is_not_online(folder: Path, sources: Path, tmp_path: Path) -> None:
     refs = ["user_activity:user_events_total"]
     assert now(folder, {"user_id": ["u0"]}, refs)["user_events_total"][0] < 100
-    # Feast alone puts it there: the guard is what keeps it out
+    # Feast's own materialization writes it
     careless = tmp_path / "careless"
     apply(careless, project="careless", sources=sources)
     with working_directory(careless):
@@ -170,7 +170,7 @@ def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
     from feast.data_source import PushMode
 
     copy = Path(shutil.copytree(folder, tmp_path / "pushed"))
-    before = now(copy, {"user_id": ["u1"]}, HISTORY_SIDE)
+    before = now(copy, {"user_id": ["u1"]}, HISTORY_REFS)
     at = UNTIL + timedelta(minutes=1)
     pushed = {
         "user_id": "u1",
@@ -181,7 +181,7 @@ def test_a_pushed_event_is_there_at_once(folder: Path, tmp_path: Path) -> None:
     }
     frame = pd.DataFrame([{**pushed, "event_timestamp": at, "known_at": at}])
     open_store(copy).push(PUSH_SOURCE, frame, to=PushMode.ONLINE)
-    assert now(copy, {"user_id": ["u1"]}, HISTORY_SIDE) == {name: [value] for name, value in pushed.items()}
+    assert now(copy, {"user_id": ["u1"]}, HISTORY_REFS) == {name: [value] for name, value in pushed.items()}
 
 
 def test_the_context_is_the_one_of_a_frozen_request(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tiny bundle that embeds items: the one of tiny_bundle.py, with what makes its catalogue of a table of items.
+"""A tiny bundle that can embed items: the one of tiny_bundle.py plus the files that build a catalogue.
 
 An item's vector is the mean of its words' vectors, plus its side information times a matrix, plus, for the first half
 of the items, a vector of their own.
@@ -61,7 +61,7 @@ def make_embedding_bundle(
     neighbours: IndexSettings = IndexSettings(),  # noqa: B008 (a frozen value)
     broken: Sequence[str] = (),
 ) -> Bundle:
-    """Write and seal such a bundle in ``folder``, with three canaries; ``broken`` items have an own vector of NaN."""
+    """Write such a bundle to ``folder``, with three canaries; the embeddings of ``broken`` items are NaN."""
     items = table() if items is None else items
     rng, count = np.random.default_rng(seed), len(items)
     tiny = make_bundle(folder, items=count, seed=seed, precisions=precisions, queries=queries)
@@ -125,7 +125,7 @@ def _side_graph(weights_SD: Any) -> Any:
 
 
 def without_ranges(folder: Bundle) -> Bundle:
-    """Take away what items.json of an earlier version did not say: between what its numbers lay."""
+    """Remove the value ranges, which items.json of an earlier version did not have."""
     path = folder.folder / catalogues.CATALOGUE_SETTINGS
     changed = json.loads(path.read_text())
     del changed["side"]["prices"]
@@ -136,7 +136,7 @@ def without_ranges(folder: Bundle) -> Bundle:
 
 
 def without_embedding(folder: Path) -> Bundle:
-    """Take away what a bundle of an earlier version had not."""
+    """Remove the files that a bundle of an earlier version did not have."""
     manifest = open_bundle(folder).manifest
     changed = {name: precision.model_copy(update={"side": None}) for name, precision in manifest.precisions.items()}
     for name in ("side.onnx", catalogues.ITEM_EMBEDDINGS, catalogues.CATALOGUE_SETTINGS):

@@ -1,4 +1,4 @@
-"""Routes over the echo engine: shapes, errors and counts, with no model in sight."""
+"""Routes on the echo engine: response fields, errors and metrics, without a model."""
 
 from __future__ import annotations
 

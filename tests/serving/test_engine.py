@@ -1,4 +1,4 @@
-"""The three verbs on a real bundle, against the numbers that the shared functions give."""
+"""The engine on a real bundle, compared with the functions that distillation shares."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_rank_keeps_to_the_candidates(bundle: Bundle, engine: BundleEngine) -> N
 
 
 def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> None:
-    """Padding of histories, queries and candidates must not show in anybody's answer."""
+    """Padding of histories, queries and candidates changes no response."""
     some = [
         EngineRequest("recommend", STATE, k=5),
         EngineRequest("similar", FrozenState(at=0), k=4, item_id="i2"),
@@ -189,7 +189,7 @@ def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> N
         response = run_request(engine, request)
         assert response.items
         assert not set(ids(response)) & {*gone, "i4"}
-        # who is left keeps its place, but that a source now proposes others in the place of those hidden
+        # the others stay; a source may propose further items in place of the hidden ones
         kept = [item for item in earlier if item not in {*gone, "i4"}]
         assert set(kept) <= set(ids(response))
         assert response.hidden == ([item for item in every if item in {*gone, "i4"}] if request.verb == "rank" else [])
@@ -239,7 +239,7 @@ def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: Bundle
 def test_a_catalogue_whose_parts_do_not_fit_is_refused(
     bundle: Bundle, tmp_path: Path, part: str, expected: str
 ) -> None:
-    """Each with digests that are right: a mistake of whoever made it, not of the disk."""
+    """With correct digests: the catalogue was built wrong, not damaged."""
     catalogue = make_catalogue(bundle, tmp_path / "catalogue")
     shorter = make_catalogue(bundle, tmp_path / "shorter", items=30)
     if part == "twice":
@@ -353,7 +353,7 @@ def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
     np.testing.assert_array_equal(graph(feeds), graph.run_bound(feeds))
 
 
-# Words ------------------------------------------------------------------------------------------------------------
+# -- queries -------------------------------------------------------------------------------------------
 
 
 SURE = ServingPolicy(

@@ -1,4 +1,4 @@
-"""Features out of a real Feast store: in the process, over Feast's own server, late, broken and absent."""
+"""Features from a real Feast store: in the process and through a feature server; late, broken and absent."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_item_features_are_those_of_known_items(source: FeatureSource) -> None:
 
 
 def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
-    """Features are materialized anew into the same folder, and its watermark says so."""
+    """Features are materialized again into the same folder."""
     source = FeastLibrary(make_store(tmp_path / "online", popular={"i1": 1.0}))
     source.open()
     assert source.watermark() == DAY.timestamp()
@@ -104,7 +104,7 @@ def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
 
 
 class Switchable(FeatureSource):
-    """A source that can be turned off, to see what the holder does about it."""
+    """A source that can be turned off."""
 
     def __init__(self) -> None:
         self.broken, self.reads = False, 0
@@ -159,7 +159,7 @@ def test_features_of_a_new_catalogue_are_read_at_once() -> None:
 
 
 def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp_path: Path) -> None:
-    """Ready before Feast is imported, and saying so; afterwards with the store's features."""
+    """Ready with degraded responses before Feast is imported, then with the store's features."""
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
 
         def recommend(**reads: object) -> dict[str, object]:
@@ -198,7 +198,7 @@ def gauge(server: Server, name: str) -> float:
 
 
 def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path: Path) -> None:
-    """Metrics and readiness move within seconds, and so do the answers."""
+    """Metrics, readiness and responses change within seconds."""
     store, later = make_store(tmp_path / "store", popular=POPULAR), DAY + timedelta(hours=5)
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
         server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready")
@@ -227,7 +227,7 @@ def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path
 
 
 def test_importing_feast_leaves_the_counters_alone() -> None:
-    """Feast would make all counters of the process, and of its children, share files in a passing folder."""
+    """Feast would make the counters of this process and its children share files in a temporary folder."""
     import_feast()
     assert not [name for name in os.environ if name.startswith("PROMETHEUS_MULTIPROC")]
     one, other = Metrics(), Metrics()

@@ -1,4 +1,4 @@
-"""Following a model repository: taking up champions, refusing damaged ones, surviving a damaged history."""
+"""Following a registry: loading champions, rejecting damaged ones, surviving a damaged history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.serving.tiny_bundle import (
     publish_damaged,
 )
 
-NEVER_S = 3600.0  # polled by hand
+NEVER_S = 3600.0  # the tests poll themselves
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_a_damaged_champion_is_refused_and_the_old_one_goes_on(
     assert manager.rejected
     assert manager.rejected.model_id == bad.model_id
     assert count(metrics, "refused") == 1
-    poll(manager)  # known to be bad: not tried again so soon
+    poll(manager)  # rejected a moment ago: not retried yet
     assert count(metrics, "refused") == 1
-    flip_byte(tmp_path / "kept" / "bundles" / bad.model_id / file)  # flipped twice: mended
+    flip_byte(tmp_path / "kept" / "bundles" / bad.model_id / file)  # flipped twice: as before
     poll(manager)
     assert manager.model_id == bundle.model_id
     manager.rejected = None  # as after retry_s
@@ -259,7 +259,7 @@ def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open
     assert (manager.rejected.model_id, manager.rejected.revision) == (bundle.model_id, bad)
     assert "items.parquet is not the file" in manager.rejected.reason
     assert count(metrics, "refused") == 1
-    poll(manager)  # known to be bad
+    poll(manager)  # rejected a moment ago
     assert count(metrics, "refused") == 1
     ModelRegistry(registry).publish(bundle.model_id, good, who="test", why="back")
     poll(manager)
@@ -306,7 +306,7 @@ def test_takedowns_hold_over_a_new_catalogue_a_promotion_and_a_restart(
 def test_a_takedown_does_not_wait_for_a_model_that_loads(
     metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """A load that takes for ever, made so by hand: the items are hidden meanwhile, and in what was loaded, too."""
+    """While a model loads very slowly, items are hidden at once, and in the new model as well."""
     go, begun = threading.Event(), threading.Event()
 
     class Slow(ModelManager):

@@ -1,4 +1,4 @@
-"""The real server process on a real port: answers, swaps under load, refusals to start, and its end."""
+"""The server process on a real port: responses, swaps under load, refusals to start, shutdown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.serving.tiny_bundle import (
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Start a server that should not start: its exit code and what it said."""
+    """Run a server that must not start; return its exit code and error output."""
     ended = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
@@ -78,7 +78,7 @@ def test_logits_cross_the_wire_exactly(server: Server, bundle: Bundle) -> None:
 
 
 def test_a_frozen_state_is_honoured(server: Server) -> None:
-    """Item features in the request decide what is popular; items they name that nobody sells are ignored."""
+    """Item features in the request decide what is popular; unknown items in them are ignored."""
 
     def proposed_as_popular(**item_features: list[Any]) -> set[str]:
         frozen = {"at": 1e9, "seen": ["i20"], "item_features": item_features}
@@ -90,7 +90,7 @@ def test_a_frozen_state_is_honoured(server: Server) -> None:
     wanted = ["i20", "i21", "i22", "never-heard-of"]
     assert proposed_as_popular(item_id=wanted, item_events_7d=[9, 8, 7, 99]) == {"i21", "i22"}
     assert proposed_as_popular(item_id=["i33"], item_events_30d=[5]) == {"i33"}
-    assert len(proposed_as_popular()) == 12  # none given: the bundle's own counts
+    assert len(proposed_as_popular()) == 12  # without item features: the bundle's own counts
 
 
 def test_similar_leaves_out_the_item_itself(server: Server) -> None:
@@ -110,7 +110,7 @@ def test_metrics_say_what_serves(server: Server, bundle: Bundle) -> None:
 
 
 def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
-    """From no champion to the first, to the second, past a damaged third: every request is answered."""
+    """From no champion to a first and a second, then a damaged third: every request is answered."""
     registry = tmp_path / "repository"
     with running(tmp_path, "--repository", str(registry), "--poll-s", "0.1") as server:
         assert server.client.get("/livez").status_code == 200
@@ -202,7 +202,7 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
 
 
 def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle: Bundle, tmp_path: Path) -> None:
-    """A server as it is started by default, from the command line of another process; then restarted."""
+    """With default settings, hidden from the command line; then the server is restarted."""
     registry = tmp_path / "repository"
     publish(registry, bundle)
     every = [f"i{row}" for row in range(40)]
@@ -249,7 +249,7 @@ def test_a_damaged_catalogue_is_refused_while_the_old_one_serves(bundle: Bundle,
 
 
 def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> None:
-    """A request whose body is half sent when the signal comes still gets its answer; then it ends with 0."""
+    """A request with a half-sent body is still answered after the signal; then the server exits with 0."""
     with running(tmp_path, "--bundle", str(bundle.folder)) as server:
         body = b'{"k": 2}'
         lines = ("POST /v1/recommend HTTP/1.1", "Host: x", "Content-Type: application/json")
@@ -312,7 +312,7 @@ def test_nothing_to_serve_is_refused(tmp_path: Path, arguments: Callable[[Path],
 
 
 def test_no_training_library_is_loaded(bundle: Bundle) -> None:
-    """The serving image has none of them."""
+    """The serving image does not have them."""
     script = f"""
 import sys
 from pathlib import Path

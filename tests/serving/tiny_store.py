@@ -1,4 +1,4 @@
-"""A real Feast store in a folder, as promotion leaves it, with a handful of rows."""
+"""A Feast store with a handful of rows, as promotion writes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rankline.features import transforms
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)
 NOON = DAY.timestamp() - 43_200
-# what user u1 did: three events, the last one in the future of NOON
+# the history of user u1; the last event is after NOON
 HISTORY = {
     "history_items": ["i1", "i2", "i3"],
     "history_times": [NOON - 7200, NOON - 3600, NOON + 60],
@@ -24,7 +24,7 @@ HISTORY = {
 
 
 def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
-    """A store that knows user u1 and the last week's events of some items; ``folder`` again."""
+    """Write a store with user u1 and the last week's events of some items; return ``folder``."""
     from feature_repo import materialize, store
 
     sources = folder / store.SOURCES

@@ -1,4 +1,4 @@
-"""A bundle: every byte is checked, and its id is made of the servable files alone."""
+"""Bundles: every file is verified, and the model id depends on the servable files alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def copy(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def servable(folder: Path) -> list[Path]:
-    """Every file that serving reads, but for the two lists of digests."""
+    """Every served file except the manifests."""
     lists = {"manifest.json", "catalogue/catalogue.json", "files.json"}
     return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).as_posix() not in lists]
 
@@ -41,7 +41,7 @@ def test_a_flipped_byte_is_refused_in_every_file(copy: Path) -> None:
         with pytest.raises(IntegrityError, match=path.name) as caught:
             bundles.open_bundle(copy)
         assert caught.value.hint
-        assert bundles.open_bundle(copy, verify=False)  # who asks not to verify is not stopped
+        assert bundles.open_bundle(copy, verify=False)  # not verified
         path.write_bytes(whole)
     assert bundles.open_bundle(copy)
 

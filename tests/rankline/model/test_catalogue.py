@@ -1,4 +1,4 @@
-"""A catalogue is a function of a model and a table of items, whatever catalogues came in between."""
+"""A catalogue depends on a model and a table of items alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from serving.engine import BundleEngine
 from tests.serving.embedding_bundle import make_embedding_bundle, table, without_embedding
 
 CHANGES = {
-    "i3": {"title": "A love of the river"},  # words, of an item with a vector of its own
+    "i3": {"title": "A love of the river"},  # text, of an item with an embedding
     "i5": {"price": 900.0},
     "i30": {"title": "The dream of a ship", "weight": 3.0},
     "i31": {"available": False},
-    "i32": {"category": ["Action", "Unheard of"]},  # words, too: the encoder reads categories
+    "i32": {"category": ["Action", "Unheard of"]},  # text as well: the encoder reads categories
 }
 
 
@@ -44,7 +44,7 @@ def test_the_same_items_make_the_same_revision(bundle: Bundle, tmp_path: Path) -
 
 
 def test_a_vector_is_words_and_side_and_what_training_met(bundle: Bundle, tmp_path: Path) -> None:
-    """By hand, of an item with a vector of its own and of one that nobody had met."""
+    """Computed by hand for an item with an embedding and for one that is new since training."""
     items = pa.concat_tables([table(), table(1, i0={"item_id": "new", "title": "night story"})])
     catalogues.build(bundle, items, tmp_path / "out")
     actual = vectors(tmp_path / "out")
@@ -72,7 +72,7 @@ def test_only_changed_words_are_read_and_it_is_as_from_scratch(bundle: Bundle, t
         np.testing.assert_allclose(vectors_ID, whole_ID, atol=1e-5)
     as_before = [row for row in range(1, 40) if f"i{row}" not in CHANGES]
     before, after = vectors(bundle.catalogue), vectors(tmp_path / "patched")
-    assert np.array_equal(before[as_before], after[[row - 1 for row in as_before]])  # to the last bit
+    assert np.array_equal(before[as_before], after[[row - 1 for row in as_before]])  # bit by bit
     changed = [3, 5, 30, 32]
     assert (np.abs(before[changed] - after[[row - 1 for row in changed]]).max(1) > 1e-3).all()
     for name in ("sources/popularity.npy", catalogues.COVISIT, catalogues.ITEMS, "sources/bm25/params.index.json"):
@@ -80,7 +80,7 @@ def test_only_changed_words_are_read_and_it_is_as_from_scratch(bundle: Bundle, t
 
 
 def test_counts_follow_the_item(bundle: Bundle, tmp_path: Path) -> None:
-    """Also through a catalogue in which the item was missing: it is taken from the bundle's own."""
+    """Also after a catalogue without the item: counts come from the bundle's own."""
     less = table().take(list(range(39, 4, -1)))  # another order, five items gone
     catalogues.build(bundle, less, tmp_path / "less")
     first = InteractionCounts.from_bundle(bundle)
@@ -126,7 +126,7 @@ def test_unreadable_catalogue_settings_are_refused(bundle: Bundle, tmp_path: Pat
         catalogues.read_catalogue_settings(tmp_path)
 
 
-# The index --------------------------------------------------------------------------------------------------------
+# -- index ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_index_finds_what_exact_search_finds(tmp_path: Path, kind: str, item
 
 
 def test_the_recall_of_a_narrow_search_is_lower(tmp_path: Path) -> None:
-    """The recall is measured: with hardly any links it is worse, and of another catalogue's index it is none."""
+    """With few links the recall is lower; for another catalogue's index it is 0."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "vectors.fp32.npy", rng.standard_normal((3000, 16)).astype(np.float32))
     write_index(tmp_path, IndexSettings(kind="hnsw", links=4, search=8))

@@ -1,4 +1,4 @@
-"""From a request to the numbers its candidates are ranked by."""
+"""Candidates and scorer features of a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CATEGORIES = [["a"], ["b"], ["a", "b"], [], ["a"], ["b"], ["c"], []]
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    """Eight items in two dimensions; items 0 1 2 follow each other, and 5 is what everybody wants."""
+    """Eight items in two dimensions; items 0, 1, 2 are visited together, and 5 is the most popular."""
     vocabulary = ["a", "b", "c"]
     angles = np.linspace(0, np.pi, 8)
     return Catalogue(
@@ -68,7 +68,7 @@ def test_candidates_are_the_best_of_each_source_without_the_excluded(catalogue: 
     drawn = scoring.draw_candidates(scores, np.array([0, 5]), per_source=3)
     # towers 1 2 3, co-visitation 1 2, popularity 6 3 1
     assert drawn.tolist() == [1, 2, 3, 6]
-    assert scores["towers"].max() < 2  # the scores themselves are as they were
+    assert scores["towers"].max() < 2  # the scores are unchanged
     assert np.isfinite(scores["towers"]).all()
 
 
@@ -138,7 +138,7 @@ def test_the_recent_part_of_a_state_is_all_that_is_read() -> None:
     request_state = state("i0", "i1", "i2", seen=["i0", "i1", "i2"])
     last = scoring.truncate_history(request_state, 2)
     assert last.history == History(item_ids=["i1", "i2"], times=[200.0, 300.0], ratings=[4.0, 4.0])
-    assert last.seen == request_state.seen  # what may not be shown is all that was seen
+    assert last.seen == request_state.seen  # seen items are not truncated
     assert scoring.truncate_history(request_state, 3) is request_state
     bare = FrozenState(at=1.0, history=History(item_ids=["a", "b"]))
     assert scoring.truncate_history(bare, 1).history == History(item_ids=["b"])

@@ -1,4 +1,4 @@
-"""Catalogues of a model and takedowns of items, in a folder and in a bucket's stand-in: what is kept, what refused."""
+"""Catalogue revisions and takedowns, in a folder and in memory."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
 def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"vectors of today") -> Path:
-    """A later catalogue for the same model, sealed."""
+    """Write a later catalogue for the same model."""
     shutil.copytree(bundle.folder / "catalogue", folder)
     (folder / "vectors.fp32.npy").write_bytes(vectors)
     write_catalogue_manifest(folder)
@@ -71,11 +71,11 @@ def test_an_older_catalogue_is_published_again_to_go_back(repository, bundle, tm
         repository.publish(bundle.model_id, back, who="test", why="wrong prices")
         assert repository.revision(bundle.model_id) == back
         assert repository.bundle(bundle.model_id, into=tmp_path / "fetched").revision == back
-    assert repository.champion_record().revision == "", "the bundle's own is told as such"
+    assert repository.champion_record().revision == "", "empty for the bundle's own"
 
 
 def test_each_model_keeps_its_own_catalogue(repository, bundle, other, tmp_path):
-    """Published for a model that does not serve: recorded, and served once that does. A rollback comes back to it."""
+    """A catalogue published for a model that does not serve is used once the model is promoted, also by a rollback."""
     champion(repository, bundle)
     repository.add(other.folder)
     repository.append("registered", other.model_id, who="test", why="new")
@@ -206,7 +206,7 @@ def test_of_two_that_publish_at_once_one_is_stale(tmp_path, bundle, same):
 
 
 def test_a_champion_json_of_an_older_version_is_rewritten(tmp_path, bundle):
-    """What a version without catalogues and takedowns wrote: in order where there are none, behind where there are."""
+    """A cache from a version without catalogues and takedowns is right only if there are none."""
     models = ModelRegistry(tmp_path / "repository")
     champion(models, bundle)
     cache = tmp_path / "repository" / "champion.json"
@@ -263,7 +263,7 @@ def test_hidden_items_are_what_the_events_add_up_to(repository, bundle, other, t
 
 
 def _write_items(folder: Path, available: dict[str, bool | None]) -> Path:
-    """Write the items of a catalogue, and seal it."""
+    """Write the items of a catalogue."""
     table = pa.table({"item_id": list(available), "available": pa.array(available.values(), pa.bool_())})
     parquet.write_table(table, folder / "items.parquet")
     return folder
@@ -274,7 +274,7 @@ def test_items_that_the_next_model_relists_are_reported(repository, tmp_path):
     _write_items(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
     old = bundles.write_bundle_manifest(tmp_path / "old", old.manifest)
     new = tiny_bundle(tmp_path / "new", weights=b"new")
-    # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
+    # i1 still available, i2 unknown, i3 withdrawn here as well, i4 hidden, i5 removed by the feed, i6 new
     _write_items(
         tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True}
     )
@@ -333,7 +333,7 @@ def test_two_that_hide_at_once_lose_nothing(tmp_path, bundle):
         writer.join(60)
         assert writer.exitcode == 0
     assert models.champion_record().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
-    assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right, too"
+    assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right as well"
 
 
 def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(bundle, tmp_path):
@@ -377,7 +377,7 @@ def test_what_was_fetched_before_is_not_fetched_again(bundle, tmp_path):
 
 
 def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, bundle):
-    """Killed at random moments: whatever the events say serves, and what was half copied is seen by nobody."""
+    """Killed at random times: every published catalogue is complete, and partial copies are invisible."""
     models = ModelRegistry(tmp_path / "repository")
     champion(models, bundle)
     publishing = (

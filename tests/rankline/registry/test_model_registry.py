@@ -20,7 +20,7 @@ from rankline.registry.model_registry import ModelRegistry
 
 
 def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:
-    """A sealed bundle with the right files; the repository never looks inside the graphs."""
+    """A bundle with the right files; the registry never opens the graphs."""
     (folder / "catalogue" / "sources").mkdir(parents=True)
     (folder / "scorer.onnx").write_bytes(weights)
     (folder / "tokenizer.json").write_text("{}")
@@ -57,7 +57,7 @@ def test_an_empty_registry_has_no_champion_and_reading_creates_nothing(tmp_path)
 
 
 def test_a_bundle_goes_in_whole_and_only_once(repository, bundle, tmp_path):
-    (bundle.folder / "files.json").write_text("{}")  # the door's own list is no part of the bundle
+    (bundle.folder / "files.json").write_text("{}")  # the step's own list of digests is not part of the bundle
     assert repository.add(bundle.folder).model_id == bundle.model_id
     before = repository.fs.find(repository.root)
     assert repository.add(bundle.folder).model_id == bundle.model_id
@@ -112,7 +112,7 @@ def test_a_flipped_byte_is_refused_when_promoted(tmp_path, bundle, name):
     repository.append("registered", bundle.model_id, who="test", why="new")
     file = tmp_path / "repository" / "bundles" / bundle.model_id / name
     changed = file.read_bytes()
-    # in the manifest, a byte that leaves it readable: 0.8 becomes 0.9
+    # in the manifest, a change that leaves it readable: 0.8 becomes 0.9
     changed = changed.replace(b"0.8", b"0.9") if name == "manifest.json" else bytes([changed[0] ^ 1]) + changed[1:]
     file.write_bytes(changed)
     with pytest.raises(IntegrityError):
@@ -139,7 +139,7 @@ def test_a_flipped_byte_is_refused_when_added(repository, bundle):
 
 
 def test_the_same_model_exported_by_other_code_is_the_same_model(repository, bundle, tmp_path):
-    """Its files are the model: a manifest that says more of how it was made does not stop the line."""
+    """The files are the model: a manifest with another code digest is accepted."""
     repository.add(bundle.folder)
     shutil.copytree(bundle.folder, tmp_path / "again")
     again = bundles.write_bundle_manifest(
@@ -214,7 +214,7 @@ def test_a_partial_champion_cache_is_removed_after_a_day(tmp_path, bundle):
     os.utime(old, (time.time() - 90_000, time.time() - 90_000))
     promote(repository, bundle.model_id)
     assert not old.exists()
-    assert new.exists()  # it may be somebody's who is just writing
+    assert new.exists()  # another process may be writing it
 
 
 def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, bundle, monkeypatch):
@@ -261,7 +261,7 @@ def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
     assert [event.n for event in history] == list(range(1, 101))
     for i in range(4):
         assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(25)]
-    # nothing but the events: no partial file stays behind
+    # no partial files are left
     assert len(list((root / "events").iterdir())) == 100
 
 

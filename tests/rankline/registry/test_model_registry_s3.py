@@ -1,4 +1,4 @@
-"""The model repository in a bucket of a real S3-compatible server, over a network that fails now and then."""
+"""The model registry in a bucket of an S3-compatible server, over an unreliable network."""
 
 import json
 import multiprocessing
@@ -137,7 +137,7 @@ def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, bu
         ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "again")
     with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
         models.publish(bundle.model_id, revision, who="test", why="")
-    assert models.add_catalogue(bundle.model_id, today) == revision  # brings the file back
+    assert models.add_catalogue(bundle.model_id, today) == revision  # restores the file
     assert ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "again").revision == revision
 
 
@@ -185,7 +185,7 @@ def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, bundle
 
 
 class Overtaken:
-    """A store whose user is overtaken just before one of its files gets there."""
+    """A store that calls ``by`` once, just before one of its files is written."""
 
     def __init__(self, inner, file, by):
         self.inner, self.file, self.by = inner, file, by
@@ -205,7 +205,7 @@ class Overtaken:
 
 
 def another_making(bundle, folder, **changes):
-    """The same model, sealed once more with another manifest, or over another catalogue."""
+    """Export the same model again, with another manifest or another catalogue."""
     if changes.pop("vectors", None):
         (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
     again = write_bundle_manifest(folder, bundle.manifest.model_copy(update=changes))
@@ -222,7 +222,7 @@ def register_and_promote(url, bundle):
 
 @pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
 def test_a_concurrent_upload_does_not_change_a_registered_champion(url, bundle, tmp_path, file):
-    """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
+    """During an upload another process adds the same files with another manifest, registers and promotes them."""
     again = another_making(bundle, shutil.copytree(bundle.folder, tmp_path / "again"), code_digest="of other code")
     slow = ModelRegistry(url)
     slow.fs = Overtaken(slow.fs, file, lambda: register_and_promote(url, again))
@@ -255,7 +255,7 @@ def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, bundle, tm
 
 @pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])
 def test_a_network_that_fails_now_and_then_is_waited_out(bucket, bundle, tmp_path, monkeypatch, fault):
-    """Every fifth connection fails. An event whose answer got lost is neither doubled nor taken for another's."""
+    """Every fifth connection fails. An event whose response was lost is neither duplicated nor mistaken for another's."""
     with flaky(bucket.port, lambda n: fault if n % 5 == 2 else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
@@ -276,7 +276,7 @@ def test_an_event_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
         models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
         models.champion()
         faults["until"] = len(network.seen) + 1
-        assert models._create("events/1.json", b"mine")  # its first try was stored, and nobody heard
+        assert models._create("events/1.json", b"mine")  # the first attempt was stored, its response lost
         assert DROP_ANSWER in network.seen
         assert not models._create("events/1.json", b"yours")
 

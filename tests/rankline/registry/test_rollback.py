@@ -1,4 +1,4 @@
-"""Going back to a model that served before."""
+"""Rolling back to a model that served before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A workspace in which three models have served, the third one now."""
+    """A workspace in which three models have served; the third is the champion."""
     models = ModelRegistry(tmp_path / "ws" / "repository")
     for name in ("one", "two", "three"):
         bundle = tiny_bundle(tmp_path / name, weights=name.encode())
@@ -61,11 +61,11 @@ def test_repeated_rollbacks_go_further_back(workspace: Path, tmp_path: Path) -> 
     assert three in str(stop.value)
     assert two in str(stop.value)
     assert models.history() == before
-    # by its name any of them serves again, and what was left for it is not offered
+    # by name any model can serve again, and the one it replaced is no candidate
     assert go_back(models, workspace, three) == three
     with pytest.raises(RegistryError, match="no model further back"):
         go_back(models, workspace)
-    # promoted anew it is one to go back to
+    # promoted again, a model is a candidate again
     for model in (one, two, three):
         promote(models, model)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
@@ -117,7 +117,7 @@ def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> 
 
 def test_an_ambiguous_id_is_refused(workspace: Path, tmp_path: Path) -> None:
     models, _ = models_of(workspace)
-    for n in range(64):  # sixteen beginnings: two of seventeen share one
+    for n in range(64):  # with sixteen hex digits, two of seventeen ids begin alike
         bundle = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
         models.add(bundle.folder)
         promote(models, bundle.model_id)
