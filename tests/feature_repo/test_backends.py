@@ -48,16 +48,16 @@ def test_a_join_in_postgres_is_the_join_in_duckdb(
     stores = FeatureStoreConfig(offline="postgres", registry="postgres", postgres=postgres.address)
     apply(tmp_path / "files", project="same", sources=sources)
     apply(tmp_path / "tables", project="same", sources=sources, stores=stores)
-    for moment in (UNTIL, when(12.5), when(41.5)):
+    for at in (UNTIL, when(12.5), when(41.5)):
         for entities, refs in (
             ({"user_id": USERS, **context(len(USERS))}, [*USER_FEATURE_REFS, *HISTORY_REFS]),
             ({"item_id": ITEMS}, ITEM_FEATURE_REFS),
         ):
-            in_files = then(tmp_path / "files", entities, refs, moment=moment)
-            in_tables = then(tmp_path / "tables", entities, refs, moment=moment)
+            in_files = then(tmp_path / "files", entities, refs, at=at)
+            in_tables = then(tmp_path / "tables", entities, refs, at=at)
             assert in_tables == in_files
-    late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=UNTIL)
-    later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, moment=when(41.5))
+    late = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, at=UNTIL)
+    later = then(tmp_path / "tables", {"user_id": ["u0"], **context(1)}, USER_FEATURE_REFS, at=when(41.5))
     assert 999.0 not in [values[0] for values in late.values()]
     assert 999.0 in [values[0] for values in later.values()]
     result = (tmp_path / "tables" / "feature_store.yaml").read_text()

@@ -79,10 +79,10 @@ def folder(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def then(folder: Path, entities: dict[str, Any], refs: list[str], *, moment: datetime = UNTIL) -> dict[str, list]:
+def then(folder: Path, entities: dict[str, Any], refs: list[str], *, at: datetime = UNTIL) -> dict[str, list]:
     """Historical features at a time."""
     rows = len(next(iter(entities.values())))
-    table = pa.table({**entities, "event_timestamp": pa.array([moment] * rows).cast(MICROSECONDS)})
+    table = pa.table({**entities, "event_timestamp": pa.array([at] * rows).cast(MICROSECONDS)})
     with working_directory(folder):
         return historical_features(open_store(folder), table, refs, chunk=100, progress=Progress()).to_pydict()
 
@@ -112,15 +112,15 @@ def test_what_was_then_is_what_is_online(folder: Path) -> None:
 def test_a_history_is_what_was_known_after_a_days_last_event(sources: Path) -> None:
     events, late = random_events(), 0
     for row in parquet.read_table(sources / "user_history.parquet").to_pylist():
-        moment = row["event_timestamp"].timestamp()
-        happened = [e for e in events if e.user == row["user_id"] and e.at <= moment]
-        there = [e for e in happened if (e.known or e.at) <= moment]
+        at = row["event_timestamp"].timestamp()
+        happened = [e for e in events if e.user == row["user_id"] and e.at <= at]
+        there = [e for e in happened if (e.known or e.at) <= at]
         late += len(there) < len(happened)
         assert row["seen_items"] == [e.item for e in there]
         assert row["history_items"] == [e.item for e in there][-5:]
         assert row["history_times"] == [e.at for e in there][-5:]
         assert row["history_ratings"] == [e.rating for e in there][-5:]
-        assert moment in {e.known or e.at for e in there}
+        assert at in {e.known or e.at for e in there}
     assert late > 5
 
 
@@ -153,10 +153,10 @@ def test_later_it_is_online_and_what_is_outlived_is_not(folder: Path, tmp_path: 
     later = Path(shutil.copytree(folder, tmp_path / "later"))
     materialize(later, until=when(41.5))
     refs = ["item_popularity:item_events_total"]
-    moment = {"moment": when(41.5)}
+    at = {"at": when(41.5)}
     assert now(later, {"item_id": ITEMS}, refs) == {
         "item_id": ITEMS,
-        **then(later, {"item_id": ITEMS}, refs, **moment),
+        **then(later, {"item_id": ITEMS}, refs, **at),
     }
 
     old = tmp_path / "old"

@@ -255,7 +255,7 @@ def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, bundle, tm
 
 @pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])
 def test_a_network_that_fails_now_and_then_is_waited_out(bucket, bundle, tmp_path, monkeypatch, fault):
-    """Every fifth connection fails. An event whose response was lost is neither duplicated nor mistaken for another's."""
+    """Every fifth connection fails. An event whose response was lost is written once."""
     with flaky(bucket.port, lambda n: fault if n % 5 == 2 else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
