@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="movielens")
     arguments = parser.parse_args()
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import run_folders
+    from pipelines.runs.folder import run_folders
 
     summaries = [
         json.loads((folder / SUMMARY).read_text())

@@ -98,7 +98,7 @@ def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
 
 def newest_output(workspace: Path, step: str, output: str) -> Path:
     """What the newest finished run of a step left under this name."""
-    from pipelines.runs.runner import run_folders
+    from pipelines.runs.folder import run_folders
     from rankline.runtime import ledger
 
     for folder in reversed(run_folders(workspace)):

@@ -2,19 +2,19 @@
 
     python contents.py IMAGE VARIANT pyproject.toml
 
-prints one requirement a line. Kubeflow opens its doors in data, train and evaluate; serve has none.
+prints one requirement per line. Kubeflow runs steps in data, train and evaluate, so those hold kfp; serve does not.
 """
 
 import re
 import sys
 import tomllib
 
-# every place of docs/storage.md that an image's steps are sent to has its driver there: nothing is installed later
+# Each image holds the drivers of every storage that its steps may use (docs/storage.md): nothing is installed later.
 EXTRAS = {
-    "data": ("data", "door", "s3", "postgres", "redis"),
-    "train": ("train", "door", "s3"),
+    "data": ("data", "component", "s3", "postgres", "redis"),
+    "train": ("train", "component", "s3"),
     "serve": ("serve", "s3", "postgres", "redis"),
-    "evaluate": ("evaluate", "door", "s3", "postgres", "redis"),
+    "evaluate": ("evaluate", "component", "s3", "postgres", "redis"),
 }
 VARIANTS = {"cpu": (), "cuda": ("cuda",)}
 WITHOUT_GPU = ("data",)  # the same in every variant

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipes import Recipe, change, step_settings, storage_settings
+from pipelines.recipe import Recipe, step_settings, storage_settings
+from pipelines.recipes import change
 from pipelines.runs.runner import RunHandle, Runner, run
 from pipelines.training import build_pipeline, task_factory
 from rankline.runtime.current_user import current_user
@@ -88,7 +89,7 @@ def require_champion(recipe: Recipe, workspace: Path) -> None:
     """
     from components.promote.materialize import champion_feature_service
     from rankline.features.transforms import SERVICE
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     run_context = RunContext.from_parameters(
         {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow.conformance import PINNED_IMAGE, check_package
-from pipelines.placement import SIZES
 from pipelines.recipes import Recipe
 from pipelines.refresh import items_recipe
+from pipelines.runs.folder import Flow
 from pipelines.runs.process import pipeline_factory
-from pipelines.runs.runner import Flow
+from pipelines.steps import STEPS
 from rankline.errors import UsageError
 
 
@@ -59,8 +59,8 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
 
 def _with_gpu_counts(recipe: Recipe) -> Recipe:
     """The recipe whose summary knows the price of the GPUs that the cluster is asked for."""
-    gpus = {step: getattr(recipe.cluster, size).gpus for step, size in SIZES.items()}
-    for step in ("finetune", "distill"):
+    gpus = {step: getattr(recipe.cluster, spec.size).gpus for step, spec in STEPS.items()}
+    for step in [name for name, spec in STEPS.items() if spec.trains]:
         if getattr(recipe, step).device == "cuda" and not gpus[step]:
             raise UsageError(
                 f"{step} trains on cuda, and no GPU is asked for",

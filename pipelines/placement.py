@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
+from pipelines.steps import row_of_task
 from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
@@ -71,22 +72,6 @@ class ClusterConfig(FrozenModel):
         return secrets
 
 
-SIZES = {
-    "resolve-inputs": "small", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
-    "distill": "train", "export": "serve", "evaluate": "serve", "decide": "small", "promote": "data",
-    "materialize": "data", "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
-    "insufficient-data": "small",
-    "catalogue": "serve", "publish": "data", "unchanged": "small",
-}  # fmt: skip
-IMAGES = {
-    "resolve-inputs": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
-    "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
-    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data",
-    "insufficient-data": "data",
-    "catalogue": "evaluate", "publish": "data", "unchanged": "data",
-}  # fmt: skip
-
-
 def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> PipelineTask:
     """Give a task its image, resources, timeout, volume and secrets; retries where ``attempts`` says so.
 
@@ -96,9 +81,9 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     from kfp import kubernetes
 
     step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
-    size: Resources = getattr(config, SIZES[step])
-    image = getattr(config.images, IMAGES[step])
-    if image:
+    spec = row_of_task(step)
+    size: Resources = getattr(config, spec.size)
+    if image := getattr(config.images, spec.image):
         task.set_container_image(image)
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, change_of, step_settings
+from pipelines.recipe import Recipe, step_settings
+from pipelines.recipes import change_of
 from pipelines.runs.runner import RunHandle, Runner, run
 from pipelines.training import build_pipeline, task_factory
 from rankline.contracts import ITEMS
@@ -145,9 +146,9 @@ def refresh(
         UsageError: nothing serves yet, or ``only`` names something that no item has, or that the recipe does not read.
         StepFailed: a step stopped.
     """
-    from pipelines.recipes import storage_settings
+    from pipelines.recipe import storage_settings
     from rankline.registry.model_registry import ModelRegistry
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
     workspace = workspace.resolve()
     run_context = RunContext.from_parameters(

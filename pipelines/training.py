@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, step_settings, storage_settings
+from pipelines.recipe import Recipe, step_settings, storage_settings
 
 
 def training_pipeline(

@@ -255,11 +255,11 @@ def _run_table(summary: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    from rankline.runtime import ledger
+    from rankline.runtime.steps import FLOWS
 
     known = {step["step"]: step for step in summary["steps"]}
     lines = [Text(f"{summary['name']}   {summary['kubeflow_status'].lower()}", style="bold")]
-    step_names = ledger.FLOWS[summary["flow"]]
+    step_names = FLOWS[summary["flow"]]
     for name in (*step_names, *(name for name in known if name not in step_names)):
         step = known.get(name, {"step": name, "status": "pending", "error": "", "seconds": 0.0})
         lines.append(

@@ -330,7 +330,9 @@ def plan(
     schedule = _schedules(workspace).get(name)
     instants = next_instants(schedule, count)
     windows = [schedule.window_of(instant) for instant in instants]
-    print_fire_times(schedule, instants, windows, [schedule.begins(instant) for instant in instants], as_json=as_json)
+    print_fire_times(
+        schedule, instants, windows, [schedule.earliest_start(instant) for instant in instants], as_json=as_json
+    )
 
 
 @app.command("backfill")

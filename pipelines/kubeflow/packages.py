@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pipelines.kubeflow.client import AlreadyExists, Cluster
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
+from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
 from rankline.io import digest
 

@@ -17,16 +17,17 @@ from pydantic import TypeAdapter
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import find_version, list_pipelines, paginate, pipeline_name, version_name
-from pipelines.kubeflow.runs import STEPS, summarize_listed_run
+from pipelines.kubeflow.runs import summarize_listed_run
 from pipelines.package import compile_flow
-from pipelines.recipes import Recipe, as_dict
+from pipelines.recipe import Recipe, as_dict
 from pipelines.runs import containers
 from pipelines.runs.plan import Libraries, Plan, PlannedStep, TotalTime
 from pipelines.runs.plan import plan as foretell
+from pipelines.steps import STEPS
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError
-from rankline.runtime import ledger
 from rankline.runtime.step_cache import ALWAYS_RUNS
+from rankline.runtime.steps import TRAINING_STEPS
 
 StepTimes = dict[
     str, tuple[tuple[float, str], tuple[float, str]]
@@ -135,19 +136,19 @@ def _with_local_paths(recipe: Recipe, remote_root: str, local_root: str) -> Reci
 def _plan_without_workspace(recipe: Recipe) -> Plan:
     """What is certain of every run, and nothing else."""
     steps = []
-    for name in ledger.STEPS:
-        if name in ("resolve_inputs", "decide"):
-            steps.append(PlannedStep(step=name, state="runs", why=ALWAYS_RUNS))
-        elif name == "promote" and recipe.decide.mode == "review":
+    for name in TRAINING_STEPS:
+        if name == "promote" and recipe.decide.mode == "review":
             steps.append(
                 PlannedStep(step=name, state="skipped", why="decide.mode is review: the model waits for a reviewer")
             )
         elif name == "promote":
             why = "it runs where the verdict is to promote"
             steps.append(PlannedStep(step=name, state="unsure", provided="the gates are met", why=why))
+        elif not STEPS[name].cached:
+            steps.append(PlannedStep(step=name, state="runs", why=ALWAYS_RUNS))
         else:
             steps.append(PlannedStep(step=name, state="unsure", why="decided at its door, on the cluster"))
-    unknown_time = TotalTime(least_s=0.0, most_s=0.0, around_s=None, around_from="", without=ledger.STEPS)
+    unknown_time = TotalTime(least_s=0.0, most_s=0.0, around_s=None, around_from="", without=TRAINING_STEPS)
     place = recipe.cluster.workspace
     return Plan(recipe=recipe.name, workspace=place, champion="", fetches=(), steps=tuple(steps), total=unknown_time)
 
@@ -161,15 +162,7 @@ def _with_cluster_times(run_plan: Plan, step_times: StepTimes) -> Plan:
             times = {"reuse_s": least, "reuse_from": least_of, "run_s": most, "run_from": most_of}
             step = step.model_copy(update=times)
         steps.append(step)
-    overhead = run_plan.total.around_s or 0.0
-    total = run_plan.total.model_copy(
-        update={
-            "least_s": round(sum(step.least_s or 0.0 for step in steps) + overhead, 2),
-            "most_s": round(sum(step.most_s or 0.0 for step in steps) + overhead, 2),
-            "without": tuple(step.step for step in steps if step.least_s is None or step.most_s is None),
-        }
-    )
-    return run_plan.model_copy(update={"steps": tuple(steps), "total": total})
+    return run_plan.model_copy(update={"steps": tuple(steps), "total": run_plan.total.with_steps(tuple(steps))})
 
 
 def _step_times(cluster: Cluster, recipe: Recipe) -> StepTimes:

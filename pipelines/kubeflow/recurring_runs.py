@@ -33,11 +33,11 @@ from pipelines.kubeflow.runs import (
     summarize_run,
 )
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
-from pipelines.runs.store import RUNNING
+from pipelines.runs.folder import Flow
 from pipelines.schedules import cron as crons
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
+from rankline.runtime.outcomes import Outcome
 
 SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster puts the scheduled time in its place
 CLEAR_S = 10  # a change keeps that far from the times at which the schedule fires
@@ -381,5 +381,5 @@ def _running(cluster: Cluster, recurring_run: RecurringRun) -> list[dict[str, An
     return [
         run_summary
         for run in _own_runs(cluster, recurring_run)
-        if (run_summary := summarize_run(cluster, run))["outcome"] == RUNNING
+        if (run_summary := summarize_run(cluster, run))["outcome"] == Outcome.RUNNING
     ]

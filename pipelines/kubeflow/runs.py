@@ -17,46 +17,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.catalogue.component import OUTCOME_TASKS as SAID_OF_ITEMS
 from components.ingest.window import BACKFILL
-from components.promote.component import OUTCOME_TASKS
-from components.summary.step import MATERIALIZED, OUTCOMES, PUBLISHED, UNCHANGED
 from pipelines.kubeflow import description
 from pipelines.kubeflow.client import Cluster, NotFound, Unreachable
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
-from pipelines.runs.runner import Flow
-from pipelines.runs.store import LAST, RUNNING, LogLine, RunInfo
+from pipelines.runs.folder import Flow
+from pipelines.runs.logs import LogLine
+from pipelines.runs.store import LAST, RunInfo
+from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.errors import AccessError, RanklineError, UsageError
-from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
 
 DEFAULT_EXPERIMENT = "rankline"
-CANCELLED, FAILED, INCOMPLETE = "cancelled", "failed", "incomplete"
-STEPS = (*ledger.ALL_STEPS, "summary")
 STEP_STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
     "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
 }  # fmt: skip
 _FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-_VERDICTS = {  # task -> the outcome it says
-    outcome.replace("_", "-"): OUTCOMES[outcome] for outcome in OUTCOME_TASKS | SAID_OF_ITEMS
-}
-# the last step of a flow -> the outcome where it is done
-_FINAL_STEPS = {"promote": OUTCOMES["promote"], "publish": OUTCOMES["publish"], "materialize": MATERIALIZED}
-_VERDICT_SENTENCES = {
-    "promoted": "Every gate is met; the model serves.",
-    "already serving": "The candidate is the champion; there was nothing to decide.",
-    "waiting for review": "Every gate is met; a person decides.",
-    "refused": "A gate is not met; verdict.md of the step decide says which.",
-    "insufficient data": "There is too little data for a verdict.",
-    PUBLISHED: "Every check is met; the champion serves over the new catalogue.",
-    UNCHANGED: "Every item is as it was; nothing was published.",
-    MATERIALIZED: "The champion's features are online, or those that are know more already.",
-    RUNNING: "",
-    CANCELLED: "It was ended before it was finished.",
-    FAILED: "",
-    INCOMPLETE: "It ended, and the cluster tells of no verdict.",
-}
-_REFUSED_REFRESH = "A check is not met, and what serves stays; summary.json of the run, on the volume, says which."
+# the last step of a flow, or the task of a verdict -> the outcome where it is done
+_FINAL_TASKS = {outcome.step: outcome for outcome in Outcome if outcome.step} | VERDICT_TASKS
 _LEDGER_ONLY_FIELDS = (
     "work_s",
     "import_s",
@@ -133,9 +112,9 @@ def follow(
             continue
         if watch is not None:
             watch(summary)
-        if summary["outcome"] != RUNNING:
+        if summary["outcome"] != Outcome.RUNNING:
             ended_s = ended_s or time.monotonic()
-            if summary["outcome"] != INCOMPLETE or time.monotonic() - ended_s > settle_s:
+            if summary["outcome"] != Outcome.INCOMPLETE or time.monotonic() - ended_s > settle_s:
                 return summary
         time.sleep(poll_s)
 
@@ -148,21 +127,21 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     failed = next((step for step in steps if step["status"] == "failed"), None)
     started_s, finished_s = _unix_seconds(run.created_at), _unix_seconds(run.finished_at)
     error = (run.error and run.error.message) or (failed and failed["error"]) or ""
-    if outcome == FAILED and not error:
+    if outcome == Outcome.FAILED and not error:
         error = f"see `{kubectl_logs_command(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
     return {
         "run": run.run_id,
         "name": run.display_name,
-        "outcome": outcome,
+        "outcome": outcome.value,
         "kubeflow_status": run.state or "",
-        "verdict": _REFUSED_REFRESH if (flow, outcome) == ("refresh", "refused") else _VERDICT_SENTENCES[outcome],
+        "verdict": outcome.sentence_for(flow),
         "reasons": [],
-        "error": error if outcome == FAILED else "",
-        "failed_step": failed["step"] if failed and outcome == FAILED else "",
+        "error": error if outcome == Outcome.FAILED else "",
+        "failed_step": failed["step"] if failed and outcome == Outcome.FAILED else "",
         "model_id": "",
         "started": started_s,
         "seconds": None
-        if outcome == RUNNING
+        if outcome == Outcome.RUNNING
         else round(max((finished_s or time.time()) - (started_s or time.time()), 0.0), 2),
         "work_s": None,
         "cost": None,
@@ -177,7 +156,7 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
 def summarize_listed_run(cluster: Cluster, run: Any) -> dict[str, Any]:
     """The same of a run of a list, which need not tell of tasks."""
     summary = summarize_run(cluster, run)
-    if summary["outcome"] == INCOMPLETE and not summary["steps"]:
+    if summary["outcome"] == Outcome.INCOMPLETE and not summary["steps"]:
         return summarize_run(cluster, cluster.client.get_run(run.run_id))
     return summary
 
@@ -239,16 +218,16 @@ def get_recurring_run(cluster: Cluster, id: str) -> Any:
     return cluster.cache[id]
 
 
-def _outcome(run: Any, steps: list[dict[str, Any]]) -> str:
+def _outcome(run: Any, steps: list[dict[str, Any]]) -> Outcome:
     if run.state not in _FINISHED_STATES:
-        return RUNNING
+        return Outcome.RUNNING
     history = {each.state for each in run.state_history or []}
     if run.state == "CANCELED" or (run.state == "FAILED" and "CANCELING" in history):
-        return CANCELLED
+        return Outcome.CANCELLED
     if run.state == "FAILED":
-        return FAILED
+        return Outcome.FAILED
     done = {step["step"] for step in steps if step["status"] == "done"}
-    return next((outcome for task, outcome in (_FINAL_STEPS | _VERDICTS).items() if task in done), INCOMPLETE)
+    return next((outcome for task, outcome in _FINAL_TASKS.items() if task in done), Outcome.INCOMPLETE)
 
 
 def _step_of(task: str) -> str:
@@ -262,7 +241,7 @@ def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
     for task in sorted(tasks, key=lambda each: _unix_seconds(each.start_time) or float("inf")):
         name = task.display_name or ""
         step, driver = _step_of(name.removesuffix("-driver")), name.endswith("-driver")
-        if step not in (*STEPS, *_VERDICTS):
+        if step not in (*STEPS, *VERDICT_TASKS):
             continue
         status = STEP_STATUS.get(task.state or "", "pending")
         if driver and status not in ("failed", "running"):  # it goes before the step; what it did, the step shows
@@ -280,7 +259,7 @@ def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
             "paths": {},
             "error": (task.error and task.error.message) or "",
         }
-    return [by_step[step] for step in (*STEPS, *_VERDICTS) if step in by_step]
+    return [by_step[step] for step in (*STEPS, *VERDICT_TASKS) if step in by_step]
 
 
 def _unix_seconds(timestamp: datetime | None) -> float | None:
@@ -327,7 +306,7 @@ class ClusterRuns:
         found = self._run(run)
         printed: dict[str, int] = {}
         while True:
-            ended = summarize_run(self.cluster, found)["outcome"] != RUNNING
+            ended = summarize_run(self.cluster, found)["outcome"] != Outcome.RUNNING
             for name, pod in self._pods(found, step):
                 lines = self._log(found.run_id, pod, quiet=follow and not ended)
                 for line in lines[printed.get(pod, 0) :]:
@@ -352,11 +331,11 @@ class ClusterRuns:
             RanklineError: it has not ended within ``patience_s``.
         """
         found = self._run(run)
-        if (now := summarize_run(self.cluster, found)["outcome"]) != RUNNING:
+        if (now := summarize_run(self.cluster, found)["outcome"]) != Outcome.RUNNING:
             raise UsageError(f"run {found.run_id} is not under way", expected="a run that goes on", found=now)
         self.cluster.client.terminate_run(found.run_id)
         deadline = time.monotonic() + timeout_s
-        while (summary := self.show(found.run_id))["outcome"] == RUNNING:
+        while (summary := self.show(found.run_id))["outcome"] == Outcome.RUNNING:
             if time.monotonic() > deadline:
                 raise RanklineError(
                     f"run {found.run_id} has not ended yet",
@@ -391,7 +370,7 @@ class ClusterRuns:
             UsageError: the run is still under way or has succeeded, or the cluster does not retry it.
         """
         found = self._run(run)
-        if (now := summarize_run(self.cluster, found)["outcome"]) not in (FAILED, CANCELLED):
+        if (now := summarize_run(self.cluster, found)["outcome"]) not in (Outcome.FAILED, Outcome.CANCELLED):
             raise UsageError(
                 f"run {found.run_id} has nothing to try again",
                 expected="a run that failed or was cancelled",

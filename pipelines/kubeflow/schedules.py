@@ -21,9 +21,6 @@ from pipelines.kubeflow.client import Cluster, Unreachable
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.recurring_runs import RecurringRun, RecurringRunSpec
 from pipelines.kubeflow.runs import (
-    CANCELLED,
-    FAILED,
-    INCOMPLETE,
     backfill_scheduled_at,
     get_recurring_run,
     summarize_listed_run,
@@ -31,11 +28,11 @@ from pipelines.kubeflow.runs import (
     trigger_of,
 )
 from pipelines.recipes import Recipe, named
-from pipelines.runs.runner import EXIT_CODES
-from pipelines.runs.store import RUNNING
 from pipelines.schedules.backfill import BackfillStatus, firing_times_of
 from pipelines.schedules.store import Schedule, Window, validate_schedule
-from rankline.errors import EXIT_FAILED, EXIT_REFUSED, UsageError
+from rankline.errors import EXIT_REFUSED, UsageError
+from rankline.runtime import outcomes
+from rankline.runtime.outcomes import Outcome
 
 SUPPORTED_FIELDS = {
     "name", "recipe", "flow", "source", "map", "settings", "cron", "zone", "window", "lag", "catch_up", "max_runs",
@@ -256,13 +253,13 @@ def _firing_record(cluster_schedule: ClusterSchedule, run: dict[str, Any], revis
         window = cluster_schedule.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
         trigger |= {"window_start": window.start.isoformat() if window.start else None,
                     "window_end": window.end.isoformat()}  # fmt: skip
-    kind, ended = trigger.pop("kind"), run["outcome"] != RUNNING
+    kind, ended = trigger.pop("kind"), run["outcome"] != Outcome.RUNNING
     return {
         **trigger,
         "kind": kind,
         "status": "ended" if ended else "running",
         "outcome": run["outcome"] if ended else "",
-        "exit_code": EXIT_CODES.get(run["outcome"], EXIT_FAILED) if ended else None,
+        "exit_code": outcomes.exit_code(run["outcome"]) if ended else None,
         "run": run["run"],
         "attempts": 1,
         "revision": revision,
@@ -338,10 +335,10 @@ class ClusterBackfill:
                     if time.monotonic() - last_answer_s > UNREACHABLE_TIMEOUT_S:
                         raise
                     continue
-                if run["outcome"] == RUNNING:
+                if run["outcome"] == Outcome.RUNNING:
                     continue
                 since = settling.setdefault(scheduled_at, time.monotonic())
-                if run["outcome"] == INCOMPLETE and time.monotonic() - since < SETTLE_S:
+                if run["outcome"] == Outcome.INCOMPLETE and time.monotonic() - since < SETTLE_S:
                     continue
                 del self.running[scheduled_at]
                 results[scheduled_at] = {**_firing_record(self.told, run, None), "what": "ran"}
@@ -364,10 +361,10 @@ class ClusterBackfill:
             return None, None
         run = self.cluster.client.get_run(run.run_id)
         summary = summarize_run(self.cluster, run)
-        if summary["outcome"] == RUNNING:
+        if summary["outcome"] == Outcome.RUNNING:
             return (None, run) if backfill_scheduled_at(run) else ("under way elsewhere", run)
-        refused = EXIT_CODES.get(summary["outcome"]) == EXIT_REFUSED
-        if summary["outcome"] in (FAILED, CANCELLED, INCOMPLETE) or (
+        refused = outcomes.exit_code(summary["outcome"]) == EXIT_REFUSED
+        if summary["outcome"] in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INCOMPLETE) or (
             refused and self.allow_older_window and not _allows_older_windows(run)
         ):
             return None, None

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.finetune.config import FinetuneConfig
-from components.finetune.torchrun import write_job
+from components.finetune.launch import write_job
 from pipelines.kubeflow.conformance import PINNED_IMAGE
-from pipelines.recipes import Recipe, named, step_settings
+from pipelines.recipe import step_settings
+from pipelines.recipes import Recipe, named
 from rankline.errors import RanklineError, UsageError
 
 
@@ -90,7 +91,7 @@ def prepare(recipe: Recipe, *, name: str, features: Path, teacher: Path) -> dict
     write_job(
         job,
         config=config,
-        told=folder,
+        result_folder=folder,
         seal=True,
         features=features,
         teacher=teacher,

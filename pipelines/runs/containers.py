@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from components import images
-from pipelines.placement import IMAGES, SIZES, Resources
-from pipelines.recipes import Recipe, step_settings
+from pipelines.placement import Resources
+from pipelines.recipe import Recipe, step_settings
+from pipelines.steps import STEPS, row_of_task
 from rankline.errors import RanklineError, UsageError
 from rankline.io import digest
 from rankline.runtime import ledger
@@ -76,7 +77,7 @@ def cpus(quantity: str) -> float:
 
 def image_of(recipe: Recipe, step: str) -> str:
     """The image a step runs in: the recipe's, or the one that `rankline build` makes."""
-    kind = IMAGES[step]
+    kind = row_of_task(step).image
     return getattr(recipe.cluster.images, kind) or str(getattr(images, kind.upper()))
 
 
@@ -135,7 +136,7 @@ def require_current_code(recipe: Recipe) -> None:
 
     expected = code_digest()
     with engine() as client:
-        for step in SIZES:
+        for step in STEPS:
             name = image_of(recipe, step)
             try:
                 labels = client.images.get(name).labels
@@ -215,7 +216,7 @@ class ContainerContext:
         """What Docker is told for a step's container; ``about`` is what the engine says of itself."""
         import docker
 
-        size: Resources = getattr(self.recipe.cluster, SIZES[step])
+        size: Resources = getattr(self.recipe.cluster, row_of_task(step).size)
         allowed = min(cpus(size.cpu), engine_info["NCPU"])
         memory = memory_bytes(size.memory)
         security = engine_info.get("SecurityOptions") or []
@@ -328,7 +329,7 @@ class StepContainer:
         entry = ledger.read_entries(self.context.run).get(self.step)
         if entry is None or entry.status != "running":
             return
-        size = SIZES[self.step]
+        size = row_of_task(self.step).size
         allowed = getattr(self.context.recipe.cluster, size).memory
         entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
         entry.error = str(

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
-from pipelines.runs.runner import RECIPE
+from pipelines.runs.folder import RECIPE
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
 
 def _run_folders(workspace: Path, recipe: str) -> Iterator[Path]:
     """The folders of a recipe's runs, and of single steps of it, oldest first."""
-    single_step_runs = {f"{recipe}-{step}" for step in ledger.STEPS}
+    single_step_runs = {f"{recipe}-{step}" for step in TRAINING_STEPS}
     for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
         name = folder.name.split("-", 2)[-1]
         if name == recipe or (name in single_step_runs and not (folder / RECIPE).is_file()):

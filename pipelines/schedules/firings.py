@@ -26,11 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rankline.runtime.outcomes import VERDICT_EXIT_CODES, Outcome
+
 Kind = Literal["scheduled", "catch-up", "backfill"]
 Status = Literal["claimed", "running", "ended"]
 TIMESTAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 MAX_SKIPPED = 200
-UNREADABLE = "unreadable"  # the outcome of a claim whose file cannot be read
+UNREADABLE = Outcome.UNREADABLE.value  # the outcome of a claim whose file cannot be read
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Firing:
     @property
     def failed(self) -> bool:
         """Whether it ended, and not with a verdict on a model."""
-        return self.status == "ended" and self.exit_code not in (0, 3) and self.outcome != UNREADABLE
+        return self.status == "ended" and self.exit_code not in VERDICT_EXIT_CODES and self.outcome != UNREADABLE
 
     @property
     def trigger(self) -> dict[str, Any]:

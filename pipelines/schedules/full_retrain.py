@@ -11,8 +11,7 @@ from datetime import datetime
 
 from pipelines.schedules.firings import Firing
 from pipelines.schedules.store import LocalSchedules
-
-VERDICT_EXIT_CODES = (0, 3)  # exit codes of runs that came to one
+from rankline.runtime.outcomes import VERDICT_EXIT_CODES
 
 
 def full_retrain_due(firings: Sequence[Firing], *, every: int) -> bool:

@@ -30,7 +30,7 @@ from pipelines.schedules import cron as crons
 from pipelines.schedules.firings import Firings
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, UsageError
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 
 FOLDER = "schedules"
 GRACE_S = 60.0  # a run that begins later than this is catching up
@@ -313,7 +313,7 @@ class LocalSchedules:
         path = self._revisions_folder(schedule.name) / f"{number:04}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        ledger.write_json(partial, schedule.model_dump())
+        write_json(partial, schedule.model_dump())
         try:
             os.link(partial, path)
         except FileExistsError as error:
@@ -329,7 +329,7 @@ class LocalSchedules:
         if schedule.deleted:
             latest_path.unlink(missing_ok=True)
         else:
-            ledger.write_json(latest_path, schedule.model_dump())
+            write_json(latest_path, schedule.model_dump())
         return schedule
 
     def _revisions_folder(self, name: str) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing, Firings
-from rankline.errors import UsageError
+from rankline.errors import EXIT_FAILED, UsageError
 
 STALE_MESSAGES = ("the champion changed since", "the catalogue changed since")
 MAX_STALE_ATTEMPTS = 3
@@ -219,14 +219,15 @@ def run_firing(workspace: Path, firing: Firing, record_run: Callable[[str], None
 def read_result(workspace: Path, firing: Firing) -> RunResult | None:
     """How the run of a claim ended, where it did and was killed before it could say so."""
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import EXIT_CODES
+    from rankline.runtime import outcomes
 
     try:
         summary = json.loads((workspace / "runs" / firing.run / SUMMARY).read_text())
     except (OSError, ValueError):
         return None
     outcome = summary["outcome"]
-    return RunResult(outcome, EXIT_CODES[outcome], "; ".join(summary["reasons"])) if outcome in EXIT_CODES else None
+    code = outcomes.exit_code(outcome)
+    return RunResult(outcome, code, "; ".join(summary["reasons"])) if code != EXIT_FAILED else None
 
 
 def main() -> int:

@@ -36,10 +36,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _fsync(partial)
+            fsync(partial)
         os.replace(partial, path)
         if durable:
-            _fsync(path.parent)
+            fsync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # a failed write does not name its file
         raise
@@ -65,10 +65,10 @@ def create_exclusively(path: Path, content: bytes, *, durable: bool = False) -> 
     try:
         partial.write_bytes(content)
         if durable:
-            _fsync(partial)
+            fsync(partial)
         os.link(partial, path)
         if durable:
-            _fsync(path.parent)
+            fsync(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
@@ -89,6 +89,15 @@ def publish_folder(partial: Path, folder: Path) -> bool:
         shutil.rmtree(partial)
         return False
     return True
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -146,6 +155,15 @@ def read_model(
         ) from cause
 
 
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]
@@ -157,11 +175,3 @@ def _remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

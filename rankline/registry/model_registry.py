@@ -19,13 +19,13 @@ from typing import Any, Required, TypedDict, Unpack
 
 from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.io import digest
+from rankline.io.artifacts import DIGESTS_FILE
 from rankline.model.bundle import CATALOGUE
 from rankline.registry import registry_state, removal
 from rankline.registry.bundle_store import bundle_digests
 from rankline.registry.catalogue_store import CatalogueStore
 from rankline.registry.event_log import EventDraft
 from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Event, Kind
-from rankline.runtime.step_cache import DIGESTS_FILE
 
 # kind -> the time since which the champion must be unchanged, and what to try if it is not
 _STALE_MESSAGES = {

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from pipelines.images import build
-from pipelines.placement import IMAGES
+from pipelines.steps import STEPS
 
 HOUSE = Path(__file__).resolve().parents[2]
 DEPLOY = HOUSE / "deploy"
@@ -71,7 +71,7 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 def test_there_is_a_target_for_every_image() -> None:
     assert set(build.KINDS) <= set(stages())
-    assert set(IMAGES.values()) == set(build.PIPELINE_IMAGES) < set(build.KINDS)
+    assert {spec.image for spec in STEPS.values()} == set(build.PIPELINE_IMAGES) < set(build.KINDS)
 
 
 def test_every_stage_stands_on_the_base_that_the_builder_names() -> None:

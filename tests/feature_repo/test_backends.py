@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from components.promote.online import materialize_online
 from feature_repo import backends
 from feature_repo.materialize import materialize
@@ -21,10 +22,8 @@ from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.feature_repo.test_store import (
     HISTORY_REFS,
-    ITEM_FEATURE_REFS,
     ITEMS,
     UNTIL,
-    USER_FEATURE_REFS,
     USERS,
     folder,  # noqa: F401
     sources,  # noqa: F401

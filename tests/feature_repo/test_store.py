@@ -18,8 +18,8 @@ import pytest
 
 import feature_repo
 from components.featurize import snapshots
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from components.featurize.join import historical_features
-from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import definitions
 from feature_repo.materialize import materialize
 from feature_repo.request import REQUEST_FIELDS

@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from cli.runs.step import STEPS
 from components.finetune.step import finetune
 from components.ingest.step import ingest
 from pipelines.recipes import smoke as recipe
+from pipelines.steps import CACHED_TRAINING_STEPS, STANDALONE_STEPS
 from rankline.errors import TrainingError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 from tests.cli.command import rankline, refused
-from tests.cli.runs.test_step import MADE_BY, NAMED
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import Disk, disk, killing, set_back
 from tests.pipelines.runs.watched import folders, reasons, served, steps, summary, until, watched
 
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 MEASURED = ("servers", "report.html", "report.json", "files.json")  # of an evaluation: how fast it was, and when
 slow = pytest.mark.slow
 
@@ -99,7 +98,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith(f"{step} stopped: it ended without a word")
+        assert err.startswith(f"{step} stopped: it ended without an error message")
         run.nothing_is_left()
     assert steps(workspace)[step] == "killed"
     ends_as_undisturbed(smoke, workspace)
@@ -127,7 +126,7 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
     if step in REUSABLE:
         forget(workspace, step)
     message = refused("run", "--recipe", "smoke", "-w", workspace, **killing(tmp_path / "hurt", when))
-    assert message.startswith(f"{step} stopped: it ended without a word")
+    assert message.startswith(f"{step} stopped: it ended without an error message")
     models = ModelRegistry(workspace / "repository")
     assert [event.kind for event in models.history()] == history
     a_day_later(workspace)
@@ -165,10 +164,10 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
 
 def at_door(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
     """The command that opens a step's door on what the smoke run made."""
-    _, inputs, outputs = STEPS[step]
-    found = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
-    found |= {name: out / name for name in outputs}
-    paths = [part for name, path in found.items() for part in (f"--{name}", path)]
+    spec = STANDALONE_STEPS[step]
+    artifacts = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
+    artifacts |= {name: out / name for name in spec.outputs}
+    paths = [part for name, path in artifacts.items() for part in (f"--{name}", path)]
     return ["step", step, "--recipe", "smoke", "-w", workspace, *paths]
 
 
@@ -191,7 +190,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         done = rankline(*command, TMPDIR=str(small.folder))
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{step} done in ")
-        for name in STEPS[step][2]:
+        for name in STANDALONE_STEPS[step].outputs:
             if step != "evaluate" and (step, name) != ("validate", "report"):  # those say when they were made
                 before = smoke.artifact(step, name) / "files.json"
                 assert (out / name / "files.json").read_text() == before.read_text()
@@ -200,7 +199,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
 def told_of_no_room(message: str, small: Disk) -> None:
     assert " free" in message, message
     assert f"where: {small.folder}" in message
-    assert "try: make room there" in message
+    assert "try: free some space" in message
     assert len(message.splitlines()) <= 6
 
 
@@ -233,7 +232,7 @@ def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path
         workspace = smoke.copy(small.folder / "ws")
         small.fill(leave=0)
         message = refused("run", "--recipe", "smoke", "-w", workspace)
-        assert "there is no room left on the disk" in message
+        assert "the disk is full" in message
         told_of_no_room(message, small)
         small.make_room()
         assert rankline("run", "--recipe", "smoke", "-w", workspace).returncode == 0
@@ -369,7 +368,7 @@ def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert summary(workspace)["outcome"] == "already serving"
     assert [steps(workspace)[step] for step in REUSABLE] == ["done", "done"] + ["reused"] * 5
-    assert reasons(workspace)["validate"].startswith("the kept copy was damaged")
+    assert reasons(workspace)["validate"].startswith("the cache entry was damaged")
     assert json.loads((workspace / "repository" / "champion.json").read_text()) == pointer
 
 
@@ -382,7 +381,7 @@ def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path
         (run.folder / "ingest.json").write_text('{"step": ')
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith("ingest stopped: its entry in the ledger cannot be read")
+        assert err.startswith("ingest stopped: its ledger entry cannot be read")
         assert "try: run again" in err
 
 

@@ -14,15 +14,15 @@ import yaml
 from pipelines.assets import packaged
 from pipelines.features import features_pipeline, materialize
 from pipelines.recipes import named
+from pipelines.runs.folder import RECIPE, run_folders
 from pipelines.runs.freshness import freshness
-from pipelines.runs.runner import RECIPE, run_folders
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.store import LocalSchedules
 from rankline.errors import UsageError
 from rankline.model.scoring import feature_names
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import FLOWS
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
@@ -49,7 +49,7 @@ def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path,
             name for name, task in tasks.items()
             if name not in order and set(task.get("dependentTasks", ())) <= set(order)
         )[:1]  # fmt: skip
-    assert tuple(order) == ledger.FLOWS["features"]
+    assert tuple(order) == FLOWS["features"]
     run = tasks["validate"]["inputs"]["parameters"]["run"]["runtimeValue"]["constant"]
     assert run["flow"] == "features", "validate leaves no profile then"
 
@@ -72,7 +72,7 @@ def test_materialized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     recipe = named("smoke")
     packaged.fetch("smoke", workspace, say=lambda line: None)
     told = materialize(recipe, workspace, until=first)
-    assert (told["outcome"], [step["step"] for step in told["steps"]]) == ("materialized", [*ledger.FLOWS["features"]])
+    assert (told["outcome"], [step["step"] for step in told["steps"]]) == ("materialized", [*FLOWS["features"]])
     (by_hand,) = freshness(workspace, now=first)
     assert by_hand.champion_reads
     assert by_hand.lag_s is not None

@@ -18,9 +18,10 @@ from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, uplo
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
-from pipelines.runs.runner import EXIT_CODES, Flow
+from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.runtime.outcomes import exit_code
+from rankline.runtime.steps import ALL_STEPS, FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import Kubeflow
@@ -43,17 +44,17 @@ def begun(cluster: Cluster, flow: Flow) -> str:
 
 def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="features")
-    assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
+    assert path.read_text() == golden.path("features").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in (*ledger.FLOWS["features"], "summary")}
+    assert set(executors) == {f"exec-{step.replace('_', '-')}" for step in (*FLOWS["features"], "summary")}
     assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
 
 
 def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path) -> None:
     recipe = golden.pinned("smoke", "cluster.train.nodes=2")
     package = compile_flow(recipe, tmp_path / "flow.yaml", flow="features")
-    assert package.read_text() == golden.path("smoke", "features").read_text()
+    assert package.read_text() == golden.path("features").read_text()
     with pytest.raises(UsageError, match="one pod on one node"):
         compile_flow(recipe, tmp_path / "line.yaml")
 
@@ -80,7 +81,7 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_a_package_of_a_run_by_hand_has_no_such_parameter(flow: str) -> None:
-    pipeline, _ = yaml.safe_load_all(golden.path("smoke", flow).read_text())
+    pipeline, _ = yaml.safe_load_all(golden.path(flow).read_text())
     assert "inputDefinitions" not in pipeline["root"]
     assert "scheduled_at" not in pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["ingest"]["inputs"]
 
@@ -122,12 +123,12 @@ def test_a_verdict_is_told_by_the_tasks_that_ran(
     kubeflow.api.verdict = verdict
     seen: list[dict[str, Any]] = []
     told = follow(cluster, begun(cluster, flow), watch=seen.append, poll_s=0)
-    assert (told["outcome"], told["flow"], EXIT_CODES[told["outcome"]]) == (outcome, flow, code)
+    assert (told["outcome"], told["flow"], exit_code(told["outcome"])) == (outcome, flow, code)
     assert told["verdict"]
     assert "decide" not in told["verdict"]
     done = [step["step"] for step in told["steps"] if step["status"] == "done"]
-    line = [step for step in ledger.FLOWS[flow] if step != "publish" or outcome == "published"]
-    assert [step for step in done if step in ledger.ALL_STEPS] == line
+    line = [step for step in FLOWS[flow] if step != "publish" or outcome == "published"]
+    assert [step for step in done if step in ALL_STEPS] == line
     assert last in done
     assert {each["flow"] for each in seen} == {flow}
 
@@ -161,7 +162,7 @@ def test_list_and_logs_know_every_flow(kubeflow: Kubeflow, cluster: Cluster) -> 
     ]  # fmt: skip
     for flow, run in runs.items():
         said = [each.step for each in there.logs(run) if each.line.startswith("hello")]
-        assert said[:-1] == list(ledger.FLOWS[flow])
+        assert said[:-1] == list(FLOWS[flow])
     assert [each.line for each in there.logs(runs["refresh"], "catalogue")][1] == "it is SUCCEEDED"
     with pytest.raises(UsageError, match="there is no step 'paint'"):
         list(there.logs(runs["refresh"], "paint"))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.package import compile_flow
-from pipelines.runs.plan import REUSABLE_STEPS
+from pipelines.steps import CACHED_TRAINING_STEPS
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
 
@@ -49,7 +49,7 @@ def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_pat
     # of the branches for the verdicts the one that holds has run, and no other
     assert run(package, tmp_path / "root") == {
         "resolve-inputs",
-        *REUSABLE_STEPS,
+        *CACHED_TRAINING_STEPS,
         "decide",
         "already-serving",
         "summary",
@@ -58,8 +58,10 @@ def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_pat
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "already serving"
     happened = {step["step"]: step for step in summary["steps"]}
-    assert {step: foretold[step]["state"] for step in REUSABLE_STEPS} == dict.fromkeys(REUSABLE_STEPS, "reused")
-    for step in REUSABLE_STEPS:
+    assert {step: foretold[step]["state"] for step in CACHED_TRAINING_STEPS} == dict.fromkeys(
+        CACHED_TRAINING_STEPS, "reused"
+    )
+    for step in CACHED_TRAINING_STEPS:
         assert (happened[step]["status"], happened[step]["why"]) == ("reused", foretold[step]["why"])
     assert foretold["promote"]["state"] == "skipped"
     assert "promote" not in happened

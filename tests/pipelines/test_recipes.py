@@ -7,19 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipes import (
-    RECIPES,
-    SECTIONS,
-    SOURCE_PLACEHOLDER,
-    WORKSPACE_PLACEHOLDER,
-    as_dict,
-    change,
-    list_settings,
-    load_for_display,
-    named,
-    needs_source,
-    step_settings,
-)
+from pipelines.recipe import SECTIONS, SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, as_dict, list_settings, step_settings
+from pipelines.recipes import RECIPES, change, load_for_display, named, needs_source
 from rankline.errors import UsageError
 from rankline.io import sources
 
@@ -88,9 +77,9 @@ def test_an_open_mapping_takes_a_key_of_its_own() -> None:
         ("purple=1", "purple", "rankline recipes show"),
     ],
 )
-def test_a_misspelt_knob_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
+def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
     told = refusal("smoke", setting)
-    assert f"no knob {knob!r}" in told.message
+    assert f"no setting {knob!r}" in told.message
     assert told.found == setting
     assert hint in told.hint
     assert told.exit_code == 2

@@ -110,12 +110,12 @@ def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
 
 def test_the_package_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="refresh")
-    assert path.read_text() == golden.path("smoke", "refresh").read_text(), "see the difference, then `make golden`"
+    assert path.read_text() == golden.path("refresh").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
 
 
 def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
-    pipeline, _ = yaml.safe_load_all(golden.path("smoke", "refresh").read_text())
+    pipeline, _ = yaml.safe_load_all(golden.path("refresh").read_text())
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {
         f"exec-{step}"
@@ -192,7 +192,7 @@ def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
     before = ModelRegistry(shop.repository).history()
     told = shop.refresh()
     assert told["outcome"] == "nothing changed"
-    assert "All 40 items are as they were" in told["verdict"]
+    assert "All 40 items are unchanged" in told["verdict"]
     assert [step["step"] for step in told["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
     assert ModelRegistry(shop.repository).history() == before
 
@@ -275,7 +275,7 @@ def test_a_schedule_refreshes(shop: Shop) -> None:
 def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
-    assert "nothing serves yet" in refused("refresh", *arguments, code=2)
+    assert "there is no champion" in refused("refresh", *arguments, code=2)
     assert not (tmp_path / "workspace" / "runs").exists()
 
 

@@ -257,7 +257,7 @@ def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open
     assert manager.engine.info.revision == good
     assert manager.rejected
     assert (manager.rejected.model_id, manager.rejected.revision) == (bundle.model_id, bad)
-    assert "items.parquet is not the file" in manager.rejected.reason
+    assert "items.parquet does not match" in manager.rejected.reason
     assert count(metrics, "refused") == 1
     poll(manager)  # rejected a moment ago
     assert count(metrics, "refused") == 1

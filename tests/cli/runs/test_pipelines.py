@@ -27,7 +27,7 @@ SUBMIT = ["submit", "--recipe", "smoke", *SETTINGS, "--poll", "0.05"]
 def test_compile_writes_the_package(tmp_path: Path) -> None:
     done = rankline("compile", "--recipe", "smoke", "--flow", "features", "-o", tmp_path / "flow.yaml", *SETTINGS)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "flow.yaml").read_text() == golden.path("smoke", "features").read_text()
+    assert (tmp_path / "flow.yaml").read_text() == golden.path("features").read_text()
 
 
 # submit

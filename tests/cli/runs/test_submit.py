@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.plan import REUSABLE_STEPS, Plan
+from pipelines.runs.plan import Plan
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.errors import SourceError
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
@@ -22,7 +23,7 @@ from tests.pipelines.kubeflow.kubeflow_world import compiled_once, kubeflow, not
 from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
 PINNED = [each for setting in golden.PINNED for each in ("--set", setting)]
-REUSABLE = tuple(REUSABLE_STEPS)
+REUSABLE = CACHED_TRAINING_STEPS
 
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:
@@ -126,7 +127,7 @@ def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
 def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
     assert "(the cluster was not asked)" in printed
-    assert "no earlier run tells how long it takes" in printed
+    assert "the duration is unknown: there is no earlier run" in printed
 
 
 def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path) -> None:
@@ -159,4 +160,4 @@ def test_a_plan_refuses_what_the_run_would(kubeflow: Kubeflow) -> None:
     assert isinstance(done.exception, UsageError)
     assert "is not pinned" in str(done.exception)
     done = CliRunner().invoke(app, command(kubeflow, "-w", "/tmp"))
-    assert "a workspace here is nothing to a cluster" in str(done.exception)
+    assert "a cluster does not use a workspace of this machine" in str(done.exception)

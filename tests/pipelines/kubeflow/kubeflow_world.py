@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipelines.kubeflow.client import Access, Cluster, connect
-from pipelines.recipes import Recipe, as_dict
-from pipelines.runs.runner import Flow
+from pipelines.recipe import Recipe, as_dict
+from pipelines.runs.folder import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 
@@ -41,7 +41,7 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         key = json.dumps([as_dict(recipe), schedule, flow], sort_keys=True, default=str)
         if key not in _COMPILED:
             plain = not schedule and as_dict(recipe) == as_dict(golden.pinned("smoke"))
-            kept = golden.path("smoke", "" if flow == "train" else flow)
+            kept = golden.path(flow)
             path = kept if plain else compile_flow(recipe, output, schedule=schedule, flow=flow)
             _COMPILED[key] = path.read_bytes()
         output.write_bytes(_COMPILED[key])

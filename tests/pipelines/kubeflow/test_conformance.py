@@ -18,7 +18,7 @@ Documents = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def sound() -> str:
-    return golden.path("smoke").read_text()
+    return golden.path("train").read_text()
 
 
 def broken(sound: str, tmp_path: Path, breaking: Callable[[Documents], object]) -> Path:

@@ -22,7 +22,7 @@ from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.runs.store import Runs
 from rankline.errors import AccessError, RanklineError, UsageError
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours, reach  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, PASSWORD, TOKEN, USER, Kubeflow, kubeflow_server
@@ -64,7 +64,7 @@ def test_the_double_refuses_fields_and_values_that_the_client_does_not_know(kube
 
 def test_the_double_refuses_a_package_that_breaks_a_rule(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path) -> None:
     version = upload(cluster, golden.pinned("smoke"))
-    documents = list(yaml.safe_load_all(golden.path("smoke").read_text()))
+    documents = list(yaml.safe_load_all(golden.path("train").read_text()))
     documents[0]["schemaVersion"] = "2.2.0"
     package = tmp_path / "flow.yaml"
     package.write_text(yaml.safe_dump_all(documents))
@@ -341,16 +341,16 @@ def test_of_two_who_upload_the_same_at_once_the_slower_takes_the_others(
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_the_verdict_is_told_by_the_tasks_that_ran(kubeflow: Kubeflow, cluster: Cluster, verdict: str) -> None:
-    from pipelines.runs.runner import EXIT_CODES
+    from rankline.runtime.outcomes import exit_code
 
     kubeflow.api.verdict = verdict
     seen: list[dict[str, Any]] = []
     told = follow(cluster, begun(cluster), watch=seen.append, poll_s=0)
     assert told["outcome"] == VERDICTS[verdict]
-    assert EXIT_CODES[told["outcome"]] in (0, 3)
-    assert [step["step"] for step in told["steps"]][:9] == list(ledger.STEPS[:9])
+    assert exit_code(told["outcome"]) in (0, 3)
+    assert [step["step"] for step in told["steps"]][:9] == list(TRAINING_STEPS[:9])
     running = [step["step"] for each in seen for step in each["steps"] if step["status"] == "running"]
-    assert running[:9] == list(ledger.STEPS[:9])
+    assert running[:9] == list(TRAINING_STEPS[:9])
     assert told["url"].endswith(f"/#/runs/details/{told['run']}")
 
 
@@ -358,7 +358,7 @@ def test_a_run_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow,
     kubeflow.api.verdict = "something_new"
     told = follow(cluster, begun(cluster), poll_s=0.01, settle_s=0.1)
     assert told["outcome"] == "incomplete"
-    assert "tells of no verdict" in told["verdict"]
+    assert "without a verdict" in told["verdict"]
 
 
 @pytest.mark.parametrize("step", ["resolve_inputs", "finetune", "promote"])
@@ -400,7 +400,7 @@ def test_a_run_that_is_not_there(cluster: Cluster) -> None:
 def test_logs_as_the_api_server_hands_them_on(kubeflow: Kubeflow, cluster: Cluster) -> None:
     run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
     followed = list(runs.logs(run, follow=True))
-    assert [said.step for said in followed if said.line.startswith("hello")][:9] == list(ledger.STEPS[:9])
+    assert [said.step for said in followed if said.line.startswith("hello")][:9] == list(TRAINING_STEPS[:9])
     one = list(runs.logs(run, "finetune"))
     assert [said.step for said in one] == ["finetune", "finetune"]
     assert one[1].line == "it is SUCCEEDED"

@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
 from pipelines.schedules.firings import Firing, Firings
+from rankline.io.artifacts import link_or_copy, write_digests
+from rankline.io.files import write_json
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import StepCache, cache_key, link_or_copy, write_digests
+from rankline.runtime.step_cache import StepCache, cache_key
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 OLD_S = 30 * 86_400.0
@@ -53,13 +55,13 @@ def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
     shutil.rmtree(output)
     link_or_copy(workspace / "cache" / "featurize" / digest.json_digest(told) / "features", output)
     entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.json_digest(told))
-    from rankline.runtime.step_cache import declared_digest
+    from rankline.io.artifacts import declared_digest
 
     entry.outputs = {"features": declared_digest(output)}
     ledger.write_entry(run, entry)
-    ledger.write_json(run / "recipe.json", {"name": "smoke"})
+    write_json(run / "recipe.json", {"name": "smoke"})
     if summary:
-        ledger.write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
+        write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
     return run
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.retention.policy import DAY_S, Inode, Inventory, Keep, Plan, Resource, StepWork, plan, retained_models
+from pipelines.retention.policy import DAY_S, Keep, Plan, plan, retained_models
+from pipelines.retention.resources import Inode, Inventory, Resource, StepWork
 from rankline.registry.registry_state import Event
 
 NOW = 1_800_000_000.0
@@ -90,7 +91,7 @@ def test_weights_and_evidence_stay_as_long_as_their_model() -> None:
     things += [thing("evidence", "unnamed-yet", at=NOW - 60), thing("bundle", "unnamed-yet", at=NOW - 60)]
     found = plan(Inventory(tuple(things), history=events), Keep(days=0), now=NOW)
     assert goes(found) == ["x", "x", "of-x", "unnamed"]
-    assert why(found, "of-both") == "event 2 of model b stands on it"
+    assert why(found, "of-both") == "event 2 of model b refers to it"
 
 
 def test_files_of_a_model_that_an_event_took_away_go_however_young() -> None:
@@ -134,7 +135,7 @@ def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
     )
     found = plan(seen, Keep(runs=2), now=NOW)
     assert goes(found) == [run.name for run in RUNS[:3]] + ["featurize/k2"]
-    assert why(found, "featurize/k1") == f"run {LAST} stands on it"
+    assert why(found, "featurize/k1") == f"run {LAST} uses it"
 
 
 def test_an_hourly_flow_does_not_push_out_the_nightly_ones() -> None:
@@ -158,7 +159,7 @@ def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> N
     seen = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
     found = plan(seen, Keep(runs=1), now=NOW)
     assert goes(found) == [RUNS[2].name, RUNS[3].name]
-    assert "goes on and may take it up" in why(found, "featurize/k2")
+    assert "is running and may reuse it" in why(found, "featurize/k2")
 
 
 def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:

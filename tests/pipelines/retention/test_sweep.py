@@ -18,15 +18,17 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import _append_once
+from components.promote.step import EventDraft, _append_once
 from components.summary.step import SUMMARY
+from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
-from pipelines.retention.sweep import clean, is_running, plan_sweep, sweep, sweep_after_run
+from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
 from pipelines.schedules.firings import Firing, Firings
 from pipelines.schedules.store import LocalSchedules
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_atomically, remove
@@ -215,7 +217,7 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
     entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
     ledger.write_entry(run, entry)
     if watcher:
-        ledger.write_json(run / "watcher.json", watcher)
+        write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
     assert is_running(run) is under_way
 
@@ -299,10 +301,9 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    assert [event.kind for event in _append_once(models, "registered", again, {}, why="made anew", run_id="")] == [
-        "registered"
-    ]
-    assert _append_once(models, "registered", again, {}, why="made anew", run_id="") == []
+    draft = EventDraft("registered", again.model_id, "trained again")
+    assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
+    assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 
@@ -534,7 +535,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     ids = make(tmp_path / "w", models=4, runs=6)
     add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
     maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
-    ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
+    write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
     keep = KEEP.model_copy(update={"runs": 1})
 
     def going() -> list[str]:
@@ -546,9 +547,9 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
         going()
     told = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
     assert going() == without_its_maker
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
     LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))

@@ -23,13 +23,14 @@ import pytest
 
 from components import images as names
 from pipelines.images import build, sbom
-from pipelines.placement import IMAGES, SIZES
 from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import ContainerContext
+from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until
 from tests.servers.s3 import Bucket
@@ -108,9 +109,9 @@ def test_gpus_are_asked_for_where_the_engine_has_them(tmp_path: Path) -> None:
 
 
 def test_every_step_has_an_image_and_the_recipe_can_name_another() -> None:
-    assert {step: containers.image_of(smoke(), step) for step in SIZES} == {
-        step: getattr(names, kind.upper()) for step, kind in IMAGES.items()
-    }
+    for step, spec in STEPS.items():
+        assert containers.image_of(smoke(), step) == getattr(names, spec.image.upper())
+    assert {containers.image_of(smoke(), task) for task in VERDICT_TASKS} == {names.DATA}
     chosen = named("smoke", ["cluster.images.data=registry.example/data@sha256:1"])
     assert containers.image_of(chosen, "ingest") == "registry.example/data@sha256:1"
     assert containers.image_of(chosen, "evaluate") == names.EVALUATE
@@ -186,7 +187,7 @@ def reached(workspace: Path, before: set[Path], step: str) -> Path:
 def test_the_line_runs_in_containers_and_promotes(workspace: Path, engine: Any) -> None:
     told = summary(workspace)
     assert (told["outcome"], told["kubeflow_status"], told["error"]) == ("promoted", "SUCCEEDED", "")
-    assert steps(workspace) == dict.fromkeys(ledger.STEPS, "done")
+    assert steps(workspace) == dict.fromkeys(TRAINING_STEPS, "done")
     assert told["model_id"] == ModelRegistry(workspace / "repository").champion()
     assert left(engine, workspace) == []
 
@@ -226,7 +227,7 @@ def test_a_step_that_fails_tells_its_own_message(workspace: Path, engine: Any) -
         "run", "--recipe", "smoke", "-w", workspace, "--runner", "docker", "--set", "validate.min_items=100000"
     )
     assert done.splitlines()[0].startswith("validate stopped: ")
-    assert "an unforeseen" not in done
+    assert "unexpected " not in done
     assert "100000" in done
     assert "ledger: " in done
     assert summary(workspace)["kubeflow_status"] == "FAILED"
@@ -379,11 +380,15 @@ def imports(step: str) -> set[str]:
                     found |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     found.add(node.module.split(".")[0])
-    own = {*sys.stdlib_module_names, *code_digest.PACKAGES, *(OF_WORDS if IMAGES.get(step) == "data" else ())}
+    own = {
+        *sys.stdlib_module_names,
+        *code_digest.PACKAGES,
+        *(OF_WORDS if step in STEPS and STEPS[step].image == "data" else ()),
+    }
     return {name for name in found if name not in own}
 
 
-@pytest.mark.parametrize("step", [*ledger.STEPS, "summary", "serve"])
+@pytest.mark.parametrize("step", [*TRAINING_STEPS, "summary", "serve"])
 def test_an_image_holds_what_its_steps_import(engine: Any, step: str) -> None:
     wanted = sorted(imports(step))
     assert wanted

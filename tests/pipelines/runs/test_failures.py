@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.store import run_state
+from pipelines.runs.folder import run_state
 from rankline.runtime import ledger
 from tests.cli.command import rankline, refused
 from tests.cli.runs.test_step import alone
@@ -30,7 +30,7 @@ def empty(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (missing, ("the source is not there", "expected: a folder of RecBole", "try: set ingest.source")),
+        (missing, ("the source does not exist", "expected: a folder of RecBole", "try: set ingest.source")),
         (empty, ("a source file is empty", "found: 0 bytes", "shop.inter", "try:")),
     ],
 )
@@ -51,7 +51,7 @@ def test_a_source_that_cannot_be_read(tmp_path: Path, spoil: Callable[[Path], No
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--recipe", "smoke", "--set", "finetune.epoch=3"), ("no knob 'finetune.epoch'", "did you mean 'epochs'?")),
+        (("--recipe", "smoke", "--set", "finetune.epoch=3"), ("no setting 'finetune.epoch'", "did you mean 'epochs'?")),
         (("--recipe", "smoke", "--set", "finetune.epochs=0"), ("finetune.epochs", "greater than or equal to 1")),
         (("--recipe", "smok"), ("no recipe named 'smok'", "did you mean 'smoke'?")),
         (("--recipe", "nowhere:mine"), ("recipe nowhere:mine cannot be loaded", "No module named 'nowhere'", "try:")),

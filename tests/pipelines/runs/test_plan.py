@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
 
-from cli.runs.progress import plan_table, print_plan
-from cli.runs.step import STEPS
+from cli.runs.plan_output import plan_table, print_plan
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
-from pipelines.runs.plan import REUSABLE_STEPS, Plan, PlannedStep, plan
+from pipelines.runs.plan import Plan, PlannedStep, plan
 from rankline.errors import SourceError, UsageError
+from rankline.io.artifacts import write_digests
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
-from rankline.runtime.step_cache import StepCache, write_digests
+from rankline.runtime.step_cache import StepCache
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip, folders, reasons, steps
@@ -102,7 +101,7 @@ def test_a_damaged_copy_and_a_knob_that_changes_no_byte(smoke: SmokeRun, tmp_pat
     flip(next((workspace / "cache" / "ingest").glob("*/raw/events.parquet")))
     told, status = ran_as_foretold(workspace, "featurize.check_rows=7")
     assert {step for step in told if told[step].state == "runs"} == {"resolve_inputs", "ingest", "featurize", "decide"}
-    assert told["ingest"].why.startswith("the kept copy was damaged (events.parquet")
+    assert told["ingest"].why.startswith("the cache entry was damaged (events.parquet")
     assert told["featurize"].why == "check_rows: 500 -> 7; its input clean may change"
     assert told["featurize"].because == ("ingest",)
     assert {step: told[step].unless for step in told if told[step].unless} == {
@@ -231,20 +230,20 @@ def test_kept_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke:
     told = foretold(workspace, knob)
     assert (told["evaluate"].state, told["evaluate"].unless) == ("unsure", ())
     assert told["export"].unless == ("featurize", "distill")
-    assert any("hangs on what validate makes" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
+    assert any("depends on the output of validate" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
 
 
 def test_a_first_run(tmp_path: Path) -> None:
     told = plan(named("smoke"), tmp_path / "ws")
     assert told.fetches == ("smoke",)
     assert states({step.step: step for step in told.steps}) == {
-        **dict.fromkeys(ledger.STEPS, "runs"),
+        **dict.fromkeys(TRAINING_STEPS, "runs"),
         "promote": "unsure",
     }
     assert {step.why for step in told.steps if step.step in REUSABLE} == {"it has not run in this workspace before"}
-    assert told.total.without == ledger.STEPS
+    assert told.total.without == TRAINING_STEPS
     assert not (tmp_path / "ws").exists()
-    assert drawn(told)[-1] == "no earlier run tells how long it takes"
+    assert drawn(told)[-1] == "the duration is unknown: there is no earlier run"
 
 
 def test_material_that_went_away_is_fetched_again_and_may_be_the_same(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -334,7 +333,7 @@ def test_a_kept_copy_that_is_damaged_cannot_be_what_is_hoped_for(smoke: SmokeRun
     told = foretold(workspace, "featurize.check_rows=7")
     assert told["finetune"].state == "runs"
     assert told["distill"].state == "unsure"
-    assert foretold(workspace)["finetune"].why.startswith("the kept copy was damaged (weights.safetensors")
+    assert foretold(workspace)["finetune"].why.startswith("the cache entry was damaged (weights.safetensors")
 
 
 def test_data_seen_before_another_is_compared_with_that_other(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -366,7 +365,7 @@ def test_work_on_a_shelf(smoke: SmokeRun, tmp_path: Path) -> None:
 
 
 def test_a_run_that_would_not_begin_is_refused_as_the_run_is(unchanged: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="the source is not there"):
+    with pytest.raises(SourceError, match="the source does not exist"):
         plan(named("smoke", [f"ingest.source={tmp_path / 'nowhere'}"]), unchanged)
 
 
@@ -392,7 +391,7 @@ def test_a_recipe_whose_name_begins_like_anothers_has_times_of_its_own(smoke: Sm
     workspace = smoke.copy(tmp_path / "ws")
     run = max(folders(workspace))
     run.rename(run.with_name(f"{run.name}-large"))
-    assert plan(named("smoke"), workspace).total.without == ledger.STEPS[:-1]
+    assert plan(named("smoke"), workspace).total.without == TRAINING_STEPS[:-1]
 
 
 # What it leaves alone, how it looks, how fast it is.
@@ -414,7 +413,7 @@ def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     before = digests(workspace)
     done = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
     assert done.returncode == 0, done.stderr
-    assert "the kept copy was damaged" in done.stdout
+    assert "the cache entry was damaged" in done.stdout
     assert digests(workspace) == before
 
 
@@ -439,7 +438,7 @@ def drawn(told: Plan, *, width: int = 250) -> list[str]:
 def test_the_table(unchanged: Path, smoke: SmokeRun) -> None:
     lines = drawn(plan(named("smoke", ["finetune.learning_rate=0.003"]), unchanged))
     row = {line.split()[1]: line for line in lines if line[0] in "↺▶?·"}
-    assert list(row) == list(ledger.STEPS)
+    assert list(row) == list(TRAINING_STEPS)
     assert row["ingest"].startswith("↺ ingest    reused")
     assert row["ingest"].endswith(f"unchanged since run {smoke.summary['run']}")
     assert row["finetune"].endswith("learning_rate: 0.002 -> 0.003")
@@ -467,26 +466,7 @@ def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: P
     step = PlannedStep(step=told.steps[0].step, state="unsure", why="decided at its door, on the cluster")
     lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
-    assert not any("hangs on what" in line for line in lines)
-
-
-# The table of doors against the flow.
-
-
-def test_the_doors_are_those_of_the_flow() -> None:
-    """Inputs and outputs, as the compiled flow joins them."""
-    flow = next(yaml.safe_load_all((HOUSE / "tests/pipelines/golden/smoke.yaml").read_text()))
-    tasks = next(
-        each["dag"]["tasks"] for each in flow["components"].values() if "ingest" in each.get("dag", {}).get("tasks", {})
-    )
-    for step, door in REUSABLE_STEPS.items():
-        wired = {
-            name: (told["taskOutputArtifact"]["producerTask"], told["taskOutputArtifact"]["outputArtifactKey"])
-            for name, told in tasks[step].get("inputs", {}).get("artifacts", {}).items()
-        }
-        assert wired == dict(door.inputs), step
-        assert door.outputs == STEPS[step][2], step
-    assert tuple(REUSABLE_STEPS) == REUSABLE
+    assert not any("depends on the output of" in line for line in lines)
 
 
 def test_a_plan_is_json(unchanged: Path) -> None:

@@ -19,15 +19,16 @@ import pytest
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import flip, folders, reasons, steps, summary, watched
 
 HOUSE = Path(__file__).resolve().parents[3]
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 REFUSING = ("finetune.epochs=3", 'decide.floors={"ndcg@10": 0.99}')
 Ended = subprocess.CompletedProcess[str]
 
@@ -48,7 +49,7 @@ def events(workspace: Path) -> list[str]:
 def test_the_first_run_promotes_its_model(smoke: SmokeRun) -> None:
     told = smoke.summary
     assert (told["outcome"], exit_code(told)) == ("promoted", 0)
-    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(ledger.STEPS, "done")
+    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(TRAINING_STEPS, "done")
     assert told["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
     assert events(smoke.workspace) == ["registered", "evaluated", "promoted"]
     assert told["kubeflow_status"] == "SUCCEEDED"
@@ -146,7 +147,7 @@ def test_a_killed_step_is_named_in_one_message(killed: tuple[int, str, str], wor
     code, out, err = killed
     assert code == 1
     assert "✘ finetune" in out
-    assert err.splitlines()[0] == "finetune stopped: it ended without a word (killed, or out of memory?)"
+    assert err.splitlines()[0] == "finetune stopped: it ended without an error message (killed, or out of memory?)"
     assert f"ledger: {max(folders(workspace))}" in err
     assert err.splitlines()[-1] == "  the next run goes on from what is finished"
 
@@ -157,14 +158,14 @@ def test_the_exit_handler_told_of_the_killed_run(killed: tuple[int, str, str], w
     assert steps(workspace)["finetune"] == "killed"
     assert "distill" not in steps(workspace)
     shown = rankline("runs", "show", "-w", workspace)
-    assert "finetune stopped: it ended without a word" in shown.stdout
+    assert "finetune stopped: it ended without an error message" in shown.stdout
     assert "failed" in rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1]
 
 
 def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspace: Path) -> None:
     told = reasons(workspace)
     assert steps(workspace)["ingest"] == "done"
-    assert "the kept copy was damaged (events.parquet" in told["ingest"]
+    assert "the cache entry was damaged (events.parquet" in told["ingest"]
     assert [steps(workspace)[step] for step in ("validate", "featurize")] == ["reused", "reused"]
 
 

@@ -20,11 +20,15 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from pipelines.recipes import named
+from pipelines.runs.folder import run_state
 from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
-from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, run_state
+from pipelines.runs.store import LocalRuns, Runs
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
@@ -64,8 +68,13 @@ def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smok
 
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
-    said = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*ledger.STEPS, "summary"]
+    lines = list(LocalRuns(smoke.workspace).logs("last", everything=True))
+    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*TRAINING_STEPS, "summary"]
+
+
+def test_every_step_of_the_pipeline_has_written_its_log(smoke: SmokeRun) -> None:
+    run = smoke.workspace / "runs" / smoke.summary["run"]
+    assert {path.stem for path in run.glob("*.log")} == {*TRAINING_STEPS, "kubeflow"}
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
@@ -217,7 +226,7 @@ def under_way(folder: Path, *, pid: int, began: float, host: str = "") -> Path:
 
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}")
-    ledger.write_json(folder / "watcher.json", {"pid": pid, "began": began, "host": host or socket.gethostname()})
+    write_json(folder / "watcher.json", {"pid": pid, "began": began, "host": host or socket.gethostname()})
     return folder
 
 
@@ -225,18 +234,18 @@ def test_the_process_that_watches_a_run_tells_whether_it_goes_on(tmp_path: Path)
     import psutil
 
     own = psutil.Process()
-    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == RUNNING
+    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == Outcome.RUNNING
     gone = subprocess.Popen(["true"])
     began = psutil.Process(gone.pid).create_time()
     gone.wait()
-    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == UNFINISHED
+    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == Outcome.UNFINISHED
     # of another machine, or a number given out again: a sign of life tells
     for name, host, start in (("c", "elsewhere", own.create_time()), ("d", "", own.create_time() - 5000)):
         folder = under_way(tmp_path / name, pid=own.pid, began=start, host=host)
-        assert run_state(folder) == RUNNING
+        assert run_state(folder) == Outcome.RUNNING
         for path in folder.iterdir():
             os.utime(path, (time.time() - 100, time.time() - 100))
-        assert run_state(folder) == UNFINISHED
+        assert run_state(folder) == Outcome.UNFINISHED
 
 
 def test_a_run_that_does_not_end_is_said(tmp_path: Path) -> None:
@@ -290,7 +299,7 @@ def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smo
     workspace = smoke.copy(tmp_path / "ws")
     source = {"kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-01-02T03:00:00+00:00"}
     first = max(folders(workspace))
-    ledger.write_json(first / "trigger.json", source)
+    write_json(first / "trigger.json", source)
     shutil.rmtree(workspace / "material" / "smoke")
     (workspace / "material" / "smoke").mkdir()  # the run stops at once, at look
     with pytest.raises(RanklineError):
@@ -307,4 +316,6 @@ def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smo
     assert any("the source holds no events" in line for line in said)
     assert said.index("Traceback (nobody foresaw it)") > 0
     assert "  ValueError: odd" in said
-    assert [line for line in said if "FAILURE" in line]
+    assert not [line for line in said if "FAILURE" in line]  # that is Kubeflow's
+    everything = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs", everything=True)]
+    assert [line for line in everything if "FAILURE" in line]

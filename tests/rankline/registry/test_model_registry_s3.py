@@ -310,5 +310,5 @@ def test_a_missing_bucket_is_an_error(bucket, bundle):
 
 
 def test_an_unknown_kind_of_store_is_an_error():
-    with pytest.raises(StorageError, match="no way to reach sky://"):
+    with pytest.raises(StorageError, match="no installed package opens sky://"):
         ModelRegistry("sky://somewhere")
