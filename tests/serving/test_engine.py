@@ -413,10 +413,16 @@ def test_a_model_that_is_not_calibrated_returns_no_probabilities(engine: BundleE
     assert not response.abstained
 
 
-@pytest.mark.parametrize("ask", [EngineRequest("recommend", NOBODY), EngineRequest("search", NOBODY, query="love"),
-                                 EngineRequest("similar", NOBODY, item_id="i9")])  # fmt: skip
-def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, request: EngineRequest) -> None:
-    items = {item.item_id for item in run_request(worded, request).items}
+@pytest.mark.parametrize(
+    "engine_request",
+    [
+        EngineRequest("recommend", NOBODY),
+        EngineRequest("search", NOBODY, query="love"),
+        EngineRequest("similar", NOBODY, item_id="i9"),
+    ],
+)
+def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, engine_request: EngineRequest) -> None:
+    items = {item.item_id for item in run_request(worded, engine_request).items}
     assert "i1" not in items
     assert items
 
