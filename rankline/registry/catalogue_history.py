@@ -1,4 +1,4 @@
-"""The catalogue revisions that a champion has served over, and which of them a rollback goes to."""
+"""The catalogue revisions that a champion has served with, and the one that a rollback goes to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rankline.registry.registry_state import PUBLISHING, REMOVED, Champion
 
 
 class ServedRevision(FrozenModel):
-    """One catalogue revision that a model served over; ``event`` is 0 for the bundle's own."""
+    """A catalogue revision that a model served with; ``event`` is 0 for the bundle's own."""
 
     revision: str
     event: int
@@ -21,7 +21,7 @@ class ServedRevision(FrozenModel):
 
 
 def served_revisions(registry: ModelRegistry, champion: Champion) -> list[ServedRevision]:
-    """The revision of the champion's bundle and each that was published for it, in order; the last one serves.
+    """The bundle's own revision and each published one, in order; the last one serves.
 
     A model that was removed and registered again starts with its own revision.
     """
@@ -38,20 +38,20 @@ def served_revisions(registry: ModelRegistry, champion: Champion) -> list[Served
         for event in events
         if event.kind == PUBLISHING
     ]
-    kept = {revision: registry.has_catalogue(champion.model_id, revision) for revision in {each[0] for each in served}}
+    stored = {revision: registry.has_catalogue(champion.model_id, revision) for revision in {row[0] for row in served}}
     return [
-        ServedRevision(revision=revision, event=n, at=at, who=who, why=why, kept=kept[revision])
+        ServedRevision(revision=revision, event=n, at=at, who=who, why=why, kept=stored[revision])
         for revision, n, at, who, why in served
     ]
 
 
 def previous_revision(served: Sequence[ServedRevision]) -> str | None:
-    """The revision to roll back to, if it is not named: the last one that is kept and was not rolled back from."""
+    """The revision that a rollback without a name goes to: the last stored one that was not rolled back from."""
     lineage: list[str] = []
-    for each in served:
-        if each.revision in lineage:  # a rollback: what came after it is no place to go back to
-            lineage = lineage[: lineage.index(each.revision) + 1]
+    for entry in served:
+        if entry.revision in lineage:  # a rollback: later revisions are no candidates
+            lineage = lineage[: lineage.index(entry.revision) + 1]
         else:
-            lineage.append(each.revision)
-    kept = {each.revision for each in served if each.kept}
-    return next((revision for revision in reversed(lineage[:-1]) if revision in kept), None)
+            lineage.append(entry.revision)
+    stored = {entry.revision for entry in served if entry.kept}
+    return next((revision for revision in reversed(lineage[:-1]) if revision in stored), None)
