@@ -220,7 +220,8 @@ def create_app(live: ModelManager, features: FeatureLookup, metrics: Metrics) ->
         description="Ranked items from the champion model.",
         version="1",
         lifespan=lifespan,
-        responses={422: {"model": Kind}, 503: {"model": Kind}},
+        # described here, since Python 3.13 has another phrase for 422 and serving/openapi.json is compared with
+        responses={422: {"model": Kind, "description": "Unprocessable Entity"}, 503: {"model": Kind}},
     )
     app.add_middleware(_RequestMiddleware, metrics=metrics)
     _add_error_handlers(app)

@@ -238,12 +238,13 @@ def test_the_same_student_gives_the_same_files_again(made: Bundle, refused: tupl
 
 def test_nothing_of_this_machine_is_in_a_bundle(made: Bundle) -> None:
     root = str(Path(__file__).parents[2]).encode()
-    for path in made.folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            assert root not in content, path
-            assert b"site-packages" not in content, path
-            assert b"stack_trace" not in content, path
+    files = [path for path in made.folder.rglob("*") if path.is_file()]
+    assert len(files) > len(made.manifest.files) > 0
+    for path in files:
+        content = path.read_bytes()
+        assert root not in content, path
+        assert b"site-packages" not in content, path
+        assert b"stack_trace" not in content, path
 
 
 # The catalogue ----------------------------------------------------------------------------------------------------
@@ -284,6 +285,7 @@ def test_the_server_gives_the_canaries_logits(
     made: Bundle, engines: dict[str, BundleEngine], precision: str, tolerance: float
 ) -> None:
     engine = engines[precision]
+    assert list(canaries(made))
     for each in canaries(made):
         state = FrozenState(**each["frozen"])
         asks = [EngineRequest("rank", state, candidates=each["candidates"]), EngineRequest("recommend", state)]

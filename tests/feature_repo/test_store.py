@@ -219,6 +219,7 @@ def test_feasts_own_command_finds_everything(tmp_path: Path) -> None:
         "OnDemandFeatureView": "on demand feature view",
         "FeatureService": "feature service",
     }
+    assert len(definitions(tmp_path)) > len(kinds)
     for definition in definitions(tmp_path):
         assert f"Created {kinds[type(definition).__name__]} {definition.name}" in run.stdout
 

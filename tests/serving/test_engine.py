@@ -375,6 +375,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
 
 def test_a_search_is_led_by_the_words_and_says_who_found_what(worded: BundleEngine) -> None:
     found = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
+    assert found
     assert all("dream" in item.title for item in found)
     assert all("bm25" in item.sources for item in found)
 
@@ -403,6 +404,7 @@ def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: Bundle
 def test_an_answer_that_is_likely_is_given_with_its_chance(worded: BundleEngine) -> None:
     found = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
     assert not found.abstained
+    assert found.items
     assert all(item.probability is not None and item.probability > 0.5 for item in found.items)
 
 

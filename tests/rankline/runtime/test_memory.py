@@ -71,6 +71,7 @@ def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, st
     told = ledger.read_entries(run.folder)[step].error
     assert str(end.value) == told
     assert told.startswith(f"{step} ran out of memory")
+    assert config.smaller()
     for name, (now, less) in config.smaller().items():
         assert f"{step}.{name}={less} (now {now})" in told
         assert getattr(config, name) == now != less
