@@ -99,6 +99,7 @@ def differing(a: Student, b: Student, prefix: str) -> set[str]:
 # Kills ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the default run kills finetune
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, teacher: Path, tmp_path: Path) -> None:
     config = changed(epochs=10, patience=99, scorer_epochs=2)
     whole = distill(features, teacher, tmp_path / "whole", config=config, progress=Progress())
@@ -285,6 +286,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
     )  # fmt: skip
     names, settings = scoring.feature_names(), CandidateSettings(10, 0.9, 3)
     requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:5]
+    assert len(requests) == 5
     assert all(len(request.state.history.item_ids) > 3 for request in requests)
     cut = [
         dataclasses.replace(request, state=scoring.truncate_history(request.state, 3)) for request in requests

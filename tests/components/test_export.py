@@ -292,6 +292,7 @@ def test_the_server_gives_the_canaries_logits(
     bundle: Bundle, engines: dict[str, BundleEngine], precision: str, tolerance: float
 ) -> None:
     engine = engines[precision]
+    assert list(canaries(bundle))
     for each in canaries(bundle):
         state = FrozenState(**each["frozen"])
         asks = [EngineRequest("rank", state, candidates=each["candidates"]), EngineRequest("recommend", state)]

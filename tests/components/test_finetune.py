@@ -69,7 +69,9 @@ def joint(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def curve_of(teacher: Path) -> list[dict[str, float]]:
-    return json.loads((teacher / "curve.json").read_text())
+    curve = json.loads((teacher / "curve.json").read_text())
+    assert curve
+    return curve
 
 
 # Learning --------------------------------------------------------------------------------------------------------

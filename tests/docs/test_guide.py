@@ -101,6 +101,7 @@ def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_runs_on_the_slice(tmp_path: Path) -> None:
     groceries(tmp_path)
+    assert len(walkthrough()) > 3
     for words in walkthrough():
         if words[0] in ("init", "data"):
             rankline(*words, cwd=tmp_path)

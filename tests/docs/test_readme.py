@@ -61,6 +61,13 @@ def parses(line: str) -> None:
         raise AssertionError(f"{line}: there is no way to parse it: {message}") from error
 
 
+def test_pages_have_commands_to_check() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert {command: len(typed(text, command)) > 5 for command in ("rankline", "make", "python")} == {
+        "rankline": True, "make": True, "python": True,
+    }  # fmt: skip
+
+
 def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

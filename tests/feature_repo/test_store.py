@@ -222,6 +222,7 @@ def test_feasts_command_line_applies_every_definition(tmp_path: Path) -> None:
         "OnDemandFeatureView": "on demand feature view",
         "FeatureService": "feature service",
     }
+    assert len(definitions(tmp_path)) > len(kinds)
     for definition in definitions(tmp_path):
         assert f"Created {kinds[type(definition).__name__]} {definition.name}" in run.stdout
 

@@ -29,6 +29,7 @@ def test_it_is_promoted(answers: SmokeRun) -> None:
 
 def test_what_serves_has_no_tower_for_users(answers: SmokeRun) -> None:
     bundle = open_bundle(answers.artifact("export", "bundle"))
+    assert bundle.manifest.precisions
     assert all(precision.user is None for precision in bundle.manifest.precisions.values())
     assert not (bundle.folder / "user.onnx").exists()
     assert bundle.manifest.features.sources == [
@@ -68,6 +69,7 @@ def test_the_soft_scores_cover_each_request_and_begin_with_its_answer(answers: S
     for split in ("train", "valid"):
         targets = [row["targets"][0] for row in requests if row["split"] == split]
         assert [ids[first] for first in soft[f"{split}_candidates"][:, 0]] == targets
+        assert targets
         assert all(len(set(row)) == len(row) for row in soft[f"{split}_candidates"].tolist())
 
 

@@ -370,6 +370,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
 
 def test_a_search_follows_the_query_and_names_the_sources(worded: BundleEngine) -> None:
     response = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
+    assert response
     assert all("dream" in item.title for item in response)
     assert all("bm25" in item.sources for item in response)
 
@@ -398,6 +399,7 @@ def test_the_query_vector_is_the_sum_over_query_and_history(worded: BundleEngine
 def test_a_probable_answer_has_a_probability(worded: BundleEngine) -> None:
     response = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
     assert not response.abstained
+    assert response.items
     assert all(item.probability is not None and item.probability > 0.5 for item in response.items)
 
 

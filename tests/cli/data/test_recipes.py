@@ -29,6 +29,7 @@ def test_every_recipe_is_listed_with_its_description() -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_setting_is_shown_with_its_value_and_description(name: str) -> None:
     printed = run_cli("show", name).splitlines()
+    assert len(list(list_settings(load_for_display(name)))) > 100
     for setting, value, sentence in list_settings(load_for_display(name)):
         place = printed.index(f"  {setting} = {value!r}")
         assert printed[place + 1].strip() == sentence.strip() != ""

@@ -86,6 +86,7 @@ def test_with_a_single_user_no_namespace_is_told(tmp_path: Path) -> None:
         cluster = reach(server, namespace="mine")
         assert cluster.namespace_or_none is None
         assert follow(cluster, begun(cluster), poll_s=0)["outcome"] == "promoted"
+        assert server.api.pipelines
         assert all("namespace" not in each for each in server.api.pipelines.values())
 
 

@@ -63,6 +63,7 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
 
 def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
     words = "\n".join(said.line for said in LocalRuns(smoke.workspace).logs("last"))
+    assert words
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
         assert own not in words
 

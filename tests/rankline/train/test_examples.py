@@ -74,6 +74,7 @@ def test_features_are_not_all_alike(data: Examples) -> None:
 def test_requests_are_arrays_of_what_the_table_says(folder: Path, data: Examples) -> None:
     rows = {row["request_id"]: row for row in parquet.read_table(folder / "requests.parquet").to_pylist()}
     requests = data.splits["valid"]
+    assert requests.ids
     for r, request in enumerate(requests.ids):
         row, length = rows[request], requests.lengths_R[r]
         assert length == len(row["history_items"])
@@ -91,6 +92,7 @@ def test_requests_are_arrays_of_what_the_table_says(folder: Path, data: Examples
 def test_a_shorter_history_is_the_last_events(folder: Path, data: Examples) -> None:
     short = examples.read_examples(folder, max_history=3).splits["test"]
     full = data.splits["test"]
+    assert full.ids
     for r, length in enumerate(full.lengths_R):
         assert short.items_RL[r].tolist() == full.items_RL[r, length - 3 : length].tolist()
         assert short.ages_RL[r].tolist() == full.ages_RL[r, length - 3 : length].tolist()
