@@ -1,15 +1,16 @@
-"""What an image installs: the requirements of its extras, read off pyproject.toml (standard library only).
+"""The requirements of an image, by its extras in pyproject.toml; standard library only.
 
     python contents.py IMAGE VARIANT pyproject.toml
 
-prints one requirement a line. Kubeflow opens its doors in data, train and evaluate; serve has none.
+prints one requirement per line. Components run in the images data, train and evaluate.
 """
 
 import re
 import sys
 import tomllib
+from typing import Any
 
-# every place of docs/storage.md that an image's steps are sent to has its driver there: nothing is installed later
+# with the driver of every storage that the steps of the image may use (docs/storage.md): nothing is installed later
 EXTRAS = {
     "data": ("data", "door", "s3", "postgres", "redis"),
     "train": ("train", "door", "s3"),
@@ -20,8 +21,8 @@ VARIANTS = {"cpu": (), "cuda": ("cuda",)}
 WITHOUT_GPU = ("data",)  # the same in every variant
 
 
-def requirements(image: str, variant: str, project: dict) -> list[str]:
-    """The requirements of an image, extras of our own opened up, each once."""
+def requirements(image: str, variant: str, project: dict[str, Any]) -> list[str]:
+    """The requirements of an image, with our own extras expanded, each once."""
     optional, own_extra = project["optional-dependencies"], re.compile(rf"{project['name']}\[(.+)\]$")
     collected: dict[str, None] = dict.fromkeys(project["dependencies"])
     queue = [*EXTRAS[image], *(() if image in WITHOUT_GPU else VARIANTS[variant])]
