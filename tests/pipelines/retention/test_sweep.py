@@ -194,7 +194,7 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     swept = sweep(tmp_path / "w", plan, say=quiet)
     skipped = {fate.resource.kind: fate.why for fate in swept.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
-    assert skipped == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
+    assert skipped == dict.fromkeys(in_use, f"run {run.name} has started and may use it")
     for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
         assert (tmp_path / "w" / place / "file").is_file()
     assert not {*in_use} & {*gone(plan_sweep(tmp_path / "w", KEEP))}
