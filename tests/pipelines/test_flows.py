@@ -46,7 +46,7 @@ def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it
     assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in (*ledger.FLOWS["features"], "summary")}
+    assert set(executors) == {f"exec-{step.replace('_', '-')}" for step in (*ledger.FLOWS["features"], "summary")}
     assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
 
 
@@ -106,7 +106,7 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
     import dataclasses
 
     recipe = dataclasses.replace(golden.pinned("smoke"), name="smoke-refresh")
-    with pytest.raises(UsageError, match="rankline-smoke-refresh on the cluster is that of another recipe's flow"):
+    with pytest.raises(UsageError, match="rankline-smoke-refresh belongs to a flow of another recipe"):
         upload(cluster, recipe)
     assert kubeflow.api.versions == {}
     assert parse_pipeline_name(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")
