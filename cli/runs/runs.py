@@ -209,7 +209,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
             id, url = ClusterRuns(cluster).restart(run)
             if not as_json:
                 typer.echo(f"run {id} goes on\n{url}")
-            watch_cluster_run(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
+            watch_cluster_run(cluster, id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
     runs = _local_runs(workspace)
     folder = runs.folder(run)
     run_and_report(

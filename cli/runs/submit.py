@@ -113,7 +113,7 @@ def submit(
             raise RunContinues(INTERRUPTED) from None
         if wait:
             watch_run(
-                cluster, submitted.run, submitted.url, as_json=as_json, told=_run_payload(submitted), poll_s=poll_s
+                cluster, submitted.run, submitted.url, as_json=as_json, submitted=_run_payload(submitted), poll_s=poll_s
             )
 
 

@@ -108,7 +108,7 @@ def test_both_places_at_once_are_refused() -> None:
     for words in (["runs", "list"], ["schedule", "list"]):
         done = CliRunner().invoke(app, [*words, "-w", ".", "--host", "http://k/pipeline"])
         assert isinstance(done.exception, UsageError)
-        assert "both asked for" in str(done.exception)
+        assert "both given" in str(done.exception)
 
 
 # runs
