@@ -201,7 +201,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
             run_id, url = ClusterRuns(cluster).restart(run)
             if not as_json:
                 typer.echo(f"run {run_id} goes on\n{url}")
-            watch_cluster_run(cluster, run_id, url, as_json=as_json, told={}, poll_s=POLL_S)
+            watch_cluster_run(cluster, run_id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
     runs = _local_runs(workspace)
     folder = runs.folder(run)
     run_and_report(

@@ -130,7 +130,7 @@ def _submit_and_watch(
             raise RunContinues(INTERRUPTED) from None
         if poll_s is not None:
             watch_run(
-                cluster, submitted.run, submitted.url, as_json=as_json, told=_run_payload(submitted), poll_s=poll_s
+                cluster, submitted.run, submitted.url, as_json=as_json, submitted=_run_payload(submitted), poll_s=poll_s
             )
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pipelines.schedules.protocol import Schedules
 
 app = typer.Typer(
-    help="Run recipes at set times, each on the data window of that time. `rankline scheduler` starts the runs or, with "
-    "--host, the cluster.",
+    help="Run recipes at set times, each on the data window of that time. `rankline scheduler` starts the runs, "
+    "or the cluster with --host.",
     no_args_is_help=True,
 )
 

@@ -100,7 +100,7 @@ def flow_runner(name: str) -> Flow:
         raise UsageError(
             f"this version cannot run the flow {name!r}",
             expected=f"one of {', '.join(flows)}",
-            current=name,
+            found=name,
             hint="`rankline schedule update NAME --flow …` chooses another flow",
         )
     return flows[name]

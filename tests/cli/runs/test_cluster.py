@@ -51,6 +51,8 @@ RunCli = Callable[..., Any]
 def run_cli(kubeflow: Kubeflow) -> RunCli:
     """Give a command to the cluster; what it prints, as JSON where it was asked for."""
 
+    kubeflow.api.pace = 5
+
     def invoke(*words: str, code: int = 0) -> Any:
         where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
         done = CliRunner().invoke(app, [*words, *where], env={"COLUMNS": "200"})
@@ -106,7 +108,7 @@ def test_both_places_at_once_are_refused() -> None:
     for words in (["runs", "list"], ["schedule", "list"]):
         done = CliRunner().invoke(app, [*words, "-w", ".", "--host", "http://k/pipeline"])
         assert isinstance(done.exception, UsageError)
-        assert "both asked for" in str(done.exception)
+        assert "both given" in str(done.exception)
 
 
 # runs

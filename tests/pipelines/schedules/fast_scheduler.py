@@ -1,7 +1,9 @@
-"""A scheduler whose clock runs fast, to be killed: `python -m tests.pipelines.schedules.fast_scheduler WORKSPACE CLOCK`.
+"""A scheduler whose clock runs fast, for tests that kill it.
 
-CLOCK is "simulated start,end,machine's time at the start,factor". It goes on while no scheduler runs and stands still at
-its end. The runs are tiny (tests/pipelines/schedules/tiny_run.py). The program ends when the clock stands still and
+    python -m tests.pipelines.schedules.fast_scheduler WORKSPACE CLOCK
+
+CLOCK is "simulated start,end,machine's time at the start,factor". It goes on while no scheduler runs and stands still
+at its end. The runs are tiny (tests/pipelines/schedules/tiny_run.py). The program ends when the clock stands still and
 nothing is left to do.
 """
 
