@@ -293,7 +293,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
     code, reply = refused("--bundle", str(bundle.folder), "--port", "0", "--provider", "cuda")
     assert code == 1
-    assert reply.startswith("CUDA was asked for")
+    assert reply.startswith("CUDA was requested")
     assert "--provider cpu" in reply
 
 

@@ -113,7 +113,7 @@ def test_cuda_asked_for_and_absent(smoke: SmokeRun) -> None:
     message = command.refused(
         "serve", "-w", smoke.workspace, "--port", 0, "--provider", "cuda", CUDA_VISIBLE_DEVICES=""
     )
-    assert message.startswith("CUDA was asked for and ONNX Runtime fell back to the CPU")
+    assert message.startswith("CUDA was requested and ONNX Runtime fell back to the CPU")
     assert "try: " in message
 
 
