@@ -129,7 +129,7 @@ def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     config = DistillConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
     rng = np.random.default_rng(1)
     shape = (len(data.splits["train"]), SOFT)
-    soft = {
+    soft: dict[str, Any] = {
         "train_candidates": rng.integers(0, len(data.item_ids), shape),
         "train_logits": rng.standard_normal(shape, np.float32),
     }

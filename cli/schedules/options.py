@@ -147,7 +147,7 @@ def _parse_keep(text: str) -> dict[str, Any] | None:
         return None
     values = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip() != "defaults")
     try:
-        return Keep(**values).model_dump()  # type: ignore[arg-type]
+        return Keep(**values).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])

@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +322,7 @@ def _require_complete(what: str, in_code: set[str], documented: set[str]) -> Non
         )
 
 
-def _code_list(names: tuple[str, ...]) -> str:
+def _code_list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 

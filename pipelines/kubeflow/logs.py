@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.run_summary import STEPS, kubectl_logs_command, step_of
+from pipelines.kubeflow.run_summary import kubectl_logs_command, step_of
+from pipelines.steps import STEPS
 from rankline.errors import AccessError, RanklineError, UsageError
 
 _POD_HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id

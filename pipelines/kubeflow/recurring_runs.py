@@ -33,7 +33,7 @@ from pipelines.kubeflow.triggers import (
     schedule_name,
 )
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
+from pipelines.runs.folder import Flow
 from pipelines.schedules import cron as crons
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError

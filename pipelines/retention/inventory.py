@@ -22,7 +22,7 @@ from pipelines.retention.policy import unix_time
 from pipelines.retention.resources import Inode, Inventory, Kind, Resource, StepWork
 from pipelines.runs import folder as runs
 from pipelines.runs.folder import RECIPE, WATCHER, last_activity, read_json_object, read_repository, read_summary
-from pipelines.schedules.firings import UNREADABLE, Firing
+from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
