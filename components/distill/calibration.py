@@ -52,9 +52,7 @@ def fit_policy(
         np.concatenate([j.inputs_NX for j in judged]), np.concatenate([j.correct_N for j in judged])
     )
     calibration = Calibration(
-        share_weight=float(weights_X[0]),
-        feature_weights=dict(zip(selected, map(float, weights_X[1:]))),
-        bias=bias,
+        share_weight=float(weights_X[0]), feature_weights=dict(zip(selected, map(float, weights_X[1:]))), bias=bias
     )
     probabilities = [1 / (1 + np.exp(-(j.inputs_NX @ weights_X + bias))) for j in judged]
     top_probability = np.array([probability[0] for probability in probabilities])

@@ -87,11 +87,7 @@ class CandidateDrawer:
     queries: Mapping[str, Floats]
 
     def draw(
-        self,
-        requests: Sequence[SnapshotRequest],
-        *,
-        progress: Progress,
-        fixed_candidates: Sequence[Ints] | None = None,
+        self, requests: Sequence[SnapshotRequest], *, progress: Progress, fixed_candidates: Sequence[Ints] | None = None
     ) -> CandidateTable:
         """The table of some requests, with drawn candidates or with ``fixed_candidates``."""
         catalogue, settings = self.catalogue, self.settings

@@ -43,7 +43,7 @@ class DistillConfig(FrozenModel):
     patience: int = Field(3, ge=1, description="Validations without improvement before training stops early.")
     train_encoder: bool = Field(
         False,
-        description="Train the encoder on queries and their answers, for a few thousand queries or more, or for unusual "
+        description="Train the encoder on queries and their answers, for a few thousand queries or more, or unusual "
         "language. False keeps it frozen, which is faster and safer with little data.",
     )
     encoder_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the encoder.")
@@ -57,8 +57,7 @@ class DistillConfig(FrozenModel):
         0, ge=0, description="Number of lowest layers of the encoder that are frozen, together with its embeddings."
     )
     peft: Literal["none", "lora", "rslora", "dora", "loha", "ia3", "bitfit"] = Field(
-        "none",
-        description="Train small adapters in the encoder instead of all its weights; merged before saving.",
+        "none", description="Train small adapters in the encoder instead of all its weights; merged before saving."
     )
     peft_rank: int = Field(8, ge=1, description="Rank of the adapters (lora, rslora, dora, loha).")
     peft_alpha: int = Field(16, ge=1, description="Scale of the adapters: their output is multiplied by alpha/rank.")
@@ -68,9 +67,7 @@ class DistillConfig(FrozenModel):
         description="Names of the linear layers that get adapters; empty for the usual ones of the encoder's family.",
     )
     likeness: float = Field(
-        20.0,
-        gt=0,
-        description="Initial product of two item vectors with the same text, where there are queries.",
+        20.0, gt=0, description="Initial product of two item vectors with the same text, where there are queries."
     )
     stemmer: str = Field(
         "", description="Snowball stemmer of BM25, such as english; empty for none (Chinese, mixed languages)."
@@ -93,16 +90,11 @@ class DistillConfig(FrozenModel):
         30, ge=2, description="Pairs of events fewer than this many steps apart count as co-visits."
     )
     covisit_step_decay: float = Field(
-        0.1,
-        ge=0,
-        description="Decay of a pair's weight with the number of steps between: 1 / (1 + this * steps).",
+        0.1, ge=0, description="Decay of a pair's weight with the number of steps between: 1 / (1 + this * steps)."
     )
     covisit_neighbours: int = Field(200, ge=1, description="Co-visited neighbours kept per item.")
     covisit_decay: float = Field(
-        0.9,
-        gt=0,
-        le=1,
-        description="Weight of a history event per step back in time, in serving and training.",
+        0.9, gt=0, le=1, description="Weight of a history event per step back in time, in serving and training."
     )
     candidates_per_source: int = Field(150, ge=10, description="Items each source proposes for a request.")
     scorer_pair: int = Field(

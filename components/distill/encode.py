@@ -13,10 +13,10 @@ import torch
 
 from components.distill.config import DistillConfig
 from rankline.model import adapters
-from rankline.model.encode import encode_all
 from rankline.model.networks import TextEncoder
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
+from rankline.train.encode import encode_all
 from rankline.train.examples import Examples, Requests
 
 Ints = npt.NDArray[np.int64]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from components.distill.config import DistillConfig
 from rankline.model.networks import HistoryTower, ItemFusion
 from rankline.train.examples import Examples, Requests
+from rankline.train.item_networks import build_item_networks
 from rankline.train.sampled_items import FusedItems, fuse_all
 
 Ints = npt.NDArray[np.int64]
@@ -32,23 +33,8 @@ class Towers(nn.Module):
     @classmethod
     def make(cls, data: Examples, *, text_size: int, size: int, config: DistillConfig) -> Towers:
         """Fresh towers for the catalogue of ``data``."""
-        side_IS = torch.from_numpy(data.side_IS)
-        fusion = ItemFusion(
-            items=len(data.item_ids),
-            text_size=text_size,
-            side_size=side_IS.shape[1],
-            size=size,
-            own_dropout=config.own_dropout,
-            known_I=torch.from_numpy(data.known_I),
-        )
-        tower = HistoryTower(
-            size=size,
-            max_history=config.max_history,
-            layers=config.layers,
-            heads=config.heads,
-            dropout=config.dropout,
-        )
-        return cls(fusion, tower, side_IS)
+        fusion, tower = build_item_networks(data, config, text_size=text_size, size=size)
+        return cls(fusion, tower, torch.from_numpy(data.side_IS))
 
     def left(self, fused: FusedItems, requests: Requests, rows: Ints, queries_BT: Tensor) -> Tensor:
         """[B, D] the left vectors of some requests: the history's, plus the query's where there is one."""

@@ -60,8 +60,7 @@ class TowersInputs:
 class StepInputs:
     """Everything that one step needs, drawn before it is computed."""
 
-    has_windows: bool
-    items_BL: Tensor
+    items_BL: Tensor  # without rows where there are no users
     ratings_BL: Tensor
     next_BL: Tensor
     rows_B: Ints
@@ -121,7 +120,7 @@ class TowersTrainer(Trainer[Batch]):
         step = self._draw(*batch)
         fused = self._item_inputs(step).fuse(self.model.fusion)
         loss = torch.zeros((), device=self.device)
-        if step.has_windows:
+        if len(step.items_BL):
             loss = loss + self._next_item_loss(step, fused)
         left_BD = self.model.left(fused, self.train, step.rows_B, step.queries_BT)
         if len(step.targets_B):
@@ -161,7 +160,6 @@ class TowersTrainer(Trainer[Batch]):
             queries_BT = self.texts.queries["train"][torch.from_numpy(rows_B)]
         items_BL, ratings_BL, next_BL = pad_windows(windows) if windows else NO_WINDOWS
         return StepInputs(
-            has_windows=bool(windows),
             items_BL=items_BL,
             ratings_BL=ratings_BL,
             next_BL=next_BL,
@@ -183,12 +181,7 @@ class TowersTrainer(Trainer[Batch]):
             )
             own_TD = self.item_embedding.gather(rows_T)
         return ItemInputs(
-            self.texts.items_IT,
-            self.model.side_IS,
-            rows_T,
-            own_TD=own_TD,
-            fresh_N=step.fresh_N,
-            fresh_NT=step.fresh_NT,
+            self.texts.items_IT, self.model.side_IS, rows_T, own_TD=own_TD, fresh_N=step.fresh_N, fresh_NT=step.fresh_NT
         )
 
     def _next_item_loss(self, step: StepInputs, fused: FusedItems) -> Tensor:
@@ -247,16 +240,8 @@ def train(
     model.to(texts.device)
     if config.train_encoder:
         texts.prepare_training(config)
-    settings = FitSettings(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        warm_up=config.warm_up,
-        gradient_clip=config.gradient_clip,
-        evaluate_every=config.evaluate_every,
-        patience=config.patience,
-        validate_start=inputs.data.has_queries,  # the untuned encoder is a good start for queries
-        section="distill",
-    )
+    # the untuned encoder is a good start for queries
+    settings = FitSettings.of(config, validate_start=inputs.data.has_queries, section="distill")
     progress.phase("training the towers")
     history = fit(TowersTrainer(model, inputs, config), settings, checkpoints=checkpoints, progress=progress)
     model.cpu().eval()

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    features: Path,
-    student: Path,
-    bundle: Path,
-    *,
-    config: ExportConfig,
-    progress: Progress,
-    code_digest: str = "",
+    features: Path, student: Path, bundle: Path, *, config: ExportConfig, progress: Progress, code_digest: str = ""
 ) -> dict[str, Any]:
     """Write the bundle of the student in ``student``, with the difference of every graph from torch.
 

@@ -18,8 +18,7 @@ class FinetuneConfig(FrozenModel):
     )
     encoder_revision: str | None = Field(None, description="Revision (commit or tag) of an encoder on the hub.")
     encoder_sha256: str | None = Field(
-        None,
-        description="SHA-256 of the encoder's model.safetensors, checked before training; required for a URL.",
+        None, description="SHA-256 of the encoder's model.safetensors, checked before training; required for a URL."
     )
     encoder_cache: str = Field(
         "{workspace}/material/encoders", description="Where a downloaded encoder is stored for later runs."

@@ -22,10 +22,10 @@ from components.finetune.context import TrainingContext
 from components.finetune.sequence.inputs import TeacherInputs
 from rankline.evaluation import metrics
 from rankline.features.bm25 import Bm25
-from rankline.model.encode import encode_all
 from rankline.model.networks import CrossEncoder
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
+from rankline.train.encode import encode_all
 from rankline.train.examples import Examples, Requests
 from rankline.train.fit import FitSettings, History, Trainer, fit
 
@@ -203,6 +203,7 @@ def train(
         warm_up=config.warm_up,
         gradient_clip=config.gradient_clip,
         evaluate_every=1,
+        rate_setting="encoder_learning_rate",
     )
     return scorer, fit(trainer, settings, checkpoints=context.checkpoints, progress=context.progress)
 

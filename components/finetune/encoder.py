@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 from rankline.errors import RanklineError, SourceError, UsageError
 from rankline.io import digest
 from rankline.io.files import first_line, publish_folder
-from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer as Backend
 
     from components.finetune.config import FinetuneConfig
     from rankline.model.networks import TextEncoder
-    from rankline.train.distributed import DistributedContext
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WEIGHTS_FILE = "model.safetensors"
@@ -43,23 +40,13 @@ OTHER_FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class RandomSize:
-    """The size of an encoder that is created at random."""
-
-    vocabulary: int
-    hidden: int
-    layers: int
-    heads: int
-    positions: int
-
-
-# Random encoders with a vocabulary of the data's own words: one for tests, and one to train for a language or a field
-# that no pretrained encoder covers.
-FRESH = {
-    "tiny": RandomSize(vocabulary=2000, hidden=32, layers=1, heads=2, positions=64),
-    "fresh": RandomSize(vocabulary=20_000, hidden=128, layers=2, heads=4, positions=512),
+# Sizes of random encoders with a vocabulary of the data's own words: one for tests, and one to train for a language or a
+# field that no pretrained encoder covers.
+FRESH: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64},
+    "fresh": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512},
 }
+VOCABULARY = {"tiny": 2000, "fresh": 20_000}
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ def prepare_encoder(source: EncoderSource, folder: Path, *, texts: Sequence[str]
     """
     folder.mkdir(parents=True)
     if source.name in FRESH:
-        _create_random(folder, FRESH[source.name], texts=texts, seed=seed)
+        _create_random(folder, source.name, texts=texts, seed=seed)
     else:
         origin = _download(source, folder.parent / "fetched") if source.is_remote else source.folder
         _check_complete(origin, where=str(origin))
@@ -247,24 +234,18 @@ def _unreachable_error(name: str, error: Exception) -> SourceError:
     )
 
 
-def _create_random(folder: Path, size: RandomSize, *, texts: Sequence[str], seed: int) -> None:
+def _create_random(folder: Path, name: str, *, texts: Sequence[str], seed: int) -> None:
     """Write a random BERT whose vocabulary is the most frequent words of the data, and the letters of the others."""
     import torch
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    backend = _word_tokenizer(texts, size.vocabulary)
+    backend = _word_tokenizer(texts, VOCABULARY[name])
     backend.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=backend.get_vocab_size(),
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=2 * size.hidden,
-        max_position_embeddings=size.positions,
-    )
+    intermediate_size = 2 * FRESH[name]["hidden_size"]
+    config = BertConfig(vocab_size=backend.get_vocab_size(), intermediate_size=intermediate_size, **FRESH[name])
     BertModel(config).save_pretrained(folder)
 
 
@@ -285,9 +266,7 @@ def _word_tokenizer(texts: Sequence[str], vocabulary: int) -> Backend:
     backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.add_special_tokens(SPECIAL_TOKENS)
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return backend
 
@@ -352,23 +331,3 @@ def check_compatible(encoder: TextEncoder, tokenizer: Tokenizer, *, source: str,
             found=str(max_tokens),
             hint=f"set finetune.max_tokens={max_positions}, or choose an encoder with more positions",
         )
-
-
-def encode_all(
-    encoder: TextEncoder,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    *,
-    progress: Progress,
-    device: torch.device,
-    distributed: DistributedContext | None = None,
-) -> torch.Tensor:
-    """[I, T] the unit vector of every text, in the order given; several processes share the work."""
-    from rankline.model import encode
-
-    if distributed is None:
-        return encode.encode_all(encoder, tokenizer, texts, device=device, progress=progress)
-    shard = (distributed.rank, distributed.world_size)
-    out_IT = encode.encode_all(encoder, tokenizer, texts, device=device, progress=progress, shard=shard)
-    distributed.all_reduce([out_IT])
-    return out_IT

@@ -38,6 +38,7 @@ from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
 from rankline.train.champion_weights import ORIGIN, SCRATCH, WarmStart
 from rankline.train.checkpoints import Checkpoints
+from rankline.train.encode import encode_all
 from rankline.train.examples import Examples, read_examples
 from rankline.train.fit import History
 from rankline.train.ranks import ndcg_of_ranks
@@ -108,7 +109,7 @@ def _all_texts(data: Examples) -> list[str]:
 
 def _encode(encoder: TextEncoder, tokenizer: Tokenizer, texts: list[str], context: TrainingContext) -> Tensor:
     """[I, T] the vectors of texts; several processes share the work."""
-    return encoders.encode_all(
+    return encode_all(
         encoder, tokenizer, texts, device=context.device, progress=context.progress, distributed=context.distributed
     )
 
@@ -141,7 +142,7 @@ def _encode_untuned(
     test = data.splits["test"]
     queries = [test.queries[row] for row in test.query_rows]
     if not (warm.own_encoder and context.distributed.is_main):
-        query_AT = encoders.encode_all(encoder, tokenizer, queries, device=device, progress=Progress())
+        query_AT = encode_all(encoder, tokenizer, queries, device=device, progress=Progress())
         return text_IT, UntunedVectors(text_IT.cpu().numpy(), query_AT.cpu().numpy())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "encoder"
@@ -149,7 +150,7 @@ def _encode_untuned(
         encoder = encoders.load_encoder(folder, source=config.encoder).to(device)
         tokenizer = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.max_tokens)
     vectors = [
-        encoders.encode_all(encoder, tokenizer, texts, device=device, progress=Progress()).cpu().numpy()
+        encode_all(encoder, tokenizer, texts, device=device, progress=Progress()).cpu().numpy()
         for texts in (data.item_texts, queries)
     ]
     torch.manual_seed(config.seed)

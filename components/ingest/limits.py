@@ -1,5 +1,6 @@
 """What makes ingest refuse a source: too many rejected rows or unreadable prices, and too few events."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,21 @@ from rankline.contracts import SUPERSEDED
 from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
 from rankline.io.sql import literal
+
+HINTS = (  # pattern of a reason, what to try
+    ("time without a zone", "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin"),
+    (
+        "unparsable timestamp.*",
+        "set ingest.columns.timestamp_unit to their format (s, ms, us, ns, iso, or a pattern such as "
+        "'%Y-%m-%d %I:%M:%S %p'; iso writes its zone as Z or +02:00, not as a name)",
+    ),
+    ("unparsable available", "name a column of yes and no (true, false, 1, 0); put a stock count into item_numbers"),
+    ("duplicate event", "if the same event can happen twice, ingest.columns.timestamp must differ"),
+    (".*is not a plain value", "name the value inside it (outer.inner), or write one row for each value of a list"),
+    (".*than its type can hold", "export ids as text or as integers: as floats they have lost their last digits"),
+    ("missing key", "words such as NULL and nan are no ids"),
+    ("unknown event type", "name them in ingest.columns.event_types (an empty label for a type without one)"),
+)
 
 
 class Rejections(NamedTuple):
@@ -111,25 +127,9 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
 
 def _hint(reason: str, config: IngestConfig, where: str) -> str:
     """What to try for the most frequent reason."""
-    if reason == "time without a zone":
-        return "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin; "
-    if reason.startswith("unparsable timestamp"):
-        return (
-            "set ingest.columns.timestamp_unit to their format (s, ms, us, ns, iso, or a pattern such as "
-            "'%Y-%m-%d %I:%M:%S %p'; iso writes its zone as Z or +02:00, not as a name); "
-        )
-    if reason == "unparsable available":
-        return "name a column of yes and no (true, false, 1, 0); put a stock count into item_numbers; "
-    if reason == "duplicate event":
-        return "if the same event can happen twice, ingest.columns.timestamp must differ; "
-    if reason.endswith("is not a plain value"):
-        return "name the value inside it (outer.inner), or write one row for each value of a list; "
-    if reason.endswith("than its type can hold"):
-        return "export ids as text or as integers: as floats they have lost their last digits; "
-    if reason == "missing key":
-        return "words such as NULL and nan are no ids; "
-    if reason == "unknown event type":
-        return "name them in ingest.columns.event_types (an empty label for a type without one); "
+    for pattern, hint in HINTS:
+        if re.fullmatch(pattern, reason):
+            return f"{hint}; "
     if reason.startswith("not ") and (encoding := _fitting_encoding(config, where)).name:
         other = f" (or {encoding.runner_up})" * bool(encoding.runner_up)
         return f"set ingest.files.encoding={encoding.name}, which fits{other}; "

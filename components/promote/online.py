@@ -50,7 +50,6 @@ def materialize_online(
         RegistryError: the features could not be materialized; the champion is unchanged.
         StorageError: Postgres or Redis does not answer, or the registry is locked; the champion is unchanged.
     """
-    # joins are featurize's work: what goes online comes from the run's own files
     stores = (stores or FeatureStoreConfig()).model_copy(update={"offline": "duckdb"})
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,7 @@ def materialize_online(
 
 def _check_definitions(folder: Path, stores: FeatureStoreConfig) -> None:
     from feature_repo.backends import translate_errors
-    from feature_repo.store import definition_changes
+    from feature_repo.changes import definition_changes
 
     with translate_errors(stores):
         changed = definition_changes(folder)
@@ -93,7 +92,9 @@ def _materialize(
     features: Path, folder: Path, stores: FeatureStoreConfig, owner: dict[str, Any] | None
 ) -> dict[str, Any]:
     from feature_repo.backends import translate_errors
-    from feature_repo.store import SOURCES, WATERMARK, apply, materialize, open_store
+    from feature_repo.materialize import materialize
+    from feature_repo.store import SOURCES, apply, open_store
+    from rankline.features.watermark import FILE as WATERMARK
     from rankline.features.watermark import read_shared
 
     sources = features / "feast" / SOURCES

@@ -1,7 +1,4 @@
-"""The images of deploy/Dockerfile: built by the docker command, looked into, refused if they hold what they must not.
-
-An image's contents are read from the image itself, by its own interpreter and package manager.
-"""
+"""Builds the images of deploy/Dockerfile with the docker command, and refuses those with the wrong contents."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
 from rankline.errors import RanklineError, UsageError
 
 Variant = Literal["cpu", "cuda"]
-KINDS = ("data", "train", "serve", "evaluate")  # evaluate stands on serve's layers: it comes after it
-PIPELINE_IMAGES = ("data", "train", "evaluate")  # those a compiled package names
+KINDS = ("data", "train", "serve", "evaluate")  # evaluate extends serve, so it is built after it
+PIPELINE_IMAGES = ("data", "train", "evaluate")  # those that a compiled package names
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 CONTEXT_FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
 BASE_LABEL = "rankline.base"  # label of an image: the id of its base on the machine that built it
@@ -39,14 +36,20 @@ FORBIDDEN_PACKAGES = {
 }
 CUDA_LIBRARY = re.compile(r"^(nvidia-|triton$|cuda-)")
 REQUIRED_CUDA_PACKAGE = "nvidia-cudnn-cu13"
-BUILDX_SINCE = 23  # from this version of the docker command on, BuildKit comes as a plugin (buildx)
-# BuildKit names a step and later says whether it is done anew; without BuildKit it is named and done
+BUILDX_SINCE = 23  # since this version of the docker command, BuildKit is a plugin (buildx)
+# BuildKit names a step and later prints its progress unless it is cached; without BuildKit each step is named once
 STEP_LINE = re.compile(r"^(?:#(?P<number>\d+) \[(?P<stage>[^\]]+)\]|Step (?P<step>\d+/\d+) :) (?P<what>[A-Z]+ .*)")
 PROGRESS_LINE = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
 CACHE_MOUNT = re.compile(r"--mount=type=cache,\S+ (?:\\\n\s*)?")
 HINTS = (
-    ("No space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
-    ("no space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
+    (
+        "No space left on device",
+        "`docker system df` shows what takes up space, `docker builder prune` removes old layers",
+    ),
+    (
+        "no space left on device",
+        "`docker system df` shows what takes up space, `docker builder prune` removes old layers",
+    ),
     ("No matching distribution", "an index that carries the locked versions (`PIP_INDEX_URL` in the base image)"),
     ("needs Python 3.11", "--base with an image whose python3 is 3.11, 3.12 or 3.13"),
     ("libraries that ONNX Runtime's CUDA provider needs", "the `cuda` extra in pyproject.toml, and constraints.lock"),
@@ -76,7 +79,7 @@ print(json.dumps({"interpreter": platform.python_version(), "python": found, "de
 
 @dataclass(frozen=True)
 class DockerCommand:
-    """The docker command used, and whether it builds with BuildKit."""
+    """The docker command, and whether it builds with BuildKit."""
 
     command: str
     buildkit: bool
@@ -103,12 +106,12 @@ class Inventory:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is to be built, the same for every image of one call."""
+    """What is built, the same for every image of one call."""
 
     base: str
-    base_id: str = ""  # the id that this machine knows the base by
+    base_id: str = ""  # the id of the base on this machine
     variant: Variant = "cpu"
-    name: str = "rankline"  # what comes before /data, /train…: a registry's path, or just a word
+    name: str = "rankline"  # what precedes /data, /train…: a registry's path, or a word
     tag: str = TAG
     network: str = ""
     torch_wheels: str = ""
@@ -121,7 +124,7 @@ class BuildOptions:
 
 @dataclass
 class BuiltImage:
-    """One image that is there now."""
+    """One image that was built."""
 
     kind: str
     reference: str
@@ -130,35 +133,34 @@ class BuiltImage:
     seconds: float
     inventory: Inventory
     labels: dict[str, str] = field(default_factory=dict)
-    pushed: str = ""  # name@sha256:…, which only a registry gives
+    pushed: str = ""  # name@sha256:…, which only a registry assigns
 
 
 def find_docker() -> DockerCommand:
-    """The docker command of this machine; one that can BuildKit is preferred.
+    """The docker command of this machine, preferably one with BuildKit.
 
     Raises:
         RanklineError: there is none, or its engine does not answer.
     """
-    found = [
-        str(Path(folder) / "docker") for folder in os.get_exec_path() if os.access(Path(folder) / "docker", os.X_OK)
-    ]
-    if not found:
+    paths = [Path(folder) / "docker" for folder in os.get_exec_path()]
+    commands = [str(path) for path in paths if os.access(path, os.X_OK)]
+    if not commands:
         raise RanklineError(
             "there is no docker command",
             expected="Docker Engine 20.10 or newer",
             found="no `docker` on the PATH",
             hint="install Docker Engine (Debian and Ubuntu: the package docker.io), then `docker info`",
         )
-    told = subprocess.run([found[0], "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
-    if told.returncode or not told.stdout.strip():
+    info = subprocess.run([commands[0], "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
+    if info.returncode or not info.stdout.strip():
         raise RanklineError(
             "no Docker engine answers",
             expected="`docker info` to succeed",
-            found=(told.stderr.strip().splitlines() or ["nothing"])[-1],
+            found=(info.stderr.strip().splitlines() or ["nothing"])[-1],
             hint="start the engine (`systemctl start docker`), join the `docker` group, or set DOCKER_HOST",
         )
-    with_buildkit = next((command for command in found if _has_buildkit(command)), None)
-    return DockerCommand(with_buildkit or found[0], buildkit=with_buildkit is not None)
+    with_buildkit = next((command for command in commands if _has_buildkit(command)), None)
+    return DockerCommand(with_buildkit or commands[0], buildkit=with_buildkit is not None)
 
 
 def _has_buildkit(command: str) -> bool:
@@ -170,10 +172,10 @@ def _has_buildkit(command: str) -> bool:
 
 
 def require_base(base: str, *, release: bool) -> str:
-    """The base image, if it may be built on.
+    """The base image, if it may be used.
 
     Raises:
-        UsageError: none is named, or a release stands on one that is not pinned.
+        UsageError: none is named, or a release uses one that is not pinned.
     """
     if not base:
         raise UsageError(
@@ -187,29 +189,29 @@ def require_base(base: str, *, release: bool) -> str:
             "a release stands on a pinned base image",
             expected="name@sha256: and 64 hexadecimal digits",
             found=base,
-            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` tells the digest of one that was pulled",
+            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` prints the digest of an image that was pulled",
         )
     return base
 
 
 def resolve_base(base: str, *, tool: DockerCommand) -> tuple[str, str]:
-    """(the base with the digest that its tag stands for now, the id that this machine knows it by).
+    """(the base with the digest that its tag stands for now, its id on this machine).
 
-    A base that is not here is pulled. Only a registry gives a digest: one that was made on this machine stays as it is
-    called, and its id is all there is to know it by.
+    A base that is missing is pulled. Only a registry assigns a digest: an image that was built on this machine keeps
+    its name, and only its id identifies it.
 
     Raises:
-        RanklineError: it is not here and cannot be pulled.
+        RanklineError: it is missing and cannot be pulled.
     """
     if subprocess.run([tool.command, "image", "inspect", base], capture_output=True).returncode:
         pulled = subprocess.run([tool.command, "pull", "--quiet", base], capture_output=True, text=True)
         if pulled.returncode:
             raise RanklineError(
-                "the base image is not here and cannot be pulled",
-                expected="an image of this machine or of a registry",
+                "the base image is not on this machine and cannot be pulled",
+                expected="an image on this machine or in a registry",
                 found=(pulled.stderr.strip().splitlines() or ["nothing"])[-1],
                 where=base,
-                hint="the spelling of --base, and whether its registry can be reached",
+                hint="check the spelling of --base, and whether its registry can be reached",
             )
     image_info = json.loads(_docker_output(tool, "image", "inspect", base))[0]
     name = re.sub(r":[^:/]*$", "", base)
@@ -218,10 +220,10 @@ def resolve_base(base: str, *, tool: DockerCommand) -> tuple[str, str]:
 
 
 def require_source(*, release: bool, source_root: Path = SOURCE_ROOT) -> Path:
-    """The folder with the Dockerfile; for a release, one that is exactly a commit.
+    """The folder with the Dockerfile; for a release, one without uncommitted changes.
 
     Raises:
-        UsageError: this installation has no Dockerfile, or the files are not the commit's.
+        UsageError: this installation has no Dockerfile, or there are uncommitted changes.
     """
     if not (source_root / "deploy" / "Dockerfile").is_file():
         raise UsageError(
@@ -235,7 +237,7 @@ def require_source(*, release: bool, source_root: Path = SOURCE_ROOT) -> Path:
     if release and changed:
         raise UsageError(
             "a release is built from a commit",
-            expected="no changed and no unknown files",
+            expected="no changed and no untracked files",
             found=", ".join(line.strip() for line in changed.splitlines()[:5]),
             where=str(source_root),
             hint="commit or stash them",
@@ -251,12 +253,12 @@ def build(
     say: Callable[[str], None],
     source_root: Path = SOURCE_ROOT,
 ) -> BuiltImage:
-    """Build one image and look into it; its log is kept beside the others'.
+    """Build one image and check its contents; its log goes into ``options.logs``.
 
     Raises:
-        RanklineError: the build failed (with the last lines of its log), or the image holds what it must not.
+        RanklineError: the build failed (with the last lines of its log), or the image has the wrong contents.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     reference, log = options.reference(kind), options.logs / f"{kind}-{options.variant}.log"
     labels = labels_of(kind, options, source_root)
     with build_context(source_root, buildkit=tool.buildkit) as folder:
@@ -279,21 +281,21 @@ def build(
     if violations := content_violations(kind, options.variant, inventory):
         _docker_output(tool, "image", "rm", reference)
         raise RanklineError(
-            f"the {kind} image is not what it should be, and was not kept",
+            f"the {kind} image has the wrong contents, and was removed",
             expected=f"{kind} for {options.variant}",
             found="; ".join(violations),
             where="pyproject.toml, deploy/contents.py",
-            hint="--torch-wheels with a folder of the build of torch that the variant wants"
+            hint="--torch-wheels names a folder with the build of torch that the variant needs"
             if kind == "train"
             else "find what requires it: `pip show` in the image, under Required-by",
         )
     return BuiltImage(
-        kind, reference, image_info["Id"], image_info["Size"], time.monotonic() - began, inventory, labels
+        kind, reference, image_info["Id"], image_info["Size"], time.monotonic() - started, inventory, labels
     )
 
 
 def labels_of(kind: str, options: BuildOptions, source_root: Path = SOURCE_ROOT) -> dict[str, str]:
-    """What an image says of where it comes from, in the words of the OCI."""
+    """The labels of an image: its origin, as the OCI names it, and its code."""
     oci = "org.opencontainers.image"
     revision = _git(source_root, "rev-parse", "HEAD") or "unknown"
     changed = bool(_git(source_root, "status", "--porcelain"))
@@ -316,7 +318,7 @@ def labels_of(kind: str, options: BuildOptions, source_root: Path = SOURCE_ROOT)
 
 @contextmanager
 def build_context(source_root: Path, *, buildkit: bool) -> Iterator[Path]:
-    """A folder with what a build needs and nothing else; without BuildKit the Dockerfile has no cache mounts."""
+    """A folder with the files that a build needs; without BuildKit the Dockerfile has no cache mounts."""
     with tempfile.TemporaryDirectory(prefix="rankline-build-") as name:
         folder = Path(name)
         (folder / "deploy").mkdir()
@@ -332,7 +334,7 @@ def build_context(source_root: Path, *, buildkit: bool) -> Iterator[Path]:
 
 
 def without_cache_mounts(dockerfile: str) -> str:
-    """The same Dockerfile for an engine that knows no mounts: pip then keeps nothing at all."""
+    """The Dockerfile for an engine without cache mounts, where pip keeps no cache."""
     return CACHE_MOUNT.sub("PIP_NO_CACHE_DIR=1 ", dockerfile)
 
 
@@ -359,7 +361,7 @@ def read_inventory(reference: str, *, tool: DockerCommand) -> Inventory:
 
 
 def push(built: BuiltImage, *, tool: DockerCommand, say: Callable[[str], None], log: Path) -> None:
-    """Send an image to its registry; ``built.pushed`` is then its name with the registry's digest.
+    """Push an image to its registry; ``built.pushed`` is then its name with the registry's digest.
 
     Raises:
         RanklineError: the registry refused it.
@@ -377,7 +379,7 @@ def _flags(flag: str, values: dict[str, str]) -> list[str]:
 
 
 def _run_docker(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], None], buildkit: bool) -> None:
-    """Run a docker command, telling its steps as they begin; everything it prints goes to the log."""
+    """Run a docker command and report its steps; everything that it prints goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=12)
     pending_steps: dict[str, str] = {}
@@ -413,7 +415,7 @@ def _run_docker(command: Sequence[str], log: Path, title: str, *, say: Callable[
             expected="exit code 0",
             found=f"exit code {process.returncode}; the last lines:\n" + "\n".join(f"    {line}" for line in last),
             where=str(log),
-            hint=next((hint for sign, hint in HINTS if sign in text), "the log has all of it"),
+            hint=next((hint for sign, hint in HINTS if sign in text), "read the log"),
         )
 
 
@@ -430,7 +432,7 @@ def _docker_output(tool: DockerCommand, *arguments: str) -> str:
 
 
 def _git(source_root: Path, *arguments: str) -> str:
-    """What git says; nothing where there is no repository or no git."""
+    """The output of a git command; empty where there is no repository or no git."""
     try:
         done = subprocess.run(["git", "-C", str(source_root), *arguments], capture_output=True, text=True)
     except FileNotFoundError:

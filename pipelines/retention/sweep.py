@@ -27,7 +27,7 @@ from pipelines.retention.inventory import (
 )
 from pipelines.retention.policy import Decision, Keep, Plan
 from pipelines.retention.resources import Kind, Resource
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
 from rankline.io.files import first_line, locked
 from rankline.registry.model_registry import ModelRegistry
@@ -75,7 +75,7 @@ def clean(
     return sweep(workspace, plan_sweep(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
-def sweep_after_run(store: LocalSchedules, name: str, *, say: Callable[[str], None] = print) -> None:
+def sweep_after_run(store: ScheduleStore, name: str, *, say: Callable[[str], None] = print) -> None:
     """Apply the retention of a schedule after a run of it has ended.
 
     Schedules of a workspace share what they make, so the largest value that any of them has for a setting counts. An
@@ -256,7 +256,7 @@ class _Sweep:
 
     def _archive_firing(self, resource: Resource) -> str:
         name, _, stamp = resource.name.partition("/")
-        return LocalSchedules(self.workspace).firings(name).archive(stamp)
+        return ScheduleStore(self.workspace).firings(name).archive(stamp)
 
     def _remove_path(self, resource: Resource) -> str:
         path = self.workspace / resource.path

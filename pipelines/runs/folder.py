@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -84,8 +84,8 @@ def process_identity() -> dict[str, Any]:
 
 def read_flow(folder: Path) -> Flow:
     """The flow that a run is of."""
-    flow = read_json_object(folder / WATCHER).get("flow")
-    return flow if flow in get_args(Flow) else "train"  # the only flow of earlier versions
+    flow: Flow = read_json_object(folder / WATCHER).get("flow", "train")  # the only flow of earlier versions
+    return flow
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

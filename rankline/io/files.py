@@ -9,14 +9,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankline.errors import RanklineError
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def partial_path(path: Path) -> Path:
@@ -118,6 +118,8 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
     Raises:
         TimeoutError: another process, or another lock of this one, held it all the time.
     """
+    from filelock import FileLock, Timeout  # here, as a run of a schedule starts faster without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=timeout_s):
@@ -145,7 +147,7 @@ def read_model(
         raise error(
             f"{what} is missing", expected=f"the file {path.name}", found="no such file", where=str(path), hint=missing
         ) from cause
-    except (ValidationError, ValueError, OSError) as cause:
+    except (ValueError, OSError) as cause:  # pydantic's ValidationError is a ValueError
         raise error(
             f"{what} cannot be read",
             expected=f"a {model.__name__} of this version of Rankline",

@@ -151,7 +151,7 @@ def _layers(backbone: Any) -> Any:
 
 
 def _depths(backbone: Any) -> dict[str, int]:
-    """Name of every weight -> 0 for the embeddings, 1, 2, … for the layers; weights after them belong to the top one."""
+    """Name of every weight -> 0 for the embeddings, 1, 2, … for the layers; later weights belong to the top one."""
     layers = _layers(backbone)
     inside = {id(weight): depth for depth, layer in enumerate(layers, 1) for weight in layer.parameters()}
     return {

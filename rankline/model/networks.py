@@ -120,12 +120,7 @@ class ItemFusion(nn.Module):
         return fused_ID
 
     def forward(
-        self,
-        text_IT: Tensor,
-        side_IS: Tensor,
-        *,
-        rows_T: Tensor | slice = slice(None),
-        own_TD: Tensor | None = None,
+        self, text_IT: Tensor, side_IS: Tensor, *, rows_T: Tensor | slice = slice(None), own_TD: Tensor | None = None
     ) -> Tensor:
         """[I, D] the fused vectors of the whole catalogue, or of the items ``rows_T`` whose texts these are.
 
@@ -330,10 +325,7 @@ class Scorer(nn.Module):
         self.wide = nn.Linear(features, len(HEADS))
         self.pair = nn.Linear(3 * size, pair)
         self.deep = nn.Sequential(
-            nn.Linear(features + pair, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, len(HEADS)),
+            nn.Linear(features + pair, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(HEADS))
         )
         for weight in (self.wide.weight, self.deep.get_parameter("3.weight")):
             nn.init.zeros_(weight)

@@ -19,7 +19,7 @@ SOFTMAX_CANDIDATES = 10  # the best candidates, over which the softmax runs
 
 
 class Calibration(FrozenModel):
-    """Platt scaling (Platt 1999): a logistic regression from a candidate's features to the probability that it is right."""
+    """Platt scaling (Platt 1999): a logistic regression from features to the probability that a candidate is right."""
 
     share_weight: float = Field(description="weight of the log odds of its share in a softmax over the best candidates")
     feature_weights: dict[str, float] = Field(description="feature -> weight")

@@ -50,7 +50,7 @@ class BundleStore(EventLog):
             or self._create(manifest_path, catalogue_manifest)
             or self._read(manifest_path) == catalogue_manifest
         ):
-            self._put_files(folder, bundle_path, names, claim=MANIFEST)
+            self._put_files(folder, bundle_path, names, first_wins=MANIFEST)
         # The files are the model. The rest of a manifest (parity, code digests) may differ between two exports of the
         # same files; the first one stays.
         if self._read(manifest_path) != catalogue_manifest:

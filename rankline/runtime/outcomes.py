@@ -85,12 +85,15 @@ class Outcome(StrEnum):
         return next((each for each in cls if verdict and each.verdict == verdict), cls.INCOMPLETE)
 
 
-def exit_code(outcome: str) -> int:
+_BY_LABEL = {str(outcome): outcome for outcome in Outcome}
+
+
+def exit_code(label: str) -> int:
     """The exit code of a command whose run ended like this; 1 for a label of another version."""
-    code = Outcome(outcome).exit_code if outcome in {*Outcome} else None
-    return EXIT_FAILED if code is None else code
+    outcome = _BY_LABEL.get(label)
+    return EXIT_FAILED if outcome is None or outcome.exit_code is None else outcome.exit_code
 
 
-def has_verdict(outcome: str) -> bool:
+def has_verdict(label: str) -> bool:
     """Whether a run with this label came to a verdict; not where the label is of another version."""
-    return outcome in {*Outcome} and Outcome(outcome).has_verdict
+    return label in _BY_LABEL and _BY_LABEL[label].has_verdict

@@ -23,7 +23,7 @@ from typing import Any
 
 from rankline.errors import IntegrityError
 from rankline.io import digest
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 
 WEIGHTS = "weights.json"
 ORIGIN = "origin.json"
@@ -126,7 +126,7 @@ def save_weights(registry: Any, model_id: str, teacher: Path) -> None:
         for name in weight_files(teacher, encoder=origin["encoder"]["own"]):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(teacher / name, folder / name)
-        ledger.write_json(folder / WEIGHTS, {**origin, "files": digest.file_digests(folder)})
+        write_json(folder / WEIGHTS, {**origin, "files": digest.file_digests(folder)})
         files = json.loads((folder / WEIGHTS).read_text())["files"]
         registry._put_files(
             folder, f"weights/{model_id}", [*files, WEIGHTS]

@@ -31,11 +31,8 @@ Batch = TypeVar("Batch")
 class Stateful(Protocol):
     """What a checkpoint can hold: a torch module, or anything that saves and restores itself like one."""
 
-    def state_dict(self) -> Any:
-        """The state as tensors and plain values."""
-
-    def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Restore the state."""
+    def state_dict(self) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 class TensorState:
@@ -53,18 +50,6 @@ class TensorState:
         self.tensor = state_dict["tensor"].to(self.tensor.device)
 
 
-class Values(dict[str, float]):
-    """Numbers that a trainer measures once and needs again after a resume."""
-
-    def state_dict(self) -> dict[str, float]:
-        """A plain dictionary."""
-        return dict(self)
-
-    def load_state_dict(self, state_dict: dict[str, float], /) -> None:
-        """Restore the numbers."""
-        self.update(state_dict)
-
-
 @dataclass(frozen=True)
 class FitSettings:
     """How long to train, how fast, and when to stop."""
@@ -79,6 +64,12 @@ class FitSettings:
     total_steps: int | None = None  # where the last epoch is shorter than the others
     section: str = "finetune"  # the settings section and the setting that an error names
     rate_setting: str = "learning_rate"
+
+    @classmethod
+    def of(cls, config: Any, **changes: Any) -> FitSettings:
+        """The settings of a section that names them as here."""
+        names = ("epochs", "learning_rate", "warm_up", "gradient_clip", "evaluate_every", "patience")
+        return cls(**{name: getattr(config, name) for name in names}, **changes)
 
 
 @dataclass

@@ -31,7 +31,7 @@ def create_app(models: ModelManager, features: FeatureLookup, metrics: Metrics) 
         description="Ranked items from the champion model.",
         version="1",
         lifespan=lifespan,
-        responses={422: {"model": ErrorResponse}, 503: {"model": ErrorResponse}},
+        responses={422: {"model": ErrorResponse, "description": "Unprocessable Entity"}, 503: {"model": ErrorResponse}},
     )
     app.state.services = Services(models, features, metrics)
     app.add_middleware(RequestMiddleware, metrics=metrics)

@@ -91,8 +91,10 @@ def _look_up(
     payload: UserRequest, request: Request, *, exclude_seen: bool = True
 ) -> tuple[FrozenState, bool | None, list[str]]:
     """The state of a request, whether the user is known (None: not asked), and what was unavailable."""
+    known_user: bool | None = None
+    degraded: list[str] = []
     if payload.frozen is not None:
-        state, known_user, degraded = payload.frozen, None, []
+        state = payload.frozen
     else:
         at = time.time() if payload.at is None else payload.at
         state, known_user, degraded = services_of(request).features.look_up(

@@ -158,7 +158,7 @@ class Readiness(BaseModel):
     precision: str | None
     provider: str | None
     features: dict[str, Any] = Field(
-        description="state (off, opening, ready, down), why, service, watermark (unix seconds), lag_s (watermark to now)"
+        description="state (off, opening, ready, down), why, service, watermark (unix seconds), lag_s (its age)"
     )
     refused: dict[str, str] | None = Field(description="a champion or catalogue that cannot be served, and the reason")
     hidden: int = Field(0, description="number of items taken down, including ids outside the catalogue")

@@ -89,10 +89,10 @@ class BundleEngine:
                 hint=f"start with --precision {next(iter(manifest.precisions))}",
             )
         _refuse_unknown_features(bundle)
-        if share_graphs_with is not None and share_graphs_with.graphs.key == (bundle.model_id, precision):
-            self.graphs = share_graphs_with.graphs
-        else:
-            self.graphs = ModelGraphs.load(bundle, precision, provider=provider, threads=threads)
+        shared: ModelGraphs | None = share_graphs_with.graphs if share_graphs_with else None
+        if shared is None or shared.key != (bundle.model_id, precision):
+            shared = ModelGraphs.load(bundle, precision, provider=provider, threads=threads)
+        self.graphs: ModelGraphs = shared
         catalogue, self._items = read_catalogue(bundle, precision)
         self._catalogue = replace(catalogue, vectors_ID=catalogue.vectors_ID.astype(np.float32, copy=False))
         self._feature_names, self._heads = manifest.features, manifest.heads

@@ -1,4 +1,4 @@
-"""distill: towers that survive, sources that are counted right, a scorer that learns from the right requests."""
+"""distill: towers that survive kills, candidate sources, and a scorer that learns from validation requests."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def distill_weights(features: Path, teacher: Path, folder: Path, config: Distill
 
 @pytest.fixture(scope="module")
 def quick(features: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Student:
-    """A student made in a hurry."""
+    """A student trained for one epoch."""
     return distill_weights(features, teacher, tmp_path_factory.mktemp("quick") / "student")
 
 
@@ -96,9 +96,10 @@ def differing(a: Student, b: Student, prefix: str) -> set[str]:
     return {name for name in a if name.startswith(prefix) and not torch.equal(a[name], b[name])}
 
 
-# It survives ------------------------------------------------------------------------------------------------------
+# Kills ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the default run kills finetune
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, teacher: Path, tmp_path: Path) -> None:
     config = changed(epochs=10, patience=99, scorer_epochs=2)
     whole = distill(features, teacher, tmp_path / "whole", config=config, progress=Progress())
@@ -150,7 +151,7 @@ def curve_of(student: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def untaught(data: examples.Examples) -> int:
-    """An item to be kept from training."""
+    """An item that is removed from training."""
     return int(data.sequences.items[0][0])
 
 
@@ -274,7 +275,7 @@ def test_the_parity_table_holds_every_test_request_and_no_seen_item(student: Pat
 def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_computed(
     features: Path, data: examples.Examples, student: Path
 ) -> None:
-    """As serving does: the context features count the events that are read, not those that are known."""
+    """As in serving, the context features count the events that the student reads."""
     weights = load_file(student / "weights.safetensors")
     tower = HistoryTower(size=16, max_history=20, layers=1, heads=SMOKE.heads, dropout=0.0).eval()
     count = len(data.item_ids)
@@ -285,6 +286,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
     )  # fmt: skip
     names, settings = scoring.feature_names(), CandidateSettings(10, 0.9, 3)
     requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:5]
+    assert len(requests) == 5
     assert all(len(request.state.history.item_ids) > 3 for request in requests)
     cut = [
         dataclasses.replace(request, state=scoring.truncate_history(request.state, 3)) for request in requests
@@ -314,7 +316,7 @@ def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeR
         assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == begins
 
 
-# It refuses -------------------------------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_cuda_asked_for_and_absent(features: Path, teacher: Path, tmp_path: Path) -> None:

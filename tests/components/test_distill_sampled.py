@@ -1,4 +1,4 @@
-"""distill on large catalogues, and its encoder with adapters: the loop alone, on a made-up catalogue."""
+"""The training of the towers on a synthetic catalogue: sampled items, and adapters in the encoder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def changed(**overrides: Any) -> DistillConfig:
 
 
 def make_data(items: int, *, queries: bool = False, words: bool = False) -> examples.Examples:
-    """A made-up catalogue, users who go from each item to the next one, and who say its words where they ask."""
+    """A synthetic catalogue with users who go from each item to the next; their queries are its text."""
     rng = np.random.default_rng(0)
     texts = [f"{COLOURS[n % 4]} {THINGS[n // 4 % 5]} {n // 20}" for n in range(items if words else 0)]
     starts = rng.integers(0, items, USERS)
@@ -81,7 +81,7 @@ def make_data(items: int, *, queries: bool = False, words: bool = False) -> exam
 
 
 class Numbers(EncodedTexts):
-    """Reads every text as the same numbers."""
+    """Encodes every text as the same vector."""
 
     def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
         return torch.ones(len(words), 4)
@@ -123,7 +123,7 @@ def train(
 
 
 class Largest(TorchDispatchMode):
-    """Notes the largest tensor that an operation makes, views and what is changed in place left out."""
+    """Records the size of the largest tensor that an operation creates, without views and in-place operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Largest(TorchDispatchMode):
 
 
 class Between(Progress):
-    """Looks only from the end of the first step, which makes the moments, to the end of the epoch's last."""
+    """Records from the end of the first step, which creates the optimizer state, to the end of the last one."""
 
     def __init__(self, largest: Largest) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Between(Progress):
         self.calls: list[int] = []
 
     def update(self, done: int, total: int, **_: float) -> None:
-        """A step is over."""
+        """Called at the end of a step."""
         self.calls.append(done)
         self.largest.on = done < total
 
@@ -169,7 +169,7 @@ def test_a_step_makes_nothing_as_large_as_the_catalogue(queries: bool) -> None:
         return watched.numbers
 
     assert largest(50) < items / 2
-    assert largest(0) >= items * SIZE  # it is seen where there is one
+    assert largest(0) >= items * SIZE  # without sampling there is such a tensor
 
 
 def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,10 +199,8 @@ def test_the_towers_learn_from_sampled_items(queries: bool) -> None:
     """About the same as from the whole catalogue: users go from each item to the next."""
     data = make_data(120, queries=queries)
     histories = {sampled: train(data, changed(sampled_items=sampled, epochs=25))[1] for sampled in (0, 40)}
-    untrained = ranking.target_ranks(
-        towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), data.splits["valid"], constant_texts(data).items_IT,
-        constant_texts(data).queries["valid"],
-    )  # fmt: skip
+    model, texts = towers.Towers.make(data, text_size=4, size=SIZE, config=QUICK), constant_texts(data)
+    untrained = ranking.target_ranks(model, data.splits["valid"], texts.items_IT, texts.queries["valid"])
     assert histories[40]["best"] > 0.6 * histories[0]["best"]
     assert histories[40]["best"] > 3 * ndcg_of_ranks(untrained, k=10)
 
@@ -220,7 +218,7 @@ def test_only_own_vectors_that_were_touched_move() -> None:
 
 
 class Killed(Exception):
-    """What ends a run before its time."""
+    """Ends a run."""
 
 
 class Killing(Progress):
@@ -231,7 +229,7 @@ class Killing(Progress):
         self.after = after
 
     def update(self, done: int, total: int, **_: float) -> None:
-        """A step is over."""
+        """Called at the end of a step."""
         if done == self.after:
             raise Killed
 
@@ -247,12 +245,12 @@ def test_an_interrupted_sampled_run_ends_as_if_it_had_not_been(tmp_path: Path) -
     assert all(torch.equal(x, y) for x, y in zip(whole.state_dict().values(), again.state_dict().values()))
 
 
-# Where a target stands ----------------------------------------------------------------------------------------------
+# Ranks of targets ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", [7, 64, 1000])
 def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    """Equals (four items of the same words, none known), seen items and other right answers included."""
+    """With equal scores (four unknown items with the same text), seen items and several targets."""
     data = make_data(100)
     requests, texts = data.splits["valid"], constant_texts(data)
     requests.targets[0], requests.targets[1] = np.array([3, 50]), requests.seen[1][:1]
@@ -268,12 +266,12 @@ def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, 
         scores_RI = (left_BD @ fused_ID.T).numpy()
     expected = []
     for row, scores_I in enumerate(scores_RI):
-        scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them apart
+        scores_I[[31, 62, 93]] = scores_I[3]  # one product may round them differently
         scores_I[requests.seen[row]] = scores_I[requests.targets[row][1:]] = -np.inf
         expected.append(target_rank(scores_I, requests.targets[row][0]))
     monkeypatch.setattr(sampled_items, "CHUNK_ITEMS", part)
     ranks = ranking.target_ranks(model, requests, texts.items_IT, texts.queries["valid"])
-    if part < 100:  # equals in several parts are so up to rounding
+    if part < 100:  # in several chunks equal scores may round differently
         assert ranks[1:].tolist() == expected[1:]
         assert abs(ranks[0] - expected[0]) <= 3
     else:
@@ -311,7 +309,7 @@ def encoder(data: examples.Examples, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def new_texts(data: examples.Examples, encoder: Path) -> Callable[[], EncodedTexts]:
-    """Reads the catalogue with the untrained encoder."""
+    """A function that encodes the catalogue with the untrained encoder."""
 
     def anew() -> EncodedTexts:
         tokenizer, reader = Tokenizer(encoder / "tokenizer.json", max_tokens=8), TextEncoder.load(encoder)
@@ -332,7 +330,7 @@ def test_with_lora_few_weights_move_and_the_merged_encoder_reads_as_the_adapted_
     _, history = train(data, config, texts)
     few, every = history["encoder_weights"]
     assert 0 < few < 0.05 * every
-    assert history["best_epoch"] >= 0  # what is kept was trained
+    assert history["best_epoch"] >= 0  # the best epoch is a trained one
     after = texts.encoder.state_dict()
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

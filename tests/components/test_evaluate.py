@@ -119,6 +119,7 @@ def write_student(folder: Path, made: Path, asked: list[ReplayRequest], states: 
 
 def read_all(folder: Path) -> tuple[list[ReplayRequest], list[FrozenState]]:
     pairs = list(replay.read_requests(folder, split="test", chosen={f"r{user}" for user in range(USERS)}))
+    assert len(pairs) == USERS
     return [request for request, _ in pairs], [state for _, state in pairs]
 
 
@@ -186,6 +187,7 @@ def test_every_system_is_scored_on_the_same_requests(evaluated, world):
 
 def test_the_teachers_score_is_that_of_its_rankings(evaluated, world):
     scores = read_scores(evaluated[1], "mrr@10")["teacher"]
+    assert scores
     for row in parquet.read_table(world / "features" / "requests.parquet").to_pylist():
         place = int(row["targets"][0][1:])  # it ranks i0, i1, i2…
         assert scores[row["request_id"]] == (1 / (place + 1) if place < 10 else 0.0)

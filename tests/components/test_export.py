@@ -1,4 +1,4 @@
-"""export: what is served computes what torch computes, and the same student gives the same bytes."""
+"""export: the graphs compute what torch computes, and the same student gives the same bytes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def onnx_of(bundle: Bundle, graph: str, precision: str) -> Path:
 
 
 def text_vectors(bundle: Bundle, precision: str, student: Student, words: list[str]) -> npt.NDArray[np.float32]:
-    """What the text tower of a precision makes of some words."""
+    """The vectors that the text tower of a precision gives to some texts."""
     session = catalogues.cpu_session(onnx_of(bundle, "text", precision))
     return catalogues.embed(session, student.tokenizer, words, size=student.tower.size)
 
@@ -113,7 +113,7 @@ def test_torch_and_onnx_agree_at_any_size(
     expected = torch_output(student, graph, given)
     session = catalogues.cpu_session(onnx_of(bundle, graph, "fp32"))
     np.testing.assert_allclose(session.run(None, given)[0], expected, atol=TOLERANCE, rtol=TOLERANCE)
-    assert expected.std() > 1e-3  # not an agreement on nothing
+    assert expected.std() > 1e-3  # the outputs are not constant
 
 
 def test_the_history_graph_knows_an_empty_history(bundle: Bundle, student: Student) -> None:
@@ -158,7 +158,7 @@ def test_the_int8_text_tower_points_the_same_way(bundle: Bundle, student: Studen
     whole, small = (text_vectors(bundle, precision, student, words) for precision in ("fp32", "int8"))
     cosine_I = (whole * small).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(small, axis=1)
     assert cosine_I.min() > 0.98
-    assert cosine_I.min() < 1 - 1e-7  # it is another graph
+    assert cosine_I.min() < 1 - 1e-7  # it is a different graph
     assert path.stat().st_size < onnx_of(bundle, "text", "fp32").stat().st_size
 
 
@@ -173,7 +173,7 @@ def test_the_item_vectors_are_each_precisions_own(bundle: Bundle, student: Stude
         np.testing.assert_allclose(actual, expected, atol=TOLERANCE if precision == "fp32" else 0.02)
 
 
-# What it says of itself -------------------------------------------------------------------------------------------
+# Parity -------------------------------------------------------------------------------------------
 
 
 def test_parity_is_recorded_for_every_graph_and_precision(bundle: Bundle) -> None:
@@ -190,7 +190,7 @@ def test_parity_is_recorded_for_every_graph_and_precision(bundle: Bundle) -> Non
 
 @pytest.mark.parametrize("part", GRAPHS)
 def test_a_graph_that_differs_is_refused(bundle: Bundle, smoke: SmokeRun, words: list[str], part: str) -> None:
-    """A weight changed between export and comparison, in each of them."""
+    """A weight of the graph changes between export and comparison."""
     other = Student.load(smoke.artifact("distill", "student"))
 
     def differences() -> list[Any]:
@@ -217,7 +217,7 @@ def test_a_difference_that_is_no_number_is_refused(bundle: Bundle) -> None:
 def refused_export(
     features: Path, smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, IntegrityError]:
-    """The same student exported again, elsewhere, by another process, with a limit that nothing meets."""
+    """The same student exported again to another folder, with a limit that no graph meets."""
     folder = tmp_path_factory.mktemp("again") / "somewhere" / "bundle"
     config = ExportConfig(recipe="smoke", parity_samples=32, max_difference=1e-12)
     with pytest.raises(IntegrityError) as caught:
@@ -235,9 +235,9 @@ def test_the_step_refuses_what_parity_refuses(refused_export: tuple[Path, Integr
 def test_the_same_student_gives_the_same_files_again(
     bundle: Bundle, refused_export: tuple[Path, IntegrityError]
 ) -> None:
-    """So it has the same model id on every machine: nothing of the process or its paths is in a graph."""
+    """The model id does not depend on the machine."""
     folder, _ = refused_export
-    later = {"examples.jsonl"}  # written once parity is met; the student's own numbers
+    later = {"examples.jsonl"}  # written after the parity check
     assert len(bundle.manifest.files) - len(later) >= 9
     for name in bundle.manifest.files.keys() - later:
         assert (folder / name).read_bytes() == (bundle.folder / name).read_bytes(), name
@@ -258,7 +258,7 @@ def test_nothing_of_this_machine_is_in_a_bundle(bundle: Bundle) -> None:
 
 
 def test_the_bundle_makes_the_same_catalogue_of_the_same_items(bundle: Bundle, features: Path, tmp_path: Path) -> None:
-    """Without torch and without the student: the very revision, so what a refresh makes is what an export makes."""
+    """A refresh, without torch and the student, gives the revision of the export."""
     items = parquet.read_table(features / "items.parquet")
     built = catalogues.build(bundle, items, tmp_path / "catalogue")
     assert built.revision == bundle.revision
@@ -266,7 +266,7 @@ def test_the_bundle_makes_the_same_catalogue_of_the_same_items(bundle: Bundle, f
     assert catalogues.load_vectors(tmp_path / "catalogue", bundle.manifest.precisions).keys() == set(PRECISIONS)
 
 
-# Served -----------------------------------------------------------------------------------------------------------
+# Serving -----------------------------------------------------------------------------------------------------------
 
 
 def canaries(bundle: Bundle) -> Iterator[dict[str, Any]]:
@@ -292,6 +292,7 @@ def test_the_server_gives_the_canaries_logits(
     bundle: Bundle, engines: dict[str, BundleEngine], precision: str, tolerance: float
 ) -> None:
     engine = engines[precision]
+    assert list(canaries(bundle))
     for each in canaries(bundle):
         state = FrozenState(**each["frozen"])
         asks = [EngineRequest("rank", state, candidates=each["candidates"]), EngineRequest("recommend", state)]
@@ -302,12 +303,12 @@ def test_the_server_gives_the_canaries_logits(
         )
         expected = dict(zip(each["candidates"], each["logits"]))
         assert ranked == pytest.approx(expected, abs=tolerance)
-        if precision == "fp32":  # it draws the very candidates that distillation drew
+        if precision == "fp32":  # it draws the candidates of distillation
             assert recommended == pytest.approx(expected, abs=tolerance)
 
 
 def test_a_shorter_reading_student_is_served_as_it_was_taught(bundle: Bundle, student: Student, features: Path) -> None:
-    """Three events of a longer history: the scorer's features and the tower agree on what was read."""
+    """The student reads three events of a longer history, in its features and in its tower."""
     short = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"max_history": 3}))
     engine = BundleEngine.load(short, precision="fp32", provider="cpu", threads=1)
     catalogue, _ = bundles.read_catalogue(short, "fp32")

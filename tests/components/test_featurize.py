@@ -33,7 +33,9 @@ CUT = SMALL.model_copy(update={"split": "time_cut", "cut": when(35), "valid_unti
 
 
 def rows(folder: Path, table: str) -> list[dict]:
-    return parquet.read_table(folder / f"{table}.parquet").to_pylist()
+    table_rows = parquet.read_table(folder / f"{table}.parquet").to_pylist()
+    assert table_rows, f"{table} is empty: nothing would be compared"
+    return table_rows
 
 
 @pytest.fixture(scope="module")
@@ -242,15 +244,19 @@ def test_a_planted_late_event_changes_nothing_before_it_is_known(
 
     hidden = planted(learnt)
     requests = {row["request_id"].rsplit(":", 1)[0]: row for row in rows(timed, "requests") if row["split"] == "valid"}
+    compared_requests = compared_features = 0
     for row in rows(hidden, "requests"):
         if row["split"] == "valid" and row["at"] < learnt:
+            compared_requests += 1
             before = requests[row["request_id"].rsplit(":", 1)[0]]
             drop = {"request_id", "targets", "target_ratings"}
             assert {k: v for k, v in row.items() if k not in drop} == {k: v for k, v in before.items() if k not in drop}
     by_day = {(r["snapshot"], r["item_id"]): r for r in rows(timed, "item_features")}
     for row in rows(hidden, "item_features"):
         if row["snapshot"] < learnt and (row["snapshot"], row["item_id"]) in by_day:
+            compared_features += 1
             assert row == by_day[row["snapshot"], row["item_id"]]
+    assert min(compared_requests, compared_features) > 0
     assert rows(hidden, "sequences") == rows(timed, "sequences")
     # the plant can be seen: had it been known at once, all of this would differ
     displayed = planted(None)

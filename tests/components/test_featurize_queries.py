@@ -28,7 +28,9 @@ def requests(folder: Path, **settings: Any) -> list[dict[str, Any]]:
     config = FeaturizeConfig(**settings)
     with duckdb.connect() as db:
         worded = asking.requests(db, folder, asking.query_texts(folder, turns=config.turns), config)
-    return worded.request_table.table.to_pylist()
+    table_rows = worded.request_table.table.to_pylist()
+    assert table_rows
+    return table_rows
 
 
 @pytest.fixture(scope="module")

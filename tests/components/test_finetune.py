@@ -1,4 +1,4 @@
-"""finetune: a teacher that learns, whatever happens to the process that trains it."""
+"""finetune: the teacher learns, survives kills, and refuses what it cannot use."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from rankline.model.networks import HistoryTower, ItemFusion, Teacher
 from rankline.runtime.progress import Progress
 from rankline.train import examples
 from rankline.train.device import pick_autocast
+from rankline.train.encode import encode_all
 from rankline.train.ranks import ndcg_of_ranks, target_rank
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
@@ -68,10 +69,12 @@ def joint(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def curve_of(teacher: Path) -> list[dict[str, float]]:
-    return json.loads((teacher / "curve.json").read_text())
+    curve = json.loads((teacher / "curve.json").read_text())
+    assert curve
+    return curve
 
 
-# It learns --------------------------------------------------------------------------------------------------------
+# Learning --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def long_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def test_the_teacher_learns(long_run: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
-    """On the made-up shop: about .54 against the .07 of popularity."""
+    """On the synthetic shop: about .54, where popularity has .07."""
     valid = data.splits["valid"]
     counts_I = np.bincount(np.concatenate(data.sequences.items), minlength=len(data.item_ids)).astype(float)
     ranks = []
@@ -112,7 +115,7 @@ CPU = torch.device("cpu")
 
 
 def rebuilt(folder: Path, data: examples.Examples, text_IT: torch.Tensor) -> Teacher:
-    """The teacher read back from its artifact."""
+    """The teacher loaded from its artifact."""
     sizes, weights = json.loads((folder / "teacher.json").read_text()), load_file(folder / "weights.safetensors")
     size = sizes["vector_size"]
     fusion = ItemFusion(
@@ -134,9 +137,9 @@ def test_training_stops_where_nothing_improves(features: Path, tmp_path: Path) -
 
 
 def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
-    """A change that should leave the numbers alone leaves them alone.
+    """A refactoring does not change the loss curve.
 
-    Where a change is meant to move them, renew the record and look at the difference:
+    Where a change is meant to move the numbers, renew the record and review the difference:
     `RENEW_SMOKE_CURVE=1 python -m pytest tests/components/test_finetune.py -k recorded`
     """
     student = json.loads((smoke.artifact("distill", "student") / "curve.json").read_text())
@@ -151,15 +154,15 @@ def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
     recorded = json.loads(CURVES.read_text())
     assert set(curves) == set(recorded)
     for name, losses in curves.items():
-        # processors that add in another order differ by a millionth; a rate changed by a fortieth, by a thousandth
+        # another processor changes the losses by a millionth, a learning rate 2.5% higher by a thousandth
         assert losses == pytest.approx(recorded[name], rel=1e-4), name
 
 
-# It survives ------------------------------------------------------------------------------------------------------
+# Kills and damage -------------------------------------------------------------------------------------------------
 
 
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
-    """To the last bit, the tiny encoder included, though other processes made it."""
+    """Bit for bit, including the random encoder that each process creates again."""
     config = changed(**JOINT, epochs=6)
     whole = finetune(features, tmp_path / "whole", config=config, progress=Progress())
     result, kills = killed_now_and_then(
@@ -175,7 +178,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, t
 
 
 class Interrupted(Progress):
-    """Progress that stops the work, as Ctrl-C does, once training has gone so many steps."""
+    """Progress that interrupts the work, as Ctrl-C does, after some training steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -186,7 +189,7 @@ class Interrupted(Progress):
         self.training = name.startswith("training")
 
     def update(self, done: int, total: int, **numbers: float) -> None:
-        """Stop when the time has come."""
+        """Interrupt after the given step."""
         if self.training and done >= self.steps:
             raise KeyboardInterrupt
 
@@ -222,7 +225,7 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_not_the_run(features: Path, t
 
 
 def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path: Path) -> None:
-    """Wide enough for torch to use its threads: where gradients were summed as they come, this differed."""
+    """Wide enough for torch to use its threads, which may sum gradients in any order."""
     config = changed(vector_size=64, negatives=96, requests_per_step=32, epochs=1)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -266,11 +269,11 @@ def test_the_language_model_loss_falls(smoke_teacher: Path, joint: Path) -> None
 def test_the_text_vectors_are_what_the_saved_encoder_reads(
     which: str, data: examples.Examples, request: pytest.FixtureRequest
 ) -> None:
-    """Serving reads items with the saved encoder; the student learnt from the saved vectors."""
+    """Serving encodes items with the saved encoder; the student learns from the saved vectors."""
     folder = request.getfixturevalue(which)
     tokenizer = encoders.load_tokenizer(folder / "encoder", source="", max_tokens=SMOKE.max_tokens)
     reader = encoders.load_encoder(folder / "encoder", source="")
-    read_IT = encoders.encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
+    read_IT = encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(folder / "text_vectors.npy"), read_IT.numpy(), atol=1e-6)
 
 
@@ -317,7 +320,7 @@ def test_the_result_says_which_precision_it_was(features: Path, tmp_path: Path) 
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-# What it hands on -------------------------------------------------------------------------------------------------
+# Outputs -------------------------------------------------------------------------------------------------
 
 
 def test_rankings_hold_both_systems_and_no_seen_item(smoke_teacher: Path, data: examples.Examples) -> None:
@@ -346,7 +349,7 @@ def test_soft_scores_begin_with_the_target(smoke_teacher: Path, data: examples.E
         assert logits_RC.std() > 0.1
 
 
-# It refuses -------------------------------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_cuda_asked_for_and_absent(features: Path, tmp_path: Path) -> None:
@@ -375,7 +378,7 @@ def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def source(data: examples.Examples, tmp_path: Path) -> Path:
-    """A whole encoder of one's own."""
+    """A complete encoder in a folder."""
     prepare_encoder(EncoderSource("tiny"), tmp_path / "source", texts=data.item_texts, seed=0)
     return tmp_path / "source"
 
@@ -413,7 +416,7 @@ def test_an_encoder_that_cannot_be_read(features: Path, source: Path, tmp_path: 
         weights.write_bytes(weights.read_bytes()[:500])
     elif damage == "another's":
         save_file({name: value[..., ::2].contiguous() for name, value in tensors.items()}, weights, {"format": "pt"})
-    elif damage == "part":  # transformers would make up what is missing
+    elif damage == "part":  # transformers would replace missing weights by random ones
         some = {name: value for name, value in tensors.items() if "word_embeddings" not in name}
         save_file(some, weights, {"format": "pt"})
     elif damage == "config":
@@ -443,7 +446,7 @@ def test_joint_training_without_a_mask_token(features: Path, source: Path, tmp_p
 
 
 def test_the_digest_of_an_encoder_is_what_its_files_hold(tmp_path: Path) -> None:
-    """The door's key holds it: another file behind the same path is another encoder."""
+    """The cache key contains it: another file behind the same path is another encoder."""
     for name in encoders.ENCODER_FILES:
         (tmp_path / name).write_text(name)
     before = encoders.encoder_digest(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The teacher's query side: its candidates, its training, and what is called untuned beside it."""
+"""The cross-encoder: its candidates, its training, and the untuned encoder as a baseline."""
 
 from __future__ import annotations
 

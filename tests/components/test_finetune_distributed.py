@@ -1,4 +1,4 @@
-"""finetune by several processes: real ones, started by torchrun, that talk over gloo."""
+"""finetune with several real processes, started by torchrun and connected by gloo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rankline.runtime.progress import Progress
 from rankline.train import distributed
 from tests.conftest import SmokeRun
 
-# Dropout is the one thing that differs between one process and several: each draws its own
+# without dropout, which each process draws on its own, several processes compute what one computes
 STILL = {"dropout": 0.0, "own_dropout": 0.0, "precision": "fp32"}
 JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
 TOLERANCE = 1e-4
@@ -45,7 +45,7 @@ def curve_of(teacher: Path) -> list[float]:
 
 
 def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path) -> None:
-    """With the encoder trained, and each process's half of a step computed in two parts."""
+    """With a trained encoder, and each process's half of a step computed in two parts."""
     overrides = {**STILL, **JOINT, "epochs": 3}
     finetune(features, tmp_path / "one", config=changed(**overrides), progress=Progress())
     progress = Progress(tmp_path / "progress.json", interval_s=0)
@@ -81,7 +81,7 @@ def kill_the_second(checkpoints: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on(features: Path, tmp_path: Path) -> None:
-    """And one process goes on where two had been: a checkpoint says nothing of how many there were."""
+    """One process resumes what two began: a checkpoint does not depend on their number."""
     config = changed(**STILL, epochs=40, evaluate_every=1, patience=99)
     checkpoints, killed = tmp_path / "checkpoints", []
     killer = threading.Thread(target=kill_the_second, args=(checkpoints, killed))
@@ -118,7 +118,7 @@ def test_a_refusal_of_the_processes_is_the_steps_own(features: Path, tmp_path: P
 
 
 def test_a_sealed_teacher_is_what_the_next_step_takes(features: Path, tmp_path: Path) -> None:
-    """As several nodes leave it: a door refuses what is not sealed."""
+    """As several nodes leave it: a step refuses inputs without digests."""
     job, teacher = tmp_path / "job.json", tmp_path / "teacher"
     place = {"features": features, "teacher": teacher, "checkpoints": None, "progress": None}
     launch.write_job(job, config=changed(epochs=1), result_folder=tmp_path / "results", seal=True, **place)
@@ -166,5 +166,5 @@ def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) 
     error = launch.launch_error(tmp_path, {0: Failure(1, 5)}, 2)
     assert "process 0 of 2" in str(error)
     assert "exit code 1: ValueError: odd" in str(error)
-    # who was killed is named before who only lost its neighbour
+    # the killed process is named before those that lost their connection
     assert "signal 9" in str(launch.launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))

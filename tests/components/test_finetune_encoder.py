@@ -1,4 +1,4 @@
-"""finetune: the language model it is given, from wherever it comes and of whatever family it is."""
+"""finetune: encoders from folders, URLs and the hub, of many model families."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from components.finetune.encoder import EncoderSource
 from rankline.errors import SourceError, UsageError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
+from rankline.train.encode import encode_all
 
 CPU = torch.device("cpu")
 WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden chair", "a table for the garden"]
@@ -27,7 +28,7 @@ WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden ch
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole encoder of one's own."""
+    """A complete encoder in a folder."""
     folder = tmp_path_factory.mktemp("encoder") / "source"
     encoders.prepare_encoder(EncoderSource("tiny"), folder, texts=WORDS, seed=0)
     return folder
@@ -43,22 +44,22 @@ def prepare(name: str, folder: Path, **overrides: Any) -> Path:
 
 
 class Counting(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder and counts what is fetched."""
+    """Serves a folder and records the requests."""
 
     requested: list[str]
 
     def do_GET(self) -> None:
-        """Count and answer."""
+        """Record the request and answer."""
         self.fetched.append(self.path)
         super().do_GET()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Stay silent."""
 
 
 @pytest.fixture
 def web(source: Path) -> Iterator[tuple[str, list[str]]]:
-    """The encoder behind a real HTTP server: its URL, and the paths that were fetched."""
+    """The encoder on a real HTTP server: its URL, and the requested paths."""
     requested: list[str] = []
     handler = type("Handler", (Counting,), {"fetched": requested})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(source.parent)))
@@ -172,7 +173,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def family(name: str, folder: Path, source: Path) -> Path:
-    """A random encoder of some family, with the tiny one's tokenizer."""
+    """A random encoder of a model family, with the tokenizer of the tiny one."""
     import transformers
 
     torch.manual_seed(0)
@@ -184,7 +185,7 @@ def family(name: str, folder: Path, source: Path) -> Path:
 def encode(folder: Path) -> np.ndarray:
     tokenizer = encoders.load_tokenizer(folder, source="", max_tokens=16)
     reader = encoders.load_encoder(folder, source="")
-    return encoders.encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
+    return encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -210,7 +211,7 @@ def test_pooling_by_the_first_token_is_another_vector(source: Path, tmp_path: Pa
 
 
 def test_pooling_outlives_saving(source: Path, tmp_path: Path) -> None:
-    """What trains the encoder saves it with transformers; the next to read it pools alike."""
+    """Training saves the encoder with transformers, which keeps the pooling."""
     folder = prepare(str(source), tmp_path / "x", pooling="cls")
     encoders.load_encoder(folder, source="").backbone.save_pretrained(tmp_path / "saved")
     assert encoders.load_encoder(tmp_path / "saved", source="").pooling == "cls"

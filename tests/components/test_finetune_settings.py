@@ -1,4 +1,4 @@
-"""finetune: the settings that the field looks for, each seen at work."""
+"""finetune: the effect of its settings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import TooSmall, TrainingError
 from rankline.runtime.progress import Progress
 from rankline.train import examples
+from rankline.train.encode import encode_all
 from rankline.train.losses import ItemSampler, next_item_loss
 from rankline.train.sampled_items import FusedItems
 from tests.components.children import files
@@ -99,7 +100,7 @@ def test_the_sampled_loss_is_the_whole_one_on_average() -> None:
         for _ in range(50)
     ]
     assert np.mean(sampled) == pytest.approx(float(whole), abs=0.02)
-    # and from the rows that it touches alone it is the very same
+    # and it is the same from the rows that it touches alone
     sampled_S = draws(rng, 50)
     rows_T = np.unique(np.concatenate([sampled_S, next_N.numpy()]))
     few = next_item_loss(
@@ -123,7 +124,7 @@ def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> 
 
 
 def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    """A catalogue of a million items would otherwise be walked through in every step."""
+    """A step must not go through a catalogue of a million items."""
     sampler = StepSampler(data, None, changed(sampled_items=2, negatives=2, requests_per_step=1))
     rows_T = sampler.touched_items(sampler.draw([(np.array([1, 2, 3]), np.array([0, 0, 0]))], np.random.default_rng(0)))
     assert {1, 2, 3} <= set(rows_T.tolist())
@@ -131,7 +132,7 @@ def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, 
     assert rows_T.tolist() == sorted(set(rows_T.tolist()))
 
 
-# Histories seen from other sides ------------------------------------------------------------------------------------
+# Augmented histories ------------------------------------------------------------------------------------
 
 
 def windows(count: int = 200, length: int = 20) -> list[Any]:
@@ -205,11 +206,11 @@ def test_several_teachers_say_the_mean_of_what_each_says(
     assert "train_deviation" not in first
     assert result["teachers_deviation"] == pytest.approx(float(two["valid_deviation"].mean()), abs=1e-4)
     assert result["teachers_deviation"] > 0.01
-    # the first is the teacher there would have been alone; the second differs in its encoder's seed alone
+    # the first is the teacher of a run with one; the second differs in the seed of its encoder alone
     for name in ("weights.safetensors", "curve.json", "text_vectors.npy"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "0" / name).read_bytes()
     assert (tmp_path / "two" / "weights-1.safetensors").is_file()
-    # half of the sum and half of the difference give each member back
+    # the deviation of two is half of their difference
     apart = np.abs(two["train_logits"] - first["train_logits"])
     np.testing.assert_allclose(apart, two["train_deviation"], atol=1e-4)
     assert len(result["teachers_valid_ndcg@10"]) == 2
@@ -253,10 +254,10 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all("query" in name or "value" in name for name in moved)
-    # whoever reads the saved encoder reads what training did
+    # the saved encoder gives the vectors of training
     tokenizer = encoders.load_tokenizer(tmp_path / "few" / "encoder", source="", max_tokens=SMOKE.max_tokens)
     reader = encoders.load_encoder(tmp_path / "few" / "encoder", source="")
-    read_IT = encoders.encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
+    read_IT = encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(tmp_path / "few" / "text_vectors.npy"), read_IT.numpy(), atol=1e-5)
 
 
@@ -295,24 +296,24 @@ def test_adaptation_makes_the_catalogues_words_less_of_a_surprise(features: Path
 
 
 class Interrupted(Progress):
-    """Progress that stops the work, as Ctrl-C does, in some part of it after some steps."""
+    """Progress that interrupts the work, as Ctrl-C does, in one phase after some steps."""
 
     def __init__(self, part: str, steps: int) -> None:
         super().__init__()
         self.part, self.steps, self.here = part, steps, False
 
     def phase(self, name: str) -> None:
-        """Only one part is counted."""
+        """Only one phase is counted."""
         self.here = name.startswith(self.part)
 
     def update(self, done: int, total: int, **numbers: float) -> None:
-        """Stop when the time has come."""
+        """Interrupt after the given step."""
         if self.here and done >= self.steps:
             raise KeyboardInterrupt
 
 
 def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
-    """Adaptation, adapters, two teachers, sampled items and views of histories: all have chance of their own."""
+    """Adaptation, adapters, two teachers, sampled items and augmentation all draw random numbers."""
     config = changed(
         **JOINT, epochs=2, evaluate_every=1, adapt_steps=20, adapt_learning_rate=1e-3, teachers=2, peft="bitfit",
         crop_chance=0.3, mask_chance=0.3, reorder_chance=0.3, sampled_items=30,
@@ -395,7 +396,7 @@ except OutOfMemory as error:
 
 
 def test_running_out_of_memory_names_what_takes_less(features: Path, tmp_path: Path) -> None:
-    """Really: a process that may have one and a half gigabytes more than it has after its imports."""
+    """In a process that is limited to 1.5 GB more than it uses after its imports."""
     done = subprocess.run(
         [sys.executable, "-c", SMALL, str(features), str(tmp_path / "x")], capture_output=True, text=True, timeout=120
     )
@@ -410,7 +411,7 @@ def test_running_out_of_memory_names_what_takes_less(features: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_compiled_networks_learn_the_same(features: Path, tmp_path: Path) -> None:
-    """Minutes on two cores, for the compiler; seconds are won only by long training."""
+    """The compiler takes minutes on two cores."""
     _, losses = train(features, tmp_path / "plain", **STILL, epochs=2)
     result, compiled = train(features, tmp_path / "compiled", **STILL, epochs=2, compile=True)
     if result["compiled"] != "yes":

@@ -1,4 +1,4 @@
-"""finetune that begins with the champion's weights: what it takes over, what it refuses, and that it is worth it."""
+"""finetune with a warm start: what it loads, what it refuses, and what it gains."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_weights(world: Path, start: WarmStart, features: Path, **overrides: Any
     return warm_start.open_weights(start, data, SETTINGS.model_copy(update=overrides))
 
 
-# It is worth it -----------------------------------------------------------------------------------------------
+# The gain -----------------------------------------------------------------------------------------------
 
 
 def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
@@ -88,7 +88,7 @@ def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
 
 
 def test_it_ends_no_worse_than_it_began(world: Path, start: WarmStart, tmp_path: Path) -> None:
-    config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # it can only do harm
+    config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # training can only do harm
     result = train(world / "later", tmp_path / "teacher", config, start)
     assert (result["best_epoch"], result["epochs"]) == (-1, 2)
     assert result["valid_ndcg@10"] == result["valid_ndcg@10_at_start"]
@@ -105,19 +105,19 @@ def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, sta
 
 
 def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
-    """Nor does it where there is nothing to begin with, to the last bit."""
+    """A warm start without weights is a cold start, bit for bit."""
     train(world / "first", tmp_path / "none", WARM, WarmStart(why="there is no champion yet"))
     for name in ("weights.safetensors", "soft.npz", "text_vectors.npy", "rankings.parquet", "curve.json"):
         assert digest.file_digest(world / "teacher" / name) == digest.file_digest(tmp_path / "none" / name), name
 
 
-# What is taken over -------------------------------------------------------------------------------------------
+# Loading -------------------------------------------------------------------------------------------
 
 
 def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
-    """A shelf comes first in the alphabet and moves every row and column; one item is gone."""
+    """A new category, first in the alphabet, moves every row and column; one item is removed."""
     features = write_features(tmp_path / "moved", days=7, shelves=("art", *SHELVES), without=("books-red",))
     data = examples.read_examples(features, max_history=SETTINGS.max_history)
     warm = warm_start.open_weights(start, data, SETTINGS)
@@ -140,11 +140,11 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
         assert torch.equal(now["fusion.side.weight"][:, columns[name]], there["fusion.side.weight"][:, old[name]])
     art = columns["category=art"]
     assert torch.equal(now["fusion.side.weight"][:, art], fresh["fusion.side.weight"][:, art])
-    assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # what this data knows is its own
+    assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # known items belong to the data
 
 
 def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
-    """Whatever a source declares of its items, and in the order in which side information has it."""
+    """Every declared column, in the order of the side features."""
     features = write_features(tmp_path / "features")
     items = parquet.read_table(features / "items.parquet")
     count = len(items)
@@ -184,7 +184,7 @@ def test_several_processes_begin_as_one_does(world: Path, start: WarmStart, tmp_
     assert result["began_from"] == CHAMPION
 
 
-# What does not fit --------------------------------------------------------------------------------------------
+# Mismatches --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
     assert weights.folder is None
     assert f"the weights of model {CHAMPION} do not fit: " in weights.why
     assert why in weights.why
-    assert open_weights(world, start, world / "later").folder is not None  # and it is this that was wrong
+    assert open_weights(world, start, world / "later").folder is not None  # the same start fits unchanged data
 
 
 def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
         champion_weights.select_warm_start(models, CHAMPION, "other")
 
 
-# What it begins with ------------------------------------------------------------------------------------------
+# Selection ------------------------------------------------------------------------------------------
 
 
 def stored(models: ModelRegistry, folder: Path, model: str, *, data: str, offered: str = "") -> str:
-    """Weights of a model that was made of some data and offered another one's; their digest."""
+    """Store weights of a model trained on some data and offered those of another; their digest."""
     teacher = folder / model
     (teacher / "encoder").mkdir(parents=True)
     origin = {"encoder": {"own": False}, "data_digest": data, "offered": offered, "began_from": offered}
@@ -259,7 +259,7 @@ def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_pat
 def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path: Path) -> None:
     models = ModelRegistry(url)
     champion_weights.save_weights(models, CHAMPION, world / "teacher")
-    champion_weights.save_weights(models, CHAMPION, world / "teacher")  # which is nothing new
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")  # again, which changes nothing
     start = champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
     assert open_weights(world, start, world / "later").own_encoder
     assert dataclasses.replace(start, folder="") == champion_weights.select_warm_start(models, CHAMPION, "other")
@@ -267,11 +267,11 @@ def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path:
     assert champion_weights.read_metadata(ModelRegistry(url), CHAMPION) == {}
 
 
-# At the door ------------------------------------------------------------------------------------------------------
+# As a pipeline step -------------------------------------------------------------------------------------------
 
 
 def at_the_door(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
-    """finetune through its door, as a run of its own."""
+    """Run finetune as a pipeline step in a run of its own."""
     from components.finetune.component import finetune as door
 
     run = f"2026010{number}-000000-world"
@@ -299,10 +299,10 @@ def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Pat
     assert kept_key is not None
     digest_now = champion_weights.select_warm_start(models, CHAMPION, "other").digest
     assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
-    # the model of these data comes to serve: the same run again is the same work
+    # when the model of this data becomes champion, the same run is a cache hit
     champion_weights.save_weights(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
     assert at_the_door(workspace, features, 4, "d" * 16, warm).status == "reused"
-    # switched off, no champion counts
+    # without a warm start the champion does not matter
     assert at_the_door(workspace, features, 5, "", cold).status == "done"
     entry = at_the_door(workspace, features, 6, CHAMPION, cold)
     assert (entry.status, "began_from" in entry.result) == ("reused", False)

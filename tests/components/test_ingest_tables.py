@@ -511,7 +511,7 @@ REFUSALS = [
     (_excel, "log.xlsx", "rename or convert"),
     (_nowhere, "no files of events", "ingest.tables.events"),
     (_no_items, "no table of items", "ingest.items_from_events=true"),
-    (_no_queries, "the words of the queries", "ingest.tables.queries"),
+    (_no_queries, "the queries have no words", "ingest.tables.queries"),
     (_strangers, "4 of 4 rows of events", "unknown item 4"),
 ]
 

@@ -54,7 +54,7 @@ def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
 def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, moment: str) -> None:
-    with pytest.raises(UsageError, match="does not say for which time"):
+    with pytest.raises(UsageError, match="does not pass the scheduled time"):
         window(tmp_path, BACKFILL + moment, "2026-11-22T12:00:00Z")
 
 
@@ -71,7 +71,7 @@ def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_time_that_nobody_filled_in_is_refused_for_good(tmp_path: Path, told: tuple[str, str], found: str) -> None:
-    with pytest.raises(UsageError, match="does not say for which time") as refusal:
+    with pytest.raises(UsageError, match="does not pass the scheduled time") as refusal:
         window(tmp_path, *told)
     assert found in str(refusal.value)
     assert refusal.value.final

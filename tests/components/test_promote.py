@@ -19,6 +19,7 @@ from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageE
 from rankline.evaluation.report import Report, read_report, write_report
 from rankline.features import transforms as names
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -491,7 +492,7 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
 
     bundle, evaluation = shop.made("a")
     for folder in (bundle, evaluation, shop.features, teacher_of(shop.root / "teacher")):
-        ledger.write_json(folder / "files.json", digest.file_digests(folder))
+        write_json(folder / "files.json", digest.file_digests(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
     features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
@@ -531,12 +532,12 @@ def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
 
 
 def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
-    ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
+    write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.made(name)
         features_of(shop.root / f"features-{name}", events_7d=events)
         for folder in (bundle, evaluation, shop.root / f"features-{name}"):
-            ledger.write_json(folder / "files.json", digest.file_digests(folder))
+            write_json(folder / "files.json", digest.file_digests(folder))
     context = multiprocessing.get_context("spawn")
     gate, results = context.Barrier(2), context.Queue()
     racers = [context.Process(target=_decide_and_promote, args=(shop.root, name, gate, results)) for name in "ab"]

@@ -79,7 +79,7 @@ def test_another_file_under_that_name_is_refused(
         fetch("toys", tmp_path / "ws", say=quietly)
     assert list((tmp_path / "ws" / "material").iterdir()) == []
     packaged(monkeypatch, members={"toybox/data/games.inter": "toys.inter"})
-    with pytest.raises(IntegrityError, match="does not carry"):
+    with pytest.raises(IntegrityError, match="does not contain"):
         fetch("toys", tmp_path / "ws", say=quietly)
 
 

@@ -107,7 +107,7 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
     import dataclasses
 
     recipe = dataclasses.replace(golden.pinned("smoke"), name="smoke-refresh")
-    with pytest.raises(UsageError, match="rankline-smoke-refresh on the cluster is that of another recipe's flow"):
+    with pytest.raises(UsageError, match="rankline-smoke-refresh belongs to a flow of another recipe"):
         upload(cluster, recipe)
     assert kubeflow.api.versions == {}
     assert parse_pipeline_name(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")

@@ -263,7 +263,7 @@ def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path, image: str) -> N
 
 
 def test_cuda_without_a_requested_gpu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is asked for"):
+    with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is requested"):
         with_settings(tmp_path, "finetune.device=cuda", "cluster.train.gpus=0")
     with_settings(tmp_path, "finetune.device=cuda")
 

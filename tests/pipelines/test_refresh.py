@@ -23,8 +23,8 @@ from pipelines.package import compile_flow
 from pipelines.recipes import named
 from pipelines.refresh import items_recipe
 from pipelines.schedules import worker
-from pipelines.schedules.firings import Firing
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
@@ -255,7 +255,7 @@ def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
 
 @pytest.mark.slow  # a run like those above, begun by a claim
 def test_a_schedule_refreshes(shop: Shop) -> None:
-    store, moment = LocalSchedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
+    store, moment = ScheduleStore(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
     shop.write("items.csv", i5={"price": 77.0})
     asked = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
     settings = (f"ingest.source={shop.source}", *SETTINGS)

@@ -1,4 +1,4 @@
-"""Routes over the echo engine: shapes, errors and counts, with no model in sight."""
+"""Routes on the echo engine: response fields, errors and metrics, without a model."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def test_no_champion_yet_is_live_but_not_ready(client: TestClient) -> None:
 @pytest.mark.usefixtures("echo")
 def test_answers_carry_ids(client: TestClient) -> None:
     answer = client.post("/v1/recommend", json={"k": 3, "seen": ["echo-0"]}, headers={"X-Request-Id": "mine"})
-    said = answer.json()
-    assert [item["item_id"] for item in said["items"]] == ["echo-1", "echo-2", "echo-3"]
-    assert (said["model_id"], said["revision"], said["request_id"]) == ("echo", "echo", "mine")
+    reply = answer.json()
+    assert [item["item_id"] for item in reply["items"]] == ["echo-1", "echo-2", "echo-3"]
+    assert (reply["model_id"], reply["revision"], reply["request_id"]) == ("echo", "echo", "mine")
     assert answer.headers["X-Request-Id"] == "mine"
     for path, body in (("rank", {"candidates": ["b", "a"]}), ("similar", {"item_id": "echo-1"})):
-        said = client.post(f"/v1/{path}", json=body).json()
-        assert said["model_id"] == "echo"
-        assert len(said["request_id"]) == 32
+        reply = client.post(f"/v1/{path}", json=body).json()
+        assert reply["model_id"] == "echo"
+        assert len(reply["request_id"]) == 32
     assert client.get("/v1/model").json()["items"] == 20
 
 
 @pytest.mark.usefixtures("echo")
-def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, manager: ModelManager) -> None:
+def test_hidden_candidates_are_reported(client: TestClient, manager: ModelManager) -> None:
     manager.hide(["echo-0", "b"])
     assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
     ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()
@@ -71,7 +71,7 @@ def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, manag
 
 
 @pytest.mark.usefixtures("echo")
-def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
+def test_seen_items_default_to_the_history(client: TestClient) -> None:
     def first(**asked: object) -> str:
         return str(client.post("/v1/recommend", json=asked).json()["items"][0]["item_id"])
 
@@ -85,7 +85,7 @@ def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
 
 @pytest.mark.usefixtures("echo")
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "fragment"),
     [
         ("recommend", {"k": 0}, 422, "k"),
         ("recommend", {"users": "u"}, 422, "users"),
@@ -97,16 +97,18 @@ def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
         ("nothing", {}, 404, "/v1/nothing"),
     ],
 )
-def test_errors_are_kind(client: TestClient, path: str, body: dict[str, object], status: int, said: str) -> None:
+def test_errors_have_every_field(
+    client: TestClient, path: str, body: dict[str, object], status: int, fragment: str
+) -> None:
     answer = client.post(f"/v1/{path}", json=body)
     assert answer.status_code == status
-    told = answer.json()
-    assert set(told) == {"error", "expected", "found", "hint", "request_id"}
-    assert said in " ".join(told.values())
-    assert told["request_id"]
+    fields = answer.json()
+    assert set(fields) == {"error", "expected", "found", "hint", "request_id"}
+    assert fragment in " ".join(fields.values())
+    assert fields["request_id"]
 
 
-def test_an_unforeseen_error_is_kind_and_counted(
+def test_an_unexpected_error_is_reported_and_counted(
     client: TestClient, echo: EchoEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(echo, "run", lambda batch: 1 / 0)

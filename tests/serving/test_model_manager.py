@@ -1,4 +1,4 @@
-"""Following a model repository: taking up champions, refusing damaged ones, surviving a damaged history."""
+"""Following a registry: loading champions, rejecting damaged ones, surviving a damaged history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.serving.tiny_bundle import (
     publish_damaged,
 )
 
-NEVER_S = 3600.0  # polled by hand
+NEVER_S = 3600.0  # the tests poll themselves
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_a_damaged_champion_is_refused_and_the_old_one_goes_on(
     assert manager.rejected
     assert manager.rejected.model_id == bad.model_id
     assert count(metrics, "refused") == 1
-    poll(manager)  # known to be bad: not tried again so soon
+    poll(manager)  # rejected a moment ago: not retried yet
     assert count(metrics, "refused") == 1
-    flip_byte(tmp_path / "kept" / "bundles" / bad.model_id / file)  # flipped twice: mended
+    flip_byte(tmp_path / "kept" / "bundles" / bad.model_id / file)  # flipped twice: as before
     poll(manager)
     assert manager.model_id == bundle.model_id
     manager.rejected = None  # as after retry_s
@@ -124,7 +124,7 @@ def test_a_damaged_history_leaves_the_old_model_serving(manager: ModelManager, b
     assert manager.registry_error == ""
 
 
-def test_whatever_the_repository_does_the_watch_goes_on_and_tells(
+def test_polling_survives_every_registry_error_and_reports_it(
     manager: ModelManager, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def until(holds: Callable[[], bool]) -> None:
@@ -204,10 +204,10 @@ def test_a_published_catalogue_is_a_swap_and_so_is_the_way_back(
         assert manager.engine.info.revision == back
     labels = {"model_id": bundle.model_id, "precision": "fp32", "provider": "cpu"}
 
-    def told(revision: str) -> float | None:
+    def gauge(revision: str) -> float | None:
         return metrics.registry.get_sample_value("rankline_model_info", {**labels, "revision": revision})
 
-    assert (told(before), told(first), told(second)) == (1, 0, None), "catalogues change all day"
+    assert (gauge(before), gauge(first), gauge(second)) == (1, 0, None), "catalogues change all day"
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket", "s3"], indirect=True)
@@ -225,8 +225,8 @@ def test_a_restart_and_a_rollback_find_each_models_own_catalogue(
     poll(manager)
     assert (manager.model_id, manager.engine.info.revision) == (bundle.model_id, revision)
     if manager._registry and not manager._registry.local:
-        kept = {path.name for path in manager._download_folder.iterdir()}
-        assert kept == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
+        registry = {path.name for path in manager._download_folder.iterdir()}
+        assert registry == {bundle.model_id, f"{bundle.model_id}.{revision}"}, "what serves, and nothing older"
 
 
 def test_a_catalogue_for_another_model_changes_nothing(
@@ -247,21 +247,21 @@ def test_a_catalogue_for_another_model_changes_nothing(
 def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open(
     manager: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "kept"
-    publish(kept, bundle)
-    good = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "good"))
-    manager.follow(str(kept), poll_interval_s=NEVER_S)
-    bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
-    flip_byte(kept / "catalogues" / bundle.model_id / bad / "items.parquet")
+    registry = tmp_path / "kept"
+    publish(registry, bundle)
+    good = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "good"))
+    manager.follow(str(registry), poll_interval_s=NEVER_S)
+    bad = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "bad", seed=8))
+    flip_byte(registry / "catalogues" / bundle.model_id / bad / "items.parquet")
     poll(manager)
     assert manager.engine.info.revision == good
     assert manager.rejected
     assert (manager.rejected.model_id, manager.rejected.revision) == (bundle.model_id, bad)
-    assert "items.parquet is not the file" in manager.rejected.reason
+    assert "items.parquet does not match" in manager.rejected.reason
     assert count(metrics, "refused") == 1
-    poll(manager)  # known to be bad
+    poll(manager)  # rejected a moment ago
     assert count(metrics, "refused") == 1
-    ModelRegistry(kept).publish(bundle.model_id, good, who="test", why="back")
+    ModelRegistry(registry).publish(bundle.model_id, good, who="test", why="back")
     poll(manager)
     assert (manager.engine.info.revision, manager.rejected) == (good, None)
 
@@ -306,7 +306,7 @@ def test_takedowns_hold_over_a_new_catalogue_a_promotion_and_a_restart(
 def test_a_takedown_does_not_wait_for_a_model_that_loads(
     metrics: Metrics, bundle: Bundle, other_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """A load that takes for ever, made so by hand: the items are hidden meanwhile, and in what was loaded, too."""
+    """While a model loads very slowly, items are hidden at once, and in the new model as well."""
     go, begun = threading.Event(), threading.Event()
 
     class Slow(ModelManager):
@@ -331,12 +331,12 @@ def test_a_takedown_does_not_wait_for_a_model_that_loads(
         assert begun.wait(20)
         ModelRegistry(tmp_path).hide(["i1"], who="test", why="recalled")
         until(lambda: manager.hidden == ("i1",))
-        found = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
-        assert (manager.model_id, found.hidden) == (bundle.model_id, ["i1"])
+        response = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert (manager.model_id, response.hidden) == (bundle.model_id, ["i1"])
         go.set()
         until(lambda: manager.model_id == other_bundle.model_id)
-        found = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
-        assert [item.item_id for item in found.items] == ["i2"]
+        response = run_request(manager.engine, EngineRequest("rank", FrozenState(at=0.0), candidates=["i1", "i2"]))
+        assert [item.item_id for item in response.items] == ["i2"]
     finally:
         go.set()
         manager.close()
@@ -346,10 +346,10 @@ def test_a_repository_of_before_catalogues_and_takedowns_is_followed(
     manager: ModelManager, bundle: Bundle, tmp_path: Path
 ) -> None:
     publish(tmp_path, bundle)
-    kept = tmp_path / "champion.json"
+    registry = tmp_path / "champion.json"
     old = ("model_id", "run_id", "at", "event", "read_to")
-    kept.write_text(json.dumps({name: json.loads(kept.read_text())[name] for name in old}))
-    kept.chmod(0o444)
+    registry.write_text(json.dumps({name: json.loads(registry.read_text())[name] for name in old}))
+    registry.chmod(0o444)
     manager.follow(str(tmp_path), poll_interval_s=NEVER_S)
     assert (manager.model_id, manager.engine.info.revision, manager.hidden) == (bundle.model_id, bundle.revision, ())
     poll(manager)
@@ -361,7 +361,7 @@ def test_a_folder_that_is_no_bundle_is_refused(manager: ModelManager, tmp_path: 
         manager.serve_bundle(tmp_path)
 
 
-def test_the_watching_thread_finds_a_champion_by_itself(manager: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_polling_thread_loads_a_champion(manager: ModelManager, bundle: Bundle, tmp_path: Path) -> None:
     manager.follow(str(tmp_path), poll_interval_s=0.02)
     publish(tmp_path, bundle)
     waited = threading.Event()

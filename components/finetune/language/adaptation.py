@@ -21,7 +21,7 @@ from components.finetune.language.masked_lm import MaskedLanguageModel
 from rankline.errors import TooSmall
 from rankline.model.networks import TextEncoder
 from rankline.text import Tokenizer
-from rankline.train.fit import FitSettings, Stateful, Trainer, Values, fit, learning_rate_at
+from rankline.train.fit import FitSettings, Stateful, TensorState, Trainer, fit, learning_rate_at
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.1, 512  # share of the texts, and at most so many
 MIN_TEXTS = 10
@@ -68,12 +68,12 @@ class AdaptationTrainer(Trainer[int]):
         self.head_steps = math.ceil(HEAD_ONLY_SHARE * self.config.adapt_steps)
         self.steps = self.head_steps + self.config.adapt_steps
         self.chunk = math.ceil(self.steps / CURVE_POINTS)
-        self.measured = Values()
+        self.before = TensorState(torch.zeros((), dtype=torch.float64))  # the perplexity
         self._done, self._head_only = 0, True
         optimizer = torch.optim.AdamW(
             masked_lm.parameters(), lr=self.config.adapt_learning_rate, weight_decay=self.config.weight_decay
         )
-        parts: dict[str, Stateful] = {"masked_lm": masked_lm, "measured": self.measured}
+        parts: dict[str, Stateful] = {"masked_lm": masked_lm, "before": self.before}
         super().__init__(parts, optimizer, rng, distributed=context.distributed)
 
     def batches(self, epoch: int) -> range:
@@ -83,7 +83,7 @@ class AdaptationTrainer(Trainer[int]):
     def step(self, batch: int) -> dict[str, float]:
         """The gradients of one step: the loss over masked tokens of some texts."""
         if batch == self.head_steps:
-            self.measured["before"] = self.perplexity()
+            self.before.tensor.fill_(self.perplexity())
         self.distributed.reseed(self.config.seed, 1, batch)
         self.masked_lm.train()
         self._begin_step(batch)
@@ -156,7 +156,7 @@ def adapt(encoder: TextEncoder, tokenizer: Tokenizer, texts: Sequence[str], cont
     return {
         "texts": len(split.train),
         "held_out": len(split.held_out),
-        "perplexity_before": trainer.measured["before"],
+        "perplexity_before": float(trainer.before.tensor),
         "perplexity_after": trainer.perplexity(),
         "curve": history.curve,
     }

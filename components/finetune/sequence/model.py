@@ -18,10 +18,11 @@ from components.finetune.language.masked_lm import MaskedLanguageModel
 from components.finetune.sequence.inputs import TeacherInputs
 from components.finetune.sequence.trainer import SequenceTrainer
 from rankline.model import adapters
-from rankline.model.networks import HistoryTower, ItemFusion, Teacher, TextEncoder
+from rankline.model.networks import Teacher, TextEncoder
 from rankline.train.device import compile_modules
 from rankline.train.examples import Examples
 from rankline.train.fit import FitSettings, History, fit
+from rankline.train.item_networks import build_item_networks
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,7 @@ class TrainedTeacher:
 
 
 def train(
-    inputs: TeacherInputs,
-    context: TrainingContext,
-    *,
-    seed: int,
-    load_weights: Callable[[Teacher], None] | None = None,
+    inputs: TeacherInputs, context: TrainingContext, *, seed: int, load_weights: Callable[[Teacher], None] | None = None
 ) -> TrainedTeacher:
     """Train one teacher; a killed run resumes from its last epoch. A trained encoder changes in place.
 
@@ -66,15 +63,7 @@ def train(
     compiled = compile_modules(model.tower, *([encoder.backbone] if masked_lm else [])) if config.compile else ""
 
     trainer = SequenceTrainer(model, masked_lm, inputs, context, seed=seed, rng=rng)
-    settings = FitSettings(
-        epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        warm_up=config.warm_up,
-        gradient_clip=config.gradient_clip,
-        evaluate_every=config.evaluate_every,
-        patience=config.patience,
-        validate_start=load_weights is not None,
-    )
+    settings = FitSettings.of(config, validate_start=load_weights is not None)
     history = fit(trainer, settings, checkpoints=context.checkpoints, progress=context.progress)
     model.eval()
 
@@ -87,21 +76,7 @@ def train(
 
 def build_teacher(data: Examples, text_size: int, *, config: FinetuneConfig, rng: np.random.Generator) -> Teacher:
     """A fresh teacher for the catalogue of ``data``."""
-    fusion = ItemFusion(
-        items=len(data.item_ids),
-        text_size=text_size,
-        side_size=data.side_IS.shape[1],
-        size=config.vector_size,
-        own_dropout=config.own_dropout,
-        known_I=torch.from_numpy(data.known_I),
-    )
-    tower = HistoryTower(
-        size=config.vector_size,
-        max_history=config.max_history,
-        layers=config.layers,
-        heads=config.heads,
-        dropout=config.dropout,
-    )
+    fusion, tower = build_item_networks(data, config, text_size=text_size, size=config.vector_size)
     train = data.splits["train"]
     sample = rng.permutation(len(train))[:512]
     random_items = rng.integers(0, len(data.item_ids), (len(sample), 16))

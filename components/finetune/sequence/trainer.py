@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.finetune import encoder as encoders
 from components.finetune.context import TrainingContext
 from components.finetune.language.masked_lm import MaskedLanguageModel
 from components.finetune.sequence import augment
@@ -24,6 +23,7 @@ from components.finetune.sequence.rankings import CandidateBatch, TeacherEnsembl
 from rankline.model import adapters
 from rankline.model.networks import Teacher
 from rankline.runtime.progress import Progress
+from rankline.train.encode import encode_all
 from rankline.train.fit import Stateful, TensorState, Trainer
 from rankline.train.losses import next_item_loss
 from rankline.train.ranks import ndcg_of_ranks
@@ -71,11 +71,7 @@ class SequenceTrainer(Trainer[list[Window]]):
         if self.config.sampled_items:
             item_embedding = SparseItemEmbedding(model.fusion, learning_rate=self.config.learning_rate)
         super().__init__(
-            parts,
-            self._optimizer(item_embedding),
-            rng,
-            item_embedding=item_embedding,
-            distributed=context.distributed,
+            parts, self._optimizer(item_embedding), rng, item_embedding=item_embedding, distributed=context.distributed
         )
 
     def _optimizer(self, item_embedding: SparseItemEmbedding | None) -> torch.optim.Optimizer:
@@ -120,7 +116,7 @@ class SequenceTrainer(Trainer[list[Window]]):
     def refresh(self) -> None:
         """Encode every item with the encoder as it is now."""
         if self.masked_lm is not None:
-            self.text.tensor = encoders.encode_all(
+            self.text.tensor = encode_all(
                 self.inputs.encoder,
                 self.inputs.tokenizer,
                 self.data.item_texts,

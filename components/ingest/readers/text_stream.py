@@ -125,7 +125,7 @@ def _check_encoding(sample: bytes, encoding: str, where: str) -> None:
     if has_bom and not is_utf16:
         guess = EncodingGuess(("utf-16",), ("utf-16",))
     elif encoding == "utf-16" and not has_bom:
-        guess = guess_encoding(sample)  # takes a second, so only for what cannot be UTF-16
+        guess = guess_encoding(sample)  # takes a second
     elif not is_utf16 and encoding not in ("utf-8", "utf-8-sig") and not sample.isascii() and is_utf8(sample):
         guess = EncodingGuess(("utf-8",), ("utf-8",))
     if guess:

@@ -57,7 +57,7 @@ def test_a_step_that_fails_ends_with_1(run_cli: RunCli, kubeflow: Kubeflow) -> N
 
 def test_a_plan_of_a_smaller_flow_is_refused(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     refusal = run_cli(*SUBMIT, "--flow", "refresh", "--plan", code=2)
-    assert refusal.startswith("a plan is told of the whole line alone")
+    assert refusal.startswith("only the training pipeline can be planned")
     assert "found: --plan with --flow refresh" in refusal
     assert kubeflow.api.asked == []
 

@@ -24,10 +24,12 @@ from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
 from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import Firing, Firings
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_atomically, remove
@@ -192,7 +194,7 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     swept = sweep(tmp_path / "w", plan, say=quiet)
     skipped = {fate.resource.kind: fate.why for fate in swept.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
-    assert skipped == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
+    assert skipped == dict.fromkeys(in_use, f"run {run.name} has started and may use it")
     for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
         assert (tmp_path / "w" / place / "file").is_file()
     assert not {*in_use} & {*gone(plan_sweep(tmp_path / "w", KEEP))}
@@ -216,7 +218,7 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
     entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
     ledger.write_entry(run, entry)
     if watcher:
-        ledger.write_json(run / "watcher.json", watcher)
+        write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
     assert is_running(run) is under_way
 
@@ -416,9 +418,9 @@ def test_time_passes(tmp_path: Path) -> None:
 # After a schedule's runs ------------------------------------------------------------------------------------------
 
 
-def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedules:
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> ScheduleStore:
     """Schedules by their names, and what each says of keeping."""
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for name, keep in keeps.items():
         values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
         store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
@@ -472,7 +474,7 @@ def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
     def full(line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    sweep_after_run(LocalSchedules(tmp_path / "w"), "hourly", say=full)
+    sweep_after_run(ScheduleStore(tmp_path / "w"), "hourly", say=full)
 
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
@@ -534,7 +536,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     ids = make(tmp_path / "w", models=4, runs=6)
     add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
     maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
-    ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
+    write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
     keep = KEEP.model_copy(update={"runs": 1})
 
     def going() -> list[str]:
@@ -546,12 +548,12 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
         going()
     told = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
     assert going() == without_its_maker
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
-    LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
 
 

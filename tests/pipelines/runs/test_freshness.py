@@ -14,7 +14,7 @@ from cli.main import app
 from components.promote.store_lock import store_lock
 from pipelines.runs.freshness import freshness, newest_data, parse_duration_s
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 from tests.pipelines.test_features import crowned
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -22,12 +22,12 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 def watermark(workspace: Path, service: str, *, until: datetime, **told: Any) -> None:
     """What a materialization leaves behind."""
-    ledger.write_json(workspace / "online" / service / "watermark.json", {"until": until.isoformat(), **told})
+    write_json(workspace / "online" / service / "watermark.json", {"until": until.isoformat(), **told})
 
 
 def ingested(workspace: Path, run: str, *, last: datetime) -> None:
     entry = {"result": {"event_time": {"last": last.isoformat()}}}
-    ledger.write_json(workspace / "runs" / run / "ingest.json", entry)
+    write_json(workspace / "runs" / run / "ingest.json", entry)
 
 
 def asked(workspace: Path, *arguments: str) -> tuple[int, str]:
@@ -43,7 +43,7 @@ def test_each_service_with_who_reads_it_and_how_far_it_is_behind(tmp_path: Path)
     watermark(tmp_path, "ranking_v0", until=NOW - timedelta(days=30), project="rankline")  # of an earlier version
     ingested(tmp_path, "a", last=NOW - timedelta(hours=1))
     ingested(tmp_path, "b", last=NOW - timedelta(days=9))
-    ledger.write_json(tmp_path / "runs" / "c" / "ingest.json", {"result": {}})  # it failed, or is under way
+    write_json(tmp_path / "runs" / "c" / "ingest.json", {"result": {}})  # it failed, or is under way
     assert newest_data(tmp_path) == NOW - timedelta(hours=1)
     read, left = freshness(tmp_path, now=NOW)
     assert (read.service, read.champion_reads, read.owner, read.run) == ("ranking_v1", True, "schedule hourly", "r7")
@@ -91,5 +91,5 @@ def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
 
 def test_what_is_no_span_is_refused() -> None:
     assert [parse_duration_s(text) for text in ("90s", "30m", "2h", "1d")] == [90, 1800, 7200, 86_400]
-    with pytest.raises(UsageError, match="is no span"):
+    with pytest.raises(UsageError, match="is not a duration"):
         parse_duration_s("2 hours")

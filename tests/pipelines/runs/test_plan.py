@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.runs.progress import plan_table, print_plan
+from cli.runs.plan_output import plan_table, print_plan
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
 from pipelines.runs.plan import Plan, PlannedStep, plan
@@ -230,7 +230,7 @@ def test_kept_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke:
     told = foretold(workspace, knob)
     assert (told["evaluate"].state, told["evaluate"].unless) == ("unsure", ())
     assert told["export"].unless == ("featurize", "distill")
-    assert any("hangs on what validate makes" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
+    assert any("depends on the output of validate" in line for line in drawn(plan(named("smoke", [knob]), workspace)))
 
 
 def test_a_first_run(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_first_run(tmp_path: Path) -> None:
     assert {step.why for step in told.steps if step.step in REUSABLE} == {"it has not run in this workspace before"}
     assert told.total.without == TRAINING_STEPS
     assert not (tmp_path / "ws").exists()
-    assert drawn(told)[-1] == "no earlier run tells how long it takes"
+    assert drawn(told)[-1] == "the duration is unknown: there is no earlier run"
 
 
 def test_material_that_went_away_is_fetched_again_and_may_be_the_same(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: P
     step = PlannedStep(step=told.steps[0].step, state="unsure", why="decided at its door, on the cluster")
     lines = drawn(told.model_copy(update={"steps": (step, *told.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
-    assert not any("hangs on what" in line for line in lines)
+    assert not any("depends on the output of" in line for line in lines)
 
 
 def test_a_plan_is_json(unchanged: Path) -> None:

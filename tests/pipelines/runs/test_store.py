@@ -25,6 +25,7 @@ from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
 from pipelines.runs.store import LocalRuns, Runs
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import TRAINING_STEPS
@@ -62,6 +63,7 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
 
 def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
     words = "\n".join(said.line for said in LocalRuns(smoke.workspace).logs("last"))
+    assert words
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
         assert own not in words
 
@@ -225,7 +227,7 @@ def under_way(folder: Path, *, pid: int, began: float, host: str = "") -> Path:
 
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}")
-    ledger.write_json(folder / "watcher.json", {"pid": pid, "began": began, "host": host or socket.gethostname()})
+    write_json(folder / "watcher.json", {"pid": pid, "began": began, "host": host or socket.gethostname()})
     return folder
 
 
@@ -298,7 +300,7 @@ def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smo
     workspace = smoke.copy(tmp_path / "ws")
     source = {"kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-01-02T03:00:00+00:00"}
     first = max(folders(workspace))
-    ledger.write_json(first / "trigger.json", source)
+    write_json(first / "trigger.json", source)
     shutil.rmtree(workspace / "material" / "smoke")
     (workspace / "material" / "smoke").mkdir()  # the run stops at once, at look
     with pytest.raises(RanklineError):

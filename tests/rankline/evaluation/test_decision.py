@@ -217,6 +217,7 @@ def test_the_verdict(scores, policy, report, outcome, failing):
         champion_manifest=manifest_of(),
     )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == (outcome, failing)
+    assert verdict.checks
     # a reason for everything, in words
     assert all(check.sentence.endswith(".") and check.required for check in verdict.checks)
     assert all(check.sentence in verdict.sentence for check in verdict.failures) or outcome == "insufficient_data"

@@ -134,6 +134,7 @@ def test_what_lists_look_like():
 def test_intervals_of_many_columns_are_those_of_each_column():
     values = np.random.default_rng(1).random((50, 3))
     together = bootstrap.intervals(values, resamples=500, seed=4)
+    assert len(together) == 3
     for column, actual in enumerate(together):
         alone = bootstrap.interval(values[:, column], resamples=500, seed=4)
         assert (actual.mean, actual.low, actual.high) == pytest.approx((alone.mean, alone.low, alone.high))

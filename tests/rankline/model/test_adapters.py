@@ -1,4 +1,4 @@
-"""Which of an encoder's weights are trained, and how fast."""
+"""Adapters, frozen layers and learning rates of the encoder."""
 
 from __future__ import annotations
 

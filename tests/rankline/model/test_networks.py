@@ -1,4 +1,4 @@
-"""The networks: what padding, the future and an empty history may not change."""
+"""The networks: padding, later events and empty histories do not change their outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tower_of() -> HistoryTower:
 
 
 def teacher_of() -> Teacher:
-    """A teacher whose every part speaks: nothing is left at the zeros it begins with."""
+    """A teacher with random weights in all parts, also in those that start at zero."""
     teacher = Teacher(
         fusion=fusion_of(known=torch.ones(ITEMS)), tower=tower_of(), features=FEATURES, heads=2, dropout=0.3
     )
@@ -38,7 +38,7 @@ def teacher_of() -> Teacher:
 
 
 def padded(items_BLD: Tensor, length: int, junk: float) -> Tensor:
-    """The same left-aligned histories, ``junk`` behind them."""
+    """The same left-aligned histories, padded with ``junk``."""
     batch, held = items_BLD.shape[:2]
     behind = torch.full((batch, length - held, *items_BLD.shape[2:]), junk, dtype=items_BLD.dtype)
     return torch.cat([items_BLD, behind], 1)

@@ -73,6 +73,7 @@ def test_every_step_names_settings_that_need_less(tmp_path: Path, step: str) -> 
     message = ledger.read_entries(run.folder)[step].error
     assert str(end.value) == message
     assert message.startswith(f"{step} ran out of memory")
+    assert config.smaller()
     for name, (now, smaller) in config.smaller().items():
         assert f"{step}.{name}={smaller} (now {now})" in message
         assert getattr(config, name) == now != smaller

@@ -14,16 +14,14 @@ import torch
 from rankline.errors import TrainingError
 from rankline.train.checkpoints import Checkpoints
 
-# Checkpoints ---------------------------------------------------------------------------------------------------
-
 
 def next_numbers(rng: np.random.Generator) -> tuple[list[float], list[float]]:
-    """What the two generators give next."""
+    """The next numbers of both generators."""
     return rng.random(3).tolist(), torch.rand(3).tolist()
 
 
 def save_checkpoint(folder: Path, epoch: int, rng: np.random.Generator) -> Path:
-    """The file of a checkpoint of some epoch."""
+    """Save the checkpoint of an epoch; its file."""
     before = set(folder.glob("*.pt"))
     state = {"epoch": epoch, "best": 0.5, "curve": [{"epoch": 0, "loss": 1.0}], "model": {"w": torch.arange(5000.0)}}
     Checkpoints(folder).save(state, rng)
@@ -70,7 +68,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, damage: str) -> None:
     rng = np.random.default_rng(0)
     path = save_checkpoint(tmp_path, 7, rng)
     whole = path.read_bytes()
-    middle = len(whole) // 2  # in the weights, where torch itself would not notice
+    middle = len(whole) // 2  # in the weights, where torch does not notice it
     path.write_bytes(
         {
             "empty": b"",
@@ -100,7 +98,7 @@ def test_a_kill_before_tidying_leaves_two_and_the_newer_counts(tmp_path: Path) -
     old.write_bytes(content)
     os.utime(old, ns=(1, 1))
     assert Checkpoints(tmp_path).load(rng)["epoch"] == 8  # type: ignore[index]
-    new.write_bytes(new.read_bytes()[:-1])  # and where the newer is damaged, the older saves the day
+    new.write_bytes(new.read_bytes()[:-1])  # the older one is used where the newer is damaged
     assert Checkpoints(tmp_path).load(rng)["epoch"] == 7  # type: ignore[index]
 
 
@@ -118,11 +116,11 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_the_same_work_do_not_take_each_others_checkpoint_away(tmp_path: Path) -> None:
-    """Each writes under a name of its own, and a file that the other has tidied away is no fault."""
+    """Each process writes to a file of its own, and tolerates files that the other one deleted."""
     rng = np.random.default_rng(0)
     one, two = Checkpoints(tmp_path / "shared"), Checkpoints(tmp_path / "shared")
     one.save({"epoch": 1}, rng)
-    (tmp_path / "shared" / "partial").mkdir()  # what another process is in the middle of
+    (tmp_path / "shared" / "partial").mkdir()  # another process is writing it
     two.save({"epoch": 2}, rng)
     state = one.load(rng)
     assert state is not None
@@ -148,7 +146,7 @@ print(sorted(p.suffix for p in Path(sys.argv[1]).iterdir()), keeper.load(rng)["e
 
 
 def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path: Path) -> None:
-    """Files may not grow beyond 100 kB there, which torch meets as it meets a full disk."""
+    """With a limit of 100 kB on files, which torch reports like a full disk."""
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "a checkpoint could not be written" in done.stdout
@@ -158,7 +156,7 @@ def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path: Path) -> 
 
 
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    """A file system of two megabytes, where one may be mounted."""
+    """On a file system of two megabytes, where mounting one is allowed."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)

@@ -25,6 +25,6 @@ def test_bf16_is_taken_where_asked_for_and_by_itself_where_there_is_hardware() -
     cpu = torch.device("cpu")
     assert pick_autocast("bf16", cpu)
     assert not pick_autocast("fp32", cpu)
-    # the kernel's own word for it, beside torch's
+    # compared with the flags that the kernel reports
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     assert pick_autocast("auto", cpu) == ("avx512_bf16" in flags)

@@ -12,10 +12,10 @@ from rankline.train.sampled_items import FusedItems
 
 @pytest.mark.parametrize("skew", [0.0, 0.7])
 def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
-    """However unevenly items are drawn: the value, and the gradient that training follows."""
+    """Value and gradient agree on average, however uneven the sampling."""
     torch.manual_seed(0)
     hidden_ND, fused_ID = torch.randn(8, 6) * 0.5, torch.randn(200, 6)
-    next_N = torch.arange(8)  # with the skew, the targets are the most drawn
+    next_N = torch.arange(8)  # with the skew, the targets are sampled most often
     probability_I = 1.0 / np.arange(1, 201) ** skew
     probability_I /= probability_I.sum()
     rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def test_the_sampled_softmax_is_the_full_one_on_average(skew: float) -> None:
     draws = [loss_and_gradient(120) for _ in range(400)]
     gradient = torch.stack([each for _, each in draws]).mean(0)
     assert np.mean([loss for loss, _ in draws]) == pytest.approx(expected, rel=0.03)
-    assert (gradient - direction).norm() < 0.25 * direction.norm()  # and more of it with more draws
+    assert (gradient - direction).norm() < 0.25 * direction.norm()
 
 
 def test_with_no_samples_it_is_the_full_softmax() -> None:

@@ -21,9 +21,9 @@ def test_ndcg_by_hand() -> None:
     [
         ([3.0, 2.0, 1.0], 0, 0),
         ([3.0, 2.0, 1.0], 2, 2),
-        ([1.0] * 101, 7, 50),  # a model that tells nothing apart is no perfect one
+        ([1.0] * 101, 7, 50),  # equal scores are not a perfect ranking
         ([5.0, 1.0, 1.0, 0.0], 1, 1),
-        ([math.nan] * 5, 2, 4),  # nor is a broken one
+        ([math.nan] * 5, 2, 4),  # neither are broken scores
         ([1.0, -math.inf, 0.0], 1, 2),
     ],
 )

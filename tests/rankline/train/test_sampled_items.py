@@ -1,4 +1,4 @@
-"""The few items that a step of training touches, and a catalogue a part at a time."""
+"""The items that a training step touches, and a catalogue in chunks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_touched_are_fused_as_all_are(fusion: ItemFusion, tables: Any) -> No
 
 
 def test_own_vectors_move_as_with_adam_and_alone(fusion: ItemFusion, tables: Any) -> None:
-    """Two steps, for the second one has moments; the items of neither stay as they are to the last bit."""
+    """Two steps, because the second one has optimizer state; untouched items do not change by a bit."""
     before_ID = fusion.own.weight.detach().clone()
     dense_ID = before_ID.clone().requires_grad_()
     adam = torch.optim.Adam([dense_ID], lr=0.1)
@@ -95,7 +95,7 @@ def test_rows_are_sorted_and_each_is_there_once() -> None:
     assert rows_T.dtype == np.int64
 
 
-# The loss where several items are right ------------------------------------------------------------------------------
+# The loss with several targets ------------------------------------------------------------------------------
 
 
 def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
@@ -126,7 +126,7 @@ def test_other_right_answers_are_not_held_against_a_target() -> None:
 
 
 def test_neither_are_they_where_items_are_sampled() -> None:
-    """On average the loss is the whole catalogue's."""
+    """On average the loss is that of the whole catalogue."""
     left_BD, vectors_ID, target_B, other_targets = loss_inputs()
     rng = np.random.default_rng(0)
     probability_I = rng.random(ITEMS) + 0.2

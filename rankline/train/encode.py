@@ -12,6 +12,7 @@ import torch
 from rankline.model.networks import TextEncoder
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer, batches_by_length
+from rankline.train.distributed import ALONE, DistributedContext
 
 BATCH_SIZE = 64
 
@@ -24,14 +25,10 @@ def encode_all(
     *,
     device: torch.device,
     progress: Progress,
-    shard: tuple[int, int] = (0, 1),
+    distributed: DistributedContext = ALONE,
 ) -> torch.Tensor:
-    """[N, T] the unit vector of every text, in the order given; texts of similar length share a batch.
-
-    Args:
-        shard: the rank of this process and the number of processes; rows of the others' shards stay zero.
-    """
-    rank, world_size = shard
+    """[N, T] the unit vector of every text, in the order given; several processes share the work."""
+    rank, world_size = distributed.rank, distributed.world_size
     out_NT = torch.zeros(len(texts), encoder.size, device=device)
     encoder.eval()
     done = 0
@@ -40,4 +37,5 @@ def encode_all(
         out_NT[torch.tensor(rows, device=device)] = encoder(ids_BW, mask_BW)
         done += len(rows)
         progress.update(min(done * world_size, len(texts)), len(texts))
+    distributed.all_reduce([out_NT])
     return out_NT

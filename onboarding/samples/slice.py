@@ -1,4 +1,4 @@
-"""A slice of a source: some of its users (or queries) with all that is theirs, for a first run that takes minutes."""
+"""A slice of a source: some of its users (or queries) with all their events, for a first run that takes minutes."""
 
 from __future__ import annotations
 
@@ -8,59 +8,64 @@ from typing import Any
 
 from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
+from onboarding.tables import canonical_tables, fetch_row
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS
 from rankline.errors import TooSmall
+from rankline.io.sql import literal
 
 MAP_FILE = "map.toml"
+TABLES = ("events", "items", "users", "queries")
 
 
 def write_slice(config: IngestConfig, folder: Path, *, users: int) -> dict[str, tuple[int, int]]:
-    """Write a slice of a source as Parquet files, and the map that reads them; returns table -> (rows, of how many).
+    """Write a slice of a source as Parquet files with the map that reads them; returns table -> (rows, of how many).
 
-    Which users are taken is told by a hash of their names: the same source gives the same slice. Only items that
-    they had to do with come along, so scores on a slice are higher than on the whole.
+    A hash of the user ids chooses the users, so the same source gives the same slice. Only items they interacted with
+    are included, so scores on a slice are higher than on the whole source.
 
     Raises:
         SourceError: the source cannot be read.
         TooSmall: no event is left.
     """
-    import duckdb
-
     folder.mkdir(parents=True, exist_ok=True)
+    counts, columns = {}, {}
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        raw = Path(work) / "raw"
-        ingest(raw, config=config)
-        db = duckdb.connect(f"{work}/slice.duckdb")
-        db.execute("SET memory_limit = '1GB'")
-        db.execute("SET TimeZone = 'UTC'")
-        for table in ("events", "items", "users", "queries"):
-            db.execute(f"CREATE VIEW {table} AS SELECT * FROM '{raw / table}.parquet'")
-        ((has_users,),) = db.execute("SELECT count(user_id) > 0 FROM events").fetchall()
-        key = "user_id" if has_users else "query_id"
-        db.execute(
-            f"CREATE TABLE chosen AS SELECT {key} FROM (SELECT DISTINCT {key} FROM events WHERE {key} IS NOT NULL) "
-            f"ORDER BY md5({key}) LIMIT {users}"
-        )
-        db.execute(f"CREATE VIEW kept_events AS SELECT * FROM events WHERE {key} IN (SELECT {key} FROM chosen)")
-        for table, column in (("items", "item_id"), ("users", "user_id"), ("queries", "query_id")):
-            ids_sql = f"SELECT {column} FROM kept_events"
-            db.execute(f"CREATE VIEW kept_{table} AS SELECT * FROM {table} WHERE {column} IN ({ids_sql})")
-        counts, columns = {}, {}
-        for table in ("events", "items", "users", "queries"):
-            ((rows,),) = db.execute(f"SELECT count(*) FROM kept_{table}").fetchall()
-            ((total,),) = db.execute(f"SELECT count(*) FROM {table}").fetchall()
-            if rows:
+        ingest(Path(work), config=config)
+        with canonical_tables(Path(work)) as db:
+            key = _create_slice_views(db, users)
+            for table in TABLES:
+                rows, total = fetch_row(
+                    db, f"SELECT (SELECT count(*) FROM slice_{table}), (SELECT count(*) FROM {table})"
+                )
+                if not rows:
+                    continue
                 counts[table] = (int(rows), int(total))
                 columns[table] = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {table}").fetchall()}
-                order = {"events": "event_timestamp, event_id"}.get(table, "1")
-                path = f"{folder / table}.parquet"
-                db.execute(f"COPY (SELECT * FROM kept_{table} ORDER BY {order}) TO '{path}' (COMPRESSION zstd)")
-        db.close()
+                order = "event_timestamp, event_id" if table == "events" else "1"
+                path = literal(f"{folder / table}.parquet")
+                db.execute(f"COPY (SELECT * FROM slice_{table} ORDER BY {order}) TO {path} (COMPRESSION zstd)")
     if "events" not in counts:
-        raise TooSmall("the slice holds no event", expected="at least one", found="none", where=str(folder),
-                       hint="take more users")  # fmt: skip
+        raise TooSmall(
+            "the slice holds no event", expected="at least one", found="none", where=str(folder), hint="take more users"
+        )
     (folder / MAP_FILE).write_text(_map_toml(columns, users=key == "user_id"), encoding="utf-8")
     return counts
+
+
+def _create_slice_views(db: Any, users: int) -> str:
+    """Create a view slice_TABLE per canonical table; returns the column whose values are sliced by."""
+    (has_users,) = fetch_row(db, "SELECT count(user_id) > 0 FROM events")
+    key = "user_id" if has_users else "query_id"
+    db.execute(
+        f"CREATE TABLE chosen AS SELECT {key} FROM (SELECT DISTINCT {key} FROM events WHERE {key} IS NOT NULL) "
+        f"ORDER BY md5({key}) LIMIT {users}"
+    )
+    db.execute(f"CREATE VIEW slice_events AS SELECT * FROM events WHERE {key} IN (SELECT {key} FROM chosen)")
+    for table, column in (("items", "item_id"), ("users", "user_id"), ("queries", "query_id")):
+        db.execute(
+            f"CREATE VIEW slice_{table} AS SELECT * FROM {table} WHERE {column} IN (SELECT {column} FROM slice_events)"
+        )
+    return key
 
 
 def _map_toml(columns: dict[str, dict[str, str]], *, users: bool) -> str:

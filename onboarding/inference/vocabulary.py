@@ -1,10 +1,9 @@
-"""Names: the words by which people call tables, columns and kinds of events, and what they mean by them."""
+"""The words that people use in names of tables, columns and kinds of events, and what they mean by them."""
 
 from __future__ import annotations
 
 import re
 
-# words by which people call things
 SUBJECT_WORDS: dict[str, frozenset[str]] = {
     name: frozenset(words.split())
     for name, words in {
@@ -23,7 +22,7 @@ SUBJECT_WORDS: dict[str, frozenset[str]] = {
             behaviours sessions plays feedback activity reviews actions sales likes""",
     }.items()
 }
-SETTING_NAMES: dict[str, str] = {  # meaning -> names that mean it, as whole names
+SETTING_NAMES: dict[str, str] = {  # setting -> whole names that stand for it
     "query_text": "query question search searched text keywords search_term search_terms term phrase q query_text "
     "utterance sentence review content",
     "title": "title name headline titel nombre nom product_name movie_title item_name subject label "
@@ -55,31 +54,34 @@ EVENT_WORDS = {
     "add save like liked favorite favourite share visit detail",
     "": "impression impressions shown show display displayed remove removed search dislike skip skipped",
 }
+ID_WORDS = ("id", "key", "code", "no", "nr", "number", "sku", "isbn", "asin")
 
 
 def name_tokens(name: str) -> list[str]:
-    """The words of a name, in lower case: userID, user_id and user.id have the same."""
+    """The words of a name in lower case, the same for userID, user_id and user.id."""
     spaced = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", r"\1\3 \2\4", name)
     return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
 
 
 def name_words(name: str) -> set[str]:
-    """The words of a name, and what is left of one that ends in id."""
+    """The words of a name; a word like "userid" counts as "user" too."""
     tokens = set(name_tokens(name))
     return tokens | {word[:-2] for word in tokens if word.endswith("id") and len(word) > 3}
 
 
 def is_id(name: str) -> bool:
-    """Does a name say that the values name something?"""
+    """Whether a name says that the values are ids."""
     tokens = name_tokens(name)
-    return bool(tokens) and (tokens[-1] in ("id", "key", "code", "no", "nr", "number", "sku", "isbn", "asin") or (
-        tokens[-1].endswith("id") and any(tokens[-1][:-2] in SUBJECT_WORDS[subject] for subject in ("user", "item", "query"))
-    ))  # fmt: skip
+    if not tokens:
+        return False
+    last = tokens[-1]
+    subjects = ("user", "item", "query")
+    return last in ID_WORDS or (last.endswith("id") and any(last[:-2] in SUBJECT_WORDS[each] for each in subjects))
 
 
-def name_score(name: str, meaning: str) -> float:
-    """How well a name fits a meaning: 1 the very name, less where only a word of it does."""
-    names = SETTING_NAMES.get(meaning, LABEL_NAMES.get(meaning, "")).split()
+def name_score(name: str, setting: str) -> float:
+    """How well a name fits a setting: near 1 for a whole name, less if only a word of it fits, 0 if none does."""
+    names = SETTING_NAMES.get(setting, LABEL_NAMES.get(setting, "")).split()
     tokens = name_tokens(name)
     if (joined := "_".join(tokens)) in names:
         return 1.0 - 0.01 * names.index(joined)
@@ -87,7 +89,7 @@ def name_score(name: str, meaning: str) -> float:
 
 
 def event_label(value: str) -> str | None:
-    """The label that a kind of event sets; empty for one that means nothing, None where that is not known."""
+    """The label that a kind of event sets; empty for one without meaning, None for an unknown kind."""
     tokens = name_tokens(value)
     forms = {*tokens, "_".join(tokens)}
     return next((label for label, names in EVENT_WORDS.items() if forms & set(names.split())), None)

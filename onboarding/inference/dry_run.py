@@ -1,7 +1,8 @@
-"""The proof of a map: ingest itself reads the first rows of a source as the map says."""
+"""The dry run of a map: ingest itself reads the first events of a source as the map says."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,23 @@ from components.ingest.step import ingest
 from rankline.errors import SourceError
 
 MAX_EVENTS = 50_000
+MAX_EXAMPLE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What ingest made of the first events and of all other tables."""
+    """What ingest reads of the first events and of all other tables."""
 
     rows_read: dict[str, int]
     rows_kept: dict[str, int]
     rejected: dict[str, dict[str, int]]  # table -> reason -> rows
-    examples: dict[tuple[str, str], str]  # (table, reason) -> the first row set aside for it
+    examples: dict[tuple[str, str], str]  # (table, reason) -> the first row rejected for it
     event_time_span: tuple[str, str]
     max_rejected_share: float
 
     @property
     def tables_over_limit(self) -> list[str]:
-        """The tables of which ingest would refuse to go on."""
+        """The tables with so many rejected rows that ingest would stop."""
         return [
             table
             for table, reasons in self.rejected.items()
@@ -36,10 +38,10 @@ class DryRun:
 
 
 def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
-    """Run ingest on the first events; nothing of it is kept.
+    """Run ingest on the first events in a temporary folder.
 
     Raises:
-        SourceError: no row of a table can be read as the settings say, or a column is not there.
+        SourceError: no row of a table can be read with these settings, or a column does not exist.
     """
     import pyarrow.parquet as pq
 
@@ -52,12 +54,10 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
             if str(raw) not in error.where:
                 raise
             raise _all_rejected_error(error, config) from error
-        import json
-
         summary: dict[str, Any] = json.loads((raw / "summary.json").read_text())
         rejected = pq.read_table(raw / "rejected.parquet")
         examples: dict[tuple[str, str], str] = {}
-        for row in rejected.slice(0, 10_000).to_pylist():
+        for row in rejected.slice(0, MAX_EXAMPLE_ROWS).to_pylist():
             examples.setdefault((row["table"], row["reason"]), row["raw"])
     return DryRun(
         rows_read=summary["read"],
@@ -70,11 +70,11 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
 
 
 def _all_rejected_error(error: SourceError, config: IngestConfig) -> SourceError:
-    """The refusal of a table without a good row, by the user's own measure; what it lists goes with the proof."""
+    """The error for a table without a good row, with the user's own limit and without the temporary folder."""
     return SourceError(
         error.message,
-        expected=f"at most {config.max_rejected_share:.1%} set aside (ingest.max_rejected_share)",
+        expected=f"at most {config.max_rejected_share:.1%} rejected (ingest.max_rejected_share)",
         found=error.found,
-        where=error.where.partition("; all of them are in ")[0],
-        hint=error.hint.replace("; raise ingest.max_rejected_share to go on without them", ""),
+        where=error.where.partition(";")[0],
+        hint=error.hint.partition("; raise ingest.max_rejected_share")[0],
     )
