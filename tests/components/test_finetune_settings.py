@@ -320,8 +320,8 @@ class Interrupted(Progress):
 def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """Adaptation, adapters, two teachers, sampled items and augmentation all draw random numbers."""
     config = changed(
-        **TRAINED_ENCODER, epochs=2, evaluate_every=1, adapt_steps=20, adapt_learning_rate=1e-3, teachers=2, peft="bitfit",
-        crop_chance=0.3, mask_chance=0.3, reorder_chance=0.3, sampled_items=30,
+        **TRAINED_ENCODER, epochs=2, evaluate_every=1, adapt_steps=20, adapt_learning_rate=1e-3, teachers=2,
+        peft="bitfit", crop_chance=0.3, mask_chance=0.3, reorder_chance=0.3, sampled_items=30,
     )  # fmt: skip
     whole = finetune(features, tmp_path / "whole", config=config, progress=Progress())
     checkpoints = tmp_path / "checkpoints"
