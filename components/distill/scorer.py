@@ -162,8 +162,8 @@ def train(
 
 def _usable_rows(table: CandidateTable, excluded_rows: Ints) -> Ints:
     """The requests whose target is among their candidates."""
-    found = np.array([r for r, positions in enumerate(target_positions(table)) if len(positions)], np.int64)
-    usable = found[~np.isin(found, excluded_rows)]
+    rows = np.array([r for r, positions in enumerate(target_positions(table)) if len(positions)], np.int64)
+    usable = rows[~np.isin(rows, excluded_rows)]
     if len(usable) < MIN_REQUESTS:
         raise TooSmall(
             "there are too few validation requests to train the scorer",

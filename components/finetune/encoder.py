@@ -40,7 +40,7 @@ OTHER_FORMATS = {
 }
 
 
-# Sizes of random encoders with a vocabulary of the data's own words: one for tests, and one to train for a language or a
+# Sizes of random encoders with a vocabulary of the data: one for tests, and one to train for a language or a
 # field that no pretrained encoder covers.
 FRESH: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64},
@@ -118,12 +118,12 @@ def prepare_encoder(source: EncoderSource, folder: Path, *, texts: Sequence[str]
 
 
 def _check_sha256(source: EncoderSource, folder: Path, *, where: str, hint: str) -> None:
-    found = digest.file_digest(folder / WEIGHTS_FILE)
-    if source.sha256 and found != source.sha256:
+    actual = digest.file_digest(folder / WEIGHTS_FILE)
+    if source.sha256 and actual != source.sha256:
         raise SourceError(
             "the encoder's weights are not the expected ones",
             expected=f"sha256 {source.sha256}",
-            found=f"sha256 {found}",
+            found=f"sha256 {actual}",
             where=where,
             hint=hint,
         )

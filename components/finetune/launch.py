@@ -95,11 +95,11 @@ def launch_error(scratch: Path, failures: dict[int, Any], processes: int) -> Ran
     rank, failure = min(failures.items(), key=lambda each: (each[1].exitcode >= 0, each[1].timestamp))
     trace = scratch / f"trace.{rank}.txt"
     lines = trace.read_text().strip().splitlines() if trace.is_file() else []
-    found = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+    ending = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
     return TrainingError(
         f"training process {rank} of {processes} ended, and the others with it",
         expected=f"{processes} processes that train to the end",
-        found=f"{found}: {lines[-1]}" if lines else found,
+        found=f"{ending}: {lines[-1]}" if lines else ending,
         hint="run again: training resumes from its last epoch. A signal 9 that nobody sent means that the machine ran "
         "out of memory: lower finetune.processes or finetune.batch_size",
     )

@@ -309,11 +309,11 @@ def test_the_mix_is_better_than_its_towers(smoke: SmokeRun) -> None:
 
 
 def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
-    for run, begins in ((smoke, []), (answers, ["towers_behind_best"])):
+    for run, prior in ((smoke, []), (answers, ["towers_behind_best"])):
         student = run.artifact("distill", "student")
         names = FeatureNames(**json.loads((student / "student.json").read_text())["features"])
         weights = load_file(student / "weights.safetensors")
-        assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == begins
+        assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == prior
 
 
 # Refusals -------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_cuda_asked_for_and_absent(features: Path, teacher: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "scorer_learning_rate"])
-def test_an_absurd_learning_rate_is_told_and_not_saved(
+def test_an_absurd_learning_rate_is_an_error_and_nothing_is_saved(
     features: Path, teacher: Path, tmp_path: Path, name: str
 ) -> None:
     config = QUICK.model_copy(update={name: 1e30, "scorer_epochs": 9, "scorer_batch_size": 16})

@@ -32,7 +32,7 @@ QUICK = DistillConfig(
     max_history=LENGTH, layers=1, heads=1, dropout=0.0, epochs=2, batch_size=8, requests_per_step=8, evaluate_every=1,
     learning_rate=1e-2,
 )  # fmt: skip
-COLOURS, THINGS = ("red", "blue", "green", "white"), ("kettle", "lamp", "chair", "scarf", "drum")
+COLOURS, NOUNS = ("red", "blue", "green", "white"), ("kettle", "lamp", "chair", "scarf", "drum")
 
 
 def changed(**overrides: Any) -> DistillConfig:
@@ -42,7 +42,7 @@ def changed(**overrides: Any) -> DistillConfig:
 def make_data(items: int, *, queries: bool = False, words: bool = False) -> examples.Examples:
     """A synthetic catalogue with users who go from each item to the next; their queries are its text."""
     rng = np.random.default_rng(0)
-    texts = [f"{COLOURS[n % 4]} {THINGS[n // 4 % 5]} {n // 20}" for n in range(items if words else 0)]
+    texts = [f"{COLOURS[n % 4]} {NOUNS[n // 4 % 5]} {n // 20}" for n in range(items if words else 0)]
     starts = rng.integers(0, items, USERS)
     histories = [(start + np.arange(LENGTH + 1)) % items for start in starts]
     requests = examples.Requests(

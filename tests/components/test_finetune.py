@@ -34,7 +34,12 @@ from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 
 SMOKE = smoke_recipe().finetune
-JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
+TRAINED_ENCODER = {
+    "train_encoder": True,
+    "encoder_learning_rate": 1e-3,
+    "encoder_items_per_step": 16,
+    "language_weight": 1.0,
+}
 CURVES = Path(__file__).parent / "smoke_curve.json"
 
 
@@ -60,10 +65,10 @@ def smoke_teacher(smoke: SmokeRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def joint(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_encoder(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher whose encoder was trained with it."""
-    folder = tmp_path_factory.mktemp("joint") / "teacher"
-    result = finetune(features, folder, config=changed(**JOINT, epochs=10), progress=Progress())
+    folder = tmp_path_factory.mktemp("trained_encoder") / "teacher"
+    result = finetune(features, folder, config=changed(**TRAINED_ENCODER, epochs=10), progress=Progress())
     assert result["encoder"] == "trained jointly"
     return folder
 
@@ -163,7 +168,7 @@ def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
 
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """Bit for bit, including the random encoder that each process creates again."""
-    config = changed(**JOINT, epochs=6)
+    config = changed(**TRAINED_ENCODER, epochs=6)
     whole = finetune(features, tmp_path / "whole", config=config, progress=Progress())
     result, kills = killed_now_and_then(
         "finetune", {"features": features}, tmp_path / "killed", config, scratch=tmp_path / "child", kills=2, seed=1
@@ -237,7 +242,7 @@ def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-# Frozen and joint -------------------------------------------------------------------------------------------------
+# Frozen and trained encoders --------------------------------------------------------------------------------------
 
 
 def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Examples, tmp_path: Path) -> None:
@@ -249,23 +254,25 @@ def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Example
     assert files(tmp_path / "teacher" / "encoder") == files(tmp_path / "encoder")
 
 
-def test_a_jointly_trained_encoder_changes(smoke_teacher: Path, joint: Path) -> None:
-    frozen, trained = (load_file(folder / "encoder" / "model.safetensors") for folder in (smoke_teacher, joint))
+def test_a_jointly_trained_encoder_changes(smoke_teacher: Path, trained_encoder: Path) -> None:
+    frozen, trained = (
+        load_file(folder / "encoder" / "model.safetensors") for folder in (smoke_teacher, trained_encoder)
+    )
     assert frozen.keys() == trained.keys()
     moved = {name for name in frozen if (frozen[name] - trained[name]).abs().max() > 1e-3}
     assert moved >= {name for name in frozen if "attention" in name and name.endswith("weight")}
     assert (smoke_teacher / "encoder" / "tokenizer.json").read_bytes() == (
-        joint / "encoder" / "tokenizer.json"
+        trained_encoder / "encoder" / "tokenizer.json"
     ).read_bytes()
 
 
-def test_the_language_model_loss_falls(smoke_teacher: Path, joint: Path) -> None:
-    losses = [point["language_loss"] for point in curve_of(joint)]
+def test_the_language_model_loss_falls(smoke_teacher: Path, trained_encoder: Path) -> None:
+    losses = [point["language_loss"] for point in curve_of(trained_encoder)]
     assert losses[-1] < 0.8 * losses[0]
     assert all("language_loss" not in point for point in curve_of(smoke_teacher))
 
 
-@pytest.mark.parametrize("which", ["smoke_teacher", "joint"])
+@pytest.mark.parametrize("which", ["smoke_teacher", "trained_encoder"])
 def test_the_text_vectors_are_what_the_saved_encoder_reads(
     which: str, data: examples.Examples, request: pytest.FixtureRequest
 ) -> None:
@@ -277,7 +284,7 @@ def test_the_text_vectors_are_what_the_saved_encoder_reads(
     np.testing.assert_allclose(np.load(folder / "text_vectors.npy"), read_IT.numpy(), atol=1e-6)
 
 
-def test_the_language_head_guesses_only_masked_words_of_real_texts(
+def test_the_language_head_predicts_only_masked_words_of_real_texts(
     smoke_teacher: Path, data: examples.Examples
 ) -> None:
     tokenizer = encoders.load_tokenizer(smoke_teacher / "encoder", source="", max_tokens=16)
@@ -313,7 +320,7 @@ def test_precision_is_what_the_encoder_computes_in(
 def test_the_result_says_which_precision_it_was(features: Path, tmp_path: Path) -> None:
     results = {}
     for precision in ("fp32", "bf16"):
-        config = changed(**JOINT, epochs=1, batch_size=40, precision=precision)
+        config = changed(**TRAINED_ENCODER, epochs=1, batch_size=40, precision=precision)
         results[precision] = finetune(features, tmp_path / precision, config=config, progress=Progress())
     assert [results[name]["encoder_precision"] for name in results] == ["fp32", "bf16"]
     a, b = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in results)
@@ -359,13 +366,13 @@ def test_cuda_asked_for_and_absent(features: Path, tmp_path: Path) -> None:
         finetune(features, tmp_path / "teacher", config=changed(device="cuda"), progress=Progress())
 
 
-def test_an_absurd_learning_rate_is_told_and_not_saved(features: Path, tmp_path: Path) -> None:
+def test_an_absurd_learning_rate_is_an_error_and_nothing_is_saved(features: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not a number(.|\n)*lower finetune\.learning_rate"):
         finetune(features, tmp_path / "teacher", config=changed(learning_rate=1e30), progress=Progress())
     assert not (tmp_path / "teacher" / "weights.safetensors").exists()
 
 
-def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
+def test_a_planted_nan_is_an_error(features: Path, tmp_path: Path) -> None:
     planted = Path(shutil.copytree(features, tmp_path / "features"))
     table = parquet.read_table(planted / "requests.parquet")
     at = table["at"].to_numpy().copy()
@@ -442,7 +449,9 @@ def test_joint_training_without_a_mask_token(features: Path, source: Path, tmp_p
     text = (source / "tokenizer.json").read_text().replace("[MASK]", "[OTHER]")
     (source / "tokenizer.json").write_text(text)
     with pytest.raises(UsageError, match=r"mask token(.|\n)*train_encoder=false"):
-        finetune(features, tmp_path / "teacher", config=changed(**JOINT, encoder=str(source)), progress=Progress())
+        finetune(
+            features, tmp_path / "teacher", config=changed(**TRAINED_ENCODER, encoder=str(source)), progress=Progress()
+        )
 
 
 def test_the_digest_of_an_encoder_is_what_its_files_hold(tmp_path: Path) -> None:

@@ -27,7 +27,12 @@ from tests.conftest import SmokeRun
 
 # without dropout, which each process draws on its own, several processes compute what one computes
 STILL = {"dropout": 0.0, "own_dropout": 0.0, "precision": "fp32"}
-JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
+TRAINED_ENCODER = {
+    "train_encoder": True,
+    "encoder_learning_rate": 1e-3,
+    "encoder_items_per_step": 16,
+    "language_weight": 1.0,
+}
 TOLERANCE = 1e-4
 
 
@@ -46,7 +51,7 @@ def curve_of(teacher: Path) -> list[float]:
 
 def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path) -> None:
     """With a trained encoder, and each process's half of a step computed in two parts."""
-    overrides = {**STILL, **JOINT, "epochs": 3}
+    overrides = {**STILL, **TRAINED_ENCODER, "epochs": 3}
     finetune(features, tmp_path / "one", config=changed(**overrides), progress=Progress())
     progress = Progress(tmp_path / "progress.json", interval_s=0)
     result = finetune(
@@ -157,7 +162,7 @@ def test_alone_there_is_nobody_to_ask() -> None:
     assert not distributed.is_distributed()
 
 
-def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) -> None:
+def test_an_unforeseen_error_in_a_process_is_reported_with_its_last_line(tmp_path: Path) -> None:
     class Failure:
         def __init__(self, exitcode: int, timestamp: int) -> None:
             self.exitcode, self.timestamp = exitcode, timestamp

@@ -137,7 +137,7 @@ def test_a_revision_belongs_to_the_hub(source: Path, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("far", [False, True])
-def test_other_formats_are_told_from_nothing(source: Path, tmp_path: Path, there: str, hint: str, far: bool) -> None:
+def test_other_formats_are_recognized(source: Path, tmp_path: Path, there: str, hint: str, far: bool) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "source"))
     (folder / "model.safetensors").rename(folder / there)
     name = f"file://{folder}" if far else str(folder)
@@ -146,7 +146,7 @@ def test_other_formats_are_told_from_nothing(source: Path, tmp_path: Path, there
     assert hint in caught.value.hint
 
 
-def test_a_slow_tokenizer_is_told_how_to_become_a_fast_one(source: Path, tmp_path: Path) -> None:
+def test_a_slow_tokenizer_comes_with_the_command_that_converts_it(source: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "source"))
     (folder / "tokenizer.json").rename(folder / "vocab.txt")
     with pytest.raises(SourceError, match=r"no tokenizer\.json, but vocab\.txt") as caught:

@@ -32,7 +32,12 @@ from tests.components.children import files
 from tests.conftest import SmokeRun
 
 SMOKE = smoke_recipe().finetune
-JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
+TRAINED_ENCODER = {
+    "train_encoder": True,
+    "encoder_learning_rate": 1e-3,
+    "encoder_items_per_step": 16,
+    "language_weight": 1.0,
+}
 STILL = {"dropout": 0.0, "own_dropout": 0.0}
 CPU = torch.device("cpu")
 
@@ -60,7 +65,7 @@ def train(features: Path, folder: Path, **overrides: Any) -> tuple[dict[str, Any
 # A step in parts --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overrides", [{}, JOINT, {"sampled_items": 30}, {"mask_chance": 0.5}], ids=str)
+@pytest.mark.parametrize("overrides", [{}, TRAINED_ENCODER, {"sampled_items": 30}, {"mask_chance": 0.5}], ids=str)
 def test_a_step_in_parts_is_the_same_step(features: Path, tmp_path: Path, overrides: dict[str, Any]) -> None:
     settings = {**STILL, **overrides, "precision": "fp32", "epochs": 2, "encoder_layer_decay": 0.9}
     _, whole = train(features, tmp_path / "whole", **settings)
@@ -126,7 +131,7 @@ def test_a_teacher_learns_from_sampled_items(features: Path, tmp_path: Path) -> 
 def test_only_touched_own_vectors_move(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     """A step must not go through a catalogue of a million items."""
     sampler = StepSampler(data, None, changed(sampled_items=2, negatives=2, requests_per_step=1))
-    rows_T = sampler.touched_items(sampler.draw([(np.array([1, 2, 3]), np.array([0, 0, 0]))], np.random.default_rng(0)))
+    rows_T = sampler.step_items(sampler.draw([(np.array([1, 2, 3]), np.array([0, 0, 0]))], np.random.default_rng(0)))
     assert {1, 2, 3} <= set(rows_T.tolist())
     assert len(rows_T) < len(data.item_ids)
     assert rows_T.tolist() == sorted(set(rows_T.tolist()))
@@ -242,7 +247,7 @@ def test_progress_says_which_teacher_is_at_it(features: Path, tmp_path: Path) ->
 
 
 def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    overrides = {**JOINT, "precision": "fp32", "epochs": 2}
+    overrides = {**TRAINED_ENCODER, "precision": "fp32", "epochs": 2}
     whole, _ = train(features, tmp_path / "whole", **overrides)
     few, _ = train(features, tmp_path / "few", **overrides, peft="lora", peft_rank=2)
     assert few["encoder_weights_trained"] < 0.05 * whole["encoder_weights_trained"]
@@ -262,7 +267,7 @@ def test_adapters_are_merged_into_what_is_saved(features: Path, data: examples.E
 
 
 def test_frozen_layers_stay_as_they_are(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    result, _ = train(features, tmp_path / "x", **JOINT, epochs=1, encoder_frozen_layers=1)
+    result, _ = train(features, tmp_path / "x", **TRAINED_ENCODER, epochs=1, encoder_frozen_layers=1)
     assert result["encoder_weights_trained"] == 0
     prepare_encoder(EncoderSource("tiny"), tmp_path / "before", texts=data.item_texts, seed=SMOKE.seed)
     assert (tmp_path / "x" / "encoder" / "model.safetensors").read_bytes() == (
@@ -315,8 +320,8 @@ class Interrupted(Progress):
 def test_whatever_is_on_an_interrupted_run_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
     """Adaptation, adapters, two teachers, sampled items and augmentation all draw random numbers."""
     config = changed(
-        **JOINT, epochs=2, evaluate_every=1, adapt_steps=20, adapt_learning_rate=1e-3, teachers=2, peft="bitfit",
-        crop_chance=0.3, mask_chance=0.3, reorder_chance=0.3, sampled_items=30,
+        **TRAINED_ENCODER, epochs=2, evaluate_every=1, adapt_steps=20, adapt_learning_rate=1e-3, teachers=2,
+        peft="bitfit", crop_chance=0.3, mask_chance=0.3, reorder_chance=0.3, sampled_items=30,
     )  # fmt: skip
     whole = finetune(features, tmp_path / "whole", config=config, progress=Progress())
     checkpoints = tmp_path / "checkpoints"

@@ -165,7 +165,7 @@ def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
     assert columns["weight"][0] < 0 < columns["weight"][-1]
 
 
-def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
+def test_a_random_encoder_is_loaded_and_the_untuned_one_remains_the_baseline(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
     train(world / "later", tmp_path / "teacher", WARM.model_copy(update={"epochs": 1}), start)
@@ -200,7 +200,7 @@ def test_several_processes_begin_as_one_does(world: Path, start: WarmStart, tmp_
         ({}, {"data_end": "2023-12-31T00:00:00+00:00"}, "it was trained on later data"),
     ],
 )
-def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
+def test_weights_that_do_not_fit_are_named_and_training_starts_from_scratch(
     world: Path, start: WarmStart, tmp_path: Path, overrides: dict[str, Any], changes: dict[str, Any], why: str
 ) -> None:
     features = write_features(tmp_path / "features", days=7, users=20, **changes)
@@ -270,13 +270,13 @@ def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path:
 # As a pipeline step -------------------------------------------------------------------------------------------
 
 
-def at_the_door(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
+def run_component(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
     """Run finetune as a pipeline step in a run of its own."""
-    from components.finetune.component import finetune as door
+    from components.finetune.component import finetune as component
 
     run = f"2026010{number}-000000-world"
     place = workspace / "runs" / run / "teacher"
-    door.python_func(
+    component.python_func(
         features=SimpleNamespace(path=str(features)), config=config.model_dump(), run={"workspace": str(workspace)},
         job=run, champion=champion, teacher=SimpleNamespace(path=str(place)),
     )  # fmt: skip
@@ -289,22 +289,22 @@ def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Pat
     artifacts.write_digests(features)
     models = ModelRegistry(workspace / "repository")
     cold, warm = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
-    assert at_the_door(workspace, features, 1, "", warm).result["began_from"] == "scratch"
+    assert run_component(workspace, features, 1, "", warm).result["began_from"] == "scratch"
     champion_weights.save_weights(models, CHAMPION, world / "teacher")
-    entry = at_the_door(workspace, features, 2, CHAMPION, warm)
+    entry = run_component(workspace, features, 2, CHAMPION, warm)
     assert (entry.status, entry.why) == ("done", "champion's weights changed")
     assert entry.result["began_from"] == CHAMPION
-    assert at_the_door(workspace, features, 3, CHAMPION, warm).status == "reused"
-    kept_key = step_cache.StepCache(workspace / "cache" / "finetune").latest()
-    assert kept_key is not None
+    assert run_component(workspace, features, 3, CHAMPION, warm).status == "reused"
+    cache_key = step_cache.StepCache(workspace / "cache" / "finetune").latest()
+    assert cache_key is not None
     digest_now = champion_weights.select_warm_start(models, CHAMPION, "other").digest
-    assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
+    assert cache_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
     # when the model of this data becomes champion, the same run is a cache hit
     champion_weights.save_weights(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
-    assert at_the_door(workspace, features, 4, "d" * 16, warm).status == "reused"
+    assert run_component(workspace, features, 4, "d" * 16, warm).status == "reused"
     # without a warm start the champion does not matter
-    assert at_the_door(workspace, features, 5, "", cold).status == "done"
-    entry = at_the_door(workspace, features, 6, CHAMPION, cold)
+    assert run_component(workspace, features, 5, "", cold).status == "done"
+    entry = run_component(workspace, features, 6, CHAMPION, cold)
     assert (entry.status, "began_from" in entry.result) == ("reused", False)
 
 
@@ -315,8 +315,8 @@ def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: P
     champion_weights.save_weights(ModelRegistry(workspace / "repository"), CHAMPION, world / "teacher")
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
     with pytest.raises(SystemExit, match=r"weights\.safetensors does not match its digest"):
-        at_the_door(workspace, features, 1, CHAMPION, WARM)
+        run_component(workspace, features, 1, CHAMPION, WARM)
     (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(SystemExit, match="the metadata of a model's weights cannot be read"):
-        at_the_door(workspace, features, 2, CHAMPION, WARM)
+        run_component(workspace, features, 2, CHAMPION, WARM)
     assert ledger.read_entries(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"

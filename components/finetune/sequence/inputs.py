@@ -87,7 +87,7 @@ class StepSampler:
             sampled_S=self._sampler(rng, config.sampled_items) if config.sampled_items else NO_ITEMS,
         )
 
-    def touched_items(self, step: StepInputs) -> Ints:
+    def step_items(self, step: StepInputs) -> Ints:
         """[T] the items that a step touches, sorted."""
         next_items = step.next_BL[step.next_BL >= 0]
         requested = (self.train.items_RL[step.rows_B], self.target_R[step.rows_B], step.negatives_C)

@@ -146,7 +146,7 @@ class SequenceTrainer(Trainer[list[Window]]):
     def _item_inputs(self, step: StepInputs, encoded: EncodedItems | None) -> ItemInputs:
         rows_T = own_TD = None
         if self.item_embedding is not None:
-            rows_T = self.sampler.touched_items(step)
+            rows_T = self.sampler.step_items(step)
             own_TD = self.item_embedding.gather(rows_T)
         return ItemInputs(
             self.text.tensor,

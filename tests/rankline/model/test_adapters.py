@@ -82,7 +82,7 @@ def test_none_is_the_encoder_itself(bert: Any) -> None:
     assert few == whole
 
 
-def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() -> None:
+def test_an_unknown_family_gets_adapters_in_the_named_layers() -> None:
     config = DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=20)
     with pytest.raises(UsageError, match=r"finetune\.peft_targets among .*q_lin(.|\n)*distilbert"):
         adapters.attach(DistilBertModel(config), settings("lora"))
@@ -90,7 +90,7 @@ def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() ->
     assert adapters.count_parameters(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
 
 
-def test_targets_that_are_not_there_are_told(bert: Any) -> None:
+def test_missing_target_layers_are_an_error(bert: Any) -> None:
     with pytest.raises(UsageError, match=r"query(.|\n)*nowhere"):
         adapters.attach(bert, settings("dora", peft_targets=["nowhere"]))
 

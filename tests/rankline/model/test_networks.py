@@ -182,14 +182,14 @@ def test_features_are_brought_to_one_scale_and_constants_vanish() -> None:
 
 
 @torch.no_grad()
-def test_the_first_score_begins_with_what_it_is_told_to_and_the_others_with_nothing() -> None:
+def test_the_prior_is_part_of_the_first_score_alone() -> None:
     scorer = Scorer(size=SIZE, features=FEATURES, pair=4, hidden=8, dropout=0.2).eval()
     left, items, features = torch.randn(2, SIZE), torch.randn(2, 9, SIZE), torch.randn(2, 9, FEATURES)
     untrained = scorer(left, items, features)
     scorer.begin_F[1] = 1.0
-    begun = scorer(left, items, features) - untrained
-    torch.testing.assert_close(begun[..., 0], features[..., 1])
-    assert not begun[..., 1:].any()
+    prior = scorer(left, items, features) - untrained
+    torch.testing.assert_close(prior[..., 0], features[..., 1])
+    assert not prior[..., 1:].any()
 
 
 @torch.no_grad()

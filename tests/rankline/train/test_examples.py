@@ -63,8 +63,8 @@ def test_features_are_not_all_alike(data: Examples) -> None:
     columns = [*names.user, *names.item, *names.cross, *names.context]
     requests = data.splits["test"]
     rows = np.arange(len(requests))
-    found = data.features(requests, rows, np.tile(np.arange(len(data.item_ids)), (len(rows), 1)))
-    spread = dict(zip(columns, found.reshape(-1, len(columns)).std(0)))
+    features = data.features(requests, rows, np.tile(np.arange(len(data.item_ids)), (len(rows), 1)))
+    spread = dict(zip(columns, features.reshape(-1, len(columns)).std(0)))
     # the synthetic shop has no prices and texts, one category per item, and no user who pauses for a month
     constant = {"item_price", "item_text_length", "item_category_count"}
     still = {name for name, value in spread.items() if value < 1e-6}
@@ -141,6 +141,6 @@ def test_a_long_history_gives_its_end_and_every_other_part_in_turn() -> None:
     assert {int(i) for window in windows for i in window} == set(range(35))
 
 
-def test_whoever_did_one_thing_only_teaches_no_order() -> None:
+def test_a_user_with_one_event_has_no_window() -> None:
     assert one([3], [1]).windows(np.random.default_rng(0), 10) == []
     assert len(one([3, 4], [1, 2]).windows(np.random.default_rng(0), 10)) == 1
