@@ -62,7 +62,7 @@ def generate(folder: Path, rows: int) -> None:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Run one step on what the one before it left; its seconds, core-seconds and peak memory in MB."""
-    work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
+    work: dict[str, Callable[[Path], None]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
     started = time.perf_counter()
     work[name](folder)
     seconds = time.perf_counter() - started
@@ -199,9 +199,9 @@ def main() -> None:
             if not (size_folder / "source").is_dir():
                 generate(size_folder, rows)
             for name in [arguments.stage] if arguments.stage else STAGES:
-                row_text = _run_in_process(name, size_folder)
+                usage = _run_in_process(name, size_folder)
                 print(
-                    f"| {rows:,} | {name} | {row_text['seconds']:.0f} | {row_text['core_s']:.0f} | {row_text['peak_mb']:.0f} |",
+                    f"| {rows:,} | {name} | {usage['seconds']:.0f} | {usage['core_s']:.0f} | {usage['peak_mb']:.0f} |",
                     flush=True,
                 )
 
