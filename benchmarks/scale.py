@@ -199,9 +199,9 @@ def main() -> None:
             if not (size_folder / "source").is_dir():
                 generate(size_folder, rows)
             for name in [arguments.stage] if arguments.stage else STAGES:
-                result = _run_in_process(name, size_folder)
+                usage = _run_in_process(name, size_folder)
                 print(
-                    f"| {rows:,} | {name} | {result['seconds']:.0f} | {result['core_s']:.0f} | {result['peak_mb']:.0f} |",
+                    f"| {rows:,} | {name} | {usage['seconds']:.0f} | {usage['core_s']:.0f} | {usage['peak_mb']:.0f} |",
                     flush=True,
                 )
 

@@ -94,10 +94,13 @@ def test_the_readme_has_the_first_commands() -> None:
 def test_every_setting_a_page_changes_exists() -> None:
     from pipelines.recipes import named
 
+    checked = 0
     for page in PAGES:
         for line in typed(page.read_text(), "rankline"):
             settings = re.findall(r"--set[ =]'?([a-z_.]+=[^ '…]+)(?=[ ']|$)", line)
             named("movielens", settings)
+            checked += len(settings)
+    assert checked > 10
 
 
 @pytest.mark.parametrize(
