@@ -19,8 +19,8 @@ def machine(tmp_path: Path) -> Path:
     shutil.copy(HOUSE / ".ci" / "images", tmp_path / "project" / ".ci" / "images")
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
-        if found := shutil.which(name):
-            (tmp_path / "bin" / name).symlink_to(found)
+        if result := shutil.which(name):
+            (tmp_path / "bin" / name).symlink_to(result)
     return tmp_path
 
 

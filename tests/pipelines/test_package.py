@@ -162,7 +162,7 @@ def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) ->
 def test_only_training_asks_for_a_gpu_and_the_smoke_recipe_for_none() -> None:
     def asking(recipe: str) -> set[str]:
         executors = documents(golden.path(recipe))[0]["deploymentSpec"]["executors"]
-        return {name for name, told in executors.items() if "accelerator" in told["container"]["resources"]}
+        return {name for name, result in executors.items() if "accelerator" in result["container"]["resources"]}
 
     assert asking("movielens") == {"exec-finetune", "exec-distill"}
     assert asking("smoke") == set()
@@ -170,11 +170,11 @@ def test_only_training_asks_for_a_gpu_and_the_smoke_recipe_for_none() -> None:
 
 def test_what_a_gpu_costs_is_known_to_the_summary() -> None:
     pipeline, _ = documents(golden.path("movielens"))
-    told = pipeline["root"]["dag"]["tasks"]["summary"]["inputs"]["parameters"]["config"]
-    assert told["runtimeValue"]["constant"]["gpus"] == {"finetune": 1, "distill": 1}
+    result = pipeline["root"]["dag"]["tasks"]["summary"]["inputs"]["parameters"]["config"]
+    assert result["runtimeValue"]["constant"]["gpus"] == {"finetune": 1, "distill": 1}
 
 
-def test_the_doors_are_told_of_the_clusters_workspace(package: tuple[str, Path]) -> None:
+def test_the_components_are_reported_the_clusters_workspace(package: tuple[str, Path]) -> None:
     text = package[1].read_text()
     assert "/rankline/material/" in text
     assert "{workspace}" not in text
@@ -182,7 +182,7 @@ def test_the_doors_are_told_of_the_clusters_workspace(package: tuple[str, Path])
     assert str(Path.home()) not in text
 
 
-def test_a_knob_reaches_the_package(tmp_path: Path) -> None:
+def test_a_setting_reaches_the_package(tmp_path: Path) -> None:
     pipeline, platform = with_settings(
         tmp_path,
         "finetune.epochs=7",
@@ -203,10 +203,10 @@ def test_a_knob_reaches_the_package(tmp_path: Path) -> None:
     gpu = resources["accelerator"]
     assert (gpu["resourceCount"], gpu["resourceType"]) == ("2", "amd.com/gpu")
     assert resources["resourceMemoryRequest"] == "40Gi"
-    told = platform["exec-finetune"]
-    assert told["activeDeadlineSeconds"] == "7200"
-    assert told["nodeSelector"] == {"labels": {"pool": "gpus"}}
-    assert (told["pvcMount"][0]["constant"], told["pvcMount"][0]["mountPath"]) == ("claim", "/mnt/line")
+    result = platform["exec-finetune"]
+    assert result["activeDeadlineSeconds"] == "7200"
+    assert result["nodeSelector"] == {"labels": {"pool": "gpus"}}
+    assert (result["pvcMount"][0]["constant"], result["pvcMount"][0]["mountPath"]) == ("claim", "/mnt/line")
     for step in ALL_TASKS:
         (secret,) = platform[f"exec-{step}"]["secretAsEnv"]
         assert secret["secretName"] == "mlflow"
@@ -216,7 +216,7 @@ def test_a_knob_reaches_the_package(tmp_path: Path) -> None:
 
 def test_without_a_volume_none_is_mounted(tmp_path: Path) -> None:
     _, platform = with_settings(tmp_path, "cluster.volume=")
-    assert not any("pvcMount" in told for told in platform.values())
+    assert not any("pvcMount" in result for result in platform.values())
 
 
 @pytest.mark.parametrize("image", ["", "registry.example/rankline-data:0.1.0", "@sha256:", "a b@sha256:zz"])
