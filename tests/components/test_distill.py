@@ -316,7 +316,7 @@ def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeR
 # It refuses -------------------------------------------------------------------------------------------------------
 
 
-def test_cuda_requested_and_absent(features: Path, teacher: Path, tmp_path: Path) -> None:
+def test_cuda_asked_for_and_absent(features: Path, teacher: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(DeviceError, match="set device=auto or device=cpu"):

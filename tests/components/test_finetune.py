@@ -339,7 +339,7 @@ def test_soft_scores_begin_with_the_target(taught: Path, data: examples.Examples
 # It refuses -------------------------------------------------------------------------------------------------------
 
 
-def test_cuda_requested_and_absent(features: Path, tmp_path: Path) -> None:
+def test_cuda_asked_for_and_absent(features: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(DeviceError, match="set device=auto or device=cpu"):

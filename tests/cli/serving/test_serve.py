@@ -107,7 +107,7 @@ def test_a_port_in_use(smoke: SmokeRun, taken: int) -> None:
     assert "--port" in message
 
 
-def test_cuda_requested_and_absent(smoke: SmokeRun) -> None:
+def test_cuda_asked_for_and_absent(smoke: SmokeRun) -> None:
     message = refused("serve", "-w", smoke.workspace, "--port", 0, "--provider", "cuda", CUDA_VISIBLE_DEVICES="")
     assert message.startswith("CUDA was asked for and ONNX Runtime fell back to the CPU")
     assert "try: " in message
