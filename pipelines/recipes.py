@@ -30,7 +30,7 @@ def smoke() -> Recipe:
     """A tiny synthetic shop and a tiny random language model: the whole pipeline in seconds, for tests."""
     return Recipe(
         name="smoke",
-        description="A tiny made-up shop and a tiny random language model; the whole line in seconds, for tests.",
+        description="A tiny synthetic shop and a tiny random language model: the whole pipeline in seconds, for tests.",
         material=("smoke",),
         ingest=IngestConfig(source=f"{WORKSPACE_PLACEHOLDER}/material/smoke", columns=Columns(user_attributes=())),
         validate=ValidateConfig(profile_name="smoke"),
@@ -149,7 +149,7 @@ def labels(path: str, map: str = "") -> Recipe:
     """
     return Recipe(
         name="labels",
-        description="Text classification: a CSV of texts and labels, ranked by /v1/rank with calibrated chances.",
+        description="Text classification: a CSV of texts and labels, ranked by /v1/rank with calibrated probabilities.",
         ingest=ingest_config(
             path,
             map,
@@ -180,7 +180,7 @@ def interactions(path: str, map: str = "") -> Recipe:
     tables = {} if map else {"events": "events.*", "items": "items.*"}
     return Recipe(
         name="interactions",
-        description="Anybody's event log: events and items in files or a database, read as a map says.",
+        description="Your own event log: events and items in files or a database, read as a map says.",
         material=("minilm",),
         ingest=ingest_config(path, map, tables=tables, columns=unnamed),
         validate=ValidateConfig(profile_name="interactions"),
@@ -196,7 +196,7 @@ def shop(path: str = f"{WORKSPACE_PLACEHOLDER}/material/shop") -> Recipe:
     """Personalised product search: a query, who asks, and a catalogue with prices; by default a synthetic shop."""
     return Recipe(
         name="shop",
-        description="Personalised product search: query, user and a priced catalogue together; a generated shop.",
+        description="Personalised product search: query, user and a priced catalogue together; a synthetic shop.",
         material=("shop",) if path.startswith(WORKSPACE_PLACEHOLDER) else (),
         ingest=IngestConfig(
             source=path,

@@ -58,21 +58,21 @@ HINTS = (
     ("failed to do request", "the network, and a mirror of the registry; --base names another image"),
     ("Cannot connect to the Docker daemon", "start the engine: `docker info` has to succeed"),
 )
-# what an image says of itself, as JSON: run by its own interpreter
+# prints the contents of an image as JSON, run by the image's own interpreter
 INVENTORY_SCRIPT = r"""
 import glob, importlib.metadata as m, json, platform, shutil, subprocess, sys
-def told(d):
+def row(d):
     meta = d.metadata
     text = meta.get("License-Expression") or meta.get("License") or ""
     return [meta["Name"], d.version, text if len(text) < 60 and "\n" not in text else ""]
 paths = [*sys.path, *glob.glob(sys.base_prefix + "/lib/python3.*/site-packages")]
-found = sorted({d.metadata["Name"].lower(): told(d) for d in m.distributions(path=paths)}.values())
+python = sorted({d.metadata["Name"].lower(): row(d) for d in m.distributions(path=paths)}.values())
 debian = []
 if shutil.which("dpkg-query"):
     form = "-f=${Package}\t${Version}\t${Architecture}\n"
     debian = [l.split("\t") for l in subprocess.check_output(["dpkg-query", "-W", form], text=True).splitlines()]
 os_release = platform.freedesktop_os_release()
-print(json.dumps({"interpreter": platform.python_version(), "python": found, "debian": debian,
+print(json.dumps({"interpreter": platform.python_version(), "python": python, "debian": debian,
                   "distribution": os_release.get("ID", ""), "release": os_release.get("VERSION_ID", "")}))
 """
 
@@ -189,7 +189,7 @@ def require_base(base: str, *, release: bool) -> str:
             "a release stands on a pinned base image",
             expected="name@sha256: and 64 hexadecimal digits",
             found=base,
-            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` prints the digest of an image that was pulled",
+            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` prints the digest of a pulled image",
         )
     return base
 

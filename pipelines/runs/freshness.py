@@ -132,7 +132,7 @@ def parse_duration_s(text: str) -> float:
     Raises:
         UsageError: it is not a duration.
     """
-    found = _DURATION.fullmatch(text)
-    if not found:
+    match = _DURATION.fullmatch(text)
+    if not match:
         raise UsageError(f"{text!r} is not a duration", expected="a number and a unit: 90s, 30m, 2h, 1d", found=text)
-    return float(int(found[1]) * _SECONDS[found[2]])
+    return float(int(match[1]) * _SECONDS[match[2]])

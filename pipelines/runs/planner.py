@@ -1,7 +1,7 @@
 """Walks along the steps of a training run and plans each, with the same cache keys that the run itself will use.
 
-Where the steps before it are reused, the inputs of a step are known and so is what becomes of it. Where one of them runs,
-its outputs are UNKNOWN in the key; cached outputs that fit such a key may or may not be reused.
+Where the steps before it are reused, the inputs of a step are known, and so is what becomes of it. Where one of them
+runs, its outputs are UNKNOWN in the key; cached outputs that fit such a key may or may not be reused.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def machine(tmp_path: Path) -> Path:
     (tmp_path / "project" / "constraints.lock").touch()
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
-        if path := shutil.which(name):
-            (tmp_path / "bin" / name).symlink_to(path)
+        if result := shutil.which(name):
+            (tmp_path / "bin" / name).symlink_to(result)
     return tmp_path
 
 

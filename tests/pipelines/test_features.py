@@ -29,8 +29,8 @@ from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
     """A champion that reads this feature service."""
     models = ModelRegistry(workspace / "repository")
-    told = feature_names().model_copy(update={"service": service})
-    bundle = tiny_bundle(workspace / "made" / service, weights=service.encode(), catalogue="smoke", features=told)
+    result = feature_names().model_copy(update={"service": service})
+    bundle = tiny_bundle(workspace / "made" / service, weights=service.encode(), catalogue="smoke", features=result)
     models.add(bundle.folder)
     promote(models, bundle.model_id)
 
@@ -41,8 +41,8 @@ def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path,
 
     flow = features_pipeline(named("smoke"), workspace=str(tmp_path), cluster=cluster)
     compiler.Compiler().compile(flow, str(tmp_path / "flow.yaml"))
-    told = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
-    tasks = told["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    result = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
+    tasks = result["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     order: list[str] = []
     while len(order) < len(tasks):
         order += sorted(
@@ -58,21 +58,21 @@ def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_pat
     with pytest.raises(UsageError, match="there is no champion"):
         materialize(named("smoke"), tmp_path)
     crowned(tmp_path, service="ranking_v0")
-    with pytest.raises(UsageError, match="another service version") as told:
+    with pytest.raises(UsageError, match="another service version") as result:
         materialize(named("smoke"), tmp_path)
-    assert told.value.found == "ranking_v1"
+    assert result.value.found == "ranking_v1"
     assert not run_folders(tmp_path)
 
 
 @pytest.mark.slow
-def test_materialized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
+def test_assetized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     """On the smoke shop: up to a time, then further by a scheduled run, never back; the runs and the status say so."""
     workspace, first = tmp_path / "w", datetime(2023, 12, 10, tzinfo=UTC)
     crowned(workspace)
     recipe = named("smoke")
     packaged.fetch("smoke", workspace, say=lambda line: None)
-    told = materialize(recipe, workspace, until=first)
-    assert (told["outcome"], [step["step"] for step in told["steps"]]) == ("materialized", [*FLOWS["features"]])
+    result = materialize(recipe, workspace, until=first)
+    assert (result["outcome"], [step["step"] for step in result["steps"]]) == ("materialized", [*FLOWS["features"]])
     (by_hand,) = freshness(workspace, now=first)
     assert by_hand.champion_reads
     assert by_hand.lag_s is not None
