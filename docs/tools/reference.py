@@ -14,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def _type_name(kind: Any) -> str:
 
 
 def artifacts() -> list[str]:
-    """What passes between the steps: which folders, and what the tables and a bundle's manifest hold."""
+    """What the steps exchange: folders, the columns of tables, the fields of a bundle's manifest."""
     from pipelines.steps import STANDALONE_STEPS
     from rankline.contracts import TABLES, Manifest
     from rankline.runtime.steps import component_folder
@@ -322,7 +322,7 @@ def _require_complete(what: str, in_code: set[str], documented: set[str]) -> Non
         )
 
 
-def _code_list(names: tuple[str, ...]) -> str:
+def _code_list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
