@@ -16,7 +16,7 @@ def definition_changes(folder: Path) -> list[str]:
     """
     if not (folder / SETTINGS).is_file():
         return []
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         current = _describe_definitions(open_store(folder))

@@ -15,7 +15,7 @@ REQUEST_FIELDS = ("request_time", "last_event_time", "history_length")
 def request_context() -> OnDemandFeatureView:
     """Hour and weekday of a request, time since the last event, length of the history."""
 
-    @on_demand_feature_view(  # type: ignore[untyped-decorator]
+    @on_demand_feature_view(
         sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in REQUEST_FIELDS])],
         schema=[Field(name=name, dtype=Float64) for name in transforms.CONTEXT],
         mode="python",

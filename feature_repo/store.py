@@ -135,7 +135,7 @@ def working_directory(folder: Path) -> Iterator[None]:
     DuckDB spills to a temporary folder, not into the store.
     """
     import duckdb
-    import ibis  # type: ignore[import-untyped]
+    import ibis
 
     with tempfile.TemporaryDirectory(prefix="feast-") as spill, contextlib.chdir(folder), _suppress_warnings():
         connection = duckdb.connect(config={"temp_directory": spill})
