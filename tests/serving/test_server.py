@@ -287,7 +287,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     flip_byte(damaged.folder / "user.onnx")
     code, reply = refused("--bundle", str(damaged.folder), "--port", "0")
     assert code == 1
-    assert "user.onnx is does not match its digest" in reply
+    assert "user.onnx does not match its digest" in reply
 
 
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
