@@ -47,18 +47,16 @@ def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
     import numpy as np
 
     from benchmarks.quality import newest_output
-    from components.distill import scorer
+    from components.distill.candidate_table import CandidateDrawer
     from components.export.student import Student
     from rankline.evaluation import snapshot_requests
+    from rankline.model.scoring import CandidateSettings, feature_names
 
-    tower = Student.read(newest_output(workspace, "distill", "student")).tower
+    tower = Student.load(newest_output(workspace, "distill", "student")).tower
+    drawer = CandidateDrawer(tower, catalogue, CandidateSettings(0, 0.0, max_history), feature_names(), {})
     features = newest_output(workspace, "featurize", "features")
-    return np.stack(
-        [
-            scorer.left_vector(tower, request, catalogue, max_history, None)
-            for request in snapshot_requests.read_snapshot_requests(features, "test")
-        ]
-    )
+    requests = snapshot_requests.read_snapshot_requests(features, "test")
+    return np.stack([drawer.left_vector(request) for request in requests])
 
 
 def row(name: str, index: Any, vectors: Any, lefts: Any, build_s: float) -> None:

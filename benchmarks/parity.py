@@ -50,12 +50,13 @@ def torch_logits(workspace: Path, count: int, candidates: int) -> tuple[Path, li
 
     from benchmarks.quality import newest_output
     from components.distill import scorer
+    from components.distill.candidate_table import CandidateDrawer
     from components.export.student import Student
     from rankline.model import bundle as bundles
     from rankline.model.scoring import Catalogue
     from rankline.runtime.progress import Progress
 
-    student = Student.read(newest_output(workspace, "distill", "student"))
+    student = Student.load(newest_output(workspace, "distill", "student"))
     folder = newest_output(workspace, "export", "bundle")
     bundle = bundles.open_bundle(folder)
     onnx, _ = bundles.read_catalogue(bundle, "fp32")
@@ -71,16 +72,8 @@ def torch_logits(workspace: Path, count: int, candidates: int) -> tuple[Path, li
         requests.append(request)
         given.append(np.sort(rng.choice(unseen, min(candidates, len(unseen)), replace=False)))
     names = bundle.manifest.features
-    table = scorer.CandidateTable.draw(
-        requests,
-        student.tower,
-        catalogue,
-        bundle.candidate_settings,
-        names,
-        queries={},
-        progress=Progress(),
-        fixed_candidates=given,
-    )
+    drawer = CandidateDrawer(student.tower, catalogue, bundle.candidate_settings, names, {})
+    table = drawer.draw(requests, progress=Progress(), fixed_candidates=given)
     logits = scorer.logits(table, student.scorer, catalogue)
     return folder, [
         (request, [catalogue.item_ids[row] for row in rows], scored[:, 0])

@@ -62,7 +62,7 @@ def generate(folder: Path, rows: int) -> None:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Run one step on the output of the one before; returns its seconds, core-seconds and peak memory in MB."""
-    work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
+    work: dict[str, Callable[[Path], None]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
     started = time.perf_counter()
     work[name](folder)
     seconds = time.perf_counter() - started
@@ -96,7 +96,7 @@ def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
     """The seconds of the same join of two views, made in several ways one after the other."""
     import duckdb
 
-    from components.featurize.join import PointInTimeJoin, historical_features
+    from components.featurize.join import JoinSettings, PointInTimeJoin, historical_features
     from feature_repo.store import apply, open_store, working_directory
     from rankline.features import transforms
     from rankline.runtime.progress import Progress
@@ -120,8 +120,8 @@ def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
                 ).to_arrow_table()
 
     def fast(check_rows: int) -> Any:
-        options: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
-        join = PointInTimeJoin(store, features, memory_mb=2048, spill=folder, **options)
+        settings = JoinSettings(method="fast", check_rows=check_rows, seed=0, memory_mb=2048, spill=folder)
+        join = PointInTimeJoin(store, features, settings, rows=rows)
         parts = [join.join(entities.slice(start, 100_000)) for start in range(0, rows, 100_000)]
         join.check()
         return parts

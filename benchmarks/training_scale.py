@@ -51,7 +51,7 @@ def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     data = examples.Examples(
         item_ids=[str(n) for n in range(items)],
         index={},
-        words=[],
+        item_texts=[],
         side_IS=np.zeros((items, 1), np.float32),
         categories_IC=np.zeros((items, 0), np.float32),
         vocabulary=[],
@@ -96,16 +96,17 @@ def train_teacher(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
 
     import torch
 
-    from components.finetune import sequence_model
     from components.finetune.config import FinetuneConfig
-    from components.finetune.distributed import DistributedContext
+    from components.finetune.context import TrainingContext
+    from components.finetune.sequence import model as sequence_model
+    from components.finetune.sequence.inputs import TeacherInputs
+    from rankline.train.distributed import ALONE
 
     config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
-    sequence_model.train(
-        data, cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None), text_IT, torch.from_numpy(data.side_IS),
-        config=config, seed=0, use_bf16=False, device=torch.device(DEVICE), ranks=DistributedContext(),
-        progress=recorder, checkpoints=None,
-    )  # fmt: skip
+    encoder, tokenizer = cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None)
+    inputs = TeacherInputs(data, encoder, tokenizer, text_IT, torch.from_numpy(data.side_IS))
+    context = TrainingContext(config, torch.device(DEVICE), False, ALONE, recorder, None)
+    sequence_model.train(inputs, context, seed=0)
     return 3
 
 
@@ -114,7 +115,7 @@ def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     import numpy as np
     import torch
 
-    from components.distill import towers
+    from components.distill import towers, towers_trainer
     from components.distill.config import DistillConfig
     from components.distill.encode import EncodedTexts
     from rankline.runtime.progress import Progress
@@ -128,7 +129,7 @@ def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     config = DistillConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
     rng = np.random.default_rng(1)
     shape = (len(data.splits["train"]), SOFT)
-    soft = {
+    soft: dict[str, Any] = {
         "train_candidates": rng.integers(0, len(data.item_ids), shape),
         "train_logits": rng.standard_normal(shape, np.float32),
     }
@@ -137,9 +138,8 @@ def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     none: Any = None
     encoded = RandomEncoder(data, reader, none, text_IT, device=torch.device(DEVICE))
     model = towers.Towers.make(data, text_size=TEXT, size=64, config=config)
-    towers.train(
-        model, data, encoded, soft, config=config, device=torch.device(DEVICE), progress=recorder, checkpoints=None
-    )
+    inputs = towers_trainer.TowersInputs(data, encoded, soft["train_candidates"], soft["train_logits"])
+    towers_trainer.train(model, inputs, config, progress=recorder, checkpoints=None)
     return 4
 
 

@@ -2,7 +2,7 @@
 
     python contents.py IMAGE VARIANT pyproject.toml
 
-prints one requirement per line. Components run in the images data, train and evaluate.
+prints one requirement per line. Kubeflow runs steps in data, train and evaluate, so those hold kfp; serve does not.
 """
 
 import re
@@ -10,12 +10,12 @@ import sys
 import tomllib
 from typing import Any
 
-# with the driver of every storage that the steps of the image may use (docs/storage.md): nothing is installed later
+# Each image holds the drivers of every storage that its steps may use (docs/storage.md): nothing is installed later.
 EXTRAS = {
-    "data": ("data", "door", "s3", "postgres", "redis"),
-    "train": ("train", "door", "s3"),
+    "data": ("data", "component", "s3", "postgres", "redis"),
+    "train": ("train", "component", "s3"),
     "serve": ("serve", "s3", "postgres", "redis"),
-    "evaluate": ("evaluate", "door", "s3", "postgres", "redis"),
+    "evaluate": ("evaluate", "component", "s3", "postgres", "redis"),
 }
 VARIANTS = {"cpu": (), "cuda": ("cuda",)}
 WITHOUT_GPU = ("data",)  # the same in every variant

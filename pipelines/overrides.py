@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from components.ingest.config import IngestConfig
-from components.ingest.tables import READERS
+from components.ingest.readers.tables import READERS
 from pipelines.recipe import Recipe, as_dict
 from rankline.errors import UsageError
 from rankline.io.sources import File

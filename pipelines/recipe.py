@@ -36,7 +36,7 @@ class Recipe:
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$", description="Name of the recipe, and of its pipeline.")
     description: str = Field("", description="What the recipe is for, in one sentence.")
-    material: tuple[str, ...] = Field((), description="Data and weights that are downloaded before the run.")
+    material: tuple[str, ...] = Field(default=(), description="Data and weights that are downloaded before the run.")
     ingest: IngestConfig
     validate: ValidateConfig = ValidateConfig()
     featurize: FeaturizeConfig = FeaturizeConfig()

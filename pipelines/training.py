@@ -117,7 +117,7 @@ def task_factory(
         **({"flow": flow} if flow else {}),
     }
 
-    def step(component: Callable[..., Any], **values: Any) -> Any:
+    def step(component: Any, **values: Any) -> Any:
         config = settings.get(component.component_spec.name)
         arguments = {"config": config} if config is not None else {}
         task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)

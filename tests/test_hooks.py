@@ -1,4 +1,4 @@
-"""The hooks of pre-commit: they pass on all files, need nothing from elsewhere, and refuse what they should."""
+"""The pre-commit hooks: they pass on all files, download nothing, and refuse what they should."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from pathlib import Path
 import pytest
 import yaml
 
-HOUSE = Path(__file__).resolve().parents[1]
-CONFIG = HOUSE / ".pre-commit-config.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / ".pre-commit-config.yaml"
 HOOKS = yaml.safe_load(CONFIG.read_text())["repos"]
 BIN = Path(sys.executable).parent
 
 
 def run(folder: Path, scratch: Path, *, skip: str = "") -> subprocess.CompletedProcess[str]:
-    """All hooks on all files of a repository, with the environment that runs this test."""
+    """All hooks on all files of a repository, in the environment that runs this test."""
     config = scratch / "hooks.yaml"
     config.write_text(CONFIG.read_text().replace(".venv/bin/", f"{BIN}/"))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         "PRE_COMMIT_HOME": str(scratch / "pre-commit"),
-        "PYTHONPATH": str(HOUSE),
+        "PYTHONPATH": str(ROOT),
         "SKIP": skip,
     }
     command = [sys.executable, "-m", "pre_commit", "run", "--all-files", "--color", "never", "-c", str(config)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
-def test_every_hook_is_a_command_of_our_own_environment() -> None:
+def test_every_hook_is_a_command_of_the_environment() -> None:
     assert [repo["repo"] for repo in HOOKS] == ["local"]
+    assert len(HOOKS[0]["hooks"]) > 10
     for hook in HOOKS[0]["hooks"]:
         assert hook["language"] == "system"
         assert (BIN / hook["entry"].split()[0].removeprefix(".venv/bin/")).exists(), hook["entry"]
 
 
 @pytest.mark.slow  # `make hooks` does the same
-@pytest.mark.skipif(not (HOUSE / ".git").exists(), reason="not a git repository: hooks look at what git knows")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git repository: hooks check the files that git tracks")
 def test_the_hooks_pass_on_all_files(tmp_path: Path) -> None:
-    # ruff and mypy are run by `make test` itself, and would mend files here
-    done = run(HOUSE, tmp_path, skip="ruff,ruff-format,mypy")
+    # `make test` itself runs ruff and mypy, and ruff would change files here
+    done = run(ROOT, tmp_path, skip="ruff,ruff-format,mypy")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

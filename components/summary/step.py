@@ -17,7 +17,7 @@ from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import DECIDING_STEPS
 
 SUMMARY = "summary.json"
-KILLED = "the process ended without an error message (killed, or out of memory?)"
+KILLED = "it ended without an error message (killed, or out of memory?)"
 INTERRUPTED = "it was interrupted; the next run continues from the finished steps"
 
 

@@ -51,7 +51,7 @@ HINTS = (
         "`docker system df` shows what takes up space, `docker builder prune` removes old layers",
     ),
     ("No matching distribution", "an index that carries the locked versions (`PIP_INDEX_URL` in the base image)"),
-    ("needs Python 3.11", "--base with an image that has Python 3.11 as python3"),
+    ("needs Python 3.11", "--base with an image whose python3 is 3.11, 3.12 or 3.13"),
     ("libraries that ONNX Runtime's CUDA provider needs", "the `cuda` extra in pyproject.toml, and constraints.lock"),
     ("failed to resolve source metadata", "the spelling of --base, and whether its registry can be reached"),
     ("pull access denied", "the spelling of --base, and whether its registry can be reached"),

@@ -22,9 +22,9 @@ from pipelines.retention.policy import unix_time
 from pipelines.retention.resources import Inode, Inventory, Kind, Resource, StepWork
 from pipelines.runs import folder as runs
 from pipelines.runs.folder import RECIPE, WATCHER, last_activity, read_json_object, read_repository, read_summary
-from pipelines.schedules.firings import UNREADABLE, Firing
+from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -189,7 +189,7 @@ class _Workspace:
 
     def _firings(self) -> Iterator[Resource]:
         """Firings that have ended for good; the runs of the others are awaited."""
-        schedules = LocalSchedules(self.workspace)
+        schedules = ScheduleStore(self.workspace)
         for folder in self._folders(SCHEDULES):
             firings = schedules.firings(folder.name)
             problems = firings.unreadable()
@@ -302,7 +302,7 @@ def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[Mode
     """The repositories beside ``models`` that the workspace has, or that its runs and schedules name."""
     urls = [str(workspace / "repository")]
     urls += [read_repository(folder, workspace) for folder in list_folders(workspace / "runs", is_ours=is_run)]
-    schedules = LocalSchedules(workspace)
+    schedules = ScheduleStore(workspace)
     for name in schedules.names():
         for setting in schedules.get(name).settings:
             key, _, value = setting.partition("=")

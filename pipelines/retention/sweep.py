@@ -27,7 +27,7 @@ from pipelines.retention.inventory import (
 )
 from pipelines.retention.policy import Decision, Keep, Plan
 from pipelines.retention.resources import Kind, Resource
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
 from rankline.io.files import first_line, locked
 from rankline.registry.model_registry import ModelRegistry
@@ -75,7 +75,7 @@ def clean(
     return sweep(workspace, plan_sweep(workspace, keep, repository=repository), repository=repository, why=why, say=say)
 
 
-def sweep_after_run(store: LocalSchedules, name: str, *, say: Callable[[str], None] = print) -> None:
+def sweep_after_run(store: ScheduleStore, name: str, *, say: Callable[[str], None] = print) -> None:
     """Apply the retention of a schedule after a run of it has ended.
 
     Schedules of a workspace share what they make, so the largest value that any of them has for a setting counts. An
@@ -249,14 +249,14 @@ class _Sweep:
         return self._remove_path(resource)
 
     def _remove_online(self, resource: Resource) -> str:
-        from components.promote import online
+        from components.promote.store_lock import store_lock
 
-        with online.store_lock(self.workspace / resource.path, timeout_s=1.0):
+        with store_lock(self.workspace / resource.path, timeout_s=1.0):
             return self._remove_unless_in_use(resource)
 
     def _archive_firing(self, resource: Resource) -> str:
         name, _, stamp = resource.name.partition("/")
-        return LocalSchedules(self.workspace).firings(name).archive(stamp)
+        return ScheduleStore(self.workspace).firings(name).archive(stamp)
 
     def _remove_path(self, resource: Resource) -> str:
         path = self.workspace / resource.path

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from components.promote.online import lock_holder
+from components.promote.store_lock import lock_holder
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.features import watermark

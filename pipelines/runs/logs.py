@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
+from rich.text import Text
 
+from components.summary.step import SUMMARY
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.step_log import log_path
 from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
@@ -34,42 +37,52 @@ class LogLine:
 def read_logs(folder: Path, *, is_running: Callable[[], bool], poll_s: float = 0.2) -> Iterator[LogLine]:
     """The lines of all steps, step by step; new ones until ``is_running`` returns False.
 
-    A run without a single step log is of an earlier version or failed before its first step: its kubeflow.log is
-    returned instead.
+    A run whose failure no step explains is shown with its kubeflow.log, and so is one of an earlier version, which
+    has no logs of steps.
     """
     logs = {step: _GrowingFile(log_path(folder, step)) for step in ALL_STEPS}
     while True:
         running = is_running()  # asked before reading, so that the last lines are read, too
         for step, log in logs.items():
             yield from (LogLine(step, line) for line in log.new_lines(complete=not running))
-            if not running:
+            if not running and log.path.is_file():
                 yield from (LogLine(step, line) for line in _traceback(folder, step))
         if not running:
             break
         time.sleep(poll_s)
-    if not any(log.path.is_file() for log in logs.values()):
-        yield from read_kubeflow_log(folder, is_running=is_running, with_tracebacks=False)
+    if not any(log.path.is_file() for log in logs.values()) or _runner_failed(folder):
+        yield from read_kubeflow_log(folder, is_running=is_running)
 
 
-def read_kubeflow_log(
-    folder: Path, *, is_running: Callable[[], bool], poll_s: float = 0.2, with_tracebacks: bool = True
-) -> Iterator[LogLine]:
+def read_kubeflow_log(folder: Path, *, is_running: Callable[[], bool], poll_s: float = 0.2) -> Iterator[LogLine]:
     """The lines of Kubeflow's runner and of all steps; new ones until ``is_running`` returns False."""
     log = _GrowingFile(folder / KUBEFLOW_LOG)
     step = RUNNER
     while True:
         running = is_running()
-        for line in map(typer.unstyle, log.new_lines(complete=not running)):
+        for line in log.new_lines(complete=not running):
+            line = Text.from_ansi(line).plain  # without colours
             if _STARTED in line:
                 step = _step_of_task(line.partition(_STARTED)[2].partition("'")[0])
             yield LogLine(step, line.removeprefix(_INDENT) if step else line)
             if _FINISHED in line:
-                if with_tracebacks:
-                    yield from (LogLine(step, each) for each in _traceback(folder, step))
+                yield from (LogLine(step, each) for each in _traceback(folder, step))
                 step = RUNNER
         if not running:
             break
         time.sleep(poll_s)
+
+
+def _runner_failed(folder: Path) -> bool:
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        return (
+            summary["outcome"] in (Outcome.FAILED, Outcome.INCOMPLETE)
+            and not summary["failed_step"]
+            and not summary["error"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _step_of_task(task: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def recorded(path: Path) -> Iterator[None]:
             for descriptor in descriptors:
                 consoles[descriptor] = os.dup(descriptor)
                 os.dup2(tee.stdin.fileno(), descriptor)
-        yield
+        with _warnings_only():
+            yield
     finally:
         _flush()
         for descriptor, console in consoles.items():
@@ -58,6 +60,18 @@ def append(path: Path, text: str) -> None:
     _flush()
     with contextlib.suppress(OSError), path.open("a") as log:
         log.write(text + "\n")
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Silence the INFO messages of libraries, which Kubeflow's executor turns on."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _distinct_outputs() -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What continuous integration runs; a machine that cannot build images is skipped with a reason, never in silence."""
+"""Continuous integration: what it runs, and that a machine without the means is skipped with a reason."""
 
 from __future__ import annotations
 
@@ -8,70 +8,127 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parents[2]
-TOOLS = ("bash", "dirname", "timeout", "df", "tail", "env", "sh", "true", "false", "echo")
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("bash", "dirname", "timeout", "df", "tail", "env", "sh", "true", "false", "echo", "touch", "mkdir", "chmod")
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A project whose machine has no more than a shell."""
-    (tmp_path / "project" / ".ci").mkdir(parents=True)
-    shutil.copy(HOUSE / ".ci" / "images", tmp_path / "project" / ".ci" / "images")
+    """A project with the scripts of continuous integration, on a machine with little more than a shell."""
+    shutil.copytree(ROOT / ".ci", tmp_path / "project" / ".ci")
+    (tmp_path / "project" / "pyproject.toml").touch()
+    (tmp_path / "project" / "constraints.lock").touch()
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
-        if result := shutil.which(name):
-            (tmp_path / "bin" / name).symlink_to(result)
+        if path := shutil.which(name):
+            (tmp_path / "bin" / name).symlink_to(path)
     return tmp_path
 
 
-def ran(machine: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def executable(path: Path, script: str) -> None:
+    """A stand-in for a command."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def run(machine: Path, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [machine / "project" / ".ci" / "images"], capture_output=True, text=True, timeout=60,
-        env={"PATH": str(machine / "bin"), **more},
+        [machine / "project" / ".ci" / script, *arguments], capture_output=True, text=True, timeout=60,
+        env={"PATH": str(machine / "bin"), "HOME": str(machine), **variables},
     )  # fmt: skip
 
 
+# Images -----------------------------------------------------------------------------------------------------------
+
+
 def test_a_machine_without_docker_is_skipped(machine: Path) -> None:
-    done = ran(machine)
+    done = run(machine, "images")
     assert (done.returncode, done.stdout) == (0, "images: skipped: there is no docker command\n")
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command here")
 def test_an_engine_that_does_not_answer_is_skipped(machine: Path) -> None:
     (machine / "bin" / "docker").symlink_to(str(shutil.which("docker")))
-    done = ran(machine, DOCKER_HOST="unix:///nowhere.sock")
+    done = run(machine, "images", DOCKER_HOST="unix:///nowhere.sock")
     assert (done.returncode, done.stdout) == (0, "images: skipped: no Docker engine answers (docker info)\n")
 
 
 def test_a_script_that_cannot_bring_an_engine_up_is_skipped(machine: Path) -> None:
+    (machine / "up").write_text("exit 1\n")
+    done = run(machine, "images", RANKLINE_CONTAINER_ENGINE_UP=str(machine / "up"))
+    assert (done.returncode, done.stdout) == (0, f"images: skipped: {machine / 'up'} did not bring an engine up\n")
+
+
+def test_images_are_built_with_the_engine_of_the_named_script(machine: Path) -> None:
+    """And without the variable nothing outside of the project is run, whatever lies beside it."""
     (machine / "shared" / "containers").mkdir(parents=True)
-    (machine / "shared" / "containers" / "up").write_text("exit 1\n")
-    done = ran(machine)
-    assert done.returncode == 0
-    assert done.stdout == "images: skipped: ../shared/containers/up did not bring an engine up\n"
+    (machine / "shared" / "containers" / "up").write_text(f"touch {machine}/beside\n")
+    (machine / "up").write_text(f"touch {machine}/named\n")
+    executable(machine / "bin" / "docker", "exit 0")
+    executable(machine / "bin" / "df", "echo Avail; echo 99000000")
+    executable(machine / "bin" / "make", 'echo make "$@"')
+    done = run(machine, "images", BASE="base:1")
+    assert done.stdout == "make --no-print-directory images BASE=base:1 BUILD=\n"
+    done = run(machine, "images", BASE="base:1", RANKLINE_CONTAINER_ENGINE_UP=str(machine / "up"))
+    assert done.stdout == "make --no-print-directory images BASE=base:1 BUILD=--network host\n"
+    assert (machine / "named").exists()
+    assert not (machine / "beside").exists()
+
+
+# Other versions of Python -----------------------------------------------------------------------------------------
+
+
+def test_a_version_without_an_interpreter_is_skipped(machine: Path) -> None:
+    executable(machine / "bin" / "python3.13", "echo not installed >&2; exit 127")
+    done = run(machine, "python", "3.13")
+    assert (done.returncode, done.stdout) == (0, "python 3.13: skipped: there is no python3.13\n")
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_a_version_is_installed_once_and_its_tests_decide(machine: Path, outcome: int) -> None:
+    """With an interpreter that only reports what it is asked to do."""
+    interpreter = machine / ".pyenv" / "versions" / "3.13.7" / "bin" / "python"
+    interpreter.parent.mkdir(parents=True)
+    executable(
+        interpreter,
+        'if [ "$2" = venv ]; then echo venv; mkdir -p "$3/bin"; for each in python pip; do\n'
+        f'  printf "#!/bin/sh\\necho $each \\$2\\nexit \\$([ $each = pip ] || echo {outcome})\\n" > "$3/bin/$each"\n'
+        '  chmod 755 "$3/bin/$each"; done; fi',
+    )
+    executable(machine / "bin" / "df", "echo Avail; echo 99000000")
+    done = run(machine, "python", "3.13")
+    assert (done.returncode, done.stdout.splitlines()) == (outcome, ["venv", "pip --quiet", "python pytest"]), (
+        done.stderr
+    )
+    again = run(machine, "python", "3.13")
+    assert (again.returncode, again.stdout.splitlines()) == (outcome, ["python pytest"])
+
+
+# All of it --------------------------------------------------------------------------------------------------------
+
+PYTHONS = ["python 3.12", "python 3.13"]
 
 
 @pytest.mark.parametrize(
-    ("chosen", "done"),
+    ("variables", "expected"),
     [
-        ({}, ["make test", "images"]),
-        ({"RANKLINE_CI_IMAGES": "0"}, ["make test"]),
-        ({"RANKLINE_CI_SLOW": "1"}, ["make test", "make slow", "images"]),
+        ({}, ["make test", *PYTHONS, "images"]),
+        ({"RANKLINE_CI_PYTHONS": ""}, ["make test", "images"]),
+        ({"RANKLINE_CI_PYTHONS": "3.13", "RANKLINE_CI_IMAGES": "0"}, ["make test", "python 3.13"]),
+        ({"RANKLINE_CI_SLOW": "1"}, ["make test", *PYTHONS, "make slow", "images"]),
         ({"BROKEN": "test"}, ["make test"]),
-        ({"BROKEN": "slow", "RANKLINE_CI_SLOW": "1"}, ["make test", "make slow"]),
+        ({"BROKEN": "3.12"}, ["make test", "python 3.12"]),
+        ({"BROKEN": "slow", "RANKLINE_CI_SLOW": "1"}, ["make test", *PYTHONS, "make slow"]),
     ],
 )
 def test_continuous_integration_tests_first_and_then_builds(
-    machine: Path, chosen: dict[str, str], done: list[str]
+    machine: Path, variables: dict[str, str], expected: list[str]
 ) -> None:
-    """With a make that only says what it was asked for, and fails where the test wants it to."""
-    home = machine / "project" / ".ci"
-    shutil.copy(HOUSE / ".ci" / "run", home / "run")
-    (home / "images").write_text("#!/bin/sh\necho images\n")
-    (machine / "bin" / "make").write_text('#!/bin/sh\necho make "$1"\n[ "$1" != "${BROKEN:-}" ]\n')
-    (machine / "bin" / "make").chmod(0o755)
-    ran = subprocess.run(
-        [home / "run"], capture_output=True, text=True, timeout=60, env={"PATH": str(machine / "bin"), **chosen}
-    )
-    assert ran.stdout.splitlines() == done
-    assert (ran.returncode == 0) == ("BROKEN" not in chosen)
+    """With commands that only report what they are asked to do, and one of them fails where BROKEN says so."""
+    fails_if_broken = '[ "$1" != "${BROKEN:-}" ]'
+    executable(machine / "project" / ".ci" / "images", "echo images")
+    executable(machine / "project" / ".ci" / "python", f'echo python "$1"\n{fails_if_broken}')
+    executable(machine / "bin" / "make", f'echo make "$1"\n{fails_if_broken}')
+    done = run(machine, "run", **variables)
+    assert done.stdout.splitlines() == expected
+    assert (done.returncode == 0) == ("BROKEN" not in variables)

@@ -1,16 +1,19 @@
-"""The compiled flow of each recipe, kept beside this file: a change of the flow shows as a diff.
+"""One compiled package per flow, committed beside this file: a change of a flow shows as a diff.
 
-`python -m tests.pipelines.golden` (or `make golden`) writes them anew.
+`python -m tests.pipelines.golden` (or `make golden`) renews them.
 """
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
-from pipelines.recipes import RECIPES, Recipe, load_for_display
+from pipelines.recipes import Recipe, load_for_display
+from pipelines.runs.runner import Flow
 
 FOLDER = Path(__file__).with_name("golden")
-# digests of no real image: what is compared is the flow, and a package has to be pinned
+FLOWS: tuple[Flow, ...] = typing.get_args(Flow)
+# Digests of no real image. Packages are compiled for pinned images only.
 PINNED = tuple(
     f"cluster.images.{name}=registry.example/rankline-python-{name}@sha256:{digit * 64}"
     for name, digit in (("data", "a"), ("train", "b"), ("evaluate", "c"))
@@ -18,19 +21,17 @@ PINNED = tuple(
 
 
 def pinned(recipe: str, *settings: str) -> Recipe:
-    """A recipe whose images are pinned, as a package's have to be."""
+    """A recipe with pinned images, as a package needs them."""
     return load_for_display(recipe, [*PINNED, *settings])
 
 
-def path(recipe: str, flow: str = "") -> Path:
-    """Where the package of a recipe is kept; that of a smaller ``flow`` in a folder of its name."""
-    return FOLDER / flow / f"{recipe}.yaml"
+def path(flow: str) -> Path:
+    """The golden package of a flow of the smoke recipe."""
+    return FOLDER / f"{flow}.yaml"
 
 
 if __name__ == "__main__":
     from pipelines.package import compile_flow
 
-    for each in RECIPES:
-        print(compile_flow(pinned(each), path(each)))
-    for flow in ("refresh", "features"):
-        print(compile_flow(pinned("smoke"), path("smoke", flow), flow=flow))
+    for each in FLOWS:
+        print(compile_flow(pinned("smoke"), path(each), flow=each))

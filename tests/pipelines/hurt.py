@@ -48,7 +48,10 @@ def starving(folder: Path, timestamp: str, *, megabytes: int) -> dict[str, str]:
 
 def set_back(folder: Path, timestamp: str) -> dict[str, str]:
     """The environment in which the clock goes back by a day at a moment; the test is skipped without libfaketime."""
-    result = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib").glob("faketime/libfaketime.so.1")]
+    result = [
+        *Path("/usr/lib").glob("*/faketime/libfaketime.so.1"),
+        *Path("/usr/lib").glob("faketime/libfaketime.so.1"),
+    ]
     if not result:
         pytest.skip("no clock can be set back for one process here: `apt-get install libfaketime`")
     environment = killing(folder, timestamp)

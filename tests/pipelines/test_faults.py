@@ -98,7 +98,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith(f"{step} stopped: it ended without a word")
+        assert err.startswith(f"{step} stopped: it ended without an error message")
         run.nothing_is_left()
     assert steps(workspace)[step] == "killed"
     ends_as_undisturbed(smoke, workspace)
@@ -126,7 +126,7 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, timestamp: s
     if step in REUSABLE:
         forget(workspace, step)
     message = refused("run", "--recipe", "smoke", "-w", workspace, **killing(tmp_path / "hurt", when))
-    assert message.startswith(f"{step} stopped: it ended without a word")
+    assert message.startswith(f"{step} stopped: it ended without an error message")
     models = ModelRegistry(workspace / "repository")
     assert [event.kind for event in models.history()] == history
     a_day_later(workspace)
@@ -392,7 +392,7 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     event.write_text("{")
     (workspace / "repository" / "champion.json").unlink()
     message = refused("run", "--recipe", "smoke", "-w", workspace)
-    assert message.startswith("resolve_inputs stopped: the history of the model repository is damaged")
+    assert message.startswith("resolve_inputs stopped: the history of the model registry is damaged")
     assert str(event) in message
     assert "try: bring the file back" in message
     event.write_bytes(content)

@@ -17,8 +17,8 @@ from pipelines.recipes import named
 from pipelines.runs.folder import RECIPE, run_folders
 from pipelines.runs.freshness import freshness
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.model.scoring import feature_names
 from rankline.registry.model_registry import ModelRegistry
@@ -79,7 +79,7 @@ def test_assetized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     assert 0 < by_hand.lag_s < 86_400, "nothing from the end on was read"
 
     # by a schedule, whose time gives the end of the window
-    store, later = LocalSchedules(workspace), datetime(2023, 12, 12, tzinfo=UTC)
+    store, later = ScheduleStore(workspace), datetime(2023, 12, 12, tzinfo=UTC)
     store.create(
         {"name": "fresh", "recipe": "smoke", "cron": "0 0 0 * * *", "flow": "features", "directory": str(tmp_path)},
         now=datetime(2023, 12, 1, tzinfo=UTC),

@@ -44,7 +44,7 @@ def begun(cluster: Cluster, flow: Flow) -> str:
 
 def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="features")
-    assert path.read_text() == golden.path("smoke", "features").read_text(), "see the difference, then `make golden`"
+    assert path.read_text() == golden.path("features").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     assert set(executors) == {f"exec-{step.replace('_', '-')}" for step in (*FLOWS["features"], "summary")}
@@ -54,7 +54,7 @@ def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it
 def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path) -> None:
     recipe = golden.pinned("smoke", "cluster.train.nodes=2")
     package = compile_flow(recipe, tmp_path / "flow.yaml", flow="features")
-    assert package.read_text() == golden.path("smoke", "features").read_text()
+    assert package.read_text() == golden.path("features").read_text()
     with pytest.raises(UsageError, match="one pod on one node"):
         compile_flow(recipe, tmp_path / "line.yaml")
 
@@ -81,7 +81,7 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_a_package_of_a_run_by_hand_has_no_such_parameter(flow: str) -> None:
-    pipeline, _ = yaml.safe_load_all(golden.path("smoke", flow).read_text())
+    pipeline, _ = yaml.safe_load_all(golden.path(flow).read_text())
     assert "inputDefinitions" not in pipeline["root"]
     assert "scheduled_at" not in pipeline["components"]["comp-exit-handler-1"]["dag"]["tasks"]["ingest"]["inputs"]
 
@@ -107,7 +107,7 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
     import dataclasses
 
     recipe = dataclasses.replace(golden.pinned("smoke"), name="smoke-refresh")
-    with pytest.raises(UsageError, match="rankline-smoke-refresh on the cluster is that of another recipe's flow"):
+    with pytest.raises(UsageError, match="rankline-smoke-refresh belongs to a flow of another recipe"):
         upload(cluster, recipe)
     assert kubeflow.api.versions == {}
     assert parse_pipeline_name(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")

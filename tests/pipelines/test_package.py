@@ -1,7 +1,8 @@
-"""The package for a cluster: what is in it, that it is always the same, and that an unfit one is refused."""
+"""The package for a cluster: its contents, that compiling is deterministic, and which recipes are refused."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,18 +14,22 @@ import pytest
 import yaml
 
 from pipelines.package import compile_flow
+from pipelines.recipe import step_settings
 from pipelines.recipes import RECIPES
+from pipelines.runs.folder import Flow
 from pipelines.steps import row_of_task
 from rankline.errors import UsageError
 from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 
 ROOT = Path(__file__).resolve().parents[2]
-VERDICT_TASKS = {"already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
-        "insufficient-data": "condition-6"}  # fmt: skip
-TASKS = [step.replace("_", "-") for step in TRAINING_STEPS]
-ALL_TASKS = {*TASKS, "summary", *VERDICT_TASKS}
-LINE, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
+STEPS = [step.replace("_", "-") for step in TRAINING_STEPS]  # as Kubeflow writes them
+# task of a verdict -> Kubeflow's name of the branch that it runs in
+VERDICTS = {
+    "already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5", "insufficient-data": "condition-6",
+}  # fmt: skip
+TASKS = {*STEPS, "summary", *VERDICTS}
+STEP_GROUP, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
 
 
 @pytest.fixture(scope="module", params=sorted(RECIPES))
@@ -44,13 +49,46 @@ def with_settings(tmp_path: Path, *settings: str) -> tuple[dict[str, Any], dict[
     return documents(compile_flow(golden.pinned("movielens", *settings), tmp_path / "flow.yaml"))
 
 
-def test_it_is_the_golden_file(package: tuple[str, Path]) -> None:
+def steps_of(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """The tasks between the first step and the gate."""
+    tasks: dict[str, Any] = pipeline["components"][f"comp-{STEP_GROUP}"]["dag"]["tasks"]
+    return tasks
+
+
+def promotion_of(pipeline: dict[str, Any]) -> dict[str, Any]:
+    """The tasks behind the gate."""
+    tasks: dict[str, Any] = pipeline["components"][f"comp-{GATE}"]["dag"]["tasks"]
+    return tasks
+
+
+def config_of(task: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a task passes to its component."""
+    config: dict[str, Any] = task["inputs"]["parameters"]["config"]["runtimeValue"]["constant"]
+    return config
+
+
+@pytest.mark.parametrize("flow", golden.FLOWS)
+def test_it_is_the_golden_file(tmp_path: Path, flow: Flow) -> None:
+    path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow=flow)
+    assert path.read_text() == golden.path(flow).read_text(), "look at the difference, then `make golden`"
+
+
+def test_each_flow_has_one_golden_file() -> None:
+    assert {path for path in golden.FOLDER.rglob("*") if path.is_file()} == {golden.path(flow) for flow in golden.FLOWS}
+
+
+def test_every_setting_of_a_recipe_lands_in_its_package(package: tuple[str, Path]) -> None:
     recipe, path = package
-    assert path.read_text() == golden.path(recipe).read_text(), "see the difference, then `make golden`"
-
-
-def test_there_is_no_golden_file_without_a_recipe() -> None:
-    assert {path.stem for path in golden.FOLDER.glob("*.yaml")} == set(RECIPES)
+    pipeline, _ = documents(path)
+    tasks = {**pipeline["root"]["dag"]["tasks"], **steps_of(pipeline), **promotion_of(pipeline)}
+    recipe_settings = step_settings(golden.pinned(recipe), golden.pinned(recipe).cluster.workspace)
+    expected = {step: json.loads(json.dumps(recipe_settings[step])) for step in (*TRAINING_STEPS[1:], "summary")}
+    landed = {step: config_of(tasks[step]) for step in expected}
+    for each in (expected, landed):
+        del each["summary"]["gpus"]  # counted while compiling
+    assert landed == expected
+    data = tasks["resolve-inputs"]["inputs"]["parameters"]["data"]["runtimeValue"]["constant"]
+    assert data == expected["ingest"]
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
@@ -66,7 +104,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path, seed: str) -> Non
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": seed},
     )
-    assert output.read_bytes() == golden.path("smoke").read_bytes()
+    assert output.read_bytes() == golden.path("train").read_bytes()
 
 
 def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_path: Path) -> None:
@@ -79,11 +117,10 @@ def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_pa
     )
 
 
-def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
+def test_the_steps_run_in_their_order(package: tuple[str, Path]) -> None:
     pipeline, _ = documents(package[1])
-    tasks = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
-    tasks = {name: task for name, task in tasks.items() if name not in VERDICT_TASKS.values()}
-    gate = pipeline["components"][f"comp-{GATE}"]["dag"]["tasks"]
+    tasks = {name: task for name, task in steps_of(pipeline).items() if name not in VERDICTS.values()}
+    gate = promotion_of(pipeline)
     before = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
     order: list[str] = []
     while before:
@@ -91,40 +128,40 @@ def test_the_order_is_the_line(package: tuple[str, Path]) -> None:
         assert len(ready) == 1, f"{ready} could run in any order"
         order += ready
         del before[ready[0]]
-    assert [*order[:-1], *gate] == TASKS
+    assert [*order[:-1], *gate] == STEPS
     assert order[-1] == GATE
 
 
 def test_the_gate_is_a_branch_and_the_summary_the_exit_handler(package: tuple[str, Path]) -> None:
     pipeline, _ = documents(package[1])
-    gate = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][GATE]
+    gate = steps_of(pipeline)[GATE]
     assert gate["triggerPolicy"]["condition"].endswith("== 'promote'")
     assert gate["taskInfo"]["name"] == "gates-met"
     assert "decide" in gate["dependentTasks"]
     last = pipeline["root"]["dag"]["tasks"]["summary"]
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
-    assert last["dependentTasks"] == [LINE]
+    assert last["dependentTasks"] == [STEP_GROUP]
 
 
 def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -> None:
     from rankline.evaluation.decision import Verdict
 
     pipeline, _ = documents(package[1])
-    for task, group in VERDICT_TASKS.items():
-        branch = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"][group]
+    for task, group in VERDICTS.items():
+        branch = steps_of(pipeline)[group]
         assert branch["triggerPolicy"]["condition"].endswith(f"== '{task.replace('-', '_')}'")
         assert list(pipeline["components"][f"comp-{group}"]["dag"]["tasks"]) == [task]
     outcomes = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
-    assert {task.replace("-", "_") for task in VERDICT_TASKS} | {"promote"} == outcomes
+    assert {task.replace("-", "_") for task in VERDICTS} | {"promote"} == outcomes
 
 
-def test_a_flow_that_runs_here_has_no_such_tasks() -> None:
+def test_a_local_flow_has_no_verdict_tasks() -> None:
     from kfp import compiler  # noqa: F401
 
     from pipelines.training import training_pipeline
 
     spec = training_pipeline(golden.pinned("smoke"), workspace="/rankline").pipeline_spec
-    assert set(spec.deployment_spec["executors"]) == {f"exec-{step}" for step in ALL_TASKS - set(VERDICT_TASKS)}
+    assert set(spec.deployment_spec["executors"]) == {f"exec-{task}" for task in TASKS - set(VERDICTS)}
     assert not spec.root.input_definitions.parameters
 
 
@@ -133,8 +170,8 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     pipeline, platform = documents(path)
     config = golden.pinned(recipe).cluster
     executors = pipeline["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in ALL_TASKS}
-    for step in ALL_TASKS:
+    assert set(executors) == {f"exec-{step}" for step in TASKS}
+    for step in TASKS:
         container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
         assert container["image"] == getattr(config.images, row_of_task(step).image)
         assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
@@ -151,30 +188,26 @@ def test_long_steps_are_retried_and_none_is_cached(package: tuple[str, Path]) ->
     tasks: dict[str, Any] = {}
     for component in [pipeline["root"], *pipeline["components"].values()]:
         tasks |= component.get("dag", {}).get("tasks", {})
-    assert set(tasks) == ALL_TASKS | {LINE, GATE, *VERDICT_TASKS.values()}
-    for step in ALL_TASKS:
-        # trying again is for steps that a lost node may have ended, not for looking and deciding
-        once = step in ("resolve-inputs", "decide", "summary", *VERDICT_TASKS)
+    assert set(tasks) == TASKS | {STEP_GROUP, GATE, *VERDICTS.values()}
+    for step in TASKS:
+        # retries are for steps that a lost node may end, not for those that only look and decide
+        once = step in ("resolve-inputs", "decide", "summary", *VERDICTS)
         assert tasks[step].get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if once else 2)
         assert "enableCache" not in tasks[step]["cachingOptions"]
 
 
-def test_only_training_asks_for_a_gpu_and_the_smoke_recipe_for_none() -> None:
-    def asking(recipe: str) -> set[str]:
-        executors = documents(golden.path(recipe))[0]["deploymentSpec"]["executors"]
-        return {name for name, result in executors.items() if "accelerator" in result["container"]["resources"]}
+def test_only_training_requests_gpus_and_the_smoke_recipe_none(tmp_path: Path) -> None:
+    def with_gpu(pipeline: dict[str, Any]) -> set[str]:
+        executors = pipeline["deploymentSpec"]["executors"]
+        return {name for name, executor in executors.items() if "accelerator" in executor["container"]["resources"]}
 
-    assert asking("movielens") == {"exec-finetune", "exec-distill"}
-    assert asking("smoke") == set()
-
-
-def test_what_a_gpu_costs_is_known_to_the_summary() -> None:
-    pipeline, _ = documents(golden.path("movielens"))
-    result = pipeline["root"]["dag"]["tasks"]["summary"]["inputs"]["parameters"]["config"]
-    assert result["runtimeValue"]["constant"]["gpus"] == {"finetune": 1, "distill": 1}
+    movielens, _ = with_settings(tmp_path)
+    assert with_gpu(movielens) == {"exec-finetune", "exec-distill"}
+    assert with_gpu(documents(golden.path("train"))[0]) == set()
+    assert config_of(movielens["root"]["dag"]["tasks"]["summary"])["gpus"] == {"finetune": 1, "distill": 1}
 
 
-def test_the_components_are_reported_the_clusters_workspace(package: tuple[str, Path]) -> None:
+def test_paths_are_those_of_the_clusters_workspace(package: tuple[str, Path]) -> None:
     text = package[1].read_text()
     assert "/rankline/material/" in text
     assert "{workspace}" not in text
@@ -182,12 +215,12 @@ def test_the_components_are_reported_the_clusters_workspace(package: tuple[str, 
     assert str(Path.home()) not in text
 
 
-def test_a_setting_reaches_the_package(tmp_path: Path) -> None:
+def test_a_changed_setting_lands_in_the_package(tmp_path: Path) -> None:
     pipeline, platform = with_settings(
         tmp_path,
         "finetune.epochs=7",
-        "cluster.workspace=/mnt/line",
-        "cluster.volume=claim",
+        "cluster.workspace=/mnt/shared",
+        "cluster.volume=shared",
         "cluster.train.gpus=2",
         "cluster.train.gpu_type=amd.com/gpu",
         "cluster.train.memory=40Gi",
@@ -196,27 +229,28 @@ def test_a_setting_reaches_the_package(tmp_path: Path) -> None:
         "cluster.train.node_selector.pool=gpus",
         "cluster.secrets.MLFLOW_TRACKING_PASSWORD=mlflow/password",
     )
-    line = pipeline["components"][f"comp-{LINE}"]["dag"]["tasks"]
-    assert line["finetune"]["inputs"]["parameters"]["config"]["runtimeValue"]["constant"]["epochs"] == 7
-    assert "retryPolicy" not in line["finetune"]
+    steps = steps_of(pipeline)
+    assert config_of(steps["finetune"])["epochs"] == 7
+    assert "retryPolicy" not in steps["finetune"]
     resources = pipeline["deploymentSpec"]["executors"]["exec-finetune"]["container"]["resources"]
     gpu = resources["accelerator"]
     assert (gpu["resourceCount"], gpu["resourceType"]) == ("2", "amd.com/gpu")
     assert resources["resourceMemoryRequest"] == "40Gi"
-    result = platform["exec-finetune"]
-    assert result["activeDeadlineSeconds"] == "7200"
-    assert result["nodeSelector"] == {"labels": {"pool": "gpus"}}
-    assert (result["pvcMount"][0]["constant"], result["pvcMount"][0]["mountPath"]) == ("claim", "/mnt/line")
-    for step in ALL_TASKS:
+    executor = platform["exec-finetune"]
+    assert executor["activeDeadlineSeconds"] == "7200"
+    assert executor["nodeSelector"] == {"labels": {"pool": "gpus"}}
+    assert (executor["pvcMount"][0]["constant"], executor["pvcMount"][0]["mountPath"]) == ("shared", "/mnt/shared")
+    for step in TASKS:
         (secret,) = platform[f"exec-{step}"]["secretAsEnv"]
         assert secret["secretName"] == "mlflow"
         assert secret["keyToEnv"] == [{"envVar": "MLFLOW_TRACKING_PASSWORD", "secretKey": "password"}]
-    assert "/mnt/line/material/ml-100k" in str(line["resolve-inputs"])
+    assert "/mnt/shared/material/ml-100k" in str(steps["resolve-inputs"])
 
 
 def test_without_a_volume_none_is_mounted(tmp_path: Path) -> None:
     _, platform = with_settings(tmp_path, "cluster.volume=")
-    assert not any("pvcMount" in result for result in platform.values())
+    assert len(platform) == len(TASKS)
+    assert not any("pvcMount" in executor for executor in platform.values())
 
 
 @pytest.mark.parametrize("image", ["", "registry.example/rankline-data:0.1.0", "@sha256:", "a b@sha256:zz"])
@@ -228,7 +262,7 @@ def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path, image: str) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gpu_that_nobody_asked_the_cluster_for_is_refused(tmp_path: Path) -> None:
+def test_cuda_without_a_requested_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is requested"):
         with_settings(tmp_path, "finetune.device=cuda", "cluster.train.gpus=0")
     with_settings(tmp_path, "finetune.device=cuda")

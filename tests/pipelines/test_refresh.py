@@ -23,8 +23,8 @@ from pipelines.package import compile_flow
 from pipelines.recipes import named
 from pipelines.refresh import items_recipe
 from pipelines.schedules import worker
-from pipelines.schedules.firings import Firing
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
@@ -110,12 +110,12 @@ def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
 
 def test_the_package_is_the_golden_file_and_the_server_would_take_it(tmp_path: Path) -> None:
     path = compile_flow(golden.pinned("smoke"), tmp_path / "flow.yaml", flow="refresh")
-    assert path.read_text() == golden.path("smoke", "refresh").read_text(), "see the difference, then `make golden`"
+    assert path.read_text() == golden.path("refresh").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
 
 
 def test_the_package_trains_nothing_and_needs_no_torch(tmp_path: Path) -> None:
-    pipeline, _ = yaml.safe_load_all(golden.path("smoke", "refresh").read_text())
+    pipeline, _ = yaml.safe_load_all(golden.path("refresh").read_text())
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {
         f"exec-{step}"
@@ -192,7 +192,7 @@ def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
     before = ModelRegistry(shop.repository).history()
     result = shop.refresh()
     assert result["outcome"] == "nothing changed"
-    assert "All 40 items are as they were" in result["verdict"]
+    assert "All 40 items are unchanged" in result["verdict"]
     assert [step["step"] for step in result["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
     assert ModelRegistry(shop.repository).history() == before
 
@@ -255,13 +255,17 @@ def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
 
 @pytest.mark.slow  # a run like those above, begun by a claim
 def test_a_schedule_refreshes(shop: Shop) -> None:
-    store, timestamp = LocalSchedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
+    store, timestamp = ScheduleStore(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
     shop.write("items.csv", i5={"price": 77.0})
     requested = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
     settings = (f"ingest.source={shop.source}", *SETTINGS)
-    store.create({**requested, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC))
+    store.create(
+        {**requested, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC)
+    )
     firings = store.firings("often")
-    firings.create(Firing("often", timestamp.isoformat(), None, timestamp.isoformat(), "scheduled", 1, timestamp.isoformat()))
+    firings.create(
+        Firing("often", timestamp.isoformat(), None, timestamp.isoformat(), "scheduled", 1, timestamp.isoformat())
+    )
     with subprocess.Popen(worker.worker_command(shop.workspace, "often", timestamp), stdin=subprocess.PIPE) as process:
         assert process.wait(300) == 0
     ended = firings.read(timestamp)
@@ -275,7 +279,7 @@ def test_a_schedule_refreshes(shop: Shop) -> None:
 def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
-    assert "nothing serves yet" in refused("refresh", *arguments, code=2)
+    assert "there is no champion" in refused("refresh", *arguments, code=2)
     assert not (tmp_path / "workspace" / "runs").exists()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import json
 import re
@@ -96,6 +97,7 @@ class Api:
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True
     page: int = 100  # entries of a page at most
+    pace: int = 1  # tasks that a run advances by at each request for it
     broken: int = 0  # the next so many answers are 503
     expired: bool = False  # whether every session has
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -228,8 +230,13 @@ class Api:
                 raise Refused(400, f"Invalid input error: input parameter {name} requires type {kind}")
         return spec
 
-    def look(self, run: dict[str, Any]) -> dict[str, Any]:
-        """A run, which is one task further than at the last look."""
+    def advance(self, run: dict[str, Any]) -> dict[str, Any]:
+        """A run, which is ``pace`` tasks further than at the last request."""
+        for _ in range(self.pace):
+            self._advance(run)
+        return run
+
+    def _advance(self, run: dict[str, Any]) -> None:
         if run["state"] == "CANCELING":
             self._end(run, "CANCELED")
         elif run["state"] not in ENDED:
@@ -238,7 +245,6 @@ class Api:
             for task in tasks:
                 if task["state"] == "RUNNING":
                     task |= {"state": task.pop("ends"), "end_time": self.now()}
-                    task["pod_name"] = task["pod_name"]
             self.counted += 1
             if any(task["state"] == "FAILED" for task in tasks):
                 self._end(run, "FAILED")
@@ -249,7 +255,6 @@ class Api:
                 ]
             else:
                 self._end(run, "SUCCEEDED")
-        return run
 
     def _set(self, run: dict[str, Any], state: str) -> None:
         if run["state"] != state:
@@ -391,15 +396,21 @@ def at(moment: datetime | None) -> str:
     return (moment or datetime(1970, 1, 1, tzinfo=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _spec(file: bytes) -> dict[str, Any]:
+@functools.cache
+def _problems(file: bytes) -> list[str]:
+    """The rules that a package breaks."""
     from pipelines.kubeflow.conformance import package_problems
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.yaml"
         path.write_bytes(file)
-        if found := list(package_problems(path)):
-            raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(found)}")
-    documents = list(yaml.safe_load_all(file))
+        return list(package_problems(path))
+
+
+def _spec(file: bytes) -> dict[str, Any]:
+    if problems := _problems(file):
+        raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(problems)}")
+    documents = list(yaml.load_all(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     spec = next(each for each in documents if "pipelineInfo" in each)
     platform = next((each for each in documents if "platforms" in each), None)
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else spec
@@ -433,7 +444,7 @@ def _plot(spec: dict[str, Any], verdict: str, fails_at: str, run: str) -> list[d
                 elif not walk(component["dag"]):
                     return False
                 continue
-            ends = "FAILED" if name == fails_at else "SUCCEEDED"
+            ends = "FAILED" if name == fails_at.replace("_", "-") else "SUCCEEDED"
             pod = node("executor", "system-container-impl", name, ends)
             step = {**node(name, "system-container-executor", name, ends)}
             step["child_tasks"] = [{"pod_name": f"flow-{pod['number']}"}]
@@ -619,7 +630,7 @@ class Handler(BaseHTTPRequestHandler):
     def _one(self, noun: str, model: str, row: dict[str, Any], id: str, verb: str | None) -> Any:
         api, how = self.api, self.command
         if how == "GET" and not verb:
-            return checked(model, api.look(row) if noun == "runs" else row)
+            return checked(model, api.advance(row) if noun == "runs" else row)
         if noun == "runs" and how == "POST" and verb in ("terminate", "retry", "archive", "unarchive"):
             getattr(api, verb)(row)
         elif noun == "runs" and how == "DELETE" and not verb:

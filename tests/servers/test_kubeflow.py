@@ -43,7 +43,7 @@ def world(kubeflow: Kubeflow) -> dict[str, Any]:
     pipeline = api.create_pipeline({"display_name": "a", "namespace": NAMESPACE})
     other = api.create_pipeline({"display_name": "b", "namespace": NAMESPACE})
     version = api.upload_version(
-        {"pipelineid": pipeline["pipeline_id"], "name": "a-1"}, golden.path("smoke").read_bytes(), "a.yaml"
+        {"pipelineid": pipeline["pipeline_id"], "name": "a-1"}, golden.path("train").read_bytes(), "a.yaml"
     )
     root = version["pipeline_spec"]["pipeline_spec"]["root"]
     root["inputDefinitions"] = {"parameters": {"scheduled_at": {"parameterType": "STRING"}}}

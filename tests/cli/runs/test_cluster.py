@@ -35,7 +35,11 @@ SETTINGS = [each for setting in golden.PINNED for each in ("--set", setting)]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for."""
-    for place in ("cli.runs.runs.POLL_S", "cli.schedules.cluster.POLL_S", "pipelines.kubeflow.recurring_runs.SETTLE_S"):
+    for place in (
+        "cli.runs.runs.POLL_S",
+        "cli.schedules.schedule.POLL_S",
+        "pipelines.kubeflow.recurring_runs.SETTLE_S",
+    ):
         monkeypatch.setattr(place, 0.0)
     monkeypatch.setattr(recurring_runs, "CLEAR_S", 0)
 
@@ -46,6 +50,8 @@ RunCli = Callable[..., Any]
 @pytest.fixture
 def run_cli(kubeflow: Kubeflow) -> RunCli:
     """Give a command to the cluster; what it prints, as JSON where it was asked for."""
+
+    kubeflow.api.pace = 5
 
     def invoke(*words: str, code: int = 0) -> Any:
         where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
@@ -102,7 +108,7 @@ def test_both_places_at_once_are_refused() -> None:
     for words in (["runs", "list"], ["schedule", "list"]):
         done = CliRunner().invoke(app, [*words, "-w", ".", "--host", "http://k/pipeline"])
         assert isinstance(done.exception, UsageError)
-        assert "both asked for" in str(done.exception)
+        assert "both given" in str(done.exception)
 
 
 # runs
@@ -153,10 +159,10 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = begun(cluster)
     assert f"cancelled {run}; `rankline runs retry {run}` goes on" in run_cli("runs", "cancel", run)
-    assert "is not under way" in run_cli("runs", "cancel", run, code=2)
+    assert "is not running" in run_cli("runs", "cancel", run, code=2)
     retried = run_cli("runs", "retry", run, "--json")
     assert (retried["run"], retried["outcome"]) == (run, "promoted")
-    assert "nothing to try again" in run_cli("runs", "retry", run, code=2)
+    assert "cannot be retried" in run_cli("runs", "retry", run, code=2)
     kubeflow.api.fails_at = "distill"
     failed = begun(cluster)
     follow(cluster, failed, poll_s=0)
@@ -185,12 +191,15 @@ def create(run_cli: RunCli, *more: str, code: int = 0) -> Any:
 
 def test_five_fields_become_six_and_the_zone_is_stated(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     text = run_cli("schedule", "create", "five", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1")
-    assert "note: five fields are read minute first, and kept as '0 0 3 * * 1'" in text
-    assert "note: the cluster fires by the clock of its controller, taken for UTC: the API does not tell it" in text
+    assert "note: five fields start with the minute; stored as '0 0 3 * * 1'" in text
+    assert (
+        "note: the cluster fires in the time zone of its controller, assumed to be UTC; the API does not report it"
+        in text
+    )
     (kept,) = kubeflow.api.recurring.values()
     assert kept["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     six = ("schedule", "create", "six", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1", "--seconds-first")
-    assert "five fields where six are asked for" in run_cli(*six, code=2)
+    assert "five fields instead of six" in run_cli(*six, code=2)
     assert "the second cannot be 61" in run_cli(*six[:-3], "--cron", "61 0 3 * * 1", code=2)
 
 
@@ -215,7 +224,7 @@ def test_the_zone_is_the_clusters(run_cli: RunCli) -> None:
         (["--max-runs", "11"], "ten runs at once"),
     ],
 )
-def test_what_a_cluster_cannot_heed_is_refused(
+def test_what_a_cluster_does_not_support_is_refused(
     run_cli: RunCli, kubeflow: Kubeflow, words: list[str], option: str
 ) -> None:
     refusal = create(run_cli, *words, code=2)
@@ -231,10 +240,10 @@ def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow
 
 def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
     """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
-    from pipelines.kubeflow.schedules import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
-    from pipelines.schedules.store import Schedule
+    from pipelines.kubeflow.cluster_schedule import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
+    from pipelines.schedules.model import Schedule
 
-    with pytest.raises(UsageError, match="cannot heed --colour"):
+    with pytest.raises(UsageError, match="does not support --colour"):
         refuse_unsupported({"colour": "red"})
     assert set(Schedule.model_fields) - SUPPORTED_FIELDS >= set(UNSUPPORTED_REASONS)
 
@@ -271,7 +280,7 @@ def test_plan_prints_the_fire_times_with_their_windows(run_cli: RunCli) -> None:
     assert header.split("  ")[0] == "fires (UTC)"
     assert len(rows) == 3
     assert all("03:00:00+0000" in row and "21:00:00+0000" in row for row in rows)
-    assert note.startswith("note: the cluster fires by")
+    assert note.startswith("note: the cluster fires in")
 
 
 def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -> None:
@@ -311,7 +320,7 @@ def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> 
     assert (shown["window"], shown["lag"], shown["max_runs"], shown["account"]) == ("30d", "6h", 2, "trainer")
     assert (shown["revision"], shown["revisions"]) == (2, 2)
     assert [(each["run"], each["revision"]) for each in shown["runs"]] == [(run, 1)]
-    assert "cannot heed --jitter" in run_cli("schedule", "update", "nightly", "--jitter", "5", code=2)
+    assert "does not support --jitter" in run_cli("schedule", "update", "nightly", "--jitter", "5", code=2)
     assert "there is no recurring run 'other'" in run_cli("schedule", "update", "other", "--lag", "1h", code=2)
     assert run_cli("schedule", "show", "nightly", "--json")["revision"] == 2
 
@@ -322,8 +331,8 @@ def test_pause_resume_delete(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
     assert kubeflow.api.tick(moment) == []
     assert run_cli("schedule", "list", "--json")[0]["paused"] is True
-    assert "none of these begins before" in run_cli("schedule", "plan", "nightly")
-    assert "makes up for what fell into the pause" in run_cli("schedule", "resume", "nightly")
+    assert "none of these starts before" in run_cli("schedule", "plan", "nightly")
+    assert "also runs the fire times of the pause" in run_cli("schedule", "resume", "nightly")
     (run,) = kubeflow.api.tick(moment)
     refusal = run_cli("schedule", "delete", "nightly", code=2)
     assert "deleting it would end them" in refusal
@@ -337,9 +346,9 @@ def test_one_that_somebody_else_made(run_cli: RunCli, cluster: Cluster) -> None:
     recurring_runs.create(
         cluster, recurring_runs.RecurringRunSpec(name="theirs", cron="0 0 3 * * *"), golden.pinned("smoke")
     )
-    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    assert "not created by `rankline schedule`" in run_cli("schedule", "list")
     assert run_cli("schedule", "list", "--json")[0]["name"] == "theirs"
-    assert "was not made by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)
+    assert "was not created by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)
 
 
 @pytest.mark.parametrize("broken", ['"cron": "0 0 3 * * *", "colour": "red"', '"cron": 7', '"cron": "0 0 3 * * *"}, {'])
@@ -347,7 +356,7 @@ def test_a_description_that_was_edited_breaks_no_list(run_cli: RunCli, kubeflow:
     create(run_cli)
     (kept,) = kubeflow.api.recurring.values()
     kept["description"] = kept["description"].replace('"cron": "0 0 3 * * *"', broken)
-    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    assert "not created by `rankline schedule`" in run_cli("schedule", "list")
     assert "or its description was edited" in run_cli("schedule", "update", "nightly", "--lag", "1h", code=2)
 
 
@@ -428,7 +437,7 @@ def test_an_older_window_is_let_pass_only_when_asked(run_cli: RunCli, kubeflow: 
 def test_a_backfill_that_was_interrupted_joins_its_runs(
     run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.kubeflow import schedules
+    from pipelines.kubeflow import backfill as cluster_backfill
 
     create(run_cli)
 
@@ -436,7 +445,7 @@ def test_a_backfill_that_was_interrupted_joins_its_runs(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as at_a_moment:
-        at_a_moment.setattr(schedules.time, "sleep", interrupted)
+        at_a_moment.setattr(cluster_backfill.time, "sleep", interrupted)
         run_cli("schedule", "backfill", "nightly", "--from", "2026-11-01", "--to", "2026-11-03", code=130)
     (run,) = kubeflow.api.runs
     assert kubeflow.api.runs[run]["state"] not in ENDED
@@ -456,4 +465,4 @@ def test_a_backfill_ends_in_the_past(run_cli: RunCli) -> None:
     create(run_cli)
     words = ["schedule", "backfill", "nightly", "--from", "2026-11-01", "--to"]
     assert "ends in the past" in run_cli(*words, "2999-01-01", code=2)
-    assert "has no fire time there" in run_cli(*words, "2026-11-01T01:00", code=2)
+    assert "has no fire time in this period" in run_cli(*words, "2026-11-01T01:00", code=2)

@@ -127,7 +127,7 @@ def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
 def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
     assert "(the cluster was not asked)" in printed
-    assert "no earlier run tells how long it takes" in printed
+    assert "the duration is unknown: there is no earlier run" in printed
 
 
 def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ def test_a_plan_refuses_what_the_run_would(kubeflow: Kubeflow) -> None:
     assert isinstance(done.exception, UsageError)
     assert "is not pinned" in str(done.exception)
     done = CliRunner().invoke(app, command(kubeflow, "-w", "/tmp"))
-    assert "a workspace here is nothing to a cluster" in str(done.exception)
+    assert "a cluster does not use a workspace of this machine" in str(done.exception)

@@ -18,7 +18,7 @@ Documents = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def sound() -> str:
-    return golden.path("smoke").read_text()
+    return golden.path("train").read_text()
 
 
 def broken(sound: str, tmp_path: Path, breaking: Callable[[Documents], object]) -> Path:
@@ -62,7 +62,7 @@ def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
                     }
                 }
             ),
-            "hides a placeholder",
+            "a placeholder inside",
         ),
         (lambda d: d.append({"kind": "Workflow"}), "neither a pipeline nor a platform"),
         (lambda d: d[0]["pipelineInfo"].update(name="Rankline-Smoke"), "'Rankline-Smoke'"),

@@ -20,10 +20,11 @@ from pipelines.kubeflow.recurring_runs import (
     create,
     delete,
     delete_superseded,
+    find_all,
     list_active,
+    list_runs,
     pause,
     resume,
-    show,
     update,
 )
 from pipelines.kubeflow.runs import ClusterRuns, follow
@@ -151,7 +152,7 @@ def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Clust
         2,
     )
     assert not kept.catch_up
-    with pytest.raises(UsageError, match="'nightly' already"):
+    with pytest.raises(UsageError, match="already a recurring run 'nightly'"):
         create(cluster, nightly(), recipe)
     assert list_active(cluster) == [kept]
     assert not pause(cluster, "nightly").enabled
@@ -159,15 +160,14 @@ def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Clust
     assert resume(cluster, "nightly").enabled
     runs = kubeflow.api.tick(MORNING) + kubeflow.api.tick(MORNING.replace(day=3))
     assert kubeflow.api.tick(MORNING.replace(day=4)) == []  # two are under way
-    found, told = show(cluster, "nightly")
-    assert found.id == kept.id
-    assert [run["run"] for run in told] == runs[::-1]
+    assert [each.id for each in find_all(cluster, "nightly")] == [kept.id]
+    assert [run.run_id for run in list_runs(cluster, "nightly")] == runs[::-1]
     for run in runs:
         follow(cluster, run, poll_s=0)
     delete(cluster, "nightly")
     assert list_active(cluster) == []
     with pytest.raises(UsageError, match="there is no recurring run 'nightly'"):
-        show(cluster, "nightly")
+        find_all(cluster, "nightly")
 
 
 def test_delete_does_not_end_a_run_unasked(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:

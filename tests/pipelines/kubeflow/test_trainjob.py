@@ -108,5 +108,5 @@ def test_a_flow_of_several_nodes_is_not_compiled(tmp_path: Path) -> None:
     recipe = golden.pinned("smoke")
     images = [f"cluster.images.{name}={image}" for name, image in recipe.cluster.images.model_dump().items()]
     told = named("smoke", [*images, "cluster.train.nodes=2"])
-    with pytest.raises(UsageError, match=r"one pod on one node(.|\n)*pipelines\.trainjob"):
+    with pytest.raises(UsageError, match=r"one pod on one node(.|\n)*pipelines\.kubeflow\.trainjob"):
         compile_flow(told, tmp_path / "flow.yaml")

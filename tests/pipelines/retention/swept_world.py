@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from components.summary.step import SUMMARY
 from pipelines.schedules.firings import Firing, Firings
 from rankline.io.artifacts import link_or_copy, write_digests
+from rankline.io.files import write_json
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
@@ -58,9 +59,9 @@ def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
 
     entry.outputs = {"features": declared_digest(output)}
     ledger.write_entry(run, entry)
-    ledger.write_json(run / "recipe.json", {"name": "smoke"})
+    write_json(run / "recipe.json", {"name": "smoke"})
     if summary:
-        ledger.write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
+        write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
     return run
 
 

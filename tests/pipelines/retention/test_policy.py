@@ -96,7 +96,9 @@ def test_weights_and_evidence_stay_as_long_as_their_model() -> None:
 
 def test_files_of_a_model_that_an_event_took_away_go_however_young() -> None:
     events = history(("promoted", "a"), ("registered", "x"), ("removed", "x"), at=NOW - 60)
-    result = plan(Inventory((resource("bundle", "x", at=NOW - 60), resource("weights", "x")), history=events), Keep(), now=NOW)
+    result = plan(
+        Inventory((resource("bundle", "x", at=NOW - 60), resource("weights", "x")), history=events), Keep(), now=NOW
+    )
     assert goes(result) == ["x", "x"]
 
 

@@ -18,16 +18,18 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import _append_once
+from components.promote.step import EventDraft, _append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
 from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import Firing, Firings
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_atomically, remove
@@ -216,7 +218,7 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
     entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
     ledger.write_entry(run, entry)
     if watcher:
-        ledger.write_json(run / "watcher.json", watcher)
+        write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
     assert is_running(run) is under_way
 
@@ -300,10 +302,9 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    assert [event.kind for event in _append_once(models, "registered", again, {}, why="made anew", run_id="")] == [
-        "registered"
-    ]
-    assert _append_once(models, "registered", again, {}, why="made anew", run_id="") == []
+    draft = EventDraft("registered", again.model_id, "trained again")
+    assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
+    assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 
@@ -417,9 +418,9 @@ def test_time_passes(tmp_path: Path) -> None:
 # After a schedule's runs ------------------------------------------------------------------------------------------
 
 
-def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedules:
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> ScheduleStore:
     """Schedules by their names, and what each says of keeping."""
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for name, keep in keeps.items():
         values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
         store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
@@ -473,7 +474,7 @@ def test_any_fault_of_cleaning_is_reported_and_costs_the_run_nothing(
     def full(line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    sweep_after_run(LocalSchedules(tmp_path / "w"), "hourly", say=full)
+    sweep_after_run(ScheduleStore(tmp_path / "w"), "hourly", say=full)
 
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
@@ -535,7 +536,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     ids = make(tmp_path / "w", models=4, runs=6)
     add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
     maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
-    ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
+    write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
     keep = KEEP.model_copy(update={"runs": 1})
 
     def going() -> list[str]:
@@ -547,12 +548,12 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
         going()
     result = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", result)
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", result)
     assert going() == without_its_maker
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
-    LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
 
 

@@ -157,7 +157,9 @@ def workspace(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def left(engine: Any, workspace: Path) -> list[Any]:
     """Containers that belong to runs in a workspace."""
-    matches: list[Any] = engine.containers.list(all=True, filters={"label": f"{containers.WORKSPACE_LABEL}={workspace}"})
+    matches: list[Any] = engine.containers.list(
+        all=True, filters={"label": f"{containers.WORKSPACE_LABEL}={workspace}"}
+    )
     return matches
 
 
@@ -372,7 +374,7 @@ def imports(step: str) -> set[str]:
     """Top names of all modules but ours and Python's own that a step imports, at the top or inside a function."""
     matches: set[str] = set()
     component = "promote" if step == "decide" else step
-    modules = ("serving.server", "serving.app") if step == "serve" else (f"components.{component}.component",)
+    modules = ("serving.server", "serving.api.app") if step == "serve" else (f"components.{component}.component",)
     for module in modules:
         for path in code_digest.closure(module, packages=code_digest.PACKAGES).values():
             for node in ast.walk(ast.parse(path.read_text())):
@@ -422,7 +424,9 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
 ) -> None:
     locations = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
     secrets = [f"--set=cluster.secrets.{name}=store/{name.lower()}" for name in bucket.environment()]
-    done = rankline("run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *locations, *secrets, timeout_s=900)
+    done = rankline(
+        "run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *locations, *secrets, timeout_s=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     champion = ModelRegistry(f"{url}/repository").champion()
     assert summary(tmp_path)["model_id"] == champion

@@ -30,7 +30,7 @@ def empty(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "result"),
     [
-        (missing, ("the source is not there", "expected: a folder of RecBole", "try: set ingest.source")),
+        (missing, ("the source does not exist", "expected: a folder of RecBole", "try: set ingest.source")),
         (empty, ("a source file is empty", "found: 0 bytes", "shop.inter", "try:")),
     ],
 )

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from components.promote import online
+from components.promote.store_lock import store_lock
 from pipelines.runs.freshness import freshness, newest_data, parse_duration_s
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 from tests.pipelines.test_features import crowned
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -22,12 +22,12 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 def watermark(workspace: Path, service: str, *, until: datetime, **result: Any) -> None:
     """What a materialization leaves behind."""
-    ledger.write_json(workspace / "online" / service / "watermark.json", {"until": until.isoformat(), **result})
+    write_json(workspace / "online" / service / "watermark.json", {"until": until.isoformat(), **result})
 
 
 def ingested(workspace: Path, run: str, *, last: datetime) -> None:
     entry = {"result": {"event_time": {"last": last.isoformat()}}}
-    ledger.write_json(workspace / "runs" / run / "ingest.json", entry)
+    write_json(workspace / "runs" / run / "ingest.json", entry)
 
 
 def requested(workspace: Path, *arguments: str) -> tuple[int, str]:
@@ -43,13 +43,13 @@ def test_each_service_with_who_reads_it_and_how_far_it_is_behind(tmp_path: Path)
     watermark(tmp_path, "ranking_v0", until=NOW - timedelta(days=30), project="rankline")  # of an earlier version
     ingested(tmp_path, "a", last=NOW - timedelta(hours=1))
     ingested(tmp_path, "b", last=NOW - timedelta(days=9))
-    ledger.write_json(tmp_path / "runs" / "c" / "ingest.json", {"result": {}})  # it failed, or is under way
+    write_json(tmp_path / "runs" / "c" / "ingest.json", {"result": {}})  # it failed, or is under way
     assert newest_data(tmp_path) == NOW - timedelta(hours=1)
     read, left = freshness(tmp_path, now=NOW)
     assert (read.service, read.champion_reads, read.owner, read.run) == ("ranking_v1", True, "schedule hourly", "r7")
     assert (read.lag_s, read.behind_data_s, read.age_s, read.took_s, read.rows) == (7200, 3600, 300, 8.5, 7)
     assert (left.service, left.champion_reads, left.owner, left.age_s) == ("ranking_v0", False, "", None)
-    with online.store_lock(tmp_path / "online" / "ranking_v1", timeout_s=1, who="promotion", run="r8"):
+    with store_lock(tmp_path / "online" / "ranking_v1", timeout_s=1, who="promotion", run="r8"):
         assert "promotion, run r8: process" in freshness(tmp_path, now=NOW)[0].writer
     assert freshness(tmp_path, now=NOW)[0].writer == ""
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.runs.progress import plan_table, print_plan
+from cli.runs.plan_output import plan_table, print_plan
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.recipes import change, named
 from pipelines.runs.plan import Plan, PlannedStep, plan
@@ -100,7 +100,12 @@ def test_a_damaged_copy_and_a_setting_that_changes_no_byte(smoke: SmokeRun, tmp_
     workspace = smoke.copy(tmp_path / "ws")
     flip(next((workspace / "cache" / "ingest").glob("*/raw/events.parquet")))
     result, status = ran_as_planned(workspace, "featurize.check_rows=7")
-    assert {step for step in result if result[step].state == "runs"} == {"resolve_inputs", "ingest", "featurize", "decide"}
+    assert {step for step in result if result[step].state == "runs"} == {
+        "resolve_inputs",
+        "ingest",
+        "featurize",
+        "decide",
+    }
     assert result["ingest"].why.startswith("the cache entry was damaged (events.parquet")
     assert result["featurize"].why == "check_rows: 500 -> 7; its input clean may change"
     assert result["featurize"].because == ("ingest",)
@@ -226,11 +231,15 @@ def test_cached_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smok
     another = shutil.copytree(retained.folder / "bundle", tmp_path / "another")
     flip(another / "scorer.onnx")
     write_digests(another)
-    store.put({**retained.key, "inputs": {**retained.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another")
+    store.put(
+        {**retained.key, "inputs": {**retained.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another"
+    )
     result = planned(workspace, setting)
     assert (result["evaluate"].state, result["evaluate"].unless) == ("unsure", ())
     assert result["export"].unless == ("featurize", "distill")
-    assert any("hangs on what validate makes" in line for line in drawn(plan(named("smoke", [setting]), workspace)))
+    assert any(
+        "depends on the output of validate" in line for line in drawn(plan(named("smoke", [setting]), workspace))
+    )
 
 
 def test_a_first_run(tmp_path: Path) -> None:
@@ -243,7 +252,7 @@ def test_a_first_run(tmp_path: Path) -> None:
     assert {step.why for step in result.steps if step.step in REUSABLE} == {"it has not run in this workspace before"}
     assert result.total.without == TRAINING_STEPS
     assert not (tmp_path / "ws").exists()
-    assert drawn(result)[-1] == "no earlier run tells how long it takes"
+    assert drawn(result)[-1] == "the duration is unknown: there is no earlier run"
 
 
 def test_asset_that_went_away_is_fetched_again_and_may_be_the_same(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -365,7 +374,7 @@ def test_work_on_a_remote_cache(smoke: SmokeRun, tmp_path: Path) -> None:
 
 
 def test_a_run_that_would_not_begin_is_refused_as_the_run_is(unchanged: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="the source is not there"):
+    with pytest.raises(SourceError, match="the source does not exist"):
         plan(named("smoke", [f"ingest.source={tmp_path / 'nowhere'}"]), unchanged)
 
 
@@ -466,7 +475,7 @@ def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: P
     step = PlannedStep(step=result.steps[0].step, state="unsure", why="decided at its door, on the cluster")
     lines = drawn(result.model_copy(update={"steps": (step, *result.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
-    assert not any("hangs on what" in line for line in lines)
+    assert not any("depends on the output of" in line for line in lines)
 
 
 def test_a_plan_is_json(unchanged: Path) -> None:

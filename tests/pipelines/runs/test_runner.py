@@ -147,7 +147,7 @@ def test_a_killed_step_is_named_in_one_message(killed: tuple[int, str, str], wor
     code, out, err = killed
     assert code == 1
     assert "✘ finetune" in out
-    assert err.splitlines()[0] == "finetune stopped: it ended without a word (killed, or out of memory?)"
+    assert err.splitlines()[0] == "finetune stopped: it ended without an error message (killed, or out of memory?)"
     assert f"ledger: {max(folders(workspace))}" in err
     assert err.splitlines()[-1] == "  the next run goes on from what is finished"
 
@@ -158,7 +158,7 @@ def test_the_exit_handler_reported_the_killed_run(killed: tuple[int, str, str], 
     assert steps(workspace)["finetune"] == "killed"
     assert "distill" not in steps(workspace)
     shown = rankline("runs", "show", "-w", workspace)
-    assert "finetune stopped: it ended without a word" in shown.stdout
+    assert "finetune stopped: it ended without an error message" in shown.stdout
     assert "failed" in rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1]
 
 

@@ -25,6 +25,7 @@ from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
 from pipelines.runs.store import LocalRuns, Runs
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import TRAINING_STEPS
@@ -62,13 +63,19 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
 
 def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
     words = "\n".join(said.line for said in LocalRuns(smoke.workspace).logs("last"))
+    assert words
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
         assert own not in words
 
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
-    said = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*TRAINING_STEPS, "summary"]
+    lines = list(LocalRuns(smoke.workspace).logs("last", everything=True))
+    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*TRAINING_STEPS, "summary"]
+
+
+def test_every_step_of_the_pipeline_has_written_its_log(smoke: SmokeRun) -> None:
+    run = smoke.workspace / "runs" / smoke.summary["run"]
+    assert {path.stem for path in run.glob("*.log")} == {*TRAINING_STEPS, "kubeflow"}
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
@@ -220,7 +227,7 @@ def under_way(folder: Path, *, pid: int, started: float, host: str = "") -> Path
 
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}")
-    ledger.write_json(folder / "watcher.json", {"pid": pid, "began": started, "host": host or socket.gethostname()})
+    write_json(folder / "watcher.json", {"pid": pid, "began": started, "host": host or socket.gethostname()})
     return folder
 
 
@@ -288,12 +295,14 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     assert "colour" in str(refusal.value)
 
 
-def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried(
+    smoke: SmokeRun, tmp_path: Path
+) -> None:
     """What the schedule said of the first run is said of the second."""
     workspace = smoke.copy(tmp_path / "ws")
     source = {"kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-01-02T03:00:00+00:00"}
     first = max(folders(workspace))
-    ledger.write_json(first / "trigger.json", source)
+    write_json(first / "trigger.json", source)
     shutil.rmtree(workspace / "material" / "smoke")
     (workspace / "material" / "smoke").mkdir()  # the run stops at once, at look
     with pytest.raises(RanklineError):
@@ -310,4 +319,6 @@ def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried
     assert any("the source holds no events" in line for line in said)
     assert said.index("Traceback (nobody foresaw it)") > 0
     assert "  ValueError: odd" in said
-    assert [line for line in said if "FAILURE" in line]
+    assert not [line for line in said if "FAILURE" in line]  # that is Kubeflow's
+    everything = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs", everything=True)]
+    assert [line for line in everything if "FAILURE" in line]

@@ -30,7 +30,7 @@ def test_six_fields_are_kept_and_five_get_their_second() -> None:
 
 
 def test_five_fields_are_refused_where_six_are_meant() -> None:
-    with pytest.raises(UsageError, match="the first of them, the second, is missing") as refused:
+    with pytest.raises(UsageError, match="the first one, the second, is missing") as refused:
         parse("0 3 * * 1", seconds_first=True)
     assert "minute 3 of every hour on every day of January" in str(refused.value)
     assert "write '0 0 3 * * 1'" in str(refused.value)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.schedules.firings import Firing
+from pipelines.schedules.firing import Firing
 from pipelines.schedules.full_retrain import full_retrain_due, record_full_retrain
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.store import ScheduleStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ def test_every_nth_is_from_scratch(every: int, before: list[Firing], expected: b
 
 
 def test_turns_are_taken_once_and_kept_in_the_claim(tmp_path: Path) -> None:
-    store = LocalSchedules(tmp_path)
+    store = ScheduleStore(tmp_path)
     store.create({"name": "nightly", "recipe": "smoke", "cron": "0 0 3 * * *", "scratch_every": 3}, now=NOW)
     firings = store.firings("nightly")
     told = []
@@ -66,7 +66,7 @@ def test_turns_are_taken_once_and_kept_in_the_claim(tmp_path: Path) -> None:
 
 
 def test_of_three_begun_together_one_trains_from_scratch(tmp_path: Path) -> None:
-    store = LocalSchedules(tmp_path)
+    store = ScheduleStore(tmp_path)
     store.create({"name": "nightly", "recipe": "smoke", "cron": "0 0 3 * * *", "scratch_every": 3}, now=NOW)
     firings = store.firings("nightly")
     for day in (1, 2):
@@ -88,7 +88,7 @@ def test_one_that_was_interrupted_for_good_stops_no_turns() -> None:
 
 
 def test_a_schedule_without_turns_takes_none(tmp_path: Path) -> None:
-    store = LocalSchedules(tmp_path)
+    store = ScheduleStore(tmp_path)
     store.create({"name": "nightly", "recipe": "smoke", "cron": "0 0 3 * * *"}, now=NOW)
     store.firings("nightly").create(firing(1, exit_code=None, scratch=None))
     record_full_retrain(store, "nightly", firing(1).instant)

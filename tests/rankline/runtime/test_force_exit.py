@@ -36,10 +36,10 @@ run_step(StepSpec("ingest", work, FrozenModel(), reuse=False), RunContext(Path(s
 
 
 @pytest.mark.parametrize(
-    ("locks", "code", "told"),
+    ("locks", "code", "message"),
     [(2, 128 + signal.SIGTERM, "during a library call that did not return"), (1, 1, "it was interrupted; run again")],
 )
-def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told: str) -> None:
+def test_a_signal_ends_a_step(tmp_path: Path, locks: int, code: int, message: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, str(tmp_path), str(locks)], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,8 +52,8 @@ def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told:
         time.sleep(0.05)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert told in err
+    assert message in err
     entry = json.loads((tmp_path / "runs" / "run" / "ingest.json").read_text())
     assert (entry["status"], entry["exit_code"]) == ("failed", 1)
-    assert told in entry["error"]
+    assert message in entry["error"]
     assert not (tmp_path / "runs" / "run" / ".reserve").exists()
