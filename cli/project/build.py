@@ -60,13 +60,14 @@ def build(
 ) -> None:
     """See HELP."""
     from pipelines.images import build as images
+    from pipelines.images.docker import find_docker
 
     def say(line: str) -> None:
         typer.echo(line, err=as_json)
 
     images.require_base(base, release=release)
     images.require_source(release=release)
-    tool = images.find_docker()
+    tool = find_docker()
     if not tool.buildkit:
         say("this docker command has no BuildKit: downloads are not cached between builds")
     resolved, base_id = _resolve_base(base, tool, say)

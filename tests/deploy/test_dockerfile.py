@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipelines.images import build
+from pipelines.images import build, contents
 from pipelines.steps import STEPS
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def test_serve_can_be_asked_whether_it_is_well_and_the_others_are_started_by_kub
 def test_an_image_is_reported_nothing_that_it_must_not_hold(kind: str, variant: str) -> None:
     requested = requirements(kind, variant)
     assert "pydantic" in requested
-    assert not requested & build.FORBIDDEN_PACKAGES[kind]
+    assert not requested & contents.FORBIDDEN_PACKAGES[kind]
     assert ("kfp" in requested) == (kind != "serve")
     assert ("torch" in requested) == (kind == "train")
     assert ("nvidia-cublas" in requested) == (variant == "cuda" and kind != "data")

@@ -75,7 +75,7 @@ def test_the_lineage_is_computed_in_one_module(step: str) -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_the_flows_join_the_steps_as_the_table_says(flow: str) -> None:
     """Inputs and their producers, in the compiled package."""
-    path = golden.path("smoke", "" if flow == "train" else flow)
+    path = golden.path(flow)
     package = next(yaml.safe_load_all(path.read_text()))
     tasks: dict[str, Any] = {}
     for component in package["components"].values():

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.images import build, sbom
-from pipelines.images.build import BuildOptions, BuiltImage, DockerCommand, Inventory
+from pipelines.images import build, contents, docker, sbom
+from pipelines.images.build import BuildOptions, BuiltImage
+from pipelines.images.contents import Inventory
+from pipelines.images.docker import DockerCommand
 from pipelines.runs.containers import CODE_LABEL, code_digest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from tests.servers.process import Server, free_port
@@ -49,9 +51,9 @@ def holding(*names: str, version: str = "1.0") -> Inventory:
     ],
 )
 def test_an_image_that_is_not_what_it_should_be_is_seen(
-    kind: str, variant: build.Variant, held: Inventory, fault: str
+    kind: str, variant: contents.Variant, held: Inventory, fault: str
 ) -> None:
-    assert fault in "; ".join(build.content_violations(kind, variant, held))
+    assert fault in "; ".join(contents.content_violations(kind, variant, held))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,8 @@ def test_an_image_that_is_not_what_it_should_be_is_seen(
         ("serve", "cuda", holding("nvidia-cudnn-cu13")),
     ],
 )
-def test_one_that_is_what_it_should_be_passes(kind: str, variant: build.Variant, held: Inventory) -> None:
-    assert build.content_violations(kind, variant, held) == []
+def test_one_that_is_what_it_should_be_passes(kind: str, variant: contents.Variant, held: Inventory) -> None:
+    assert contents.content_violations(kind, variant, held) == []
 
 
 PIN = "python:3.11-slim@sha256:" + "a" * 64
@@ -91,7 +93,7 @@ def test_no_base_is_no_choice() -> None:
 @pytest.fixture
 def tool() -> DockerCommand:
     try:
-        return build.find_docker()
+        return docker.find_docker()
     except RanklineError as error:
         pytest.skip(f"{error.message}: {error.found}")
 
@@ -126,7 +128,7 @@ def created(tool: DockerCommand, tmp_path: Path) -> Iterator[Callable[[str], Non
         pass
 
     def make(name: str) -> None:
-        ids.append(build._docker_output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
+        ids.append(docker.docker_output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
 
     yield make
     for each in ids:
@@ -138,13 +140,13 @@ def test_a_tag_is_built_on_as_the_digest_that_it_stands_for(
 ) -> None:
     base = f"{registry}/base:1"
     created(base)
-    local = json.loads(build._docker_output(tool, "image", "inspect", base))[0]["Id"]
+    local = json.loads(docker.docker_output(tool, "image", "inspect", base))[0]["Id"]
     assert build.resolve_base(base, tool=tool) == (base, local)  # no registry has seen it
-    build._docker_output(tool, "push", base)
+    docker.docker_output(tool, "push", base)
     pinned, base_id = build.resolve_base(base, tool=tool)
     assert pinned.startswith(f"{base}@sha256:")
     assert build.require_base(pinned, release=True) == pinned
-    build._docker_output(tool, "image", "rm", base)  # and what is not here is pulled
+    docker.docker_output(tool, "image", "rm", base)  # and what is not here is pulled
     assert build.resolve_base(pinned, tool=tool) == (pinned, base_id)
     result = build.labels_of("serve", BuildOptions(base=pinned, base_id=base_id))
     assert result["org.opencontainers.image.base.name"] == base
@@ -242,7 +244,7 @@ BUILDKIT = """#5 [base 2/3] RUN venv
 def running(tmp_path: Path, prints: str, code: int) -> list[str]:
     lines: list[str] = []
     script = f"cat <<'EOF'\n{prints}\nEOF\nexit {code}"
-    build._run_docker(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=lines.append, buildkit=True)
+    docker.run_docker(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=lines.append, buildkit=True)
     return lines
 
 
@@ -309,4 +311,4 @@ def test_a_bill_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
 
 def test_a_docker_command_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RanklineError, match="`docker image` failed"):
-        build._docker_output(DockerCommand("/bin/false", buildkit=False), "image", "inspect", "x")
+        docker.docker_output(DockerCommand("/bin/false", buildkit=False), "image", "inspect", "x")

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from components import images as names
-from pipelines.images import build, sbom
+from pipelines.images import build, contents, sbom
+from pipelines.images import docker as docker_command
 from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import ContainerContext
@@ -444,11 +445,17 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
 
 @pytest.mark.parametrize("kind", build.KINDS)
 def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
-    tool = build.find_docker()
+    tool = docker_command.find_docker()
     reference = getattr(names, kind.upper())
     result = engine.images.get(reference)
     built = build.BuiltImage(
-        kind, reference, result.id, result.attrs["Size"], 0.0, build.read_inventory(reference, tool=tool), result.labels
+        kind,
+        reference,
+        result.id,
+        result.attrs["Size"],
+        0.0,
+        contents.read_inventory(reference, tool=tool),
+        result.labels,
     )
     held = sbom.package_names(sbom.write_sbom(built, tmp_path))
     assert {"rankline", "pydantic"} <= held
@@ -481,9 +488,9 @@ def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) ->
 
 def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:
     """The real train image under the name of another kind: the same look inside refuses it."""
-    inventory = build.read_inventory(names.TRAIN, tool=build.find_docker())
-    assert build.content_violations("train", "cpu", inventory) == []
-    assert "it holds torch" in build.content_violations("serve", "cpu", inventory)
+    inventory = contents.read_inventory(names.TRAIN, tool=docker_command.find_docker())
+    assert contents.content_violations("train", "cpu", inventory) == []
+    assert "it holds torch" in contents.content_violations("serve", "cpu", inventory)
 
 
 # The server in its container.
