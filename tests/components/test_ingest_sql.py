@@ -90,7 +90,7 @@ def test_what_a_database_file_is_refused_for(shop: Path, tmp_path: Path) -> None
         run(tmp_path / "raw", source=str(shop), tables={**TABLES, "events": "no_such_table"})
     with pytest.raises(SourceError, match="'sku' meant"):
         run(tmp_path / "raw", source=str(shop), columns={**COLUMNS, "item_id": "skuu"})
-    with pytest.raises(SourceError, match="not there"):
+    with pytest.raises(SourceError, match="does not exist"):
         run(tmp_path / "raw", source=str(tmp_path / "gone.duckdb"))
     (tmp_path / "no.duckdb").write_text("this is no database")
     with pytest.raises(SourceError, match="cannot be read"):
