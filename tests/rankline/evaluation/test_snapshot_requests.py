@@ -65,4 +65,4 @@ def test_nothing_in_a_request_lies_after_its_moment(folder: Path) -> None:
 
 
 def test_a_day_of_which_nothing_is_known_is_empty(folder: Path) -> None:
-    assert snapshot_requests.ItemSnapshots(folder).at(0.0) == {}
+    assert snapshot_requests.ItemSnapshots(folder).columns_on(0.0) == {}
