@@ -100,7 +100,7 @@ def test_judgments_without_the_header_are_refused(tmp_path: Path, text: str, fou
     with pytest.raises(SourceError, match=f"found: {found}") as refused:
         run(tmp_path, tmp_path / "raw")
     assert "query-id, corpus-id, score" in str(refused.value)
-    assert "test.tsv is not as BEIR has it" in str(refused.value)
+    assert "test.tsv is not in BEIR's format" in str(refused.value)
 
 
 def test_documents_need_no_title(tmp_path: Path) -> None:

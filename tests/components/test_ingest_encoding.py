@@ -97,7 +97,7 @@ def test_the_refusal_names_both(tmp_path: Path) -> None:
     tables = {"events": "events.csv", "items": "items.csv"}
     columns = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "title": "title", "labels": {}}
     config = IngestConfig(source=str(tmp_path), format="tables", tables=tables, columns=columns)
-    with pytest.raises(SourceError, match=r"ingest\.files\.encoding=cp1252, which would fit \(or cp1250\)"):
+    with pytest.raises(SourceError, match=r"ingest\.files\.encoding=cp1252, which fits \(or cp1250\)"):
         ingest(tmp_path / "raw", config=config)
     config = config.model_copy(update={"files": config.files.model_copy(update={"encoding": "utf-16"})})
     with pytest.raises(SourceError, match=r"found: utf-8|ingest\.files\.encoding=(utf-8|cp1252 \(or cp1250\))"):

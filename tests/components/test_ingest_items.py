@@ -121,7 +121,7 @@ def test_of_two_rows_of_a_change_feed_the_later_counts(tmp_path: Path) -> None:
 
 def test_a_change_feed_without_rows_says_that_nothing_changed(tmp_path: Path) -> None:
     assert read(tmp_path, feed(tmp_path, ""))[0] == []
-    with pytest.raises(SourceError, match="holds no items"):
+    with pytest.raises(SourceError, match="the source has no items"):
         ingest(tmp_path / "raw", config=feed(tmp_path, "", changes=False))
 
 

@@ -505,7 +505,7 @@ REFUSALS = [
     (_cut_parquet, "to its end", "fetch it again"),
     (_no_parquet, "to its end", "fetch it again"),
     (_empty, "0 bytes", "fetch the data again"),
-    (_header, "holds no events", "fetch the data again"),
+    (_header, "the source has no events", "fetch the data again"),
     (_twice, "names every column once", "header"),
     (_array, "one array", "jq"),
     (_excel, "log.xlsx", "rename or convert"),
