@@ -188,7 +188,7 @@ def _type_name(kind: Any) -> str:
 
 
 def artifacts() -> list[str]:
-    """What passes between the steps: which folders, and what the tables and a bundle's manifest hold."""
+    """What the steps exchange: folders, the columns of tables, the fields of a bundle's manifest."""
     from pipelines.steps import STANDALONE_STEPS
     from rankline.contracts import TABLES, Manifest
     from rankline.runtime.steps import component_folder

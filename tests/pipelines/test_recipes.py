@@ -32,6 +32,7 @@ def test_no_setting_is_without_a_sentence(name: str) -> None:
 def test_the_settings_are_all_there_is(name: str) -> None:
     recipe = load_for_display(name)
     plain = as_dict(recipe)
+    assert len(list(list_settings(recipe))) > 100
     for knob, value, _ in list_settings(recipe):
         location = plain
         for part in knob.split("."):

@@ -109,6 +109,14 @@ def test_metrics_say_what_serves(server: Server, bundle: Bundle) -> None:
     assert "rankline_features_ready 0.0" in text
 
 
+def more_answers(answers: list[list[tuple[int, str]]]) -> None:
+    """Wait until every client has had two more answers: the second was asked for after this call."""
+    counts, end = [len(own) for own in answers], time.monotonic() + 30
+    while any(len(own) < count + 2 for own, count in zip(answers, counts)):
+        assert time.monotonic() < end, "the server does not answer"
+        time.sleep(0.01)
+
+
 def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
     """From no champion to a first and a second, then a damaged third: every request is answered."""
     registry = tmp_path / "repository"
@@ -132,13 +140,13 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
         threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        more_answers(answers)
         publish(registry, other_bundle)
         server.until("/readyz", lambda response: response.json()["model_id"] == other_bundle.model_id)
         bad = make_bundle(tmp_path / "bad", seed=9)
         publish_damaged(registry, bad, "scorer.onnx")
         ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
-        time.sleep(0.3)
+        more_answers(answers)
         stop.set()
         for thread in threads:
             thread.join()
@@ -180,7 +188,7 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
         threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        more_answers(answers)
         first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
         server.until("/readyz", serves(first))
         ModelRegistry(registry).hide(["i2"], who="test", why="recalled")
@@ -189,6 +197,7 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
         server.until("/readyz", serves(second))
         ModelRegistry(registry).publish(bundle.model_id, bundle.revision, who="test", why="back")
         server.until("/readyz", serves(bundle.revision))
+        more_answers(answers)
         stop.set()
         for thread in threads:
             thread.join()
@@ -287,7 +296,7 @@ def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     flip_byte(damaged.folder / "user.onnx")
     code, reply = refused("--bundle", str(damaged.folder), "--port", "0")
     assert code == 1
-    assert "user.onnx is does not match its digest" in reply
+    assert "user.onnx does not match its digest" in reply
 
 
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:

@@ -34,7 +34,7 @@ SETTINGS = [each for setting in golden.PINNED for each in ("--set", setting)]
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is waited for."""
+    """Wait for nothing."""
     for place in (
         "cli.runs.runs.POLL_S",
         "cli.schedules.schedule.POLL_S",
@@ -49,7 +49,7 @@ RunCli = Callable[..., Any]
 
 @pytest.fixture
 def run_cli(kubeflow: Kubeflow) -> RunCli:
-    """Give a command to the cluster; what it prints, as JSON where it was asked for."""
+    """Run a command against the cluster; returns what it prints, parsed with --json."""
 
     kubeflow.api.pace = 5
 
@@ -65,7 +65,7 @@ def run_cli(kubeflow: Kubeflow) -> RunCli:
     return invoke
 
 
-def begun(cluster: Cluster) -> str:
+def submitted(cluster: Cluster) -> str:
     return submit(cluster, upload(cluster, golden.pinned("smoke"))).run
 
 
@@ -90,18 +90,18 @@ def test_which_place_is_meant(
 ) -> None:
     from cli.runs import runs
 
-    meant: list[bool] = []
+    targets: list[bool] = []
 
-    def seen(workspace: Path, where: Any) -> Any:
-        meant.append(bool(where))
+    def record(workspace: Path, where: Any) -> Any:
+        targets.append(bool(where))
         raise UsageError("that is all")
 
-    monkeypatch.setattr(runs, "_runs", seen)
+    monkeypatch.setattr(runs, "_runs", record)
     monkeypatch.setenv("RANKLINE_KFP_HOST", host)
     monkeypatch.setenv("RANKLINE_KFP_NAMESPACE", "team")
     monkeypatch.setenv("RANKLINE_KFP_AUTH", "token")
     CliRunner().invoke(app, ["runs", "list", *words])
-    assert meant == [there]
+    assert targets == [there]
 
 
 def test_both_places_at_once_are_refused() -> None:
@@ -116,7 +116,7 @@ def test_both_places_at_once_are_refused() -> None:
 
 def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster) -> None:
     assert run_cli("runs", "list") == "no runs yet; start one with `rankline submit`\n"
-    first, second = begun(cluster), begun(cluster)
+    first, second = submitted(cluster), submitted(cluster)
     follow(cluster, first, poll_s=0)
     lines = run_cli("runs", "list").splitlines()
     assert lines[0].split() == ["run", "outcome", "took", "model", "flow", "trigger"]
@@ -129,7 +129,7 @@ def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, clust
 
 
 def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp_path: Path) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     follow(cluster, run, poll_s=0)
     summary = run_cli("runs", "show", run, "--json")
     ledger.write_entry(tmp_path, ledger.Entry(step="resolve_inputs", status="done", started=1.0, finished=2.0))
@@ -144,7 +144,7 @@ def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp
 
 
 def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     follow(cluster, run, poll_s=0)
     assert "── finetune\nhello from flow-" in run_cli("runs", "logs", run)
     where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
@@ -157,14 +157,14 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
 
 
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     assert f"cancelled {run}; `rankline runs retry {run}` goes on" in run_cli("runs", "cancel", run)
     assert "is not running" in run_cli("runs", "cancel", run, code=2)
     retried = run_cli("runs", "retry", run, "--json")
     assert (retried["run"], retried["outcome"]) == (run, "promoted")
     assert "cannot be retried" in run_cli("runs", "retry", run, code=2)
     kubeflow.api.fails_at = "distill"
-    failed = begun(cluster)
+    failed = submitted(cluster)
     follow(cluster, failed, poll_s=0)
     text = run_cli("runs", "retry", failed)
     assert f"run {failed} goes on" in text
@@ -175,7 +175,7 @@ def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster)
 def test_retry_ends_with_the_code_of_the_verdict(
     run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, verdict: str, code: int
 ) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     run_cli("runs", "cancel", run)
     kubeflow.api.verdict = verdict
     run_cli("runs", "retry", run, code=code)
@@ -196,8 +196,8 @@ def test_five_fields_become_six_and_the_zone_is_stated(run_cli: RunCli, kubeflow
         "note: the cluster fires in the time zone of its controller, assumed to be UTC; the API does not report it"
         in text
     )
-    (kept,) = kubeflow.api.recurring.values()
-    assert kept["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
+    (recurring_run,) = kubeflow.api.recurring.values()
+    assert recurring_run["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     six = ("schedule", "create", "six", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1", "--seconds-first")
     assert "five fields instead of six" in run_cli(*six, code=2)
     assert "the second cannot be 61" in run_cli(*six[:-3], "--cron", "61 0 3 * * 1", code=2)
@@ -205,8 +205,8 @@ def test_five_fields_become_six_and_the_zone_is_stated(run_cli: RunCli, kubeflow
 
 def test_the_zone_is_the_clusters(run_cli: RunCli) -> None:
     assert "one time zone for all its schedules" in create(run_cli, "--zone", "Europe/Berlin", code=2)
-    told_ = create(run_cli, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
-    assert told_["zone"] == "Europe/Berlin"
+    payload = create(run_cli, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
+    assert payload["zone"] == "Europe/Berlin"
     (fire,) = run_cli("schedule", "plan", "nightly", "-n", "1", "--json")["fires"]
     assert fire["scheduled_at_local"].endswith(("03:00:00+0100", "03:00:00+0200"))
 
@@ -238,8 +238,8 @@ def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow
     assert kubeflow.api.asked.count("POST /apis/v2beta1/recurringruns") == 0
 
 
-def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
-    """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
+def test_a_setting_that_a_cluster_does_not_know_is_refused(run_cli: RunCli) -> None:
+    """A new setting of schedules is refused on a cluster until it is supported there."""
     from pipelines.kubeflow.cluster_schedule import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
     from pipelines.schedules.model import Schedule
 
@@ -285,12 +285,16 @@ def test_plan_prints_the_fire_times_with_their_windows(run_cli: RunCli) -> None:
 
 def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "--max-runs", "2", "--catch-up", "all", "--service-account", "trainer", "-e", "mine")
-    (kept,) = kubeflow.api.recurring.values()
-    assert (kept["max_concurrency"], kept["no_catchup"], kept["service_account"]) == ("2", False, "trainer")
-    assert kept["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
-    assert "directory" not in kept["description"]
-    moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
-    (run,) = kubeflow.api.tick(moment)
+    (recurring_run,) = kubeflow.api.recurring.values()
+    assert (recurring_run["max_concurrency"], recurring_run["no_catchup"], recurring_run["service_account"]) == (
+        "2",
+        False,
+        "trainer",
+    )
+    assert recurring_run["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
+    assert "directory" not in recurring_run["description"]
+    instant = datetime(2026, 11, 23, 3, tzinfo=UTC)
+    (run,) = kubeflow.api.tick(instant)
     shown = run_cli("schedule", "show", "nightly")
     assert "account          trainer" in shown
     assert "experiment       mine" in shown
@@ -328,12 +332,12 @@ def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> 
 def test_pause_resume_delete(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "--catch-up", "all")
     assert "schedule nightly is paused, revision 1" in run_cli("schedule", "pause", "nightly")
-    moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
-    assert kubeflow.api.tick(moment) == []
+    instant = datetime(2026, 11, 23, 3, tzinfo=UTC)
+    assert kubeflow.api.tick(instant) == []
     assert run_cli("schedule", "list", "--json")[0]["paused"] is True
     assert "none of these starts before" in run_cli("schedule", "plan", "nightly")
     assert "also runs the fire times of the pause" in run_cli("schedule", "resume", "nightly")
-    (run,) = kubeflow.api.tick(moment)
+    (run,) = kubeflow.api.tick(instant)
     refusal = run_cli("schedule", "delete", "nightly", code=2)
     assert "deleting it would end them" in refusal
     assert run in refusal
@@ -354,8 +358,8 @@ def test_one_that_somebody_else_made(run_cli: RunCli, cluster: Cluster) -> None:
 @pytest.mark.parametrize("broken", ['"cron": "0 0 3 * * *", "colour": "red"', '"cron": 7', '"cron": "0 0 3 * * *"}, {'])
 def test_a_description_that_was_edited_breaks_no_list(run_cli: RunCli, kubeflow: Kubeflow, broken: str) -> None:
     create(run_cli)
-    (kept,) = kubeflow.api.recurring.values()
-    kept["description"] = kept["description"].replace('"cron": "0 0 3 * * *"', broken)
+    (recurring_run,) = kubeflow.api.recurring.values()
+    recurring_run["description"] = recurring_run["description"].replace('"cron": "0 0 3 * * *"', broken)
     assert "not created by `rankline schedule`" in run_cli("schedule", "list")
     assert "or its description was edited" in run_cli("schedule", "update", "nightly", "--lag", "1h", code=2)
 
@@ -372,28 +376,28 @@ def test_backfill_runs_past_windows_a_few_at_once(
     run_cli: RunCli, kubeflow: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(run_cli)
-    real, under_way = kubeflow.api.begin, list[int]()
+    real, active = kubeflow.api.begin, list[int]()
 
     def begin(*given: Any) -> dict[str, Any]:
-        made = real(*given)
-        under_way.append(sum(run["state"] not in ENDED for run in kubeflow.api.runs.values()))
-        return made
+        run = real(*given)
+        active.append(sum(run["state"] not in ENDED for run in kubeflow.api.runs.values()))
+        return run
 
     monkeypatch.setattr(kubeflow.api, "begin", begin)
-    filled = backfill(run_cli, 1, 5, "--concurrency", "2", "--json")
-    assert [(each["scheduled_at"][:10], each["what"], each["outcome"]) for each in filled] == [
+    results = backfill(run_cli, 1, 5, "--concurrency", "2", "--json")
+    assert [(each["scheduled_at"][:10], each["what"], each["outcome"]) for each in results] == [
         (f"2026-11-0{day}", "ran", "promoted") for day in (1, 2, 3, 4)
     ]
-    assert max(under_way) == 2
-    assert filled[0]["window_end"] == "2026-10-31T21:00:00+00:00"
-    assert filled[0]["kind"] == "backfill"
-    begun_ = [kubeflow.api.runs[each["run"]] for each in filled]
-    assert [run["created_at"] for run in begun_] == sorted(run["created_at"] for run in begun_)  # oldest first
-    # what each is told reaches ingest as the window that was printed
-    version = kubeflow.api.versions[begun_[0]["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
+    assert max(active) == 2
+    assert results[0]["window_end"] == "2026-10-31T21:00:00+00:00"
+    assert results[0]["kind"] == "backfill"
+    started = [kubeflow.api.runs[each["run"]] for each in results]
+    assert [run["created_at"] for run in started] == sorted(run["created_at"] for run in started)  # oldest first
+    # the scheduled time reaches ingest as the window that was printed
+    version = kubeflow.api.versions[started[0]["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
     line = version["pipeline_spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]["ingest"]["inputs"]
     schedule = line["parameters"]["run"]["runtimeValue"]["constant"]["schedule"]
-    for each, run in zip(filled, begun_):
+    for each, run in zip(results, started):
         given = (run["runtime_config"]["parameters"]["scheduled_at"], "2026-11-22T12:34:56Z")
         config = with_scheduled_window(IngestConfig(source="/data"), schedule, given, tmp_path)
         assert (config.window_start, config.window_end) == (each["window_start"], each["window_end"])
@@ -444,8 +448,8 @@ def test_a_backfill_that_was_interrupted_joins_its_runs(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as at_a_moment:
-        at_a_moment.setattr(cluster_backfill.time, "sleep", interrupted)
+    with monkeypatch.context() as at_a_instant:
+        at_a_instant.setattr(cluster_backfill.time, "sleep", interrupted)
         run_cli("schedule", "backfill", "nightly", "--from", "2026-11-01", "--to", "2026-11-03", code=130)
     (run,) = kubeflow.api.runs
     assert kubeflow.api.runs[run]["state"] not in ENDED
@@ -455,7 +459,7 @@ def test_a_backfill_that_was_interrupted_joins_its_runs(
     assert len(kubeflow.api.runs) == 2
 
 
-def test_a_run_that_the_schedule_has_begun_is_left_to_itself(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+def test_a_run_that_the_schedule_has_startedis_left_to_itself(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli)
     kubeflow.api.tick(datetime(2026, 11, 1, 3, tzinfo=UTC))
     assert "1 ran, 1 under way elsewhere; 0 failed" in backfill(run_cli, 1, 3)

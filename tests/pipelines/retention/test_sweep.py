@@ -154,7 +154,8 @@ def sound(workspace: Path, ids: list[str], *, champion: str) -> None:
         assert not firings.create(firing)  # nothing can run twice
 
 
-def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [40, pytest.param(5, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_time(tmp_path: Path, every: int) -> None:
     ids = make(tmp_path / "made")
     context = multiprocessing.get_context("fork")
     killed = timestamp = 0
@@ -175,8 +176,8 @@ def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_t
         assert not list(world.rglob(".trash"))
         assert gone(plan_sweep(world, KEEP)) == {}
         shutil.rmtree(world)
-        timestamp += 5
-    assert killed > 10
+        timestamp += every
+    assert killed * every > 50
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -315,6 +315,7 @@ def test_a_killed_command_leaves_no_container(workspace: Path, engine: Any) -> N
     before = folders(workspace)
     with under_way(workspace, "finetune.epochs=500") as process:
         reached(workspace, before, "finetune")
+        assert left(engine, workspace)
         process.kill()  # what it started sees that it is gone
         until(lambda: not left(engine, workspace), timeout_s=30)
 

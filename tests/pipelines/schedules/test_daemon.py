@@ -153,7 +153,7 @@ def until(condition: Callable[[], bool], scheduler: Scheduler | None = None, *, 
         time.sleep(0.02)
 
 
-def test_a_second_schedulerin_a_workspace_is_refused(tmp_path: Path) -> None:
+def test_a_second_scheduler_in_a_workspace_is_refused(tmp_path: Path) -> None:
     with (
         running(tmp_path, FixedClock()),
         pytest.raises(UsageError, match="another scheduler runs") as refusal,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from pipelines.schedules.daemon import select_due
 from pipelines.schedules.firing import Firing
 from pipelines.schedules.firings import Firings
@@ -18,7 +22,6 @@ from pipelines.schedules.model import Schedule, due, validate_schedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.worker import flow_runner
 from rankline.errors import RanklineError, UsageError
-from tests.cli.command import rankline, refused
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -144,10 +147,10 @@ def test_each_fire_time_belongs_to_the_revision_in_force_at_it(tmp_path: Path) -
     store.update("s", {"paused": True}, now=NOON + timedelta(days=4))
     store.update("s", {"paused": False}, now=NOON + timedelta(days=6))
     store.delete("s", now=NOON + timedelta(days=8))
-    found = [
+    results = [
         (each.scheduled_at.strftime("%d %H"), each.schedule.revision) for each in due(store.history("s"), after=NOON)
     ]
-    assert found == [("02 03", 1), ("03 03", 1), ("04 05", 2), ("05 05", 2), ("08 05", 4), ("09 05", 4)]
+    assert results == [("02 03", 1), ("03 03", 1), ("04 05", 2), ("05 05", 2), ("08 05", 4), ("09 05", 4)]
     since = due(store.history("s"), after=at("2026-11-04T05:00"), until=at("2026-11-08T05:00"))
     assert [each.scheduled_at.day for each in since] == [5, 8]
 
@@ -263,10 +266,10 @@ def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
     for each in select_due(store.history("s"), firings, at("2026-11-02T03:00")):
         firings.create(firing_of(each.scheduled_at))
         firings.mark_handled(each.scheduled_at)
-    # nobody looks for two days; meanwhile the rule changes, an hour before its next fire time
+    # no scheduler runs for two days; meanwhile the rule changes, an hour before its next fire time
     store.update("s", {"cron": "0 0 4 * * *"}, now=at("2026-11-04T02:00"))
-    found = select_due(store.history("s"), firings, at("2026-11-05T12:00"))
-    assert [(f"{each.scheduled_at:%d %H}", each.schedule.revision) for each in found] == [
+    results = select_due(store.history("s"), firings, at("2026-11-05T12:00"))
+    assert [(f"{each.scheduled_at:%d %H}", each.schedule.revision) for each in results] == [
         ("03 03", 1),
         ("04 04", 2),
         ("05 04", 2),
@@ -274,6 +277,21 @@ def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
 
 
 # -- the commands ------------------------------------------------------------------------------------------------
+
+
+def rankline(*words: object, cwd: Path | None = None) -> SimpleNamespace:
+    """Run a command in this process."""
+    with contextlib.chdir(cwd or Path.cwd()):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+    return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=done.stderr, error=done.exception)
+
+
+def refused(*words: object, code: int) -> str:
+    """The message of a command that is refused with this exit code."""
+    error = rankline(*words).error
+    assert isinstance(error, RanklineError), error
+    assert error.exit_code == code
+    return str(error)
 
 
 def test_the_commands(tmp_path: Path) -> None:
@@ -305,14 +323,14 @@ def test_the_commands_refuse(tmp_path: Path) -> None:
     assert "is missing" in refused(*create, "--seconds-first", *ws, code=2)
     assert "did you mean" in refused(*create, "-s", "finetune.epoch=1", *ws, code=2)
     assert "there is no schedule" in refused("schedule", "plan", "n", *ws, code=2)
-    assert "trains nothing" in refused(*create, "--flow", "refresh", "--scratch-every", "3", *ws, code=2)
-    assert "knows no 'models'" in (refusal := refused(*create, "--keep", "models=3", *ws, code=2))
+    assert "does not train" in refused(*create, "--flow", "refresh", "--scratch-every", "3", *ws, code=2)
+    assert "has no setting 'models'" in (refusal := refused(*create, "--keep", "models=3", *ws, code=2))
     assert "catalogues" in refusal
     assert "Extra inputs" not in refusal
     rankline(*create, *ws)
     back = ("schedule", "backfill", "n", "--to", "2026-01-01", *ws)
     assert "too far away" in refused(*back, "--from", "0001-01-01", code=2)
-    assert "begins before it ends" in refused(*back, "--from", "2026-01-02", code=2)
+    assert "--from is later than --to" in refused(*back, "--from", "2026-01-02", code=2)
 
 
 def test_one_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
@@ -337,8 +355,8 @@ def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
     done = rankline("schedule", "update", "s", *given, "-w", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
-    found = [shown[name] for name in ("source", "map", "zone", "window", "keep")]
-    assert found == [None, None, "UTC", "", None]
+    results = [shown[name] for name in ("source", "map", "zone", "window", "keep")]
+    assert results == [None, None, "UTC", "", None]
 
 
 def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
@@ -347,7 +365,7 @@ def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> 
     firings = store.firings("s")
     firings.create(firing_of(NOON).replace(status="running"))
     show = ("schedule", "show", "s", "-w", tmp_path)
-    assert "interrupted (the next scheduler goes on)" in rankline(*show).stdout
+    assert "interrupted (the next scheduler continues it)" in rankline(*show).stdout
     assert json.loads(rankline(*show, "--json").stdout)["runs"][0]["status"] == "interrupted"
     with firings.lock(NOON):
         assert "running" in rankline(*show).stdout
