@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipelines.recipe import Recipe, step_settings, storage_settings
+from pipelines.recipe import Recipe, run_parameters, step_settings
 from pipelines.runs.folder import new_run_folder
 from pipelines.steps import component_module
 from rankline.runtime import ledger
@@ -25,12 +25,7 @@ def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, w
     component = importlib.import_module(component_module(step, "component"))
     function: Any = getattr(component, step).python_func
     run_folder = new_run_folder(workspace, f"{recipe.name}-{step}")
-    run = {
-        "workspace": str(workspace),
-        "recipe": recipe.name,
-        "catalogue": recipe.export.catalogue,
-        **storage_settings(recipe, str(workspace)),
-    }
+    run = run_parameters(recipe, str(workspace))
     config = step_settings(recipe, str(workspace))[step]
     # in the pipeline resolve_inputs provides these
     providers: dict[str, Callable[[], str]] = {

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from pipelines.images import build, contents
 from pipelines.steps import STEPS
 
-HOUSE = Path(__file__).resolve().parents[2]
-DEPLOY = HOUSE / "deploy"
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
 TEXT = (DEPLOY / "Dockerfile").read_text()
 FOREVER = {"build-essential", "gcc", "g++", "cmake", "git", "curl"}  # what no final image needs
 VARIANTS = ("cpu", "cuda")
@@ -45,7 +45,7 @@ def whole(stage: str) -> list[str]:
 def requirements(image: str, variant: str) -> set[str]:
     """Names of the packages that an image asks for, as the build itself reads them."""
     done = subprocess.run(
-        [sys.executable, DEPLOY / "contents.py", image, variant, HOUSE / "pyproject.toml"],
+        [sys.executable, DEPLOY / "contents.py", image, variant, ROOT / "pyproject.toml"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return {re.split(r"[\[<>=]", line)[0] for line in done.stdout.split()}
@@ -112,9 +112,9 @@ def test_pip_has_the_lock_before_it_installs_or_builds(kind: str) -> None:
 
 
 def test_what_builds_our_package_is_in_the_lock() -> None:
-    requested = tomllib.loads((HOUSE / "pyproject.toml").read_text())["build-system"]["requires"]
+    requested = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert requested
-    locked = dict(line.split("==") for line in (HOUSE / "constraints.lock").read_text().split())
+    locked = dict(line.split("==") for line in (ROOT / "constraints.lock").read_text().split())
     for requirement in map(Requirement, requested):
         assert requirement.specifier.contains(locked[requirement.name])
 
@@ -151,7 +151,7 @@ def test_evaluate_has_all_that_serves() -> None:
 
 
 def test_every_pinned_library_is_in_the_lock() -> None:
-    locked = {line.split("==")[0] for line in (HOUSE / "constraints.lock").read_text().split()}
+    locked = {line.split("==")[0] for line in (ROOT / "constraints.lock").read_text().split()}
     for kind in build.KINDS:
         assert {name.lower() for name in requirements(kind, "cpu")} <= locked
 
@@ -163,8 +163,8 @@ def test_what_a_build_by_hand_sees_is_what_the_command_sends() -> None:
 
 
 def test_every_package_of_ours_is_sent() -> None:
-    matches = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    there = {name.rstrip("*") for name in matches if (HOUSE / name.rstrip("*")).is_dir()}
+    matches = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    there = {name.rstrip("*") for name in matches if (ROOT / name.rstrip("*")).is_dir()}
     assert there == set(build.PACKAGES)
 
 

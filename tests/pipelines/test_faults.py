@@ -46,7 +46,7 @@ def forget(workspace: Path, *names: str) -> None:
 
 
 def created(run: Path) -> dict[str, dict[str, str]]:
-    """Output -> (its files' digests), of every step of a run, but for what was measured anew."""
+    """Output -> (its files' digests), of every step of a run, except for measurements."""
     matches = {}
     for entry in ledger.read_entries(run).values():
         for name, path in entry.paths.items():
@@ -163,7 +163,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
 
 
 def at_door(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
-    """The command that opens a step's door on what the smoke run made."""
+    """The command that runs a step alone on the artifacts of the smoke run."""
     spec = STANDALONE_STEPS[step]
     artifacts = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
     artifacts |= {name: out / name for name in spec.outputs}
@@ -443,8 +443,8 @@ def test_users_without_a_history_and_items_without_words_are_served(smoke: Smoke
 
 # -- what runs again -------------------------------------------------------------------------------------------
 
-# one knob -> the steps that have to run again; what they write may be the same, and then the next ones need not
-KNOBS = {
+# a changed setting -> the steps that must run again; where their output is the same, the next ones are reused
+RERUN_STEPS = {
     "ingest.max_rejected_share=0.5": ["ingest"],
     "validate.max_age_days=9999999": ["validate"],
     "featurize.check_rows=7": ["featurize"],
@@ -460,14 +460,14 @@ KNOBS = {
 }
 
 
-@slow  # the default run has one knob in test_history.py, and all of them foretold in test_plan.py
-@pytest.mark.parametrize("setting", KNOBS)
+@slow  # test_runner.py runs one setting by default, and test_plan.py plans all of them
+@pytest.mark.parametrize("setting", RERUN_STEPS)
 def test_one_setting_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, setting: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", setting)
     assert done.returncode in (0, 3), done.stderr
     again = [step for step in REUSABLE if steps(workspace)[step] == "done"]
-    assert again == KNOBS[setting], reasons(workspace)
+    assert again == RERUN_STEPS[setting], reasons(workspace)
     if again:
         assert setting.partition("=")[0].split(".")[1] in reasons(workspace)[again[0]]
 

@@ -1,4 +1,4 @@
-"""The compiled package runs from its own YAML, and what `rankline submit --plan` foretold of it is what happens."""
+"""The compiled package runs from its own YAML, and what `rankline submit --plan` predicts is what happens."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipelines.steps import CACHED_TRAINING_STEPS
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
 
-HOUSE = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(package: Path, root: Path) -> set[str]:
     """The tasks that a package ran."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipelines.from_yaml", str(package), str(root)],
-        cwd=HOUSE,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

@@ -1,4 +1,4 @@
-"""Recipes: every knob has a sentence, one can be changed, and what does not exist is refused kindly."""
+"""Recipes: every setting has a description, each can be changed, and one that does not exist is refused."""
 
 from __future__ import annotations
 

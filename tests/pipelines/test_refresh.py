@@ -283,7 +283,7 @@ def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Pa
     assert not (tmp_path / "workspace" / "runs").exists()
 
 
-@pytest.mark.slow  # the room's own tests have a small champion
+@pytest.mark.slow  # the tests of the component have a small champion
 def test_a_trained_champion_finds_its_own_items_unchanged(smoke: SmokeRun, tmp_path: Path) -> None:
     """What a real run ranked is what a refresh of the same source reads; a new word more is read, by the champion."""
     workspace = smoke.copy(tmp_path / "workspace")

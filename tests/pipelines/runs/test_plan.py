@@ -27,10 +27,10 @@ from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip, folders, reasons, steps
-from tests.pipelines.test_faults import KNOBS, REUSABLE, unpromoted
+from tests.pipelines.test_faults import RERUN_STEPS, REUSABLE, unpromoted
 from tests.serving.tiny_bundle import make_bundle, publish
 
-HOUSE = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 CODE = ("rankline", "components", "pipelines", "feature_repo", "serving", "cli")
 slow = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def comes_true(result: dict[str, PlannedStep], status: dict[str, str], why: dict
 def ran_as_planned(
     workspace: Path, *settings: str, **environment: str
 ) -> tuple[dict[str, PlannedStep], dict[str, str]]:
-    """Plan, run, compare: (what was foretold, step -> status)."""
+    """Plan, run, compare: (what was planned, step -> status)."""
     knobs = [f"--set={each}" for each in settings]
     requested = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *knobs, **environment)
     assert requested.returncode == 0, requested.stderr
@@ -123,7 +123,7 @@ def test_a_damaged_copy_and_a_setting_that_changes_no_byte(smoke: SmokeRun, tmp_
 
 
 @slow
-@pytest.mark.parametrize("setting", KNOBS)
+@pytest.mark.parametrize("setting", RERUN_STEPS)
 def test_one_setting_happens_as_planned(smoke: SmokeRun, tmp_path: Path, setting: str) -> None:
     ran_as_planned(smoke.copy(tmp_path / "ws"), setting)
 
@@ -196,7 +196,7 @@ def test_another_recipe_in_the_workspace_happens_as_planned(smoke: SmokeRun, tmp
     assert result["export"].state == "reused"
 
 
-# What is foretold, asked without running.
+# Plans without a run.
 
 
 def test_nothing_changed(unchanged: Path, smoke: SmokeRun) -> None:
@@ -206,11 +206,11 @@ def test_nothing_changed(unchanged: Path, smoke: SmokeRun) -> None:
     assert result["promote"].why == f"model {smoke.summary['model_id']} already serves"
 
 
-@pytest.mark.parametrize("setting", KNOBS)
+@pytest.mark.parametrize("setting", RERUN_STEPS)
 def test_one_setting_in_each_section(unchanged: Path, setting: str) -> None:
     """Against the table that tests/pipelines/test_faults.py holds against real runs."""
     result = planned(unchanged, setting)
-    run = KNOBS[setting]
+    run = RERUN_STEPS[setting]
     assert {step for step in REUSABLE if result[step].state == "runs"} == set(run[:1])
     assert {step for step in REUSABLE if result[step].state == "reused"}.isdisjoint(run)
     if run:
@@ -279,9 +279,9 @@ def test_another_window(unchanged: Path) -> None:
 
 
 def touched(house: Path, component: str) -> Path:
-    """A copy of the code in which somebody wrote a comment into one room."""
+    """A copy of the code with a comment added to one component."""
     for name in CODE:
-        shutil.copytree(HOUSE / name, house / name)
+        shutil.copytree(ROOT / name, house / name)
     with (house / "components" / component / "step.py").open("a") as source:
         source.write("# somebody was here\n")
     return house
@@ -418,7 +418,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     flip(next((workspace / "cache" / "export").glob("*/bundle/manifest.json")))
-    (workspace / "repository" / "champion.json").unlink()  # a run would write it anew
+    (workspace / "repository" / "champion.json").unlink()  # a run would write it again
     before = digests(workspace)
     done = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import flip, folders, reasons, steps, summary, watched
 
-HOUSE = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 REUSABLE = CACHED_TRAINING_STEPS
 REFUSING = ("finetune.epochs=3", 'decide.floors={"ndcg@10": 0.99}')
 Ended = subprocess.CompletedProcess[str]
@@ -132,7 +132,7 @@ def location(result: dict[str, Any], step: str, output: str) -> str:
     return str(next(each["paths"][output] for each in result["steps"] if each["step"] == step))
 
 
-# The third: one knob is turned, a kept copy is damaged, and training is killed.
+# The third run: one setting changes, a cache entry is damaged, and training is killed.
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
     assert events(workspace)[3:] == ["registered", "evaluated", "rejected"]
 
 
-# The fifth: somebody writes a comment into one room.
+# The fifth run: a comment is added to one component.
 
 
 @pytest.mark.slow  # the default run has the plan of it, in test_plan.py
@@ -226,7 +226,7 @@ def test_a_change_of_code_in_one_component_reruns_that_component_and_what_follow
     resumed: object, workspace: Path, tmp_path: Path
 ) -> None:
     for name in ("rankline", "components", "pipelines", "feature_repo", "serving", "cli"):
-        shutil.copytree(HOUSE / name, tmp_path / name)
+        shutil.copytree(ROOT / name, tmp_path / name)
     with (tmp_path / "components" / "evaluate" / "step.py").open("a") as source:
         source.write("# somebody was here\n")
     arguments = ("run", "--recipe", "smoke", "-w", workspace, "--json")

@@ -35,7 +35,7 @@ from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until, watched
 from tests.pipelines.test_faults import REUSABLE
 
-KNOB = "ingest.max_rejected_share=0.5"  # of the story's run; it changes no byte of what ingest makes
+SETTING = "ingest.max_rejected_share=0.5"  # of the first run; it changes no byte of the output of ingest
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class Cancelled:
 
 @pytest.fixture(scope="module")
 def cancelled(workspace: Path) -> Cancelled:
-    with watched(workspace, KNOB) as run:
+    with watched(workspace, SETTING) as run:
         name = run.folder.name
         until(lambda: (run.folder / "kubeflow.log").is_file())
         follower = subprocess.Popen(
@@ -179,14 +179,14 @@ class Retried:
 @pytest.fixture(scope="module")
 def retried(cancelled: Cancelled, workspace: Path) -> Retried:
     """The cancelled run once more, to its end."""
-    planned = plan(named("smoke", [KNOB]), workspace)
+    planned = plan(named("smoke", [SETTING]), workspace)
     done = rankline("runs", "retry", cancelled.run, "-w", workspace, "--json", timeout_s=600)
     assert done.returncode == 0, done.stderr
     return Retried(planned, json.loads(done.stdout))
 
 
 def finished(workspace: Path, cancelled: Cancelled) -> set[str]:
-    """What the knob made run again and had ended before the run was cancelled."""
+    """The steps that the setting made run again and that had ended before the run was cancelled."""
     entry = ledger.read_entries(workspace / "runs" / cancelled.run).get("ingest")
     return {"ingest"} if entry is not None and entry.status == "done" else set()
 
