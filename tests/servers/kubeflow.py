@@ -480,6 +480,7 @@ class Handler(BaseHTTPRequestHandler):
     """HTTP over an Api."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed acknowledgement
     api: Api
 
     def log_message(self, format: str, *arguments: Any) -> None:
