@@ -9,10 +9,12 @@ from typing import Any
 
 
 def main() -> None:
-    """Search with the history tower's own left vectors, in the bundle's vectors and in many made-up ones."""
+    """Search with vectors of the history tower, among the bundle's item vectors and among many synthetic ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
-    parser.add_argument("--made-up", type=int, default=200_000, help="items around the real ones, for the HNSW index")
+    parser.add_argument(
+        "--synthetic", "--made-up", type=int, default=200_000, help="items near the real ones, for the HNSW index"
+    )
     arguments = parser.parse_args()
     workspace = arguments.workspace.resolve()
 
@@ -26,8 +28,8 @@ def main() -> None:
     catalogue, _ = bundles.read_catalogue(bundle, "fp32")
     lefts = left_vectors(workspace, catalogue, bundle.candidate_settings.max_history)
     rng = np.random.default_rng(0)
-    copies = rng.choice(len(catalogue.vectors_ID), arguments.made_up)
-    noise = 0.5 * catalogue.vectors_ID.std() * rng.standard_normal((arguments.made_up, catalogue.vectors_ID.shape[1]))
+    copies = rng.choice(len(catalogue.vectors_ID), arguments.synthetic)
+    noise = 0.5 * catalogue.vectors_ID.std() * rng.standard_normal((arguments.synthetic, catalogue.vectors_ID.shape[1]))
     many = np.ascontiguousarray(catalogue.vectors_ID[copies] + noise, dtype=np.float32)
     print("| items | index | recall@100 | ms a request | build |")
     print("| --- | --- | --- | --- | --- |")
@@ -41,26 +43,24 @@ def main() -> None:
 
 
 def left_vectors(workspace: Path, catalogue: Any, max_history: int) -> Any:
-    """[R, D] the left vectors of the frozen test requests."""
+    """[R, D] the left vectors of the test's snapshot requests."""
     import numpy as np
 
     from benchmarks.quality import newest_output
-    from components.distill import scorer
+    from components.distill.candidate_table import CandidateDrawer
     from components.export.student import Student
     from rankline.evaluation import snapshot_requests
+    from rankline.model.scoring import CandidateSettings, feature_names
 
-    tower = Student.read(newest_output(workspace, "distill", "student")).tower
+    tower = Student.load(newest_output(workspace, "distill", "student")).tower
+    drawer = CandidateDrawer(tower, catalogue, CandidateSettings(0, 0.0, max_history), feature_names(), {})
     features = newest_output(workspace, "featurize", "features")
-    return np.stack(
-        [
-            scorer.left_vector(tower, request, catalogue, max_history, None)
-            for request in snapshot_requests.read_snapshot_requests(features, "test")
-        ]
-    )
+    requests = snapshot_requests.read_snapshot_requests(features, "test")
+    return np.stack([drawer.left_vector(request) for request in requests])
 
 
 def row(name: str, index: Any, vectors: Any, lefts: Any, build_s: float) -> None:
-    """Print what one index finds of what exact search finds."""
+    """Print the recall of an index against exact search, and its speed."""
     import faiss
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What a run took, step by step, and how much of it was the flow's own."""
+"""How long a run took, step by step, and how much of that is the overhead of the pipeline."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Print the table of the longest run of a recipe that ran every step."""
+    """Print the table of the latest run of a recipe that ran every step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, default=Path(".rankline"))
     parser.add_argument("--recipe", default="movielens")
     arguments = parser.parse_args()
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import run_folders
+    from pipelines.runs.folder import run_folders
 
     summaries = [
         json.loads((folder / SUMMARY).read_text())
@@ -25,13 +25,13 @@ def main() -> None:
     if not complete:
         raise SystemExit(f"no run in {arguments.workspace} in which every step of {arguments.recipe} ran")
     run = complete[-1]
-    print("| step | wall s | its own work s | imports s | peak memory MB | core-seconds |")
+    print("| step | wall s | work s | imports s | peak memory MB | core-seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
     for step in run["steps"]:
         cells = (step[k] for k in ("seconds", "work_s", "import_s", "peak_memory_mb", "core_s"))
         print(f"| {step['step']} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
     share = 1 - run["work_s"] / run["seconds"]
-    print(f"\nrun of {run['seconds']:.0f} s, {run['work_s']:.0f} s of it the steps' own work: overhead {share:.1%}")
+    print(f"\nrun of {run['seconds']:.0f} s, {run['work_s']:.0f} s of it work of the steps: overhead {share:.1%}")
 
 
 if __name__ == "__main__":

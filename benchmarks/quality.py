@@ -22,7 +22,7 @@ def main() -> None:
         pooled = [scores(workspace, arguments.settings)]
         pooled[0] = {**pooled[0], "candidate, int8": int8_scores(workspace, arguments.settings)}
     elif arguments.split == "time-cut":
-        # its own workspace: a model trained for a benchmark never meets the champion of the demo
+        # a workspace of its own, so that the model is not compared with the champion of the demo
         pooled = [scores(benchmark_workspace(workspace), [*arguments.settings, "featurize.split=time_cut"])]
     else:
         pooled = [
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def benchmark_workspace(workspace: Path) -> Path:
-    """A workspace for benchmarks beside the one that serves, with the same material."""
+    """A workspace for benchmarks beside the one that serves, with the same assets."""
     folder = workspace.with_name(workspace.name + "-benchmarks")
     folder.mkdir(exist_ok=True)
     if not (folder / "material").exists():
@@ -42,7 +42,7 @@ def benchmark_workspace(workspace: Path) -> Path:
 
 
 def run_evaluation(workspace: Path, settings: list[str]) -> Path:
-    """The evaluation that a run with these settings leaves; what was made before is reused."""
+    """The evaluation of a run with these settings; finished steps are reused."""
     from cli.runs.progress import Screen
     from pipelines.assets import packaged
     from pipelines.recipes import named
@@ -62,7 +62,7 @@ def scores(workspace: Path, settings: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def int8_scores(workspace: Path, settings: list[str]) -> dict[str, Any]:
-    """The candidate again, served with its int8 text tower's item vectors."""
+    """The candidate served with the item vectors of its int8 text tower."""
     served = [*settings, "evaluate.precision=int8", "decide.max_served_difference=10", "decide.min_same_top10=0"]
     return read_scores(run_evaluation(workspace, served))["candidate"]
 
@@ -80,7 +80,7 @@ def read_scores(report: Path) -> dict[str, dict[str, Any]]:
 
 
 def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
-    """One set of settings a cut: train before it, test after it."""
+    """One list of settings per cut: training before it, test after it."""
     import numpy as np
     import pyarrow.parquet as parquet
 
@@ -97,8 +97,8 @@ def rolling_settings(workspace: Path, *, folds: int) -> list[list[str]]:
 
 
 def newest_output(workspace: Path, step: str, output: str) -> Path:
-    """What the newest finished run of a step left under this name."""
-    from pipelines.runs.runner import run_folders
+    """An output of a step, of the latest run that finished it."""
+    from pipelines.runs.folder import run_folders
     from rankline.runtime import ledger
 
     for folder in reversed(run_folders(workspace)):
@@ -109,7 +109,7 @@ def newest_output(workspace: Path, step: str, output: str) -> Path:
 
 
 def table(pooled: list[dict[str, dict[str, Any]]]) -> str:
-    """Means with intervals, and the candidate's lead over each system on the same requests."""
+    """Means with intervals, and the difference between the candidate and each system on the same requests."""
     import numpy as np
 
     from rankline.evaluation.bootstrap import interval, paired

@@ -1,4 +1,4 @@
-"""What ingest, validate and featurize take on generated events, and what a join through Feast costs.
+"""Times ingest, validate and featurize on synthetic events, and point-in-time joins with and without Feast.
 
     python -m benchmarks.scale                          1 and 10 million events, each stage in a process of its own
     python -m benchmarks.scale --rows 100000000         a hundred million
@@ -6,8 +6,8 @@
     python -m benchmarks.scale --joins                  plain ASOF, the fast join, Feast: 0.25, 1 and 4 million rows
     python -m benchmarks.scale --joins --join-rows 250000
 
-The events are made up: users with about a hundred events each, in visits of five over 90 days; items wanted by
-Zipf's law; one event in fifty known up to three days late. Nothing is learnt from them but time and memory.
+Each user has about a hundred events, in visits of five over 90 days; the popularity of items follows Zipf's law; one
+event in fifty becomes known up to three days late. The data is good for measuring time and memory only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def generate(folder: Path, rows: int) -> None:
     """Write the RecBole files of ``rows`` events."""
     import duckdb
 
-    source = folder / "half-made"
+    source = folder / "partial"
     source.mkdir(parents=True, exist_ok=True)
     users = max(rows // EVENTS_PER_USER, 10)
     files = {
@@ -61,8 +61,12 @@ def generate(folder: Path, rows: int) -> None:
 
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
-    """Run one step on what the one before it left; its seconds, core-seconds and peak memory in MB."""
+    """Run one step on the output of the one before; returns its seconds, core-seconds and peak memory in MB."""
+<<<<<<< HEAD
+    work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
+=======
     work: dict[str, Callable[[Path], None]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
+>>>>>>> p2d
     started = time.perf_counter()
     work[name](folder)
     seconds = time.perf_counter() - started
@@ -93,16 +97,63 @@ def _featurize(folder: Path) -> None:
 
 
 def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
-    """Seconds of one and the same join of two views, in three ways, one after the other."""
+    """The seconds of the same join of two views, made in several ways one after the other."""
     import duckdb
 
-    from components.featurize.join import PointInTimeJoin, historical_features
+    from components.featurize.join import JoinSettings, PointInTimeJoin, historical_features
     from feature_repo.store import apply, open_store, working_directory
     from rankline.features import transforms
     from rankline.runtime.progress import Progress
 
     sources = folder / "sources"
     sources.mkdir(parents=True)
+    entities = _write_views(sources, rows)
+    apply(folder / "feast", project="joins", sources=sources)
+    store = open_store(folder / "feast")
+    features = [f"user_activity:{name}" for name in transforms.USER]
+    features += ["user_category_affinity:affinity_categories", "user_category_affinity:affinity_shares"]
+
+    def plain() -> Any:
+        with duckdb.connect() as db:
+            db.register("entities", entities)
+            for view in ("user_activity", "user_category_affinity"):
+                db.sql(
+                    f"""SELECT view.* EXCLUDE (user_id, event_timestamp, known_at)
+                    FROM entities ASOF LEFT JOIN read_parquet('{sources / view}.parquet') view
+                    ON entities.user_id = view.user_id AND entities.event_timestamp >= view.event_timestamp"""
+                ).to_arrow_table()
+
+    def fast(check_rows: int) -> Any:
+        settings = JoinSettings(method="fast", check_rows=check_rows, seed=0, memory_mb=2048, spill=folder)
+        join = PointInTimeJoin(store, features, settings, rows=rows)
+        parts = [join.join(entities.slice(start, 100_000)) for start in range(0, rows, 100_000)]
+        join.check()
+        return parts
+
+    joins: dict[str, Callable[[], Any]] = {
+        "plain ASOF join of two views (no TTL, no known time, any order)": plain,
+        "the fast join, in parts of 100,000": lambda: fast(0),
+        "the fast join, 500 rows of it checked against Feast": lambda: fast(500),
+        "through Feast, in parts of 200,000": lambda: historical_features(
+            store, entities, features, chunk=200_000, progress=Progress()
+        ),
+    }
+    timings = []
+    with working_directory(folder / "feast"):
+        plain()  # so that the files are in the page cache for all of them
+        for name, join in joins.items():
+            started = time.perf_counter()
+            join()
+            timings.append((name, time.perf_counter() - started))
+    return timings
+
+
+def _write_views(sources: Path, rows: int) -> Any:
+    """Write the files of the feature views; returns the entities to join, a table of ``rows`` users and times."""
+    import duckdb
+
+    from rankline.features import transforms
+
     views = {
         "user_activity": ", ".join(f"random() AS {name}" for name in transforms.USER),
         "user_category_affinity": """['c' || user % 9, 'c' || user % 7] AS affinity_categories,
@@ -117,65 +168,27 @@ def time_joins(folder: Path, rows: int) -> list[tuple[str, float]]:
         for view, columns in views.items():
             key = "item_id" if view.startswith("item") else "user_id"
             db.execute(
-                f"""COPY (SELECT 'k' || user AS {key}, {columns}, moment AS event_timestamp, moment AS known_at
+                f"""COPY (SELECT 'k' || user AS {key}, {columns}, time AS event_timestamp, time AS known_at
                 FROM (SELECT row // 10 AS user,
-                    make_timestamptz({start} + (row % 10 * 9 + hash(row) % 9)::BIGINT * 86400000000) AS moment
+                    make_timestamptz({start} + (row % 10 * 9 + hash(row) % 9)::BIGINT * 86400000000) AS time
                     FROM range({rows // 2 if "user_" in view else 10}) t(row))
                 ORDER BY {key}, event_timestamp) TO '{sources / view}.parquet' (FORMAT parquet, COMPRESSION zstd)"""
             )
-        asked = db.sql(
+        return db.sql(
             f"""SELECT 'k' || hash(row) % {rows // 20} AS user_id,
             make_timestamptz({start} + (hash(row, 1) % {DAYS * 86_400})::BIGINT * 1000000) AS event_timestamp
             FROM range({rows}) t(row) ORDER BY user_id, event_timestamp"""
         ).to_arrow_table()
-    apply(folder / "feast", project="joins", sources=sources)
-    store = open_store(folder / "feast")
-    side = [f"user_activity:{name}" for name in transforms.USER]
-    side += ["user_category_affinity:affinity_categories", "user_category_affinity:affinity_shares"]
-
-    def plain() -> Any:
-        with duckdb.connect() as db:
-            db.register("asked", asked)
-            for view in ("user_activity", "user_category_affinity"):
-                db.sql(
-                    f"""SELECT view.* EXCLUDE (user_id, event_timestamp, known_at)
-                    FROM asked ASOF LEFT JOIN read_parquet('{sources / view}.parquet') view
-                    ON asked.user_id = view.user_id AND asked.event_timestamp >= view.event_timestamp"""
-                ).to_arrow_table()
-
-    def fast(check_rows: int) -> Any:
-        options: dict[str, Any] = {"way": "fast", "rows": rows, "check_rows": check_rows, "seed": 0}
-        join = PointInTimeJoin(store, side, memory_mb=2048, spill=folder, **options)
-        parts = [join.join(asked.slice(place, 100_000)) for place in range(0, rows, 100_000)]
-        join.check()
-        return parts
-
-    ways: dict[str, Callable[[], Any]] = {
-        "plain ASOF join of two views (no TTL, no known time, any order)": plain,
-        "the fast join, in parts of 100,000": lambda: fast(0),
-        "the fast join, 500 rows of it checked against Feast": lambda: fast(500),
-        "through Feast, in parts of 200,000": lambda: historical_features(
-            store, asked, side, chunk=200_000, progress=Progress()
-        ),
-    }
-    timings = []
-    with working_directory(folder / "feast"):
-        plain()  # the files are in memory from here on, for all of them
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            timings.append((name, time.perf_counter() - started))
-    return timings
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--stage", choices=STAGES, help="this one only, on what an earlier run left in the folder")
-    parser.add_argument("--joins", action="store_true", help="compare the ways to join instead")
+    parser.add_argument("--stage", choices=STAGES, help="only this one, on the output of an earlier run in --folder")
+    parser.add_argument("--joins", action="store_true", help="compare joins instead")
     parser.add_argument("--join-rows", type=int, nargs="+", default=JOIN_ROWS, help="how many rows are joined")
-    parser.add_argument("--folder", type=Path, help="where the data goes and stays; else a passing folder")
+    parser.add_argument("--folder", type=Path, help="where the data is kept; by default a temporary folder")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
@@ -184,7 +197,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
         folder = arguments.folder or Path(temporary)
         if arguments.joins:
-            print("| rows | join | seconds | seconds a million rows | against plain |\n" + "| --- " * 5 + "|")
+            print("| rows | join | seconds | seconds per million rows | against plain |\n" + "| --- " * 5 + "|")
             for rows in arguments.join_rows:
                 times = time_joins(folder / "joins" / str(rows), rows)
                 for name, seconds in times:
@@ -199,11 +212,9 @@ def main() -> None:
             if not (size_folder / "source").is_dir():
                 generate(size_folder, rows)
             for name in [arguments.stage] if arguments.stage else STAGES:
-                usage = _run_in_process(name, size_folder)
-                print(
-                    f"| {rows:,} | {name} | {usage['seconds']:.0f} | {usage['core_s']:.0f} | {usage['peak_mb']:.0f} |",
-                    flush=True,
-                )
+                used = _run_in_process(name, size_folder)
+                numbers = f"{used['seconds']:.0f} | {used['core_s']:.0f} | {used['peak_mb']:.0f}"
+                print(f"| {rows:,} | {name} | {numbers} |", flush=True)
 
 
 def _run_in_process(name: str, folder: Path) -> dict[str, float]:

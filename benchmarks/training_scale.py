@@ -1,9 +1,9 @@
 """How memory and time of training grow with the items and with the examples: `python -m benchmarks.training_scale`.
 
-Made-up vectors, histories and queries, the training loops alone (components/finetune/sequence_model.py: the teacher;
-components/distill/towers.py: the towers, whose requests are all asked in words), one process a line so that the peak
-is its own. Beside the measured peak stands what the items' own vectors with their copies take. Time is the processor's
-(core-seconds), which a busy machine blurs less.
+It runs the training loops alone on synthetic vectors, histories and queries: the teacher of
+components/finetune/sequence_model.py, and the towers of components/distill/towers.py with a query in every request. Each
+row is measured in a process of its own. The table shows how much of the peak the item embeddings with their copies take.
+Time is in core-seconds, which other load on the machine affects less.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOPS = ("teacher", "towers")
 
 
 def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
-    """Examples of a made-up catalogue of ``items``, without the words; and its text vectors [I, T]."""
+    """Examples of a synthetic catalogue of ``items`` without texts, and its text vectors [I, T]."""
     import numpy as np
     import torch
 
@@ -51,7 +51,7 @@ def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
     data = examples.Examples(
         item_ids=[str(n) for n in range(items)],
         index={},
-        words=[],
+        item_texts=[],
         side_IS=np.zeros((items, 1), np.float32),
         categories_IC=np.zeros((items, 0), np.float32),
         vocabulary=[],
@@ -68,58 +68,60 @@ def make_data(items: int, users: int, *, query: str) -> tuple[Any, Any]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had."""
+    """The peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Recorder:
-    """Progress that keeps the peak before the first step and after the last, and the processor's time between."""
+    """Progress that records the peak memory before the first step and after the last, and the time between."""
 
     def __init__(self) -> None:
-        self.began = self.ended = self.at_start = self.peak = 0.0
+        self.started = self.ended = self.at_start = self.peak = 0.0
         self.steps = 0
 
     def phase(self, name: str) -> None:
-        """Training is about to begin; a look at validation may have been before it."""
+        """Training is about to start, perhaps after an evaluation."""
         self.at_start = peak_mb()
 
     def update(self, done: int, total: int, **numbers: float) -> None:
-        """Note the moment."""
-        self.began = self.began or time.process_time()
+        """Record the time and the peak memory after a step."""
+        self.started = self.started or time.process_time()
         self.ended, self.peak, self.steps = time.process_time(), peak_mb(), done
 
 
 def train_teacher(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
-    """Train a teacher for an epoch; how many times the own vectors are there: they, two moments."""
+    """Train a teacher for one epoch; returns the copies of the item embeddings: they and two optimizer states."""
     from types import SimpleNamespace
     from typing import cast
 
     import torch
 
-    from components.finetune import sequence_model
     from components.finetune.config import FinetuneConfig
-    from components.finetune.distributed import DistributedContext
+    from components.finetune.context import TrainingContext
+    from components.finetune.sequence import model as sequence_model
+    from components.finetune.sequence.inputs import TeacherInputs
+    from rankline.train.distributed import ALONE
 
     config = FinetuneConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
-    sequence_model.train(
-        data, cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None), text_IT, torch.from_numpy(data.side_IS),
-        config=config, seed=0, use_bf16=False, device=torch.device(DEVICE), ranks=DistributedContext(), progress=recorder, checkpoints=None,
-    )  # fmt: skip
+    encoder, tokenizer = cast(Any, SimpleNamespace(size=TEXT)), cast(Any, None)
+    inputs = TeacherInputs(data, encoder, tokenizer, text_IT, torch.from_numpy(data.side_IS))
+    context = TrainingContext(config, torch.device(DEVICE), False, ALONE, recorder, None)
+    sequence_model.train(inputs, context, seed=0)
     return 3
 
 
 def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
-    """Train towers for an epoch; how many times the own vectors are there: they, two moments, the best so far."""
+    """Train towers for one epoch; returns the copies of the item embeddings: as for the teacher, and the best so far."""
     import numpy as np
     import torch
 
-    from components.distill import towers
+    from components.distill import towers, towers_trainer
     from components.distill.config import DistillConfig
     from components.distill.encode import EncodedTexts
     from rankline.runtime.progress import Progress
 
     class RandomEncoder(EncodedTexts):
-        """Reads numbers out of nothing instead of words."""
+        """Returns random vectors for texts."""
 
         def _encode(self, words: list[str], progress: Progress) -> torch.Tensor:
             return torch.randn(len(words), TEXT)
@@ -127,23 +129,22 @@ def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
     config = DistillConfig(epochs=1, sampled_items=sampled, batch_size=BATCH, max_history=LENGTH)
     rng = np.random.default_rng(1)
     shape = (len(data.splits["train"]), SOFT)
-    soft = {
+    soft: dict[str, Any] = {
         "train_candidates": rng.integers(0, len(data.item_ids), shape),
         "train_logits": rng.standard_normal(shape, np.float32),
     }
     reader: Any = torch.nn.Identity()
     reader.size = TEXT
     none: Any = None
-    reading = RandomEncoder(data, reader, none, text_IT, device=torch.device(DEVICE))
+    encoded = RandomEncoder(data, reader, none, text_IT, device=torch.device(DEVICE))
     model = towers.Towers.make(data, text_size=TEXT, size=64, config=config)
-    towers.train(
-        model, data, reading, soft, config=config, device=torch.device(DEVICE), progress=recorder, checkpoints=None
-    )
+    inputs = towers_trainer.TowersInputs(data, encoded, soft["train_candidates"], soft["train_logits"])
+    towers_trainer.train(model, inputs, config, progress=recorder, checkpoints=None)
     return 4
 
 
 def measure(loop: str, items: int, sampled: int, users: int) -> dict[str, float]:
-    """Peak and time of an epoch, in this process."""
+    """The peak memory and the time of one epoch, in this process."""
     data, text_IT = make_data(items, users, query="asked" if loop == "towers" else "")
     before = peak_mb()
     recorder = Recorder()
@@ -153,14 +154,14 @@ def measure(loop: str, items: int, sampled: int, users: int) -> dict[str, float]
         "loop_mb": recorder.peak - before,
         "own_vectors_mb": copies * items * 64 * 4 / 2**20,
         "after_mb": peak_mb() - recorder.peak,
-        "step_s": (recorder.ended - recorder.began) / (recorder.steps - 1),
+        "step_s": (recorder.ended - recorder.started) / (recorder.steps - 1),
         "steps": recorder.steps,
-        "epoch_s": recorder.ended - recorder.began,
+        "epoch_s": recorder.ended - recorder.started,
     }
 
 
 def measure_in_process(loop: str, items: int, sampled: int, users: int) -> dict[str, float] | str:
-    """What a process of its own measures, or how it failed."""
+    """The measurements of a process of its own, or how it failed."""
     one = (loop, str(items), str(sampled), str(users))
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.training_scale", "--one", *one], capture_output=True, text=True
@@ -177,7 +178,7 @@ def print_row(*cells: Any) -> None:
 
 
 def main() -> None:
-    """A line a size, as Markdown tables."""
+    """Print one row per size, as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loops", nargs="*", choices=LOOPS, default=LOOPS)
     parser.add_argument("--items", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
@@ -196,9 +197,9 @@ def main() -> None:
         "sampled",
         "before, MB",
         "the loop adds, MB",
-        "of it own vectors",
-        "looks add, MB",
-        "core-s a step",
+        "of it item embeddings",
+        "evaluation adds, MB",
+        "core-s per step",
     )
     print_row(*["---"] * 8)
     for loop in arguments.loops:
@@ -214,7 +215,7 @@ def main() -> None:
                 sizes = (f"{row[name]:,.0f}" for name in ("data_mb", "loop_mb", "own_vectors_mb", "after_mb"))
                 print_row(*first, *sizes, f"{row['step_s']:.3f}")
     print()
-    print_row("loop", "users", "steps", "an epoch, core-s", "core-s a step", "the loop adds, MB")
+    print_row("loop", "users", "steps", "core-s per epoch", "core-s per step", "the loop adds, MB")
     print_row(*["---"] * 6)
     for loop in arguments.loops:
         for users in arguments.users:

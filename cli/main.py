@@ -1,25 +1,51 @@
-"""The `rankline` command. Each group of commands has a file; heavy imports stay inside the commands."""
+"""The `rankline` command. Heavy imports stay inside the commands, so that the help appears at once."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from cli.data import data, features, fetch, init, recipes
+from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
-from cli.registry import catalogue, items, models, rollback
+from cli.registry import catalogue, items, models
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
-from rankline.errors import EXIT_FAILED, RanklineError
+from rankline.errors import RanklineError
+
+INTERRUPTED = 130  # the exit code of typer after Ctrl-C
+
+
+class GroupedCommands(TyperGroup):
+    """A group that lists its commands under the titles they were registered with."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section per title, in the order of registration."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for title, commands in commands_by_title(self).items():
+            with formatter.section(title):
+                formatter.write_dl([(name, each.get_short_help_str(limit)) for name, each in commands.items()])
+
+
+def commands_by_title(group: TyperGroup) -> dict[str, dict[str, Any]]:
+    """Title -> name -> command, of the commands that are not hidden."""
+    titled: dict[str, dict[str, Any]] = {}
+    for name, command in group.commands.items():
+        if not command.hidden:
+            titled.setdefault(getattr(command, "rich_help_panel", None) or "Commands", {})[name] = command
+    return titled
+
 
 app = typer.Typer(
     name="rankline",
-    help="From raw events to a promoted language-model ranker.\n\n"
+    cls=GroupedCommands,
+    help="Train, evaluate, promote and serve a language-model ranker for search and recommendation.\n\n"
+    "A run is a pipeline of steps:\n\n"
     "resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve\n\n"
     "Start with `rankline demo`, or, in under a minute, `rankline run --recipe smoke -w .rankline-smoke`.",
     no_args_is_help=True,
@@ -40,66 +66,75 @@ def _version(requested: bool) -> None:
 @app.callback()
 def rankline(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of the command itself; its help is the app's."""
 
 
-app.command("demo", help=demo.HELP)(demo.demo)
-app.command("init", help=init.HELP)(init.init)
-app.add_typer(data.app, name="data")
-app.command("run", help=run.HELP)(run.run)
-app.command("submit", help=submit.HELP)(submit.submit)
-app.command("build", help=build.HELP)(build.build)
-app.command("refresh", help=refresh.HELP)(refresh.refresh)
-app.command("compile", help=run.COMPILE_HELP)(run.compile_)
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(step.app, name="step")
-app.add_typer(runs.app, name="runs")
-app.add_typer(features.app, name="features")
-app.add_typer(schedule.app, name="schedule")
-app.command("scheduler", help=scheduler.HELP)(scheduler.scheduler)
-app.command("gc", help=gc.HELP)(gc.gc)
-app.command("new", help=new.HELP)(new.new)
-app.command("doctor", help=doctor.HELP)(doctor.doctor)
-app.command("fetch", help=fetch.HELP)(fetch.fetch)
-app.command("serve", help=serve.HELP)(serve.serve)
-app.command("ask", help=serve.ASK_HELP)(serve.ask)
-app.command("champion", help=models.CHAMPION_HELP)(models.champion)
-app.command("rollback", help=rollback.HELP)(rollback.rollback)
-app.command("history", help=models.HISTORY_HELP)(models.history)
-app.add_typer(catalogue.app, name="catalogue")
-app.add_typer(items.app, name="items")
-app.command("mirror", help=models.MIRROR_HELP)(models.mirror)
-
-INTERRUPTED = 130  # how typer ends on Ctrl-C
+RUN, DATA, MODELS, SERVE, SCHEDULES, PROJECT = (
+    "Run pipelines", "Data and features", "Models and catalogues", "Serve", "Schedules", "Machine and project",
+)  # fmt: skip
+app.command("demo", help=demo.HELP, rich_help_panel=RUN)(demo.demo)
+app.command("run", help=run.HELP, rich_help_panel=RUN)(run.run)
+app.command("submit", help=submit.HELP, rich_help_panel=RUN)(submit.submit)
+app.command("compile", help=run.COMPILE_HELP, rich_help_panel=RUN)(run.compile_)
+app.command("refresh", help=refresh.HELP, rich_help_panel=RUN)(refresh.refresh)
+app.add_typer(step.app, name="step", rich_help_panel=RUN)
+app.add_typer(runs.app, name="runs", rich_help_panel=RUN)
+app.command("init", help=init.HELP, rich_help_panel=DATA)(init.init)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=DATA)
+app.command("fetch", help=recipes.FETCH_HELP, rich_help_panel=DATA)(recipes.fetch)
+app.add_typer(features.app, name="features", rich_help_panel=DATA)
+app.command("champion", help=models.CHAMPION_HELP, rich_help_panel=MODELS)(models.champion)
+app.command("history", help=models.HISTORY_HELP, rich_help_panel=MODELS)(models.history)
+app.command("rollback", help=models.ROLLBACK_HELP, rich_help_panel=MODELS)(models.rollback)
+app.command("mirror", help=models.MIRROR_HELP, rich_help_panel=MODELS)(models.mirror)
+app.add_typer(catalogue.app, name="catalogue", rich_help_panel=MODELS)
+app.add_typer(items.app, name="items", rich_help_panel=MODELS)
+app.command("serve", help=serve.HELP, rich_help_panel=SERVE)(serve.serve)
+app.command("ask", help=serve.ASK_HELP, rich_help_panel=SERVE)(serve.ask)
+app.add_typer(schedule.app, name="schedule", rich_help_panel=SCHEDULES)
+app.command("scheduler", help=scheduler.HELP, rich_help_panel=SCHEDULES)(scheduler.scheduler)
+app.command("doctor", help=doctor.HELP, rich_help_panel=PROJECT)(doctor.doctor)
+app.command("gc", help=gc.HELP, rich_help_panel=PROJECT)(gc.gc)
+app.command("build", help=build.HELP, rich_help_panel=PROJECT)(build.build)
+app.command("new", help=new.HELP, rich_help_panel=PROJECT)(new.new)
 
 
 def main() -> None:
-    """Run the command; a refusal is one message on stderr and an exit code, never a stack trace."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # ended by a supervisor is ended as by Ctrl-C
+    """Run the command; an error is one message on stderr and an exit code, never a stack trace."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a supervisor's SIGTERM ends a command as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     try:
         app(standalone_mode=True)
     except RanklineError as error:
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written
-        from rankline.io import disk
-
-        if disk.no_space_message(error):
-            typer.secho(str(disk.no_space_error(error, [Path.cwd()])), fg=typer.colors.RED, err=True)
-            sys.exit(EXIT_FAILED)
-        message = f"the file system refused: {error.strerror or error}\n  where: {error.filename or 'not said'}"
-        typer.secho(
-            f"{message}\n  try: another --workspace, or its permissions and free space", fg=typer.colors.RED, err=True
-        )
-        sys.exit(EXIT_FAILED)
+        _exit_with(error)
+    except OSError as error:
+        _exit_with(_file_error(error))
     except SystemExit as end:
         if end.code == INTERRUPTED and not isinstance(end, cluster.RunContinues):
             typer.secho("interrupted; the next run goes on from what is finished", err=True)
         raise
+
+
+def _exit_with(error: RanklineError) -> None:
+    typer.secho(str(error), fg=typer.colors.RED, err=True)
+    sys.exit(error.exit_code)
+
+
+def _file_error(error: OSError) -> RanklineError:
+    """What the file system refused, such as a full disk or a folder without write permission."""
+    from rankline.io import disk
+
+    if disk.no_space_message(error):
+        return disk.no_space_error(error, [Path.cwd()])
+    return RanklineError(
+        f"the file system refused: {error.strerror or error}",
+        where=str(error.filename or "an unnamed file"),
+        hint="another --workspace, or check its permissions and free space",
+    )
 
 
 if __name__ == "__main__":

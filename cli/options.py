@@ -1,40 +1,48 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they open."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rankline.registry.model_registry import ModelRegistry
+    from rankline.registry.registry_state import Champion
 
 Workspace = Annotated[
     Path,
     typer.Option(
         "--workspace", "-w", envvar="RANKLINE_WORKSPACE",
-        help="Folder of everything a run reads and leaves: material, cache, ledger, model repository.",
+        help="Folder of everything runs read and write: data, cache, run ledger, model repository.",
     ),
 ]  # fmt: skip
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="Name of a recipe (`rankline recipes`), or module:function.")
 ]
 SourcePath = Annotated[
-    str | None, typer.Option("--source", help="Where the data is, for a recipe of anybody's (search, labels…).")
+    str | None, typer.Option("--source", help="Where your data is, for a recipe that takes a source (search, labels…).")
 ]
 MapFile = Annotated[
     str | None, typer.Option("--map", help="TOML or JSON file that says how to read the source (`rankline init`).")
 ]
 Settings = Annotated[
     list[str],
-    typer.Option("--set", "-s", help="Change one knob: section.knob=value, such as finetune.epochs=3."),
+    typer.Option("--set", "-s", help="Change one setting: section.setting=value, such as finetune.epochs=3."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Url = Annotated[str, typer.Option("--url", envvar="RANKLINE_URL", help="Where the server answers.")]
+Runner = Annotated[
+    Literal["local", "docker"],
+    typer.Option(help="Where steps run: as processes, or in the images of `rankline build` with a Docker engine."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option("--url", envvar="RANKLINE_URL", help="URL of the server.")]
 RepositoryUrl = Annotated[
     str,
     typer.Option(
         "--repository", envvar="RANKLINE_REPOSITORY",
-        help="Model repository: folder or bucket URL; the workspace's own if left out.",
+        help="Model repository: a folder or bucket URL. Default: the repository of the workspace.",
     ),
 ]  # fmt: skip
 
@@ -42,10 +50,10 @@ WORKSPACE = Path(".rankline")
 
 
 def require_workspace(workspace: Path) -> Path:
-    """The workspace, which has to be there for a command that only looks.
+    """The workspace, which has to exist for a command that only reads.
 
     Raises:
-        UsageError: with where it was looked for, and where there is one.
+        UsageError: it does not exist; with a workspace that does, if there is one.
     """
     from rankline.errors import UsageError
 
@@ -53,14 +61,43 @@ def require_workspace(workspace: Path) -> Path:
         return workspace
     path = workspace.resolve()
     configured = os.environ.get("RANKLINE_WORKSPACE")
-    origin = (
-        "RANKLINE_WORKSPACE" if configured and Path(configured) == workspace else "--workspace, or the current folder"
-    )
+    is_configured = bool(configured) and Path(configured or "") == workspace
+    origin = "RANKLINE_WORKSPACE" if is_configured else "--workspace, or the current folder"
     ancestor = next((folder / WORKSPACE for folder in Path.cwd().parents if (folder / WORKSPACE).is_dir()), None)
     raise UsageError(
         "there is no workspace here",
-        expected="a folder that a run has filled",
+        expected="the folder of an earlier run",
         found=f"no {path.name} in {path.parent}",
         where=f"{path} ({origin})",
-        hint=f"-w {ancestor}, which is one" if ancestor else "`rankline demo` makes one; -w FOLDER names one elsewhere",
+        hint=f"-w {ancestor}, which exists" if ancestor else "`rankline demo` creates one; -w FOLDER names another",
     )
+
+
+def open_registry(workspace: Path, repository: str) -> ModelRegistry:
+    """The model registry at a URL, or that of the workspace if the URL is empty.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    from rankline.registry.model_registry import ModelRegistry
+
+    return ModelRegistry(repository or require_workspace(workspace) / "repository")
+
+
+def require_champion(registry: ModelRegistry) -> Champion:
+    """The model that serves.
+
+    Raises:
+        UsageError: no model has been promoted yet.
+    """
+    from rankline.errors import UsageError
+
+    champion = registry.champion_record()
+    if champion is None:
+        raise UsageError(
+            "no model has been promoted yet",
+            expected="a promoted model",
+            where=registry.root,
+            hint="`rankline run --recipe …` trains one, and promotes it if it passes the gates",
+        )
+    return champion

@@ -1,7 +1,7 @@
-"""The images the steps run in, named once; a release sets them to digests.
+"""The images that the steps run in; a release pins them to digests.
 
-`rankline build` makes them under these names. evaluate is the image that serves with Kubeflow's executor on top
-(docs/decisions/0007-four-images.md); the flow itself opens no door in `serve`.
+`rankline build` builds them under these names. `evaluate` is the image `serve` with Kubeflow's executor; no step runs
+in `serve` itself (docs/decisions/0007-four-images.md).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What an image installs: the requirements of its extras, read off pyproject.toml (standard library only).
+"""The requirements of an image, by its extras in pyproject.toml; standard library only.
 
     python contents.py IMAGE VARIANT pyproject.toml
 
@@ -8,6 +8,7 @@ prints one requirement per line. Kubeflow runs steps in data, train and evaluate
 import re
 import sys
 import tomllib
+from typing import Any
 
 # Each image holds the drivers of every storage that its steps may use (docs/storage.md): nothing is installed later.
 EXTRAS = {
@@ -20,8 +21,8 @@ VARIANTS = {"cpu": (), "cuda": ("cuda",)}
 WITHOUT_GPU = ("data",)  # the same in every variant
 
 
-def requirements(image: str, variant: str, project: dict) -> list[str]:
-    """The requirements of an image, extras of our own opened up, each once."""
+def requirements(image: str, variant: str, project: dict[str, Any]) -> list[str]:
+    """The requirements of an image, with our own extras expanded, each once."""
     optional, own_extra = project["optional-dependencies"], re.compile(rf"{project['name']}\[(.+)\]$")
     collected: dict[str, None] = dict.fromkeys(project["dependencies"])
     queue = [*EXTRAS[image], *(() if image in WITHOUT_GPU else VARIANTS[variant])]

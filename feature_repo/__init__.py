@@ -1,4 +1,4 @@
-"""Feature definitions, as Feast likes them: one file a subject. Importing this package imports Feast."""
+"""Feast's feature definitions and stores. Importing this package imports Feast."""
 
 from rankline.runtime.lazy_imports import import_feast
 

@@ -1,12 +1,12 @@
-"""What Feast stands on beside files: Postgres for joins and definitions, Redis for what is online.
+"""Feast on Postgres (offline store, registry) and Redis (online store).
 
-A password is written nowhere: feature_store.yaml names the environment variable, and Feast puts its value in
-when it reads the file.
+No password is written to disk: feature_store.yaml names an environment variable, which Feast resolves on reading.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rankline.errors import StorageError
 from rankline.io.storage import FeatureStoreConfig
 
 _CONNECT_S = 10
-_BATCH = 50_000  # rows of a Parquet file that are in memory at once
+_BATCH = 50_000  # rows of a Parquet file in memory at once
 
 
 def offline(stores: FeatureStoreConfig) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def offline(stores: FeatureStoreConfig) -> dict[str, Any]:
 
 
 def registry(stores: FeatureStoreConfig) -> str | dict[str, Any]:
-    """Feast's `registry`; whoever finds it locked waits no longer than the setting says."""
+    """Feast's `registry`; waits for locks up to ``stores.lock_timeout_s``."""
     if stores.registry == "file":
         return "registry.db"
     user, host, port, database = _parse_address(stores.postgres)
@@ -60,26 +60,24 @@ def online(stores: FeatureStoreConfig) -> dict[str, Any] | None:
     """Feast's `online_store`; None for the SQLite file."""
     if stores.online == "sqlite":
         return None
-    import os
-
     secret = ",password=${REDIS_PASSWORD}" if os.environ.get("REDIS_PASSWORD") else ""
-    # what is materialized replaces what is there, as in SQLite: Feast would else keep a row of the same moment
+    # rows replace existing ones with the same timestamp, as in SQLite; by default Feast would keep the old one
     return {"type": "redis", "connection_string": f"{stores.redis}{secret}", "skip_dedup": True}
 
 
 def load_tables(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, Path]) -> None:
-    """Copy Parquet files into tables, all of them or none.
+    """Copy Parquet files into tables, in one transaction.
 
-    A project is named by what is in it, so tables that are there already hold these very rows.
+    A project's name contains the digest of its data, so existing tables already have these rows.
 
     Raises:
-        StorageError: Postgres is away, refuses, or went away half-way; no table was made.
+        StorageError: Postgres is unreachable or refuses; no table was created.
     """
     import pyarrow.parquet as parquet
     from psycopg import sql
 
     with translate_errors(stores), connect(stores) as connection, connection.cursor() as cursor:
-        # two that load the same project at once: the second waits, and then finds the tables
+        # of two that load the same project, the second waits and then finds the tables
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [tables.project])
         for view, path in files.items():
             name = sql.Identifier(tables.table_name(view))
@@ -102,7 +100,7 @@ def load_tables(stores: FeatureStoreConfig, tables: Tables, files: Mapping[str, 
 
 
 def connect(stores: FeatureStoreConfig) -> Any:
-    """A connection, which commits when its block ends well."""
+    """A connection; its `with` block commits unless it raises."""
     import psycopg
 
     user, host, port, database = _parse_address(stores.postgres)
@@ -119,7 +117,7 @@ def connect(stores: FeatureStoreConfig) -> Any:
 
 @contextlib.contextmanager
 def translate_errors(stores: FeatureStoreConfig) -> Iterator[None]:
-    """Tell what Postgres or Redis refuse in one message of ours."""
+    """Turn the errors of Postgres and Redis into a StorageError."""
     import sqlalchemy.exc
 
     error_types: tuple[type[Exception], ...] = (sqlalchemy.exc.DBAPIError,)
@@ -135,23 +133,29 @@ def translate_errors(stores: FeatureStoreConfig) -> Iterator[None]:
         yield
     except error_types as error:
         cause = getattr(error, "orig", None) or error
-        found = " ".join(str(cause).split())[:300]
-        locked = "lock timeout" in found or type(cause).__name__ == "LockNotAvailable"
+        message = " ".join(str(cause).split())[:300]
+        locked = "lock timeout" in message or type(cause).__name__ == "LockNotAvailable"
+        details = {
+            "found": f"{type(cause).__name__}: {message}",
+            "where": stores.redis if "redis" in type(cause).__module__ else stores.postgres,
+        }
+        if locked:
+            raise StorageError(
+                "the feature registry is locked",
+                expected=f"the lock to be released within {stores.lock_timeout_s:g} s",
+                hint="run again when the other apply is done, or increase storage.features.lock_timeout_s",
+                **details,
+            ) from error
         raise StorageError(
-            "the feature registry is locked" if locked else "a store of the features does not do what it should",
-            expected=f"whoever holds it to be done within {stores.lock_timeout_s:g} s"
-            if locked
-            else "Postgres and Redis to answer and to take what is written",
-            found=f"{type(cause).__name__}: {found}",
-            where=stores.redis if "redis" in type(cause).__module__ else stores.postgres,
-            hint="run again when the other apply is done; storage.features.lock_timeout_s says how long to wait"
-            if locked
-            else "see that the server is up and PGPASSWORD or REDIS_PASSWORD is right, and run again",
+            "a feature store failed",
+            expected="Postgres and Redis to answer and to accept writes",
+            hint="check that the server is up and that PGPASSWORD or REDIS_PASSWORD is right, and run again",
+            **details,
         ) from error
 
 
 def _parse_address(postgres: str) -> tuple[str, str, int, str]:
-    """user@host:port/database, taken apart."""
+    """Split user@host:port/database."""
     user, _, rest = postgres.partition("@")
     address, _, database = rest.partition("/")
     host, _, port = address.partition(":")
@@ -159,7 +163,7 @@ def _parse_address(postgres: str) -> tuple[str, str, int, str]:
 
 
 def _postgres_type(arrow: Any) -> str:
-    """The Postgres type of an Arrow type that feature sources use."""
+    """The Postgres type for an Arrow type of a feature source."""
     import pyarrow as pa
 
     if pa.types.is_list(arrow):

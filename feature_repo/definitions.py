@@ -1,4 +1,4 @@
-"""Everything there is in the repository, over sources that lie in some folder."""
+"""All definitions: entities, feature views and feature services."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from feature_repo.services import history_v1, ranking_v1
 from feature_repo.sources import Tables
 from feature_repo.user import user_activity, user_category_affinity, user_history
 
-# The feature views that are computed from events, each with a source file of its name.
+# Feature views that featurize computes, each with a source file of its name.
 VIEWS = ("user_activity", "user_category_affinity", "item_popularity", "item_content", "user_history")
 
 
 def definitions(sources: Path | Tables) -> list[Any]:
-    """Entities, views and services over ``sources``/<view>.parquet or tables, as `FeatureStore.apply` wants them."""
+    """Entities, views and services over ``sources``/<view>.parquet or tables, for `FeatureStore.apply`."""
     history = user_history(sources)
     ranking: list[Any] = [
         user_activity(sources),

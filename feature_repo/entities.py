@@ -1,9 +1,7 @@
-"""Whom and what features are of."""
+"""Entities: users and items."""
 
 from feast import Entity, ValueType
 
-# Somebody who clicks, buys or rates.
 USER = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
 
-# Something that can be ranked.
 ITEM = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)

@@ -1,4 +1,4 @@
-"""What is known of an item."""
+"""Feature views of items."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ CONTENT = ("item_price", "item_text_length", "item_category_count")
 
 
 def item_popularity(sources: Path | Tables) -> FeatureView:
-    """How often an item was wanted in the last day, week, month and in all, its ratings, its trend."""
+    """An item's events in the last day, week, month and in total, its mean rating and its trend."""
     return FeatureView(
         name="item_popularity",
         entities=[ITEM],
@@ -25,7 +25,7 @@ def item_popularity(sources: Path | Tables) -> FeatureView:
 
 
 def item_content(sources: Path | Tables) -> FeatureView:
-    """What an item is, whoever wants it; one row an item, so it never grows too old."""
+    """Properties of an item that do not depend on events; without a TTL, since each item has one row."""
     return FeatureView(
         name="item_content",
         entities=[ITEM],

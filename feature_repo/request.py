@@ -1,4 +1,4 @@
-"""What is known of a request's moment, computed when it is asked."""
+"""Features of a request's time and history length, computed on demand."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from feast.types import Float64
 
 from rankline.features import transforms
 
-# What the one who asks says: unix seconds, unix seconds (0 = never), and a number of events.
+# Given in the request: unix seconds, unix seconds (0 for no event), and a number of events.
 REQUEST_FIELDS = ("request_time", "last_event_time", "history_length")
 
 
 def request_context() -> OnDemandFeatureView:
-    """The hour and the day of the week of a request, and how warm the user is."""
+    """Hour and weekday of a request, time since the last event, length of the history."""
 
     @on_demand_feature_view(
         sources=[RequestSource(name="request", schema=[Field(name=name, dtype=Float64) for name in REQUEST_FIELDS])],
@@ -21,7 +21,7 @@ def request_context() -> OnDemandFeatureView:
         mode="python",
     )
     def request_context(inputs: dict[str, Any]) -> dict[str, Any]:
-        # Feast keeps this body in its registry and runs it far from this file: everything is imported here.
+        # Feast stores this body in its registry and runs it without this module, so it has its own imports.
         import numpy as np
 
         from rankline.features import transforms
@@ -33,4 +33,5 @@ def request_context() -> OnDemandFeatureView:
         )
         return {name: values.tolist() for name, values in columns.items()}
 
-    return request_context
+    view: OnDemandFeatureView = request_context
+    return view

@@ -1,4 +1,4 @@
-"""Where features come from: files or tables, with the moment a row holds from, and the moment it was known."""
+"""Data sources of the feature views: Parquet files or Postgres tables."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from feast import FileSource, PushSource
 
-# A row older than this is as good as none; it also bounds what a point-in-time join has to look through.
+# Older rows are ignored, which also bounds what a point-in-time join reads.
 TTL = timedelta(days=365)
 
-# The name under which fresh events enter the online store.
+# Pushes fresh events to the online store.
 PUSH_SOURCE = "user_events_push"
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Postgres tables that hold what the Parquet files of a project do."""
+    """Postgres tables with the content of a project's Parquet files."""
 
     project: str
 
@@ -28,8 +28,8 @@ class Tables:
 
 
 def batch_source(sources: Path | Tables, name: str) -> Any:
-    """What featurize wrote for a feature view of this name."""
-    times = {"timestamp_field": "event_timestamp", "created_timestamp_column": "known_at"}
+    """The source of a feature view, as featurize wrote it."""
+    times: dict[str, Any] = {"timestamp_field": "event_timestamp", "created_timestamp_column": "known_at"}
     if isinstance(sources, Tables):
         from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 
@@ -38,5 +38,5 @@ def batch_source(sources: Path | Tables, name: str) -> Any:
 
 
 def user_events_push(sources: Path | Tables) -> PushSource:
-    """A user's history, pushed whole the moment an event arrives, in place of the last row of the file."""
+    """A user's complete history, pushed with each event to replace the row from the file."""
     return PushSource(name=PUSH_SOURCE, batch_source=batch_source(sources, "user_history"))

@@ -1,4 +1,4 @@
-"""What is known of a user."""
+"""Feature views of users."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rankline.features import transforms
 
 
 def user_activity(sources: Path | Tables) -> FeatureView:
-    """How much a user did in the last day, week and month and in all, and the mean of the ratings given."""
+    """A user's events in the last day, week, month and in total, and the mean rating."""
     return FeatureView(
         name="user_activity",
         entities=[USER],
@@ -22,7 +22,7 @@ def user_activity(sources: Path | Tables) -> FeatureView:
 
 
 def user_category_affinity(sources: Path | Tables) -> FeatureView:
-    """The categories a user comes back to, and in which share of the user's events each occurs."""
+    """A user's most frequent categories, each with its share of the user's events."""
     return FeatureView(
         name="user_category_affinity",
         entities=[USER],
@@ -36,7 +36,7 @@ def user_category_affinity(sources: Path | Tables) -> FeatureView:
 
 
 def user_history(sources: Path | Tables) -> FeatureView:
-    """A user's last events, oldest first, and every item the user has had."""
+    """A user's last events, oldest first, and all items the user has seen."""
     return FeatureView(
         name="user_history",
         entities=[USER],

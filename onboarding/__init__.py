@@ -1,1 +1,1 @@
-"""From files nobody has seen to a recipe."""
+"""From data you bring to a recipe: look at a source, infer what its columns mean, profile it, take a slice of it."""

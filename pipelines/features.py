@@ -1,11 +1,10 @@
-"""The flow that keeps the champion's features fresh between promotions:
+"""The features flow: newer rows of the champion's features online, between promotions.
 
     resolve_inputs -> ingest -> validate -> featurize -> materialize
 
-The same doors as in training, with the same reuse, so what a training run has computed of the same data is taken as it
-is, and the other way round. It is watched, cancelled, retried and scheduled like any other run.
-Its data is held against the last training run's profile and leaves none of its own: the next training is compared with
-the training before it, not with an hour ago.
+The steps are those of the training flow and share its cache, in both directions. Its data is compared with the profile
+of the last training run and leaves no profile itself, so that a training run is compared with the one before it and not
+with an hour ago.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.recipes import Recipe, change, step_settings, storage_settings
+from pipelines.overrides import change
+from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.runs.runner import RunHandle, Runner, run
 from pipelines.training import build_pipeline, task_factory
 from rankline.runtime.current_user import current_user
@@ -26,8 +26,7 @@ def features_pipeline(
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline that brings a recipe's features online; ``workspace`` is the folder its steps share.
 
-    There is no verdict to say on a ``cluster``: where the last step is done, they are online. A ``schedule`` is told
-    of as in training.
+    ``cluster`` and ``schedule`` mean what they do for the training pipeline; there is no verdict.
     """
     from kfp import dsl
 
@@ -62,13 +61,13 @@ def materialize(
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Bring the champion's features up to ``until`` (up to the recipe's own window if left out); the run's summary.
+    """Run the features flow to its end and return the run's summary.
 
-    A champion that reads another feature-service version is told before anything begins; the step looks again.
+    The data window ends at ``until``, by default at the end of the recipe's own window.
 
     Raises:
         UsageError: there is no champion, or it reads another version.
-        StepFailed: a step stopped.
+        StepFailed: a step failed.
     """
     workspace = workspace.resolve()
     require_champion(recipe, workspace)
@@ -81,18 +80,17 @@ def materialize(
 
 
 def require_champion(recipe: Recipe, workspace: Path) -> None:
-    """See that the champion reads what this code makes, before anything is fetched or run.
+    """Require a champion that reads the features of this version, before anything is downloaded or run.
 
     Raises:
         UsageError: there is no champion, or it reads another feature-service version.
     """
     from components.promote.materialize import champion_feature_service
     from rankline.features.transforms import SERVICE
-    from rankline.runtime.run_step import RunContext
 
-    run_context = RunContext.from_parameters(
-        {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""
-    )
     champion_feature_service(
-        run_context.repository, run_service=SERVICE, where=f"recipe {recipe.name}, in this version", repair_cache=False
+        run_context(recipe, workspace).repository,
+        run_service=SERVICE,
+        where=f"recipe {recipe.name}, in this version",
+        repair_cache=False,
     )

@@ -1,4 +1,4 @@
-"""The cluster package of a flow: compiled, checked against what the API server refuses, the same bytes each time."""
+"""The package of a flow for a cluster: compiled reproducibly, and checked by the rules of the API server."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow.conformance import PINNED_IMAGE, check_package
-from pipelines.placement import SIZES
 from pipelines.recipes import Recipe
 from pipelines.refresh import items_recipe
+from pipelines.runs.folder import Flow
 from pipelines.runs.process import pipeline_factory
-from pipelines.runs.runner import Flow
+from pipelines.steps import STEPS
 from rankline.errors import UsageError
 
 
 def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
-    """Write the package of a ``flow`` of ``recipe`` to ``output`` (YAML).
+    """Compile a ``flow`` of ``recipe`` into ``output``, a YAML file.
 
-    With a ``schedule`` the data window of the whole line is the scheduled one.
+    With a ``schedule`` the data window is the scheduled one.
 
     Raises:
         UsageError: an image is not pinned by digest, or the package breaks a rule of the API server.
@@ -49,7 +49,7 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
         effective_recipe, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:  # the compiler requires a name that ends in .yaml
         partial = Path(folder) / "flow.yaml"
         compiler.Compiler().compile(pipeline_function, str(partial))
         check_package(partial)
@@ -58,12 +58,12 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
 
 
 def _with_gpu_counts(recipe: Recipe) -> Recipe:
-    """The recipe whose summary knows the price of the GPUs that the cluster is asked for."""
-    gpus = {step: getattr(recipe.cluster, size).gpus for step, size in SIZES.items()}
-    for step in ("finetune", "distill"):
+    """The recipe with the GPUs of each step in the settings of the summary, which computes their cost."""
+    gpus = {step: getattr(recipe.cluster, spec.size).gpus for step, spec in STEPS.items()}
+    for step in [name for name, spec in STEPS.items() if spec.trains]:
         if getattr(recipe, step).device == "cuda" and not gpus[step]:
             raise UsageError(
-                f"{step} trains on cuda, and no GPU is asked for",
+                f"{step} trains on cuda, and no GPU is requested",
                 expected="cluster.train.gpus of 1 or more",
                 found=str(gpus[step]),
                 hint=f"--set cluster.train.gpus=1, or --set {step}.device=auto",

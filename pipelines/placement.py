@@ -1,4 +1,4 @@
-"""How a recipe's steps are placed on a cluster: images, resources, retries, timeouts, secrets and volumes."""
+"""The placement of a recipe's steps on a cluster: images, resources, retries, timeouts, secrets and volumes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
+from pipelines.steps import row_of_task
 from rankline.contracts import FrozenModel
 
 if TYPE_CHECKING:
@@ -13,25 +14,27 @@ if TYPE_CHECKING:
 
 
 class Images(FrozenModel):
-    """The images of the steps, pinned by digest: a tag can be moved, and then a run cannot be repeated."""
+    """The images of the steps, pinned by digest: a tag can be moved, and a run could not be repeated."""
 
     data: str = Field("", description="Image of ingest, validate, featurize, decide, promote and materialize (…).")
     train: str = Field("", description="Image of finetune, distill and export (…@sha256:…).")
-    evaluate: str = Field("", description="Image of evaluate, catalogue: the one that serves, and a door (…@sha256:…).")
+    evaluate: str = Field(
+        "", description="Image of evaluate and catalogue: the one that serves, with Kubeflow (…@sha256:…)."
+    )
 
 
 class Resources(FrozenModel):
-    """What one step asks of its node."""
+    """What one step requests of its node."""
 
     cpu: str = Field("2", pattern=r"^[0-9]+(\.[0-9]+)?m?$", description="CPUs requested and allowed.")
     memory: str = Field("8Gi", pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMK]i?)?$", description="Memory requested and allowed.")
-    gpus: int = Field(0, ge=0, description="GPUs.")
+    gpus: int = Field(0, ge=0, description="GPUs requested.")
     nodes: int = Field(
-        1, ge=1, description="Machines that train together (finetune alone); more than one asks for Kubeflow Trainer."
+        1, ge=1, description="Machines that train together (finetune alone); more than one needs Kubeflow Trainer."
     )
     gpu_type: str = Field("nvidia.com/gpu", description="Resource name of a GPU.")
-    node_selector: dict[str, str] = Field({}, description="Labels a node must carry.")
-    timeout_s: int = Field(3600, ge=60, description="Longest a step may take, in seconds.")
+    node_selector: dict[str, str] = Field({}, description="Labels that a node must have.")
+    timeout_s: int = Field(3600, ge=60, description="How long a step may take, in seconds.")
     retries: int = Field(
         2,
         ge=0,
@@ -40,20 +43,22 @@ class Resources(FrozenModel):
 
 
 class ClusterConfig(FrozenModel):
-    """Where and how the compiled flow runs."""
+    """Where and how a compiled flow runs."""
 
-    runtime: str = Field("torch-distributed", description="Kubeflow Trainer's runtime for training on several nodes.")
+    runtime: str = Field(
+        "torch-distributed", description="The runtime of Kubeflow Trainer for training on several nodes."
+    )
 
     workspace: str = Field("/rankline", description="Where the shared volume is mounted: cache, ledger, repository.")
-    volume: str = Field("rankline", description="Persistent volume claim mounted there; empty for none.")
+    volume: str = Field("rankline", description="Persistent volume claim that is mounted there; empty for none.")
     secrets: dict[str, str] = Field(
-        {}, description="Environment variable -> `secret/key` it is read from (MLflow, storage…)."
+        {}, description="Environment variable -> the `secret/key` that it is read from (MLflow, storage…)."
     )
     images: Images = Field(Images(), description="Images pinned by digest.")
 
     small: Resources = Field(
         Resources(cpu="1", memory="2Gi", timeout_s=900, retries=0),
-        description="resolve_inputs, decide, summary, and the tasks that say a verdict.",
+        description="resolve_inputs, decide, summary and the tasks of the verdicts.",
     )
     data: Resources = Field(Resources(), description="ingest, validate, featurize, promote, materialize, publish.")
     train: Resources = Field(
@@ -71,34 +76,18 @@ class ClusterConfig(FrozenModel):
         return secrets
 
 
-SIZES = {
-    "resolve-inputs": "small", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
-    "distill": "train", "export": "serve", "evaluate": "serve", "decide": "small", "promote": "data",
-    "materialize": "data", "summary": "small", "already-serving": "small", "pending": "small", "refused": "small",
-    "insufficient-data": "small",
-    "catalogue": "serve", "publish": "data", "unchanged": "small",
-}  # fmt: skip
-IMAGES = {
-    "resolve-inputs": "data", "ingest": "data", "validate": "data", "featurize": "data", "finetune": "train",
-    "distill": "train", "export": "train", "evaluate": "evaluate", "decide": "data", "promote": "data",
-    "materialize": "data", "summary": "data", "already-serving": "data", "pending": "data", "refused": "data",
-    "insufficient-data": "data",
-    "catalogue": "evaluate", "publish": "data", "unchanged": "data",
-}  # fmt: skip
-
-
 def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> PipelineTask:
     """Give a task its image, resources, timeout, volume and secrets; retries where ``attempts`` says so.
 
-    Locally Kubeflow ignores what a laptop cannot honour. Retries it would honour, but there a failure is told
-    at once instead: the next run picks up where this one stopped.
+    Kubeflow's local runner ignores what a laptop does not have. It would retry, but on a laptop a failure is reported
+    at once: the next run continues where this one stopped.
     """
     from kfp import kubernetes
 
     step = task.component_spec.name.removeprefix("comp-") if task.component_spec else task.name
-    size: Resources = getattr(config, SIZES[step])
-    image = getattr(config.images, IMAGES[step])
-    if image:
+    spec = row_of_task(step)
+    size: Resources = getattr(config, spec.size)
+    if image := getattr(config.images, spec.image):
         task.set_container_image(image)
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)

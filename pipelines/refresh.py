@@ -1,10 +1,10 @@
-"""The flow that refreshes the champion's catalogue, without training anything:
+"""The refresh flow: a newer catalogue for the champion, without training.
 
     resolve_inputs -> ingest -> catalogue -> publish
 
-Items change all day, a model once a night. What is read are items alone: the recipe's own, or changed ones that lie
-elsewhere and look the same. The champion embeds those whose words it has not read; the new catalogue is published
-where every check of it is met (components/catalogue/README.md), and servers change over to it by themselves.
+Items change all day, the model once a night. A refresh reads items alone: the recipe's own, or a file of changed items
+in the same format. The champion embeds items whose text is new to it. The new catalogue is published if it passes every
+check (components/catalogue/README.md), and servers load it by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, change_of, step_settings
+from pipelines.recipe import Recipe, change_of, run_context, step_settings
 from pipelines.runs.runner import RunHandle, Runner, run
 from pipelines.training import build_pipeline, task_factory
 from rankline.contracts import ITEMS
@@ -25,7 +25,7 @@ from rankline.io.sources import Tables
 if TYPE_CHECKING:
     from components.ingest.config import IngestConfig
 
-# what a source may tell of an item -> the settings that name where
+# what a source may say of an item -> the settings that name the columns
 ITEM_COLUMNS = {name: (name,) for name in ITEMS.names if name != "item_id"} | {
     "created_at": ("created_at", "created_year")
 }
@@ -36,7 +36,7 @@ def refresh_pipeline(
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline of a refresh; ``workspace`` is the folder that its steps share.
 
-    For a ``cluster`` a verdict is said by the task of its name, and a ``schedule`` is told of, as in training.
+    ``cluster`` and ``schedule`` mean what they do for the training pipeline.
     """
     from kfp import dsl
 
@@ -67,14 +67,16 @@ def refresh_pipeline(
 def items_recipe(
     recipe: Recipe, *, items: str | None = None, only: Collection[str] = (), whole: bool | None = None
 ) -> Recipe:
-    """The recipe as a refresh reads it: its items alone.
+    """The recipe with its items as the only source, as a refresh reads it.
 
-    ``items`` is where they are, if not where the recipe has them; ``only`` what they tell, if less than those do (such
-    as price and available); ``whole`` says that they are all there are, which a recipe's own table of items is unless
-    it is told otherwise.
+    Args:
+        items: the place of the items, if it is not the recipe's.
+        only: the attributes to change, such as price and available; the others stay as they are.
+        whole: whether these are all items there are, so that others are removed. The default is the recipe's setting;
+            a recipe's own table of items is complete.
 
     Raises:
-        UsageError: ``only`` names something that no item has, or of which the recipe reads no column.
+        UsageError: ``only`` names an attribute that items do not have, or of which the recipe reads no column.
     """
     ingest = recipe.ingest
     if unknown := [name for name in only if name not in ITEM_COLUMNS]:
@@ -82,7 +84,7 @@ def items_recipe(
             f"items have no {unknown[0]}",
             expected=f"some of {', '.join(ITEM_COLUMNS)}",
             found=", ".join(only),
-            hint="name what the changed items tell; in the rest they stay as they are",
+            hint="name the attributes that change; the others stay as they are",
         )
     for name in only:
         _require_column(ingest, name)
@@ -92,7 +94,7 @@ def items_recipe(
             setting: () if setting == "text" else "" for name in omitted for setting in ITEM_COLUMNS[name]
         }
         if "title" in only and not ingest.columns.created_at:
-            unnamed.pop("created_year", None)  # a title carries its year
+            unnamed.pop("created_year", None)  # the year is part of the title
         unnamed |= dict.fromkeys(("item_attributes", "item_numbers", "item_vectors"), ())
         ingest = change_of(ingest, columns=change_of(ingest.columns, **unnamed), only=tuple(only))
     from_events = ingest.items_from_events and not ingest.tables.items
@@ -101,19 +103,19 @@ def items_recipe(
         ingest = change_of(ingest, tables=Tables(items=location), only_items=True, items_from_events=False)
     elif not from_events:
         ingest = change_of(ingest, only_items=True)
-    if whole is None:  # a log tells of the items that somebody met, not of all there are
+    if whole is None:  # an event log names the items that somebody saw, not all there are
         whole = recipe.catalogue.whole or (items is None and not from_events)
     ingest = change_of(ingest, changes=items is not None and not whole)
     return dataclasses.replace(recipe, ingest=ingest, catalogue=change_of(recipe.catalogue, whole=whole))
 
 
 def _require_column(ingest: IngestConfig, name: str) -> None:
-    """Refuse a name of ``only`` for which the recipe names no column: nothing would be read, and nothing change.
+    """Refuse an attribute for which the recipe names no column: nothing would be read, and nothing changed.
 
     Raises:
         UsageError: there is none.
     """
-    fixed = ("title", "text") if ingest.format == "beir" else ()  # its columns are the format's own
+    fixed = ("title", "text") if ingest.format == "beir" else ()  # the columns of this format have fixed names
     named = name in fixed if fixed else any(getattr(ingest.columns, setting) for setting in ITEM_COLUMNS[name])
     if not named:
         setting = f"ingest.columns.{ITEM_COLUMNS[name][0]}"
@@ -137,23 +139,19 @@ def refresh(
     runner: Runner = "local",
     trigger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Refresh the catalogue of the workspace's champion to the end; the run's summary (see `of_items`).
+    """Run the refresh flow to its end and return the run's summary; see `items_recipe` for the items.
 
-    A refresh that a check refuses is an outcome and no error: what serves goes on as it was.
+    A refresh that fails a check is an outcome and not an error: the published catalogue stays.
 
     Raises:
-        UsageError: nothing serves yet, or ``only`` names something that no item has, or that the recipe does not read.
-        StepFailed: a step stopped.
+        UsageError: there is no champion, or `items_recipe` refuses ``only``.
+        StepFailed: a step failed.
     """
-    from pipelines.recipes import storage_settings
     from rankline.registry.model_registry import ModelRegistry
-    from rankline.runtime.run_step import RunContext
 
     workspace = workspace.resolve()
-    run_context = RunContext.from_parameters(
-        {"workspace": str(workspace), **storage_settings(recipe, str(workspace))}, ""
-    )
-    if not ModelRegistry(run_context.repository, repair_cache=False).champion():
-        run_context.champion_bundle("")  # refuses, before anything is read
+    context = run_context(recipe, workspace)
+    if not ModelRegistry(context.repository, repair_cache=False).champion():
+        context.champion_bundle("")  # raises, before anything is read
     refresh_recipe = items_recipe(recipe, items=items, only=only, whole=whole)
     return run(refresh_recipe, workspace, watch=watch, runner=runner, trigger=trigger, flow="refresh")

@@ -1,10 +1,10 @@
-"""The flow: raw events in, a promoted model out. Read this first.
+"""The training flow: raw events in, a promoted model out. Read this first.
 
     resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> decide -> promote
 
-One definition for a laptop, for containers on one machine and for a cluster; pipelines/runs/runner.py and
-pipelines/package.py know which of them executes it. What is reused from earlier runs is settled at each
-step's door (rankline/runtime/run_step.py), so Kubeflow's own cache is off.
+The same definition runs on a laptop, in containers on one machine and on a cluster (pipelines/runs/runner.py and
+pipelines/package.py). Each step decides for itself what it reuses from earlier runs (rankline/runtime/run_step.py), so
+Kubeflow's own cache is off.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.placement import place
-from pipelines.recipes import Recipe, step_settings, storage_settings
+from pipelines.recipe import Recipe, run_parameters, step_settings
 
 
 def training_pipeline(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
-    """The Kubeflow pipeline of a recipe; ``workspace`` is the folder that its steps share.
+    """The Kubeflow pipeline that trains a recipe's model; ``workspace`` is the folder that its steps share.
 
-    For a ``cluster`` steps are tried again, and a verdict is said by the task of its name, since a cluster's API tells
-    which tasks ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the flow takes the scheduled
-    time as a parameter, and the data window ends there.
+    On a ``cluster`` failed steps are retried, and each verdict has a task of its name, because the API of a cluster
+    lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline takes the
+    scheduled time as a parameter, and the data window ends there.
     """
     from kfp import dsl
 
@@ -84,9 +84,9 @@ def training_pipeline(
 def build_pipeline(
     define_tasks: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
 ) -> Callable[..., Any]:
-    """The Kubeflow pipeline of a line, which is given what ingest is told of the scheduled time.
+    """A Kubeflow pipeline of these tasks; they are defined with the arguments that ingest takes of the scheduled time.
 
-    Where it is ``scheduled`` that time is a parameter of the pipeline; elsewhere it has none.
+    Where it is ``scheduled`` that time is a parameter of the pipeline; otherwise the pipeline has none.
     """
     from kfp import dsl
 
@@ -96,7 +96,8 @@ def build_pipeline(
     def scheduled_flow(scheduled_at: str) -> None:
         define_tasks({"scheduled_at": scheduled_at, "schedule_time": dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER})
 
-    flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}  # Kubeflow reads live ones
+    # Kubeflow does not resolve postponed annotations
+    flow.__annotations__, scheduled_flow.__annotations__ = {}, {"scheduled_at": str}
     pipeline_function: Callable[..., Any] = dsl.pipeline(name=name, description=description)(
         scheduled_flow if scheduled else flow
     )
@@ -106,20 +107,17 @@ def build_pipeline(
 def task_factory(
     recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None, flow: str = ""
 ) -> Callable[..., Any]:
-    """What makes a task of a door: its settings, the run it belongs to, and its place."""
+    """A function that makes the task of a component, with its settings, its run and its placement."""
     from kfp import dsl
 
     settings = step_settings(recipe, workspace)
     run = {
-        "workspace": workspace,
-        "recipe": recipe.name,
-        "catalogue": recipe.export.catalogue,
-        **storage_settings(recipe, workspace),
+        **run_parameters(recipe, workspace),
         **({"schedule": schedule} if schedule else {}),
         **({"flow": flow} if flow else {}),
     }
 
-    def step(component: Callable[..., Any], **values: Any) -> Any:
+    def step(component: Any, **values: Any) -> Any:
         config = settings.get(component.component_spec.name)
         arguments = {"config": config} if config is not None else {}
         task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)

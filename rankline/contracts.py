@@ -1,6 +1,6 @@
-"""What passes between the steps: table schemas, file names, and the shapes of a request and a manifest.
+"""The contracts between the steps: table schemas, the shape of a request, and the manifest of a bundle.
 
-Everything here is data about data; nothing here reads or writes a file.
+Nothing here reads or writes a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ITEMS = pa.schema(
     ]
 )
 USERS = pa.schema([pa.field("user_id", pa.string(), nullable=False)])
-# A query is a text, or the turns of a conversation (oldest first), the last of which is what is asked.
+# A query is a text, or the turns of a conversation, oldest first.
 QUERIES = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),
@@ -51,47 +51,47 @@ REJECTED = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
-        pa.field("key", pa.string()),  # the id of the item, user or query that it tells of, where that can be read
+        pa.field("key", pa.string()),  # the id of the item, user or query of the row, if it can be read
     ]
 )
-SUPERSEDED = "a later row tells of it"  # reason why a row of a change feed is set aside; no fault of its own
-# A source may add columns behind these: declared attributes, label columns, context columns.
+SUPERSEDED = "a later row tells of it"  # reason for a row of a change feed, which is not an error of the row
+# A source may add columns after these: declared attributes, label columns, context columns.
 TABLES = {"items": ITEMS, "users": USERS, "queries": QUERIES, "events": EVENTS}
 
-# Label columns an event may carry, and what each means. `rating` is explicit feedback on a stated scale.
+# The label columns of an event; `rating` is explicit feedback on a scale that the recipe states.
 LABELS = ("click", "purchase", "rating", "relevance")
 
 SPLITS = ("train", "valid", "test")
-# Column in which a source that is already split says where an event belongs; one of SPLITS.
+# The column that holds the split of an event, in a source that is split already.
 SPLIT = "split"
 
 
-NULL_MARKER = "__null__"  # Kubeflow's parameters carry no null, so it travels as this word
+NULL_MARKER = "__null__"  # stands for null in the parameters of Kubeflow, which cannot be null
 
 
 class FrozenModel(BaseModel):
-    """A value that does not change once made and refuses fields it does not know."""
+    """An immutable model without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _restore_nulls(cls, values: Any) -> Any:
-        """The word that stands for null on Kubeflow's wire is null again."""
+        """Undo `encode_nulls`."""
         if not isinstance(values, dict):
             return values
         return {name: None if value == NULL_MARKER else value for name, value in values.items()}
 
 
 def replace_in_strings(value: Any, old: str, new: str) -> Any:
-    """A plain value with ``old`` replaced by ``new`` in every text of it; a path only where its parts are whole."""
+    """A JSON value with ``old`` replaced by ``new`` in every string, a path only as a whole or as a parent."""
     if isinstance(value, dict):
         return {name: replace_in_strings(each, old, new) for name, each in value.items()}
     if isinstance(value, list):
         return [replace_in_strings(each, old, new) for each in value]
     if not isinstance(value, str):
         return value
-    # /tmp/pr is no part of /tmp/prices.item, nor of /data/tmp/pr
+    # /tmp/pr occurs neither in /tmp/prices.item nor in /data/tmp/pr
     return (
         re.sub(_WHOLE_PATH.format(re.escape(old)), lambda _: new, value)
         if old.startswith("/")
@@ -99,11 +99,11 @@ def replace_in_strings(value: Any, old: str, new: str) -> Any:
     )
 
 
-_WHOLE_PATH = r"(?<![^\s/'\"(\[{{,;:|=]){}(?![^/'\")\]}},;:|?])"  # a path that stands alone, in a URL, or in a query
+_WHOLE_PATH = r"(?<![^\s/'\"(\[{{,;:|=]){}(?![^/'\")\]}},;:|?])"  # a path that is alone, in a URL, or in an SQL query
 
 
 def encode_nulls(value: Any) -> Any:
-    """A plain value with the word that stands for null in place of every null."""
+    """A JSON value with NULL_MARKER in place of every null."""
     if isinstance(value, dict):
         return {name: encode_nulls(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -112,40 +112,38 @@ def encode_nulls(value: Any) -> Any:
 
 
 class History(FrozenModel):
-    """What a user had done by some moment, oldest first; the three lists run in parallel."""
+    """The items that a user interacted with, oldest first, in three parallel lists."""
 
     item_ids: list[str] = []
     times: list[float] = Field(default=[], description="unix seconds")
-    ratings: list[float] = Field(default=[], description="explicit feedback, 0 where there was none")
+    ratings: list[float] = Field(default=[], description="explicit feedback, 0 if there was none")
 
 
 class FrozenState(FrozenModel):
-    """History and features as they were at a request's moment, given in place of the server's look-ups."""
+    """History and features as of the time of a request, in place of the server's own lookups."""
 
-    at: float = Field(description="unix seconds of the request's moment")
+    at: float = Field(description="time of the request, in unix seconds")
     history: History = History()
-    seen: list[str] = Field(default=[], description="items to leave out of the answer")
+    seen: list[str] = Field(default=[], description="items to leave out of the response")
     user_features: dict[str, float] = {}
     affinity: dict[str, float] = Field(default={}, description="category -> share of the user's events")
     item_features: dict[str, list[Any]] = Field(
-        default={}, description="columns: item_id and one list a feature; items left out have defaults"
+        default={}, description="columns: item_id and one list per feature; items that are missing have default values"
     )
 
 
 class Precision(FrozenModel):
-    """The files of one precision of a bundle."""
+    """The files of a bundle in one precision."""
 
     text: str | None = None
-    side: str | None = Field(
-        default=None, description="side information -> vector; none in bundles of earlier versions"
-    )
+    side: str | None = Field(default=None, description="side features -> vector; null in bundles of earlier versions")
     user: str | None = None
     scorer: str
     item_vectors: str
 
 
 class Parity(FrozenModel):
-    """How far ONNX Runtime is from torch, recorded when the bundle was made."""
+    """The difference between ONNX Runtime and torch, measured at export."""
 
     graph: str
     precision: str
@@ -155,7 +153,7 @@ class Parity(FrozenModel):
 
 
 class FeatureNames(FrozenModel):
-    """The feature columns a scorer was trained on, in its order."""
+    """The feature columns that the scorer was trained on, in order."""
 
     service: str
     user: list[str]
@@ -166,40 +164,40 @@ class FeatureNames(FrozenModel):
 
     @property
     def columns(self) -> list[str]:
-        """All of them, in the scorer's order."""
+        """All columns, in the scorer's order."""
         return [*self.user, *self.item, *self.cross, *self.context, *self.sources]
 
 
 class TextSettings(FrozenModel):
-    """How text becomes tokens; training, export and serving read the same."""
+    """How text becomes tokens, in training, export and serving alike."""
 
     max_tokens: int
     pad_id: int = 0
     pooling: Literal["mean", "cls"] = "mean"
-    turns: int = Field(3, description="last turns of a conversation that are read as its query")
+    turns: int = Field(3, description="number of a conversation's last turns that make its query")
 
 
 class Manifest(FrozenModel):
-    """What a bundle says of itself (manifest.json). Scores are evidence and lie beside the bundle, not in it."""
+    """The manifest of a bundle (manifest.json). Scores are evidence, which is stored beside the bundle."""
 
     schema_version: Literal[1] = 1
     recipe: str
-    catalogue: str = Field("", description="what this model ranks; models of one catalogue compete")
+    catalogue: str = Field("", description="name of the catalogue; models of one catalogue compete")
     heads: list[str]
     features: FeatureNames
     text: TextSettings | None
     vector_size: int
     max_history: int
-    covisit_decay: float = Field(description="weight of a history item per step back in time")
+    covisit_decay: float = Field(description="factor of a history item's weight per step back in time")
     candidates_per_source: int
     precisions: dict[str, Precision]
     parity: list[Parity]
     data_digest: str
     code_digest: str
     train_end: str = Field(
-        description="when the last training event was known; the scorer and early stopping saw valid requests, too"
+        description="when the last training event became known; scorer and early stopping also use the valid split"
     )
     data_end: str = Field(
-        "", description="when the last event of the data window happened; empty in bundles of earlier versions"
+        "", description="time of the last event in the data window; empty in bundles of earlier versions"
     )
-    files: dict[str, str] = Field(default={}, description="servable path -> sha256; the model id is made of it")
+    files: dict[str, str] = Field(default={}, description="servable path -> sha256; the model id is computed from it")

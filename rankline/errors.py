@@ -1,24 +1,7 @@
-"""Everything Rankline refuses, in one small tree.
+"""The errors that Rankline raises: one tree below RanklineError.
 
-    RanklineError            base: one message a person can act on, and an exit code
-    ├── UsageError           the command or the recipe is wrong           (exit 2)
-    ├── SourceError          raw data is missing, empty or unreadable
-    ├── ValidationFailed     data breaks its contract
-    ├── TooSmall             not enough data to do what was asked
-    ├── IntegrityError       a file is not the one its digest promises
-    ├── DiskFull             there is no room for what a step writes
-    ├── OutOfMemory          a step needs more memory than there is
-    ├── DeviceError          a device was asked for and is not there
-    ├── TrainingError        training cannot go on (NaN loss, no room for a checkpoint)
-    ├── RepositoryError      the model repository cannot do what was asked
-    │   └── StaleEvidence    the champion changed since the evidence was made
-    ├── StorageError         a bucket does not answer, or not as it should
-    ├── ServerError          the server did not start, or does not answer
-    ├── AccessError          a cluster cannot be reached, or lets nobody in
-    └── StepFailed           a step of the flow stopped; carries that step's message
-
-A message says what was expected, what was found, where, and what to try. A refusal that the same inputs would meet
-again is `final`: a cluster, which tries whatever failed once more, is told so before the work begins.
+A message says what was expected, what was found, where, and what to try. An error that the same inputs would cause
+again is `final`: Kubeflow retries a failed task once, and the retry fails at once.
 """
 
 from __future__ import annotations
@@ -32,7 +15,7 @@ EXIT_REFUSED = 3
 
 
 class RanklineError(Exception):
-    """A refusal with one kind message; ``exit_code`` is what a command ends with."""
+    """An error with one message for the user; ``exit_code`` is that of the command."""
 
     exit_code = EXIT_FAILED
     final = False
@@ -69,53 +52,53 @@ class ValidationFailed(RanklineError):
 
 
 class TooSmall(RanklineError):
-    """There is not enough data to do what was asked."""
+    """There is too little data."""
 
     final = True
 
 
 class IntegrityError(RanklineError):
-    """A file is not the one its digest promises."""
+    """A file does not match its digest."""
 
 
 class DiskFull(RanklineError):
-    """There is no room for what a step writes."""
+    """The disk is full."""
 
 
 class OutOfMemory(RanklineError):
-    """A step needs more memory than there is."""
+    """A step needs more memory than it has."""
 
 
 class DeviceError(RanklineError):
-    """A device was asked for and is not there."""
+    """The requested device does not exist."""
 
 
 class TrainingError(RanklineError):
-    """Training cannot go on."""
+    """Training cannot continue: a loss that is not finite, or no space for a checkpoint."""
 
 
 class RegistryError(RanklineError):
-    """The model repository cannot do what was asked."""
+    """The model registry cannot be read or written."""
 
 
 class StaleEvidence(RegistryError):
-    """The champion changed since the evidence was made."""
+    """The champion has changed since the evidence was computed."""
 
 
 class StorageError(RanklineError):
-    """A bucket does not answer, or not as it should."""
+    """A bucket does not respond, or refuses."""
 
 
 class ServerError(RanklineError):
-    """The server did not start, or does not answer."""
+    """The server did not start, or does not respond."""
 
 
 class AccessError(RanklineError):
-    """A cluster cannot be reached, or lets nobody in."""
+    """A cluster cannot be reached, or refuses access."""
 
 
 class StepFailed(RanklineError):
-    """A step of the flow stopped; the message is that step's own, ``summary`` what the run did up to there."""
+    """A step of a run failed; the message is the step's, ``summary`` that of the run."""
 
     def __init__(self, message: str, *, summary: dict[str, Any]) -> None:
         super().__init__(message)

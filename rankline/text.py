@@ -1,6 +1,6 @@
-"""Words for the language model: how an item reads, and how text becomes tokens.
+"""Text for the language model: the text of an item or a query, and its tokens.
 
-Training, export and serving share these functions, so that they agree to the last token.
+Training, export and serving share these functions and so agree on every token.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-# As the BERT family and the RoBERTa family call them.
+# of the BERT and RoBERTa families
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "<pad>", "<s>", "</s>", "<mask>", "<unk>")
 
 
 def item_text(item: Mapping[str, Any]) -> str:
-    """What the encoder reads of an item: its title, its categories, its text."""
+    """The text of an item for the encoder: title, categories, text."""
     parts = [item.get("title"), ", ".join(item.get("category") or []), item.get("text")]
     return ". ".join(part for part in parts if part) or str(item["item_id"])
 
 
 def query_text(text: str | None, turns: Sequence[str] | None, *, last: int) -> str:
-    """What the encoder reads of a query: its text, or the ``last`` turns of a conversation.
+    """The text of a query for the encoder: its text, or the ``last`` turns of a conversation.
 
-    The newest turn comes first: it is what is asked, and a text that is too long is cut at its end.
+    The newest turn comes first, since a text that is too long is truncated at its end.
     """
     non_empty = [turn for turn in (turns or []) if turn]
     return "\n".join(reversed(non_empty[-last:])) if non_empty else text or ""
 
 
-# Scripts written without spaces between words. Their text is cut into overlapping pairs of characters, which finds
-# words of any length without a dictionary (what Lucene's CJK analyzer does). Script extensions, for some letters
-# belong to several scripts: the long vowel of コーヒー is of Hiragana and of Katakana.
+# Scripts without spaces between words. Their text is split into overlapping character bigrams, as by Lucene's CJK
+# analyzer, which matches words of any length without a dictionary. scx are script extensions: some letters belong to
+# several scripts, such as the long vowel of コーヒー to Hiragana and Katakana.
 _UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Hani", "Hira", "Kana", "Thai", "Laoo", "Khmr", "Mymr"))
 _LETTERS = r"\p{L}\p{M}\p{N}"
 
 
 def lexemes(text: str, *, stemmer: str = "", unigrams: bool = False) -> list[str]:
-    """The words of a text that BM25 counts, in any script; ``stemmer`` names a Snowball stemmer, empty for none.
+    """The terms of a text for BM25, in any script; ``stemmer`` names a Snowball stemmer, empty for none.
 
-    ``singles`` adds each character of what is cut into pairs. What can be found has them, so that a word of one
-    character finds it; a longer query has none, and finds only what holds its pairs.
+    ``unigrams`` adds the single characters of text that is split into bigrams. Documents have them, so that a query
+    of one character matches; longer queries do not, so that they match only their bigrams.
     """
     matches = _splitter().findall(unicodedata.normalize("NFKC", text).casefold())
     tokens: list[str] = []
@@ -74,7 +74,7 @@ def _stemmer(language: str) -> Callable[[list[str]], list[str]]:
 
 
 class Tokenizer:
-    """A `tokenizers` tokenizer with the padding and truncation of this project."""
+    """A `tokenizers` tokenizer that truncates and pads."""
 
     def __init__(self, path: Path, *, max_tokens: int) -> None:
         from tokenizers import Tokenizer as Backend
@@ -85,16 +85,17 @@ class Tokenizer:
         self.pad_id = self._find_token_id("[PAD]", "<pad>") or 0
         self.mask_id = self._find_token_id("[MASK]", "<mask>")
         self.special_ids = [
-            found for token in SPECIAL_TOKENS if (found := self._backend.token_to_id(token)) is not None
+            token_id for token in SPECIAL_TOKENS if (token_id := self._find_token_id(token)) is not None
         ]
 
     def _find_token_id(self, *names: str) -> int | None:
-        """The id of a token that goes by one of these names."""
-        return next((found for name in names if (found := self._backend.token_to_id(name)) is not None), None)
+        """The id of the first of these tokens that the vocabulary has."""
+        ids = map(self._backend.token_to_id, names)
+        return next((token_id for token_id in ids if token_id is not None), None)
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
         return int(self._backend.get_vocab_size())
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
@@ -103,7 +104,7 @@ class Tokenizer:
         return ids_BT, mask_BT
 
     def pairs(self, lefts: Sequence[str], rights: Sequence[str]) -> tuple[Ints, Ints, Ints]:
-        """(input_ids, attention_mask, token_type_ids) of two texts read as one; the longer is cut first."""
+        """(input_ids, attention_mask, token_type_ids) of pairs of texts; the longer text of a pair is truncated first."""
         return self._pad(self._backend.encode_batch(list(zip(lefts, rights))))
 
     def _pad(self, encoded: Sequence[Any]) -> tuple[Ints, Ints, Ints]:
@@ -117,11 +118,11 @@ class Tokenizer:
         return ids_BT, mask_BT, types_BT
 
     def word_ids(self, texts: Sequence[str]) -> list[list[int | None]]:
-        """Which word of its text each token is a piece of; None for special tokens."""
+        """The index of each token's word in its text; None for special tokens."""
         return [encoding.word_ids for encoding in self._backend.encode_batch(list(texts))]
 
 
 def batches_by_length(texts: Sequence[str], size: int) -> list[list[int]]:
-    """Row numbers in batches of texts of similar length, so that little of a batch is padding."""
+    """Row numbers in batches of texts of similar length, which need little padding."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,4 +1,4 @@
-"""``python -m serving``."""
+"""``python -m serving`` starts the server."""
 
 import sys
 

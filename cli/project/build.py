@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,12 +11,14 @@ import typer
 from cli.options import AsJson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.images.build import BuiltImage
 
-HELP = """Build the images (data, train, serve, evaluate) from deploy/Dockerfile and write their bills of materials.
+HELP = """Build the images (data, train, serve, evaluate) from deploy/Dockerfile, with a bill of materials for each.
 
-Needs Docker Engine 20.10 or newer, the network for packages, and about 15 GB of disk. Afterwards
-`rankline run --runner docker` runs the whole line in them; pushed ones can be named to `rankline compile`.
+This needs Docker Engine 20.10 or newer, network access for packages, and about 15 GB of disk. Afterwards
+`rankline run --runner docker` runs its steps in these images; pushed images can be passed to `rankline compile`.
 
 Examples:
 
@@ -26,81 +29,88 @@ Examples:
 
 def build(
     what: Annotated[
-        Literal["data", "train", "serve", "evaluate", "all"], typer.Argument(help="One image, or all.")
+        Literal["data", "train", "serve", "evaluate", "all"], typer.Argument(metavar="IMAGE", help="One image, or all.")
     ] = "all",
     base: Annotated[
         str,
-        typer.Option(
-            envvar="RANKLINE_BASE", help="Image with Python 3.11 to stand on; pin it: python:3.11-slim@sha256:…"
-        ),
+        typer.Option(envvar="RANKLINE_BASE", help="Base image with Python 3.11; pin it: python:3.11-slim@sha256:…"),
     ] = "",
     variant: Annotated[
-        Literal["cpu", "cuda"], typer.Option(help="cuda adds NVIDIA's libraries (not tried on a GPU).")
+        Literal["cpu", "cuda"], typer.Option(help="cuda adds NVIDIA's libraries (not tested on a GPU).")
     ] = "cpu",
     name: Annotated[
-        str, typer.Option(help="What stands before /data, /train…; for --push a registry's path.")
+        str, typer.Option(help="Name before /data, /train…; for --push the path in a registry.")
     ] = "rankline",
-    tag: Annotated[str, typer.Option(help="Tag of the images; -cuda is added to the CUDA ones.")] = "0.1.0",
-    sbom: Annotated[Path, typer.Option(help="Folder of the bills of materials (CycloneDX) and the logs.")] = Path(
+    tag: Annotated[str, typer.Option(help="Tag of the images; CUDA images get the suffix -cuda.")] = "0.1.0",
+    sbom: Annotated[Path, typer.Option(help="Folder for the bills of materials (CycloneDX) and the logs.")] = Path(
         "build/images"
     ),
-    push: Annotated[bool, typer.Option("--push", help="Push them; print the lines that pin them.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Push the images, and print the settings that pin them.")
+    ] = False,
     release: Annotated[
-        bool, typer.Option("--release", help="Refuse a base that is not pinned, and files that are not committed.")
+        bool, typer.Option("--release", help="Refuse a base image that is not pinned, and uncommitted files.")
     ] = False,
     network: Annotated[str, typer.Option(help="Network of the build, such as host.")] = "",
     torch_wheels: Annotated[
         str,
-        typer.Option(help="Folder (URL) with the variant's build of torch, if pip's index lacks it."),
+        typer.Option(help="URL of a folder with the variant's build of torch, if pip's index does not have it."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from cli.runs.progress import format_duration
     from pipelines.images import build as images
-    from pipelines.images import sbom as bill
+    from pipelines.images.docker import find_docker
+
+    def say(line: str) -> None:
+        typer.echo(line, err=as_json)
 
     images.require_base(base, release=release)
     images.require_source(release=release)
-    tool = images.find_docker()
-    say: Any = lambda line: typer.echo(line, err=as_json)  # noqa: E731
+    tool = find_docker()
     if not tool.buildkit:
-        say("this docker command has no BuildKit: downloads are not kept between builds")
+        say("this docker command has no BuildKit: downloads are not cached between builds")
+    resolved, base_id = _resolve_base(base, tool, say)
+    options = images.BuildOptions(
+        base=resolved, base_id=base_id, variant=variant, name=name, tag=tag, network=network,
+        torch_wheels=torch_wheels, logs=sbom,
+    )  # fmt: skip
+    kinds = images.KINDS if what == "all" else (what,)
+    built = [_build_one(kind, options, tool, say, push=push) for kind in kinds]
+    if as_json:
+        typer.echo(json.dumps([_image_payload(each) for each in built], indent=2))
+    else:
+        typer.echo("\n" + "\n".join([*_table_lines(built), *_pinned_settings(built)]))
+
+
+def _resolve_base(base: str, tool: Any, say: Callable[[str], None]) -> tuple[str, str]:
+    """(reference, image id) of the base image, pinned by digest if it came from a registry."""
+    from pipelines.images import build as images
+
     resolved, base_id = images.resolve_base(base, tool=tool)
     if not images.PINNED_IMAGE.search(resolved):
-        say(f"the base {base} came from no registry and has no digest; on this machine it is {base_id}")
+        say(f"the base image {base} has no digest, as it is not from a registry; on this machine it is {base_id}")
     elif resolved != base:
-        say(f"the base {base} stands for --base {resolved} now")
-    order = images.BuildOptions(
-        base=resolved,
-        base_id=base_id,
-        variant=variant,
-        name=name,
-        tag=tag,
-        network=network,
-        torch_wheels=torch_wheels,
-        logs=sbom,
-    )
-    built_images = []
-    for kind in images.KINDS if what == "all" else (what,):
-        say(f"▶ {order.reference(kind)}")
-        built = images.build(kind, order, tool=tool, say=say)
-        path = bill.write_sbom(built, sbom)
-        if push:
-            images.push(built, tool=tool, say=say, log=sbom / f"push-{kind}.log")
-        say(f"✔ {kind:<9} {format_duration(built.seconds):>7}  {path}")
-        built_images.append(built)
-    if as_json:
-        import json
-
-        typer.echo(json.dumps([image_payload(each) for each in built_images], indent=2))
-    else:
-        typer.echo("\n" + "\n".join(table_lines(built_images)))
-        typer.echo("\n".join(pinned_settings(built_images)))
+        say(f"the base image {base} is now --base {resolved}")
+    return resolved, base_id
 
 
-def image_payload(built: BuiltImage) -> dict[str, Any]:
-    """An image, for programs."""
+def _build_one(kind: Any, options: Any, tool: Any, say: Callable[[str], None], *, push: bool) -> BuiltImage:
+    """Build an image, write its bill of materials, and push it if asked to."""
+    from cli.formats import format_duration
+    from pipelines.images import build as images
+    from pipelines.images import sbom
+
+    say(f"▶ {options.reference(kind)}")
+    built = images.build(kind, options, tool=tool, say=say)
+    path = sbom.write_sbom(built, options.logs)
+    if push:
+        images.push(built, tool=tool, say=say, log=options.logs / f"push-{kind}.log")
+    say(f"✔ {kind:<9} {format_duration(built.seconds):>7}  {path}")
+    return built
+
+
+def _image_payload(built: BuiltImage) -> dict[str, Any]:
     return {
         "image": built.reference,
         "id": built.image_id,
@@ -112,27 +122,24 @@ def image_payload(built: BuiltImage) -> dict[str, Any]:
     }
 
 
-def table_lines(built_images: list[BuiltImage]) -> list[str]:
-    """The images as a table."""
-    from cli.runs.progress import format_duration
+def _table_lines(built: list[BuiltImage]) -> list[str]:
+    from cli.formats import aligned_lines, format_duration
 
-    width = max(len(each.reference) for each in built_images)
-    rows = [f"{'image':<{width}}  {'id':<12} {'size':>8} {'Python':>7} {'Debian':>7} {'built in':>8}"]
-    for each in built_images:
-        rows.append(
-            f"{each.reference:<{width}}  {each.image_id.removeprefix('sha256:')[:12]} {each.size_bytes / 1e6:>5.0f} MB"
-            f" {len(each.inventory.python):>7} {len(each.inventory.debian):>7} {format_duration(each.seconds):>8}"
-        )
-    return rows
+    rows = [("image", "id", "size", "Python", "Debian", "built in")]
+    for each in built:
+        image_id, size = each.image_id.removeprefix("sha256:")[:12], f"{each.size_bytes / 1e6:.0f} MB"
+        packages = str(len(each.inventory.python)), str(len(each.inventory.debian))
+        rows.append((each.reference, image_id, size, *packages, format_duration(each.seconds)))
+    return aligned_lines(rows, right=[2, 3, 4, 5])
 
 
-def pinned_settings(built_images: list[BuiltImage]) -> list[str]:
-    """The settings that pin what was pushed; a digest to pull by exists only in a registry."""
+def _pinned_settings(built: list[BuiltImage]) -> list[str]:
+    """The settings that pin what was pushed; only a registry gives an image a digest."""
     from pipelines.images.build import PIPELINE_IMAGES
 
-    pushed = [each for each in built_images if each.pushed]
+    pushed = [each for each in built if each.pushed]
     if not pushed:
-        return ["not pushed: a digest for `rankline compile` exists only in a registry (--push, --name registry/…)"]
+        return ["not pushed: `rankline compile` needs a digest, which a registry assigns (--push, --name registry/…)"]
     return ["for `rankline compile`:"] + [
         f"  --set cluster.images.{each.kind}={each.pushed}" for each in pushed if each.kind in PIPELINE_IMAGES
     ]

@@ -1,36 +1,43 @@
-"""Give back the room that nothing needs any more."""
+"""Free disk space: remove what nothing needs any more."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.formats import format_bytes
 from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_workspace
 
 if TYPE_CHECKING:
-    from pipelines.retention.policy import Plan
+    from pipelines.retention.policy import Decision, Keep, Plan
 
-HELP = """Remove what nothing needs any more: old runs, their kept work, models nobody would go back to, leftovers.
+HELP = """Remove what nothing needs any more: old runs, cached results, models that nobody would roll back to, leftovers.
 
-It shows what would go and asks; --yes does not ask, --dry-run only shows. What serves, what it could be taken back to,
-what goes on or waits for somebody, and the history of every model stay whatever is said here.
-Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is nobody to ask.
+It shows what would be removed and asks; --yes does not ask, --dry-run only shows. The champion, the models it can be
+rolled back to, running runs, models that wait for review, and the history of every model are always kept.
+
+Exit code: 0 done, nothing to do, or the answer was no; 2 wrong usage, or there is no terminal to ask in.
 
 Example: rankline gc --keep-runs 10 --keep-days 3 --dry-run"""
 
-Runs = Annotated[int | None, typer.Option("--keep-runs", min=1, help="Latest runs that are kept (20).")]
+Runs = Annotated[int | None, typer.Option("--keep-runs", min=1, help="Number of latest runs to keep (20).")]
 Bundles = Annotated[
     int | None,
-    typer.Option("--keep-bundles", min=2, help="Champions that are kept: the one that serves, those before it (5)."),
+    typer.Option("--keep-bundles", min=2, help="Number of champions to keep: the current one and those before it (5)."),
 ]
 Catalogues = Annotated[
-    int | None, typer.Option("--keep-catalogues", min=1, help="Published catalogue revisions of each kept model (5).")
+    int | None,
+    typer.Option("--keep-catalogues", min=1, help="Number of published catalogue revisions to keep per model (5)."),
 ]
 Days = Annotated[
-    float | None, typer.Option("--keep-days", min=0, help="Nothing that is younger than so many days goes (7).")
+    float | None, typer.Option("--keep-days", min=0, help="Keep everything that is younger than this many days (7).")
 ]
 
 
@@ -39,124 +46,128 @@ def gc(
     keep_bundles: Bundles = None,
     keep_catalogues: Catalogues = None,
     keep_days: Days = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    every: Annotated[bool, typer.Option("--list", help="Name every single thing, and why it goes or stays.")] = False,
+    every: Annotated[
+        bool, typer.Option("--list", help="List every single item, and why it is kept or removed.")
+    ] = False,
     workspace: Workspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from pydantic import ValidationError
-
-    from pipelines.retention import policy
-    from pipelines.retention.policy import Keep
-    from pipelines.retention.sweep import plan_sweep, repository_of, sweep
-    from rankline.errors import UsageError
+    from pipelines.retention.inventory import repository_of
+    from pipelines.retention.sweep import plan_sweep
 
     workspace = require_workspace(workspace).resolve()
-    given = {"runs": keep_runs, "bundles": keep_bundles, "catalogues": keep_catalogues, "days": keep_days}
+    keep = _keep(runs=keep_runs, bundles=keep_bundles, catalogues=keep_catalogues, days=keep_days)
+    repository = repository or repository_of(workspace)
+    plan = plan_sweep(workspace, keep, repository=repository)
+    if as_json:
+        _sweep_as_json(plan, workspace, repository, only_show=dry_run or not yes)
+        return
+    if repository:
+        typer.echo(f"models: {repository}")
+    _print_plan(plan, every=every)
+    if not dry_run and plan.removals and (yes or _confirmed(plan)):
+        result = _sweep(plan, workspace, repository, as_json=False)
+        typer.echo(f"removed {len(result.removed)} things: {format_bytes(result.freed)} are free again")
+
+
+def _keep(**limits: float | None) -> Keep:
+    from pydantic import ValidationError
+
+    from pipelines.retention.policy import Keep
+    from rankline.errors import UsageError
+
     try:
-        keep = Keep.model_validate({name: value for name, value in given.items() if value is not None})
+        return Keep.model_validate({name: value for name, value in limits.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(
             f"--keep-{first['loc'][0]} cannot be {first['input']}", expected=first["msg"], found=str(first["input"])
         ) from error
-    repository = repository or repository_of(workspace)
-    plan = plan_sweep(workspace, keep, repository=repository)
-    if not as_json:
-        if repository:
-            typer.echo(f"models: {repository}")
-        _print_plan(plan, every=every)
-    if dry_run or (as_json and not yes):
-        if as_json:
-            typer.echo(json.dumps({**policy.plan_as_dict(plan), "removed": False}, indent=2))
-        return
-    if not plan.removals:
-        if as_json:
-            typer.echo(json.dumps({**policy.plan_as_dict(plan), "removed": True, "stayed": []}, indent=2))
-        return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                "there is nobody to ask, and nothing was removed",
-                expected="--yes, or a terminal",
-                hint="`rankline gc --yes` removes what is told above",
-            )
-        if not _confirmed(f"remove {len(plan.removals)} things, {format_bytes(plan.freed())}?"):
-            typer.echo("nothing was removed")
-            return
-    result = sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
-    if as_json:
-        stayed = [{"kind": f.resource.kind, "name": f.resource.name, "why": f.why} for f in result.skipped]
-        told: dict[str, Any] = {
-            **policy.plan_as_dict(plan),
-            "removed": True,
-            "stayed": stayed,
-            "bytes_freed": result.freed,
-        }
-        typer.echo(json.dumps(told, indent=2))
+
+
+def _sweep_as_json(plan: Plan, workspace: Path, repository: str, *, only_show: bool) -> None:
+    from pipelines.retention.policy import plan_as_dict
+
+    payload = plan_as_dict(plan)
+    if only_show:
+        payload |= {"removed": False}
+    elif not plan.removals:
+        payload |= {"removed": True, "stayed": []}
     else:
-        typer.echo(f"removed {len(result.removed)} things: {format_bytes(result.freed)} are free again")
+        result = _sweep(plan, workspace, repository, as_json=True)
+        stayed = [{"kind": f.resource.kind, "name": f.resource.name, "why": f.why} for f in result.skipped]
+        payload |= {"removed": True, "stayed": stayed, "bytes_freed": result.freed}
+    typer.echo(json.dumps(payload, indent=2))
 
 
-def _confirmed(question: str) -> bool:
+def _sweep(plan: Plan, workspace: Path, repository: str, *, as_json: bool) -> Any:
+    from pipelines.retention.sweep import sweep
+
+    return sweep(workspace, plan, repository=repository, say=lambda line: typer.echo(line, err=as_json))
+
+
+def _confirmed(plan: Plan) -> bool:
+    """Whether the user agrees.
+
+    Raises:
+        UsageError: there is no terminal to ask in.
+    """
+    from rankline.errors import UsageError
+
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "nothing was removed: there is no terminal to ask in",
+            expected="--yes, or a terminal",
+            hint="`rankline gc --yes` removes what is shown above",
+        )
     try:
-        return typer.confirm(question)
+        confirmed = typer.confirm(f"remove {len(plan.removals)} things, {format_bytes(plan.freed())}?")
     except typer.Abort:  # Ctrl-C, or the end of the input
         typer.echo("")
-        return False
+        confirmed = False
+    if not confirmed:
+        typer.echo("nothing was removed")
+    return confirmed
 
 
 def _print_plan(plan: Plan, *, every: bool) -> None:
-    """A table: of each kind how many stay and go, the bytes that come free, and why."""
-    from collections import Counter
-
-    from pipelines.retention.policy import KINDS
+    """Print what is kept and removed of each kind, the bytes this frees, and why."""
+    from cli.formats import aligned_lines
+    from pipelines.retention.resources import KINDS
 
     rows = [("", "kept", "goes", "frees", "why")]
     for kind in KINDS:
-        fates = [fate for fate in plan.decisions if fate.resource.kind == kind]
-        if not fates:
-            continue
-        going = [fate for fate in fates if fate.remove]
-        kept = Counter(_without_names(fate.why, fate.resource.name) for fate in fates if not fate.remove)
-        gone = Counter(_without_names(fate.why, fate.resource.name) for fate in going)
-        why = [f"{count} kept: {reason}" for reason, count in kept.most_common(3)]
-        why += [f"{count} go{'es' * (count == 1)}: {reason}" for reason, count in gone.most_common(2)]
-        frees = format_bytes(plan.freed([kind])) if going else ""
-        rows.append((kind, str(len(fates) - len(going)), str(len(going)), frees, why[0]))
-        rows += [("", "", "", "", line) for line in why[1:]]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        first = f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
-        typer.echo(f"{first}  {row[4]}".rstrip())
-    for fate in plan.decisions if every else ():
-        marker = "goes" if fate.remove else "kept"
-        typer.echo(
-            f"{marker}  {fate.resource.kind:<10} {fate.resource.name}  {format_bytes(fate.resource.bytes)}  {fate.why}"
-        )
+        if decisions := [each for each in plan.decisions if each.resource.kind == kind]:
+            rows += _kind_rows(kind, decisions, plan.freed([kind]))
+    for line in aligned_lines(rows, right=[1, 2, 3]):
+        typer.echo(line)
+    for each in plan.decisions if every else ():
+        marker, resource = "goes" if each.remove else "kept", each.resource
+        typer.echo(f"{marker}  {resource.kind:<10} {resource.name}  {format_bytes(resource.bytes)}  {each.why}")
     for line in plan.ignored:
         typer.echo(f"left alone: {line}")
     if plan.removals:
         typer.echo(f"{len(plan.removals)} things would go and free {format_bytes(plan.freed())}")
     else:
-        typer.echo("nothing goes: all that is here is needed, or young")
+        typer.echo("nothing goes: everything here is needed or recent")
 
 
-def _without_names(why: str, name: str) -> str:
-    """A reason without the names in it, so that equal ones are counted together."""
-    import re
+def _kind_rows(kind: str, decisions: Sequence[Decision], freed: int) -> Iterator[tuple[str, str, str, str, str]]:
+    """The rows of one kind: its numbers beside the first reason, then the other reasons."""
+    removed = [each for each in decisions if each.remove]
+    why_kept = Counter(_without_names(each.why) for each in decisions if not each.remove)
+    why_removed = Counter(_without_names(each.why) for each in removed)
+    reasons = [f"{count} kept: {why}" for why, count in why_kept.most_common(3)]
+    reasons += [f"{count} go{'es' * (count == 1)}: {why}" for why, count in why_removed.most_common(2)]
+    frees = format_bytes(freed) if removed else ""
+    yield kind, str(len(decisions) - len(removed)), str(len(removed)), frees, reasons[0]
+    yield from (("", "", "", "", reason) for reason in reasons[1:])
 
+
+def _without_names(why: str) -> str:
+    """A reason without the names of runs, models and events in it, so that equal reasons are counted together."""
     return re.sub(r"\b(\d{8}-\d{6}-[\w-]+|[0-9a-f]{16,64})\b", "…", re.sub(r"\bevent \d+\b", "an event", why))
-
-
-def format_bytes(count: int) -> str:
-    """Bytes for people."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"

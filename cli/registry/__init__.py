@@ -1,1 +1,1 @@
-"""Commands about models and catalogues."""
+"""Commands for models, catalogues and items."""

@@ -1,9 +1,9 @@
-"""Look into the model repository: who serves, and how it came to that."""
+"""Which model serves, how it came to that, and how to go back to an earlier one."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,68 +14,62 @@ from cli.options import (
     RepositoryUrl,
     Settings,
     Workspace,
+    open_registry,
+    require_champion,
     require_workspace,
 )
 
 if TYPE_CHECKING:
     from rankline.registry.registry_state import Event
 
-CHAMPION_HELP = "Which model serves, over which catalogue, since when, and why; how many items are hidden."
-MIRROR_HELP = "Show in MLflow what promotions it lacks, such as those made while it was down."
-HISTORY_HELP = "Every event of the model repository, oldest first."
+CHAMPION_HELP = "Show which model serves, over which catalogue, since when and why, and how many items are hidden."
+HISTORY_HELP = "List every event of the model repository, oldest first."
+ROLLBACK_HELP = """Roll back to the model that served before, or to an earlier one.
+
+Without MODEL, each rollback goes one model further back and skips the ones that were rolled back from. With MODEL it
+takes any model that has served.
+
+The bundle is verified, an event is recorded (who, when, why), and running servers swap to it within seconds without a
+failed request. The next run may promote over it: to prevent that, pause its schedule (`rankline schedule pause`)."""
+MIRROR_HELP = "Write promotions that MLflow does not have yet, such as those made while it was down."
 
 
 def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See CHAMPION_HELP."""
-    from rankline.errors import UsageError
-    from rankline.registry.model_registry import ModelRegistry
-
-    root = repository or str(require_workspace(workspace) / "repository")
-    registry = ModelRegistry(root)
-    champion_record = registry.champion_record()
-    if champion_record is None:
-        raise UsageError(
-            "no model has been promoted yet",
-            expected="a promoted model",
-            where=root,
-            hint="`rankline run --recipe …` trains one, and promotes it where it is good enough",
-        )
-    model_id, history = champion_record.model_id, registry.history()
-    event = history[champion_record.event - 1]
-    published = history[champion_record.published - 1] if champion_record.published else None
-    revision = registry.revision(model_id)
+    registry = open_registry(workspace, repository)
+    record = require_champion(registry)
+    history = registry.history()
+    event = history[record.event - 1]
+    published = history[record.published - 1] if record.published else None
+    revision = registry.revision(record.model_id)
     if as_json:
         catalogue = {"revision": revision, "published": published.model_dump(mode="json") if published else None}
-        payload = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(champion_record.hidden)}
+        payload = {**event.model_dump(mode="json"), "catalogue": catalogue, "hidden": list(record.hidden)}
         typer.echo(json.dumps(payload, indent=2))
         return
-    typer.echo(f"{model_id}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
+    typer.echo(f"{record.model_id}\n  {event.kind} {event.at} by {event.who} (event {event.n}, run {event.run_id})")
     typer.echo(f"  {event.why}")
-    if published:
-        typer.echo(f"  catalogue: {revision}, published {published.at} by {published.who}: {published.why}")
-    else:
-        typer.echo(f"  catalogue: {revision}, the bundle's own")
-    if champion_record.hidden:
-        typer.echo(f"  hidden: {len(champion_record.hidden)} items (`rankline items list`)")
-    typer.echo(f"  bundle: {root}/bundles/{model_id}")
+    origin = f"published {published.at} by {published.who}: {published.why}" if published else "the bundle's own"
+    typer.echo(f"  catalogue: {revision}, {origin}")
+    if record.hidden:
+        typer.echo(f"  hidden: {len(record.hidden)} items (`rankline items list`)")
+    typer.echo(f"  bundle: {repository or workspace / 'repository'}/bundles/{record.model_id}")
 
 
 def history(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See HISTORY_HELP."""
-    from rankline.registry.model_registry import ModelRegistry
-
-    events = ModelRegistry(repository or require_workspace(workspace) / "repository").history()
+    events = open_registry(workspace, repository).history()
     if as_json:
-        typer.echo(json.dumps([json.loads(event.model_dump_json()) for event in events], indent=2))
+        typer.echo(json.dumps([event.model_dump(mode="json") for event in events], indent=2))
         return
     if not events:
-        typer.echo("no events yet; `rankline demo` makes some")
+        typer.echo("no events yet; `rankline demo` creates some")
     for event in events:
         typer.echo(f"{event.n:>4}  {event.at:<27}  {event.kind:<12} {_event_subject(event)}  {event.why}")
 
 
 def _event_subject(event: Event) -> str:
-    """What an event happened to: a model, its catalogue, or items."""
+    """What an event is about: a model, its catalogue, or items."""
     from rankline.registry.registry_state import PUBLISHING, TAKEDOWNS
 
     if event.kind in TAKEDOWNS:
@@ -84,38 +78,66 @@ def _event_subject(event: Event) -> str:
     return f"{event.model_id} {event.digests['catalogue']}" if event.kind == PUBLISHING else event.model_id
 
 
+def rollback(
+    model: Annotated[
+        str, typer.Argument(help="Model id or the start of one. Default: the model that served before the champion.")
+    ] = "",
+    why: Annotated[str, typer.Option("--why", help="The reason, recorded in the history.")] = "",
+    workspace: Workspace = WORKSPACE,
+    repository: RepositoryUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """See ROLLBACK_HELP."""
+    from rankline.registry.rollback import roll_back
+    from rankline.runtime.current_user import current_user
+
+    registry = open_registry(workspace, repository)
+    event = roll_back(
+        registry, to=model, who=current_user(), why=why or "rolled back by hand",
+        workspace=workspace if repository else require_workspace(workspace),
+    )  # fmt: skip
+    if warning := registry.relisted_warning(event.champion_before, event.model_id):
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
+    if as_json:
+        typer.echo(event.model_dump_json(indent=2))
+        return
+    typer.echo(f"{event.model_id} serves again (event {event.n}); before it was {event.champion_before}")
+
+
 def mirror(
     recipe: RecipeName = "movielens",
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer does not change a default)
     workspace: Workspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """See MIRROR_HELP."""
     from components.promote.mirror import mirror_all
-    from pipelines.recipes import named, storage_settings
+    from pipelines.recipe import storage_settings
+    from pipelines.recipes import named
     from rankline.errors import StorageError
+    from rankline.io.files import first_line
     from rankline.registry.model_registry import ModelRegistry
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings)
     configured = storage_settings(chosen, str(workspace)).get("storage", {}).get("repository", "")
     registry = ModelRegistry(repository or configured or workspace / "repository")
-    registry.history()  # a repository that cannot be read is no fault of MLflow's
+    registry.history()  # an unreadable repository is not MLflow's fault
     workspace.mkdir(parents=True, exist_ok=True)
     try:
         versions = mirror_all(registry, config=chosen.promote, workspace=workspace)
-    except Exception as error:  # MLflow and its databases each have their own
+    except Exception as error:  # MLflow and its database drivers each have their own errors
         raise StorageError(
             "MLflow cannot be written",
             expected="a server or database that answers",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            found=f"{type(error).__name__}: {first_line(error)}",
             where=chosen.promote.tracking_uri or str(workspace / "mlflow.db"),
-            hint="run it again when MLflow is up; the events are kept in the model repository",
+            hint="run this again when MLflow is up; the model repository keeps the events",
         ) from error
     if as_json:
         typer.echo(json.dumps(versions, indent=2))
         return
     for each in versions:
         typer.echo(f"event {each['event']}: model {each['model_id']} is version {each['version']}")
-    typer.echo(f"{len(versions)} promotions are in MLflow" if versions else "no promotions yet; nothing to show")
+    typer.echo(f"{len(versions)} promotions are in MLflow" if versions else "no promotions yet")

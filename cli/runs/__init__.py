@@ -1,1 +1,1 @@
-"""Commands that run, submit and follow pipelines."""
+"""Commands that run pipelines, here or on a cluster."""

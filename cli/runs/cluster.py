@@ -1,4 +1,4 @@
-"""What the commands that talk to a Kubeflow cluster share: how it is reached, and a run of it as people watch it."""
+"""What the commands for a Kubeflow cluster share: the options of the connection, and the view of a run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Zone = Annotated[
     str,
     typer.Option(
         "--cluster-zone", envvar="RANKLINE_KFP_ZONE",
-        help="Time zone that the cluster's controller fires by, where somebody set one (CRON_SCHEDULE_TIMEZONE).",
+        help="Time zone of the cluster's controller, if CRON_SCHEDULE_TIMEZONE is set there.",
     ),
 ]  # fmt: skip
 MARKS = {"running": "▶", "done": "✔", "failed": "✘", "cancelled": "✘", "skipped": "·", "pending": "·"}
@@ -58,7 +58,7 @@ COLOURS = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "re
 
 
 def access_settings(*, host: str, namespace: str, auth: str, context: str, ca: str) -> Access:
-    """The options of a command as one thing."""
+    """The options of a command as `Access`."""
     from pipelines.kubeflow.client import Access
 
     return Access.model_validate({"host": host, "namespace": namespace, "auth": auth, "context": context, "ca": ca})
@@ -73,7 +73,7 @@ ZONE_OPTIONS = {"cluster_zone": (Zone, "UTC")}
 
 @dataclass(frozen=True)
 class Target:
-    """Where a command that knows workspaces and clusters is to look; true where a cluster is meant."""
+    """The place that a command is for: a cluster where it is true, else a workspace."""
 
     host: str
     namespace: str
@@ -88,7 +88,7 @@ class Target:
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Cluster]:
-        """The cluster, signed in (see `pipelines.kubeflow.client.connected`)."""
+        """A connection to the cluster (see `pipelines.kubeflow.client.connected`)."""
         from pipelines.kubeflow.client import connected
 
         settings = access_settings(
@@ -99,13 +99,13 @@ class Target:
 
 
 def with_cluster_options(command: Callable[..., None], *, zoned: bool = False) -> Callable[..., None]:
-    """Give a command of a workspace the options of a cluster; its parameter ``where`` is what they say (a `Where`).
+    """Give a command the options of a cluster in place of its parameter ``where`` (a `Target`).
 
-    ``zoned`` adds the time zone that the cluster fires by.
+    ``zoned`` adds the time zone of the cluster's controller.
 
-    A cluster is meant where there is a host, a context or a port to forward, or where any of these options is given.
-    What is given on the command line goes before the environment: `-w FOLDER` means the workspace though
-    RANKLINE_KFP_HOST is set, and so does `--host ""`.
+    The command is for a cluster where there is a host, a context or a port to forward, or where one of these options
+    is given. The command line takes precedence over the environment: with `-w FOLDER` or `--host ""` the command is
+    for the workspace even if RANKLINE_KFP_HOST is set.
     """
     signature = inspect.signature(command, eval_str=True)
 
@@ -136,10 +136,10 @@ def with_cluster_options(command: Callable[..., None], *, zoned: bool = False) -
 
 
 def _targets_cluster(ctx: typer.Context, options: dict[str, Any]) -> bool:
-    """Whether these options mean a cluster.
+    """Whether the command is for a cluster.
 
     Raises:
-        UsageError: a workspace and a cluster are both asked for.
+        UsageError: a workspace and a cluster are both given.
     """
 
     def given(name: str) -> bool:
@@ -149,8 +149,8 @@ def _targets_cluster(ctx: typer.Context, options: dict[str, Any]) -> bool:
     named = any(given(name) and options[name] for name in OPTIONS)
     if named and given("workspace"):
         raise UsageError(
-            "a workspace and a cluster are both asked for",
-            expected="-w FOLDER, or --host URL with what goes with it",
+            "a workspace and a cluster are both given",
+            expected="-w FOLDER, or --host URL with its options",
             found="both",
         )
     if named or given("workspace") or given("host"):
@@ -158,8 +158,13 @@ def _targets_cluster(ctx: typer.Context, options: dict[str, Any]) -> bool:
     return bool(options["host"] or options["context"] or options["auth"] == "port-forward")
 
 
-def watch_run(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict[str, Any], poll_s: float) -> NoReturn:
-    """Watch a run of a cluster to its end, print what came of it (after ``told``), and end with its code."""
+def watch_run(
+    cluster: Cluster, run: str, url: str, *, as_json: bool, submitted: dict[str, Any], poll_s: float
+) -> NoReturn:
+    """Watch a run of a cluster to its end, print its summary, and end with its exit code.
+
+    ``submitted`` comes before the summary in JSON.
+    """
     from pipelines.kubeflow.runs import follow
     from pipelines.runs.runner import exit_code
 
@@ -173,7 +178,7 @@ def watch_run(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict
         typer.secho(f"it can no longer be watched; run {run} goes on: {url}", err=True)
         raise error from None
     if as_json:
-        typer.echo(json.dumps({**told, **summary}, indent=2))
+        typer.echo(json.dumps({**submitted, **summary}, indent=2))
     else:
         typer.echo("\n" + "\n".join(run_lines(summary)[len(summary["steps"]) :]))
         if summary["failed_step"]:
@@ -181,16 +186,16 @@ def watch_run(cluster: Cluster, run: str, url: str, *, as_json: bool, told: dict
     raise typer.Exit(exit_code(summary))
 
 
-POLL_S = 5.0  # between two looks at a run
+POLL_S = 5.0  # between two requests for a run
 INTERRUPTED = 130
 
 
 class RunContinues(SystemExit):
-    """The end of a command that watched a run, which goes on without it."""
+    """The end of a command whose run goes on without it."""
 
 
 class ClusterScreen:
-    """Watches one run of a cluster: a live table, or lines where there is no terminal."""
+    """The view of a run: a live table, or lines where there is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet, self._printed = quiet, dict[str, str]()
@@ -232,7 +237,7 @@ class ClusterScreen:
 
 
 def run_lines(summary: dict[str, Any]) -> list[str]:
-    """A run of a cluster as lines: its steps, its outcome, where it is seen."""
+    """A run of a cluster as lines: its steps, its outcome, the address of its page."""
     from cli.runs.progress import format_duration
 
     duration = f" after {format_duration(summary['seconds'])}" if summary["seconds"] else ""
@@ -255,11 +260,11 @@ def _run_table(summary: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    from rankline.runtime import ledger
+    from rankline.runtime.steps import FLOWS
 
     known = {step["step"]: step for step in summary["steps"]}
     lines = [Text(f"{summary['name']}   {summary['kubeflow_status'].lower()}", style="bold")]
-    step_names = ledger.FLOWS[summary["flow"]]
+    step_names = FLOWS[summary["flow"]]
     for name in (*step_names, *(name for name in known if name not in step_names)):
         step = known.get(name, {"step": name, "status": "pending", "error": "", "seconds": 0.0})
         lines.append(

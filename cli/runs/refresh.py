@@ -1,22 +1,36 @@
-"""Refresh the champion's catalogue: new items, prices, stock and takedowns, without training."""
+"""Refresh the champion's catalogue: new items, prices and stock, without training."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, SourcePath, Workspace
+from cli.options import (
+    WORKSPACE,
+    AsJson,
+    MapFile,
+    RecipeName,
+    Runner,
+    Settings,
+    SourcePath,
+    Workspace,
+    require_workspace,
+)
 
-HELP = """Give the champion a newer catalogue: changed items are embedded, checked and published; nothing is trained.
+HELP = """Refresh the champion's catalogue: changed items are embedded, checked and published; nothing is trained.
 
-The items are the recipe's own, or those of --items, read by the recipe's settings. An item replaces the one of its
-id; one that is not available (the source's column for that) is in no answer any more. --only says that the items
-tell a few columns alone, so that the rest stays as it is, also where a cell is empty: prices and stock, say. The
-recipe's own table of items is all there is: what is in it no longer is taken out (--no-whole leaves it in). Those of
---items are changes, of which the last row of an id counts; --whole says that they are all there are. A row that cannot
-be read is set aside, counted, and its item stays as it was. Servers change over to what is published by themselves.
-Exit code: 0 published, or nothing had changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
+The items are the recipe's own table, or those of --items, read with the recipe's settings. An item replaces the one
+with the same id. An item that is not available (by the source's column for that) is no longer recommended.
+
+The recipe's own table is complete: items that are no longer in it are removed, unless --no-whole is given. The items of
+--items are changes, and the last row of an id counts; --whole says that they are complete. --only names the columns
+that these items have, such as prices and stock; all other columns stay as they are.
+
+A row that cannot be read is rejected and counted, and its item stays as it was. Servers swap to what is published by
+themselves.
+
+Exit code: 0 published, or nothing changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
 130 interrupted or cancelled.
 
 Example: rankline refresh --recipe shop --items prices.csv --only price,available"""
@@ -27,31 +41,30 @@ def refresh(
     items: Annotated[
         str | None,
         typer.Option(
-            help="Changed items: a file, pattern, folder or URL that looks like the recipe's own; for sql a query."
+            help="Changed items: a file, pattern, folder or URL with the recipe's own columns; for sql a query."
         ),
     ] = None,
     only: Annotated[
-        str, typer.Option(help="All that these items tell, with commas: title,text,category,language,price,available.")
+        str,
+        typer.Option(
+            help="The only columns of these items, with commas: title,text,category,language,price,available."
+        ),
     ] = "",
     whole: Annotated[
         bool | None,
         typer.Option(
             "--whole/--no-whole",
-            help="These items are all there are: take the others out. So by default without --items.",
+            help="These items are complete: remove all others. Default: only without --items.",
         ),
     ] = None,
     source: SourcePath = None,
     map: MapFile = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer does not change a default)
     workspace: Workspace = WORKSPACE,
-    runner: Annotated[
-        Literal["local", "docker"],
-        typer.Option(help="Where steps run: processes here, or the images of `rankline build` in a Docker engine."),
-    ] = "local",
+    runner: Runner = "local",
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
-    from cli.options import require_workspace
     from cli.runs.run import fetch_assets, run_and_report
     from pipelines.recipes import named
     from pipelines.refresh import refresh as run_refresh
@@ -68,13 +81,13 @@ def refresh(
         f"{chosen.name}-refresh",
         workspace,
         as_json,
-        extra_lines=item_count_lines,
+        extra_lines=_catalogue_lines,
     )
 
 
-def item_count_lines(summary: dict[str, Any]) -> list[str]:
-    """What became of the items, and of the catalogue, where there is one."""
-    result = next((step["result"] for step in summary["steps"] if step["step"] == "catalogue"), {})
+def _catalogue_lines(summary: dict[str, Any]) -> list[str]:
+    """What happened to the items, and the revision that was published, if there is one."""
+    result: dict[str, Any] = next((step["result"] for step in summary["steps"] if step["step"] == "catalogue"), {})
     if "counts" not in result:
         return []
     counts = {name.replace("_", " "): count for name, count in result["counts"].items() if name != "items"}

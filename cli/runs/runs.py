@@ -1,4 +1,4 @@
-"""Look at runs: what they did or do, why each step ran, what it said, what it cost; end one, or run one again."""
+"""The runs of a workspace or a cluster: list and show them, read their logs, cancel or retry one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import typer
 
 from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
 from cli.runs.cluster import POLL_S, Target, with_cluster_options
+from rankline.runtime.outcomes import Outcome
 
 if TYPE_CHECKING:
     from pipelines.runs.store import LocalRuns, Runs
 
 app = typer.Typer(
-    help="The runs of a workspace or, with --host, of a cluster: list, show, logs, cancel, retry.", no_args_is_help=True
+    help="List, show, cancel and retry runs of a workspace or, with --host, of a cluster.", no_args_is_help=True
 )
 
-RunName = Annotated[str, typer.Argument(help="A run's name, or `last`.")]
+RunName = Annotated[str, typer.Argument(help="Name of a run, or `last`.")]
 
 
 def _local_runs(workspace: Path) -> LocalRuns:
@@ -33,56 +34,46 @@ def _local_runs(workspace: Path) -> LocalRuns:
 
 @contextlib.contextmanager
 def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
-    """Whoever answers for the runs of a place (pipelines/runs/store.py)."""
+    """The runs of the workspace, or of the cluster if one is meant."""
     if not where:
         yield _local_runs(workspace)
         return
     from pipelines.kubeflow.runs import ClusterRuns
 
     with where.connected() as cluster:
-        yield ClusterRuns(cluster, poll_s=POLL_S)
+        yield ClusterRuns(cluster, poll_s=POLL_S)  # type: ignore[misc]  # watches a cluster, not a process
 
 
 @app.command("list")
 @with_cluster_options
 def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Every run with its outcome, oldest first; of a cluster the latest 200 of our pipelines."""
-    import shutil
-
-    from cli.runs.progress import format_duration
+    """List every run with its outcome, oldest first; on a cluster the latest 200 of Rankline's pipelines."""
+    from cli.formats import aligned_lines, fitted, format_duration
 
     with _runs(workspace, where) as runs:
-        lines = runs.list()
+        listed = runs.list()
     if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines], indent=2))
+        typer.echo(json.dumps([asdict(each) for each in listed], indent=2))
         return
-    if not lines:
+    if not listed:
         typer.echo(f"no runs yet; start one with `rankline {'submit' if where else 'demo'}`")
         return
-    rows = [
-        ("run", "outcome", "took", "model", "flow", "trigger"),
-        *(
-            (r.run, r.outcome, format_duration(r.seconds) if r.seconds else "", r.model_id, r.flow, r.trigger)
-            for r in lines
-        ),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    width = shutil.get_terminal_size((1000, 24)).columns
-    for row in rows:
-        line = "  ".join(f"{cell:{'>' if n == 2 else '<'}{widths[n]}}" for n, cell in enumerate(row)).rstrip()
-        typer.echo(line if len(line) <= width else f"{line[: width - 1]}…")
+    rows = [("run", "outcome", "took", "model", "flow", "trigger")]
+    for each in listed:
+        took = format_duration(each.seconds) if each.seconds else ""
+        rows.append((each.run, each.outcome, took, each.model_id, each.flow, each.trigger))
+    typer.echo("\n".join(fitted(aligned_lines(rows, right=[2]))))
 
 
 @app.command("show")
 @with_cluster_options
 def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """One run: its steps, durations, peak memory, cost, and why each ran or was reused; under way, how far it is.
+    """Show a run: its steps, durations, peak memory, cost, and why each step ran or was reused; its progress if running.
 
-    A cluster's API tells the steps, their times and the outcome; what it does not know is null.
+    On a cluster: the steps, their times and the outcome, as the API reports them. What it does not report is null.
     """
     from cli.runs.progress import summary_lines
     from cli.runs.run import report_pages
-    from pipelines.runs.store import RUNNING, UNFINISHED
 
     with _runs(workspace, where) as backend:
         payload = backend.show(run)
@@ -90,7 +81,7 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
         typer.echo(json.dumps(payload, indent=2))
         return
     if payload["trigger"]:
-        typer.echo(trigger_line(payload["trigger"]))
+        typer.echo(_trigger_line(payload["trigger"]))
     if where:
         from cli.runs.cluster import run_lines
 
@@ -98,21 +89,20 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
         if payload["failed_step"]:
             typer.echo(f"{payload['failed_step']} stopped")
         return
-    runs = _local_runs(workspace)
-    if payload["outcome"] in (RUNNING, UNFINISHED):
-        _print_unfinished(runs.folder(run), workspace, running=payload["outcome"] == RUNNING)
+    if payload["outcome"] in (Outcome.RUNNING, Outcome.UNFINISHED):
+        folder = _local_runs(workspace).folder(run)
+        _print_unfinished(folder, workspace, running=payload["outcome"] == Outcome.RUNNING)
         return
     typer.echo("\n".join(summary_lines(payload)))
     if payload["error"]:
-        typer.echo(
-            f"{payload['failed_step']} stopped: {payload['error']}" if payload["failed_step"] else payload["error"]
-        )
+        prefix = f"{payload['failed_step']} stopped: " if payload["failed_step"] else ""
+        typer.echo(f"{prefix}{payload['error']}")
     for title, path in report_pages(payload):
         typer.echo(f"{title}: {path}")
 
 
-def trigger_line(trigger: dict[str, Any]) -> str:
-    """What asked for a run, in one line."""
+def _trigger_line(trigger: dict[str, Any]) -> str:
+    """What started a run, in one line."""
     parts = [f"trigger: {trigger.get('kind', 'manual')}"]
     if trigger.get("retry_of"):
         parts.append(f"of run {trigger['retry_of']}")
@@ -124,19 +114,20 @@ def trigger_line(trigger: dict[str, Any]) -> str:
 
 
 def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
-    """What the ledger knows of a run that has no summary: it goes on, or it was killed."""
+    """Print what the ledger knows of a run without a summary: it is running, or it was killed."""
     from rich.console import Console
 
-    from cli.runs.progress import format_duration, run_table, usual_durations
-    from pipelines.runs.store import last_activity
+    from cli.formats import format_duration
+    from cli.runs.progress import run_table, usual_durations
+    from pipelines.runs.folder import last_activity
     from rankline.runtime import ledger
 
     entries = ledger.read_entries(folder)
-    began = min((entry.started for entry in entries.values()), default=folder.stat().st_mtime)
+    started = min((entry.started for entry in entries.values()), default=folder.stat().st_mtime)
     ended = time.time() if running else last_activity(folder)
     recipe = str(json.loads((folder / "recipe.json").read_text()).get("name", ""))
     usual_seconds = usual_durations(workspace, recipe, before=folder) if recipe else {}
-    Console(highlight=False).print(run_table(folder, usual_seconds, seconds=max(ended - began, 0), ended=not running))
+    Console(highlight=False).print(run_table(folder, usual_seconds, seconds=max(ended - started, 0), ended=not running))
     silence = format_duration(max(time.time() - last_activity(folder), 0))
     if running:
         typer.echo(f"it is running; the last sign of life was {silence} ago")
@@ -149,17 +140,18 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
 def logs(
     where: Target,
     run: RunName = "last",
-    step: Annotated[str, typer.Argument(help="Only this step's; all of them if left out.")] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Kubeflow's own words, too.")] = False,
+    step: Annotated[str, typer.Argument(help="Only this step. Default: all steps.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include Kubeflow's own lines.")] = False,
     workspace: Workspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
-    """What the processes of a run's steps said, with the stack trace of an error nobody foresaw.
+    """Print what the steps of a run logged, with the stack traces of unexpected errors.
 
-    Of a cluster: what the API server hands on of each step's own container, as long as its pod is there or the server
-    keeps logs; the drivers' and what it does not hand on is `kubectl`'s, by the command that is printed.
-    --json prints one object a line: {"step": …, "line": …}.
+    On a cluster: the logs of the steps' own containers, as long as their pods exist or the API server keeps their logs.
+    For the drivers' logs and for what the server does not have, a `kubectl` command is printed.
+
+    --json prints one object per line: {"step": …, "line": …}.
     """
     last_step = None
     with _runs(workspace, where) as runs:
@@ -172,20 +164,20 @@ def logs(
             last_step = log_line.step
             typer.echo(log_line.line)
         if where and not as_json:
-            typer.secho(f"every pod's, drivers included: {runs.logs_command(run)}", err=True, dim=True)  # type: ignore[attr-defined]
+            command = runs.logs_command(run)  # type: ignore[attr-defined]
+            typer.secho(f"logs of every pod, drivers included: {command}", err=True, dim=True)
 
 
 @app.command("cancel")
 @with_cluster_options
 def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """End a run that is under way, from wherever it was started; what is finished is kept for the next one."""
-    from components.summary.step import CANCELLED
+    """Cancel a run, wherever it was started. The next run reuses its finished steps."""
 
     with _runs(workspace, where) as runs:
         payload = runs.cancel(run)
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
-    elif payload["outcome"] == CANCELLED:
+    elif payload["outcome"] == Outcome.CANCELLED:
         typer.echo(f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` goes on from what is finished")
     else:
         typer.echo(f"{payload['run']} had just ended by itself: {payload['outcome']}")
@@ -194,10 +186,10 @@ def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_jso
 @app.command("retry")
 @with_cluster_options
 def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Run the very recipe that a run was made with again, in the same workspace; what is finished is reused.
+    """Run a run's exact recipe again in the same workspace; finished steps are reused.
 
-    It ends as `rankline run` does, with the same exit codes. The new run names the one that it retries. On a cluster
-    it is the API's retry, of a run that failed or was cancelled: the run keeps its name and goes on where it stopped.
+    It ends like `rankline run`, with the same exit codes. The new run records which one it retries. On a cluster this is
+    the API's retry of a run that failed or was cancelled: the run keeps its name and continues where it stopped.
     """
     from cli.runs.run import fetch_assets, run_and_report
 
@@ -206,10 +198,10 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
         from pipelines.kubeflow.runs import ClusterRuns
 
         with where.connected() as cluster:
-            id, url = ClusterRuns(cluster).restart(run)
+            run_id, url = ClusterRuns(cluster).restart(run)
             if not as_json:
-                typer.echo(f"run {id} goes on\n{url}")
-            watch_cluster_run(cluster, id, url, as_json=as_json, told={}, poll_s=POLL_S)
+                typer.echo(f"run {run_id} goes on\n{url}")
+            watch_cluster_run(cluster, run_id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
     runs = _local_runs(workspace)
     folder = runs.folder(run)
     run_and_report(

@@ -1,139 +1,71 @@
-"""Run one step alone, through the very door that the flow opens."""
+"""Run one step alone, on folders that you name."""
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 
 from cli.options import WORKSPACE, MapFile, RecipeName, Settings, SourcePath, Workspace
+from pipelines.steps import STANDALONE_STEPS
 
 app = typer.Typer(help="Run one step alone, on folders that you name.", no_args_is_help=True)
 
-# step -> (what it does, folders it reads, folders it writes)
-STEPS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "ingest": ("Turn raw files into the canonical tables.", (), ("raw",)),
-    "validate": ("Hold the tables against their suites.", ("raw",), ("clean", "report")),
-    "featurize": ("Compute features and cut requests.", ("clean",), ("features",)),
-    "finetune": ("Train the teacher.", ("features",), ("teacher",)),
-    "distill": ("Make the student of a teacher.", ("features", "teacher"), ("student",)),
-    "export": ("Write the bundle of a student.", ("features", "student"), ("bundle",)),
-    "evaluate": (
-        "Score a bundle through the real server.",
-        ("bundle", "features", "teacher", "student"),
-        ("report",),
-    ),
-    "decide": ("Register a bundle and give the verdict.", ("bundle", "evaluation", "teacher"), ("verdict",)),
-    "promote": ("Make a bundle the champion.", ("bundle", "evaluation", "verdict", "features"), ()),
-}
 
-
-WRITTEN_BY = {
-    "raw": "ingest", "clean": "validate", "features": "featurize", "teacher": "finetune", "student": "distill",
-    "bundle": "export", "evaluation": "evaluate (its --report)", "verdict": "decide",
-}  # fmt: skip
-
-
-def run_single_step(
-    name: str,
-    folders: dict[str, Path],
-    recipe: str,
-    settings: list[str],
-    workspace: Path,
-    *,
-    source: str | None = None,
-    map: str | None = None,
-) -> None:
-    """Open a step's door on these folders and print what it found."""
-    import importlib
-    import json
-
-    from pipelines.recipes import named, step_settings, storage_settings
-    from pipelines.runs.runner import new_run_folder
+def _run_step(step: str, values: dict[str, Any]) -> None:
+    """Run a step with the values of the command's options, and print its result."""
+    from pipelines.recipes import named
+    from pipelines.runs.single_step import StepStopped, run_single_step
     from rankline.runtime import ledger
-    from rankline.runtime.run_step import RunContext
 
-    workspace = workspace.resolve()
-    chosen = named(recipe, settings, source=source, map=map)
-    component = "promote" if name == "decide" else name
-    door: Any = getattr(importlib.import_module(f"components.{component}.component"), name).python_func
-    run_folder = new_run_folder(workspace, f"{chosen.name}-{name}")
-    run = {
-        "workspace": str(workspace),
-        "recipe": chosen.name,
-        "catalogue": chosen.export.catalogue,
-        **storage_settings(chosen, str(workspace)),
-    }
-    config = step_settings(chosen, str(workspace))[name]
-    # outside the flow nobody has looked beforehand, so a step that asks is told now
-    providers: dict[str, Callable[[], str]] = {
-        "source_digest": lambda: _source_digest(config),
-        "champion": lambda: _champion(RunContext.from_parameters(run, run_folder.name).repository),
-    }
-    parameters = door.__code__.co_varnames[: door.__code__.co_argcount]
-    resolved = {key: ask() for key, ask in providers.items() if key in parameters}
-    artifacts = {key: SimpleNamespace(path=str(path.resolve())) for key, path in folders.items()}
+    spec = STANDALONE_STEPS[step]
+    recipe = named(values["recipe"], values["settings"], source=values["source"], map=values["map"])
+    folders = {name: values[name] for name in (*spec.inputs, *spec.outputs)}
     try:
-        door(config=config, run=run, job=run_folder.name, **resolved, **artifacts)
-    except SystemExit as stop:
-        typer.secho(str(stop.code), fg=typer.colors.RED, err=True)
-        raise typer.Exit(ledger.read_entries(run_folder)[name].exit_code or 1) from stop
-    entry = ledger.read_entries(run_folder)[name]
-    typer.echo(f"{name} {entry.status} in {entry.seconds:.1f} s: {entry.why}")
+        run_folder = run_single_step(step, recipe, folders, workspace=values["workspace"].resolve())
+    except StepStopped as stopped:
+        typer.secho(str(stopped), fg=typer.colors.RED, err=True)
+        raise typer.Exit(stopped.exit_code) from stopped
+    entry = ledger.read_entries(run_folder)[step]
+    typer.echo(f"{step} {entry.status} in {entry.seconds:.1f} s: {entry.why}")
     typer.echo(json.dumps(entry.result, indent=2, default=str))
 
 
-def _source_digest(config: dict[str, Any]) -> str:
-    from components.ingest.config import IngestConfig
-    from rankline.io import sources
-
-    return sources.source_digest(IngestConfig(**config))
-
-
-def _champion(repository: str) -> str:
-    from rankline.registry.model_registry import ModelRegistry
-
-    return ModelRegistry(repository).champion()
-
-
-def _make_command(name: str) -> Callable[..., None]:
-    """A command with one option a folder; typer reads the options off the signature."""
-    import inspect
-
-    sentence, inputs, outputs = STEPS[name]
+def _make_command(step: str) -> Callable[..., None]:
+    """A command with one option per folder; typer reads the options from the signature."""
+    spec = STANDALONE_STEPS[step]
 
     def command(**values: Any) -> None:
-        folders = {key: values[key] for key in (*inputs, *outputs)}
-        run_single_step(
-            name, folders, values["recipe"], values["settings"], values["workspace"],
-            source=values["source"], map=values["map"],
-        )  # fmt: skip
+        _run_step(step, values)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    folder_options = [
-        inspect.Parameter(key, keyword, annotation=Annotated[Path, typer.Option(f"--{key}", help=sentence)])
-        for key, sentence in (
-            *((key, f"Folder to read: what {WRITTEN_BY[key]} wrote.") for key in inputs),
-            *((key, "Folder to write.") for key in outputs),
-        )
+    def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    helps = {name: f"Folder to read: {_origin(name, *source)}." for name, source in spec.inputs.items()}
+    helps |= dict.fromkeys(spec.outputs, "Folder to write.")
+    folders = [parameter(name, Annotated[Path, typer.Option(f"--{name}", help=text)]) for name, text in helps.items()]
+    shared = [
+        parameter("recipe", RecipeName, "movielens"),
+        parameter("source", SourcePath, None),
+        parameter("map", MapFile, None),
+        parameter("settings", Settings, []),
+        parameter("workspace", Workspace, WORKSPACE),
     ]
-    shared_options = [
-        inspect.Parameter("recipe", keyword, default="movielens", annotation=RecipeName),
-        inspect.Parameter("source", keyword, default=None, annotation=SourcePath),
-        inspect.Parameter("map", keyword, default=None, annotation=MapFile),
-        inspect.Parameter("settings", keyword, default=[], annotation=Settings),
-        inspect.Parameter("workspace", keyword, default=WORKSPACE, annotation=Workspace),
-    ]
-    command.__signature__ = inspect.Signature(folder_options + shared_options)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(folders + shared)  # type: ignore[attr-defined]
     command.__doc__ = (
-        f"{sentence}\n\nIts knobs: `rankline recipes show movielens` under `{name}`, "
-        f"changed with --set {name}.knob=value."
+        f"{spec.command}\n\nIts settings: `rankline recipes show movielens {step}`; "
+        f"change one with --set {step}.setting=value."
     )
     return command
 
 
-for _name in STEPS:
+def _origin(name: str, step: str, output: str) -> str:
+    return f"what {step} wrote" if name == output else f"what {step} wrote (its --{output})"
+
+
+for _name in STANDALONE_STEPS:
     app.command(_name)(_make_command(_name))

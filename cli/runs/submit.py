@@ -1,11 +1,11 @@
-"""Begin a run on a Kubeflow cluster, and watch it to its verdict."""
+"""Submit a run to a Kubeflow cluster, and watch it to its end."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,21 +22,27 @@ from cli.runs.cluster import (
     access_settings,
     watch_run,
 )
+from cli.runs.run import Flow
 from rankline.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipelines.kubeflow.client import Access
     from pipelines.recipes import Recipe
 
-HELP = """Run a recipe on a Kubeflow cluster: its whole line, or one of its smaller flows (--flow).
+HELP = """Run a recipe on a Kubeflow cluster: the training pipeline, or a smaller one (--flow).
 
-The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already; the
-run is begun in an experiment, and the address of its page is printed. With --wait it is watched to its end.
---plan tells what would be uploaded, and of each step whether it would be reused and why, as far as that can be known
-from here; nothing is uploaded. The workspace on the cluster's volume tells: -w FOLDER says where it is mounted here.
---flow refresh is `rankline refresh` there, of the recipe's own items; --flow features is `rankline features
-materialize`, up to the end of the recipe's window. --plan knows the whole line alone.
-Exit code: 0 begun, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
-materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run goes on.
+The package is uploaded as a version of the recipe's pipeline, unless the cluster has the same content already. The run
+starts in an experiment, and the URL of its page is printed. With --wait it is watched to its end.
+
+--plan uploads nothing. It shows what would be uploaded, and for each step of the training pipeline whether it would be
+reused and why, as far as that can be known from here. The cluster's workspace decides: -w FOLDER says where its volume
+is mounted on this machine.
+
+--flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
+materialize` up to the end of the recipe's window.
+
+Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
+materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run continues.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
 
@@ -46,107 +52,111 @@ def submit(
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
-    flow: Annotated[
-        Literal["train", "refresh", "features"],
-        typer.Option(help="The whole line, the catalogue's refresh, or features alone."),
-    ] = "train",
+    flow: Flow = "train",
     host: Host = "",
     namespace: Namespace = "",
     auth: Auth = "existing",
     context: Context = "",
     ca: Ca = "",
-    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Experiment the run belongs to.")] = "rankline",
+    experiment: Annotated[str, typer.Option("--experiment", "-e", help="Experiment of the run.")] = "rankline",
     account: Annotated[
-        str, typer.Option("--service-account", help="Service account its pods run as; the namespace's own if left out.")
+        str, typer.Option("--service-account", help="Service account of its pods. Default: the namespace's own.")
     ] = "",
     plan: Annotated[
-        bool, typer.Option("--plan", help="Begin nothing: tell which steps would be reused, which would run, and why.")
+        bool, typer.Option("--plan", help="Start nothing; show which steps would be reused, which would run, and why.")
     ] = False,
     mounted: Annotated[
-        Path | None, typer.Option("--workspace", "-w", help="With --plan: where the cluster's volume is mounted here.")
+        Path | None,
+        typer.Option("--workspace", "-w", help="With --plan: where the cluster's volume is mounted on this machine."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its verdict.")] = False,
-    poll_s: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two looks at the run.")] = 5.0,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the run to its end.")] = False,
+    poll_s: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two polls of the run.")] = 5.0,
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
     from pipelines.recipes import named
 
     chosen = named(recipe, settings, source=source, map=map)
-    if plan and flow != "train":
-        raise UsageError(
-            "a plan is told of the whole line alone",
-            expected="--plan with --flow train",
-            found=f"--plan with --flow {flow}",
-            hint=f"`rankline submit --flow {flow}` without --plan; what has not changed is reused all the same",
-        )
+    _check_options(flow, mounted, plan=plan)
     if plan:
-        asks = bool(host or context or auth != "existing")
-        where = Target(host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=asks)
+        is_cluster = bool(host or context or auth != "existing")
+        where = Target(
+            host=host, namespace=namespace, auth=auth, context=context, ca=ca, zone="UTC", cluster=is_cluster
+        )
         _print_plan(chosen, where, mounted, as_json=as_json)
         return
-    if mounted is not None:
+    access = access_settings(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
+    options = {"experiment": experiment, "account": account}
+    _submit_and_watch(access, chosen, flow, options, poll_s=poll_s if wait else None, as_json=as_json)
+
+
+def _check_options(flow: str, mounted: Path | None, *, plan: bool) -> None:
+    if plan and flow != "train":
         raise UsageError(
-            "a workspace here is nothing to a cluster",
-            expected="cluster.workspace and cluster.volume, which say where the steps share theirs",
+            "only the training pipeline can be planned",
+            expected="--plan with --flow train",
+            found=f"--plan with --flow {flow}",
+            hint=f"`rankline submit --flow {flow}` without --plan; unchanged steps are reused there too",
+        )
+    if mounted is not None and not plan:
+        raise UsageError(
+            "a cluster does not use a workspace of this machine",
+            expected="cluster.workspace and cluster.volume, which say where the cluster's steps share their workspace",
             found=f"-w {mounted}",
             hint="with --plan it says where that volume is mounted here; `rankline run -w` runs in a folder",
         )
-    told = access_settings(host=host, namespace=namespace, auth=auth, context=context, ca=ca)
 
+
+def _submit_and_watch(
+    access: Access, recipe: Recipe, flow: Any, options: dict[str, str], *, poll_s: float | None, as_json: bool
+) -> None:
+    """Upload the package, start the run, and watch it unless ``poll_s`` is None."""
     from pipelines.kubeflow.client import connected
     from pipelines.kubeflow.packages import upload
     from pipelines.kubeflow.runs import submit as submit_run
 
-    with connected(told) as cluster:
-        version = upload(cluster, chosen, flow=flow)
+    with connected(access) as cluster:
+        version = upload(cluster, recipe, flow=flow)
         if not as_json:
-            typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'it was there'})")
-        submitted = submit_run(cluster, version, experiment=experiment, account=account)
+            typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'already there'})")
+        submitted = submit_run(cluster, version, **options)
         try:
             if not as_json:
                 typer.echo(f"run {submitted.run}\n{submitted.url}")
-            elif not wait:
+            elif poll_s is None:
                 typer.echo(json.dumps(_run_payload(submitted), indent=2))
         except KeyboardInterrupt:
             typer.secho(f"interrupted; run {submitted.run} goes on: {submitted.url}", err=True)
             raise RunContinues(INTERRUPTED) from None
-        if wait:
+        if poll_s is not None:
             watch_run(
-                cluster, submitted.run, submitted.url, as_json=as_json, told=_run_payload(submitted), poll_s=poll_s
+                cluster, submitted.run, submitted.url, as_json=as_json, submitted=_run_payload(submitted), poll_s=poll_s
             )
 
 
 def _print_plan(recipe: Recipe, where: Target, mounted: Path | None, *, as_json: bool) -> None:
-    """Print what a run would do."""
+    from cli.runs.plan_output import print_plan
     from pipelines.kubeflow.plan import plan
 
-    cluster_workspace = Path(recipe.cluster.workspace)
-    here = (
-        require_workspace(mounted).resolve()
-        if mounted is not None
-        else cluster_workspace
-        if (cluster_workspace / "runs").is_dir()
-        else None
-    )
+    local_workspace = None
+    if mounted is not None:
+        local_workspace = require_workspace(mounted).resolve()
+    elif Path(recipe.cluster.workspace, "runs").is_dir():
+        local_workspace = Path(recipe.cluster.workspace)
     with where.connected() if where else contextlib.nullcontext() as cluster:
-        run_plan = plan(recipe, cluster=cluster, local_workspace=here)
+        run_plan = plan(recipe, cluster=cluster, local_workspace=local_workspace)
     if as_json:
         typer.echo(run_plan.model_dump_json(indent=2))
         return
-    from cli.runs.progress import print_plan
-
-    package = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}[
-        run_plan.cluster.uploaded
-    ]
-    typer.echo(f"{run_plan.cluster.pipeline} {run_plan.cluster.version} ({package})")
+    uploaded = {True: "would be uploaded", False: "is there", None: "the cluster was not asked"}
+    typer.echo(f"{run_plan.cluster.pipeline} {run_plan.cluster.version} ({uploaded[run_plan.cluster.uploaded]})")
     print_plan(run_plan)
     for note in run_plan.cluster.notes:
         typer.echo(f"note: {note}")
 
 
 def _run_payload(submitted: object) -> dict[str, object]:
-    """A run that was begun, as JSON."""
+    """A run that was submitted, as JSON."""
     import dataclasses
 
     payload = dataclasses.asdict(submitted)  # type: ignore[call-overload]

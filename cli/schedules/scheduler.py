@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from typing import Annotated
 
 import typer
 
 from cli.options import WORKSPACE, Workspace
 
-HELP = """Begin what the workspace's schedules ask for, until it is ended; it may be killed at any moment.
+HELP = """Start the runs of the workspace's schedules until you end it; you can kill it at any moment.
 
-Runs end with it. The next one goes on with what was begun and not ended, then with what was missed, as each schedule
-says. A second one in the same workspace is refused.
+Its runs end with it. The next scheduler continues what was interrupted, then starts what was missed, as each schedule
+says. A second scheduler in the same workspace is refused.
 
 Example: rankline scheduler -w /srv/rankline --max-runs 1"""
+INTERRUPTED = 130
 
 
 def scheduler(
     workspace: Workspace = WORKSPACE,
-    max_runs: Annotated[int, typer.Option(min=1, max=64, help="Runs of all schedules together, at once.")] = 2,
+    max_runs: Annotated[int, typer.Option(min=1, max=64, help="Largest number of concurrent runs.")] = 2,
 ) -> None:
     """See HELP."""
     from datetime import UTC, datetime
@@ -29,9 +30,13 @@ def scheduler(
     def say(line: str) -> None:
         typer.echo(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}")
 
-    workspace = workspace.resolve()
-    with Scheduler(workspace, max_runs=max_runs, say=say).running() as running:
-        names = running.store.names()
-        say(f"at work in {workspace}: {', '.join(names) or 'no schedules yet; they are noticed when they come'}")
-        while True:
-            time.sleep(3600)
+    daemon = Scheduler(workspace.resolve(), max_runs=max_runs, say=say)
+
+    def announce() -> None:
+        names = ", ".join(daemon.store.names()) or "no schedules yet; it notices new ones"
+        say(f"running in {daemon.workspace}: {names}")
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # ends the loop between two rounds, never within a write
+        signal.signal(number, lambda *_: daemon.stop())
+    daemon.serve(announce)
+    raise typer.Exit(INTERRUPTED)

@@ -1,82 +1,147 @@
-"""How schedules are shown and moments are read, wherever the schedules are kept."""
+"""How schedules and times are printed and parsed, wherever the schedules are stored."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.schedules.store import Schedule
-    from pipelines.schedules.store import Window as DataWindow
+    from pipelines.schedules.model import Schedule
+    from pipelines.schedules.protocol import FiringRecord, ScheduleInfo, Schedules, UnreadableSchedule
 
-MIN_YEAR, MAX_YEAR = 1900, 2999  # years that a moment may name
-OUTCOMES = ("ran", "done before", "under way elsewhere")
+MIN_YEAR, MAX_YEAR = 1900, 2999  # of a time on the command line
+STATUSES = ("ran", "done before", "under way elsewhere")
 
 
-def print_schedule(
-    schedule: Schedule, notes: Sequence[str], *, window_of: Callable[[datetime], DataWindow], begins: str
-) -> None:
-    """Print how a schedule stands, wherever it is kept; ``begins`` says of a new one what begins its runs."""
-    for note in notes:
+def schedule_payload(info: ScheduleInfo) -> dict[str, Any]:
+    """A schedule as JSON."""
+    upcoming = [] if info.schedule.paused else next_instants(info.schedule, 1)
+    return {
+        **info.schedule.model_dump(mode="json"),
+        "next": upcoming[0].isoformat() if upcoming else None,
+        "revisions": info.revisions,
+        **info.details,
+    }
+
+
+def print_change(schedules: Schedules, info: ScheduleInfo, *, created: bool, as_json: bool) -> None:
+    """Print a schedule after a command has changed it."""
+    if as_json:
+        typer.echo(json.dumps({**schedule_payload(info), "notes": list(info.notes)}, indent=2))
+        return
+    schedule = info.schedule
+    for note in info.notes:
         typer.echo(f"note: {note}")
     state = "paused" if schedule.paused else "on"
     typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
-    for first in () if schedule.paused else next_instants(schedule, 1):
-        window = window_of(first)
-        start = local_text(schedule, window.start) if window.start else "the beginning"
-        typer.echo(f"  next: {local_text(schedule, first)}, on data from {start} to {local_text(schedule, window.end)}")
-        typer.echo(f"  {begins or 'runs under way go on'}")
+    for instant in () if schedule.paused else next_instants(schedule, 1):
+        window = schedules.window_of(schedule, instant)
+        data = f"{_window_start(schedule, window.start)} to {local_text(schedule, window.end)}"
+        typer.echo(f"  next: {local_text(schedule, instant)}, on data from {data}")
+        typer.echo(f"  {info.started_by if created else 'active runs go on'}")
+    for each in info.remaining:
+        typer.echo(f"  {each}")
 
 
-def print_settings(schedule: Schedule, *, without: Collection[str] = ()) -> None:
-    """Print what a schedule was set to."""
+def print_schedules(entries: Sequence[ScheduleInfo | UnreadableSchedule], *, as_json: bool) -> None:
+    """Print all schedules of a place."""
+    from pipelines.schedules.protocol import ScheduleInfo
+
+    if as_json:
+        payload = [
+            schedule_payload(each) if isinstance(each, ScheduleInfo) else {"name": each.name, **each.details}
+            for each in entries
+        ]
+        typer.echo(json.dumps(payload, indent=2))
+        return
+    if not entries:
+        typer.echo("no schedules yet; `rankline schedule create` creates one")
+        return
+    rows: list[tuple[str, ...]] = [("schedule", "flow", "cron", "zone", "recipe", "next")]
+    for each in entries:
+        if isinstance(each, ScheduleInfo):
+            schedule = each.schedule
+            upcoming = [local_text(schedule, instant) for instant in next_instants(schedule, 1)]
+            next_text = "paused" if schedule.paused else upcoming[0] if upcoming else "never again"
+            rows.append((schedule.name, schedule.flow, schedule.cron, schedule.zone, schedule.recipe, next_text))
+        else:
+            flow, cron, recipe = (each.details.get(key, "") for key in ("flow", "cron", "recipe"))
+            rows.append((each.name, flow, cron, "?" if cron else "", recipe, each.state))
+    print_table(rows)
+    for each in entries:
+        if not isinstance(each, ScheduleInfo) and each.error:
+            typer.echo(f"{each.name}: {each.error}")
+
+
+def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[FiringRecord]) -> None:
+    """Print the settings of a schedule and its latest firings."""
+    schedule = info.schedule
     for key, value in schedule.model_dump().items():
-        if value not in ("", None, (), False) and key not in ("name", "deleted", *without):
+        if value not in ("", None, (), False) and key not in ("name", "deleted", *schedules.unsupported):
             typer.echo(f"{key:<16} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    for key in ("experiment", "account"):
+        if info.details.get(key):
+            typer.echo(f"{key:<16} {info.details[key]}")
+    for instant in next_instants(schedule, 1):
+        typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local_text(schedule, instant)}")
+    if info.details.get("url"):
+        typer.echo(f"{'page':<16} {info.details['url']}")
+    if not records:
+        return
+    rows: list[tuple[str, ...]] = [("scheduled (UTC)", "kind", "data to (UTC)", "outcome", "run")]
+    rows += [(utc_text(r.scheduled_at), r.kind, utc_text(r.window_end), r.state, r.run) for r in records]
+    typer.echo("")
+    print_table(rows)
+    if records[-1].failed and records[-1].error:
+        typer.echo(f"the last one failed: {records[-1].error}")
 
 
-def print_fire_times(
-    schedule: Schedule, instants: list[datetime], windows: list[DataWindow], begins: list[datetime], *, as_json: bool
-) -> None:
-    """Print fire times, with the data window of each."""
+def print_fire_times(schedules: Schedules, schedule: Schedule, instants: list[datetime], *, as_json: bool) -> None:
+    """Print fire times with the data window of each."""
+    windows = [schedules.window_of(schedule, instant) for instant in instants]
     if as_json:
         rows = [
             {
                 "scheduled_at": instant.isoformat(),
                 "scheduled_at_local": local_text(schedule, instant),
-                "begins_at": begin.isoformat(),
+                "begins_at": schedules.earliest_start(schedule, instant).isoformat(),
                 "window_start": window.start.isoformat() if window.start else None,
                 "window_end": window.end.isoformat(),
                 "window_start_local": local_text(schedule, window.start) if window.start else None,
                 "window_end_local": local_text(schedule, window.end),
             }
-            for instant, window, begin in zip(instants, windows, begins)
+            for instant, window in zip(instants, windows)
         ]
         payload = {"schedule": schedule.name, "cron": schedule.cron, "zone": schedule.zone, "paused": schedule.paused}
         typer.echo(json.dumps({**payload, "fires": rows}, indent=2))
         return
     if schedule.paused:
         resume = f"`rankline schedule resume {schedule.name}`"
-        typer.echo(f"schedule {schedule.name} is paused: none of these begins before {resume}")
-    zones = list(dict.fromkeys((schedule.zone, "UTC")))  # what the schedule's own clock shows is not told twice
+        typer.echo(f"schedule {schedule.name} is paused: none of these starts before {resume}")
+    zones = list(dict.fromkeys((schedule.zone, "UTC")))
     cells = [tuple(title for zone in zones for title in (f"fires ({zone})", f"data from ({zone})", "to"))]
     for instant, window in zip(instants, windows):
-        zoned_cells = [
-            local_text(schedule, each) if each else "the beginning" for each in (instant, window.start, window.end)
-        ]
-        utc_cells = [
+        zoned = (local_text(schedule, instant), _window_start(schedule, window.start), local_text(schedule, window.end))
+        utc = tuple(
             utc_text(each.isoformat()) if each else "the beginning" for each in (instant, window.start, window.end)
-        ]
-        cells.append((*zoned_cells, *(utc_cells if len(zones) > 1 else ())))
+        )
+        cells.append((*zoned, *(utc if len(zones) > 1 else ())))
     print_table(cells)
     if schedule.jitter_s:
-        typer.echo(f"each begins up to {schedule.jitter_s:g} s later; its data window stays")
+        typer.echo(f"each starts up to {schedule.jitter_s:g} s later; its data window stays the same")
+    if schedules.zone_note:
+        typer.echo(f"note: {schedules.zone_note}")
+
+
+def _window_start(schedule: Schedule, start: datetime | None) -> str:
+    return local_text(schedule, start) if start else "the beginning"
 
 
 def next_instants(schedule: Schedule, count: int) -> list[datetime]:
@@ -85,21 +150,21 @@ def next_instants(schedule: Schedule, count: int) -> list[datetime]:
 
 
 def local_text(schedule: Schedule, instant: datetime) -> str:
-    """A moment as the clocks of the schedule's zone show it."""
-    from zoneinfo import ZoneInfo
-
+    """A time in the schedule's zone."""
     return instant.astimezone(ZoneInfo(schedule.zone)).strftime("%Y-%m-%d %H:%M:%S%z")
 
 
 def utc_text(instant: str | None) -> str:
-    """A moment in UTC, without the zone; empty for none."""
+    """A time in UTC, without the zone; empty for None."""
     return datetime.fromisoformat(instant).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if instant else ""
 
 
 def parse_instant(text: str, zone: str) -> datetime:
-    """A moment that was written without a zone is of the schedule's."""
-    from zoneinfo import ZoneInfo
+    """A time on the command line; without a zone it is in the schedule's.
 
+    Raises:
+        UsageError: it is not a time, or too far from now.
+    """
     from pipelines.schedules import cron as crons
     from rankline.errors import UsageError
 
@@ -107,22 +172,22 @@ def parse_instant(text: str, zone: str) -> datetime:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no moment", expected="2026-01-31, or 2026-01-31T03:00, with a zone or without", found=text
+            f"{text!r} is not a time", expected="2026-01-31, or 2026-01-31T03:00, with or without a zone", found=text
         ) from error
     if not MIN_YEAR <= instant.year <= MAX_YEAR:
         raise UsageError(f"{text!r} is too far away", expected=f"a year from {MIN_YEAR} to {MAX_YEAR}", found=text)
     return instant.astimezone(UTC) if instant.tzinfo else crons.wall_to_utc(instant, ZoneInfo(zone))
 
 
-def print_table(rows: list[tuple[str, ...]]) -> None:
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows in columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip())
 
 
-def print_tally(outcomes: Iterable[str], *, failed: int) -> None:
-    """Print what a backfill came to: how often each thing happened to a fire time."""
-    counts = Counter(outcomes)
-    text = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+def print_tally(statuses: Iterable[str], *, failed: int) -> None:
+    """Print how many fire times a backfill ran, left alone, and saw fail."""
+    counts = Counter(statuses)
+    text = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     typer.echo(f"{text}; {failed} failed")

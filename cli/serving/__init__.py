@@ -1,1 +1,1 @@
-"""Commands that start and ask the server."""
+"""Commands that start the server and send requests to it."""

@@ -1,7 +1,8 @@
-"""Start the server, and ask it."""
+"""Start the server, and send requests to it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,17 +11,21 @@ import typer
 
 from cli.options import WORKSPACE, AsJson, RepositoryUrl, Url, Workspace
 
-HELP = """Serve the champion of the workspace over HTTP, swapping to a new one without dropping a request.
+HELP = """Serve the workspace's champion over HTTP, swapping to a new one without dropping a request.
 
 Example: rankline serve --port 8000, then rankline ask 196"""
-ASK_HELP = """Ask a running server: for a user's recommendations, for what answers a query, or for both at once.
+ASK_HELP = """Ask a running server for recommendations to a user, for results of a query, or for both together.
 
 Examples: rankline ask 196; rankline ask --query "how long does a permit take?"; rankline ask c017 -q kettle"""
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
     workspace: Workspace = WORKSPACE,
-    bundle: Annotated[Path | None, typer.Option(help="Serve this bundle's folder instead of the champion.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Serve the bundle in this folder instead of the champion.")
+    ] = None,
     repository: RepositoryUrl = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -33,60 +38,47 @@ def serve(
     """See HELP."""
     from serving.server import main
 
-    raise typer.Exit(
-        main(
-            server_arguments(
-                workspace, bundle=bundle, repository=repository, host=host, port=port, precision=precision,
-                provider=provider, threads=threads,
-            )
-        )
+    arguments = server_arguments(
+        workspace, bundle=bundle, repository=repository, host=host, port=port, precision=precision, provider=provider,
+        threads=threads,
     )  # fmt: skip
+    raise typer.Exit(main(arguments))
 
 
 def server_arguments(workspace: Path, *, bundle: Path | None = None, repository: str = "", **options: Any) -> list[str]:
-    """The server's own arguments for a workspace: its repository, and its online features, be they there yet or not."""
+    """The server's own arguments for a workspace: its model repository and its online features."""
     from rankline.features.transforms import SERVICE
 
-    model_source = (
-        ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]
-    )
-    return [
-        *model_source,
-        *("--features", str(workspace / "online" / SERVICE)),
-        *(part for name, value in options.items() for part in (f"--{name}", str(value))),
-    ]
+    source = ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]
+    features = ["--features", str(workspace / "online" / SERVICE)]
+    return [*source, *features, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
 
 def ask(
-    user: Annotated[str | None, typer.Argument(help="User id; may be left out beside --query.")] = None,
-    query: Annotated[str | None, typer.Option("--query", "-q", help="What is searched for, in words.")] = None,
+    user: Annotated[str | None, typer.Argument(help="User id; optional with --query.")] = None,
+    query: Annotated[str | None, typer.Option("--query", "-q", help="Search query.")] = None,
     candidates: Annotated[
         list[str],
-        typer.Option("--candidate", "-c", help="Rank these items (or labels) alone; give it once for each."),
+        typer.Option("--candidate", "-c", help="Rank only these items (or labels); repeat the option for each."),
     ] = [],  # noqa: B006
-    k: Annotated[int, typer.Option("--k", "-k", help="How many items.", min=1)] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", help="Number of items.", min=1)] = 10,
     url: Url = "http://127.0.0.1:8000",
     as_json: AsJson = False,
 ) -> None:
     """See ASK_HELP."""
-    import json
-
     if user is None and query is None:
-        raise typer.BadParameter("ask for a user, with --query, or both", param_hint="USER")
+        raise typer.BadParameter("give a user, --query, or both", param_hint="USER")
     answer = ask_server(url, user=user, query=query, candidates=candidates, k=k)
-    if as_json:
-        typer.echo(json.dumps(answer, indent=2))
-        return
-    typer.echo("\n".join(answer_lines(answer)))
+    typer.echo(json.dumps(answer, indent=2) if as_json else "\n".join(answer_lines(answer)))
 
 
 def ask_server(
     url: str, *, user: str | None = None, query: str | None = None, candidates: Sequence[str] = (), k: int
 ) -> dict[str, Any]:
-    """What the server at ``url`` says to a user, to a query, or to both.
+    """The server's answer to a user, to a query, or to both.
 
     Raises:
-        ServerError: nobody answers there, or the answer is a refusal.
+        ServerError: no Rankline server answers there, or it answers with an error.
     """
     import httpx
 
@@ -99,7 +91,7 @@ def ask_server(
     if candidates:
         body["candidates"] = list(candidates)
     try:
-        is_local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")  # then no proxy stands between
+        is_local = httpx.URL(url).host in LOCAL_HOSTS  # a proxy cannot reach these
         response = httpx.post(f"{url}/v1/{route}", json=body, timeout=30, trust_env=not is_local)
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -112,7 +104,7 @@ def ask_server(
         ) from error
     if response.status_code != 200:
         raise ServerError(
-            answer.get("error", "the server refused"),
+            answer.get("error", "the server refused the request"),
             expected=answer.get("expected") or "",
             found=answer.get("found") or f"status {response.status_code}",
             where=url,
@@ -122,19 +114,19 @@ def ask_server(
 
 
 def answer_lines(answer: dict[str, Any]) -> list[str]:
-    """An answer as people read it."""
+    """The lines that show an answer."""
     has_probability = any(item.get("probability") is not None for item in answer["items"])
     lines = [f"{'':>4}{'score':>8}  {'chance  ' if has_probability else ''}title"]
     for rank, item in enumerate(answer["items"], 1):
-        found_by = "+".join(item.get("sources", []))
-        probability_text = f"{item['probability']:>6.1%}  " if has_probability else ""
-        shown = f"{probability_text}{item['title'] or item['item_id']}" + (f"   ({found_by})" if found_by else "")
-        lines.append(f"{rank:>3}.{item['score']:>8.3f}  {shown}")
+        sources = "+".join(item.get("sources", []))
+        probability = f"{item['probability']:>6.1%}  " if has_probability else ""
+        title = item["title"] or item["item_id"]
+        lines.append(f"{rank:>3}.{item['score']:>8.3f}  {probability}{title}" + (f"   ({sources})" if sources else ""))
     if answer.get("abstained"):
         lines.append("it abstains: none of these is likely enough to be the answer")
     lines.append(f"answered by model {answer['model_id']}")
     if answer.get("hidden"):
-        lines.append(f"taken down, so not ranked: {', '.join(answer['hidden'])}")
+        lines.append(f"hidden, so not ranked: {', '.join(answer['hidden'])}")
     if answer.get("withdrawn"):
         lines.append(f"not available, so not ranked: {', '.join(answer['withdrawn'])}")
     if answer.get("degraded"):

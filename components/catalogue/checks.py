@@ -1,4 +1,4 @@
-"""What a new catalogue has to be like before anybody is served from it.
+"""The checks that a new catalogue must pass before it is served.
 
 Shapes: I items, D vector size.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merge import MergeResult
+from components.catalogue.rejected import join_names
 from rankline.contracts import FrozenModel
 from rankline.errors import ServerError
 from rankline.model import catalogue as catalogues
@@ -23,12 +24,11 @@ from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server, serving
 
 EXAMPLES = "examples.jsonl"
-TIE_TOLERANCE = 1e-3  # logits that are closer than this have no order
-MAX_NAMED = 5  # items that a sentence names
+TIE_TOLERANCE = 1e-3  # logits that are closer than this are ties
 
 
 class Check(FrozenModel):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     met: bool
@@ -37,22 +37,22 @@ class Check(FrozenModel):
 
 
 def check_counts(merged: MergeResult, config: CatalogueConfig) -> Iterator[Check]:
-    """Neither too much taken away nor too much added, and something is left."""
+    """The refresh neither removes nor adds too many items, and enough are available."""
     removed = [*merged.gone, *merged.withdrawn]
     share = len(removed) / max(merged.available_before, 1)
     yield Check(
         name="gone",
         met=share <= config.max_gone_share,
         value=share,
-        sentence=f"{len(removed)} of {merged.available_before} available items would no longer be had ({share:.1%}, "
-        f"allowed: {config.max_gone_share:.1%}, catalogue.max_gone_share){_examples(removed)}.",
+        sentence=f"{len(removed)} of {merged.available_before} available items would be removed or withdrawn "
+        f"({share:.1%}, allowed: {config.max_gone_share:.1%}, catalogue.max_gone_share){_examples(removed)}.",
     )
     share = len(merged.added) / max(merged.before, 1)
     yield Check(
         name="added",
         met=share <= config.max_new_share,
         value=share,
-        sentence=f"{len(merged.added)} items would come to {merged.before} ({share:.1%}, "
+        sentence=f"{len(merged.added)} items would be added to {merged.before} ({share:.1%}, "
         f"allowed: {config.max_new_share:.1%}, catalogue.max_new_share){_examples(merged.added)}.",
     )
     remaining = sum(row is not False for row in merged.items["available"].to_pylist())
@@ -65,7 +65,7 @@ def check_counts(merged: MergeResult, config: CatalogueConfig) -> Iterator[Check
 
 
 def check_words(current: Any, merged: MergeResult, config: CatalogueConfig) -> Check:
-    """Most items are still called what they were called; the canaries would not see it, who look at the scorer."""
+    """Most items keep their words; the canaries would not notice, since they test the scorer."""
     before = catalogues.item_texts(current)
     now = catalogues.item_texts(merged.items)
     changed = [item for item, words in before.items() if now.get(item, words) != words]
@@ -81,28 +81,29 @@ def check_words(current: Any, merged: MergeResult, config: CatalogueConfig) -> C
 
 
 def check_vectors(folder: Path, bundle: Bundle, *, items: int) -> Iterator[Check]:
-    """Every precision's vectors: one an item, of the model's size, each of them numbers."""
+    """Every precision has one finite vector of the model's size per item."""
     ids = catalogues.read_item_ids(folder)
+    expected = (items, bundle.manifest.vector_size)
     for name, vectors_ID in catalogues.load_vectors(folder, bundle.manifest.precisions).items():
-        expected_shape = (items, bundle.manifest.vector_size)
-        right_shape = vectors_ID.shape == expected_shape
-        bad = np.flatnonzero(~np.isfinite(vectors_ID).all(1)) if right_shape else np.arange(0)
-        problem = (
-            f"{len(bad)} vectors are no numbers{_examples([ids[row] for row in bad])}"
-            if right_shape
-            else vectors_ID.shape
-        )
+        if vectors_ID.shape != expected:
+            bad, summary = [], f"{vectors_ID.shape}, expected {expected}"
+        else:
+            bad = [ids[row] for row in np.flatnonzero(~np.isfinite(vectors_ID).all(1))]
+            summary = (
+                f"{len(bad)} vectors are not finite{_examples(bad)}"
+                if bad
+                else f"{items} of {expected[1]} numbers each"
+            )
         yield Check(
             name=f"vectors {name}",
-            met=right_shape and not len(bad),
+            met=vectors_ID.shape == expected and not bad,
             value=float(len(bad)),
-            sentence=f"{name} vectors: {problem if not right_shape or len(bad) else f'{expected_shape[0]} of {expected_shape[1]} numbers each'}"
-            f"{'' if right_shape else f', expected {expected_shape}'}.",
+            sentence=f"{name} vectors: {summary}.",
         )
 
 
 def check_norms(folder: Path, bundle: Bundle, config: CatalogueConfig) -> Iterator[Check]:
-    """No vector is far longer than those that the model was exported with: it would be near to everybody."""
+    """No vector is far longer than those that the model was exported with: it would match every request."""
     ids = catalogues.read_item_ids(folder)
     own = catalogues.load_vectors(bundle.folder / CATALOGUE, bundle.manifest.precisions)
     for name, vectors_ID in catalogues.load_vectors(folder, bundle.manifest.precisions).items():
@@ -122,7 +123,7 @@ def check_norms(folder: Path, bundle: Bundle, config: CatalogueConfig) -> Iterat
 
 
 def check_recall(folder: Path, config: CatalogueConfig) -> Check:
-    """The index that was written, against exact search over the vectors that were written."""
+    """The index finds what exact search over the vectors finds."""
     recall = catalogues.index_recall(folder)
     return Check(
         name="recall",
@@ -136,7 +137,7 @@ def check_recall(folder: Path, config: CatalogueConfig) -> Check:
 def check_canaries(
     bundle: Bundle, items: Any, *, folder: Path, config: CatalogueConfig, progress: Progress = Progress()
 ) -> Iterator[Check]:
-    """The bundle's own examples, asked of a real server on the new catalogue."""
+    """A real server on the new catalogue answers the bundle's examples as in training."""
     examples = [json.loads(line) for line in (bundle.folder / EXAMPLES).read_text().splitlines()]
     rows = zip(items["item_id"].to_pylist(), items["available"].to_pylist())
     available = {item: flag is not False for item, flag in rows}
@@ -164,14 +165,14 @@ def check_canaries(
         name="canaries",
         met=not failures,
         value=float(len(failures)),
-        sentence=f"Canaries not answered as they should be: {'; '.join(failures[:3])}."
+        sentence=f"Canaries with a wrong answer: {'; '.join(failures[:3])}."
         if failures
-        else f"All {len(examples)} canaries were answered as they should be.",
+        else f"All {len(examples)} canaries were answered correctly.",
     )
     agreement = float(np.mean(agreements)) if agreements else None
-    summary = "No canary has two candidates left that could be compared"
+    summary = "No canary has two candidates left to compare"
     if agreement is not None:
-        summary = f"{agreement:.1%} of the canaries' pairs of candidates are in the order that training left them in"
+        summary = f"{agreement:.1%} of the canaries' pairs of candidates are in training's order"
     yield Check(
         name="agreement",
         met=(agreement or 0.0) >= config.min_agreement,
@@ -181,7 +182,7 @@ def check_canaries(
 
 
 def _problem(server: Server, bundle: Bundle, example: dict[str, Any], available: dict[str, bool], *, k: int) -> str:
-    """What is wrong with the list that a canary is given; empty for nothing."""
+    """What is wrong with the answer to a canary; empty for nothing."""
     payload = {"frozen": example["frozen"], "k": k, "exclude_seen": True}
     query = {"query": example["query"]} if example["query"] else {}
     response = server.post("/v1/search" if query else "/v1/recommend", json.dumps({**payload, **query}).encode())
@@ -191,16 +192,16 @@ def _problem(server: Server, bundle: Bundle, example: dict[str, Any], available:
     if (response["model_id"], response["revision"]) != (bundle.model_id, bundle.revision):
         return f"answered by {response['model_id']} over {response['revision']}"
     if not item_ids and available_unseen:
-        return "an empty list"
+        return "the list is empty"
     if unavailable := [item for item in item_ids if not available.get(item)]:
-        return f"it holds {unavailable[0]}, which is not to be had"
+        return f"it holds {unavailable[0]}, which is not available"
     if len(set(item_ids)) < len(item_ids) or seen & set(item_ids):
-        return "an item twice, or one that was seen"
+        return "it holds an item twice, or one that was seen"
     return ""
 
 
 def _agreement(server: Server, bundle: Bundle, example: dict[str, Any], candidates: Sequence[str]) -> list[float]:
-    """For some candidates that training scored, the share of pairs that are in its order still."""
+    """The share of pairs of candidates that are still in training's order; empty if all are ties."""
     query = {"query": example["query"]} if example["query"] else {}
     body = {"frozen": example["frozen"], "candidates": list(candidates), **query}
     response = server.post("/v1/rank", json.dumps(body).encode())
@@ -215,8 +216,8 @@ def _agreement(server: Server, bundle: Bundle, example: dict[str, Any], candidat
 
 
 def _override_hint(setting: str, value: float) -> str:
-    return f". If that is meant: --set catalogue.{setting}={value}"
+    return f". If this is intended: --set catalogue.{setting}={value}"
 
 
 def _examples(items: Sequence[str]) -> str:
-    return f", such as {', '.join(items[:MAX_NAMED])}" if items else ""
+    return f", such as {join_names(items)}" if items else ""

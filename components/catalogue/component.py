@@ -1,7 +1,6 @@
-"""The doors of catalogue: `catalogue` makes and checks a revision, `publish` has the champion serve over it.
+"""The Kubeflow components of a catalogue refresh: `catalogue` builds and checks a revision, `publish` serves it.
 
-The small one at the end does nothing; on a cluster it says by having run that nothing had changed (a refusal is said
-by the task of that name, see components/promote/component.py).
+`unchanged` does nothing: on a cluster, that its task ran is the outcome of `catalogue`.
 """
 
 from kfp import dsl
@@ -12,57 +11,63 @@ from components.images import DATA, EVALUATE
 
 @dsl.component(base_image=EVALUATE, install_kfp_package=False)
 def catalogue(raw: Input[Dataset], config: dict, run: dict, job: str, champion: str, revision: Output[Dataset]) -> str:
-    """Embed the changed items with the champion and check what comes of it; the outcome is what it returns."""
+    """Embed the changed items with the champion and check the new catalogue; returns the outcome."""
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
-    from components.catalogue.step import catalogue, served_revision
-    from rankline.runtime.run_step import RunContext, run_step
+    from components.catalogue.lineage import lineage
+    from components.catalogue.step import catalogue
+    from rankline.runtime.lineage import LineageFacts
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
-    serves_over = served_revision(champion, repository=context.repository)
+    settings, context = CatalogueConfig(**config), RunContext.from_parameters(run, job)
+    decided_by = lineage(settings, LineageFacts(run=context, champion=champion))
     result = run_step(
-        "catalogue",
-        catalogue,
-        CatalogueConfig(**config),
-        run=context,
-        inputs={"raw": Path(raw.path)},
-        outputs={"revision": Path(revision.path)},
-        code=("serving.server",),
-        lineage={"champion": champion, "serves over": serves_over},
-        preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
-        fetched=lambda: {"bundle": context.champion_bundle(champion)},
-        serves_over=serves_over,
+        StepSpec(
+            name="catalogue",
+            function=catalogue,
+            config=settings,
+            inputs={"raw": Path(raw.path)},
+            outputs={"revision": Path(revision.path)},
+            arguments={"serves_over": decided_by["serves over"]},
+            load_arguments=lambda: {"bundle": context.champion_bundle(champion)},
+            lineage=lambda: decided_by,
+            code=("serving.server",),
+            preload=("onnxruntime", "faiss", "scipy.sparse", "pyarrow.parquet"),
+        ),
+        context,
     )
     return result["outcome"]
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
-    """Have the champion serve over the checked revision."""
+    """Publish the checked revision: the champion serves it from then on."""
     from pathlib import Path
 
     from components.catalogue.config import CatalogueConfig
     from components.catalogue.step import publish
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
     run_step(
-        "publish",
-        publish,
-        CatalogueConfig(**config),
-        run=context,
-        reuse=False,
-        inputs={"revision": Path(revision.path)},
-        outputs={},
-        repository=context.repository,
-        run_id=context.run_id,
+        StepSpec(
+            name="publish",
+            function=publish,
+            config=CatalogueConfig(**config),
+            inputs={"revision": Path(revision.path)},
+            arguments={"repository": context.repository, "run_id": context.run_id},
+            reuse=False,
+        ),
+        context,
     )
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def unchanged():
-    """The verdict: every item is as it was."""
+    """The outcome: no item has changed."""
 
 
-OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the door that says it
+OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the component that stands for it

@@ -1,41 +1,63 @@
-"""Changed items laid over those that are there: added, changed, withdrawn, taken out, or as they were."""
+"""Merge changed items into a catalogue: added, changed, withdrawn, removed, or unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rankline.contracts import ITEMS
 from rankline.errors import IntegrityError
 
-YEAR_COLUMN = "release_year"  # beside the canonical columns, where a source tells no more than the year
+YEAR_COLUMN = "release_year"  # beside the canonical columns, if a source has no more than the year
 ITEM_COLUMNS = tuple(name for name in ITEMS.names if name != "item_id")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the new items say: ``provided`` are the canonical columns that the source has.
+
+    ``whole``: the items are the whole catalogue, so those that are missing are removed, except for the ``rejected``
+    ones, whose rows could not be read. ``partial``: the source has few columns of each item, so an empty cell changes
+    nothing, and a new item is added only if the source has its words.
+    """
+
+    provided: Collection[str]
+    whole: bool = False
+    partial: bool = False
+    rejected: Collection[str] = ()
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the source has the words that a new item needs."""
+        return not self.partial or bool({"title", "text"} & {*self.provided})
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """The items of a new catalogue, and what became of each item, by id."""
+    """The items of the new catalogue, and the ids of the items that differ."""
 
-    items: Any  # an Arrow table: those that were there in their order, then the new ones in theirs
+    items: Any  # an Arrow table: the existing items in their order, then the new ones in theirs
     before: int
     available_before: int
     added: list[str]
     changed: list[str]
-    withdrawn: list[str]  # there and no longer available; also among the changed
+    withdrawn: list[str]  # no longer available; also among the changed
     gone: list[str]
     unchanged: int
-    unknown: list[str]  # told of, but without words and not there: not added
-    retained: list[str]  # not told, since their rows could not be read: not taken out
+    unknown: list[str]  # new ids without words, not added
+    retained: list[str]  # missing, but with rows that could not be read: not removed
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether everything is as it was."""
+        """Whether every item is as it was."""
         return not (self.added or self.changed or self.gone)
 
     @property
     def counts(self) -> dict[str, int]:
-        """For people."""
+        """The number of items of each kind."""
         return {
             "items": len(self.items),
             "added": len(self.added),
@@ -46,111 +68,120 @@ class MergeResult:
         }
 
 
-def merge(
-    current: Any,
-    new_items: Any,
-    *,
-    provided: Collection[str],
-    whole: bool = False,
-    only: bool = False,
-    rejected: Collection[str] = (),
-) -> MergeResult:
-    """The table ``present`` with the items ``told`` in it: each replaces the one of its id, or comes behind.
+@dataclass
+class Merged:
+    """The rows of the new catalogue by id while it is built."""
 
-    ``tell`` are the canonical columns that the source has: in the others, and in declared ones that it lacks, an item
-    keeps what it was. With ``whole`` the items that are not told are taken out, but for those ``aside``, whose rows
-    could not be read. With ``only`` the source tells little of each: an empty cell leaves what was there, and an id
-    that is not there comes only with words.
+    rows: dict[str, Row]
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+
+
+def merge(current: Any, new_items: Any, changes: Changes) -> MergeResult:
+    """Merge the table ``new_items`` into the table ``current``: each item replaces the one of its id, or is added.
+
+    In columns that the source does not have, an existing item keeps its values.
 
     Raises:
-        IntegrityError: a declared column is of another type than in the catalogue.
+        IntegrityError: a declared column has another type than in the catalogue.
     """
     import pyarrow as pa
 
     new_items = new_items.replace_schema_metadata(None)
-    absent = {name for name in ITEM_COLUMNS if name not in provided}
-    if only and "created_at" not in provided and YEAR_COLUMN in new_items.column_names:
+    years: dict[str, Any] = {}
+    if changes.partial and "created_at" not in changes.provided and YEAR_COLUMN in new_items.column_names:
         years = dict(zip(new_items["item_id"].to_pylist(), new_items[YEAR_COLUMN].to_pylist(), strict=True))
         new_items = new_items.drop_columns([YEAR_COLUMN])  # it was read for the titles alone
-    else:
-        years = {}
     new_items = _cast_to(new_items, current)
-    extra = [field for field in new_items.schema if field.name not in current.column_names]
+    extra = [column for column in new_items.schema if column.name not in current.column_names]
     schema = pa.schema([*current.schema.remove_metadata(), *extra])
-    kept = [name for name in schema.names if name in absent or name not in new_items.column_names]
-    rows = {row["item_id"]: row for row in current.to_pylist()}
-    order = list(rows)
+    absent = {name for name in ITEM_COLUMNS if name not in changes.provided}
+    unchanged_columns = [name for name in schema.names if name in absent or name not in new_items.column_names]
+
+    before = {row["item_id"]: row for row in current.to_pylist()}
     new = {row["item_id"]: row for row in new_items.to_pylist()}
-    added, changed, withdrawn = [], [], []
-    merged: dict[str, dict[str, Any]] = {}
-    for item in order:
-        before = rows[item]
-        if item not in new:
-            merged[item] = before
-            continue
-        now = {**new[item], **{name: before.get(name) for name in kept}}
-        if only:
-            now |= {name: before.get(name) for name in now if now[name] is None or now[name] == []}
-            if "title" in provided and new[item]["title"] and not years.get(item):
-                now["title"] = _with_year(now["title"], before)
-        merged[item] = now
-        if any(now.get(name) != before.get(name) for name in schema.names):
-            changed.append(item)
-            if now.get("available") is False and before.get("available") is not False:
-                withdrawn.append(item)
-    wordless = only and not {"title", "text"} & {*provided}
-    unknown = [item for item in new if item not in rows] if wordless else []
-    for item, row in new.items():
-        if item not in rows and not wordless:
-            added.append(item)
-            merged[item] = {"available": True, **{name: value for name, value in row.items() if name not in absent}}
-            merged[item].setdefault("category", [])
-            if merged[item]["available"] is None:
-                merged[item]["available"] = True
-    missing = [item for item in order if item not in new] if whole else []
-    rejected = {*rejected}
+    merged = Merged(dict(before))
+    for item in (item for item in before if item in new):
+        row = {**new[item], **{name: before[item].get(name) for name in unchanged_columns}}
+        if changes.partial:
+            row = _fill_partial(row, new[item], before[item], changes, year=years.get(item))
+        _update(merged, item, row, before[item], schema.names)
+    new_ids = [item for item in new if item not in before]
+    if changes.has_words:
+        for item in new_ids:
+            merged.added.append(item)
+            merged.rows[item] = _new_row(new[item], absent)
+
+    missing = [item for item in before if item not in new] if changes.whole else []
+    rejected = {*changes.rejected}
     gone = [item for item in missing if item not in rejected]
     removed = {*gone}
-    remaining = [merged[item] for item in merged if item not in removed]
+    remaining = [row for item, row in merged.rows.items() if item not in removed]
     return MergeResult(
         items=pa.Table.from_pylist(remaining, schema=schema),
-        before=len(order),
-        available_before=sum(row.get("available") is not False for row in rows.values()),
-        added=added,
-        changed=changed,
-        withdrawn=withdrawn,
+        before=len(before),
+        available_before=sum(row.get("available") is not False for row in before.values()),
+        added=merged.added,
+        changed=merged.changed,
+        withdrawn=merged.withdrawn,
         gone=gone,
-        unchanged=len(order) - len(changed) - len(gone),
-        unknown=unknown,
+        unchanged=len(before) - len(merged.changed) - len(gone),
+        unknown=[] if changes.has_words else new_ids,
         retained=[item for item in missing if item in rejected],
     )
 
 
+def _fill_partial(row: Row, new: Row, before: Row, changes: Changes, *, year: Any) -> Row:
+    """A row with its empty cells as they were, and the year behind its title where the source has none."""
+    filled = row | {name: before.get(name) for name in row if row[name] is None or row[name] == []}
+    if "title" in changes.provided and new["title"] and not year:
+        filled["title"] = _with_year(filled["title"], before)
+    return filled
+
+
+def _update(merged: Merged, item: str, row: Row, before: Row, columns: Collection[str]) -> None:
+    merged.rows[item] = row
+    if any(row.get(name) != before.get(name) for name in columns):
+        merged.changed.append(item)
+        if row.get("available") is False and before.get("available") is not False:
+            merged.withdrawn.append(item)
+
+
+def _new_row(new: Row, absent: Collection[str]) -> Row:
+    """A new item: available unless the source says otherwise, with a list of categories."""
+    row = {"available": True, **{name: value for name, value in new.items() if name not in absent}}
+    row.setdefault("category", [])
+    if row["available"] is None:
+        row["available"] = True
+    return row
+
+
 def _cast_to(new_items: Any, current: Any) -> Any:
-    """What is told, with the types that its columns have in the catalogue."""
+    """The new items with the catalogue's types of declared columns."""
     import pyarrow as pa
 
-    for index, field in enumerate(new_items.schema):
-        if field.name in ITEM_COLUMNS or field.name not in current.column_names:
+    for index, column in enumerate(new_items.schema):
+        if column.name in ITEM_COLUMNS or column.name not in current.column_names:
             continue
-        expected_type = current.schema.field(field.name).type
-        if field.type != expected_type:
+        expected_type = current.schema.field(column.name).type
+        if column.type != expected_type:
             try:
                 new_items = new_items.set_column(
-                    index, field.name, pa.array(new_items[field.name].to_pylist(), expected_type)
+                    index, column.name, pa.array(new_items[column.name].to_pylist(), expected_type)
                 )
             except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
                 raise IntegrityError(
-                    f"column {field.name} of the items is not what it was in training",
+                    f"column {column.name} of the items has another type than in training",
                     expected=str(expected_type),
-                    found=str(field.type),
-                    hint="write it as training read it, or train again; ingest.columns.item_attributes, item_numbers "
-                    "and item_vectors say how it is read",
+                    found=str(column.type),
+                    hint="write it as it was in training, or train again; ingest.columns.item_attributes, item_numbers "
+                    "and item_vectors select the type",
                 ) from error
     return new_items
 
 
 def _with_year(title: str, before: dict[str, Any]) -> str:
-    """A title behind which stands the year that the item had, as ingest writes it where a source tells both."""
+    """A title followed by the item's year, as ingest writes it if a source has both."""
     year = before.get(YEAR_COLUMN)
     return title if not year or title.endswith(f" ({year})") else f"{title} ({year})"

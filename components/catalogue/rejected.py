@@ -1,4 +1,4 @@
-"""The rows that ingest set aside, and whose items they may be: set aside is not gone."""
+"""The rows that ingest rejected, and the items that they may belong to: those are not removed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MAX_NAMED = 5  # items that a sentence names
 
 @dataclass(frozen=True)
 class RejectedItems:
-    """What of a source's items could not be read."""
+    """The rejected rows of a source's items."""
 
     rows: int
-    superseded: int  # rows of a change feed that a later one of the same item made void
-    items: frozenset[str]  # the known ones that the rows tell of
+    superseded: int  # rows of a change feed that a later row of the same item replaced
+    items: frozenset[str]  # the known items that the rows belong to
 
     @classmethod
-    def of(cls, raw: Path, known: Set[str]) -> RejectedItems:
-        """Those of ``raw``; of a row whose id cannot be read, every known id that stands in it as a word counts."""
+    def read(cls, raw: Path, known: Set[str]) -> RejectedItems:
+        """The rejected rows of ``raw``; a row without a readable id counts for every known id among its words."""
         import pyarrow.parquet as parquet
 
         path = raw / "rejected.parquet"
@@ -45,5 +45,5 @@ class RejectedItems:
 
 
 def join_names(items: Sequence[str]) -> str:
-    """The first of some items, as a sentence names them."""
+    """The first few of some items, for a sentence."""
     return ", ".join(items[:MAX_NAMED]) + (", …" if len(items) > MAX_NAMED else "")

@@ -1,4 +1,4 @@
-"""Plain ways of ranking that a model has to beat, learnt from the training sequences and nothing else.
+"""Baselines that a model has to beat, learnt from the training sequences alone.
 
 Shapes: I items, U users, L events of a history (oldest first).
 """
@@ -19,31 +19,31 @@ from rankline.features.bm25 import Bm25
 from rankline.text import item_text
 
 Floats = npt.NDArray[np.float32]
-Scorer = Callable[[FrozenState, str], Floats]  # a request's state and its words ("" where it has none)
+Scorer = Callable[[FrozenState, str], Floats]  # a request's state and its query ("" without one)
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """Every item there is, and how often training saw it."""
+class TrainingItems:
+    """All items, with their training events."""
 
     item_ids: list[str]
     index: Mapping[str, int]
     counts_I: Floats
 
     def rows(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
-        """The rows of the items it knows."""
+        """The rows of the items that are known."""
         return np.array([self.index[item] for item in item_ids if item in self.index], np.int64)
 
     def best(self, scores_I: Floats, *, seen: list[str], count: int) -> list[str]:
-        """The ``count`` items with the highest scores, the seen left out; ties go to the earlier row."""
+        """The ``count`` unseen items with the highest scores; ties go to the earlier row."""
         allowed_I = scores_I.astype(np.float64)
         allowed_I[self.rows(seen)] = -np.inf
         order = np.argsort(-allowed_I, kind="stable")[:count]
         return [self.item_ids[row] for row in order[allowed_I[order] > -np.inf]]
 
 
-def load_interactions(folder: Path) -> tuple[Catalogue, Any]:
-    """The catalogue, and who had what in training as a [U, I] matrix of 0 and 1."""
+def load_interactions(folder: Path) -> tuple[TrainingItems, Any]:
+    """All items, and the training interactions as a [U, I] matrix of 0 and 1."""
     import pyarrow.parquet as parquet
     import scipy.sparse as sparse
 
@@ -56,13 +56,13 @@ def load_interactions(folder: Path) -> tuple[Catalogue, Any]:
     interactions_UI = sparse.csr_matrix((ones, (users, rows)), (len(histories), len(item_ids)))
     counts_I = np.asarray(interactions_UI.sum(axis=0), np.float32).ravel()
     interactions_UI.data[:] = 1.0
-    return Catalogue(item_ids, index, counts_I), interactions_UI
+    return TrainingItems(item_ids, index, counts_I), interactions_UI
 
 
 def item_neighbours(interactions_UI: Any, *, keep: int, shrink: float) -> Any:
-    """[I, I] cosine of the items' sets of users, each row's ``keep`` best kept (Sarwar et al. 2001).
+    """[I, I] cosine of the items' sets of users, with the ``keep`` best per row (Sarwar et al. 2001).
 
-    ``shrink`` is added to the denominator: two items few people had are like each other by chance.
+    ``shrink`` is added to the denominator: items with few users are similar by chance.
     """
     import scipy.sparse as sparse
 
@@ -72,7 +72,7 @@ def item_neighbours(interactions_UI: Any, *, keep: int, shrink: float) -> Any:
     shared_II.eliminate_zeros()
     similarity_II = shared_II.tocoo()
     values = similarity_II.data / (norm_I[similarity_II.row] * norm_I[similarity_II.col] + shrink)
-    # best first within each row; the place in its row says whether an entry is kept
+    # best first within each row, so that an entry's place in its row decides whether it is kept
     order = np.lexsort((-values, similarity_II.row))
     starts = np.concatenate([[0], np.cumsum(np.bincount(similarity_II.row, minlength=len(norm_I)))])
     selected = order[np.arange(len(order)) - starts[similarity_II.row[order]] < keep]
@@ -84,33 +84,32 @@ def item_neighbours(interactions_UI: Any, *, keep: int, shrink: float) -> Any:
 
 def scorers(
     folder: Path, *, keep: int, shrink: float, last: int, decay: float, stemmer: str = ""
-) -> tuple[Catalogue, dict[str, Scorer]]:
-    """The baselines by name: each gives [I] scores for a frozen request.
+) -> tuple[TrainingItems, dict[str, Scorer]]:
+    """The baselines by name; each returns [I] scores for a snapshot request.
 
-    ``item_knn`` adds up the neighbours of the ``last`` items of the history; ``item_knn_decay`` lets each
-    step back in the whole history weigh ``decay`` times less. ``bm25`` is there where something is asked in words,
-    the item-kNN where there are histories.
+    ``item_knn`` adds up the neighbours of the ``last`` items of the history; ``item_knn_decay`` uses the whole history
+    and multiplies the weight by ``decay`` per step back. ``bm25`` needs requests with queries, item-kNN histories.
     """
-    catalogue, interactions_UI = load_interactions(folder)
+    items, interactions_UI = load_interactions(folder)
     scorers_by_name: dict[str, Scorer] = {
-        "popularity": lambda state, words: catalogue.counts_I,
-        "fresh_popularity": lambda state, words: transforms.fresh_popularity(state.item_features, catalogue.index),
+        "popularity": lambda state, query: items.counts_I,
+        "fresh_popularity": lambda state, query: transforms.fresh_popularity(state.item_features, items.index),
     }
     if _has_queries(folder):
         index = Bm25.from_texts(_item_texts(folder), stemmer=stemmer, k1=0.9, b=0.4)
-        scorers_by_name["bm25"] = lambda state, words: index.scores(words)
+        scorers_by_name["bm25"] = lambda state, query: index.scores(query)
     if interactions_UI.nnz == 0:
-        return catalogue, scorers_by_name
+        return items, scorers_by_name
     neighbours_II = item_neighbours(interactions_UI, keep=keep, shrink=shrink)
 
     def knn(state: FrozenState, *, last: int, decay: float) -> Floats:
-        recent_L = catalogue.rows(state.history.item_ids)[-last:]
+        recent_L = items.rows(state.history.item_ids)[-last:]
         weights_L = decay ** np.arange(len(recent_L), dtype=np.float32)[::-1]
         return np.asarray(neighbours_II[recent_L].T @ weights_L, np.float32)
 
-    return catalogue, scorers_by_name | {
-        "item_knn": lambda state, words: knn(state, last=last, decay=1.0),
-        "item_knn_decay": lambda state, words: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
+    return items, scorers_by_name | {
+        "item_knn": lambda state, query: knn(state, last=last, decay=1.0),
+        "item_knn_decay": lambda state, query: knn(state, last=len(state.history.item_ids) or 1, decay=decay),
     }
 
 
@@ -118,7 +117,7 @@ def _has_queries(folder: Path) -> bool:
     import pyarrow.parquet as parquet
 
     queries = parquet.read_table(folder / "requests.parquet", columns=["query"])["query"]
-    return queries.null_count < len(queries)
+    return bool(queries.null_count < len(queries))
 
 
 def _item_texts(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""Whom a candidate is measured beside: the champion, unless the champion is itself, and over which catalogue.
+"""The champion that a candidate is compared with, over the candidate's items.
 
-A champion of last month embeds the items of today as it would after a refresh. Left with those that it was exported
-with, it would miss every item that came since, and a candidate would look good for nothing but its date.
+The champion embeds the candidate's items as it would after a refresh. With the catalogue that it was exported with, it
+would miss every newer item, and a candidate would look better for its date alone.
 """
 
 from __future__ import annotations
@@ -17,38 +17,35 @@ AS_EXPORTED = "as it was exported"
 
 
 def champion_for(model_id: str, champion: str) -> str:
-    """The model id of the one beside it; empty for nobody.
-
-    Beside itself a model shows nothing new: one that serves already keeps the evaluation it was promoted on.
-    """
+    """The model id to compare with; empty without a champion, and for the champion itself."""
     return "" if is_champion(model_id, champion) else champion
 
 
 def is_champion(model_id: str, champion: str) -> bool:
-    """Whether a candidate is the champion, so that an evaluation beside any other rival is as good."""
+    """Whether the candidate is the champion: then an earlier evaluation, beside any model, can be reused."""
     return bool(champion) and champion == model_id
 
 
 def rebuild_champion(
     champion: Bundle, candidate: Bundle, folder: Path, *, progress: Progress = Progress()
 ) -> tuple[Bundle, str]:
-    """The champion over the candidate's items, and a sentence that says so; ``folder`` keeps its files.
+    """The champion over the candidate's items, with its files in ``folder``, and a description of its catalogue.
 
-    One of an earlier version, and one that knows a declared column of the items as another kind, stays as it was
-    exported, and the sentence says why.
+    The champion stays as it was exported, and the description says why, if it comes from an earlier version or
+    knows a declared column of the items as another kind.
 
     Raises:
-        IntegrityError: it is damaged, in whatever way: nobody is measured beside a champion that nobody has.
+        IntegrityError: the champion's bundle is damaged.
     """
     import pyarrow.parquet as parquet
 
     items = parquet.read_table(candidate.catalogue / catalogues.ITEMS)
     if not catalogues.can_embed(champion):
         return champion, f"{AS_EXPORTED}: this model cannot embed items by itself (a bundle of an earlier version)"
-    side = catalogues.CatalogueBuilder.of(champion).settings.side
+    side_features = catalogues.CatalogueBuilder.from_bundle(champion).settings.side
     try:
-        side.matrix(items)
-    except IntegrityError as error:  # all that reading side information can find wrong: a column of another kind
+        side_features.matrix(items)
+    except IntegrityError as error:  # a column of another kind
         return champion, f"{AS_EXPORTED}: {error.message} ({error.found})"
     catalogue_folder = folder / "catalogue"
     built = catalogues.build(champion, items, catalogue_folder, before=champion.catalogue, progress=progress)

@@ -1,4 +1,4 @@
-"""The Kubeflow door of evaluate."""
+"""The Kubeflow component of evaluate."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -18,34 +18,39 @@ def evaluate(
     champion: str,
     report: Output[Dataset],
 ):
-    """Replay the frozen requests through the real server and score it beside the champion and baselines."""
+    """Replay the snapshot requests through the real server, and compare the candidate with champion and baselines."""
     from pathlib import Path
 
     from components.evaluate.champion_for import champion_for, is_champion
     from components.evaluate.config import EvaluateConfig
+    from components.evaluate.lineage import lineage
     from components.evaluate.step import evaluate
     from rankline.model.bundle import unverified_model_id
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.lineage import LineageFacts
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
+    settings, context = EvaluateConfig(**config), RunContext.from_parameters(run, job)
     model_id = unverified_model_id(Path(bundle.path))
-    rival = champion_for(model_id, champion)
+    opponent = champion_for(model_id, champion)
     run_step(
-        "evaluate",
-        evaluate,
-        EvaluateConfig(**config),
-        run=context,
-        inputs={
-            "bundle": Path(bundle.path),
-            "features": Path(features.path),
-            "teacher": Path(teacher.path),
-            "student": Path(student.path),
-        },
-        outputs={"report": Path(report.path)},
-        code=("serving.server",),
-        lineage={"champion": rival},
-        ignore_lineage=is_champion(model_id, champion),
-        preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
-        fetched=lambda: {"champion": context.bundle_folder(rival) if rival else None},
-        run_id=context.run_id,
+        StepSpec(
+            name="evaluate",
+            function=evaluate,
+            config=settings,
+            inputs={
+                "bundle": Path(bundle.path),
+                "features": Path(features.path),
+                "teacher": Path(teacher.path),
+                "student": Path(student.path),
+            },
+            outputs={"report": Path(report.path)},
+            arguments={"run_id": context.run_id},
+            load_arguments=lambda: {"champion": context.bundle_folder(opponent) if opponent else None},
+            lineage=lambda: lineage(settings, LineageFacts(run=context, model_id=model_id, champion=champion)),
+            ignore_lineage=is_champion(model_id, champion),
+            code=("serving.server",),
+            preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
+        ),
+        context,
     )

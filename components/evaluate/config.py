@@ -1,4 +1,4 @@
-"""Every knob of evaluate."""
+"""The settings of evaluate."""
 
 from typing import Any, Literal
 
@@ -10,48 +10,54 @@ from rankline.runtime.memory import halved_settings
 
 
 class EvaluateConfig(FrozenModel):
-    """How a bundle is measured, and what it is measured against."""
+    """How a bundle is measured, and which baselines it is compared with."""
 
-    ks: tuple[int, ...] = Field((5, 10, 50), description="List lengths at which ranking metrics are taken.")
-    primary: str = Field("ndcg@10", description="The metric that slices, plots and comparisons show.")
-    top_k: int = Field(100, ge=1, le=1000, description="Items asked of the server for each request.")
+    ks: tuple[int, ...] = Field((5, 10, 50), description="List lengths of the ranking metrics.")
+    primary: str = Field("ndcg@10", description="Metric of slices, plots and comparisons.")
+    top_k: int = Field(100, ge=1, le=1000, description="Items requested from the server per request.")
     max_requests: int = Field(
         0, ge=0, description="Replay a seeded sample of this many requests; 0 replays all of them."
     )
-    seed: int = Field(7, description="Of the sample of requests and of the bootstrap.")
-    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Resamples behind every interval.")
-    precision: Literal["fp32", "int8", "fp16"] = Field("fp32", description="The precision the server loads.")
-    concurrency: int = Field(4, ge=1, le=64, description="Connections while replaying and for throughput.")
+    seed: int = Field(7, description="Seed of the sample of requests and of the bootstrap.")
+    bootstrap_samples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples per interval.")
+    precision: Literal["fp32", "int8", "fp16"] = Field("fp32", description="Precision that the server loads.")
+    concurrency: int = Field(4, ge=1, le=64, description="Connections for the replay and for throughput.")
     latency_samples: int = Field(
         200, ge=1, le=100_000, description="Requests timed one at a time for the latency percentiles."
     )
-    latency_k: int = Field(10, ge=1, le=1000, description="Items asked for while timing.")
-    start_timeout_s: float = Field(120.0, gt=0, description="Longest wait for the server to be ready.")
-    request_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one answer.")
-    like_rating: float = Field(4.0, description="A target rated at least this counts as liked.")
-    bins: int = Field(10, ge=2, le=100, description="Bins of the calibration plot and its error.")
+    latency_k: int = Field(10, ge=1, le=1000, description="Items requested per timed request.")
+    start_timeout_s: float = Field(120.0, gt=0, description="Longest wait until the server is ready, in seconds.")
+    request_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one answer, in seconds.")
+    like_rating: float = Field(4.0, description="Lowest rating that counts as liked.")
+    bins: int = Field(10, ge=2, le=100, description="Bins of the calibration plot and of the calibration error.")
     tie_tolerance: float = Field(
-        1e-4, ge=0, description="Logits closer than this are ties when served and torch order are compared."
+        1e-4, ge=0, description="Logits closer than this are ties when served order is compared with torch's."
     )
-    new_user_events: int = Field(20, ge=0, description="Users with at most this many past events are new.")
-    new_item_events: int = Field(5, ge=0, description="Items with at most this many training events are new.")
-    short_query_words: int = Field(5, ge=1, description="Queries of at most this many words are short.")
+    new_user_events: int = Field(
+        20, ge=0, description="Users with at most this many past events are in the slice of new users."
+    )
+    new_item_events: int = Field(
+        5, ge=0, description="Items with at most this many training events are in the slice of new items."
+    )
+    short_query_words: int = Field(
+        5, ge=1, description="Queries of at most this many words are in the slice of short queries."
+    )
     head_share: float = Field(
-        0.2, gt=0, lt=1, description="The most wanted share of the catalogue that counts as its head."
+        0.2, gt=0, lt=1, description="Share of the catalogue, the most popular items first, that is its head."
     )
-    slice_categories: int = Field(6, ge=0, le=50, description="How many of the targets' categories get a slice.")
-    slice_minimum: int = Field(10, ge=1, description="Slices with fewer requests are left out.")
-    knn_last: int = Field(20, ge=1, description="History items that the plain item-kNN baseline looks at.")
+    slice_categories: int = Field(6, ge=0, le=50, description="Most categories of targets that get a slice.")
+    slice_minimum: int = Field(10, ge=1, description="Fewest requests of a slice; smaller ones are left out.")
+    knn_last: int = Field(20, ge=1, description="Last history items that the plain item-kNN baseline uses.")
     knn_decay: float = Field(
-        0.6, gt=0, le=1, description="Weight of a history item per step back in item-kNN with decay."
+        0.6, gt=0, le=1, description="Factor of a history item's weight per step back, in item-kNN with decay."
     )
-    knn_neighbours: int = Field(1000, ge=1, description="Neighbours kept of each item, in both item-kNN.")
+    knn_neighbours: int = Field(1000, ge=1, description="Neighbours per item in both item-kNN baselines.")
     stemmer: str = Field("", description="Snowball stemmer of the BM25 baseline, such as english; empty for none.")
     knn_shrink: float = Field(0.0, ge=0, description="Added to the denominator of item-kNN's cosine.")
-    example_users: int = Field(4, ge=0, le=50, description="Users whose lists are shown in the HTML report.")
+    example_users: int = Field(4, ge=0, le=50, description="Requests whose lists the HTML report shows.")
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (its value, what takes less memory), the most effective first."""
+        """Setting -> (its value, a value that needs less memory), the most effective first."""
         reductions: dict[str, tuple[Any, Any]] = {} if self.max_requests else {"max_requests": (0, 2000)}
         return (
             reductions

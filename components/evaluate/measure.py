@@ -1,21 +1,18 @@
-"""Everything that is measured on a running server: its lists, its speed, its probabilities, its logits.
-
-Shapes: R requests, N candidates.
-"""
+"""What is measured on a running server: its lists, latency, probabilities and logits."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from components.evaluate import replay
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.replay import ReplayRequest
+from components.evaluate.replay import Answer, ReplayRequest
 from rankline.contracts import SPLITS
 from rankline.evaluation import metrics
 from rankline.evaluation.report import Latency, ServedParity
@@ -23,12 +20,13 @@ from rankline.model.bundle import Bundle
 from rankline.runtime.progress import Progress
 from rankline.runtime.server_process import Server, serving
 
-Lists = dict[str, list[str]]
+Lists = dict[str, list[str]]  # request id -> item ids
+Logits = dict[str, dict[str, float]]  # item id -> head -> logit
 
 
 @dataclass(frozen=True)
 class HeadMetrics:
-    """How the heads' numbers meet what happened: ranking of pairs, and probabilities against outcomes."""
+    """The heads' logits against outcomes: AUC, calibration error, and the reliability bins."""
 
     numbers: dict[str, float | None]
     reliability: metrics.Reliability | None
@@ -41,43 +39,74 @@ class Measurements:
     lists: Lists
     latency: Latency
     latency_ms: list[float]
-    lean: Latency
+    lean_latency: Latency
     memory_bytes: int | None
     heads: HeadMetrics
     parity: ServedParity
 
 
-def measure_candidate(
-    bundle: Bundle,
-    requests: Sequence[ReplayRequest],
-    *,
-    features: Path,
-    student: Path,
-    folder: Path,
-    config: EvaluateConfig,
-    progress: Progress,
-) -> Measurements:
-    """Measure all there is to measure on the candidate's server."""
-    with _start_server(bundle, folder, config) as server:
-        progress.phase("replaying: candidate")
-        lists = _replay_lists(server, bundle, requests, config, progress)
-        memory = server.memory_bytes()
-        progress.phase("timing requests")
-        timed = _evenly_spaced(requests, config.latency_samples)
-        calls = [one.call(k=config.latency_k) for one in timed]
-        latency_ms = replay.measure_latency(server, calls, progress=progress)
-        lean_ms = replay.measure_latency(
-            server, [one.lean_call(k=config.latency_k) for one in timed], progress=progress
+@dataclass(frozen=True)
+class RunningServer:
+    """A server on a bundle, and the requests to replay through it."""
+
+    server: Server
+    bundle: Bundle
+    requests: Sequence[ReplayRequest]
+    config: EvaluateConfig
+    progress: Progress
+
+    def recommend(self) -> Lists:
+        """Request id -> the server's list."""
+        return self.map(
+            lambda request: replay.recommend(self.server, request, model_id=self.bundle.model_id, k=self.config.top_k)
         )
-        rate = replay.throughput(server, calls, concurrency=config.concurrency)
-        progress.phase("judging the heads")
-        heads = _measure_heads(server, bundle, requests, lists, features, config, progress)
-        if bundle.policy.calibration is not None:
-            abstention = _measure_calibration(server, requests, lists, config, progress)
-            heads = HeadMetrics({**heads.numbers, **abstention.numbers}, abstention.reliability)
-        progress.phase("comparing with torch")
-        parity = _measure_parity(server, bundle, features, student, config, progress)
-        memory = max(memory or 0, server.memory_bytes() or 0) or None
+
+    def map(
+        self, send: Callable[[ReplayRequest], Answer], requests: Sequence[ReplayRequest] | None = None
+    ) -> dict[str, Answer]:
+        """Request id -> what ``send`` returns for the request, several requests at a time."""
+        return replay.map_concurrently(
+            self.requests if requests is None else requests,
+            send,
+            concurrency=self.config.concurrency,
+            progress=self.progress,
+        )
+
+
+@contextlib.contextmanager
+def running(
+    bundle: Bundle, requests: Sequence[ReplayRequest], folder: Path, config: EvaluateConfig, progress: Progress
+) -> Iterator[RunningServer]:
+    """Start a server on ``bundle`` for as long as the block runs; its log goes to ``folder``."""
+    with serving(
+        bundle.folder,
+        folder=folder,
+        precision=config.precision,
+        start_timeout_s=config.start_timeout_s,
+        request_timeout_s=config.request_timeout_s,
+        connections=config.concurrency,
+    ) as server:
+        yield RunningServer(server, bundle, requests, config, progress)
+
+
+def measure_candidate(candidate: RunningServer, *, features: Path, student: Path) -> Measurements:
+    """Replay the requests, time some of them, and compare probabilities with outcomes and logits with torch's."""
+    server, config, progress = candidate.server, candidate.config, candidate.progress
+    progress.phase("replaying: candidate")
+    lists = candidate.recommend()
+    memory = server.memory_bytes()
+    progress.phase("timing requests")
+    timed = _evenly_spaced(candidate.requests, config.latency_samples)
+    calls = [request.call(k=config.latency_k) for request in timed]
+    latency_ms = replay.measure_latency(server, calls, progress=progress)
+    lean_calls = [request.lean_call(k=config.latency_k) for request in timed]
+    lean_ms = replay.measure_latency(server, lean_calls, progress=progress)
+    rate = replay.throughput(server, calls, concurrency=config.concurrency)
+    progress.phase("measuring the heads")
+    heads = _measure_heads(candidate, lists, features)
+    progress.phase("comparing with torch")
+    parity = _measure_parity(candidate, features, student)
+    memory = max(memory or 0, server.memory_bytes() or 0) or None
     return Measurements(lists, _latency(latency_ms, rate), latency_ms, _latency(lean_ms, None), memory, heads, parity)
 
 
@@ -86,83 +115,70 @@ def _latency(taken_ms: Sequence[float], rate: float | None) -> Latency:
     return Latency(p50_ms=p50, p95_ms=p95, p99_ms=p99, throughput_rps=rate)
 
 
-def replay_lists(
-    bundle: Bundle, requests: Sequence[ReplayRequest], *, folder: Path, config: EvaluateConfig, progress: Progress
-) -> Lists:
-    """Another bundle's lists for the same requests, from a server of its own."""
-    with _start_server(bundle, folder, config) as server:
-        return _replay_lists(server, bundle, requests, config, progress)
-
-
-def _start_server(bundle: Bundle, folder: Path, config: EvaluateConfig) -> Any:
-    return serving(
-        bundle.folder,
-        folder=folder,
-        precision=config.precision,
-        start_timeout_s=config.start_timeout_s,
-        request_timeout_s=config.request_timeout_s,
-        connections=config.concurrency,
-    )
-
-
-def _replay_lists(
-    server: Server, bundle: Bundle, requests: Sequence[ReplayRequest], config: EvaluateConfig, progress: Progress
-) -> Lists:
-    def ask(one: ReplayRequest) -> list[str]:
-        return replay.recommend(server, one, model_id=bundle.model_id, k=config.top_k)
-
-    return replay.map_concurrently(requests, ask, concurrency=config.concurrency, progress=progress)
-
-
 def _evenly_spaced(requests: Sequence[ReplayRequest], count: int) -> list[ReplayRequest]:
     """At most ``count`` requests, spread evenly over all of them."""
     rows = np.unique(np.linspace(0, len(requests) - 1, min(count, len(requests))).round().astype(int))
     return [requests[row] for row in rows]
 
 
-def _measure_heads(
-    server: Server,
-    bundle: Bundle,
-    requests: Sequence[ReplayRequest],
-    lists: Lists,
-    features: Path,
-    config: EvaluateConfig,
-    progress: Progress,
-) -> HeadMetrics:
-    """AUC of the first head, targets against sampled negatives; AUC and calibration of `like`, rated targets.
+def _measure_heads(candidate: RunningServer, lists: Lists, features: Path) -> HeadMetrics:
+    """AUC of the first head on targets and sampled negatives; AUC and calibration of `like` on rated targets.
 
-    Some features of a candidate are relative to the best candidate beside it, so the targets are scored among
-    the list that was served, as they would be.
+    Some features of a candidate are relative to the best candidate beside it, so the targets are scored together with
+    the list that was served. A calibrated model's abstentions are measured as well.
     """
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(features / "negatives.parquet").to_pydict()
-    negatives = dict(zip(table["request_id"], table["item_ids"]))
+    negatives: dict[str, list[str]] = dict(zip(table["request_id"], table["item_ids"]))
 
-    def ask(one: ReplayRequest) -> dict[str, dict[str, float]]:
-        others = [*lists[one.request_id], *negatives.get(one.request_id, ())]
-        return replay.rank(server, one, list(dict.fromkeys([*one.request.targets, *others])))
+    def rank(request: ReplayRequest) -> Logits:
+        others = [*lists[request.request_id], *negatives.get(request.request_id, ())]
+        return replay.rank(candidate.server, request, list(dict.fromkeys([*request.request.targets, *others])))
 
-    answers = replay.map_concurrently(requests, ask, concurrency=config.concurrency, progress=progress)
-    first = bundle.manifest.heads[0]
-    aucs, liked, probabilities = [], [], []
-    for one in requests:
-        logits = answers[one.request_id]
-        targets = one.request.targets
-        served = [item for item in lists[one.request_id] if item not in targets]
-        sampled = negatives.get(one.request_id) or served
-        scores = [logits[item][first] for item in [*targets, *sampled]]
+    logits = candidate.map(rank)
+    first = candidate.bundle.manifest.heads[0]
+    auc = _mean_auc(candidate.requests, logits, lists, negatives, head=first)
+    heads = _measure_likes(candidate, logits)
+    heads = HeadMetrics({f"{first}_auc": auc, **heads.numbers}, heads.reliability)
+    if candidate.bundle.policy.calibration is not None:
+        calibration = _measure_calibration(candidate, lists)
+        heads = HeadMetrics({**heads.numbers, **calibration.numbers}, calibration.reliability)
+    return heads
+
+
+def _mean_auc(
+    requests: Sequence[ReplayRequest],
+    logits: Mapping[str, Logits],
+    lists: Lists,
+    negatives: Mapping[str, Sequence[str]],
+    *,
+    head: str,
+) -> float | None:
+    """The mean over requests of the AUC of targets against sampled negatives, or against what was served."""
+    aucs = []
+    for request in requests:
+        targets = request.request.targets
+        served = [item for item in lists[request.request_id] if item not in targets]
+        sampled = negatives.get(request.request_id) or served
+        scores = [logits[request.request_id][item][head] for item in [*targets, *sampled]]
         aucs.append(metrics.auc([True] * len(targets) + [False] * len(sampled), scores))
-        for item, rating in zip(targets, one.request.target_ratings):
-            # 0 stands for "no rating known", which is no dislike
-            if rating and "like" in logits[item]:
-                liked.append(rating >= config.like_rating)
-                probabilities.append(0.5 * (1.0 + math.tanh(logits[item]["like"] / 2)))  # the sigmoid
     known = [auc for auc in aucs if auc is not None]
-    reliability = metrics.reliability(liked, probabilities, bins=config.bins) if liked else None
+    return float(np.mean(known)) if known else None
+
+
+def _measure_likes(candidate: RunningServer, logits: Mapping[str, Logits]) -> HeadMetrics:
+    """The `like` head on rated targets: does it rank liked ones first, and are its probabilities right?"""
+    liked, probabilities = [], []
+    for request in candidate.requests:
+        for item, rating in zip(request.request.targets, request.request.target_ratings):
+            scores = logits[request.request_id][item]
+            if rating and "like" in scores:  # 0 means no rating, which is not a dislike
+                liked.append(rating >= candidate.config.like_rating)
+                probabilities.append(0.5 * (1.0 + math.tanh(scores["like"] / 2)))  # the sigmoid
+    reliability = metrics.reliability(liked, probabilities, bins=candidate.config.bins) if liked else None
     return HeadMetrics(
         numbers={
-            f"{first}_auc": float(np.mean(known)) if known else None,
             "like_auc": metrics.auc(liked, probabilities),
             "like_ece": reliability.error if reliability else None,
             "like_share": float(np.mean(liked)) if liked else None,
@@ -173,45 +189,39 @@ def _measure_heads(
     )
 
 
-def _measure_calibration(
-    server: Server, requests: Sequence[ReplayRequest], lists: Lists, config: EvaluateConfig, progress: Progress
-) -> HeadMetrics:
-    """Whether what the model calls likely is right that often, and whether it abstains when it should.
+def _measure_calibration(candidate: RunningServer, lists: Lists) -> HeadMetrics:
+    """Are the probabilities right, and does the model abstain when it should?
 
-    Every request is asked twice: as it is, and among what was served for it without its answers, where the only
-    right thing is to abstain.
+    Every request is sent twice: as it is, and with the served list without the targets as its candidates, where
+    abstaining is the only right answer.
     """
+    server = candidate.server
 
-    def ask(one: ReplayRequest) -> tuple[list[tuple[bool, float]], bool, bool]:
-        targets = set(one.request.targets)
-        route, body = one.call(k=config.latency_k)
-        answer = server.post(route, body)
+    def recommend_and_rank(request: ReplayRequest) -> tuple[list[tuple[bool, float]], bool, bool]:
+        targets = set(request.request.targets)
+        answer = server.post(*request.call(k=candidate.config.latency_k))
         predictions = [(item["item_id"] in targets, item["probability"]) for item in answer["items"]]
-        wrong = [item for item in lists[one.request_id] if item not in targets]
-        abstained_without_target = bool(wrong) and server.post("/v1/rank", one.body(candidates=wrong))["abstained"]
+        wrong = [item for item in lists[request.request_id] if item not in targets]
+        abstained_without_target = bool(wrong) and server.post("/v1/rank", request.body(candidates=wrong))["abstained"]
         return predictions, answer["abstained"], abstained_without_target
 
-    answers = list(replay.map_concurrently(requests, ask, concurrency=config.concurrency, progress=progress).values())
+    answers = list(candidate.map(recommend_and_rank).values())
     pairs = [pair for predictions, _, _ in answers for pair in predictions]
     answered = [predictions[0][0] for predictions, abstained, _ in answers if predictions and not abstained]
-    reliability = metrics.reliability([right for right, _ in pairs], [p for _, p in pairs], bins=config.bins)
+    reliability = metrics.reliability([hit for hit, _ in pairs], [p for _, p in pairs], bins=candidate.config.bins)
     return HeadMetrics(
         numbers={
             "chance_ece": reliability.error,
             "answered_share": len(answered) / len(answers),
             "answered_precision": float(np.mean(answered)) if answered else None,
-            "silent_without_answer": float(
-                np.mean([abstained_without_target for _, _, abstained_without_target in answers])
-            ),
+            "silent_without_answer": float(np.mean([abstained for _, _, abstained in answers])),
         },
         reliability=reliability,
     )
 
 
-def _measure_parity(
-    server: Server, bundle: Bundle, features: Path, student: Path, config: EvaluateConfig, progress: Progress
-) -> ServedParity:
-    """Served logits of the first head against torch's, for the requests and candidates the student kept."""
+def _measure_parity(candidate: RunningServer, features: Path, student: Path) -> ServedParity:
+    """Served logits of the first head against torch's, for the requests and candidates in parity.parquet."""
     import pyarrow.parquet as parquet
 
     path = student / "parity.parquet"
@@ -219,19 +229,19 @@ def _measure_parity(
         return ServedParity()
     rows = parquet.read_table(path).to_pylist()
     torch_logits = {row["request_id"]: dict(zip(row["item_ids"], row["logits"])) for row in rows}
-    first = bundle.manifest.heads[0]
+    first = candidate.bundle.manifest.heads[0]
 
-    def ask(one: ReplayRequest) -> tuple[float, bool]:
-        expected = torch_logits[one.request_id]
-        answer = replay.rank(server, one, list(expected))
+    def compare(request: ReplayRequest) -> tuple[float, bool]:
+        expected = torch_logits[request.request_id]
+        answer = replay.rank(candidate.server, request, list(expected))
         served = {item: answer[item][first] for item in expected}
-        return compare_logits(served, expected, tie_tolerance=config.tie_tolerance)
+        return compare_logits(served, expected, tie_tolerance=candidate.config.tie_tolerance)
 
     results: dict[str, tuple[float, bool]] = {}
     for split in SPLITS:
-        chosen = [one for one, _ in replay.read_requests(features, split=split, chosen=set(torch_logits))]
-        results |= replay.map_concurrently(chosen, ask, concurrency=config.concurrency, progress=progress)
-    replay.ordered_answers("the served side of the parity check", results, list(torch_logits), where=path)
+        requests = [request for request, _ in replay.read_requests(features, split=split, chosen=set(torch_logits))]
+        results |= candidate.map(compare, requests)
+    replay.ordered_answers("the server in the parity check", results, list(torch_logits), where=path)
     return ServedParity(
         requests=len(results),
         served_max_abs_difference=max((difference for difference, _ in results.values()), default=None),
@@ -242,9 +252,9 @@ def _measure_parity(
 def compare_logits(
     served: Mapping[str, float], expected: Mapping[str, float], *, tie_tolerance: float, k: int = 10
 ) -> tuple[float, bool]:
-    """The largest difference of two sets of logits, and whether their first ``k`` are the same.
+    """The largest difference of two sets of logits, and whether their first ``k`` items are the same.
 
-    Two items that swap places are the same where the expected logits put them within ``tie_tolerance``.
+    Two items may swap places if their expected logits are within ``tie_tolerance``.
     """
     difference = max(abs(served[item] - value) for item, value in expected.items())
     best_served = sorted(expected, key=lambda item: -served[item])[:k]

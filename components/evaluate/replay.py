@@ -1,7 +1,7 @@
-"""Frozen requests sent to a server over HTTP, and its answers put in the requests' order.
+"""Snapshot requests sent to a server over HTTP, and its answers in the requests' order.
 
-A frozen request carries the history and the features of its moment; the server uses them in place of its
-own look-ups, so nothing that became known later can reach a score.
+A snapshot request carries the history and the features of its own time. The server uses them in place of its own
+lookups, so nothing that became known later can affect a score.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Call = tuple[str, bytes]  # route and JSON body
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """A frozen request ready to be sent; requests of one day share their encoded item features."""
+    """A snapshot request ready to send; requests of one day share their encoded item features."""
 
     request: SnapshotRequest
     item_features: bytes
@@ -41,21 +41,21 @@ class ReplayRequest:
 
     @property
     def route(self) -> str:
-        """Where a list for it is asked."""
+        """The path of the request for a list."""
         return "/v1/search" if self.request.query else "/v1/recommend"
 
     def body(self, **more: Any) -> bytes:
-        """The JSON body of a call: user, query, frozen state, and what that call asks for besides."""
+        """The JSON body: user, query, snapshot, and ``more`` fields."""
         state = self.request.state.model_dump(exclude={"item_features"})
         state["item_features"] = orjson.Fragment(self.item_features)
         return orjson.dumps({**self._identity(), "frozen": state, **more})
 
     def call(self, *, k: int) -> Call:
-        """The call for a list of ``k`` items that the user has not had."""
+        """The call for a list of ``k`` unseen items."""
         return self.route, self.body(k=k, exclude_seen=True)
 
     def lean_call(self, *, k: int) -> Call:
-        """The same with the history alone, as an application sends it: the server knows the features."""
+        """The same call with the history alone: the server looks up the features."""
         state = self.request.state
         state_fields = {"at": state.at, "history": state.history.model_dump(), "seen": state.seen}
         return self.route, orjson.dumps({**self._identity(), **state_fields, "k": k, "exclude_seen": True})
@@ -66,7 +66,7 @@ class ReplayRequest:
 
 
 def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -> set[str]:
-    """The ids of the requests to replay: all of a split, or a seeded sample of ``most``.
+    """The ids of the requests to replay: all of a split, or a seeded sample of ``max_requests``.
 
     Raises:
         TooSmall: the split has no requests.
@@ -81,7 +81,7 @@ def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -
             expected=f"at least one request of the split {split!r}",
             found="none",
             where=str(folder / "requests.parquet"),
-            hint="use more data, or a split definition that leaves requests to test on",
+            hint="use more data, or a split definition with test requests",
         )
     if max_requests and max_requests < len(ids):
         chosen = np.random.default_rng(seed).choice(len(ids), max_requests, replace=False)
@@ -90,7 +90,7 @@ def sample_requests(folder: Path, *, split: str, max_requests: int, seed: int) -
 
 
 def read_requests(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tuple[ReplayRequest, FrozenState]]:
-    """The chosen requests by day, each with its full state (which holds the day's item features)."""
+    """The chosen requests by day, each with its full state (which has the day's item features)."""
     day_features: Any = None
     encoded = b"{}"
     for request in snapshot_requests.read_snapshot_requests(folder, split):
@@ -100,7 +100,7 @@ def read_requests(folder: Path, *, split: str, chosen: set[str]) -> Iterator[tup
         if state.item_features is not day_features:
             day_features = state.item_features
             encoded = orjson.dumps(day_features)
-        # the day's columns are kept once, encoded, and not once a request
+        # the day's columns are kept once, encoded, not once per request
         without_features = replace(request, state=state.model_copy(update={"item_features": {}}))
         yield ReplayRequest(without_features, encoded), state
 
@@ -112,12 +112,12 @@ def map_concurrently(
     concurrency: int,
     progress: Progress,
 ) -> dict[str, Answer]:
-    """Request id -> answer, ``concurrency`` requests at a time."""
+    """Request id -> answer, with ``concurrency`` requests at a time."""
     answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(concurrency) as pool:
         try:
-            for one, answer in zip(requests, pool.map(send, requests), strict=True):
-                answers[one.request_id] = answer
+            for request, answer in zip(requests, pool.map(send, requests), strict=True):
+                answers[request.request_id] = answer
                 progress.update(len(answers), len(requests))
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -125,57 +125,57 @@ def map_concurrently(
     return answers
 
 
-def recommend(server: Server, one: ReplayRequest, *, model_id: str, k: int) -> list[str]:
-    """The server's list for a request, checked: from this model, no seen item, no item twice, not empty.
+def recommend(server: Server, request: ReplayRequest, *, model_id: str, k: int) -> list[str]:
+    """The server's list for a request: from this model, not empty, no seen item, no item twice.
 
     Raises:
-        ServerError: the answer breaks one of these.
+        ServerError: the answer is none of these.
     """
-    answer = server.post(*one.call(k=k))
+    answer = server.post(*request.call(k=k))
     items = [item["item_id"] for item in answer["items"]]
-    seen = set(one.request.state.seen)
+    seen = set(request.request.state.seen)
     problem = ""
     if answer["model_id"] != model_id:
         problem = f"it comes from model {answer['model_id']}, not {model_id}"
     elif not items:
         problem = "it is empty"
     elif len(set(items)) < len(items):
-        problem = "it names an item twice"
+        problem = "it has an item twice"
     elif seen & set(items):
-        problem = f"it holds item {next(i for i in items if i in seen)}, which the user already had"
+        problem = f"it holds item {next(i for i in items if i in seen)}, which the user has seen"
     if problem:
         raise ServerError(
-            f"the server's answer to request {one.request_id} cannot be scored",
+            f"the server's answer to request {request.request_id} cannot be scored",
             expected=f"at most {k} different unseen items from model {model_id}",
             found=problem,
             where=str(server.log),
-            hint="the bundle or the server is at fault: ask it the same by hand and look at its log",
+            hint="send the same request by hand and read the server's log",
         )
     return items
 
 
-def rank(server: Server, one: ReplayRequest, candidates: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Item -> head -> logit, for given candidates.
+def rank(server: Server, request: ReplayRequest, candidates: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Item -> head -> logit, for the given candidates.
 
     Raises:
         ServerError: a candidate is missing from the answer.
     """
-    answer = server.post("/v1/rank", one.body(candidates=list(candidates)))
+    answer = server.post("/v1/rank", request.body(candidates=list(candidates)))
     logits = {item["item_id"]: item["logits"] for item in answer["items"]}
     if missing := [item for item in candidates if item not in logits]:
         raise ServerError(
-            f"the server left candidates of request {one.request_id} out",
+            f"the server left out candidates of request {request.request_id}",
             expected=f"logits for {len(candidates)} candidates",
             found=f"{len(missing)} missing, first {missing[0]}",
             where=str(server.log),
-            hint="the catalogue in the bundle may be older than the features: export again",
+            hint="export again: the bundle's catalogue may be older than the features",
         )
     return logits
 
 
 def measure_latency(server: Server, calls: Sequence[Call], *, progress: Progress) -> list[float]:
-    """Milliseconds from sending to having the whole answer, one request at a time."""
-    server.post(*calls[0])  # the first call after a pause is not the one to judge by
+    """Milliseconds from sending a request to its complete answer, one request at a time."""
+    server.post(*calls[0])  # a warm-up: the first call after a pause is slower
     timings_ms = []
     for call in calls:
         started = time.perf_counter()
@@ -186,7 +186,7 @@ def measure_latency(server: Server, calls: Sequence[Call], *, progress: Progress
 
 
 def throughput(server: Server, calls: Sequence[Call], *, concurrency: int) -> float:
-    """Requests answered a second with ``concurrency`` of them under way at any time."""
+    """Requests per second with ``concurrency`` requests in flight."""
     with ThreadPoolExecutor(concurrency) as pool:
         started = time.perf_counter()
         for _ in pool.map(lambda call: server.post(*call), calls):
@@ -198,15 +198,15 @@ def ordered_answers(system: str, answers: Mapping[str, Answer], ids: Sequence[st
     """A system's answers in the order of the requests' ``ids``.
 
     Raises:
-        IntegrityError: a request has no answer; that is never scored as a miss.
+        IntegrityError: a request has no answer, which is never scored as a miss.
     """
     missing = [request_id for request_id in ids if request_id not in answers]
     if missing:
         raise IntegrityError(
-            f"{system}: some of the requests have no answer",
+            f"{system}: some requests have no answer",
             expected=f"an answer to each of {len(ids)} requests",
             found=f"{len(missing)} without one, first {missing[0]}",
             where=str(where),
-            hint="make its rankings again from the same features",
+            hint="run the step that wrote the rankings again, on the same features",
         )
     return [answers[request_id] for request_id in ids]

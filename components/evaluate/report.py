@@ -1,4 +1,4 @@
-"""The report for people: one HTML file that needs nothing beside it."""
+"""The HTML report: one self-contained file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.evaluate.scores import length_suffix
 from rankline.evaluation.metrics import Reliability
 from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
 from rankline.io.svg import AMBER, BLUE, FAINT, INK, PURPLE, figure, style, svg
 
 PAGE = "report.html"
 
-# One colour a role, the same in every plot and beside every name in the tables.
+# One colour per role, the same in every plot and table.
 COLOURS = {CANDIDATE: BLUE, CHAMPION: AMBER, "teacher": PURPLE}
 OTHER_COLOUR = "#9aa5b1"
 
@@ -26,9 +27,9 @@ DISPLAY_NAMES = {
 
 @dataclass(frozen=True)
 class Example:
-    """What one user had, what came next, and what was proposed: (title, whether it was a target) a system."""
+    """A request's history, its targets, and each system's list as (title, whether it is a target)."""
 
-    who: str
+    label: str
     history: list[str]
     targets: list[str]
     lists: dict[str, list[tuple[str, bool]]]
@@ -43,7 +44,7 @@ class PageData:
     examples: list[Example]
 
 
-def write_page(folder: Path, report: Report, shown: PageData) -> None:
+def write_page(folder: Path, report: Report, page_data: PageData) -> None:
     """Write ``report.html``: tables, plots and examples in one self-contained file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -54,29 +55,29 @@ def write_page(folder: Path, report: Report, shown: PageData) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "words": display_name, "bytes": size, "colour": colour}
+    environment.filters |= {"number": number, "display_name": display_name, "bytes": size, "colour": colour}
     primary = report.details["primary"]
     ranked = sorted(report.systems, key=lambda name: -(report.systems[name].metrics[primary].mean or 0.0))
-    page = environment.get_template("report.html").render(
+    html = environment.get_template("report.html").render(
         report=report,
         primary=primary,
         systems=ranked,
         metrics=_columns(report, primary),
         shapes=list(report.systems[CANDIDATE].lists),
         differences=report.details["differences"],
-        shown=shown,
-        plots=_plots(report, shown, primary, ranked),
+        page=page_data,
+        plots=_plots(report, page_data, primary, ranked),
     )
-    (folder / PAGE).write_text(page)
+    (folder / PAGE).write_text(html)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number as people read it; "n/a" for what was not measured."""
+    """A number with some digits; "n/a" if it was not measured."""
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 def display_name(name: str) -> str:
-    """A system's name as people say it."""
+    """A system's name in words."""
     return DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
@@ -86,25 +87,25 @@ def size(value: int | None) -> str:
 
 
 def colour(name: str) -> str:
-    """The colour that stands for a system."""
+    """A system's colour."""
     return COLOURS.get(name, OTHER_COLOUR)
 
 
 def _columns(report: Report, primary: str) -> list[str]:
-    """The metrics of the main table: those at the primary's length first, then recall at the greatest."""
-    suffix = "@" + primary.partition("@")[2]
+    """The metrics of the main table: those at the primary's length, then recall at the longest."""
+    suffix = length_suffix(primary)
     names = list(report.systems[CANDIDATE].metrics)
     chosen = [primary] + [name for name in names if name.endswith(suffix) and name != primary]
     longest = max(names, key=lambda name: int(name.partition("@")[2])).partition("@")[2]
     return chosen + [f"recall@{longest}"] * (f"recall@{longest}" not in chosen)
 
 
-def _plots(report: Report, shown: PageData, primary: str, ranked: Sequence[str]) -> dict[str, str]:
-    """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
+def _plots(report: Report, page_data: PageData, primary: str, ranked: Sequence[str]) -> dict[str, str]:
+    """Plot name -> inline SVG, whose text can be selected and has the page's font."""
     with style(named_rows=True):
         plots = {
             "scores": _forest({name: report.systems[name].metrics[primary].model_dump() for name in ranked}, primary),
-            "latency": _latency(report, shown.latency_ms),
+            "latency": _latency(report, page_data.latency_ms),
         }
         differences = report.details["differences"]
         if differences:
@@ -115,13 +116,13 @@ def _plots(report: Report, shown: PageData, primary: str, ranked: Sequence[str])
             )
         if report.slices:
             plots["slices"] = _slices(report, primary, ranked)
-        if shown.reliability:
-            plots["calibration"] = _calibration(shown.reliability, calibrated="chance_ece" in report.calibration)
+        if page_data.reliability:
+            plots["calibration"] = _calibration(page_data.reliability, calibrated="chance_ece" in report.calibration)
     return plots
 
 
 def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero: bool = False) -> str:
-    """Means with their intervals, one line a system."""
+    """Means with their intervals, one row per system."""
     fig, axes = figure(0.36 * len(rows) + 0.7)
     for y, (name, row) in enumerate(rows.items()):
         mean, low, high = row["mean"], row["low"], row["high"]
@@ -150,7 +151,7 @@ def _forest(rows: Mapping[str, Mapping[str, float | None]], label: str, *, zero:
 
 
 def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
-    """The primary metric by slice: candidate, champion, and the others fainter."""
+    """The primary metric by slice, with candidate and champion on top."""
     fig, axes = figure(0.34 * len(report.slices) + 1.1, width=9.6)
     drawn = [name for name in reversed(ranked) if name not in (CANDIDATE, CHAMPION)]
     drawn += [name for name in (CHAMPION, CANDIDATE) if name in ranked]
@@ -179,9 +180,9 @@ def _slices(report: Report, primary: str, ranked: Sequence[str]) -> str:
 
 
 def _calibration(reliability: Reliability, *, calibrated: bool) -> str:
-    """What was said against what happened; a dot's area is how many are in its bin.
+    """Predicted probabilities against outcomes; a dot's area is the size of its bin.
 
-    ``chances``: of an item being right, where the model is calibrated; else of a target being liked.
+    The probabilities of a calibrated model are that an item is a target, others that a target is liked.
     """
     fig, axes = figure(3.4, width=4.6)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -189,13 +190,13 @@ def _calibration(reliability: Reliability, *, calibrated: bool) -> str:
     axes.plot(reliability.mean_score_B, reliability.positive_share_B, color=COLOURS[CANDIDATE], linewidth=1, alpha=0.5)
     axes.scatter(reliability.mean_score_B, reliability.positive_share_B, s=area, color=COLOURS[CANDIDATE], alpha=0.85)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    axes.set(xlabel="probability given", ylabel="share that was right" if calibrated else "share that was liked")
+    axes.set(xlabel="predicted probability", ylabel="share of targets" if calibrated else "share of liked targets")
     axes.yaxis.label.set_color(FAINT)
-    return svg(fig, "what was given as a probability, and what happened")
+    return svg(fig, "predicted probabilities against outcomes")
 
 
 def _latency(report: Report, latency_ms: Sequence[float]) -> str:
-    """How long single answers took; far outliers are counted and not drawn, or nothing else would show."""
+    """A histogram of answer times; far outliers are counted, not drawn, so that the rest stays visible."""
     fig, axes = figure(3.4, width=4.6)
     limit = 1.5 * (report.latency.p95_ms or max(latency_ms))
     beyond = sum(taken > limit for taken in latency_ms)
@@ -207,5 +208,5 @@ def _latency(report: Report, latency_ms: Sequence[float]) -> str:
             axes.axvline(value, color=INK, linewidth=1)
             axes.text(value, top, f" {label}", va="top", color=INK)
     axes.grid(axis="x", visible=False)
-    axes.set(xlabel="milliseconds an answer" + f" ({beyond} beyond)" * bool(beyond), ylabel="requests")
+    axes.set(xlabel="milliseconds per answer" + f" ({beyond} beyond)" * bool(beyond), ylabel="requests")
     return svg(fig, "latency")

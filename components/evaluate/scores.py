@@ -1,4 +1,4 @@
-"""From ranked lists to what the report says of them: means, intervals, differences, slices.
+"""From ranked lists to the report's numbers: means, intervals, differences, slices.
 
 Shapes: R requests, M metrics.
 """
@@ -23,7 +23,7 @@ Scores = Mapping[str, Mapping[str, Floats]]  # system -> metric -> [R]
 def score(
     ranked: Mapping[str, Sequence[Sequence[str]]], targets: Sequence[Sequence[str]], *, config: EvaluateConfig
 ) -> Scores:
-    """Every metric of every request for every system."""
+    """System -> metric -> score of each request, [R]."""
     return {
         name: metrics.ranking(metrics.judge(lists, targets, depth=config.top_k), config.ks)
         for name, lists in ranked.items()
@@ -31,29 +31,29 @@ def score(
 
 
 def estimates(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, Estimate]]:
-    """System -> metric -> mean over the requests, with its interval."""
-    names = [(system, metric) for system, of_system in scores.items() for metric in of_system]
+    """System -> metric -> mean over the requests, with its bootstrap interval."""
+    names = [(system, metric) for system, by_metric in scores.items() for metric in by_metric]
     values_RM = np.stack([scores[system][metric] for system, metric in names], axis=1)
-    out: dict[str, dict[str, Estimate]] = {system: {} for system in scores}
+    result: dict[str, dict[str, Estimate]] = {system: {} for system in scores}
     for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
-        out[system][metric] = estimate
-    return out
+        result[system][metric] = estimate
+    return result
 
 
 def differences(scores: Scores, *, config: EvaluateConfig) -> dict[str, dict[str, dict[str, float | None]]]:
-    """System -> metric -> candidate minus system, paired by request, for metrics at the primary's length."""
-    suffix = "@" + config.primary.partition("@")[2]
+    """System -> metric at the primary's length -> candidate minus system, paired by request."""
+    suffix = length_suffix(config.primary)
     names = [
         (system, metric)
-        for system, of_system in scores.items()
-        for metric in of_system
+        for system, by_metric in scores.items()
+        for metric in by_metric
         if system != CANDIDATE and metric.endswith(suffix)
     ]
     values_RM = np.stack([scores[CANDIDATE][metric] - scores[system][metric] for system, metric in names], 1)
-    out: dict[str, dict[str, dict[str, float | None]]] = {}
+    result: dict[str, dict[str, dict[str, float | None]]] = {}
     for (system, metric), estimate in zip(names, _intervals(values_RM, config)):
-        out.setdefault(system, {})[metric] = estimate.model_dump()
-    return out
+        result.setdefault(system, {})[metric] = estimate.model_dump()
+    return result
 
 
 def list_statistics(
@@ -63,8 +63,8 @@ def list_statistics(
     *,
     config: EvaluateConfig,
 ) -> dict[str, float | None]:
-    """What a system's lists look like as a whole, at the primary's length; ``counts`` names every item."""
-    k = int(config.primary.partition("@")[2])
+    """Coverage, diversity and novelty of a system's lists at the primary's length; ``counts`` has every item."""
+    k = int(length_suffix(config.primary)[1:])
     return {
         f"coverage@{k}": metrics.coverage(ranked, items=len(counts), k=k),
         f"diversity@{k}": _mean(metrics.diversity(ranked, categories, k=k)),
@@ -73,14 +73,14 @@ def list_statistics(
 
 
 def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConfig) -> dict[str, SliceScores]:
-    """Slice -> how many requests it has and each system's means on them, at the primary's length."""
-    suffix = "@" + config.primary.partition("@")[2]
+    """Slice -> its number of requests and each system's means on them, at the primary's length."""
+    suffix = length_suffix(config.primary)
     return {
         name: SliceScores(
             requests=int(mask_R.sum()),
             systems={
-                system: {m: float(v_R[mask_R].mean()) for m, v_R in of_system.items() if m.endswith(suffix)}
-                for system, of_system in scores.items()
+                system: {m: float(v_R[mask_R].mean()) for m, v_R in by_metric.items() if m.endswith(suffix)}
+                for system, by_metric in scores.items()
             },
         )
         for name, mask_R in masks.items()
@@ -88,29 +88,36 @@ def by_slice(masks: Mapping[str, Bools], scores: Scores, *, config: EvaluateConf
 
 
 def write_tables(report: Path, ids: Sequence[str], scores: Scores, masks: Mapping[str, Bools]) -> None:
-    """per_request.parquet (a row a system and request) and slices.parquet (a row a slice and request)."""
+    """Write per_request.parquet (one row per system and request) and slices.parquet (one per slice and request)."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     tables = [
-        pa.table({"request_id": list(ids), "system": [system] * len(ids), **of_system})
-        for system, of_system in scores.items()
+        pa.table({"request_id": list(ids), "system": [system] * len(ids), **by_metric})
+        for system, by_metric in scores.items()
     ]
     parquet.write_table(pa.concat_tables(tables), report / PER_REQUEST, compression="zstd")
-    members = [(one, name) for name, mask_R in masks.items() for one, inside in zip(ids, mask_R) if inside]
+    members = [
+        (request_id, name) for name, mask_R in masks.items() for request_id, inside in zip(ids, mask_R) if inside
+    ]
     columns = {
-        "request_id": pa.array([one for one, _ in members], pa.string()),
+        "request_id": pa.array([request_id for request_id, _ in members], pa.string()),
         "slice": pa.array([name for _, name in members], pa.string()),
     }
     parquet.write_table(pa.table(columns), report / "slices.parquet", compression="zstd")
 
 
+def length_suffix(metric: str) -> str:
+    """The list length of a metric, as its name ends: "@10" of "ndcg@10"."""
+    return "@" + metric.partition("@")[2]
+
+
 def _intervals(values_RM: Floats, config: EvaluateConfig) -> list[Estimate]:
     intervals = bootstrap.intervals(values_RM, resamples=config.bootstrap_samples, seed=config.seed)
-    return [Estimate(mean=one.mean, low=one.low, high=one.high) for one in intervals]
+    return [Estimate(mean=each.mean, low=each.low, high=each.high) for each in intervals]
 
 
 def _mean(values_R: Floats) -> float | None:
-    """The mean of what could be measured; None if nothing could."""
+    """The mean of the values that are not NaN; None without any."""
     known_R = values_R[~np.isnan(values_R)]
     return float(known_R.mean()) if known_R.size else None

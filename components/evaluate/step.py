@@ -1,24 +1,25 @@
-"""Evaluate: the very bytes that would be served, asked over HTTP what they would have answered then.
+"""Evaluate: replay the test requests through the real server, and score its lists beside champion and baselines.
 
-Reads a `bundle` (and the champion's, if there is one), the frozen requests of `features`, the rankings in
-`teacher` (its own and the untuned encoder's) and the torch logits in `student`. Writes into `report`:
-report.json, report.html, per_request.parquet, slices.parquet and the servers' logs.
+Reads a `bundle` (and the champion's, if there is one), the snapshot requests in `features`, the rankings in `teacher`
+(the teacher's and the untuned encoder's) and the torch logits in `student`. Writes report.json, report.html,
+per_request.parquet, slices.parquet and the servers' logs to `report`.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.evaluate import baselines, measure, replay, scores
-from components.evaluate.baselines import Catalogue, Scorer
+from components.evaluate.baselines import TrainingItems
 from components.evaluate.champion_for import rebuild_champion
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.measure import Lists, Measurements
+from components.evaluate.measure import Lists, Measurements, RunningServer
 from components.evaluate.replay import ReplayRequest
 from components.evaluate.report import Example, PageData, write_page
 from components.evaluate.slices import slices
@@ -28,9 +29,29 @@ from rankline.evaluation.snapshot_requests import SnapshotRequest
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.runtime.progress import Progress
 
-SPLIT = "test"  # the split nothing was trained or chosen on
+SPLIT = "test"  # the split that nothing was trained or chosen on
 RANKINGS = "rankings.parquet"
 TEACHER_SYSTEMS = ("teacher", "untuned_encoder")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The requests, every system's lists for them in the same order, and what was measured on the server."""
+
+    requests: Sequence[ReplayRequest]
+    ranked: Mapping[str, Sequence[Sequence[str]]]
+    measured: Measurements
+    champion_catalogue: str
+
+    @property
+    def request_ids(self) -> list[str]:
+        """The ids of the requests, in order."""
+        return [replayed.request_id for replayed in self.requests]
+
+    @property
+    def snapshots(self) -> list[SnapshotRequest]:
+        """The requests as featurize wrote them, in order."""
+        return [replayed.request for replayed in self.requests]
 
 
 def evaluate(
@@ -45,12 +66,12 @@ def evaluate(
     champion: Path | None = None,
     run_id: str = "",
 ) -> dict[str, Any]:
-    """Measure a candidate bundle beside the champion, the teacher and plain baselines, on the same requests.
+    """Measure a candidate bundle beside the champion, the teacher and the baselines, on the same requests.
 
     Raises:
-        UsageError: ``bundle`` or ``champion`` is no bundle.
-        TooSmall: there is no request to replay.
-        IntegrityError: a bundle's bytes are not what they were, or a system has no answer to some request.
+        UsageError: ``bundle`` or ``champion`` is not a bundle.
+        TooSmall: there are no requests to replay.
+        IntegrityError: a bundle does not match its digests, or a system has no answer to a request.
         ServerError: a server does not start, dies, or gives an answer that cannot be scored.
     """
     report.mkdir(parents=True, exist_ok=True)
@@ -58,7 +79,53 @@ def evaluate(
     champion_bundle = open_bundle(champion) if champion else None
 
     progress.phase("ranking by the baselines")
-    catalogue, scorers = baselines.scorers(
+    requests, training_items, lists = _rank_by_baselines(features, config, progress)
+    lists |= _read_rankings(teacher / RANKINGS)
+    ids = [replayed.request_id for replayed in requests]
+    others = {name: replay.ordered_answers(name, lists[name], ids, where=teacher) for name in sorted(lists)}
+
+    with measure.running(candidate, requests, report / "servers" / CANDIDATE, config, progress) as replayer:
+        measured = measure.measure_candidate(replayer, features=features, student=student)
+    served = {CANDIDATE: measured.lists}
+    champion_catalogue = ""
+    if champion_bundle:
+        folder = report / "servers" / CHAMPION
+        served[CHAMPION], champion_catalogue = _replay_champion(champion_bundle, candidate, replayer, measured, folder)
+    ranked = {name: replay.ordered_answers(name, served[name], ids, where=report) for name in served} | others
+    replayed = Replayed(requests, ranked, measured, champion_catalogue)
+
+    progress.phase("scoring")
+    scored = scores.score(ranked, [request.targets for request in replayed.snapshots], config=config)
+    items = _read_items(features)
+    categories = {item: row["category"] or [] for item, row in items.items()}
+    masks = slices(replayed.snapshots, training_items, categories, config=config)
+    counts = dict(zip(training_items.item_ids, training_items.counts_I.tolist()))
+    systems = _system_scores(replayed, scored, categories, counts, config)
+    evaluation = Report(
+        model_id=candidate.model_id,
+        recipe=candidate.manifest.recipe,
+        run_id=run_id,
+        champion=champion_bundle.model_id if champion_bundle else "",
+        requests=len(requests),
+        systems=systems,
+        slices=scores.by_slice(masks, scored, config=config),
+        latency=measured.latency,
+        parity=measured.parity,
+        model=_footprint(candidate, measured),
+        calibration=measured.heads.numbers,
+        details=_details(candidate, replayed, scored, config),
+    )
+    scores.write_tables(report, ids, scored, masks)
+    write_report(report, evaluation)
+    write_page(report, evaluation, _page_data(replayed, items, config))
+    return _result(evaluation, config)
+
+
+def _rank_by_baselines(
+    features: Path, config: EvaluateConfig, progress: Progress
+) -> tuple[list[ReplayRequest], TrainingItems, dict[str, Lists]]:
+    """The requests to replay, in order, the items as training saw them, and every baseline's list per request."""
+    training_items, scorers = baselines.scorers(
         features,
         keep=config.knn_neighbours,
         shrink=config.knn_shrink,
@@ -66,73 +133,73 @@ def evaluate(
         decay=config.knn_decay,
         stemmer=config.stemmer,
     )
-    requests, other_lists = _rank_by_baselines(features, catalogue, scorers, config, progress)
-    other_lists |= _read_rankings(teacher / RANKINGS)
-    ids = [one.request_id for one in requests]
-    baseline_lists = {
-        name: replay.ordered_answers(name, other_lists[name], ids, where=teacher) for name in sorted(other_lists)
+    chosen = replay.sample_requests(features, split=SPLIT, max_requests=config.max_requests, seed=config.seed)
+    requests: list[ReplayRequest] = []
+    lists: dict[str, Lists] = {name: {} for name in scorers}
+    for replayed, state in replay.read_requests(features, split=SPLIT, chosen=chosen):
+        requests.append(replayed)
+        query = replayed.request.query or ""
+        for name, score in scorers.items():
+            best = training_items.best(score(state, query), seen=state.seen, count=config.top_k)
+            lists[name][replayed.request_id] = best
+        progress.update(len(requests), len(chosen))
+    return requests, training_items, lists
+
+
+def _replay_champion(
+    champion: Bundle, candidate: Bundle, replayer: RunningServer, measured: Measurements, folder: Path
+) -> tuple[Lists, str]:
+    """The champion's lists for the requests that the candidate replayed, and a description of its catalogue."""
+    if (champion.model_id, champion.revision) == (candidate.model_id, candidate.revision):
+        return measured.lists, "the candidate's own"
+    requests, config, progress = replayer.requests, replayer.config, replayer.progress
+    with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
+        progress.phase("embedding the items with the champion")
+        rebuilt, catalogue = rebuild_champion(champion, candidate, Path(scratch), progress=progress)
+        progress.phase("replaying: champion")
+        with measure.running(rebuilt, requests, folder, config, progress) as server:
+            return server.recommend(), catalogue
+
+
+def _system_scores(
+    replayed: Replayed,
+    scored: scores.Scores,
+    categories: Mapping[str, Sequence[str]],
+    counts: Mapping[str, float],
+    config: EvaluateConfig,
+) -> dict[str, SystemScores]:
+    estimates = scores.estimates(scored, config=config)
+    return {
+        name: SystemScores(
+            metrics=estimates[name], lists=scores.list_statistics(lists, categories, counts, config=config)
+        )
+        for name, lists in replayed.ranked.items()
     }
 
-    measured = measure.measure_candidate(
-        candidate,
-        requests,
-        features=features,
-        student=student,
-        folder=report / "servers" / CANDIDATE,
-        config=config,
-        progress=progress,
-    )
-    ranked = {CANDIDATE: replay.ordered_answers(CANDIDATE, measured.lists, ids, where=report)}
-    champion_catalogue = ""
-    if champion_bundle:
-        lists, champion_catalogue = _champion_lists(
-            champion_bundle, candidate, measured, requests, report / "servers" / CHAMPION, config, progress
-        )
-        ranked[CHAMPION] = replay.ordered_answers(CHAMPION, lists, ids, where=report)
-    ranked |= baseline_lists
 
-    progress.phase("scoring")
-    scored = scores.score(ranked, [one.request.targets for one in requests], config=config)
-    estimates = scores.estimates(scored, config=config)
-    items = _read_items(features)
-    categories = {item: row["category"] or [] for item, row in items.items()}
-    counts = dict(zip(catalogue.item_ids, catalogue.counts_I.tolist()))
-    masks = slices([one.request for one in requests], catalogue, categories, config=config)
-    evaluation = Report(
-        model_id=candidate.model_id,
-        recipe=candidate.manifest.recipe,
-        run_id=run_id,
-        champion=champion_bundle.model_id if champion_bundle else "",
-        requests=len(requests),
-        systems={
-            name: SystemScores(
-                metrics=estimates[name], lists=scores.list_statistics(ranked[name], categories, counts, config=config)
-            )
-            for name in ranked
-        },
-        slices=scores.by_slice(masks, scored, config=config),
-        latency=measured.latency,
-        parity=measured.parity,
-        model=ModelFootprint(
-            size_bytes=sum((candidate.folder / name).stat().st_size for name in candidate.manifest.files),
-            memory_bytes=measured.memory_bytes,
-        ),
-        calibration=measured.heads.numbers,
-        details={
-            "split": SPLIT,
-            "primary": config.primary,
-            "precision": config.precision,
-            "train_end": candidate.manifest.train_end,
-            "catalogue_revision": candidate.revision,
-            "champion_catalogue": champion_catalogue,
-            "lean_latency": measured.lean.model_dump(),
-            "differences": scores.differences(scored, config=config),
-            "settings": config.model_dump(mode="json"),
-        },
+def _footprint(candidate: Bundle, measured: Measurements) -> ModelFootprint:
+    return ModelFootprint(
+        size_bytes=sum((candidate.folder / name).stat().st_size for name in candidate.manifest.files),
+        memory_bytes=measured.memory_bytes,
     )
-    scores.write_tables(report, ids, scored, masks)
-    write_report(report, evaluation)
-    write_page(report, evaluation, _page_data(measured, requests, ranked, items, config))
+
+
+def _details(candidate: Bundle, replayed: Replayed, scored: scores.Scores, config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        "split": SPLIT,
+        "primary": config.primary,
+        "precision": config.precision,
+        "train_end": candidate.manifest.train_end,
+        "catalogue_revision": candidate.revision,
+        "champion_catalogue": replayed.champion_catalogue,
+        "lean_latency": replayed.measured.lean_latency.model_dump(),
+        "differences": scores.differences(scored, config=config),
+        "settings": config.model_dump(mode="json"),
+    }
+
+
+def _result(evaluation: Report, config: EvaluateConfig) -> dict[str, Any]:
+    """What the run's ledger shows of the evaluation."""
     return {
         "model_id": evaluation.model_id,
         "champion": evaluation.champion,
@@ -145,65 +212,24 @@ def evaluate(
     }
 
 
-def _champion_lists(
-    champion: Bundle,
-    candidate: Bundle,
-    measured: Measurements,
-    requests: Sequence[ReplayRequest],
-    folder: Path,
-    config: EvaluateConfig,
-    progress: Progress,
-) -> tuple[Lists, str]:
-    """The champion's lists, and over which catalogue it gave them."""
-    if (champion.model_id, champion.revision) == (candidate.model_id, candidate.revision):
-        return measured.lists, "the candidate's own"
-    with tempfile.TemporaryDirectory(prefix="rankline-", dir=folder.parents[1]) as scratch:
-        progress.phase("embedding the items with the champion")
-        refreshed, champion_catalogue = rebuild_champion(champion, candidate, Path(scratch), progress=progress)
-        progress.phase("replaying: champion")
-        return measure.replay_lists(
-            refreshed, requests, folder=folder, config=config, progress=progress
-        ), champion_catalogue
-
-
-def _rank_by_baselines(
-    features: Path,
-    catalogue: Catalogue,
-    scorers: Mapping[str, Scorer],
-    config: EvaluateConfig,
-    progress: Progress,
-) -> tuple[list[ReplayRequest], dict[str, Lists]]:
-    """The requests to replay, in order, and every baseline's list for each of them."""
-    chosen = replay.sample_requests(features, split=SPLIT, max_requests=config.max_requests, seed=config.seed)
-    requests: list[ReplayRequest] = []
-    lists: dict[str, Lists] = {name: {} for name in scorers}
-    for one, state in replay.read_requests(features, split=SPLIT, chosen=chosen):
-        requests.append(one)
-        words = one.request.query or ""
-        for name, score in scorers.items():
-            lists[name][one.request_id] = catalogue.best(score(state, words), seen=state.seen, count=config.top_k)
-        progress.update(len(requests), len(chosen))
-    return requests, lists
-
-
 def _request_label(request: SnapshotRequest) -> str:
-    """Who asks, and in which words."""
+    """The user, the query, or both."""
     user = f"user {request.user_id}" if request.user_id is not None else ""
     return ": ".join(part for part in (user, request.query) if part)
 
 
 def _read_rankings(path: Path) -> dict[str, Lists]:
-    """The lists that finetune wrote, a system each."""
+    """The lists that finetune wrote, by system."""
     import pyarrow.parquet as parquet
 
     lists: dict[str, Lists] = {name: {} for name in TEACHER_SYSTEMS}
     if not path.is_file():
         raise UsageError(
-            "the teacher has left no rankings to compare with",
+            "the teacher folder has no rankings",
             expected=RANKINGS,
             found="no such file",
             where=str(path),
-            hint="give the folder that `rankline step finetune` wrote",
+            hint="pass the folder that `rankline step finetune` wrote",
         )
     for row in parquet.read_table(path).to_pylist():
         lists.setdefault(row["system"], {})[row["request_id"]] = row["item_ids"]
@@ -211,41 +237,37 @@ def _read_rankings(path: Path) -> dict[str, Lists]:
 
 
 def _read_items(features: Path) -> dict[str, dict[str, Any]]:
-    """Item id -> what people see of it."""
+    """Item id -> its title and categories."""
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(features / "items.parquet", columns=["item_id", "title", "category"])
     return {row["item_id"]: row for row in table.to_pylist()}
 
 
-def _page_data(
-    measured: Measurements,
-    requests: Sequence[ReplayRequest],
-    ranked: Mapping[str, Sequence[Sequence[str]]],
-    items: Mapping[str, Mapping[str, Any]],
-    config: EvaluateConfig,
-) -> PageData:
-    """What only the page shows: single timings, the calibration's bins, and some users' lists with titles."""
+def _page_data(replayed: Replayed, items: Mapping[str, Mapping[str, Any]], config: EvaluateConfig) -> PageData:
+    """What only the page shows: single timings, calibration bins, and some requests' lists with titles."""
     rng = np.random.default_rng(config.seed)
-    rows = rng.choice(len(requests), min(config.example_users, len(requests)), replace=False)
+    count = len(replayed.requests)
+    rows = rng.choice(count, min(config.example_users, count), replace=False)
 
     def titles(ids: Sequence[str]) -> list[str]:
         return [items[item]["title"] or item if item in items else item for item in ids]
 
-    examples = [
-        Example(
-            who=_request_label(requests[row].request),
-            history=titles(requests[row].request.state.history.item_ids[-5:]),
-            targets=titles(requests[row].request.targets),
+    def example(row: int) -> Example:
+        request = replayed.requests[row].request
+        shown = [name for name in (CANDIDATE, CHAMPION, "item_knn_decay") if name in replayed.ranked]
+        return Example(
+            label=_request_label(request),
+            history=titles(request.state.history.item_ids[-5:]),
+            targets=titles(request.targets),
             lists={
                 name: [
-                    (title, item in requests[row].request.targets)
-                    for item, title in zip(ranked[name][row][:10], titles(ranked[name][row][:10]))
+                    (title, item in request.targets)
+                    for item, title in zip(replayed.ranked[name][row][:10], titles(replayed.ranked[name][row][:10]))
                 ]
-                for name in (CANDIDATE, CHAMPION, "item_knn_decay")
-                if name in ranked
+                for name in shown
             },
         )
-        for row in rows
-    ]
-    return PageData(measured.latency_ms, measured.heads.reliability, examples)
+
+    measured = replayed.measured
+    return PageData(measured.latency_ms, measured.heads.reliability, [example(row) for row in rows])

@@ -1,4 +1,4 @@
-"""What of a bundle makes its catalogue, and the canaries."""
+"""The parts of a bundle that its catalogue is built from, and the canaries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from components.export.student import Student
 from rankline.model.catalogue import CATALOGUE_SETTINGS, CatalogueSettings, IndexSettings, write_item_embeddings
 
 
-def write_making(student: Student, bundle: Path, item_ids: list[str], *, config: ExportConfig) -> CatalogueSettings:
-    """How items are read, and the vectors that training gave to those it met: own.parquet and items.json."""
+def write_settings(student: Student, bundle: Path, item_ids: list[str], *, config: ExportConfig) -> CatalogueSettings:
+    """Write items.json, how catalogues are built, and own.parquet, the embeddings of items seen in training."""
     known = np.flatnonzero(student.known_I)
     write_item_embeddings(bundle, [item_ids[row] for row in known], student.own_ID[known])
     catalogue_settings = CatalogueSettings(
@@ -26,7 +26,7 @@ def write_making(student: Student, bundle: Path, item_ids: list[str], *, config:
 
 
 def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -> None:
-    """A few frozen requests with the answers torch gave, for whoever serves the bundle to check itself."""
+    """Write a few test requests with torch's logits, with which a server checks itself."""
     import pyarrow.parquet as parquet
 
     from rankline.evaluation import snapshot_requests
@@ -34,11 +34,11 @@ def write_canaries(features: Path, student: Path, bundle: Path, *, count: int) -
     expected = {row["request_id"]: row for row in parquet.read_table(student / "parity.parquet").to_pylist()}
     with (bundle / "examples.jsonl").open("w") as stream:
         for request, _ in zip(snapshot_requests.read_snapshot_requests(features, "test"), range(count)):
-            answer = expected[request.request_id]
-            line = {
+            scored = expected[request.request_id]
+            canary = {
                 "query": request.query,
                 "frozen": request.state.model_dump(),
-                "candidates": answer["item_ids"],
-                "logits": answer["logits"],
+                "candidates": scored["item_ids"],
+                "logits": scored["logits"],
             }
-            stream.write(json.dumps(line) + "\n")
+            stream.write(json.dumps(canary) + "\n")

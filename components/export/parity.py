@@ -1,4 +1,7 @@
-"""How far ONNX Runtime is from torch, graph by graph, on inputs like those it will see."""
+"""The difference between ONNX Runtime and torch, graph by graph, on realistic inputs.
+
+Shapes: B samples, L history events, I items, C candidates, W tokens, D vector size, F features, S side size.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def measure(
-    student: Student, bundle: Path, precisions: dict[str, Precision], words: list[str], *, samples: int
+    student: Student, bundle: Path, precisions: dict[str, Precision], texts: list[str], *, samples: int
 ) -> list[Parity]:
-    """One entry a graph and precision: the largest difference from torch, and for vectors the least cosine."""
+    """One entry per graph and precision: the largest difference from torch, and for vectors the least cosine."""
     rng = np.random.default_rng(0)
     vectors_ID = np.load(bundle / precisions["fp32"].item_vectors)
-    inputs = _inputs(student, vectors_ID, words, rng, samples)
+    inputs = _inputs(student, vectors_ID, texts, rng, samples)
     modules: dict[str, Callable[..., torch.Tensor]] = {
         "text": student.text, "side": student.side, "user": student.tower, "scorer": student.scorer,
     }  # fmt: skip
     entries = []
     for graph, batch in inputs.items():
-        if getattr(precisions["fp32"], graph) is None:  # nobody has a history to read
+        if getattr(precisions["fp32"], graph) is None:  # a model without users has no history tower
             continue
         with torch.no_grad():
             expected_output = modules[graph](*(torch.from_numpy(value) for value in batch.values())).numpy()
@@ -55,10 +58,10 @@ def measure(
 
 
 def check_parity(differences: list[Parity], *, limit: float) -> None:
-    """Stop where an fp32 graph is not the network it was made of.
+    """Check that the fp32 graphs compute what torch computes.
 
     Raises:
-        IntegrityError: naming the graph and its difference.
+        IntegrityError: a graph differs by more than ``limit``.
     """
     for each in differences:
         if each.precision == "fp32" and not each.max_abs_difference <= limit:
@@ -71,10 +74,10 @@ def check_parity(differences: list[Parity], *, limit: float) -> None:
 
 
 def _inputs(
-    student: Student, vectors_ID: npt.NDArray[np.float32], words: list[str], rng: Any, samples: int
+    student: Student, vectors_ID: npt.NDArray[np.float32], texts: list[str], rng: np.random.Generator, samples: int
 ) -> dict[str, Arrays]:
-    chosen = rng.choice(len(words), min(samples, len(words)), replace=False)
-    ids_BW, mask_BW = student.tokenizer([words[row] for row in chosen])
+    chosen = rng.choice(len(texts), min(samples, len(texts)), replace=False)
+    ids_BW, mask_BW = student.tokenizer([texts[row] for row in chosen])
     length = student.tower.max_history
     lengths_B = rng.integers(1, length + 1, samples)
     rows_BL = rng.integers(0, len(vectors_ID), (samples, length))
@@ -99,7 +102,7 @@ def _inputs(
 
 
 def _min_cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """The least of each pair; two vectors of nothing but zeros (an item without side information) are the same."""
+    """The least cosine of the pairs; two zero vectors (an item without side features) count as equal."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     same = (a == b).all(-1)
     return float(np.where(same, 1.0, (a * b).sum(-1) / np.maximum(norms, 1e-12)).min())

@@ -1,4 +1,7 @@
-"""The student read back from its artifact, with the one module export adds: words in, item vector out."""
+"""The student loaded from its artifact.
+
+Shapes: B texts, I items, S side size, D vector size.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ from rankline.text import Tokenizer
 
 
 class TextTower(nn.Module):
-    """Tokens -> the fused vector of a text that is no item yet: its words, projected."""
+    """Tokens -> the projected vector of a text, which is what an item without embedding and side features has."""
 
     def __init__(self, encoder: TextEncoder, project: nn.Linear) -> None:
         super().__init__()
         self.encoder, self.project = encoder, project
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """[B, D]"""
+        """[B, D] the vectors of texts."""
         vector: Tensor = self.project(self.encoder(input_ids, attention_mask))
         return vector
 
 
 @dataclass(frozen=True)
 class Student:
-    """The towers and the scorer in torch, on the CPU, and what is added to each item's words."""
+    """The towers and the scorer in torch, on the CPU, with the side features and embeddings of the items."""
 
     settings: dict[str, Any]
     text: TextTower
@@ -44,13 +47,13 @@ class Student:
 
     @property
     def non_text_ID(self) -> npt.NDArray[np.float32]:
-        """[I, D] what torch adds to each item's words."""
+        """[I, D] the part of each item's vector that does not come from its text."""
         weight_DS: npt.NDArray[np.float32] = self.side.weight.detach().numpy()
         return np.asarray(self.side_IS @ weight_DS.T + self.known_I[:, None] * self.own_ID, np.float32)
 
     @classmethod
-    def read(cls, folder: Path) -> Student:
-        """The student that distillation wrote into ``folder``."""
+    def load(cls, folder: Path) -> Student:
+        """Load the student that distillation wrote into ``folder``."""
         from safetensors.torch import load_file
 
         settings = json.loads((folder / "student.json").read_text())
@@ -60,7 +63,7 @@ class Student:
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
         size, fusion = settings["vector_size"], with_prefix("towers.fusion.")
-        encoder = TextEncoder.read(folder / "encoder")
+        encoder = TextEncoder.load(folder / "encoder")
         project = nn.Linear(encoder.size, size)
         project.load_state_dict({"weight": fusion["text.weight"], "bias": fusion["text.bias"]})
         tower = HistoryTower(size=size, dropout=0.0, **settings["tower"])
@@ -74,7 +77,7 @@ class Student:
             dropout=0.0,
         )
         scorer.load_state_dict(scorer_weights)
-        side = nn.Linear(*reversed(fusion["side.weight"].shape), bias=False)
+        side = nn.Linear(fusion["side.weight"].shape[1], size, bias=False)
         side.load_state_dict({"weight": fusion["side.weight"]})
         return cls(
             settings=settings,

@@ -1,4 +1,4 @@
-"""The door of featurize."""
+"""The Kubeflow component of featurize."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -8,23 +8,27 @@ from components.images import DATA
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def featurize(clean: Input[Dataset], config: dict, run: dict, job: str, features: Output[Dataset]):
-    """Compute features as they were known at every moment, and cut requests into train, valid and test."""
+    """Join the features as of every request, and split the requests into train, valid and test."""
     from pathlib import Path
 
     from components.featurize.config import FeaturizeConfig
+    from components.featurize.lineage import lineage
     from components.featurize.step import featurize
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.lineage import LineageFacts
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
-    context = RunContext.from_parameters(run, job)
-    stores = context.storage.features
+    settings, context = FeaturizeConfig(**config), RunContext.from_parameters(run, job)
     run_step(
-        "featurize",
-        featurize,
-        FeaturizeConfig(**config),
-        run=context,
-        inputs={"clean": Path(clean.path)},
-        outputs={"features": Path(features.path)},
-        lineage=stores.lineage,
-        preload=("duckdb", "feature_repo.definitions"),
-        stores=stores,
+        StepSpec(
+            name="featurize",
+            function=featurize,
+            config=settings,
+            inputs={"clean": Path(clean.path)},
+            outputs={"features": Path(features.path)},
+            arguments={"stores": context.storage.features},
+            lineage=lambda: lineage(settings, LineageFacts(run=context)),
+            preload=("duckdb", "feature_repo.definitions"),
+        ),
+        context,
     )

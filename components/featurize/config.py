@@ -1,4 +1,4 @@
-"""Every knob of featurize."""
+"""The settings of featurize."""
 
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -10,87 +10,85 @@ from rankline.runtime.memory import halved_settings
 
 
 class FeaturizeConfig(FrozenModel):
-    """How features are computed, requests are cut into train, valid and test, and negatives are drawn."""
+    """How features are computed, requests are split into train, valid and test, and negatives are sampled."""
 
     split: Literal["leave_last_out", "time_cut"] = Field(
         "leave_last_out",
-        description="leave_last_out keeps back each user's last two events, time_cut all that came later.",
+        description="leave_last_out holds out each user's last two events, time_cut everything after a time.",
     )
     train_share: float = Field(
         0.8,
         gt=0,
         lt=1,
-        description="Share of events before the cut, where time_cut is given no explicit times.",
+        description="Share of events before the cut, if time_cut has no explicit times.",
     )
     valid_share: float = Field(0.1, gt=0, lt=1, description="Share of events between the cut and the test window.")
     cut: datetime | None = Field(
-        None, description="Explicit end of training for time_cut (UTC); needs valid_until too."
+        None, description="Explicit end of training for time_cut (UTC); needs valid_until as well."
     )
-    valid_until: datetime | None = Field(None, description="Explicit end of the valid window, where test begins.")
+    valid_until: datetime | None = Field(
+        None, description="Explicit end of the valid window and start of the test window."
+    )
     test_until: datetime | None = Field(
-        None, description="Explicit end of the test window; the end of the data if left out."
+        None, description="Explicit end of the test window; by default the end of the data."
     )
-    min_history: int = Field(
-        1, ge=1, description="Events that must be known of a user before a request for it to be made."
-    )
-    max_history: int = Field(50, ge=1, le=1000, description="Events of a history that a request carries.")
+    min_history: int = Field(1, ge=1, description="Fewest known events of a user before a request.")
+    max_history: int = Field(50, ge=1, le=1000, description="Most events in a request's history.")
     train_requests_per_user: int = Field(
-        10, ge=1, le=1000, description="Train requests made for each user, at the last of its train events."
+        10, ge=1, le=1000, description="Train requests per user, at the user's last train events."
     )
-    negatives: int = Field(50, ge=0, le=10_000, description="Negatives drawn for each request.")
+    negatives: int = Field(50, ge=0, le=10_000, description="Negatives sampled per request.")
     popular_negatives: float = Field(
-        0.5, ge=0, le=1, description="Share of negatives drawn by popularity^0.75; the others are uniform."
+        0.5, ge=0, le=1, description="Share of negatives sampled by popularity^0.75; the others are uniform."
     )
     affinity_categories: int = Field(
-        20, ge=1, le=1000, description="Categories kept of a user's affinity, the largest shares first."
+        20, ge=1, le=1000, description="Most categories in a user's affinity, the largest shares first."
     )
     query_split: Literal["auto", "given", "random", "time"] = Field(
         "auto",
-        description="How queries without a user are split: as the source says (given), by their words (random, "
-        "in train_share and valid_share), or by time; auto is given where the source says, else random. Where it says "
-        "only train and test, valid is a part of train: at least 50 queries, or a quarter of a small source.",
+        description="How queries without a user are split: as the source says (given), by a hash of their words "
+        "(random), or by time; auto is given if the source has splits, else random. If the source has only train and "
+        "test, valid is taken from train: at least 50 queries, or a quarter of a small source.",
     )
-    turns: int = Field(3, ge=1, le=100, description="Last turns of a conversation that are read as its query.")
+    turns: int = Field(3, ge=1, le=100, description="Last turns of a conversation that make up its query.")
     join: Literal["fast", "feast"] = Field(
         "fast",
-        description="fast: DuckDB joins what Feast's registry defines, Feast is asked for a sample; feast: all of it.",
+        description="fast: DuckDB joins what Feast defines, and Feast checks a sample; feast: Feast joins all rows.",
     )
-    check_rows: int = Field(
-        500, ge=1, description="Rows of each fast join that are compared with Feast's own answer in every run."
-    )
-    join_chunk: int = Field(100_000, ge=1, description="Rows that are joined and written at once; it bounds memory.")
+    check_rows: int = Field(500, ge=1, description="Rows of each fast join that every run compares with Feast's own.")
+    join_chunk: int = Field(100_000, ge=1, description="Rows that are joined and written at once; bounds memory.")
     history_days: int = Field(
         30,
         ge=1,
-        description="Days before the end of the data for which the store can tell a user's history as it was then.",
+        description="Days before the end of the data for which the store keeps each user's history as it was then.",
     )
     memory_limit_mb: int = Field(
-        2048, ge=256, description="Memory of DuckDB for snapshots and joins; what exceeds it goes to disk."
+        2048, ge=256, description="Memory of DuckDB for snapshots and joins; what exceeds it spills to disk."
     )
     min_requests: int = Field(
         10,
         ge=1,
-        description="Requests each of train, valid and test must have for the data to be large enough.",
+        description="Fewest requests in each of train, valid and test.",
     )
-    seed: int = Field(7, ge=0, description="Seed of the negatives.")
+    seed: int = Field(7, ge=0, description="Seed of negatives, random query splits and checked rows.")
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (its value, what takes less memory), the most effective first."""
+        """Setting -> (its value, a value that needs less memory), the most effective first."""
         return halved_settings(self, "memory_limit_mb", minimum=256) | halved_settings(
             self, "join_chunk", "negatives", "max_history"
         )
 
     @model_validator(mode="after")
-    def _times_make_sense(self) -> Self:
+    def _times_are_consistent(self) -> Self:
         times = [t for t in (self.cut, self.valid_until, self.test_until) if t is not None]
         if times and self.split != "time_cut":
-            raise ValueError("cut, valid_until and test_until belong to split = time_cut")
+            raise ValueError("cut, valid_until and test_until need split = time_cut")
         if times and (self.cut is None or self.valid_until is None):
             raise ValueError("an explicit time_cut needs both cut and valid_until")
         if any(t.tzinfo is None for t in times):
             raise ValueError("cut, valid_until and test_until need a time zone, such as 1998-04-01T00:00:00Z")
         if sorted(set(times)) != times:
-            raise ValueError("cut, valid_until and test_until must follow one another")
+            raise ValueError("cut, valid_until and test_until must be in increasing order")
         if self.train_share + self.valid_share >= 1:
-            raise ValueError("train_share and valid_share must leave something to test")
+            raise ValueError("train_share and valid_share must sum to less than 1: the rest is test")
         return self

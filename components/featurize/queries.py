@@ -1,4 +1,4 @@
-"""Requests that are asked in words: each query once, with the items that answer it."""
+"""Requests of queries without a user: each query once, with the items that answer it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rankline.errors import ValidationFailed
 from rankline.features import transforms
 from rankline.text import query_text
 
-MIN_VALID_REQUESTS = 50  # validation requests that are worth a quarter of a small source
+MIN_VALID_REQUESTS = 50  # a small source gives up to a quarter of its queries for this many
 
 
 def query_texts(clean: Path, *, turns: int) -> dict[str, str]:
-    """Query id -> its words; of a conversation the last ``turns``."""
+    """Query id -> its words; of a conversation the last ``turns`` turns."""
     path = clean / "queries.parquet"
     if not path.is_file():
         return {}
@@ -33,7 +33,7 @@ def query_texts(clean: Path, *, turns: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class QueryRequests:
-    """R requests in words; ``split`` [R] holds codes, ``known`` [R] when their last answer was known, in µs."""
+    """R requests; ``split`` [R] are codes, ``known_us`` [R] when the last answer of each became known."""
 
     request_table: RequestTable
     split: Ints
@@ -41,28 +41,28 @@ class QueryRequests:
 
     @property
     def train_end(self) -> int:
-        """When the last answer of a train request was known (µs); 0 where there is none."""
+        """When the last answer of a train request became known (µs); 0 without any."""
         return int(self.known_us[self.split == TRAIN].max(initial=0))
 
     def counts(self) -> dict[str, int]:
-        """Requests a split."""
+        """Requests per split."""
         return dict(zip(contracts.SPLITS, map(int, np.bincount(self.split, minlength=len(contracts.SPLITS)))))
 
 
 def requests(db: Any, clean: Path, query_texts: dict[str, str], config: FeaturizeConfig) -> QueryRequests:
-    """The queries that no user asked: when, in which words, and which items answer them.
+    """The queries that no user asked, with their time, their words and the items that answer them.
 
     Raises:
-        ValidationFailed: an event names a query that has no words, or a split that is none.
+        ValidationFailed: an event names a query without words, or an unknown split.
     """
     columns = parquet.read_schema(clean / "events.parquet").names
     labels = [label for label in contracts.LABELS if label in columns]
     grade = f"coalesce({', '.join([*labels, '1'])})"
     rating = "coalesce(rating, 0)" if "rating" in columns else "0"
     split_column = contracts.SPLIT if contracts.SPLIT in columns else "NULL"
-    found = db.sql(
+    rows = db.sql(
         f"""
-        SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known,
+        SELECT query_id, epoch_us(min(event_timestamp)) AS at_us, epoch_us(max(known_at)) AS known_us,
             any_value({split_column}) AS split,
             list(item_id ORDER BY {grade} DESC, row) AS targets,
             list(({rating})::FLOAT ORDER BY {grade} DESC, row) AS ratings
@@ -72,18 +72,18 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
         """,
         params={"path": str(clean / "events.parquet")},
     ).to_arrow_table()
-    ids = found["query_id"].to_pylist()
+    ids = rows["query_id"].to_pylist()
     if without_text := [each for each in ids if not query_texts.get(each)]:
         raise ValidationFailed(
-            "events name queries that have no words",
+            "events name queries without words",
             expected="a text, or turns, for every query_id of events.parquet in queries.parquet",
             found=f"{len(without_text)} without, such as query {without_text[0]!r}",
             where=str(clean),
-            hint="name the column of the words (ingest.columns), or leave such events out",
+            hint="set ingest.columns.query_text to the column of the words, or leave out such events",
         )
     words = [query_texts[each] for each in ids]
-    time_us = found["at_us"].to_numpy().astype(np.int64)
-    split = _assign_splits(words, time_us, found["split"].to_pylist(), config)
+    time_us = rows["at_us"].to_numpy().astype(np.int64)
+    split = _assign_splits(words, time_us, rows["split"].to_pylist(), config)
     no_items = pa.array([[]] * len(ids), pa.list_(pa.string()))
     no_numbers = pa.array([[]] * len(ids), pa.list_(pa.float64()))
     table = pa.table(
@@ -98,16 +98,16 @@ def requests(db: Any, clean: Path, query_texts: dict[str, str], config: Featuriz
             "history_times": no_numbers,
             "history_ratings": no_numbers,
             "seen": no_items,
-            "targets": found["targets"],
-            "target_ratings": found["ratings"],
+            "targets": rows["targets"],
+            "target_ratings": rows["ratings"],
             "snapshot": (time_us // DAY_US) * 86_400.0,
         }
     )
-    return QueryRequests(RequestTable(table, time_us), split, found["known"].to_numpy().astype(np.int64))
+    return QueryRequests(RequestTable(table, time_us), split, rows["known_us"].to_numpy().astype(np.int64))
 
 
 def with_features(request_table: RequestTable) -> pa.Table:
-    """The requests with the features of a moment at which nobody in particular asks."""
+    """The requests with their context features; user features and affinity are empty."""
     count = len(request_table.time_us)
     zeros = np.zeros(count)
     context = transforms.request_context(
@@ -122,7 +122,7 @@ def with_features(request_table: RequestTable) -> pa.Table:
 
 
 def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], config: FeaturizeConfig) -> Ints:
-    """[R] which split each query belongs to; the same words never lie in two, unless the source has put them there."""
+    """[R] each query's split; the same words are never in two splits, unless the source says so."""
     method = config.query_split
     if method == "auto":
         method = "given" if any(stated) else "random"
@@ -136,14 +136,14 @@ def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], co
     codes = {name: code for code, name in enumerate(contracts.SPLITS)}
     if unknown := sorted({each for each in stated if each not in (None, *codes)}, key=str):
         raise ValidationFailed(
-            "events name a split that there is not",
+            "events name an unknown split",
             expected=", ".join(codes),
             found=", ".join(map(str, unknown[:3])),
             hint=f"write one of them into the column {contracts.SPLIT}, or set featurize.query_split=random",
         )
     given = np.array([codes[each or "train"] for each in stated], np.int64)
     train = given == TRAIN
-    if train.any() and not (given == VALID).any():  # split in two: some of what may be learnt from is kept to choose by
+    if train.any() and not (given == VALID).any():  # the source has only train and test
         share = config.valid_share / (config.train_share + config.valid_share)
         min_share = min(MIN_VALID_REQUESTS, int(train.sum()) // 4) / train.sum()
         given[train & (fraction <= np.quantile(fraction[train], max(share, min_share)))] = VALID
@@ -151,6 +151,6 @@ def _assign_splits(texts: list[str], time_us: Ints, stated: list[str | None], co
 
 
 def _hash_fraction(text: str, seed: int) -> float:
-    """A number in [0, 1) that a text always has."""
+    """A number in [0, 1) that depends on the words alone."""
     key = f"{seed}:{' '.join(text.casefold().split())}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64

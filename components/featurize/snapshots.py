@@ -1,56 +1,36 @@
-"""Daily snapshots of users and items, by DuckDB windows over events: the sources that Feast reads.
+"""Daily snapshots of users and items, computed by DuckDB from events: the sources that Feast reads.
 
-A snapshot of day D (00:00 UTC) counts events with event_timestamp < D and known_at <= D. An event enters at
-the first such D and leaves a window of w days w days after the day following it; running sums over what
-enters and leaves give every window at once, with a row on exactly those days on which something changes.
+The snapshot of day D (00:00 UTC) counts events with event_timestamp < D and known_at <= D. An event enters at the
+first such D, and leaves a window of w days w days after the day that follows it. Running sums over what enters and
+leaves give every window at once, with a row on exactly those days on which a count changes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.featurize.parts import ParquetWriters
+from components.featurize.parquet_writers import ParquetWriters
+from rankline.io.sql import literal
 
 WINDOWS_D = (1, 7, 30)
 DAY_US = 86_400 * 1_000_000
 
-# Where there is no trend a month's events fall evenly into its weeks; so many events' worth is assumed.
+# Pseudo-events that fall evenly into a month's weeks: few events make no trend.
 TREND_PRIOR = 10
 
-
-# Users whose events are about so many are looked at at once where what is made is larger than what it is made of.
+# Events of the users that are processed at once, where the result is larger than its input.
 PART_EVENTS = 1_000_000
-
-
-@contextlib.contextmanager
-def spill_folder(folder: Path) -> Iterator[Path]:
-    """A passing folder beside what is being written, for what does not fit into memory."""
-    with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as temp_dir:
-        yield Path(temp_dir)
-
-
-@contextlib.contextmanager
-def database(folder: Path, *, memory_mb: int) -> Iterator[Any]:
-    """A passing DuckDB in a file under ``folder``: what exceeds its memory goes to disk."""
-    import duckdb
-
-    with spill_folder(folder) as temp_dir, duckdb.connect(str(temp_dir / "snapshots.duckdb")) as db:
-        db.execute(f"SET memory_limit = '{memory_mb}MB'")
-        db.execute("SET TimeZone = 'UTC'")
-        yield db
 
 
 def write(
     db: Any, sources: Path, *, max_history: int, affinity_categories: int, history_days: int | None = None
 ) -> dict[str, int]:
-    """Write <view>.parquet for every feature view from `events` and `items` of ``db``; the rows of each.
+    """Write <view>.parquet for every feature view from `events` and `items` of ``db``; returns the rows of each.
 
-    Histories grow with what a user did: they are kept as they were on each of the last ``history_days`` of the
-    data (on all days if left out), and once before them.
+    Histories are kept as they were on each of the last ``history_days`` of the data, and once before them; None keeps
+    all days, which grows with the square of a user's activity.
     """
     sources.mkdir(parents=True)
     queries = {
@@ -69,13 +49,13 @@ def write(
     parts = _partition_users(db)
     since = 0
     if history_days:
-        ((newest,),) = db.execute(f"SELECT coalesce(max(known), 0) // {DAY_US} FROM mine").fetchall()
+        ((newest,),) = db.execute(f"SELECT coalesce(max(known), 0) // {DAY_US} FROM user_events").fetchall()
         since = (newest - history_days) * DAY_US
-    of_users = {
+    user_queries: dict[str, Callable[[int], str]] = {
         "user_category_affinity": lambda part: _affinity_query(part, affinity_categories),
         "user_history": lambda part: _history_query(part, since=since, max_history=max_history),
     }
-    for name, query in of_users.items():
+    for name, query in user_queries.items():
         with ParquetWriters(sources) as writers:
             for part in range(parts):
                 writers.write(name, db.sql(query(part)).to_arrow_table())
@@ -84,10 +64,10 @@ def write(
 
 
 def _partition_users(db: Any) -> int:
-    """Make the table `mine`: users' events, user by user, numbered, the users in parts; how many parts."""
+    """Create the table `user_events` (user by user, numbered, the users in parts); returns the number of parts."""
     db.execute(
         f"""
-        CREATE TEMP TABLE mine AS
+        CREATE TEMP TABLE user_events AS
         WITH known AS (
             SELECT user_id, item_id, at_us, row, enters, coalesce(rating, 0)::FLOAT AS rating,
                 greatest(at_us, known_us) AS known
@@ -99,12 +79,12 @@ def _partition_users(db: Any) -> int:
         FROM known JOIN numbered USING (user_id) ORDER BY part, user_id, place
         """
     )
-    ((last,),) = db.execute("SELECT coalesce(max(part), 0) FROM mine").fetchall()
+    ((last,),) = db.execute("SELECT coalesce(max(part), 0) FROM user_events").fetchall()
     return int(last) + 1
 
 
 def load_tables(db: Any, clean: Path) -> None:
-    """Make the tables `events` (times in µs, with the day each enters at) and `items` from a clean folder."""
+    """Create the tables `events` (times in µs, with the day on which each enters) and `items` from a clean folder."""
     import pyarrow.parquet as parquet
 
     columns = parquet.read_schema(clean / "events.parquet").names
@@ -126,11 +106,11 @@ def load_tables(db: Any, clean: Path) -> None:
 
 
 def _copy_to_parquet(db: Any, query: str, target: Path) -> int:
-    return int(db.execute(f"COPY ({query}) TO '{_escaped(target)}' (FORMAT parquet, COMPRESSION zstd)").fetchone()[0])
+    return int(db.execute(f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)").fetchone()[0])
 
 
 def _timestamp_columns(day: str) -> str:
-    """A snapshot holds from its day's first moment and is known then."""
+    """A snapshot is valid from the start of its day, and known then."""
     timestamp = f"make_timestamptz({day} * {DAY_US})"
     return f"{timestamp} AS event_timestamp, {timestamp} AS known_at"
 
@@ -142,9 +122,9 @@ def _count_columns(entity: str) -> str:
 
 
 def _rolling_counts(key: str) -> str:
-    """(key, day, total, rated, stars, d1, d7, d30) on each day on which one of them changes."""
+    """(key, day, total, rated, stars, d1, d7, d30) on each day on which one of the counts changes."""
     entering = ", ".join(f"(enters <= day + {w})::INT AS d{w}" for w in WINDOWS_D)
-    leaving = "\n".join(
+    leaving_rows = "\n".join(
         f"""UNION ALL SELECT {key}, day + 1 + {window}, 0, 0, 0,
             {", ".join("-1" if w == window else "0" for w in WINDOWS_D)}
             FROM events WHERE enters <= day + {window}"""
@@ -161,23 +141,23 @@ def _rolling_counts(key: str) -> str:
                 SELECT {key}, enters AS day, 1 AS total, (rating IS NOT NULL)::INT AS rated,
                     coalesce(rating, 0) AS stars, {entering}
                 FROM events
-                {leaving})
+                {leaving_rows})
             WHERE {key} IS NOT NULL
             GROUP BY {key}, day)
         WINDOW so_far AS (PARTITION BY {key} ORDER BY day)"""
 
 
 def _affinity_query(part: int, keep: int) -> str:
-    """The categories of the users of one part, with their share of the user's events so far, on each day on which
-    an event enters."""
+    """The categories of the users of a part, with their share of the user's events so far, on each day on which an
+    event enters."""
     return f"""
-        WITH here AS (SELECT user_id, item_id, enters AS day FROM mine WHERE part = {part}),
+        WITH part_events AS (SELECT user_id, item_id, enters AS day FROM user_events WHERE part = {part}),
         days AS (
             SELECT user_id, day, sum(count(*)) OVER (PARTITION BY user_id ORDER BY day) AS total
-            FROM here GROUP BY user_id, day),
+            FROM part_events GROUP BY user_id, day),
         grown AS (
             SELECT user_id, day, category, count(*) AS events
-            FROM here
+            FROM part_events
             JOIN (SELECT item_id, unnest(list_distinct(category)) AS category FROM items) USING (item_id)
             GROUP BY ALL),
         so_far AS (
@@ -193,51 +173,47 @@ def _affinity_query(part: int, keep: int) -> str:
         FROM best GROUP BY user_id, day ORDER BY user_id, day"""
 
 
-# Content holds from the item's creation, or from the first event there is; before 1970 no store can look.
+# Content is valid from the item's creation, else from the first event; a store knows no time before 1970.
 _CONTENT_QUERY = """
     WITH since AS (
         SELECT item_id, greatest(TIMESTAMPTZ '1970-01-01 00:00:00+00', coalesce(created_at,
-            (SELECT make_timestamptz(min(day) * 86400000000) FROM events))) AS moment FROM items)
+            (SELECT make_timestamptz(min(day) * 86400000000) FROM events))) AS instant FROM items)
     SELECT item_id, coalesce(price, 0)::DOUBLE AS item_price,
         length(coalesce(text, title, ''))::DOUBLE AS item_text_length,
         coalesce(len(category), 0)::DOUBLE AS item_category_count,
-        moment AS event_timestamp, moment AS known_at
+        instant AS event_timestamp, instant AS known_at
     FROM items JOIN since USING (item_id) ORDER BY item_id"""
 
 
 def _history_query(part: int, *, since: int, max_history: int) -> str:
-    """The histories of the users of one part.
+    """The histories of the users of a part.
 
-    A user whose events were all known in their order has, at any moment, the first so many of them: one list a
-    user is cut. The others' lists are put together moment by moment.
+    If a user's events became known in their order, the history at any time is a prefix of them: one list per user is
+    cut. The lists of the other users are built for each time separately.
     """
     return f"""
-        WITH here AS (SELECT * FROM mine WHERE part = {part}),
-        moments AS (
-            SELECT user_id, max(known) AS moment, max(place) AS places FROM here
+        WITH part_events AS (SELECT * FROM user_events WHERE part = {part}),
+        instants AS (
+            SELECT user_id, max(known) AS instant, max(place) AS places FROM part_events
             GROUP BY user_id, known // {DAY_US}
-            QUALIFY coalesce(lead(moment) OVER (PARTITION BY user_id ORDER BY moment) >= {since}, true)),
-        steps AS (SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM here),
+            QUALIFY coalesce(lead(instant) OVER (PARTITION BY user_id ORDER BY instant) >= {since}, true)),
+        steps AS (
+            SELECT user_id, known < lag(known) OVER (PARTITION BY user_id ORDER BY place) AS back FROM part_events),
         late AS (SELECT DISTINCT user_id FROM steps WHERE back),
-        whole AS (
-            SELECT user_id, {_HISTORY_LISTS} FROM here WHERE user_id NOT IN (FROM late) GROUP BY user_id),
+        complete AS (
+            SELECT user_id, {_HISTORY_LISTS} FROM part_events WHERE user_id NOT IN (FROM late) GROUP BY user_id),
         histories AS (
-            SELECT user_id, moment, items[:places] AS items, times[:places] AS times, ratings[:places] AS ratings
-            FROM moments JOIN whole USING (user_id)
+            SELECT user_id, instant, items[:places] AS items, times[:places] AS times, ratings[:places] AS ratings
+            FROM instants JOIN complete USING (user_id)
             UNION ALL
-            SELECT user_id, moment, {_HISTORY_LISTS}
-            FROM moments JOIN late USING (user_id) JOIN here USING (user_id)
-            WHERE known <= moment GROUP BY user_id, moment)
+            SELECT user_id, instant, {_HISTORY_LISTS}
+            FROM instants JOIN late USING (user_id) JOIN part_events USING (user_id)
+            WHERE known <= instant GROUP BY user_id, instant)
         SELECT user_id, items[-{max_history}:] AS history_items, times[-{max_history}:] AS history_times,
             ratings[-{max_history}:] AS history_ratings, items AS seen_items,
-            make_timestamptz(moment) AS event_timestamp, make_timestamptz(moment) AS known_at
-        FROM histories ORDER BY user_id, moment"""
+            make_timestamptz(instant) AS event_timestamp, make_timestamptz(instant) AS known_at
+        FROM histories ORDER BY user_id, instant"""
 
 
 _HISTORY_LISTS = """list(item_id ORDER BY place) AS items, list(at_us / 1e6 ORDER BY place) AS times,
             list(rating ORDER BY place) AS ratings"""
-
-
-def _escaped(path: Path) -> str:
-    """A path inside of an SQL string."""
-    return str(path).replace("'", "''")

@@ -1,7 +1,7 @@
-"""Cutting a log into train, valid and test by time: pure functions over arrays.
+"""Splitting a log into train, valid and test by time: pure functions over arrays.
 
-Shapes: n events of users, sorted by (user, time, row in the source); R requests. An event is named by its
-position in that order. Times are whole microseconds since 1970 (UTC), so that nothing is rounded.
+Shapes: n events of users, sorted by (user, time, row in the source); R requests. An event is identified by its
+position in that order. Times are integer microseconds since 1970 (UTC).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Bools = npt.NDArray[np.bool_]
 
 TRAIN, VALID, TEST = range(len(SPLITS))
 
-BLOCK = 1 << 16  # requests whose lists are made at once
+BLOCK = 1 << 16  # requests whose histories are built at once
 
 
 @dataclass(frozen=True)
 class Log:
-    """What users did, [n] each; ``users`` and ``items`` are codes from 0."""
+    """Users' events, [n] each; ``users`` and ``items`` are codes from 0."""
 
     users: Ints
     items: Ints
@@ -35,7 +35,7 @@ class Log:
 
     @classmethod
     def of(cls, *, users: Ints, items: Ints, time_us: Ints, known_us: Ints) -> Log:
-        """The log of events given in the order of their source, which decides where times tie."""
+        """Sort events that come in the order of their source, which breaks ties in time."""
         order = np.lexsort((time_us, users))  # stable: rows of equal user and time keep their order
         return cls(users[order], items[order], time_us[order], known_us[order])
 
@@ -46,12 +46,12 @@ class Log:
 
     @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
-        """[n] ``at`` in unix seconds."""
+        """[n] ``time_us`` in unix seconds."""
         return self.time_us / 1e6
 
     @cached_property
     def first_times(self) -> Bools:
-        """[n] whether the user meets the item for the first time; only such an event can be a target."""
+        """[n] whether this is the user's first event with the item; only such an event can be a target."""
         pairs = self.users * (int(self.items.max(initial=0)) + 1) + self.items
         out = np.zeros(len(pairs), bool)
         out[np.unique(pairs, return_index=True)[1]] = True
@@ -67,33 +67,33 @@ class Lists:
 
     @classmethod
     def from_owners(cls, values: Ints, owners: Ints, count: int) -> Lists:
-        """Lists from each value's owner in [0, count), owners ascending."""
+        """Lists from each value's list index in [0, count), in ascending order."""
         lengths = np.bincount(owners, minlength=count)
         return cls(values, np.concatenate([[0], np.cumsum(lengths)]))
 
     @property
     def lengths(self) -> Ints:
-        """[R] how long each list is."""
+        """[R] the length of each list."""
         return np.diff(self.offsets)
 
     @property
     def owners(self) -> Ints:
-        """[values] the list that each value is in."""
+        """[values] the index of each value's list."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def part(self, start: int, stop: int) -> Lists:
-        """Some lists that follow one another."""
+        """The lists ``start`` to ``stop``."""
         offsets = self.offsets[start : stop + 1]
         return Lists(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def last(self, count: int) -> Lists:
-        """The last ``count`` of each list."""
+        """The last ``count`` values of each list."""
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
         keep = from_end <= count
         return Lists.from_owners(self.values[keep], self.owners[keep], len(self.lengths))
 
     def take(self, rows: Bools) -> Lists:
-        """Only the lists of some rows."""
+        """The lists of some rows."""
         if rows.all():
             return self
         lengths = self.lengths
@@ -103,7 +103,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Requests:
-    """R requests: the split of each, the event it stands at, what the user had by then, what followed."""
+    """R requests: the split of each, the event it is made at, the events known by then, the target events."""
 
     split: Ints
     position: Ints
@@ -111,7 +111,7 @@ class Requests:
     targets: Lists
 
     def part(self, start: int, stop: int) -> Requests:
-        """Some requests that follow one another."""
+        """The requests ``start`` to ``stop``."""
         rows = slice(start, stop)
         return Requests(
             self.split[rows], self.position[rows], self.seen.part(start, stop), self.targets.part(start, stop)
@@ -124,7 +124,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Split:
-    """Which events may be learnt from ([n]), the requests, and the moment training ends."""
+    """Which events are for training ([n]), the requests, and the time at which training ends (µs)."""
 
     train: Bools
     requests: Requests
@@ -132,9 +132,9 @@ class Split:
 
 
 def known_before(log: Log, position: Ints) -> Lists:
-    """What the user of each request had done before it, in order, and was known by its moment."""
+    """The user's earlier events of each request, in order, that were known at its time."""
     parts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for first in range(0, len(position), BLOCK):  # what is made on the way is far larger than what is kept
+    for first in range(0, len(position), BLOCK):  # the intermediate arrays are far larger than the result
         block = position[first : first + BLOCK]
         start = log.starts[block]
         before = block - start
@@ -148,32 +148,32 @@ def known_before(log: Log, position: Ints) -> Lists:
 
 
 def _single_target_requests(log: Log, split: int, position: Ints) -> Requests:
-    """Requests whose only target is the event they stand at."""
+    """Requests whose only target is the event they are made at."""
     count = len(position)
     return Requests(np.full(count, split), position, known_before(log, position), Lists(position, np.arange(count + 1)))
 
 
 def _concatenate(parts: Sequence[Requests], *, min_history: int) -> Requests:
-    """Requests of several splits, one after the other, without those of which too little is known."""
+    """Requests of several splits, one after the other, without those with too short a history or no target."""
 
-    def lists(all_of_them: Sequence[Lists]) -> Lists:
-        lengths = np.concatenate([part.lengths for part in all_of_them])
-        return Lists(np.concatenate([part.values for part in all_of_them]), np.concatenate([[0], np.cumsum(lengths)]))
+    def joined_lists(parts: Sequence[Lists]) -> Lists:
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Lists(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
 
     joined = Requests(
         np.concatenate([part.split for part in parts]),
         np.concatenate([part.position for part in parts]),
-        lists([part.seen for part in parts]),
-        lists([part.targets for part in parts]),
+        joined_lists([part.seen for part in parts]),
+        joined_lists([part.targets for part in parts]),
     )
     return joined.take((joined.seen.lengths >= min_history) & (joined.targets.lengths > 0))
 
 
 def _train_requests(log: Log, train: Bools, *, min_history: int, per_user: int) -> Requests:
-    """Requests at each user's last ``per_user`` train events that can be targets with enough before them."""
+    """Requests at each user's last ``per_user`` train events that can be targets and have enough history."""
     index = np.arange(len(log.time_us)) - log.starts
     position = np.flatnonzero(train & log.first_times & (index >= min_history))
-    # cut to the last before histories are made: a list for every event would be quadratic in memory
+    # limited before histories are built: a history for every event would be quadratic in memory
     return _single_target_requests(log, TRAIN, position[_rank_from_end(log.users[position]) <= per_user])
 
 
@@ -183,10 +183,10 @@ def _rank_from_end(users: Ints) -> Ints:
 
 
 def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
-    """Each user's last first-time event is for test, the one before for valid, what precedes for train.
+    """Each user's last first-time event is test, the one before it valid, what precedes is train.
 
-    Users with fewer than three such events are learnt from but not asked about. Training ends with the
-    moment at which the last train event was known.
+    Users with fewer than three such events are trained on but not evaluated. Training ends when the last train event
+    became known.
     """
     first = np.flatnonzero(log.first_times)
     users = log.users[first]
@@ -211,8 +211,8 @@ def leave_last_out(log: Log, *, min_history: int, per_user: int) -> Split:
 def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_history: int, per_user: int) -> Split:
     """Train is what happened and was known before ``cut``; valid and test are the two windows after it.
 
-    In a window each user with enough history before ``cut`` is asked about once, at its first event there;
-    the targets are all of its first-time items in the window.
+    In each window, a user with enough history before ``cut`` has one request, at the first event there; the targets
+    are all of the user's first-time items in the window.
     """
     train = (log.time_us < cut) & (log.known_us <= cut)
     requests = _concatenate(
@@ -227,7 +227,7 @@ def time_cut(log: Log, *, cut: int, valid_until: int, test_until: int, min_histo
 
 
 def _window_requests(log: Log, split: int, *, cut: int, since: int, until: int, min_history: int) -> Requests:
-    """One request a user, at its first event in [since, until), given enough history before the cut."""
+    """One request per user with enough history before the cut, at the first event in [since, until)."""
     inside = np.flatnonzero((log.time_us >= since) & (log.time_us < until))
     users, first = np.unique(log.users[inside], return_index=True)
     position = inside[first]
@@ -239,7 +239,7 @@ def _window_requests(log: Log, split: int, *, cut: int, since: int, until: int, 
 
 
 def quantile_cuts(time_us: Ints, *, train_share: float, valid_share: float) -> tuple[int, int, int]:
-    """(cut, valid_until, test_until) that leave these shares of the events before and between them."""
+    """(cut, valid_until, test_until) with these shares of the events before and between them."""
     ordered = np.sort(time_us)
     first, second = (int(ordered[int(len(time_us) * share)]) for share in (train_share, train_share + valid_share))
     return first, second, int(ordered[-1]) + 1
@@ -248,8 +248,8 @@ def quantile_cuts(time_us: Ints, *, train_share: float, valid_share: float) -> t
 def rolling_cuts(time_us: Ints, *, folds: int, train_share: float = 0.5) -> list[tuple[int, int, int]]:
     """(cut, valid_until, test_until) of ``folds`` time cuts that roll forward over the log.
 
-    The events after the first ``train_share`` fall into folds + 1 windows of equal numbers; fold f is
-    validated on window f and tested on window f + 1: nothing is tested on twice, so results can be pooled.
+    The events after the first ``train_share`` fall into folds + 1 windows of equal size. Fold f is validated on window
+    f and tested on window f + 1, so no event is tested on twice and results can be pooled.
     """
     ordered = np.sort(time_us)
     shares = train_share + (1 - train_share) * np.arange(folds + 2) / (folds + 1)
@@ -259,6 +259,6 @@ def rolling_cuts(time_us: Ints, *, folds: int, train_share: float = 0.5) -> list
 
 
 def counts(split: Split) -> dict[str, Any]:
-    """Requests a split, events to learn from."""
+    """Requests per split, and the number of train events."""
     numbers = np.bincount(split.requests.split, minlength=len(SPLITS))
     return {"requests": dict(zip(SPLITS, map(int, numbers))), "train_events": int(split.train.sum())}

@@ -1,23 +1,46 @@
-"""Features as they were known at every moment, and the requests to learn from and to be judged by."""
+"""Compute features as they were known at each request's time, and the requests to train on and evaluate with."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from components.featurize import interactions, negatives, queries, snapshots, tables
 from components.featurize.config import FeaturizeConfig
+from components.featurize.interactions import Interactions
+from components.featurize.join import JoinSettings, PointInTimeJoin
+from components.featurize.parquet_writers import ParquetWriters
+from components.featurize.queries import QueryRequests
+from components.featurize.split import Split
+from rankline.features.transforms import SERVICE
+from rankline.io import digest
+from rankline.io.files import write_json
+from rankline.io.sql import spill_folder, temporary_database
 from rankline.io.storage import FeatureStoreConfig
 from rankline.runtime.progress import Progress
 
-EXECUTION_SETTINGS = {
-    "join",
-    "check_rows",
-    "join_chunk",
-    "memory_limit_mb",
-}  # settings that change no value, only the way to it
+# settings that change how values are computed and checked, not the values
+EXECUTION_SETTINGS = {"join", "check_rows", "join_chunk", "memory_limit_mb"}
+
+Join = Callable[..., PointInTimeJoin]  # of features and the number of rows
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """The clean tables as requests: users' events and their split, and the queries that no user asked."""
+
+    interactions: Interactions
+    log_split: Split
+    query_texts: dict[str, str]
+    query_requests: QueryRequests
+    counts: dict[str, Any]
 
 
 def featurize(
@@ -32,39 +55,24 @@ def featurize(
 
     Reads items.parquet, events.parquet and queries.parquet of ``clean``. Writes to ``features``: items.parquet,
     sequences.parquet, requests.parquet, item_features.parquet, negatives.parquet, feast/ and summary.json.
-    No value in a request was known later than the request's moment. ``stores`` is what Feast stands on.
+    No value of a request became known after the request's time. ``stores`` are Feast's back ends.
 
     Raises:
         TooSmall: a split would have fewer requests than ``config.min_requests``.
-        ValidationFailed: events name items that the catalogue lacks, or queries without words.
-        IntegrityError: the feature store lost rows in a join, or the fast join and Feast do not agree.
-        StorageError: Postgres is away, refuses, or its registry is locked.
+        ValidationFailed: events name unknown items, or queries without words.
+        IntegrityError: a join lost rows, or the fast join and Feast do not agree.
+        StorageError: Postgres does not answer, refuses, or its registry is locked.
     """
-    import numpy as np
-
-    from components.featurize import negatives, queries, snapshots, tables
-    from components.featurize.join import PointInTimeJoin
-    from components.featurize.parts import ParquetWriters
-    from feature_repo.store import SOURCES, apply, open_store, working_directory
-    from rankline.features.transforms import SERVICE
-    from rankline.io import digest
-    from rankline.runtime import ledger
+    from feature_repo.store import SOURCES, working_directory  # Feast takes seconds to import
 
     features.mkdir(parents=True, exist_ok=True)
-    features = features.resolve()  # joins stand in the store's folder
-    with snapshots.database(features, memory_mb=config.memory_limit_mb) as db:
+    features = features.resolve()  # joins change the working directory to the store's folder
+    feast = features / "feast"
+    with temporary_database(features, memory_mb=config.memory_limit_mb) as db:
         snapshots.load_tables(db, clean)
-
         progress.phase("split")
-        interactions = tables.read_log(db, clean)
-        log_split = tables.log_split(interactions.log, config)
-        query_texts = queries.query_texts(clean, turns=config.turns)
-        query_requests = queries.requests(db, clean, query_texts, config)
-        counts = tables.counts(log_split, query_requests.counts())
-        tables.check_split_sizes(counts["requests"], config)
-
+        data = _split_requests(db, clean, config)
         progress.phase("snapshots")
-        feast = features / "feast"
         source_rows = snapshots.write(
             db,
             feast / SOURCES,
@@ -74,97 +82,129 @@ def featurize(
         )
 
     progress.phase("feast apply")
-    # The project is named by what is in it: runs over other data, or other settings, have other projects; how it is
-    # joined and checked changes no value.
+    project = _apply_definitions(feast, config, stores)
+    with ParquetWriters(features) as writers, spill_folder(features) as spill, working_directory(feast):
+        join = _joins(feast, config, stores, spill)
+        writers.write("items", data.interactions.items)
+        writers.write("sequences", tables.sequences(data.interactions, data.log_split))
+        progress.phase("requests")
+        user_rows, users_checked = _write_requests(writers, join, data, config, progress)
+        progress.phase("item features")
+        item_rows, items_checked = _write_item_features(writers, join, data, feast / SOURCES, config, progress)
+
+    clean_summary = json.loads((clean / "summary.json").read_text())
+    summary = {
+        "data_digest": clean_summary["data_digest"],
+        # of the events, not of the requested window: the same data under another window can be reused
+        "data_end": _utc(clean_summary["event_time"]["last"]),
+        **data.counts,
+        "rows": writers.rows,
+        "source_rows": source_rows,
+        "joined": {"user": user_rows, "item": item_rows},
+        **_definitions(data, config),
+        "project": project,
+    }
+    write_json(features / "summary.json", summary)
+    result = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
+    return {**result, "checked_against_feast": {"user": users_checked, "item": items_checked}}
+
+
+def _split_requests(db: Any, clean: Path, config: FeaturizeConfig) -> SplitData:
+    events = interactions.read_log(db, clean)
+    log_split = interactions.log_split(events.log, config)
+    query_texts = queries.query_texts(clean, turns=config.turns)
+    query_requests = queries.requests(db, clean, query_texts, config)
+    counts = interactions.counts(log_split, query_requests.counts())
+    interactions.check_split_sizes(counts["requests"], config)
+    return SplitData(events, log_split, query_texts, query_requests, counts)
+
+
+def _apply_definitions(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None) -> str:
+    """Register the feature definitions with the run's own store; returns the Feast project.
+
+    The project is named by its content: runs over other data, or with other settings, have other projects.
+    """
+    from feature_repo.store import SOURCES, apply
+
     settings = config.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
     project = f"rankline_{digest.json_digest([digest.tree_digest(feast / SOURCES), settings])[:12]}"
     apply(feast, project=project, sources=feast / SOURCES, stores=stores)
-    store = open_store(feast)
+    return project
+
+
+def _joins(feast: Path, config: FeaturizeConfig, stores: FeatureStoreConfig | None, spill: Path) -> Join:
+    from feature_repo.store import open_store
+
+    in_files = stores is None or stores.offline == "duckdb"  # Postgres joins its own tables, through Feast
+    settings = JoinSettings(
+        method=config.join if in_files else "feast",
+        check_rows=config.check_rows,
+        seed=config.seed,
+        memory_mb=config.memory_limit_mb,
+        spill=spill,
+        chunk=config.join_chunk,
+    )
+    return partial(PointInTimeJoin, open_store(feast), settings=settings)
+
+
+def _write_requests(
+    writers: ParquetWriters, join: Join, data: SplitData, config: FeaturizeConfig, progress: Progress
+) -> tuple[int, int]:
+    """Write requests and negatives in parts; returns the rows joined, and those checked against Feast."""
+    from components.featurize.feature_refs import USER_FEATURE_REFS
 
     sampler = negatives.Sampler(
-        interactions.log,
-        weights=tables.train_counts(interactions, log_split),
+        data.interactions.log,
+        weights=interactions.train_counts(data.interactions, data.log_split),
         count=config.negatives,
         popular_share=config.popular_negatives,
         seed=config.seed,
     )
-    position = log_split.requests.position
-    time_us = np.concatenate([interactions.log.time_us[position], query_requests.request_table.time_us])
-    item_row_count, item_parts = tables.item_entity_rows(
-        time_us, interactions, feast / SOURCES, chunk=config.join_chunk
-    )
-    in_files = stores is None or stores.offline == "duckdb"  # Postgres joins its own tables, through Feast
-    join_settings = {
-        "way": config.join if in_files else "feast",
-        "check_rows": config.check_rows,
-        "seed": config.seed,
-        "chunk": config.join_chunk,
-    }
-    with (
-        ParquetWriters(features) as writers,
-        snapshots.spill_folder(features) as spill,
-        working_directory(feast),
-    ):
-        writers.write("items", interactions.items)
-        writers.write("sequences", tables.sequences(interactions, log_split))
+    requests = data.log_split.requests
+    count = len(requests.position)
+    users = join(USER_FEATURE_REFS, rows=count)
+    for start in range(0, count, config.join_chunk):
+        part = replace(data.log_split, requests=requests.part(start, start + config.join_chunk))
+        request_table = tables.requests(data.interactions, part, data.query_texts, max_history=config.max_history)
+        user_features = users.join(tables.user_entity_rows(request_table))
+        writers.write("requests", tables.with_features(request_table, user_features))
+        writers.write("negatives", tables.negatives(data.interactions, request_table, sampler.draw(part.requests)))
+        progress.update(start + len(request_table.table), count)
+    checked = users.check()
+    writers.write("requests", queries.with_features(data.query_requests.request_table))
+    writers.write("negatives", tables.empty_negatives())
+    return count, checked
 
-        progress.phase("requests")
-        users = PointInTimeJoin(
-            store,
-            tables.USER_FEATURE_REFS,
-            rows=len(position),
-            spill=spill,
-            memory_mb=config.memory_limit_mb,
-            **join_settings,
-        )
-        for start in range(0, len(position), config.join_chunk):
-            part = replace(log_split, requests=log_split.requests.part(start, start + config.join_chunk))
-            request_table = tables.requests(interactions, part, query_texts, max_history=config.max_history)
-            writers.write(
-                "requests", tables.with_features(request_table, users.join(tables.user_entity_rows(request_table)))
-            )
-            writers.write("negatives", tables.negatives(interactions, request_table, sampler.draw(part.requests)))
-            progress.update(start + len(request_table.table), len(position))
-        checked = {"user": users.check()}
-        writers.write("requests", queries.with_features(query_requests.request_table))
-        writers.write("negatives", tables.empty_negatives())
 
-        progress.phase("item features")
-        items = PointInTimeJoin(
-            store,
-            tables.ITEM_FEATURE_REFS,
-            rows=item_row_count,
-            spill=spill,
-            memory_mb=config.memory_limit_mb,
-            **join_settings,
-        )
-        for item_part in item_parts:
-            writers.write("item_features", tables.with_item_features(item_part, items.join(item_part)))
-            progress.update(writers.rows["item_features"], item_row_count)
-        checked["item"] = items.check()
+def _write_item_features(
+    writers: ParquetWriters, join: Join, data: SplitData, sources: Path, config: FeaturizeConfig, progress: Progress
+) -> tuple[int, int]:
+    """Write the items' features on each request day in parts; returns the rows joined, and those checked."""
+    from components.featurize.feature_refs import ITEM_FEATURE_REFS
 
-    values = json.loads((clean / "summary.json").read_text())
-    summary = {
-        "data_digest": values["data_digest"],
-        # of the events and not of the window asked for: the same data under another window is reused
-        "data_end": _utc(values["event_time"]["last"]),
-        **counts,
-        "rows": writers.rows,
-        "source_rows": source_rows,
-        "joined": {"user": len(position), "item": item_row_count},
-        "split": tables.split_definition(interactions.log, config),
-        "train_end": tables.iso(max(log_split.train_end, query_requests.train_end)),
+    log_times_us = data.interactions.log.time_us[data.log_split.requests.position]
+    time_us = np.concatenate([log_times_us, data.query_requests.request_table.time_us])
+    count, parts = tables.item_entity_rows(time_us, data.interactions, sources, chunk=config.join_chunk)
+    items = join(ITEM_FEATURE_REFS, rows=count)
+    for part in parts:
+        writers.write("item_features", tables.with_item_features(part, items.join(part)))
+        progress.update(writers.rows["item_features"], count)
+    return count, items.check()
+
+
+def _definitions(data: SplitData, config: FeaturizeConfig) -> dict[str, Any]:
+    """How the requests were made, and which features they have."""
+
+    return {
+        "split": interactions.split_definition(data.interactions.log, config),
+        "train_end": interactions.iso(max(data.log_split.train_end, data.query_requests.train_end)),
         "turns": config.turns,
         "service": SERVICE,
-        "project": project,
         **tables.feature_lists(),
-        "categories": tables.categories(interactions.items),
+        "categories": interactions.categories(data.interactions.items),
     }
-    ledger.write_json(features / "summary.json", summary)
-    values = {name: summary[name] for name in ("requests", "train_events", "rows", "joined", "train_end")}
-    return {**values, "checked_against_feast": checked}
 
 
 def _utc(time: str | None) -> str:
-    """An ISO time as UTC; empty for none."""
+    """An ISO time in UTC; empty for none."""
     return datetime.fromisoformat(time).astimezone(UTC).isoformat() if time else ""

@@ -1,7 +1,8 @@
-"""The teacher's query side: a cross-encoder that reads a query and an item together.
+"""The teacher of queries: a cross-encoder that reads a query and an item together.
 
-It learns to tell the items that answer a query from others that look alike: the candidates of BM25 and of the
-untuned encoder. Shapes: R requests, B requests of a step, C candidates, I items, N pairs, T text size, W tokens.
+It learns to tell the items that answer a query from similar ones: the candidates of BM25 and of the untuned encoder.
+
+Shapes: R requests, B requests of a step, C candidates, I items, N pairs, T text size, W tokens.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,57 +18,58 @@ import torch
 import torch.nn.functional as F
 
 from components.finetune import encoder as encoders
-from components.finetune.config import FinetuneConfig
+from components.finetune.context import TrainingContext
+from components.finetune.sequence.inputs import TeacherInputs
+from rankline.evaluation import metrics
 from rankline.features.bm25 import Bm25
-from rankline.model.encode import encode_all
-from rankline.model.networks import CrossEncoder, TextEncoder
+from rankline.model.networks import CrossEncoder
 from rankline.runtime.progress import Progress
 from rankline.text import Tokenizer
-from rankline.train import training
+from rankline.train.encode import encode_all
 from rankline.train.examples import Examples, Requests
+from rankline.train.fit import FitSettings, History, Trainer, fit
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 PAIRS_PER_BATCH = 64
+BM25_K1, BM25_B = 0.9, 0.4
 
 
 @dataclass(frozen=True)
 class CandidateFinder:
-    """Who proposes candidates for a query before anything is trained."""
+    """Finds candidates for a query before anything is trained."""
 
     data: Examples
     bm25: Bm25
     text_IT: Floats
-    vectors: Mapping[str, Floats]  # a query's words -> [T]
+    vectors: Mapping[str, Floats]  # query -> [T]
 
     @classmethod
-    def make(
-        cls, data: Examples, reader: TextEncoder, tokenizer: Tokenizer, text_IT: torch.Tensor, *, stemmer: str,
-        device: torch.device,
-    ) -> CandidateFinder:  # fmt: skip
-        """A finder over the catalogue, and over every query there is, as the encoder reads them."""
-        asked = list(dict.fromkeys(query for each in data.splits.values() for query in each.queries if query))
-        vectors_QT = encode_all(reader, tokenizer, asked, device=device, progress=Progress()).cpu().numpy()
-        bm25 = Bm25.from_texts(data.words, stemmer=stemmer, k1=0.9, b=0.4)
-        return cls(data, bm25, text_IT.cpu().numpy(), dict(zip(asked, vectors_QT)))
+    def make(cls, inputs: TeacherInputs, *, stemmer: str) -> CandidateFinder:
+        """A finder over the catalogue and every query in the data."""
+        data, device = inputs.data, inputs.text_IT.device
+        queries = list(dict.fromkeys(query for split in data.splits.values() for query in split.queries if query))
+        vectors_QT = encode_all(inputs.encoder, inputs.tokenizer, queries, device=device, progress=Progress())
+        bm25 = Bm25.from_texts(data.item_texts, stemmer=stemmer, k1=BM25_K1, b=BM25_B)
+        return cls(data, bm25, inputs.text_IT.cpu().numpy(), dict(zip(queries, vectors_QT.cpu().numpy())))
 
     def retrieval_scores(self, query: str, items: Ints) -> Floats:
-        """[C, 2] the cosine of each item's words and the query's, and log1p of its BM25."""
+        """[C, 2] the cosine of each item's text and the query, and log1p of its BM25 score."""
         similarity_C = self.text_IT[items] @ self.vectors[query]
         return np.stack([similarity_C, np.log1p(self.bm25.scores(query)[items])], 1)
 
     def candidates(self, requests: Requests, rows: Ints, count: int, rng: np.random.Generator) -> Ints:
-        """[R, C] the likeliest items by words and by the encoder in turn; filled up at random, each item once."""
+        """[R, C] the best items of the encoder and of BM25 by turns, then random ones; each item once."""
         count = min(count, len(self.data.item_ids))
         out_RC = np.zeros((len(rows), count), np.int64)
         for r, row in enumerate(rows):
             by_encoder = np.argsort(-(self.text_IT @ self.vectors[requests.queries[row]]), kind="stable")[:count]
             scores_I = self.bm25.scores(requests.queries[row])
-            by_words = np.argsort(-scores_I, kind="stable")[:count]
-            by_words = by_words[scores_I[by_words] > 0]
-            interleaved = [item for pair in zip(by_encoder, by_words) for item in pair]
+            by_bm25 = np.argsort(-scores_I, kind="stable")[:count]
+            by_bm25 = by_bm25[scores_I[by_bm25] > 0]
+            interleaved = [item for pair in zip(by_encoder, by_bm25) for item in pair]
             random_items = (
-                rng.permutation(len(scores_I))[: 2 * count] if len(by_words) < count else np.zeros(0, np.int64)
+                rng.permutation(len(scores_I))[: 2 * count] if len(by_bm25) < count else np.zeros(0, np.int64)
             )
             merged = dict.fromkeys([*map(int, interleaved), *map(int, by_encoder), *map(int, random_items)])
             out_RC[r] = list(merged)[:count]
@@ -87,33 +88,30 @@ def with_targets(candidates_RC: Ints, requests: Requests, rows: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class PairScorer:
-    """A cross-encoder, what it needs to score candidates, who finds them, and what is told of its training."""
+    """A cross-encoder with everything it needs to score candidates."""
 
     model: CrossEncoder
     tokenizer: Tokenizer
-    words: list[str]
+    texts: list[str]
+    finder: CandidateFinder
     device: torch.device
     use_bf16: bool
-    finder: CandidateFinder
-    summary: dict[str, Any]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """All that was learnt, to be saved."""
+        """The weights to save."""
         return {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
 
     def logits(self, requests: Requests, rows: Ints, candidates_BC: Ints) -> torch.Tensor:
         """[B, C] the score of every candidate of some requests."""
-        query_texts = [requests.queries[row] for row in rows for _ in range(candidates_BC.shape[1])]
-        item_texts = [self.words[item] for item in candidates_BC.ravel()]
-        ids, mask, types = (
-            torch.from_numpy(part).to(self.device) for part in self.tokenizer.pairs(query_texts, item_texts)
-        )
+        queries = [requests.queries[row] for row in rows for _ in range(candidates_BC.shape[1])]
+        arrays = self.tokenizer.pairs(queries, [self.texts[item] for item in candidates_BC.ravel()])
+        ids, mask, types = (torch.from_numpy(part).to(self.device) for part in arrays)
         retrieval = [
             self.finder.retrieval_scores(requests.queries[row], items) for row, items in zip(rows, candidates_BC)
         ]
-        retrieval_scores = torch.from_numpy(np.concatenate(retrieval)).to(self.device)
+        retrieval_N2 = torch.from_numpy(np.concatenate(retrieval)).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.use_bf16):
-            logits_N = self.model(ids, mask, types, retrieval_scores)
+            logits_N: torch.Tensor = self.model(ids, mask, types, retrieval_N2)
         return logits_N.float().view(candidates_BC.shape)
 
     @torch.no_grad()
@@ -129,97 +127,91 @@ class PairScorer:
         return out_RC
 
 
+class PairTrainer(Trainer[Ints]):
+    """Trains a cross-encoder to pick the target among hard negatives; a batch holds positions in `rows_R`."""
+
+    def __init__(self, scorer: PairScorer, data: Examples, context: TrainingContext, rng: np.random.Generator) -> None:
+        config = context.config
+        self.scorer, self.config, self.progress = scorer, config, context.progress
+        self.train, self.valid = data.splits["train"], data.splits["valid"]
+        self.rows_R, self.valid_rows = self.train.query_rows, self.valid.query_rows[: config.pair_valid_requests]
+        self.candidates_RC = scorer.finder.candidates(self.train, self.rows_R, config.soft_candidates, rng)
+        self.valid_RC = scorer.finder.candidates(self.valid, self.valid_rows, config.soft_candidates, rng)
+        model = scorer.model
+        groups = [
+            {"params": list(model.reader.parameters()), "peak": config.encoder_learning_rate},
+            {"params": [*model.head.parameters(), *model.wide.parameters()], "peak": config.learning_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=config.encoder_learning_rate, weight_decay=config.weight_decay)
+        super().__init__({"model": model}, optimizer, rng)
+
+    def batches(self, epoch: int) -> list[Ints]:
+        """Some of the train queries in random order."""
+        self.progress.phase("training the cross-encoder")
+        self.scorer.model.train()
+        count = min(self.config.pair_train_requests or len(self.rows_R), len(self.rows_R))
+        steps = max(1, -(-count // self.config.pair_requests))
+        return np.array_split(self.rng.permutation(len(self.rows_R))[:count], steps)
+
+    def step(self, batch: Ints) -> dict[str, float]:
+        """The gradients of one step: cross-entropy of the target among its negatives."""
+        rows_B = self.rows_R[batch]
+        candidates_BC = _draw_candidates(
+            self.train, rows_B, self.candidates_RC[batch], self.config.pair_negatives, self.rng
+        )
+        logits_BC = self.scorer.logits(self.train, rows_B, candidates_BC)
+        loss = F.cross_entropy(logits_BC, torch.zeros(len(batch), dtype=torch.long, device=logits_BC.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return {"pair_loss": float(loss.detach())}
+
+    def validate(self) -> float:
+        """nDCG@10 of the reranked candidates; a target that is no candidate counts as missed."""
+        self.progress.phase("reranking validation candidates")
+        scores_RC = self.scorer.scores(self.valid, self.valid_rows, self.valid_RC, progress=self.progress)
+        return _ndcg(scores_RC, self.valid_RC, [self.valid.targets[row] for row in self.valid_rows])
+
+
 def train(
-    data: Examples,
-    reader: TextEncoder,
-    text_IT: torch.Tensor,
+    inputs: TeacherInputs,
+    context: TrainingContext,
     *,
     folder: Path,
-    config: FinetuneConfig,
-    device: torch.device,
-    progress: Progress,
-    checkpoints: Path | None,
     load_weights: Callable[[CrossEncoder], bool] | None = None,
-) -> PairScorer:
-    """A cross-encoder begun from a copy of ``reader``; a killed run goes on from its last epoch.
+) -> tuple[PairScorer, History]:
+    """Train a cross-encoder from a copy of the encoder; a killed run resumes from its last epoch.
 
     ``folder`` holds the encoder's tokenizer.
 
     Raises:
-        TrainingError: the loss became NaN.
+        TrainingError: the loss is not a number.
     """
+    config, data = context.config, inputs.data
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
-    train_set, valid_set = data.splits["train"], data.splits["valid"]
-    asked, valid_rows = train_set.query_rows, valid_set.query_rows[: config.pair_valid_requests]
-    item_tokenizer = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.max_tokens)
-    long = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.pair_tokens)
-    progress.phase("finding candidates for the queries")
-    finder = CandidateFinder.make(data, reader, item_tokenizer, text_IT, stemmer=config.stemmer, device=device)
-    candidates_RC = finder.candidates(train_set, asked, config.soft_candidates, rng)
-    valid_RC = finder.candidates(valid_set, valid_rows, config.soft_candidates, rng)
-
-    use_bf16 = training.pick_autocast(config.precision, device)
-    model = CrossEncoder(copy.deepcopy(reader))
+    tokenizer = encoders.load_tokenizer(folder, source=config.encoder, max_tokens=config.pair_tokens)
+    context.progress.phase("finding candidates for the queries")
+    finder = CandidateFinder.make(inputs, stemmer=config.stemmer)
+    model = CrossEncoder(copy.deepcopy(inputs.encoder))
     if load_weights is not None:
         load_weights(model)
-    model = model.to(device)
-    summary: dict[str, Any] = {}
-    pairs = PairScorer(model, long, data.words, device, use_bf16, finder, summary)
-    groups = [
-        {"params": list(model.reader.parameters()), "peak": config.encoder_learning_rate},
-        {"params": [*model.head.parameters(), *model.wide.parameters()], "peak": config.learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.encoder_learning_rate, weight_decay=config.weight_decay)
-    checkpointer = training.Checkpoints(checkpoints)
-    state = checkpointer.load(rng) or {"epoch": 0, "best": -1.0, "best_epoch": 0, "curve": []}
-    resumed_at = state["epoch"]
-    if resumed_at:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-
-    requests_per_epoch = min(config.pair_train_requests or len(asked), len(asked))
-    steps = max(1, -(-requests_per_epoch // config.pair_requests))
-    for epoch in range(state["epoch"], config.pair_epochs):
-        progress.phase("training the cross-encoder")
-        model.train()
-        losses = []
-        for step, picked in enumerate(np.array_split(rng.permutation(len(asked))[:requests_per_epoch], steps)):
-            fraction = (epoch + step / steps) / config.pair_epochs
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate_at(fraction, peak=group["peak"], warm_up=config.warm_up)
-            chosen_BC = _draw_candidates(train_set, asked[picked], candidates_RC[picked], config.pair_negatives, rng)
-            logits_BC = pairs.logits(train_set, asked[picked], chosen_BC)
-            loss = F.cross_entropy(logits_BC, torch.zeros(len(picked), dtype=torch.long, device=device))
-            value = float(loss.detach())
-            training.check_finite(value, step="finetune", epoch=epoch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            optimizer.step()
-            losses.append(value)
-            progress.update(
-                epoch * steps + step + 1, config.pair_epochs * steps, loss=value, lr=optimizer.param_groups[0]["lr"],
-                valid=state["best"] if state["best"] >= 0 else float("nan"),
-            )  # fmt: skip
-        progress.phase("reranking validation candidates")
-        scores_RC = pairs.scores(valid_set, valid_rows, valid_RC, progress=progress)
-        valid_ndcg = _ndcg(scores_RC, valid_RC, [valid_set.targets[row] for row in valid_rows])
-        if valid_ndcg > state["best"]:
-            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-            state.update(best=valid_ndcg, best_epoch=epoch, weights=weights)
-        state["curve"].append({"epoch": epoch, "pair_loss": float(np.mean(losses)), "valid_ndcg@10": valid_ndcg})
-        state["epoch"] = epoch + 1
-        checkpointer.save({**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, rng)
-    model.load_state_dict(state["weights"])
-    summary.update({name: state[name] for name in ("best", "best_epoch", "curve")}, resumed_at=resumed_at)
-    return pairs
+    model = model.to(context.device)
+    scorer = PairScorer(model, tokenizer, data.item_texts, finder, context.device, context.use_bf16)
+    trainer = PairTrainer(scorer, data, context, rng)
+    settings = FitSettings(
+        epochs=config.pair_epochs,
+        learning_rate=config.encoder_learning_rate,
+        warm_up=config.warm_up,
+        gradient_clip=config.gradient_clip,
+        evaluate_every=1,
+        rate_setting="encoder_learning_rate",
+    )
+    return scorer, fit(trainer, settings, checkpoints=context.checkpoints, progress=context.progress)
 
 
 def _draw_candidates(
     requests: Requests, rows: Ints, candidates_BC: Ints, negatives: int, rng: np.random.Generator
 ) -> Ints:
-    """[B, 1 + wrong] one target of each request, then candidates that are none of its targets."""
+    """[B, 1 + negatives] one target of each request, then candidates that are none of its targets."""
     negatives = min(negatives, candidates_BC.shape[1] - 1) or 1
     out_BC = np.zeros((len(rows), 1 + negatives), np.int64)
     for b, row in enumerate(rows):
@@ -231,12 +223,11 @@ def _draw_candidates(
 
 
 def _ndcg(scores_RC: Floats, candidates_RC: Ints, targets: list[Ints]) -> float:
-    """nDCG@10 of the candidates put in order by their scores; a target that is no candidate counts as missed."""
-    from rankline.evaluation import metrics
-
-    ranked = [[str(item) for item in row[np.argsort(-scores, kind="stable")]] for row, scores in
-              zip(candidates_RC, scores_RC)]  # fmt: skip
+    """nDCG@10 of the candidates in the order of their scores."""
+    ranked = [
+        [str(item) for item in row[np.argsort(-scores, kind="stable")]] for row, scores in zip(candidates_RC, scores_RC)
+    ]
     if not ranked:
         return 0.0
-    judged = metrics.judge(ranked, [[str(item) for item in wanted] for wanted in targets], depth=10)
+    judged = metrics.judge(ranked, [[str(item) for item in rows] for rows in targets], depth=10)
     return float(metrics.ndcg(judged, 10).mean())

@@ -1,4 +1,4 @@
-"""The language model that the teacher reads items with: read from a folder, or a tiny one made on the spot."""
+"""The pretrained encoder: read from a folder, downloaded, or created at random for tests."""
 
 from __future__ import annotations
 
@@ -8,157 +8,180 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankline.errors import RanklineError, SourceError, UsageError
 from rankline.io import digest
-from rankline.runtime.progress import Progress
+from rankline.io.files import first_line, publish_folder
 from rankline.text import Tokenizer
 
 if TYPE_CHECKING:
-    import torch
+    from tokenizers import Tokenizer as Backend
 
-    from components.finetune.distributed import DistributedContext
+    from components.finetune.config import FinetuneConfig
     from rankline.model.networks import TextEncoder
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-# Encoders made on the spot, random and with a vocabulary of the data's own: one for tests, and one to be trained for
-# a language or a field that no encoder at hand has read.
-FRESH: dict[str, dict[str, int]] = {
-    "tiny": {"vocabulary": 2000, "hidden": 32, "layers": 1, "heads": 2, "positions": 64},
-    "fresh": {"vocabulary": 20_000, "hidden": 128, "layers": 2, "heads": 4, "positions": 512},
-}
-ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+WEIGHTS_FILE = "model.safetensors"
+ENCODER_FILES = ("config.json", WEIGHTS_FILE, "tokenizer.json")
 HUB_PREFIX = "hub:"
-# what transformers may have saved instead, and how it is turned into what is read here
+_PICKLED = "pickled weights can run code and are not read; where you trust them: "
+# files that transformers may have written instead, and how to convert them
 OTHER_FORMATS = {
     "model.safetensors.index.json": "save it in one file: "
     "`AutoModel.from_pretrained(folder).save_pretrained(folder, max_shard_size='100GB')`",
-    "pytorch_model.bin": "pickled weights can run code and are not read; where you trust them: "
-    "`AutoModel.from_pretrained(folder).save_pretrained(folder)`",
-    "pytorch_model*.bin": "pickled weights can run code and are not read; where you trust them: "
+    "pytorch_model.bin": f"{_PICKLED}`AutoModel.from_pretrained(folder).save_pretrained(folder)`",
+    "pytorch_model*.bin": f"{_PICKLED}"
     "`AutoModel.from_pretrained(folder).save_pretrained(folder, max_shard_size='100GB')`",
     "vocab.txt": "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` writes tokenizer.json",
     "sentencepiece.bpe.model": "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` writes tokenizer.json",
 }
 
 
+# Sizes of random encoders with a vocabulary of the data: one for tests, and one to train for a language or a
+# field that no pretrained encoder covers.
+FRESH: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64},
+    "fresh": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512},
+}
+VOCABULARY = {"tiny": 2000, "fresh": 20_000}
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Which encoder to take, as the settings name it."""
+
+    name: str
+    revision: str | None = None
+    sha256: str | None = None  # of its weights
+    cache: Path | None = None  # where a downloaded one is kept
+    pooling: str = "mean"
+
+    @classmethod
+    def of(cls, config: FinetuneConfig) -> EncoderSource:
+        """The encoder that the settings name."""
+        return cls(
+            config.encoder, config.encoder_revision, config.encoder_sha256, Path(config.encoder_cache), config.pooling
+        )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it has to be downloaded."""
+        return "://" in self.name or self.name.startswith(HUB_PREFIX)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of one that is on this machine."""
+        return Path(self.name).expanduser()
+
+
 def encoder_digest(name: str) -> str:
-    """What the encoder's files hold; empty for `tiny`, and for one that is not there (training will say so).
+    """The digest of an encoder's files; empty for a random or a missing one, and for one that is downloaded.
 
-    One from afar is told by its sha256, which is a setting and asked for.
+    The sha256 of a downloaded encoder is a setting.
     """
-    source = Path(name).expanduser()
-    if name in FRESH or _is_remote(name) or not all((source / file).is_file() for file in ENCODER_FILES):
+    source = EncoderSource(name)
+    if name in FRESH or source.is_remote or not all((source.folder / file).is_file() for file in ENCODER_FILES):
         return ""
-    return digest.json_digest(digest.file_digests(source, ENCODER_FILES))
+    return digest.json_digest(digest.file_digests(source.folder, ENCODER_FILES))
 
 
-def prepare_encoder(
-    name: str,
-    folder: Path,
-    *,
-    words: Sequence[str],
-    sha256: str | None,
-    seed: int,
-    revision: str | None = None,
-    cache: Path | None = None,
-    pooling: str = "mean",
-) -> None:
-    """Lay the encoder's three files into ``folder``; one from afar is fetched into ``cache`` first and kept there.
+def prepare_encoder(source: EncoderSource, folder: Path, *, texts: Sequence[str], seed: int) -> None:
+    """Write the three files of an encoder into ``folder``; a remote one is downloaded into its cache first.
+
+    Args:
+        texts: their words are the vocabulary of a random encoder.
 
     Raises:
-        SourceError: the encoder is not there, or is not the one its sha256 promises.
-        UsageError: one from afar has no sha256.
+        SourceError: the encoder is missing, or its sha256 is another one.
+        UsageError: a remote encoder has no sha256.
     """
     folder.mkdir(parents=True)
-    if name in FRESH:
-        _create_random(folder, words=words, seed=seed, **FRESH[name])
+    if source.name in FRESH:
+        _create_random(folder, source.name, texts=texts, seed=seed)
     else:
-        source = Path(name).expanduser()
-        if _is_remote(name):
-            source = _download(name, revision=revision, sha256=sha256, cache=cache or folder.parent / "fetched")
-        _check_complete(source, where=str(source))
-        found = digest.file_digest(source / "model.safetensors")
-        if sha256 and found != sha256:
-            raise SourceError(
-                "the encoder's weights are not the expected ones",
-                expected=f"sha256 {sha256}",
-                found=f"sha256 {found}",
-                where=str(source / "model.safetensors"),
-                hint="fetch them again, or set finetune.encoder_sha256 to the weights you mean",
-            )
+        origin = _download(source, folder.parent / "fetched") if source.is_remote else source.folder
+        _check_complete(origin, where=str(origin))
+        _check_sha256(
+            source,
+            origin,
+            where=str(origin / WEIGHTS_FILE),
+            hint="download them again, or set finetune.encoder_sha256 to the weights you want",
+        )
         for file in ENCODER_FILES:
-            shutil.copyfile(source / file, folder / file)
-    if pooling != "mean":  # written where whoever reads the encoder finds it
+            shutil.copyfile(origin / file, folder / file)
+    if source.pooling != "mean":  # stored with the encoder, where every reader finds it
         encoder_config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**encoder_config, "text_pooling": pooling}, indent=2))
+        (folder / "config.json").write_text(json.dumps({**encoder_config, "text_pooling": source.pooling}, indent=2))
 
 
-def _check_complete(source: Path, *, where: str) -> None:
-    missing = next((file for file in ENCODER_FILES if not (source / file).is_file()), None)
+def _check_sha256(source: EncoderSource, folder: Path, *, where: str, hint: str) -> None:
+    actual = digest.file_digest(folder / WEIGHTS_FILE)
+    if source.sha256 and actual != source.sha256:
+        raise SourceError(
+            "the encoder's weights are not the expected ones",
+            expected=f"sha256 {source.sha256}",
+            found=f"sha256 {actual}",
+            where=where,
+            hint=hint,
+        )
+
+
+def _check_complete(folder: Path, *, where: str) -> None:
+    missing = next((file for file in ENCODER_FILES if not (folder / file).is_file()), None)
     if missing is None:
         return
-    others = [pattern for pattern in OTHER_FORMATS if any(source.glob(pattern))]
-    convert = OTHER_FORMATS[others[0]] if others else ""
+    others = [pattern for pattern in OTHER_FORMATS if any(folder.glob(pattern))]
     raise SourceError(
         "the encoder is not complete",
         expected=", ".join(ENCODER_FILES),
         found=f"no {missing}" + (f", but {', '.join(others)}" if others else ""),
         where=where,
-        hint=convert or "run `rankline fetch minilm`, or set finetune.encoder to a Hugging Face folder",
+        hint=OTHER_FORMATS[others[0]]
+        if others
+        else "run `rankline fetch minilm`, or set finetune.encoder to a Hugging Face folder",
     )
 
 
-def _is_remote(name: str) -> bool:
-    """Whether an encoder has to be fetched."""
-    return "://" in name or name.startswith(HUB_PREFIX)
-
-
-def _download(name: str, *, revision: str | None, sha256: str | None, cache: Path) -> Path:
-    """The folder in ``cache`` that holds an encoder from afar, fetched if it is not there yet."""
-    if not sha256:
+def _download(source: EncoderSource, default_cache: Path) -> Path:
+    """The folder in the cache that holds a remote encoder, downloaded if it is not there yet."""
+    if not source.sha256:
         raise UsageError(
-            "an encoder from afar has to be told by its digest",
-            expected="finetune.encoder_sha256, for what lies behind a URL may change",
-            found=name,
-            hint="set it to what `sha256sum model.safetensors` says of the weights you mean",
+            "a remote encoder needs the sha256 of its weights",
+            expected="finetune.encoder_sha256, because the content of a URL may change",
+            found=source.name,
+            hint="set it to the output of `sha256sum model.safetensors` for the weights you want",
         )
-    target = cache / digest.json_digest([name, revision, sha256])[:16]
+    cache = source.cache or default_cache
+    target = cache / digest.json_digest([source.name, source.revision, source.sha256])[:16]
     if target.is_dir():
         return target
     cache.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=cache, prefix=".partial-"))
     try:
-        (_from_hub if name.startswith(HUB_PREFIX) else _from_url)(name, revision, partial)
-        _check_complete(partial, where=name)
-        found = digest.file_digest(partial / "model.safetensors")
-        if found != sha256:  # what is not the promised one is not kept
-            raise SourceError(
-                "the encoder's weights are not the expected ones",
-                expected=f"sha256 {sha256}",
-                found=f"sha256 {found}",
-                where=name,
-                hint="look at who changed them, or set finetune.encoder_sha256 to the weights you mean",
-            )
-        try:
-            partial.rename(target)
-        except OSError:  # another run was first
-            if not target.is_dir():
-                raise
+        (_from_hub if source.name.startswith(HUB_PREFIX) else _from_url)(source.name, source.revision, partial)
+        _check_complete(partial, where=source.name)
+        _check_sha256(
+            source,
+            partial,
+            where=source.name,
+            hint="find out who changed them, or set finetune.encoder_sha256 to the weights you want",
+        )
+        publish_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
 def _from_url(name: str, revision: str | None, folder: Path) -> None:
-    """Copy an encoder's files from any place that fsspec reads (file, s3, gs, https…)."""
+    """Copy an encoder's files from a place that fsspec reads (file, s3, gs, https…)."""
     import fsspec
 
     if revision:
         raise UsageError(
-            "only an encoder of the hub has revisions",
+            "only an encoder of the Hugging Face hub has revisions",
             expected="finetune.encoder=hub:name with finetune.encoder_revision",
             found=f"{name} with revision {revision}",
             hint="write the revision into the URL, and leave finetune.encoder_revision out",
@@ -169,10 +192,7 @@ def _from_url(name: str, revision: str | None, folder: Path) -> None:
             try:
                 files.get_file(f"{root.rstrip('/')}/{file}", str(folder / file))
             except FileNotFoundError:
-                for pattern in OTHER_FORMATS:  # named, so that the message can say what is there instead
-                    with contextlib.suppress(Exception):  # a web server has no list of its files
-                        for found in files.glob(f"{root.rstrip('/')}/{pattern}"):
-                            (folder / Path(found).name).touch()
+                _touch_other_formats(files, root, folder)
                 _check_complete(folder, where=name)
     except SourceError:
         raise
@@ -180,8 +200,16 @@ def _from_url(name: str, revision: str | None, folder: Path) -> None:
         raise _unreachable_error(name, error) from error
 
 
+def _touch_other_formats(files: Any, root: str, folder: Path) -> None:
+    """Create the names of files in other formats, so that the message can name them."""
+    for pattern in OTHER_FORMATS:
+        with contextlib.suppress(Exception):  # a web server has no list of its files
+            for path in files.glob(f"{root.rstrip('/')}/{pattern}"):
+                (folder / Path(path).name).touch()
+
+
 def _from_hub(name: str, revision: str | None, folder: Path) -> None:
-    """Copy an encoder's files from the model hub: `hub:name`, or `hub:name@revision`."""
+    """Copy an encoder's files from the Hugging Face hub: `hub:name`, or `hub:name@revision`."""
     import huggingface_hub
 
     repository, _, inline_revision = name.removeprefix(HUB_PREFIX).partition("@")
@@ -198,39 +226,39 @@ def _from_hub(name: str, revision: str | None, folder: Path) -> None:
 
 def _unreachable_error(name: str, error: Exception) -> SourceError:
     return SourceError(
-        "the encoder could not be fetched",
-        expected=f"{', '.join(ENCODER_FILES)} at that place",
-        found=f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}",
+        "the encoder could not be downloaded",
+        expected=f"{', '.join(ENCODER_FILES)} at that address",
+        found=f"{type(error).__name__}: {first_line(error)}",
         where=name,
         hint="check the network, the address and the credentials, or set finetune.encoder to a folder",
     )
 
 
-def _create_random(
-    folder: Path,
-    *,
-    words: Sequence[str],
-    seed: int,
-    vocabulary: int,
-    hidden: int,
-    layers: int,
-    heads: int,
-    positions: int,
-) -> None:
-    """A random BERT that knows the data's own most frequent words, and spells the others."""
+def _create_random(folder: Path, name: str, *, texts: Sequence[str], seed: int) -> None:
+    """Write a random BERT whose vocabulary is the most frequent words of the data, and the letters of the others."""
     import torch
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # accents stay: without its marks a word of Hindi, Thai or Japanese is another one
+    backend = _word_tokenizer(texts, VOCABULARY[name])
+    backend.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(seed)
+    intermediate_size = 2 * FRESH[name]["hidden_size"]
+    config = BertConfig(vocab_size=backend.get_vocab_size(), intermediate_size=intermediate_size, **FRESH[name])
+    BertModel(config).save_pretrained(folder)
+
+
+def _word_tokenizer(texts: Sequence[str], vocabulary: int) -> Backend:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    # accents stay: without its marks a word of Hindi, Thai or Japanese is another word
     normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     splitter = pre_tokenizers.BertPreTokenizer()
-    counts = Counter(word for text in words for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     letters = sorted({letter for word in counts for letter in word})
-    # counted here, for the library's own trainer orders equals differently in every process
+    # counted here because the library's trainer orders equally frequent words differently in every process
     frequent_words = sorted(counts, key=lambda word: (-counts[word], word))[:vocabulary]
     entries = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *frequent_words]
     token_ids = {entry: row for row, entry in enumerate(dict.fromkeys(entries))}
@@ -238,28 +266,16 @@ def _create_random(
     backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.add_special_tokens(SPECIAL_TOKENS)
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    backend.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=backend.get_vocab_size(),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=2 * hidden,
-        max_position_embeddings=positions,
-    )
-    BertModel(config).save_pretrained(folder)
+    return backend
 
 
 def load_tokenizer(folder: Path, *, source: str, max_tokens: int) -> Tokenizer:
-    """The tokenizer that belongs to a prepared encoder.
+    """The tokenizer of a prepared encoder.
 
     Raises:
-        SourceError: ``tokenizer.json`` is not one.
+        SourceError: ``tokenizer.json`` cannot be read.
     """
     try:
         return Tokenizer(folder / "tokenizer.json", max_tokens=max_tokens)
@@ -271,13 +287,13 @@ def load_encoder(folder: Path, *, source: str) -> TextEncoder:
     """The language model of a prepared encoder.
 
     Raises:
-        SourceError: its files are damaged, or do not belong together.
+        SourceError: its files are damaged, or do not fit together.
     """
     from rankline.model.networks import TextEncoder
 
     try:
-        return TextEncoder.read(folder)
-    except Exception as error:  # whatever damaged weights or another model's config may do
+        return TextEncoder.load(folder)
+    except Exception as error:  # damaged weights or another model's config raise many types
         raise _unreadable_error(source, "config.json with model.safetensors", error) from error
 
 
@@ -285,16 +301,14 @@ def _unreadable_error(source: str, files: str, error: Exception) -> SourceError:
     return SourceError(
         "the encoder cannot be read",
         expected=f"{files} as transformers saves them",
-        found=error.found
-        if isinstance(error, RanklineError)
-        else f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}",
+        found=error.found if isinstance(error, RanklineError) else f"{type(error).__name__}: {first_line(error)}",
         where=source,
-        hint="fetch it again (`rankline fetch minilm`), or set finetune.encoder to another folder",
+        hint="download it again (`rankline fetch minilm`), or set finetune.encoder to another folder",
     )
 
 
 def check_compatible(encoder: TextEncoder, tokenizer: Tokenizer, *, source: str, max_tokens: int) -> None:
-    """Stop where texts would hold tokens, or have a length, that the encoder does not know.
+    """Check that the encoder knows every token and reads texts of the configured length.
 
     Raises:
         SourceError: the tokenizer belongs to another encoder.
@@ -307,34 +321,13 @@ def check_compatible(encoder: TextEncoder, tokenizer: Tokenizer, *, source: str,
             expected=f"at most {embedding_rows} tokens",
             found=f"{tokenizer.vocabulary_size} tokens in tokenizer.json",
             where=source,
-            hint="fetch both again from one place",
+            hint="download both again from one place",
         )
     max_positions = getattr(encoder.backbone.config, "max_position_embeddings", max_tokens)
     if max_tokens > max_positions:
         raise UsageError(
-            "the encoder cannot read texts that long",
+            "the encoder cannot read texts of this length",
             expected=f"finetune.max_tokens of at most {max_positions}",
             found=str(max_tokens),
-            hint=f"set finetune.max_tokens={max_positions}, or take an encoder with more positions",
+            hint=f"set finetune.max_tokens={max_positions}, or choose an encoder with more positions",
         )
-
-
-def encode_all(
-    encoder: TextEncoder,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    *,
-    device: torch.device,
-    progress: Progress,
-    ranks: DistributedContext | None = None,
-) -> torch.Tensor:
-    """[I, T] the unit vector of every text, in the order given; several processes share the work."""
-    from rankline.model import encode
-
-    if ranks is None:
-        return encode.encode_all(encoder, tokenizer, texts, device=device, progress=progress)
-    out_IT = encode.encode_all(
-        encoder, tokenizer, texts, device=device, progress=progress, rank=ranks.rank, world_size=ranks.world_size
-    )
-    ranks.sum([out_IT])
-    return out_IT

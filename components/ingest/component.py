@@ -1,4 +1,4 @@
-"""The Kubeflow door of ingest."""
+"""The Kubeflow component of ingest."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -16,24 +16,28 @@ def ingest(
     scheduled_at: str = "",
     schedule_time: str = "",
 ):
-    """Turn the source's files into the canonical tables, setting bad rows aside with their reasons."""
+    """Convert the source into the canonical tables, and write rejected rows with their reasons."""
     from pathlib import Path
 
     from components.ingest.config import IngestConfig
+    from components.ingest.lineage import lineage
     from components.ingest.step import ingest
     from components.ingest.window import with_scheduled_window
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.lineage import LineageFacts
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
+    scheduled_times = (scheduled_at, schedule_time)
+    settings = with_scheduled_window(IngestConfig(**config), run.get("schedule"), scheduled_times, context.folder)
     run_step(
-        "ingest",
-        ingest,
-        with_scheduled_window(
-            IngestConfig(**config), run.get("schedule"), (scheduled_at, schedule_time), context.folder
+        StepSpec(
+            name="ingest",
+            function=ingest,
+            config=settings,
+            outputs={"raw": Path(raw.path)},
+            lineage=lambda: lineage(settings, LineageFacts(run=context, source=source_digest)),
+            preload=("duckdb", "pyarrow.parquet"),
         ),
-        run=context,
-        inputs={},
-        outputs={"raw": Path(raw.path)},
-        lineage={"source": source_digest},
-        preload=("duckdb", "pyarrow.parquet"),
+        context,
     )

@@ -1,4 +1,4 @@
-"""The knobs of ingest."""
+"""The settings of ingest."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +9,15 @@ from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, Fro
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
 
-INTERNAL_COLUMNS = ("row", "raw", "wrong", "asked_text", "asked_turns", "price_told")  # columns that are ingest's alone
-# what no declared column may be called, in whatever case: DuckDB tells no cases apart
+INTERNAL_COLUMNS = (
+    "row",
+    "raw",
+    "reject_reason",
+    "event_query_text",
+    "event_query_turns",
+    "price_as_written",
+)  # internal columns
+# names that declared columns may not have, in any case: DuckDB ignores case
 RESERVED_NAMES = {
     *ITEMS.names,
     *USERS.names,
@@ -21,59 +28,61 @@ RESERVED_NAMES = {
     SPLIT,
     "release_year",
 }
-UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a number that is a time -> microseconds
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}  # unit of a numeric time -> microseconds
 
 
 class Columns(FrozenModel):
-    """Which of the source's columns is what; an empty name means the source has no such column."""
+    """The source's column for each purpose; an empty name means that the source has none."""
 
-    user_id: str = Field("user_id", description="Column of events and users that names the user.")
-    item_id: str = Field("item_id", description="Column of events and items that names the item.")
-    query_id: str = Field("", description="Column of events and queries that names the query.")
-    user_key: str = Field("", description="Column of users that names the user, where it is called otherwise there.")
-    item_key: str = Field("", description="Column of items that names the item, where it is called otherwise there.")
-    query_key: str = Field("", description="Column of queries that names it, where it is called otherwise there.")
-    timestamp: str = Field("timestamp", description="Column of events with the moment.")
+    user_id: str = Field("user_id", description="Column of events and users with the user's id.")
+    item_id: str = Field("item_id", description="Column of events and items with the item's id.")
+    query_id: str = Field("", description="Column of events and queries with the query's id.")
+    user_key: str = Field("", description="Column of users with the user's id, if its name differs from user_id.")
+    item_key: str = Field("", description="Column of items with the item's id, if its name differs from item_id.")
+    query_key: str = Field("", description="Column of queries with the query's id, if its name differs from query_id.")
+    timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
         "s",
-        description="What times are written as: s, ms, us or ns since 1970, iso, or a pattern such as "
-        "'%d.%m.%Y %H:%M'. A column that the source itself types as a time needs none.",
+        description="Format of the times: s, ms, us or ns since 1970, iso, or a pattern such as "
+        "'%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a time.",
     )
     time_zone: str = Field(
-        "", description="Zone of times that do not tell theirs, such as UTC or Europe/Berlin; required where they are."
+        "", description="Zone of times without a zone, such as UTC or Europe/Berlin; required if there are any."
     )
     known_at: str = Field(
-        "", description="Column of events with the moment the platform learnt of it; else the event's own."
+        "", description="Column of events with the time at which the event became known; by default the event's time."
     )
     labels: dict[str, str] = Field(
         {"rating": "rating"},
-        description="Label (click, purchase, rating, relevance) to the column that carries it.",
+        description="Label (click, purchase, rating, relevance) -> its column.",
     )
-    event_type: str = Field("", description="Column of events that says what happened; event_types reads it.")
+    event_type: str = Field("", description="Column of events with the type of event; event_types maps its values.")
     event_types: dict[str, str] = Field(
         {},
-        description="Value of event_type to the label it sets to 1 (the others to 0); an empty label sets none.",
+        description="Value of event_type -> the label that it sets to 1 (the others to 0); an empty label sets none.",
     )
-    split: str = Field("", description="Column of events that says train, valid (dev) or test.")
+    split: str = Field("", description="Column of events with the split: train, valid (dev) or test.")
     query_text: str = Field(
-        "", description="Column with the words of the query: of queries, or of events where there is no such table."
+        "", description="Column with the words of the query: of queries, or of events if there is no such table."
     )
-    turns: str = Field("", description="Column with the turns of a conversation, oldest first, beside query_text.")
-    turns_separator: str = Field("", description="What stands between turns in a text; a list column needs none.")
+    turns: str = Field("", description="Column with the turns of a conversation, oldest first, next to query_text.")
+    turns_separator: str = Field("", description="Separator of turns in a text; a list column needs none.")
     title: str = Field("movie_title", description="Column of items with the title.")
-    text: tuple[str, ...] = Field((), description="Columns of items whose words make up the text, in this order.")
+    text: tuple[str, ...] = Field((), description="Columns of items that make up the text, in this order.")
     category: str = Field("class", description="Column of items with the categories.")
-    category_separator: str = Field("", description="What stands between categories in a text; else it is one.")
-    created_year: str = Field("release_year", description="Column of items with the year the item came out.")
-    created_at: str = Field("", description="Column of items with the moment it came out, in place of the year.")
-    created_at_unit: str = Field("iso", description="What created_at is written as; see timestamp_unit.")
+    category_separator: str = Field(
+        "", description="Separator of categories in a text; without one the text is one category."
+    )
+    created_year: str = Field("release_year", description="Column of items with the year of release.")
+    created_at: str = Field("", description="Column of items with the time of release, instead of the year.")
+    created_at_unit: str = Field("iso", description="Format of created_at; see timestamp_unit.")
     language: str = Field("", description="Column of items with the language code.")
     price: str = Field("", description="Column of items with the price.")
-    available: str = Field("", description="Column of items that says whether it can be had; else all of them can.")
+    available: str = Field("", description="Column of items with their availability; without one all are available.")
     item_attributes: tuple[str, ...] = Field((), description="Further columns of items to keep.")
     item_numbers: tuple[str, ...] = Field((), description="Further columns of items to keep as numbers.")
     item_vectors: tuple[str, ...] = Field(
-        (), description="Columns of items with ready-made vectors (image, graph), each of one length."
+        (), description="Columns of items with precomputed vectors (image, graph), all of one length per column."
     )
     user_attributes: tuple[str, ...] = Field(("age", "gender", "occupation"), description="Columns of users to keep.")
     user_numbers: tuple[str, ...] = Field((), description="Columns of users to keep as numbers.")
@@ -81,11 +90,11 @@ class Columns(FrozenModel):
     event_numbers: tuple[str, ...] = Field((), description="Further columns of events to keep as numbers.")
 
     def wants(self, column: str) -> bool:
-        """Whether the settings name a column of the source; others are not even read."""
+        """Whether the settings name a column of the source; other columns are not read."""
         return column in self._source_columns()
 
     def provided_columns(self, absent: list[str]) -> list[str]:
-        """Which canonical columns of items the source tells of; ``absent`` are columns it turned out not to have."""
+        """The canonical columns of items that the source has; ``absent`` are columns that it turned out not to have."""
         sources_of = {
             "title": [self.title], "text": self.text, "language": [self.language], "category": [self.category],
             "price": [self.price], "available": [self.available], "created_at": [self.created_at, self.created_year],
@@ -97,7 +106,7 @@ class Columns(FrozenModel):
         ]
 
     def declared(self, subject: str) -> list[str]:
-        """The further columns to keep of items, users or events."""
+        """The declared columns of items, users or events."""
         kinds = ("attributes", "numbers", "vectors")
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
@@ -138,7 +147,7 @@ class Columns(FrozenModel):
     @classmethod
     def _not_canonical(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if reserved := [name for name in names if stored_name(name).casefold() in RESERVED_NAMES]:
-            raise ValueError(f"{', '.join(reserved)}: these names (in any case) are taken by the canonical columns")
+            raise ValueError(f"{', '.join(reserved)}: canonical and internal columns have these names (in any case)")
         return names
 
     @model_validator(mode="after")
@@ -156,12 +165,14 @@ class Columns(FrozenModel):
     @model_validator(mode="after")
     def _types_have_a_column(self) -> "Columns":
         if bool(self.event_type) != bool(self.event_types):
-            raise ValueError("event_type and event_types are set together: the column, and what its values mean")
+            raise ValueError(
+                "event_type and event_types must be set together: the column, and the labels of its values"
+            )
         return self
 
 
 def stored_name(name: str) -> str:
-    """What a declared column is called in the tables: `metadata.year` becomes `year`."""
+    """The name of a declared column in the tables: `metadata.year` becomes `year`."""
     return name.rpartition(".")[2]
 
 
@@ -172,13 +183,13 @@ def _check_labels(value: dict[str, str], labels: object) -> dict[str, str]:
 
 
 class TextFiles(FrozenModel):
-    """How text files are written."""
+    """The format of text files."""
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
-    delimiter: str = Field("", description="What stands between columns; else a tab for .tsv, for .csv what fits.")
-    quote: str = Field('"', description="What encloses a value that holds delimiters or line ends; empty for nothing.")
-    decimal: str = Field(".", description="The decimal sign: a point, or a comma as in Excel of many countries.")
-    missing: tuple[str, ...] = Field((), description="Words that stand for no value, such as NULL or \\N.")
+    delimiter: str = Field("", description="Separator of columns; by default a tab for .tsv, and detected for .csv.")
+    quote: str = Field('"', description="Quote around values with delimiters or line ends; empty for none.")
+    decimal: str = Field(".", description="Decimal sign: a point, or a comma as in the Excel of many countries.")
+    missing: tuple[str, ...] = Field((), description="Words for a missing value, such as NULL or \\N.")
 
     @field_validator("encoding")
     @classmethod
@@ -199,44 +210,44 @@ class TextFiles(FrozenModel):
 
 
 class IngestConfig(Source):
-    """Where the raw data is and how to read it."""
+    """The source, and how to read it."""
 
-    files: TextFiles = Field(TextFiles(), description="How the text files of format tables are written.")
-    columns: Columns = Field(Columns(), description="Which of the source's columns is what.")
-    window_start: str | None = Field(None, description="First moment of the data window (ISO time, UTC), included.")
-    window_end: str | None = Field(None, description="End of the data window (ISO time, UTC), not included.")
-    earliest: str = Field("1970-01-01", description="An event before this moment (ISO time, UTC) is wrong.")
-    latest: str = Field("2100-01-01", description="An event at or after this moment (ISO time, UTC) is wrong.")
+    files: TextFiles = Field(TextFiles(), description="Format of the text files of `tables`.")
+    columns: Columns = Field(Columns(), description="The source's column for each purpose.")
+    window_start: str | None = Field(None, description="Start of the data window (ISO time, UTC), inclusive.")
+    window_end: str | None = Field(None, description="End of the data window (ISO time, UTC), exclusive.")
+    earliest: str = Field("1970-01-01", description="Events before this time (ISO, UTC) are rejected.")
+    latest: str = Field("2100-01-01", description="Events at or after this time (ISO, UTC) are rejected.")
     max_rejected_share: float = Field(
         0.05,
-        description="Largest share of a table's rows that may be set aside before ingest refuses.",
+        description="Largest share of a table's rows that may be rejected before ingest fails.",
         ge=0,
         le=1,
     )
-    min_events: int = Field(1, description="Fewest events the window must hold.", ge=1)
+    min_events: int = Field(1, description="Fewest events in the window.", ge=1)
     memory_limit_mb: int = Field(
-        1024, description="Memory for reading and sorting; what exceeds it goes to disk.", ge=64
+        1024, description="Memory of DuckDB for reading and sorting; what exceeds it spills to disk.", ge=64
     )
 
     changes: bool = Field(
         False,
-        description="The items are changes to a catalogue (refresh --items): the last row of an item counts, and no "
-        "rows at all mean that nothing changed.",
+        description="The items are changes to a catalogue (refresh --items): the last row of an item counts, and an "
+        "empty file means that nothing changed.",
     )
     only: tuple[str, ...] = Field(
         (),
-        description="All that the items tell (refresh --only); an empty cell says nothing then. Empty for whatever "
-        "the settings name.",
+        description="The only columns that the items have (refresh --only); an empty cell then changes nothing. Empty "
+        "for all columns that the settings name.",
     )
 
     def smaller(self) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (its value, what takes less memory), the most effective first."""
+        """Setting -> (its value, a value that needs less memory), the most effective first."""
         return halved_settings(self, "memory_limit_mb", minimum=64)
 
     @field_validator("window_start", "window_end", "earliest", "latest")
     @classmethod
     def _utc(cls, value: str | None) -> str | None:
-        """The same moment written one way, so that two spellings are one setting."""
+        """The same time in one format, so that two spellings are one setting."""
         if value is None:
             return None
         parsed = datetime.fromisoformat(value)

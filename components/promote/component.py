@@ -1,7 +1,7 @@
-"""The doors of promote: `decide` always runs, `promote` only where the verdict says so, `materialize` in between.
+"""The Kubeflow components of promotion: `decide`, `promote` and, for the features pipeline, `materialize`.
 
-The four small ones at the end do nothing. A cluster's API tells which tasks ran and not what they returned, so there
-a verdict other than "promote" is said by the task of its name having run.
+The last four do nothing. A cluster's API returns which tasks ran and not what they returned: on a cluster, that one
+of these tasks ran is the verdict.
 """
 
 from kfp import dsl
@@ -20,24 +20,26 @@ def decide(
     job: str,
     verdict: Output[Dataset],
 ) -> str:
-    """Register the candidate and say whether it may serve, and why; the outcome is what it returns."""
+    """Register the candidate and judge it by the gates; returns the outcome."""
     from pathlib import Path
 
     from components.promote.config import DecideConfig
     from components.promote.step import decide
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
     result = run_step(
-        "decide",
-        decide,
-        DecideConfig(**config),
-        run=context,
-        reuse=False,
-        inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
-        outputs={"verdict": Path(verdict.path)},
-        repository=context.repository,
-        run_id=context.run_id,
+        StepSpec(
+            name="decide",
+            function=decide,
+            config=DecideConfig(**config),
+            inputs={"bundle": Path(bundle.path), "evaluation": Path(evaluation.path), "teacher": Path(teacher.path)},
+            outputs={"verdict": Path(verdict.path)},
+            arguments={"repository": context.repository, "run_id": context.run_id},
+            reuse=False,
+        ),
+        context,
     )
     return result["outcome"]
 
@@ -52,73 +54,81 @@ def promote(
     run: dict,
     job: str,
 ):
-    """Make the candidate the champion: its features online, then the event, then the mirror."""
+    """Make the candidate the champion: materialize its features, append the event, mirror it to MLflow."""
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
     from components.promote.step import promote
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
     run_step(
-        "promote",
-        promote,
-        PromoteConfig(**config),
-        run=context,
-        reuse=False,
-        inputs={
-            "bundle": Path(bundle.path),
-            "evaluation": Path(evaluation.path),
-            "verdict": Path(verdict.path),
-            "features": Path(features.path),
-        },
-        outputs={},
-        preload=("feature_repo.definitions", "mlflow"),
-        repository=context.repository,
-        workspace=context.workspace,
-        stores=context.storage.features,
-        run_id=context.run_id,
-        ledger_folder=context.folder,
+        StepSpec(
+            name="promote",
+            function=promote,
+            config=PromoteConfig(**config),
+            inputs={
+                "bundle": Path(bundle.path),
+                "evaluation": Path(evaluation.path),
+                "verdict": Path(verdict.path),
+                "features": Path(features.path),
+            },
+            arguments={
+                "repository": context.repository,
+                "workspace": context.workspace,
+                "stores": context.storage.features,
+                "run_id": context.run_id,
+                "ledger_folder": context.folder,
+            },
+            preload=("feature_repo.definitions", "mlflow"),
+            reuse=False,
+        ),
+        context,
     )
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
-    """Bring newer rows of the champion's features online."""
+    """Write newer rows of the champion's features to the online store."""
     import json
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
     from components.promote.materialize import materialize
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
     trigger_file = context.folder / "trigger.json"
     run_step(
-        "materialize",
-        materialize,
-        PromoteConfig(**config),
-        run=context,
-        reuse=False,
-        inputs={"features": Path(features.path)},
-        outputs={},
-        preload=("feature_repo.definitions",),
-        repository=context.repository,
-        workspace=context.workspace,
-        stores=context.storage.features,
-        run_id=context.run_id,
-        trigger=json.loads(trigger_file.read_text()) if trigger_file.is_file() else None,
+        StepSpec(
+            name="materialize",
+            function=materialize,
+            config=PromoteConfig(**config),
+            inputs={"features": Path(features.path)},
+            arguments={
+                "repository": context.repository,
+                "workspace": context.workspace,
+                "stores": context.storage.features,
+                "run_id": context.run_id,
+                "trigger": json.loads(trigger_file.read_text()) if trigger_file.is_file() else None,
+            },
+            preload=("feature_repo.definitions",),
+            reuse=False,
+        ),
+        context,
     )
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def already_serving():
-    """The verdict: the candidate is the champion."""
+    """The verdict: the candidate is the champion already."""
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def pending():
-    """The verdict: every gate is met, and a person decides."""
+    """The verdict: every gate is met, and the candidate waits for a reviewer."""
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
@@ -128,7 +138,7 @@ def refused():
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def insufficient_data():
-    """The verdict: there is too little data for one."""
+    """The verdict: there is too little data to judge."""
 
 
 OUTCOME_TASKS = {
@@ -136,4 +146,4 @@ OUTCOME_TASKS = {
     "pending": pending,
     "refused": refused,
     "insufficient_data": insufficient_data,
-}  # outcome of `decide` -> the door that says it
+}  # outcome of `decide` -> the component that stands for it

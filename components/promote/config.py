@@ -1,4 +1,4 @@
-"""Every knob of the two doors of this room."""
+"""The settings of decide and promote."""
 
 import re
 
@@ -9,25 +9,25 @@ from rankline.evaluation.decision import PromotionPolicy
 
 
 class DecideConfig(PromotionPolicy):
-    """The gates: what a candidate must show before it serves."""
+    """The gates that a candidate must pass before it serves."""
 
 
 class PromoteConfig(FrozenModel):
-    """Where a promotion is told, and how long it waits for another one."""
+    """Where a promotion is mirrored, and how long it waits for another one."""
 
     tracking_uri: str = Field(
         "",
-        description="MLflow server or database, its URL without a password; empty for the workspace's own mlflow.db.",
+        description="URL of the MLflow server or database, without a password; empty for mlflow.db in the workspace.",
     )
     artifact_location: str = Field(
-        "", description="Where a new MLflow experiment keeps its files; empty for the server's own place, or mlruns."
+        "", description="Where a new MLflow experiment keeps its files; empty for the server's default, or mlruns."
     )
-    experiment: str = Field("rankline", min_length=1, description="MLflow experiment that promotions are in.")
+    experiment: str = Field("rankline", min_length=1, description="MLflow experiment of the promotions.")
     registered_model: str = Field(
-        "rankline", min_length=1, description="MLflow registered model that has a version for each champion."
+        "rankline", min_length=1, description="MLflow registered model with one version per champion."
     )
     lock_timeout_s: float = Field(
-        600.0, gt=0, description="How long to wait while another promotion writes the online store."
+        600.0, gt=0, description="Longest wait while another process writes the online store, in seconds."
     )
 
     @field_validator("tracking_uri")
@@ -35,6 +35,6 @@ class PromoteConfig(FrozenModel):
     def _without_password(cls, uri: str) -> str:
         if re.search(r"://[^/@]*:[^/@]*@", uri) or "password=" in uri:
             raise ValueError(
-                "a password is no setting: PGPASSWORD holds a database's, MLFLOW_TRACKING_PASSWORD a server's"
+                "a password is no setting: set PGPASSWORD for a database, MLFLOW_TRACKING_PASSWORD for a server"
             )
         return uri

@@ -1,40 +1,48 @@
 """Decide whether a candidate may serve, and make it the champion.
 
-`decide` reads a bundle and its evaluation, puts both into the model repository, and writes verdict.json and
-verdict.md. `promote` reads these and the run's features; it brings the features online, appends the
-`promoted` event, which is the commit, and mirrors it into MLflow.
+`decide` reads a bundle and its evaluation, adds both to the model registry, and writes verdict.json and verdict.md.
+`promote` reads these and the run's features. It materializes the features online, appends the `promoted` event, which
+is the commit, and mirrors it to MLflow.
 """
 
 from __future__ import annotations
 
-import json
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, cast
 
 from components.promote import online
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import mirror, training_curves
-from rankline.errors import IntegrityError, StaleEvidence, UsageError
+from components.promote.mirror import Promotion, mirror, training_curves
+from components.promote.store_lock import store_lock
+from components.promote.verdict_page import verdict_page
+from rankline.errors import EXIT_OK, IntegrityError, StaleEvidence, UsageError
 from rankline.evaluation import decision
 from rankline.evaluation.decision import PromotionPolicy, Verdict
 from rankline.evaluation.report import Report, read_report, read_scores
+from rankline.io.files import first_line, read_model
 from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
-from rankline.registry.registry_state import Event, Kind
+from rankline.registry.registry_state import Champion, Event, Kind
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights
 
 VERDICT, PAGE = "verdict.json", "verdict.md"
 ACTOR, PROMOTION = "the flow", "promotion"
 
-# Verdicts on models that serve or may come to: others may begin with their weights.
-WARM_START_OUTCOMES = ("promote", "pending", "already_serving")
-# What a verdict other than "promote" leaves behind in the repository.
-EVENT_KINDS: dict[str, Kind] = {"pending": "pending", "refused": "rejected", "insufficient_data": "rejected"}
+
+@dataclass(frozen=True)
+class EventDraft:
+    """An event about a candidate that is not in the registry's log yet."""
+
+    kind: Kind
+    model_id: str
+    why: str
+    digests: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] | None = None
+    expected_champion: str | None = None
 
 
 def decide(
@@ -48,65 +56,45 @@ def decide(
     teacher: Path | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
-    """Register the candidate and write the verdict on it; of one that may come to serve, keep the teacher's weights.
+    """Register the candidate and write the verdict; the teacher's weights are saved if the model may come to serve.
 
     Raises:
-        UsageError: the bundle or the evaluation is none, or the evaluation is of another model.
-        IntegrityError: a byte of the bundle is not what its digests promise.
+        UsageError: ``bundle`` or ``evaluation`` is none, or the evaluation is of another model.
+        IntegrityError: the bundle does not match its digests.
         StaleEvidence: the champion changed since the evaluation.
-        RepositoryError: the model repository cannot be written.
+        RegistryError: the model registry cannot be written.
     """
     progress.phase("verdict")
     candidate = open_bundle(bundle)
     report = _read_report_of(candidate, evaluation)
     policy = PromotionPolicy(**config.model_dump())
     models = ModelRegistry(repository)
-    serving = models.champion()
+    champion_id = models.champion()
     decided = decision.decide(
         report,
         read_scores(evaluation, policy.primary),
         candidate.manifest,
         policy,
-        serving=serving,
-        champion=models.manifest(serving) if serving else None,
+        champion_id=champion_id,
+        champion_manifest=models.manifest(champion_id) if champion_id else None,
     )
     verdict.mkdir(parents=True, exist_ok=True)
     (verdict / VERDICT).write_text(decided.model_dump_json(indent=2) + "\n")
     (verdict / PAGE).write_text(verdict_page(decided, report))
+    outcome = Outcome.of_verdict(decided.outcome)
 
-    if teacher and decided.outcome in WARM_START_OUTCOMES:
+    if teacher and outcome.exit_code == EXIT_OK:  # it serves, or may come to
         champion_weights.save_weights(models, candidate.model_id, teacher)
     events: list[Event] = []
-    if decided.outcome != "already_serving":
+    if outcome is not Outcome.ALREADY_SERVING:
         progress.phase("registering")
         models.add(bundle)
-        evidence = {"evaluation": models.add_evidence(evaluation)}
-        warm_start = champion_weights.warm_start_source(teacher) if teacher else ""
-        events += _append_once(
-            models,
-            "registered",
-            candidate,
-            {},
-            why=f"made by recipe {report.recipe}"
-            + (f", begun with model {warm_start}" * (warm_start not in ("", "scratch"))),
-            run_id=run_id,
-            details={"began_from": warm_start} if warm_start else None,
-        )
-        events += _append_once(
-            models, "evaluated", candidate, evidence, why=_score_summary(report, policy), run_id=run_id
-        )
-        if decided.outcome in EVENT_KINDS:
-            evidence["verdict"] = models.add_evidence(verdict)
-            events += _append_once(
-                models,
-                EVENT_KINDS[decided.outcome],
-                candidate,
-                evidence,
-                why=decided.sentence,
-                run_id=run_id,
-                details={"outcome": decided.outcome, "failures": [c.name for c in decided.failures]},
-                expected_champion=decided.champion,
-            )
+        started_from = champion_weights.warm_start_source(teacher) if teacher else ""
+        digests = {"evaluation": models.add_evidence(evaluation)}
+        if outcome.event:
+            digests["verdict"] = models.add_evidence(verdict)
+        for draft in _drafts(decided, report, digests, started_from):
+            events += _append_once(models, draft, run_id=run_id)
     return {
         "outcome": decided.outcome,
         "model_id": decided.model_id,
@@ -132,14 +120,14 @@ def promote(
     stores: FeatureStoreConfig | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
-    """Make the candidate the champion: whatever can fail comes before the event, only the mirror after it.
+    """Make the candidate the champion: what can fail comes before the event, only the mirror after it.
 
     Raises:
-        UsageError: the verdict does not promote this model, the features are of another service, or other
-            definitions bear the name of the one that the champion reads.
-        IntegrityError: a byte of the bundle changed.
+        UsageError: the verdict does not promote this model, the features belong to another service, or the champion
+            reads other definitions under the same name.
+        IntegrityError: the bundle does not match its digests.
         StaleEvidence: the champion changed since the verdict.
-        RepositoryError: the features could not be brought online, or the repository cannot be written.
+        RegistryError: the features could not be materialized, or the registry cannot be written.
     """
     candidate = open_bundle(bundle)
     report = _read_report_of(candidate, evaluation)
@@ -148,109 +136,53 @@ def promote(
     service = _check_service(candidate, features)
     store_folder = workspace / "online" / service
 
+    owner = {"who": PROMOTION, "run": run_id}
     progress.phase("features online")
-    # from the look at who serves to the event nobody else promotes here: who loses has written nothing
-    with online.store_lock(store_folder, timeout_s=config.lock_timeout_s, who=PROMOTION, run=run_id):
-        pointer = models.champion_record()
-        serving = pointer.model_id if pointer else ""
-        if serving not in (decided.champion, candidate.model_id):
-            raise StaleEvidence(
-                "the champion changed since the verdict",
-                expected=f"champion {decided.champion or '(none)'}",
-                found=f"champion {serving}",
-                where=repository,
-                hint="run the flow again: the model will be evaluated beside the new champion",
-            )
-        started = time.monotonic()
-        # until the event the champion reads on: of its definitions nothing changes under it
-        champion_reads = (
-            serving not in ("", candidate.model_id) and models.manifest(serving).features.service == service
-        )
-        owner = {"who": PROMOTION, "run": run_id}
-        watermark = online.materialize_online(
-            features, store_folder, stores=stores, owner=owner, champion_reads=champion_reads
-        )
-        online_s = time.monotonic() - started
-
+    # The lock covers everything from reading the champion to the event: of two promotions, one writes nothing.
+    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner):
+        champion = models.champion_record()
+        champion_id = _check_champion(champion, decided, where=repository)
+        reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
+        watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=reads)
         progress.phase("promoting")
-        if pointer and serving == candidate.model_id:  # an earlier attempt of this run got this far
-            event = models.history()[pointer.event - 1]
+        if champion and champion_id == candidate.model_id:  # an earlier attempt of this run got this far
+            event = models.history()[champion.event - 1]
         else:
             models.add(bundle)
-            event = models.append(
-                "promoted",
-                candidate.model_id,
-                who=ACTOR,
-                why=decided.sentence,
-                run_id=run_id,
-                digests={"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)},
-                details={"service": service, "online_until": watermark["until"]},
-                expected_champion=decided.champion,
+            digests = {"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)}
+            details = {"service": service, "online_until": watermark["until"]}
+            draft = EventDraft(
+                "promoted", candidate.model_id, decided.sentence, digests, details, expected_champion=decided.champion
             )
+            event = _append(models, draft, run_id=run_id)
 
     warning = models.relisted_warning(event.champion_before, event.model_id)
-
     progress.phase("mirroring")
-    try:
-        mirrored: dict[str, Any] = mirror(
-            event,
-            report,
-            source=models.fs.unstrip_protocol(f"{models.root}/bundles/{candidate.model_id}"),
-            pages=[verdict / PAGE, evaluation / "report.html"],
-            curves=training_curves(ledger_folder) if ledger_folder else {},
-            config=config,
-            workspace=workspace,
-        )
-    except Exception as error:  # the promotion stands; the mirror is only a mirror
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        mirrored = {"error": f"MLflow does not show this promotion: {why}; `rankline mirror` shows it later"}
+    promotion = Promotion(
+        event,
+        report,
+        source=models.fs.unstrip_protocol(f"{models.root}/bundles/{candidate.model_id}"),
+        pages=[verdict / PAGE, evaluation / "report.html"],
+        curves=training_curves(ledger_folder) if ledger_folder else {},
+    )
     return {
         "model_id": candidate.model_id,
         "event": event.n,
         "champion_before": event.champion_before,
         "service": service,
-        "online": {**watermark, "seconds": round(online_s, 2)},
-        "mlflow": mirrored,
+        "online": watermark,
+        "mlflow": _mirror(promotion, config, workspace),
         **({"warning": warning} if warning else {}),
     }
 
 
-def verdict_page(decided: Verdict, report: Report) -> str:
-    """The verdict for people: the outcome, every check, and the systems side by side."""
-    primary = decided.policy.primary
-    lines = [
-        f"# {decided.outcome.replace('_', ' ').capitalize()}",
-        "",
-        decided.sentence,
-        "",
-        f"Model `{decided.model_id}`, recipe {report.recipe}, run {report.run_id or '(none)'}, "
-        f"{report.requests} requests; champion {f'`{decided.champion}`' if decided.champion else '(none)'}.",
-        "",
-    ]
-    if decided.checks:
-        lines += ["| | check | found | asked for | |", "| --- | --- | --- | --- | --- |"]
-        for check in decided.checks:
-            sign = "met" if check.passed else "**not met**"
-            observed = f"{check.observed:.4g}" if isinstance(check.observed, float) else check.observed
-            observed = "(not measured)" if observed is None else observed
-            lines.append(f"| {sign} | {check.name} | {observed} | {check.required} | {check.sentence} |")
-        lines.append("")
-    lines += [f"| system | {primary} | interval |", "| --- | --- | --- |"]
-    for name, system in report.systems.items():
-        estimate = system.metrics.get(primary)
-        numbers = [estimate.mean, estimate.low, estimate.high] if estimate else [None] * 3
-        mean, low, high = ("-" if n is None else f"{n:.4f}" for n in numbers)
-        lines.append(f"| {name} | {mean} | {low} to {high} |")
-    return "\n".join(lines) + "\n"
-
-
 def _read_report_of(candidate: Bundle, evaluation: Path) -> Report:
-    """The evaluation's report, which has to be of this very model."""
+    """The evaluation's report, which must be of this model."""
     report = read_report(evaluation)
     if report.model_id != candidate.model_id:
         raise UsageError(
             "the evaluation is of another model",
-            expected=f"model {candidate.model_id}, which lies in {candidate.folder}",
+            expected=f"model {candidate.model_id}, the bundle in {candidate.folder}",
             found=f"model {report.model_id}",
             where=str(evaluation),
             hint="evaluate this bundle first: `rankline step evaluate`",
@@ -259,80 +191,114 @@ def _read_report_of(candidate: Bundle, evaluation: Path) -> Report:
 
 
 def _read_verdict_for(candidate: Bundle, verdict: Path) -> Verdict:
-    """A verdict that promotes this very model."""
-    try:
-        decided = Verdict.model_validate_json((verdict / VERDICT).read_text())
-    except (OSError, ValidationError) as error:
-        raise IntegrityError(
-            "the verdict cannot be read",
-            expected=f"{VERDICT}, as `rankline step decide` writes it",
-            found=str(error).splitlines()[0],
-            where=str(verdict),
-            hint="decide again",
-        ) from error
+    """A verdict that promotes this model."""
+    decided = read_model(
+        verdict / VERDICT,
+        Verdict,
+        what="the verdict",
+        error=IntegrityError,
+        missing="run `rankline step decide` first",
+        damaged="run `rankline step decide` again",
+    )
     if decided.outcome != "promote" or decided.model_id != candidate.model_id:
         raise UsageError(
             "this verdict does not promote this model",
             expected=f"outcome promote for model {candidate.model_id}",
             found=f"outcome {decided.outcome} for model {decided.model_id}",
             where=str(verdict),
-            hint="see verdict.md beside it for the reasons",
+            hint="verdict.md in that folder has the reasons",
         )
     return decided
 
 
 def _check_service(candidate: Bundle, features: Path) -> str:
-    """The feature service that the model asks for, which has to be the one these features were made for."""
+    """The feature service that the model reads, which must be the one of these features."""
     expected_service = candidate.manifest.features.service
-    run_service: str = json.loads((features / "summary.json").read_text())["service"]
+    run_service = online.feature_service(features)
     if run_service != expected_service:
         raise UsageError(
-            "the features are of another feature service than the model's",
+            "the model reads another feature service than these features have",
             expected=expected_service,
             found=run_service,
             where=str(features),
-            hint="give the features that this model was trained on",
+            hint="pass the features that this model was trained on",
         )
     return expected_service
 
 
-def _append_once(
-    models: ModelRegistry,
-    kind: Kind,
-    candidate: Bundle,
-    evidence: dict[str, str],
-    *,
-    why: str,
-    run_id: str,
-    details: dict[str, Any] | None = None,
-    expected_champion: str | None = None,
-) -> list[Event]:
-    """Append an event unless the same was said before on the same evidence; what was appended.
-
-    What was said before the model was taken away counts no more.
-    """
-    for event in reversed(models.history()):
-        same = event.model_id == candidate.model_id
-        if same and event.kind == "removed" and "catalogue" not in event.digests:
-            break
-        if same and event.kind == kind and evidence.items() <= event.digests.items():
-            return []
-    return [
-        models.append(
-            kind,
-            candidate.model_id,
-            who=ACTOR,
-            why=why,
-            run_id=run_id,
-            digests=evidence,
-            details=details,
-            expected_champion=expected_champion,
+def _check_champion(champion: Champion | None, decided: Verdict, *, where: str) -> str:
+    """The model id of the champion, which must be the one of the verdict, or the candidate itself."""
+    champion_id = champion.model_id if champion else ""
+    if champion_id not in (decided.champion, decided.model_id):
+        raise StaleEvidence(
+            "the champion changed since the verdict",
+            expected=f"champion {decided.champion or '(none)'}",
+            found=f"champion {champion_id}",
+            where=where,
+            hint="run the pipeline again: the model will be evaluated beside the new champion",
         )
+    return champion_id
+
+
+def _reads_service(models: ModelRegistry, model_id: str, service: str) -> bool:
+    return bool(model_id) and models.manifest(model_id).features.service == service
+
+
+def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_from: str) -> list[EventDraft]:
+    """The events of a verdict: registered, evaluated, and for outcomes other than "promote" the outcome."""
+    evaluation = {"evaluation": digests["evaluation"]}
+    origin = f"made by recipe {report.recipe}"
+    if started_from not in ("", "scratch"):
+        origin += f", started from model {started_from}"
+    details: dict[str, Any] | None = {"began_from": started_from} if started_from else None
+    drafts = [
+        EventDraft("registered", decided.model_id, origin, details=details),
+        EventDraft("evaluated", decided.model_id, _score_summary(report, decided.policy), evaluation),
     ]
+    if event := Outcome.of_verdict(decided.outcome).event:
+        details = {"outcome": decided.outcome, "failures": [check.name for check in decided.failures]}
+        kind = cast(Kind, event)
+        drafts.append(
+            EventDraft(kind, decided.model_id, decided.sentence, digests, details, expected_champion=decided.champion)
+        )
+    return drafts
+
+
+def _append_once(models: ModelRegistry, draft: EventDraft, *, run_id: str) -> list[Event]:
+    """Append an event unless the log has it with the same evidence since the model was last removed."""
+    for event in reversed(models.history()):
+        same_model = event.model_id == draft.model_id
+        if same_model and event.kind == "removed" and "catalogue" not in event.digests:
+            break
+        if same_model and event.kind == draft.kind and draft.digests.items() <= event.digests.items():
+            return []
+    return [_append(models, draft, run_id=run_id)]
+
+
+def _append(models: ModelRegistry, draft: EventDraft, *, run_id: str) -> Event:
+    return models.append(
+        draft.kind,
+        draft.model_id,
+        who=ACTOR,
+        why=draft.why,
+        run_id=run_id,
+        digests=draft.digests,
+        details=draft.details,
+        expected_champion=draft.expected_champion,
+    )
+
+
+def _mirror(promotion: Promotion, config: PromoteConfig, workspace: Path) -> dict[str, Any]:
+    """Mirror a promotion to MLflow; a failure is returned, since the promotion stands without it."""
+    try:
+        return mirror(promotion, config=config, workspace=workspace)
+    except Exception as error:
+        problem = first_line(error)
+        return {"error": f"MLflow does not show this promotion: {problem}; `rankline mirror` adds it later"}
 
 
 def _score_summary(report: Report, policy: PromotionPolicy) -> str:
-    """The candidate's main score in one line."""
+    """The candidate's primary score in one line."""
     scored = report.systems.get("candidate")
     estimate = scored.metrics.get(policy.primary) if scored else None
     number = "not measured" if estimate is None or estimate.mean is None else f"{estimate.mean:.4f}"

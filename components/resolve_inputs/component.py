@@ -11,25 +11,29 @@ from components.images import DATA
 def resolve_inputs(data: dict, run: dict, job: str) -> NamedTuple(
     "ResolvedInputs", [("source_digest", str), ("champion", str)]
 ):
-    """Say what the flow is about to work on: the source's digest and the model that serves."""
+    """Find out what this run works on: the digest of the source and the champion."""
     from typing import NamedTuple
 
     from components.resolve_inputs.config import ResolveInputsConfig
     from components.resolve_inputs.step import resolve_inputs
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
 
-    config = ResolveInputsConfig(**{name: data[name] for name in ResolveInputsConfig.model_fields if name in data})
     context = RunContext.from_parameters(run, job)
-    resolved = run_step(
-        "resolve_inputs",
-        resolve_inputs,
-        config,
-        run=context,
-        inputs={},
-        outputs={},
-        reuse=False,
-        workspace=context.workspace,
-        repository=context.repository,
-        catalogue=run["catalogue"],
+    result = run_step(
+        StepSpec(
+            name="resolve_inputs",
+            function=resolve_inputs,
+            config=ResolveInputsConfig(
+                **{name: data[name] for name in ResolveInputsConfig.model_fields if name in data}
+            ),
+            arguments={
+                "workspace": context.workspace,
+                "repository": context.repository,
+                "catalogue": run["catalogue"],
+            },
+            reuse=False,
+        ),
+        context,
     )
-    return NamedTuple("ResolvedInputs", [("source_digest", str), ("champion", str)])(**resolved)
+    return NamedTuple("ResolvedInputs", [("source_digest", str), ("champion", str)])(**result)

@@ -1,4 +1,4 @@
-"""What resolve_inputs needs to know: where the data is, said as ingest says it."""
+"""The settings of resolve_inputs: those of ingest that say where the data is."""
 
 from rankline.io.sources import Source
 

@@ -1,8 +1,7 @@
-"""resolve_inputs: what the flow is about to work on, asked anew in every run.
+"""resolve_inputs: what a run works on, found out anew in every run.
 
-Reads the source's files and the model repository, writes nothing (but mends a pointer that lags behind its events).
-Later steps take the answers as arguments: that is how they see that the data or the champion changed since they last
-ran.
+Reads the source and the model registry. Writes nothing, except for the registry's champion.json if that lags behind
+the events. Later steps take the results as arguments and run again when these have changed.
 """
 
 from pathlib import Path
@@ -22,17 +21,17 @@ def resolve_inputs(
     progress: Progress = Progress(),
     repair_cache: bool = True,
 ) -> dict[str, str]:
-    """The digest of the source's contents, and the champion's model id (empty where there is none yet).
+    """The digest of the source, and the champion's model id (empty if there is none yet).
 
-    With ``mends`` off not even the repository's pointer is written.
+    Without ``repair_cache`` not even champion.json is written.
 
     Raises:
-        SourceError: where the source is missing or empty.
-        UsageError: where the champion of this workspace ranks another catalogue.
+        SourceError: the source is missing, empty or unreadable.
+        UsageError: the champion of this workspace ranks another catalogue.
     """
     from rankline.registry.model_registry import ModelRegistry
 
-    progress.phase("looking")
+    progress.phase("resolving inputs")
     source_digest = sources.source_digest(config)
     models = ModelRegistry(repository or workspace / "repository", repair_cache=repair_cache)
     champion = models.champion()
@@ -42,6 +41,6 @@ def resolve_inputs(
             expected=f"a workspace of catalogue {catalogue!r}, or an empty one",
             found=f"champion {champion} of catalogue {champion_catalogue!r}",
             where=str(workspace),
-            hint=f"give this recipe a workspace of its own: -w {workspace}-{catalogue or 'other'}",
+            hint=f"use another workspace for this recipe: -w {workspace}-{catalogue or 'other'}",
         )
     return {"source_digest": source_digest, "champion": champion}

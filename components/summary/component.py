@@ -1,4 +1,4 @@
-"""The Kubeflow door of summary: the flow's exit handler."""
+"""The Kubeflow component of summary, the pipeline's exit handler."""
 
 from kfp import dsl
 from kfp.dsl import PipelineTaskFinalStatus
@@ -8,9 +8,10 @@ from components.images import DATA
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
-    """Write what the run did, from its ledger, however it ended."""
+    """Summarize the run from its ledger, however it ended."""
     from components.summary.config import SummaryConfig
     from components.summary.step import summarize
-    from rankline.runtime.run_step import RunContext
+    from rankline.runtime.run_context import RunContext
 
-    summarize(RunContext.from_parameters(run, job).folder, config=SummaryConfig(**config), kubeflow_status=status.state)
+    context = RunContext.from_parameters(run, job)
+    summarize(context.folder, config=SummaryConfig(**config), kubeflow_status=status.state)

@@ -1,4 +1,4 @@
-"""What a run's time costs."""
+"""The settings of summary."""
 
 from pydantic import Field
 
@@ -6,9 +6,9 @@ from rankline.contracts import FrozenModel
 
 
 class SummaryConfig(FrozenModel):
-    """Prices, for the run's cost."""
+    """The prices that a run's cost is computed from."""
 
     core_hour: float = Field(0.05, ge=0, description="Price of one core for an hour.")
     gpu_hour: float = Field(2.0, ge=0, description="Price of one GPU for an hour.")
-    gpus: dict[str, int] = Field({}, description="Step -> GPUs it holds while it runs.")
-    currency: str = Field("USD", description="What the prices are in.")
+    gpus: dict[str, int] = Field({}, description="Step -> number of GPUs it uses.")
+    currency: str = Field("USD", description="Currency of the prices.")

@@ -1,7 +1,7 @@
 """summary: what a run did, from its ledger. It runs at the end of every run, however that ended.
 
-Reads    <run>/*.json       the ledger
-Writes   <run>/summary.json  steps, durations, peak memory, cost, verdict
+Reads    <run>/*.json        the ledger
+Writes   <run>/summary.json  outcome, steps, durations, peak memory, cost
 """
 
 from __future__ import annotations
@@ -11,26 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from components.summary.config import SummaryConfig
+from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import DECIDING_STEPS
 
 SUMMARY = "summary.json"
-KILLED = "it ended without a word (killed, or out of memory?)"
-INTERRUPTED = "it was interrupted; the next run goes on from what is finished"
-CANCELLED = "cancelled"
-MATERIALIZED = "materialized"
-PUBLISHED, UNCHANGED = "published", "nothing changed"
-UNFINISHED = ("failed", "incomplete")  # the outcomes of a run that did not come to a verdict
-OUTCOMES = {
-    "promote": "promoted",
-    "already_serving": "already serving",
-    "pending": "waiting for review",
-    "refused": "refused",
-    "insufficient_data": "insufficient data",
-    "publish": PUBLISHED,
-    "unchanged": UNCHANGED,
-}
-# verdict -> the step that has to follow it
-FOLLOW_UP_STEPS = {"promote": "promote", "publish": "publish"}
+KILLED = "it ended without an error message (killed, or out of memory?)"
+INTERRUPTED = "it was interrupted; the next run continues from the finished steps"
 
 
 def summarize(
@@ -41,53 +29,59 @@ def summarize(
     cancelled: bool = False,
     interrupted: bool = False,
 ) -> dict[str, Any]:
-    """Write the summary of the run in ``folder`` and return it; ``wanted`` is Kubeflow's word for how it ended.
+    """Write the summary of the run in ``folder`` and return it.
 
-    ``cancelled`` says that somebody asked for its end: what that cut short is no failure. ``interrupted`` says that
-    whoever ran it was: the next run goes on from there.
+    Args:
+        kubeflow_status: how the run ended, as Kubeflow calls it.
+        cancelled: a user cancelled the run: a step that was cut short has not failed.
+        interrupted: the process that watched the run was interrupted; the next run continues it.
     """
     entries = ledger.read_entries(folder)
     steps = [_step_summary(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
-    error = failed.error or (INTERRUPTED if interrupted else KILLED) if failed else INTERRUPTED if interrupted else ""
-    verdict_entry = next((entries[step] for step in ("decide", "catalogue", "materialize") if step in entries), None)
+    verdict_entry = next((entries[step] for step in DECIDING_STEPS if step in entries), None)
     decision = verdict_entry.result if verdict_entry else {}
     outcome = _outcome(entries, failed, decision)
-    was_cancelled = cancelled and outcome in UNFINISHED
+    was_cancelled = cancelled and not outcome.has_verdict
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
-    total_work_s = sum(entry.work_s for entry in entries.values())
     summary = {
         "run": folder.name,
-        "outcome": CANCELLED if was_cancelled else outcome,
+        "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
         "kubeflow_status": kubeflow_status,
         "verdict": decision.get("sentence", ""),
         "reasons": decision.get("failures", []),
-        "error": (f"it was cancelled while {failed.step} ran" if failed else "it was cancelled")
-        if was_cancelled
-        else error,
+        "error": _error(failed, cancelled=was_cancelled, interrupted=interrupted),
         "failed_step": failed.step if failed and not was_cancelled else "",
         "model_id": decision.get("model_id", ""),
         "started": started,
         "seconds": round(max(ended - started, 0.0), 2),
-        "work_s": round(total_work_s, 2),
+        "work_s": round(sum(entry.work_s for entry in entries.values()), 2),
         "cost": round(sum(step["cost"] for step in steps), 4),
         "currency": config.currency,
         "steps": steps,
     }
-    ledger.write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY, summary)
     return summary
 
 
-def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> str:
+def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:
+    if cancelled:
+        return f"it was cancelled while {failed.step} ran" if failed else "it was cancelled"
+    if failed is not None and failed.error:
+        return failed.error
+    if interrupted:
+        return INTERRUPTED
+    return KILLED if failed is not None else ""
+
+
+def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:
     if failed is not None:
-        return "failed"
+        return Outcome.FAILED
     if "materialize" in entries:
-        return MATERIALIZED
-    outcome = decision.get("outcome", "")
-    if outcome in FOLLOW_UP_STEPS and FOLLOW_UP_STEPS[outcome] not in entries:
-        return "failed"
-    return OUTCOMES.get(outcome, "incomplete")
+        return Outcome.MATERIALIZED
+    outcome = Outcome.of_verdict(decision.get("outcome", ""))
+    return Outcome.FAILED if outcome.step and outcome.step not in entries else outcome
 
 
 def _step_summary(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:

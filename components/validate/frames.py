@@ -1,9 +1,9 @@
-"""The tables as Great Expectations sees them: a row for each of theirs, a column for each thing that is checked.
+"""The tables as Great Expectations sees them: one row per row, one column per check.
 
-DuckDB looks at the rows, within its memory. What is at fault becomes a column that holds the offender's name (its
-id, or its value) and is null everywhere else; the expectation is that it is null, and a failure counts the
-offenders and shows who they were. Such a column costs two bytes a row, so that ten million events fit: its names
-are categories, the first `NAMED` offenders' own and one for all others. Numbers and moments are there as they are.
+DuckDB finds the failing rows within its memory. A check becomes a column that names the failing rows (by id or value)
+and is null everywhere else, and the expectation is that it is null: a failure counts the rows and names some. Such a
+column takes two bytes per row, so that ten million events fit: its names are categories, one for each of the first
+`MAX_NAMED` failing rows and one for all others. Numbers and times are checked as they are.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rankline.contracts import LABELS, SPLIT, SPLITS, TABLES
+from rankline.io.sql import literal
 
-NAMED = 1_000  # offenders of one kind that are named
-OTHER_OFFENDERS = "(others)"
+MAX_NAMED = 1_000  # failing rows of a check that are named
+OTHERS = "(others)"
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "event_id"}
 LANGUAGE_CODE = r"^[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{2,8})*$"
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to check: tables, label columns, a column of splits, vectors of items, whom events name.
+    """What there is to check: tables, label columns, a split column, vectors of items, events with users.
 
-    ``only`` is the one item there is, where every query has it for its answer: texts that all have the same label.
+    ``only_item`` is the single item of a data set of texts with labels in which every text has the same label.
     """
 
     tables: tuple[str, ...]
@@ -37,18 +38,18 @@ class DatasetInfo:
 
 
 def present_tables(folder: Path) -> list[str]:
-    """The canonical tables that are there."""
+    """The canonical tables that exist."""
     return [table for table in TABLES if (folder / f"{table}.parquet").is_file()]
 
 
 def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
-    """Make a DuckDB view of every table, with the place of its rows; what there is to check."""
+    """Create a DuckDB view of every table, with row numbers; returns what there is to check."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for table in tables:
-        path = str(folder / f"{table}.parquet").replace("'", "''")
-        db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}', file_row_number = true)")
+        path = literal(str(folder / f"{table}.parquet"))
+        db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({path}, file_row_number = true)")
     names_users = bool(_rows(db, "SELECT 1 FROM events WHERE user_id IS NOT NULL LIMIT 1"))
     first = [item for (item,) in _rows(db, "SELECT item_id FROM items LIMIT 2")]
     items, columns = pq.read_schema(folder / "items.parquet"), pq.read_schema(folder / "events.parquet").names
@@ -69,7 +70,7 @@ def create_views(db: Any, folder: Path, tables: Sequence[str]) -> DatasetInfo:
 
 
 def schema(path: Path, table: str) -> Any:
-    """One row a column that the contract names, and a label: its type there and its type in the file."""
+    """One row per column of the contract and per label: its type there and its type in the file."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -93,37 +94,37 @@ def schema(path: Path, table: str) -> Any:
 
 
 def columns(path: Path) -> dict[str, str]:
-    """A table's columns and their types, in words."""
+    """A table's columns and their types."""
     import pyarrow.parquet as pq
 
     return {field.name: _type_name(field.type) for field in pq.read_schema(path)}
 
 
-def missing_columns(now: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> Any:
-    """One row a column of the last good run, by table, and what is to be said where it is gone."""
+def missing_columns(current: dict[str, dict[str, str]], before: dict[str, dict[str, str]]) -> Any:
+    """One row per column of the last good run: a message if it is missing now, else null."""
     import pandas as pd
 
     messages: list[str | None] = []
-    for table in (table for table in before if table in now):
-        new = ", ".join(name for name in now[table] if name not in before[table]) or "none"
+    for table in (table for table in before if table in current):
+        new = ", ".join(name for name in current[table] if name not in before[table]) or "none"
         messages += [
             None
-            if name in now[table]
-            else f"column {name} of {table} was there in the last run and is gone; new: {new}"
+            if name in current[table]
+            else f"column {name} of {table} was in the last run and is missing; new: {new}"
             for name in before[table]
         ]
-    return pd.DataFrame({"gone": pd.Series(messages, dtype="object")})
+    return pd.DataFrame({"missing_column": pd.Series(messages, dtype="object")})
 
 
 def _type_name(type: Any) -> str:
-    """A type in words; what the inside of a list is called does not matter."""
+    """A type as text; the name of a list's inner field does not matter."""
     import pyarrow as pa
 
     return f"list<{type.value_type}>" if pa.types.is_list(type) or pa.types.is_large_list(type) else str(type)
 
 
 def table(db: Any, name: str, dataset: DatasetInfo) -> Any:
-    """The pandas frame of a table, in the order of its rows."""
+    """The frame of a table, in the order of its rows."""
     import pandas as pd
 
     key, values = KEYS[name], _values(name, dataset)
@@ -132,8 +133,8 @@ def table(db: Any, name: str, dataset: DatasetInfo) -> Any:
     for column in (key, *({"events": ("event_timestamp", "known_at", "item_id")}.get(name, ()))):
         if column not in values:
             frame[column] = _presence(db, name, column, count)
-    for fault, query in _faults(name, key, dataset).items():
-        frame[fault] = _offender_column(db, query, count)
+    for check, query in _checks(name, key, dataset).items():
+        frame[check] = _failing_column(db, query, count)
     return frame
 
 
@@ -144,25 +145,25 @@ def _values(name: str, dataset: DatasetInfo) -> list[str]:
     return ["event_timestamp", *(f'"{label}"' for label in dataset.labels)] if name == "events" else []
 
 
-def _faults(name: str, key: str, dataset: DatasetInfo) -> dict[str, str]:
-    """Fault -> query of (row, who): the rows at fault and whom to name."""
-    faults = {
+def _checks(name: str, key: str, dataset: DatasetInfo) -> dict[str, str]:
+    """Check -> query of (row, name): the failing rows, and how to name them."""
+    checks = {
         f"repeated_{key}": f"""SELECT file_row_number, {key} FROM {name} WHERE {key} IN (
             SELECT {key} FROM {name} WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1)""",
     }
     if name != "events":
-        # a column of numbers with a gap in it becomes one of fractions on its way through some tools
-        faults[f"mixed_{key}"] = f"""SELECT file_row_number, {key} FROM {name} WHERE {key} LIKE '%.0' AND
+        # some tools turn a column of integers with a gap into floats
+        checks[f"mixed_{key}"] = f"""SELECT file_row_number, {key} FROM {name} WHERE {key} LIKE '%.0' AND
             left({key}, -2) IN (SELECT {key} FROM {name})"""
-    of_table = {"items": _item_faults, "users": _user_faults, "queries": _query_faults, "events": _event_faults}
-    return faults | of_table[name](dataset)
+    of_table = {"items": _item_checks, "users": _user_checks, "queries": _query_checks, "events": _event_checks}
+    return checks | of_table[name](dataset)
 
 
-def _item_faults(dataset: DatasetInfo) -> dict[str, str]:
+def _item_checks(dataset: DatasetInfo) -> dict[str, str]:
     return {
-        "wordless": """SELECT file_row_number, coalesce(item_id, 'no id') FROM items
+        "without_text": """SELECT file_row_number, coalesce(item_id, 'no id') FROM items
             WHERE coalesce(nullif(trim(title), ''), nullif(trim(text), '')) IS NULL""",
-        "no_language": f"""SELECT file_row_number, language FROM items
+        "unknown_language": f"""SELECT file_row_number, language FROM items
             WHERE language IS NOT NULL AND NOT regexp_matches(language, '{LANGUAGE_CODE}')""",
         "unavailable": "SELECT file_row_number, coalesce(item_id, 'no id') FROM items WHERE available = false",
         **{
@@ -174,22 +175,22 @@ def _item_faults(dataset: DatasetInfo) -> dict[str, str]:
     }
 
 
-def _user_faults(dataset: DatasetInfo) -> dict[str, str]:
+def _user_checks(dataset: DatasetInfo) -> dict[str, str]:
     return {
-        "idle": """SELECT file_row_number, coalesce(user_id, 'no id') FROM users
+        "without_events": """SELECT file_row_number, coalesce(user_id, 'no id') FROM users
             WHERE user_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user_id = users.user_id)"""
     }
 
 
-def _query_faults(dataset: DatasetInfo) -> dict[str, str]:
+def _query_checks(dataset: DatasetInfo) -> dict[str, str]:
     return {
-        "wordless": """SELECT file_row_number, coalesce(query_id, 'no id') FROM queries
+        "without_text": """SELECT file_row_number, coalesce(query_id, 'no id') FROM queries
             WHERE nullif(trim(text), '') IS NULL AND nullif(trim(array_to_string(turns, '')), '') IS NULL"""
     }
 
 
-def _event_faults(dataset: DatasetInfo) -> dict[str, str]:
-    # an event's reference is at fault where it names something and nothing has that name
+def _event_checks(dataset: DatasetInfo) -> dict[str, str]:
+    # an id that no row of its table has
     unknown = {
         f"unknown_{noun}": f"""SELECT file_row_number, {key} FROM events e WHERE {key} IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = e.{key})"""
@@ -197,59 +198,71 @@ def _event_faults(dataset: DatasetInfo) -> dict[str, str]:
         if table in dataset.tables
     }
     event_name = "coalesce(event_id, 'no id')"
-    faults = {
+    checks = {
         **unknown,
-        "nobody": f"SELECT file_row_number, {event_name} FROM events WHERE user_id IS NULL AND query_id IS NULL",
-        "twice": f"""SELECT file_row_number, {event_name} FROM events e JOIN (
+        "without_entity": f"""SELECT file_row_number, {event_name} FROM events
+            WHERE user_id IS NULL AND query_id IS NULL""",
+        "duplicate": f"""SELECT file_row_number, {event_name} FROM events e JOIN (
             SELECT user_id, query_id, item_id, event_timestamp FROM events GROUP BY ALL HAVING count(*) > 1) d
             ON e.user_id IS NOT DISTINCT FROM d.user_id AND e.query_id IS NOT DISTINCT FROM d.query_id
             AND e.item_id IS NOT DISTINCT FROM d.item_id
             AND e.event_timestamp IS NOT DISTINCT FROM d.event_timestamp""",
-        "known_too_early": f"SELECT file_row_number, {event_name} FROM events WHERE known_at < event_timestamp",
-        # a row's neighbour is looked for in the order of the file, and only the offenders' names are fetched
+        "known_before_event": f"SELECT file_row_number, {event_name} FROM events WHERE known_at < event_timestamp",
+        # compared in the order of the file; only the names of failing rows are fetched
         "out_of_order": f"""SELECT file_row_number, {event_name} FROM events SEMI JOIN (
             SELECT file_row_number, event_timestamp < lag(event_timestamp) OVER (ORDER BY file_row_number) AS back
             FROM events QUALIFY back) USING (file_row_number)""",
     }
     if dataset.split:
         splits = ", ".join(f"'{split}'" for split in SPLITS)
-        faults["no_split"] = f"""SELECT file_row_number, coalesce({SPLIT}, 'none') FROM events
+        checks["unknown_split"] = f"""SELECT file_row_number, coalesce({SPLIT}, 'none') FROM events
             WHERE {SPLIT} IS NULL OR {SPLIT} NOT IN ({splits})"""
-    return faults
+    return checks
 
 
 REFERENCES = {"items": ("item_id", "item"), "users": ("user_id", "user"), "queries": ("query_id", "query")}
 
 
 def _presence(db: Any, name: str, column: str, count: int) -> Any:
-    """A column of which only matters whether a value is there."""
+    """A column of which only the presence of a value matters."""
     import numpy as np
-    import pandas as pd
 
     codes = np.zeros(count, np.int8)
     missing = db.sql(f"SELECT file_row_number AS row FROM {name} WHERE {column} IS NULL").fetchnumpy()["row"]
     codes[np.asarray(missing, np.int64)] = -1
-    return pd.Categorical.from_codes(codes, ["there"])
+    return _categorical(codes, ["present"])
 
 
-def _offender_column(db: Any, query: str, count: int) -> Any:
-    """A column of offenders' names, null where nothing is at fault."""
+def _failing_column(db: Any, query: str, count: int) -> Any:
+    """A column with the names of failing rows, null elsewhere."""
     import numpy as np
+
+    db.execute(f"CREATE OR REPLACE TEMP TABLE failing AS SELECT * FROM ({query}) AS failing (row, name)")
+    named = _rows(db, f"SELECT row, name::VARCHAR FROM failing ORDER BY row LIMIT {MAX_NAMED}")
+    codes = np.full(count, -1, np.int16)
+    if named:
+        code_of = {name: code for code, name in enumerate(dict.fromkeys(name for _, name in named))}
+        codes[np.asarray(db.sql("SELECT row FROM failing").fetchnumpy()["row"], np.int64)] = len(code_of)
+        for row, name in named:
+            codes[row] = code_of[name]
+        return _categorical(codes, [*code_of, OTHERS])
+    return _categorical(codes, [OTHERS])
+
+
+def _categorical(codes: Any, categories: Any) -> Any:
     import pandas as pd
 
-    db.execute(f"CREATE OR REPLACE TEMP TABLE fault AS SELECT * FROM ({query}) AS fault (row, who)")
-    offenders = _rows(db, f"SELECT row, who::VARCHAR FROM fault ORDER BY row LIMIT {NAMED}")
-    codes = np.full(count, -1, np.int16)
-    if offenders:
-        code_of = {name: code for code, name in enumerate(dict.fromkeys(name for _, name in offenders))}
-        codes[np.asarray(db.sql("SELECT row FROM fault").fetchnumpy()["row"], np.int64)] = len(code_of)
-        for row, name in offenders:
-            codes[row] = code_of[name]
-        return pd.Categorical.from_codes(codes, [*code_of, OTHER_OFFENDERS])
-    return pd.Categorical.from_codes(codes, [OTHER_OFFENDERS])
+    return pd.Categorical.from_codes(codes, categories)
+
+
+def single_row(numbers: dict[str, float]) -> Any:
+    """A frame with one row, one column per number."""
+    import pandas as pd
+
+    return pd.DataFrame([numbers])
 
 
 def _rows(db: Any, query: str) -> list[tuple[Any, ...]]:
-    """All rows of a query: DuckDB allows no other work beside an unfinished result."""
+    """All rows of a query: DuckDB does no other work beside an unfinished result."""
     rows: list[tuple[Any, ...]] = db.execute(query).fetchall()
     return rows

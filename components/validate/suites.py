@@ -1,233 +1,183 @@
-"""What is expected of every table, one sentence an expectation.
+"""The expectations of every table, with one sentence each.
 
-Every expectation here is seen to fail on data made bad for it (tests/components/test_validate.py).
+Every expectation is seen to fail on data that is made bad for it (tests/components/test_validate.py).
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from components.validate.config import ValidateConfig
 from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
 
+Severity = Literal["critical", "warning"]
+
 
 def schema() -> list[Any]:
-    """Of the columns of a table (one row a column)."""
-    import great_expectations.expectations as gxe
-
+    """Expectations of a table's columns (one row per column)."""
+    sentence = "every column is present with its type"
     return [
-        _critical(
-            "every column is there with its type",
-            gxe.ExpectColumnPairValuesToBeEqual,
-            column_A="expected",
-            column_B="found",
-            ignore_row_if="neither",
-        )
+        expect(sentence, "ColumnPairValuesToBeEqual", column_A="expected", column_B="found", ignore_row_if="neither")
     ]
 
 
-def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
-    """Of the catalogue."""
-    import great_expectations.expectations as gxe
+def by_table(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> dict[str, list[Any]]:
+    """The expectations of each table's rows; everything must have happened before ``until``."""
+    return {
+        "items": items(config, dataset, until=until),
+        "users": users(config, dataset),
+        "queries": queries(config),
+        "events": events(config, dataset, until=until),
+    }
 
-    row_count_sentence = ""
+
+def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
+    """Expectations of the items."""
+    described, unavailable = config.min_described_share, config.max_unavailable_share
+    enough = ""
     if dataset.only_item and config.min_items > 1:
-        row_count_sentence = f"every text has the label {dataset.only_item!r}; {config.min_items} or more are needed"
+        enough = f"every text has the label {dataset.only_item!r}; {config.min_items} or more are needed"
+    sentence = f"at least {described:.0%} of the items have a title or a text"
     return [
-        *_key_expectations("items", "item_id", at_least=config.min_items, row_count_sentence=row_count_sentence),
-        _warning(
-            f"at least {config.min_described_share:.0%} of the items have a title or a text",
-            gxe.ExpectColumnValuesToBeNull,
-            column="wordless",
-            mostly=config.min_described_share,
-        ),
-        _critical("no price is negative", gxe.ExpectColumnValuesToBeBetween, column="price", min_value=0),
-        _warning(
-            f"no item came out after {until:%Y-%m-%d %H:%M}",
-            gxe.ExpectColumnValuesToBeBetween,
+        *_key("items", "item_id", at_least=config.min_items, enough=enough),
+        _no_row(sentence, "without_text", mostly=described, severity="warning"),
+        expect("no price is negative", "ColumnValuesToBeBetween", column="price", min_value=0),
+        expect(
+            f"no item was created after {until:%Y-%m-%d %H:%M}",
+            "ColumnValuesToBeBetween",
             column="created_at",
             max_value=until,
+            severity="warning",
         ),
-        _warning("every language is a code such as en or zh-CN", gxe.ExpectColumnValuesToBeNull, column="no_language"),
-        _warning(
-            f"at most {config.max_unavailable_share:.0%} of the items are unavailable",
-            gxe.ExpectColumnValuesToBeNull,
-            column="unavailable",
-            mostly=1 - config.max_unavailable_share,
+        _no_row("every language is a code such as en or zh-CN", "unknown_language", severity="warning"),
+        _no_row(
+            f"at most {unavailable:.0%} of the items are unavailable",
+            "unavailable",
+            mostly=1 - unavailable,
+            severity="warning",
         ),
-        *(
-            _critical(
-                f"every {vector} is as long as the others", gxe.ExpectColumnValuesToBeNull, column=f"length_of_{vector}"
-            )
-            for vector in dataset.vectors
-        ),
+        *(_no_row(f"every {vector} is as long as the others", f"length_of_{vector}") for vector in dataset.vectors),
     ]
 
 
 def users(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
-    """Of the users; a source whose events name none may have none."""
-    import great_expectations.expectations as gxe
-
+    """Expectations of the users; a source whose events have no users may have none."""
+    active = config.min_active_share
+    sentence = f"at least {active:.0%} of the users have a history"
     return [
-        *_key_expectations("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
-        _warning(
-            f"at least {config.min_active_share:.0%} of the users have a history",
-            gxe.ExpectColumnValuesToBeNull,
-            column="idle",
-            mostly=config.min_active_share,
-        ),
+        *_key("users", "user_id", at_least=config.min_users if dataset.names_users else 0),
+        _no_row(sentence, "without_events", mostly=active, severity="warning"),
     ]
 
 
 def queries(config: ValidateConfig) -> list[Any]:
-    """Of the queries; a source without any has an empty table."""
-    import great_expectations.expectations as gxe
-
+    """Expectations of the queries; a source without any has an empty table."""
     return [
-        *_key_expectations("queries", "query_id", at_least=config.min_queries),
-        _critical("every query has a text or turns", gxe.ExpectColumnValuesToBeNull, column="wordless"),
+        *_key("queries", "query_id", at_least=config.min_queries),
+        _no_row("every query has a text or turns", "without_text"),
     ]
 
 
 def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
-    """Of the events."""
-    import great_expectations.expectations as gxe
-
+    """Expectations of the events."""
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
+    references = [(table, *names) for table, names in REFERENCES.items() if table in dataset.tables]
     return [
-        *_key_expectations("events", "event_id", at_least=config.min_events),
-        *(
-            _critical(f"every {column} is there", gxe.ExpectColumnValuesToNotBeNull, column=column)
-            for column in ("event_timestamp", "known_at", "item_id")
-        ),
-        _critical("every event has a user or a query", gxe.ExpectColumnValuesToBeNull, column="nobody"),
-        *(
-            _critical(f"every {key} is one of {table}", gxe.ExpectColumnValuesToBeNull, column=f"unknown_{noun}")
-            for table, (key, noun) in REFERENCES.items()
-            if table in dataset.tables
-        ),
-        _critical(
-            "no event is there twice (user, query, item, moment)",
-            gxe.ExpectColumnValuesToBeNull,
-            column="twice",
-        ),
-        _critical(
-            f"every event lies in [{since:%Y-%m-%d}, {until:%Y-%m-%d %H:%M})",
-            gxe.ExpectColumnValuesToBeBetween,
+        *_key("events", "event_id", at_least=config.min_events),
+        *(_present(column) for column in ("event_timestamp", "known_at", "item_id")),
+        _no_row("every event has a user or a query", "without_entity"),
+        *(_no_row(f"every {key} is one of {table}", f"unknown_{noun}") for table, key, noun in references),
+        _no_row("no event is a duplicate (user, query, item, time)", "duplicate"),
+        expect(
+            f"every event is in [{since:%Y-%m-%d}, {until:%Y-%m-%d %H:%M})",
+            "ColumnValuesToBeBetween",
             column="event_timestamp",
             min_value=since,
             max_value=until,
             strict_max=True,
         ),
-        _critical("no event is known before it happens", gxe.ExpectColumnValuesToBeNull, column="known_too_early"),
-        _critical("the events are in the order of time", gxe.ExpectColumnValuesToBeNull, column="out_of_order"),
-        *(
-            _critical(
-                f"every {label} lies in [{config.scales[label][0]:g}, {config.scales[label][1]:g}]",
-                gxe.ExpectColumnValuesToBeBetween,
-                column=label,
-                min_value=config.scales[label][0],
-                max_value=config.scales[label][1],
-            )
-            for label in dataset.labels
-        ),
-        *(
-            _warning(
-                f"{label} is not the same everywhere (a label of one class teaches nothing by itself: "
-                "what was chosen is told from drawn negatives alone)",
-                gxe.ExpectColumnUniqueValueCountToBeBetween,
-                column=label,
-                min_value=2,
-            )
-            for label in dataset.labels
-        ),
-        *(
-            [
-                _critical(
-                    f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}",
-                    gxe.ExpectColumnValuesToBeNull,
-                    column="no_split",
-                )
-            ]
-            if dataset.split
-            else []
-        ),
+        _no_row("no event is known before it happens", "known_before_event"),
+        _no_row("the events are in order of time", "out_of_order"),
+        *_labels(config, dataset),
     ]
+
+
+def _labels(config: ValidateConfig, dataset: DatasetInfo) -> list[Any]:
+    """Labels are on their scale and have more than one value; splits are known."""
+    expectations = []
+    for label in dataset.labels:
+        low, high = config.scales[label]
+        sentence = f"every {label} is in [{low:g}, {high:g}]"
+        expectations.append(expect(sentence, "ColumnValuesToBeBetween", column=label, min_value=low, max_value=high))
+    for label in dataset.labels:
+        sentence = (
+            f"{label} has more than one value (a label with one value teaches nothing by itself: "
+            "only sampled negatives differ from it)"
+        )
+        settings = {"column": label, "min_value": 2}
+        expectations.append(expect(sentence, "ColumnUniqueValueCountToBeBetween", severity="warning", **settings))
+    if dataset.split:
+        expectations.append(_no_row(f"every {SPLIT} is {', '.join(SPLITS[:-1])} or {SPLITS[-1]}", "unknown_split"))
+    return expectations
 
 
 def columns(config: ValidateConfig) -> list[Any]:
-    """Of the columns of all tables (one row a column of the last good run)."""
-    import great_expectations.expectations as gxe
-
-    expectation_of = _critical if config.changes == "critical" else _warning
-    return [
-        expectation_of(
-            "every column of the last good run is still there", gxe.ExpectColumnValuesToBeNull, column="gone"
-        )
-    ]
+    """Expectations of all tables' columns (one row per column of the last good run)."""
+    sentence = "every column of the last good run is still there"
+    return [_no_row(sentence, "missing_column", severity=config.changes)]
 
 
 def changes(config: ValidateConfig, numbers: dict[str, float]) -> list[Any]:
-    """Of how this data differs from the last good run's, and of its age: one column a number."""
-    import great_expectations.expectations as gxe
-
-    expectation_of = _critical if config.changes == "critical" else _warning
+    """Expectations of the changes since the last good run, and of the data's age: one column per number."""
     expectations = []
     for column in numbers:
+        severity: Severity = config.changes
+        lowest: float | None = None
         if column == "newest_event_age_days":
-            severity, limit = _critical, config.max_age_days
+            assert config.max_age_days is not None, "the number is there only if the setting is"
+            severity, limit = "critical", config.max_age_days
             sentence = f"the newest event is at most {limit:g} days old"
         elif column == "clock_behind_days":
-            severity, limit = _critical, 0
+            severity, limit = "critical", 0.0
             sentence = "the clock is not behind the newest event of the last good run"
-        elif table := _without_suffix(column, "_rows_change"):
-            severity, limit = expectation_of, config.max_volume_change
+        elif column.endswith("_rows_change"):
+            limit = config.max_volume_change
+            lowest, table = -limit, column.removesuffix("_rows_change")
             sentence = f"the rows of {table} changed by a share of at most {limit:g} since the last good run"
         else:
-            severity, limit = expectation_of, config.max_drift
-            label = _without_suffix(column, "_drift")
+            limit, label = config.max_drift, column.removesuffix("_drift")
             sentence = f"a share of at most {limit:g} of the values of {label} moved since the last good run"
-        lowest = -limit if column.endswith("_rows_change") else None
-        expectations.append(
-            severity(sentence, gxe.ExpectColumnMaxToBeBetween, column=column, min_value=lowest, max_value=limit)
-        )
+        limits = {"min_value": lowest, "max_value": limit}
+        expectations.append(expect(sentence, "ColumnMaxToBeBetween", severity=severity, column=column, **limits))
     return expectations
 
 
-def _without_suffix(text: str, suffix: str) -> str:
-    """What stands before a suffix; empty where the text does not end so."""
-    return text.removesuffix(suffix) if text.endswith(suffix) else ""
-
-
-def _key_expectations(table: str, key: str, *, at_least: int, row_count_sentence: str = "") -> list[Any]:
-    """Of a table with a key: enough rows (``enough`` says it better), and a key that is there and unique."""
-    import great_expectations.expectations as gxe
-
+def _key(table: str, key: str, *, at_least: int, enough: str = "") -> list[Any]:
+    """Enough rows (``enough`` is the sentence), and a key that is present and unique."""
+    enough = enough or f"there are at least {at_least} rows"
     expectations = [
-        _critical(
-            row_count_sentence or f"there are at least {at_least} rows",
-            gxe.ExpectTableRowCountToBeBetween,
-            min_value=at_least,
-        ),
-        _critical(f"every {key} is there", gxe.ExpectColumnValuesToNotBeNull, column=key),
-        _critical(f"every {key} is unique", gxe.ExpectColumnValuesToBeNull, column=f"repeated_{key}"),
+        expect(enough, "TableRowCountToBeBetween", min_value=at_least),
+        _present(key),
+        _no_row(f"every {key} is unique", f"repeated_{key}"),
     ]
     if table != "events":
-        expectations.append(
-            _critical(
-                f"no {key} is there with and without a fraction (12 and 12.0: mixed types)",
-                gxe.ExpectColumnValuesToBeNull,
-                column=f"mixed_{key}",
-            )
-        )
+        mixed = f"no {key} is present with and without a fraction (12 and 12.0: mixed types)"
+        expectations.append(_no_row(mixed, f"mixed_{key}"))
     return expectations
 
 
-def _critical(sentence: str, expectation: Any, **settings: Any) -> Any:
-    meta = {"severity": "critical", "sentence": sentence}
-    return expectation(**settings, severity="critical", description=sentence, meta=meta)
+def _present(column: str) -> Any:
+    return expect(f"every {column} is present", "ColumnValuesToNotBeNull", column=column)
 
 
-def _warning(sentence: str, expectation: Any, **settings: Any) -> Any:
-    meta = {"severity": "warning", "sentence": sentence}
-    return expectation(**settings, severity="warning", description=sentence, meta=meta)
+def _no_row(sentence: str, check: str, *, mostly: float = 1.0, severity: Severity = "critical") -> Any:
+    """No row, or at most a share of 1 - ``mostly``, fails a check of frames.py."""
+    return expect(sentence, "ColumnValuesToBeNull", column=check, mostly=mostly, severity=severity)
+
+
+def expect(sentence: str, name: str, *, severity: Severity = "critical", **settings: Any) -> Any:
+    """Great Expectations' Expect<name> with a sentence."""
+    from great_expectations import expectations
+
+    meta = {"severity": severity, "sentence": sentence}
+    return getattr(expectations, f"Expect{name}")(**settings, severity=severity, description=sentence, meta=meta)

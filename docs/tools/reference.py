@@ -1,8 +1,7 @@
-"""The reference as a page: ``make reference`` renews docs/reference.md from the code, `--check` compares.
+"""Generate docs/reference.md from the code: ``make reference`` writes it, ``--check`` compares.
 
-Every command as its own help tells it, every knob of a recipe, exit codes, kinds of error, environment
-variables, the server's routes, and what passes between the steps. Nothing of it is written by hand, so
-nothing of it can fall behind.
+The page has the help of every command, every setting of a recipe, the artifacts of the steps, the server's routes, exit
+codes, errors and environment variables.
 """
 
 from __future__ import annotations
@@ -15,44 +14,44 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "reference.md"
-HELP_WIDTH = 88  # how wide a help is drawn, whatever the terminal
+HELP_WIDTH = 88
 
 EXIT_CODES = {
-    0: "it did what was asked: promoted, already serving, or waiting for review",
-    1: "a step or a command failed; the next run goes on from there",
-    2: "wrong usage: a misspelt command, recipe or knob",
-    3: "a gate refused the model; the run itself is fine and says which",
+    0: "success: promoted, already serving, or waiting for review",
+    1: "a step or a command failed; the next run continues from there",
+    2: "wrong usage: a misspelt command, recipe or setting",
+    3: "a gate refused the model; the run itself succeeded and says which gate",
     130: "interrupted",
 }
 
-# Every variable that our code reads; one that is missing here is refused when the page is made.
+# every variable that the code reads; the page is not written if one is missing here
 ENVIRONMENT = {
-    "RANKLINE_BASE": "Image that `rankline build` stands on, instead of `--base`.",
-    "RANKLINE_FEATURES": "Feast's own command line in `feature_repo/`: the folder of the feature sources.",
-    "RANKLINE_IMAGE_DATA": "Image of the steps without torch, while a flow is compiled or run.",
-    "RANKLINE_IMAGE_EVALUATE": "Image of evaluate, which starts the server, while a flow is compiled or run.",
-    "RANKLINE_IMAGE_SERVE": "Image that serves.",
-    "RANKLINE_IMAGE_TRAIN": "Image of the steps that train, while a flow is compiled or run.",
+    "RANKLINE_BASE": "Base image of `rankline build`, instead of `--base`.",
+    "RANKLINE_FEATURES": "For Feast's own command line in `feature_repo/`: the folder of the feature sources.",
+    "RANKLINE_IMAGE_DATA": "Image of the steps without torch, when a pipeline is compiled or run.",
+    "RANKLINE_IMAGE_EVALUATE": "Image of evaluate, which starts the server, when a pipeline is compiled or run.",
+    "RANKLINE_IMAGE_SERVE": "Image of the server.",
+    "RANKLINE_IMAGE_TRAIN": "Image of the steps that train, when a pipeline is compiled or run.",
     "RANKLINE_KFP_AUTH": "How to sign in to a Kubeflow cluster, instead of `--auth`.",
-    "RANKLINE_KFP_ZONE": "Time zone that the cluster's controller fires schedules by, instead of `--cluster-zone`.",
-    "RANKLINE_KFP_CA": "File with the authority of the cluster's certificate, instead of `--ca`.",
+    "RANKLINE_KFP_ZONE": "Time zone in which the cluster's controller fires schedules, instead of `--cluster-zone`.",
+    "RANKLINE_KFP_CA": "File with the certificate authority of the cluster, instead of `--ca`.",
     "RANKLINE_KFP_COOKIE": "The session cookie for `--auth cookie`, as NAME=VALUE.",
     "RANKLINE_KFP_HOST": "URL of Kubeflow Pipelines, instead of `--host`.",
-    "RANKLINE_KFP_NAMESPACE": "The profile's namespace on the cluster, instead of `--namespace`.",
+    "RANKLINE_KFP_NAMESPACE": "Namespace of your profile on the cluster, instead of `--namespace`.",
     "RANKLINE_KFP_PASSWORD": "The password for `--auth dex`.",
     "RANKLINE_KFP_TOKEN": "The service account token for `--auth token`.",
-    "RANKLINE_KFP_TOKEN_FILE": "The file that holds it, read anew for each request, instead.",
+    "RANKLINE_KFP_TOKEN_FILE": "File that holds the token, read again for each request.",
     "RANKLINE_KFP_USER": "The user for `--auth dex`.",
-    "RANKLINE_REPOSITORY": "The model repository, instead of `--repository`.",
-    "RANKLINE_RUN_DIR": "Set by the runner for its steps: the folder of the run's ledger.",
-    "RANKLINE_URL": "Where the server answers, instead of `--url`.",
-    "RANKLINE_WORKSPACE": "The workspace, instead of `--workspace`.",
+    "RANKLINE_REPOSITORY": "Model repository, instead of `--repository`.",
+    "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
+    "RANKLINE_URL": "URL of the server, instead of `--url`.",
+    "RANKLINE_WORKSPACE": "Workspace, instead of `--workspace`.",
 }
 _VARIABLE = re.compile(r"RANKLINE_[A-Z0-9_]*[A-Z0-9]")
 _CODE_FOLDERS = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "review", "cli")
@@ -61,7 +60,7 @@ _CODE_FOLDERS = ("rankline", "components", "pipelines", "feature_repo", "serving
 def document() -> str:
     """The page as the code is now."""
     parts = (
-        ["# Reference", "", "Made from the code by `make reference`; a test keeps it true."],
+        ["# Reference", "", "Generated from the code by `make reference`; a test compares it with the code."],
         commands(),
         settings_section(),
         artifacts(),
@@ -74,43 +73,56 @@ def document() -> str:
 
 
 def commands() -> list[str]:
-    """Every command, groups included, as it helps."""
+    """The help of every command, under the titles that `rankline --help` has."""
     import typer
 
-    from cli.main import app
+    from cli.main import app, commands_by_title
 
-    lines = ["## Commands"]
-    for path, help_text in _helps(typer.main.get_command(app), "rankline", None):
-        lines += ["", f"### {path}", "", "```text", help_text, "```"]
+    group: Any = typer.main.get_command(app)
+    context = _context(group, "rankline", None)
+    lines = ["## Commands", *_help_section(group, context)]
+    for title, titled in commands_by_title(group).items():
+        lines += ["", f"## Commands: {title.lower()}"]
+        for name, command in titled.items():
+            for each, inner in _with_subcommands(command, _context(command, name, context)):
+                lines += _help_section(each, inner)
     return lines
 
 
-def _helps(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
-    context = command.context_class(
+def _context(command: Any, name: str, parent: Any) -> Any:
+    return command.context_class(
         command, info_name=name, parent=parent, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH,
         **command.context_settings,
     )  # fmt: skip
+
+
+def _help_section(command: Any, context: Any) -> list[str]:
     help_text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
-    yield context.command_path, help_text
-    for each, inner in getattr(command, "commands", {}).items():
+    return ["", f"### {context.command_path}", "", "```text", help_text, "```"]
+
+
+def _with_subcommands(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
+    """(command, context) of a command and of every one below it."""
+    yield command, context
+    for name, inner in getattr(command, "commands", {}).items():
         if not inner.hidden:
-            yield from _helps(inner, each, context)
+            yield from _with_subcommands(inner, _context(inner, name, context))
 
 
 def settings_section() -> list[str]:
-    """Every knob of every section: type and bounds, default, sentence."""
+    """Every setting of every section: type and bounds, default, description."""
     import dataclasses
 
     from pipelines.recipes import Recipe
 
     kinds = typing.get_type_hints(Recipe)
     lines = [
-        "## Knobs",
+        "## Settings",
         "",
-        "`--set section.knob=value` changes one; `rankline recipes show NAME` shows what a recipe sets them to.",
+        "`--set section.setting=value` changes one; `rankline recipes show NAME` shows the values of a recipe.",
     ]
     plain_fields = [field for field in dataclasses.fields(Recipe) if not hasattr(kinds[field.name], "model_fields")]
-    lines += ["", "### recipe", "", "Its own, without a section.", "", *_SETTINGS_HEAD]
+    lines += ["", "### recipe", "", "Settings of the recipe itself, without a section.", "", *_SETTINGS_HEAD]
     for each in plain_fields:
         sentence = getattr(each.default, "description", None) or ""
         lines.append(f"| `{each.name}` | `{_type_name(kinds[each.name])}` | | {sentence} |")
@@ -126,12 +138,12 @@ def settings_section() -> list[str]:
     return lines
 
 
-_SETTINGS_HEAD = ("| knob | type | default | |", "| --- | --- | --- | --- |")
+_SETTINGS_HEAD = ("| setting | type | default | |", "| --- | --- | --- | --- |")
 _REQUIRED = object()
 
 
 def _settings(prefix: str, kind: Any, given: Any = None) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted name, field, default) of each knob; a nested section's defaults are those it is used with."""
+    """(dotted name, field, default) of each setting; a nested section has the defaults it is used with."""
     for name, info in kind.model_fields.items():
         if given is not None:
             default = getattr(given, name)
@@ -152,7 +164,7 @@ _BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_leng
 
 
 def _type(info: Any) -> str:
-    """A knob's type with its bounds, such as `int, ≥ 1`."""
+    """The type of a setting with its bounds, such as `int, ≥ 1`."""
     parts = [f"`{_type_name(info.annotation)}`"]
     for bound in info.metadata:
         for name, text in _BOUNDS.items():
@@ -162,7 +174,7 @@ def _type(info: Any) -> str:
 
 
 def _type_name(kind: Any) -> str:
-    """A type as people write it."""
+    """A type as it is written."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return " or ".join(json.dumps(each) for each in inner)
@@ -176,36 +188,38 @@ def _type_name(kind: Any) -> str:
 
 
 def artifacts() -> list[str]:
-    """What passes between the steps: which folders, and what the tables and a bundle's manifest hold."""
-    from cli.runs.step import STEPS
+    """What the steps exchange: folders, the columns of tables, the fields of a bundle's manifest."""
+    from pipelines.steps import STANDALONE_STEPS
     from rankline.contracts import TABLES, Manifest
+    from rankline.runtime.steps import component_folder
 
-    lines = ["## Artifacts", "", "Each is a folder, sealed with `files.json` (path to sha256).", ""]
+    lines = ["## Artifacts", "", "Each artifact is a folder with a `files.json` of its digests (path -> sha256).", ""]
     lines += ["| step | reads | writes |", "| --- | --- | --- |"]
-    for step, (_, reads, writes) in STEPS.items():
+    for step, spec in STANDALONE_STEPS.items():
         lines.append(
-            f"| {step} | {_code_list(reads) or 'the source'} | {_code_list(writes) or 'the model repository'} |"
+            f"| {step} | {_code_list(spec.inputs) or 'the source'} "
+            f"| {_code_list(spec.outputs) or 'the model repository'} |"
         )
-    for component in dict.fromkeys("promote" if step == "decide" else step for step in STEPS):
+    for component in dict.fromkeys(map(component_folder, STANDALONE_STEPS)):
         text = ast.get_docstring(ast.parse((ROOT / "components" / component / "step.py").read_text())) or ""
-        lines += ["", f"### {component}'s files", "", "```text", text, "```"]
+        lines += ["", f"### Files of {component}", "", "```text", text, "```"]
     lines += ["", "### Tables of `raw` and `clean`", "", "| table | column | type | |", "| --- | --- | --- | --- |"]
     for table, schema in TABLES.items():
         lines += [
-            f"| {table} | `{column.name}` | {column.type} | {'' if column.nullable else 'always there'} |"
+            f"| {table} | `{column.name}` | {column.type} | {'' if column.nullable else 'required'} |"
             for column in schema
         ]
-    lines += ["", "### A bundle's manifest.json", "", "| field | type | |", "| --- | --- | --- |"]
+    lines += ["", "### manifest.json of a bundle", "", "| field | type | |", "| --- | --- | --- |"]
     for name, info in Manifest.model_fields.items():
         lines.append(f"| `{name}` | {_cell(f'`{_type_name(info.annotation)}`')} | {_cell(info.description or '')} |")
     return lines
 
 
 def routes() -> list[str]:
-    """The server's routes, out of its own OpenAPI file."""
+    """The server's routes, from its OpenAPI file."""
     openapi = json.loads((ROOT / "serving" / "openapi.json").read_text())
     schemas = openapi["components"]["schemas"]
-    lines = ["## HTTP routes", "", "`serving/openapi.json` is the whole interface."]
+    lines = ["## HTTP routes", "", "`serving/openapi.json` describes the whole interface."]
     for path, methods in openapi["paths"].items():
         for method, route in methods.items():
             codes = ", ".join(route["responses"])
@@ -243,7 +257,7 @@ def _last_part(reference: str) -> str:
 
 
 def exit_codes() -> list[str]:
-    """What a command ends with."""
+    """The exit codes of commands."""
     from cli.main import INTERRUPTED
 
     known = {value for name, value in vars(importlib.import_module("rankline.errors")).items() if name[:5] == "EXIT_"}
@@ -253,7 +267,7 @@ def exit_codes() -> list[str]:
 
 
 def errors() -> list[str]:
-    """Every kind of refusal, as the tree in rankline/errors.py has them."""
+    """Every error of the tree in rankline/errors.py."""
     from rankline.errors import RanklineError
 
     def below(kind: type[RanklineError]) -> Iterator[type[RanklineError]]:
@@ -265,7 +279,7 @@ def errors() -> list[str]:
     lines = [
         "## Errors",
         "",
-        "Each is one message: what was expected, what was found, where, and what to try.",
+        "Each message says what was expected, what was found, where, and what to try.",
         "",
         "| error | is a | exit code | |",
         "| --- | --- | --- | --- |",
@@ -280,7 +294,7 @@ def errors() -> list[str]:
 
 
 def environment() -> list[str]:
-    """Every variable of ours that the code reads."""
+    """Every environment variable that the code reads."""
     names = {
         name
         for folder in _CODE_FOLDERS
@@ -293,42 +307,42 @@ def environment() -> list[str]:
     return lines + [f"| `{name}` | {ENVIRONMENT[name]} |" for name in sorted(names)]
 
 
-def _require_complete(what: str, found: set[str], documented: set[str]) -> None:
-    """Refuse a page that would leave something out, or tell of what is no more."""
+def _require_complete(what: str, in_code: set[str], documented: set[str]) -> None:
+    """Check that the page documents exactly what there is."""
     from rankline.errors import IntegrityError
 
-    if found != documented:
+    if in_code != documented:
         raise IntegrityError(
-            f"the reference does not know each {what}",
-            expected=", ".join(sorted(found)),
-            found=f"missing: {', '.join(sorted(found - documented)) or 'none'}; "
-            f"gone: {', '.join(sorted(documented - found)) or 'none'}",
+            f"the reference does not document each {what}",
+            expected=", ".join(sorted(in_code)),
+            found=f"missing: {', '.join(sorted(in_code - documented)) or 'none'}; "
+            f"gone: {', '.join(sorted(documented - in_code)) or 'none'}",
             where="docs/tools/reference.py",
-            hint="give it a sentence there, then `make reference`",
+            hint="describe it there, then run `make reference`",
         )
 
 
-def _code_list(names: tuple[str, ...]) -> str:
+def _code_list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
 def _cell(text: str) -> str:
-    """A text that does not break out of its cell."""
+    """A text that stays within its table cell."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def page_diff(page: str) -> str:
-    """How a page differs from the code, as a short diff; empty where it does not."""
+    """A short diff of a page against the code; empty if there is no difference."""
     changed = difflib.unified_diff(page.splitlines(), document().splitlines(), "docs/reference.md", "the code", n=0)
     return "\n".join(list(changed)[:40])
 
 
 def main() -> int:
-    """Write the page, or, with `--check`, say how it has drifted and end with 1."""
+    """Write the page, or, with `--check`, print how it differs and return 1."""
     if sys.argv[1:] == ["--check"]:
         diff = page_diff(FILE.read_text() if FILE.is_file() else "")
         if diff:
-            print(f"{diff}\ndocs/reference.md is not what the code says; run: make reference", file=sys.stderr)
+            print(f"{diff}\ndocs/reference.md does not match the code; run: make reference", file=sys.stderr)
         return 1 if diff else 0
     FILE.write_text(document())
     return 0

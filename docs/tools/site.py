@@ -1,8 +1,8 @@
-"""What mkdocs is told while it builds the site: pages that lie outside of docs/, the navigation, links.
+"""The hooks of mkdocs: pages from outside of docs/, the navigation, links between pages.
 
-A page is written once, where people look for it in the tree: README.md, CONTRIBUTING.md and the rooms' own
-READMEs become pages of the site as they are. Links that lead from one to another become links of the site; a
-link to a file that is no page keeps its words, and has to name a file that is there.
+README.md, CONTRIBUTING.md, CHANGELOG.md and the READMEs of components and of the server become pages as they are. Links
+between pages become links of the site. A link to another file of the repository becomes its name, and the file has to
+exist.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning in here fails a strict build
+from rankline.runtime.steps import ALL_STEPS, SUMMARY_STEP, component_folder
 
-# page of the site <- file of the tree, for what lies outside of docs/
+ROOT = Path(__file__).resolve().parents[2]
+LOG = logging.getLogger("mkdocs.hooks.rankline")  # a warning fails a strict build
+
+# page of the site -> file outside of docs/
 EXTERNAL_PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
-COMPONENTS = (
-    "resolve_inputs", "ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate", "promote", "catalogue",
-    "summary",
-)  # fmt: skip
-# the pages people are led through, in this order; one that is not written yet is left out
+COMPONENTS = tuple(dict.fromkeys(component_folder(step) for step in (*ALL_STEPS, SUMMARY_STEP)))
+# the order of pages in the navigation; the others follow
 ORDER = (
     "index.md", "guide.md", "operations.md", "runs.md", "schedules.md", "refresh.md", "features.md", "housekeeping.md",
     "cluster.md", "data.md", "training.md", "storage.md", "images.md", "faults.md", "serving.md", "reference.md",
     "benchmarks.md",
 )  # fmt: skip
-# code is passed over; what is left is [words](target)
+# code, which stays as it is, or [text](target)
 _LINK = re.compile(r"(^```.*?^```|`[^`\n]+`)|(!?)\[([^\]]+)\]\(([^)\s]+)\)", re.MULTILINE | re.DOTALL)
 
 
 def external_pages() -> dict[str, str]:
-    """Page of the site -> file of the tree, for every page that lies outside of docs/."""
-    component_pages = {f"rooms/{component}.md": f"components/{component}/README.md" for component in COMPONENTS}
-    pages = {**EXTERNAL_PAGES, **component_pages, "rooms/server.md": "serving/README.md"}
+    """Page of the site -> file, for every page from outside of docs/."""
+    component_pages = {f"components/{component}.md": f"components/{component}/README.md" for component in COMPONENTS}
+    pages = {**EXTERNAL_PAGES, **component_pages, "components/server.md": "serving/README.md"}
     return {page: source for page, source in pages.items() if (ROOT / source).is_file()}
 
 
 def on_config(config: Any) -> Any:
-    """Lead the reader through what is there: the known pages in their order, then whatever else docs/ holds."""
+    """Build the navigation: the known pages in their order, the others of docs/, components, decisions, project."""
     docs = Path(config["docs_dir"])
     docs_pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     external = external_pages()
@@ -50,7 +49,7 @@ def on_config(config: Any) -> Any:
     others = sorted(docs_pages - {*ordered, *decisions})
     config["nav"] = [
         *({"Home": page} if page == "index.md" else page for page in (*ordered, *others)),
-        {"The rooms": [{posixpath.basename(page)[:-3]: page} for page in external if page.startswith("rooms/")]},
+        {"Components": [{posixpath.basename(page)[:-3]: page} for page in external if page.startswith("components/")]},
         {"Decisions": decisions},
         {"Project": [page for page in ("contributing.md", "changelog.md") if page in external]},
     ]
@@ -58,7 +57,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that lie outside of docs/."""
+    """Add the pages from outside of docs/."""
     from mkdocs.structure.files import File
 
     for page, source in external_pages().items():
@@ -67,12 +66,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links of the tree as links of the site."""
+    """Rewrite the links of a page."""
     return rewrite_links(markdown, page.file.src_uri, {file.src_uri for file in files if file.is_documentation_page()})
 
 
 def rewrite_links(markdown: str, page: str, pages: set[str]) -> str:
-    """The text of ``page`` with its links leading to the site's ``pages``; a warning for what is not there."""
+    """The text of ``page`` with links to the site's ``pages``; warns of links to files that do not exist."""
     external = external_pages()
     source = external.get(page, f"docs/{page}")
     site = {**{f"docs/{each}": each for each in pages}, **{file: each for each, file in external.items()}}
@@ -89,7 +88,7 @@ def rewrite_links(markdown: str, page: str, pages: set[str]) -> str:
             to = os.path.relpath(site[file], posixpath.dirname(page) or ".")
             return f"[{words}]({to}{'#' + anchor if anchor else ''})"
         if not (ROOT / file).exists():
-            LOG.warning("%s links to %s, which is neither a page nor a file of the tree", source, target)
+            LOG.warning("%s links to %s, which is neither a page nor a file of the repository", source, target)
         return words if words.strip("`") == file else f"{words} (`{file}`)"
 
     return _LINK.sub(link, markdown)

@@ -1,1 +1,1 @@
-"""A source in numbers and plots."""
+"""Profile canonical tables: counts, distributions, times, labels and rejected rows, as numbers and as an HTML page."""

@@ -1,4 +1,4 @@
-"""The page of a profile: one HTML file with plots that needs nothing beside it."""
+"""The profile as one self-contained HTML page with plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rankline.io.svg import AMBER, BLUE, PURPLE, figure, style, svg
 COLOURS = {"users": BLUE, "items": AMBER, "queries": PURPLE}
 
 
-def render_page(found: Profile, *, title: str) -> str:
+def render_page(profile: Profile, *, title: str) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -19,27 +19,27 @@ def render_page(found: Profile, *, title: str) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"whole": lambda value: f"{value:,.0f}", "share": lambda value: f"{value:.0%}"}
-    return environment.get_template("profile.html").render(found=found, title=title, plots=_plots(found))
+    return environment.get_template("page.html").render(profile=profile, title=title, plots=_plots(profile))
 
 
 def _plots(profile: Profile) -> dict[str, str]:
-    """Name -> inline SVG. Text stays text, so that it can be selected and takes the page's font."""
+    """Name -> inline SVG. Text stays text, so that it can be selected and takes the font of the page."""
     plots = {}
     with style(named_rows=False):
         if profile.days:
             plots["days"] = _plot_days(profile.days)
             plots["hours"] = _plot_bars(
-                [f"{hour}" for hour in range(24)], profile.hours, "events of an hour of the day (UTC)"
+                [f"{hour}" for hour in range(24)], profile.hours, "events per hour of the day (UTC)"
             )
         if profile.tails:
             plots["tails"] = _plot_tails(profile)
         for label, values in profile.labels.items():
-            plots[f"label {label}"] = _plot_bars(list(values), list(values.values()), f"events with a {label} of")
+            plots[f"label {label}"] = _plot_bars(list(values), list(values.values()), f"events by {label}")
     return plots
 
 
 def _plot_days(days: Sequence[tuple[str, int]]) -> str:
-    """Events a day, with the mean of the seven days before."""
+    """Events per day, with the mean of the last seven days."""
     import numpy as np
 
     canvas, axes = figure(2.6, 12.0)
@@ -48,13 +48,13 @@ def _plot_days(days: Sequence[tuple[str, int]]) -> str:
     axes.fill_between(dates, counts, step="mid", color=BLUE, alpha=0.25, linewidth=0)
     if len(counts) >= 14:
         mean = np.convolve(counts, np.ones(7) / 7, mode="valid")
-        axes.plot(dates[6:], mean, color=BLUE, linewidth=1.8, label="mean of seven days")
+        axes.plot(dates[6:], mean, color=BLUE, linewidth=1.8, label="7-day mean")
         axes.legend(frameon=False, loc="upper left")
     axes.set_ylim(0)
-    axes.set_ylabel("events a day")
+    axes.set_ylabel("events per day")
     axes.margins(x=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return svg(canvas, "events a day")
+    return svg(canvas, "events per day")
 
 
 def _plot_bars(names: list[str], values: Sequence[int], label: str) -> str:
@@ -68,7 +68,7 @@ def _plot_bars(names: list[str], values: Sequence[int], label: str) -> str:
 
 
 def _plot_tails(profile: Profile) -> str:
-    """The share of events that the busiest have; a straight line would mean that all are alike."""
+    """The share of events that belongs to the busiest; a straight line would mean that all are alike."""
     canvas, axes = figure(3.2)
     for table, tail in profile.tails.items():
         x, y = zip(*tail.curve, strict=True)
@@ -80,7 +80,7 @@ def _plot_tails(profile: Profile) -> str:
     axes.minorticks_off()
     axes.tick_params(axis="x", pad=8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel("the busiest…")
-    axes.set_ylabel("…have so much of the events")
+    axes.set_xlabel("share of the busiest")
+    axes.set_ylabel("share of the events")
     axes.legend(frameon=False)
     return svg(canvas, "share of events of the busiest users and items")

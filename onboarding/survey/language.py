@@ -1,4 +1,4 @@
-"""The language of a text, told by its script or its small words."""
+"""The language of a text, detected by its script or its function words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SCRIPTS = (("zh", "\u4e00-\u9fff"), ("ja", "\u3040-\u30ff"), ("ko", "\uac00-\ud7
 
 
 def detect_language(text: str) -> str:
-    """The language that a text seems to be in, as a code (en, zh…); empty where none can be told."""
+    """The code of the language a text appears to be in (en, zh…); empty if it is not clear."""
     letters = len(re.findall(r"\w", text)) or 1
     shares = {code: len(re.findall(f"[{span}]", text)) / letters for code, span in SCRIPTS}
     if shares["ja"] > 0.1:
@@ -22,7 +22,7 @@ def detect_language(text: str) -> str:
     likely = max(hits, key=lambda each: hits[each])
     if hits[likely] > 0.04 * len(tokens) > 0:
         return likely
-    if text.isascii() or letters < 40:  # names and keywords alone tell no language
+    if text.isascii() or letters < 40:  # too little to tell: names and keywords look alike in many languages
         return ""
     from charset_normalizer import from_bytes
 

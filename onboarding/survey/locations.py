@@ -1,4 +1,4 @@
-"""Places: what kind of source this is, and where its tables are (a file, a pattern, a folder, a name)."""
+"""Where the tables of a source are: its kind, and the place of each table (a file, a pattern, a folder, a name)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.ingest.config import IngestConfig
-from components.ingest.tables import READERS
+from components.ingest.readers.tables import READERS
 from rankline.errors import SourceError
-from rankline.io import postgres, sources
-from rankline.io.sources import File, Tables
+from rankline.io import sources
+from rankline.io.sources import File, Tables, postgres
 
 READABLE = tuple(READERS)
 MAX_TABLES = 40
@@ -19,7 +19,7 @@ NOT_DATA_NAME = re.compile(r"^(readme|license|licence|copying|notice|changelog|r
 
 
 class DetectedSource(NamedTuple):
-    """What kind of source this is, where it is, and the one file of it that is meant, if one is."""
+    """The kind of a source and where it is; ``file`` is set if only one file of the folder is meant."""
 
     source: str
     format: str
@@ -29,10 +29,10 @@ class DetectedSource(NamedTuple):
 
 
 def detect_source(source: str, connection: str) -> DetectedSource:
-    """What kind of source this is.
+    """The kind of a source.
 
     Raises:
-        SourceError: it is not there, or a file is none that can be read.
+        SourceError: it does not exist, or it is a file of another kind.
     """
     if connection or source.startswith(("postgres://", "postgresql://")):
         return DetectedSource(source or "postgresql://", "sql", connection=connection)
@@ -47,11 +47,11 @@ def detect_source(source: str, connection: str) -> DetectedSource:
         if path.parent.is_dir() and path.with_name(f"{path.name}.inter").is_file():
             return DetectedSource(str(path.parent), "recbole", name=path.name)
         raise SourceError(
-            "the source is not there",
+            "the source does not exist",
             expected="a folder, a file, or a URL such as s3://bucket/log or postgresql://host/database",
             found="no such file or folder",
             where=str(path),
-            hint="check the spelling; what is there: " + sources.describe_folder(path.parent),
+            hint="check the spelling; the folder holds: " + sources.describe_folder(path.parent),
         )
     path = path.resolve()
     if path.is_file():
@@ -79,7 +79,7 @@ def _is_duckdb(path: Path) -> bool:
 
 
 def _data_paths(source: str) -> Iterator[str]:
-    """The paths of what may be tables below a source, relative to it."""
+    """The paths of possible tables below a source, relative to it."""
     fs, root = sources.source_filesystem(source)
     with sources.translate_errors(source):
         paths = sorted(fs.find(root))
@@ -91,16 +91,16 @@ def _data_paths(source: str) -> Iterator[str]:
 
 
 def table_places(source: str) -> list[str]:
-    """The tables of a source as places for ingest: a file, a pattern, or a folder.
+    """The places of a source's tables, as ingest takes them: a file, a pattern, or a folder.
 
     Raises:
-        SourceError: where it holds none.
+        SourceError: there are none, or too many.
     """
     groups: dict[str, list[str]] = {}
     for path in _data_paths(source):
         parent, _, name = path.rpartition("/")
         top = parent.split("/")[0]
-        if "=" in top:  # folders that name a column make one table of all below
+        if "=" in top:  # hive partitioning: the folders below are one table
             groups.setdefault(f"{top.partition('=')[0]}=*/**", []).append(path)
         elif "=" in parent:
             groups.setdefault(parent[: parent.index("=")].rpartition("/")[0], []).append(path)
@@ -114,15 +114,15 @@ def table_places(source: str) -> list[str]:
             "or a DuckDB file",
             found=sources.describe_folder(Path(source)) if "://" not in source else "none",
             where=source,
-            hint="export the tables as Parquet or CSV, or name a folder that holds them",
+            hint="export the tables as Parquet or CSV, or give the folder that holds them",
         )
     if len(groups) > MAX_TABLES:
         raise SourceError(
-            f"the source holds {len(groups)} tables, too many to tell which are meant",
+            f"the source holds {len(groups)} tables, too many to choose from",
             expected=f"at most {MAX_TABLES}",
             found=", ".join(list(groups)[:6]) + "…",
             where=source,
-            hint="say which: --events PLACE --items PLACE (files, patterns or folders below the source)",
+            hint="name them: --events PLACE --items PLACE (files, patterns or folders below the source)",
         )
     return [paths[0] if len(paths) == 1 and "=" not in paths[0] else place for place, paths in groups.items()]
 
@@ -134,18 +134,18 @@ def files_at(source: str, place: str) -> list[File]:
 
 
 def require_table_kind(file: File) -> None:
-    """Refuse a file whose name does not say that it is a table.
+    """Check that a file's name says it is a table.
 
     Raises:
-        SourceError: that it is none.
+        SourceError: it does not.
     """
     if file.kind not in READABLE:
         raise SourceError(
-            "a file is no table",
+            "the file is not a table",
             expected=f"a name that ends in {', '.join(READABLE)} (compressed or not), or a DuckDB file",
             found=file.path.rsplit("/", 1)[-1],
             where=file.path,
-            hint="export it as Parquet or CSV, or rename it after what it holds",
+            hint="export it as Parquet or CSV, or rename it if it is one of these",
         )
 
 
@@ -153,7 +153,7 @@ def database_tables(source: str, connection: str) -> list[str]:
     """The tables of a database.
 
     Raises:
-        SourceError: it cannot be read, or holds none or too many.
+        SourceError: it cannot be read, or has no table, or too many.
     """
     config = IngestConfig(source=source, format="sql", connection=connection)
     query = (
@@ -169,10 +169,10 @@ def database_tables(source: str, connection: str) -> list[str]:
         except duckdb.Error as error:
             raise SourceError(
                 "the database cannot be read",
-                expected="a DuckDB file that nobody holds open for writing",
+                expected="a DuckDB file that no process has open for writing",
                 found=" ".join(str(error).split())[:300],
                 where=source,
-                hint="close whatever holds it open, or export the tables as Parquet",
+                hint="close the process that has it open, or export the tables as Parquet",
             ) from error
     else:
         with postgres.connect(config) as server:
@@ -180,17 +180,17 @@ def database_tables(source: str, connection: str) -> list[str]:
     places = [name if schema in ("main", "public") else f"{schema}.{name}" for schema, name in rows]
     if not places or len(places) > MAX_TABLES:
         raise SourceError(
-            f"the database holds {len(places)} tables" + (", too many to tell which are meant" if places else ""),
+            f"the database holds {len(places)} tables" + (", too many to choose from" if places else ""),
             expected=f"at least one and at most {MAX_TABLES}",
             found=", ".join(places[:6]) or "an empty database",
             where=sources.mask_passwords(source),
-            hint="say which: --events TABLE --items TABLE (or a query each)",
+            hint="name them: --events TABLE --items TABLE (or a query for each)",
         )
     return places
 
 
 def short_names(places: list[str]) -> dict[str, str]:
-    """Place -> a short name for people, each another."""
+    """Place -> a short and unique name."""
     names: dict[str, str] = {}
     for place in places:
         words = place.split()

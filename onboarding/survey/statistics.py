@@ -1,26 +1,33 @@
-"""Facts: what the values of a column look like."""
+"""Statistics of a column's values: how many there are, and what they look like."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.fields import NAIVE, ZONED, identifier, literal
+from components.ingest.expressions import NAIVE, ZONED
+from onboarding.tables import fetch_row
+from rankline.io.sql import identifier, literal
 
-# how times are written beside ISO and numbers since 1970; two that fit the same values are asked about
+# how times are written, other than ISO and numbers since 1970; a column that fits two of them is asked about
 PATTERNS = (
     "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y",
     "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d",
     "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y", "%Y-%m-%d %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
     "%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%dT%H:%M:%S %Z",
 )  # fmt: skip
-FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: what a log's moments lie between
+FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
+EXAMPLE_LENGTH = 60
+VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
+
+Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
 
 
 @dataclass(frozen=True)
 class ColumnStats:
-    """What the values of a column look like; shares are of the values that are there."""
+    """What the values of a column look like. Shares are of the values that are not missing."""
 
     name: str
     kind: str  # as ingest reads it: text, number, integer, flag, naive, moment, list, other, or a type of RecBole
@@ -38,29 +45,29 @@ class ColumnStats:
     urls: float = 0.0
     arrays: float = 0.0
     vectors: float = 0.0
-    separator: str = ""  # what parts lists in a text
-    times: tuple[str, ...] = ()  # units or patterns that read it; more than one where that is not clear
-    zoned: float | None = None  # of times as text or typed: the share that tells its zone
+    separator: str = ""  # between the elements of a list in a text
+    times: tuple[str, ...] = ()  # units or patterns that fit the values; several if it is not clear
+    zoned: float | None = None  # share of the times that name their zone; None for numbers, which are UTC
 
     @property
     def is_unique(self) -> bool:
-        """Does every row have a value of its own?"""
+        """Whether every row has a value of its own."""
         return self.values > 1 and self.distinct == self.values and self.filled == 1.0
 
     @property
     def is_date(self) -> bool:
-        """Are the times whole days, of which nobody asks the hour?"""
+        """Whether the times are whole days, for which a time zone hardly matters."""
         return bool(self.times) and self.zoned is not None and self.characters <= 12 and "%H" not in self.times[0]
 
     @property
     def is_text(self) -> bool:
-        """Are the values words, rather than numbers, times, addresses, or yes and no?"""
+        """Whether the values are words rather than numbers, times, URLs or booleans."""
         words = self.numbers < 0.5 and not self.times and self.urls < 0.5 and self.flags < 0.9
         return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
 
     @property
     def type_label(self) -> str:
-        """The type as people call it."""
+        """The type as it is shown to people."""
         if self.times:
             return "time" if self.zoned is None else "time with zone" if self.zoned == 1 else "time, no zone"
         if self.kind == "list" or self.arrays > 0.9:
@@ -72,53 +79,76 @@ class ColumnStats:
         return "url" if self.urls > 0.9 else "text"
 
 
-def column_stats(db: Any, table: str, column: str, kind: str, *, decimal: str) -> ColumnStats:
-    """What one column of a table in DuckDB looks like; ``kind`` is how ingest reads it."""
-    column_sql, table_sql = identifier(column), identifier(table)
-    is_list = kind in ("list",)
-    words = f"nullif(trim(CAST({column_sql} AS VARCHAR)), '')"
-    # whatever stands for nothing is counted as nothing, in columns that are else numbers or times
-    normalized_sql = f"replace(replace({words}, '.', ''), ',', '.')" if decimal == "," else words
-    number_sql = f"TRY_CAST({normalized_sql} AS DOUBLE)"
-    row = db.execute(
-        f"""
-        SELECT count({words}), count(*), count(DISTINCT {words}),
-            avg(CAST(coalesce(isfinite({number_sql}), false) AS INTEGER)) FILTER ({words} IS NOT NULL),
-            coalesce(bool_and({number_sql} = floor({number_sql})) FILTER ({number_sql} IS NOT NULL), false),
-            min({number_sql}) FILTER (isfinite({number_sql})), max({number_sql}) FILTER (isfinite({number_sql})),
-            avg(length({words})), avg(len(string_split_regex({words}, '\\s+'))),
-            avg(CAST(lower({words}) IN ('true','false','t','f','yes','no','y','n','0','1') AS INTEGER)),
-            avg(CAST(starts_with({words}, 'http://') OR starts_with({words}, 'https://') AS INTEGER)),
-            avg(CAST(starts_with({words}, '[') AND ends_with({words}, ']') AS INTEGER)),
-            avg(CAST(regexp_full_match({words}, '\\[?\\s*-?[0-9.eE+-]+([,;\\s]+-?[0-9.eE+-]+)+\\s*\\]?') AS INTEGER)),
-            avg(CAST(contains({words}, '|') AS INTEGER)), avg(CAST(contains({words}, ', ') AS INTEGER))
-        FROM {table_sql}
-        """
-    ).fetchone()
-    values, rows, distinct, numbers, whole, low, high, size, count, flags, urls, arrays, vectors, bars, commas = row
+def column_stats(db: Any, table: str, kinds: dict[str, str], *, decimal: str) -> dict[str, ColumnStats]:
+    """Column -> its statistics, for the columns of a table in DuckDB; ``kinds`` are how ingest reads them."""
+    return {column: _column_stats(db, table, column, kind, decimal) for column, kind in kinds.items()}
+
+
+def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> ColumnStats:
+    # markers of missing values are ordinary values here: what they are is decided when the map is written
+    text = f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')"
+    number = (
+        "TRY_CAST(replace(replace(text, '.', ''), ',', '.') AS DOUBLE)"
+        if decimal == ","
+        else "TRY_CAST(text AS DOUBLE)"
+    )
+    values_sql = f"(SELECT *, {number} AS number FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
+    row = _fetch_dict(db, _STATISTICS.format(values=values_sql))
     examples = db.execute(
-        f"SELECT {words} AS told FROM {table_sql} WHERE told IS NOT NULL GROUP BY told "
-        f"ORDER BY min({table_sql}.rowid) LIMIT 3"
+        f"SELECT text FROM {values_sql} WHERE text IS NOT NULL GROUP BY text ORDER BY min(row) LIMIT 3"
     ).fetchall()
-    numbers = float(numbers or 0) if kind != "token" else 0.0
-    # AVG over booleans of nulls: absent where there is no value
-    time_formats = _time_formats(db, table_sql, words, kind, values, numbers, low, high) if values else ((), None)
-    separator = ""
-    if not is_list and (count or 0) < 12 and (arrays or 0) < 0.5 and (urls or 0) < 0.5:
-        separator = "|" if (bars or 0) > 0.2 else ", " if (commas or 0) > 0.5 and (size or 0) < 60 else ""
+
+    def shares(*conditions: str) -> list[float]:
+        averages = ", ".join(f"avg(CAST({condition} AS INTEGER))" for condition in conditions)
+        row = fetch_row(db, f"SELECT {averages} FROM {values_sql} WHERE text IS NOT NULL")
+        return [float(share or 0) for share in row]
+
+    numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
+    low, high = row["low"], row["high"]
+    times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
+    average = {name: float(row[name] or 0) for name in ("characters", "words", "flags", "urls", "arrays", "vectors")}
     return ColumnStats(
-        name=column, kind=kind, values=int(values), filled=values / rows if rows else 0.0, distinct=int(distinct),
-        examples=tuple(str(value)[:60] for (value,) in examples), numbers=numbers, is_integer=bool(whole),
-        low=low, high=high, characters=float(size or 0), words=float(count or 0), flags=float(flags or 0),
-        urls=float(urls or 0), arrays=float(arrays or 0), vectors=float(vectors or 0), separator=separator,
-        times=time_formats[0], zoned=time_formats[1],
+        name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
+        distinct=row["distinct"], examples=tuple(value[:EXAMPLE_LENGTH] for (value,) in examples), numbers=numbers,
+        is_integer=row["is_integer"], low=low, high=high, separator="" if kind == "list" else _separator(row),
+        times=times, zoned=zoned, **average,
     )  # fmt: skip
 
 
+_STATISTICS = rf"""
+SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "distinct",
+    avg(CAST(coalesce(isfinite(number), false) AS INTEGER)) FILTER (text IS NOT NULL) AS numbers,
+    coalesce(bool_and(number = floor(number)) FILTER (number IS NOT NULL), false) AS is_integer,
+    min(number) FILTER (isfinite(number)) AS low, max(number) FILTER (isfinite(number)) AS high,
+    avg(length(text)) AS characters, avg(len(string_split_regex(text, '\s+'))) AS words,
+    avg(CAST(lower(text) IN ('true','false','t','f','yes','no','y','n','0','1') AS INTEGER)) AS flags,
+    avg(CAST(starts_with(text, 'http://') OR starts_with(text, 'https://') AS INTEGER)) AS urls,
+    avg(CAST(starts_with(text, '[') AND ends_with(text, ']') AS INTEGER)) AS arrays,
+    avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
+    avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ', ') AS INTEGER)) AS commas
+FROM {{values}}
+"""
+
+
+def _fetch_dict(db: Any, query: str) -> dict[str, Any]:
+    cursor = db.execute(query)
+    (row,) = cursor.fetchall()
+    return dict(zip([name for name, *_ in cursor.description], row, strict=True))
+
+
+def _separator(row: dict[str, Any]) -> str:
+    """What separates the elements of a list that is written as a text; empty where it is no list."""
+    if (row["words"] or 0) >= 12 or (row["arrays"] or 0) >= 0.5 or (row["urls"] or 0) >= 0.5:
+        return ""
+    if (row["bars"] or 0) > 0.2:
+        return "|"
+    return ", " if (row["commas"] or 0) > 0.5 and (row["characters"] or 0) < 60 else ""
+
+
 def _time_formats(
-    db: Any, table: str, words: str, kind: str, values: int, numbers: float, low: float | None, high: float | None
+    shares: Shares, kind: str, numbers: float, low: float | None, high: float | None
 ) -> tuple[tuple[str, ...], float | None]:
-    """How a column's values read as times, and the share that tells its zone (None where numbers do by themselves)."""
+    """The units or patterns that read a column's values as times, and the share of these that names its zone."""
     if kind in ("naive", "moment"):
         return ("iso",), 1.0 if kind == "moment" else 0.0
     if kind in ("list", "flag"):
@@ -132,35 +162,31 @@ def _time_formats(
         return fits, None
     if numbers > 0.5:
         return (), None
-
-    def share(condition: str) -> float:
-        query = f"SELECT avg(CAST({condition} AS INTEGER)) FROM {table} WHERE {words} IS NOT NULL"
-        ((mean,),) = db.execute(query).fetchall()
-        return float(mean or 0)
-
-    # DuckDB reads "2021" and "12:30" as times, too: a date is asked for
-    zoned = f"regexp_matches({words}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({words}, {literal(ZONED)})"
-    written = f"({zoned} OR regexp_full_match({words}, {literal(NAIVE)}))"
-    if share(f"{written} AND (TRY_CAST({words} AS TIMESTAMPTZ) IS NOT NULL)") > 0.95:
-        return ("iso",), share(zoned)
-    if share(f"regexp_matches({words}, '\\d')") < 0.95:
-        return (), None
-    fits = tuple(
-        pattern for pattern in PATTERNS if share(f"try_strptime({words}, {literal(pattern)}) IS NOT NULL") > 0.98
+    # DuckDB reads "2021" and "12:30" as times too, so a date is required
+    zoned = f"regexp_matches(text, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches(text, {literal(ZONED)})"
+    written = f"({zoned} OR regexp_full_match(text, {literal(NAIVE)}))"
+    iso_share, zoned_share, digits_share = shares(
+        f"{written} AND (TRY_CAST(text AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')"
     )
+    if iso_share > 0.95:
+        return ("iso",), zoned_share
+    if digits_share < 0.95:
+        return (), None
+    pattern_shares = shares(*(f"try_strptime(text, {literal(pattern)}) IS NOT NULL" for pattern in PATTERNS))
+    fits = tuple(pattern for pattern, share in zip(PATTERNS, pattern_shares, strict=True) if share > 0.98)
     return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
 
 
 def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
-    """Is some column of a text file written with decimal commas?"""
+    """Whether a column of a text file is written with decimal commas."""
+    is_number = r"regexp_full_match(text, '[+-]?(\d+|\d{1,3}([.]\d{3})+)(,\d+)?')"
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        text_sql = f"trim(CAST({identifier(column)} AS VARCHAR))"
-        is_number_sql = rf"regexp_full_match({text_sql}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
-        query = (
-            f"SELECT avg(CAST({is_number_sql} AS INTEGER)), count(*) FILTER (regexp_matches({text_sql}, ',\\d+$')) "
-            f"FROM {identifier(table)} WHERE {text_sql} <> ''"
+        values = f"SELECT trim(CAST({identifier(column)} AS VARCHAR)) AS text FROM {identifier(table)}"
+        share, commas = fetch_row(
+            db,
+            f"SELECT avg(CAST({is_number} AS INTEGER)), count(*) FILTER (regexp_matches(text, ',\\d+$')) "
+            f"FROM ({values}) WHERE text <> ''",
         )
-        ((share, commas),) = db.execute(query).fetchall()
         if (share or 0) > 0.98 and commas:
             return True
     return False

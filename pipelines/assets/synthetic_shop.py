@@ -1,4 +1,4 @@
-"""Generated shops, for tests and for trying things out: what comes next in them, or is searched for, can be learnt."""
+"""Synthetic shops for tests and demonstrations, in which the next purchase or the answer to a search can be learnt."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DAY_S = 86_400
 def write_shop(folder: Path, *, users: int = 120, events: int = 16, seed: int = 0) -> None:
     """Write shop.inter, shop.item and shop.user.
 
-    Everybody walks along one shelf, mostly to the next item on it, and now and then changes shelf; so the next
-    item follows from the last one, and popularity alone does not tell it.
+    Each user buys along one category, mostly the next item of it, and sometimes changes the category: the next item
+    follows from the last one, and popularity does not predict it.
     """
     rng = random.Random(seed)
     items = [
@@ -52,10 +52,10 @@ PRODUCT_FEATURES = ("for small rooms", "made of wood", "with a long cord", "that
 
 
 def write_searched_shop(folder: Path, *, users: int = 250, events: int = 8, seed: int = 0) -> None:
-    """Write events.csv, items.csv and users.csv: a generated shop in which people search, and then buy.
+    """Write events.csv, items.csv and users.csv: a synthetic shop in which users search, and then buy.
 
-    A query names the thing and now and then its colour. Which of the matching items is bought depends on the person:
-    everybody has a favourite colour and a purse, so neither the words nor the history alone tell it.
+    A query names the product and sometimes its colour. Which of the matching items is bought depends on the user, who
+    has a favourite colour and a budget: neither the query nor the history alone predicts it.
     """
     rng = random.Random(seed)
     items = []

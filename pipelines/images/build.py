@@ -1,7 +1,4 @@
-"""The images of deploy/Dockerfile: built by the docker command, looked into, refused if they hold what they must not.
-
-An image's contents are read from the image itself, by its own interpreter and package manager.
-"""
+"""Builds the images of deploy/Dockerfile with the docker command, and refuses those with the wrong contents."""
 
 from __future__ import annotations
 
@@ -13,102 +10,33 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from components.images import TAG
+from pipelines.images.contents import Inventory, Variant, content_violations, read_inventory
+from pipelines.images.docker import CACHE_MOUNT, DockerCommand, docker_output, run_docker
 from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
 from rankline.errors import RanklineError, UsageError
 
-Variant = Literal["cpu", "cuda"]
-KINDS = ("data", "train", "serve", "evaluate")  # evaluate stands on serve's layers: it comes after it
-PIPELINE_IMAGES = ("data", "train", "evaluate")  # those a compiled package names
+KINDS = ("data", "train", "serve", "evaluate")  # evaluate extends serve, so it is built after it
+PIPELINE_IMAGES = ("data", "train", "evaluate")  # those that a compiled package names
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 CONTEXT_FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
 BASE_LABEL = "rankline.base"  # label of an image: the id of its base on the machine that built it
 PINNED_IMAGE = re.compile(r"@sha256:[0-9a-f]{64}$")
-FORBIDDEN_PACKAGES = {
-    "data": {"torch"},
-    "train": set(),
-    "serve": {"torch", "transformers", "kfp"},
-    "evaluate": {"torch", "transformers"},
-}
-CUDA_LIBRARY = re.compile(r"^(nvidia-|triton$|cuda-)")
-REQUIRED_CUDA_PACKAGE = "nvidia-cudnn-cu13"
-BUILDX_SINCE = 23  # from this version of the docker command on, BuildKit comes as a plugin (buildx)
-# BuildKit names a step and later says whether it is done anew; without BuildKit it is named and done
-STEP_LINE = re.compile(r"^(?:#(?P<number>\d+) \[(?P<stage>[^\]]+)\]|Step (?P<step>\d+/\d+) :) (?P<what>[A-Z]+ .*)")
-PROGRESS_LINE = re.compile(r"^#(?P<number>\d+) (?:\d+\.\d+ |DONE)")
-CACHE_MOUNT = re.compile(r"--mount=type=cache,\S+ (?:\\\n\s*)?")
-HINTS = (
-    ("No space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
-    ("no space left on device", "`docker system df` shows what takes room, `docker builder prune` frees old layers"),
-    ("No matching distribution", "an index that carries the locked versions (`PIP_INDEX_URL` in the base image)"),
-    ("needs Python 3.11", "--base with an image whose python3 is 3.11, 3.12 or 3.13"),
-    ("libraries that ONNX Runtime's CUDA provider needs", "the `cuda` extra in pyproject.toml, and constraints.lock"),
-    ("failed to resolve source metadata", "the spelling of --base, and whether its registry can be reached"),
-    ("pull access denied", "the spelling of --base, and whether its registry can be reached"),
-    ("failed to do request", "the network, and a mirror of the registry; --base names another image"),
-    ("Cannot connect to the Docker daemon", "start the engine: `docker info` has to succeed"),
-)
-# what an image says of itself, as JSON: run by its own interpreter
-INVENTORY_SCRIPT = r"""
-import glob, importlib.metadata as m, json, platform, shutil, subprocess, sys
-def told(d):
-    meta = d.metadata
-    text = meta.get("License-Expression") or meta.get("License") or ""
-    return [meta["Name"], d.version, text if len(text) < 60 and "\n" not in text else ""]
-paths = [*sys.path, *glob.glob(sys.base_prefix + "/lib/python3.*/site-packages")]
-found = sorted({d.metadata["Name"].lower(): told(d) for d in m.distributions(path=paths)}.values())
-debian = []
-if shutil.which("dpkg-query"):
-    form = "-f=${Package}\t${Version}\t${Architecture}\n"
-    debian = [l.split("\t") for l in subprocess.check_output(["dpkg-query", "-W", form], text=True).splitlines()]
-os_release = platform.freedesktop_os_release()
-print(json.dumps({"interpreter": platform.python_version(), "python": found, "debian": debian,
-                  "distribution": os_release.get("ID", ""), "release": os_release.get("VERSION_ID", "")}))
-"""
-
-
-@dataclass(frozen=True)
-class DockerCommand:
-    """The docker command used, and whether it builds with BuildKit."""
-
-    command: str
-    buildkit: bool
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What an image holds: (name, version, licence) of Python packages, (name, version, architecture) of Debian's."""
-
-    interpreter: str
-    python: list[list[str]]
-    debian: list[list[str]]
-    distribution: str = ""
-    release: str = ""
-
-    def names(self) -> set[str]:
-        """Names of the Python packages, in one spelling."""
-        return {re.sub(r"[-_.]+", "-", name).lower() for name, _, _ in self.python}
-
-    def version(self, name: str) -> str:
-        """The version of a Python package; empty where it is not held."""
-        return next((version for each, version, _ in self.python if each.lower() == name), "")
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What is to be built, the same for every image of one call."""
+    """What is built, the same for every image of one call."""
 
     base: str
-    base_id: str = ""  # the id that this machine knows the base by
+    base_id: str = ""  # the id of the base on this machine
     variant: Variant = "cpu"
-    name: str = "rankline"  # what comes before /data, /train…: a registry's path, or just a word
+    name: str = "rankline"  # what precedes /data, /train…: a registry's path, or a word
     tag: str = TAG
     network: str = ""
     torch_wheels: str = ""
@@ -121,7 +49,7 @@ class BuildOptions:
 
 @dataclass
 class BuiltImage:
-    """One image that is there now."""
+    """One image that was built."""
 
     kind: str
     reference: str
@@ -130,50 +58,14 @@ class BuiltImage:
     seconds: float
     inventory: Inventory
     labels: dict[str, str] = field(default_factory=dict)
-    pushed: str = ""  # name@sha256:…, which only a registry gives
-
-
-def find_docker() -> DockerCommand:
-    """The docker command of this machine; one that can BuildKit is preferred.
-
-    Raises:
-        RanklineError: there is none, or its engine does not answer.
-    """
-    found = [
-        str(Path(folder) / "docker") for folder in os.get_exec_path() if os.access(Path(folder) / "docker", os.X_OK)
-    ]
-    if not found:
-        raise RanklineError(
-            "there is no docker command",
-            expected="Docker Engine 20.10 or newer",
-            found="no `docker` on the PATH",
-            hint="install Docker Engine (Debian and Ubuntu: the package docker.io), then `docker info`",
-        )
-    told = subprocess.run([found[0], "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True)
-    if told.returncode or not told.stdout.strip():
-        raise RanklineError(
-            "no Docker engine answers",
-            expected="`docker info` to succeed",
-            found=(told.stderr.strip().splitlines() or ["nothing"])[-1],
-            hint="start the engine (`systemctl start docker`), join the `docker` group, or set DOCKER_HOST",
-        )
-    with_buildkit = next((command for command in found if _has_buildkit(command)), None)
-    return DockerCommand(with_buildkit or found[0], buildkit=with_buildkit is not None)
-
-
-def _has_buildkit(command: str) -> bool:
-    version = subprocess.run([command, "--version"], capture_output=True, text=True).stdout
-    major = re.search(r"version (\d+)\.", version)
-    if major and int(major[1]) < BUILDX_SINCE:
-        return True
-    return subprocess.run([command, "buildx", "version"], capture_output=True).returncode == 0
+    pushed: str = ""  # name@sha256:…, which only a registry assigns
 
 
 def require_base(base: str, *, release: bool) -> str:
-    """The base image, if it may be built on.
+    """The base image, if it may be used.
 
     Raises:
-        UsageError: none is named, or a release stands on one that is not pinned.
+        UsageError: none is named, or a release uses one that is not pinned.
     """
     if not base:
         raise UsageError(
@@ -187,41 +79,41 @@ def require_base(base: str, *, release: bool) -> str:
             "a release stands on a pinned base image",
             expected="name@sha256: and 64 hexadecimal digits",
             found=base,
-            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` tells the digest of one that was pulled",
+            hint="`docker image inspect --format '{{.RepoDigests}}' NAME` prints the digest of a pulled image",
         )
     return base
 
 
 def resolve_base(base: str, *, tool: DockerCommand) -> tuple[str, str]:
-    """(the base with the digest that its tag stands for now, the id that this machine knows it by).
+    """(the base with the digest that its tag stands for now, its id on this machine).
 
-    A base that is not here is pulled. Only a registry gives a digest: one that was made on this machine stays as it is
-    called, and its id is all there is to know it by.
+    A base that is missing is pulled. Only a registry assigns a digest: an image that was built on this machine keeps
+    its name, and only its id identifies it.
 
     Raises:
-        RanklineError: it is not here and cannot be pulled.
+        RanklineError: it is missing and cannot be pulled.
     """
     if subprocess.run([tool.command, "image", "inspect", base], capture_output=True).returncode:
         pulled = subprocess.run([tool.command, "pull", "--quiet", base], capture_output=True, text=True)
         if pulled.returncode:
             raise RanklineError(
-                "the base image is not here and cannot be pulled",
-                expected="an image of this machine or of a registry",
+                "the base image is not on this machine and cannot be pulled",
+                expected="an image on this machine or in a registry",
                 found=(pulled.stderr.strip().splitlines() or ["nothing"])[-1],
                 where=base,
-                hint="the spelling of --base, and whether its registry can be reached",
+                hint="check the spelling of --base, and whether its registry can be reached",
             )
-    image_info = json.loads(_docker_output(tool, "image", "inspect", base))[0]
+    image_info = json.loads(docker_output(tool, "image", "inspect", base))[0]
     name = re.sub(r":[^:/]*$", "", base)
     digests = [each.partition("@")[2] for each in image_info["RepoDigests"] or () if each.startswith(f"{name}@")]
     return (base if PINNED_IMAGE.search(base) or not digests else f"{base}@{digests[0]}"), image_info["Id"]
 
 
 def require_source(*, release: bool, source_root: Path = SOURCE_ROOT) -> Path:
-    """The folder with the Dockerfile; for a release, one that is exactly a commit.
+    """The folder with the Dockerfile; for a release, one without uncommitted changes.
 
     Raises:
-        UsageError: this installation has no Dockerfile, or the files are not the commit's.
+        UsageError: this installation has no Dockerfile, or there are uncommitted changes.
     """
     if not (source_root / "deploy" / "Dockerfile").is_file():
         raise UsageError(
@@ -235,7 +127,7 @@ def require_source(*, release: bool, source_root: Path = SOURCE_ROOT) -> Path:
     if release and changed:
         raise UsageError(
             "a release is built from a commit",
-            expected="no changed and no unknown files",
+            expected="no changed and no untracked files",
             found=", ".join(line.strip() for line in changed.splitlines()[:5]),
             where=str(source_root),
             hint="commit or stash them",
@@ -251,12 +143,12 @@ def build(
     say: Callable[[str], None],
     source_root: Path = SOURCE_ROOT,
 ) -> BuiltImage:
-    """Build one image and look into it; its log is kept beside the others'.
+    """Build one image and check its contents; its log goes into ``options.logs``.
 
     Raises:
-        RanklineError: the build failed (with the last lines of its log), or the image holds what it must not.
+        RanklineError: the build failed (with the last lines of its log), or the image has the wrong contents.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     reference, log = options.reference(kind), options.logs / f"{kind}-{options.variant}.log"
     labels = labels_of(kind, options, source_root)
     with build_context(source_root, buildkit=tool.buildkit) as folder:
@@ -273,27 +165,27 @@ def build(
             *_flags("--label", labels),
             str(folder),
         ]  # fmt: skip
-        _run_docker(command, log, kind, say=say, buildkit=tool.buildkit)
-    image_info = json.loads(_docker_output(tool, "image", "inspect", reference))[0]
+        run_docker(command, log, kind, say=say, buildkit=tool.buildkit)
+    image_info = json.loads(docker_output(tool, "image", "inspect", reference))[0]
     inventory = read_inventory(reference, tool=tool)
     if violations := content_violations(kind, options.variant, inventory):
-        _docker_output(tool, "image", "rm", reference)
+        docker_output(tool, "image", "rm", reference)
         raise RanklineError(
-            f"the {kind} image is not what it should be, and was not kept",
+            f"the {kind} image has the wrong contents, and was removed",
             expected=f"{kind} for {options.variant}",
             found="; ".join(violations),
             where="pyproject.toml, deploy/contents.py",
-            hint="--torch-wheels with a folder of the build of torch that the variant wants"
+            hint="--torch-wheels names a folder with the build of torch that the variant needs"
             if kind == "train"
             else "find what requires it: `pip show` in the image, under Required-by",
         )
     return BuiltImage(
-        kind, reference, image_info["Id"], image_info["Size"], time.monotonic() - began, inventory, labels
+        kind, reference, image_info["Id"], image_info["Size"], time.monotonic() - started, inventory, labels
     )
 
 
 def labels_of(kind: str, options: BuildOptions, source_root: Path = SOURCE_ROOT) -> dict[str, str]:
-    """What an image says of where it comes from, in the words of the OCI."""
+    """The labels of an image: its origin, as the OCI names it, and its code."""
     oci = "org.opencontainers.image"
     revision = _git(source_root, "rev-parse", "HEAD") or "unknown"
     changed = bool(_git(source_root, "status", "--porcelain"))
@@ -316,7 +208,7 @@ def labels_of(kind: str, options: BuildOptions, source_root: Path = SOURCE_ROOT)
 
 @contextmanager
 def build_context(source_root: Path, *, buildkit: bool) -> Iterator[Path]:
-    """A folder with what a build needs and nothing else; without BuildKit the Dockerfile has no cache mounts."""
+    """A folder with the files that a build needs; without BuildKit the Dockerfile has no cache mounts."""
     with tempfile.TemporaryDirectory(prefix="rankline-build-") as name:
         folder = Path(name)
         (folder / "deploy").mkdir()
@@ -332,42 +224,20 @@ def build_context(source_root: Path, *, buildkit: bool) -> Iterator[Path]:
 
 
 def without_cache_mounts(dockerfile: str) -> str:
-    """The same Dockerfile for an engine that knows no mounts: pip then keeps nothing at all."""
+    """The Dockerfile for an engine without cache mounts, where pip keeps no cache."""
     return CACHE_MOUNT.sub("PIP_NO_CACHE_DIR=1 ", dockerfile)
 
 
-def content_violations(kind: str, variant: Variant, inventory: Inventory) -> list[str]:
-    """What an image holds and must not, or must hold and does not."""
-    names = inventory.names()
-    violations = [f"it holds {name}" for name in sorted(FORBIDDEN_PACKAGES[kind] & names)]
-    libraries = sorted(name for name in names if CUDA_LIBRARY.match(name))
-    if libraries and (variant == "cpu" or kind == "data"):
-        violations.append(f"it holds CUDA libraries ({', '.join(libraries[:3])}…, {len(libraries)} in all)")
-    if variant == "cuda" and kind != "data" and REQUIRED_CUDA_PACKAGE not in names:
-        violations.append(f"it lacks {REQUIRED_CUDA_PACKAGE}")
-    if variant == "cuda" and (version := inventory.version("torch")).endswith("+cpu"):
-        violations.append(f"its torch {version} is a CPU build")
-    return violations
-
-
-def read_inventory(reference: str, *, tool: DockerCommand) -> Inventory:
-    """The packages of an image."""
-    output = _docker_output(
-        tool, "run", "--rm", "--network", "none", "--entrypoint", "python", reference, "-c", INVENTORY_SCRIPT
-    )
-    return Inventory(**json.loads(output))
-
-
 def push(built: BuiltImage, *, tool: DockerCommand, say: Callable[[str], None], log: Path) -> None:
-    """Send an image to its registry; ``built.pushed`` is then its name with the registry's digest.
+    """Push an image to its registry; ``built.pushed`` is then its name with the registry's digest.
 
     Raises:
         RanklineError: the registry refused it.
     """
-    _run_docker([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
+    run_docker([tool.command, "push", built.reference], log, f"push {built.kind}", say=say, buildkit=tool.buildkit)
     name = built.reference.rpartition(":")[0]
     digests: list[str] = json.loads(
-        _docker_output(tool, "image", "inspect", "--format", "{{json .RepoDigests}}", built.reference)
+        docker_output(tool, "image", "inspect", "--format", "{{json .RepoDigests}}", built.reference)
     )
     built.pushed = next(each for each in digests if each.startswith(f"{name}@"))
 
@@ -376,61 +246,8 @@ def _flags(flag: str, values: dict[str, str]) -> list[str]:
     return [part for name, value in values.items() for part in (flag, f"{name}={value}")]
 
 
-def _run_docker(command: Sequence[str], log: Path, title: str, *, say: Callable[[str], None], buildkit: bool) -> None:
-    """Run a docker command, telling its steps as they begin; everything it prints goes to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    last: deque[str] = deque(maxlen=12)
-    pending_steps: dict[str, str] = {}
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1" if buildkit else "0"}
-    with (
-        log.open("w") as stream,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                stream.write(line)
-                if line.strip():
-                    last.append(line.rstrip())
-                if step := STEP_LINE.match(line):
-                    what = " ".join(CACHE_MOUNT.sub("", step["what"]).split())
-                    sentence = f"  {title} [{step['stage'] or step['step']}] {what}"[:110]
-                    if step["number"]:
-                        pending_steps[step["number"]] = sentence
-                    else:
-                        say(sentence)
-                elif (progress := PROGRESS_LINE.match(line)) and progress["number"] in pending_steps:
-                    say(pending_steps.pop(progress["number"]))
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        text = log.read_text(errors="replace")
-        raise RanklineError(
-            f"{title}: docker refused",
-            expected="exit code 0",
-            found=f"exit code {process.returncode}; the last lines:\n" + "\n".join(f"    {line}" for line in last),
-            where=str(log),
-            hint=next((hint for sign, hint in HINTS if sign in text), "the log has all of it"),
-        )
-
-
-def _docker_output(tool: DockerCommand, *arguments: str) -> str:
-    done = subprocess.run([tool.command, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise RanklineError(
-            f"`docker {arguments[0]}` failed",
-            found=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
-            where=arguments[-1] if len(arguments[-1]) < 100 else arguments[0],
-            hint="`docker info` shows whether the engine is well",
-        )
-    return done.stdout
-
-
 def _git(source_root: Path, *arguments: str) -> str:
-    """What git says; nothing where there is no repository or no git."""
+    """The output of a git command; empty where there is no repository or no git."""
     try:
         done = subprocess.run(["git", "-C", str(source_root), *arguments], capture_output=True, text=True)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The software bill of materials of an image, as CycloneDX JSON.
 
-The format, its package URLs and its check against the schema are cyclonedx-python-lib's, the reference library
-of the format; what is in the image is told by the image (pipelines/images/build.py).
+cyclonedx-python-lib, the reference library of the format, writes it and validates it against the schema; the contents
+are those that the image reports (pipelines/images/build.py).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rankline.errors import IntegrityError
 
 
 def write_sbom(built: BuiltImage, folder: Path) -> Path:
-    """Write the bill of an image into ``folder`` and return its path; the same image gives the same bytes.
+    """Write the bill of materials of an image into ``folder`` and return its path; it is reproducible.
 
     Raises:
-        IntegrityError: what would be written breaks the format's schema.
+        IntegrityError: the bill breaks the format's schema.
     """
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import Property
@@ -79,6 +79,6 @@ def write_sbom(built: BuiltImage, folder: Path) -> Path:
 
 
 def package_names(path: Path) -> set[str]:
-    """Names of the Python packages in a bill."""
+    """The names of the Python packages in a bill of materials."""
     components = json.loads(path.read_text())["components"]
     return {each["name"].lower() for each in components if each.get("purl", "").startswith("pkg:pypi/")}

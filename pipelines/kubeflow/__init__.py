@@ -1,7 +1,10 @@
-"""A Kubeflow cluster: how it is reached, what is uploaded, and its runs.
+"""A Kubeflow cluster.
 
-access.py    Access -> Cluster: kfp's client, signed in, whose every refusal is one message
-login.py     the ways to sign in: token, cookie, dex, port-forward
-upload.py    the pipeline of a recipe and its version, named by the content
-runs.py      submit, follow, and what `rankline runs` asks of a cluster
+client.py          a connection: kfp's client, signed in (auth.py), with errors of one message (errors.py)
+packages.py        the pipeline of a recipe and its versions; conformance.py checks a package before it is uploaded
+runs.py            submit, follow, list, cancel and retry runs; run_summary.py, logs.py
+recurring_runs.py  the API's recurring runs; triggers.py tells which of them started a run
+schedules.py       `rankline schedule` on a cluster, by way of recurring runs; backfill.py
+plan.py            what `rankline submit` would do
+trainjob.py        finetune on several machines, for Kubeflow Trainer
 """

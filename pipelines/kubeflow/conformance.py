@@ -1,4 +1,4 @@
-"""What the Kubeflow API server refuses in a package, restated, so that it is refused here and not there."""
+"""The rules by which the Kubeflow API server refuses a package, so that Rankline refuses it first."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ def check_package(path: Path) -> None:
     """Refuse a package that the API server would refuse.
 
     Raises:
-        UsageError: with every rule it breaks.
+        UsageError: listing every rule that it breaks.
     """
-    found = list(package_problems(path))
-    if found:
+    problems = list(package_problems(path))
+    if problems:
         raise UsageError(
             "the Kubeflow API server would refuse this package",
             expected="one pipeline document, at most one platform document, known fields, lower-case names",
-            found="; ".join(found),
+            found="; ".join(problems),
             where=str(path),
             hint="compile it again with this version of Rankline",
         )
 
 
 def package_problems(path: Path) -> Iterator[str]:
-    """Each rule that a package breaks, as a sentence."""
+    """Each rule that a package breaks, as a phrase."""
     import yaml
 
-    documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+    documents = [each for each in yaml.load_all(path.read_text(), loader) if each]
     pipelines = [each for each in documents if "pipelineInfo" in each]
     platforms = [each for each in documents if "platforms" in each]
     if len(pipelines) != 1:
@@ -72,9 +73,9 @@ def _pipeline_problems(pipeline: dict[str, Any]) -> Iterator[str]:
                 yield f"{label}: a task refers to no component"
             for name, argument in task.get("inputs", {}).get("parameters", {}).items():
                 constant = argument.get("runtimeValue", {}).get("constant")
-                # a cluster fills in a placeholder only where it is a whole string
+                # a cluster replaces a placeholder only where it is the whole string
                 if isinstance(constant, dict | list) and "{{$." in str(constant):
-                    yield f"{label}: parameter {name} hides a placeholder inside of a structure"
+                    yield f"{label}: parameter {name} has a placeholder inside a structure"
     from kfp.pipeline_spec import pipeline_spec_pb2 as known
 
     yield from _unknown_fields(pipeline, known.PipelineSpec())
@@ -93,7 +94,7 @@ def _platform_problems(platform: dict[str, Any]) -> Iterator[str]:
 
 
 def _unknown_fields(document: dict[str, Any], message: Any) -> Iterator[str]:
-    """Fields that the server's own type of message does not have."""
+    """Fields that the server's message type does not have."""
     from google.protobuf import json_format
 
     try:

@@ -1,9 +1,8 @@
-"""The pipeline of a recipe on the cluster, and its versions: each named by what is in it, so none is there twice."""
+"""The pipeline of a recipe on the cluster, and its versions, named by their content so that none is uploaded twice."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -11,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.kubeflow.client import AlreadyExists, Cluster
+from pipelines.kubeflow.client import Cluster, quiet_stdout
+from pipelines.kubeflow.errors import AlreadyExists
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
+from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
 from rankline.io import digest
 
-PREFIX = "rankline-"  # of the name of every pipeline of ours: that of its flow
+PREFIX = "rankline-"  # of the names of our pipelines
 _PAGE = 100
 
 
@@ -30,17 +30,17 @@ class Version:
     pipeline_id: str
     name: str  # of the version: the beginning of its content's digest
     version_id: str
-    uploaded: bool  # just now; otherwise it was there
+    uploaded: bool  # False where the cluster had it already
 
 
 def upload(
     cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None = None, flow: Flow = "train"
 ) -> Version:
-    """The version that holds this recipe's package of a ``flow``; uploaded only where the cluster has no such content.
+    """The version with this recipe's package of a ``flow``, uploaded where the cluster does not have that content.
 
     Raises:
-        UsageError: the package is not one that the cluster takes, or its pipeline's name is another flow's.
-        AccessError: the cluster does not answer, or lets nobody in.
+        UsageError: the cluster would refuse the package, or the name of its pipeline stands for another flow.
+        AccessError: the cluster does not answer, or refuses the request.
     """
     pipeline = pipeline_name(recipe, flow)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,35 +50,35 @@ def upload(
         version_id = _version_id(cluster, pipeline_id, name)
         uploaded = False
         if version_id is None:
-            with contextlib.suppress(AlreadyExists), contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.suppress(AlreadyExists), quiet_stdout():
                 version_id = cluster.client.upload_pipeline_version(
                     str(package), name, pipeline_id=pipeline_id
                 ).pipeline_version_id
                 uploaded = True
-            # of two who upload the same at once, the slower one is told so, and takes the other's
+            # somebody else may have uploaded the same content at the same time
             version_id = version_id or _version_id(cluster, pipeline_id, name) or ""
     return Version(pipeline, pipeline_id, name, version_id, uploaded)
 
 
 def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
-    """The name of the pipeline of a recipe's flow; `named` reads it.
+    """The name of the pipeline of a recipe's flow, see `parse_pipeline_name`.
 
     Raises:
-        UsageError: the whole line of this recipe would be taken for a smaller flow of another.
+        UsageError: the name would stand for a flow of another recipe.
     """
     name = f"{PREFIX}{recipe.name}" if flow == "train" else f"{PREFIX}{recipe.name}-{flow}"
     if (other := parse_pipeline_name(name)) != (recipe.name, flow):
         raise UsageError(
-            f"the pipeline {name} on the cluster is that of another recipe's flow",
+            f"on the cluster the pipeline name {name} belongs to a flow of another recipe",
             expected=f"a recipe whose name does not end in -{other[1]}",
             found=recipe.name,
-            hint=f"give it another name; this one is the {other[1]} flow of the recipe {other[0]!r}",
+            hint=f"rename the recipe; this name stands for the {other[1]} flow of the recipe {other[0]!r}",
         )
     return name
 
 
 def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
-    """The recipe and the flow that a pipeline of ours is of."""
+    """The recipe and the flow of one of our pipelines."""
     name = pipeline.removeprefix(PREFIX)
     for flow in get_args(Flow):
         if flow != "train" and name.endswith(f"-{flow}"):
@@ -87,7 +87,7 @@ def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
 
 
 def version_name(recipe: Recipe, package: Path) -> str:
-    """The name of the version that a package is."""
+    """The name of a package's version."""
     return f"{recipe.name}-{digest.file_digest(package)[:16]}"
 
 
@@ -98,19 +98,19 @@ def find_version(cluster: Cluster, recipe: Recipe, version: str) -> str | None:
 
 
 def list_pipelines(cluster: Cluster) -> dict[str, str]:
-    """Id -> name of every pipeline of ours on the cluster."""
+    """Id -> name of each of our pipelines on the cluster."""
     query = _filter("IS_SUBSTRING", PREFIX)
-    found_pipelines = paginate(
+    pipelines = paginate(
         lambda **page: cluster.client.list_pipelines(namespace=cluster.namespace_or_none, filter=query, **page),
         "pipelines",
     )
-    return {each.pipeline_id: each.display_name for each in found_pipelines if each.display_name.startswith(PREFIX)}
+    return {each.pipeline_id: each.display_name for each in pipelines if each.display_name.startswith(PREFIX)}
 
 
 def paginate(
     fetch_page: Callable[..., Any], attribute: str, *, limit: int | None = None, sort_by: str = ""
 ) -> list[Any]:
-    """All entries of a list that comes in pages; not more than ``most``."""
+    """The entries of a list that comes in pages, at most ``limit``."""
     entries: list[Any] = []
     token = ""
     while True:
@@ -122,15 +122,15 @@ def paginate(
 
 
 def _get_or_create_pipeline(cluster: Cluster, name: str, description: str) -> str:
-    """The id of the pipeline of that name, made where there is none."""
+    """The id of a pipeline, which is created where there is none."""
     import kfp_server_api
 
-    if (found := _pipeline_id(cluster, name)) is not None:
-        return found
+    if (existing := _pipeline_id(cluster, name)) is not None:
+        return existing
     request = kfp_server_api.V2beta1Pipeline(
         display_name=name, description=description, namespace=cluster.namespace_or_none
     )
-    # made empty: uploading a package as a pipeline would name its first version after the pipeline
+    # created empty: uploading a package as a pipeline would name its first version after the pipeline
     with contextlib.suppress(AlreadyExists):
         created_id: str = cluster.client._pipelines_api.pipeline_service_create_pipeline(pipeline=request).pipeline_id
         return created_id

@@ -1,18 +1,17 @@
-"""Recurring runs: schedules that a Kubeflow cluster keeps and fires itself.
+"""Recurring runs: how a Kubeflow cluster stores a schedule and fires it itself.
 
-A cluster's cron has six fields, the second first, and its time zone is that of its controller of schedules, for all
-of them alike: UTC unless somebody set another (CRON_SCHEDULE_TIMEZONE). The data window of each run ends at the time
-it was scheduled for (components/ingest/window.py).
+The cron expressions of a cluster have six fields, the second first, in the time zone of its controller, which is the
+same for all of them: UTC unless somebody set another (CRON_SCHEDULE_TIMEZONE). The data window of each run ends at its
+scheduled time (components/ingest/window.py).
 
-The API can create, enable, disable and delete a recurring run, not change one. So a change is another of the same
-name: the newest of a name is the one in force, older ones are disabled and go as soon as no run of theirs is under
-way, since deleting one takes its runs with it.
+The API can create, enable, disable and delete a recurring run, but not change one. So a change creates another one of
+the same name: the newest is the active one. Older ones are disabled, and deleted as soon as none of their runs is
+active, since deleting a recurring run ends its runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,43 +21,43 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from components.ingest.window import ScheduledWindow
-from pipelines.kubeflow import description
-from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name, upload
-from pipelines.kubeflow.runs import (
-    DEFAULT_EXPERIMENT,
+from pipelines.kubeflow.client import Cluster, quiet_stdout
+from pipelines.kubeflow.packages import list_pipelines, paginate, parse_pipeline_name, upload
+from pipelines.kubeflow.run_summary import is_running
+from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
+from pipelines.kubeflow.triggers import (
     backfill_scheduled_at,
-    experiment_id,
+    format_description,
+    read_metadata,
+    read_summary,
     schedule_name,
-    summarize_run,
 )
 from pipelines.recipes import Recipe
-from pipelines.runs.runner import Flow
-from pipelines.runs.store import RUNNING
+from pipelines.runs.folder import Flow
 from pipelines.schedules import cron as crons
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
-SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster puts the scheduled time in its place
-CLEAR_S = 10  # a change keeps that far from the times at which the schedule fires
-SETTLE_S = 5.0  # until a run that was begun a moment ago is on the list
+SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster replaces it with the scheduled time
+CLEAR_S = 10  # distance of a change from the fire times
+SETTLE_S = 5.0  # until a run that has just started is listed
 
 
 class RecurringRunSpec(FrozenModel):
-    """What a recurring run is to be."""
+    """What a recurring run is created from."""
 
     name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", description="Its name.")
-    flow: Flow = Field("train", description="What of the recipe is run.")
+    flow: Flow = Field("train", description="Flow of the recipe.")
     cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
-    zone: str = Field("UTC", description="What that zone is; the API does not tell.")
-    lag_s: float = Field(0, ge=0, description="The data window ends that many seconds before the scheduled time.")
-    window_s: float | None = Field(None, gt=0, description="Length of the data window; none for all there is.")
-    max_concurrency: int = Field(1, ge=1, le=10, description="Runs of it that may be under way at once.")
-    catch_up: bool = Field(False, description="Whether times that were missed are made up for, or the latest alone.")
-    experiment: str = Field(DEFAULT_EXPERIMENT, description="Experiment that its runs belong to.")
-    account: str = Field("", description="Service account its pods run as; the namespace's own if empty.")
-    paused: bool = Field(False, description="Whether nothing is started.")
-    metadata: dict[str, Any] = Field({}, description="What it was made of; kept in its description.")
+    zone: str = Field("UTC", description="That time zone, which the API does not report.")
+    lag_s: float = Field(0, ge=0, description="Seconds between the end of the data window and the scheduled time.")
+    window_s: float | None = Field(None, gt=0, description="Length of the data window; None for all data.")
+    max_concurrency: int = Field(1, ge=1, le=10, description="Largest number of concurrent runs.")
+    catch_up: bool = Field(False, description="Whether all missed fire times run, or the latest only.")
+    experiment: str = Field(DEFAULT_EXPERIMENT, description="Experiment of its runs.")
+    account: str = Field("", description="Service account of its pods; the namespace's own if empty.")
+    paused: bool = Field(False, description="Whether it starts no runs.")
+    metadata: dict[str, Any] = Field({}, description="Stored in its description.")
 
     @field_validator("cron")
     @classmethod
@@ -69,7 +68,7 @@ class RecurringRunSpec(FrozenModel):
             raise ValueError(str(error)) from error
 
     def window(self) -> dict[str, Any]:
-        """What the flow is told of it."""
+        """The argument of the flow's package."""
         second = self.cron.split()[0]
         window = ScheduledWindow(
             name=self.name,
@@ -82,7 +81,7 @@ class RecurringRunSpec(FrozenModel):
 
 @dataclass(frozen=True)
 class RecurringRun:
-    """A recurring run as the cluster keeps it."""
+    """A recurring run of the cluster."""
 
     id: str
     name: str
@@ -94,7 +93,7 @@ class RecurringRun:
     catch_up: bool
     created_at: datetime
     description: str
-    metadata: dict[str, Any]  # what it was made of; empty where somebody else made it
+    metadata: dict[str, Any]  # of its spec; empty where `rankline schedule` did not create it
     experiment_id: str
     pipeline_id: str
     pipeline_version: str
@@ -102,22 +101,22 @@ class RecurringRun:
 
 
 def create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe) -> RecurringRun:
-    """Keep a new recurring run on the cluster.
+    """Create a recurring run.
 
     Raises:
-        UsageError: there is one of that name, or the recipe sets the window itself.
+        UsageError: the name is taken, or the recipe sets a data window itself.
     """
-    if found := _find_by_name(cluster, recurring.name):
+    if existing := _find_by_name(cluster, recurring.name):
         raise UsageError(
-            f"there is a recurring run {recurring.name!r} already",
-            found=found[0].url,
+            f"there is already a recurring run {recurring.name!r}",
+            found=existing[0].url,
             hint="update it, or delete it first",
         )
     return _create(cluster, recurring, recipe, enabled=not recurring.paused)
 
 
 def list_active(cluster: Cluster) -> list[RecurringRun]:
-    """Every recurring run of ours that is in force, by name."""
+    """The active recurring runs of Rankline, by name."""
     newest: dict[str, RecurringRun] = {}
     for recurring_run in _list_all(cluster):
         current = newest.setdefault(recurring_run.name, recurring_run)
@@ -126,27 +125,16 @@ def list_active(cluster: Cluster) -> list[RecurringRun]:
     return [newest[name] for name in sorted(newest)]
 
 
-def show(cluster: Cluster, name: str) -> tuple[RecurringRun, list[dict[str, Any]]]:
-    """The one in force of that name, and its runs, latest first, as far as the API knows them.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    found = find_all(cluster, name)
-    return found[0], [
-        summarize_run(cluster, run) for recurring_run in found for run in _own_runs(cluster, recurring_run)
-    ]
-
-
 def pause(cluster: Cluster, name: str) -> RecurringRun:
-    """Start nothing any more; runs under way go on. Every one of that name is paused, a change half made included."""
-    for recurring_run in (found := find_all(cluster, name)):
-        cluster.client.disable_recurring_run(recurring_run.id)
-    return _get(cluster, found[0].id)
+    """Disable every recurring run of a name, those of an unfinished change included; active runs go on."""
+    recurring_runs = find_all(cluster, name)
+    for each in recurring_runs:
+        cluster.client.disable_recurring_run(each.id)
+    return _get(cluster, recurring_runs[0].id)
 
 
 def resume(cluster: Cluster, name: str) -> RecurringRun:
-    """Start runs again, from the next time on; those that were missed are made up for only with ``catch_up``."""
+    """Enable the newest recurring run of a name; missed fire times run only with ``catch_up``."""
     newest = find_all(cluster, name)[0]
     cluster.client.enable_recurring_run(newest.id)
     return _get(cluster, newest.id)
@@ -160,21 +148,21 @@ def update(
     settle_s: float | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> tuple[RecurringRun, list[RecurringRun]]:
-    """Put a changed one in force; returns it, and those that stay, disabled, until their runs have ended.
+    """Replace a recurring run; returns the new one, and the disabled ones that stay until their runs have ended.
 
-    The new one is created disabled; then, clear of the times at which either fires, it is enabled and the old one
-    disabled. Stopped between the two, both are enabled: the same update again, or `pause`, puts that right.
+    The new one is created disabled. Then, at a distance from the fire times of both, it is enabled and the old one
+    disabled. If the process is killed in between, both are enabled; repeat the update, or `pause`, to correct that.
 
     Raises:
-        UsageError: there is none of that name, or the new one is refused; the old one is as it was.
+        UsageError: there is none of that name, or the new one is refused; the old one is unchanged.
     """
     old = find_all(cluster, recurring.name)
     new = _create(cluster, recurring, recipe, enabled=False)
     if not recurring.paused:
         _wait_until_clear(
-            [recurring.cron, *(recurring_run.cron for recurring_run in old if recurring_run.enabled)],
+            [recurring.cron, *(each.cron for each in old if each.enabled)],
             recurring.zone,
-            clock,
+            clock or (lambda: datetime.now(UTC)),
         )
         cluster.client.enable_recurring_run(new.id)
     for recurring_run in old:
@@ -185,64 +173,65 @@ def update(
 
 
 def delete_superseded(cluster: Cluster, name: str, *, except_id: str = "") -> list[RecurringRun]:
-    """Delete what changes have left of a name, where no run of it is under way; the rest is returned.
+    """Delete what changes have left of a name, and return those with an active run, which stay.
 
-    ``but`` is the one in force; the newest if left out.
+    ``except_id`` is the active one; the newest if left out.
     """
     remaining = []
-    found = find_all(cluster, name)
-    for recurring_run in found:
-        if recurring_run.id == (except_id or found[0].id):
+    recurring_runs = find_all(cluster, name)
+    for each in recurring_runs:
+        if each.id == (except_id or recurring_runs[0].id):
             continue
-        if recurring_run.enabled or _running(cluster, recurring_run):
-            remaining.append(recurring_run)
+        if each.enabled or _active_runs(cluster, each):
+            remaining.append(each)
         else:
-            cluster.client.delete_recurring_run(recurring_run.id)
+            cluster.client.delete_recurring_run(each.id)
     return remaining
 
 
 def delete(cluster: Cluster, name: str, *, with_runs: bool = False) -> None:
-    """Delete it and all that changes have left of its name.
+    """Delete a recurring run and all that changes have left of its name.
 
     Raises:
-        UsageError: runs of it are under way, which would end with it; ``with_runs`` says that they may. It is
-            paused then, so that deleting it once they have ended needs no more than the same command.
+        UsageError: a run of it is active and would end with it, which ``with_runs`` allows. The recurring run is then
+            paused: repeat the command when its runs have ended.
     """
-    found = find_all(cluster, name)
-    for recurring_run in found:
-        if recurring_run.enabled:
-            cluster.client.disable_recurring_run(recurring_run.id)
-    under_way = [run["run"] for recurring_run in found for run in _running(cluster, recurring_run)]
-    if under_way and not with_runs:
+    recurring_runs = find_all(cluster, name)
+    for each in recurring_runs:
+        if each.enabled:
+            cluster.client.disable_recurring_run(each.id)
+    active = [run for each in recurring_runs for run in _active_runs(cluster, each)]
+    if active and not with_runs:
         raise UsageError(
-            f"runs of {name!r} are under way, and deleting it would end them",
-            expected="their end, or leave to end them",
-            found=", ".join(under_way),
-            where=found[0].url,
+            f"runs of {name!r} are active, and deleting it would end them",
+            expected="their end, or --end-runs",
+            found=", ".join(active),
+            where=recurring_runs[0].url,
             hint="it is paused now: delete it again when they have ended",
         )
-    for recurring_run in found:
-        cluster.client.delete_recurring_run(recurring_run.id)
+    for each in recurring_runs:
+        cluster.client.delete_recurring_run(each.id)
 
 
 def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, enabled: bool) -> RecurringRun:
     if recipe.ingest.window_start or recipe.ingest.window_end:
         raise UsageError(
             "the recipe sets a data window of its own, and a schedule's comes from the scheduled time",
+            expected="a recipe without ingest.window_start and ingest.window_end",
             found=f"ingest.window_start={recipe.ingest.window_start}, ingest.window_end={recipe.ingest.window_end}",
             hint="leave both out",
         )
-    version: Version = upload(cluster, recipe, schedule=recurring.window(), flow=recurring.flow)
-    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all there is"
+    version = upload(cluster, recipe, schedule=recurring.window(), flow=recurring.flow)
+    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all data"
     summary = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
     metadata = (
         {**recurring.metadata, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.metadata else {}
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet_stdout():
         response = cluster.client.create_recurring_run(
-            experiment_id(cluster, recurring.experiment),
+            cluster.experiment_id(recurring.experiment),
             recurring.name,
-            description=description.format_description(summary, metadata) if metadata else summary,
+            description=format_description(summary, metadata) if metadata else summary,
             cron_expression=recurring.cron,
             max_concurrency=recurring.max_concurrency,
             no_catchup=not recurring.catch_up,
@@ -255,21 +244,18 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
     return _get(cluster, response.recurring_run_id)
 
 
-def _wait_until_clear(cron_expressions: list[str], zone: str, clock: Callable[[], datetime] | None) -> None:
-    """Wait while one of them fires within the next or the last few seconds; not for ever, for one that always does."""
-    now = clock or (lambda: datetime.now(UTC))
+def _wait_until_clear(cron_expressions: list[str], zone: str, now: Callable[[], datetime]) -> None:
+    """Wait while one of them fires within the next or the last few seconds, but no longer than a minute."""
     deadline = time.monotonic() + 6 * CLEAR_S
     rules = []
     for text in cron_expressions:
-        with contextlib.suppress(UsageError):  # one that somebody else wrote in words that we do not read
+        with contextlib.suppress(UsageError):  # somebody else wrote one that we cannot parse
             rules.append(crons.parse(text, zone, seconds_first=True)[0])
     while time.monotonic() < deadline:
-        current_time = now()
-        begin, end = (
-            current_time - timedelta(seconds=CLEAR_S // 2, microseconds=1),
-            current_time + timedelta(seconds=CLEAR_S),
-        )
-        if all(next(rule.after(begin), end) >= end for rule in rules):
+        instant = now()
+        start = instant - timedelta(seconds=CLEAR_S // 2, microseconds=1)
+        end = instant + timedelta(seconds=CLEAR_S)
+        if all(next(rule.after(start), end) >= end for rule in rules):
             return
         time.sleep(1)
 
@@ -287,26 +273,25 @@ def _list_all(cluster: Cluster) -> list[RecurringRun]:
 
 
 def _find_by_name(cluster: Cluster, name: str) -> list[RecurringRun]:
-    """All of a name, newest first: the first is in force."""
-    found = [recurring_run for recurring_run in _list_all(cluster) if recurring_run.name == name]
-    return sorted(
-        found, key=lambda recurring_run: (recurring_run.created_at, recurring_run.enabled), reverse=True
-    )  # to the second
+    """All of a name, newest first; times have a resolution of a second, so of two the enabled one counts as newer."""
+    recurring_runs = [each for each in _list_all(cluster) if each.name == name]
+    return sorted(recurring_runs, key=lambda each: (each.created_at, each.enabled), reverse=True)
 
 
 def find_all(cluster: Cluster, name: str) -> list[RecurringRun]:
-    """All of a name, the one in force first.
+    """All of a name, the active one first.
 
     Raises:
         UsageError: there is none.
     """
-    if found := _find_by_name(cluster, name):
-        return found
+    if recurring_runs := _find_by_name(cluster, name):
+        return recurring_runs
     raise UsageError(
         f"there is no recurring run {name!r}",
-        expected="one that is on the cluster",
-        found=", ".join(recurring_run.name for recurring_run in list_active(cluster)) or "none",
+        expected="the name of a recurring run of the cluster",
+        found=", ".join(each.name for each in list_active(cluster)) or "none",
         where=cluster.host,
+        hint="`rankline schedule list` lists them",
     )
 
 
@@ -328,8 +313,8 @@ def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> Recurrin
         max_concurrency=int(response.max_concurrency or 1),
         catch_up=not response.no_catchup,
         created_at=response.created_at,
-        description=description.sentence(response.description or ""),
-        metadata=description.read_metadata(response.description or ""),
+        description=read_summary(response.description or ""),
+        metadata=read_metadata(response.description or ""),
         experiment_id=response.experiment_id or "",
         pipeline_id=response.pipeline_version_reference.pipeline_id or "",
         pipeline_version=response.pipeline_version_reference.pipeline_version_id or "",
@@ -338,30 +323,22 @@ def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> Recurrin
 
 
 def list_runs(cluster: Cluster, name: str) -> list[Any]:
-    """The runs that a schedule's fire times have had, its backfills included, latest first.
+    """The runs of a schedule, its backfills included, latest first.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no recurring run of that name.
     """
-    found = find_all(cluster, name)
-    ids, pipeline_ids = (
-        {recurring_run.id for recurring_run in found},
-        {recurring_run.pipeline_id for recurring_run in found},
-    )
-    experiments = dict.fromkeys(recurring_run.experiment_id for recurring_run in found)
-    ours = [
-        run
-        for experiment in experiments
-        for run in _list_experiment_runs(cluster, experiment)
-        if run.recurring_run_id in ids
-        or (
-            schedule_name(run) == name
-            and run.pipeline_version_reference
-            and run.pipeline_version_reference.pipeline_id in pipeline_ids
-            and backfill_scheduled_at(run)
-        )
-    ]
-    return sorted(ours, key=lambda run: run.created_at, reverse=True)
+    recurring_runs = find_all(cluster, name)
+    ids, pipeline_ids = {each.id for each in recurring_runs}, {each.pipeline_id for each in recurring_runs}
+
+    def is_own(run: Any) -> bool:
+        version = run.pipeline_version_reference
+        is_backfill = schedule_name(run) == name and backfill_scheduled_at(run) is not None
+        return run.recurring_run_id in ids or (is_backfill and version and version.pipeline_id in pipeline_ids)
+
+    experiments = dict.fromkeys(each.experiment_id for each in recurring_runs)
+    runs = [run for experiment in experiments for run in _list_experiment_runs(cluster, experiment) if is_own(run)]
+    return sorted(runs, key=lambda run: run.created_at, reverse=True)
 
 
 def _list_experiment_runs(cluster: Cluster, experiment: str) -> list[Any]:
@@ -369,17 +346,7 @@ def _list_experiment_runs(cluster: Cluster, experiment: str) -> list[Any]:
     return paginate(lambda **page: cluster.client.list_runs(**filters, **page), "runs", sort_by="created_at desc")
 
 
-def _own_runs(cluster: Cluster, recurring_run: RecurringRun) -> list[Any]:
-    return [
-        run
-        for run in _list_experiment_runs(cluster, recurring_run.experiment_id)
-        if run.recurring_run_id == recurring_run.id
-    ]
-
-
-def _running(cluster: Cluster, recurring_run: RecurringRun) -> list[dict[str, Any]]:
-    return [
-        run_summary
-        for run in _own_runs(cluster, recurring_run)
-        if (run_summary := summarize_run(cluster, run))["outcome"] == RUNNING
-    ]
+def _active_runs(cluster: Cluster, recurring_run: RecurringRun) -> list[str]:
+    """The ids of the runs that have not ended."""
+    runs = _list_experiment_runs(cluster, recurring_run.experiment_id)
+    return [run.run_id for run in runs if run.recurring_run_id == recurring_run.id and is_running(run)]

@@ -1,10 +1,11 @@
-"""finetune on several machines: a job for Kubeflow Trainer, since Kubeflow Pipelines gives a step one pod.
+"""finetune on several machines: a job for Kubeflow Trainer, as Kubeflow Pipelines gives a step one pod.
 
-    python -m pipelines.kubeflow.trainjob --recipe NAME --features DIR --teacher DIR --set cluster.train.nodes=2 … > job.yaml
+    python -m pipelines.kubeflow.trainjob --recipe NAME --features DIR --teacher DIR \\
+        --set cluster.train.nodes=2 … > job.yaml
     kubectl apply -f job.yaml
 
-The folders lie on the volume that the steps share. What the job leaves in the teacher's folder is what the flow's own
-step would have left there, sealed, so `rankline step distill` takes it: docs/training.md. No cluster has run it yet.
+The folders are on the volume that the steps share. The job leaves in the teacher's folder what the step finetune leaves
+there, sealed, so `rankline step distill` accepts it (docs/training.md). It has not run on a cluster yet.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.finetune.config import FinetuneConfig
-from components.finetune.torchrun import write_job
+from components.finetune.launch import write_job
 from pipelines.kubeflow.conformance import PINNED_IMAGE
-from pipelines.recipes import Recipe, named, step_settings
+from pipelines.recipe import step_settings
+from pipelines.recipes import Recipe, named
 from rankline.errors import RanklineError, UsageError
 
 
 def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]:
-    """The TrainJob that runs the job file ``job`` on the nodes and GPUs that the recipe's cluster section asks for.
+    """The TrainJob that runs the job file ``job`` on the nodes and GPUs of the recipe's cluster section.
 
     Raises:
-        UsageError: the training image is not pinned by digest, or no volume is shared.
+        UsageError: the training image is not pinned by digest, or there is no shared volume.
     """
     cluster, size = recipe.cluster, recipe.cluster.train
     if not PINNED_IMAGE.match(cluster.images.train):
@@ -38,8 +40,8 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
         )
     if not cluster.volume:
         raise UsageError(
-            "several nodes need a volume that all of them mount",
-            expected="cluster.volume, a claim readable and writable by many pods",
+            "training on several nodes needs a volume that all of them mount",
+            expected="cluster.volume, a claim that many pods can read and write",
             found="none",
             hint="--set cluster.volume=rankline",
         )
@@ -64,7 +66,7 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
             "runtimeRef": {"name": cluster.runtime},
             "trainer": {
                 "image": cluster.images.train,
-                # torchrun takes nodes, processes and the first node's address from what the runtime sets (PET_…)
+                # torchrun reads nodes, processes and the first node's address from variables of the runtime (PET_…)
                 "command": ["torchrun", "-m", "components.finetune.torchrun", str(job)],
                 "numNodes": size.nodes,
                 "numProcPerNode": size.gpus or recipe.finetune.processes or 1,
@@ -90,7 +92,7 @@ def prepare(recipe: Recipe, *, name: str, features: Path, teacher: Path) -> dict
     write_job(
         job,
         config=config,
-        told=folder,
+        result_folder=folder,
         seal=True,
         features=features,
         teacher=teacher,
@@ -101,15 +103,17 @@ def prepare(recipe: Recipe, *, name: str, features: Path, teacher: Path) -> dict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command of this module."""
+    """Print the manifest of the job."""
     import yaml
 
     parser = argparse.ArgumentParser(prog="python -m pipelines.kubeflow.trainjob", description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", required=True)
-    parser.add_argument("--features", type=Path, required=True, help="what featurize wrote, on the shared volume")
-    parser.add_argument("--teacher", type=Path, required=True, help="where the teacher goes, on the shared volume")
+    parser.add_argument("--features", type=Path, required=True, help="output of featurize, on the shared volume")
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="output folder for the teacher, on the shared volume"
+    )
     parser.add_argument("--name", default="rankline-finetune")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.KNOB=VALUE")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.SETTING=VALUE")
     options = parser.parse_args(arguments)
     try:
         job = prepare(

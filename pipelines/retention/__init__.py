@@ -1,1 +1,1 @@
-"""What takes room, what is kept, and removing the rest."""
+"""What takes up space in a workspace, what of it is kept, and the removal of the rest."""

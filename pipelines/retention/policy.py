@@ -1,43 +1,37 @@
-"""What of a workspace and its model repository is kept, and why; what may go, and how many bytes that frees.
+"""The retention policy: what of an inventory is kept, and why; what is removed, and how many bytes that frees.
 
-Nothing is read or removed here: `plan` goes through what was seen (pipelines/retention/sweep.py looks and sweeps). A thing goes
-only if no rule keeps it, and every rule that keeps something names itself.
-
-Events are never removed: a model that goes leaves its history, and one event more.
+Nothing is read or removed here. A resource is removed only if no rule keeps it, and every decision names its reason.
+Events are never removed: a model that is removed leaves its history and one more event.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from pipelines.retention.resources import KINDS, Inventory, Kind, Resource
 from rankline.contracts import FrozenModel
 from rankline.registry.registry_state import PROMOTING, Event
 from rankline.registry.removal import removal_event
 
-Kind = Literal[
-    "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
-]
-KINDS: tuple[Kind, ...] = (
-    "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
-)  # fmt: skip
 DAY_S = 86_400.0
-SERVES, WAITS = "it serves", "it waits for a reviewer"
-YOUNG_S = DAY_S  # what was written within a day and nobody refers to may be on its way to where it belongs
+YOUNG_S = DAY_S  # what nothing refers to may be on its way to where it belongs for this long
+SERVES, WAITS = "it serves", "it waits for a reviewer"  # models with these reasons keep their runs, too
+_IN_PROGRESS = ("registered", "pending", "approved", "rejected", "removed", *PROMOTING)
 
 
 class Keep(FrozenModel):
     """How much is kept. More than this stays where something needs it."""
 
     runs: int = Field(20, ge=1, description="Latest runs of each recipe and flow.")
-    bundles: int = Field(5, ge=2, description="Champions: the one that serves and those that it can be taken back to.")
-    catalogues: int = Field(5, ge=1, description="Published catalogue revisions of each kept model, the latest first.")
-    days: float = Field(7.0, ge=0, allow_inf_nan=False, description="Nothing that is younger than so many days goes.")
+    bundles: int = Field(5, ge=2, description="Champions: the one that serves and those to roll back to.")
+    catalogues: int = Field(5, ge=1, description="Latest published catalogue revisions of each kept model.")
+    days: float = Field(7.0, ge=0, allow_inf_nan=False, description="Everything younger than this many days is kept.")
 
     def at_least(self, other: Keep) -> Keep:
         """The larger of each."""
@@ -45,61 +39,8 @@ class Keep(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Inode:
-    """One name of a file: which file it is, how many names that has in all, and its size in bytes."""
-
-    identity: tuple[int, int]
-    links: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Resource:
-    """Something that takes room."""
-
-    kind: Kind
-    name: str  # as people know it
-    path: str  # below the workspace, or below the repository
-    at: float  # when it was last written, unix seconds
-    files: tuple[Inode, ...] = ()
-    stored: int = 0  # bytes, where files have no second names: in a bucket
-
-    @property
-    def bytes(self) -> int:
-        """Its size, whatever shares its files."""
-        return self.stored + sum(file.bytes for file in self.files)
-
-
-@dataclass(frozen=True)
-class StepWork:
-    """What the ledger says of one step of a run."""
-
-    key: str
-    outputs: Mapping[str, str]  # output -> digest
-    finished: bool
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What lies in a workspace and its repository; facts are by a thing's ``place``."""
-
-    resources: tuple[Resource, ...]
-    history: tuple[Event, ...] = ()
-    running: frozenset[str] = frozenset()  # runs that go on
-    groups: Mapping[str, str] = field(default_factory=dict)  # run -> its recipe and flow
-    awaited_runs: frozenset[str] = frozenset()  # runs of claims that have not come to their end
-    work: Mapping[str, Mapping[str, StepWork]] = field(default_factory=dict)  # run -> step -> what it did
-    cache_outputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
-    latest: frozenset[str] = frozenset()  # cache entries that a changed step is compared with
-    services: Mapping[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
-    ignored: tuple[str, ...] = ()  # what is not looked at, and why
-    unreadable: frozenset[str] = frozenset()  # runs whose summary is there and cannot be read
-    other_histories: tuple[tuple[Event, ...], ...] = ()  # histories of other repositories that runs and schedules name
-
-
-@dataclass(frozen=True)
 class Decision:
-    """What becomes of a thing, and why."""
+    """What becomes of a resource, and why."""
 
     resource: Resource
     remove: bool
@@ -108,7 +49,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept and what goes."""
+    """What is kept and what is removed."""
 
     keep: Keep
     decisions: tuple[Decision, ...]
@@ -116,13 +57,13 @@ class Plan:
 
     @property
     def removals(self) -> list[Decision]:
-        """What goes."""
+        """What is removed."""
         return [decision for decision in self.decisions if decision.remove]
 
     def freed(self, kinds: Iterable[Kind] = KINDS) -> int:
-        """How many bytes the file system gets back: a file goes with the last of its names.
+        """How many bytes the file system gets back; a file is freed with the last of its names.
 
-        Of a file that several kinds name, the first of them in the order of the list is told to free it.
+        A file that several kinds name counts for the first of them in the order of `KINDS`.
         """
         wanted = set(kinds)
         names: dict[tuple[int, int], int] = defaultdict(int)
@@ -141,251 +82,255 @@ class Plan:
 
 
 def plan(inventory: Inventory, keep: Keep, *, now: float) -> Plan:
-    """What becomes of everything that was seen; ``now`` is unix seconds."""
-    models = retained_models(inventory.history, keep, now=now)
-    anywhere = dict(models)  # what runs and online features are kept for; only this repository's own is swept
-    for history in inventory.other_histories:
-        for model, why in retained_models(history, keep, now=now).items():
-            anywhere[model] = SERVES if SERVES in (why, anywhere.get(model)) else anywhere.get(model, why)
-    rules: dict[Kind, Callable[[Sequence[Resource]], Iterable[Decision]]] = {
-        "run": lambda resources: _runs(resources, inventory, keep, anywhere, now),
-        "bundle": lambda resources: [_model_decision(resource, inventory, models, now) for resource in resources],
-        "weights": lambda resources: [_model_decision(resource, inventory, models, now) for resource in resources],
-        "catalogue": lambda resources: _catalogues(resources, inventory, keep, models, now),
-        "evidence": lambda resources: [_evidence(resource, inventory, models, now) for resource in resources],
-        "online": lambda resources: [_online(resource, inventory, keep, anywhere, now) for resource in resources],
-        "claim": lambda resources: [_by_age(resource, keep, now, "it ended: a line in ended.jsonl takes its place")
-                                 for resource in resources],
-        "fetched": lambda resources: [_fetched(resource, inventory, keep, now) for resource in resources],
-        "leftover": lambda resources: [_leftover(resource, now) for resource in resources],
-    }  # fmt: skip
-    by_kind: dict[Kind, list[Resource]] = defaultdict(list)
-    for resource in inventory.resources:
-        by_kind[resource.kind].append(resource)
-    decisions: list[Decision] = []
-    for kind, rule in rules.items():
-        decisions += rule(by_kind[kind])
-    kept_runs = {
-        decision.resource.name for decision in decisions if decision.resource.kind == "run" and not decision.remove
+    """What becomes of everything in an inventory; ``now`` is in unix seconds."""
+    return _Policy(inventory, keep, now).plan()
+
+
+def plan_as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON holds it."""
+
+    def row(decision: Decision) -> dict[str, Any]:
+        resource = decision.resource
+        return {"kind": resource.kind, "name": resource.name, "bytes": resource.bytes, "why": decision.why}
+
+    return {
+        "keep": plan.keep.model_dump(),
+        "goes": [row(decision) for decision in plan.decisions if decision.remove],
+        "kept": [row(decision) for decision in plan.decisions if not decision.remove],
+        "left_alone": list(plan.ignored),
+        "bytes_freed": plan.freed(),
     }
-    decisions += [_cache(resource, inventory, keep, kept_runs, now) for resource in by_kind["cache"]]
-    decisions += [_checkpoint(resource, inventory, kept_runs, now) for resource in by_kind["checkpoint"]]
-    decisions.sort(key=lambda decision: (KINDS.index(decision.resource.kind), decision.resource.path))
-    return Plan(keep, tuple(decisions), inventory.ignored)
 
 
-# -- models ----------------------------------------------------------------------------------------------------
+# -- models and their catalogues -------------------------------------------------------------------------------
 
 
 def retained_models(history: Sequence[Event], keep: Keep, *, now: float) -> dict[str, str]:
-    """Model -> why it is kept: it serves, it is what one could go back to, it waits for somebody, or it is young."""
+    """Model -> why it is kept: it serves, one could roll back to it, it waits for a reviewer, or it is young."""
     events = list(history)
-    found: dict[str, str] = {}
+    retained: dict[str, str] = {}
     for event in reversed(events):
-        new = event.kind in PROMOTING and event.model_id not in found and len(found) < keep.bundles
+        new = event.kind in PROMOTING and event.model_id not in retained and len(retained) < keep.bundles
         if new and removal_event(events, event.model_id) is None:
-            found[event.model_id] = f"served before, among the last {keep.bundles}" if found else SERVES
+            retained[event.model_id] = f"served before, among the last {keep.bundles}" if retained else SERVES
     for model, why in _models_in_progress(events, keep, now).items():
-        found.setdefault(model, why)
-    return found
+        retained.setdefault(model, why)
+    return retained
 
 
 def _models_in_progress(events: list[Event], keep: Keep, now: float) -> dict[str, str]:
     last: dict[str, Event] = {}
     for event in events:
         of_a_catalogue = event.kind == "removed" and "catalogue" in event.digests
-        if (
-            event.kind in ("registered", "pending", "approved", "rejected", "removed", *PROMOTING)
-            and not of_a_catalogue
-        ):
+        if event.kind in _IN_PROGRESS and not of_a_catalogue:
             last[event.model_id] = event
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for model, event in last.items():
-        if event.kind == "removed":
-            continue
         if event.kind in ("pending", "approved"):
-            found[model] = WAITS if event.kind == "pending" else "it was approved"
-        elif now - _unix_time(event.at) < keep.days * DAY_S:
-            found[model] = _age_sentence(keep)
-    return found
-
-
-def skipped(model_id: str, keep: Keep, *, now: float) -> Callable[[list[Event]], bool]:
-    """Whether a history keeps a model, asked again when it is about to leave."""
-    return lambda history: model_id in retained_models(history, keep, now=now)
-
-
-def _model_decision(resource: Resource, inventory: Inventory, models: Mapping[str, str], now: float) -> Decision:
-    """A bundle, or the weights beside it."""
-    model = resource.name
-    if model in models:
-        return Decision(resource, False, models[model])
-    event = removal_event(list(inventory.history), model)
-    if event is not None:
-        return Decision(resource, True, f"event {event.n} took it away, and its files are still here")
-    if any(each.model_id == model for each in inventory.history):
-        return Decision(resource, True, "it does not serve, and nobody would go back to it")
-    return _unreferenced(resource, now)
+            reasons[model] = WAITS if event.kind == "pending" else "it was approved"
+        elif event.kind != "removed" and now - unix_time(event.at) < keep.days * DAY_S:
+            reasons[model] = _age_sentence(keep)
+    return reasons
 
 
 def retained_revisions(history: Sequence[Event], model_id: str, keep: Keep) -> dict[str, str]:
-    """Catalogue revision -> why it is kept, of a model that is."""
-    found: dict[str, str] = {}
+    """Catalogue revision -> why it is kept, for a model that is kept."""
+    retained: dict[str, str] = {}
     for event in reversed(history):
         revision = event.digests.get("catalogue", "")
-        new = event.kind == "catalogue_published" and event.model_id == model_id and revision not in found
-        if new and len(found) < keep.catalogues:
-            found[revision] = f"published before, among the last {keep.catalogues}" if found else "it is published"
-    return found
-
-
-def _catalogues(
-    resources: Sequence[Resource], inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float
-) -> Iterable[Decision]:
-    for resource in resources:
-        model, _, revision = resource.name.partition("/")
-        kept = retained_revisions(inventory.history, model, keep)
-        if model not in models:
-            event = removal_event(list(inventory.history), model)
-            known = any(each.model_id == model for each in inventory.history)
-            yield Decision(resource, True, "its model goes") if known or event else _unreferenced(resource, now)
-        elif revision in kept:
-            yield Decision(resource, False, kept[revision])
-        elif removal_event(list(inventory.history), model, revision) is not None:
-            yield Decision(resource, True, "an event took it away, and its files are still here")
-        elif now - resource.at < max(keep.days * DAY_S, YOUNG_S):
-            yield Decision(
-                resource, False, _age_sentence(keep) if keep.days >= 1 else "it may be about to be published"
+        new = event.kind == "catalogue_published" and event.model_id == model_id and revision not in retained
+        if new and len(retained) < keep.catalogues:
+            retained[revision] = (
+                f"published before, among the last {keep.catalogues}" if retained else "it is published"
             )
-        else:
-            yield Decision(resource, True, "later revisions were published")
+    return retained
 
 
-def _evidence(resource: Resource, inventory: Inventory, models: Mapping[str, str], now: float) -> Decision:
-    naming = [event for event in inventory.history if resource.name in event.digests.values()]
-    for event in naming:
-        if event.model_id in models:
-            return Decision(resource, False, f"event {event.n} of model {event.model_id} stands on it")
-    return Decision(resource, True, "no kept model's event stands on it") if naming else _unreferenced(resource, now)
-
-
-def _online(resource: Resource, inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float) -> Decision:
-    if inventory.running:
-        return Decision(resource, False, f"run {min(inventory.running)} goes on and may write it")
-    read_by = [model for model in models if inventory.services.get(model) in (resource.name, "", None)]
-    if read_by or not models:
-        return Decision(resource, False, f"model {read_by[0]} reads it" if read_by else "no model says what it reads")
-    return _by_age(resource, keep, now, "no kept model reads it")
-
-
-# -- runs and their work ---------------------------------------------------------------------------------------
-
-
-def _runs(
-    resources: Sequence[Resource], inventory: Inventory, keep: Keep, models: Mapping[str, str], now: float
-) -> Iterable[Decision]:
-    by_group: dict[str, list[str]] = defaultdict(list)
-    for resource in sorted(resources, key=lambda resource: resource.name):
-        by_group[inventory.groups.get(resource.name, "")].append(resource.name)
-    latest = {name for names in by_group.values() for name in names[-keep.runs :]}
-    events = [event for history in (inventory.history, *inventory.other_histories) for event in history]
-    makers = {event.run_id: event.model_id for event in events if event.kind in ("registered", *PROMOTING)}
-    for resource in resources:
-        model = makers.get(resource.name, "")
-        if resource.name in inventory.running:
-            yield Decision(resource, False, "it goes on")
-        elif resource.name in inventory.unreadable:
-            yield Decision(resource, False, "its summary cannot be read")
-        elif resource.name in inventory.awaited_runs:
-            yield Decision(resource, False, "its schedule goes on with it")
-        elif resource.name in latest:
-            yield Decision(resource, False, f"one of the last {keep.runs} of its kind")
-        elif models.get(model) in (SERVES, WAITS):
-            yield Decision(resource, False, f"it made model {model}: {models[model]}")
-        else:
-            yield _by_age(resource, keep, now, f"{keep.runs} later ones of its kind are kept")
-
-
-def _cache(resource: Resource, inventory: Inventory, keep: Keep, kept_runs: set[str], now: float) -> Decision:
-    step, _, key = resource.name.partition("/")
-    if inventory.running:
-        return Decision(resource, False, f"run {min(inventory.running)} goes on and may take it up")
-    if resource.path in inventory.latest:
-        return Decision(resource, False, "the last of its step: a changed step is compared with it")
-    made = inventory.cache_outputs.get(resource.path, {})
-    for run in sorted(kept_runs, reverse=True):
-        work = inventory.work.get(run, {}).get(step)
-        # one that was made beside another champion has another key and the same outputs
-        if work is not None and (work.key == key or (made and dict(work.outputs) == dict(made))):
-            return Decision(resource, False, f"run {run} stands on it")
-    return _by_age(resource, keep, now, "no kept run stands on it")
-
-
-def _checkpoint(resource: Resource, inventory: Inventory, kept_runs: set[str], now: float) -> Decision:
-    step, _, key = resource.name.partition("/")
-    if inventory.running:
-        return Decision(resource, False, f"run {min(inventory.running)} goes on and may take it up")
-    for run in sorted(kept_runs, reverse=True):
-        work = inventory.work.get(run, {}).get(step)
-        if work is not None and work.key.startswith(key) and not work.finished:
-            done = any(
-                other.key == work.key and other.finished for steps in inventory.work.values()
-                for name, other in steps.items() if name == step
-            )  # fmt: skip
-            if not done:
-                return Decision(resource, False, f"the next run goes on from where {run} was")
-    if now - resource.at < YOUNG_S:
-        return Decision(resource, False, "it was written within a day")
-    return Decision(resource, True, "its step is finished, or nobody will go on with it")
-
-
-def _fetched(resource: Resource, inventory: Inventory, keep: Keep, now: float) -> Decision:
-    if inventory.running:
-        return Decision(resource, False, f"run {min(inventory.running)} goes on and may read it")
-    return _by_age(resource, keep, now, "a copy; it is fetched again where it is needed")
-
-
-# -- shared ----------------------------------------------------------------------------------------------------
-
-
-def _by_age(resource: Resource, keep: Keep, now: float, why: str) -> Decision:
-    young = now - resource.at < keep.days * DAY_S
-    return Decision(resource, not young, _age_sentence(keep) if young else why)
-
-
-def _unreferenced(resource: Resource, now: float) -> Decision:
-    """What no event names: about to be named, or left by somebody who was killed before that."""
-    if now - resource.at < YOUNG_S:
-        return Decision(resource, False, "it was written within a day and may be about to be registered")
-    return Decision(resource, True, "no event names it")
-
-
-def _leftover(resource: Resource, now: float) -> Decision:
-    if now - resource.at < YOUNG_S:
-        return Decision(resource, False, "it was written within a day: somebody may be at work on it")
-    return Decision(resource, True, "a process that was killed left it")
+def unix_time(text: str) -> float:
+    """The unix seconds of an ISO time; UTC where it names no zone."""
+    timestamp = datetime.fromisoformat(text)
+    return (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)).timestamp()
 
 
 def _age_sentence(keep: Keep) -> str:
     return f"younger than {keep.days:g} days"
 
 
-def _unix_time(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+# -- one rule for each kind ------------------------------------------------------------------------------------
 
 
-def plan_as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan for programs."""
+class _Policy:
+    """The rules, applied to one inventory."""
 
-    def line(decision: Decision) -> dict[str, Any]:
-        resource = decision.resource
-        return {"kind": resource.kind, "name": resource.name, "bytes": resource.bytes, "why": decision.why}
+    def __init__(self, inventory: Inventory, keep: Keep, now: float) -> None:
+        self.inventory, self.keep, self.now = inventory, keep, now
+        self.history = list(inventory.history)
+        self.models = retained_models(self.history, keep, now=now)
+        self.models_anywhere = self._models_anywhere()
+        self.kept_runs: list[str] = []  # latest first, once the runs are decided on
+        self.resources: dict[Kind, list[Resource]] = defaultdict(list)
+        for resource in inventory.resources:
+            self.resources[resource.kind].append(resource)
 
-    return {
-        "keep": plan.keep.model_dump(),
-        "goes": [line(decision) for decision in plan.decisions if decision.remove],
-        "kept": [line(decision) for decision in plan.decisions if not decision.remove],
-        "left_alone": list(plan.ignored),
-        "bytes_freed": plan.freed(),
-    }
+    def _models_anywhere(self) -> dict[str, str]:
+        """The models that runs and online features are kept for: those of the other repositories, too."""
+        models = dict(self.models)
+        for history in self.inventory.other_histories:
+            for model, why in retained_models(history, self.keep, now=self.now).items():
+                models[model] = SERVES if SERVES in (why, models.get(model)) else models.get(model, why)
+        return models
+
+    def plan(self) -> Plan:
+        """Decide on everything, the runs first."""
+        decisions = self._runs(self.resources["run"])
+        kept = [decision.resource.name for decision in decisions if not decision.remove]
+        self.kept_runs = sorted(kept, reverse=True)
+        rules: dict[Kind, Callable[[Resource], Decision]] = {
+            "bundle": self._model,
+            "weights": self._model,
+            "catalogue": self._catalogue,
+            "evidence": self._evidence,
+            "online": self._online,
+            "claim": lambda resource: self._by_age(resource, "it ended: a line in ended.jsonl takes its place"),
+            "fetched": self._download,
+            "leftover": self._leftover,
+            "cache": self._cache,
+            "checkpoint": self._checkpoint,
+        }
+        for kind, rule in rules.items():
+            decisions += [rule(resource) for resource in self.resources[kind]]
+        decisions.sort(key=lambda decision: (KINDS.index(decision.resource.kind), decision.resource.path))
+        return Plan(self.keep, tuple(decisions), self.inventory.ignored)
+
+    def _model(self, resource: Resource) -> Decision:
+        """A bundle, or the weights beside it."""
+        model = resource.name
+        if model in self.models:
+            return Decision(resource, False, self.models[model])
+        if (event := removal_event(self.history, model)) is not None:
+            return Decision(resource, True, f"event {event.n} removed it, and its files are still here")
+        if self._is_known(model):
+            return Decision(resource, True, "it does not serve, and it is too old to roll back to")
+        return self._unreferenced(resource)
+
+    def _catalogue(self, resource: Resource) -> Decision:
+        model, _, revision = resource.name.partition("/")
+        retained = retained_revisions(self.history, model, self.keep)
+        if model not in self.models:
+            known = self._is_known(model) or removal_event(self.history, model)
+            return Decision(resource, True, "its model is removed") if known else self._unreferenced(resource)
+        if revision in retained:
+            return Decision(resource, False, retained[revision])
+        if removal_event(self.history, model, revision) is not None:
+            return Decision(resource, True, "an event removed it, and its files are still here")
+        if self.now - resource.at < max(self.keep.days * DAY_S, YOUNG_S):
+            why = _age_sentence(self.keep) if self.keep.days >= 1 else "it may be about to be published"
+            return Decision(resource, False, why)
+        return Decision(resource, True, "later revisions were published")
+
+    def _evidence(self, resource: Resource) -> Decision:
+        naming = [event for event in self.history if resource.name in event.digests.values()]
+        for event in naming:
+            if event.model_id in self.models:
+                return Decision(resource, False, f"event {event.n} of model {event.model_id} refers to it")
+        if naming:
+            return Decision(resource, True, "no event of a kept model refers to it")
+        return self._unreferenced(resource)
+
+    def _online(self, resource: Resource) -> Decision:
+        if used := self._in_use(resource, "may write it"):
+            return used
+        readers = [
+            model for model in self.models_anywhere if self.inventory.services.get(model) in (resource.name, "", None)
+        ]
+        if readers:
+            return Decision(resource, False, f"model {readers[0]} reads it")
+        if not self.models_anywhere:
+            return Decision(resource, False, "no model says what it reads")
+        return self._by_age(resource, "no kept model reads it")
+
+    def _runs(self, resources: Sequence[Resource]) -> list[Decision]:
+        by_group: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(resource.name for resource in resources):
+            by_group[self.inventory.groups.get(name, "")].append(name)
+        latest = {name for names in by_group.values() for name in names[-self.keep.runs :]}
+        events = [event for history in (self.history, *self.inventory.other_histories) for event in history]
+        models = {event.run_id: event.model_id for event in events if event.kind in ("registered", *PROMOTING)}
+        return [self._run(resource, latest, models.get(resource.name, "")) for resource in resources]
+
+    def _run(self, resource: Resource, latest: set[str], model: str) -> Decision:
+        name = resource.name
+        if name in self.inventory.running:
+            return Decision(resource, False, "it is running")
+        if name in self.inventory.unreadable:
+            return Decision(resource, False, "its summary cannot be read")
+        if name in self.inventory.awaited_runs:
+            return Decision(resource, False, "its schedule continues it")
+        if name in latest:
+            return Decision(resource, False, f"one of the last {self.keep.runs} of its kind")
+        if self.models_anywhere.get(model) in (SERVES, WAITS):
+            return Decision(resource, False, f"it made model {model}: {self.models_anywhere[model]}")
+        return self._by_age(resource, f"{self.keep.runs} later ones of its kind are kept")
+
+    def _cache(self, resource: Resource) -> Decision:
+        if used := self._in_use(resource, "may reuse it"):
+            return used
+        if resource.path in self.inventory.latest:
+            return Decision(resource, False, "the latest of its step: a changed step is compared with it")
+        step, _, key = resource.name.partition("/")
+        outputs = dict(self.inventory.cache_outputs.get(resource.path, {}))
+        for run in self.kept_runs:
+            work = self.inventory.work.get(run, {}).get(step)
+            # an entry of another lineage has another key and may have the same outputs
+            if work is not None and (work.key == key or (outputs and dict(work.outputs) == outputs)):
+                return Decision(resource, False, f"run {run} uses it")
+        return self._by_age(resource, "no kept run uses it")
+
+    def _checkpoint(self, resource: Resource) -> Decision:
+        if used := self._in_use(resource, "may resume from it"):
+            return used
+        step, _, key = resource.name.partition("/")
+        for run in self.kept_runs:
+            work = self.inventory.work.get(run, {}).get(step)
+            if work is not None and work.key.startswith(key) and not self._is_finished(step, work.key):
+                return Decision(resource, False, f"the next run resumes where {run} stopped")
+        if self.now - resource.at < YOUNG_S:
+            return Decision(resource, False, "it was written within the last day")
+        return Decision(resource, True, "its step is finished, or no run will resume it")
+
+    def _is_finished(self, step: str, key: str) -> bool:
+        """Whether any run has finished a step with this key."""
+        return any(
+            work.finished and work.key == key
+            for steps in self.inventory.work.values()
+            for name, work in steps.items()
+            if name == step
+        )
+
+    def _download(self, resource: Resource) -> Decision:
+        if used := self._in_use(resource, "may read it"):
+            return used
+        return self._by_age(resource, "a copy; it is downloaded again where it is needed")
+
+    def _leftover(self, resource: Resource) -> Decision:
+        if self.now - resource.at < YOUNG_S:
+            return Decision(resource, False, "it was written within the last day and may still be in use")
+        return Decision(resource, True, "a process that was killed left it")
+
+    def _in_use(self, resource: Resource, why: str) -> Decision | None:
+        """What is shared stays while any run is under way."""
+        running = self.inventory.running
+        return Decision(resource, False, f"run {min(running)} is running and {why}") if running else None
+
+    def _by_age(self, resource: Resource, why: str) -> Decision:
+        young = self.now - resource.at < self.keep.days * DAY_S
+        return Decision(resource, not young, _age_sentence(self.keep) if young else why)
+
+    def _unreferenced(self, resource: Resource) -> Decision:
+        """What no event names is about to be named, or was left by a process that was killed before that."""
+        if self.now - resource.at < YOUNG_S:
+            return Decision(resource, False, "it was written within the last day and may be about to be registered")
+        return Decision(resource, True, "no event names it")
+
+    def _is_known(self, model: str) -> bool:
+        return any(event.model_id == model for event in self.history)

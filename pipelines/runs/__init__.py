@@ -1,1 +1,1 @@
-"""Running a pipeline on this machine and watching it."""
+"""Runs on this machine: starting, watching, listing and planning them."""

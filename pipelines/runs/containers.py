@@ -1,9 +1,8 @@
-"""Steps in containers on this machine: Kubeflow's Docker runner, with our own hand on each container.
+"""Steps in containers on this machine: Kubeflow's Docker runner with a container handler of our own.
 
-Kubeflow's handler mounts the pipeline's root alone, gives every step the same limits, calls a container that
-is gone before it is asked about a success, and leaves one behind when it is interrupted. Ours mounts the
-workspace at its own path, takes each step's limits from the recipe, keeps a container until its exit code is
-read, and removes it whatever happens.
+Kubeflow's handler mounts only the pipeline's root, gives every step the same limits, reports success for a
+container that disappears early, and leaves one behind when it is interrupted. Ours mounts the workspace at its own path, takes
+each step's limits from the recipe, keeps a container until its exit code is read, and always removes it.
 """
 
 from __future__ import annotations
@@ -20,39 +19,29 @@ from pathlib import Path
 from typing import Any
 
 from components import images
-from pipelines.placement import IMAGES, SIZES, Resources
-from pipelines.recipes import Recipe, step_settings
+from pipelines.placement import Resources
+from pipelines.recipe import Recipe, step_settings
+from pipelines.steps import STEPS, row_of_task
 from rankline.errors import RanklineError, UsageError
 from rankline.io import digest
 from rankline.runtime import ledger
 
-RUN_LABEL, WORKSPACE_LABEL, RUNNER_LABEL = (
-    "rankline.run",
-    "rankline.workspace",
-    "rankline.runner",
-)  # labels of a step's container
+# labels of a step's container
+RUN_LABEL, WORKSPACE_LABEL, RUNNER_LABEL = "rankline.run", "rankline.workspace", "rankline.runner"
 CODE_LABEL = "rankline.code"  # label of an image: the digest of the code that it holds
-PACKAGES = (
-    "rankline",
-    "components",
-    "pipelines",
-    "feature_repo",
-    "serving",
-    "onboarding",
-    "cli",
-)  # what an image holds of ours
-# what a step may be told by the environment; anything else is named by the recipe's cluster.secrets
+PACKAGES = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "cli")  # in every image
+# the environment variables that a step gets; the recipe's cluster.secrets name further ones
 PASSED_ENVIRONMENT = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 UNITS = {"": 1} | {
     f"{letter}{binary}": (1024 if binary else 1000) ** power
     for power, letter in enumerate("KMGTPE", 1)
     for binary in ("", "i")
 }
-OUT_OF_MEMORY = 137  # 128 + SIGKILL: what the kernel's out-of-memory killer leaves
+OUT_OF_MEMORY = 137  # 128 + SIGKILL, by the kernel's out-of-memory killer
 
 
 def code_digest(source_root: Path | None = None) -> str:
-    """The digest of the code under ``house`` (by default this very code), as images carry it in a label."""
+    """The digest of the code under ``source_root``, by default the code that runs, as images have it in a label."""
     source_root = source_root or Path(__file__).resolve().parents[2]
     return digest.json_digest(
         {
@@ -64,28 +53,28 @@ def code_digest(source_root: Path | None = None) -> str:
 
 
 def memory_bytes(quantity: str) -> int:
-    """Bytes of a Kubernetes quantity such as 8Gi."""
+    """The bytes of a Kubernetes quantity such as 8Gi."""
     number = quantity.rstrip("EPTGMKi")
     return int(float(number) * UNITS[quantity[len(number) :]])
 
 
 def cpus(quantity: str) -> float:
-    """CPUs of a Kubernetes quantity such as 2 or 500m."""
+    """The CPUs of a Kubernetes quantity such as 2 or 500m."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def image_of(recipe: Recipe, step: str) -> str:
-    """The image a step runs in: the recipe's, or the one that `rankline build` makes."""
-    kind = IMAGES[step]
+    """The image that a step runs in: the recipe's, or the one that `rankline build` builds."""
+    kind = row_of_task(step).image
     return getattr(recipe.cluster.images, kind) or str(getattr(images, kind.upper()))
 
 
 @contextmanager
 def engine() -> Iterator[Any]:
-    """A client of the Docker engine that answers here.
+    """A client of this machine's Docker engine.
 
     Raises:
-        RanklineError: none does.
+        RanklineError: none answers.
     """
     import docker
 
@@ -107,35 +96,35 @@ def engine() -> Iterator[Any]:
 
 
 def require(recipe: Recipe, workspace: Path) -> None:
-    """Refuse before anything runs: every step's image has to be there and hold the code that runs here.
+    """Require, before anything runs, a writable workspace and every step's image with the code that runs here.
 
     Raises:
         RanklineError: no engine answers.
-        UsageError: an image is absent or holds other code than this, or the workspace is somebody else's.
+        UsageError: an image is missing or holds other code, or the workspace belongs to another user.
     """
     if workspace.exists() and workspace.stat().st_uid != os.getuid():
         raise UsageError(
-            "the workspace belongs to another user, and steps in containers have no right to write there",
+            "the workspace belongs to another user, and steps in containers may not write there",
             expected=f"a folder of uid {os.getuid()}",
             found=f"uid {workspace.stat().st_uid}",
             where=str(workspace),
-            hint="another --workspace, or run as its owner",
+            hint="choose another --workspace, or run as its owner",
         )
     require_current_code(recipe)
 
 
 def require_current_code(recipe: Recipe) -> None:
-    """Refuse images that are not here, or are of other code.
+    """Require the image of every step, with the code that runs here.
 
     Raises:
         RanklineError: no engine answers.
-        UsageError: an image is absent or holds other code than this.
+        UsageError: an image is missing or holds other code.
     """
     import docker
 
     expected = code_digest()
     with engine() as client:
-        for step in SIZES:
+        for step in STEPS:
             name = image_of(recipe, step)
             try:
                 labels = client.images.get(name).labels
@@ -144,7 +133,7 @@ def require_current_code(recipe: Recipe) -> None:
                     f"the image of {step} is not on this machine",
                     expected=name,
                     found="no such image",
-                    hint="`rankline build all` makes the images, `docker pull` fetches one from your registry",
+                    hint="`rankline build all` builds the images, `docker pull` downloads one from your registry",
                 ) from error
             if labels.get(CODE_LABEL) != expected:
                 raise UsageError(
@@ -152,16 +141,19 @@ def require_current_code(recipe: Recipe) -> None:
                     expected=f"code {expected[:12]}",
                     found=f"code {labels.get(CODE_LABEL, 'unknown')[:12]}",
                     where=name,
-                    hint="`rankline build all` makes the images anew; unchanged layers are reused",
+                    hint="`rankline build all` builds the images again; unchanged layers are reused",
                 )
 
 
 def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
-    """What tells the versions a step works with in its image: they are part of what decides whether it is reused."""
+    """A function that returns the library versions in the image of a step, which are part of its cache key."""
 
     @functools.cache
     def installed(image: str) -> Mapping[str, str]:
-        script = "import json; from rankline.runtime.step_cache import library_versions; print(json.dumps(dict(library_versions())))"
+        script = (
+            "import json; from rankline.runtime.step_cache import library_versions;"
+            " print(json.dumps(dict(library_versions())))"
+        )
         with engine() as client:
             output = client.containers.run(
                 image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none", stderr=False
@@ -173,13 +165,13 @@ def libraries(recipe: Recipe) -> Callable[[str], Mapping[str, str]]:
 
 
 def remove(run: str) -> None:
-    """Remove whatever containers a run has left."""
+    """Remove the containers that a run has left."""
     with engine() as client:
         _remove_labelled(client, f"{RUN_LABEL}={run}")
 
 
 def remove_orphans(workspace: Path) -> None:
-    """Remove containers of runs in this workspace whose runner is gone: both were killed at once."""
+    """Remove the containers in this workspace whose runner was killed together with its watcher."""
     import psutil
 
     with engine() as client:
@@ -198,24 +190,24 @@ def _remove_container(container: Any) -> None:
 
     try:
         container.remove(force=True)
-    except docker.errors.APIError as error:  # gone, or going, by itself
+    except docker.errors.APIError as error:  # it is gone or being removed already
         if error.status_code not in (404, 409):
             raise
 
 
 @dataclass(frozen=True)
 class ContainerContext:
-    """Where a run's containers stand: what they see of this machine, and as whom."""
+    """What the containers of a run get of this machine: mounts, environment, user and limits."""
 
     recipe: Recipe
     workspace: Path
     run: Path  # the run's folder
 
     def create_arguments(self, step: str, engine_info: dict[str, Any]) -> dict[str, Any]:
-        """What Docker is told for a step's container; ``about`` is what the engine says of itself."""
+        """The arguments with which a step's container is created; ``engine_info`` is that of `docker info`."""
         import docker
 
-        size: Resources = getattr(self.recipe.cluster, SIZES[step])
+        size: Resources = getattr(self.recipe.cluster, row_of_task(step).size)
         allowed = min(cpus(size.cpu), engine_info["NCPU"])
         memory = memory_bytes(size.memory)
         security = engine_info.get("SecurityOptions") or []
@@ -229,7 +221,7 @@ class ContainerContext:
             "user": self.user(rootless="name=rootless" in security),
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
-            # a recipe's settings may name servers of this machine, and have to mean the same ones in every place
+            # a recipe may name servers of this machine, which must be the same ones with every runner
             "network_mode": "host",
             "nano_cpus": int(allowed * 1e9),
             "mem_limit": memory,
@@ -241,17 +233,14 @@ class ContainerContext:
         }
 
     def user(self, *, rootless: bool) -> str:
-        """Whoever runs this, so that what is written is theirs; all further rights are dropped, root's too.
-
-        A rootless engine maps its own user to 0.
-        """
+        """The user that runs this, so that files belong to them; a rootless engine maps its own user to 0."""
         return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
 
     def environment(self, *, threads: int) -> dict[str, str]:
-        """What a step is told by its environment."""
+        """The environment variables of a step."""
         passed = [*PASSED_ENVIRONMENT, *(name.lower() for name in PASSED_ENVIRONMENT), *self.recipe.cluster.secrets]
         return {
-            "OMP_NUM_THREADS": str(threads),  # a library counts the machine's cores, not those it may use
+            "OMP_NUM_THREADS": str(threads),  # libraries count the cores of the machine, not those of the container
             **{name: os.environ[name] for name in passed if name in os.environ},
             "RANKLINE_RUN_DIR": str(self.run),
             "HOME": "/tmp",
@@ -261,7 +250,7 @@ class ContainerContext:
         }
 
     def external_paths(self) -> list[str]:
-        """Paths outside of the workspace that the recipe names and that are there: seen, not written."""
+        """Existing paths outside of the workspace that the recipe names; they are mounted read-only."""
         paths: dict[str, None] = {}
         waiting: list[Any] = [step_settings(self.recipe, str(self.workspace))]
         while waiting:
@@ -278,17 +267,17 @@ class ContainerContext:
 
 
 def install_step_containers(context: ContainerContext) -> Any:
-    """Have Kubeflow put each step into a container of ours; returns the runner for `kfp.local.init`."""
+    """Make Kubeflow run each step in a container of ours; returns the runner for `kfp.local.init`."""
     from kfp import local
     from kfp.local import docker_task_handler
 
-    # Kubeflow looks its handler up by this name when a step begins (seen in 2.17.0, which is pinned)
+    # kfp 2.17.0, which is pinned, looks the handler up by this name when a step starts
     docker_task_handler.DockerTaskHandler = functools.partial(StepContainer, context)
     return local.DockerRunner()
 
 
 class StepContainer:
-    """One step's container, as Kubeflow's runner starts it."""
+    """The container of one step, with the interface of Kubeflow's task handlers."""
 
     def __init__(
         self,
@@ -304,7 +293,7 @@ class StepContainer:
         self.step = full_command[full_command.index("--function_to_execute") + 1]
 
     def run(self) -> Any:
-        """Run it to its end; Kubeflow's word for how that was."""
+        """Run it to its end and return the status that Kubeflow expects."""
         from kfp.local.status import Status
 
         with engine() as client:
@@ -324,11 +313,11 @@ class StepContainer:
         return Status.FAILURE if code else Status.SUCCESS
 
     def record_out_of_memory(self) -> None:
-        """Write into the ledger what a step that was killed could not write itself."""
+        """Write the ledger entry of a step that was killed and could not write it."""
         entry = ledger.read_entries(self.context.run).get(self.step)
         if entry is None or entry.status != "running":
             return
-        size = SIZES[self.step]
+        size = row_of_task(self.step).size
         allowed = getattr(self.context.recipe.cluster, size).memory
         entry.status, entry.exit_code, entry.finished = "failed", 1, time.time()
         entry.error = str(

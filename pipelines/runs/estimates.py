@@ -1,4 +1,4 @@
-"""How long steps take: what they took the last time they really ran, and in which run that was."""
+"""How long steps take, by the latest run in which each of them ran or was reused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
-from pipelines.runs.runner import RECIPE
+from pipelines.runs.folder import RECIPE
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, and the run they are from."""
+    """Seconds, and the run that took them."""
 
     seconds: float
     run: str
@@ -23,15 +24,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What earlier runs took, by step: where it ran, and where it was reused; and all around the steps."""
+    """What earlier runs took, per step and around the steps."""
 
     ran: dict[str, Estimate]
     reused: dict[str, Estimate]
-    overhead: Estimate | None  # the runner's own start and end, and the time between steps
+    overhead: Estimate | None  # the start and the end of the runner, and the time between steps
 
 
 def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Estimates:
-    """What the runs of a recipe in a workspace took, the last one counting; ``before`` is left out."""
+    """What the runs of a recipe in a workspace took, the latest counting; the run ``before`` is left out."""
     ran: dict[str, Estimate] = {}
     reused: dict[str, Estimate] = {}
     overhead: Estimate | None = None
@@ -39,12 +40,12 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
         if folder == before:
             continue
         entries = {}
-        with contextlib.suppress(ValueError):  # a ledger of another version
+        with contextlib.suppress(ValueError):  # the ledger of another version
             entries = ledger.read_entries(folder)
         for step, entry in entries.items():
             if entry.status == "done":
                 ran[step] = Estimate(entry.seconds, folder.name)
-                # without its work and its imports it is what the door takes, until a reuse has shown it
+                # a reuse takes what is left without work and imports, until one has been measured
                 overhead_s = max(entry.seconds - entry.work_s - entry.import_s, 0.0)
                 reused.setdefault(step, Estimate(overhead_s, folder.name))
             elif entry.status == "reused":
@@ -58,8 +59,8 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
 
 
 def _run_folders(workspace: Path, recipe: str) -> Iterator[Path]:
-    """The folders of a recipe's runs, and of single steps of it, oldest first."""
-    single_step_runs = {f"{recipe}-{step}" for step in ledger.STEPS}
+    """The folders of a recipe's runs and of its steps that ran alone, oldest first."""
+    single_step_runs = {f"{recipe}-{step}" for step in TRAINING_STEPS}
     for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
         name = folder.name.split("-", 2)[-1]
         if name == recipe or (name in single_step_runs and not (folder / RECIPE).is_file()):

@@ -1,4 +1,4 @@
-"""How fresh the features are that lie online: read from their watermarks, the ledgers and the champion."""
+"""How fresh the online features are, by their watermarks, the run ledgers and the champion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from components.promote.online import lock_holder
+from components.promote.store_lock import lock_holder
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.features import watermark
@@ -23,29 +23,29 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Freshness(FrozenModel):
-    """One feature service that is online, or should be; times are ISO, UTC."""
+    """One feature service that is online, or that the champion needs online; times are ISO, UTC."""
 
     service: str
     champion_reads: bool
-    owner: str = ""  # who saw to it last: promotion, a schedule, somebody by hand
+    owner: str = ""  # who materialized it last: a promotion, a schedule, a user
     run: str = ""
-    writer: str = ""  # who is at it at this moment
-    watermark: str = ""  # it knows everything that was known then; empty where it is not online
-    at: str = ""  # when that was seen to
-    lag_s: float | None = None  # from the watermark to now; none where there are no events to know of
-    age_s: float | None = None  # from then to now
+    writer: str = ""  # who materializes it now
+    watermark: str = ""  # it includes everything known until then; empty where it is not online
+    at: str = ""  # when it was materialized
+    lag_s: float | None = None  # from the watermark to now; None without events
+    age_s: float | None = None  # from `at` to now
     behind_data_s: float | None = None  # from the watermark to the newest event that any run has ingested
     took_s: float | None = None
-    damaged: str = ""  # why the watermark cannot be read, where it cannot
+    damaged: str = ""  # why the watermark cannot be read
     entities: dict[str, int] = Field(default={})
 
     @property
     def rows(self) -> int:
-        """Entities of all its views."""
+        """The entities of all its views."""
         return sum(self.entities.values())
 
     def exceeds(self, *, lag: float | None = None, age: float | None = None) -> list[str]:
-        """What of it is worse than asked for, in sentences; that it is not online at all, too."""
+        """A sentence for each limit that it exceeds, and for not being online at all."""
         if self.damaged:
             return [f"{self.service} has a watermark that cannot be read: {self.damaged}"]
         if not self.watermark:
@@ -54,7 +54,7 @@ class Freshness(FrozenModel):
         if lag is not None and self.lag_s is not None and self.lag_s > lag:
             violations.append(f"{self.service} is {self.lag_s:.0f} s behind now, more than {lag:.0f} s")
         if age is not None and (self.age_s is None or self.age_s > age):
-            when = "at a time nobody noted" if self.age_s is None else f"{self.age_s:.0f} s ago"
+            when = "at an unknown time" if self.age_s is None else f"{self.age_s:.0f} s ago"
             violations.append(f"{self.service} was last brought online {when}, more than {age:.0f} s")
         return violations
 
@@ -85,7 +85,7 @@ def _service_freshness(folder: Path, *, reads: bool, newest: datetime | None, no
         return _from_watermark(folder, payload, reads=reads, newest=newest, now=now)
     except OSError:
         return missing
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file that somebody else wrote, or a torn one
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # another program's file, or a partial one
         first = str(error).splitlines()[0] if str(error) else ""
         return missing.model_copy(update={"damaged": f"{type(error).__name__}: {first}"})
 
@@ -93,10 +93,10 @@ def _service_freshness(folder: Path, *, reads: bool, newest: datetime | None, no
 def _from_watermark(
     folder: Path, payload: dict[str, Any], *, reads: bool, newest: datetime | None, now: datetime
 ) -> Freshness:
-    """What a watermark says."""
+    """The freshness that a watermark describes."""
     until = datetime.fromisoformat(payload["until"])
     owner = payload.get("owner") or {}
-    eventless = until.timestamp() == 0  # a catalogue that is searched by nobody it knows: nothing in it grows old
+    eventless = until.timestamp() == 0  # without events no feature ages
     return Freshness(
         service=folder.name,
         champion_reads=reads,
@@ -114,23 +114,25 @@ def _from_watermark(
 
 
 def newest_data(workspace: Path) -> datetime | None:
-    """When the newest event happened that any run of this workspace has ingested; none where no ledger tells."""
+    """The time of the newest event that any run of this workspace has ingested; None where no ledger tells."""
     return max(_newest_event_times(workspace), default=None)
 
 
 def _newest_event_times(workspace: Path) -> Iterator[datetime]:
     for path in (workspace / "runs").glob("*/ingest.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # under way, or of another version
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError
+        ):  # the run is under way, or of another version
             yield datetime.fromisoformat(json.loads(path.read_text())["result"]["event_time"]["last"])
 
 
 def parse_duration_s(text: str) -> float:
-    """Seconds of a span such as 90s, 30m, 2h, 1d.
+    """The seconds of a duration such as 90s, 30m, 2h, 1d.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a duration.
     """
-    found = _DURATION.fullmatch(text)
-    if not found:
-        raise UsageError(f"{text!r} is no span", expected="a number and a unit: 90s, 30m, 2h, 1d", found=text)
-    return float(int(found[1]) * _SECONDS[found[2]])
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise UsageError(f"{text!r} is not a duration", expected="a number and a unit: 90s, 30m, 2h, 1d", found=text)
+    return float(int(match[1]) * _SECONDS[match[2]])

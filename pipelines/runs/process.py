@@ -2,9 +2,9 @@
 
     python -m pipelines.runs.process RECIPE WORKSPACE RUNNER FLOW
 
-RUNNER is `local` (a step is a process of this one) or `docker` (a step is a container, pipelines/runs/containers.py), FLOW
-one of `flow_of`.
-It lives no longer than whoever started it: when its standard input closes, it ends with all its steps.
+RUNNER is `local` (each step is a child process) or `docker` (each step is a container, pipelines/runs/containers.py);
+FLOW is train, refresh or features. The process ends with all its steps when its standard input closes, so it does not
+outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 
 def main() -> int:
-    """Run the recipe in the given file; 0 where every step that ran has succeeded."""
+    """Run the recipe in the given file; returns 0 if every step that ran has succeeded."""
     from kfp import local
     from pydantic import TypeAdapter
 
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def pipeline_factory(name: str) -> Callable[..., Callable[..., Any]]:
-    """What makes the Kubeflow pipeline of this name out of a recipe."""
+    """The function that makes the Kubeflow pipeline of a flow out of a recipe."""
     from pipelines.features import features_pipeline
     from pipelines.refresh import refresh_pipeline
     from pipelines.training import training_pipeline
@@ -61,13 +61,13 @@ def _docker_runner(recipe: Any, workspace: Path, run: Path) -> Any:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    """End in order, so that a container under way is removed; once is enough."""
+    """End in order, so that a running container is removed; further signals are ignored."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def _exit_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written there: this returns when the other end is closed
+    os.read(sys.stdin.fileno(), 1)  # nothing is written there: this returns when the other end closes
     os.killpg(0, signal.SIGTERM)
 
 

@@ -1,15 +1,11 @@
-"""The runs of a place: which there are, how far one is, what its steps said; end one, or run one again.
+"""The runs of a place, as `rankline runs` asks for them: list, show, read the logs, cancel, retry.
 
-`Runs` is what the commands `rankline runs …` ask; `LocalRuns` answers for a workspace, out of the folders that
-pipelines/runs/runner.py and the doors write. Another place (a cluster) answers the same questions with the same meaning.
+`LocalRuns` answers for a workspace, from the folders of its runs; a cluster answers the same questions.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,20 +13,31 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from components.summary.step import SUMMARY, summarize
-from pipelines.recipes import Recipe
-from pipelines.runs.runner import CANCEL, RECIPE, TRIGGER, WATCHER, RunHandle, Runner, read_flow
+from pipelines.recipe import Recipe
+from pipelines.runs.folder import (
+    CANCEL,
+    RECIPE,
+    TRIGGER,
+    WATCHER,
+    is_running,
+    read_flow,
+    read_json_object,
+    read_recipe,
+    read_summary,
+    run_folders,
+    run_state,
+)
+from pipelines.runs.logs import LogLine, read_kubeflow_log, read_logs
+from pipelines.runs.runner import RunHandle, Runner
 from pipelines.runs.runner import run as run_recipe
-from pipelines.runs.runner import run_folders as run_folders
+from pipelines.steps import STEPS
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger, progress
 from rankline.runtime.current_user import current_user
+from rankline.runtime.outcomes import Outcome
 
-RUNNING, UNFINISHED = "running", "unfinished"  # the outcomes of a run without a summary: it goes on, or was killed
-UNREADABLE = "unreadable"  # the outcome of one whose summary is there and cannot be read
-LAST = "last"  # stands for the name of the last run
-MAX_STARTUP_S = 300.0  # a step's process is that much older than its first word at most
-MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
-LOG = "kubeflow.log"
+LAST = "last"  # stands for the id of the latest run
 
 
 @dataclass(frozen=True)
@@ -40,18 +47,10 @@ class RunInfo:
     run: str
     outcome: str
     model_id: str
-    seconds: float | None  # none while it goes on
+    seconds: float | None  # None while it runs
     trigger: str  # what asked for it: manual, scheduled, backfill, catch-up, retry
     recipe: str
-    flow: str = "train"  # what of the recipe it ran: train, refresh, features
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One line that a step's process wrote; without a step it is the runner's own word."""
-
-    step: str
-    line: str
+    flow: str = "train"  # or refresh, features
 
 
 @runtime_checkable
@@ -65,20 +64,20 @@ class Runs(Protocol):
         """All runs, oldest first."""
 
     def show(self, run: str) -> dict[str, Any]:
-        """A run's summary; of one without: `run`, `outcome` (running or unfinished) and `steps`. And its `trigger`."""
+        """A run's summary with its `trigger`; without a summary: `run`, `outcome` (running, unfinished), `steps`."""
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
-        """What the processes of its steps said, or that of one step; ``follow`` goes on until the run has ended.
+        """What the steps of a run printed, or one of them; ``follow`` goes on until the run has ended.
 
-        ``everything`` gives Kubeflow's own words, too.
+        ``everything`` includes Kubeflow's own lines.
         """
 
     def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
-        """End a run that is under way, and return its summary once nothing of it is left.
+        """End a run that is under way, and return its summary when nothing of it is left.
 
         Raises:
             UsageError: it is not under way.
-            RanklineError: it has not ended within ``patience_s``.
+            RanklineError: it has not ended within ``timeout_s``.
         """
 
     def retry(
@@ -88,13 +87,13 @@ class Runs(Protocol):
         watch: Callable[[RunHandle], None] | None = None,
         on_start: Callable[[Recipe], None] | None = None,
     ) -> dict[str, Any]:
-        """Run the recipe that a run was made with once more, to its end; its summary. What is finished is reused.
+        """Run the recipe of a run again, to its end, and return the new run's summary; finished steps are reused.
 
-        ``begins`` is called with the recipe before anything happens, ``watch`` while it runs.
+        ``on_start`` is called with the recipe before anything is run, ``watch`` while it runs.
 
         Raises:
-            UsageError: the run is still under way, or what it ran can no longer be read.
-            StepFailed: a step stopped.
+            UsageError: the run is still under way, or its recipe can no longer be read.
+            StepFailed: a step failed.
         """
 
 
@@ -106,31 +105,29 @@ class LocalRuns:
 
     def list(self) -> list[RunInfo]:
         """See `Runs`."""
-        lines = []
-        for folder in run_folders(self.workspace):
-            summary = self._summary(folder)
-            lines.append(
-                RunInfo(
-                    run=folder.name,
-                    outcome=summary["outcome"],
-                    model_id=summary.get("model_id") or "",
-                    seconds=summary.get("seconds"),
-                    trigger=(summary["trigger"] or {}).get("kind", "manual"),
-                    recipe=str(_read_json_object(folder / RECIPE).get("name", "")),
-                    flow=read_flow(folder),
-                )
-            )
-        return lines
+        return [self._info(folder) for folder in run_folders(self.workspace)]
+
+    def _info(self, folder: Path) -> RunInfo:
+        summary = self._summary(folder)
+        return RunInfo(
+            run=folder.name,
+            outcome=summary["outcome"],
+            model_id=summary.get("model_id") or "",
+            seconds=summary.get("seconds"),
+            trigger=(summary["trigger"] or {}).get("kind", "manual"),
+            recipe=str(read_json_object(folder / RECIPE).get("name", "")),
+            flow=summary["flow"],
+        )
 
     def folder(self, run: str) -> Path:
-        """Where a run keeps what it wrote."""
-        names = {folder.name: folder for folder in run_folders(self.workspace)}
-        folder = names.get(list(names)[-1] if run == LAST and names else run)
+        """The folder of a run."""
+        folders = {folder.name: folder for folder in run_folders(self.workspace)}
+        folder = folders.get(list(folders)[-1] if run == LAST and folders else run)
         if folder is None:
             raise UsageError(
                 f"there is no run {run!r}",
                 expected="one of `rankline runs list`",
-                found=", ".join(list(names)[-3:]) or "no runs",
+                found=", ".join(list(folders)[-3:]) or "no runs",
                 where=str(self.workspace / "runs"),
                 hint="start one with `rankline demo`",
             )
@@ -141,52 +138,50 @@ class LocalRuns:
         folder = self.folder(run)
         summary = self._summary(folder)
         if "steps" not in summary:
-            summary["steps"] = []
-            for step, entry in ledger.read_entries(folder).items():
-                step_progress = progress.read_progress(folder / f"{step}.progress")
-                summary["steps"].append(
-                    {**entry.model_dump(), "seconds": round(entry.seconds, 2), "progress": step_progress}
-                )
+            summary["steps"] = [
+                {
+                    **entry.model_dump(),
+                    "seconds": round(entry.seconds, 2),
+                    "progress": progress.read_progress(folder / f"{step}.progress"),
+                }
+                for step, entry in ledger.read_entries(folder).items()
+            ]
         return summary
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
         """See `Runs`."""
-        if step and step not in (*ledger.ALL_STEPS, "summary"):
-            raise UsageError(
-                f"there is no step {step!r}", expected="one of " + ", ".join((*ledger.ALL_STEPS, "summary"))
-            )
+        if step and step not in STEPS:
+            raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join(STEPS))
         folder = self.folder(run)
-        log_lines = _assign_steps(_read_log(folder, follow=follow), folder)
-        return (
-            log_line
-            for log_line in (log_lines if everything else _without_kubeflow_lines(log_lines))
-            if step in ("", log_line.step)
-        )
+        read = read_kubeflow_log if everything else read_logs
+        log_lines = read(folder, is_running=lambda: follow and is_running(folder))
+        return (log_line for log_line in log_lines if step in ("", log_line.step))
 
     def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """See `Runs`."""
         folder = self.folder(run)
-        if (now := self._summary(folder)["outcome"]) != RUNNING:
+        if (outcome := self._summary(folder)["outcome"]) != Outcome.RUNNING:
             raise UsageError(
                 f"run {folder.name} is not under way",
-                expected="a run that goes on",
-                found=now,
+                expected="a run that is running",
+                found=outcome,
                 where=str(folder),
-                hint="`rankline runs list` shows which do",
+                hint="`rankline runs list` shows which ones are",
             )
         request = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": current_user()}
-        ledger.write_json(folder / CANCEL, request)
+        write_json(folder / CANCEL, request)
         deadline = time.monotonic() + timeout_s
         while not (folder / SUMMARY).is_file():
-            if run_state(folder) != RUNNING:  # whoever watched it was killed, and it with them
-                summarize(folder, config=_read_recipe(folder).summary, cancelled=True)
+            if run_state(folder) is not Outcome.RUNNING:  # the process that watched it was killed, and it with that
+                summarize(folder, config=read_recipe(folder).summary, cancelled=True)
             elif time.monotonic() > deadline:
+                pid = read_json_object(folder / WATCHER).get("pid", "unknown")
                 raise RanklineError(
                     f"run {folder.name} has not ended yet",
-                    expected=f"its end within {timeout_s:.0f} s of asking for it",
-                    found=f"process {_read_json_object(folder / WATCHER).get('pid', 'unknown')}, which watches it, still lives",
+                    expected=f"its end within {timeout_s:.0f} s of the request",
+                    found=f"process {pid}, which watches it, is still alive",
                     where=str(folder),
-                    hint="it ends as soon as that process looks; `kill` it if it never does",
+                    hint="it ends when that process next reads the request; `kill` the process if it hangs",
                 )
             time.sleep(0.1)
         return self._summary(folder)
@@ -200,175 +195,26 @@ class LocalRuns:
     ) -> dict[str, Any]:
         """See `Runs`."""
         folder = self.folder(run)
-        if self._summary(folder)["outcome"] == RUNNING:
+        if self._summary(folder)["outcome"] == Outcome.RUNNING:
             raise UsageError(
                 f"run {folder.name} is still under way",
                 expected="a run that has ended",
-                found=RUNNING,
+                found="running",
                 where=str(folder),
                 hint=f"`rankline runs cancel {folder.name}` ends it",
             )
-        recipe, trigger = _read_recipe(folder), _read_json_object(folder / TRIGGER)
+        recipe = read_recipe(folder)
         if on_start is not None:
             on_start(recipe)
-        runner: Runner = "docker" if _read_json_object(folder / WATCHER).get("runner") == "docker" else "local"
-        retry_trigger = {**trigger, "kind": "retry", "retry_of": folder.name}
-        summary = run_recipe(
-            recipe, self.workspace, watch=watch, runner=runner, trigger=retry_trigger, flow=read_flow(folder)
-        )
-        return {**summary, "trigger": retry_trigger}
+        runner: Runner = "docker" if read_json_object(folder / WATCHER).get("runner") == "docker" else "local"
+        trigger = {**read_json_object(folder / TRIGGER), "kind": "retry", "retry_of": folder.name}
+        flow = read_flow(folder)
+        summary = run_recipe(recipe, self.workspace, watch=watch, runner=runner, trigger=trigger, flow=flow)
+        return {**summary, "trigger": trigger}
 
     def _summary(self, folder: Path) -> dict[str, Any]:
         summary = read_summary(folder)
         if summary is None:
-            summary = {"run": folder.name, "outcome": UNREADABLE if (folder / SUMMARY).is_file() else run_state(folder)}
-        return {**summary, "trigger": _read_json_object(folder / TRIGGER) or None, "flow": read_flow(folder)}
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What a run's summary says; None where there is none, or none that can be read."""
-    summary = _read_json_object(folder / SUMMARY)
-    return summary if isinstance(summary.get("outcome"), str) else None
-
-
-def run_state(folder: Path) -> str:
-    """`running` or `unfinished`: what a run without a summary is.
-
-    The process that watches it tells. Where that cannot be seen (in a container, on another machine, or it is of an
-    earlier version) the process of the running step does, or a sign of life within half a minute.
-    """
-    import psutil
-
-    watcher = _read_json_object(folder / WATCHER)
-    if watcher.get("host") == socket.gethostname():
-        try:
-            process = psutil.Process(watcher["pid"])
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return UNFINISHED
-            if abs(process.create_time() - watcher["began"]) < 1:
-                return RUNNING
-        except psutil.NoSuchProcess:
-            return UNFINISHED
-    for entry in ledger.read_entries(folder).values():
-        if entry.status == "running" and entry.pid and psutil.pid_exists(entry.pid):
-            process = psutil.Process(entry.pid)
-            # a number can be another process's: one of a container, or one that was given out again
-            began = entry.started - process.create_time()
-            if -1 < began < MAX_STARTUP_S and process.status() != psutil.STATUS_ZOMBIE:
-                return RUNNING
-    return RUNNING if abs(time.time() - last_activity(folder)) < MAX_SILENCE_S else UNFINISHED
-
-
-def last_activity(folder: Path) -> float:
-    """When anything was last written into a run's folder (unix seconds)."""
-    return max((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime)
-
-
-def _read_recipe(folder: Path) -> Recipe:
-    """What a run was made with.
-
-    Raises:
-        UsageError: it is not there, or is of a version with other knobs.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(Recipe).validate_python(json.loads((folder / RECIPE).read_text()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise UsageError(
-            f"what run {folder.name} was made with cannot be read",
-            expected=f"{RECIPE}, as this version of Rankline writes it",
-            found=" ".join(str(error).split())[:200],
-            where=str(folder / RECIPE),
-            hint="start a run of the recipe itself: `rankline run --recipe …`",
-        ) from error
-
-
-def _read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-# -- what was said ---------------------------------------------------------------------------------------------
-
-_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LOG_TIME = r"\d\d:\d\d:\d\d\.\d{3} - \w+ - "
-_TASK_STARTED = re.compile(rf"{_LOG_TIME}Executing task '([^']+)'")
-_TASK_FINISHED = re.compile(rf"{_LOG_TIME}Task '([^']+)' finished with status")
-_KUBEFLOW_LINE = re.compile(
-    rf"{_LOG_TIME}(Streamed logs:|Executing task|Task '.*SUCCESS|Running pipeline|Pipeline '.*SUCCESS)|-{{80}}$"
-)
-_TASK_OUTPUTS = re.compile(rf"{_LOG_TIME}Task '([^']+)' (outputs:|has no outputs)")
-_EXECUTOR_LINE = re.compile(r"\[KFP Executor .* INFO\]: ")
-
-
-def _read_log(folder: Path, *, follow: bool, poll_s: float = 0.2) -> Iterator[str]:
-    """The lines of a run's log; with ``follow`` those that are yet to be written, too, until the run has ended."""
-    partial_line = ""
-    path = folder / LOG
-    while follow and not path.is_file() and _is_running(folder):
-        time.sleep(poll_s)
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as log:
-        while True:
-            ended = not (follow and _is_running(folder))  # asked before reading: what is written last is read, too
-            while part := log.readline():
-                partial_line += part
-                if partial_line.endswith("\n"):
-                    yield partial_line.rstrip()
-                    partial_line = ""
-            if ended:
-                break
-            time.sleep(poll_s)
-    if partial_line:
-        yield partial_line.rstrip()
-
-
-def _is_running(folder: Path) -> bool:
-    return not (folder / SUMMARY).is_file() and run_state(folder) == RUNNING
-
-
-def _assign_steps(lines: Iterator[str], folder: Path) -> Iterator[LogLine]:
-    """Each line with the step that said it; after a step its stack trace, where it left one."""
-    step, traced = "", set()
-
-    def trace() -> Iterator[LogLine]:
-        path = folder / f"{step}.traceback.txt"
-        if step and step not in traced and path.is_file():
-            traced.add(step)
-            yield from (LogLine(step, line) for line in path.read_text(errors="replace").splitlines())
-
-    for raw in lines:
-        line = _ANSI_COLOUR.sub("", raw)
-        if started := _TASK_STARTED.match(line):
-            yield from trace()
-            step = started[1]
-        finished = _TASK_FINISHED.match(line)
-        if finished:
-            yield from trace()
-        yield LogLine(step, line.removeprefix("    ") if step else line)
-        if finished:
-            step = ""
-    yield from trace()
-
-
-def _without_kubeflow_lines(log_lines: Iterator[LogLine]) -> Iterator[LogLine]:
-    """What is left without Kubeflow's own words around every step: its headings, what it hands over and gets back."""
-    in_input = in_outputs = False
-    for log_line in log_lines:
-        if in_input:
-            in_input = log_line.line != "}"
-        elif _EXECUTOR_LINE.match(log_line.line):
-            in_input = "Got executor_input:" in log_line.line
-        elif _TASK_OUTPUTS.match(log_line.line):
-            in_outputs = True
-        elif in_outputs and not log_line.step and log_line.line.startswith(" "):
-            continue
-        elif log_line.line.strip() and not _KUBEFLOW_LINE.match(log_line.line):
-            in_outputs = False
-            yield log_line
+            outcome = Outcome.UNREADABLE if (folder / SUMMARY).is_file() else run_state(folder)
+            summary = {"run": folder.name, "outcome": outcome.value}
+        return {**summary, "trigger": read_json_object(folder / TRIGGER) or None, "flow": read_flow(folder)}

@@ -1,57 +1,72 @@
-"""Backfill: the runs of past fire times, oldest first, a few at once, each claimed like any other.
+"""Backfill: run past fire times, oldest first, a few at once.
 
-Given again, it goes on: what has come to its end is left alone, what was interrupted goes on as it began, and what
-failed runs anew by the rule and on the window that the schedule has now. A model of an older window than the
-champion's is refused by its gate (`decide.allow_older_window`) unless that is asked for.
-The schedule's webhook is told of failures as it is by the scheduler.
+Repeat the command to continue: a firing that has ended is left alone, an interrupted one continues as it started, and a
+failed one runs again by the current revision of the schedule, on the window that this revision gives it. The gate of
+`decide.allow_older_window` refuses a model on an older window than the champion's, unless you allow it.
+The schedule's webhook is called as by the scheduler.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipelines.schedules import webhook, worker
-from pipelines.schedules.firings import Firing, Firings
-from pipelines.schedules.store import LocalSchedules, Schedule
-from rankline.errors import UsageError
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.model import Schedule
+from pipelines.schedules.processes import (
+    WorkerCommand,
+    Workers,
+    describe_crash,
+    mark_failed,
+    remove_empty_log,
+    worker_command,
+)
+from pipelines.schedules.store import ScheduleStore
+from pipelines.schedules.webhook import Notifier
+from rankline.errors import EXIT_REFUSED, UsageError
 
 BackfillStatus = Literal["ran", "done before", "under way elsewhere"]
 MAX_FIRINGS = 10_000
 
 
+@dataclass(frozen=True)
+class BackfillOptions:
+    """Which past fire times to run, from ``start`` up to and excluding ``end``, and how."""
+
+    start: datetime
+    end: datetime
+    concurrency: int = 1
+    allow_older_window: bool = False
+
+
 class BackfillResult(NamedTuple):
-    """One past fire time and what became of it."""
+    """A past fire time and what the backfill did with it."""
 
     firing: Firing
     status: BackfillStatus
 
 
-def firing_times(store: LocalSchedules, name: str, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
-    """The fire times from ``start`` up to, not including, ``end``, by the rule the schedule has now.
+def firing_times(schedule: Schedule, options: BackfillOptions, *, now: datetime) -> list[datetime]:
+    """The fire times of a backfill, by the current revision of the schedule.
 
     Raises:
-        UsageError: there is none, there are too many, they lie ahead, or the flow has no past.
+        UsageError: there are none or too many, they lie in the future, or the flow has no past windows.
     """
-    return firing_times_of(store.get(name), start=start, end=end, now=now)
-
-
-def firing_times_of(schedule: Schedule, *, start: datetime, end: datetime, now: datetime) -> list[datetime]:
-    """The same of a schedule wherever it is kept."""
+    start, end = options.start, options.end
     if schedule.flow == "refresh":
         raise UsageError(
-            "a refresh has no past to make up for: it publishes the items as they are now",
+            "a refresh publishes the current items, so there is nothing to backfill",
             expected="a schedule of the flow train or features",
             found=f"schedule {schedule.name!r} of the flow refresh",
-            hint="the next refresh brings all that the missed ones would have: `rankline schedule plan` shows when",
+            hint="the next refresh includes all that the missed ones would have: `rankline schedule plan` shows when",
         )
     if start > end:
         raise UsageError(
-            "a backfill begins before it ends",
+            "--from is later than --to",
             expected="--from before --to",
             found=f"--from {start.isoformat()} --to {end.isoformat()}",
         )
@@ -60,167 +75,135 @@ def firing_times_of(schedule: Schedule, *, start: datetime, end: datetime, now: 
             "a backfill ends in the past",
             expected=f"--to at or before {now.isoformat(timespec='seconds')}",
             found=end.isoformat(),
-            hint="what is to come is the scheduler's: `rankline schedule plan` shows it",
+            hint="the scheduler runs future fire times: `rankline schedule plan` shows them",
         )
-    found = []
-    for at in schedule.rule.after(start.astimezone(UTC) - _RESOLUTION):
-        if at >= end:
+    times = []
+    for scheduled_at in schedule.rule.after(start.astimezone(UTC) - datetime.resolution):
+        if scheduled_at >= end:
             break
-        found.append(at)
-        if len(found) > MAX_FIRINGS:
+        times.append(scheduled_at)
+        if len(times) > MAX_FIRINGS:
             raise UsageError(
-                f"these are more than {MAX_FIRINGS} fire times",
-                expected="fewer",
-                hint="take a shorter stretch at a time",
+                f"these are more than {MAX_FIRINGS} fire times", expected="fewer", hint="choose a shorter period"
             )
-    if not found:
+    if not times:
         raise UsageError(
-            f"schedule {schedule.name!r} has no fire time there",
-            expected="a stretch in which it fires",
+            f"schedule {schedule.name!r} has no fire time in this period",
+            expected="a period in which it fires",
             found=f"{start.isoformat()} to {end.isoformat()}, cron {schedule.cron!r} in {schedule.zone}",
             hint="`rankline schedule plan` shows when it fires",
         )
-    return found
+    return times
 
 
-def backfill(
-    workspace: Path,
-    name: str,
-    *,
-    start: datetime,
-    end: datetime,
-    concurrency: int = 1,
-    allow_older_window: bool = False,
-    now: datetime,
-    command: worker.WorkerCommand = worker.worker_command,
-    say: Callable[[str], None] = print,
-    poll_s: float = 0.2,
-) -> list[BackfillResult]:
-    """Run the fire times from ``start`` up to ``end``; interrupted, what is under way ends with it.
+@dataclass
+class Backfill:
+    """The backfill of one schedule of a workspace."""
 
-    Raises:
-        UsageError: the stretch is none, or a run's folder is not there.
-    """
-    store = LocalSchedules(workspace)
-    waiting = firing_times(store, name, start=start, end=end, now=now)
-    schedule, firings = store.get(name), store.firings(name)
-    under_way: dict[datetime, worker.WorkerProcess] = {}
-    results: dict[datetime, BackfillResult] = {}
-    notifier = _Notifier(firings, say)
+    workspace: Path
+    name: str
+    options: BackfillOptions
+    now: datetime
+    command: WorkerCommand = worker_command
+    say: Callable[[str], None] = print
+    poll_s: float = 0.2
 
-    def create_firing(scheduled_at: datetime) -> BackfillResult | Firing:
-        window = schedule.window_of(scheduled_at)
-        firing = Firing(
-            schedule=name,
-            scheduled_at=scheduled_at.isoformat(),
-            window_start=window.start.isoformat() if window.start else None,
-            window_end=window.end.isoformat(),
-            kind="backfill",
-            revision=schedule.revision,
-            claimed_at=now.isoformat(),
-            allow_older_window=allow_older_window,
+    def __post_init__(self) -> None:
+        self._store = ScheduleStore(self.workspace)
+        self._schedule, self._firings = self._store.get(self.name), self._store.firings(self.name)
+        self._workers = Workers(self.workspace, self.command)
+        self._notifier = Notifier(self.say)
+        self._results: dict[datetime, BackfillResult] = {}
+
+    def run(self) -> list[BackfillResult]:
+        """Run the fire times to their end; interrupted, the active runs end with it.
+
+        Raises:
+            UsageError: the period has no fire times, or the schedule's folder does not exist.
+        """
+        waiting = firing_times(self._schedule, self.options, now=self.now)
+        try:
+            while waiting or self._workers:
+                while waiting and len(self._workers) < self.options.concurrency:
+                    self._begin(waiting.pop(0))
+                self._reap()
+                self._notifier.collect()
+                time.sleep(self.poll_s if self._workers else 0)
+            self._notifier.collect(timeout_s=None)
+        finally:
+            self._workers.stop()
+        return [self._results[scheduled_at] for scheduled_at in sorted(self._results)]
+
+    def _begin(self, scheduled_at: datetime) -> None:
+        """Start the run of a fire time, or record why it does not run."""
+        new = self._schedule.firing(
+            scheduled_at, "backfill", now=self.now, allow_older_window=self.options.allow_older_window
         )
-        if firings.create(firing):
-            return firing
-        previous = firings.read(scheduled_at)
+        if self._firings.create(new):
+            self._start(new)
+            return
+        previous = self._firings.read(scheduled_at)
         assert previous is not None
-        if firings.is_running(scheduled_at):
-            return BackfillResult(previous, "under way elsewhere")
-        rerun = previous.failed or (previous.exit_code == 3 and allow_older_window and not previous.allow_older_window)
-        if previous.status == "ended" and not rerun:
-            return BackfillResult(previous, "done before")
-        reset = previous.replace(
-            status="claimed", allow_older_window=allow_older_window, error="", notified="", deaths=0
-        )
-        if rerun:  # by the rule of now, which may have been corrected; what was interrupted goes on as it began
-            reset = reset.replace(
-                run="", outcome="", exit_code=None, scratch=None,
-                revision=firing.revision, window_start=firing.window_start, window_end=firing.window_end,
-            )  # fmt: skip
-        firings.write(reset)
-        return reset
+        runs_again = self._runs_again(previous)
+        if self._firings.is_running(scheduled_at):
+            self._skip(previous, "under way elsewhere")
+        elif previous.status == "ended" and not runs_again:
+            self._skip(previous, "done before")
+        else:
+            firing = _reset(previous, new, by_current_revision=runs_again)
+            self._firings.write(firing)
+            self._start(firing)
 
-    try:
-        while waiting or under_way:
-            while waiting and len(under_way) < concurrency:
-                scheduled_at = waiting.pop(0)
-                found = create_firing(scheduled_at)
-                if isinstance(found, BackfillResult):
-                    results[scheduled_at] = found
-                    if found.status == "done before" and found.firing.kind == "backfill":  # it may have been cut short
-                        notifier.notify(found.firing, store.get(name))
-                    say(f"{found.firing.scheduled_at}: {found.status}, {found.firing.outcome or found.firing.status}")
-                    continue
-                revision = store.history(name)[found.revision - 1]
-                try:
-                    argv = command(workspace, name, scheduled_at)
-                    under_way[scheduled_at] = worker.start_worker(
-                        argv, firings.path(scheduled_at, "log"), directory=revision.directory
-                    )
-                except OSError as error:
-                    raise UsageError(
-                        "the run cannot be started in the schedule's folder",
-                        expected="the folder that it was created in",
-                        found=str(error.strerror),
-                        where=revision.directory,
-                        hint=f"`rankline schedule update {name}`, given in another folder, sets that one",
-                    ) from error
-                say(f"{found.scheduled_at}: begins, data to {found.window_end}")
-            for scheduled_at, process in list(under_way.items()):
-                if process.poll() is None:
-                    continue
-                del under_way[scheduled_at]
-                firing = firings.read(scheduled_at)
-                assert firing is not None
-                if firing.status != "ended":
-                    firing = worker.mark_failed(
-                        firings, firing, worker.describe_crash(firings.path(scheduled_at, "log"))
-                    )
-                worker.remove_empty_log(firings.path(scheduled_at, "log"))
-                results[scheduled_at] = BackfillResult(firing, "ran")
-                say(f"{firing.scheduled_at}: {firing.outcome}" + (f"\n  {firing.error}" if firing.error else ""))
-                notifier.notify(firing, store.get(name))
-            time.sleep(poll_s if under_way else 0)
-        notifier.finish()
-    finally:
-        notifier.stopping.set()
-        for process in under_way.values():
-            if process.stdin:
-                process.stdin.close()
-        for process in under_way.values():
-            worker.stop_worker(process)
-    return [results[scheduled_at] for scheduled_at in sorted(results)]
+    def _runs_again(self, firing: Firing) -> bool:
+        older_allowed = self.options.allow_older_window and not firing.allow_older_window
+        return firing.failed or (firing.exit_code == EXIT_REFUSED and older_allowed)
+
+    def _skip(self, firing: Firing, status: BackfillStatus) -> None:
+        self._results[firing.instant] = BackfillResult(firing, status)
+        if status == "done before" and firing.kind == "backfill":  # it may have been killed before the webhook call
+            self._notifier.notify(self._firings, firing, self._store.get(self.name))
+        self.say(f"{firing.scheduled_at}: {status}, {firing.outcome or firing.status}")
+
+    def _start(self, firing: Firing) -> None:
+        directory = self._store.history(self.name)[firing.revision - 1].directory
+        try:
+            self._workers.start(firing, self._firings.path(firing.instant, "log"), directory=directory)
+        except OSError as error:
+            raise UsageError(
+                "the run cannot be started in the schedule's folder",
+                expected="the folder that it was created in",
+                found=str(error.strerror),
+                where=directory,
+                hint=f"run `rankline schedule update {self.name}` in another folder to set that one",
+            ) from error
+        self.say(f"{firing.scheduled_at}: started, data to {firing.window_end}")
+
+    def _reap(self) -> None:
+        for name, scheduled_at in self._workers.ended():
+            self._workers.forget((name, scheduled_at))
+            firing, log = self._firings.read(scheduled_at), self._firings.path(scheduled_at, "log")
+            assert firing is not None
+            if firing.status != "ended":
+                firing = mark_failed(self._firings, firing, describe_crash(log))
+            remove_empty_log(log)
+            self._results[scheduled_at] = BackfillResult(firing, "ran")
+            self.say(f"{firing.scheduled_at}: {firing.outcome}" + (f"\n  {firing.error}" if firing.error else ""))
+            self._notifier.notify(self._firings, firing, self._store.get(self.name))
 
 
-class _Notifier:
-    """Those who tell the webhook of failures, beside the runs that go on."""
-
-    def __init__(self, firings: Firings, say: Callable[[str], None]) -> None:
-        self.stopping = threading.Event()  # nobody waits for another try any more
-        self._claims, self._say = firings, say
-        self._threads: list[threading.Thread] = []
-
-    def notify(self, firing: Firing, schedule: Schedule) -> None:
-        """Tell the schedule's webhook of a run that ended, if it is to hear of it and has not."""
-        if firing.exit_code == 0 or firing.notified:
-            return
-        if not webhook.should_notify(firing, schedule):
-            self._claims.write(firing.replace(notified=webhook.NOT_REQUESTED))
-            return
-
-        def work() -> None:
-            delivery = webhook.notify(firing, schedule, wait=self.stopping.wait)
-            if delivery == "delivered" or not self.stopping.is_set():
-                self._claims.write(firing.replace(notified=delivery))
-            self._say(f"{firing.scheduled_at}: webhook: {delivery}")
-
-        self._threads.append(threading.Thread(target=work, daemon=True))
-        self._threads[-1].start()
-
-    def finish(self) -> None:
-        """Wait until everything is told, or was tried as often as it is."""
-        for thread in self._threads:
-            thread.join()
-
-
-_RESOLUTION = datetime.resolution
+def _reset(previous: Firing, new: Firing, *, by_current_revision: bool) -> Firing:
+    """A firing that runs again: interrupted as it started, else by the revision and window of ``new``."""
+    firing = previous.replace(
+        status="claimed", allow_older_window=new.allow_older_window, error="", notified="", deaths=0
+    )
+    if not by_current_revision:
+        return firing
+    return firing.replace(
+        run="",
+        outcome="",
+        exit_code=None,
+        scratch=None,
+        revision=new.revision,
+        window_start=new.window_start,
+        window_end=new.window_end,
+    )

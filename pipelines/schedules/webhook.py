@@ -1,39 +1,72 @@
-"""Tell a web address that a run failed: JSON by POST, tried again for a while, secrets from an environment variable."""
+"""Post failed runs to a web address: JSON, with retries, and secrets from an environment variable."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import queue
+import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rankline.errors import EXIT_REFUSED, UsageError
 
 if TYPE_CHECKING:
-    from pipelines.schedules.firings import Firing
-    from pipelines.schedules.store import Schedule
+    from pipelines.schedules.firing import Firing
+    from pipelines.schedules.firings import Firings
+    from pipelines.schedules.model import Schedule
 
-NOT_REQUESTED = "not asked for"
-MAX_ATTEMPTS = 5
-FIRST_PAUSE_S = 1.0  # doubled after each try
+NOT_REQUESTED, DELIVERED = "not asked for", "delivered"
+MAX_RETRIES = 4
+BACKOFF_S = 1.0  # urllib3 retries at once, then after 2, 4 and 8 times as long
 TIMEOUT_S = 10.0
+_RETRIED_STATUS = (408, 425, 429, *range(500, 600))
 
 
-class _RefuseRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is no delivery: the headers, and the secrets among them, go to nobody else."""
+class Notifier:
+    """Calls the webhooks of failed firings in threads; only the thread that collects the results writes firings."""
 
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._results: queue.SimpleQueue[tuple[Firings, Firing, str]] = queue.SimpleQueue()
+        self.pending = 0
+
+    def notify(self, firings: Firings, firing: Firing, schedule: Schedule) -> None:
+        """Call the schedule's webhook about a firing that has ended, unless that is done or not asked for."""
+        if firing.exit_code == 0 or firing.notified:
+            return
+        if not should_notify(firing, schedule):
+            firings.write(firing.replace(notified=NOT_REQUESTED))  # a webhook set later does not hear of it
+            return
+        self.pending += 1
+        threading.Thread(
+            target=lambda: self._results.put((firings, firing, notify(firing, schedule))), daemon=True
+        ).start()
+
+    def collect(self, *, timeout_s: float | None = 0.0) -> None:
+        """Record the calls that have ended; wait up to ``timeout_s`` for the others (None: until they end).
+
+        A call that is not recorded is made again after a restart, with the same Idempotency-Key.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.pending:
+            left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            try:
+                firings, firing, result = self._results.get(block=left_s != 0.0, timeout=left_s)
+            except queue.Empty:
+                return
+            self.pending -= 1
+            self._say(f"{firing.schedule}: webhook for {firing.scheduled_at}: {result}")
+            firings.write(firing.replace(notified=result))
 
 
 def headers_from_env(variable: str) -> dict[str, str]:
-    """The headers that an environment variable holds, as a JSON object.
+    """The headers in an environment variable, a JSON object.
 
     Raises:
-        UsageError: it is not set, or holds something else; what it holds is not told.
+        UsageError: it is not set or holds something else; the message does not repeat its value.
     """
     if not variable:
         return {}
@@ -43,22 +76,22 @@ def headers_from_env(variable: str) -> dict[str, str]:
             raise ValueError
     except (KeyError, ValueError):
         raise UsageError(
-            f"{variable} holds no headers",
+            f"{variable} does not hold headers",
             expected='a JSON object, such as {"Authorization": "Bearer …"}',
             found="something else" if variable in os.environ else "nothing",
-            hint=f"set {variable} where the scheduler or the backfill is started",
+            hint=f"set {variable} where you start the scheduler or the backfill",
         ) from None
     return value
 
 
 def should_notify(firing: Firing, schedule: Schedule) -> bool:
-    """Whether a schedule's webhook is to be told how this run ended."""
+    """Whether a schedule's webhook is called about this firing."""
     refused = firing.status == "ended" and firing.exit_code == EXIT_REFUSED
     return bool(schedule.webhook) and (firing.failed or (refused and schedule.webhook_on_refusal))
 
 
-def notify(firing: Firing, schedule: Schedule, *, wait: Callable[[float], object] = time.sleep) -> str:
-    """Tell a schedule's webhook how this run ended; what became of that, as of `deliver`."""
+def notify(firing: Firing, schedule: Schedule) -> str:
+    """Call a schedule's webhook about a firing; the result is that of `deliver`."""
     return deliver(
         schedule.webhook,
         {
@@ -74,38 +107,34 @@ def notify(firing: Firing, schedule: Schedule, *, wait: Callable[[float], object
         },
         key=f"{firing.schedule}-{firing.scheduled_at}-{firing.attempts}",
         variable=schedule.webhook_headers,
-        wait=wait,
     )
 
 
-def deliver(
-    url: str,
-    message: dict[str, Any],
-    *,
-    key: str,
-    variable: str = "",
-    wait: Callable[[float], object] = time.sleep,
-) -> str:
-    """Post ``message``; "delivered", or why it was not after all tries.
+def deliver(url: str, message: dict[str, Any], *, key: str, variable: str = "") -> str:
+    """Post ``message``; "delivered", or why it was not after all retries.
 
-    ``key`` is sent as Idempotency-Key, the same each time the same thing is told.
+    ``key`` is sent as Idempotency-Key, so that the receiver can tell a retry from a new message.
     """
+    import urllib3
+
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # no line for each retry
+    retries = urllib3.Retry(
+        MAX_RETRIES,
+        allowed_methods=None,  # POST, too
+        status_forcelist=_RETRIED_STATUS,
+        raise_on_status=False,
+        backoff_factor=BACKOFF_S,
+        respect_retry_after_header=False,
+    )
     try:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, **headers_from_env(variable)}
-        request = urllib.request.Request(url, json.dumps(message).encode(), headers, method="POST")
-    except (UsageError, ValueError) as error:
+        headers = {"Idempotency-Key": key, **headers_from_env(variable)}
+        with urllib3.PoolManager(timeout=TIMEOUT_S) as pool:
+            # a redirect counts as a refusal: the headers may be secret and go to nobody else
+            response = pool.request("POST", url, json=message, headers=headers, retries=retries, redirect=False)
+    except UsageError as error:
         return f"not delivered: {error}"
-    opener, failure = urllib.request.build_opener(_RefuseRedirects), ""
-    for attempts_left in reversed(range(MAX_ATTEMPTS)):
-        try:
-            with opener.open(request, timeout=TIMEOUT_S):
-                return "delivered"
-        except urllib.error.HTTPError as error:
-            failure = f"it answered {error.code}"
-            if error.code < 500 and error.code not in (408, 425, 429):
-                break  # it would say the same again
-        except (OSError, ValueError) as error:
-            failure = str(getattr(error, "reason", error)) or type(error).__name__
-        if attempts_left:
-            wait(FIRST_PAUSE_S * 2 ** (MAX_ATTEMPTS - 1 - attempts_left))
-    return f"not delivered: {failure}"
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        return f"not delivered: {getattr(error, 'reason', None) or error}"
+    except ValueError:  # its message would repeat a header
+        return "not delivered: a header cannot be sent"
+    return DELIVERED if 200 <= response.status < 300 else f"not delivered: it answered {response.status}"

@@ -1,7 +1,7 @@
-"""Intervals by bootstrap over requests: for one system's mean, and for the paired difference of two.
+"""Bootstrap intervals over requests: of one system's mean, and of the paired difference of two.
 
-Paired means that both systems are scored on the same drawn requests: what makes a request hard for both
-cancels out, so the interval is far narrower than that of two separate means.
+Paired means that both systems are scored on the same resampled requests. What makes a request hard for both cancels
+out, so the interval is far narrower than those of two separate means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 
-# draws held in memory at once; the result does not depend on it
+# draws in memory at once; the result does not depend on it
 _DRAWS = 4_000_000
 
 
@@ -29,7 +29,7 @@ class Interval:
 
 
 def interval(values: npt.NDArray[Any], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """The mean of ``values`` [n] and its two-sided percentile interval; NaN if any value is, or if none."""
+    """The mean of ``values`` [n] and its two-sided percentile interval; NaN if a value is NaN, or without values."""
     values_N: Values = np.asarray(values, np.float64)
     count = len(values_N)
     if not count or not np.isfinite(values_N).all():
@@ -55,14 +55,14 @@ def paired(
 ) -> Interval:
     """The interval of ``left - right``, scores [n] of two systems on the same requests in the same order."""
     left_N, right_N = np.asarray(left, np.float64), np.asarray(right, np.float64)
-    assert left_N.shape == right_N.shape, "paired scores run in parallel"
+    assert left_N.shape == right_N.shape, "paired scores have the same length"
     return interval(left_N - right_N, resamples=resamples, confidence=confidence, seed=seed)
 
 
 def intervals(
     values_NM: npt.NDArray[Any], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> list[Interval]:
-    """What :func:`interval` gives for each column of ``values_NM``, all columns sharing one set of draws."""
+    """The interval of each column of ``values_NM``, with the same resamples for all columns."""
     values: Values = np.asarray(values_NM, np.float64)
     count, columns = values.shape
     if not count:
@@ -72,7 +72,7 @@ def intervals(
     means = []
     for done in range(0, resamples, rows):
         drawn_DN = rng.integers(0, count, (min(rows, resamples - done), count))
-        # how often each request was drawn: a resample's means are then one product
+        # how often each request was drawn, so that a resample's means are one matrix product
         draws = len(drawn_DN)
         cell = (drawn_DN + count * np.arange(draws)[:, None]).ravel()
         times_DN = np.bincount(cell, minlength=draws * count).reshape(draws, count)

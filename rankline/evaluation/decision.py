@@ -1,11 +1,12 @@
-"""Whether a candidate may serve: a pure function of what was measured and of the policy, with its reasons.
+"""Whether a candidate may serve: a pure function of the measurements and the policy, with its reasons.
 
-Every rule of the policy becomes one check that is listed with what was observed and what was required, be it
-met or not. A number that is missing fails its check; nothing passes because nobody looked.
+Every rule of the policy becomes one check with the observed and the required value, met or not. A missing number fails
+its check.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -22,40 +23,40 @@ from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
 Outcome = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
 Scores = Mapping[str, Mapping[str, float]]
 
-# how far a report's mean may be from that of the per-request scores beside it
+# largest difference of a report's mean from that of its per-request scores
 _ROUNDING = 1e-4
 
 
 class PromotionPolicy(FrozenModel):
-    """What a candidate must show before it serves."""
+    """What a candidate must meet before it serves."""
 
     mode: Literal["auto", "review"] = Field(
         "auto",
-        description="Auto: a candidate that meets every rule is promoted; review: it waits for a person.",
+        description="auto promotes a candidate that meets every rule; review lets it wait for a reviewer.",
     )
-    primary: str = Field("ndcg@10", description="The metric that comparisons between systems are made in.")
+    primary: str = Field("ndcg@10", description="Metric in which systems are compared.")
     min_requests: int = Field(
-        100, ge=1, description="Test requests below which nothing can be said: a verdict of its own."
+        100, ge=1, description="Fewest test requests; with fewer the verdict is insufficient_data."
     )
     floors: dict[str, float] = Field(
-        {}, description="Metric -> the mean the candidate must reach, whatever the champion does."
+        {}, description="Metric -> the mean that the candidate must reach, regardless of the champion."
     )
     must_beat: list[str] = Field(
         ["popularity"],
-        description="Systems over which the candidate's paired interval must lie wholly above zero.",
+        description="Systems over which the candidate's paired interval must be entirely above zero.",
     )
     margin: float = Field(
         0.1,
         ge=0,
         description="How much worse than the champion the paired interval's lower end may be; "
-        "a margin narrower than the interval itself refuses equals.",
+        "a margin narrower than the interval refuses equal models.",
     )
     margin_kind: Literal["relative", "absolute"] = Field(
         "relative",
-        description="Whether the margin is a share of the champion's mean or a difference of scores.",
+        description="Whether the margin is a share of the champion's mean, or a difference of scores.",
     )
     superior: bool = Field(
-        False, description="Whether the candidate must be better than the champion, not merely no worse."
+        False, description="Whether the candidate must be better than the champion, not only no worse."
     )
     allow_older_window: bool = Field(
         False, description="Whether a candidate may replace a champion whose data ends later, as in a backfill."
@@ -64,7 +65,7 @@ class PromotionPolicy(FrozenModel):
         {}, description="Slice -> the largest share of the champion's mean that the candidate may lose there."
     )
     slice_min_requests: int = Field(
-        50, ge=1, description="Requests below which a guarded slice is too small to judge and is let pass."
+        50, ge=1, description="Fewest requests of a slice in slice_drops; a smaller one passes."
     )
     max_parity_difference: float = Field(
         1e-4, gt=0, description="Largest difference between the fp32 graphs and torch, as exported."
@@ -78,19 +79,19 @@ class PromotionPolicy(FrozenModel):
         description="Largest difference of served scores from torch's; wider where less than fp32 is served.",
     )
     min_same_top10: float = Field(
-        0.999, ge=0, le=1, description="Share of requests whose served top 10 must be torch's, ties aside."
+        0.999, ge=0, le=1, description="Smallest share of requests whose served top 10 is torch's, apart from ties."
     )
     max_p95_ms: float | None = Field(
-        250.0, gt=0, description="The 95th percentile of the server's answer time; none for no limit."
+        250.0, gt=0, description="Largest 95th percentile of the server's answer time; none for no limit."
     )
-    max_size_mb: float | None = Field(2000.0, gt=0, description="Size of the bundle; none for no limit.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Of every interval, two-sided.")
-    resamples: int = Field(2000, ge=100, description="Draws of the bootstrap.")
-    seed: int = Field(0, description="Of the bootstrap.")
+    max_size_mb: float | None = Field(2000.0, gt=0, description="Largest size of the bundle; none for no limit.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Confidence of every two-sided interval.")
+    resamples: int = Field(2000, ge=100, description="Resamples of the bootstrap.")
+    seed: int = Field(0, description="Seed of the bootstrap.")
 
 
 class Check(FrozenModel):
-    """One rule, what it asked for and what was found."""
+    """One rule with its observed and required values."""
 
     name: str
     passed: bool
@@ -100,11 +101,11 @@ class Check(FrozenModel):
 
 
 class Verdict(FrozenModel):
-    """What is to happen with a candidate, and every reason for it."""
+    """The decision on a candidate, with every reason for it."""
 
     outcome: Outcome
     model_id: str
-    champion: str = Field(description="who served when this was decided; empty for nobody")
+    champion: str = Field(description="the champion at the time of the decision; empty for none")
     sentence: str
     checks: list[Check] = Field(default=[], description="every rule of the policy, met or not")
     policy: PromotionPolicy
@@ -121,38 +122,28 @@ def decide(
     manifest: Manifest,
     policy: PromotionPolicy,
     *,
-    serving: str,
-    champion: Manifest | None = None,
+    champion_id: str,
+    champion_manifest: Manifest | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
 
-    ``scores`` are the policy's primary metric a request: system -> request id -> score; systems are compared
-    on the same requests, matched by their ids. ``manifest`` is the candidate bundle's; ``serving`` is the
-    champion's model id, empty where nobody serves yet, and ``champion`` is its manifest.
+    ``scores`` are the policy's primary metric: system -> request id -> score. Systems are compared on the same
+    requests, matched by id. ``manifest`` is the candidate's, ``champion_id`` is empty without a champion.
 
     Raises:
-        StaleEvidence: the candidate was measured beside a champion that no longer serves.
+        StaleEvidence: the candidate was measured beside a model that is no longer the champion.
     """
+    verdict = functools.partial(Verdict, model_id=report.model_id, champion=champion_id, policy=policy)
+    if report.model_id == champion_id:
+        sentence = f"Model {champion_id} already serves; there is nothing to decide."
+        return verdict(outcome="already_serving", sentence=sentence)
 
-    def verdict(outcome: Outcome, sentence: str, checks: list[Check]) -> Verdict:
-        return Verdict(
-            outcome=outcome,
-            model_id=report.model_id,
-            champion=serving,
-            sentence=sentence,
-            checks=checks,
-            policy=policy,
-        )
-
-    if report.model_id == serving:
-        return verdict("already_serving", f"Model {serving} already serves; there is nothing to decide.", [])
-
-    if report.champion != serving:
+    if report.champion != champion_id:
         raise StaleEvidence(
             "the champion changed since this model was evaluated",
             expected=f"champion {report.champion or '(none)'}",
-            found=f"champion {serving or '(none)'}",
-            hint="run the flow again: the model will be evaluated beside the new champion",
+            found=f"champion {champion_id or '(none)'}",
+            hint="run the pipeline again: the model will be evaluated beside the new champion",
         )
 
     enough = _at_least("requests", report.requests, policy.min_requests, "test requests")
@@ -161,28 +152,27 @@ def decide(
         *_per_request_scores(report, scores, policy),
         *_floors(report, policy),
         *_baselines(scores, policy),
-        *_against_champion(report, scores, policy, serving),
-        *_data_window(manifest, champion, policy, serving),
-        *_slices(report, policy, serving),
+        *_against_champion(report, scores, policy, champion_id),
+        *_data_window(manifest, champion_manifest, policy, champion_id),
+        *_slices(report, policy, champion_id),
         *_parity(report, manifest, policy),
         *_costs(report, policy),
     ]
     if not enough.passed:
-        return verdict("insufficient_data", enough.sentence, checks)
-    failures = [check for check in checks if not check.passed]
-    if failures:
-        return verdict("refused", " ".join(check.sentence for check in failures), checks)
-    met = f"All {len(checks)} checks are met"
+        return verdict(outcome="insufficient_data", sentence=enough.sentence, checks=checks)
+    if failures := [check for check in checks if not check.passed]:
+        return verdict(outcome="refused", sentence=" ".join(check.sentence for check in failures), checks=checks)
+    sentence = f"All {len(checks)} checks are met"
     if policy.mode == "review":
-        return verdict("pending", f"{met}; the policy leaves the promotion to a person.", checks)
-    return verdict("promote", f"{met}.", checks)
+        return verdict(outcome="pending", sentence=f"{sentence}; the policy requires a review.", checks=checks)
+    return verdict(outcome="promote", sentence=f"{sentence}.", checks=checks)
 
 
 # -- the rules ---------------------------------------------------------------------------------------------
 
 
 def _per_request_scores(report: Report, scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
-    """The per-request scores are all there, and they are the ones the report was made of."""
+    """The per-request scores are complete and agree with the report."""
     own = scores.get(CANDIDATE, {})
     yield Check(
         name="per-request scores",
@@ -214,9 +204,11 @@ def _baselines(scores: Scores, policy: PromotionPolicy) -> Iterator[Check]:
         yield _paired_interval(f"beats {system}", scores, system, 0.0, policy, strict=True)
 
 
-def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, serving: str) -> Iterator[Check]:
-    if not serving:
-        yield Check(name="champion", passed=True, observed="none", required="none", sentence="Nobody serves yet.")
+def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, champion_id: str) -> Iterator[Check]:
+    if not champion_id:
+        yield Check(
+            name="champion", passed=True, observed="none", required="none", sentence="There is no champion yet."
+        )
         return
     champion = _mean(report, CHAMPION, policy.primary)
     margin = policy.margin
@@ -228,22 +220,24 @@ def _against_champion(report: Report, scores: Scores, policy: PromotionPolicy, s
 
 
 def _data_window(
-    manifest: Manifest, champion: Manifest | None, policy: PromotionPolicy, serving: str
+    manifest: Manifest, champion_manifest: Manifest | None, policy: PromotionPolicy, champion_id: str
 ) -> Iterator[Check]:
-    """A champion is not replaced by a model of an older window: the data's ends are compared, not the days of the runs.
+    """A model of an older window does not replace the champion: the ends of the data are compared, not run dates.
 
-    Bundles of earlier versions do not tell theirs; beside one of them it is the ends of the training events.
+    Bundles of earlier versions have no end of the data; with one of them the ends of the training events are compared.
     """
     name, required = "data window", "no older than the champion's"
-    if not serving:
+    if not champion_id:
         return
-    if champion is None:
-        yield _missing(name, required, "Nobody looked at the champion's data window.")
+    if champion_manifest is None:
+        yield _missing(name, required, "The champion's data window is unknown.")
         return
     compared = (
-        ("data_end", "the data") if manifest.data_end and champion.data_end else ("train_end", "the training events")
+        ("data_end", "the data")
+        if manifest.data_end and champion_manifest.data_end
+        else ("train_end", "the training events")
     )
-    candidate_end, champion_end = getattr(manifest, compared[0]), getattr(champion, compared[0])
+    candidate_end, champion_end = getattr(manifest, compared[0]), getattr(champion_manifest, compared[0])
     try:
         older = datetime.fromisoformat(candidate_end) < datetime.fromisoformat(champion_end)
     except (ValueError, TypeError):
@@ -262,7 +256,7 @@ def _data_window(
     )
 
 
-def _slices(report: Report, policy: PromotionPolicy, serving: str) -> Iterator[Check]:
+def _slices(report: Report, policy: PromotionPolicy, champion_id: str) -> Iterator[Check]:
     for name, drop in policy.slice_drops.items():
         slice_scores = report.slices.get(name)
         check = f"slice {name}"
@@ -271,22 +265,22 @@ def _slices(report: Report, policy: PromotionPolicy, serving: str) -> Iterator[C
             yield _missing(check, required, f"The report has no slice {name}.")
             continue
         if slice_scores.requests < policy.slice_min_requests:
-            sentence = f"Slice {name} has {slice_scores.requests} requests, too few to judge."
+            sentence = f"Slice {name} has {slice_scores.requests} requests, too few to compare."
             yield Check(name=check, passed=True, observed="too small", required=required, sentence=sentence)
             continue
         candidate_mean = slice_scores.systems.get(CANDIDATE, {}).get(policy.primary)
-        champion_mean = slice_scores.systems.get(CHAMPION, {}).get(policy.primary) if serving else 0.0
+        champion_mean = slice_scores.systems.get(CHAMPION, {}).get(policy.primary) if champion_id else 0.0
         if not (_is_finite(candidate_mean) and _is_finite(champion_mean)):
             yield _missing(check, required, f"Slice {name} has no {policy.primary} of both systems.")
             continue
         assert candidate_mean is not None
         assert champion_mean is not None
-        comparison = f"the champion {champion_mean:.4f}" if serving else "nobody serves yet"
+        comparison = f"the champion {champion_mean:.4f}" if champion_id else "there is no champion yet"
         yield Check(
             name=check,
             passed=candidate_mean >= champion_mean * (1 - drop),
             observed=candidate_mean,
-            required=f"at least {champion_mean * (1 - drop):.4f}" if serving else required,
+            required=f"at least {champion_mean * (1 - drop):.4f}" if champion_id else required,
             sentence=f"On slice {name} the candidate has {policy.primary} {candidate_mean:.4f}; {comparison}.",
         )
 
@@ -296,13 +290,13 @@ def _parity(report: Report, manifest: Manifest, policy: PromotionPolicy) -> Iter
     for precision in sorted(manifest.precisions):
         entries = [entry for entry in manifest.parity if entry.precision == precision]
         if not entries:
-            yield _missing(f"parity {precision}", "measured", f"Nobody compared {precision} with torch.")
+            yield _missing(f"parity {precision}", "measured", f"{precision} was not compared with torch.")
         for entry in entries:
             name = f"parity {entry.graph} {precision}"
             if precision == "fp32":
                 subject = f"Largest difference of {entry.graph} from torch"
                 yield _at_most(name, entry.max_abs_difference, policy.max_parity_difference, subject)
-            elif entry.graph != "scorer":  # logits have no direction; what they cost shows in the scores
+            elif entry.graph != "scorer":  # logits have no direction; their loss shows in the scores
                 subject = f"smallest cosine of {entry.graph} with torch"
                 yield _at_least(name, entry.min_cosine, policy.min_parity_cosine, subject)
     served = report.parity
@@ -332,7 +326,7 @@ def _costs(report: Report, policy: PromotionPolicy) -> Iterator[Check]:
 def _paired_interval(
     name: str, scores: Scores, system: str, lower_bound: float, policy: PromotionPolicy, *, strict: bool = False
 ) -> Check:
-    """The paired interval of candidate minus ``system`` lies at or above (or strictly above) ``least``."""
+    """The paired interval of candidate minus ``system`` is at or above ``lower_bound``, or strictly above it."""
     required = f"interval {'above' if strict else 'from'} {_format_number(lower_bound)}"
     candidate_scores, system_scores = scores.get(CANDIDATE, {}), scores.get(system, {})
     if not candidate_scores or candidate_scores.keys() != system_scores.keys():
@@ -357,7 +351,7 @@ def _paired_interval(
         observed=interval.low,
         required=required,
         sentence=f"Candidate minus {system} is {interval.mean:+.4f} {policy.primary} "
-        f"[{interval.low:+.4f}, {interval.high:+.4f}]; the interval must lie {required.removeprefix('interval ')}.",
+        f"[{interval.low:+.4f}, {interval.high:+.4f}]; the interval must be {required.removeprefix('interval ')}.",
     )
 
 
@@ -366,7 +360,7 @@ def _at_least(name: str, observed: float | int | None, floor: float | int, subje
     if not _is_finite(observed):
         return _missing(name, required, f"No {subject} was measured.")
     assert observed is not None
-    sentence = f"{_format_number(observed)} {subject}; {required} asked for."
+    sentence = f"{_format_number(observed)} {subject}; {required} required."
     return Check(name=name, passed=observed >= floor, observed=observed, required=required, sentence=sentence)
 
 

@@ -1,7 +1,7 @@
-"""How good ranked lists are: one number a request, so that two systems can be compared request by request.
+"""Ranking metrics: one number per request, so that two systems can be compared request by request.
 
 Shapes: R requests, K positions of a list (best first), N candidates, I items, C categories, B bins.
-Relevance is binary. A request may have any number of targets; what a list leaves out counts as missed.
+Relevance is binary. A request may have any number of targets; a target that is not in the list is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judged:
-    """Ranked lists seen against their targets: which positions hit, and how many targets there were."""
+    """Ranked lists compared with their targets: which positions hit, and the number of targets."""
 
     hits_RK: Bools
     targets_R: Ints
@@ -29,8 +29,7 @@ def judge(ranked: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, 
     """Mark the hits among the first ``depth`` items of each list; short lists end in misses.
 
     Raises:
-        ValueError: the two differ in length, a request has no target, or a list names an item twice
-            (which would count one hit as two).
+        ValueError: the two differ in length, a request has no target, or a list has an item twice.
     """
     if len(ranked) != len(targets):
         raise ValueError(f"{len(ranked)} ranked lists for {len(targets)} requests")
@@ -41,14 +40,14 @@ def judge(ranked: Sequence[Sequence[str]], targets: Sequence[Sequence[str]], *, 
         if not relevant:
             raise ValueError(f"request {r} has no target")
         if len(set(top)) < len(top):
-            raise ValueError(f"list {r} names an item twice")
+            raise ValueError(f"list {r} has an item twice")
         hits_RK[r, : len(top)] = [item in relevant for item in top]
         targets_R[r] = len(relevant)
     return Judged(hits_RK, targets_R)
 
 
 def ndcg(judged: Judged, k: int) -> Floats:
-    """[R] discounted gain of the first ``k``, as a share of what the best list of ``k`` would gain."""
+    """[R] discounted gain of the first ``k``, as a share of the gain of the best list of ``k``."""
     discounts_K = 1.0 / np.log2(np.arange(2, k + 2))
     gains_R = _top(judged, k) @ discounts_K
     ideal_R = np.cumsum(discounts_K)[np.minimum(judged.targets_R, k) - 1]
@@ -56,7 +55,7 @@ def ndcg(judged: Judged, k: int) -> Floats:
 
 
 def hit_rate(judged: Judged, k: int) -> Floats:
-    """[R] 1 where any target is among the first ``k``."""
+    """[R] 1 if a target is among the first ``k``, else 0."""
     return np.asarray(_top(judged, k).max(axis=1))
 
 
@@ -66,7 +65,7 @@ def reciprocal_rank(judged: Judged, k: int) -> Floats:
 
 
 def recall(judged: Judged, k: int) -> Floats:
-    """[R] the share of the targets that is among the first ``k``."""
+    """[R] the share of the targets that are among the first ``k``."""
     return np.asarray(_top(judged, k).sum(axis=1) / judged.targets_R)
 
 
@@ -99,10 +98,10 @@ def _top(judged: Judged, k: int) -> Floats:
 
 
 def auc(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float | None:
-    """The chance that a positive outscores a negative, ties counting half; None with only one kind."""
+    """The probability that a positive scores above a negative, with ties as half; None with only one class."""
     positive_N = np.asarray(labels_N, np.bool_)
     _, place_N, count = np.unique(np.asarray(scores_N, np.float64), return_inverse=True, return_counts=True)
-    # equal scores share the mean of the ranks they take up
+    # equal scores share the mean of their ranks
     rank_N = (np.cumsum(count) - (count - 1) / 2)[place_N]
     positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
     if not positives or not negatives:
@@ -113,7 +112,7 @@ def auc(labels_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float | None:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How probabilities and outcomes meet, by bins of equal width; bins nobody fell into are left out."""
+    """Probabilities against outcomes, by bins of equal width; empty bins are left out."""
 
     mean_score_B: Floats
     positive_share_B: Floats
@@ -121,16 +120,16 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: how far bins are off on average, each by its size."""
+        """Expected calibration error: the mean distance of the bins, weighted by size."""
         gap_B = np.abs(self.mean_score_B - self.positive_share_B)
         return float((gap_B * self.count_B).sum() / self.count_B.sum())
 
 
 def reliability(labels_N: npt.ArrayLike, probabilities_N: npt.ArrayLike, *, bins: int) -> Reliability:
-    """Bin probabilities and look at the share of positives in each bin.
+    """Bin probabilities, with the share of positives in each bin.
 
     Raises:
-        ValueError: there is nothing to bin, or a score is no probability.
+        ValueError: there are no probabilities, or one is not between 0 and 1.
     """
     positive_N = np.asarray(labels_N, np.float64)
     score_N = np.asarray(probabilities_N, np.float64)
@@ -147,16 +146,16 @@ def reliability(labels_N: npt.ArrayLike, probabilities_N: npt.ArrayLike, *, bins
 
 
 def coverage(ranked: Iterable[Sequence[str]], *, items: int, k: int) -> float:
-    """The share of the catalogue's ``items`` that is among anybody's first ``k``."""
+    """The share of the catalogue's ``items`` that are among the first ``k`` of any list."""
     return len({item for top in ranked for item in top[:k]}) / items
 
 
 def diversity(ranked: Sequence[Sequence[str]], categories: Mapping[str, Sequence[str]], *, k: int) -> Floats:
-    """[R] how unlike the categories of a list's first ``k`` are: the mean of 1 - Jaccard over its pairs.
+    """[R] the mean of 1 - Jaccard similarity of categories, over the pairs of a list's first ``k``.
 
-    Two items without any category count as unlike. Lists of fewer than two items have nan.
+    Two items without categories have similarity 0. Lists of fewer than two items have NaN.
     """
-    names = sorted({name for of_item in categories.values() for name in of_item})
+    names = sorted({name for item_categories in categories.values() for name in item_categories})
     vocabulary = {name: c for c, name in enumerate(names)}
     out_R = np.full(len(ranked), np.nan)
     for r, items in enumerate(ranked):
@@ -169,17 +168,17 @@ def diversity(ranked: Sequence[Sequence[str]], categories: Mapping[str, Sequence
         shared_KK = member_KC @ member_KC.T
         sizes_K = member_KC.sum(axis=1)
         union_KK = sizes_K[:, None] + sizes_K[None, :] - shared_KK
-        likeness_KK = np.divide(shared_KK, union_KK, out=np.zeros_like(shared_KK), where=union_KK > 0)
+        similarity_KK = np.divide(shared_KK, union_KK, out=np.zeros_like(shared_KK), where=union_KK > 0)
         pairs = np.triu_indices(len(top), 1)
-        out_R[r] = 1.0 - likeness_KK[pairs].mean()
+        out_R[r] = 1.0 - similarity_KK[pairs].mean()
     return out_R
 
 
 def novelty(ranked: Sequence[Sequence[str]], counts: Mapping[str, float], *, items: int, k: int) -> Floats:
-    """[R] how unknown a list's first ``k`` are, in bits: the mean of -log2 of each item's share of events.
+    """[R] the mean of -log2 of each item's share of events, over a list's first ``k``, in bits.
 
-    One event is added to each of the catalogue's ``items``, so that items nobody had are finite. Empty
-    lists have nan.
+    One event is added to each of the catalogue's ``items``, so that items without events are finite. Empty lists have
+    NaN.
     """
     total = sum(counts.values()) + items
     bits = {item: float(-np.log2((count + 1) / total)) for item, count in counts.items()}

@@ -1,9 +1,9 @@
-"""The evaluation artifact: what `evaluate` measured and what the decision reads.
+"""The evaluation artifact, which `evaluate` writes and the decision reads.
 
     report.json          a Report: every system's scores, slices, latency, parity, size
-    per_request.parquet  request_id, system, and one column a metric: the same requests for every system
+    per_request.parquet  request_id, system, and one column per metric: the same requests for every system
 
-A number that could not be measured is null, never zero and never left to guess; the decision refuses it.
+A number that was not measured is null, and fails its check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPORT = "report.json"
 PER_REQUEST = "per_request.parquet"
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-# Who may appear in a report; all but the first two are there to be beaten.
+# The systems of a report; all but the first two are baselines.
 SYSTEMS = (
     CANDIDATE,
     CHAMPION,
@@ -43,23 +43,21 @@ class Estimate(FrozenModel):
 
 
 class SystemScores(FrozenModel):
-    """What one way of ranking scored on all requests."""
+    """A system's scores on all requests."""
 
     metrics: dict[str, Estimate] = Field(description='"ndcg@10", "hr@10", "mrr@10", "recall@50", "map@10"…')
-    lists: dict[str, float | None] = Field(
-        default={}, description="what its lists look like as a whole: coverage, diversity, novelty"
-    )
+    lists: dict[str, float | None] = Field(default={}, description="coverage, diversity and novelty of all its lists")
 
 
 class SliceScores(FrozenModel):
-    """The same scores on some of the requests."""
+    """The scores on the requests of a slice."""
 
     requests: int
     systems: dict[str, dict[str, float | None]] = Field(description="system -> metric -> mean")
 
 
 class Latency(FrozenModel):
-    """What the server took to answer, measured on the machine that evaluated."""
+    """The server's answer times on the machine that evaluated."""
 
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -72,23 +70,23 @@ class ServedParity(FrozenModel):
 
     requests: int = 0
     served_max_abs_difference: float | None = None
-    same_top10_share: float | None = Field(default=None, description="ties within the tolerance aside")
+    same_top10_share: float | None = Field(default=None, description="apart from ties within the tolerance")
 
 
 class ModelFootprint(FrozenModel):
-    """What it costs to hold the model."""
+    """The size of the bundle, on disk and in memory."""
 
     size_bytes: int | None = None
     memory_bytes: int | None = Field(default=None, description="the server's peak resident memory")
 
 
 class Report(FrozenModel):
-    """Everything measured of one candidate bundle, on one set of frozen requests."""
+    """The measurements of a candidate bundle on one set of snapshot requests."""
 
     model_id: str
     recipe: str
     run_id: str
-    champion: str = Field(default="", description="the model measured beside it; empty for none")
+    champion: str = Field(default="", description="the model id of the champion it was compared with; empty for none")
     requests: int
     systems: dict[str, SystemScores]
     slices: dict[str, SliceScores] = Field(default={}, description="new items, head and tail, categories…")
@@ -100,16 +98,16 @@ class Report(FrozenModel):
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write ``report`` where :func:`read_report` finds it."""
+    """Write report.json."""
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
 
 
 def read_report(folder: Path) -> Report:
-    """The report of an evaluation folder.
+    """Read report.json.
 
     Raises:
-        UsageError: there is none.
-        IntegrityError: it is there and cannot be read.
+        UsageError: the folder has none.
+        IntegrityError: it cannot be read.
     """
     path = folder / REPORT
     try:
@@ -120,7 +118,7 @@ def read_report(folder: Path) -> Report:
             expected=f"{REPORT} and {PER_REQUEST}",
             found=f"no {REPORT}",
             where=str(folder),
-            hint="give the folder that `rankline step evaluate` wrote",
+            hint="pass the folder that `rankline step evaluate` wrote",
         ) from error
     except (ValidationError, ValueError) as error:
         raise IntegrityError(
@@ -133,10 +131,10 @@ def read_report(folder: Path) -> Report:
 
 
 def read_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
-    """System -> request id -> that request's ``metric``; empty where the column is missing.
+    """System -> request id -> the request's ``metric``; empty if the column is missing.
 
     Raises:
-        IntegrityError: the file is missing, unreadable, or scores one request twice for one system.
+        IntegrityError: the file is missing or unreadable, or has two rows for a request and system.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -148,7 +146,7 @@ def read_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(
             "the per-request scores cannot be read",
-            expected=f"{PER_REQUEST} with request_id, system and a column a metric",
+            expected=f"{PER_REQUEST} with request_id, system and one column per metric",
             found=str(error).splitlines()[0],
             where=str(path),
             hint=hint,
@@ -158,8 +156,8 @@ def read_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
     columns = (table[name].to_pylist() for name in ("system", "request_id", metric))
     for system, request, value in zip(*columns, strict=True):
-        of_system = scores.setdefault(system, {})
-        if request in of_system:
+        by_request = scores.setdefault(system, {})
+        if request in by_request:
             raise IntegrityError(
                 "a request is scored twice",
                 expected="one row for each request and system",
@@ -167,5 +165,5 @@ def read_scores(folder: Path, metric: str) -> dict[str, dict[str, float]]:
                 where=str(path),
                 hint=hint,
             )
-        of_system[request] = float("nan") if value is None else float(value)
+        by_request[request] = float("nan") if value is None else float(value)
     return scores

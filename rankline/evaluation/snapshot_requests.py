@@ -1,6 +1,6 @@
-"""Frozen requests: a request with the history and the features as they were at its moment.
+"""Snapshot requests: requests with the history and the features as they were at their time.
 
-Read from the features artifact; distillation trains the scorer on them, evaluation replays them.
+They are read from the features artifact. Distillation trains the scorer on them, evaluation replays them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rankline.features import transforms
 
 @dataclass(frozen=True)
 class SnapshotRequest:
-    """One request of a split: who asks, in which words (if any), and what answered it."""
+    """One request of a split: its user, query, state and targets."""
 
     request_id: str
     user_id: str | None
@@ -27,7 +27,7 @@ class SnapshotRequest:
 
 
 class ItemSnapshots:
-    """What the feature store knew of each item on each request day."""
+    """Each item's features on each request day."""
 
     def __init__(self, folder: Path) -> None:
         import pyarrow.parquet as parquet
@@ -43,8 +43,8 @@ class ItemSnapshots:
                 start = row
         self._cached: tuple[float, dict[str, list[Any]]] = (float("nan"), {})
 
-    def at(self, snapshot: float) -> dict[str, list[Any]]:
-        """Columns (item_id and one a feature) of the items known on that day."""
+    def columns_on(self, snapshot: float) -> dict[str, list[Any]]:
+        """Columns (item_id and one per feature) of the items known on a day."""
         if self._cached[0] != snapshot:
             start, end = self._bounds.get(snapshot, (0, 0))
             self._cached = (snapshot, self._columns.slice(start, end - start).to_pydict() if end else {})
@@ -52,7 +52,7 @@ class ItemSnapshots:
 
 
 def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest]:
-    """The frozen requests of a split of the features artifact in ``folder``, ordered by their day."""
+    """The snapshot requests of a split of the features artifact in ``folder``, ordered by day."""
     import pyarrow.parquet as parquet
 
     snapshots = ItemSnapshots(folder)
@@ -64,7 +64,7 @@ def read_snapshot_requests(folder: Path, split: str) -> Iterator[SnapshotRequest
             seen=row["seen"],
             user_features={name: row[name] or 0.0 for name in transforms.USER},
             affinity=dict(zip(row["affinity_categories"] or [], row["affinity_shares"] or [])),
-            item_features=snapshots.at(row["snapshot"]),
+            item_features=snapshots.columns_on(row["snapshot"]),
         )
         yield SnapshotRequest(
             row["request_id"], row["user_id"], row["query"], state, row["targets"], row["target_ratings"]

@@ -1,4 +1,4 @@
-"""BM25: how well the words of a query and of an item meet (Robertson & Zaragoza 2009), by the library bm25s.
+"""BM25 scores of items for a query (Robertson & Zaragoza 2009), by the library bm25s.
 
 Shapes: I items.
 """
@@ -21,25 +21,25 @@ SETTINGS = "settings.json"
 
 
 class Bm25:
-    """The words of a catalogue, weighed ahead of time; what a query scores is a sum over its own words."""
+    """A BM25 index over the texts of a catalogue."""
 
     def __init__(self, index: Any, *, stemmer: str, items: int) -> None:
         self._index, self._stemmer, self._items = index, stemmer, items
 
     @classmethod
     def from_texts(cls, words: Sequence[str], *, stemmer: str, k1: float, b: float) -> Bm25:
-        """The index of the items' words; ``k1`` bounds what repeating a word is worth, ``b`` what length costs."""
+        """Index the items' texts; ``k1`` bounds the weight of a repeated word, ``b`` is the length normalization."""
         index = _import_bm25s().BM25(k1=k1, b=b)
         tokenized = [lexemes(text, stemmer=stemmer, unigrams=True) for text in words]
-        if not any(tokenized):  # the library cannot index a catalogue without a single word
+        if not any(tokenized):  # the library cannot index a catalogue without words
             tokenized = [["\0"], *tokenized[1:]]
-        # left to number the words by itself it does so in the order of a set, another one in every process
+        # the library numbers words in the order of a set, which differs in every process
         token_ids = {word: n for n, word in enumerate(sorted({word for tokens in tokenized for word in tokens}))}
         index.index(([[token_ids[word] for word in tokens] for tokens in tokenized], token_ids), show_progress=False)
         return cls(index, stemmer=stemmer, items=len(words))
 
     def scores(self, query: str) -> Floats:
-        """[I] what each item scores for a query; 0 where they share no word."""
+        """[I] the items' scores for a query; 0 for items that share no word with it."""
         known = [word for word in lexemes(query, stemmer=self._stemmer) if word in self._index.vocab_dict]
         if not known:
             return np.zeros(self._items, np.float32)
@@ -53,14 +53,14 @@ class Bm25:
 
     @classmethod
     def load(cls, folder: Path) -> Bm25:
-        """The index that ``save`` wrote."""
+        """Read an index that ``save`` wrote."""
         settings = json.loads((folder / SETTINGS).read_text())
         index = _import_bm25s().BM25.load(str(folder), show_progress=False)
         return cls(index, stemmer=settings["stemmer"], items=settings["items"])
 
 
 def _import_bm25s() -> Any:
-    """bm25s, told to keep to itself what it does at every call."""
+    """Import bm25s without its log line per call."""
     import bm25s
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Where candidates come from besides the towers: co-visitation and popularity.
+"""Candidate sources besides the towers: co-visitation and popularity.
 
 Shapes: I items, L events of a history (oldest first).
 """
@@ -18,11 +18,11 @@ Ints = npt.NDArray[np.int64]
 def covisitation(
     histories: Iterable[Ints], items: int, *, window: int, step_decay: float, max_neighbours: int, shrink: float = 20.0
 ) -> Any:
-    """Item-item co-visitation, [I, I] CSR: items seen close together in a history belong together.
+    """Item-item co-visitation, [I, I] CSR, of items that are close in a history.
 
-    A pair ``k`` steps apart weighs 1 / (1 + step_decay * k); forward pairs weigh more than backward ones,
-    since what came after predicts what comes after. Cosine-normalised with ``shrink`` against rare items,
-    the ``keep`` best neighbours of each item kept (item-kNN: Deshpande & Karypis 2004).
+    A pair ``k`` steps apart weighs 1 / (1 + step_decay * k); forward pairs weigh more than backward ones. Weights are
+    cosine-normalized, with ``shrink`` against rare items, and each item keeps its ``max_neighbours`` best (item-kNN:
+    Deshpande & Karypis 2004).
     """
     import scipy.sparse as sparse
 
@@ -69,7 +69,7 @@ def _best_per_row(matrix: Any, max_neighbours: int) -> Any:
 
 
 def covisit_scores(matrix: Any, history_L: Ints, *, decay: float, last: int) -> Floats:
-    """[I] the neighbours of a history's last events, each step back weighing ``decay`` times less."""
+    """[I] scores of the neighbours of a history's last events; each step back multiplies the weight by ``decay``."""
     recent = history_L[-last:]
     out = np.zeros(matrix.shape[1], np.float32)
     for step, item in enumerate(recent[::-1]):
@@ -79,7 +79,7 @@ def covisit_scores(matrix: Any, history_L: Ints, *, decay: float, last: int) -> 
 
 
 def popularity(histories: Iterable[Ints], items: int) -> Floats:
-    """[I] how often each item occurs in the histories: what is left when no fresher count can be had."""
+    """[I] how often each item occurs in the histories: the fallback without fresher counts."""
     flat = [np.asarray(history, np.int64) for history in histories]
     joined = np.concatenate(flat) if flat else np.zeros(0, np.int64)
     return np.bincount(joined, minlength=items).astype(np.float32)

@@ -1,9 +1,8 @@
-"""Side information: what a model is told of an item besides its words, and how it was taught to read it.
+"""Side features: an item's features besides its text, and how they are encoded.
 
-What the numbers mean is learnt from the items of training (which values are frequent, what a number's mean is, what
-its least and its greatest value) and kept with the model, so that an item of tomorrow is read as those were. A number
-beyond what training met counts as the nearest that it met: nobody knows what a model makes of a price a thousand times
-higher, and a slip of the keyboard would be everybody's first answer.
+The encoding (frequent values, means, ranges) is fitted to the items of training and saved with the model, so that new
+items are encoded in the same way. A number outside training's range is clipped to it: a model's behaviour there is
+unknown, and a typo in a price could put an item first for every request.
 
 Shapes: I items, S side size.
 """
@@ -22,53 +21,55 @@ from rankline.errors import IntegrityError
 from rankline.features.transforms import category_matrix
 
 Floats = npt.NDArray[np.float32]
-MAX_CHOICES = 50  # values of a text column that tell items apart; rarer ones say nothing
+MAX_CHOICES = 50  # most frequent values of a text column that are encoded
 
 
 class ValueRange(FrozenModel):
-    """The least and the greatest value of a number among the items of training."""
+    """The range of a number among the items of training."""
 
     low: float
     high: float
 
     @classmethod
     def from_values(cls, values_I: Floats) -> ValueRange:
-        """Where some numbers lie; 0 to 0, which tells nothing apart, where there is none."""
+        """The range of some numbers; 0 to 0 without any."""
         finite = values_I[np.isfinite(values_I)]
         return cls(low=float(finite.min()), high=float(finite.max())) if len(finite) else cls(low=0.0, high=0.0)
 
 
 class DeclaredColumn(FrozenModel):
-    """How one declared column is read: as a number, as a vector made elsewhere, or as a choice among some values."""
+    """How a declared column is encoded: as a number, a precomputed vector, or a choice among values."""
 
     name: str
     kind: Literal["number", "vector", "choice"]
     mean: float = Field(default=0.0, description="of a number, among the items of training")
-    spread: float = Field(default=0.0, description="its standard deviation there; 0 where it tells nothing apart")
-    range: ValueRange | None = Field(default=None, description="where it lay there; none in bundles that kept none")
-    size: int = Field(default=0, description="numbers of a vector")
+    spread: float = Field(default=0.0, description="its standard deviation there; 0 for a constant")
+    range: ValueRange | None = Field(default=None, description="its range there; none in bundles of earlier versions")
+    size: int = Field(default=0, description="size of a vector")
     choices: list[str] = Field(default=[], description="the most frequent values, the most frequent one first")
 
     @property
     def width(self) -> int:
-        """How many columns of side information it takes."""
+        """The number of columns in the encoding."""
         return {"number": 1, "vector": self.size, "choice": len(self.choices)}[self.kind]
 
 
 class SideFeatures(FrozenModel):
-    """How items become rows of side information."""
+    """How items are encoded as rows of side features."""
 
     categories: list[str]
-    languages: list[str] = Field(default=[], description="where the items have several")
-    declared: list[DeclaredColumn] = Field(default=[], description="columns behind the canonical ones")
-    prices: ValueRange | None = Field(default=None, description="of training; none in bundles that kept none")
+    languages: list[str] = Field(default=[], description="of the items, if there are several")
+    declared: list[DeclaredColumn] = Field(default=[], description="the declared columns")
+    prices: ValueRange | None = Field(
+        default=None, description="range in training; none in bundles of earlier versions"
+    )
 
     @classmethod
     def of(cls, items: Any) -> SideFeatures:
-        """What an Arrow table of items tells: its categories, its languages, and what the source declares.
+        """Fit the encoding to an Arrow table of items: categories, languages, prices and declared columns.
 
-        Of the columns behind the canonical ones a float is a number (standardized), a list of floats a vector made
-        elsewhere, of a picture or a graph (brought to length 1), and a text a choice among its most frequent values.
+        A declared column of floats is a number (standardized), one of lists of floats a precomputed vector (normalized
+        to length 1), and one of texts a choice among its most frequent values.
         """
         names = {name for each in items["category"].to_pylist() for name in each or []}
         columns = (_fit_column(field, items[field.name]) for field in items.schema if field.name not in ITEMS.names)
@@ -81,17 +82,17 @@ class SideFeatures(FrozenModel):
 
     @property
     def size(self) -> int:
-        """S: categories, the price, languages, and what is declared."""
+        """S: categories, the price, languages, and declared columns."""
         return len(self.categories) + 1 + len(self.languages) + sum(each.width for each in self.declared)
 
     def matrix(self, items: Any) -> Floats:
-        """[I, S] of an Arrow table of items; what is missing is 0, and so is a value that training never met.
+        """[I, S] of an Arrow table of items; missing values and values unknown to training are 0.
 
-        A number is kept to what training met; a price that training had none of is 0, for its weights are those that
-        it began with. Categories are weighted to sum below one.
+        Numbers are clipped to training's range. Prices are 0 if training had none, since their weights are untrained.
+        Categories are weighted to sum below one.
 
         Raises:
-            IntegrityError: a declared column is of another type, or its vectors of another length, than in training.
+            IntegrityError: a declared column has another type, or vectors of another length, than in training.
         """
         categories_IC = category_matrix(items["category"].to_pylist(), self.categories)
         prices_I = np.nan_to_num(_clip_to_range(self.prices, _prices(items)))
@@ -109,24 +110,24 @@ class SideFeatures(FrozenModel):
 
 
 def _prices(items: Any) -> Floats:
-    """[I] prices, NaN where there is none; below nothing is nothing."""
+    """[I] prices, at least 0; NaN for none."""
     return np.maximum(_to_float32(items["price"]), 0)
 
 
 def _to_float32(column: Any) -> Floats:
-    """[I] a column of numbers in single precision, NaN where there is none; what is too large for that is inf."""
+    """[I] a column of numbers in single precision; NaN for none, inf for numbers that are too large."""
     with np.errstate(over="ignore"):
         values_I: Floats = column.to_numpy(zero_copy_only=False).astype(np.float32)
     return values_I
 
 
 def _clip_to_range(bounds: ValueRange | None, values_I: Floats) -> Floats:
-    """Numbers, the nearest that training met where they lie beyond; NaN stays."""
+    """Numbers clipped to a range; NaN stays."""
     return values_I if bounds is None else np.clip(values_I, np.float32(bounds.low), np.float32(bounds.high))
 
 
 def _fit_column(field: Any, column: Any) -> DeclaredColumn | None:
-    """What the items of training tell of a declared column; None where it is of a kind that is not read."""
+    """Fit the encoding of a declared column; None for types that are not encoded."""
     import pyarrow.types as types
 
     if types.is_floating(field.type):
@@ -151,10 +152,10 @@ def _fit_column(field: Any, column: Any) -> DeclaredColumn | None:
 
 
 def _encode_column(declared: DeclaredColumn, column: Any) -> Floats:
-    """[I, n] a declared column as numbers.
+    """[I, n] a declared column, encoded.
 
     Raises:
-        IntegrityError: it is not what it was in training.
+        IntegrityError: its type or size differs from training.
     """
     import pyarrow as pa
     import pyarrow.types as types
@@ -175,27 +176,27 @@ def _encode_column(declared: DeclaredColumn, column: Any) -> Floats:
         return np.asarray(vectors_IV / np.maximum(lengths_I1, 1e-9), np.float32)
     if declared.kind == "choice" and types.is_string(column.type):
         return _one_hot(column.to_pylist(), declared.choices)
-    raise _column_mismatch(declared, {"number": str(pa.float64()), "vector": "a list of numbers", "choice": "text"}[declared.kind],
-                 str(column.type))  # fmt: skip
+    expected = {"number": str(pa.float64()), "vector": "a list of numbers", "choice": "text"}[declared.kind]
+    raise _column_mismatch(declared, expected, str(column.type))
 
 
 def _column_mismatch(declared: DeclaredColumn, expected: str, found: str) -> IntegrityError:
     return IntegrityError(
-        f"column {declared.name} of items is not what it was in training",
+        f"column {declared.name} of items has another type than in training",
         expected=expected,
         found=found,
         where=f"{declared.name} of items",
-        hint="bring the column back as it was, or train a model on what it is now",
+        hint="restore the column, or train a model on the new one",
     )
 
 
 def _frequent_values(values: list[str | None]) -> list[str]:
-    """The most frequent values; none where there is but one."""
+    """The most frequent values; empty for a single value."""
     counted = Counter(value for value in values if value)
     frequent = sorted(counted, key=lambda value: (-counted[value], value))[:MAX_CHOICES]
     return frequent if len(frequent) > 1 else []
 
 
 def _one_hot(values: list[str | None], choices: list[str]) -> Floats:
-    """[I, n] of 0 and 1: which of some values each item has."""
+    """[I, n] of 0 and 1: which of the ``choices`` each item has."""
     return category_matrix([[value] if value else [] for value in values], choices)

@@ -1,6 +1,6 @@
-"""Which features a ranker reads, and how they become numbers: the same in training, evaluation and serving.
+"""The features of a ranker and their transforms, the same in training, evaluation and serving.
 
-Shapes: I items, C categories, F features. Whatever is missing is 0, in every place.
+Shapes: I items, C categories, F features. Missing values are always 0.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 SERVICE = "ranking_v1"
+HISTORY_SERVICE = "history_v1"  # read apart from the rest: it is pushed with every event, the rest is computed daily
 DAY_S = 86_400
 
 USER = ("user_events_1d", "user_events_7d", "user_events_30d", "user_events_total", "user_rating_mean")
@@ -31,12 +32,12 @@ ITEM = (
 CONTEXT = ("ctx_hour_sin", "ctx_hour_cos", "ctx_weekend", "ctx_log_hours_since_last", "ctx_log_history")
 CROSS = ("affinity_sum", "affinity_max")
 
-# Counts and sizes span orders of magnitude: the model sees their logarithm.
+# Counts and sizes span orders of magnitude, so the model gets their logarithm.
 _LOGGED = ("_events_", "_price", "_text_length")
 
 
 def stars(ratings: Any) -> npt.NDArray[np.int64]:
-    """Ratings as the towers read them: whole numbers from 1 to 5, and 0 for none."""
+    """Ratings as the towers read them: integers from 1 to 5, and 0 for none."""
     return np.clip(np.rint(np.asarray(ratings, np.float64)), 0, 5).astype(np.int64)
 
 
@@ -52,7 +53,7 @@ def matrix(columns: Mapping[str, Any], names: Sequence[str], rows: int) -> Float
 
 
 def item_matrix(columns: Mapping[str, Sequence[Any]], names: Sequence[str], index: Mapping[str, int]) -> Floats:
-    """[I, F] for the whole catalogue from columns that name some items; the others have zeros."""
+    """[I, F] for the whole catalogue from columns of some items; the other items have zeros."""
     out = np.zeros((len(index), len(names)), np.float32)
     ids = columns.get("item_id", ())
     rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
@@ -61,7 +62,7 @@ def item_matrix(columns: Mapping[str, Sequence[Any]], names: Sequence[str], inde
 
 
 def category_matrix(categories: Sequence[Sequence[str] | None], vocabulary: Sequence[str]) -> Floats:
-    """[I, C] of 0 and 1: which item is in which category."""
+    """[I, C] of 0 and 1: the categories of each item."""
     position = {name: c for c, name in enumerate(vocabulary)}
     out = np.zeros((len(categories), len(vocabulary)), np.float32)
     for i, names in enumerate(categories):
@@ -72,7 +73,7 @@ def category_matrix(categories: Sequence[Sequence[str] | None], vocabulary: Sequ
 
 
 def cross_matrix(affinity: Mapping[str, float], vocabulary: Sequence[str], categories_NC: Floats) -> Floats:
-    """[N, 2]: how well each item's categories meet the user's: the sum of shares, and the largest."""
+    """[N, 2]: the sum and the maximum of the user's shares of each item's categories."""
     shares_C = np.array([affinity.get(name, 0.0) for name in vocabulary], np.float32)
     if not shares_C.size:
         return np.zeros((len(categories_NC), len(CROSS)), np.float32)
@@ -81,7 +82,7 @@ def cross_matrix(affinity: Mapping[str, float], vocabulary: Sequence[str], categ
 
 
 def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, int]) -> Floats:
-    """[I] how wanted each item is now: the last week's events, ties broken by the last month's and by all."""
+    """[I] events of the last week; ties are broken by those of the last month, then by all."""
     counts_IF = np.zeros((len(index), 3), np.float32)
     ids = columns.get("item_id", ())
     rows = np.fromiter((index.get(item, -1) for item in ids), np.int64, len(ids))
@@ -94,9 +95,9 @@ def fresh_popularity(columns: Mapping[str, Sequence[Any]], index: Mapping[str, i
 def request_context(
     *, request_time: npt.NDArray[Any], last_event_time: npt.NDArray[Any], history_length: npt.NDArray[Any]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Features of a request's moment, each [n]; times in unix seconds (UTC), ``last_event_time`` 0 if none.
+    """Features of a request's time, each [n]; times in unix seconds (UTC), ``last_event_time`` 0 if none.
 
-    The body of Feast's on-demand view `request_context`, and what a frozen request is given.
+    Feast's on-demand view `request_context` and snapshot requests both use it.
     """
     request_time = np.asarray(request_time, np.float64)
     last_event_time = np.asarray(last_event_time, np.float64)

@@ -1,17 +1,15 @@
-"""A place of files that are made whole and once: a folder or a bucket, which serve alike.
+"""Files that are written whole and once, in a folder or a bucket.
 
-In a folder whatever is made gets its name when it is safe on the disk. In a bucket a single file is made whole by
-its nature; of several, the last one put makes them exist.
+In a folder a file gets its name once it is on the disk. A bucket writes a single file atomically; of several files,
+the last one makes them visible.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import fsspec
 
 from rankline.errors import IntegrityError, RegistryError
-from rankline.io import digest, storage
+from rankline.io import digest, files, storage
 
 _STALE_PARTIAL_S = 86_400
 
@@ -39,99 +37,90 @@ class BlobStore:
         return bytes(self.fs.cat_file(self._path(name)))
 
     def _create(self, name: str, content: bytes) -> bool:
-        """Make a file whole under a name that nobody has taken; False if somebody has."""
+        """Create a file that does not exist; False, and nothing changed, if it does."""
         path = self._path(name)
         if self.local:
             _remove_stale_partials(Path(path).parent)
-            try:
-                with _temporary_file(Path(path), content) as partial:
-                    os.link(partial, path)
-                _fsync(Path(path).parent)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                raise _write_error(path, error) from error
-            return True
+            with _explain_write_errors(path):
+                return files.create_exclusively(Path(path), content, durable=True)
         if not _supports_exclusive_create(getattr(self.fs, "inner", self.fs)):
             raise RegistryError(
                 "this kind of store cannot create a file exclusively",
                 expected="a local folder, memory://, or a bucket with conditional writes (s3, gcs, abfs)",
                 found=type(self.fs).__name__,
                 where=self.root,
-                hint="keep the model repository elsewhere",
+                hint="use another model registry (storage.repository)",
             )
         try:
             self.fs.pipe_file(path, content, mode="create")
         except FileExistsError:
-            # a try whose answer got lost on the way is taken for somebody else's by the next one
+            # a retry finds the file of its own first attempt if only the response was lost
             return self._read(name) == content
         except FileNotFoundError as error:
             raise _missing_bucket_error(path) from error
         return True
 
     def _replace(self, name: str, content: bytes) -> None:
-        """Write a file of which readers see the old or the new, never a half."""
+        """Replace a file whole."""
         path = self._path(name)
         if self.local:
             _remove_stale_partials(Path(path).parent)
-            with _temporary_file(Path(path), content) as partial:
-                os.replace(partial, path)
+            files.write_bytes(Path(path), content, durable=True)
         else:
             self.fs.pipe_file(path, content)
 
-    def _put_files(self, folder: Path, name: str, files: Iterable[str], *, claim: str = "") -> None:
-        """Copy some files of a folder to where they will never change; a no-op if they are there already.
+    def _put_files(self, folder: Path, name: str, relative_paths: Iterable[str], *, first_wins: str = "") -> None:
+        """Copy files of a folder to where they never change; does nothing if they exist already.
 
-        The last of them makes them exist. ``claim`` is one that others may put with other bytes: the first stays.
+        The last file makes them visible. ``first_wins`` is a file that another process may write with other bytes: the
+        first one stays.
         """
-        names = list(files)
+        paths = list(relative_paths)
         target = self._path(name)
-        if self.fs.exists(f"{target}/{names[-1]}"):
+        if self.fs.exists(f"{target}/{paths[-1]}"):
             return
-        if not self.local:
-            try:
-                for file in names:
-                    if file == claim:
-                        self._create(f"{name}/{file}", (folder / file).read_bytes())
-                    else:
-                        self.fs.put_file(str(folder / file), f"{target}/{file}")
-            except FileNotFoundError as error:
-                raise _missing_bucket_error(target) from error
+        if self.local:
+            self._put_local_files(folder, Path(target), paths)
             return
-        final = Path(target)
-        partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-        _remove_stale_partials(final.parent)
         try:
-            for file in names:
-                (partial / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, partial / file)
-                _fsync(partial / file)
-            try:
-                os.rename(partial, final)
-            except OSError:
-                if not final.is_dir():  # else somebody put the same bytes there first
-                    raise
-            _fsync(final.parent)
-        except OSError as error:
-            raise _write_error(target, error) from error
+            for path in paths:
+                if path == first_wins:
+                    self._create(f"{name}/{path}", (folder / path).read_bytes())
+                else:
+                    self.fs.put_file(str(folder / path), f"{target}/{path}")
+        except FileNotFoundError as error:
+            raise _missing_bucket_error(target) from error
+
+    @staticmethod
+    def _put_local_files(folder: Path, target: Path, paths: list[str]) -> None:
+        _remove_stale_partials(target.parent)
+        partial = files.partial_path(target)
+        try:
+            with _explain_write_errors(str(target)):
+                for path in paths:
+                    (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / path, partial / path)
+                    files.fsync(partial / path)
+                files.publish_folder(partial, target)
+                files.fsync(target.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _fetch_files(self, name: str, folder: Path, files: Mapping[str, str], last: str) -> None:
-        """Copy files (path -> sha256) out of a bucket, and at the end ``last``; what lies there as it should is left.
+    def _fetch_files(self, name: str, folder: Path, digests: Mapping[str, str], last: str) -> None:
+        """Download the files (path -> sha256) that ``folder`` lacks or has with other bytes, and then ``last``.
 
-        One that is not in the bucket is not there afterwards, either: whoever opens the folder tells it.
+        A file that is missing in the bucket is missing in ``folder``, too; whoever opens the folder finds out.
         """
-        for file in files:
+        for file in digests:
             if not (folder / file).resolve().is_relative_to(folder.resolve()):
                 raise IntegrityError(
-                    "a list of files leads out of its folder",
-                    expected="paths inside of it",
+                    "a list of files points outside of its folder",
+                    expected="paths within the folder",
                     found=file,
                     where=self._path(name),
-                    hint="somebody has tampered with the repository; bring it back from a copy",
+                    hint="the registry may have been tampered with; restore it from a backup",
                 )
-        outdated = [file for file, sha256 in files.items() if not _has_digest(folder / file, sha256)]
+        outdated = [file for file, sha256 in digests.items() if not _has_digest(folder / file, sha256)]
         with suppress(FileNotFoundError):
             for file in (*outdated, last):
                 (folder / file).unlink(missing_ok=True)
@@ -140,24 +129,20 @@ class BlobStore:
                 [str(folder / file) for file in (*outdated, last)],
             )
 
-    def _repair_files(self, folder: Path, name: str, files: Mapping[str, str]) -> None:
-        """Bring back, out of ``folder``, those of the files (path -> sha256) of a place whose bytes changed there."""
-        for file, sha256 in files.items():
+    def _repair_files(self, folder: Path, name: str, digests: Mapping[str, str]) -> None:
+        """Restore, from ``folder``, the stored files (path -> sha256) that have changed."""
+        for file, sha256 in digests.items():
             if self._sha256(f"{name}/{file}") == sha256:
                 continue
             path = Path(self._path(f"{name}/{file}"))
             if not self.local:
                 self.fs.put_file(str(folder / file), str(path))
                 continue
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with _temporary_file(path, (folder / file).read_bytes()) as partial:
-                    os.replace(partial, path)
-            except OSError as error:
-                raise _write_error(str(path), error) from error
+            with _explain_write_errors(str(path)):
+                files.write_bytes(path, (folder / file).read_bytes(), durable=True)
 
     def _sha256(self, name: str) -> str:
-        """The digest of a file's bytes, read piece by piece; empty where there is none."""
+        """The digest of a stored file; empty if there is none."""
         try:
             with self.fs.open(self._path(name), "rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -169,54 +154,34 @@ def _has_digest(path: Path, sha256: str) -> bool:
     return path.is_file() and digest.file_digest(path) == sha256
 
 
-def _write_error(path: str, error: OSError) -> RegistryError:
-    return RegistryError(
-        "the model repository cannot be written",
-        expected="room, permission, and a file system with hard links",
-        found=str(error),
-        where=path,
-        hint="free some space, or keep the repository on another disk or in a bucket",
-    )
+@contextmanager
+def _explain_write_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(
+            "the model registry cannot be written",
+            expected="free space, permission, and a file system with hard links",
+            found=str(error),
+            where=path,
+            hint="free some space, or use a registry on another disk or in a bucket (storage.repository)",
+        ) from error
 
 
 def _missing_bucket_error(path: str) -> RegistryError:
     return RegistryError(
-        "the model repository cannot be written",
+        "the model registry cannot be written",
         expected="a bucket that exists",
         found="no such bucket",
         where=path,
-        hint="make the bucket, or set storage.repository to another place",
+        hint="create the bucket, or set storage.repository to another one",
     )
 
 
-@contextmanager
-def _temporary_file(path: Path, content: bytes) -> Iterator[Path]:
-    """The content, safe on the disk under a hidden name in the same folder, gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove_stale_partials(folder: Path) -> None:
-    """Remove what writers that were killed more than a day ago left behind."""
+    """Remove the partial files of processes that were killed more than a day ago."""
     for partial in folder.glob(".*.*"):
-        with suppress(OSError):  # another writer swept it, or has just finished
+        with suppress(OSError):  # another process has removed or renamed it
             if time.time() - partial.stat().st_mtime <= _STALE_PARTIAL_S:
                 continue
             if partial.is_dir():
@@ -226,7 +191,7 @@ def _remove_stale_partials(folder: Path) -> None:
 
 
 def _supports_exclusive_create(fs: Any) -> bool:
-    """Whether a store's exclusive creation is its own: fsspec's stand-in looks first and writes later."""
+    """Whether a file system has an exclusive creation of its own: fsspec's checks first and writes later."""
     if getattr(fs, "async_impl", False):
         return "mode" in inspect.signature(fs._pipe_file).parameters
     return type(fs).pipe_file is not fsspec.AbstractFileSystem.pipe_file

@@ -1,7 +1,6 @@
-"""Digests: what a file, a folder or a value is, in one short string.
+"""Digests of files, folders and JSON values.
 
-A sha256 over sorted (relative path, sha256) pairs stands for a folder, so the same bytes give the same
-digest wherever they lie.
+That of a folder is the sha256 over its sorted (relative path, sha256) pairs, so it does not depend on where it is.
 """
 
 import hashlib
@@ -20,13 +19,13 @@ def file_digest(path: Path) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """The sha256 of a JSON-able value, whatever the order of its keys."""
+    """The sha256 of a JSON value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_digests(root: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Relative path -> sha256 of every file below ``root`` (or only of ``names``), sorted by path."""
+    """Relative path -> sha256 of every file below ``root``, or only of ``names``, sorted by path."""
     if names is None:
         if root.is_file():
             return {root.name: file_digest(root)}
@@ -35,24 +34,24 @@ def file_digests(root: Path, names: Iterable[str] | None = None) -> dict[str, st
 
 
 def tree_digest(root: Path) -> str:
-    """One digest for a folder (or a file): the sha256 over its sorted (path, sha256) pairs."""
+    """The digest of a folder or a file."""
     return json_digest(file_digests(root))
 
 
 def verify(root: Path, files: dict[str, str], *, hint: str) -> None:
-    """Refuse a folder in which a file is missing or differs from its sha256.
+    """Check that the files of a folder match their digests.
 
     Raises:
-        IntegrityError: naming the first file that is not what it should be.
+        IntegrityError: a file is missing or has changed; the message names the first one.
     """
     for name, expected in files.items():
         path = root / name
-        found = file_digest(path) if path.is_file() else "no such file"
-        if found != expected:
+        actual = file_digest(path) if path.is_file() else "no such file"
+        if actual != expected:
             raise IntegrityError(
-                f"{name} is not the file its digest promises",
+                f"{name} does not match its digest",
                 expected=f"sha256 {expected}",
-                found=found,
+                found=actual,
                 where=str(path),
                 hint=hint,
             )

@@ -1,4 +1,4 @@
-"""Room on the disk: whether an error means that there is none, and the one message that says where and what to do."""
+"""Full disks: whether an error means that the disk is full, and one message that says where and what to do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeGuard
 
-from rankline.errors import DiskFull
+from rankline.errors import DiskFull, RanklineError
 
-# no blocks, no quota, and no file as large as that
+# no free blocks, the quota is used up, and the file is larger than the user's limit
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# what DuckDB, Arrow, SQLite, torch and ONNX say in errors of their own
+# what DuckDB, Arrow, SQLite, torch and ONNX say in exceptions of their own
 _PHRASES = (
     "no space left on device", "disk is full", "disk quota exceeded", "file too large", "out of disk space",
     "unexpected pos", "file write failed",
@@ -22,31 +22,38 @@ _PHRASES = (
 
 
 def no_space_message(error: BaseException) -> str:
-    """The line of an error, or of one behind it, that says the disk is full; empty where none does."""
+    """The line of an error, or of one that caused it, that reports a full disk; empty if none does."""
     for each in _error_chain(error):
         message = (getattr(each, "strerror", "") or str(each).strip() or type(each).__name__).splitlines()[0]
-        if _is_no_space(each) or any(p in str(each).lower() for p in _PHRASES):
+        if _is_no_space(each) or any(phrase in str(each).lower() for phrase in _PHRASES):
             return message
     return ""
 
 
 def no_space_error(error: BaseException, folders: Iterable[Path]) -> DiskFull:
-    """The message of a full disk: of the places the error names the fullest, else the fullest of ``folders``."""
+    """The error for a full disk: the fullest of the places that ``error`` names, or else of ``folders``."""
+    # a failed copy names two files
     named = [
-        Path(str(n)) for e in _error_chain(error) if _is_no_space(e) for n in (e.filename, e.filename2) if n
-    ]  # a copy: two
+        Path(str(name)) for e in _error_chain(error) if _is_no_space(e) for name in (e.filename, e.filename2) if name
+    ]
     paths = named or [*folders, Path(tempfile.gettempdir())]
-    usages = {fullest: shutil.disk_usage(fullest) for fullest in map(_existing_folder, paths)}
-    fullest = min(usages, key=lambda each: usages[each].free)
+    usages = {folder: shutil.disk_usage(folder) for folder in map(_existing_folder, paths)}
+    fullest = min(usages, key=lambda folder: usages[folder].free)
     usage = usages[fullest]
     return DiskFull(
-        "there is no room left on the disk",
-        expected="room for what is written",
+        "the disk is full",
+        expected="free space for the output",
         found=f"{no_space_message(error) or error}; {usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB free",
         where=str(fullest),
-        hint="make room there (old folders of runs/ and cache/ in the workspace may go), or take a --workspace or a "
-        "TMPDIR on another disk; then run again: what is finished is kept",
+        hint="free some space (old folders below runs/ and cache/ of the workspace can be deleted), or use a "
+        "--workspace or TMPDIR on another disk; then run again: finished steps are reused",
     )
+
+
+def explain_no_space(error: BaseException, folders: Iterable[Path]) -> BaseException:
+    """The error for a full disk; ``error`` itself if it states the free space already."""
+    is_complete = isinstance(error, RanklineError) and " free" in str(error)
+    return error if is_complete else no_space_error(error, folders)
 
 
 def _is_no_space(error: BaseException) -> TypeGuard[OSError]:
@@ -60,7 +67,7 @@ def _error_chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _existing_folder(path: Path) -> Path:
-    """The nearest folder that is there."""
+    """The nearest folder that exists."""
     for each in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
             if each.is_dir():

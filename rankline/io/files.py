@@ -9,14 +9,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankline.errors import RanklineError
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def partial_path(path: Path) -> Path:
@@ -36,10 +36,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _fsync(partial)
+            fsync(partial)
         os.replace(partial, path)
         if durable:
-            _fsync(path.parent)
+            fsync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # a failed write does not name its file
         raise
@@ -65,10 +65,10 @@ def create_exclusively(path: Path, content: bytes, *, durable: bool = False) -> 
     try:
         partial.write_bytes(content)
         if durable:
-            _fsync(partial)
+            fsync(partial)
         os.link(partial, path)
         if durable:
-            _fsync(path.parent)
+            fsync(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
@@ -91,6 +91,15 @@ def publish_folder(partial: Path, folder: Path) -> bool:
     return True
 
 
+def fsync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Let a file have a second name where the file system can, else copy it."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +118,8 @@ def locked(path: Path, *, timeout_s: float = -1) -> Iterator[None]:
     Raises:
         TimeoutError: another process, or another lock of this one, held it all the time.
     """
+    from filelock import FileLock, Timeout  # here, as a run of a schedule starts faster without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=timeout_s):
@@ -136,7 +147,7 @@ def read_model(
         raise error(
             f"{what} is missing", expected=f"the file {path.name}", found="no such file", where=str(path), hint=missing
         ) from cause
-    except (ValidationError, ValueError, OSError) as cause:
+    except (ValueError, OSError) as cause:  # pydantic's ValidationError is a ValueError
         raise error(
             f"{what} cannot be read",
             expected=f"a {model.__name__} of this version of Rankline",
@@ -144,6 +155,15 @@ def read_model(
             where=str(path),
             hint=damaged,
         ) from cause
+
+
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def first_line(error: BaseException) -> str:
@@ -157,11 +177,3 @@ def _remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
-"""Where things are kept: a folder, or a bucket whose faults are waited out and then told in one kind message.
+"""Storage: file systems behind fsspec URLs, with retries, and the settings that name them.
 
-A bucket is any fsspec URL; for `s3://` the credentials and the endpoint are the ones every AWS tool reads
-(`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, profiles, instance roles) and never a setting.
+For `s3://` the credentials and the endpoint come from where every AWS tool takes them (`AWS_ACCESS_KEY_ID`,
+`AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`, profiles, instance roles), never from a setting.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from pydantic import Field, model_validator
 
 from rankline.contracts import FrozenModel
 from rankline.errors import RanklineError, StorageError
+from rankline.io.files import first_line
 
-# botocore waits a random part of 1, 2, 4, 8 seconds between attempts; both may be set by its own variables
+# botocore waits up to 1, 2, 4, 8 seconds between attempts; its environment variables override both
 MAX_ATTEMPTS, TIMEOUT_S = 5, 20
 
 
 class FeatureStoreConfig(FrozenModel):
-    """What Feast stands on. Passwords are never settings: PGPASSWORD and REDIS_PASSWORD hold them."""
+    """The stores of Feast. Passwords are no settings: they are in PGPASSWORD and REDIS_PASSWORD."""
 
     offline: Literal["duckdb", "postgres"] = Field(
         default="duckdb", description="Where point-in-time joins run: DuckDB over Parquet files, or Postgres tables."
     )
     registry: Literal["file", "postgres"] = Field(
-        default="file", description="Where definitions are registered: a file beside the features, or Postgres."
+        default="file", description="Feast's registry of definitions: a file beside the features, or Postgres."
     )
     online: Literal["sqlite", "redis"] = Field(
-        default="sqlite", description="Where the server reads features: a SQLite file of the workspace, or Redis."
+        default="sqlite", description="Online store that the server reads: a SQLite file in the workspace, or Redis."
     )
     postgres: str = Field(
         default="",
@@ -42,7 +43,7 @@ class FeatureStoreConfig(FrozenModel):
         description="Postgres as user@host:port/database; the password is in PGPASSWORD.",
     )
     postgres_sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = Field(
-        default="prefer", description="How Postgres connections are secured, in libpq's words."
+        default="prefer", description="TLS mode of Postgres connections, as in libpq."
     )
     redis: str = Field(
         default="",
@@ -52,13 +53,13 @@ class FeatureStoreConfig(FrozenModel):
     project: str = Field(
         default="rankline",
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="Name in a shared registry and in Redis; each catalogue needs one of its own.",
+        description="Name in a shared registry and in Redis; every catalogue needs its own.",
     )
     lock_timeout_s: float = Field(default=60.0, gt=0, description="How long to wait for a locked registry.")
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """What of it may show in the features that are made; empty for what runs without servers."""
+        """The settings that may change the computed features; empty for stores without servers."""
         return self.model_dump(exclude_defaults=True, include={"offline", "registry", "postgres"})
 
     @model_validator(mode="after")
@@ -71,35 +72,35 @@ class FeatureStoreConfig(FrozenModel):
 
 
 class StorageConfig(FrozenModel):
-    """Where a run keeps what outlives it."""
+    """Where the results of runs are stored."""
 
     repository: str = Field(
-        default="", description="Model repository: folder or bucket URL; empty for the workspace's own."
+        default="", description="Model registry: folder or bucket URL; empty for the workspace's own."
     )
     artifacts: str = Field(
         default="",
-        description="Folder or bucket URL where finished work is kept for other machines, too; empty for nowhere.",
+        description="Remote step cache, shared by several machines: folder or bucket URL; empty for none.",
     )
     checkpoints: str = Field(
-        default="", description="Folder or bucket URL that checkpoints are copied to while training; empty for nowhere."
+        default="", description="Folder or bucket URL that checkpoints are copied to while training; empty for none."
     )
     features: FeatureStoreConfig = FeatureStoreConfig()
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path in it; one behind a network retries and tells its faults.
+    """The file system of a URL and the path in it; one behind a network retries and raises StorageError.
 
     Raises:
-        StorageError: no such kind of store is installed here.
+        StorageError: no installed package opens such a URL.
     """
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     try:
         fs, root = fsspec.core.url_to_fs(url, **_filesystem_options(protocol))
     except (ImportError, ValueError) as error:
         raise StorageError(
-            f"there is no way to reach {protocol}:// here",
+            f"no installed package opens {protocol}:// URLs",
             expected="a folder, or a URL whose fsspec library is installed",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             where=url,
             hint="for s3:// `pip install 'rankline[s3]'`",
         ) from error
@@ -107,12 +108,12 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 
 def is_local(fs: Any) -> bool:
-    """Whether a file system is this machine's own."""
+    """Whether a file system is local."""
     return isinstance(fs, LocalFileSystem)
 
 
 def _filesystem_options(protocol: str) -> dict[str, Any]:
-    """Patience for a store behind a network: retries with backoff are the library's own."""
+    """The retries of a bucket, by the library's own means."""
     if protocol in ("http", "https"):
         return _http_retry_options()
     if protocol not in ("s3", "s3a"):
@@ -128,9 +129,9 @@ def _filesystem_options(protocol: str) -> dict[str, Any]:
     }
 
 
-@functools.cache  # fsspec keeps a client for each set of options
+@functools.cache  # fsspec keeps one client per set of options
 def _http_retry_options() -> dict[str, Any]:
-    """The same patience for the web, whose client has none of its own."""
+    """The same retries for HTTP, whose client has none."""
     import asyncio
     import random
 
@@ -151,7 +152,7 @@ def _http_retry_options() -> dict[str, Any]:
 
 
 class NetworkFileSystem:
-    """A file system behind a network: the same methods, and whatever their library raises is told our way."""
+    """A file system behind a network whose methods raise our errors."""
 
     def __init__(self, inner: Any, root: str) -> None:
         self.inner, self._root = inner, root
@@ -171,24 +172,31 @@ class NetworkFileSystem:
 
 @contextmanager
 def translate_errors(where: str) -> Iterator[None]:
-    """Let through what a caller decides on (there is no such file, there is one already); tell everything else."""
+    """Turn every exception but FileNotFoundError and FileExistsError, which callers handle, into StorageError."""
     try:
         yield
     except (RanklineError, FileNotFoundError, FileExistsError):
         raise
-    except Exception as error:  # every store's library has errors of its own
+    except Exception as error:  # every store's library has exceptions of its own
         code = _error_code(error) or _error_code(error.__cause__)
         if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
             raise FileExistsError(where) from error
-        refused = isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId")
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if isinstance(error, PermissionError) or code in ("403", "AccessDenied", "InvalidAccessKeyId"):
+            raise StorageError(
+                "the store refuses these credentials",
+                expected="permission to read and write",
+                found=cause,
+                where=where,
+                hint="check AWS_ACCESS_KEY_ID, AWS_PROFILE and the bucket's policy",
+            ) from error
         raise StorageError(
-            "the store refuses these credentials" if refused else "the store does not answer as it should",
-            expected="permission to read and write there" if refused else f"an answer within {MAX_ATTEMPTS} attempts",
-            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            "the store does not respond as it should",
+            expected=f"a response within {MAX_ATTEMPTS} attempts",
+            found=cause,
             where=where,
-            hint="see AWS_ACCESS_KEY_ID, AWS_PROFILE and the bucket's policy"
-            if refused
-            else "see that the store is up and AWS_ENDPOINT_URL is right, and run again: finished steps are kept",
+            hint="check that the store is up and that AWS_ENDPOINT_URL is right, then run again: "
+            "finished steps are reused",
         ) from error
 
 

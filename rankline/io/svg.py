@@ -1,4 +1,4 @@
-"""How our pages draw: inline SVG in one set of colours, its text selectable and in the page's own font."""
+"""Charts for HTML pages: inline SVG in one palette, whose text is selectable and in the font of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INK, FAINT, GRID, BLUE, AMBER, PURPLE = "#1f2933", "#7b8794", "#e4e7eb", "#0b6e9
 
 @contextmanager
 def style(*, named_rows: bool) -> Iterator[None]:
-    """Every figure made inside looks alike; ``named_rows`` prints the y axis as words and not as faint numbers."""
+    """The common style of figures; ``named_rows`` prints the labels of the y axis like text, not like faint numbers."""
     import matplotlib
 
     settings: Any = {
@@ -26,7 +26,7 @@ def style(*, named_rows: bool) -> Iterator[None]:
 
 
 def figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
-    """A figure of some inches that no window belongs to, and its axes."""
+    """A figure without a window, of a size in inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,7 +36,7 @@ def figure(height: float, width: float = 6.2) -> tuple[Any, Any]:
 
 
 def svg(fig: Any, label: str) -> str:
-    """A figure as SVG to be put into a page; the same figure gives the same bytes."""
+    """A figure as SVG for a page; the same figure gives the same bytes."""
     stream = io.StringIO()
     fig.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

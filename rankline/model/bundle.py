@@ -1,51 +1,52 @@
-"""The bundle: what is served, as a folder with a manifest. Anyone holding one can serve it.
+"""The model bundle: a folder that can be served.
 
     manifest.json  tokenizer.json  policy.json  examples.jsonl
-    text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx beside them
-    side.onnx own.parquet items.json          what makes items' vectors, with text.onnx (rankline/model/catalogue.py)
-    catalogue/  catalogue.json  items.parquet  vectors.fp32.npy (and int8, fp16)  index.faiss
-                sources/covisit.npz  sources/popularity.npy  sources/bm25/ (where there are queries)
+    text.onnx user.onnx scorer.onnx           fp32, with .int8.onnx and .fp16.onnx next to them
+    side.onnx own.parquet items.json          with text.onnx, these embed items (rankline/model/catalogue/)
+    catalogue/                                the catalogue it was exported with (rankline/model/catalogue_files.py)
 
-The model id is the sha256 over the sorted (path, sha256) of the servable files; the catalogue has a revision
-of its own, made the same way, since items change all day and a model once a night. A later revision lies elsewhere,
-as a folder of the same files as ``catalogue/``, and takes its place when the bundle is opened.
+The model id is the sha256 of the sorted (path, sha256) pairs of the servable files. The catalogue has a revision of its
+own, because items change all day and models once a night. `open_bundle` can combine a bundle with a later revision.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from rankline.contracts import FrozenModel, Manifest
+from rankline.contracts import Manifest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from rankline.features.bm25 import Bm25
 from rankline.features.transforms import category_matrix
 from rankline.io import digest
+from rankline.io.files import read_model
+from rankline.model.catalogue_files import (
+    BM25,
+    CATALOGUE_MANIFEST,
+    COVISIT,
+    ITEMS,
+    POPULARITY,
+    ROLLBACK_HINT,
+    catalogue_files,
+    revision_of,
+    write_catalogue_manifest,
+)
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.model.scoring import CandidateSettings, Catalogue
 
 MANIFEST = "manifest.json"
 CATALOGUE = "catalogue"
-CATALOGUE_MANIFEST = "catalogue.json"
-DISPLAY_COLUMNS = ("item_id", "title", "category", "price", "available", "language")  # what people see of an item
-_FETCH_HINT = "fetch the bundle again from the model repository, or promote another"
-_ROLLBACK_HINT = "refresh the catalogue anew, or go back to an older revision: `rankline catalogue rollback`"
-
-
-class _CatalogueManifest(FrozenModel):
-    """What catalogue.json holds: path -> sha256."""
-
-    files: dict[str, str]
+DISPLAY_COLUMNS = ("item_id", "title", "category", "price", "available", "language")
+EXPORT_HINT = "export the model again with this version of Rankline"
+_FETCH_HINT = "fetch the bundle again from the model registry, or promote another model"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its folder, manifest and ids, and where the catalogue lies that it is served with."""
+    """An opened bundle; ``catalogue`` is the folder of the catalogue that it serves with."""
 
     folder: Path
     manifest: Manifest
@@ -55,31 +56,29 @@ class Bundle:
 
     @property
     def is_own_catalogue(self) -> bool:
-        """Whether that is the catalogue it was exported with."""
+        """Whether it serves with the catalogue it was exported with."""
         return self.catalogue == self.folder / CATALOGUE
 
     def file(self, name: str) -> Path:
-        """Where a file lies that the manifest names; those of the catalogue are looked up in the one it has now."""
+        """The path of a file of the manifest; those of the catalogue are in the present one."""
         relative = name.removeprefix(f"{CATALOGUE}/")
         return self.folder / name if relative == name else self.catalogue / relative
 
     @property
     def policy(self) -> ServingPolicy:
-        """What is done with its scores.
+        """Calibration and abstention.
 
         Raises:
             IntegrityError: policy.json cannot be read.
         """
-        try:
-            return ServingPolicy.model_validate_json((self.folder / POLICY_FILE).read_text())
-        except (OSError, ValidationError, ValueError) as error:
-            raise IntegrityError(
-                "the bundle's policy cannot be read",
-                expected=f"{POLICY_FILE} of this version of Rankline",
-                found=str(error).splitlines()[0],
-                where=str(self.folder / POLICY_FILE),
-                hint="export the model again",
-            ) from error
+        return read_model(
+            self.folder / POLICY_FILE,
+            ServingPolicy,
+            what="the bundle's policy",
+            error=IntegrityError,
+            missing=EXPORT_HINT,
+            damaged=EXPORT_HINT,
+        )
 
     @property
     def candidate_settings(self) -> CandidateSettings:
@@ -92,12 +91,12 @@ class Bundle:
 
 
 def model_id(files: dict[str, str]) -> str:
-    """The id of a model made of these servable files (path -> sha256)."""
+    """The id of a model with these servable files (path -> sha256)."""
     return digest.json_digest(dict(sorted(files.items())))[:16]
 
 
 def write_bundle_manifest(folder: Path, manifest: Manifest) -> Bundle:
-    """Write the catalogue's revision and the manifest for the files that lie in ``folder``."""
+    """Write both manifests for the files in ``folder`` and open the bundle."""
     catalogue = folder / CATALOGUE
     write_catalogue_manifest(catalogue)
     servable = [
@@ -111,96 +110,41 @@ def write_bundle_manifest(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def open_bundle(folder: Path, *, catalogue: Path | None = None, verify: bool = True) -> Bundle:
-    """Read a bundle and, unless told otherwise, check every byte against its digests.
+    """Open a bundle and, by default, verify every file.
 
-    ``catalogue`` is a later revision's folder, in place of the bundle's own (which is then not looked at).
+    ``catalogue`` is the folder of a later revision to use instead of the bundle's own catalogue.
 
     Raises:
         UsageError: ``folder`` is no bundle, or ``catalogue`` no catalogue.
-        IntegrityError: the manifest cannot be read; a file is missing, differs from its sha256, or is served
-            without having one.
+        IntegrityError: a manifest cannot be read, or a file is missing, differs from its sha256 or has none.
     """
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
-    except FileNotFoundError as error:
+    if not (folder / MANIFEST).is_file():
         raise UsageError(
             "this is not a model bundle",
             expected=f"{MANIFEST} and {CATALOGUE}/{CATALOGUE_MANIFEST}",
             found=f"no {MANIFEST}",
             where=str(folder),
-            hint="give the folder that `rankline step export` wrote, or one under repository/bundles/",
-        ) from error
-    except (ValidationError, ValueError) as error:
-        raise IntegrityError(
-            "the bundle's manifest cannot be read",
-            expected="manifest schema version 1",
-            found=str(error).splitlines()[0],
-            where=str(folder),
-            hint="export the model again with this version of Rankline",
-        ) from error
+            hint="give the folder written by `rankline step export`, or one in repository/bundles/",
+        )
+    manifest = read_model(
+        folder / MANIFEST,
+        Manifest,
+        what="the bundle's manifest",
+        error=IntegrityError,
+        missing=_FETCH_HINT,
+        damaged=EXPORT_HINT,
+    )
     catalogue_folder = catalogue or folder / CATALOGUE
     files = catalogue_files(catalogue_folder)
     refuse_unlisted(manifest, files, where=catalogue or folder / MANIFEST)
     if verify:
         digest.verify(folder, manifest.files, hint=_FETCH_HINT)
-        digest.verify(catalogue_folder, files, hint=_ROLLBACK_HINT if catalogue else _FETCH_HINT)
+        digest.verify(catalogue_folder, files, hint=ROLLBACK_HINT if catalogue else _FETCH_HINT)
     return Bundle(folder, manifest, model_id(manifest.files), revision_of(files), catalogue_folder)
 
 
-def revision_of(files: dict[str, str]) -> str:
-    """The revision of a catalogue made of these files (path -> sha256)."""
-    return digest.json_digest(files)[:16]
-
-
-def write_catalogue_manifest(folder: Path) -> str:
-    """Write the list of the files that lie in a catalogue's folder; its revision."""
-    (folder / CATALOGUE_MANIFEST).unlink(missing_ok=True)
-    files = digest.file_digests(folder)
-    (folder / CATALOGUE_MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n")
-    return revision_of(files)
-
-
-def catalogue_files(folder: Path) -> dict[str, str]:
-    """Path -> sha256 of the files of a catalogue, as it lists them; no byte of them is read.
-
-    Raises:
-        UsageError: there is no list.
-        IntegrityError: it cannot be read.
-    """
-    try:
-        return _CatalogueManifest.model_validate_json((folder / CATALOGUE_MANIFEST).read_text()).files
-    except FileNotFoundError as error:
-        raise UsageError(
-            "this is not a catalogue",
-            expected=f"a folder with {CATALOGUE_MANIFEST}, items.parquet, vectors and sources",
-            found=f"no {CATALOGUE_MANIFEST}",
-            where=str(folder),
-            hint="give the catalogue/ folder of a bundle, or one that a refresh wrote",
-        ) from error
-    except (ValidationError, ValueError) as error:
-        raise IntegrityError(
-            "a catalogue's list of files cannot be read",
-            expected="path -> sha256",
-            found=str(error).splitlines()[0],
-            where=str(folder / CATALOGUE_MANIFEST),
-            hint=_ROLLBACK_HINT,
-        ) from error
-
-
-def verify_catalogue(folder: Path) -> str:
-    """The revision of a catalogue, every byte of which was checked against its digests.
-
-    Raises:
-        UsageError: ``folder`` is no catalogue.
-        IntegrityError: its list cannot be read; a file is missing, or differs from its sha256.
-    """
-    files = catalogue_files(folder)
-    digest.verify(folder, files, hint=_ROLLBACK_HINT)
-    return revision_of(files)
-
-
 def unverified_model_id(folder: Path) -> str:
-    """The model id that a folder's manifest claims, unchecked; empty where it is no bundle."""
+    """The model id of a folder's manifest, without verifying a file; empty if the folder is no bundle."""
     try:
         return open_bundle(folder, verify=False).model_id
     except RanklineError:
@@ -208,7 +152,7 @@ def unverified_model_id(folder: Path) -> str:
 
 
 def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where: Path) -> None:
-    """Stop where the manifest has a file served whose digest neither it nor the catalogue wrote down.
+    """Refuse a manifest that serves a file without a digest.
 
     Raises:
         IntegrityError: naming the first such file.
@@ -219,7 +163,7 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
             if file is not None and file not in listed:
                 raise IntegrityError(
                     f"the bundle's manifest names a {name} file that has no digest",
-                    expected="every served file among the manifest's files and the catalogue's",
+                    expected="every served file in the manifest's files or the catalogue's",
                     found=file,
                     where=str(where),
                     hint=_FETCH_HINT,
@@ -227,31 +171,30 @@ def refuse_unlisted(manifest: Manifest, revision_files: dict[str, str], *, where
 
 
 def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict[str, Any]]]:
-    """The catalogue part in memory, and the items as people see them (title, category…), in the same order.
+    """Load a bundle's catalogue, and its items with their display columns in the same order.
 
     Raises:
-        IntegrityError: its parts are not of the same items, or not of this model's size.
+        IntegrityError: the parts of the catalogue do not fit each other or the model.
     """
     import pyarrow.parquet as parquet
     import scipy.sparse as sparse
 
     folder = bundle.catalogue
-    table = parquet.ParquetFile(folder / "items.parquet")
+    table = parquet.ParquetFile(folder / ITEMS)
     items = table.read(columns=[name for name in DISPLAY_COLUMNS if name in table.schema_arrow.names]).to_pylist()
     ids = [item["item_id"] for item in items]
     categories = [item.get("category") or [] for item in items]
     vocabulary = sorted({name for names in categories for name in names})
     withdrawn = [row for row, item in enumerate(items) if item.get("available") is False]
-    bm25 = folder / "sources" / "bm25"
     catalogue = Catalogue(
         item_ids=ids,
         index={item: row for row, item in enumerate(ids)},
         vectors_ID=np.load(bundle.file(bundle.manifest.precisions[precision].item_vectors)),
         categories_IC=category_matrix(categories, vocabulary),
         vocabulary=vocabulary,
-        covisit=sparse.load_npz(folder / "sources" / "covisit.npz"),
-        popularity_I=np.load(folder / "sources" / "popularity.npy"),
-        bm25=Bm25.load(bm25) if bm25.is_dir() else None,
+        covisit=sparse.load_npz(folder / COVISIT),
+        popularity_I=np.load(folder / POPULARITY),
+        bm25=Bm25.load(folder / BM25) if (folder / BM25).is_dir() else None,
         withdrawn=np.array(withdrawn, np.int64),
     )
     _refuse_inconsistent_parts(bundle, catalogue)
@@ -259,20 +202,19 @@ def read_catalogue(bundle: Bundle, precision: str) -> tuple[Catalogue, list[dict
 
 
 def _refuse_inconsistent_parts(bundle: Bundle, catalogue: Catalogue) -> None:
-    """Stop where the parts of a catalogue do not fit each other, or not the model."""
     items = len(catalogue.item_ids)
-    found = {
+    shapes = {
         "vectors": (catalogue.vectors_ID.shape, (items, bundle.manifest.vector_size)),
-        "items that differ": (len(catalogue.index), items),
+        "distinct items": (len(catalogue.index), items),
         "covisit": (catalogue.covisit.shape, (items, items)),
         "popularity": (catalogue.popularity_I.shape, (items,)),
     }
-    for name, (actual, expected) in found.items():
+    for name, (actual, expected) in shapes.items():
         if actual != expected:
             raise IntegrityError(
                 "the parts of a catalogue do not fit each other and the model",
-                expected=f"{name}: {expected}, for {items} items in items.parquet",
+                expected=f"{name}: {expected}, for {items} items in {ITEMS}",
                 found=f"{actual}",
                 where=str(bundle.catalogue),
-                hint=_ROLLBACK_HINT,
+                hint=ROLLBACK_HINT,
             )

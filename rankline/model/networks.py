@@ -1,7 +1,8 @@
 """The networks: fused item vectors, the history tower, the teacher and the scorer.
 
 Shapes: B requests, L history events, C candidates, I items, T text size, S side size, D vector size,
-F features, H heads, W tokens of a text. A history is left-aligned, oldest first, zero-padded behind.
+F features, H heads, P interaction size, W tokens of a text. A history is left-aligned, oldest first, and
+zero-padded.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 
 from rankline.errors import IntegrityError, UsageError
 
-RATINGS = 6  # none, and one to five
+RATINGS = 6  # none, and one to five stars
 HEADS = ("click", "like")
 
 
 class TextEncoder(nn.Module):
     """A Hugging Face encoder with pooling: tokens -> one unit vector.
 
-    How it pools (`mean`, or `cls`: the first token) is written in its config.json as ``text_pooling``.
+    Its config.json names the pooling as ``text_pooling``: `mean`, or `cls` for the first token.
     """
 
     def __init__(self, backbone: Any) -> None:
@@ -33,38 +34,38 @@ class TextEncoder(nn.Module):
         self.pooling = getattr(backbone.config, "text_pooling", "mean")
 
     @classmethod
-    def read(cls, folder: Path) -> TextEncoder:
-        """The encoder saved in a folder (config.json, model.safetensors).
+    def load(cls, folder: Path) -> TextEncoder:
+        """Load the encoder saved in a folder (config.json, model.safetensors).
 
         Raises:
-            IntegrityError: weights are missing; transformers would make them up.
+            IntegrityError: weights are missing; transformers would replace them by random ones.
         """
         from transformers import AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what matters of its report is told below
-        backbone, found = AutoModel.from_pretrained(
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the error below reports what matters
+        backbone, report = AutoModel.from_pretrained(
             folder, local_files_only=True, attn_implementation="eager", output_loading_info=True
         )
-        missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # never asked
+        missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # unused
         if missing:
             raise IntegrityError(
-                "the encoder's weights are not all there",
+                "the encoder's weights are incomplete",
                 expected=f"{len(backbone.state_dict())} tensors that fit config.json",
                 found=f"no {missing[0]} and {len(missing) - 1} more missing",
                 where=str(folder / "model.safetensors"),
-                hint="fetch the encoder again, or take another",
+                hint="download the encoder again, or choose another one",
             )
         return cls(backbone)
 
     def token_vectors(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
-        """[B, W, T] one vector a token."""
+        """[B, W, T] one vector per token."""
         hidden: Tensor = self.backbone(input_ids=input_ids_BW, attention_mask=mask_BW).last_hidden_state
         return hidden
 
     def forward(self, input_ids_BW: Tensor, mask_BW: Tensor) -> Tensor:
-        """[B, T] unit vectors: the mean over a text's own tokens, or its first one."""
+        """[B, T] unit vectors: the mean of a text's tokens, or its first token."""
         if self.pooling == "cls":
             return F.normalize(self.token_vectors(input_ids_BW, mask_BW)[:, 0].float(), dim=-1)
         weights_BW1 = mask_BW.unsqueeze(-1).to(torch.float32)
@@ -73,10 +74,10 @@ class TextEncoder(nn.Module):
 
 
 class ItemFusion(nn.Module):
-    """Every item's one vector: its words, projected, plus side information, plus a vector of its own.
+    """Every item's vector: its projected text vector, plus its side features, plus an embedding of its own.
 
-    The own vector is dropped at random in training and absent for items never seen in it, so new items live
-    from their words (the cold-start fallback).
+    The embedding is dropped at random in training and absent for items that training never saw, so new items are
+    represented by their texts (the cold-start fallback).
     """
 
     def __init__(
@@ -94,15 +95,14 @@ class ItemFusion(nn.Module):
 
     @torch.no_grad()
     def init_from_text(self, text_IT: Tensor, *, likeness: float) -> None:
-        """Begin with what the encoder already knows: likeness of words becomes likeness of fused vectors.
+        """Initialize the projection with the principal directions of the texts, which keep most of their differences.
 
-        The projection is the words' principal directions, so that few numbers keep most of what tells texts apart;
-        two texts of cosine 1 have a product of about ``likeness``.
+        Two texts of cosine 1 start with a product of about ``likeness``.
         """
         size = self.text.weight.shape[0]
         products_TT = torch.zeros(text_IT.shape[1], text_IT.shape[1], dtype=torch.float64)
-        for part_PT in torch.split(text_IT, 1 << 15):  # a part at a time, for in double the texts are twice as large
-            products_TT += part_PT.double().T @ part_PT.double()
+        for chunk_NT in torch.split(text_IT, 1 << 15):  # by chunks: in double precision the texts are twice as large
+            products_TT += chunk_NT.double().T @ chunk_NT.double()
         _, directions_ST = torch.linalg.eigh(products_TT)
         principal_ST = directions_ST.T.flip(0)[:size].to(self.text.weight.dtype)
         self.text.weight.zero_()
@@ -112,7 +112,7 @@ class ItemFusion(nn.Module):
     def non_text_part(
         self, side_IS: Tensor, *, rows_T: Tensor | slice = slice(None), own_TD: Tensor | None = None
     ) -> Tensor:
-        """[I, D] what is added to the projected words."""
+        """[I, D] what is added to the projected text."""
         keep_I1 = self.known_I[rows_T].unsqueeze(1)
         if self.training and self.own_dropout:
             keep_I1 = keep_I1 * (torch.rand_like(keep_I1) >= self.own_dropout)
@@ -120,27 +120,21 @@ class ItemFusion(nn.Module):
         return fused_ID
 
     def forward(
-        self,
-        text_IT: Tensor,
-        side_IS: Tensor,
-        *,
-        rows_T: Tensor | slice = slice(None),
-        own_TD: Tensor | None = None,
+        self, text_IT: Tensor, side_IS: Tensor, *, rows_T: Tensor | slice = slice(None), own_TD: Tensor | None = None
     ) -> Tensor:
-        """[I, D] the fused vectors of the whole catalogue.
+        """[I, D] the fused vectors of the whole catalogue, or of the items ``rows_T`` whose texts these are.
 
-        Or of the items ``rows_T`` alone, whose text and side information these are then; ``own_TD`` stands for their
-        own vectors where these are moved apart from the table (rankline/train/sampled_items.py).
+        ``own_TD`` replaces their embeddings where these are updated sparsely (rankline/train/sampled_items.py).
         """
         fused_ID: Tensor = self.text(text_IT) + self.non_text_part(side_IS, rows_T=rows_T, own_TD=own_TD)
         return fused_ID
 
 
 class CrossEncoder(nn.Module):
-    """A query and an item read together, word against word: one score (Nogueira & Cho 2019).
+    """Reads a query and an item together and gives one score (Nogueira & Cho 2019).
 
-    To it comes a wide part over what found the item, so that with few queries to learn from it begins where these
-    end. What is found by is the cosine of the two texts' vectors and log1p of BM25.
+    A wide part adds the retrieval scores: the cosine of the two texts' vectors and log1p of BM25. With few queries to
+    learn from, the score therefore starts at what retrieval gives.
     """
 
     def __init__(self, reader: TextEncoder) -> None:
@@ -153,7 +147,7 @@ class CrossEncoder(nn.Module):
             self.wide.weight.copy_(torch.tensor([[10.0, 1.0]]))
 
     def forward(self, input_ids_NW: Tensor, mask_NW: Tensor, types_NW: Tensor, retrieval_N2: Tensor) -> Tensor:
-        """[N] one logit a pair."""
+        """[N] one logit per pair."""
         encoder_inputs: dict[str, Tensor] = {"input_ids": input_ids_NW, "attention_mask": mask_NW}
         if getattr(self.reader.backbone.config, "type_vocab_size", 0) > 1:
             encoder_inputs["token_type_ids"] = types_NW
@@ -199,8 +193,8 @@ class HistoryTower(nn.Module):
         super().__init__()
         if size % heads:
             raise UsageError(
-                "attention heads of different sizes are not possible",
-                expected="a vector size that the number of heads divides",
+                "the attention heads would have different sizes",
+                expected="a vector size that is a multiple of the number of heads",
                 found=f"vector size {size}, {heads} heads",
                 hint=f"set heads=1 or vector_size={heads * math.ceil(size / heads)}",
             )
@@ -213,12 +207,12 @@ class HistoryTower(nn.Module):
         nn.init.zeros_(self.rating.weight)
 
     def hidden(self, items_BLD: Tensor, ratings_BL: Tensor) -> Tensor:
-        """[B, L, D] one vector a position: what would come after it."""
+        """[B, L, D] one vector per position: the prediction of the next item."""
         length = items_BLD.shape[1]
         positions_L = torch.arange(length, device=items_BLD.device)
         x_BLD = items_BLD * math.sqrt(self.size) + self.position(positions_L) + self.rating(ratings_BL)
         x_BLD = self.drop(x_BLD)
-        # a large finite number instead of -inf: padded rows stay finite after export, too
+        # a large finite number instead of -inf: padded rows stay finite after export as well
         mask_LL = (positions_L.unsqueeze(0) > positions_L.unsqueeze(1)).to(x_BLD.dtype) * -1e4
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL)
@@ -226,7 +220,7 @@ class HistoryTower(nn.Module):
         return out_BLD
 
     def forward(self, items_BLD: Tensor, ratings_BL: Tensor, lengths_B: Tensor) -> Tensor:
-        """[B, D] the left vector: what would come after the last event; zeros for an empty history."""
+        """[B, D] the left vector, the prediction after the last event; zeros for an empty history."""
         hidden_BLD = self.hidden(items_BLD, ratings_BL)
         last_B11 = (lengths_B - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, self.size)
         last_BD = hidden_BLD.gather(1, last_B11).squeeze(1)
@@ -234,7 +228,7 @@ class HistoryTower(nn.Module):
 
 
 class Standardize(nn.Module):
-    """Features brought to mean 0 and deviation 1 by numbers fixed before training, clipped at 8."""
+    """Scales features to mean 0 and standard deviation 1, fixed before training, and clips them at 8."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -244,21 +238,21 @@ class Standardize(nn.Module):
         self.register_buffer("scale_F", torch.ones(features))
 
     def fit(self, sample_NF: Tensor) -> None:
-        """Take mean and deviation from a sample; a constant feature becomes 0."""
+        """Fit mean and standard deviation to a sample; a constant feature becomes 0."""
         deviation_F = sample_NF.std(0)
         self.mean_F.copy_(sample_NF.mean(0))
         self.scale_F.copy_(torch.where(deviation_F > 1e-6, 1.0 / deviation_F.clamp(min=1e-6), 0.0))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The same shape, standardized."""
+        """Standardized features of the same shape."""
         return ((features - self.mean_F) * self.scale_F).clamp(-8.0, 8.0)
 
 
 class Teacher(nn.Module):
-    """Full interaction: each candidate looks at the user's history (target attention: Zhou et al. 2018, DIN).
+    """Full interaction: each candidate attends to the user's history (target attention: Zhou et al. 2018, DIN).
 
-    History events carry their rating and their age; what the candidate found in the history is joined with
-    the feature tower; one head a label (multi-task).
+    Events carry their rating and their age. The result of the attention is joined with the feature tower; each label
+    has a head (multi-task).
     """
 
     def __init__(self, *, fusion: ItemFusion, tower: HistoryTower, features: int, heads: int, dropout: float) -> None:
@@ -288,7 +282,7 @@ class Teacher(nn.Module):
     ) -> Tensor:
         """[B, C, H] logits. ``ages_BL``: log1p hours between each event and the request."""
         size = candidates_BCD.shape[-1]
-        has_history_B11 = (lengths_B > 0).view(-1, 1, 1).to(items_BLD.dtype)  # an empty history says nothing
+        has_history_B11 = (lengths_B > 0).view(-1, 1, 1).to(items_BLD.dtype)  # an empty history contributes nothing
         hidden_BLD = self.tower.hidden(items_BLD, ratings_BL)
         last_B1D = (
             hidden_BLD.gather(1, (lengths_B - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, size)) * has_history_B11
@@ -317,9 +311,10 @@ class Teacher(nn.Module):
 
 
 class Scorer(nn.Module):
-    """(left, item, left*item, features) -> one score a head: a wide part and a small deep one.
+    """(left, item, left*item, features) -> one score per head, from a wide part and a small deep one.
 
-    ``begin_F`` [F] is what of the features, as they are, the first head's score begins with: what is learnt is added.
+    ``begin_F`` [F] weighs the unscaled features in a prior of the first head's score, to which the learned part is
+    added.
     """
 
     def __init__(self, *, size: int, features: int, pair: int, hidden: int, dropout: float) -> None:
@@ -330,10 +325,7 @@ class Scorer(nn.Module):
         self.wide = nn.Linear(features, len(HEADS))
         self.pair = nn.Linear(3 * size, pair)
         self.deep = nn.Sequential(
-            nn.Linear(features + pair, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, len(HEADS)),
+            nn.Linear(features + pair, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(HEADS))
         )
         for weight in (self.wide.weight, self.deep.get_parameter("3.weight")):
             nn.init.zeros_(weight)

@@ -1,4 +1,4 @@
-"""What is done with scores before they are an answer: how sure the model is, and when it rather says nothing.
+"""Calibration and abstention: from logits to probabilities, and when a model gives no answer.
 
 Shapes: N candidates of a request, F features.
 """
@@ -15,18 +15,18 @@ from rankline.contracts import FrozenModel
 
 Floats = npt.NDArray[np.float32]
 POLICY_FILE = "policy.json"
-SOFTMAX_CANDIDATES = 10  # best candidates that a candidate's share is taken among
+SOFTMAX_CANDIDATES = 10  # the best candidates, over which the softmax runs
 
 
 class Calibration(FrozenModel):
-    """A logistic regression from what is known of a candidate to the chance that it is right (Platt 1999)."""
+    """Platt scaling (Platt 1999): a logistic regression from features to the probability that a candidate is right."""
 
-    share_weight: float = Field(description="of the log odds of its share in a softmax over the best candidates")
-    feature_weights: dict[str, float] = Field(description="feature -> weight: what tells an answer from none at all")
+    share_weight: float = Field(description="weight of the log odds of its share in a softmax over the best candidates")
+    feature_weights: dict[str, float] = Field(description="feature -> weight")
     bias: float
 
     def probabilities(self, logits_N: Floats, features_NF: Floats, names: Sequence[str]) -> Floats:
-        """[N] the chance that each candidate is right; ``names`` [F] are the features' names."""
+        """[N] the probability that each candidate is right; ``names`` [F] are the names of the features."""
         inputs_NX = self.inputs(logits_N, features_NF, names, list(self.feature_weights))
         weights_X = np.array([self.share_weight, *self.feature_weights.values()], np.float64)
         probability_N = 1 / (1 + np.exp(-(inputs_NX @ weights_X + self.bias)))
@@ -36,10 +36,10 @@ class Calibration(FrozenModel):
     def inputs(
         logits_N: Floats, features_NF: Floats, names: Sequence[str], chosen: Sequence[str]
     ) -> npt.NDArray[np.float64]:
-        """[N, 1 + chosen] what the regression reads: the share's log odds, then the chosen features.
+        """[N, 1 + chosen] the inputs of the regression: the log odds of the share, then the chosen features.
 
-        The share is a candidate's in a softmax over it and the ``RIVALS`` best: how many others there are behind
-        them must not tell.
+        The share is taken in a softmax over the candidate and the best `SOFTMAX_CANDIDATES`, so that it does not depend
+        on the number of candidates.
         """
         weight_N = np.exp(logits_N.astype(np.float64) - float(logits_N.max(initial=-np.inf)))
         best_N = np.argsort(-weight_N, kind="stable")[:SOFTMAX_CANDIDATES]
@@ -53,5 +53,5 @@ class Calibration(FrozenModel):
 class ServingPolicy(FrozenModel):
     """policy.json of a bundle."""
 
-    calibration: Calibration | None = Field(None, description="how sure the model is; none where that was not asked")
-    abstain_below: float = Field(0.0, ge=0, le=1, description="an answer whose best item is less likely is no answer")
+    calibration: Calibration | None = Field(None, description="none if the model is not calibrated")
+    abstain_below: float = Field(0.0, ge=0, le=1, description="abstain if the best item is less probable than this")

@@ -1,4 +1,4 @@
-"""From a request to the numbers its candidates are ranked by: the same in distillation and in serving.
+"""Candidates and scorer features of a request, computed by the same functions in distillation and in serving.
 
 Shapes: I items, N candidates, D vector size, F features, S sources.
 """
@@ -19,14 +19,14 @@ from rankline.features.bm25 import Bm25
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# What the scorer is told of each source's opinion of a candidate, where the recipe has users, and where it has queries.
+# Features from the candidate sources: always, with users, with queries.
 _BASE_FEATURES = ("towers_behind_best", "popular_behind_best")
 _USER_FEATURES = ("covisit_share", "covisit_log")
 _QUERY_FEATURES = ("towers_score", "bm25_share", "bm25_log")
 
 
 def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
-    """The features of this version of the code, in the order in which the scorer sees them."""
+    """The features that this version computes, in the scorer's order."""
     first, last = _BASE_FEATURES
     return FeatureNames(
         service=transforms.SERVICE,
@@ -40,7 +40,7 @@ def feature_names(*, users: bool = True, queries: bool = False) -> FeatureNames:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What ranking needs to know of the items, in the order of their vectors; ``withdrawn`` are not to be had."""
+    """The items in the order of their vectors, with what ranking needs of them; ``withdrawn`` rows are unavailable."""
 
     item_ids: Sequence[str]
     index: Mapping[str, int]
@@ -53,13 +53,13 @@ class Catalogue:
     withdrawn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def rows(self, item_ids: Sequence[str]) -> Ints:
-        """The rows of the items that the catalogue knows; unknown ones are left out."""
+        """The rows of the items; unknown ids are left out."""
         return np.array([self.index[item] for item in item_ids if item in self.index], np.int64)
 
 
 @dataclass(frozen=True)
 class CandidateSettings:
-    """How candidates are drawn; stated in the manifest so that serving draws as distillation did."""
+    """How candidates are drawn; the manifest records it, so that serving draws as distillation did."""
 
     candidates_per_source: int
     covisit_decay: float
@@ -67,7 +67,7 @@ class CandidateSettings:
 
 
 def truncate_history(state: FrozenState, max_events: int) -> FrozenState:
-    """The state with the part of its history that the model was made to read: the last events."""
+    """The state with only the last ``max_events`` of its history, which is what the model reads."""
     full_history = state.history
     if len(full_history.item_ids) <= max_events:
         return state
@@ -88,7 +88,7 @@ def source_scores(
     query: str = "",
     similar_to: Ints | None = None,
 ) -> dict[str, Floats]:
-    """Each source's score of every item, [I] a source. ``similar_to`` stands in for the history if given."""
+    """Source -> [I] its score of every item; ``similar_to`` replaces the rows of the history."""
     history_L = catalogue.rows(state.history.item_ids) if similar_to is None else similar_to
     known = bool(state.item_features.get("item_id"))
     scores = {
@@ -106,14 +106,14 @@ def source_scores(
 
 
 def draw_candidates(scores: Mapping[str, Floats], excluded: Ints, *, per_source: int) -> Ints:
-    """[N] the best ``per_source`` items of each source, merged, without the excluded; in catalogue order."""
+    """[N] the best ``per_source`` items of each source without the excluded ones, merged, in catalogue order."""
     drawn = []
     for name, values_I in scores.items():
         allowed_I = values_I.copy()
         allowed_I[excluded] = -np.inf
         count = min(per_source, len(allowed_I))
         best = np.argpartition(-allowed_I, count - 1)[:count]
-        # a source proposes only what it has a reason to propose
+        # only the towers score every item; other sources have nothing to say about items with a score of 0
         floor = -np.inf if name == "towers" else 0.0
         drawn.append(best[allowed_I[best] > floor])
     return np.unique(np.concatenate(drawn))
@@ -127,7 +127,7 @@ def candidate_features(
     catalogue: Catalogue,
     names: FeatureNames,
 ) -> Floats:
-    """[N, F] the feature tower's input for some candidates, in the order of ``names``."""
+    """[N, F] the scorer's features of some candidates, in the order of ``names``."""
     count = len(rows_N)
     user_F = transforms.matrix({k: [v] for k, v in state.user_features.items()}, names.user, 1)
     context_F = transforms.matrix({k: [v] for k, v in context.items()}, names.context, 1)
@@ -140,22 +140,22 @@ def candidate_features(
 
 
 def _source_features(scores: Mapping[str, Floats]) -> dict[str, Floats]:
-    """[N] each: the sources' scores of some candidates, brought to scales that can be compared."""
+    """Feature -> [N] the sources' scores on comparable scales."""
     towers_N, covisit_N, popular_N = scores["towers"], scores["covisit"], np.log1p(scores["popular"])
-    words_N = scores.get("bm25", np.zeros_like(towers_N))
+    bm25_N = scores.get("bm25", np.zeros_like(towers_N))
     return {
         "towers_behind_best": towers_N - towers_N.max(initial=-np.inf),
         "covisit_share": covisit_N / max(float(covisit_N.max(initial=0.0)), 1e-6),
         "covisit_log": np.log(covisit_N + 1e-4),
         "popular_behind_best": popular_N - popular_N.max(initial=-np.inf),
         "towers_score": towers_N,
-        "bm25_share": words_N / max(float(words_N.max(initial=0.0)), 1e-6),
-        "bm25_log": np.log1p(words_N),
+        "bm25_share": bm25_N / max(float(bm25_N.max(initial=0.0)), 1e-6),
+        "bm25_log": np.log1p(bm25_N),
     }
 
 
 def context_features(state: FrozenState) -> dict[str, float]:
-    """The request-context features of one request: what the on-demand view `request_context` gives."""
+    """The features of the on-demand view `request_context` for one request."""
     last = state.history.times[-1] if state.history.times else 0.0
     columns = transforms.request_context(
         request_time=np.array([state.at]),

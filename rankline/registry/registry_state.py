@@ -1,7 +1,7 @@
-"""What the events of a model repository add up to: who serves, over which catalogue, and what is hidden.
+"""The state of a model registry, computed from its events: the champion, its catalogue, the hidden items.
 
-Pure functions over the history. ``champion.json`` is a kept copy of the sum, believed only where the few events
-that it names say the same, so that a reader need not go through all of them.
+Pure functions of the history. ``champion.json`` caches the result; it is trusted only if the few events that it names
+agree with it, so that a reader need not read all events.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ Kind = Literal[
     "items_shown",
     "removed",
 ]
-# the kinds after which another model serves
+# kinds that change the champion
 PROMOTING = ("promoted", "rolled_back")
-# the kind after which a model serves over another revision of its catalogue
+# changes the catalogue revision of a model
 PUBLISHING: Final = "catalogue_published"
-# the kinds after which other items are left out of every answer
+# change which items are left out of every response
 HIDING: Final = "items_hidden"
 SHOWING: Final = "items_shown"
 TAKEDOWNS = (HIDING, SHOWING)
-# the kind after which a model, or one revision of its catalogue, is not kept any more
+# a model, or one catalogue revision of it, is removed
 REMOVED: Final = "removed"
 
 
 class Event(FrozenModel):
-    """One thing that happened to a model, or to items; never changed once written."""
+    """An event of a model or of items; immutable once written."""
 
     n: int = Field(ge=1)
     kind: Kind
-    model_id: str = Field(description="empty where it is about items, whichever model serves")
+    model_id: str = Field(description="empty for an event about items")
     at: str = Field(description="ISO time, UTC")
     who: str
     why: str
     run_id: str = ""
-    digests: dict[str, str] = Field(default={}, description="what it stands on: manifest, evidence, verdict…")
-    details: dict[str, Any] = Field(default={}, description="the numbers behind it")
-    champion_before: str = Field(default="", description="who served when it was written; empty for nobody")
+    digests: dict[str, str] = Field(default={}, description="digests of its manifest, evidence, verdict…")
+    details: dict[str, Any] = Field(default={}, description="the numbers behind the decision")
+    champion_before: str = Field(default="", description="the champion when it was written; empty for none")
 
 
 def missing_content(event: Event) -> str:
-    """What an event of its kind has to say and this one does not; empty where it is sound."""
+    """What this event lacks for its kind; empty if it is complete."""
     if event.kind == PUBLISHING and "catalogue" not in event.digests:
         return "no catalogue in its digests"
     if event.kind in TAKEDOWNS:
@@ -66,21 +66,21 @@ def missing_content(event: Event) -> str:
 
 
 class Champion(FrozenModel):
-    """The model that serves, over which catalogue, without which items, and the events that made it so."""
+    """The model that serves, its catalogue, the hidden items, and the events behind them (champion.json)."""
 
     model_id: str
     run_id: str
     at: str
     event: int = Field(description="the number of the event that made it champion")
-    read_to: int = Field(description="the number of the last event this was drawn from")
+    read_to: int = Field(description="the number of the last event that was read")
     revision: str = Field(default="", description="the published catalogue; empty for the bundle's own")
     published: int = Field(default=0, description="the number of the event that published it; 0 for none")
-    hidden: tuple[str, ...] = Field(default=(), description="items left out of every answer, sorted")
+    hidden: tuple[str, ...] = Field(default=(), description="items left out of every response, sorted")
     hidden_by: int = Field(default=0, description="the number of the last event that hid or showed items; 0 for none")
 
 
 def champion(history: Sequence[Event]) -> Champion | None:
-    """Who serves after these events; None for nobody."""
+    """The champion after these events; None without one."""
     promotions = [event for event in history if event.kind in PROMOTING]
     if not promotions:
         return None
@@ -95,8 +95,8 @@ def champion(history: Sequence[Event]) -> Champion | None:
 
 
 def is_consistent(cached: Champion, event_of: Callable[[int], Event]) -> bool:
-    """Whether a kept champion is what the events that it names say; whether later ones exist is not looked at."""
-    if "revision" not in cached.model_fields_set:  # written by a version that did not heed publications and takedowns
+    """Whether a cached champion agrees with the events it names; later events are not considered."""
+    if "revision" not in cached.model_fields_set:  # from a version without publications and takedowns
         return False
     promotion = event_of(cached.event)
     published = event_of(cached.published) if cached.published else None
@@ -112,9 +112,9 @@ def is_consistent(cached: Champion, event_of: Callable[[int], Event]) -> bool:
 
 
 def last_publication(history: Iterable[Event], model_id: str) -> Event | None:
-    """The last event that published a catalogue of a model; None where it never left the bundle's own.
+    """The last event that published a catalogue of a model; None for the bundle's own.
 
-    A model that was removed, and is registered anew, begins with its own again.
+    A model that was removed and registered again starts with its own catalogue.
     """
     last = None
     for event in history:
@@ -126,13 +126,13 @@ def last_publication(history: Iterable[Event], model_id: str) -> Event | None:
 
 
 def revision(history: Iterable[Event], model_id: str) -> str:
-    """The revision of the catalogue that a model serves with; empty for the bundle's own."""
+    """The published catalogue revision of a model; empty for the bundle's own."""
     event = last_publication(history, model_id)
     return event.digests["catalogue"] if event else ""
 
 
 def hidden(history: Iterable[Event]) -> dict[str, Event]:
-    """Every item that is left out of all answers, and the event that hid it."""
+    """Every hidden item, and the event that hid it."""
     out: dict[str, Event] = {}
     for event in history:
         if event.kind == HIDING:
@@ -144,7 +144,7 @@ def hidden(history: Iterable[Event]) -> dict[str, Event]:
 
 
 def hidden_digest(hidden: Iterable[str]) -> str:
-    """What an event that hides or shows items says of all that are hidden after it."""
+    """The digest of all hidden items that a takedown event records."""
     return digest.json_digest(sorted(hidden))
 
 
@@ -158,7 +158,7 @@ def _champion_from_events(
         at=promotion.at,
         event=promotion.n,
         read_to=read_to,
-        # who went back to the bundle's own catalogue serves what was there before any publication
+        # publishing the bundle's own catalogue equals no publication
         revision="" if revision == promotion.digests.get("catalogue") else revision,
         published=published.n if published else 0,
         hidden=tuple(hidden),

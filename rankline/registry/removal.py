@@ -1,8 +1,7 @@
-"""How a model leaves the repository: first the event `removed`, which nobody can have overtaken, then its files.
+"""Removing models and catalogue revisions from a registry: first the event `removed`, then the files.
 
-From the event on the model cannot be made to serve, and whoever asks for it is told who took it away, when and why.
-Its files go so that a kill leaves all of a folder or nothing that anybody takes for it. Registered anew, it is there
-again. The same holds of one published revision of a model's catalogue.
+From the event on the model cannot serve, and a reader learns who removed it, when and why. Files are removed so that an
+interruption leaves a folder complete or invisible. A model that is registered again counts as present again.
 """
 
 from __future__ import annotations
@@ -14,24 +13,22 @@ import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rankline.errors import RegistryError
+from rankline.io.blob_store import BlobStore
+from rankline.registry.event_log import EventDraft, EventLog
 from rankline.registry.registry_state import PROMOTING, PUBLISHING, REMOVED, Event
 
-if TYPE_CHECKING:
-    from rankline.registry.model_registry import ModelRegistry
-
-TRASH = ".trash"  # what is being removed, in the folder that it lay in
-_TRASHED_NAME = re.compile(r".+\.[0-9a-f]{32}", re.DOTALL)  # its name there
+TRASH = ".trash"  # holds what is being removed, in the same folder
+_TRASHED_NAME = re.compile(r".+\.[0-9a-f]{32}", re.DOTALL)
 # the file that makes a folder exist for its readers: written last, removed first
 MARKER_FILES = {"bundles": "manifest.json", "catalogues": "catalogue.json", "weights": "weights.json"}
 
 
 def removal_event(history: list[Event], model_id: str, revision: str = "") -> Event | None:
-    """The event that took a model away (or one ``revision`` of its catalogue), unless it was registered again since."""
+    """The event that removed a model or one catalogue revision of it; None if it was registered again since."""
     for event in reversed(history):
         if event.model_id != model_id:
             continue
@@ -43,47 +40,49 @@ def removal_event(history: list[Event], model_id: str, revision: str = "") -> Ev
 
 
 def refuse_removed_model(
-    models: ModelRegistry, history: list[Event], kind: str, model_id: str, digests: dict[str, str]
+    log: EventLog, history: list[Event], kind: str, model_id: str, digests: dict[str, str]
 ) -> None:
-    """Stop an event that would make something serve which an event before it took away.
+    """Refuse an event that would make a removed model or catalogue serve.
 
     Raises:
-        RepositoryError: that is so.
+        RegistryError: the model or catalogue was removed.
     """
     revision = digests.get("catalogue", "") if kind == PUBLISHING else ""
     if kind in (*PROMOTING, PUBLISHING) and removal_event(history, model_id, revision) is not None:
-        raise not_found_error(models, model_id, revision)
+        raise not_found_error(log, model_id, revision)
 
 
-def not_found_error(models: ModelRegistry, model_id: str, revision: str = "") -> RegistryError:
-    """What is said of a model, or of a revision of its catalogue, that is not here."""
-    event = removal_event(models.history(), model_id, revision)
-    subject = f"catalogue {revision} of model {model_id}" if revision else f"model {model_id}"
+def not_found_error(log: EventLog, model_id: str, revision: str = "") -> RegistryError:
+    """The error for a model, or a catalogue revision of it, that is not in the registry."""
+    event = removal_event(log.history(), model_id, revision)
     if event is not None:
+        subject = f"catalogue {revision} of model {model_id}" if revision else f"model {model_id}"
         return RegistryError(
             f"{subject} is not kept any more",
-            expected="one that is still here",
+            expected="a model or catalogue that is still in the registry",
             found=f"removed at {event.at} by {event.who} (event {event.n}): {event.why}",
-            where=models.root,
-            hint="`rankline gc --dry-run` tells what is kept; --keep-bundles and --keep-catalogues keep more",
+            where=log.root,
+            hint="`rankline gc --dry-run` shows what is kept; --keep-bundles and --keep-catalogues keep more",
+        )
+    if revision:
+        return RegistryError(
+            f"model {model_id} has no catalogue {revision} in the registry",
+            expected=f"catalogues/{model_id}/{revision}/catalogue.json",
+            found="no such catalogue",
+            where=log.root,
+            hint="`rankline catalogue list` lists the published ones",
         )
     return RegistryError(
-        f"model {model_id} has no catalogue {revision} in the repository"
-        if revision
-        else f"{subject} is not in the repository",
-        expected=f"catalogues/{model_id}/{revision}/catalogue.json"
-        if revision
-        else f"bundles/{model_id}/manifest.json",
-        found="no such catalogue" if revision else "no such bundle",
-        where=models.root,
-        hint="`rankline catalogue list` tells those that were published"
-        if revision
-        else "`rankline history` lists the models that are",
+        f"model {model_id} is not in the registry",
+        expected=f"bundles/{model_id}/manifest.json",
+        found="no such bundle",
+        where=log.root,
+        hint="`rankline history` lists the registered models",
     )
 
 
 def remove(
-    models: ModelRegistry,
+    log: EventLog,
     model_id: str,
     *,
     who: str,
@@ -92,91 +91,76 @@ def remove(
     revision: str = "",
     details: dict[str, Any] | None = None,
 ) -> Event | None:
-    """Say that a model (or one ``revision`` of its catalogue) is no longer kept; its files may go after that.
+    """Record that a model, or one catalogue ``revision`` of it, is removed; its files may be deleted afterwards.
 
-    ``spared`` says of a history whether it is kept after all; it is asked again whenever somebody else wrote an event
-    meanwhile. None where it is.
+    ``skipped`` decides from the history whether it is kept after all (then nothing is written and the result is None).
+    It is called again after a concurrent write.
 
     Raises:
-        RepositoryError: the repository cannot be written.
+        RegistryError: the registry cannot be written.
     """
-    while True:
-        history = models.history()
-        if skipped(history):
-            return None
-        event = Event(
-            n=len(history) + 1,
-            kind=REMOVED,
-            model_id=model_id,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            who=who,
-            why=why,
-            digests={"catalogue": revision} if revision else {},
-            details=details or {},
-            champion_before=models.champion(),
-        )
-        if models._create(f"events/{event.n}.json", event.model_dump_json(indent=2).encode() + b"\n"):
-            models.champion_record()  # repairs champion.json, which is now behind
-            return event
+    digests = {"catalogue": revision} if revision else {}
+    draft = EventDraft(kind=REMOVED, model_id=model_id, who=who, why=why, digests=digests, details=details or {})
+    return log.write_event(draft, lambda history: not skipped(history))
 
 
-def delete_from_registry(models: ModelRegistry, name: str) -> None:
-    """Take a folder of the repository away, so that a kill leaves the whole of it or what nobody takes for it."""
-    folder = f"{models.root.rstrip('/')}/{name}"
-    if models.local:
+def delete_from_registry(store: BlobStore, name: str) -> None:
+    """Delete a folder of the registry; an interruption leaves it complete or invisible to readers."""
+    folder = f"{store.root.rstrip('/')}/{name}"
+    if store.local:
         delete_atomically(Path(folder))
         return
     marker = f"{folder}/{MARKER_FILES.get(name.split('/', 1)[0], '')}"
-    models.fs.invalidate_cache()
-    # what makes it exist goes first; of evidence that is the last of its names, as it was written
-    files = sorted(models.fs.find(folder), reverse=True)
+    store.fs.invalidate_cache()
+    # the marker goes first; evidence has none, there it is the last name, which was written last
+    files = sorted(store.fs.find(folder), reverse=True)
     files.sort(key=lambda file: file != marker)
     for file in files[:1]:
-        models.fs.rm_file(file)
+        store.fs.rm_file(file)
     if files[1:]:
-        models.fs.rm(files[1:])
+        store.fs.rm(files[1:])
 
 
 def delete_atomically(path: Path) -> None:
-    """Take a folder or file of this machine away: from one moment to the next it has left its place, then it goes.
+    """Delete a local folder or file: rename it into the trash next to it, then remove it there.
 
-    Killed in between, what is left lies in the trash beside it, where nobody looks but `empty_trash`.
+    After an interruption the remains are in the trash, for `empty_trash`.
 
     Raises:
-        OSError: it stayed, or not all of it could be removed.
+        OSError: it could not be moved, or not completely removed.
     """
     trashed = path.parent / TRASH / f"{path.name}.{uuid.uuid4().hex}"
     if trashed.parent.is_symlink():
-        raise OSError(errno.ELOOP, "a link is in the place of its trash", str(trashed.parent))
+        raise OSError(errno.ELOOP, "its trash folder is a link", str(trashed.parent))
     for _ in range(1000):
-        # another one that empties the same trash may take the folder away between these two
+        # another process that empties the trash may remove the folder between these two lines
         with suppress(FileExistsError):
             trashed.parent.mkdir(exist_ok=True)
         try:
             os.rename(path, trashed)
         except (FileNotFoundError, NotADirectoryError):
-            if not os.path.lexists(path):  # somebody else has removed it
+            if not os.path.lexists(path):  # another process removed it
                 break
         else:
             break
     empty_trash(path.parent)
     if os.path.lexists(path):
-        raise OSError(errno.EBUSY, "it could not be moved out of its place", str(path))
+        raise OSError(errno.EBUSY, "it could not be moved to the trash", str(path))
     if os.path.lexists(trashed):
         raise OSError(
-            errno.ENOTEMPTY, f"it left its place, and some of it could not be removed from {TRASH}", str(trashed)
+            errno.ENOTEMPTY, f"it was moved to {TRASH}, and some of it could not be removed there", str(trashed)
         )
 
 
 def empty_trash(folder: Path) -> None:
-    """Remove what was on its way out of a folder."""
+    """Finish interrupted deletions in a folder."""
     trash = folder / TRASH
     try:
         entries = list(trash.iterdir()) if trash.is_dir() and not trash.is_symlink() else []
-    except FileNotFoundError:  # another one has emptied it
+    except FileNotFoundError:  # another process emptied it
         return
     for path in entries:
-        if not _TRASHED_NAME.fullmatch(path.name):  # nothing that was thrown there
+        if not _TRASHED_NAME.fullmatch(path.name):  # not put there by `delete_atomically`
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

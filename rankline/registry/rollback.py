@@ -1,4 +1,4 @@
-"""Go back to a model that served before: an event like every other, which the server follows within seconds."""
+"""Rolling back to a model that served before; the server follows the event within seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rankline.registry.removal import not_found_error, removal_event
 
 
 def former_champions(models: ModelRegistry) -> list[str]:
-    """The models that have served, do not serve now and are still kept, the latest first."""
+    """Models that have served, do not serve now and are still in the registry, the latest first."""
     history, serving = models.history(), models.champion()
     promoted = [event.model_id for event in history if event.kind in PROMOTING]
     return [
@@ -21,13 +21,13 @@ def former_champions(models: ModelRegistry) -> list[str]:
 
 
 def rollback_candidates(history: list[Event]) -> list[str]:
-    """The models to go back to where none is named, the nearest first.
+    """The models that a rollback without a name may choose, the nearest first.
 
-    Going back is a step on the way down: none that lies above the champion since, and none that was itself gone back
-    from since it was promoted last (or was named and came back), is one of them.
+    Each rollback goes further back: models promoted after the one that was rolled back to are no candidates, nor are
+    models that were rolled back from, until they are promoted or rolled back to again.
     """
-    champions: list[str] = []  # who served, the champion last, without what was gone back over
-    rolled_back_from: set[str] = set()  # gone back from
+    champions: list[str] = []  # the present champion last, without those that rollbacks skipped
+    rolled_back_from: set[str] = set()
     for event in history:
         if event.kind not in PROMOTING:
             continue
@@ -48,65 +48,67 @@ def rollback_candidates(history: list[Event]) -> list[str]:
 
 
 def roll_back(models: ModelRegistry, *, to: str, who: str, why: str, workspace: Path) -> Event:
-    """Let ``to`` serve again or, where it is empty, the nearest of the :func:`forerunners`.
+    """Make model ``to`` serve again, or the nearest of `rollback_candidates` if it is empty.
 
-    ``to`` may be the beginning of an id. Its bytes are verified first; where somebody else is promoted meanwhile,
-    nothing happens.
+    ``to`` may be the beginning of an id. The bundle is verified first.
 
     Raises:
-        UsageError: no such model has served, or several begin like that.
-        StaleEvidence: the champion changed while this was done.
-        IntegrityError: a byte of the bundle changed.
-        RepositoryError: nobody is left to go back to, the model is gone from the repository, or its features are not
-            online.
+        UsageError: no such model has served, or several ids begin with ``to``.
+        StaleEvidence: the champion changed meanwhile; nothing was written.
+        IntegrityError: a file of the bundle changed.
+        RegistryError: there is no model to roll back to, it was removed, or its features are not online.
     """
     serving, former, history = models.champion(), former_champions(models), models.history()
     promoted = {event.model_id for event in history if event.kind in PROMOTING}
-    removed_ids = [each for each in promoted if each.startswith(to) and removal_event(history, each) is not None]
+    removed_ids = [model for model in promoted if model.startswith(to) and removal_event(history, model) is not None]
     if to and len(removed_ids) == 1 and not any(model.startswith(to) for model in (*former, serving)):
         raise not_found_error(models, removed_ids[0])
     if not former:
         raise RegistryError(
-            "there is no model to go back to",
-            expected="at least two models that have served, and are kept",
-            found=f"champion {serving}, the only one" if serving else "no champion yet",
+            "there is no model to roll back to",
+            expected="at least two models that have served and are still in the registry",
+            found=f"only champion {serving}" if serving else "no champion yet",
             where=models.root,
-            hint="`rankline history` shows what has happened",
+            hint="`rankline history` lists all events",
         )
     if to and to == serving:
         raise UsageError(
-            f"model {to} serves already", expected=f"one that served before: {', '.join(former)}", where=models.root
+            f"model {to} already serves",
+            expected=f"a model that served before: {', '.join(former)}",
+            found="the champion",
+            where=models.root,
+            hint="`rankline rollback` without a model takes the nearest one",
         )
     matches = [model for model in former if model.startswith(to)] if to else rollback_candidates(history)[:1]
     if not to and not matches:
         raise RegistryError(
             "there is no model further back",
-            expected="one that served before the champion and was not gone back from",
-            found=f"champion {serving}; the others were gone back from, or gone back over",
+            expected="a model that served before the champion and was not rolled back from",
+            found=f"champion {serving}; earlier rollbacks left or skipped the others",
             where=models.root,
-            hint=f"`rankline rollback MODEL` takes one by its name: {', '.join(former)}",
+            hint=f"name one: `rankline rollback MODEL` with {', '.join(former)}",
         )
     if len(matches) != 1:
         raise UsageError(
-            "no such model has served here" if not matches else "several models begin like that",
+            "no such model has served here" if not matches else "several model ids begin like that",
             expected=f"one of {', '.join(former)}",
             found=to,
             where=models.root,
-            hint="`rankline history` shows every promotion",
+            hint="`rankline history` lists every promotion",
         )
     (chosen,) = matches
-    _features_are_online(models.manifest(chosen).features.service, workspace)
+    _refuse_missing_features(models.manifest(chosen).features.service, workspace)
     return models.append("rolled_back", chosen, who=who, why=why, expected_champion=serving)
 
 
-def _features_are_online(service: str, workspace: Path) -> None:
-    """Stop where this workspace keeps online stores, and none for the model that is to serve."""
+def _refuse_missing_features(service: str, workspace: Path) -> None:
+    """Refuse if this workspace has online feature stores but none for the model's feature service."""
     online = workspace / "online"
     if online.is_dir() and not (online / service / "feature_store.yaml").is_file():
         raise RegistryError(
             "the features of that model are not online any more",
             expected=f"the feature service {service}",
-            found=", ".join(sorted(each.name for each in online.iterdir() if each.is_dir())) or "none",
+            found=", ".join(sorted(folder.name for folder in online.iterdir() if folder.is_dir())) or "none",
             where=str(online),
-            hint="run the flow of that model's code once more, which brings them online when it is promoted",
+            hint="run that model's pipeline again: its promotion brings the features online",
         )

@@ -1,7 +1,6 @@
-"""The digest of a step's code: it changes when the step may compute something else, and not when prose changes.
+"""The digest of a step's code: of its module and of every module of this project that it imports.
 
-It is taken over the syntax trees of the step's module and of every module of this project that it imports, without
-comments, docstrings and formatting.
+It is computed over syntax trees, so that comments, docstrings and formatting do not change it.
 """
 
 from __future__ import annotations
@@ -18,19 +17,18 @@ PACKAGES = ("rankline", "components", "feature_repo", "serving", "review", "pipe
 
 
 def of_code(*modules: str) -> str:
-    """One digest for the code of these modules and of all modules of this project that they import."""
+    """The digest of these modules and of all modules of this project that they import."""
     sources: dict[str, str] = {}
     for module in modules:
         for name, path in closure(module, packages=PACKAGES).items():
             sources[name] = of_source(path.read_text())
-            # templates beside a module are part of it
-            for template in sorted(path.parent.glob("*.html")):
+            for template in sorted(path.parent.glob("*.html")):  # a template is part of the module beside it
                 sources[f"{name}/{template.name}"] = digest.file_digest(template)
     return digest.json_digest(sources)
 
 
 def closure(module: str, *, packages: tuple[str, ...]) -> dict[str, Path]:
-    """Module name -> file, for ``module`` and all modules of ``packages`` that it imports, directly or not."""
+    """Module name -> file, for ``module`` and all modules of ``packages`` that it imports, directly or indirectly."""
     files: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -50,9 +48,9 @@ def of_source(source: str) -> str:
     return _parsed(source)[0]
 
 
-@functools.lru_cache(maxsize=1024)  # the plan of a run asks for seven steps, which share most of their modules
+@functools.lru_cache(maxsize=1024)  # a plan needs the digests of seven steps, which share most of their modules
 def _parsed(source: str) -> tuple[str, tuple[str, ...]]:
-    """The digest of a module, and the names that it imports."""
+    """The digest of a module, and the modules that it imports."""
     tree, tokens = ast.parse(source), list[str]()
     names = tuple(name for each in _imported_names(tree) for name in _with_parents(each))
     _append_tokens(_without_docstrings(tree), tokens)
@@ -69,7 +67,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _append_tokens(node: ast.AST, tokens: list[str]) -> None:
-    """A tree as text, leaving out empty fields: later versions of Python add fields that are mostly empty."""
+    """Append a tree as text, without empty fields: newer versions of Python add fields that are mostly empty."""
     tokens.append(type(node).__name__)
     for name in node._fields:
         value = getattr(node, name, None)
@@ -85,7 +83,7 @@ def _append_tokens(node: ast.AST, tokens: list[str]) -> None:
 
 
 def _imported_names(tree: ast.Module) -> list[str]:
-    """The names that a module imports and that may be modules; what only a type checker imports is left out."""
+    """The names of possible modules that a module imports, except for a type checker."""
     names: list[str] = []
     waiting: list[ast.AST] = [tree]
     while waiting:
@@ -97,7 +95,7 @@ def _imported_names(tree: ast.Module) -> list[str]:
             names.extend(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.If) and _is_type_checking(node.test):
             waiting.extend(node.orelse)
-        elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case | ast.Module):  # no expression imports
+        elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case | ast.Module):  # expressions import nothing
             waiting.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
     return names
 
@@ -114,7 +112,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of one of our modules, found without importing it."""
+    """The file of a module of this project, without importing it."""
     package, *rest = module.split(".")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Who gives a command."""
+"""The user who runs a command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def current_user() -> str:
-    """user@host; the host alone where the user is a number without a name, as in some containers."""
+    """user@host; only the host if the user has no name, as in some containers."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):

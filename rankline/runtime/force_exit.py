@@ -1,4 +1,4 @@
-"""A way out of native code: a signal ends a step even where its main thread waits in a library and hears none."""
+"""An exit from native code: a signal ends a step even if its main thread is stuck in a library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import socket
 import threading
 from collections.abc import Callable
 
-TIMEOUT_S = 10.0  # in which a step ends by itself and tidies up
+TIMEOUT_S = 10.0  # in which a step may end by itself and clean up
 
 
 class ForceExit:
-    """Ends this process if it still works so long after SIGTERM or SIGINT; ``last_words`` are said before.
+    """Calls ``on_timeout`` and ends this process if it is still working some time after SIGTERM or SIGINT.
 
-    Python runs handlers of signals between two steps of the main thread only. The byte that is read here was
-    written by the signal itself, and it is read by a thread of its own.
+    Python runs signal handlers only between two instructions of the main thread. The signal itself writes a byte
+    to a socket (`signal.set_wakeup_fd`), which a thread of this class reads.
     """
 
     def __init__(self, on_timeout: Callable[[], None], *, timeout_s: float = TIMEOUT_S) -> None:
@@ -23,13 +23,13 @@ class ForceExit:
         self._done = threading.Event()
         self._read_socket, self._write_socket = socket.socketpair()
         self._write_socket.setblocking(False)
-        self._installed = threading.current_thread() is threading.main_thread()  # others may not ask for signals
+        self._installed = threading.current_thread() is threading.main_thread()  # Python refuses others
         if self._installed:
             self._previous_fd = signal.set_wakeup_fd(self._write_socket.fileno(), warn_on_full_buffer=False)
             threading.Thread(target=self._watch, daemon=True).start()
 
     def cancel(self) -> None:
-        """The work has ended by itself."""
+        """Stop watching: the work has ended by itself."""
         self._done.set()
         if self._installed:
             signal.set_wakeup_fd(self._previous_fd)

@@ -1,39 +1,18 @@
-"""The run ledger: one small JSON file a step, in the run's folder, that everything else reads.
+"""The run ledger: one small JSON file per step, in the run's folder.
 
-Progress, the run summary, the cost and "why did this run again" are all drawn from here.
+Progress, the run's summary, its cost and the reasons of its reuse are computed from it.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-# The line, in its order; `look` comes before it and `summary` after.
-STEPS = (
-    "resolve_inputs",
-    "ingest",
-    "validate",
-    "featurize",
-    "finetune",
-    "distill",
-    "export",
-    "evaluate",
-    "decide",
-    "promote",
-)
-# The steps of each flow: the whole line, and those that run between two of it.
-FLOWS = {
-    "train": STEPS,
-    "refresh": ("resolve_inputs", "ingest", "catalogue", "publish"),
-    "features": ("resolve_inputs", "ingest", "validate", "featurize", "materialize"),
-}
-ALL_STEPS = tuple(dict.fromkeys(step for steps in FLOWS.values() for step in steps))
+from rankline.io.files import first_line, write_json
+from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
 RESERVE_FILE, RESERVE_BYTES = ".reserve", 2**18
 
@@ -59,43 +38,31 @@ class Entry(BaseModel):
     result: dict[str, Any] = {}
     error: str = ""
     exit_code: int = 0
-    key: str = ""  # what the work was to be made of, in one digest
-    final: bool = False  # the same work would be refused again
+    key: str = ""  # the digest of the step's cache key
+    final: bool = False  # the step would fail again in the same way
 
     @property
     def seconds(self) -> float:
-        """Wall time from the step's start to its end (or to now)."""
-        return max((self.finished or time.time()) - self.started, 0.0)  # a clock may have been set back
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_text(json.dumps(value, indent=2, default=str) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a write does not say where
-        raise
+        """Wall time from the step's start to its end, or until now."""
+        return max((self.finished or time.time()) - self.started, 0.0)  # the clock may have been set back
 
 
 def write_entry(run_dir: Path, entry: Entry) -> None:
-    """Put a step's entry into the run's folder."""
+    """Write a step's entry into the run's folder."""
     write_json(run_dir / f"{entry.step}.json", entry.model_dump())
 
 
 def read_entries(run_dir: Path) -> dict[str, Entry]:
-    """Step -> entry for every step that has begun in this run, in the order of the line.
+    """Step -> entry of every step of this run that has started, in the order of the pipeline.
 
-    One that cannot be read is an entry that says so.
+    An entry that cannot be read is returned as a failed one.
     """
     entries = {}
     for step in ALL_STEPS:
-        path = run_dir / f"{step}.json"
-        if path.is_file():
-            entries[step] = _read_entry(path)
+        for name in (step, EARLIER_NAMES.get(step, step)):
+            path = run_dir / f"{name}.json"
+            if step not in entries and path.is_file():
+                entries[step] = _read_entry(path).model_copy(update={"step": step})
     return entries
 
 
@@ -103,20 +70,20 @@ def _read_entry(path: Path) -> Entry:
     try:
         return Entry.model_validate_json(path.read_bytes())
     except ValueError as error:
-        why = f"its entry in the ledger cannot be read ({str(error).splitlines()[0]})\n  where: {path}"
-        hint = "\n  try: run again; what is finished is not done twice"
-        return Entry(step=path.stem, status="failed", started=path.stat().st_mtime, error=why + hint)
+        message = f"its ledger entry cannot be read ({first_line(error)})\n  where: {path}"
+        hint = "\n  try: run again; finished steps are reused"
+        return Entry(step=path.stem, status="failed", started=path.stat().st_mtime, error=message + hint)
 
 
 def reserve_space(run_dir: Path) -> None:
-    """Take the room that the last words of a step and of its run need, while there is some.
+    """Allocate a file whose space the last entries of a failing run can use if the disk is full by then.
 
     Raises:
-        OSError: there is none.
+        OSError: the disk is full already.
     """
     (run_dir / RESERVE_FILE).write_bytes(bytes(RESERVE_BYTES))
 
 
 def release_space(run_dir: Path) -> None:
-    """Give that room back: to be written into on a full disk, or because all went well."""
+    """Remove the file of `reserve_space`."""
     (run_dir / RESERVE_FILE).unlink(missing_ok=True)

@@ -1,29 +1,30 @@
-"""Progress of long work: a step says how far it is, whoever watches the run's folder can draw it."""
+"""The progress of a step, in a small file that whoever watches the run reads."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
+from rankline.io.files import write_json
+
 
 class Progress:
-    """Writes how far a step is to a small file, at most a few times a second; silent without a file."""
+    """Writes the progress of a step to a file, at most a few times a second; without a path it writes nothing."""
 
     def __init__(self, path: Path | None = None, *, interval_s: float = 0.25) -> None:
         self.path, self.interval_s = path, interval_s
         self._last = 0.0
-        self._started = time.monotonic()  # a clock that is set back stops no bar
+        self._started = time.monotonic()  # unlike time.time() it is never set back
         self._phase = ""
 
     def phase(self, name: str) -> None:
-        """Begin a named part of the work; its rate and estimate start afresh."""
+        """Start a named part of the work, with a rate and an estimate of its own."""
         self._phase, self._started, self._last = name, time.monotonic(), 0.0
         self._write({"phase": name})
 
     def update(self, done: int, total: int, **numbers: float) -> None:
-        """Say that ``done`` of ``total`` is done; ``numbers`` (loss, lr…) are shown beside the bar."""
+        """Report ``done`` of ``total``, and numbers (loss, lr…) to show beside the bar."""
         now = time.monotonic()
         if now - self._last < self.interval_s and done < total:
             return
@@ -36,20 +37,17 @@ class Progress:
                 "total": total,
                 "rate": rate,
                 "remaining_s": (total - done) / rate if rate else None,
-                "numbers": {k: float(v) for k, v in numbers.items()},
+                "numbers": {name: float(value) for name, value in numbers.items()},
             }
         )
 
     def _write(self, value: dict[str, object]) -> None:
-        if self.path is None:
-            return
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(value))
-        os.replace(partial, self.path)
+        if self.path is not None:
+            write_json(self.path, value)
 
 
 def read_progress(path: Path) -> dict[str, object]:
-    """The last progress written to ``path``; empty where there is none yet."""
+    """The last progress written to ``path``; empty if there is none."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The real server as a process on a bundle: started, asked, and always stopped."""
+"""The real server as a child process: started on a bundle, queried, and always stopped."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ LOG_LINES = 15
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers: its process, its connections and where its log lies."""
+    """A running server: its process, an HTTP client and its log."""
 
     process: subprocess.Popen[bytes]
     http: httpx.Client
     log: Path
 
     def post(self, route: str, body: bytes) -> dict[str, Any]:
-        """The answer to one request.
+        """The response to one request.
 
         Raises:
-            ServerError: it does not answer, or not with 200; with the last lines of its log.
+            ServerError: there is no response, or not one with status 200; with the last lines of the log.
         """
         try:
             response = self.http.post(route, content=body, headers={"content-type": "application/json"})
         except httpx.HTTPError as error:
             code = self.process.poll()
-            found = f"it ended with exit code {code}" if code is not None else type(error).__name__
-            expected = f"an answer to POST {route}"
-            raise _server_error("the server stopped answering", expected, found, self.log) from error
+            cause = f"it ended with exit code {code}" if code is not None else type(error).__name__
+            expected = f"a response to POST {route}"
+            raise _server_error("the server stopped responding", expected, cause, self.log) from error
         if response.status_code != 200:
-            found = f"{response.status_code}: {response.text[:500]}"
-            raise _server_error("the server refused a request", f"200 to POST {route}", found, self.log)
-        answer: dict[str, Any] = json.loads(response.content)
-        return answer
+            cause = f"{response.status_code}: {response.text[:500]}"
+            raise _server_error("the server refused a request", f"200 to POST {route}", cause, self.log)
+        payload: dict[str, Any] = json.loads(response.content)
+        return payload
 
     def memory_bytes(self) -> int | None:
-        """What the process holds resident now; None once it is gone."""
+        """The resident memory of the process; None once it has ended."""
         try:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         except psutil.NoSuchProcess:
@@ -66,10 +66,10 @@ def serving(
     request_timeout_s: float,
     connections: int,
 ) -> Iterator[Server]:
-    """Run ``python -m serving`` on a bundle for as long as the block lasts; its log stays in ``folder``.
+    """Run ``python -m serving`` on a bundle while the block runs; its log stays in ``folder``.
 
     Raises:
-        ServerError: it ended or was not ready in time; with the last lines of its log.
+        ServerError: the server ended or was not ready in time; with the last lines of the log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log, ready = folder / "server.log", folder / "ready.json"
@@ -80,7 +80,7 @@ def serving(
     try:
         url = _wait_until_ready(process, ready, log, timeout_s=start_timeout_s)
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        # no proxy stands between this process and its own child
+        # trust_env: a proxy from the environment must not come between this process and its child
         with httpx.Client(base_url=url, timeout=request_timeout_s, limits=limits, trust_env=False) as http:
             yield Server(process, http, log)
     finally:
@@ -89,13 +89,13 @@ def serving(
 
 
 def tail_log(log: Path, count: int = LOG_LINES) -> str:
-    """The end of a log, to be shown in a message."""
+    """The last lines of a log."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(lines[-count:]) or "(its log is empty)"
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path, *, timeout_s: float) -> str:
-    """The server's URL, once it has written it down."""
+    """The server's URL, once the server has written it."""
     deadline = time.monotonic() + timeout_s
     expected = f"ready within {timeout_s:.0f} s"
     while time.monotonic() < deadline:
@@ -108,7 +108,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path, 
 
 
 def _stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
-    """Ask it to end, and end it if it does not."""
+    """Terminate the process, or kill it if it does not end."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
@@ -118,11 +118,11 @@ def _stop(process: subprocess.Popen[bytes], *, timeout_s: float = 10.0) -> None:
         process.wait()
 
 
-def _server_error(message: str, expected: str, found: str, log: Path) -> ServerError:
+def _server_error(message: str, expected: str, cause: str, log: Path) -> ServerError:
     return ServerError(
         message,
         expected=expected,
-        found=f"{found}; the last lines of its log:\n{tail_log(log)}",
+        found=f"{cause}; the last lines of its log:\n{tail_log(log)}",
         where=str(log),
-        hint="start it by hand to see it fail: python -m serving --bundle <the bundle's folder>",
+        hint="start it by hand: python -m serving --bundle <folder of the bundle>",
     )

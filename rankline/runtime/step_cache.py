@@ -1,11 +1,10 @@
-"""Whether work has been done before: its key, where it is kept, whether the copy is whole, and why it is done anew.
+"""The workspace's cache of finished steps: cache keys, entries, and why a key has no entry.
 
-The door acts on it (rankline/runtime/run_step.py) and the plan foretells it (pipelines/runs/plan.py). Both ask here, so what is
-foretold is what happens.
+run_step uses it to reuse results, and `rankline plan` to predict that (pipelines/runs/plan.py).
 
-    <workspace>/cache/<step>/<key>/entry.json   what was kept: its key, result, the digests of its files, its run
+    <workspace>/cache/<step>/<key>/entry.json   the key, the result, the digests of the files, the run
     <workspace>/cache/<step>/<key>/<output>/…   the files
-    <workspace>/cache/<step>/latest.json        which entry was kept last: what a changed step is compared with
+    <workspace>/cache/<step>/latest.json        the newest entry, which a changed step is compared with
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,23 +24,24 @@ from pydantic import BaseModel
 
 from rankline.contracts import replace_in_strings
 from rankline.errors import IntegrityError
-from rankline.io import digest
-from rankline.runtime import code_digest, ledger
+from rankline.io import digest, files
+from rankline.io.artifacts import DIGESTS_FILE, link_or_copy
+from rankline.runtime import code_digest
+from rankline.runtime.steps import component_folder
 
-# work done with other versions of these is done again
+# a step runs again when the version of one of these changes
 LIBRARIES = (
     "PyStemmer", "bm25s", "duckdb", "faiss-cpu", "feast", "great-expectations", "numpy", "onnx", "onnxruntime-gpu",
     "onnxscript", "pandas", "peft", "pyarrow", "regex", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-DIGESTS_FILE = "files.json"  # in every artifact folder: relative path -> sha256 of its other files
 ALWAYS_RUNS = "it always runs"
 NEVER_RAN = "it has not run in this workspace before"
-WINDOW_SETTINGS = ("window_start", "window_end")  # the settings that say which part of the data a run is about
+WINDOW_SETTINGS = ("window_start", "window_end")
 _STALE_PARTIAL_S = 86_400
 
 
 class _Unknown:
-    """Stands in a key for what is not known before the run."""
+    """Stands in a key for a part that is not known before the run."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -62,10 +60,13 @@ def cache_key(
     code: tuple[str, ...] = (),
     libraries: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """All that decides what a step makes; two works of one key are one work.
+    """Everything that decides the outcome of a step.
 
-    ``inputs`` are the digests of what it reads, ``code`` modules of ours it uses beside its own step's, ``lineage``
-    whatever else counts, ``libraries`` the versions it works with where these are not this process's own.
+    Args:
+        inputs: input -> digest of its artifact.
+        lineage: what decides the outcome besides settings, inputs, code and libraries: a source's digest, the champion.
+        code: modules of Rankline that the step uses besides its own.
+        libraries: library -> version where the step runs; by default those of this process.
     """
     return {
         "config": _portable_settings(config, workspace),
@@ -76,20 +77,15 @@ def cache_key(
     }
 
 
-def component_folder(step: str) -> str:
-    """The folder a step lives in: `decide` shares a room with `promote`, `publish` with `catalogue`."""
-    return {"decide": "promote", "publish": "catalogue"}.get(step, step)
-
-
 def _portable_settings(config: BaseModel, workspace: Path) -> dict[str, Any]:
-    """A step's settings wherever the workspace lies: one that was moved keeps what it holds."""
+    """A step's settings without the path of the workspace, so that a moved workspace keeps its cache."""
     settings: dict[str, Any] = replace_in_strings(config.model_dump(mode="json"), str(workspace), "{workspace}")
     return settings
 
 
 @functools.cache
 def library_versions() -> Mapping[str, str]:
-    """The versions of the libraries that shape artifacts; an image need not hold all of them."""
+    """The installed ones of `LIBRARIES`, with their versions."""
     installed = {}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -98,7 +94,7 @@ def library_versions() -> Mapping[str, str]:
 
 
 def matches(actual: Any, expected: Any) -> bool:
-    """Whether ``found`` is ``wanted`` as far as that is known."""
+    """Whether ``actual`` equals ``expected``, apart from unknown parts."""
     if expected is UNKNOWN:
         return True
     if isinstance(expected, Mapping):
@@ -110,69 +106,27 @@ def matches(actual: Any, expected: Any) -> bool:
     return bool(actual == expected)
 
 
-# -- artifacts -------------------------------------------------------------------------------------------------
-
-
-def write_digests(path: Path) -> None:
-    """Write down what an artifact's files are."""
-    if path.is_dir():
-        ledger.write_json(path / DIGESTS_FILE, digest.file_digests(path))
-
-
-def declared_digest(path: Path) -> str:
-    """The digest an artifact claims for itself."""
-    digests_file = path / DIGESTS_FILE if path.is_dir() else None
-    return (
-        digest.json_digest(json.loads(digests_file.read_text()))
-        if digests_file and digests_file.is_file()
-        else digest.tree_digest(path)
-    )
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """An artifact under a second name: the same files, or copies where the file system knows no such thing."""
-    if source.is_file():
-        _link_file(source, target)
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.rglob("*"):
-        if path.is_file():
-            _link_file(path, target / path.relative_to(source))
-
-
-def _link_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-# -- kept work -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class CacheEntry:
-    """Finished work of a step, as it is kept."""
+    """A finished step in the cache."""
 
     folder: Path
     key: dict[str, Any]
     result: dict[str, Any]
     files: dict[str, dict[str, str]]  # output -> relative path -> sha256
-    run: str  # the run that did it
+    run: str  # the run that executed the step
 
     @property
-    def why(self) -> str:
-        """Why it is taken."""
+    def reason(self) -> str:
+        """Why the entry is reused."""
         return f"unchanged since run {self.run}"
 
     def declared_digest(self, output: str) -> str:
-        """The digest that this output will claim where it is laid (see `promised`), without reading its files."""
-        files = self.files[output]
-        return digest.json_digest({name: sha256 for name, sha256 in files.items() if name != DIGESTS_FILE})
+        """The digest of an output by its own list of files (see rankline/io/artifacts.py)."""
+        return digest.json_digest({name: sha256 for name, sha256 in self.files[output].items() if name != DIGESTS_FILE})
 
     def find_damage(self, outputs: Iterable[str]) -> str:
-        """What is wrong with the copy, found by reading all of it; empty where nothing is."""
+        """What is wrong with the files of the entry, by reading all of them; empty if they are whole."""
         try:
             for name in outputs:
                 source = self.folder / name
@@ -181,12 +135,12 @@ class CacheEntry:
                 else:
                     digest.verify(source, self.files[name], hint="")
         except (IntegrityError, OSError, KeyError, StopIteration) as error:
-            return f"the kept copy was damaged ({str(error).splitlines()[0]})"
+            return f"the cache entry was damaged ({files.first_line(error)})"
         return ""
 
 
 def parse_cache_entry(value: Any, folder: Path) -> CacheEntry | None:
-    """What an entry.json says, if every word of it is the one that was written."""
+    """The entry in a parsed entry.json; None unless it matches its checksum."""
     try:
         entry = {name: each for name, each in value.items() if name != "seal"}
         return CacheEntry(folder=folder, **entry) if value["seal"] == _entry_digest(entry) else None
@@ -195,13 +149,13 @@ def parse_cache_entry(value: Any, folder: Path) -> CacheEntry | None:
 
 
 class StepCache:
-    """What a workspace keeps of one step's finished work."""
+    """The cache of one step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def at(self, name: str) -> CacheEntry | None:
-        """The entry of this name (the digest of its key), if it is whole."""
+    def get(self, name: str) -> CacheEntry | None:
+        """The entry of this name (the digest of its key); None where it is missing or damaged."""
         folder = self.folder / name
         try:
             return parse_cache_entry(json.loads((folder / "entry.json").read_text()), folder)
@@ -209,55 +163,53 @@ class StepCache:
             return None
 
     def find(self, key: dict[str, Any], *, ignore_lineage: bool = False) -> CacheEntry | None:
-        """The work of this key; with ``any_lineage`` one that was done under another lineage is as good."""
-        exact = self.at(digest.json_digest(key))
+        """The entry of a key; with ``ignore_lineage`` one of any lineage, if there is none of this."""
+        exact = self.get(digest.json_digest(key))
         if exact is not None or not ignore_lineage:
             return exact
         return next(self.matching({**key, "lineage": UNKNOWN}), None)
 
     def matching(self, key: dict[str, Any]) -> Iterator[CacheEntry]:
-        """Every work whose key is this one as far as it is known, the last one first."""
+        """Every entry whose key matches the known parts of this one, newest first."""
         for folder in sorted(self.folder.glob("[!.]*/"), key=lambda each: -each.stat().st_mtime):
-            entry = self.at(folder.name)
+            entry = self.get(folder.name)
             if entry is not None and matches(entry.key, key):
                 yield entry
 
     def latest(self) -> CacheEntry | None:
-        """The work that was kept last."""
+        """The newest entry."""
         try:
-            return self.at(json.loads((self.folder / "latest.json").read_text())["name"])
+            return self.get(json.loads((self.folder / "latest.json").read_text())["name"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def why(self, key: dict[str, Any]) -> str:
-        """What of a key is different from the last time this step ran, as far as it is known."""
+    def explain_miss(self, key: dict[str, Any]) -> str:
+        """The known differences between a key and the one of the newest entry."""
         latest = self.latest()
         if latest is None:
             return NEVER_RAN
-        return "; ".join(key_changes(latest.key, key)) or "its kept copy is gone"
+        return "; ".join(key_changes(latest.key, key)) or "its cache entry is missing"
 
-    def put(self, key: dict[str, Any], outputs: dict[str, Path], result: dict[str, Any], run_id: str) -> None:
-        """Keep finished work under its key; the rename makes it visible whole or not at all."""
+    def put(self, key: dict[str, Any], outputs: Mapping[str, Path], result: dict[str, Any], run_id: str) -> None:
+        """Add a finished step under its key; another run that adds the same meanwhile wins."""
         name = digest.json_digest(key)
-        partial, final = self.folder / f".{name}.{uuid.uuid4().hex}", self.folder / name
-        files = {}
         self._remove_stale_partials()
+        partial = files.partial_path(self.folder / name)
         try:
             for output, path in outputs.items():
                 link_or_copy(path, partial / output)
-                files[output] = digest.file_digests(path)
-            entry = {"key": key, "result": result, "files": files, "run": run_id}
-            ledger.write_json(partial / "entry.json", {**entry, "seal": _entry_digest(entry)})
-            if self.at(name) is None:
-                shutil.rmtree(final, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another run has just kept the same work
-                os.replace(partial, final)
+            digests = {output: digest.file_digests(path) for output, path in outputs.items()}
+            entry = {"key": key, "result": result, "files": digests, "run": run_id}
+            files.write_json(partial / "entry.json", {**entry, "seal": _entry_digest(entry)})
+            if self.get(name) is None:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            files.publish_folder(partial, self.folder / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        ledger.write_json(self.folder / "latest.json", {"name": name})
+        files.write_json(self.folder / "latest.json", {"name": name})
 
     def _remove_stale_partials(self) -> None:
-        """Remove what runs that were killed more than a day ago left half-kept."""
+        """Remove the unfinished entries of runs that were killed more than a day ago."""
         for partial in self.folder.glob(".*.*"):
             with contextlib.suppress(OSError):
                 if time.time() - partial.stat().st_mtime > _STALE_PARTIAL_S:
@@ -265,12 +217,12 @@ class StepCache:
 
 
 def _entry_digest(entry: dict[str, Any]) -> str:
-    """The digest of an entry as it is read back from its file."""
+    """The checksum of an entry as it is read back from its file."""
     return digest.json_digest(json.loads(json.dumps(entry, default=str)))
 
 
 def _setting_changes(name: str, before: Any, after: Any) -> list[str]:
-    """Each setting under a name that is another one, by its whole name, and its two values."""
+    """Each changed setting under a name: its dotted name, its old and its new value."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         both = ((key, before.get(key), after.get(key)) for key in {**before, **after})
         return [
@@ -284,7 +236,7 @@ def _setting_changes(name: str, before: Any, after: Any) -> list[str]:
 
 
 def key_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is different between two keys, in words; what is not known yet is passed over."""
+    """The differences between two keys, in words; unknown parts are left out."""
 
     def changed_names(part: str) -> list[str]:
         old, new = before.get(part, {}), now[part]

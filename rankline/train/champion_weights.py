@@ -1,14 +1,14 @@
-"""What a model's networks learnt, kept beside its bundle, for the next model to begin with.
+"""The weights of a model, stored beside its bundle, for the warm start of the next model.
 
-    weights/<model id>/weights.json    what they are, of which data, what they began with, the digests of the files
+    weights/<model id>/weights.json    their data, what they started from, and the digests of the files
                        origin.json  teacher.json  items.parquet
                        weights.safetensors…  pairs.safetensors
-                       encoder/        where it is not the recipe's own any more
+                       encoder/        where it is no longer the recipe's own
 
-A bundle holds graphs to be served and nothing to be trained; this is the other half. It is kept exactly as long.
+A bundle holds graphs for serving; the weights are what training needs. They are deleted together with the bundle.
 
-``models`` is the model repository, a `ModelRegistry`. It is not imported here: training reads this module, and its kept
-work must not hang on the repository's code.
+``registry`` is a `ModelRegistry`. It is not imported here: the training steps import this module, and their code
+digests must not depend on the registry's code.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from typing import Any
 
 from rankline.errors import IntegrityError
 from rankline.io import digest
-from rankline.runtime import ledger
+from rankline.io.files import write_json
 
 WEIGHTS = "weights.json"
 ORIGIN = "origin.json"
 SCRATCH = "scratch"
-LINEAGE_KEY = "champion's weights"  # what they are called among the things that decide whether work is done again
+LINEAGE_KEY = "champion's weights"  # their name in the lineage of the finetune step
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What training may begin with: the weights of a model, or nothing (and why)."""
+    """The weights of a model to start from, or none and the reason."""
 
     model_id: str = ""
-    digest: str = ""  # of its weights: it is part of what decides the outcome
+    digest: str = ""  # of its weights; part of the cache key
     why: str = ""
-    folder: str = ""  # where they lie on this machine, once they are needed
+    folder: str = ""  # on this machine, once they are downloaded
 
     def fetched(self, registry: Any, workspace: Path) -> WarmStart:
-        """The same with its files at hand, verified.
+        """The same start with its files on this machine, verified.
 
         Raises:
-            IntegrityError: a byte of them changed.
+            IntegrityError: a file has changed.
         """
         if not self.model_id:
             return self
@@ -53,35 +53,37 @@ class WarmStart:
 
 
 def select_warm_start(registry: Any, champion: str, data_digest: str) -> WarmStart:
-    """What a model of this data begins with beside this champion.
+    """The weights that a model of this data starts from.
 
-    A champion of the very same data is no place to begin: it would learn them twice, and a run that is repeated would
-    never come to its end. There a model begins with what that champion was offered.
+    A champion of the same data is not used: the model would see its data twice, and a repeated run would never hit
+    the cache. Such a model starts from what that champion was offered.
 
     Raises:
-        IntegrityError: what is told of the weights cannot be read.
+        IntegrityError: weights.json cannot be read.
     """
     if not champion:
         return WarmStart(why="there is no champion yet")
     metadata = read_metadata(registry, champion)
     if not metadata:
-        return WarmStart(why=f"the weights of champion {champion} are not kept")
+        return WarmStart(why=f"the weights of champion {champion} are not stored")
     if metadata["data_digest"] != data_digest:
         return WarmStart(champion, _weights_digest(metadata))
     offered = metadata["offered"]
     if not offered:
-        return WarmStart(why=f"champion {champion} is of the same data, and began from scratch")
+        return WarmStart(why=f"champion {champion} has the same data and started from scratch")
     metadata = read_metadata(registry, offered)
     if not metadata:
-        return WarmStart(why=f"champion {champion} is of the same data, and what it began with is not kept any more")
-    return WarmStart(offered, _weights_digest(metadata), f"champion {champion} is of the same data and began with it")
+        return WarmStart(
+            why=f"champion {champion} has the same data, and the weights it started from are no longer stored"
+        )
+    return WarmStart(offered, _weights_digest(metadata), f"champion {champion} has the same data and started from it")
 
 
 def read_metadata(registry: Any, model_id: str) -> dict[str, Any]:
-    """What is told of a model's weights (weights.json); empty where none are kept.
+    """The content of a model's weights.json; empty where its weights are not stored.
 
     Raises:
-        IntegrityError: it cannot be read.
+        IntegrityError: the file cannot be read.
     """
     try:
         metadata: dict[str, Any] = json.loads(registry._read(f"weights/{model_id}/{WEIGHTS}"))
@@ -90,23 +92,23 @@ def read_metadata(registry: Any, model_id: str) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise IntegrityError(
-            "what is told of a model's weights cannot be read",
+            "the metadata of a model's weights cannot be read",
             expected=f"{WEIGHTS} as it was written",
             found=str(error),
             where=registry._path(f"weights/{model_id}"),
-            hint="bring it back from a copy of the repository, or set finetune.warm_start=false",
+            hint="restore it from a copy of the registry, or set finetune.warm_start=false",
         ) from error
 
 
 def _local_folder(registry: Any, model_id: str, download_folder: Path) -> Path:
-    """The folder of a model's weights, verified; those in a bucket are first fetched to ``into``."""
+    """The verified folder of a model's weights; those in a bucket are downloaded first."""
     files: dict[str, str] = read_metadata(registry, model_id)["files"]
     place = registry._path(f"weights/{model_id}")
     folder = Path(place) if registry.local else download_folder
     for name in () if registry.local else files:
         (download_folder / name).parent.mkdir(parents=True, exist_ok=True)
         registry.fs.get_file(f"{place}/{name}", str(download_folder / name))
-    digest.verify(folder, files, hint="bring it back from a copy, or set finetune.warm_start=false")
+    digest.verify(folder, files, hint="restore it from a copy, or set finetune.warm_start=false")
     return folder
 
 
@@ -115,22 +117,24 @@ def _weights_digest(metadata: dict[str, Any]) -> str:
 
 
 def save_weights(registry: Any, model_id: str, teacher: Path) -> None:
-    """Keep a teacher's weights for the models that come after it; where they are kept already, nothing happens."""
+    """Store a teacher's weights for later models; does nothing where they are stored already."""
     if not (teacher / ORIGIN).is_file() or read_metadata(registry, model_id):
-        return  # a teacher of an earlier version, or kept already
+        return  # a teacher of an earlier version, or stored already
     origin = json.loads((teacher / ORIGIN).read_text())
     with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
         folder = Path(scratch)
         for name in weight_files(teacher, encoder=origin["encoder"]["own"]):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(teacher / name, folder / name)
-        ledger.write_json(folder / WEIGHTS, {**origin, "files": digest.file_digests(folder)})
+        write_json(folder / WEIGHTS, {**origin, "files": digest.file_digests(folder)})
         files = json.loads((folder / WEIGHTS).read_text())["files"]
-        registry._put_files(folder, f"weights/{model_id}", [*files, WEIGHTS])  # its own list last: it makes them exist
+        registry._put_files(
+            folder, f"weights/{model_id}", [*files, WEIGHTS]
+        )  # the list of files comes last: it publishes them
 
 
 def weight_files(teacher: Path, *, encoder: bool) -> list[str]:
-    """The files of a teacher that the next one needs to begin with it."""
+    """The files of a teacher that a warm start needs."""
     names = [ORIGIN, "teacher.json", "items.parquet"]
     names += sorted(path.name for path in teacher.glob("weights*.safetensors"))
     names += ["pairs.safetensors"] if (teacher / "pairs.safetensors").is_file() else []
@@ -138,7 +142,7 @@ def weight_files(teacher: Path, *, encoder: bool) -> list[str]:
 
 
 def warm_start_source(teacher: Path) -> str:
-    """The model that a teacher began with; `scratch` where it began with none, empty where that is not said."""
+    """The model that a teacher started from: `scratch` for none, empty where it is unknown."""
     try:
         return str(json.loads((teacher / ORIGIN).read_text())["began_from"] or SCRATCH)
     except (OSError, ValueError, KeyError):

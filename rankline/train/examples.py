@@ -1,4 +1,4 @@
-"""Training examples in memory: the features artifact as arrays, for the two steps that train.
+"""Training examples in memory: the features artifact as arrays, for the steps that train.
 
 Shapes: I items, L history events, R requests, F features, D days.
 """
@@ -30,9 +30,9 @@ class Sequences:
     ratings: list[Ints]
 
     def windows(self, rng: np.random.Generator, length: int) -> list[tuple[Ints, Ints]]:
-        """One window of at most ``length`` + 1 (items, ratings) a user, with events of one instant reshuffled.
+        """One window of at most ``length`` + 1 events (items, ratings) per user.
 
-        Events that share a timestamp have no order of their own; learning the file's would be learning noise.
+        Events with the same timestamp are shuffled: their order in the file is noise.
         """
         windows = []
         for items, times, ratings in zip(self.items, self.times, self.ratings):
@@ -46,7 +46,7 @@ class Sequences:
 
     @staticmethod
     def _start(rng: np.random.Generator, count: int, length: int) -> int:
-        """Where a window begins: the last window as it is, an earlier one moved at random, each as likely."""
+        """The start of a window: the last one, or an earlier one shifted at random, each with the same probability."""
         last = count - length - 1
         if last <= 0:
             return 0
@@ -58,7 +58,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests of one split as padded arrays (left-aligned, oldest first); a query is "" where none is asked."""
+    """The requests of one split as padded arrays (left-aligned, oldest first); the query is "" where there is none."""
 
     ids: list[str]
     queries: list[str]
@@ -81,17 +81,17 @@ class Requests:
 
     @property
     def query_rows(self) -> Ints:
-        """The rows of the requests that are asked in words."""
+        """The rows of the requests that have a query."""
         return np.array([row for row, query in enumerate(self.queries) if query], np.int64)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """All that training reads."""
+    """Everything that training reads."""
 
     item_ids: list[str]
     index: dict[str, int]
-    words: list[str]
+    item_texts: list[str]
     side_IS: Floats
     categories_IC: Floats
     vocabulary: list[str]
@@ -99,26 +99,26 @@ class Examples:
     splits: dict[str, Requests]
     item_DIF: Floats
     summary: dict[str, Any]
-    side: SideFeatures = field(default_factory=lambda: SideFeatures(categories=[]))  # how side_IS was made
+    side: SideFeatures = field(default_factory=lambda: SideFeatures(categories=[]))  # how side_IS is encoded
 
     @property
     def has_users(self) -> bool:
-        """Whether anybody's events can be learnt from."""
+        """Whether any user has events to learn from."""
         return any(len(items) > 1 for items in self.sequences.items)
 
     @property
     def has_queries(self) -> bool:
-        """Whether anything is asked in words."""
+        """Whether any request has a query."""
         return any(len(requests.query_rows) for requests in self.splits.values())
 
     @property
     def train_queries(self) -> list[str]:
-        """The words of every train request that has some, each once."""
+        """The queries of the train requests, each once."""
         return [query for query in dict.fromkeys(self.splits["train"].queries) if query]
 
     @property
     def counts_I(self) -> Ints:
-        """[I] how often training meets each item, in histories or as an answer to a query."""
+        """[I] how often each item occurs in training, in histories or as the target of a query."""
         train = self.splits["train"]
         item_rows = [*self.sequences.items, *(train.targets[row] for row in train.query_rows)]
         return np.bincount(np.concatenate([np.zeros(0, np.int64), *item_rows]), minlength=len(self.item_ids))
@@ -148,7 +148,7 @@ class Examples:
 
 
 def read_examples(folder: Path, *, max_history: int) -> Examples:
-    """Read the features artifact in ``folder``; histories keep their last ``max_history`` events."""
+    """Read the features artifact in ``folder``, with the last ``max_history`` events of each history."""
     import pyarrow.parquet as parquet
 
     catalogue = parquet.read_table(folder / "items.parquet")
@@ -174,7 +174,7 @@ def read_examples(folder: Path, *, max_history: int) -> Examples:
     return Examples(
         item_ids=item_ids,
         index=index,
-        words=[item_text(item) for item in items],
+        item_texts=[item_text(item) for item in items],
         side_IS=side.matrix(catalogue),
         categories_IC=transforms.category_matrix([item.get("category") for item in items], side.categories),
         vocabulary=side.categories,
@@ -191,7 +191,7 @@ def _item_rows(ids: list[str], index: dict[str, int]) -> Ints:
 
 
 def _read_item_features(folder: Path, index: dict[str, int]) -> tuple[dict[float, int], Floats]:
-    """Day -> row, and [D, I, F] item features; one last row of zeros for a day nobody asked about."""
+    """Day -> row, and [D, I, F] item features; a last row of zeros stands for days without a snapshot."""
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(folder / "item_features.parquet")

@@ -1,4 +1,7 @@
-"""The `rankline` command as people run it: a process of its own, watched for what it must never print."""
+"""The `rankline` command as a process of its own, for tests in which the process matters.
+
+`tests.cli.in_process` has the same functions without a process.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ RANKLINE = str(Path(sys.executable).with_name("rankline"))
 def rankline(
     *arguments: object, timeout_s: float = 600, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; whatever it says, it shows nobody a stack trace."""
+    """Run the command to its end; it must not print a stack trace."""
     done = subprocess.run(
         [RANKLINE, *map(str, arguments)],
         capture_output=True,
@@ -28,7 +31,7 @@ def rankline(
 
 
 def refused(*arguments: object, code: int = 1, **more: str) -> str:
-    """The message with which the command refuses; its exit code has to be ``code``."""
+    """The error message of the command, which has to end with the exit code ``code``."""
     done = rankline(*arguments, **more)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert done.stderr.strip(), done.stdout

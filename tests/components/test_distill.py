@@ -1,4 +1,4 @@
-"""distill: towers that survive, sources that are counted right, a scorer that learns from the right requests."""
+"""distill: towers that survive kills, candidate sources, and a scorer that learns from validation requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ import scipy.sparse as sparse
 import torch
 from safetensors.torch import load_file
 
-from components.distill import scorer, towers
+from components.distill import towers, towers_trainer
+from components.distill.candidate_table import CandidateDrawer
 from components.distill.config import DistillConfig
 from components.distill.encode import EncodedTexts
 from components.distill.step import distill
+from components.distill.towers_trainer import TowersInputs
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.contracts import FeatureNames
 from rankline.errors import DeviceError, TooSmall, TrainingError
@@ -40,9 +42,9 @@ QUICK = SMOKE.model_copy(update={"epochs": 1, "scorer_epochs": 2})
 Student = dict[str, torch.Tensor]
 
 
-def changed(**knobs: Any) -> DistillConfig:
+def changed(**overrides: Any) -> DistillConfig:
     """The smoke recipe's settings with some changed."""
-    return SMOKE.model_copy(update=knobs)
+    return SMOKE.model_copy(update=overrides)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def with_requests(features: Path, folder: Path, change: Rows) -> Path:
     return copied
 
 
-def distilled(features: Path, teacher: Path, folder: Path, config: DistillConfig = QUICK) -> Student:
+def distill_weights(features: Path, teacher: Path, folder: Path, config: DistillConfig = QUICK) -> Student:
     """The weights of a student made of these features."""
     distill(features, teacher, folder, config=config, progress=Progress())
     return load_file(folder / "weights.safetensors")
@@ -86,15 +88,15 @@ def distilled(features: Path, teacher: Path, folder: Path, config: DistillConfig
 
 @pytest.fixture(scope="module")
 def quick(features: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Student:
-    """A student made in a hurry."""
-    return distilled(features, teacher, tmp_path_factory.mktemp("quick") / "student")
+    """A student trained for one epoch."""
+    return distill_weights(features, teacher, tmp_path_factory.mktemp("quick") / "student")
 
 
 def differing(a: Student, b: Student, prefix: str) -> set[str]:
     return {name for name in a if name.startswith(prefix) and not torch.equal(a[name], b[name])}
 
 
-# It survives ------------------------------------------------------------------------------------------------------
+# Kills ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow  # the default run kills finetune
@@ -128,7 +130,7 @@ def test_on_several_threads_the_towers_are_the_same_again(features: Path, teache
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        one, two = (distilled(features, teacher, tmp_path / name, config) for name in ("one", "two"))
+        one, two = (distill_weights(features, teacher, tmp_path / name, config) for name in ("one", "two"))
     finally:
         torch.set_num_threads(before)
     assert differing(one, two, "") == set()
@@ -138,9 +140,9 @@ def test_on_several_threads_the_towers_are_the_same_again(features: Path, teache
 
 
 def test_the_towers_learn_from_sampled_items_too(features: Path, teacher: Path, tmp_path: Path) -> None:
-    distilled(features, teacher, tmp_path / "x", changed(sampled_items=20, scorer_epochs=1))
-    looks = [p["valid_ndcg@10"] for p in curve_of(tmp_path / "x") if "valid_ndcg@10" in p]
-    assert looks[-1] > 0.3  # popularity: 0.07
+    distill_weights(features, teacher, tmp_path / "x", changed(sampled_items=20, scorer_epochs=1))
+    validations = [p["valid_ndcg@10"] for p in curve_of(tmp_path / "x") if "valid_ndcg@10" in p]
+    assert validations[-1] > 0.3  # popularity: 0.07
 
 
 def curve_of(student: Path) -> list[dict[str, float]]:
@@ -149,19 +151,19 @@ def curve_of(student: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def untaught(data: examples.Examples) -> int:
-    """An item to be kept from training."""
+    """An item that is removed from training."""
     return int(data.sequences.items[0][0])
 
 
 def test_an_item_that_training_never_saw_lives_from_its_words(
     data: examples.Examples, teacher: Path, untaught: int
 ) -> None:
-    kept = [items != untaught for items in data.sequences.items]
+    masks = [items != untaught for items in data.sequences.items]
     without = dataclasses.replace(
         data,
         sequences=examples.Sequences(
             *(
-                [values[keep] for values, keep in zip(part, kept)]
+                [values[keep] for values, keep in zip(part, masks)]
                 for part in (data.sequences.items, data.sequences.times, data.sequences.ratings)
             )
         ),
@@ -174,13 +176,12 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
     before = model.fusion.own.weight.detach().clone()
     cpu = torch.device("cpu")
     encoder = teacher / "encoder"
-    reading = EncodedTexts(
-        without, TextEncoder.read(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
+    texts = EncodedTexts(
+        without, TextEncoder.load(encoder), Tokenizer(encoder / "tokenizer.json", max_tokens=16), text_IT, device=cpu
     )
-    towers.train(
-        model, without, reading, np.load(teacher / "soft.npz"), config=QUICK, device=cpu, progress=Progress(),
-        checkpoints=None,
-    )  # fmt: skip
+    soft = np.load(teacher / "soft.npz")
+    inputs = TowersInputs(without, texts, soft["train_candidates"], soft["train_logits"])
+    towers_trainer.train(model, inputs, QUICK, progress=Progress(), checkpoints=None)
     vectors_ID = torch.from_numpy(model.item_vectors(text_IT))
     with torch.no_grad():
         without_own_ID = model.fusion.text(text_IT) + model.fusion.side(model.side_IS)
@@ -193,11 +194,11 @@ def test_an_item_that_training_never_saw_lives_from_its_words(
 def test_the_student_begins_where_the_teacher_ended(data: examples.Examples, teacher: Path) -> None:
     weights = load_file(teacher / "weights.safetensors")
     model = towers.Towers.make(data, text_size=32, size=16, config=SMOKE)
-    begun = model.load_matching(weights)
-    assert begun == len([name for name in model.state_dict() if name != "side_IS"])
+    loaded = model.load_matching(weights)
+    assert loaded == len([name for name in model.state_dict() if name != "side_IS"])
     assert torch.equal(model.tower.position.weight, weights["tower.position.weight"])
     other = towers.Towers.make(data, text_size=32, size=16, config=changed(max_history=7))
-    assert other.load_matching(weights) == begun - 1  # all but the positions
+    assert other.load_matching(weights) == loaded - 1  # all but the positions
 
 
 # The sources ------------------------------------------------------------------------------------------------------
@@ -208,8 +209,8 @@ def test_the_sources_are_counted_from_the_training_sequences_alone(student: Path
         data.sequences.items, len(data.item_ids), window=SMOKE.covisit_window,
         step_decay=SMOKE.covisit_step_decay, max_neighbours=SMOKE.covisit_neighbours,
     )  # fmt: skip
-    found = sparse.load_npz(student / "sources" / "covisit.npz")
-    assert (found != expected).nnz == 0
+    covisit = sparse.load_npz(student / "sources" / "covisit.npz")
+    assert (covisit != expected).nnz == 0
     counts = np.bincount(np.concatenate(data.sequences.items), minlength=len(data.item_ids))
     assert np.load(student / "sources" / "popularity.npy").tolist() == counts.tolist()
 
@@ -223,7 +224,7 @@ def test_the_scorer_never_sees_a_test_request(features: Path, teacher: Path, qui
             row |= {"targets": row["seen"][:1], "seen": row["targets"], "user_events_7d": 1e6, "target_ratings": [1.0]}
         return row
 
-    other = distilled(with_requests(features, tmp_path / "features", spoilt), teacher, tmp_path / "student")
+    other = distill_weights(with_requests(features, tmp_path / "features", spoilt), teacher, tmp_path / "student")
     assert differing(quick, other, "") == set()
 
 
@@ -233,7 +234,7 @@ def test_the_scorer_learns_from_the_validation_requests(
     def other_taste(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"user_events_7d": row["user_events_7d"] * 2 + row["at"] % 7} if row["split"] == "valid" else {})
 
-    other = distilled(with_requests(features, tmp_path / "features", other_taste), teacher, tmp_path / "student")
+    other = distill_weights(with_requests(features, tmp_path / "features", other_taste), teacher, tmp_path / "student")
     assert differing(quick, other, "towers.") == set()
     assert "scorer.wide.weight" in differing(quick, other, "scorer.")
 
@@ -274,7 +275,7 @@ def test_the_parity_table_holds_every_test_request_and_no_seen_item(student: Pat
 def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_computed(
     features: Path, data: examples.Examples, student: Path
 ) -> None:
-    """As serving does: the context features count the events that are read, not those that are known."""
+    """As in serving, the context features count the events that the student reads."""
     weights = load_file(student / "weights.safetensors")
     tower = HistoryTower(size=16, max_history=20, layers=1, heads=SMOKE.heads, dropout=0.0).eval()
     count = len(data.item_ids)
@@ -283,7 +284,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         categories_IC=data.categories_IC, vocabulary=data.vocabulary,
         covisit=sparse.csr_matrix((count, count), dtype=np.float32), popularity_I=np.ones(count, np.float32),
     )  # fmt: skip
-    names, knobs = scoring.feature_names(), CandidateSettings(10, 0.9, 3)
+    names, settings = scoring.feature_names(), CandidateSettings(10, 0.9, 3)
     requests = list(snapshot_requests.read_snapshot_requests(features, "test"))[:5]
     assert len(requests) == 5
     assert all(len(request.state.history.item_ids) > 3 for request in requests)
@@ -291,7 +292,7 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         dataclasses.replace(request, state=scoring.truncate_history(request.state, 3)) for request in requests
     ]  # fmt: skip
     long, short = (
-        scorer.CandidateTable.draw(given, tower, catalogue, knobs, names, queries={}, progress=Progress())
+        CandidateDrawer(tower, catalogue, settings, names, {}).draw(given, progress=Progress())
         for given in (requests, cut)
     )
     columns = names.columns
@@ -302,20 +303,20 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
 
 
 def test_the_mix_is_better_than_its_towers(smoke: SmokeRun) -> None:
-    told = next(step["result"] for step in smoke.summary["steps"] if step["step"] == "distill")
-    assert told["scorer_fit_ndcg@10"] > told["towers_valid_ndcg@10"] > 0.3
-    assert told["candidates_recall"] > 0.9
+    result = next(step["result"] for step in smoke.summary["steps"] if step["step"] == "distill")
+    assert result["scorer_fit_ndcg@10"] > result["towers_valid_ndcg@10"] > 0.3
+    assert result["candidates_recall"] > 0.9
 
 
 def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
-    for run, begins in ((smoke, []), (answers, ["towers_behind_best"])):
+    for run, prior in ((smoke, []), (answers, ["towers_behind_best"])):
         student = run.artifact("distill", "student")
         names = FeatureNames(**json.loads((student / "student.json").read_text())["features"])
         weights = load_file(student / "weights.safetensors")
-        assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == begins
+        assert [names.columns[at] for at in weights["scorer.begin_F"].nonzero().flatten()] == prior
 
 
-# It refuses -------------------------------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_cuda_asked_for_and_absent(features: Path, teacher: Path, tmp_path: Path) -> None:
@@ -325,11 +326,11 @@ def test_cuda_asked_for_and_absent(features: Path, teacher: Path, tmp_path: Path
         distill(features, teacher, tmp_path / "student", config=changed(device="cuda"), progress=Progress())
 
 
-@pytest.mark.parametrize("knob", ["learning_rate", "scorer_learning_rate"])
-def test_an_absurd_learning_rate_is_told_and_not_saved(
-    features: Path, teacher: Path, tmp_path: Path, knob: str
+@pytest.mark.parametrize("name", ["learning_rate", "scorer_learning_rate"])
+def test_an_absurd_learning_rate_is_an_error_and_nothing_is_saved(
+    features: Path, teacher: Path, tmp_path: Path, name: str
 ) -> None:
-    config = QUICK.model_copy(update={knob: 1e30, "scorer_epochs": 9, "scorer_batch_size": 16})
+    config = QUICK.model_copy(update={name: 1e30, "scorer_epochs": 9, "scorer_batch_size": 16})
     with pytest.raises(TrainingError, match="loss of distill is not a number"):
         distill(features, teacher, tmp_path / "student", config=config, progress=Progress())
     assert not (tmp_path / "student").exists()

@@ -1,4 +1,4 @@
-"""How sure the student is: fitted on requests that the scorer has not seen, and a threshold that does what it says."""
+"""Calibration of the student, and the threshold below which it abstains."""
 
 from __future__ import annotations
 

@@ -58,18 +58,18 @@ def write_features(folder: Path) -> Path:
         times = [snapshot - 3600.0 * (len(before) - n) for n in range(len(before))]
         ratings = [float(1 + n % 5) for n in range(len(before))]
         sequences.append({"user_id": f"u{user}", "item_ids": before, "times": times, "ratings": ratings})
-        asked = {
+        row = {
             "request_id": f"r{user}",
             "split": "test",
             "user_id": f"u{user}",
             "query": None,
             "at": snapshot + 60.0 * user,
         }
-        asked |= {"history_items": before, "history_times": times, "history_ratings": ratings}
-        asked |= {"seen": before, "targets": [target], "target_ratings": [float(1 + user % 5)]}
-        asked |= {name: float(user) for name in transforms.USER} | {"snapshot": snapshot}
-        asked |= {"affinity_categories": CATEGORIES[:2], "affinity_shares": [0.75, 0.25]}
-        requests.append(asked)
+        row |= {"history_items": before, "history_times": times, "history_ratings": ratings}
+        row |= {"seen": before, "targets": [target], "target_ratings": [float(1 + user % 5)]}
+        row |= {name: float(user) for name in transforms.USER} | {"snapshot": snapshot}
+        row |= {"affinity_categories": CATEGORIES[:2], "affinity_shares": [0.75, 0.25]}
+        requests.append(row)
         sampled = [item for item in ids if item not in had][:10]
         negatives.append({"request_id": f"r{user}", "item_ids": sampled})
     parquet.write_table(pa.Table.from_pylist(sequences), folder / "sequences.parquet")
@@ -103,12 +103,12 @@ def write_student(folder: Path, made: Path, asked: list[ReplayRequest], states: 
     engine = BundleEngine.load(open_bundle(made), precision="fp32", provider="cpu", threads=1)
     folder.mkdir(parents=True)
     rows = []
-    for one, state in zip(asked, states):
+    for request, state in zip(asked, states):
         candidates = [item_id(row) for row in range(15)]
         items = run_request(engine, EngineRequest("rank", state, candidates=candidates)).items
         rows.append(
             {
-                "request_id": one.request_id,
+                "request_id": request.request_id,
                 "item_ids": [item.item_id for item in items],
                 "logits": [item.logits["click"] for item in items],
             }
@@ -120,7 +120,7 @@ def write_student(folder: Path, made: Path, asked: list[ReplayRequest], states: 
 def read_all(folder: Path) -> tuple[list[ReplayRequest], list[FrozenState]]:
     pairs = list(replay.read_requests(folder, split="test", chosen={f"r{user}" for user in range(USERS)}))
     assert len(pairs) == USERS
-    return [one for one, _ in pairs], [state for _, state in pairs]
+    return [request for request, _ in pairs], [state for _, state in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +130,9 @@ def world(tmp_path_factory):
     write_features(root / "features")
     make_bundle(root / "bundle", items=ITEMS)
     make_bundle(root / "champion", items=ITEMS, seed=1)
-    asked, states = read_all(root / "features")
-    write_teacher(root / "teacher", [one.request_id for one in asked])
-    write_student(root / "student", root / "bundle", asked, states)
+    requests, states = read_all(root / "features")
+    write_teacher(root / "teacher", [request.request_id for request in requests])
+    write_student(root / "student", root / "bundle", requests, states)
     return root
 
 
@@ -179,9 +179,9 @@ def test_every_system_is_scored_on_the_same_requests(evaluated, world):
             system: {f"r{user}" for user in range(USERS)} for system in SYSTEMS
         }
         for system in SYSTEMS:
-            found = report.systems[system].metrics[metric]
-            assert found.mean == pytest.approx(np.mean(list(scores[system].values())))
-            assert found.low <= found.mean <= found.high
+            actual = report.systems[system].metrics[metric]
+            assert actual.mean == pytest.approx(np.mean(list(scores[system].values())))
+            assert actual.low <= actual.mean <= actual.high
     assert result["ndcg@10"]["candidate"] > 0
 
 
@@ -196,9 +196,9 @@ def test_the_teachers_score_is_that_of_its_rankings(evaluated, world):
 def test_differences_are_paired(evaluated):
     report, scores = read_report(evaluated[1]), read_scores(evaluated[1], "ndcg@10")
     assert set(report.details["differences"]) == set(SYSTEMS) - {"candidate"}
-    found = report.details["differences"]["champion"]["ndcg@10"]
+    actual = report.details["differences"]["champion"]["ndcg@10"]
     apart = [scores["candidate"][r] - scores["champion"][r] for r in scores["candidate"]]
-    assert found["mean"] == pytest.approx(np.mean(apart))
+    assert actual["mean"] == pytest.approx(np.mean(apart))
 
 
 def test_slices_are_means_over_their_members(evaluated):
@@ -262,11 +262,11 @@ def plant(source: Path, target: Path, day: float) -> Path:
     for path in source.glob("*.parquet"):
         rows = parquet.read_table(path)
         if path.name == "item_features.parquet":
-            told = rows.to_pylist()
-            for row in told:
+            result = rows.to_pylist()
+            for row in result:
                 if row["snapshot"] == day and row["item_id"] == "i3":
                     row |= {"item_events_1d": 5e4, "item_events_7d": 5e4, "item_events_30d": 5e4}
-            rows = pa.Table.from_pylist(told)
+            rows = pa.Table.from_pylist(result)
         parquet.write_table(rows, target / path.name)
     return target
 
@@ -275,36 +275,36 @@ def test_a_later_popularity_spike_changes_no_score(world, server, tmp_path):
     model_id = open_bundle(world / "bundle").model_id
 
     def answers(folder):
-        early = [one for one in read_all(folder)[0] if one.request.state.at < DAYS[1]]
+        early = [each for each in read_all(folder)[0] if each.request.state.at < DAYS[1]]
         assert len(early) == USERS // 2
-        logits = {one.request_id: replay.rank(server, one, ["i1", "i2", "i3"]) for one in early}
-        lists = {one.request_id: replay.recommend(server, one, model_id=model_id, k=20) for one in early}
-        return {one.request_id: one.body(k=20) for one in early}, logits, lists
+        logits = {each.request_id: replay.rank(server, each, ["i1", "i2", "i3"]) for each in early}
+        lists = {each.request_id: replay.recommend(server, each, model_id=model_id, k=20) for each in early}
+        return {each.request_id: each.body(k=20) for each in early}, logits, lists
 
     before = answers(world / "features")
     assert answers(plant(world / "features", tmp_path / "later", DAYS[1])) == before
     # the same spike in their own day does reach them: the test can fail
     bodies, logits, lists = answers(plant(world / "features", tmp_path / "own", DAYS[0]))
-    for found, expected in ((bodies, before[0]), (logits, before[1])):
-        assert all(found[request] != expected[request] for request in found)
+    for actual, expected in ((bodies, before[0]), (logits, before[1])):
+        assert all(actual[request] != expected[request] for request in actual)
     assert lists != before[2]
 
 
 def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tmp_path):
-    asked, states = read_all(world / "features")
+    requests, states = read_all(world / "features")
 
     def lists(folder):
         catalogue, scorers = baselines.scorers(folder, keep=50, shrink=0.0, last=20, decay=0.6)
         return {
-            (name, one.request_id): catalogue.best(score(state, ""), seen=state.seen, count=ITEMS)
+            (name, request.request_id): catalogue.best(score(state, ""), seen=state.seen, count=ITEMS)
             for name, score in scorers.items()
-            for one, state in zip(asked, states)
+            for request, state in zip(requests, states)
         }
 
-    found = lists(world / "features")
-    for one, state in zip(asked, states):
+    actual = lists(world / "features")
+    for request, state in zip(requests, states):
         for name in ("popularity", "fresh_popularity", "item_knn", "item_knn_decay"):
-            ranked = found[name, one.request_id]
+            ranked = actual[name, request.request_id]
             assert not set(ranked) & set(state.seen)
             assert len(ranked) == len(set(ranked)) == ITEMS - len(state.seen)
     # what the test requests' users did next is not looked at
@@ -312,7 +312,7 @@ def test_baselines_never_propose_what_was_seen_nor_learn_from_requests(world, tm
     rows = parquet.read_table(other / "requests.parquet").to_pylist()
     changed = [row | {"targets": ["i0"]} for row in rows]
     parquet.write_table(pa.Table.from_pylist(changed), other / "requests.parquet")
-    assert lists(other) == found
+    assert lists(other) == actual
 
 
 def test_item_knn_by_hand(tmp_path):
@@ -345,18 +345,20 @@ class Forgetful(ReplayRequest):
 
 
 def test_an_answer_that_cannot_be_scored_is_an_error(world, server):
-    one = read_all(world / "features")[0][0]
+    each = read_all(world / "features")[0][0]
     model_id = open_bundle(world / "bundle").model_id
-    assert replay.recommend(server, one, model_id=model_id, k=20)
-    with pytest.raises(ServerError, match="which the user already had"):
-        replay.recommend(server, Forgetful(one.request, one.item_features), model_id=model_id, k=ITEMS)
+    assert replay.recommend(server, each, model_id=model_id, k=20)
+    with pytest.raises(ServerError, match="which the user has seen"):
+        replay.recommend(server, Forgetful(each.request, each.item_features), model_id=model_id, k=ITEMS)
     with pytest.raises(ServerError, match="not 0123456789abcdef"):
-        replay.recommend(server, one, model_id="0123456789abcdef", k=20)
-    everything = one.request.state.model_copy(update={"seen": [item_id(row) for row in range(ITEMS)]})
+        replay.recommend(server, each, model_id="0123456789abcdef", k=20)
+    everything = each.request.state.model_copy(update={"seen": [item_id(row) for row in range(ITEMS)]})
     with pytest.raises(ServerError, match="it is empty"):
-        replay.recommend(server, replace(one, request=replace(one.request, state=everything)), model_id=model_id, k=20)
-    with pytest.raises(ServerError, match="left candidates of request"):
-        replay.rank(server, one, ["i1", "unheard-of"])
+        replay.recommend(
+            server, replace(each, request=replace(each.request, state=everything)), model_id=model_id, k=20
+        )
+    with pytest.raises(ServerError, match="left out candidates of request"):
+        replay.rank(server, each, ["i1", "unheard-of"])
     with pytest.raises(ServerError, match="422"):
         server.post("/v1/recommend", b'{"k": "many"}')
 
@@ -367,21 +369,21 @@ def test_a_server_that_does_not_start_shows_its_log(world, tmp_path):
     with pytest.raises(ServerError) as refusal, start(tmp_path / "bundle", tmp_path / "log"):
         pass
     assert "did not start" in refusal.value.message
-    assert "scorer.onnx is not the file its digest promises" in refusal.value.found
+    assert "scorer.onnx does not match its digest" in refusal.value.found
     assert (tmp_path / "log" / "server.log").is_file()
 
 
 def test_a_server_that_dies_shows_its_end_and_none_is_left_behind(world, tmp_path):
-    one = read_all(world / "features")[0][0]
+    request = read_all(world / "features")[0][0]
     with start(world / "bundle", tmp_path / "log") as running:
         os.kill(running.process.pid, signal.SIGKILL)
         running.process.wait()
 
-        def ask(one):
-            return replay.recommend(running, one, model_id="any", k=5)
+        def ask(request):
+            return replay.recommend(running, request, model_id="any", k=5)
 
-        with pytest.raises(ServerError, match="stopped answering") as refusal:
-            replay.map_concurrently([one] * 3, ask, concurrency=2, progress=Progress())
+        with pytest.raises(ServerError, match="stopped responding") as refusal:
+            replay.map_concurrently([request] * 3, ask, concurrency=2, progress=Progress())
     assert "exit code -9" in refusal.value.found
     assert "serving" in refusal.value.found  # its log
     with (
@@ -414,10 +416,10 @@ def test_a_champion_that_is_the_candidate_is_not_served_twice(world, tmp_path):
 
 def test_the_sample_is_seeded_and_an_empty_split_is_refused(world):
     folder = world / "features"
-    one = replay.sample_requests(folder, split="test", max_requests=7, seed=1)
-    assert len(one) == 7
-    assert one == replay.sample_requests(folder, split="test", max_requests=7, seed=1)
-    assert one != replay.sample_requests(folder, split="test", max_requests=7, seed=2)
+    request = replay.sample_requests(folder, split="test", max_requests=7, seed=1)
+    assert len(request) == 7
+    assert request == replay.sample_requests(folder, split="test", max_requests=7, seed=1)
+    assert request != replay.sample_requests(folder, split="test", max_requests=7, seed=2)
     with pytest.raises(TooSmall, match="no valid requests"):
         replay.sample_requests(folder, split="valid", max_requests=7, seed=1)
 
@@ -442,9 +444,9 @@ def later(tmp_path_factory):
     make_embedding_bundle(root / "bundle", items=items)
     stale = embedding_bundle.table(ITEMS // 2, **{f"i{row}": {"title": "ship night"} for row in range(ITEMS // 2)})
     make_embedding_bundle(root / "champion", items=stale, seed=1)
-    asked, states = read_all(root / "features")
-    write_teacher(root / "teacher", [one.request_id for one in asked])
-    write_student(root / "student", root / "bundle", asked, states)
+    requests, states = read_all(root / "features")
+    write_teacher(root / "teacher", [request.request_id for request in requests])
+    write_student(root / "student", root / "bundle", requests, states)
     return root
 
 
@@ -456,16 +458,16 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     assert "rebuilt over the candidate" in (tmp_path / "refreshed" / "report.html").read_text()
     champion = open_bundle(later / "champion")
     fresh, _ = champion_for.rebuild_champion(champion, open_bundle(later / "bundle"), tmp_path / "beside")
-    found, _ = read_catalogue(fresh, "fp32")
-    assert (fresh.model_id, len(found.item_ids)) == (champion.model_id, ITEMS)
+    actual, _ = read_catalogue(fresh, "fp32")
+    assert (fresh.model_id, len(actual.item_ids)) == (champion.model_id, ITEMS)
     alone = catalogues.build(champion, embedding_bundle.table(ITEMS), tmp_path / "alone")
     assert alone.items == ITEMS
-    np.testing.assert_allclose(found.vectors_ID, np.load(tmp_path / "alone" / "vectors.fp32.npy"), atol=1e-5)
+    np.testing.assert_allclose(actual.vectors_ID, np.load(tmp_path / "alone" / "vectors.fp32.npy"), atol=1e-5)
     assert not list((tmp_path / "refreshed").glob("rankline-*"))  # what it was made in is gone
-    shown = {item for request in lists_over(fresh, later, tmp_path / "a").values() for item in request}
+    displayed = {item for request in lists_over(fresh, later, tmp_path / "a").values() for item in request}
     stale = {item for request in lists_over(champion, later, tmp_path / "b").values() for item in request}
     assert stale <= {item_id(row) for row in range(ITEMS // 2)}
-    assert shown - stale
+    assert displayed - stale
     without_embedding(later / "champion")  # from here on it is one of an earlier version
     step(later, tmp_path / "as-it-is", champion=later / "champion")
     older = read_report(tmp_path / "as-it-is")
@@ -479,21 +481,22 @@ def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is
     (tmp_path / "damaged").mkdir()
     champion = make_embedding_bundle(tmp_path / "champion", seed=1)
     (champion.folder / catalogues.CATALOGUE_SETTINGS).write_text("{")
-    with pytest.raises(IntegrityError, match="does not say how its items are read"):
+    with pytest.raises(IntegrityError, match="catalogue settings cannot be read"):
         champion_for.rebuild_champion(champion, candidate, tmp_path / "damaged")
     items = embedding_bundle.table()
     column = items.column_names.index("weight")
     heavy = items.set_column(column, "weight", items["weight"].cast("string"))
     champion = make_embedding_bundle(tmp_path / "other", seed=2)
     other = make_embedding_bundle(tmp_path / "text", items=heavy)
-    found, over = champion_for.rebuild_champion(champion, other, tmp_path / "beside")
-    assert found is champion
-    assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items is not what it was in training")
+    actual, over = champion_for.rebuild_champion(champion, other, tmp_path / "beside")
+    assert actual is champion
+    assert over.startswith(f"{champion_for.AS_EXPORTED}: column weight of items has another type than in training")
 
 
 def lists_over(bundle, world, folder):
-    asked, _ = read_all(world / "features")
-    return measure.replay_lists(bundle, asked, folder=folder, config=CONFIG, progress=Progress())
+    requests, _ = read_all(world / "features")
+    with measure.running(bundle, requests, folder, CONFIG, Progress()) as server:
+        return server.recommend()
 
 
 def measured_mean(report):

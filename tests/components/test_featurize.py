@@ -71,10 +71,10 @@ def known(event: Event) -> float:
 
 def counts_at(events: list[Event], day: float, prefix: str) -> dict[str, float]:
     """The definition, word by word: what counts at the boundary `day` (unix seconds)."""
-    there = [e for e in events if e.at < day and known(e) <= day]
-    out = {f"{prefix}_events_{w}d": float(sum(e.at >= day - w * DAY for e in there)) for w in (1, 7, 30)}
-    out[f"{prefix}_events_total"] = float(len(there))
-    out[f"{prefix}_rating_mean"] = float(np.mean([e.rating for e in there])) if there else 0.0
+    present = [e for e in events if e.at < day and known(e) <= day]
+    out = {f"{prefix}_events_{w}d": float(sum(e.at >= day - w * DAY for e in present)) for w in (1, 7, 30)}
+    out[f"{prefix}_events_total"] = float(len(present))
+    out[f"{prefix}_rating_mean"] = float(np.mean([e.rating for e in present])) if present else 0.0
     return out
 
 
@@ -86,11 +86,11 @@ def test_user_features_are_what_their_definition_says(last_out: Path, events: li
 
 
 def test_item_features_are_what_their_definition_says(last_out: Path, events: list[Event]) -> None:
-    found = rows(last_out, "item_features")
+    actual = rows(last_out, "item_features")
     days = {request["snapshot"] for request in rows(last_out, "requests")}
     categories = {row["item_id"]: row["category"] for row in rows(last_out, "items")}
-    assert len(found) == len(days) * 30  # every item's content is known from the first event's day
-    for row in found:
+    assert len(actual) == len(days) * 30  # every item's content is known from the first event's day
+    for row in actual:
         expected = counts_at([e for e in events if e.item == row["item_id"]], row["snapshot"], "item")
         week, month = expected["item_events_7d"], expected["item_events_30d"]
         number = int(row["item_id"][1:])
@@ -108,11 +108,11 @@ def test_affinity_is_the_share_of_the_users_events(last_out: Path, events: list[
     some = 0
     for request in rows(last_out, "requests"):
         day = request["at"] // DAY * DAY
-        there = [e for e in events if e.user == request["user_id"] and e.at < day and known(e) <= day]
-        shares = {c: sum(c in categories[e.item] for e in there) / max(len(there), 1) for c in CATEGORIES}
-        found = dict(zip(request["affinity_categories"], request["affinity_shares"]))
-        assert found == pytest.approx({c: s for c, s in shares.items() if s}, abs=1e-6)
-        some += len(found) > 1
+        present = [e for e in events if e.user == request["user_id"] and e.at < day and known(e) <= day]
+        shares = {c: sum(c in categories[e.item] for e in present) / max(len(present), 1) for c in CATEGORIES}
+        actual = dict(zip(request["affinity_categories"], request["affinity_shares"]))
+        assert actual == pytest.approx({c: s for c, s in shares.items() if s}, abs=1e-6)
+        some += len(actual) > 1
     assert some > 10
 
 
@@ -120,15 +120,15 @@ def test_a_request_carries_what_was_known_before_it(last_out: Path, events: list
     late = 0
     for request in rows(last_out, "requests"):
         mine = [e for e in events if e.user == request["user_id"]]
-        here = next(n for n, e in enumerate(mine) if [e.item] == request["targets"])
-        before = [e for e in mine[:here] if known(e) <= request["at"]]
-        late += len(before) < here
-        assert request["at"] == mine[here].at
+        local = next(n for n, e in enumerate(mine) if [e.item] == request["targets"])
+        before = [e for e in mine[:local] if known(e) <= request["at"]]
+        late += len(before) < local
+        assert request["at"] == mine[local].at
         assert request["seen"] == [e.item for e in before]
         assert request["history_items"] == [e.item for e in before][-5:]
         assert request["history_times"] == [e.at for e in before][-5:]
         assert request["history_ratings"] == [e.rating for e in before][-5:]
-        assert request["target_ratings"] == [mine[here].rating]
+        assert request["target_ratings"] == [mine[local].rating]
     assert late > 5
 
 
@@ -148,9 +148,9 @@ def test_context_is_the_servers(last_out: Path) -> None:
 def test_targets_and_negatives_were_not_seen(which: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)
     drawn = {row["request_id"]: row["item_ids"] for row in rows(folder, "negatives")}
-    asked = rows(folder, "requests")
-    assert len({row["request_id"] for row in asked}) == len(asked) == len(drawn)
-    for row in asked:
+    requests = rows(folder, "requests")
+    assert len({row["request_id"] for row in requests}) == len(requests) == len(drawn)
+    for row in requests:
         had = set(row["seen"])
         assert row["targets"]
         assert not had & set(row["targets"])
@@ -161,14 +161,14 @@ def test_targets_and_negatives_were_not_seen(which: str, request: pytest.Fixture
 
 
 def test_leave_last_out_goes_by_time_then_row(last_out: Path, events: list[Event]) -> None:
-    asked = rows(last_out, "requests")
+    requests = rows(last_out, "requests")
     sequences = {row["user_id"]: row["item_ids"] for row in rows(last_out, "sequences")}
     ties = 0
     for user in {e.user for e in events}:
         mine = [e for e in events if e.user == user]  # in order of time, then row
         ties += mine[-1].at == mine[-2].at
         of_split = {
-            name: [r["targets"][0] for r in asked if (r["user_id"], r["split"]) == (user, name)]
+            name: [r["targets"][0] for r in requests if (r["user_id"], r["split"]) == (user, name)]
             for name in ("train", "valid", "test")
         }
         assert of_split["test"] == [mine[-1].item]
@@ -201,18 +201,18 @@ def test_time_cut_learns_nothing_from_after_the_cut(timed: Path, events: list[Ev
 def untouched(one: Path, other: Path, *, until: float) -> tuple[int, int]:
     """Assert that requests before a moment are the same but for targets; how many are, how many are not."""
 
-    def before(folder: Path, table: str, moment: str) -> dict:
+    def before(folder: Path, table: str, instant: str) -> dict:
         hidden = {"targets", "target_ratings"}
         keys = ("request_id",) if table == "requests" else ("snapshot", "item_id")
         return {
             tuple(row[key] for key in keys): {k: v for k, v in row.items() if k not in hidden}
             for row in rows(folder, table)
-            if row[moment] <= until
+            if row[instant] <= until
         }
 
     same = 0
-    for table, moment in (("requests", "at"), ("item_features", "snapshot")):
-        ours, theirs = before(one, table, moment), before(other, table, moment)
+    for table, instant in (("requests", "at"), ("item_features", "snapshot")):
+        ours, theirs = before(one, table, instant), before(other, table, instant)
         # the plant may bring requests of its own, later, and their days
         assert ours == {key: theirs.get(key) for key in ours}
         same += len(ours)
@@ -223,10 +223,10 @@ def untouched(one: Path, other: Path, *, until: float) -> tuple[int, int]:
 def test_a_planted_future_event_changes_nothing_before_it(
     run: Callable[..., Path], timed: Path, events: list[Event]
 ) -> None:
-    moment = BEGIN + 44.5 * DAY
-    plant = [Event(f"u{u}", "i7", moment + 1 + u, 5.0) for u in range(12)]
+    instant = BEGIN + 44.5 * DAY
+    plant = [Event(f"u{u}", "i7", instant + 1 + u, 5.0) for u in range(12)]
     planted = run(sorted([*events, *plant], key=lambda e: e.at), CUT)
-    same, differ = untouched(timed, planted, until=moment)
+    same, differ = untouched(timed, planted, until=instant)
     assert same > 100
     assert differ > 0  # it is there, only later
 
@@ -243,12 +243,12 @@ def test_a_planted_late_event_changes_nothing_before_it_is_known(
         return run(sorted([*events, *late], key=lambda e: e.at), CUT)
 
     hidden = planted(learnt)
-    asked = {row["request_id"].rsplit(":", 1)[0]: row for row in rows(timed, "requests") if row["split"] == "valid"}
+    requests = {row["request_id"].rsplit(":", 1)[0]: row for row in rows(timed, "requests") if row["split"] == "valid"}
     compared_requests = compared_features = 0
     for row in rows(hidden, "requests"):
         if row["split"] == "valid" and row["at"] < learnt:
             compared_requests += 1
-            before = asked[row["request_id"].rsplit(":", 1)[0]]
+            before = requests[row["request_id"].rsplit(":", 1)[0]]
             drop = {"request_id", "targets", "target_ratings"}
             assert {k: v for k, v in row.items() if k not in drop} == {k: v for k, v in before.items() if k not in drop}
     by_day = {(r["snapshot"], r["item_id"]): r for r in rows(timed, "item_features")}
@@ -259,11 +259,11 @@ def test_a_planted_late_event_changes_nothing_before_it_is_known(
     assert min(compared_requests, compared_features) > 0
     assert rows(hidden, "sequences") == rows(timed, "sequences")
     # the plant can be seen: had it been known at once, all of this would differ
-    shown = planted(None)
-    assert rows(shown, "sequences") != rows(timed, "sequences")
+    displayed = planted(None)
+    assert rows(displayed, "sequences") != rows(timed, "sequences")
     assert any(
         row != by_day.get((row["snapshot"], row["item_id"]), row)
-        for row in rows(shown, "item_features")
+        for row in rows(displayed, "item_features")
         if row["snapshot"] < learnt
     )
 
@@ -288,11 +288,11 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
     from rankline.runtime.progress import Progress
 
     store = open_store(store_folder)
-    moment = when(59.9)
-    asked = pa.table(
+    instant = when(59.9)
+    requests = pa.table(
         {
             "user_id": ["u0", "u1"],
-            "event_timestamp": pa.array([moment, moment]).cast(MICROSECONDS),
+            "event_timestamp": pa.array([instant, instant]).cast(MICROSECONDS),
         }
     )
     features = ["user_activity:user_events_total"]
@@ -300,10 +300,10 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
     def ask(known_time: bool = True) -> list[float]:
         with working_directory(store_folder):
             if known_time:
-                return historical_features(store, asked, features, chunk=1, progress=Progress())[
+                return historical_features(store, requests, features, chunk=1, progress=Progress())[
                     "user_events_total"
                 ].to_pylist()
-            answer = store.get_historical_features(asked.to_pandas(), features=features).to_df()
+            answer = store.get_historical_features(requests.to_pandas(), features=features).to_df()
             return answer.sort_values("user_id")["user_events_total"].tolist()
 
     before = ask()
@@ -326,7 +326,7 @@ def test_planted_feature_rows_do_not_reach_a_request(store_folder: Path, events:
     )  # known later
     assert ask() == before
     assert ask(known_time=False) == [before[0], 999.0]  # the guard is what keeps it out
-    asked = asked.set_column(1, "event_timestamp", pa.array([when(59.96), when(59.96)]).cast(MICROSECONDS))
+    requests = requests.set_column(1, "event_timestamp", pa.array([when(59.96), when(59.96)]).cast(MICROSECONDS))
     assert ask() == [777.0, before[1]]  # and it is there for whoever asks later
 
 
@@ -337,7 +337,7 @@ def test_a_store_that_loses_rows_is_refused(store_folder: Path) -> None:
 
     settings = store_folder / "feature_store.yaml"
     settings.write_text(settings.read_text().replace("duckdb", "dask"))  # drops what is outside the TTL
-    asked = pa.table(
+    requests = pa.table(
         {
             "user_id": ["u0", "u1"],
             "event_timestamp": pa.array([when(59), when(1000)]).cast(MICROSECONDS),
@@ -346,7 +346,7 @@ def test_a_store_that_loses_rows_is_refused(store_folder: Path) -> None:
     with working_directory(store_folder), pytest.raises(IntegrityError, match="2 rows, each once"):
         historical_features(
             open_store(store_folder),
-            asked,
+            requests,
             ["user_activity:user_events_total"],
             chunk=10,
             progress=Progress(),
@@ -385,9 +385,9 @@ def test_bare_events_are_enough(tmp_path: Path, events: list[Event], nan: bool) 
         clean / "items.parquet",
     )
     featurize(clean, tmp_path / "features", config=SMALL)
-    asked = rows(tmp_path / "features", "requests")
-    assert {len(row[name]) for row in asked for name in LIST_OF_FEATURES} == {0}
-    assert {row["user_rating_mean"] for row in asked} == {0.0}
+    requests = rows(tmp_path / "features", "requests")
+    assert {len(row[name]) for row in requests for name in LIST_OF_FEATURES} == {0}
+    assert {row["user_rating_mean"] for row in requests} == {0.0}
     assert json.loads((tmp_path / "features" / "summary.json").read_text())["categories"] == []
     last = [r for r in rows(tmp_path / "features", "item_features") if r["item_id"] == "i3"][-1]
     assert last["item_events_total"] > 50
@@ -402,45 +402,46 @@ def sampler_world(*, items: int, requests: int, seen: int) -> tuple[split.Log, s
     time_us = np.arange(len(had))
     log = split.Log.of(users=users, items=had, time_us=time_us, known_us=time_us)
     position = np.flatnonzero(np.diff(users, append=requests))
-    asked = split.Requests(
+    split_requests = split.Requests(
         np.zeros(requests, int),
         position,
         split.known_before(log, position),
         split.Lists(position, np.arange(requests + 1)),
     )
-    return log, asked, np.bincount(had, minlength=items)
+    return log, split_requests, np.bincount(had, minlength=items)
 
 
 @pytest.mark.parametrize(("items", "seen"), [(40, 29), (40, 37), (300, 5), (50_000, 20)])
 def test_negatives_are_distinct_free_and_as_many_as_there_are(
     items: int, seen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(negatives, "PLACES", 1 << 14)  # the last catalogue is larger than what a block marks
-    log, asked, weights = sampler_world(items=items, requests=25, seen=seen)
-    drawn = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(asked)
+    monkeypatch.setattr(negatives, "MAX_CELLS", 1 << 14)  # the last catalogue is larger than what a block marks
+    log, split_requests, weights = sampler_world(items=items, requests=25, seen=seen)
+    drawn = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(split_requests)
+    seen_lists = split_requests.seen
     for r in range(25):
         mine = drawn.values[drawn.offsets[r] : drawn.offsets[r + 1]].tolist()
-        had = set(log.items[asked.seen.values[asked.seen.offsets[r] : asked.seen.offsets[r + 1]]].tolist())
-        had.add(int(log.items[asked.position[r]]))
+        had = set(log.items[seen_lists.values[seen_lists.offsets[r] : seen_lists.offsets[r + 1]]].tolist())
+        had.add(int(log.items[split_requests.position[r]]))
         assert len(mine) == len(set(mine)) == min(10, items - seen - 1)
         assert not had & set(mine)
         assert all(0 <= item < items for item in mine)
 
 
 def test_popular_items_are_drawn_more_often_and_the_seed_decides() -> None:
-    log, asked, _ = sampler_world(items=1_000, requests=400, seen=3)
+    log, split_requests, _ = sampler_world(items=1_000, requests=400, seen=3)
     weights = np.zeros(1_000, int)
     weights[:10] = 1_000
     half = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1)
-    drawn = half.draw(asked).values
+    drawn = half.draw(split_requests).values
     # half of the draws are among the ten that are wanted, as far as these were not seen
     assert 0.4 < (drawn < 10).mean() < 0.55
     counts = np.bincount(drawn[drawn >= 10], minlength=1_000)[10:]
     assert counts.max() < 12  # and the others lie evenly
-    again = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(asked).values
-    other = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=2).draw(asked).values
+    again = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=1).draw(split_requests).values
+    other = negatives.Sampler(log, weights=weights, count=10, popular_share=0.5, seed=2).draw(split_requests).values
     assert drawn.tolist() == again.tolist() != other.tolist()
-    assert half.draw(asked.part(0, 0)).values.tolist() == []
+    assert half.draw(split_requests.part(0, 0)).values.tolist() == []
 
 
 def test_requests_a_part_at_a_time_are_the_same(run: Callable[..., Path], last_out: Path, events: list[Event]) -> None:
@@ -463,31 +464,31 @@ def test_a_history_is_kept_for_the_last_days_and_once_before_them(
     whole = histories(run(events, SMALL.model_copy(update={"history_days": 9_999})))
     newest = max(row["known_at"] for row in whole).timestamp() // DAY
     since = (newest - SMALL.history_days) * DAY
-    kept = []
+    saved = []
     for user in sorted({row["user_id"] for row in whole}):
         mine = [row for row in whole if row["user_id"] == user]
         before = [row for row in mine if row["known_at"].timestamp() < since]
-        kept += before[-1:] + mine[len(before) :]
-    assert len(kept) < len(whole)
-    assert histories(last_out) == kept
+        saved += before[-1:] + mine[len(before) :]
+    assert len(saved) < len(whole)
+    assert histories(last_out) == saved
 
 
 def test_an_item_comes_back_but_is_no_target_again() -> None:
     log = split.Log.of(
         users=np.zeros(6, int), items=np.array([3, 1, 3, 2, 4, 4]), time_us=np.arange(6), known_us=np.arange(6)
     )
-    asked = split.leave_last_out(log, min_history=1, per_user=9)
-    assert log.items[asked.requests.targets.values].tolist() == [1, 2, 4]
-    assert asked.requests.split.tolist() == [split.TRAIN, split.VALID, split.TEST]
-    assert log.items[asked.train].tolist() == [3, 1, 3]
-    assert asked.train_end == 2
+    requests = split.leave_last_out(log, min_history=1, per_user=9)
+    assert log.items[requests.requests.targets.values].tolist() == [1, 2, 4]
+    assert requests.requests.split.tolist() == [split.TRAIN, split.VALID, split.TEST]
+    assert log.items[requests.train].tolist() == [3, 1, 3]
+    assert requests.train_end == 2
 
 
 def test_users_with_two_events_are_learnt_from_and_not_asked_about() -> None:
     log = split.Log.of(users=np.array([0, 0, 1, 1, 1]), items=np.arange(5), time_us=np.arange(5), known_us=np.arange(5))
-    asked = split.leave_last_out(log, min_history=1, per_user=9)
-    assert asked.train.tolist() == [True, True, True, False, False]
-    assert log.users[asked.requests.position].tolist() == [0, 1, 1]
+    requests = split.leave_last_out(log, min_history=1, per_user=9)
+    assert requests.train.tolist() == [True, True, True, False, False]
+    assert log.users[requests.requests.position].tolist() == [0, 1, 1]
 
 
 def test_a_time_cut_asks_about_users_it_could_learn_from() -> None:
@@ -498,12 +499,12 @@ def test_a_time_cut_asks_about_users_it_could_learn_from() -> None:
         time_us=np.array([5, 15, 25, 12, 22]),
         known_us=np.array([5, 15, 25, 12, 22]),
     )
-    asked = split.time_cut(log, cut=10, valid_until=20, test_until=30, min_history=1, per_user=9).requests
-    assert [(log.users[p], s) for p, s in zip(asked.position, asked.split)] == [
+    requests = split.time_cut(log, cut=10, valid_until=20, test_until=30, min_history=1, per_user=9).requests
+    assert [(log.users[p], s) for p, s in zip(requests.position, requests.split)] == [
         (0, split.VALID),
         (0, split.TEST),
     ]
-    assert asked.seen.lengths.tolist() == [1, 2]  # by the test window the valid window is past
+    assert requests.seen.lengths.tolist() == [1, 2]  # by the test window the valid window is past
 
 
 def test_rolling_cuts_test_every_late_event_once() -> None:

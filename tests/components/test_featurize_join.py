@@ -10,24 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from components.featurize.asof import TIMESTAMP_COLUMN, View, is_ordered, join_views
 from components.featurize.config import FeaturizeConfig
-from components.featurize.join import (
-    TIMESTAMP_COLUMN,
-    PointInTimeJoin,
-    View,
-    _is_ordered,
-    _join_views,
-    database,
-    historical_features,
-)
+from components.featurize.feature_refs import ITEM_FEATURE_REFS, USER_FEATURE_REFS
+from components.featurize.join import JoinSettings, PointInTimeJoin, historical_features
 from components.featurize.step import featurize
-from components.featurize.tables import ITEM_FEATURE_REFS, USER_FEATURE_REFS
 from feature_repo.definitions import VIEWS
 from feature_repo.request import REQUEST_FIELDS
 from feature_repo.store import apply, open_store, working_directory
 from rankline import contracts
 from rankline.errors import IntegrityError, UsageError
 from rankline.features import transforms
+from rankline.io.sql import memory_database
 from rankline.runtime.progress import Progress
 from tests.components.clean_world import random_events, write_clean
 
@@ -83,16 +77,15 @@ class World:
 
     def asked(self, key: str, count: int) -> pa.Table:
         ids = [*USERS, *USERS[:2], "stranger"] if key == "user_id" else [*ITEMS, "nothing"]
-        moments = self.random.integers(-10, 1_700, count).astype(float)  # on the very moments, and beyond the TTL
-        moments[::3] += self.random.random(len(moments[::3])) - 0.5
+        instants = self.random.integers(-10, 1_700, count).astype(float)  # on the very moments, and beyond the TTL
+        instants[::3] += self.random.random(len(instants[::3])) - 0.5
         given = {name: self.random.random(count) * 1e9 for name in REQUEST_FIELDS} if key == "user_id" else {}
-        return pa.table({key: self.random.choice(ids, count), TIMESTAMP_COLUMN: when(moments), **given})
+        return pa.table({key: self.random.choice(ids, count), TIMESTAMP_COLUMN: when(instants), **given})
 
 
 def fast(store: Any, side: Sequence[str], spill: Path, *, rows: int, check_rows: int) -> PointInTimeJoin:
-    return PointInTimeJoin(
-        store, side, way="fast", rows=rows, check_rows=check_rows, seed=1, memory_mb=256, spill=spill
-    )
+    settings = JoinSettings(method="fast", check_rows=check_rows, seed=1, memory_mb=256, spill=spill)
+    return PointInTimeJoin(store, side, settings, rows=rows)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -103,17 +96,17 @@ def test_the_fast_join_gives_feasts_values(tmp_path: Path, seed: int) -> None:
     known = outlived = 0
     with working_directory(tmp_path / "feast"):
         for key, side in (("user_id", USER_FEATURE_REFS), ("item_id", ITEM_FEATURE_REFS), ("user_id", HISTORY_SIDE)):
-            asked = world.asked(key, 700)
-            feasts = historical_features(store, asked, side, chunk=1_000, progress=Progress()).to_pydict()
-            ours = fast(store, side, tmp_path, rows=700, check_rows=0).join(asked).to_pydict()
+            requests = world.asked(key, 700)
+            feasts = historical_features(store, requests, side, chunk=1_000, progress=Progress()).to_pydict()
+            ours = fast(store, side, tmp_path, rows=700, check_rows=0).join(requests).to_pydict()
             assert list(ours) == list(feasts) == [name.split(":")[1] for name in side]
             for name in ours:
                 assert ours[name] == feasts[name], name
             first = next(iter(feasts.values()))
             known += sum(value is not None for value in first)
             outlived += sum(
-                value is None and moment.as_py() > ORIGIN + DAY * 1_400
-                for value, moment in zip(first, asked[TIMESTAMP_COLUMN])
+                value is None and instant.as_py() > ORIGIN + DAY * 1_400
+                for value, instant in zip(first, requests[TIMESTAMP_COLUMN])
             )
     assert known > 300  # else there was nothing to agree about
     assert outlived > 20
@@ -122,29 +115,29 @@ def test_the_fast_join_gives_feasts_values(tmp_path: Path, seed: int) -> None:
 def truth(rows: list[dict[str, Any]], asked: list[dict[str, Any]], view: View) -> list[Any]:
     """Word by word: the latest of those known by then, the later known of equals, unless it is outlived."""
     out = []
-    for one in asked:
-        there = [
+    for request in asked:
+        present = [
             row
             for row in rows
-            if all(row[k] is not None and row[k] == one[named] for k, named in view.keys.items())
+            if all(row[k] is not None and row[k] == request[named] for k, named in view.keys.items())
             and row["at"] is not None
             and row["known"] is not None
-            and max(row["at"], row["known"]) <= one[TIMESTAMP_COLUMN]
+            and max(row["at"], row["known"]) <= request[TIMESTAMP_COLUMN]
         ]
-        last = max(there, key=lambda row: (row["at"], row["known"]), default=None)
-        alive = last is not None and (view.ttl is None or one[TIMESTAMP_COLUMN] <= last["at"] + view.ttl)
+        last = max(present, key=lambda row: (row["at"], row["known"]), default=None)
+        alive = last is not None and (view.ttl is None or request[TIMESTAMP_COLUMN] <= last["at"] + view.ttl)
         out.append(last["value"] if last and alive else None)
     return out
 
 
 def in_order(rows: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Of rows (keys, at, known) those that hold one after the other, key by key."""
-    kept: list[tuple[int, ...]] = []
+    saved: list[tuple[int, ...]] = []
     for row in sorted(rows, key=lambda row: (*row[:-2], max(row[-2:]), row[-2])):
-        same_key = kept and kept[-1][:-2] == row[:-2]
-        if not same_key or (max(row[-2:]) > max(kept[-1][-2:]) and row[-2] >= kept[-1][-2]):
-            kept.append(row)
-    return kept
+        same_key = saved and saved[-1][:-2] == row[:-2]
+        if not same_key or (max(row[-2:]) > max(saved[-1][-2:]) and row[-2] >= saved[-1][-2]):
+            saved.append(row)
+    return saved
 
 
 @pytest.mark.parametrize("ttl", [None, timedelta(0), 3 * DAY, timedelta(hours=30)])
@@ -173,7 +166,7 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
         path = tmp_path / f"{world}.parquet"
         parquet.write_table(source, path)
         view = View(str(path), {key: f"my {key}" for key in keys}, "at", "known", ttl or None, {"out": "value"})
-        asked = pa.table(
+        requests = pa.table(
             {
                 **{
                     f"my {key}": pa.array([text(code) for code in random.integers(0, 4, 50)], pa.string())
@@ -182,17 +175,17 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
                 TIMESTAMP_COLUMN: when(random.choice([*days, 1.25, 9.25, 20.0], 50)),
             }
         )
-        db = database(tmp_path, 256)
-        found = _join_views(db, asked, [view], in_order=set())["out"].to_pylist()
-        assert found == truth(source.to_pylist(), asked.to_pylist(), view)
-        if _is_ordered(db, view):
+        db = memory_database(tmp_path, memory_mb=256)
+        actual = join_views(db, requests, [view], in_order=set())["out"].to_pylist()
+        assert actual == truth(source.to_pylist(), requests.to_pylist(), view)
+        if is_ordered(db, view):
             tidy += 1
-            assert _join_views(db, asked, [view], in_order={str(path)})["out"].to_pylist() == found
+            assert join_views(db, requests, [view], in_order={str(path)})["out"].to_pylist() == actual
         else:
             assert world % 4 != 3  # where every key has a name, it is seen
         plain = source.filter(pa.compute.less_equal(source["known"], source["at"]))
-        late += truth(plain.to_pylist(), asked.to_pylist(), view) != found
-        assert len(_join_views(db, asked.slice(0, 0), [view], in_order=set())) == 0
+        late += truth(plain.to_pylist(), requests.to_pylist(), view) != actual
+        assert len(join_views(db, requests.slice(0, 0), [view], in_order=set())) == 0
     assert 10 <= tidy < 30
     assert late > 5  # late rows decided something
 
@@ -200,24 +193,15 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
 def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
-    store, asked = open_store(tmp_path / "feast"), world.asked("user_id", 300)
+    store, requests = open_store(tmp_path / "feast"), world.asked("user_id", 300)
     with working_directory(tmp_path / "feast"):
         parts = fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=50)
-        answers = pa.concat_tables([parts.join(asked.slice(start, 70)) for start in range(0, 300, 70)])
-        assert answers.equals(fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=0).join(asked))
+        answers = pa.concat_tables([parts.join(requests.slice(start, 70)) for start in range(0, 300, 70)])
+        assert answers.equals(fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=0).join(requests))
         assert parts.check() == 50
-        through = PointInTimeJoin(
-            store,
-            USER_FEATURE_REFS,
-            way="feast",
-            rows=300,
-            check_rows=50,
-            seed=1,
-            memory_mb=256,
-            spill=tmp_path,
-            chunk=70,
-        )
-        assert through.join(asked).to_pydict() == answers.to_pydict()
+        settings = JoinSettings(method="feast", check_rows=50, seed=1, memory_mb=256, spill=tmp_path, chunk=70)
+        through = PointInTimeJoin(store, USER_FEATURE_REFS, settings, rows=300)
+        assert through.join(requests).to_pydict() == answers.to_pydict()
         assert through.check() == 0
 
 
@@ -225,11 +209,11 @@ def test_a_difference_from_feast_is_refused_and_told(tmp_path: Path) -> None:
     """Whoever tampers with a source between the two answers stands for a join that is wrong."""
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
-    store, asked = open_store(tmp_path / "feast"), world.asked("user_id", 300)
+    store, requests = open_store(tmp_path / "feast"), world.asked("user_id", 300)
     path = world.folder / "user_activity.parquet"
     with working_directory(tmp_path / "feast"):
         join = fast(store, USER_FEATURE_REFS, tmp_path, rows=300, check_rows=300)
-        join.join(asked)
+        join.join(requests)
         table = parquet.read_table(path)
         column = table.schema.get_field_index("user_events_7d")
         changed = pa.compute.add(table["user_events_7d"], 1e-6)
@@ -278,19 +262,19 @@ def test_both_ways_write_the_same_features(tmp_path: Path, clean: Path, monkeypa
 
 def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast join that forgets the known-time cut-off is found out by the run itself."""
-    from components.featurize import join
+    from components.featurize import asof
 
-    right = join._query
+    right = asof.asof_query
 
-    def forgetful(view: View, asked: Any, *, in_order: bool) -> str:
+    def forgetful(view: View, requests: Any, *, in_order: bool) -> str:
         return right(
             View(view.path, view.keys, view.timestamp_column, view.timestamp_column, view.ttl, view.columns),
-            asked,
+            requests,
             in_order=in_order,
         )
 
     small = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6)
-    monkeypatch.setattr(join, "_query", forgetful)
+    monkeypatch.setattr(asof, "asof_query", forgetful)
     featurize(clean, tmp_path / "harmless", config=small)  # our own snapshots are known when they hold
 
     snapshots_write = __import__("components.featurize.snapshots", fromlist=["write"]).write
@@ -306,5 +290,5 @@ def test_every_run_is_checked_against_feast(tmp_path: Path, clean: Path, monkeyp
     monkeypatch.setattr("components.featurize.snapshots.write", late)
     with pytest.raises(IntegrityError, match="do not agree about user_events"):
         featurize(clean, tmp_path / "wrong", config=small)
-    monkeypatch.setattr(join, "_query", right)
+    monkeypatch.setattr(asof, "asof_query", right)
     featurize(clean, tmp_path / "right", config=small)

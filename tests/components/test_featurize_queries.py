@@ -23,9 +23,9 @@ from tests.components.asked_world import MOMENT, events, queries, write_asked
 RELEVANCE, SPLIT = pa.field("relevance", pa.float64()), pa.field("split", pa.string())
 
 
-def requests(folder: Path, **knobs: Any) -> list[dict[str, Any]]:
+def requests(folder: Path, **settings: Any) -> list[dict[str, Any]]:
     """The requests that the queries of a clean folder become."""
-    config = FeaturizeConfig(**knobs)
+    config = FeaturizeConfig(**settings)
     with duckdb.connect() as db:
         worded = asking.requests(db, folder, asking.query_texts(folder, turns=config.turns), config)
     table_rows = worded.request_table.table.to_pylist()
@@ -64,8 +64,8 @@ def test_it_is_frozen_with_the_context_of_its_moment_and_the_items_of_its_day(ma
 
 
 def test_the_same_words_are_never_in_two_splits(tmp_path: Path) -> None:
-    asked = [{**query, "text": f"Same  words {n // 4}"} for n, query in enumerate(queries())]
-    rows = requests(write_asked(tmp_path / "clean", asked=asked))
+    entity_rows = [{**query, "text": f"Same  words {n // 4}"} for n, query in enumerate(queries())]
+    rows = requests(write_asked(tmp_path / "clean", asked=entity_rows))
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["query"], set()).add(row["split"])
@@ -74,9 +74,9 @@ def test_the_same_words_are_never_in_two_splits(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_split_stays_so_and_gives_up_a_part_for_choosing_by(tmp_path: Path) -> None:
-    told = [{**event, "split": "test" if n % 5 == 0 else "train"} for n, event in enumerate(events())]
-    rows = requests(write_asked(tmp_path / "clean", answered=told, columns=(SPLIT,)))
-    place = {event["query_id"]: event["split"] for event in told}
+    result = [{**event, "split": "test" if n % 5 == 0 else "train"} for n, event in enumerate(events())]
+    rows = requests(write_asked(tmp_path / "clean", answered=result, columns=(SPLIT,)))
+    place = {event["query_id"]: event["split"] for event in result}
     assert all((row["split"] == "test") == (place[row["query_id"]] == "test") for row in rows)
     valid = [row for row in rows if row["split"] == "valid"]
     train = [row for row in rows if row["split"] == "train"]
@@ -93,9 +93,9 @@ def test_a_split_that_there_is_not_is_refused(tmp_path: Path) -> None:
 def test_by_time_the_later_queries_are_tested_on(tmp_path: Path) -> None:
     from datetime import timedelta
 
-    told = [{**event, "event_timestamp": MOMENT + timedelta(hours=n)} for n, event in enumerate(events())]
-    told = [{**event, "known_at": event["event_timestamp"]} for event in told]
-    rows = requests(write_asked(tmp_path / "clean", answered=told), query_split="time")
+    result = [{**event, "event_timestamp": MOMENT + timedelta(hours=n)} for n, event in enumerate(events())]
+    result = [{**event, "known_at": event["event_timestamp"]} for event in result]
+    rows = requests(write_asked(tmp_path / "clean", answered=result), query_split="time")
     latest = {split: max(row["at"] for row in rows if row["split"] == split) for split in ("train", "valid", "test")}
     earliest = {split: min(row["at"] for row in rows if row["split"] == split) for split in ("train", "valid", "test")}
     assert latest["train"] < earliest["valid"]
@@ -104,26 +104,26 @@ def test_by_time_the_later_queries_are_tested_on(tmp_path: Path) -> None:
 
 def test_judgments_of_no_relevance_are_no_answers_and_the_best_come_first(tmp_path: Path) -> None:
     base = events()[0]
-    told = [
+    result = [
         {**base, "event_id": str(n), "item_id": item, "relevance": grade}
         for n, (item, grade) in enumerate([("red-kettle", 1.0), ("blue-kettle", 0.0), ("red-lamp", 2.0)])
     ]
-    told += [{**event, "relevance": 1.0} for event in events()[4:]]
-    rows = requests(write_asked(tmp_path / "clean", answered=told, columns=(RELEVANCE,)))
+    result += [{**event, "relevance": 1.0} for event in events()[4:]]
+    rows = requests(write_asked(tmp_path / "clean", answered=result, columns=(RELEVANCE,)))
     assert next(row for row in rows if row["query_id"] == base["query_id"])["targets"] == ["red-lamp", "red-kettle"]
 
 
 def test_of_a_conversation_the_last_turns_are_read_newest_first(tmp_path: Path) -> None:
-    asked = [{"query_id": q["query_id"], "turns": ["hi", "hello", q["text"], f"now {n}"]}
+    entity_rows = [{"query_id": q["query_id"], "turns": ["hi", "hello", q["text"], f"now {n}"]}
              for n, q in enumerate(queries())]  # fmt: skip
-    rows = requests(write_asked(tmp_path / "clean", asked=asked), turns=2)
+    rows = requests(write_asked(tmp_path / "clean", asked=entity_rows), turns=2)
     assert all(row["query"].startswith("now ") and row["query"].count("\n") == 1 for row in rows)
 
 
 def test_a_query_without_words_is_refused(tmp_path: Path) -> None:
-    asked = [{**query, "text": None} if n == 7 else query for n, query in enumerate(queries())]
-    with pytest.raises(ValidationFailed, match="no words"):
-        requests(write_asked(tmp_path / "clean", asked=asked))
+    entity_rows = [{**query, "text": None} if n == 7 else query for n, query in enumerate(queries())]
+    with pytest.raises(ValidationFailed, match="without words"):
+        requests(write_asked(tmp_path / "clean", asked=entity_rows))
 
 
 def test_too_few_queries_are_refused(tmp_path: Path) -> None:

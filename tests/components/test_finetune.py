@@ -1,4 +1,4 @@
-"""finetune: a teacher that learns, whatever happens to the process that trains it."""
+"""finetune: the teacher learns, survives kills, and refuses what it cannot use."""
 
 from __future__ import annotations
 
@@ -17,26 +17,35 @@ from safetensors.torch import load_file, save_file
 
 from components.finetune import encoder as encoders
 from components.finetune.config import FinetuneConfig
-from components.finetune.masked_lm import MaskedLanguageModel
-from components.finetune.rankings import TeacherEnsemble, rank_all
+from components.finetune.encoder import EncoderSource, prepare_encoder
+from components.finetune.language.masked_lm import MaskedLanguageModel
+from components.finetune.sequence.rankings import TeacherEnsemble, rank_all
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import DeviceError, SourceError, TrainingError, UsageError
 from rankline.io import digest
 from rankline.model.networks import HistoryTower, ItemFusion, Teacher
 from rankline.runtime.progress import Progress
-from rankline.train import examples, training
+from rankline.train import examples
+from rankline.train.device import pick_autocast
+from rankline.train.encode import encode_all
+from rankline.train.ranks import ndcg_of_ranks, target_rank
 from tests.components.children import files, killed_now_and_then
 from tests.conftest import SmokeRun
 
 SMOKE = smoke_recipe().finetune
-JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
+TRAINED_ENCODER = {
+    "train_encoder": True,
+    "encoder_learning_rate": 1e-3,
+    "encoder_items_per_step": 16,
+    "language_weight": 1.0,
+}
 CURVES = Path(__file__).parent / "smoke_curve.json"
 
 
-def changed(**knobs: Any) -> FinetuneConfig:
+def changed(**overrides: Any) -> FinetuneConfig:
     """The smoke recipe's settings with some changed."""
-    return SMOKE.model_copy(update=knobs)
+    return SMOKE.model_copy(update=overrides)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +59,16 @@ def data(features: Path) -> examples.Examples:
 
 
 @pytest.fixture(scope="module")
-def taught(smoke: SmokeRun) -> Path:
+def smoke_teacher(smoke: SmokeRun) -> Path:
     """The teacher of the smoke run."""
     return smoke.artifact("finetune", "teacher")
 
 
 @pytest.fixture(scope="module")
-def joint(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_encoder(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher whose encoder was trained with it."""
-    folder = tmp_path_factory.mktemp("joint") / "teacher"
-    result = finetune(features, folder, config=changed(**JOINT, epochs=10), progress=Progress())
+    folder = tmp_path_factory.mktemp("trained_encoder") / "teacher"
+    result = finetune(features, folder, config=changed(**TRAINED_ENCODER, epochs=10), progress=Progress())
     assert result["encoder"] == "trained jointly"
     return folder
 
@@ -70,11 +79,11 @@ def curve_of(teacher: Path) -> list[dict[str, float]]:
     return curve
 
 
-# It learns --------------------------------------------------------------------------------------------------------
+# Learning --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def learnt(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def long_run(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A teacher trained for longer than the smoke recipe has time for."""
     folder = tmp_path_factory.mktemp("learnt") / "teacher"
     return folder, finetune(
@@ -82,45 +91,45 @@ def learnt(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     )
 
 
-def test_the_teacher_learns(learnt: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
-    """On the made-up shop: about .54 against the .07 of popularity."""
+def test_the_teacher_learns(long_run: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
+    """On the synthetic shop: about .54, where popularity has .07."""
     valid = data.splits["valid"]
     counts_I = np.bincount(np.concatenate(data.sequences.items), minlength=len(data.item_ids)).astype(float)
     ranks = []
     for row in range(len(valid)):
         scores_I = counts_I.copy()
         scores_I[valid.seen[row]] = -np.inf
-        ranks.append(training.target_rank(scores_I, valid.targets[row][0]))
-    popular = training.ndcg_of_ranks(np.array(ranks), k=10)
+        ranks.append(target_rank(scores_I, valid.targets[row][0]))
+    popular = ndcg_of_ranks(np.array(ranks), k=10)
     assert popular < 0.15
-    assert learnt[1]["valid_ndcg@10"] > popular + 0.3
+    assert long_run[1]["valid_ndcg@10"] > popular + 0.3
 
 
-def test_what_is_saved_is_the_best_epoch(learnt: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
-    folder, result = learnt
-    looks = {point["epoch"]: point["valid_ndcg@10"] for point in curve_of(folder) if "valid_ndcg@10" in point}
-    assert max(looks, key=lambda epoch: looks[epoch]) == result["best_epoch"]
+def test_what_is_saved_is_the_best_epoch(long_run: tuple[Path, dict[str, Any]], data: examples.Examples) -> None:
+    folder, result = long_run
+    validations = {point["epoch"]: point["valid_ndcg@10"] for point in curve_of(folder) if "valid_ndcg@10" in point}
+    assert max(validations, key=lambda epoch: validations[epoch]) == result["best_epoch"]
     text_IT = torch.from_numpy(np.load(folder / "text_vectors.npy"))
     model = rebuilt(folder, data, text_IT)
     ensemble = TeacherEnsemble([(model, text_IT)], torch.from_numpy(data.side_IS))
-    ranks = rank_all(ensemble, data, data.splits["valid"], device=CPU)
-    assert training.ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(looks[result["best_epoch"]], abs=1e-6)
+    ranks = rank_all(ensemble, data, data.splits["valid"])
+    assert ndcg_of_ranks(ranks.target_ranks, k=10) == pytest.approx(validations[result["best_epoch"]], abs=1e-6)
 
 
 CPU = torch.device("cpu")
 
 
 def rebuilt(folder: Path, data: examples.Examples, text_IT: torch.Tensor) -> Teacher:
-    """The teacher read back from its artifact."""
-    told, weights = json.loads((folder / "teacher.json").read_text()), load_file(folder / "weights.safetensors")
-    size = told["vector_size"]
+    """The teacher loaded from its artifact."""
+    sizes, weights = json.loads((folder / "teacher.json").read_text()), load_file(folder / "weights.safetensors")
+    size = sizes["vector_size"]
     fusion = ItemFusion(
         items=len(data.item_ids), text_size=text_IT.shape[1], side_size=data.side_IS.shape[1], size=size,
         own_dropout=0.0, known_I=torch.zeros(len(data.item_ids)),
     )  # fmt: skip
-    tower = HistoryTower(size=size, dropout=0.0, **{k: told[k] for k in ("max_history", "layers", "heads")})
+    tower = HistoryTower(size=size, dropout=0.0, **{k: sizes[k] for k in ("max_history", "layers", "heads")})
     features = len(weights["standardize.mean_F"])
-    model = Teacher(fusion=fusion, tower=tower, features=features, heads=told["heads"], dropout=0.0)
+    model = Teacher(fusion=fusion, tower=tower, features=features, heads=sizes["heads"], dropout=0.0)
     model.load_state_dict(weights)
     return model.eval()
 
@@ -133,9 +142,9 @@ def test_training_stops_where_nothing_improves(features: Path, tmp_path: Path) -
 
 
 def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
-    """A change that should leave the numbers alone leaves them alone.
+    """A refactoring does not change the loss curve.
 
-    Where a change is meant to move them, renew the record and look at the difference:
+    Where a change is meant to move the numbers, renew the record and review the difference:
     `RENEW_SMOKE_CURVE=1 python -m pytest tests/components/test_finetune.py -k recorded`
     """
     student = json.loads((smoke.artifact("distill", "student") / "curve.json").read_text())
@@ -150,16 +159,16 @@ def test_the_smoke_recipes_curve_is_the_recorded_one(smoke: SmokeRun) -> None:
     recorded = json.loads(CURVES.read_text())
     assert set(curves) == set(recorded)
     for name, losses in curves.items():
-        # processors that add in another order differ by a millionth; a rate changed by a fortieth, by a thousandth
+        # another processor changes the losses by a millionth, a learning rate 2.5% higher by a thousandth
         assert losses == pytest.approx(recorded[name], rel=1e-4), name
 
 
-# It survives ------------------------------------------------------------------------------------------------------
+# Kills and damage -------------------------------------------------------------------------------------------------
 
 
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, tmp_path: Path) -> None:
-    """To the last bit, the tiny encoder included, though other processes made it."""
-    config = changed(**JOINT, epochs=6)
+    """Bit for bit, including the random encoder that each process creates again."""
+    config = changed(**TRAINED_ENCODER, epochs=6)
     whole = finetune(features, tmp_path / "whole", config=config, progress=Progress())
     result, kills = killed_now_and_then(
         "finetune", {"features": features}, tmp_path / "killed", config, scratch=tmp_path / "child", kills=2, seed=1
@@ -174,7 +183,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(features: Path, t
 
 
 class Interrupted(Progress):
-    """Progress that stops the work, as Ctrl-C does, once training has gone so many steps."""
+    """Progress that interrupts the work, as Ctrl-C does, after some training steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -185,7 +194,7 @@ class Interrupted(Progress):
         self.training = name.startswith("training")
 
     def update(self, done: int, total: int, **numbers: float) -> None:
-        """Stop when the time has come."""
+        """Interrupt after the given step."""
         if self.training and done >= self.steps:
             raise KeyboardInterrupt
 
@@ -209,10 +218,10 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_not_the_run(features: Path, t
     checkpoints, config = tmp_path / "checkpoints", changed(epochs=3, evaluate_every=1)
     with pytest.raises(KeyboardInterrupt):
         finetune(features, tmp_path / "x", config=config, progress=Interrupted(13), checkpoints=checkpoints)
-    (kept,) = checkpoints.glob("*.pt")
-    whole = kept.read_bytes()
+    (checkpoint,) = checkpoints.glob("*.pt")
+    whole = checkpoint.read_bytes()
     middle = len(whole) // 2
-    kept.write_bytes(whole[:middle] if damage == "cut" else whole[:middle] + b"\x00\xff" + whole[middle + 2 :])
+    checkpoint.write_bytes(whole[:middle] if damage == "cut" else whole[:middle] + b"\x00\xff" + whole[middle + 2 :])
     result = finetune(features, tmp_path / "again", config=config, progress=Progress(), checkpoints=checkpoints)
     assert (result["resumed_at_epoch"], result["epochs"]) == (0, 3)
     undisturbed = finetune(features, tmp_path / "whole", config=config, progress=Progress())
@@ -221,7 +230,7 @@ def test_a_damaged_checkpoint_costs_its_epochs_and_not_the_run(features: Path, t
 
 
 def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path: Path) -> None:
-    """Wide enough for torch to use its threads: where gradients were summed as they come, this differed."""
+    """Wide enough for torch to use its threads, which may sum gradients in any order."""
     config = changed(vector_size=64, negatives=96, requests_per_step=32, epochs=1)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -233,11 +242,11 @@ def test_on_several_threads_a_run_is_the_same_run_again(features: Path, tmp_path
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-# Frozen and joint -------------------------------------------------------------------------------------------------
+# Frozen and trained encoders --------------------------------------------------------------------------------------
 
 
 def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Examples, tmp_path: Path) -> None:
-    encoders.prepare_encoder("tiny", tmp_path / "encoder", words=data.words, sha256=None, seed=5)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "encoder", texts=data.item_texts, seed=5)
     sha256 = digest.file_digest(tmp_path / "encoder" / "model.safetensors")
     config = changed(encoder=str(tmp_path / "encoder"), encoder_sha256=sha256, epochs=1)
     result = finetune(features, tmp_path / "teacher", config=config, progress=Progress())
@@ -245,87 +254,96 @@ def test_a_frozen_encoder_stays_as_it_was(features: Path, data: examples.Example
     assert files(tmp_path / "teacher" / "encoder") == files(tmp_path / "encoder")
 
 
-def test_a_jointly_trained_encoder_changes(taught: Path, joint: Path) -> None:
-    frozen, trained = (load_file(folder / "encoder" / "model.safetensors") for folder in (taught, joint))
+def test_a_jointly_trained_encoder_changes(smoke_teacher: Path, trained_encoder: Path) -> None:
+    frozen, trained = (
+        load_file(folder / "encoder" / "model.safetensors") for folder in (smoke_teacher, trained_encoder)
+    )
     assert frozen.keys() == trained.keys()
     moved = {name for name in frozen if (frozen[name] - trained[name]).abs().max() > 1e-3}
     assert moved >= {name for name in frozen if "attention" in name and name.endswith("weight")}
-    assert (taught / "encoder" / "tokenizer.json").read_bytes() == (joint / "encoder" / "tokenizer.json").read_bytes()
+    assert (smoke_teacher / "encoder" / "tokenizer.json").read_bytes() == (
+        trained_encoder / "encoder" / "tokenizer.json"
+    ).read_bytes()
 
 
-def test_the_language_model_loss_falls(taught: Path, joint: Path) -> None:
-    losses = [point["language_loss"] for point in curve_of(joint)]
+def test_the_language_model_loss_falls(smoke_teacher: Path, trained_encoder: Path) -> None:
+    losses = [point["language_loss"] for point in curve_of(trained_encoder)]
     assert losses[-1] < 0.8 * losses[0]
-    assert all("language_loss" not in point for point in curve_of(taught))
+    assert all("language_loss" not in point for point in curve_of(smoke_teacher))
 
 
-@pytest.mark.parametrize("which", ["taught", "joint"])
+@pytest.mark.parametrize("which", ["smoke_teacher", "trained_encoder"])
 def test_the_text_vectors_are_what_the_saved_encoder_reads(
     which: str, data: examples.Examples, request: pytest.FixtureRequest
 ) -> None:
-    """Serving reads items with the saved encoder; the student learnt from the saved vectors."""
+    """Serving encodes items with the saved encoder; the student learns from the saved vectors."""
     folder = request.getfixturevalue(which)
     tokenizer = encoders.load_tokenizer(folder / "encoder", source="", max_tokens=SMOKE.max_tokens)
     reader = encoders.load_encoder(folder / "encoder", source="")
-    read_IT = encoders.encode_all(reader, tokenizer, data.words, device=CPU, progress=Progress())
+    read_IT = encode_all(reader, tokenizer, data.item_texts, device=CPU, progress=Progress())
     np.testing.assert_allclose(np.load(folder / "text_vectors.npy"), read_IT.numpy(), atol=1e-6)
 
 
-def test_the_language_head_guesses_only_masked_words_of_real_texts(taught: Path, data: examples.Examples) -> None:
-    tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
-    head = MaskedLanguageModel(encoders.load_encoder(taught / "encoder", source=""), tokenizer)
+def test_the_language_head_predicts_only_masked_words_of_real_texts(
+    smoke_teacher: Path, data: examples.Examples
+) -> None:
+    tokenizer = encoders.load_tokenizer(smoke_teacher / "encoder", source="", max_tokens=16)
+    head = MaskedLanguageModel(encoders.load_encoder(smoke_teacher / "encoder", source=""), tokenizer)
     rng = np.random.default_rng(0)
-    vectors_BT, loss = head.read(data.words[:20], rng=rng, use_bf16=False, device=CPU)
+    vectors_BT, loss = head(head.masked(data.item_texts[:20], rng=rng), use_bf16=False, device=CPU)
     assert vectors_BT.shape == (20, 32)
     assert 0.5 * np.log(tokenizer.vocabulary_size) < loss.item() < 2 * np.log(tokenizer.vocabulary_size)
     loss.backward()
     assert head.reader.backbone.get_input_embeddings().weight.grad.abs().sum() > 0
-    nothing = head.read([""], rng=rng, use_bf16=False, device=CPU)[1]  # special tokens alone: nothing to guess
+    nothing = head(head.masked([""], rng=rng), use_bf16=False, device=CPU)[1]  # special tokens alone
     assert float(nothing) == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
-def test_precision_is_what_the_encoder_computes_in(taught: Path, data: examples.Examples, precision: str) -> None:
-    use_bf16 = training.pick_autocast(precision, CPU)
+def test_precision_is_what_the_encoder_computes_in(
+    smoke_teacher: Path, data: examples.Examples, precision: str
+) -> None:
+    use_bf16 = pick_autocast(precision, CPU)
     if precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported()):
         assert use_bf16
-    tokenizer = encoders.load_tokenizer(taught / "encoder", source="", max_tokens=16)
-    head = MaskedLanguageModel(encoders.load_encoder(taught / "encoder", source=""), tokenizer)
+    tokenizer = encoders.load_tokenizer(smoke_teacher / "encoder", source="", max_tokens=16)
+    head = MaskedLanguageModel(encoders.load_encoder(smoke_teacher / "encoder", source=""), tokenizer)
     kinds: set[torch.dtype] = set()
     layer = head.reader.backbone.encoder.layer[0].intermediate.dense
     layer.register_forward_hook(lambda module, given, out: kinds.add(out.dtype))
-    vectors_BT, loss = head.read(data.words[:8], rng=np.random.default_rng(0), use_bf16=use_bf16, device=CPU)
+    masked = head.masked(data.item_texts[:8], rng=np.random.default_rng(0))
+    vectors_BT, loss = head(masked, use_bf16=use_bf16, device=CPU)
     assert kinds == {torch.bfloat16 if use_bf16 else torch.float32}
     assert vectors_BT.dtype == loss.dtype == torch.float32
 
 
 def test_the_result_says_which_precision_it_was(features: Path, tmp_path: Path) -> None:
-    told = {}
+    results = {}
     for precision in ("fp32", "bf16"):
-        config = changed(**JOINT, epochs=1, batch_size=40, precision=precision)
-        told[precision] = finetune(features, tmp_path / precision, config=config, progress=Progress())
-    assert [told[name]["encoder_precision"] for name in told] == ["fp32", "bf16"]
-    a, b = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in told)
+        config = changed(**TRAINED_ENCODER, epochs=1, batch_size=40, precision=precision)
+        results[precision] = finetune(features, tmp_path / precision, config=config, progress=Progress())
+    assert [results[name]["encoder_precision"] for name in results] == ["fp32", "bf16"]
+    a, b = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in results)
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-# What it hands on -------------------------------------------------------------------------------------------------
+# Outputs -------------------------------------------------------------------------------------------------
 
 
-def test_rankings_hold_both_systems_and_no_seen_item(taught: Path, data: examples.Examples) -> None:
-    rows = parquet.read_table(taught / "rankings.parquet").to_pylist()
+def test_rankings_hold_both_systems_and_no_seen_item(smoke_teacher: Path, data: examples.Examples) -> None:
+    rows = parquet.read_table(smoke_teacher / "rankings.parquet").to_pylist()
     test = data.splits["test"]
-    found = {(row["system"], row["request_id"]): row["item_ids"] for row in rows}
-    assert len(found) == len(rows)
-    assert found.keys() == {(s, r) for s in ("teacher", "untuned_encoder") for r in test.ids}
-    for (_, request), ids in found.items():
+    ranked = {(row["system"], row["request_id"]): row["item_ids"] for row in rows}
+    assert len(ranked) == len(rows)
+    assert ranked.keys() == {(s, r) for s in ("teacher", "untuned_encoder") for r in test.ids}
+    for (_, request), ids in ranked.items():
         seen = {data.item_ids[i] for i in test.seen[test.ids.index(request)]}
         assert not seen & set(ids)
         assert len(set(ids)) == len(ids) == min(SMOKE.rankings_depth, len(data.item_ids) - len(seen))
 
 
-def test_soft_scores_begin_with_the_target(taught: Path, data: examples.Examples) -> None:
-    soft = np.load(taught / "soft.npz")
+def test_soft_scores_begin_with_the_target(smoke_teacher: Path, data: examples.Examples) -> None:
+    soft = np.load(smoke_teacher / "soft.npz")
     for split in ("train", "valid"):
         requests = data.splits[split]
         candidates_RC, logits_RC = soft[f"{split}_candidates"], soft[f"{split}_logits"]
@@ -338,7 +356,7 @@ def test_soft_scores_begin_with_the_target(taught: Path, data: examples.Examples
         assert logits_RC.std() > 0.1
 
 
-# It refuses -------------------------------------------------------------------------------------------------------
+# Refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_cuda_asked_for_and_absent(features: Path, tmp_path: Path) -> None:
@@ -348,13 +366,13 @@ def test_cuda_asked_for_and_absent(features: Path, tmp_path: Path) -> None:
         finetune(features, tmp_path / "teacher", config=changed(device="cuda"), progress=Progress())
 
 
-def test_an_absurd_learning_rate_is_told_and_not_saved(features: Path, tmp_path: Path) -> None:
+def test_an_absurd_learning_rate_is_an_error_and_nothing_is_saved(features: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not a number(.|\n)*lower finetune\.learning_rate"):
         finetune(features, tmp_path / "teacher", config=changed(learning_rate=1e30), progress=Progress())
     assert not (tmp_path / "teacher" / "weights.safetensors").exists()
 
 
-def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
+def test_a_planted_nan_is_an_error(features: Path, tmp_path: Path) -> None:
     planted = Path(shutil.copytree(features, tmp_path / "features"))
     table = parquet.read_table(planted / "requests.parquet")
     at = table["at"].to_numpy().copy()
@@ -367,14 +385,14 @@ def test_a_planted_nan_is_told(features: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def source(data: examples.Examples, tmp_path: Path) -> Path:
-    """A whole encoder of one's own."""
-    encoders.prepare_encoder("tiny", tmp_path / "source", words=data.words, sha256=None, seed=0)
+    """A complete encoder in a folder."""
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "source", texts=data.item_texts, seed=0)
     return tmp_path / "source"
 
 
-def refused(features: Path, tmp_path: Path, **knobs: Any) -> str:
+def refused(features: Path, tmp_path: Path, **overrides: Any) -> str:
     with pytest.raises(SourceError) as caught:
-        finetune(features, tmp_path / "teacher", config=changed(**knobs), progress=Progress())
+        finetune(features, tmp_path / "teacher", config=changed(**overrides), progress=Progress())
     assert caught.value.hint
     return str(caught.value)
 
@@ -382,9 +400,9 @@ def refused(features: Path, tmp_path: Path, **knobs: Any) -> str:
 @pytest.mark.parametrize("file", encoders.ENCODER_FILES)
 def test_an_incomplete_encoder(features: Path, source: Path, tmp_path: Path, file: str) -> None:
     (source / file).unlink()
-    told = refused(features, tmp_path, encoder=str(source))
-    assert f"no {file}" in told
-    assert str(source) in told
+    message = refused(features, tmp_path, encoder=str(source))
+    assert f"no {file}" in message
+    assert str(source) in message
 
 
 def test_no_encoder_at_all(features: Path, tmp_path: Path) -> None:
@@ -392,9 +410,9 @@ def test_no_encoder_at_all(features: Path, tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_is_not_the_one_promised(features: Path, source: Path, tmp_path: Path) -> None:
-    told = refused(features, tmp_path, encoder=str(source), encoder_sha256="0" * 64)
-    assert f"sha256 {'0' * 64}" in told
-    assert digest.file_digest(source / "model.safetensors") in told
+    message = refused(features, tmp_path, encoder=str(source), encoder_sha256="0" * 64)
+    assert f"sha256 {'0' * 64}" in message
+    assert digest.file_digest(source / "model.safetensors") in message
 
 
 @pytest.mark.parametrize("damage", ["cut", "another's", "part", "config", "tokenizer"])
@@ -405,7 +423,7 @@ def test_an_encoder_that_cannot_be_read(features: Path, source: Path, tmp_path: 
         weights.write_bytes(weights.read_bytes()[:500])
     elif damage == "another's":
         save_file({name: value[..., ::2].contiguous() for name, value in tensors.items()}, weights, {"format": "pt"})
-    elif damage == "part":  # transformers would make up what is missing
+    elif damage == "part":  # transformers would replace missing weights by random ones
         some = {name: value for name, value in tensors.items() if "word_embeddings" not in name}
         save_file(some, weights, {"format": "pt"})
     elif damage == "config":
@@ -417,7 +435,7 @@ def test_an_encoder_that_cannot_be_read(features: Path, source: Path, tmp_path: 
 
 def test_a_tokenizer_of_another_encoder(features: Path, source: Path, tmp_path: Path) -> None:
     words = [f"word{n} and{n} more{n}" for n in range(500)]
-    encoders.prepare_encoder("tiny", tmp_path / "other", words=words, sha256=None, seed=0)
+    prepare_encoder(EncoderSource("tiny"), tmp_path / "other", texts=words, seed=0)
     shutil.copyfile(tmp_path / "other" / "tokenizer.json", source / "tokenizer.json")
     assert "belongs to another encoder" in refused(features, tmp_path, encoder=str(source))
 
@@ -431,11 +449,13 @@ def test_joint_training_without_a_mask_token(features: Path, source: Path, tmp_p
     text = (source / "tokenizer.json").read_text().replace("[MASK]", "[OTHER]")
     (source / "tokenizer.json").write_text(text)
     with pytest.raises(UsageError, match=r"mask token(.|\n)*train_encoder=false"):
-        finetune(features, tmp_path / "teacher", config=changed(**JOINT, encoder=str(source)), progress=Progress())
+        finetune(
+            features, tmp_path / "teacher", config=changed(**TRAINED_ENCODER, encoder=str(source)), progress=Progress()
+        )
 
 
 def test_the_digest_of_an_encoder_is_what_its_files_hold(tmp_path: Path) -> None:
-    """The door's key holds it: another file behind the same path is another encoder."""
+    """The cache key contains it: another file behind the same path is another encoder."""
     for name in encoders.ENCODER_FILES:
         (tmp_path / name).write_text(name)
     before = encoders.encoder_digest(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The teacher's query side: its candidates, its training, and what is called untuned beside it."""
+"""The cross-encoder: its candidates, its training, and the untuned encoder as a baseline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def data(features: Path) -> Examples:
     return examples.read_examples(features, max_history=2)
 
 
-def ranked(teacher: Path, system: str) -> list[list[str]]:
+def rankings_of(teacher: Path, system: str) -> list[list[str]]:
     """A system's rankings of the test requests."""
     rows = parquet.read_table(teacher / "rankings.parquet").to_pylist()
     return [row["item_ids"] for row in rows if row["system"] == system]
@@ -44,7 +44,7 @@ def test_the_untuned_encoder_stays_untuned_where_the_other_is_adapted(features: 
         config = CONFIG.model_copy(update={"adapt_steps": steps})
         (tmp_path / name).mkdir()
         finetune(features, tmp_path / name, config=config, progress=Progress())
-    assert ranked(tmp_path / "plain", "untuned_encoder") == ranked(tmp_path / "adapted", "untuned_encoder")
+    assert rankings_of(tmp_path / "plain", "untuned_encoder") == rankings_of(tmp_path / "adapted", "untuned_encoder")
     vectors = [np.load(tmp_path / name / "text_vectors.npy") for name in ("plain", "adapted")]
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3  # and the other one was
 
@@ -53,10 +53,10 @@ def test_targets_come_first_and_no_candidate_twice(data: Examples) -> None:
     requests = data.splits["train"]
     rows = requests.query_rows[:5]
     candidates_RC = np.tile(np.arange(6), (5, 1))
-    found = with_targets(candidates_RC, requests, rows)
-    assert found.shape == (5, 6)
-    assert [row[0] for row in found.tolist()] == [int(requests.targets[row][0]) for row in rows]
-    assert all(len(set(row)) == 6 for row in found.tolist())
+    actual = with_targets(candidates_RC, requests, rows)
+    assert actual.shape == (5, 6)
+    assert [row[0] for row in actual.tolist()] == [int(requests.targets[row][0]) for row in rows]
+    assert all(len(set(row)) == 6 for row in actual.tolist())
 
 
 @pytest.mark.parametrize(("of_pairs", "weight"), [([3.0, 0.0, 0.0], 4.0), ([0.0, 3.0, 3.0], 0.0)])

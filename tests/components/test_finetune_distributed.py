@@ -1,4 +1,4 @@
-"""finetune by several processes: real ones, started by torchrun, that talk over gloo."""
+"""finetune with several real processes, started by torchrun and connected by gloo."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ import numpy as np
 import psutil
 import pytest
 
-from components.finetune import distributed, torchrun
+from components.finetune import launch, torchrun
 from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
 from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import SourceError, TrainingError
 from rankline.io import digest
+from rankline.io.artifacts import DIGESTS_FILE
 from rankline.runtime.progress import Progress
-from rankline.runtime.step_cache import DIGESTS_FILE
+from rankline.train import distributed
 from tests.conftest import SmokeRun
 
-# Dropout is the one thing that differs between one process and several: each draws its own
+# without dropout, which each process draws on its own, several processes compute what one computes
 STILL = {"dropout": 0.0, "own_dropout": 0.0, "precision": "fp32"}
-JOINT = {"train_encoder": True, "encoder_learning_rate": 1e-3, "encoder_items_per_step": 16, "language_weight": 1.0}
+TRAINED_ENCODER = {
+    "train_encoder": True,
+    "encoder_learning_rate": 1e-3,
+    "encoder_items_per_step": 16,
+    "language_weight": 1.0,
+}
 TOLERANCE = 1e-4
 
 
-def changed(**knobs: Any) -> FinetuneConfig:
-    return smoke_recipe().finetune.model_copy(update=knobs)
+def changed(**overrides: Any) -> FinetuneConfig:
+    return smoke_recipe().finetune.model_copy(update=overrides)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +50,12 @@ def curve_of(teacher: Path) -> list[float]:
 
 
 def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path) -> None:
-    """With the encoder trained, and each process's half of a step computed in two parts."""
-    knobs = {**STILL, **JOINT, "epochs": 3}
-    finetune(features, tmp_path / "one", config=changed(**knobs), progress=Progress())
-    told = Progress(tmp_path / "progress.json", interval_s=0)
+    """With a trained encoder, and each process's half of a step computed in two parts."""
+    overrides = {**STILL, **TRAINED_ENCODER, "epochs": 3}
+    finetune(features, tmp_path / "one", config=changed(**overrides), progress=Progress())
+    progress = Progress(tmp_path / "progress.json", interval_s=0)
     result = finetune(
-        features, tmp_path / "two", config=changed(**knobs, processes=2, accumulate=2), progress=told,
+        features, tmp_path / "two", config=changed(**overrides, processes=2, accumulate=2), progress=progress,
         checkpoints=tmp_path / "checkpoints",
     )  # fmt: skip
     assert result["processes"] == 2
@@ -60,7 +66,7 @@ def test_two_processes_have_the_loss_curve_of_one(features: Path, tmp_path: Path
     np.testing.assert_allclose(
         np.load(tmp_path / "two" / "text_vectors.npy"), np.load(tmp_path / "one" / "text_vectors.npy"), atol=1e-2
     )
-    assert json.loads((tmp_path / "progress.json").read_text())["phase"] == "ranking the frozen requests"
+    assert json.loads((tmp_path / "progress.json").read_text())["phase"] == "ranking the test requests"
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -80,12 +86,12 @@ def kill_the_second(checkpoints: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 def test_one_that_is_killed_ends_all_and_the_next_run_goes_on(features: Path, tmp_path: Path) -> None:
-    """And one process goes on where two had been: a checkpoint says nothing of how many there were."""
+    """One process resumes what two began: a checkpoint does not depend on their number."""
     config = changed(**STILL, epochs=40, evaluate_every=1, patience=99)
     checkpoints, killed = tmp_path / "checkpoints", []
     killer = threading.Thread(target=kill_the_second, args=(checkpoints, killed))
     killer.start()
-    with pytest.raises(TrainingError, match=r"process 1 of 2 ended(.|\n)*signal 9(.|\n)*goes on from its last epoch"):
+    with pytest.raises(TrainingError, match=r"process 1 of 2 ended(.|\n)*signal 9(.|\n)*resumes from its last epoch"):
         finetune(
             features, tmp_path / "killed", config=config.model_copy(update={"processes": 2}), progress=Progress(),
             checkpoints=checkpoints,
@@ -107,22 +113,22 @@ def test_a_refusal_of_the_processes_is_the_steps_own(features: Path, tmp_path: P
     job = tmp_path / "job.json"
     config = changed(encoder=str(tmp_path / "nowhere"))
     place = {"features": features, "teacher": tmp_path / "teacher", "checkpoints": None, "progress": None}
-    torchrun.write_job(job, config=config, told=tmp_path / "told", seal=False, **place)
+    launch.write_job(job, config=config, result_folder=tmp_path / "error", seal=False, **place)
     assert torchrun.main(job) == 1
-    told = torchrun._launch_error(tmp_path / "told", {}, 2)
-    assert isinstance(told, SourceError)
+    error = launch.launch_error(tmp_path / "error", {}, 2)
+    assert isinstance(error, SourceError)
     with pytest.raises(SourceError) as alone:
         finetune(features, tmp_path / "alone", config=config, progress=Progress())
-    assert str(told) == str(alone.value)
+    assert str(error) == str(alone.value)
 
 
 def test_a_sealed_teacher_is_what_the_next_step_takes(features: Path, tmp_path: Path) -> None:
-    """As several nodes leave it: a door refuses what is not sealed."""
+    """As several nodes leave it: a step refuses inputs without digests."""
     job, teacher = tmp_path / "job.json", tmp_path / "teacher"
     place = {"features": features, "teacher": teacher, "checkpoints": None, "progress": None}
-    torchrun.write_job(job, config=changed(epochs=1), told=tmp_path / "told", seal=True, **place)
+    launch.write_job(job, config=changed(epochs=1), result_folder=tmp_path / "results", seal=True, **place)
     assert torchrun.main(job) == 0
-    assert json.loads((tmp_path / "told" / "result.json").read_text())["epochs"] == 1
+    assert json.loads((tmp_path / "results" / "result.json").read_text())["epochs"] == 1
     digest.verify(teacher, json.loads((teacher / DIGESTS_FILE).read_text()), hint="")
     assert {"weights.safetensors", "encoder/model.safetensors"} <= json.loads(
         (teacher / DIGESTS_FILE).read_text()
@@ -156,14 +162,14 @@ def test_alone_there_is_nobody_to_ask() -> None:
     assert not distributed.is_distributed()
 
 
-def test_the_unforeseen_in_a_process_is_told_with_its_last_line(tmp_path: Path) -> None:
+def test_an_unforeseen_error_in_a_process_is_reported_with_its_last_line(tmp_path: Path) -> None:
     class Failure:
         def __init__(self, exitcode: int, timestamp: int) -> None:
             self.exitcode, self.timestamp = exitcode, timestamp
 
     (tmp_path / "trace.0.txt").write_text("Traceback\nValueError: odd\n")
-    told = torchrun._launch_error(tmp_path, {0: Failure(1, 5)}, 2)
-    assert "process 0 of 2" in str(told)
-    assert "exit code 1: ValueError: odd" in str(told)
-    # who was killed is named before who only lost its neighbour
-    assert "signal 9" in str(torchrun._launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))
+    error = launch.launch_error(tmp_path, {0: Failure(1, 5)}, 2)
+    assert "process 0 of 2" in str(error)
+    assert "exit code 1: ValueError: odd" in str(error)
+    # the killed process is named before those that lost their connection
+    assert "signal 9" in str(launch.launch_error(tmp_path, {0: Failure(1, 5), 1: Failure(-9, 6)}, 2))

@@ -1,4 +1,4 @@
-"""finetune: the language model it is given, from wherever it comes and of whatever family it is."""
+"""finetune: encoders from folders, URLs and the hub, of many model families."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from components.finetune import encoder as encoders
+from components.finetune.encoder import EncoderSource
 from rankline.errors import SourceError, UsageError
 from rankline.io import digest
 from rankline.runtime.progress import Progress
+from rankline.train.encode import encode_all
 
 CPU = torch.device("cpu")
 WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden chair", "a table for the garden"]
@@ -26,9 +28,9 @@ WORDS = ["a red wooden chair", "a blue table", "lamp of brass", "green garden ch
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole encoder of one's own."""
+    """A complete encoder in a folder."""
     folder = tmp_path_factory.mktemp("encoder") / "source"
-    encoders.prepare_encoder("tiny", folder, words=WORDS, sha256=None, seed=0)
+    encoders.prepare_encoder(EncoderSource("tiny"), folder, texts=WORDS, seed=0)
     return folder
 
 
@@ -36,33 +38,33 @@ def sha256_of(source: Path) -> str:
     return digest.file_digest(source / "model.safetensors")
 
 
-def prepared(name: str, folder: Path, **knobs: Any) -> Path:
-    encoders.prepare_encoder(name, folder, words=[], seed=0, **{"sha256": None, **knobs})
+def prepare(name: str, folder: Path, **overrides: Any) -> Path:
+    encoders.prepare_encoder(EncoderSource(name, **overrides), folder, texts=[], seed=0)
     return folder
 
 
 class Counting(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder and counts what is fetched."""
+    """Serves a folder and records the requests."""
 
-    fetched: list[str]
+    requested: list[str]
 
     def do_GET(self) -> None:
-        """Count and answer."""
+        """Record the request and answer."""
         self.fetched.append(self.path)
         super().do_GET()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Stay silent."""
 
 
 @pytest.fixture
 def web(source: Path) -> Iterator[tuple[str, list[str]]]:
-    """The encoder behind a real HTTP server: its URL, and the paths that were fetched."""
-    fetched: list[str] = []
-    handler = type("Handler", (Counting,), {"fetched": fetched})
+    """The encoder on a real HTTP server: its URL, and the requested paths."""
+    requested: list[str] = []
+    handler = type("Handler", (Counting,), {"fetched": requested})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(source.parent)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/{source.name}", fetched
+    yield f"http://127.0.0.1:{server.server_address[1]}/{source.name}", requested
     server.shutdown()
     server.server_close()
 
@@ -70,45 +72,45 @@ def web(source: Path) -> Iterator[tuple[str, list[str]]]:
 def test_an_encoder_behind_a_url_is_fetched_once_and_checked(
     web: tuple[str, list[str]], source: Path, tmp_path: Path
 ) -> None:
-    url, fetched = web
+    url, requested = web
     for name in ("one", "two"):
-        folder = prepared(url, tmp_path / name, sha256=sha256_of(source), cache=tmp_path / "cache")
+        folder = prepare(url, tmp_path / name, sha256=sha256_of(source), cache=tmp_path / "cache")
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
             name: (source / name).read_bytes() for name in encoders.ENCODER_FILES
         }
-    assert len([path for path in fetched if path.endswith("model.safetensors")]) == 1
+    assert len([path for path in requested if path.endswith("model.safetensors")]) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_file_url_is_one_too(source: Path, tmp_path: Path) -> None:
-    prepared(f"file://{source}", tmp_path / "x", sha256=sha256_of(source), cache=tmp_path / "cache")
+    prepare(f"file://{source}", tmp_path / "x", sha256=sha256_of(source), cache=tmp_path / "cache")
     assert (tmp_path / "x" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
 def test_what_is_not_the_promised_one_is_not_kept(source: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"not the expected ones(.|\n)*sha256 0000"):
-        prepared(f"file://{source}", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
+        prepare(f"file://{source}", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_kept_encoder_that_was_changed_is_seen(source: Path, tmp_path: Path) -> None:
-    told = {"sha256": sha256_of(source), "cache": tmp_path / "cache"}
-    prepared(f"file://{source}", tmp_path / "x", **told)
-    (kept,) = (tmp_path / "cache").iterdir()
-    (kept / "model.safetensors").write_bytes(b"something else")
+    options = {"sha256": sha256_of(source), "cache": tmp_path / "cache"}
+    prepare(f"file://{source}", tmp_path / "x", **options)
+    (cached,) = (tmp_path / "cache").iterdir()
+    (cached / "model.safetensors").write_bytes(b"something else")
     with pytest.raises(SourceError, match="not the expected ones"):
-        prepared(f"file://{source}", tmp_path / "y", **told)
+        prepare(f"file://{source}", tmp_path / "y", **options)
 
 
 def test_from_afar_only_by_digest(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"finetune\.encoder_sha256(.|\n)*sha256sum"):
-        prepared(f"file://{source}", tmp_path / "x", cache=tmp_path / "cache")
+        prepare(f"file://{source}", tmp_path / "x", cache=tmp_path / "cache")
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     for name in ("http://127.0.0.1:9/encoder", "nosuchprotocol://x/encoder"):
-        with pytest.raises(SourceError, match=r"could not be fetched(.|\n)*check the network") as caught:
-            prepared(name, tmp_path / name.replace("/", "-"), sha256="0" * 64, cache=tmp_path / "cache")
+        with pytest.raises(SourceError, match=r"could not be downloaded(.|\n)*check the network") as caught:
+            prepare(name, tmp_path / name.replace("/", "-"), sha256="0" * 64, cache=tmp_path / "cache")
         assert caught.value.where == name
 
 
@@ -116,14 +118,14 @@ def test_the_hub_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match="could not be fetched") as caught:
-        prepared("hub:nobody/nothing@abc123", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
+    with pytest.raises(SourceError, match="could not be downloaded") as caught:
+        prepare("hub:nobody/nothing@abc123", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
     assert caught.value.where == "hub:nobody/nothing@abc123"
 
 
 def test_a_revision_belongs_to_the_hub(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only an encoder of the hub has revisions"):
-        prepared(f"file://{source}", tmp_path / "x", sha256="0" * 64, revision="v1", cache=tmp_path / "cache")
+    with pytest.raises(UsageError, match="only an encoder of the Hugging Face hub has revisions"):
+        prepare(f"file://{source}", tmp_path / "x", sha256="0" * 64, revision="v1", cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -135,20 +137,20 @@ def test_a_revision_belongs_to_the_hub(source: Path, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("far", [False, True])
-def test_other_formats_are_told_from_nothing(source: Path, tmp_path: Path, there: str, hint: str, far: bool) -> None:
+def test_other_formats_are_recognized(source: Path, tmp_path: Path, there: str, hint: str, far: bool) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "source"))
     (folder / "model.safetensors").rename(folder / there)
     name = f"file://{folder}" if far else str(folder)
     with pytest.raises(SourceError, match=r"no model\.safetensors, but") as caught:
-        prepared(name, tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
+        prepare(name, tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
     assert hint in caught.value.hint
 
 
-def test_a_slow_tokenizer_is_told_how_to_become_a_fast_one(source: Path, tmp_path: Path) -> None:
+def test_a_slow_tokenizer_comes_with_the_command_that_converts_it(source: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "source"))
     (folder / "tokenizer.json").rename(folder / "vocab.txt")
     with pytest.raises(SourceError, match=r"no tokenizer\.json, but vocab\.txt") as caught:
-        prepared(str(folder), tmp_path / "x")
+        prepare(str(folder), tmp_path / "x")
     assert "AutoTokenizer" in caught.value.hint
 
 
@@ -171,7 +173,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def family(name: str, folder: Path, source: Path) -> Path:
-    """A random encoder of some family, with the tiny one's tokenizer."""
+    """A random encoder of a model family, with the tokenizer of the tiny one."""
     import transformers
 
     torch.manual_seed(0)
@@ -180,21 +182,21 @@ def family(name: str, folder: Path, source: Path) -> Path:
     return folder
 
 
-def read(folder: Path) -> np.ndarray:
+def encode(folder: Path) -> np.ndarray:
     tokenizer = encoders.load_tokenizer(folder, source="", max_tokens=16)
     reader = encoders.load_encoder(folder, source="")
-    return encoders.encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
+    return encode_all(reader, tokenizer, WORDS, device=CPU, progress=Progress()).numpy()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_encoders_of_many_families_are_read(name: str, source: Path, tmp_path: Path) -> None:
-    vectors_IT = read(prepared(str(family(name, tmp_path / "it", source)), tmp_path / "x"))
+    vectors_IT = encode(prepare(str(family(name, tmp_path / "it", source)), tmp_path / "x"))
     np.testing.assert_allclose(np.linalg.norm(vectors_IT, axis=1), 1, atol=1e-5)
     assert np.unique(vectors_IT.round(4), axis=0).shape[0] == len(WORDS)
 
 
 def test_pooling_by_the_first_token_is_another_vector(source: Path, tmp_path: Path) -> None:
-    mean, first = (prepared(str(source), tmp_path / name, pooling=name) for name in ("mean", "cls"))
+    mean, first = (prepare(str(source), tmp_path / name, pooling=name) for name in ("mean", "cls"))
     assert (mean / "config.json").read_bytes() == (source / "config.json").read_bytes()
     assert json.loads((first / "config.json").read_text())["text_pooling"] == "cls"
     tokenizer, reader = (
@@ -203,13 +205,13 @@ def test_pooling_by_the_first_token_is_another_vector(source: Path, tmp_path: Pa
     )
     ids, mask = (torch.from_numpy(part) for part in tokenizer(WORDS))
     with torch.no_grad():
-        wanted = torch.nn.functional.normalize(reader.eval().token_vectors(ids, mask)[:, 0], dim=-1).numpy()
-    np.testing.assert_allclose(read(first), wanted, atol=1e-6)
-    assert np.abs(read(mean) - read(first)).max() > 0.01
+        expected = torch.nn.functional.normalize(reader.eval().token_vectors(ids, mask)[:, 0], dim=-1).numpy()
+    np.testing.assert_allclose(encode(first), expected, atol=1e-6)
+    assert np.abs(encode(mean) - encode(first)).max() > 0.01
 
 
 def test_pooling_outlives_saving(source: Path, tmp_path: Path) -> None:
-    """What trains the encoder saves it with transformers; the next to read it pools alike."""
-    folder = prepared(str(source), tmp_path / "x", pooling="cls")
+    """Training saves the encoder with transformers, which keeps the pooling."""
+    folder = prepare(str(source), tmp_path / "x", pooling="cls")
     encoders.load_encoder(folder, source="").backbone.save_pretrained(tmp_path / "saved")
     assert encoders.load_encoder(tmp_path / "saved", source="").pooling == "cls"

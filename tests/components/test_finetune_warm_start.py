@@ -1,4 +1,4 @@
-"""finetune that begins with the champion's weights: what it takes over, what it refuses, and that it is worth it."""
+"""finetune with a warm start: what it loads, what it refuses, and what it gains."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 from components.finetune import warm_start
 from components.finetune.config import FinetuneConfig
+from components.finetune.sequence.model import build_teacher
 from components.finetune.step import finetune
 from rankline.errors import IntegrityError
-from rankline.io import digest
+from rankline.io import artifacts, digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_from_registry
 from rankline.runtime import ledger, step_cache
@@ -36,7 +37,7 @@ WARM = SETTINGS.model_copy(update={"warm_start": True})
 CHAMPION = "c" * 16
 
 
-def taught(features: Path, teacher: Path, config: FinetuneConfig = SETTINGS, start: WarmStart | None = None) -> Any:
+def train(features: Path, teacher: Path, config: FinetuneConfig = SETTINGS, start: WarmStart | None = None) -> Any:
     return finetune(features, teacher, config=config, progress=Progress(), start=start)
 
 
@@ -50,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("warm")
     write_features(folder / "first")
     write_features(folder / "later", days=7)
-    taught(folder / "first", folder / "teacher")
+    train(folder / "first", folder / "teacher")
     champion_weights.save_weights(ModelRegistry(folder / "repository"), CHAMPION, folder / "teacher")
     return folder
 
@@ -61,34 +62,34 @@ def start(world: Path) -> WarmStart:
     return champion_weights.select_warm_start(models, CHAMPION, "other data").fetched(models, world)
 
 
-def opened(world: Path, start: WarmStart, features: Path, **knobs: Any) -> warm_start.WarmWeights:
+def open_weights(world: Path, start: WarmStart, features: Path, **overrides: Any) -> warm_start.WarmWeights:
     data = examples.read_examples(features, max_history=SETTINGS.max_history)
-    return warm_start.open_weights(start, data, SETTINGS.model_copy(update=knobs))
+    return warm_start.open_weights(start, data, SETTINGS.model_copy(update=overrides))
 
 
-# It is worth it -----------------------------------------------------------------------------------------------
+# The gain -----------------------------------------------------------------------------------------------
 
 
 def test_a_given_quality_is_reached_in_fewer_epochs_than_from_scratch(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
-    from_scratch = taught(world / "later", tmp_path / "scratch", WARM, WarmStart(why="there is no champion yet"))
-    begun = taught(world / "later", tmp_path / "warm", WARM, start)
+    from_scratch = train(world / "later", tmp_path / "scratch", WARM, WarmStart(why="there is no champion yet"))
+    warm = train(world / "later", tmp_path / "warm", WARM, start)
     aim = max(curve(tmp_path / "scratch"))
     epochs = [next(n for n, reached in enumerate(curve(tmp_path / name)) if reached >= 0.8 * aim)
               for name in ("scratch", "warm")]  # fmt: skip
     assert epochs[1] < epochs[0]
-    assert begun["valid_ndcg@10"] >= from_scratch["valid_ndcg@10"] - 0.02
+    assert warm["valid_ndcg@10"] >= from_scratch["valid_ndcg@10"] - 0.02
     losses = [json.loads((tmp_path / name / "curve.json").read_text())[0]["loss"] for name in ("scratch", "warm")]
     assert losses[1] < losses[0]
-    assert (begun["began_from"], begun["items_found_again"]) == (CHAMPION, "40 of 40")
+    assert (warm["began_from"], warm["items_found_again"]) == (CHAMPION, "40 of 40")
     assert (from_scratch["began_from"], from_scratch["began_why"]) == ("scratch", "there is no champion yet")
-    assert begun["valid_ndcg@10_at_start"] > 0.5 * aim
+    assert warm["valid_ndcg@10_at_start"] > 0.5 * aim
 
 
 def test_it_ends_no_worse_than_it_began(world: Path, start: WarmStart, tmp_path: Path) -> None:
-    config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # it can only do harm
-    result = taught(world / "later", tmp_path / "teacher", config, start)
+    config = WARM.model_copy(update={"learning_rate": 1.0, "warm_epochs": 2})  # training can only do harm
+    result = train(world / "later", tmp_path / "teacher", config, start)
     assert (result["best_epoch"], result["epochs"]) == (-1, 2)
     assert result["valid_ndcg@10"] == result["valid_ndcg@10_at_start"]
     before, after = (load_file(path / "weights.safetensors") for path in (world / "teacher", tmp_path / "teacher"))
@@ -97,36 +98,34 @@ def test_it_ends_no_worse_than_it_began(world: Path, start: WarmStart, tmp_path:
 
 def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, start: WarmStart, tmp_path: Path) -> None:
     config = WARM.model_copy(update={"teachers": 2, "warm_epochs": 1, "epochs": 3})
-    result = taught(world / "later", tmp_path / "teacher", config, start)
+    result = train(world / "later", tmp_path / "teacher", config, start)
     lengths = [len(json.loads((tmp_path / "teacher" / f"curve{mark}.json").read_text())) for mark in ("", "-1")]
     assert lengths == [1, 3]
     assert (result["teachers_from_scratch"], result["epochs"]) == ("1 of 2", 1)
 
 
 def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
-    """Nor does it where there is nothing to begin with, to the last bit."""
-    taught(world / "first", tmp_path / "none", WARM, WarmStart(why="there is no champion yet"))
+    """A warm start without weights is a cold start, bit for bit."""
+    train(world / "first", tmp_path / "none", WARM, WarmStart(why="there is no champion yet"))
     for name in ("weights.safetensors", "soft.npz", "text_vectors.npy", "rankings.parquet", "curve.json"):
         assert digest.file_digest(world / "teacher" / name) == digest.file_digest(tmp_path / "none" / name), name
 
 
-# What is taken over -------------------------------------------------------------------------------------------
+# Loading -------------------------------------------------------------------------------------------
 
 
 def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
-    """A shelf comes first in the alphabet and moves every row and column; one item is gone."""
+    """A new category, first in the alphabet, moves every row and column; one item is removed."""
     features = write_features(tmp_path / "moved", days=7, shelves=("art", *SHELVES), without=("books-red",))
     data = examples.read_examples(features, max_history=SETTINGS.max_history)
-    begun = warm_start.open_weights(start, data, SETTINGS)
-    from components.finetune.sequence_model import _build_teacher
-
+    warm = warm_start.open_weights(start, data, SETTINGS)
     torch.manual_seed(3)
-    model = _build_teacher(data, 32, data.side_IS.shape[1], config=SETTINGS, rng=np.random.default_rng(0))
+    model = build_teacher(data, 32, config=SETTINGS, rng=np.random.default_rng(0))
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
-    found = begun.load_weights(model, data, warm_start.side_names(features, data))
-    assert found == 39
+    warm.load_weights(model, data)
+    assert len(warm.matched_rows(data)) == 39
     there, now = load_file(world / "teacher" / "weights.safetensors"), model.state_dict()
     before = examples.read_examples(world / "first", max_history=SETTINGS.max_history)
     for item in ("garden-blue", "toys-round"):
@@ -135,17 +134,17 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     assert torch.equal(
         now["fusion.own.weight"][data.index["art-red"]], fresh["fusion.own.weight"][data.index["art-red"]]
     )
-    columns = {name: n for n, name in enumerate(warm_start.side_names(features, data))}
-    old = {name: n for n, name in enumerate(warm_start.side_names(world / "first", before))}
+    columns = {name: n for n, name in enumerate(warm_start.side_names(data))}
+    old = {name: n for n, name in enumerate(warm_start.side_names(before))}
     for name in ("category=toys", "price"):
         assert torch.equal(now["fusion.side.weight"][:, columns[name]], there["fusion.side.weight"][:, old[name]])
     art = columns["category=art"]
     assert torch.equal(now["fusion.side.weight"][:, art], fresh["fusion.side.weight"][:, art])
-    assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # what this data knows is its own
+    assert torch.equal(now["fusion.known_I"], fresh["fusion.known_I"])  # known items belong to the data
 
 
 def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
-    """Whatever a source declares of its items, and in the order in which side information has it."""
+    """Every declared column, in the order of the side features."""
     features = write_features(tmp_path / "features")
     items = parquet.read_table(features / "items.parquet")
     count = len(items)
@@ -155,21 +154,21 @@ def test_every_column_of_side_information_has_its_name(tmp_path: Path) -> None:
     wide = wide.append_column("brand", pa.array(["ours", "theirs", "ours", "nobody's"] * (count // 4)))
     parquet.write_table(wide, features / "items.parquet")
     data = examples.read_examples(features, max_history=5)
-    told = warm_start.side_names(features, data)
-    assert told == [
+    names = warm_start.side_names(data)
+    assert names == [
         "category=books", "category=garden", "category=music", "category=toys", "price", "language=de", "language=en",
         "weight", "picture[0]", "picture[1]", "picture[2]", "brand=ours", "brand=nobody's", "brand=theirs",
     ]  # fmt: skip
-    columns = {name: data.side_IS[:, place] for place, name in enumerate(told)}
+    columns = {name: data.side_IS[:, place] for place, name in enumerate(names)}
     assert list(columns["language=en"][:4]) == [0, 1, 0, 1]
     assert list(columns["brand=theirs"][:4]) == [0, 1, 0, 0]
     assert columns["weight"][0] < 0 < columns["weight"][-1]
 
 
-def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
+def test_a_random_encoder_is_loaded_and_the_untuned_one_remains_the_baseline(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
-    taught(world / "later", tmp_path / "teacher", WARM.model_copy(update={"epochs": 1}), start)
+    train(world / "later", tmp_path / "teacher", WARM.model_copy(update={"epochs": 1}), start)
     assert digest.file_digests(world / "teacher" / "encoder") == digest.file_digests(tmp_path / "teacher" / "encoder")
     origin = json.loads((tmp_path / "teacher" / "origin.json").read_text())
     assert (origin["began_from"], origin["encoder"]["own"]) == (CHAMPION, True)
@@ -178,38 +177,38 @@ def test_a_random_encoder_comes_along_and_the_untuned_one_is_still_told(
 @pytest.mark.slow
 def test_several_processes_begin_as_one_does(world: Path, start: WarmStart, tmp_path: Path) -> None:
     config = WARM.model_copy(update={"epochs": 1, "processes": 2})
-    result = taught(world / "later", tmp_path / "two", config, start)
-    one = taught(world / "later", tmp_path / "one", WARM.model_copy(update={"epochs": 1}), start)
+    result = train(world / "later", tmp_path / "two", config, start)
+    one = train(world / "later", tmp_path / "one", WARM.model_copy(update={"epochs": 1}), start)
     assert result["processes"] == 2
     assert result["valid_ndcg@10_at_start"] == one["valid_ndcg@10_at_start"]
     assert result["began_from"] == CHAMPION
 
 
-# What does not fit --------------------------------------------------------------------------------------------
+# Mismatches --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told", "why"),
+    ("overrides", "changes", "why"),
     [
         ({"vector_size": 32}, {}, "vector_size is 32 here and 16 there"),
         ({"layers": 2}, {}, "layers is 2 here and 1 there"),
         ({"encoder": "fresh"}, {}, "another encoder"),
         ({"pooling": "cls"}, {}, "another encoder"),
         ({}, {"split": {"split": "time", "seed": 7}}, "split in another way"),
-        ({}, {"service": "ranking_v2"}, "features are other ones"),
-        ({}, {"train_end": "2023-12-01T00:00:00+00:00"}, "it learnt from later data"),
-        ({}, {"data_end": "2023-12-31T00:00:00+00:00"}, "it learnt from later data"),
+        ({}, {"service": "ranking_v2"}, "features are different"),
+        ({}, {"train_end": "2023-12-01T00:00:00+00:00"}, "it was trained on later data"),
+        ({}, {"data_end": "2023-12-31T00:00:00+00:00"}, "it was trained on later data"),
     ],
 )
-def test_what_does_not_fit_is_told_and_training_begins_from_scratch(
-    world: Path, start: WarmStart, tmp_path: Path, knobs: dict[str, Any], told: dict[str, Any], why: str
+def test_weights_that_do_not_fit_are_named_and_training_starts_from_scratch(
+    world: Path, start: WarmStart, tmp_path: Path, overrides: dict[str, Any], changes: dict[str, Any], why: str
 ) -> None:
-    features = write_features(tmp_path / "features", days=7, users=20, **told)
-    found = opened(world, start, features, **knobs)
-    assert found.folder is None
-    assert f"the weights of model {CHAMPION} do not fit: " in found.why
-    assert why in found.why
-    assert opened(world, start, world / "later").folder is not None  # and it is this that was wrong
+    features = write_features(tmp_path / "features", days=7, users=20, **changes)
+    weights = open_weights(world, start, features, **overrides)
+    assert weights.folder is None
+    assert f"the weights of model {CHAMPION} do not fit: " in weights.why
+    assert why in weights.why
+    assert open_weights(world, start, world / "later").folder is not None  # the same start fits unchanged data
 
 
 def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
@@ -219,18 +218,18 @@ def test_weights_that_changed_are_refused(world: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="not the file its digest promises"):
+    with pytest.raises(IntegrityError, match="does not match its digest"):
         champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
     (tmp_path / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
     with pytest.raises(IntegrityError, match="cannot be read"):
         champion_weights.select_warm_start(models, CHAMPION, "other")
 
 
-# What it begins with ------------------------------------------------------------------------------------------
+# Selection ------------------------------------------------------------------------------------------
 
 
-def kept(models: ModelRegistry, folder: Path, model: str, *, data: str, offered: str = "") -> str:
-    """Weights of a model that was made of some data and offered another one's; their digest."""
+def stored(models: ModelRegistry, folder: Path, model: str, *, data: str, offered: str = "") -> str:
+    """Store weights of a model trained on some data and offered those of another; their digest."""
     teacher = folder / model
     (teacher / "encoder").mkdir(parents=True)
     origin = {"encoder": {"own": False}, "data_digest": data, "offered": offered, "began_from": offered}
@@ -244,40 +243,40 @@ def kept(models: ModelRegistry, folder: Path, model: str, *, data: str, offered:
 
 def test_a_repeated_run_begins_where_the_champion_of_the_same_data_began(tmp_path: Path) -> None:
     models = ModelRegistry(tmp_path / "repository")
-    first = kept(models, tmp_path, "m1", data="monday")
-    second = kept(models, tmp_path, "m2", data="tuesday", offered="m1")
+    first = stored(models, tmp_path, "m1", data="monday")
+    second = stored(models, tmp_path, "m2", data="tuesday", offered="m1")
     assert champion_weights.select_warm_start(models, "", "monday") == WarmStart(why="there is no champion yet")
     assert champion_weights.select_warm_start(models, "m1", "tuesday").digest == first
     assert champion_weights.select_warm_start(models, "m2", "wednesday").digest == second
     again = champion_weights.select_warm_start(models, "m2", "tuesday")
     assert (again.model_id, again.digest) == ("m1", first)
     assert champion_weights.select_warm_start(models, "m1", "monday").digest == ""
-    assert "are not kept" in champion_weights.select_warm_start(models, "older", "monday").why
+    assert "are not stored" in champion_weights.select_warm_start(models, "older", "monday").why
     delete_from_registry(models, "weights/m1")
-    assert "not kept any more" in champion_weights.select_warm_start(models, "m2", "tuesday").why
+    assert "no longer stored" in champion_weights.select_warm_start(models, "m2", "tuesday").why
 
 
 def test_weights_go_into_a_bucket_and_come_back(url: str, world: Path, tmp_path: Path) -> None:
     models = ModelRegistry(url)
     champion_weights.save_weights(models, CHAMPION, world / "teacher")
-    champion_weights.save_weights(models, CHAMPION, world / "teacher")  # which is nothing new
+    champion_weights.save_weights(models, CHAMPION, world / "teacher")  # again, which changes nothing
     start = champion_weights.select_warm_start(models, CHAMPION, "other").fetched(models, tmp_path)
-    assert opened(world, start, world / "later").own_encoder
+    assert open_weights(world, start, world / "later").own_encoder
     assert dataclasses.replace(start, folder="") == champion_weights.select_warm_start(models, CHAMPION, "other")
     delete_from_registry(models, f"weights/{CHAMPION}")
     assert champion_weights.read_metadata(ModelRegistry(url), CHAMPION) == {}
 
 
-# At the door ------------------------------------------------------------------------------------------------------
+# As a pipeline step -------------------------------------------------------------------------------------------
 
 
-def at_the_door(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
-    """finetune through its door, as a run of its own."""
-    from components.finetune.component import finetune as door
+def run_component(workspace: Path, features: Path, number: int, champion: str, config: FinetuneConfig) -> ledger.Entry:
+    """Run finetune as a pipeline step in a run of its own."""
+    from components.finetune.component import finetune as component
 
     run = f"2026010{number}-000000-world"
     place = workspace / "runs" / run / "teacher"
-    door.python_func(
+    component.python_func(
         features=SimpleNamespace(path=str(features)), config=config.model_dump(), run={"workspace": str(workspace)},
         job=run, champion=champion, teacher=SimpleNamespace(path=str(place)),
     )  # fmt: skip
@@ -287,37 +286,37 @@ def at_the_door(workspace: Path, features: Path, number: int, champion: str, con
 def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
     workspace, quick = tmp_path / "w", {"epochs": 1}
     features = write_features(tmp_path / "features", days=7)
-    step_cache.write_digests(features)
+    artifacts.write_digests(features)
     models = ModelRegistry(workspace / "repository")
-    cold, begun = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
-    assert at_the_door(workspace, features, 1, "", begun).result["began_from"] == "scratch"
+    cold, warm = (config.model_copy(update=quick) for config in (SETTINGS, WARM))
+    assert run_component(workspace, features, 1, "", warm).result["began_from"] == "scratch"
     champion_weights.save_weights(models, CHAMPION, world / "teacher")
-    entry = at_the_door(workspace, features, 2, CHAMPION, begun)
+    entry = run_component(workspace, features, 2, CHAMPION, warm)
     assert (entry.status, entry.why) == ("done", "champion's weights changed")
     assert entry.result["began_from"] == CHAMPION
-    assert at_the_door(workspace, features, 3, CHAMPION, begun).status == "reused"
-    kept_key = step_cache.StepCache(workspace / "cache" / "finetune").latest()
-    assert kept_key is not None
+    assert run_component(workspace, features, 3, CHAMPION, warm).status == "reused"
+    cache_key = step_cache.StepCache(workspace / "cache" / "finetune").latest()
+    assert cache_key is not None
     digest_now = champion_weights.select_warm_start(models, CHAMPION, "other").digest
-    assert kept_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
-    # the model of these data comes to serve: the same run again is the same work
+    assert cache_key.key["lineage"] == {"encoder": "", champion_weights.LINEAGE_KEY: digest_now}
+    # when the model of this data becomes champion, the same run is a cache hit
     champion_weights.save_weights(models, "d" * 16, workspace / "runs" / "20260102-000000-world" / "teacher")
-    assert at_the_door(workspace, features, 4, "d" * 16, begun).status == "reused"
-    # switched off, no champion counts
-    assert at_the_door(workspace, features, 5, "", cold).status == "done"
-    entry = at_the_door(workspace, features, 6, CHAMPION, cold)
+    assert run_component(workspace, features, 4, "d" * 16, warm).status == "reused"
+    # without a warm start the champion does not matter
+    assert run_component(workspace, features, 5, "", cold).status == "done"
+    entry = run_component(workspace, features, 6, CHAMPION, cold)
     assert (entry.status, "began_from" in entry.result) == ("reused", False)
 
 
 def test_damaged_weights_stop_the_step_with_one_message(world: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     features = write_features(tmp_path / "features", days=7)
-    step_cache.write_digests(features)
+    artifacts.write_digests(features)
     champion_weights.save_weights(ModelRegistry(workspace / "repository"), CHAMPION, world / "teacher")
     (workspace / "repository" / "weights" / CHAMPION / "weights.safetensors").write_bytes(b"other bytes")
-    with pytest.raises(SystemExit, match=r"weights\.safetensors is not the file its digest promises"):
-        at_the_door(workspace, features, 1, CHAMPION, WARM)
+    with pytest.raises(SystemExit, match=r"weights\.safetensors does not match its digest"):
+        run_component(workspace, features, 1, CHAMPION, WARM)
     (workspace / "repository" / "weights" / CHAMPION / "weights.json").write_text("{")
-    with pytest.raises(SystemExit, match="what is told of a model's weights cannot be read"):
-        at_the_door(workspace, features, 2, CHAMPION, WARM)
+    with pytest.raises(SystemExit, match="the metadata of a model's weights cannot be read"):
+        run_component(workspace, features, 2, CHAMPION, WARM)
     assert ledger.read_entries(workspace / "runs" / "20260102-000000-world")["finetune"].status == "failed"

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from components.ingest import parts, step
+from components.ingest import step
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.readers import text_stream
 from components.ingest.step import ingest
 from rankline.contracts import EVENTS, ITEMS, REJECTED, USERS
 from rankline.errors import RanklineError, SourceError, TooSmall
@@ -62,7 +63,7 @@ def at(seconds: int) -> datetime:
 
 
 def test_the_canonical_tables(tmp_path: Path) -> None:
-    told = run(write(tmp_path / "source"), raw := tmp_path / "raw")
+    result = run(write(tmp_path / "source"), raw := tmp_path / "raw")
     events, items, users = (table(raw, name) for name in ("events", "items", "users"))
     # by time, then by line: event_id is the line
     assert [(event["event_id"], event["item_id"]) for event in events] == [
@@ -94,7 +95,7 @@ def test_the_canonical_tables(tmp_path: Path) -> None:
         {"user_id": "u2", "age": "53", "gender": "F", "occupation": "other"},
         {"user_id": "u3", "age": None, "gender": None, "occupation": None},
     ]
-    assert told["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
+    assert result["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
     summary = json.loads((raw / "summary.json").read_text())
     assert summary["labels"] == ["rating"]
     assert summary["users_without_profile"] == summary["items_without_date"] == 1
@@ -107,8 +108,8 @@ def test_the_canonical_tables(tmp_path: Path) -> None:
 )
 def test_types_are_the_contracts(tmp_path: Path, name: str, contract: pa.Schema) -> None:
     run(write(tmp_path / "source"), tmp_path / "raw")
-    found = pq.read_schema(tmp_path / "raw" / f"{name}.parquet")
-    assert pa.schema([found.field(field.name) for field in contract]).equals(contract)
+    actual = pq.read_schema(tmp_path / "raw" / f"{name}.parquet")
+    assert pa.schema([actual.field(field.name) for field in contract]).equals(contract)
 
 
 @pytest.mark.parametrize(
@@ -136,37 +137,37 @@ def test_types_are_the_contracts(tmp_path: Path, name: str, contract: pa.Schema)
 )
 def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path, suffix: str, line: str, reason: str) -> None:
     good = {"inter": EVENT_LINES, "item": ITEM_LINES, "user": USER_LINES}
-    told = run(write(tmp_path / "source", **{suffix: [*good[suffix], line]}), raw := tmp_path / "raw")
+    result = run(write(tmp_path / "source", **{suffix: [*good[suffix], line]}), raw := tmp_path / "raw")
     name = {"inter": "events", "item": "items", "user": "users"}[suffix]
     (row,) = table(raw, "rejected")
     assert (row["table"], row["reason"], row["row"]) == (name, reason, len(good[suffix]) + 2)
     assert row["raw"] == line.replace("\udcff", "\ufffd")
-    assert told["rejected"] == {"items": {}, "users": {}, "queries": {}, "events": {}} | {name: {reason: 1}}
-    assert told["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
+    assert result["rejected"] == {"items": {}, "users": {}, "queries": {}, "events": {}} | {name: {reason: 1}}
+    assert result["rows"] == {"items": 3, "users": 3, "queries": 0, "events": 4}
 
 
 def test_a_rating_may_be_absent_and_an_empty_line_is_no_row(tmp_path: Path) -> None:
-    told = run(write(tmp_path / "source", inter=["u1\ti1\t\t100", "", "u1\ti2\t4\t200", ""]), tmp_path / "raw")
+    result = run(write(tmp_path / "source", inter=["u1\ti1\t\t100", "", "u1\ti2\t4\t200", ""]), tmp_path / "raw")
     assert [event["rating"] for event in table(tmp_path / "raw", "events")] == [None, 4.0]
     assert [event["event_id"] for event in table(tmp_path / "raw", "events")] == [
         "000000000002",
         "000000000004",
     ]
-    assert told["rejected"]["events"] == {}
+    assert result["rejected"]["events"] == {}
 
 
 def test_an_item_set_aside_takes_its_events_along(tmp_path: Path) -> None:
     items = [*ITEM_LINES[:1], "i2\tbroken", *ITEM_LINES[2:]]
-    told = run(write(tmp_path / "source", item=items), tmp_path / "raw")
-    assert told["rejected"]["events"] == {"unknown item": 2}
+    result = run(write(tmp_path / "source", item=items), tmp_path / "raw")
+    assert result["rejected"]["events"] == {"unknown item": 2}
 
 
 def test_the_window_is_half_open_and_outside_is_not_rejected(tmp_path: Path) -> None:
     window = {"window_start": at(200).isoformat(), "window_end": "1970-01-01T00:05:00"}
-    told = run(write(tmp_path / "source"), tmp_path / "raw", **window)
+    result = run(write(tmp_path / "source"), tmp_path / "raw", **window)
     assert [event["event_timestamp"] for event in table(tmp_path / "raw", "events")] == [at(200)]
-    assert told["outside_window"] == 3
-    assert told["rejected"]["events"] == {}
+    assert result["outside_window"] == 3
+    assert result["rejected"]["events"] == {}
 
 
 def test_known_time_and_attributes_come_from_their_columns(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_the_same_data_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> 
 
 def test_row_groups_do_not_depend_on_how_the_rows_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "ROW_GROUP", 1000)
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(text_stream, "CHUNK_BYTES", 4096)
     lines = [f"u{n % 97}\ti{1 + n % 3}\t{1 + n % 5}\t{9000 - n}" for n in range(5010)]
     run(write(tmp_path / "source", inter=lines, user=None), tmp_path / "raw", memory_limit_mb=64)
     events = pq.ParquetFile(tmp_path / "raw" / "events.parquet")
@@ -268,11 +269,11 @@ def _unknown_format(folder: Path) -> dict[str, Any]:
 
 
 REFUSALS = [
-    (_missing, SourceError, "the source is not there", "ingest.source"),
+    (_missing, SourceError, "the source does not exist", "ingest.source"),
     (_empty_folder, SourceError, "holds no events", "ingest.source"),
     (_empty_file, SourceError, "0 bytes", "ingest.source"),
-    (_header_alone, SourceError, "a header alone", "ingest.source"),
-    (_no_header, SourceError, "begins with a header", "name:type"),
+    (_header_alone, SourceError, "only a header", "ingest.source"),
+    (_no_header, SourceError, "has no header that names", "name:type"),
     (_no_title, SourceError, "no column 'movie_title'", "ingest.columns.title"),
     (_no_items, SourceError, "ml.item", "ingest.source"),
     (_two, SourceError, "ml.inter, other.inter", "ingest.name"),
@@ -326,8 +327,8 @@ def test_one_moment_written_in_two_ways_is_one_setting() -> None:
 @pytest.mark.parametrize("path", ["", "ml", "ml.inter"])
 def test_a_source_is_found_by_folder_by_name_or_by_file(tmp_path: Path, path: str) -> None:
     write(tmp_path)
-    found = source.find_files(source.Source(source=str(tmp_path / path)))
-    assert {name: Path(file.path).name for name, (file,) in found.items()} == {
+    actual = source.find_files(source.Source(source=str(tmp_path / path)))
+    assert {name: Path(file.path).name for name, (file,) in actual.items()} == {
         "events": "ml.inter",
         "items": "ml.item",
         "users": "ml.user",
@@ -370,5 +371,5 @@ def test_a_set_without_the_columns_that_movielens_has(tmp_path: Path) -> None:
 
 def test_interactions_alone_are_enough_where_the_settings_say_so(tmp_path: Path) -> None:
     (write(tmp_path, user=None) / "ml.item").unlink()
-    told = run(tmp_path, tmp_path / "raw", items_from_events=True)
-    assert told["rows"] == {"items": 2, "users": 3, "queries": 0, "events": 4}
+    result = run(tmp_path, tmp_path / "raw", items_from_events=True)
+    assert result["rows"] == {"items": 2, "users": 3, "queries": 0, "events": 4}

@@ -41,8 +41,8 @@ def table(raw: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_a_collection_becomes_items_queries_and_events_with_their_split(tmp_path: Path) -> None:
-    told = run(write(tmp_path / "source"), raw := tmp_path / "raw", columns={"item_numbers": ["metadata.year"]})
-    assert told["rows"] == {"items": 3, "users": 0, "queries": 3, "events": 4}
+    result = run(write(tmp_path / "source"), raw := tmp_path / "raw", columns={"item_numbers": ["metadata.year"]})
+    assert result["rows"] == {"items": 3, "users": 0, "queries": 3, "events": 4}
     assert [(item["item_id"], item["title"], item["text"], item["year"]) for item in table(raw, "items")] == [
         ("d1", "Capacitors", "how they store charge", 1961.0),
         ("d2", None, "on filters", 1962.0),

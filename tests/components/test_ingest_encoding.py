@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.ingest.config import IngestConfig
-from components.ingest.encoding import guess_encoding
+from components.ingest.readers.encoding import guess_encoding
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 
@@ -69,8 +69,8 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:
 
 
 def test_of_equals_the_commonest_is_taken_and_the_other_named() -> None:
-    found = guess_encoding("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
-    assert (found.name, found.runner_up) == ("cp1252", "cp1250")
+    actual = guess_encoding("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
+    assert (actual.name, actual.runner_up) == ("cp1252", "cp1250")
     assert guess_encoding(f"{CZECH}\n".encode("cp1250")).runner_up == "iso8859-2"
     assert guess_encoding(f"{GERMAN}\n".encode()).runner_up == ""
 

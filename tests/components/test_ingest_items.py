@@ -147,17 +147,17 @@ def test_a_row_that_is_set_aside_says_whose_it_was(tmp_path: Path) -> None:
 def test_a_title_told_alone_carries_its_year(tmp_path: Path) -> None:
     path = tmp_path / "titles.item"
     path.write_text("item_id:token\tmovie_title:token_seq\trelease_year:token\n7\tAlien\t1979\n")
-    told = items_recipe(named("movielens"), items=str(path), only=["title"])
-    (item,), summary = read(tmp_path, told.ingest)
+    result = items_recipe(named("movielens"), items=str(path), only=["title"])
+    (item,), summary = read(tmp_path, result.ingest)
     assert (item["title"], summary["items_tell"]) == ("Alien (1979)", ["title"])
 
 
 def test_a_column_that_only_names_has_to_be_there(tmp_path: Path) -> None:
     path = tmp_path / "titles.item"
     path.write_text("item_id:token\tmovie_title:token_seq\n7\tAlien\n")
-    told = items_recipe(named("movielens"), items=str(path), only=["title", "category"])
+    result = items_recipe(named("movielens"), items=str(path), only=["title", "category"])
     with pytest.raises(SourceError, match="have no column 'class'"):
-        ingest(tmp_path / "raw", config=told.ingest)
+        ingest(tmp_path / "raw", config=result.ingest)
 
 
 def _shop(config: IngestConfig) -> Any:

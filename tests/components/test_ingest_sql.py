@@ -8,8 +8,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from components.ingest import sql
 from components.ingest.config import IngestConfig
+from components.ingest.readers import sql
 from components.ingest.step import ingest
 from rankline.errors import SourceError
 from rankline.io import digest, sources
@@ -36,11 +36,11 @@ def shop(tmp_path: Path) -> Path:
 
 def test_a_duckdb_file_gives_what_files_give(shop: Path, tmp_path: Path) -> None:
     before = digest.file_digest(shop)
-    found = run(tmp_path / "raw", source=str(shop))
+    actual = run(tmp_path / "raw", source=str(shop))
     files = {name: f"{name}.parquet" for name in TABLES}
     same = run(tmp_path / "same", source=str(tmp_path), format="tables", tables=files)
-    assert found == same
-    assert found["rows"] == {"items": 4, "users": 4, "queries": 0, "events": 12}
+    assert actual == same
+    assert actual["rows"] == {"items": 4, "users": 4, "queries": 0, "events": 12}
     assert digest.file_digest(shop) == before
     assert not shop.with_suffix(".duckdb.wal").exists()
 
@@ -58,7 +58,7 @@ SHOWN = {  # how the time is typed -> the column as SQL of DuckDB, is the window
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Table -> how many rows of it have come out of the database, counted from here on."""
     arrived: dict[str, int] = {}
-    typed = sql.typed
+    typed_part = sql.typed_part
 
     def counting(table: str, where: str, schema: Any, batches: Any, **more: Any) -> Any:
         def through() -> Any:
@@ -66,9 +66,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
                 arrived[table] = arrived.get(table, 0) + len(batch)
                 yield batch
 
-        return typed(table, where, schema, through(), **more)
+        return typed_part(table, where, schema, through(), **more)
 
-    monkeypatch.setattr(sql, "typed", counting)
+    monkeypatch.setattr(sql, "typed_part", counting)
     return arrived
 
 
@@ -80,8 +80,8 @@ def test_the_window_is_asked_of_the_database_where_it_can_tell(
     arrived = counted(monkeypatch)
     query = f'SELECT * REPLACE ({expression} AS "at") FROM events ORDER BY rowid'
     tables = {**TABLES, "events": query}
-    found = run(tmp_path / "raw", source=str(shop), tables=tables, columns={**COLUMNS, **settings}, **WINDOW)
-    assert (found["rows"]["events"], found["outside_window"]) == (4, 8)
+    actual = run(tmp_path / "raw", source=str(shop), tables=tables, columns={**COLUMNS, **settings}, **WINDOW)
+    assert (actual["rows"]["events"], actual["outside_window"]) == (4, 8)
     assert arrived == {"events": 4 if pushed else 12, "items": 4, "users": 3}
 
 
@@ -125,15 +125,15 @@ def ordered() -> dict[str, str]:
 def test_postgres_gives_what_files_give(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(postgres)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    monkeypatch.setattr(sql, "ROWS", 5)
-    found = run(tmp_path / "raw", source=postgres.url, tables=ordered())
+    monkeypatch.setattr(sql, "FETCH_ROWS", 5)
+    actual = run(tmp_path / "raw", source=postgres.url, tables=ordered())
     for name, rows in (("events", EVENTS), ("items", ITEMS), ("users", USERS)):
         write(tmp_path / f"{name}.csv", rows)
     same = run(tmp_path / "same", source=str(tmp_path), format="tables", tables={n: f"{n}.csv" for n in TABLES})
-    assert found == same
+    assert actual == same
     arrived = counted(monkeypatch)
-    moments = "SELECT customer, sku, to_timestamp(at / 1000.0) AS at, kind, device FROM events"
-    for events in ("events", moments):
+    instants = "SELECT customer, sku, to_timestamp(at / 1000.0) AS at, kind, device FROM events"
+    for events in ("events", instants):
         arrived.clear()
         window = run(tmp_path / "window", source=postgres.url, tables={**TABLES, "events": events}, **WINDOW)
         assert (window["rows"]["events"], window["outside_window"]) == (4, 8)
@@ -180,14 +180,14 @@ def test_the_password_is_in_no_message_and_no_file(
     fill(postgres)
     monkeypatch.delenv("PGPASSWORD", raising=False)
     settings = {"source": postgres.url}
-    told = {
+    result = {
         "environment": ("PGPASSWORD", PASSWORD),
         "variable": ("SHOP_URL", postgres.secret_url),
         "wrong": ("SHOP_URL", postgres.secret_url.replace(PASSWORD, PASSWORD + "-not")),
         "unset": ("OTHER", ""),
         "garbled": ("SHOP_URL", f"postgres//me:{PASSWORD}@nowhere"),
     }[way]
-    monkeypatch.setenv(*told)
+    monkeypatch.setenv(*result)
     if way != "environment":
         settings |= {"connection": "SHOP_URL"}
     if way in ("environment", "variable"):
@@ -216,7 +216,7 @@ def test_a_server_that_is_killed_half_way(postgres: Postgres, tmp_path: Path, mo
             "repeat('x', 200) AS device FROM generate_series(1, 60000) AS n"
         )
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    monkeypatch.setattr(sql, "ROWS", 1000)
+    monkeypatch.setattr(sql, "FETCH_ROWS", 1000)
     batches = []
 
     class Killing(Progress):
@@ -230,12 +230,12 @@ def test_a_server_that_is_killed_half_way(postgres: Postgres, tmp_path: Path, mo
     with pytest.raises(SourceError) as refused:
         ingest(tmp_path / "raw", config=config, progress=Killing())
     assert 3 <= len(batches) < 60
-    assert "went away" in str(refused.value)
+    assert "the connection was lost" in str(refused.value)
     assert "run again" in str(refused.value)
     assert list((tmp_path / "raw").iterdir()) == []
     with pytest.raises(SourceError, match="cannot be reached"):
         ingest(tmp_path / "raw", config=config)
     postgres.start()
-    found = ingest(tmp_path / "raw", config=config)
-    assert found["rows"]["events"] == 60_000
+    actual = ingest(tmp_path / "raw", config=config)
+    assert actual["rows"]["events"] == 60_000
     assert pq.read_metadata(tmp_path / "raw/events.parquet").num_rows == 60_000

@@ -41,8 +41,8 @@ def table(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "raw" / "summary.json").read_text())
-    return told
+    result: dict[str, Any] = json.loads((folder / "raw" / "summary.json").read_text())
+    return result
 
 
 def reasons(folder: Path) -> list[tuple[str, int, str]]:
@@ -90,8 +90,12 @@ def test_every_format_gives_the_same_tables(tmp_path: Path, ending: str) -> None
         ("u7", "Ghent", 37.0),
         ("u2", None, None),
     ]
-    told = summary(tmp_path)
-    assert (told["users_without_history"], told["users_without_profile"], told["items_without_words"]) == (1, 1, 0)
+    result = summary(tmp_path)
+    assert (result["users_without_history"], result["users_without_profile"], result["items_without_words"]) == (
+        1,
+        1,
+        0,
+    )
     assert reasons(tmp_path) == []
 
 
@@ -164,7 +168,7 @@ def test_a_web_address_is_read_and_one_that_is_gone_refused(tmp_path: Path) -> N
 
 
 def test_a_url_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nothing here can read"):
+    with pytest.raises(SourceError, match="no installed package reads"):
         small(tmp_path, tables={"events": "pigeon://post/log.csv"})
 
 
@@ -312,14 +316,14 @@ def times(folder: Path, stated: list[str], **columns: Any) -> list[datetime]:
     ],
 )
 def test_times_are_read_as_the_settings_say(tmp_path: Path, stated: str, unit: str, zone: str) -> None:
-    found = times(tmp_path, [stated], timestamp_unit=unit, time_zone=zone)
-    assert found == [datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)]
+    actual = times(tmp_path, [stated], timestamp_unit=unit, time_zone=zone)
+    assert actual == [datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)]
 
 
 def test_times_that_clocks_showed_twice_or_never_are_set_aside(tmp_path: Path) -> None:
     stated = ["2024-10-27 01:59:59", "2024-10-27 02:30:00", "2024-10-27 03:00:00", "2024-03-31 02:30:00"]
-    found = times(tmp_path, stated, timestamp_unit="iso", time_zone="Europe/Berlin")
-    assert found == [datetime(2024, 10, 26, 23, 59, 59, tzinfo=UTC), datetime(2024, 10, 27, 2, tzinfo=UTC)]
+    actual = times(tmp_path, stated, timestamp_unit="iso", time_zone="Europe/Berlin")
+    assert actual == [datetime(2024, 10, 26, 23, 59, 59, tzinfo=UTC), datetime(2024, 10, 27, 2, tzinfo=UTC)]
     assert reasons(tmp_path) == [
         ("events", 2, "ambiguous time: clocks of Europe/Berlin showed it twice"),
         ("events", 4, "time that clocks of Europe/Berlin skipped"),
@@ -374,14 +378,14 @@ def test_items_from_events_and_items_without_words(tmp_path: Path) -> None:
 
 
 def test_queries_from_the_words_of_events(tmp_path: Path) -> None:
-    log = [{**LOG[n], "asked": asked} for n, asked in enumerate(["red shoes", "red shoes", "blue hat", None])]
+    log = [{**LOG[n], "asked": requests} for n, requests in enumerate(["red shoes", "red shoes", "blue hat", None])]
     small(tmp_path, log, columns={"query_text": "asked"})
     queries, events = table(tmp_path, "queries"), table(tmp_path, "events")
     assert [query["text"] for query in queries] == ["red shoes", "blue hat"]
     assert [event["query_id"] for event in events] == [
         queries[0]["query_id"], queries[0]["query_id"], queries[1]["query_id"], None,
     ]  # fmt: skip
-    assert "asked_text" not in events[0]
+    assert "event_query_text" not in events[0]
     assert summary(tmp_path)["rows"]["queries"] == 2
 
 
@@ -392,8 +396,8 @@ def test_queries_of_their_own_with_turns_and_a_split(tmp_path: Path) -> None:
         {"q": "c", "item_id": "i2", "part": "test"},
         {"q": "a", "item_id": "i2", "part": "later"},
     ]
-    asked = [{"q": "a", "said": ["hello", "a refund?"]}, {"q": "b", "said": ["when?"]}, {"q": "b", "said": []}]
-    write(tmp_path / "queries.jsonl", asked)
+    requests = [{"q": "a", "said": ["hello", "a refund?"]}, {"q": "b", "said": ["when?"]}, {"q": "b", "said": []}]
+    write(tmp_path / "queries.jsonl", requests)
     columns = {"user_id": "", "query_id": "q", "turns": "said", "split": "part", "timestamp": "", "labels": {}}
     small(tmp_path, log, columns=columns, tables={"queries": "queries.jsonl"})
     assert table(tmp_path, "queries") == [
@@ -507,7 +511,7 @@ REFUSALS = [
     (_excel, "log.xlsx", "rename or convert"),
     (_nowhere, "no files of events", "ingest.tables.events"),
     (_no_items, "no table of items", "ingest.items_from_events=true"),
-    (_no_queries, "the words of the queries", "ingest.tables.queries"),
+    (_no_queries, "the queries have no words", "ingest.tables.queries"),
     (_strangers, "4 of 4 rows of events", "unknown item 4"),
 ]
 

@@ -17,8 +17,8 @@ NIGHTLY = {"name": "nightly", "window_s": 86_400.0, "lag_s": 3600.0, "second": "
 CONFIG = IngestConfig(source="/data")
 
 
-def window(folder: Path, *told: str, **schedule: Any) -> tuple[str | None, str | None]:
-    config = with_scheduled_window(CONFIG, {**NIGHTLY, **schedule}, told, folder)
+def window(folder: Path, *result: str, **schedule: Any) -> tuple[str | None, str | None]:
+    config = with_scheduled_window(CONFIG, {**NIGHTLY, **schedule}, result, folder)
     return config.window_start, config.window_end
 
 
@@ -47,14 +47,14 @@ def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, 
 
 
 def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
-    told = (f"{BACKFILL}2026-11-01T03:00:00+00:00", "2026-11-22T12:00:00Z")
-    assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
+    result = (f"{BACKFILL}2026-11-01T03:00:00+00:00", "2026-11-22T12:00:00Z")
+    assert window(tmp_path, *result) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
     assert json.loads((tmp_path / TRIGGER_FILE).read_text())["kind"] == "backfill"
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
 def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, moment: str) -> None:
-    with pytest.raises(UsageError, match="does not say for which time"):
+    with pytest.raises(UsageError, match="does not pass the scheduled time"):
         window(tmp_path, BACKFILL + moment, "2026-11-22T12:00:00Z")
 
 
@@ -71,7 +71,7 @@ def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_time_that_nobody_filled_in_is_refused_for_good(tmp_path: Path, told: tuple[str, str], found: str) -> None:
-    with pytest.raises(UsageError, match="does not say for which time") as refusal:
+    with pytest.raises(UsageError, match="does not pass the scheduled time") as refusal:
         window(tmp_path, *told)
     assert found in str(refusal.value)
     assert refusal.value.final

@@ -12,13 +12,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from components.promote.config import DecideConfig, PromoteConfig
-from components.promote.mirror import mirror
+from components.promote.mirror import Promotion, mirror
 from components.promote.online import materialize_online
 from components.promote.step import decide, promote
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.evaluation.report import Report, read_report, write_report
 from rankline.features import transforms as names
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -65,8 +66,8 @@ def features_of(folder: Path, *, end: datetime = END, events_7d: float = 7.0) ->
     sources.mkdir(parents=True)
     stamp = pa.timestamp("us", tz="UTC")
 
-    def write(view: str, key: str, ids: list[str], columns: dict, moments: list[datetime], known: list[datetime]):
-        times = {"event_timestamp": pa.array(moments, stamp), "known_at": pa.array(known, stamp)}
+    def write(view: str, key: str, ids: list[str], columns: dict, instants: list[datetime], known: list[datetime]):
+        times = {"event_timestamp": pa.array(instants, stamp), "known_at": pa.array(known, stamp)}
         parquet.write_table(pa.table({key: ids, **columns, **times}), sources / f"{view}.parquet")
 
     day = end.replace(hour=0, minute=0)
@@ -155,15 +156,15 @@ class Workshop:
         return [event.kind for event in self.repository.history()]
 
 
-def _mirror_at_once(workspace: Path, model_id: str, gate, told) -> None:
+def _mirror_at_once(workspace: Path, model_id: str, gate, versions) -> None:
     event = Event(n=1, kind="promoted", model_id=model_id, at=END.isoformat(), who="test", why="test")
     report = Report(
         model_id=model_id, recipe="smoke", run_id="r", requests=1,
         systems={"candidate": {"metrics": {"ndcg@10": {"mean": 0.2}}}},
     )  # fmt: skip
     gate.wait()
-    shown = mirror(event, report, source="file:///b", pages=[], curves={}, config=PromoteConfig(), workspace=workspace)
-    told.put(shown["version"])
+    promotion = Promotion(event, report, source="file:///b", pages=[], curves={})
+    versions.put(mirror(promotion, config=PromoteConfig(), workspace=workspace)["version"])
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +172,14 @@ def database(tmp_path_factory):
     """An MLflow database that two processes made together, each mirroring a model into what was nothing."""
     workspace = tmp_path_factory.mktemp("mlflow")
     context = multiprocessing.get_context("spawn")
-    gate, told = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_mirror_at_once, args=(workspace, f"{i}" * 16, gate, told)) for i in range(2)]
+    gate, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_mirror_at_once, args=(workspace, f"{i}" * 16, gate, results)) for i in range(2)]
     for racer in racers:
         racer.start()
     for racer in racers:
         racer.join(120)
     assert [racer.exitcode for racer in racers] == [0, 0]
-    assert {told.get(timeout=5) for _ in racers} == {1, 2}
+    assert {results.get(timeout=5) for _ in racers} == {1, 2}
     return workspace / "mlflow.db"
 
 
@@ -202,10 +203,10 @@ def online(shop: Workshop, *features: str, user: str = "u1", item: str = "i1") -
     from feature_repo.store import open_store
 
     folder = shop.workspace / "online" / names.SERVICE
-    asked = open_store(folder).get_online_features(
+    requests = open_store(folder).get_online_features(
         features=list(features), entity_rows=[{"user_id": user, "item_id": item}]
     )
-    return {name: values[0] for name, values in asked.to_dict().items()}
+    return {name: values[0] for name, values in requests.to_dict().items()}
 
 
 # -- decide --------------------------------------------------------------------------------------------------
@@ -217,8 +218,8 @@ def test_a_good_candidate_is_registered_with_its_evidence(shop):
     assert result["outcome"] == "promote"
     assert shop.kinds == ["registered", "evaluated"]
     event = shop.repository.history()[1]
-    kept = Path(shop.repository.evidence(event.digests["evaluation"]))
-    assert read_report(kept) == read_report(evaluation)
+    saved = Path(shop.repository.evidence(event.digests["evaluation"]))
+    assert read_report(saved) == read_report(evaluation)
     assert open_bundle(shop.workspace / "repository" / "bundles" / event.model_id).model_id == event.model_id
     assert json.loads((verdict / "verdict.json").read_text())["outcome"] == "promote"
     page = (verdict / "verdict.md").read_text()
@@ -243,24 +244,24 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     event = shop.repository.history()[-1]
     assert event.why == result["sentence"]
     assert event.details == {"outcome": outcome, "failures": result["failures"]}
-    kept = Path(shop.repository.evidence(event.digests["verdict"]))
-    assert (kept / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
+    saved = Path(shop.repository.evidence(event.digests["verdict"]))
+    assert (saved / "verdict.json").read_bytes() == (verdict / "verdict.json").read_bytes()
     with pytest.raises(UsageError, match="does not promote"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
 
 
 @pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
-def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, tmp_path, gates, kept):
+def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(shop, tmp_path, gates, kept):
     bundle, evaluation = shop.made("a")
     teacher = teacher_of(tmp_path / "teacher")
     shop.decide(bundle, evaluation, teacher=teacher, **gates)
     registered = next(event for event in shop.repository.history() if event.kind == "registered")
     assert registered.details == {"began_from": "m0"}
-    assert registered.why.endswith("begun with model m0")
-    told = champion_weights.read_metadata(shop.repository, registered.model_id)
-    assert (told.get("offered") == "m0") is kept
-    assert sorted(told.get("files", [])) == (
+    assert registered.why.endswith("started from model m0")
+    metadata = champion_weights.read_metadata(shop.repository, registered.model_id)
+    assert (metadata.get("offered") == "m0") is kept
+    assert sorted(metadata.get("files", [])) == (
         ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []
     )
 
@@ -268,7 +269,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_told(shop, 
 def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
     bundle, evaluation = shop.made("a", lift=-0.1)
     shop.decide(bundle, evaluation)
-    (evaluation / "files.json").write_text("{}")  # a door's seal is not evidence
+    (evaluation / "files.json").write_text("{}")  # a component's digests are not evidence
     _, result = shop.decide(bundle, evaluation)
     assert result["events"] == []
     assert len(shop.kinds) == 3
@@ -331,7 +332,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     curve = client.get_metric_history(version.run_id, "distill/towers/valid_ndcg_at_10")
     assert [(point.step, point.value) for point in curve] == [(0, 0.1), (1, 0.2)]
 
-    # told again, as a retry would: nothing is done twice
+    # called again, as a retry would: nothing is done twice
     again = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "again"))
     assert (again["event"], again["mlflow"]["version"]) == (result["event"], result["mlflow"]["version"])
     assert len(shop.kinds) == 3
@@ -343,7 +344,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     verdict, _ = shop.decide(bundle, evaluation)
     result = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "next", events_7d=8.0))
     assert result["champion_before"] == model_id
-    assert "cannot be told" in result["warning"]  # these catalogues have no items
+    assert "cannot be determined" in result["warning"]  # these catalogues have no items
     assert online(shop, "item_popularity:item_events_7d")["item_events_7d"] == 8.0
     now = client.get_model_version_by_alias("rankline", "champion")
     assert now.tags["model_id"] == open_bundle(bundle).model_id != model_id
@@ -353,11 +354,11 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
 def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
     bundle, evaluation = shop.made("a")
     verdict, _ = shop.decide(bundle, evaluation)
-    kept = shop.workspace / "online" / names.SERVICE / "watermark.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text(content)
+    saved = shop.workspace / "online" / names.SERVICE / "watermark.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(content)
     assert shop.promote(bundle, evaluation, verdict)["online"]["moved"]
-    assert json.loads(kept.read_text())["until"] == END.isoformat()
+    assert json.loads(saved.read_text())["until"] == END.isoformat()
 
 
 def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
@@ -366,7 +367,7 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
     broken = features_of(shop.root / "broken")
     source = broken / "feast" / "sources" / "item_popularity.parquet"
     source.write_bytes(source.read_bytes()[:100])
-    with pytest.raises(RegistryError, match="could not be brought online"):
+    with pytest.raises(RegistryError, match="could not be materialized online"):
         shop.promote(bundle, evaluation, verdict, features=broken)
     assert shop.repository.champion() == ""
     assert shop.kinds == ["registered", "evaluated"]
@@ -379,14 +380,14 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
 def test_a_bundle_that_rotted_in_the_repository_is_not_promoted(shop):
     bundle, evaluation = shop.made("a")
     verdict, _ = shop.decide(bundle, evaluation)
-    kept = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
-    kept.write_bytes(b"?")
+    saved = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
+    saved.write_bytes(b"?")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
 
 
-def test_a_mirror_that_fails_is_said_and_undoes_nothing(shop, monkeypatch):
+def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     bundle, evaluation = shop.made("a")
     verdict, _ = shop.decide(bundle, evaluation)
@@ -399,7 +400,7 @@ def test_a_mirror_that_fails_is_said_and_undoes_nothing(shop, monkeypatch):
     assert len(shop.kinds) == 3
 
 
-def test_stale_evidence_is_refused_by_both_doors(shop):
+def test_stale_evidence_is_refused_by_both_steps(shop):
     first, second = shop.made("a"), shop.made("b")
     verdicts = [shop.decide(*one)[0] for one in (first, second)]
     shop.promote(*first, verdicts[0])
@@ -454,7 +455,7 @@ def test_a_promotion_that_waits_too_long_says_for_what(shop):
     folder.parent.mkdir(parents=True)
     with (
         FileLock(folder.with_name(f".{folder.name}.lock")),
-        pytest.raises(RegistryError, match="somebody else is writing"),
+        pytest.raises(RegistryError, match="another process is writing"),
     ):
         shop.promote(bundle, evaluation, verdict, lock_timeout_s=0.05)
     assert shop.repository.champion() == ""
@@ -475,15 +476,15 @@ def test_a_verdict_that_cannot_be_read_promotes_nothing(shop, content):
     (verdict / "verdict.json").unlink()
     if content is not None:
         (verdict / "verdict.json").write_text(content)
-    with pytest.raises(IntegrityError, match="verdict cannot be read"):
+    with pytest.raises(IntegrityError, match=r"the verdict (cannot be read|is missing)"):
         shop.promote(bundle, evaluation, verdict)
     assert shop.repository.champion() == ""
 
 
-# -- the doors -----------------------------------------------------------------------------------------------
+# -- the components -----------------------------------------------------------------------------------------------
 
 
-def test_the_doors_open_with_what_the_flow_gives_them(shop):
+def test_the_components_run_with_the_pipelines_arguments(shop):
     """The components' own bodies, with artifacts that only have a path; whole numbers come as floats."""
     from types import SimpleNamespace
 
@@ -491,7 +492,7 @@ def test_the_doors_open_with_what_the_flow_gives_them(shop):
 
     bundle, evaluation = shop.made("a")
     for folder in (bundle, evaluation, shop.features, teacher_of(shop.root / "teacher")):
-        ledger.write_json(folder / "files.json", digest.file_digests(folder))
+        write_json(folder / "files.json", digest.file_digests(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
     given = {name: SimpleNamespace(path=str(path)) for name, path in paths.items()}
     features, teacher = (SimpleNamespace(path=str(path)) for path in (shop.features, shop.root / "teacher"))
@@ -505,7 +506,7 @@ def test_the_doors_open_with_what_the_flow_gives_them(shop):
     assert shop.repository.champion() == open_bundle(bundle).model_id
 
 
-def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
+def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
     """Decide on a candidate and, when the other process has decided, too, promote it; as the flow does."""
     from types import SimpleNamespace
 
@@ -525,34 +526,34 @@ def _through_both_doors(shop_root: Path, name: str, gate, told) -> None:
     try:
         component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")
     except SystemExit as stop:
-        told.put((name, outcome, str(stop.code)))
+        results.put((name, outcome, str(stop.code)))
     else:
-        told.put((name, outcome, ""))
+        results.put((name, outcome, ""))
 
 
-def test_of_two_processes_at_the_doors_one_promotes_and_the_other_is_stale(shop):
-    ledger.write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
+def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
+    write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
         bundle, evaluation = shop.made(name)
         features_of(shop.root / f"features-{name}", events_7d=events)
         for folder in (bundle, evaluation, shop.root / f"features-{name}"):
-            ledger.write_json(folder / "files.json", digest.file_digests(folder))
+            write_json(folder / "files.json", digest.file_digests(folder))
     context = multiprocessing.get_context("spawn")
-    gate, told = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_through_both_doors, args=(shop.root, name, gate, told)) for name in "ab"]
+    gate, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_decide_and_promote, args=(shop.root, name, gate, results)) for name in "ab"]
     for racer in racers:
         racer.start()
-    heard = [told.get(timeout=180) for _ in racers]
+    outcomes = [results.get(timeout=180) for _ in racers]
     for racer in racers:
         racer.join(60)
-    assert {outcome for _, outcome, _ in heard} == {"promote"}
-    (winner,) = [name for name, _, message in heard if not message]
-    (refusal,) = [message for _, _, message in heard if message]
+    assert {outcome for _, outcome, _ in outcomes} == {"promote"}
+    (winner,) = [name for name, _, message in outcomes if not message]
+    (refusal,) = [message for _, _, message in outcomes if message]
     assert refusal.startswith("the champion changed since the verdict")
-    assert "try: run the flow again" in refusal
+    assert "try: run the pipeline again" in refusal
     assert sorted(shop.kinds) == ["evaluated", "evaluated", "promoted", "registered", "registered"]
     assert shop.kinds[-1] == "promoted"
     assert shop.repository.champion() == open_bundle(shop.root / winner / "bundle").model_id
     # and what is online is the winner's
-    asked = online(shop, "item_popularity:item_events_7d")
-    assert asked["item_events_7d"] == {"a": 10.0, "b": 11.0}[winner]
+    requests = online(shop, "item_popularity:item_events_7d")
+    assert requests["item_events_7d"] == {"a": 10.0, "b": 11.0}[winner]

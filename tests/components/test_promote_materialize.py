@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
+import feature_repo.changes
 import feature_repo.store
 from components.promote import online
 from components.promote.config import PromoteConfig
 from components.promote.materialize import materialize
+from components.promote.store_lock import lock_holder, store_lock
 from rankline.errors import RegistryError, UsageError
 from rankline.features import transforms as names
 from rankline.io import digest
 from rankline.registry.model_registry import ModelRegistry
-from serving.feature_source import FeastLibrary
+from serving.features.online_store import FeastLibrary
 from tests.components.test_promote import END, features_of
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
@@ -53,8 +55,8 @@ class Shop:
 
     @property
     def watermark(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.online / "watermark.json").read_text())
-        return told
+        watermark: dict[str, Any] = json.loads((self.online / "watermark.json").read_text())
+        return watermark
 
     def events_7d(self) -> float:
         source = FeastLibrary(self.online)
@@ -78,9 +80,9 @@ def test_newer_rows_come_online_and_who_saw_to_it_is_noted(shop: Shop) -> None:
     later = features_of(shop.root / "later", end=LATER, events_7d=9.0)
     result = shop.materialize(later, trigger=SCHEDULE)
     assert (result["service"], result["online"]["moved"], shop.events_7d()) == (names.SERVICE, True, 9.0)
-    told = shop.watermark
-    assert (told["until"], told["owner"]) == (LATER.isoformat(), {"who": "schedule hourly", "run": "run-2"})
-    assert told["took_s"] > 0
+    watermark = shop.watermark
+    assert (watermark["until"], watermark["owner"]) == (LATER.isoformat(), {"who": "schedule hourly", "run": "run-2"})
+    assert watermark["took_s"] > 0
     shop.materialize(later, trigger={"kind": "manual", "who": "ann@desk"})
     assert shop.watermark["owner"]["who"] == "ann@desk"
 
@@ -96,9 +98,9 @@ def test_older_data_never_takes_the_features_back(shop: Shop) -> None:
 
 def test_another_service_version_than_the_champion_s_is_refused(shop: Shop) -> None:
     before = digest.tree_digest(shop.online)
-    with pytest.raises(UsageError, match="another service version") as told:
+    with pytest.raises(UsageError, match="another service version") as refused:
         shop.materialize(another_service(features_of(shop.root / "v9", end=LATER, events_7d=9.0)))
-    assert (told.value.expected.split(",")[0], told.value.found) == (names.SERVICE, "ranking_v9")
+    assert (refused.value.expected.split(",")[0], refused.value.found) == (names.SERVICE, "ranking_v9")
     assert digest.tree_digest(shop.online) == before
     assert [path.name for path in shop.online.parent.iterdir() if path.is_dir()] == [names.SERVICE]
 
@@ -126,15 +128,15 @@ def tiny_names(service: str) -> Any:
 def test_other_definitions_under_the_champion_s_name_are_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     real = feature_repo.store.definitions
     monkeypatch.setattr(feature_repo.store, "definitions", lambda sources: [*real(sources)][:-1])  # without history_v1
-    assert feature_repo.store.definition_changes(shop.online) == ["service history_v1 is gone"]
+    assert feature_repo.changes.definition_changes(shop.online) == ["service history_v1 is gone"]
     before = digest.tree_digest(shop.online)
     later = features_of(shop.root / "later", end=LATER)
-    with pytest.raises(UsageError, match="other feature definitions than the champion reads") as told:
+    with pytest.raises(UsageError, match="other feature definitions than the champion reads") as refused:
         shop.materialize(later)
-    assert "service history_v1 is gone" in told.value.found
+    assert "service history_v1 is gone" in refused.value.found
     assert digest.tree_digest(shop.online) == before
     monkeypatch.undo()
-    assert feature_repo.store.definition_changes(shop.online) == []
+    assert feature_repo.changes.definition_changes(shop.online) == []
     assert shop.materialize(later)["online"]["moved"]
 
 
@@ -147,14 +149,14 @@ def test_without_a_champion_there_is_nothing_to_keep_fresh(tmp_path: Path) -> No
     assert not (tmp_path / "online").exists()
 
 
-def test_of_two_at_once_one_waits_or_is_told_for_whom(shop: Shop) -> None:
+def test_of_two_at_once_one_waits_or_is_refused_with_the_holder(shop: Shop) -> None:
     later = features_of(shop.root / "later", end=LATER, events_7d=9.0)
     done: list[dict[str, Any]] = []
-    with online.store_lock(shop.online, timeout_s=1, who="schedule nightly", run="run-7"):
-        assert "schedule nightly, run run-7: process" in online.lock_holder(shop.online)
-        with pytest.raises(RegistryError, match="somebody else is writing") as told:
+    with store_lock(shop.online, timeout_s=1, who="schedule nightly", run="run-7"):
+        assert "schedule nightly, run run-7: process" in lock_holder(shop.online)
+        with pytest.raises(RegistryError, match="another process is writing") as refused:
             shop.materialize(later, lock_timeout_s=0.05)
-        assert f"schedule nightly, run run-7: process {os.getpid()}" in told.value.found
+        assert f"schedule nightly, run run-7: process {os.getpid()}" in refused.value.found
         waits = threading.Thread(target=lambda: done.append(shop.materialize(later, lock_timeout_s=60)))
         waits.start()
         waits.join(0.5)
@@ -162,7 +164,7 @@ def test_of_two_at_once_one_waits_or_is_told_for_whom(shop: Shop) -> None:
         assert shop.watermark["until"] == END.isoformat()
     waits.join(60)
     assert done[0]["online"]["moved"]
-    assert online.lock_holder(shop.online) == ""
+    assert lock_holder(shop.online) == ""
 
 
 def killed(shop: Shop, features: Path) -> None:
@@ -191,7 +193,7 @@ def test_killed_half_way_the_next_does_it_again_and_who_reads_goes_on_reading(sh
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [7.0]
     source.open()  # as a server does that sees the definitions' file written anew
     assert source.read(names.SERVICE, {"item_id": ["i1"]})["item_events_7d"] == [7.0]
-    assert (shop.watermark["until"], online.lock_holder(shop.online)) == (END.isoformat(), "")
+    assert (shop.watermark["until"], lock_holder(shop.online)) == (END.isoformat(), "")
     assert shop.materialize(later)["online"]["moved"]
     assert source.changed()
     source.open()

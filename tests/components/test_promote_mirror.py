@@ -38,8 +38,8 @@ def test_a_promotion_is_mirrored_into_postgres_and_its_password_is_told_nowhere(
     version = client.get_model_version_by_alias("rankline", "champion")
     assert version.tags["model_id"] == model_id
     assert client.get_run(version.run_id).info.artifact_uri.startswith(shop.workspace.as_uri())
-    told = json.dumps(result) + "".join(e.model_dump_json() for e in shop.repository.history())
-    assert PASSWORD not in told.replace(str(postgres.port), "")
+    outcome = json.dumps(result) + "".join(e.model_dump_json() for e in shop.repository.history())
+    assert PASSWORD not in outcome.replace(str(postgres.port), "")
     assert result["mlflow"]["uri"] == postgres.sqlalchemy_url
 
 
@@ -51,18 +51,18 @@ def test_a_server_that_goes_away_half_way_loses_no_promotion(
     tmp_path: Path,
     requests: int,
 ) -> None:
-    fate: Callable[[int], str] = lambda n: PASS if n < requests else DROP  # noqa: E731
-    with flaky(mlflow_server, lambda n: fate(n)) as network:
+    outcome: Callable[[int], str] = lambda n: PASS if n < requests else DROP  # noqa: E731
+    with flaky(mlflow_server, lambda n: outcome(n)) as network:
         uri = f"http://127.0.0.1:{network.port}"
         name = {"registered_model": f"model{requests}", "experiment": f"experiment{requests}"}
         model_id, result = promoted(shop, "a", tracking_uri=uri, **name)
-        assert "`rankline mirror` shows it later" in result["mlflow"]["error"]
+        assert "`rankline mirror` adds it later" in result["mlflow"]["error"]
         assert shop.repository.champion() == model_id
         settings = [f"--set=promote.{k}={v}" for k, v in {"tracking_uri": uri, **name}.items()]
         assert "MLflow cannot be written" in refused(
             "mirror", "--recipe", "smoke", "-w", shop.workspace, *settings, code=1
         )
-        fate = lambda n: PASS  # noqa: E731
+        outcome = lambda n: PASS  # noqa: E731
         for _ in range(2):  # twice is once
             done = rankline("mirror", "--recipe", "smoke", "-w", shop.workspace, *settings)
             assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_a_server_that_goes_away_half_way_loses_no_promotion(
 def test_what_was_promoted_while_mlflow_was_down_is_shown_later(shop: Workshop) -> None:  # noqa: F811
     down = "http://127.0.0.1:1"
     first, result = promoted(shop, "a", tracking_uri=down)
-    assert "`rankline mirror` shows it later" in result["mlflow"]["error"]
+    assert "`rankline mirror` adds it later" in result["mlflow"]["error"]
     second, _ = promoted(shop, "b", champion=first, tracking_uri=down)
     shop.repository.append("rolled_back", first, who="somebody", why="complaints")
     done = rankline("mirror", "--recipe", "smoke", "-w", shop.workspace, "--json")

@@ -1,4 +1,4 @@
-"""Look tells what the flow is about to work on."""
+"""resolve_inputs finds the digest of the source and the champion."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ def source(folder: Path, text: str) -> ResolveInputsConfig:
 
 
 def test_contents_decide_the_digest_and_their_place_does_not(tmp_path: Path) -> None:
-    here = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n1\n"))
-    there = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "there", "a:token\n1\n"))
-    changed = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n2\n"))
-    assert here == there
-    assert here["source_digest"] != changed["source_digest"]
+    one = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "one", "a:token\n1\n"))
+    other = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "other", "a:token\n1\n"))
+    changed = resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "one", "a:token\n2\n"))
+    assert one == other
+    assert one["source_digest"] != changed["source_digest"]
 
 
 def test_there_is_no_champion_in_a_new_workspace(tmp_path: Path) -> None:
     assert (
-        resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "here", "a:token\n1\n"))[
+        resolve_inputs(workspace=tmp_path, catalogue="shop", config=source(tmp_path / "one", "a:token\n1\n"))[
             "champion"
         ]
         == ""
@@ -45,7 +45,7 @@ def test_a_missing_source_is_refused_before_anything_runs(tmp_path: Path) -> Non
 def test_a_workspace_serves_one_catalogue(tmp_path: Path) -> None:
     """Two shops' models never compete, and neither is served with the other's features."""
     publish(tmp_path / "repository", make_bundle(tmp_path / "bundle"))
-    data, serves = source(tmp_path / "here", "a:token\n1\n"), ModelRegistry(tmp_path / "repository").champion()
+    data, serves = source(tmp_path / "one", "a:token\n1\n"), ModelRegistry(tmp_path / "repository").champion()
     catalogue = ModelRegistry(tmp_path / "repository").manifest(serves).catalogue
     assert resolve_inputs(workspace=tmp_path, catalogue=catalogue, config=data)["champion"] == serves
     with pytest.raises(UsageError, match="rank another catalogue") as refused:

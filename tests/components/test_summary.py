@@ -11,21 +11,22 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import KILLED, SUMMARY, summarize
 from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 def write(folder: Path, step: str, status: str = "done", **more: Any) -> None:
-    told = {"step": step, "status": status, "started": 100.0, "finished": 110.0, **more}
-    ledger.write_entry(folder, ledger.Entry.model_validate(told))
+    fields = {"step": step, "status": status, "started": 100.0, "finished": 110.0, **more}
+    ledger.write_entry(folder, ledger.Entry.model_validate(fields))
 
 
 def summarized(folder: Path, **prices: Any) -> dict[str, Any]:
-    told = summarize(folder, config=SummaryConfig(**prices), kubeflow_status="SUCCEEDED")
-    assert json.loads((folder / SUMMARY).read_text()) == told
-    return told
+    summary = summarize(folder, config=SummaryConfig(**prices), kubeflow_status="SUCCEEDED")
+    assert json.loads((folder / SUMMARY).read_text()) == summary
+    return summary
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "label"),
     [
         ("promote", "promoted"),
         ("already_serving", "already serving"),
@@ -34,31 +35,31 @@ def summarized(folder: Path, **prices: Any) -> dict[str, Any]:
         ("insufficient_data", "insufficient data"),
     ],
 )
-def test_the_verdict_is_the_runs_outcome(tmp_path: Path, outcome: str, said: str) -> None:
+def test_the_verdict_is_the_runs_outcome(tmp_path: Path, outcome: str, label: str) -> None:
     result = {"outcome": outcome, "sentence": "So it is.", "failures": ["floor"], "model_id": "abc"}
     write(tmp_path, "decide", result=result)
     if outcome == "promote":
         write(tmp_path, "promote")
-    told = summarized(tmp_path)
-    assert (told["outcome"], told["verdict"], told["reasons"]) == (said, "So it is.", ["floor"])
-    assert told["model_id"] == "abc"
-    assert told["error"] == told["failed_step"] == ""
+    summary = summarized(tmp_path)
+    assert (summary["outcome"], summary["verdict"], summary["reasons"]) == (label, "So it is.", ["floor"])
+    assert summary["model_id"] == "abc"
+    assert summary["error"] == summary["failed_step"] == ""
 
 
 def test_a_failed_step_brings_its_message(tmp_path: Path) -> None:
     write(tmp_path, "ingest")
     write(tmp_path, "validate", "failed", error="no rows\n  expected: rows")
-    told = summarized(tmp_path)
-    assert (told["outcome"], told["failed_step"]) == ("failed", "validate")
-    assert told["error"] == "no rows\n  expected: rows"
-    assert [step["status"] for step in told["steps"]] == ["done", "failed"]
+    summary = summarized(tmp_path)
+    assert (summary["outcome"], summary["failed_step"]) == ("failed", "validate")
+    assert summary["error"] == "no rows\n  expected: rows"
+    assert [step["status"] for step in summary["steps"]] == ["done", "failed"]
 
 
 def test_a_step_that_never_ended_was_killed(tmp_path: Path) -> None:
     write(tmp_path, "finetune", "running", finished=None)
-    told = summarized(tmp_path)
-    assert (told["outcome"], told["failed_step"], told["error"]) == ("failed", "finetune", KILLED)
-    assert told["steps"][0]["status"] == "killed"
+    summary = summarized(tmp_path)
+    assert (summary["outcome"], summary["failed_step"], summary["error"]) == ("failed", "finetune", KILLED)
+    assert summary["steps"][0]["status"] == "killed"
 
 
 def test_a_promotion_that_never_came_is_a_failure(tmp_path: Path) -> None:
@@ -71,27 +72,27 @@ def test_a_promotion_that_never_came_is_a_failure(tmp_path: Path) -> None:
 def test_a_run_that_did_not_reach_its_verdict_is_incomplete(tmp_path: Path, steps: tuple[str, ...]) -> None:
     for step in steps:
         write(tmp_path, step)
-    told = summarized(tmp_path)
-    assert told["outcome"] == "incomplete"
-    assert [step["step"] for step in told["steps"]] == list(steps)
+    summary = summarized(tmp_path)
+    assert summary["outcome"] == "incomplete"
+    assert [step["step"] for step in summary["steps"]] == list(steps)
 
 
 def test_times_memory_and_cost(tmp_path: Path) -> None:
     write(tmp_path, "ingest", started=100.0, finished=103.0, work_s=2.0, core_s=1800.0, peak_memory_bytes=3 * 2**20)
     write(tmp_path, "finetune", started=105.0, finished=118.0, import_s=1.5, work_s=3600.0, core_s=3600.0)
     write(tmp_path, "distill", "reused", started=120.0, finished=120.5)
-    told = summarized(tmp_path, core_hour=0.1, gpu_hour=3.0, gpus={"finetune": 2}, currency="EUR")
-    ingest, finetune, distill = told["steps"]
+    summary = summarized(tmp_path, core_hour=0.1, gpu_hour=3.0, gpus={"finetune": 2}, currency="EUR")
+    ingest, finetune, distill = summary["steps"]
     assert (ingest["seconds"], ingest["work_s"], ingest["peak_memory_mb"]) == (3.0, 2.0, 3)
     assert ingest["cost"] == pytest.approx(0.05)
     assert (finetune["import_s"], finetune["gpu_s"]) == (1.5, 7200.0)
     assert finetune["cost"] == pytest.approx(0.1 + 6.0)
     assert distill["cost"] == 0
-    assert (told["seconds"], told["work_s"], told["cost"], told["currency"]) == (20.5, 3602.0, 6.15, "EUR")
-    assert told["kubeflow_status"] == "SUCCEEDED"
+    assert (summary["seconds"], summary["work_s"], summary["cost"], summary["currency"]) == (20.5, 3602.0, 6.15, "EUR")
+    assert summary["kubeflow_status"] == "SUCCEEDED"
 
 
-def test_steps_come_in_the_order_of_the_line(tmp_path: Path) -> None:
-    for step in reversed(ledger.STEPS):
+def test_steps_come_in_the_order_of_the_pipeline(tmp_path: Path) -> None:
+    for step in reversed(TRAINING_STEPS):
         write(tmp_path, step)
-    assert [step["step"] for step in summarized(tmp_path)["steps"]] == list(ledger.STEPS)
+    assert [step["step"] for step in summarized(tmp_path)["steps"]] == list(TRAINING_STEPS)

@@ -14,6 +14,7 @@ import pytest
 
 from components.ingest.step import ingest
 from components.validate import frames, profile, step, suites
+from components.validate.checkpoint import checkpoint
 from components.validate.config import ValidateConfig
 from components.validate.step import validate
 from pipelines.recipes import labels
@@ -24,18 +25,18 @@ from tests.components.events import Rows
 # age and the change against an earlier run are asked for, so that every expectation is at work
 CONFIG = ValidateConfig(max_age_days=2, min_year=2000)
 
-SCHEMA = "every column is there with its type"
+SCHEMA = "every column is present with its type"
 ROWS = "events: the rows of {} changed by a share of at most # since the last good run"
 DRIFT = "events: a share of at most # of the values of {} moved since the last good run"
 GONE = "tables: every column of the last good run is still there"
 ONE_CLASS = (
-    "events: {} is not the same everywhere (a label of one class teaches nothing by itself: "
-    "what was chosen is told from drawn negatives alone)"
+    "events: {} has more than one value (a label with one value teaches nothing by itself: "
+    "only sampled negatives differ from it)"
 )
-MIXED = "{}: no {} is there with and without a fraction (# and #: mixed types)"
+MIXED = "{}: no {} is present with and without a fraction (# and #: mixed types)"
 WARNINGS = {
     "items: at least #% of the items have a title or a text",
-    "items: no item came out after #",
+    "items: no item was created after #",
     "items: every language is a code such as en or zh-CN",
     "items: at most #% of the items are unavailable",
     "users: at least #% of the users have a history",
@@ -99,7 +100,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             known[key] = check(table, part, frame, expectations)
         return known[key]
 
-    with step._expectations(tmp_path_factory.mktemp("docs")) as check:
+    with checkpoint(tmp_path_factory.mktemp("docs")) as check:
         yield remembered
 
 
@@ -182,7 +183,7 @@ FIFTH = "000000000005"
 # what fails (numbers written as #), how the data is made bad, other settings, examples the result must show
 FAULTS: list[tuple[str, Callable[[Rows], Any], dict[str, Any], list[Any]]] = [
     ("items: there are at least # rows", nothing, {"min_items": 13}, []),
-    ("items: every item_id is there", repeat("items", 0, item_id=None), {}, []),
+    ("items: every item_id is present", repeat("items", 0, item_id=None), {}, []),
     ("items: every item_id is unique", repeat("items", 3), {}, ["i3"]),
     ("items: at least #% of the items have a title or a text", edit("items", 0, title=" "), {}, ["i0"]),
     (MIXED.format("items", "item_id"), repeat("items", 3, item_id="i3.0"), {}, ["i3.0"]),
@@ -190,55 +191,55 @@ FAULTS: list[tuple[str, Callable[[Rows], Any], dict[str, Any], list[Any]]] = [
     ("items: at most #% of the items are unavailable", unavailable, {}, ["i0", "i4"]),
     ("items: every image is as long as the others", edit("items", 2, image=[0.5]), {}, ["i2 (1)"]),
     ("items: no price is negative", edit("items", 2, price=-0.5), {}, [-0.5]),
-    ("items: no item came out after #", edit("items", 2, created_at=LAST + 2 * data.HOUR), {}, []),
+    ("items: no item was created after #", edit("items", 2, created_at=LAST + 2 * data.HOUR), {}, []),
     ("users: there are at least # rows", nothing, {"min_users": 7}, []),
-    ("users: every user_id is there", repeat("users", 0, user_id=None), {}, []),
+    ("users: every user_id is present", repeat("users", 0, user_id=None), {}, []),
     ("users: every user_id is unique", repeat("users", 3), {}, ["u3"]),
     (MIXED.format("users", "user_id"), repeat("users", 3, user_id="u3.0"), {}, ["u3.0"]),
     ("users: at least #% of the users have a history", idle, {}, ["u2", "u5"]),
     ("queries: there are at least # rows", nothing, {"min_queries": 5}, []),
-    ("queries: every query_id is there", repeat("queries", 0, query_id=None), {}, []),
+    ("queries: every query_id is present", repeat("queries", 0, query_id=None), {}, []),
     ("queries: every query_id is unique", repeat("queries", 2), {}, ["q2"]),
     (MIXED.format("queries", "query_id"), repeat("queries", 1, query_id="q1.0"), {}, ["q1.0"]),
     ("queries: every query has a text or turns", edit("queries", 1, text="  "), {}, ["q1"]),
     ("queries: every query has a text or turns", edit("queries", 3, turns=[" "]), {}, ["q3"]),
     ("events: there are at least # rows", nothing, {"min_events": 61}, []),
-    ("events: every event_id is there", edit("events", 5, event_id=None), {}, []),
+    ("events: every event_id is present", edit("events", 5, event_id=None), {}, []),
     ("events: every event_id is unique", edit("events", 5, event_id="000000000004"), {}, ["000000000004"]),
-    ("events: every event_timestamp is there", edit("events", 5, event_timestamp=None), {}, []),
-    ("events: every known_at is there", edit("events", 5, known_at=None), {}, []),
-    ("events: every item_id is there", edit("events", 5, item_id=None), {}, []),
+    ("events: every event_timestamp is present", edit("events", 5, event_timestamp=None), {}, []),
+    ("events: every known_at is present", edit("events", 5, known_at=None), {}, []),
+    ("events: every item_id is present", edit("events", 5, item_id=None), {}, []),
     ("events: every event has a user or a query", edit("events", 5, user_id=None), {}, [FIFTH]),
     ("events: every item_id is one of items", edit("events", 5, item_id="i99"), {}, ["i99"]),
     ("events: every user_id is one of users", edit("events", 5, user_id="u99"), {}, ["u99"]),
     ("events: every query_id is one of queries", edit("events", 4, query_id="q99"), {}, ["q99"]),
     (
-        "events: no event is there twice (user, query, item, moment)",
+        "events: no event is a duplicate (user, query, item, time)",
         repeat("events", -1, event_id="000000000060"),
         {},
         ["000000000059", "000000000060"],
     ),
     (
-        "events: every event lies in [#, #)",
+        "events: every event is in [#, #)",
         edit("events", 0, event_timestamp=data.START.replace(year=1999)),
         {},
         ["1999-01-01T00:00:00+00:00"],
     ),
     (
-        "events: every event lies in [#, #)",
+        "events: every event is in [#, #)",
         edit("events", -1, event_timestamp=LAST + data.HOUR, known_at=LAST + data.HOUR),
         {},
         ["2024-01-03T12:00:00+00:00"],
     ),
     ("events: no event is known before it happens", edit("events", 5, known_at=data.START), {}, [FIFTH]),
     (
-        "events: the events are in the order of time",
+        "events: the events are in order of time",
         edit("events", 5, event_timestamp=data.START + timedelta(minutes=1)),
         {},
         [FIFTH],
     ),
-    ("events: every click lies in [#, #]", edit("events", 5, click=2.0), {}, [2.0]),
-    ("events: every rating lies in [#, #]", edit("events", 5, rating=0.5), {}, [0.5]),
+    ("events: every click is in [#, #]", edit("events", 5, click=2.0), {}, [2.0]),
+    ("events: every rating is in [#, #]", edit("events", 5, rating=0.5), {}, [0.5]),
     ("events: every split is train, valid or test", edit("events", 5, split="dev"), {}, ["dev"]),
     ("events: every split is train, valid or test", edit("events", 5, split=None), {}, ["none"]),
     (ONE_CLASS.format("click"), constant("click", 1.0), {"max_drift": 0.6}, []),
@@ -267,8 +268,8 @@ def test_a_fault_fails_its_expectation_and_no_other(
     spoil(rows)
     raw = lay(tmp_path / "raw", rows)
     config = ValidateConfig(**{**CONFIG.model_dump(), **settings})
-    found, _ = step.examine(raw, frames.present_tables(raw), check, config=config, previous=before)
-    bad = {name: each for name, each in named(found).items() if not each["success"]}
+    actual, _ = step.examine(raw, check, config=config, previous=before)
+    bad = {name: each for name, each in named(actual).items() if not each["success"]}
     assert list(bad) == [what]
     assert [example for example in examples if example not in bad[what]["examples"]] == []
 
@@ -280,8 +281,8 @@ def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -
     clean, report = tmp_path / "clean", tmp_path / "report"
     with pytest.raises(ValidationFailed) as refused:
         validate(data.write(tmp_path / "raw", rows), clean, report, config=CONFIG)
-    assert "events: every item_id is one of items: not so for 1 of 60 rows (i99)" in str(refused.value)
-    assert "items: no price is negative: not so for 1 of 12 rows (-0.5)" in str(refused.value)
+    assert "events: every item_id is one of items: fails for 1 of 60 rows (i99)" in str(refused.value)
+    assert "items: no price is negative: fails for 1 of 12 rows (-0.5)" in str(refused.value)
     assert str(report / "index.html") in str(refused.value)
     assert failed(report) == ["items: no price is negative", "events: every item_id is one of items"]
     assert (report / "index.html").is_file()
@@ -291,8 +292,10 @@ def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -
 def test_a_warning_is_told_and_goes_on(tmp_path: Path) -> None:
     rows = data.rows()
     edit("items", 0, title=" ")(rows)
-    told = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
-    assert told["warnings"] == ["items: at least 95% of the items have a title or a text: not so for 1 of 12 rows (i0)"]
+    result = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
+    assert result["warnings"] == [
+        "items: at least 95% of the items have a title or a text: fails for 1 of 12 rows (i0)"
+    ]
     assert (tmp_path / "clean" / "events.parquet").is_file()
 
 
@@ -319,10 +322,10 @@ def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
         row[key] = None
     bad = schema.remove(0) if found == "absent" else _with_field(schema, key, pa.float64())
     raw = lay(tmp_path / "raw", rows, {table: bad})
-    told, profile = step.examine(raw, frames.present_tables(raw), check, config=CONFIG, previous=None)
-    assert [name for name, each in named(told).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
-    assert f"{key}: {found}" in str([each["examples"] for each in told])
-    assert {name.split(": ")[1] for name in named(told)} == {SCHEMA}
+    result, profile = step.examine(raw, check, config=CONFIG, previous=None)
+    assert [name for name, each in named(result).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
+    assert f"{key}: {found}" in str([each["examples"] for each in result])
+    assert {name.split(": ")[1] for name in named(result)} == {SCHEMA}
     assert profile == {}
 
 
@@ -352,14 +355,14 @@ def test_a_renamed_column_is_told_with_what_is_new(tmp_path: Path, before: Path,
     place = schema.get_field_index(column)
     renamed(table, column, "other")(rows)
     raw = lay(tmp_path / "raw", rows, {table: schema.set(place, pa.field("other", schema.field(place).type))})
-    told = validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
-    assert told["warnings"] == [
-        f"{GONE}: not so for 1 of {sum(map(len, SCHEMAS.values()))} rows "
-        f"(column {column} of {table} was there in the last run and is gone; new: other)"
+    result = validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG, previous=before)
+    assert result["warnings"] == [
+        f"{GONE}: fails for 1 of {sum(map(len, SCHEMAS.values()))} rows "
+        f"(column {column} of {table} was in the last run and is missing; new: other)"
     ]
     strict = CONFIG.model_copy(update={"changes": "critical"})
     with pytest.raises(
-        ValidationFailed, match=f"column {column} of {table} was there in the last run and is gone; new: other"
+        ValidationFailed, match=f"column {column} of {table} was in the last run and is missing; new: other"
     ):
         validate(raw, tmp_path / "clean2", tmp_path / "report2", config=strict, previous=before)
 
@@ -378,7 +381,7 @@ def test_a_clock_behind_the_last_run_is_refused(tmp_path: Path, before: Path) ->
 
 def test_a_clock_behind_the_events_is_refused(tmp_path: Path) -> None:
     early = CONFIG.model_copy(update={"now": (data.START + 41 * data.HOUR).isoformat()})
-    with pytest.raises(ValidationFailed, match=r"every event lies in .*, 2024-01-02 17:00\): not so for 19 of 60 rows"):
+    with pytest.raises(ValidationFailed, match=r"every event is in .*, 2024-01-02 17:00\): fails for 19 of 60 rows"):
         validate(lay(tmp_path / "raw", good_rows()), tmp_path / "clean", tmp_path / "report", config=early)
 
 
@@ -395,16 +398,16 @@ def test_a_source_without_users_or_without_queries_is_fine(tmp_path: Path) -> No
 def test_all_that_is_at_fault_is_counted_and_some_of_it_named(
     tmp_path: Path, check: step.Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "NAMED", 2)
+    monkeypatch.setattr(frames, "MAX_NAMED", 2)
     rows = good_rows()
     for event in rows["events"][::4]:
         event["item_id"] = f"x{event['event_id'][-2:]}"
     raw = lay(tmp_path / "raw", rows)
-    found, _ = step.examine(raw, frames.present_tables(raw), check, config=CONFIG, previous=None)
-    (unknown,) = [each for each in found if not each["success"]]
+    actual, _ = step.examine(raw, check, config=CONFIG, previous=None)
+    (unknown,) = [each for each in actual if not each["success"]]
     assert unknown["unexpected_count"] == 15
     assert unknown["rows"] == 60
-    assert unknown["examples"] == ["x00", "x04", *[frames.OTHER_OFFENDERS] * 3]
+    assert unknown["examples"] == ["x00", "x04", *[frames.OTHERS] * 3]
 
 
 def test_a_change_stops_the_flow_where_the_settings_say_so(tmp_path: Path, before: Path) -> None:
@@ -426,10 +429,10 @@ def test_a_table_that_is_missing_is_refused(tmp_path: Path) -> None:
 def test_clean_holds_the_same_tables_and_a_profile(good: Path) -> None:
     for name in ("items", "users", "queries", "events", "rejected"):
         assert (good / "clean" / f"{name}.parquet").read_bytes() == (good / "raw" / f"{name}.parquet").read_bytes()
-    kept = json.loads((good / "clean" / "profile.json").read_text())
-    assert kept["rows"] == {"items": 12, "users": 6, "queries": 4, "events": 60}
-    assert kept["columns"]["items"]["image"] == "list<float>"
-    assert {label: sum(value["counts"]) for label, value in kept["labels"].items()} == {
+    saved = json.loads((good / "clean" / "profile.json").read_text())
+    assert saved["rows"] == {"items": 12, "users": 6, "queries": 4, "events": 60}
+    assert saved["columns"]["items"]["image"] == "list<float>"
+    assert {label: sum(value["counts"]) for label, value in saved["labels"].items()} == {
         "click": 60,
         "rating": 60,
     }
@@ -452,9 +455,9 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     def write() -> None:
         import great_expectations.expectations as gxe
 
-        there = gxe.ExpectColumnToExist(column="a", meta={"sentence": "a", "severity": "critical"})
-        with step._expectations(tmp_path / "report") as check:
-            check("items", "part", pd.DataFrame({"a": [1]}), [there])
+        present = gxe.ExpectColumnToExist(column="a", meta={"sentence": "a", "severity": "critical"})
+        with checkpoint(tmp_path / "report") as check:
+            check("items", "part", pd.DataFrame({"a": [1]}), [present])
 
     with pytest.raises(IntegrityError, match="report could not be written") as stop:
         write()
@@ -463,13 +466,11 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_expectation_that_cannot_be_checked_is_a_fault(check: step.Check) -> None:
-    import great_expectations.expectations as gxe
-
-    impossible = suites._warning("nobody has it", gxe.ExpectColumnValuesToNotBeNull, column="nowhere")
+    impossible = suites.expect("it is there", "ColumnValuesToNotBeNull", severity="warning", column="nowhere")
     (result,) = check("items", "rows", pd.DataFrame({"item_id": ["i1"]}), [impossible])
     assert not result["success"]
     assert result["severity"] == "critical"
-    assert "could not be checked" in step._describe(result)
+    assert "could not be evaluated" in step._describe(result)
 
 
 class TestProfiles:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipelines.images import build
-from pipelines.placement import IMAGES
+from pipelines.images import build, contents
+from pipelines.steps import STEPS
 
 HOUSE = Path(__file__).resolve().parents[2]
 DEPLOY = HOUSE / "deploy"
@@ -25,15 +25,15 @@ VARIANTS = ("cpu", "cuda")
 
 def stages(text: str = TEXT) -> dict[str, tuple[str, list[str]]]:
     """Stage -> (what it stands on, its instructions, continued lines joined)."""
-    found: dict[str, tuple[str, list[str]]] = {}
+    matches: dict[str, tuple[str, list[str]]] = {}
     name = ""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         if opened := re.match(r"FROM (\S+) AS (\S+)$", line):
             name = opened[2]
-            found[name] = (opened[1], [])
+            matches[name] = (opened[1], [])
         elif name and line and not line.startswith("#"):
-            found[name][1].append(line)
-    return found
+            matches[name][1].append(line)
+    return matches
 
 
 def whole(stage: str) -> list[str]:
@@ -71,7 +71,7 @@ def test_hadolint_would_find_something(tmp_path: Path) -> None:
 
 def test_there_is_a_target_for_every_image() -> None:
     assert set(build.KINDS) <= set(stages())
-    assert set(IMAGES.values()) == set(build.PIPELINE_IMAGES) < set(build.KINDS)
+    assert {spec.image for spec in STEPS.values()} == set(build.PIPELINE_IMAGES) < set(build.KINDS)
 
 
 def test_every_stage_stands_on_the_base_that_the_builder_names() -> None:
@@ -101,21 +101,21 @@ def test_libraries_come_before_code_and_from_the_lock(kind: str) -> None:
 def test_pip_has_the_lock_before_it_installs_or_builds(kind: str) -> None:
     """Of what is built with, too: versions for that come from one setting in older pips, from another in newer ones."""
     own = whole(kind)
-    (told,) = [line for line in own if "PIP_CONSTRAINT=" in line]
-    assert told.startswith("ENV ")
+    (result,) = [line for line in own if "PIP_CONSTRAINT=" in line]
+    assert result.startswith("ENV ")
     assert {"PIP_CONSTRAINT=/opt/venv/constraints.lock", "PIP_BUILD_CONSTRAINT=/opt/venv/constraints.lock"} <= {
-        *told.split()
+        *result.split()
     }
     lock = own.index("COPY constraints.lock /opt/venv/constraints.lock")
-    assert own.index(told) < lock < min(number for number, line in enumerate(own) if "pip --python" in line)
+    assert own.index(result) < lock < min(number for number, line in enumerate(own) if "pip --python" in line)
     assert "--no-build-isolation" not in "".join(own)
 
 
 def test_what_builds_our_package_is_in_the_lock() -> None:
-    asked = tomllib.loads((HOUSE / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert asked
+    requested = tomllib.loads((HOUSE / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert requested
     locked = dict(line.split("==") for line in (HOUSE / "constraints.lock").read_text().split())
-    for requirement in map(Requirement, asked):
+    for requirement in map(Requirement, requested):
         assert requirement.specifier.contains(locked[requirement.name])
 
 
@@ -127,22 +127,22 @@ def test_serve_can_be_asked_whether_it_is_well_and_the_others_are_started_by_kub
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", build.KINDS)
-def test_an_image_is_told_nothing_that_it_must_not_hold(kind: str, variant: str) -> None:
-    asked = requirements(kind, variant)
-    assert "pydantic" in asked
-    assert not asked & build.FORBIDDEN_PACKAGES[kind]
-    assert ("kfp" in asked) == (kind != "serve")
-    assert ("torch" in asked) == (kind == "train")
-    assert ("nvidia-cublas" in asked) == (variant == "cuda" and kind != "data")
-    assert "onnxruntime" not in asked  # it and onnxruntime-gpu own one folder
+def test_an_image_is_reported_nothing_that_it_must_not_hold(kind: str, variant: str) -> None:
+    requested = requirements(kind, variant)
+    assert "pydantic" in requested
+    assert not requested & contents.FORBIDDEN_PACKAGES[kind]
+    assert ("kfp" in requested) == (kind != "serve")
+    assert ("torch" in requested) == (kind == "train")
+    assert ("nvidia-cublas" in requested) == (variant == "cuda" and kind != "data")
+    assert "onnxruntime" not in requested  # it and onnxruntime-gpu own one folder
 
 
 @pytest.mark.parametrize("kind", build.KINDS)
 def test_an_image_has_a_driver_for_every_shared_place(kind: str) -> None:
     """The bucket is for all of them; databases and Redis are not for training."""
-    asked = requirements(kind, "cpu")
-    assert "s3fs" in asked
-    assert ({"psycopg", "redis"} <= asked) == (kind != "train")
+    requested = requirements(kind, "cpu")
+    assert "s3fs" in requested
+    assert ({"psycopg", "redis"} <= requested) == (kind != "train")
 
 
 def test_evaluate_has_all_that_serves() -> None:
@@ -158,13 +158,13 @@ def test_every_pinned_library_is_in_the_lock() -> None:
 
 def test_what_a_build_by_hand_sees_is_what_the_command_sends() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text().split("\n")
-    kept = {line[1:] for line in ignore if line.startswith("!")}
-    assert kept == {*build.CONTEXT_FILES, *build.PACKAGES}
+    retained = {line[1:] for line in ignore if line.startswith("!")}
+    assert retained == {*build.CONTEXT_FILES, *build.PACKAGES}
 
 
 def test_every_package_of_ours_is_sent() -> None:
-    found = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    there = {name.rstrip("*") for name in found if (HOUSE / name.rstrip("*")).is_dir()}
+    matches = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    there = {name.rstrip("*") for name in matches if (HOUSE / name.rstrip("*")).is_dir()}
     assert there == set(build.PACKAGES)
 
 
@@ -183,8 +183,8 @@ def library(tmp_path: Path) -> Path:
 
 
 def gpu(variant: str, library: Path) -> subprocess.CompletedProcess[str]:
-    told = {**os.environ, "PYTHONPATH": str(library), "PATH": f"{library}:{os.environ['PATH']}"}
-    return subprocess.run(["sh", DEPLOY / "gpu.sh", variant], capture_output=True, text=True, env=told)
+    result = {**os.environ, "PYTHONPATH": str(library), "PATH": f"{library}:{os.environ['PATH']}"}
+    return subprocess.run(["sh", DEPLOY / "gpu.sh", variant], capture_output=True, text=True, env=result)
 
 
 def test_a_cpu_image_leaves_the_gpu_providers_out(library: Path) -> None:

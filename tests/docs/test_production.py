@@ -1,4 +1,4 @@
-"""The production set-up in docs/cluster.md: each of its blocks is held against what would read it."""
+"""The production set-up in docs/cluster.md: each of its blocks is checked by what would read it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODELS = {
 
 
 def unknown(value: Any, model: str, path: str) -> Iterator[str]:
-    """Fields that a model of Kubernetes does not have; what it requires and bounds it says itself."""
+    """Fields that a model of Kubernetes does not have; its own checks raise errors for missing and invalid ones."""
     from kubernetes import client
 
     inner = re.sub(r"^(list\[|dict\(str, )(.*)[\])]$", r"\2", model)
@@ -59,13 +59,13 @@ def unknown(value: Any, model: str, path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda each: f"{each['kind']}/{each['metadata']['name']}")
-def test_a_manifest_is_one_that_kubernetes_knows(manifest: dict[str, Any]) -> None:
+def test_a_manifest_has_only_fields_of_kubernetes(manifest: dict[str, Any]) -> None:
     assert list(unknown(manifest, MODELS[manifest["kind"]], manifest["kind"])) == []
     assert manifest["metadata"]["namespace"] == "team"
 
 
 @pytest.mark.parametrize(
-    ("spoiling", "told"),
+    ("change", "message"),
     [
         (lambda m: m["spec"].update(colour="red"), "colour"),
         (lambda m: m["spec"]["template"]["spec"]["containers"][0].update(ports=[{"containerPort": "a"}]), "is no int"),
@@ -77,19 +77,19 @@ def test_a_manifest_is_one_that_kubernetes_knows(manifest: dict[str, Any]) -> No
         (lambda m: m["spec"]["template"]["spec"]["containers"][0].pop("name"), "must not be `None`"),
     ],
 )
-def test_a_manifest_that_is_none_is_noticed(spoiling: Any, told: str) -> None:
+def test_a_wrong_manifest_is_noticed(change: Any, message: str) -> None:
     manifest = next(each for each in manifests() if each["kind"] == "Deployment")
-    spoiling(manifest)
+    change(manifest)
     try:
-        found = str(list(unknown(manifest, "V1Deployment", "")))
+        problems = str(list(unknown(manifest, "V1Deployment", "")))
     except ValueError as error:
-        found = str(error)
-    assert told in found
+        problems = str(error)
+    assert message in problems
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The recipe of the page, from its file beside its map."""
+    """The recipe of the page, from a file beside its map."""
     from pipelines.recipes import named
 
     (tmp_path / "acme.py").write_text(blocks("python")[0])
@@ -101,47 +101,47 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("acme", None)
 
 
-def test_the_recipe_is_one_and_compiles(recipe: Any, tmp_path: Path) -> None:
+def test_the_recipe_compiles(recipe: Any, tmp_path: Path) -> None:
     from pipelines.kubeflow.recurring_runs import RecurringRunSpec
     from pipelines.package import compile_flow
 
     assert recipe.ingest.columns.event_types == tomllib.loads(blocks("toml")[0])["columns"]["event_types"]
     window = RecurringRunSpec(name="nightly", cron="0 0 3 * * *", window_s=90 * 86_400.0, lag_s=6 * 3600.0).window()
     package = compile_flow(recipe, tmp_path / "flow.yaml", schedule=window).read_text()
-    for told in ("s3://acme-rankline/work", "s3://acme-shop/log", "file:///rankline/mlflow", "rankline-s3"):
-        assert told in package
+    for text in ("s3://acme-rankline/work", "s3://acme-shop/log", "file:///rankline/mlflow", "rankline-s3"):
+        assert text in package
     assert "{workspace}/material" not in package
 
 
-def test_the_manifests_hold_what_the_recipe_speaks_of(recipe: Any) -> None:
-    found = {(each["kind"], each["metadata"]["name"]): each for each in manifests()}
-    assert ("PersistentVolumeClaim", recipe.cluster.volume) in found
-    assert found["PersistentVolumeClaim", recipe.cluster.volume]["spec"]["accessModes"] == ["ReadWriteMany"]
+def test_the_manifests_have_what_the_recipe_names(recipe: Any) -> None:
+    by_name = {(each["kind"], each["metadata"]["name"]): each for each in manifests()}
+    assert ("PersistentVolumeClaim", recipe.cluster.volume) in by_name
+    assert by_name["PersistentVolumeClaim", recipe.cluster.volume]["spec"]["accessModes"] == ["ReadWriteMany"]
     host = recipe.promote.tracking_uri.partition("@")[2].partition(".")[0]
-    assert ("Service", host) in found
-    ui = found["Deployment", "mlflow"]["spec"]["template"]["spec"]["containers"][0]
+    assert ("Service", host) in by_name
+    ui = by_name["Deployment", "mlflow"]["spec"]["template"]["spec"]["containers"][0]
     assert recipe.promote.tracking_uri in ui["command"]
     assert recipe.promote.artifact_location.startswith(f"file://{recipe.cluster.workspace}/")
     assert ui["volumeMounts"][0]["mountPath"] == recipe.cluster.workspace
-    server = found["Deployment", "rankline"]["spec"]["template"]["spec"]["containers"][0]
+    server = by_name["Deployment", "rankline"]["spec"]["template"]["spec"]["containers"][0]
     assert recipe.storage.repository in server["args"]
-    # a secret is made with the keys that are read of it, wherever that is
-    made = {
+    # the secrets are created with exactly the keys that are read
+    created = {
         (words[words.index("generic") + 1], word.split("=")[1])
         for words in commands()
         if "secret" in words
         for word in words
         if word.startswith("--from-literal=")
     }
-    read = {tuple(told.split("/")) for told in recipe.cluster.secrets.values()}
+    read = {tuple(key.split("/")) for key in recipe.cluster.secrets.values()}
     for manifest in manifests():
-        for told in re.findall(r"'secretKeyRef': (\{[^}]*\})", str(manifest)):
-            reference = yaml.safe_load(told)
+        for text in re.findall(r"'secretKeyRef': (\{[^}]*\})", str(manifest)):
+            reference = yaml.safe_load(text)
             read.add((reference["name"], reference["key"]))
-    assert read == made
+    assert read == created
 
 
-def test_every_image_is_pinned_or_a_databases() -> None:
+def test_every_image_is_pinned_except_the_database() -> None:
     images = re.findall(r"image: (\S+)", SECTION)
     assert len(images) == 4
     assert [image for image in images if not PINNED_IMAGE.match(image)] == ["postgres:15"]
@@ -160,7 +160,7 @@ def test_a_command_has_these_options(words: list[str], recipe: Any) -> None:
     command.make_context("rankline", words[1 + len(path) :], resilient_parsing=False)
 
 
-def test_what_a_server_is_started_with_it_takes() -> None:
+def test_the_server_accepts_its_arguments() -> None:
     args = next(e for e in manifests() if e["metadata"]["name"] == "rankline" and e["kind"] == "Deployment")
     COMMANDS[("serve",)].make_context(
         "serve", list(args["spec"]["template"]["spec"]["containers"][0]["args"]), resilient_parsing=False

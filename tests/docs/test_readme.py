@@ -1,4 +1,4 @@
-"""What the documents tell people to type exists: every `rankline` command parses, every `make` target is there."""
+"""Commands in the documents exist: every `rankline` command parses, every `make` target is there."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from typer.testing import CliRunner
 
 from cli.main import app
 
-HOUSE = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     page
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "components/*/README.md", "benchmarks/*.md")
-    for page in HOUSE.glob(pattern)
+    for page in ROOT.glob(pattern)
 )
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:rankline|make|python) [^`\n]+)`")
-MORE = ("...", "…")  # at a line's end: more of the same
+ELLIPSES = ("...", "…")  # at the end of a line
 
 
 def typed(text: str, command: str) -> list[str]:
-    """Every line of a page that is meant to be typed and begins with ``command``."""
+    """Every line of a page that is to be typed and begins with ``command``."""
     lines = [line for block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     lines += INLINE.findall(FENCED.sub("", text))
     lines = [line.strip().removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
@@ -43,11 +43,11 @@ def command_tree() -> Any:
 
 
 def parses(line: str) -> None:
-    """Fail if the command line has a command or an option that is not there, a value that does not fit, or one more."""
+    """Fail if the line has an unknown command or option, an invalid value, or too many arguments."""
     group, path = command_tree(), []
     words = shlex.split(line)[1:]
-    goes_on = words[-1] in MORE and not words[-2].startswith("-")
-    if goes_on:
+    is_cut_off = words[-1] in ELLIPSES and not words[-2].startswith("-")
+    if is_cut_off:
         words.pop()
     while words and hasattr(group, "commands") and not words[0].startswith("-"):
         assert words[0] in group.commands, f"{line}: there is no command {words[0]!r}"
@@ -57,16 +57,16 @@ def parses(line: str) -> None:
     for word in words:
         if word.startswith("-"):
             assert word.split("=")[0] in known, f"{line}: there is no option {word}"
-    if not words or "--help" in words:  # the command alone is named, not typed
+    if not words or "--help" in words:  # only the name of the command
         assert CliRunner().invoke(app, [*path, "--help"]).exit_code == 0
         return
     try:
         group.make_context(" ".join(path), words)
-    except Exception as error:  # typer brings a click of its own: its errors are known by what they say
-        if goes_on and type(error).__name__ == "MissingParameter":
+    except Exception as error:  # typer vendors click: its errors are known by their names only
+        if is_cut_off and type(error).__name__ == "MissingParameter":
             return
-        told = getattr(error, "message", "") or type(error).__name__
-        raise AssertionError(f"{line}: there is no way to read it: {told}") from error
+        message = getattr(error, "message", "") or type(error).__name__
+        raise AssertionError(f"{line}: there is no way to parse it: {message}") from error
 
 
 def test_pages_have_commands_to_check() -> None:
@@ -77,11 +77,11 @@ def test_pages_have_commands_to_check() -> None:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
-def test_what_a_page_says_can_be_typed(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for line in typed(text, "rankline"):
         parses(line)
@@ -92,8 +92,8 @@ def test_what_a_page_says_can_be_typed(page: Path) -> None:
             assert find_spec(line.split()[2]), f"{line}: there is no such module"
 
 
-def test_the_readme_has_the_commands_people_begin_with() -> None:
-    text = (HOUSE / "README.md").read_text()
+def test_the_readme_has_the_first_commands() -> None:
+    text = (ROOT / "README.md").read_text()
     assert len(typed(text, "rankline")) >= 5
     assert "make demo" in typed(text, "make")
     assert "ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve" in text
@@ -118,15 +118,15 @@ def test_every_setting_a_page_changes_exists() -> None:
         "rankline ask 1 -k", "rankline doctor movielens", "rankline data slice --recipe movielens",
     ],
 )  # fmt: skip
-def test_a_line_that_does_not_exist_is_seen(line: str) -> None:
+def test_a_wrong_line_is_noticed(line: str) -> None:
     with pytest.raises(AssertionError, match="there is no"):
         parses(typed(f"Type:\n\n```\n$ {line}  # so\n```\n", "rankline")[0])
 
 
-def test_make_alone_lists_what_there_is() -> None:
-    # the make that runs these tests would tell its child to announce the folders it enters
+def test_make_alone_lists_the_targets() -> None:
+    # a make that runs these tests would make its child print the folders it enters
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--no-print-directory"]
-    told = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=True, env=alone).stdout
-    assert {line.split()[0] for line in told.splitlines() if line} == targets()
-    assert all(len(line.split()) > 2 for line in told.splitlines())
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=alone).stdout
+    assert {line.split()[0] for line in output.splitlines() if line} == targets()
+    assert all(len(line.split()) > 2 for line in output.splitlines())

@@ -1,4 +1,4 @@
-"""docs/reference.md is what the code says, and it would be noticed if it were not."""
+"""docs/reference.md matches the code, and a difference is noticed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from docs.tools import reference
-from pipelines.recipes import RECIPES, list_settings, load_for_display
+from pipelines.recipe import list_settings
+from pipelines.recipes import RECIPES, load_for_display
 from rankline.errors import IntegrityError
 from tests.cli.test_main import COMMANDS
 
 
-def test_the_page_is_what_the_code_says() -> None:
-    found = reference.page_diff(reference.FILE.read_text())
-    assert not found, f"docs/reference.md has drifted; run: make reference\n{found}"
+def test_the_page_matches_the_code() -> None:
+    diff = reference.page_diff(reference.FILE.read_text())
+    assert not diff, f"docs/reference.md differs; run: make reference\n{diff}"
 
 
 def test_nothing_is_left_out() -> None:
@@ -26,18 +27,18 @@ def test_nothing_is_left_out() -> None:
             for flag in parameter.opts if parameter.param_type_name == "option" else ():
                 assert flag in page
     for name in RECIPES:
-        for knob, _, sentence in list_settings(load_for_display(name)):
-            (line,) = (line for line in page.splitlines() if line.startswith(f"| `{knob}` |"))
+        for setting, _, sentence in list_settings(load_for_display(name)):
+            (line,) = (line for line in page.splitlines() if line.startswith(f"| `{setting}` |"))
             assert sentence.replace("|", "\\|") in line
     assert "| `decide.confidence` | `float`, > 0, < 1 | `0.95` |" in page
     assert "| `cluster.small.memory` | `str`, matches" in page
     assert '| `"2Gi"` | Memory requested and allowed. |' in page
-    assert "| `StaleEvidence` | `RepositoryError` | 1 |" in page
+    assert "| `StaleEvidence` | `RegistryError` | 1 |" in page
     assert "### POST /v1/rank" in page
-    assert "| events | `known_at` | timestamp[us, tz=UTC] | always there |" in page
+    assert "| events | `known_at` | timestamp[us, tz=UTC] | required |" in page
 
 
-def test_a_page_that_drifted_is_refused_with_the_command_to_run(
+def test_a_page_that_differs_is_refused_with_the_command_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(reference, "FILE", tmp_path / "reference.md")
@@ -45,16 +46,16 @@ def test_a_page_that_drifted_is_refused_with_the_command_to_run(
     assert reference.main() == 1
     reference.FILE.write_text(reference.document().replace("`finetune.epochs`", "`finetune.epoch`"))
     assert reference.main() == 1
-    told = capsys.readouterr().err
-    assert "+| `finetune.epochs`" in told
-    assert "run: make reference" in told
+    printed = capsys.readouterr().err
+    assert "+| `finetune.epochs`" in printed
+    assert "run: make reference" in printed
     monkeypatch.setattr(sys, "argv", ["reference"])
     assert reference.main() == 0
     monkeypatch.setattr(sys, "argv", ["reference", "--check"])
     assert reference.main() == 0
 
 
-def test_a_variable_without_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undocumented_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(reference.ENVIRONMENT, "RANKLINE_URL")
     with pytest.raises(IntegrityError, match=r"environment variable[\s\S]*missing: RANKLINE_URL"):
         reference.document()

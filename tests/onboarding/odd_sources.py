@@ -1,4 +1,4 @@
-"""Small sources as people have them: odd names, odd encodings, times of every kind; made here, read by tests."""
+"""Small sources as users have them: unusual names, encodings and times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import duckdb
 
 
 def german_shop(folder: Path) -> Path:
-    """CSV as Excel writes it in Germany: semicolons, cp1252, decimal commas, local times, keys called otherwise."""
+    """CSV as Excel writes it in Germany: semicolons, cp1252, decimal commas, local times, keys under other names."""
     folder.mkdir(parents=True, exist_ok=True)
     orders = ["KundenNr;ArtikelNr;Datum;action"]
     for n in range(3000):
@@ -26,7 +26,7 @@ def german_shop(folder: Path) -> Path:
 
 
 def shop_database(path: Path) -> Path:
-    """A DuckDB file: searches by users, milliseconds, a price, stock, ready-made vectors, an address to leave alone."""
+    """A DuckDB file: searches by users, milliseconds, a price, stock, vectors, personal data."""
     with duckdb.connect(str(path)) as db:
         db.execute(
             "CREATE TABLE clicks AS SELECT 'u' || (i % 311) AS user_id, 'p' || (i * 7 % 97) AS sku, "

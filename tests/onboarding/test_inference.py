@@ -1,4 +1,4 @@
-"""A proposal: what sources of every kind are taken for, and what is missing; each map is proved by ingest itself."""
+"""Proposals for sources of every kind: the map, which ingest itself reads with, and the gaps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from onboarding.inference import Proposal, propose
-from onboarding.inference.names import is_id, name_score, name_tokens
-from onboarding.inference.texts import render_map, render_recipe
-from onboarding.inference.trial import dry_run
-from onboarding.survey import survey
+from onboarding.inference.dry_run import dry_run
+from onboarding.inference.proposal import Proposal, propose
+from onboarding.inference.render import render_map, render_recipe
+from onboarding.inference.vocabulary import is_id, name_score, name_tokens
+from onboarding.survey.survey import survey
 from pipelines.recipes import interactions
 from rankline.errors import SourceError, UsageError
 from tests.onboarding import odd_sources
@@ -26,13 +26,13 @@ def proposed(source: Path, **overrides: object) -> Proposal:
 
 
 def columns(proposal: Proposal) -> dict[str, object]:
-    told: dict[str, object] = tomllib.loads(render_map(proposal)).get("columns", {})
-    return told
+    settings: dict[str, object] = tomllib.loads(render_map(proposal)).get("columns", {})
+    return settings
 
 
 def rejected(proposal: Proposal, folder: Path) -> dict[str, dict[str, int]]:
-    """What ingest sets aside when it reads the source as the map says."""
-    path = folder / "proved.toml"
+    """What ingest rejects when it reads the source as the map says."""
+    path = folder / "map.toml"
     path.write_text(render_map(proposal))
     return {t: r for t, r in dry_run(interactions(proposal.survey.source, str(path)).ingest).rejected.items() if r}
 
@@ -62,13 +62,13 @@ def test_a_database_of_searches_by_users(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.shop_database(tmp_path / "shop.duckdb"))
     assert proposal.roles == {"events": "clicks", "items": "products", "users": "customers"}
     assert proposal.kind == "shop"
-    told = columns(proposal)
-    assert (told["timestamp"], told["timestamp_unit"]) == ("ts_ms", "ms")
-    assert told["labels"] == {"click": "clicked"}
-    assert (told["query_text"], told["title"], told["price"]) == ("search_term", "product_name", "price")
-    assert (told["available"], told["item_vectors"], told["user_key"]) == ("in_stock", ["image_vec"], "id")
-    assert "email" not in str(told)  # what names a person is not a feature
-    assert "url" not in str(told)
+    settings = columns(proposal)
+    assert (settings["timestamp"], settings["timestamp_unit"]) == ("ts_ms", "ms")
+    assert settings["labels"] == {"click": "clicked"}
+    assert (settings["query_text"], settings["title"], settings["price"]) == ("search_term", "product_name", "price")
+    assert (settings["available"], settings["item_vectors"], settings["user_key"]) == ("in_stock", ["image_vec"], "id")
+    assert "email" not in str(settings)  # personal data is not a feature
+    assert "url" not in str(settings)
     assert rejected(proposal, tmp_path) == {}
 
 
@@ -84,18 +84,18 @@ def test_texts_with_few_labels(tmp_path: Path) -> None:
     assert rejected(proposal, tmp_path) == {}
 
 
-def test_one_label_is_told(tmp_path: Path) -> None:
+def test_a_single_label_is_a_gap(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.reviews(tmp_path / "texts", labels=("positive",)), kind="labels")
-    assert "all texts have one label" in [gap.what for gap in proposal.gaps]
+    assert "all texts have the same label" in [gap.what for gap in proposal.gaps]
 
 
 def test_ratings_in_json_lines(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.ratings(tmp_path / "books"))
-    told = columns(proposal)
+    settings = columns(proposal)
     assert proposal.roles == {"events": "ratings", "items": "books"}
-    assert (told["user_id"], told["item_id"], told["labels"]) == ("userId", "bookId", {"rating": "stars"})
-    assert (told["timestamp"], told["timestamp_unit"]) == ("when", "s")
-    assert (told["category"], told["category_separator"]) == ("genres", "|")
+    assert (settings["user_id"], settings["item_id"], settings["labels"]) == ("userId", "bookId", {"rating": "stars"})
+    assert (settings["timestamp"], settings["timestamp_unit"]) == ("when", "s")
+    assert (settings["category"], settings["category_separator"]) == ("genres", "|")
     assert proposal.gaps == []
     assert rejected(proposal, tmp_path) == {}
 
@@ -128,7 +128,7 @@ def test_known_layouts(tmp_path: Path) -> None:
         # half past ten at night; a zone by its name
         (["2021-03-04 10:30:00 PM", "2021-05-06 10:30:00 AM"], "%Y-%m-%d %I:%M:%S %p", ["--time-zone"]),
         (["2021-03-04 10:30:00 EST", "2021-12-06 10:30:00 EST"], "%Y-%m-%d %H:%M:%S %Z", []),
-        # the third of April, or the fourth of March? nobody can tell, so it is asked
+        # the third of April or the fourth of March: it is asked
         (["03/04/2021 10:00", "05/06/2021 11:00"], "", ["--column timestamp_unit=…", "--time-zone"]),
     ],
 )
@@ -139,12 +139,12 @@ def test_times(tmp_path: Path, times: list[object], unit: str, flags: list[str])
     assert [gap.flag for gap in proposal.gaps if gap.flag] == flags
 
 
-def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -> None:
-    def lacking(at: str, made_at: str) -> tuple[list[str], object]:
+def test_each_time_without_a_zone_is_a_gap_of_its_own(tmp_path: Path) -> None:
+    def gaps(at: str, created: str) -> tuple[list[str], object]:
         with duckdb.connect() as db:
             for name, query in (
                 ("log", f"SELECT 'u' || (i % 300) AS user_id, 'p' || (i % 90) AS item_id, {at} AS at FROM t"),
-                ("items", f"SELECT 'p' || i AS item_id, 'Thing ' || i AS title, {made_at} AS created FROM t LIMIT 90"),
+                ("items", f"SELECT 'p' || i AS item_id, 'Thing ' || i AS title, {created} AS created FROM t LIMIT 90"),
             ):
                 table = query.replace("FROM t", "FROM range(2000) AS t(i)")
                 db.execute(f"COPY ({table}) TO '{tmp_path / name}.parquet'")
@@ -153,23 +153,23 @@ def test_each_time_without_a_zone_is_asked_for_by_its_own_name(tmp_path: Path) -
 
     zoned = "TIMESTAMPTZ '2023-01-01 00:00:00+00' + to_minutes(i)"
     naive = "TIMESTAMP '2023-01-01' + to_minutes(i)"
-    asked = "{} does not tell its zone, and it cannot be guessed"
-    # nobody asks for the hour of a day
-    assert lacking(zoned, "DATE '2020-01-01' + i::INTEGER") == ([], "UTC")
-    assert lacking(zoned, naive) == ([asked.format("created of items")], None)
+    asked = "{} has no time zone, and it cannot be inferred"
+    # dates of items need no zone
+    assert gaps(zoned, "DATE '2020-01-01' + i::INTEGER") == ([], "UTC")
+    assert gaps(zoned, naive) == ([asked.format("created of items")], None)
     both = [asked.format("at of events"), asked.format("created of items")]
-    assert lacking(naive, "DATE '2020-01-01' + i::INTEGER") == (both, None)
+    assert gaps(naive, "DATE '2020-01-01' + i::INTEGER") == (both, None)
 
 
 def test_kinds_of_events_are_known_by_their_values(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
     log.write_bytes(log.read_bytes().replace(b";action", b";kind", 1))
-    told = columns(proposed(source, time_zone="UTC"))
-    assert (told["event_type"], told["event_types"]) == ("kind", {"view": "click", "purchase": "purchase"})
+    settings = columns(proposed(source, time_zone="UTC"))
+    assert (settings["event_type"], settings["event_types"]) == ("kind", {"view": "click", "purchase": "purchase"})
 
 
-def test_the_very_name_goes_before_a_likeness(tmp_path: Path) -> None:
+def test_an_exact_name_goes_before_a_similar_one(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books")
     books = [
         {"bookId": n, "title": f"The book of {n}", "Section": f"shelf {n % 12}", "Category": f"sort {n % 4}"}
@@ -179,7 +179,7 @@ def test_the_very_name_goes_before_a_likeness(tmp_path: Path) -> None:
     assert columns(proposed(source))["category"] == "Category"
 
 
-def test_what_a_person_says_counts(tmp_path: Path) -> None:
+def test_overrides_are_taken(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books")
     proposal = proposed(source, overrides={"title": "genres", "text": "title", "item_id": "bookId"})
     assert (columns(proposal)["title"], columns(proposal)["text"]) == ("genres", ["title"])
@@ -188,23 +188,23 @@ def test_what_a_person_says_counts(tmp_path: Path) -> None:
     assert any("no times" in gap.what for gap in proposal.gaps)
     with pytest.raises(UsageError, match="no table of items has a column 'titel'"):
         proposed(source, overrides={"title": "titel"})
-    with pytest.raises(UsageError, match="no meaning 'name'"):
+    with pytest.raises(UsageError, match="no setting 'name'"):
         proposed(source, overrides={"name": "title"})
     with pytest.raises(UsageError, match="no table 'films'"):
         proposed(source, roles={"items": "films"})
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_gaps(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books", rating=5)
     (source / "books.jsonl").unlink()
-    told = " ".join(gap.what for gap in proposed(source).gaps)
-    assert "no table of items" in told
-    assert "every event has the same stars" in told
+    gaps = " ".join(gap.what for gap in proposed(source).gaps)
+    assert "no table of items" in gaps
+    assert "every event has the same stars" in gaps
     few = odd_sources.recbole(tmp_path / "few")
     assert any("only 40 users" in gap.what for gap in proposed(few).gaps)
 
 
-def test_an_unknown_kind_of_event_is_told(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_event_is_a_gap(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
     log.write_bytes(log.read_bytes() + b"\nK1;A1;01.02.2023 10:15;frobnicate")
@@ -221,7 +221,7 @@ def test_names_in_any_script_have_words() -> None:
     assert not is_id("用户")
 
 
-def test_words_that_toml_has_to_quote_come_back_as_they_were(tmp_path: Path) -> None:
+def test_values_that_toml_has_to_quote_are_unchanged(tmp_path: Path) -> None:
     source = odd_sources.german_shop(tmp_path / "shop")
     log = source / "shop_orders.csv"
     odd = ["add to cart", "a.b = [c]", "50 %", "Größe\\"]
@@ -237,8 +237,8 @@ def test_files_that_one_encoding_fits_are_read_in_it(tmp_path: Path) -> None:
     (tmp_path / "items-1.csv").write_bytes("id;name\n1;Größe und Maß\n".encode("cp1250") * 5)
     polish = "1;Książka była dłuższa, już wiem; Łódź i Kraków są piękne\n".replace("; ", ", ")
     (tmp_path / "items-2.csv").write_bytes(f"id;name\n{polish}".encode("cp1250"))
-    looked = survey(str(tmp_path))
-    assert (looked.files.encoding, looked.encoding.runner_up) == ("cp1250", "cp1252")
+    surveyed = survey(str(tmp_path))
+    assert (surveyed.files.encoding, surveyed.encoding.runner_up) == ("cp1250", "cp1252")
 
 
 def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         ("search", odd_sources.beir(tmp_path / "beir")),
         ("shop", odd_sources.shop_database(tmp_path / "shop.duckdb")),
     ):
-        proposal = propose(survey(str(source)), name=kind)  # a recipe may well be called as the one it begins with
+        proposal = propose(survey(str(source)), name=kind)  # a recipe may have the name of the one it is based on
         assert proposal.kind == kind
         (tmp_path / f"{kind}.toml").write_text(render_map(proposal))
         (tmp_path / f"{kind}.py").write_text(render_recipe(proposal, map_name=f"{kind}.toml"))
@@ -260,23 +260,23 @@ def test_the_recipe_is_python_that_makes_one(tmp_path: Path, monkeypatch: pytest
         assert (recipe.name, recipe.export.catalogue) == (kind, kind)
         assert recipe.ingest.format == proposal.survey.format
         if kind == "shop":
-            assert recipe.finetune.encoder != "tiny"  # real words are read by a real encoder
+            assert recipe.finetune.encoder != "tiny"  # natural language needs a pretrained encoder
 
 
 def refused(source: Path, **more: str) -> str:
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as error:
         survey(str(source), **more)  # type: ignore[arg-type]
-    return str(told.value)
+    return str(error.value)
 
 
 def test_bad_sources(tmp_path: Path) -> None:
-    assert "the source is not there" in refused(tmp_path / "nowhere")
+    assert "the source does not exist" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no table that can be read" in refused(tmp_path / "empty")
     (tmp_path / "empty/README.md").write_text("nothing")
     assert "README.md" in refused(tmp_path / "empty")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
-    assert "a file is no table" in refused(tmp_path / "photo.jpg")
+    assert "the file is not a table" in refused(tmp_path / "photo.jpg")
     (tmp_path / "photo.csv").write_bytes(bytes(range(256)) * 40)
     assert "cannot be read as text" in refused(tmp_path / "photo.csv")
     (tmp_path / "photo.parquet").write_bytes(b"PAR1 but not really")
@@ -304,11 +304,11 @@ def test_bad_sources(tmp_path: Path) -> None:
         ("utf-16", "Größe und Maß"),
     ],
 )
-def test_encodings_are_told(tmp_path: Path, encoding: str, text: str) -> None:
+def test_encodings_are_detected(tmp_path: Path, encoding: str, text: str) -> None:
     rows = "".join(f"i{n};{text} {n}\n" for n in range(60))
     (tmp_path / "items.csv").write_bytes(f"id;name\n{rows}".encode(encoding))
-    looked = survey(str(tmp_path / "items.csv"))
-    assert looked.tables["items"].columns["name"].examples[0].startswith(text[:40]), looked.files.encoding
+    surveyed = survey(str(tmp_path / "items.csv"))
+    assert surveyed.tables["items"].columns["name"].examples[0].startswith(text[:40]), surveyed.files.encoding
 
 
 def test_many_files_are_one_table(tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_many_files_are_one_table(tmp_path: Path) -> None:
         (tmp_path / f"log-2021-{month}.csv").write_text(
             "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
         )
-    looked = survey(str(tmp_path))
-    assert [(table.place, table.files, table.rows) for table in looked.tables.values()] == [("log-*-*.csv", 3, 150)]
+    surveyed = survey(str(tmp_path))
+    assert [(table.place, table.files, table.rows) for table in surveyed.tables.values()] == [("log-*-*.csv", 3, 150)]
 
 
 @pytest.mark.parametrize("days", [1, 4])
@@ -328,16 +328,16 @@ def test_folders_that_name_a_column_are_one_table(tmp_path: Path, days: int) -> 
         rows = "".join(f"u{n},i{n % 7},{1_704_067_200 + day * 86_400 + n}\n" for n in range(100))
         (folder / "part-00000.csv").write_text("user_id,item_id,timestamp\n" + rows)
     for source, place in ((tmp_path, "log"), (tmp_path / "log", "date=*/**")):
-        (seen,) = survey(str(source)).tables.values()
-        assert (seen.place, seen.files, seen.rows) == (place, days, 100 * days)
-        assert seen.columns["date"].examples[0] == "2024-01-01"
+        (table,) = survey(str(source)).tables.values()
+        assert (table.place, table.files, table.rows) == (place, days, 100 * days)
+        assert table.columns["date"].examples[0] == "2024-01-01"
 
 
 def test_the_first_rows_are_enough(tmp_path: Path) -> None:
     odd_sources.ratings(tmp_path / "books")
-    looked = survey(str(tmp_path / "books"), rows=500)
-    assert (looked.tables["ratings"].rows, looked.tables["ratings"].is_complete) == (500, False)
-    assert (looked.tables["books"].rows, looked.tables["books"].is_complete) == (90, True)
+    surveyed = survey(str(tmp_path / "books"), rows=500)
+    assert (surveyed.tables["ratings"].rows, surveyed.tables["ratings"].is_complete) == (500, False)
+    assert (surveyed.tables["books"].rows, surveyed.tables["books"].is_complete) == (90, True)
 
 
 def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,14 +362,14 @@ def test_a_postgres_server(postgres: Postgres, tmp_path: Path, monkeypatch: pyte
     assert proposal.roles == {"events": "clicks", "items": "products"}
     assert rejected(proposal, tmp_path) == {}
     assert PASSWORD not in render_map(proposal) + render_recipe(proposal, map_name="mine.toml")
-    with pytest.raises(UsageError, match="a password does not belong") as told:
+    with pytest.raises(UsageError, match="must not contain a password") as error:
         survey(postgres.secret_url)
-    assert PASSWORD not in str(told.value)
+    assert PASSWORD not in str(error.value)
     monkeypatch.setenv("PGPASSWORD", "wrong")
     assert "cannot be reached" in refused(postgres.url)
 
 
-def test_a_url_is_looked_at_like_a_folder(tmp_path: Path) -> None:
+def test_a_url_is_surveyed_like_a_folder(tmp_path: Path) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -380,9 +380,9 @@ def test_a_url_is_looked_at_like_a_folder(tmp_path: Path) -> None:
     assert rejected(proposal, tmp_path) == {}
 
 
-def test_the_proof_reads_the_first_events_alone(tmp_path: Path) -> None:
+def test_the_dry_run_reads_only_the_first_events(tmp_path: Path) -> None:
     proposal = proposed(odd_sources.ratings(tmp_path / "books"))
     (tmp_path / "books.toml").write_text(render_map(proposal))
-    proof = dry_run(interactions(proposal.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
-    assert (proof.rows_read["events"], proof.rows_kept["events"], proof.rows_read["items"]) == (500, 500, 90)
-    assert proof.tables_over_limit == []
+    result = dry_run(interactions(proposal.survey.source, str(tmp_path / "books.toml")).ingest, events=500)
+    assert (result.rows_read["events"], result.rows_kept["events"], result.rows_read["items"]) == (500, 500, 90)
+    assert result.tables_over_limit == []

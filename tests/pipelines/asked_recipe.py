@@ -30,10 +30,10 @@ def write_beir(folder: Path) -> Path:
     """The asked world as a BEIR folder, split into train and test."""
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": item["item_id"], "title": item["title"], "text": ""} for item in items()]
-    asked = [{"_id": query["query_id"], "text": query["text"]} for query in queries()]
-    for name, rows in (("corpus", corpus), ("queries", asked)):
+    requested = [{"_id": query["query_id"], "text": query["text"]} for query in queries()]
+    for name, rows in (("corpus", corpus), ("queries", requested)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for split, mine in (("train", lambda n: n % 4), ("test", lambda n: not n % 4)):
-        lines = [f"{q['_id']}\t{q['_id'].partition(':')[0]}\t1" for n, q in enumerate(asked) if mine(n + n // 4)]
+        lines = [f"{q['_id']}\t{q['_id'].partition(':')[0]}\t1" for n, q in enumerate(requested) if mine(n + n // 4)]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
     return folder

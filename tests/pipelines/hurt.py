@@ -34,27 +34,30 @@ sys.addaudithook(watch)
 """
 
 
-def killing(folder: Path, moment: str) -> dict[str, str]:
+def killing(folder: Path, timestamp: str) -> dict[str, str]:
     """The environment in which a process kills itself at a moment, ``<audit event>:<pattern of its paths>``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(_WATCHER)
-    return {"HURT_AT": moment, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return {"HURT_AT": timestamp, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
-def starving(folder: Path, moment: str, *, megabytes: int) -> dict[str, str]:
+def starving(folder: Path, timestamp: str, *, megabytes: int) -> dict[str, str]:
     """The environment in which a process gets so much memory from a moment on, and no more."""
-    return {**killing(folder, moment), "HURT_BY": str(megabytes * 1_000_000)}
+    return {**killing(folder, timestamp), "HURT_BY": str(megabytes * 1_000_000)}
 
 
-def set_back(folder: Path, moment: str) -> dict[str, str]:
+def set_back(folder: Path, timestamp: str) -> dict[str, str]:
     """The environment in which the clock goes back by a day at a moment; the test is skipped without libfaketime."""
-    found = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), *Path("/usr/lib").glob("faketime/libfaketime.so.1")]
-    if not found:
+    result = [
+        *Path("/usr/lib").glob("*/faketime/libfaketime.so.1"),
+        *Path("/usr/lib").glob("faketime/libfaketime.so.1"),
+    ]
+    if not result:
         pytest.skip("no clock can be set back for one process here: `apt-get install libfaketime`")
-    environment = killing(folder, moment)
+    environment = killing(folder, timestamp)
     (folder / "clock").write_text("+0d")
     clock = {"FAKETIME_TIMESTAMP_FILE": str(folder / "clock"), "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
-    return {**environment, **clock, "HURT_BY": "clock", "LD_PRELOAD": str(found[0])}
+    return {**environment, **clock, "HURT_BY": "clock", "LD_PRELOAD": str(result[0])}
 
 
 class Disk:

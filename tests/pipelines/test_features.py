@@ -14,23 +14,23 @@ import yaml
 from pipelines.assets import packaged
 from pipelines.features import features_pipeline, materialize
 from pipelines.recipes import named
+from pipelines.runs.folder import RECIPE, run_folders
 from pipelines.runs.freshness import freshness
-from pipelines.runs.runner import RECIPE, run_folders
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.model.scoring import feature_names
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import FLOWS
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
 def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
     """A champion that reads this feature service."""
     models = ModelRegistry(workspace / "repository")
-    told = feature_names().model_copy(update={"service": service})
-    bundle = tiny_bundle(workspace / "made" / service, weights=service.encode(), catalogue="smoke", features=told)
+    result = feature_names().model_copy(update={"service": service})
+    bundle = tiny_bundle(workspace / "made" / service, weights=service.encode(), catalogue="smoke", features=result)
     models.add(bundle.folder)
     promote(models, bundle.model_id)
 
@@ -41,15 +41,15 @@ def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path,
 
     flow = features_pipeline(named("smoke"), workspace=str(tmp_path), cluster=cluster)
     compiler.Compiler().compile(flow, str(tmp_path / "flow.yaml"))
-    told = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
-    tasks = told["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    result = next(yaml.safe_load_all((tmp_path / "flow.yaml").read_text()))
+    tasks = result["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     order: list[str] = []
     while len(order) < len(tasks):
         order += sorted(
             name for name, task in tasks.items()
             if name not in order and set(task.get("dependentTasks", ())) <= set(order)
         )[:1]  # fmt: skip
-    assert tuple(order) == ledger.FLOWS["features"]
+    assert tuple(order) == FLOWS["features"]
     run = tasks["validate"]["inputs"]["parameters"]["run"]["runtimeValue"]["constant"]
     assert run["flow"] == "features", "validate leaves no profile then"
 
@@ -58,28 +58,28 @@ def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_pat
     with pytest.raises(UsageError, match="there is no champion"):
         materialize(named("smoke"), tmp_path)
     crowned(tmp_path, service="ranking_v0")
-    with pytest.raises(UsageError, match="another service version") as told:
+    with pytest.raises(UsageError, match="another service version") as result:
         materialize(named("smoke"), tmp_path)
-    assert told.value.found == "ranking_v1"
+    assert result.value.found == "ranking_v1"
     assert not run_folders(tmp_path)
 
 
 @pytest.mark.slow
-def test_materialized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
+def test_assetized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     """On the smoke shop: up to a time, then further by a scheduled run, never back; the runs and the status say so."""
     workspace, first = tmp_path / "w", datetime(2023, 12, 10, tzinfo=UTC)
     crowned(workspace)
     recipe = named("smoke")
     packaged.fetch("smoke", workspace, say=lambda line: None)
-    told = materialize(recipe, workspace, until=first)
-    assert (told["outcome"], [step["step"] for step in told["steps"]]) == ("materialized", [*ledger.FLOWS["features"]])
+    result = materialize(recipe, workspace, until=first)
+    assert (result["outcome"], [step["step"] for step in result["steps"]]) == ("materialized", [*FLOWS["features"]])
     (by_hand,) = freshness(workspace, now=first)
     assert by_hand.champion_reads
     assert by_hand.lag_s is not None
     assert 0 < by_hand.lag_s < 86_400, "nothing from the end on was read"
 
     # by a schedule, whose time gives the end of the window
-    store, later = LocalSchedules(workspace), datetime(2023, 12, 12, tzinfo=UTC)
+    store, later = ScheduleStore(workspace), datetime(2023, 12, 12, tzinfo=UTC)
     store.create(
         {"name": "fresh", "recipe": "smoke", "cron": "0 0 0 * * *", "flow": "features", "directory": str(tmp_path)},
         now=datetime(2023, 12, 1, tzinfo=UTC),

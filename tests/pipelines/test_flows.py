@@ -18,9 +18,10 @@ from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, uplo
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
-from pipelines.runs.runner import EXIT_CODES, Flow
+from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.runtime.outcomes import exit_code
+from rankline.runtime.steps import ALL_STEPS, FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import Kubeflow
@@ -46,8 +47,8 @@ def test_the_package_of_features_is_the_golden_file_and_the_server_would_take_it
     assert path.read_text() == golden.path("features").read_text(), "see the difference, then `make golden`"
     assert list(package_problems(path)) == []
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in (*ledger.FLOWS["features"], "summary")}
-    assert {told["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for told in executors.values()} == {"data"}
+    assert set(executors) == {f"exec-{step.replace('_', '-')}" for step in (*FLOWS["features"], "summary")}
+    assert {result["container"]["image"].split("@")[0].rsplit("-", 1)[-1] for result in executors.values()} == {"data"}
 
 
 def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path) -> None:
@@ -61,20 +62,20 @@ def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path)
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path, flow: Flow) -> None:
     night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window_s=86_400.0, lag_s=3600)
-    kept = create(cluster, night, golden.pinned("smoke"))
-    assert (kept.recipe, kept.flow) == ("smoke", flow)
-    assert list_active(cluster) == [kept]
+    retained = create(cluster, night, golden.pinned("smoke"))
+    assert (retained.recipe, retained.flow) == ("smoke", flow)
+    assert list_active(cluster) == [retained]
     (run,) = kubeflow.api.tick(MORNING)
     body = kubeflow.api.runs[run]
-    spec = kubeflow.api.versions[kept.pipeline_version]["pipeline_spec"]["pipeline_spec"]
+    spec = kubeflow.api.versions[retained.pipeline_version]["pipeline_spec"]["pipeline_spec"]
     assert spec["pipelineInfo"]["name"] == f"rankline-smoke-{flow}"
     line = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     inputs = line["ingest"]["inputs"]["parameters"]
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
-    told = (body["runtime_config"]["parameters"]["scheduled_at"], "")
-    config = with_scheduled_window(IngestConfig(source="/data"), schedule, told, tmp_path)
+    result = (body["runtime_config"]["parameters"]["scheduled_at"], "")
+    config = with_scheduled_window(IngestConfig(source="/data"), schedule, result, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T02:00:00+00:00", "2026-11-02T02:00:00+00:00")
 
 
@@ -106,7 +107,7 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
     import dataclasses
 
     recipe = dataclasses.replace(golden.pinned("smoke"), name="smoke-refresh")
-    with pytest.raises(UsageError, match="rankline-smoke-refresh on the cluster is that of another recipe's flow"):
+    with pytest.raises(UsageError, match="rankline-smoke-refresh belongs to a flow of another recipe"):
         upload(cluster, recipe)
     assert kubeflow.api.versions == {}
     assert parse_pipeline_name(pipeline_name(recipe, "refresh")) == ("smoke-refresh", "refresh")
@@ -116,26 +117,26 @@ def test_a_recipe_that_is_named_like_anothers_refresh_is_refused(kubeflow: Kubef
 
 
 @pytest.mark.parametrize(("flow", "verdict", "outcome", "code", "last"), ENDS)
-def test_a_verdict_is_told_by_the_tasks_that_ran(
+def test_a_verdict_is_reported_by_the_tasks_that_ran(
     kubeflow: Kubeflow, cluster: Cluster, flow: Flow, verdict: str, outcome: str, code: int, last: str
 ) -> None:
     kubeflow.api.verdict = verdict
-    seen: list[dict[str, Any]] = []
-    told = follow(cluster, begun(cluster, flow), watch=seen.append, poll_s=0)
-    assert (told["outcome"], told["flow"], EXIT_CODES[told["outcome"]]) == (outcome, flow, code)
-    assert told["verdict"]
-    assert "decide" not in told["verdict"]
-    done = [step["step"] for step in told["steps"] if step["status"] == "done"]
-    line = [step for step in ledger.FLOWS[flow] if step != "publish" or outcome == "published"]
-    assert [step for step in done if step in ledger.ALL_STEPS] == line
+    observed: list[dict[str, Any]] = []
+    result = follow(cluster, begun(cluster, flow), watch=observed.append, poll_s=0)
+    assert (result["outcome"], result["flow"], exit_code(result["outcome"])) == (outcome, flow, code)
+    assert result["verdict"]
+    assert "decide" not in result["verdict"]
+    done = [step["step"] for step in result["steps"] if step["status"] == "done"]
+    line = [step for step in FLOWS[flow] if step != "publish" or outcome == "published"]
+    assert [step for step in done if step in ALL_STEPS] == line
     assert last in done
-    assert {each["flow"] for each in seen} == {flow}
+    assert {each["flow"] for each in observed} == {flow}
 
 
 def test_a_refresh_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
     kubeflow.api.verdict = "promote"
-    told = follow(cluster, begun(cluster, "refresh"), poll_s=0.01, settle_s=0.1)
-    assert told["outcome"] == "incomplete"
+    result = follow(cluster, begun(cluster, "refresh"), poll_s=0.01, settle_s=0.1)
+    assert result["outcome"] == "incomplete"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,8 @@ def test_a_refresh_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubef
 def test_a_step_that_fails(kubeflow: Kubeflow, cluster: Cluster, flow: Flow, step: str) -> None:
     kubeflow.api.verdict, kubeflow.api.fails_at = "publish", step
     run = begun(cluster, flow)
-    told = follow(cluster, run, poll_s=0)
-    assert (told["outcome"], told["failed_step"]) == ("failed", step)
+    result = follow(cluster, run, poll_s=0)
+    assert (result["outcome"], result["failed_step"]) == ("failed", step)
     again = ClusterRuns(cluster, poll_s=0).retry(run)
     assert again["outcome"] == {"refresh": "published", "features": "materialized"}[flow]
 
@@ -160,8 +161,8 @@ def test_list_and_logs_know_every_flow(kubeflow: Kubeflow, cluster: Cluster) -> 
         ("smoke", "refresh", "published"), ("smoke", "features", "materialized"),
     ]  # fmt: skip
     for flow, run in runs.items():
-        said = [each.step for each in there.logs(run) if each.line.startswith("hello")]
-        assert said[:-1] == list(ledger.FLOWS[flow])
+        lines = [each.step for each in there.logs(run) if each.line.startswith("hello")]
+        assert lines[:-1] == list(FLOWS[flow])
     assert [each.line for each in there.logs(runs["refresh"], "catalogue")][1] == "it is SUCCEEDED"
     with pytest.raises(UsageError, match="there is no step 'paint'"):
         list(there.logs(runs["refresh"], "paint"))

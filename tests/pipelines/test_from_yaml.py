@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.package import compile_flow
-from pipelines.runs.plan import REUSABLE_STEPS
+from pipelines.steps import CACHED_TRAINING_STEPS
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
 
@@ -36,7 +36,7 @@ def run(package: Path, root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_the_package_runs_from_its_own_yaml_as_planned(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     settings = [f"cluster.workspace={workspace}", "cluster.volume="]
     package = compile_flow(golden.pinned("smoke", *settings), tmp_path / "flow.yaml")
@@ -44,12 +44,12 @@ def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_pat
     words += [each for setting in (*golden.PINNED, *settings) for each in ("--set", setting)]
     plan = json.loads(CliRunner().invoke(app, words).stdout)  # the volume lies here, where it lies there
     assert plan["cluster"]["workspace"] == str(workspace)
-    foretold: dict[str, Any] = {step["step"]: step for step in plan["steps"]}
+    planned: dict[str, Any] = {step["step"]: step for step in plan["steps"]}
     before = set((workspace / "runs").iterdir())
     # of the branches for the verdicts the one that holds has run, and no other
     assert run(package, tmp_path / "root") == {
         "resolve-inputs",
-        *REUSABLE_STEPS,
+        *CACHED_TRAINING_STEPS,
         "decide",
         "already-serving",
         "summary",
@@ -58,8 +58,10 @@ def test_the_package_runs_from_its_own_yaml_as_foretold(smoke: SmokeRun, tmp_pat
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["outcome"] == "already serving"
     happened = {step["step"]: step for step in summary["steps"]}
-    assert {step: foretold[step]["state"] for step in REUSABLE_STEPS} == dict.fromkeys(REUSABLE_STEPS, "reused")
-    for step in REUSABLE_STEPS:
-        assert (happened[step]["status"], happened[step]["why"]) == ("reused", foretold[step]["why"])
-    assert foretold["promote"]["state"] == "skipped"
+    assert {step: planned[step]["state"] for step in CACHED_TRAINING_STEPS} == dict.fromkeys(
+        CACHED_TRAINING_STEPS, "reused"
+    )
+    for step in CACHED_TRAINING_STEPS:
+        assert (happened[step]["status"], happened[step]["why"]) == ("reused", planned[step]["why"])
+    assert planned["promote"]["state"] == "skipped"
     assert "promote" not in happened

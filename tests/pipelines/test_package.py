@@ -14,15 +14,16 @@ import pytest
 import yaml
 
 from pipelines.package import compile_flow
-from pipelines.placement import IMAGES, SIZES
-from pipelines.recipes import RECIPES, step_settings
-from pipelines.runs.runner import Flow
+from pipelines.recipe import step_settings
+from pipelines.recipes import RECIPES
+from pipelines.runs.folder import Flow
+from pipelines.steps import row_of_task
 from rankline.errors import UsageError
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = [step.replace("_", "-") for step in ledger.STEPS]  # as Kubeflow writes them
+STEPS = [step.replace("_", "-") for step in TRAINING_STEPS]  # as Kubeflow writes them
 # task of a verdict -> Kubeflow's name of the branch that it runs in
 VERDICTS = {
     "already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5", "insufficient-data": "condition-6",
@@ -81,7 +82,7 @@ def test_every_setting_of_a_recipe_lands_in_its_package(package: tuple[str, Path
     pipeline, _ = documents(path)
     tasks = {**pipeline["root"]["dag"]["tasks"], **steps_of(pipeline), **promotion_of(pipeline)}
     recipe_settings = step_settings(golden.pinned(recipe), golden.pinned(recipe).cluster.workspace)
-    expected = {step: json.loads(json.dumps(recipe_settings[step])) for step in (*ledger.STEPS[1:], "summary")}
+    expected = {step: json.loads(json.dumps(recipe_settings[step])) for step in (*TRAINING_STEPS[1:], "summary")}
     landed = {step: config_of(tasks[step]) for step in expected}
     for each in (expected, landed):
         del each["summary"]["gpus"]  # counted while compiling
@@ -171,8 +172,8 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     executors = pipeline["deploymentSpec"]["executors"]
     assert set(executors) == {f"exec-{step}" for step in TASKS}
     for step in TASKS:
-        container, size = executors[f"exec-{step}"]["container"], getattr(config, SIZES[step])
-        assert container["image"] == getattr(config.images, IMAGES[step])
+        container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
+        assert container["image"] == getattr(config.images, row_of_task(step).image)
         assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
         assert container["resources"]["resourceMemoryLimit"] == size.memory
         gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})
@@ -262,7 +263,7 @@ def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path, image: str) -> N
 
 
 def test_cuda_without_a_requested_gpu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is asked for"):
+    with pytest.raises(UsageError, match="finetune trains on cuda, and no GPU is requested"):
         with_settings(tmp_path, "finetune.device=cuda", "cluster.train.gpus=0")
     with_settings(tmp_path, "finetune.device=cuda")
 

@@ -7,19 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.recipes import (
-    RECIPES,
-    SECTIONS,
-    SOURCE_PLACEHOLDER,
-    WORKSPACE_PLACEHOLDER,
-    as_dict,
-    change,
-    list_settings,
-    load_for_display,
-    named,
-    needs_source,
-    step_settings,
-)
+from pipelines.recipe import SECTIONS, SOURCE_PLACEHOLDER, WORKSPACE_PLACEHOLDER, as_dict, list_settings, step_settings
+from pipelines.recipes import RECIPES, change, load_for_display, named, needs_source
 from rankline.errors import UsageError
 from rankline.io import sources
 
@@ -31,24 +20,24 @@ def refusal(name: str, *settings: str) -> UsageError:
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_no_knob_is_without_a_sentence(name: str) -> None:
-    told = list(list_settings(load_for_display(name)))
-    assert [knob for knob, _, sentence in told if len(sentence) < 5] == []
-    assert len(told) > 100
+def test_no_setting_is_without_a_sentence(name: str) -> None:
+    result = list(list_settings(load_for_display(name)))
+    assert [knob for knob, _, sentence in result if len(sentence) < 5] == []
+    assert len(result) > 100
     assert load_for_display(name).name == name
     assert load_for_display(name).description
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_the_knobs_are_all_there_is(name: str) -> None:
+def test_the_settings_are_all_there_is(name: str) -> None:
     recipe = load_for_display(name)
     plain = as_dict(recipe)
     assert len(list(list_settings(recipe))) > 100
     for knob, value, _ in list_settings(recipe):
-        place = plain
+        location = plain
         for part in knob.split("."):
-            place = place[part]
-        assert json.loads(json.dumps(value, default=list)) == json.loads(json.dumps(place, default=list)), knob
+            location = location[part]
+        assert json.loads(json.dumps(value, default=list)) == json.loads(json.dumps(location, default=list)), knob
 
 
 @pytest.mark.parametrize(
@@ -65,7 +54,7 @@ def test_the_knobs_are_all_there_is(name: str) -> None:
         ("summary.gpus.finetune=2", "summary", "gpus", {"finetune": 2}),
     ],
 )
-def test_one_knob_is_changed_and_nothing_else(setting: str, section: str, knob: str, value: object) -> None:
+def test_one_setting_is_changed_and_nothing_else(setting: str, section: str, knob: str, value: object) -> None:
     before, after = as_dict(named("smoke")), as_dict(named("smoke", [setting]))
     assert after[section][knob] == value
     after[section][knob] = before[section][knob]
@@ -89,12 +78,12 @@ def test_an_open_mapping_takes_a_key_of_its_own() -> None:
         ("purple=1", "purple", "rankline recipes show"),
     ],
 )
-def test_a_misspelt_knob_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
-    told = refusal("smoke", setting)
-    assert f"no knob {knob!r}" in told.message
-    assert told.found == setting
-    assert hint in told.hint
-    assert told.exit_code == 2
+def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
+    result = refusal("smoke", setting)
+    assert f"no setting {knob!r}" in result.message
+    assert result.found == setting
+    assert hint in result.hint
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -111,10 +100,10 @@ def test_a_misspelt_knob_is_refused_with_the_nearest_one(setting: str, knob: str
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_bounds(setting: str, knob: str, expected: str) -> None:
-    told = refusal("smoke", setting)
-    assert knob in told.message
-    assert expected in told.expected
-    assert told.found
+    result = refusal("smoke", setting)
+    assert knob in result.message
+    assert expected in result.expected
+    assert result.found
 
 
 def test_a_setting_without_a_value_is_refused() -> None:
@@ -122,10 +111,10 @@ def test_a_setting_without_a_value_is_refused() -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
-    told = refusal("movielen")
-    assert "no recipe named 'movielen'" in told.message
-    assert "did you mean 'movielens'?" in told.hint
-    assert "smoke" in told.expected
+    result = refusal("movielen")
+    assert "no recipe named 'movielen'" in result.message
+    assert "did you mean 'movielens'?" in result.hint
+    assert "smoke" in result.expected
 
 
 def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +130,7 @@ def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "unreadable.py").write_text("def (:\n")
     monkeypatch.chdir(tmp_path)
     assert named("shopkeeper:mine", ["finetune.epochs=2"]).finetune.epochs == 2
-    for name, found in [
+    for name, matches in [
         ("shopkeeper:yours", "no attribute 'yours'"),
         ("nowhere:mine", "No module named 'nowhere'"),
         ("shopkeeper:wrong", "it returned int"),
@@ -151,14 +140,14 @@ def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("shopkeeper:", "attribute"),
         (":mine", "ValueError"),
     ]:
-        told = refusal(name)
-        assert f"recipe {name} cannot be loaded" in told.message
-        assert found in told.found, name
-        assert "PYTHONPATH" in told.hint
+        result = refusal(name)
+        assert f"recipe {name} cannot be loaded" in result.message
+        assert matches in result.found, name
+        assert "PYTHONPATH" in result.hint
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_it_survives_json_and_the_doors_get_their_folder(name: str) -> None:
+def test_it_survives_json_and_the_components_get_their_folder(name: str) -> None:
     recipe = load_for_display(name)
     assert change(recipe, []) == recipe
     placed = step_settings(recipe, "/somewhere")
@@ -188,9 +177,9 @@ def test_a_workspace_may_have_any_name(workspace: str) -> None:
 
 @pytest.mark.parametrize("name", ["search", "labels", "interactions"])
 def test_a_recipe_for_anybodys_data_asks_for_it(name: str) -> None:
-    told = refusal(name)
-    assert told.message == f"recipe {name} needs data"
-    assert "--source" in told.expected
+    result = refusal(name)
+    assert result.message == f"recipe {name} needs data"
+    assert "--source" in result.expected
     assert named(name, source="/data/mine").ingest.source == "/data/mine"
 
 
@@ -207,9 +196,9 @@ def test_a_map_says_how_a_log_is_read(tmp_path: Path) -> None:
         'items_from_events = true\n[tables]\nevents = "log/*.parquet"\n'
         '[columns]\nuser_id = "who"\nitem_id = "what"\ntimestamp = "when"\ntimestamp_unit = "ms"\n'
     )
-    told = named("interactions", source="/data", map=str(path)).ingest
-    assert (told.source, told.tables.events, told.columns.user_id) == ("/data", "log/*.parquet", "who")
-    assert told.columns.title == ""  # MovieLens' columns are not taken for anybody's
+    result = named("interactions", source="/data", map=str(path)).ingest
+    assert (result.source, result.tables.events, result.columns.user_id) == ("/data", "log/*.parquet", "who")
+    assert result.columns.title == ""  # MovieLens' columns are not taken for anybody's
 
 
 @pytest.mark.parametrize(
@@ -223,16 +212,16 @@ def test_a_map_says_how_a_log_is_read(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["labels", "interactions"])
 def test_a_file_is_its_folder_and_the_events_in_it(name: str, given: str, source: str, events: str) -> None:
-    told = named(name, source=given).ingest
-    assert (told.source, told.tables.events, told.tables.items) == (source, events, "")
-    assert told.items_from_events
+    result = named(name, source=given).ingest
+    assert (result.source, result.tables.events, result.tables.items) == (source, events, "")
+    assert result.items_from_events
 
 
 def test_a_file_of_labels_is_read(tmp_path: Path) -> None:
     (tmp_path / "lab.csv").write_text("text,label\nfine,good\n")
     (tmp_path / "other.csv").write_text("nothing of ours\n")
-    asked = named("labels", source=str(tmp_path / "lab.csv")).ingest
-    assert [file.path for file in sources.find_files(asked)["events"]] == [str(tmp_path / "lab.csv")]
+    requested = named("labels", source=str(tmp_path / "lab.csv")).ingest
+    assert [file.path for file in sources.find_files(requested)["events"]] == [str(tmp_path / "lab.csv")]
     # a folder stays one, whatever its name
     (tmp_path / "set.csv").mkdir()
     assert named("labels", source=str(tmp_path / "set.csv")).ingest.tables.events == "*.csv"
@@ -242,19 +231,19 @@ def test_a_file_of_labels_is_read(tmp_path: Path) -> None:
 def test_a_map_names_the_columns_of_labels_and_the_tables_beside_a_file(tmp_path: Path) -> None:
     path = tmp_path / "map.toml"
     path.write_text('[columns]\nitem_id = "sentiment"\n[files]\nencoding = "gb18030"\n')
-    told = named("labels", source="/data", map=str(path)).ingest
-    assert (told.columns.item_id, told.columns.query_text, told.columns.user_id) == ("sentiment", "text", "")
-    assert (told.tables.events, told.items_from_events, told.files.encoding) == ("*.csv", True, "gb18030")
+    result = named("labels", source="/data", map=str(path)).ingest
+    assert (result.columns.item_id, result.columns.query_text, result.columns.user_id) == ("sentiment", "text", "")
+    assert (result.tables.events, result.items_from_events, result.files.encoding) == ("*.csv", True, "gb18030")
     path.write_text('[tables]\nevents = "log/*"\nitems = "items.csv"\n')
-    told = named("interactions", source="/data/log.csv", map=str(path)).ingest
-    assert (told.source, told.tables.events, told.tables.items) == ("/data", "log.csv", "items.csv")
-    assert not told.items_from_events
+    result = named("interactions", source="/data/log.csv", map=str(path)).ingest
+    assert (result.source, result.tables.events, result.tables.items) == ("/data", "log.csv", "items.csv")
+    assert not result.items_from_events
     path.write_text('format = "sql"\n[tables]\nevents = "log"\nitems = "items"\n')
     assert named("interactions", source="/data/shop.json", map=str(path)).ingest.source == "/data/shop.json"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "found"),
+    ("name", "text", "matches"),
     [
         ("map.toml", "[columns", "cannot be read"),
         ("map.json", "{", "cannot be read"),
@@ -262,9 +251,9 @@ def test_a_map_names_the_columns_of_labels_and_the_tables_beside_a_file(tmp_path
         ("map.toml", '[columns]\ntimestamp_unit = "weeks"\n', "weeks"),
     ],
 )
-def test_a_map_that_says_nonsense_is_refused(tmp_path: Path, name: str, text: str, found: str) -> None:
+def test_a_map_that_says_nonsense_is_refused(tmp_path: Path, name: str, text: str, matches: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(UsageError, match=found):
+    with pytest.raises(UsageError, match=matches):
         named("interactions", source="/data", map=str(tmp_path / name))
     with pytest.raises(UsageError, match="cannot be read"):
         named("interactions", source="/data", map=str(tmp_path / "absent.toml"))

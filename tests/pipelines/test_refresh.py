@@ -23,8 +23,8 @@ from pipelines.package import compile_flow
 from pipelines.recipes import named
 from pipelines.refresh import items_recipe
 from pipelines.schedules import worker
-from pipelines.schedules.firings import Firing
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
@@ -53,15 +53,15 @@ SETTINGS = (
 
 
 def test_a_refresh_reads_items_alone() -> None:
-    told = items_recipe(named("movielens"))
-    assert told.ingest.only_items
-    assert told.ingest.source == named("movielens").ingest.source
+    result = items_recipe(named("movielens"))
+    assert result.ingest.only_items
+    assert result.ingest.source == named("movielens").ingest.source
 
 
 def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
-    told = items_recipe(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
-    assert (told.ingest.tables.items, told.ingest.tables.events) == (str(tmp_path / "changed.csv"), "")
-    assert told.catalogue.whole
+    result = items_recipe(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
+    assert (result.ingest.tables.items, result.ingest.tables.events) == (str(tmp_path / "changed.csv"), "")
+    assert result.catalogue.whole
     query = items_recipe(named("shop", ["ingest.format=sql"]), items="SELECT * FROM items WHERE changed")
     assert query.ingest.tables.items == "SELECT * FROM items WHERE changed"
 
@@ -73,8 +73,8 @@ def test_items_that_tell_little_name_no_other_column() -> None:
 
 
 def test_items_made_of_events_are_read_from_them(tmp_path: Path) -> None:
-    told = items_recipe(named("labels", source=str(tmp_path)))
-    assert not told.ingest.only_items
+    result = items_recipe(named("labels", source=str(tmp_path)))
+    assert not result.ingest.only_items
     assert items_recipe(named("labels", source=str(tmp_path)), items="labels.csv").ingest.only_items
 
 
@@ -162,8 +162,8 @@ class Shop:
         """The summary of a refresh."""
         done = rankline("refresh", *self.arguments, *more, "--json")
         assert done.returncode == code, done.stderr + done.stdout
-        told: dict[str, Any] = json.loads(done.stdout)
-        return told
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +190,10 @@ def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
 
 def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
     before = ModelRegistry(shop.repository).history()
-    told = shop.refresh()
-    assert told["outcome"] == "nothing changed"
-    assert "All 40 items are as they were" in told["verdict"]
-    assert [step["step"] for step in told["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
+    result = shop.refresh()
+    assert result["outcome"] == "nothing changed"
+    assert "All 40 items are unchanged" in result["verdict"]
+    assert [step["step"] for step in result["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
     assert ModelRegistry(shop.repository).history() == before
 
 
@@ -205,28 +205,28 @@ def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: http
     assert done.returncode == 0, done.stderr + done.stdout
     assert "items: 0 added, 1 changed, 1 withdrawn, 0 gone, 39 unchanged, 0 set aside, 0 unknown" in done.stdout
     assert "40 items, 0 texts read anew, index exact with recall 1.000" in done.stdout
-    pointer = ModelRegistry(shop.repository).champion_record()
-    assert pointer is not None
+    champion_record = ModelRegistry(shop.repository).champion_record()
+    assert champion_record is not None
     until = time.monotonic() + 30
     while server.get("/v1/model").json()["revision"] == first and time.monotonic() < until:
         time.sleep(0.2)
-    assert server.get("/v1/model").json()["revision"] == pointer.revision != first
+    assert server.get("/v1/model").json()["revision"] == champion_record.revision != first
     answered = [item["item_id"] for item in server.post("/v1/recommend", json={"k": 40}).json()["items"]]
     assert answered
     assert "i1" not in answered
-    kept = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
-    row = parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[1]
+    retained = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
+    row = parquet.read_table(retained.catalogue / "items.parquet").to_pylist()[1]
     assert (row["title"], row["price"], row["available"], row["weight"]) == ("The love of 1", 3.5, False, 1.0)
 
 
 def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     before = (shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()
     half = shop.write("half.csv", rows=slice(0, 20))
-    told = shop.refresh("--items", half, "--whole", code=3)
-    assert told["outcome"] == "refused"
-    (reason,) = told["reasons"]
+    result = shop.refresh("--items", half, "--whole", code=3)
+    assert result["outcome"] == "refused"
+    (reason,) = result["reasons"]
     assert "catalogue.max_gone_share" in reason
-    assert "publish" not in [step["step"] for step in told["steps"]]
+    assert "publish" not in [step["step"] for step in result["steps"]]
     assert ((shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()) == before
 
 
@@ -234,48 +234,52 @@ def test_what_was_deleted_in_the_source_is_taken_out(shop: Shop) -> None:
     """The recipe's own table is all there is, unless it is said not to be."""
     shop.write("items.csv", rows=slice(0, 39), i1={"price": 3.5, "available": False})
     assert shop.refresh("--no-whole")["outcome"] != "refused"
-    told = shop.refresh()
-    (found,) = (step["result"]["counts"] for step in told["steps"] if step["step"] == "catalogue")
-    assert (told["outcome"], found["gone"], found["items"]) == ("published", 1, 39)
+    result = shop.refresh()
+    (matches,) = (step["result"]["counts"] for step in result["steps"] if step["step"] == "catalogue")
+    assert (result["outcome"], matches["gone"], matches["items"]) == ("published", 1, 39)
     shop.write("items.csv", i1={"price": 3.5, "available": False})
     assert shop.refresh()["outcome"] == "published"
 
 
 def test_a_column_that_is_not_read_is_wrong_usage(shop: Shop) -> None:
-    said = refused("refresh", *shop.arguments, "--items", shop.source / "items.csv", "--only", "language", code=2)
-    assert "--set ingest.columns.language=COLUMN" in said
+    lines = refused("refresh", *shop.arguments, "--items", shop.source / "items.csv", "--only", "language", code=2)
+    assert "--set ingest.columns.language=COLUMN" in lines
 
 
 def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
     shop.refresh()
-    told = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
-    assert {line["flow"] for line in told} == {"refresh"}
-    assert all(line["run"].endswith("-smoke-refresh") for line in told)
+    result = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
+    assert {line["flow"] for line in result} == {"refresh"}
+    assert all(line["run"].endswith("-smoke-refresh") for line in result)
 
 
 @pytest.mark.slow  # a run like those above, begun by a claim
 def test_a_schedule_refreshes(shop: Shop) -> None:
-    store, moment = LocalSchedules(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
+    store, timestamp = ScheduleStore(shop.workspace), datetime(2026, 11, 1, 12, tzinfo=UTC)
     shop.write("items.csv", i5={"price": 77.0})
-    asked = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
+    requested = {"name": "often", "recipe": "smoke", "cron": "0 */15 * * * *", "flow": "refresh"}
     settings = (f"ingest.source={shop.source}", *SETTINGS)
-    store.create({**asked, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC))
+    store.create(
+        {**requested, "settings": settings, "directory": str(shop.source)}, now=datetime(2026, 10, 1, tzinfo=UTC)
+    )
     firings = store.firings("often")
-    firings.create(Firing("often", moment.isoformat(), None, moment.isoformat(), "scheduled", 1, moment.isoformat()))
-    with subprocess.Popen(worker.worker_command(shop.workspace, "often", moment), stdin=subprocess.PIPE) as process:
+    firings.create(
+        Firing("often", timestamp.isoformat(), None, timestamp.isoformat(), "scheduled", 1, timestamp.isoformat())
+    )
+    with subprocess.Popen(worker.worker_command(shop.workspace, "often", timestamp), stdin=subprocess.PIPE) as process:
         assert process.wait(300) == 0
-    ended = firings.read(moment)
+    ended = firings.read(timestamp)
     assert ended is not None
     assert (ended.outcome, ended.exit_code, ended.error) == ("published", 0, "")
-    kept = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
-    assert parquet.read_table(kept.catalogue / "items.parquet").to_pylist()[5]["price"] == 77.0
+    retained = ModelRegistry(shop.repository).bundle(shop.champion.model_id)
+    assert parquet.read_table(retained.catalogue / "items.parquet").to_pylist()[5]["price"] == 77.0
     shop.write("items.csv")
 
 
 def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     arguments = [str(tmp_path / "workspace") if word == str(shop.workspace) else word for word in shop.arguments]
-    assert "nothing serves yet" in refused("refresh", *arguments, code=2)
+    assert "there is no champion" in refused("refresh", *arguments, code=2)
     assert not (tmp_path / "workspace" / "runs").exists()
 
 
@@ -283,20 +287,20 @@ def test_without_a_champion_there_is_nothing_to_refresh(shop: Shop, tmp_path: Pa
 def test_a_trained_champion_finds_its_own_items_unchanged(smoke: SmokeRun, tmp_path: Path) -> None:
     """What a real run ranked is what a refresh of the same source reads; a new word more is read, by the champion."""
     workspace = smoke.copy(tmp_path / "workspace")
-    told = json.loads(rankline("refresh", "--recipe", "smoke", "-w", workspace, "--json").stdout)
-    assert (told["outcome"], told["reasons"]) == ("nothing changed", [])
+    result = json.loads(rankline("refresh", "--recipe", "smoke", "-w", workspace, "--json").stdout)
+    assert (result["outcome"], result["reasons"]) == ("nothing changed", [])
     header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
     (tmp_path / "new.item").write_text(f"{header}\nnew\tnew garden thing\t2021\tgarden\n")
     done = rankline("refresh", "--recipe", "smoke", "-w", workspace, "--items", tmp_path / "new.item", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
-    found = next(step["result"] for step in json.loads(done.stdout)["steps"] if step["step"] == "catalogue")
-    assert (found["counts"]["added"], found["embedded"]) == (1, 1)
+    matches = next(step["result"] for step in json.loads(done.stdout)["steps"] if step["step"] == "catalogue")
+    assert (matches["counts"]["added"], matches["embedded"]) == (1, 1)
     models = ModelRegistry(workspace / "repository")
     bundle = models.bundle(models.champion())
     scratch = catalogues.build(bundle, parquet.read_table(bundle.catalogue / "items.parquet"), tmp_path / "scratch")
-    assert scratch.embedded == found["items"]
+    assert scratch.embedded == matches["items"]
     for precision, close in (("fp32", 1e-5), ("fp16", 1e-5), ("int8", 0.02)):  # int8's scales depend on the batch
-        kept, whole = (
+        retained, whole = (
             np.load(folder / f"vectors.{precision}.npy") for folder in (bundle.catalogue, tmp_path / "scratch")
         )
-        np.testing.assert_allclose(kept, whole, atol=close)
+        np.testing.assert_allclose(retained, whole, atol=close)

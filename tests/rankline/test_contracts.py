@@ -8,7 +8,7 @@ from rankline.contracts import replace_in_strings
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("/tmp/pr", "{workspace}"),
         ("/tmp/pr/items.csv", "{workspace}/items.csv"),
@@ -20,8 +20,8 @@ from rankline.contracts import replace_in_strings
         ("/data/tmp/pr/items.csv", "/data/tmp/pr/items.csv"),
     ],
 )
-def test_a_path_is_replaced_where_its_parts_are_whole(text: str, told: str) -> None:
-    assert replace_in_strings({"source": [text]}, "/tmp/pr", "{workspace}") == {"source": [told]}
+def test_a_path_is_replaced_where_its_parts_are_whole(text: str, expected: str) -> None:
+    assert replace_in_strings({"source": [text]}, "/tmp/pr", "{workspace}") == {"source": [expected]}
 
 
 def test_the_placeholder_is_replaced_wherever_it_stands() -> None:

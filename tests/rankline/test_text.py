@@ -68,9 +68,9 @@ def test_a_tokenizer_without_a_mask_says_so(tmp_path: Path) -> None:
 
 def test_batches_hold_every_text_once_beside_its_likes() -> None:
     texts = ["x" * n for n in (9, 1, 5, 2, 8, 1, 7)]
-    found = batches_by_length(texts, 3)
-    assert sorted(row for batch in found for row in batch) == list(range(7))
-    assert [[len(texts[row]) for row in batch] for batch in found] == [[1, 1, 2], [5, 7, 8], [9]]
+    batches = batches_by_length(texts, 3)
+    assert sorted(row for batch in batches for row in batch) == list(range(7))
+    assert [[len(texts[row]) for row in batch] for batch in batches] == [[1, 1, 2], [5, 7, 8], [9]]
 
 
 def test_the_newest_turn_of_a_conversation_comes_first() -> None:

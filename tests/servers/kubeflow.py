@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import html
 import json
 import re
@@ -69,10 +70,10 @@ def cron(text: str) -> None:
     if not 5 <= len(fields) <= 6:
         raise Refused(400, f"Schedule cron is not a supported format: expected 5 to 6 fields, found {len(fields)}")
     names = {4: "jan feb mar apr may jun jul aug sep oct nov dec", 5: "sun mon tue wed thu fri sat"}
-    for place, told in enumerate(fields):
+    for place, values_text in enumerate(fields):
         low, high = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6))[place]
         known = {name: number for number, name in enumerate(names.get(place, "").split(), low)}
-        for part in told.split(","):
+        for part in values_text.split(","):
             span, _, step = part.partition("/")
             ends = span.split("-")
             try:
@@ -96,6 +97,7 @@ class Api:
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True
     page: int = 100  # entries of a page at most
+    pace: int = 1  # tasks that a run advances by at each request for it
     broken: int = 0  # the next so many answers are 503
     expired: bool = False  # whether every session has
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -116,23 +118,25 @@ class Api:
         """Every enabled recurring run fires, for that scheduled time; the runs it began."""
         begun = []
         with self.lock:
-            for kept in list(self.recurring.values()):
-                under_way = [
+            for recurring_run in list(self.recurring.values()):
+                active = [
                     run for run in self.runs.values()
-                    if run.get("recurring_run_id") == kept["recurring_run_id"] and run["state"] not in ENDED
+                    if run.get("recurring_run_id") == recurring_run["recurring_run_id"] and run["state"] not in ENDED
                 ]  # fmt: skip
-                if kept["status"] != "ENABLED" or len(under_way) >= int(kept["max_concurrency"]):
+                if recurring_run["status"] != "ENABLED" or len(active) >= int(recurring_run["max_concurrency"]):
                     continue
-                told = json.dumps(kept.get("runtime_config", {}))
+                text = json.dumps(recurring_run.get("runtime_config", {}))
                 if self.macros:
-                    told = told.replace("[[ScheduledTime]]", moment.strftime("%Y%m%d%H%M%S"))
+                    text = text.replace("[[ScheduledTime]]", moment.strftime("%Y%m%d%H%M%S"))
                 body = {
-                    "display_name": f"{kept['display_name']} {moment:%s}",
-                    "experiment_id": kept["experiment_id"],
-                    "pipeline_version_reference": kept["pipeline_version_reference"],
-                    "runtime_config": json.loads(told),
+                    "display_name": f"{recurring_run['display_name']} {moment:%s}",
+                    "experiment_id": recurring_run["experiment_id"],
+                    "pipeline_version_reference": recurring_run["pipeline_version_reference"],
+                    "runtime_config": json.loads(text),
                 }
-                run = self.begin(body, {"recurring_run_id": kept["recurring_run_id"], "scheduled_at": at(moment)})
+                run = self.begin(
+                    body, {"recurring_run_id": recurring_run["recurring_run_id"], "scheduled_at": at(moment)}
+                )
                 begun.append(run["run_id"])
         return begun
 
@@ -154,9 +158,9 @@ class Api:
             p["display_name"] == name and p.get("namespace") == body.get("namespace") for p in self.pipelines.values()
         ):
             raise Refused(409, f"Already exist error: A pipeline with the name {name} already exists")
-        made = {**body, "name": name, "pipeline_id": self.id(), "created_at": self.now()}
-        self.pipelines[made["pipeline_id"]] = made
-        return made
+        created = {**body, "name": name, "pipeline_id": self.id(), "created_at": self.now()}
+        self.pipelines[created["pipeline_id"]] = created
+        return created
 
     def upload_version(self, query: dict[str, str], file: bytes, filename: str) -> dict[str, Any]:
         if query.get("pipelineid") not in self.pipelines:
@@ -167,12 +171,12 @@ class Api:
         name, pipeline = query.get("name") or filename, query["pipelineid"]
         if any(v["pipeline_id"] == pipeline and v["display_name"] == name for v in self.versions.values()):
             raise Refused(409, f"Already exist error: a version named {name} already exists")
-        made = {
+        created = {
             "pipeline_id": pipeline, "pipeline_version_id": self.id(), "name": name, "display_name": name,
             "created_at": self.now(), "pipeline_spec": spec,
         }  # fmt: skip
-        self.versions[made["pipeline_version_id"]] = made
-        return made
+        self.versions[created["pipeline_version_id"]] = created
+        return created
 
     def create_experiment(self, body: dict[str, Any]) -> dict[str, Any]:
         if not body.get("display_name"):
@@ -184,24 +188,24 @@ class Api:
             for e in self.experiments.values()
         ):
             raise Refused(409, f"Already exist error: an experiment named {body['display_name']} already exists")
-        made = {
+        created = {
             **body, "experiment_id": self.id(), "created_at": self.now(), "storage_state": "AVAILABLE",
         }  # fmt: skip
-        self.experiments[made["experiment_id"]] = made
-        return made
+        self.experiments[created["experiment_id"]] = created
+        return created
 
     def begin(self, body: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
         if not body.get("display_name"):
             raise Refused(400, "Invalid input error: The run name is empty. Please specify a valid name")
         spec = self._source(body)
-        made = {
+        created = {
             **body, "run_id": self.id(), "created_at": self.now(), "scheduled_at": at(None), "finished_at": at(None),
             "state": "PENDING", "storage_state": "AVAILABLE", "state_history": [], **(more or {}),
             "run_details": {"task_details": []},
         }  # fmt: skip
-        self.runs[made["run_id"]] = made
-        self.plots[made["run_id"]] = _plot(spec, self.verdict, self.fails_at, made["run_id"])
-        return made
+        self.runs[created["run_id"]] = created
+        self.plots[created["run_id"]] = _plot(spec, self.verdict, self.fails_at, created["run_id"])
+        return created
 
     def _source(self, body: dict[str, Any]) -> dict[str, Any]:
         """The package a run or a recurring run refers to, with parameters that fit it."""
@@ -228,8 +232,13 @@ class Api:
                 raise Refused(400, f"Invalid input error: input parameter {name} requires type {kind}")
         return spec
 
-    def look(self, run: dict[str, Any]) -> dict[str, Any]:
-        """A run, which is one task further than at the last look."""
+    def advance(self, run: dict[str, Any]) -> dict[str, Any]:
+        """A run, which is ``pace`` tasks further than at the last request."""
+        for _ in range(self.pace):
+            self._advance(run)
+        return run
+
+    def _advance(self, run: dict[str, Any]) -> None:
         if run["state"] == "CANCELING":
             self._end(run, "CANCELED")
         elif run["state"] not in ENDED:
@@ -238,7 +247,6 @@ class Api:
             for task in tasks:
                 if task["state"] == "RUNNING":
                     task |= {"state": task.pop("ends"), "end_time": self.now()}
-                    task["pod_name"] = task["pod_name"]
             self.counted += 1
             if any(task["state"] == "FAILED" for task in tasks):
                 self._end(run, "FAILED")
@@ -249,7 +257,6 @@ class Api:
                 ]
             else:
                 self._end(run, "SUCCEEDED")
-        return run
 
     def _set(self, run: dict[str, Any], state: str) -> None:
         if run["state"] != state:
@@ -305,9 +312,9 @@ class Api:
         self._source(body)
         body["max_concurrency"] = str(body["max_concurrency"])
         status = "ENABLED" if body["mode"] == "ENABLE" else "DISABLED"
-        made = {**body, "recurring_run_id": self.id(), "created_at": self.now(), "status": status}
-        self.recurring[made["recurring_run_id"]] = made
-        return made
+        created = {**body, "recurring_run_id": self.id(), "created_at": self.now(), "status": status}
+        self.recurring[created["recurring_run_id"]] = created
+        return created
 
     def delete_recurring(self, id: str) -> None:
         """Its workflows belong to it, so those under way go with it."""
@@ -325,14 +332,14 @@ class Api:
         predicates = _predicates(noun, query.get("filter") or "")
         begin = 0
         if query.get("page_token"):
-            told = _token(query["page_token"])
-            if (query.get("sort_by") and told["order"] != order) or (
-                query.get("filter") and told["predicates"] != predicates
+            token = _token(query["page_token"])
+            if (query.get("sort_by") and token["order"] != order) or (
+                query.get("filter") and token["predicates"] != predicates
             ):
                 raise Refused(
                     400, "Invalid input error: page token does not match the supplied sort by and/or filtering criteria"
                 )
-            begin, order, predicates = told["begin"], told["order"], told["predicates"]
+            begin, order, predicates = token["begin"], token["order"], token["predicates"]
         for key, how, value in predicates:
             rows = [row for row in rows if (row.get(key) == value if how == "EQUALS" else value in row.get(key, ""))]
         rows.sort(key=lambda row: row.get(order[0], ""), reverse=order[1] == "desc")
@@ -362,12 +369,12 @@ def _order(noun: str, sort_by: str) -> list[str]:
     return [words[0], (words[1:] or ["asc"])[0]]
 
 
-def _predicates(noun: str, told: str) -> list[list[str]]:
+def _predicates(noun: str, text: str) -> list[list[str]]:
     try:
-        given = json.loads(told or "{}")
+        given = json.loads(text or "{}")
         found = [[each["key"], each["operation"], each["stringValue"]] for each in given.get("predicates", [])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(400, f"Invalid input error: failed to parse valid filter from {told!r}: {error}") from error
+        raise Refused(400, f"Invalid input error: failed to parse valid filter from {text!r}: {error}") from error
     for predicate in found:
         key, how, _ = predicate
         predicate[1] = {1: "EQUALS", 9: "IS_SUBSTRING"}.get(how, how)
@@ -378,9 +385,9 @@ def _predicates(noun: str, told: str) -> list[list[str]]:
     return found
 
 
-def _token(told: str) -> dict[str, Any]:
+def _token(text: str) -> dict[str, Any]:
     try:
-        token = json.loads(base64.b64decode(told, validate=True))
+        token = json.loads(base64.b64decode(text, validate=True))
         return {"begin": int(token["begin"]), "order": token["order"], "predicates": token["predicates"]}
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(400, "Invalid input error: Invalid page token") from error
@@ -391,15 +398,21 @@ def at(moment: datetime | None) -> str:
     return (moment or datetime(1970, 1, 1, tzinfo=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _spec(file: bytes) -> dict[str, Any]:
+@functools.cache
+def _problems(file: bytes) -> list[str]:
+    """The rules that a package breaks."""
     from pipelines.kubeflow.conformance import package_problems
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.yaml"
         path.write_bytes(file)
-        if found := list(package_problems(path)):
-            raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(found)}")
-    documents = list(yaml.safe_load_all(file))
+        return list(package_problems(path))
+
+
+def _spec(file: bytes) -> dict[str, Any]:
+    if problems := _problems(file):
+        raise Refused(400, f"Failed to create a pipeline version: invalid spec: {'; '.join(problems)}")
+    documents = list(yaml.load_all(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     spec = next(each for each in documents if "pipelineInfo" in each)
     platform = next((each for each in documents if "platforms" in each), None)
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else spec
@@ -433,7 +446,7 @@ def _plot(spec: dict[str, Any], verdict: str, fails_at: str, run: str) -> list[d
                 elif not walk(component["dag"]):
                     return False
                 continue
-            ends = "FAILED" if name == fails_at else "SUCCEEDED"
+            ends = "FAILED" if name == fails_at.replace("_", "-") else "SUCCEEDED"
             pod = node("executor", "system-container-impl", name, ends)
             step = {**node(name, "system-container-executor", name, ends)}
             step["child_tasks"] = [{"pod_name": f"flow-{pod['number']}"}]
@@ -509,10 +522,10 @@ class Handler(BaseHTTPRequestHandler):
                     return self._answer(404, "404 page not found", "text/plain")
                 found = self._route(path.removeprefix("/apis/v2beta1"), query, body)
             except Refused as refused:
-                told = {"error": refused.message, "code": 0, "message": refused.message, "details": []}
+                text = {"error": refused.message, "code": 0, "message": refused.message, "details": []}
                 if "/upload" in path:
-                    told = {"error_message": refused.message, "error_details": refused.message}
-                return self._answer(refused.status, json.dumps(told))
+                    text = {"error_message": refused.message, "error_details": refused.message}
+                return self._answer(refused.status, json.dumps(text))
         return self._answer(200, json.dumps(found))
 
     do_GET = do_POST = do_DELETE = _handle
@@ -593,8 +606,8 @@ class Handler(BaseHTTPRequestHandler):
         raise Refused(404, "Not Found")
 
     def _elsewhere(self, query: dict[str, str], body: dict[str, Any]) -> bool:
-        told = query.get("namespace") or body.get("namespace")
-        return self.api.multi_user and bool(told) and told != NAMESPACE
+        text = query.get("namespace") or body.get("namespace")
+        return self.api.multi_user and bool(text) and text != NAMESPACE
 
     def _page(self, noun: str, model: str, table: Any, query: dict[str, str], keep: Any = lambda row: True) -> Any:
         if "experiment_id" in query:
@@ -619,7 +632,7 @@ class Handler(BaseHTTPRequestHandler):
     def _one(self, noun: str, model: str, row: dict[str, Any], id: str, verb: str | None) -> Any:
         api, how = self.api, self.command
         if how == "GET" and not verb:
-            return checked(model, api.look(row) if noun == "runs" else row)
+            return checked(model, api.advance(row) if noun == "runs" else row)
         if noun == "runs" and how == "POST" and verb in ("terminate", "retry", "archive", "unarchive"):
             getattr(api, verb)(row)
         elif noun == "runs" and how == "DELETE" and not verb:
@@ -639,7 +652,7 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
 
-def checked(model: str, told: dict[str, Any]) -> dict[str, Any]:
+def checked(model: str, body: dict[str, Any]) -> dict[str, Any]:
     """A body or an answer that fits the client's own model: no field unknown, every value one that it takes."""
     import kfp_server_api
 
@@ -658,11 +671,11 @@ def checked(model: str, told: dict[str, Any]) -> dict[str, Any]:
             raise Refused(400, f"{value!r} is no {of.__name__}: {known}")
         return value
 
-    def _type(told: str) -> Any:
-        inner = re.sub(r"^list\[(.*)\]$", r"\1", told)
+    def _type(text: str) -> Any:
+        inner = re.sub(r"^list\[(.*)\]$", r"\1", text)
         return getattr(kfp_server_api.models, inner, None)
 
-    bare: dict[str, Any] = strip(told, getattr(kfp_server_api.models, model))
+    bare: dict[str, Any] = strip(body, getattr(kfp_server_api.models, model))
 
     class Answer:
         data = json.dumps(bare)
@@ -729,7 +742,7 @@ def _certificate(folder: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubeflow")])
     now = datetime.now(UTC)
-    made = (
+    created = (
         x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
@@ -740,7 +753,7 @@ def _certificate(folder: Path) -> Path:
     path = folder / "kubeflow.pem"
     plain = serialization.NoEncryption()
     path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
+        created.public_bytes(serialization.Encoding.PEM)
         + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     )
     return path

@@ -65,13 +65,13 @@ def test_what_is_sound_is_taken(ask: Ask, world: dict[str, Any]) -> None:
 
 
 def test_two_of_one_name(ask: Ask, world: dict[str, Any]) -> None:
-    told = ask("POST", "experiments", {"display_name": "e", "namespace": NAMESPACE})
-    assert told.startswith("409 Already exist error")
+    message = ask("POST", "experiments", {"display_name": "e", "namespace": NAMESPACE})
+    assert message.startswith("409 Already exist error")
     assert ask("POST", "pipelines", {"display_name": "a", "namespace": NAMESPACE}).startswith("409")
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"display_name": ""}, "400 Invalid input error: The run name is empty"),
         ({"experiment_id": "nope"}, "404 Experiment nope not found"),
@@ -87,18 +87,18 @@ def test_two_of_one_name(ask: Ask, world: dict[str, Any]) -> None:
         ({"state": "DREAMING"}, "'DREAMING' is no"),
     ],
 )
-def test_a_run_that_cannot_be(ask: Ask, world: dict[str, Any], changed: dict[str, Any], told: str) -> None:
-    assert told in ask("POST", "runs", {**world["run"], **changed})
+def test_a_run_that_cannot_be(ask: Ask, world: dict[str, Any], changed: dict[str, Any], expected: str) -> None:
+    assert expected in ask("POST", "runs", {**world["run"], **changed})
 
 
 def test_a_version_of_another_pipeline(ask: Ask, world: dict[str, Any]) -> None:
     reference = {**world["run"]["pipeline_version_reference"], "pipeline_id": world["other"]}
-    told = ask("POST", "runs", {**world["run"], "pipeline_version_reference": reference})
-    assert "pipeline ID should be parent of pipeline version" in told
+    message = ask("POST", "runs", {**world["run"], "pipeline_version_reference": reference})
+    assert "pipeline ID should be parent of pipeline version" in message
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         ({"display_name": ""}, "Recurring run name is empty"),
         ({"max_concurrency": 0}, "at least 1 and at most 10"),
@@ -117,8 +117,10 @@ def test_a_version_of_another_pipeline(ask: Ask, world: dict[str, Any]) -> None:
         ({"trigger": {"cron_schedule": {"cron": "@fortnightly"}}}, "unrecognized descriptor"),
     ],
 )  # fmt: skip
-def test_a_recurring_run_that_cannot_be(ask: Ask, world: dict[str, Any], changed: dict[str, Any], told: str) -> None:
-    assert told in ask("POST", "recurringruns", {**world["recurring"], **changed})
+def test_a_recurring_run_that_cannot_be(
+    ask: Ask, world: dict[str, Any], changed: dict[str, Any], expected: str
+) -> None:
+    assert expected in ask("POST", "recurringruns", {**world["recurring"], **changed})
 
 
 def test_several_users_have_namespaces(ask: Ask, world: dict[str, Any]) -> None:
@@ -151,16 +153,16 @@ def test_what_a_run_in_this_state_does_not_do(ask: Ask, kubeflow: Kubeflow, worl
 
 
 def test_an_archived_experiment_fires_no_more(ask: Ask, kubeflow: Kubeflow, world: dict[str, Any]) -> None:
-    kept = ask("POST", "recurringruns", world["recurring"])["recurring_run_id"]
+    recurring_run = ask("POST", "recurringruns", world["recurring"])["recurring_run_id"]
     ask("POST", f"experiments/{world['run']['experiment_id']}:archive")
-    assert ask("GET", f"recurringruns/{kept}")["status"] == "DISABLED"
-    assert ask("DELETE", f"recurringruns/{kept}") == {}
-    assert ask("DELETE", f"recurringruns/{kept}").startswith("404")
-    assert ask("POST", f"recurringruns/{kept}:enable").startswith("404")
+    assert ask("GET", f"recurringruns/{recurring_run}")["status"] == "DISABLED"
+    assert ask("DELETE", f"recurringruns/{recurring_run}") == {}
+    assert ask("DELETE", f"recurringruns/{recurring_run}").startswith("404")
+    assert ask("POST", f"recurringruns/{recurring_run}:enable").startswith("404")
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "expected"),
     [
         ({"page_token": "2"}, "Invalid page token"),
         ({"page_token": "bm90IGpzb24="}, "Invalid page token"),
@@ -174,10 +176,10 @@ def test_an_archived_experiment_fires_no_more(ask: Ask, kubeflow: Kubeflow, worl
         ({"filter": FILTER.replace("EQUALS", "SOUNDS_LIKE")}, "operation SOUNDS_LIKE"),
     ],
 )
-def test_a_list_that_cannot_be_asked_for(ask: Ask, query: dict[str, Any], told: str) -> None:
+def test_a_list_that_cannot_be_asked_for(ask: Ask, query: dict[str, Any], expected: str) -> None:
     refusal = ask("GET", "runs", namespace=NAMESPACE, **query)
     assert refusal.startswith("400")
-    assert told in refusal
+    assert expected in refusal
 
 
 def test_a_token_goes_with_what_the_first_page_asked(ask: Ask, kubeflow: Kubeflow, world: dict[str, Any]) -> None:

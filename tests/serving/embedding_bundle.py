@@ -1,4 +1,4 @@
-"""A tiny bundle that embeds items: the one of tiny_bundle.py, with what makes its catalogue of a table of items.
+"""A tiny bundle that can embed items: the one of tiny_bundle.py plus the files that build a catalogue.
 
 An item's vector is the mean of its words' vectors, plus its side information times a matrix, plus, for the first half
 of the items, a vector of their own.
@@ -61,7 +61,7 @@ def make_embedding_bundle(
     neighbours: IndexSettings = IndexSettings(),  # noqa: B008 (a frozen value)
     broken: Sequence[str] = (),
 ) -> Bundle:
-    """Write and seal such a bundle in ``folder``, with three canaries; ``broken`` items have an own vector of NaN."""
+    """Write such a bundle to ``folder``, with three canaries; the embeddings of ``broken`` items are NaN."""
     items = table() if items is None else items
     rng, count = np.random.default_rng(seed), len(items)
     tiny = make_bundle(folder, items=count, seed=seed, precisions=precisions, queries=queries)
@@ -74,26 +74,28 @@ def make_embedding_bundle(
         side=side, words=Bm25Settings(stemmer="", k1=0.9, b=0.4) if queries else None, neighbours=neighbours
     )
     (folder / catalogues.CATALOGUE_SETTINGS).write_text(catalogue_settings.model_dump_json())
-    told = {name: each.model_copy(update={"side": "side.onnx"}) for name, each in tiny.manifest.precisions.items()}
-    manifest = tiny.manifest.model_copy(update={"precisions": told})
-    interaction_counts = InteractionCounts.of(folder / CATALOGUE, ids)
+    changed = {
+        name: precision.model_copy(update={"side": "side.onnx"}) for name, precision in tiny.manifest.precisions.items()
+    }
+    manifest = tiny.manifest.model_copy(update={"precisions": changed})
+    interaction_counts = InteractionCounts.load(folder / CATALOGUE, ids)
     shutil.rmtree(folder / CATALOGUE)
     write_item_embeddings(folder, ids[: len(own_KD)], own_KD)
-    CatalogueBuilder(folder, told, 16, catalogue_settings).build(
+    CatalogueBuilder(folder, changed, 16, catalogue_settings).build(
         items, folder / CATALOGUE, interaction_counts=interaction_counts
     )
-    made = _with_canaries(folder, write_bundle_manifest(folder, manifest), ids)
+    sealed = _with_canaries(folder, write_bundle_manifest(folder, manifest), ids)
     if broken:
         own_KD[[ids.index(item) for item in broken]] = np.nan
         write_item_embeddings(folder, ids[: len(own_KD)], own_KD)
-        made = write_bundle_manifest(folder, manifest)
-    return made
+        sealed = write_bundle_manifest(folder, manifest)
+    return sealed
 
 
-def _with_canaries(folder: Path, made: Bundle, ids: list[str]) -> Bundle:
+def _with_canaries(folder: Path, sealed: Bundle, ids: list[str]) -> Bundle:
     from serving.engine import BundleEngine, EngineRequest, run_request
 
-    engine = BundleEngine.load(made, precision="fp32", provider="cpu", threads=1)
+    engine = BundleEngine.load(sealed, precision="fp32", provider="cpu", threads=1)
     lines = []
     for n in range(3):
         history = History(item_ids=ids[n : n + 3], times=[1.0, 2.0, 3.0], ratings=[5.0, 4.0, 3.0])
@@ -108,7 +110,7 @@ def _with_canaries(folder: Path, made: Bundle, ids: list[str]) -> Bundle:
             }
         )
     (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return write_bundle_manifest(folder, made.manifest)
+    return write_bundle_manifest(folder, sealed.manifest)
 
 
 def _side_graph(weights_SD: Any) -> Any:
@@ -123,20 +125,20 @@ def _side_graph(weights_SD: Any) -> Any:
 
 
 def without_ranges(folder: Bundle) -> Bundle:
-    """Take away what items.json of an earlier version did not say: between what its numbers lay."""
+    """Remove the value ranges, which items.json of an earlier version did not have."""
     path = folder.folder / catalogues.CATALOGUE_SETTINGS
-    told = json.loads(path.read_text())
-    del told["side"]["prices"]
-    for each in told["side"]["declared"]:
-        del each["range"]
-    path.write_text(json.dumps(told))
+    changed = json.loads(path.read_text())
+    del changed["side"]["prices"]
+    for precision in changed["side"]["declared"]:
+        del precision["range"]
+    path.write_text(json.dumps(changed))
     return write_bundle_manifest(folder.folder, folder.manifest)
 
 
 def without_embedding(folder: Path) -> Bundle:
-    """Take away what a bundle of an earlier version had not."""
+    """Remove the files that a bundle of an earlier version did not have."""
     manifest = open_bundle(folder).manifest
-    told = {name: each.model_copy(update={"side": None}) for name, each in manifest.precisions.items()}
+    changed = {name: precision.model_copy(update={"side": None}) for name, precision in manifest.precisions.items()}
     for name in ("side.onnx", catalogues.ITEM_EMBEDDINGS, catalogues.CATALOGUE_SETTINGS):
         (folder / name).unlink()
-    return write_bundle_manifest(folder, manifest.model_copy(update={"precisions": told}))
+    return write_bundle_manifest(folder, manifest.model_copy(update={"precisions": changed}))

@@ -1,4 +1,4 @@
-"""Routes over the echo engine: shapes, errors and counts, with no model in sight."""
+"""Routes on the echo engine: response fields, errors and metrics, without a model."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving import openapi
-from serving.app import create_app
-from serving.echo import EchoEngine
-from serving.features import FeatureLookup
-from serving.live import ModelManager
+from serving.api.app import create_app
+from serving.engine.echo import EchoEngine
+from serving.features.lookup import FeatureLookup
 from serving.metrics import Metrics
+from serving.model_manager import ModelManager
 
 
 @pytest.fixture
-def live() -> ModelManager:
+def manager() -> ModelManager:
     return ModelManager(Metrics(), precision="fp32", provider="cpu", threads=1)
 
 
 @pytest.fixture
-def client(live: ModelManager) -> Iterator[TestClient]:
+def client(manager: ModelManager) -> Iterator[TestClient]:
     metrics = Metrics()
-    features = FeatureLookup(None, metrics, item_ids=lambda: live.item_ids)
-    with TestClient(create_app(live, features, metrics), raise_server_exceptions=False) as client:
+    features = FeatureLookup(None, metrics, item_ids=lambda: manager.item_ids)
+    with TestClient(create_app(manager, features, metrics), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def echo(live: ModelManager) -> EchoEngine:
+def echo(manager: ModelManager) -> EchoEngine:
     engine = EchoEngine()
-    live.use(engine)
+    manager.use(engine)
     return engine
 
 
@@ -47,31 +47,31 @@ def test_no_champion_yet_is_live_but_not_ready(client: TestClient) -> None:
 @pytest.mark.usefixtures("echo")
 def test_answers_carry_ids(client: TestClient) -> None:
     answer = client.post("/v1/recommend", json={"k": 3, "seen": ["echo-0"]}, headers={"X-Request-Id": "mine"})
-    said = answer.json()
-    assert [item["item_id"] for item in said["items"]] == ["echo-1", "echo-2", "echo-3"]
-    assert (said["model_id"], said["revision"], said["request_id"]) == ("echo", "echo", "mine")
+    reply = answer.json()
+    assert [item["item_id"] for item in reply["items"]] == ["echo-1", "echo-2", "echo-3"]
+    assert (reply["model_id"], reply["revision"], reply["request_id"]) == ("echo", "echo", "mine")
     assert answer.headers["X-Request-Id"] == "mine"
     for path, body in (("rank", {"candidates": ["b", "a"]}), ("similar", {"item_id": "echo-1"})):
-        said = client.post(f"/v1/{path}", json=body).json()
-        assert said["model_id"] == "echo"
-        assert len(said["request_id"]) == 32
+        reply = client.post(f"/v1/{path}", json=body).json()
+        assert reply["model_id"] == "echo"
+        assert len(reply["request_id"]) == 32
     assert client.get("/v1/model").json()["items"] == 20
 
 
 @pytest.mark.usefixtures("echo")
-def test_what_is_hidden_is_told_where_it_was_asked_for(client: TestClient, live: ModelManager) -> None:
-    live.hide(["echo-0", "b"])
+def test_hidden_candidates_are_reported(client: TestClient, manager: ModelManager) -> None:
+    manager.hide(["echo-0", "b"])
     assert client.post("/v1/recommend", json={"k": 2}).json()["items"][0]["item_id"] == "echo-1"
     ranked = client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()
     assert ([item["item_id"] for item in ranked["items"]], ranked["hidden"]) == (["a"], ["b"])
-    live.use(EchoEngine())
+    manager.use(EchoEngine())
     assert client.post("/v1/rank", json={"candidates": ["b", "a"]}).json()["hidden"] == ["b"], "the next engine, too"
     assert client.get("/v1/model").json()["hidden"] == ["echo-0", "b"]
     assert client.get("/readyz").json()["hidden"] == 2
 
 
 @pytest.mark.usefixtures("echo")
-def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
+def test_seen_items_default_to_the_history(client: TestClient) -> None:
     def first(**asked: object) -> str:
         return str(client.post("/v1/recommend", json=asked).json()["items"][0]["item_id"])
 
@@ -85,28 +85,30 @@ def test_seen_follows_the_history_unless_told(client: TestClient) -> None:
 
 @pytest.mark.usefixtures("echo")
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "fragment"),
     [
         ("recommend", {"k": 0}, 422, "k"),
         ("recommend", {"users": "u"}, 422, "users"),
-        ("recommend", {"frozen": {"at": 1.0}, "at": 2.0}, 422, "frozen state holds at already"),
-        ("recommend", {"history": {"item_ids": ["a"], "times": [1, 2]}}, 422, "run in parallel"),
-        ("recommend", {"frozen": {"at": 1, "history": {"ratings": [1]}}}, 422, "run in parallel"),
+        ("recommend", {"frozen": {"at": 1.0}, "at": 2.0}, 422, "frozen state already contains at"),
+        ("recommend", {"history": {"item_ids": ["a"], "times": [1, 2]}}, 422, "must have the same length"),
+        ("recommend", {"frozen": {"at": 1, "history": {"ratings": [1]}}}, 422, "must have the same length"),
         ("rank", {"candidates": []}, 422, "candidates"),
         ("similar", {"item_id": "nobody"}, 404, "nobody"),
         ("nothing", {}, 404, "/v1/nothing"),
     ],
 )
-def test_errors_are_kind(client: TestClient, path: str, body: dict[str, object], status: int, said: str) -> None:
+def test_errors_have_every_field(
+    client: TestClient, path: str, body: dict[str, object], status: int, fragment: str
+) -> None:
     answer = client.post(f"/v1/{path}", json=body)
     assert answer.status_code == status
-    told = answer.json()
-    assert set(told) == {"error", "expected", "found", "hint", "request_id"}
-    assert said in " ".join(told.values())
-    assert told["request_id"]
+    fields = answer.json()
+    assert set(fields) == {"error", "expected", "found", "hint", "request_id"}
+    assert fragment in " ".join(fields.values())
+    assert fields["request_id"]
 
 
-def test_an_unforeseen_error_is_kind_and_counted(
+def test_an_unexpected_error_is_reported_and_counted(
     client: TestClient, echo: EchoEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(echo, "run", lambda batch: 1 / 0)

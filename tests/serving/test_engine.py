@@ -1,4 +1,4 @@
-"""The three verbs on a real bundle, against the numbers that the shared functions give."""
+"""The engine on a real bundle, compared with the functions that distillation shares."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ import pytest
 from rankline.contracts import FrozenState, History
 from rankline.errors import DeviceError, IntegrityError, RanklineError, ServerError, UsageError
 from rankline.model import scoring
-from rankline.model.bundle import (
-    Bundle,
-    open_bundle,
-    read_catalogue,
-    write_bundle_manifest,
-    write_catalogue_manifest,
-)
+from rankline.model.bundle import Bundle, open_bundle, read_catalogue, write_bundle_manifest
+from rankline.model.catalogue_files import write_catalogue_manifest
 from rankline.model.policy import POLICY_FILE, Calibration, ServingPolicy
 from serving.engine import BundleEngine, EngineRequest, EngineResponse, UnknownItem, run_request
 from serving.sessions import Graph, require_provider
@@ -80,27 +75,27 @@ def by_hand(bundle: Bundle, state: FrozenState, *, given: list[str] | None = Non
 
 def test_recommend_is_what_the_shared_functions_give(bundle: Bundle, engine: BundleEngine) -> None:
     expected = by_hand(bundle, STATE)
-    found = run_request(engine, EngineRequest("recommend", STATE, k=1000)).items
-    assert {item.item_id for item in found} == set(expected)
-    for item in found:
+    response = run_request(engine, EngineRequest("recommend", STATE, k=1000)).items
+    assert {item.item_id for item in response} == set(expected)
+    for item in response:
         np.testing.assert_array_equal(np.float32(list(item.logits.values())), expected[item.item_id])
-    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
-    assert all(item.sources for item in found)
+    assert [item.score for item in response] == sorted((item.score for item in response), reverse=True)
+    assert all(item.sources for item in response)
 
 
 def test_rank_keeps_to_the_candidates(bundle: Bundle, engine: BundleEngine) -> None:
     given = ["i30", "i3", "i5", "nobody", "i30"]
     expected = by_hand(bundle, STATE, given=["i30", "i3", "i5"])
-    found = run_request(engine, EngineRequest("rank", STATE, candidates=given))
-    assert found.unknown == ["nobody"]
-    assert [i.item_id for i in found.items] == sorted(expected, key=lambda item: -expected[item][0])
-    for item in found.items:
+    response = run_request(engine, EngineRequest("rank", STATE, candidates=given))
+    assert response.unknown == ["nobody"]
+    assert [i.item_id for i in response.items] == sorted(expected, key=lambda item: -expected[item][0])
+    for item in response.items:
         np.testing.assert_array_equal(np.float32(list(item.logits.values())), expected[item.item_id])
         assert item.heads["like"] == pytest.approx(1 / (1 + np.exp(-item.logits["like"])))
 
 
 def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> None:
-    """Padding of histories, queries and candidates must not show in anybody's answer."""
+    """Padding of histories, queries and candidates changes no response."""
     some = [
         EngineRequest("recommend", STATE, k=5),
         EngineRequest("similar", FrozenState(at=0), k=4, item_id="i2"),
@@ -109,9 +104,9 @@ def test_a_batch_gives_what_its_requests_give_alone(engine: BundleEngine) -> Non
         EngineRequest("rank", FrozenState(at=5.0, history=History(item_ids=["i9"])), candidates=["i1", "i2", "i4"]),
         EngineRequest("rank", STATE, candidates=["i8", "i1"], query="space ship story house"),
     ]
-    batch = [engine.prepare(ask) for ask in some]
-    for ask, prepared, result in zip(some, batch, engine.run(batch)):
-        together, alone = engine.finish(prepared, result).items, run_request(engine, ask).items
+    batch = [engine.prepare(request) for request in some]
+    for request, prepared, result in zip(some, batch, engine.run(batch)):
+        together, alone = engine.finish(prepared, result).items, run_request(engine, request).items
         assert [item.item_id for item in together] == [item.item_id for item in alone]
         for one, other in zip(together, alone):
             assert one.score == pytest.approx(other.score, abs=1e-6)
@@ -152,14 +147,14 @@ def test_similar_is_the_mean_of_two_ranks(bundle: Bundle, engine: BundleEngine) 
     def value(scores: np.ndarray, row: int) -> float:
         return 1 - list(np.argsort(-scores, kind="stable")).index(row) / (count - 1)
 
-    found = run_request(engine, EngineRequest("similar", FrozenState(at=0.0), k=count, item_id="i4")).items
-    assert len(found) == count - 1
-    assert "i4" not in {item.item_id for item in found}
-    for item in found:
+    response = run_request(engine, EngineRequest("similar", FrozenState(at=0.0), k=count, item_id="i4")).items
+    assert len(response) == count - 1
+    assert "i4" not in {item.item_id for item in response}
+    for item in response:
         row = catalogue.index[item.item_id]
         expected = (value(cosine_I, row) + (value(beside_I, row) if beside_I[row] > 0 else 0)) / 2
         assert item.score == pytest.approx(expected, abs=1e-6)
-    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert [item.score for item in response] == sorted((item.score for item in response), reverse=True)
 
 
 def test_a_query_moves_the_order(engine: BundleEngine) -> None:
@@ -173,48 +168,48 @@ def test_a_query_moves_the_order(engine: BundleEngine) -> None:
     assert len({tuple(order) for order in orders.values()}) == 3
 
 
-def ids(found: EngineResponse) -> list[str]:
-    return [item.item_id for item in found.items]
+def ids(response: EngineResponse) -> list[str]:
+    return [item.item_id for item in response.items]
 
 
 def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", queries=True, withdrawn=(5,))
     engine = BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
     every = list(engine.item_ids)
-    asks = [
+    requests = [
         EngineRequest("recommend", FrozenState(at=0.0), k=len(every)),
         EngineRequest("search", FrozenState(at=0.0), k=len(every), query="space"),
         EngineRequest("similar", FrozenState(at=0.0), k=len(every), item_id="i4"),
         EngineRequest("rank", FrozenState(at=0.0), candidates=every),
     ]
-    before = [ids(run_request(engine, ask)) for ask in asks]
-    gone = [next(item for item in found if item != "i4") for found in before]
+    before = [ids(run_request(engine, request)) for request in requests]
+    gone = [next(item for item in response if item != "i4") for response in before]
     engine.hide([*gone, "i4", "may come later"])
-    for ask, was in zip(asks, before):
-        found = run_request(engine, ask)
-        assert found.items
-        assert not set(ids(found)) & {*gone, "i4"}
-        # who is left keeps its place, but that a source now proposes others in the place of those hidden
-        kept = [item for item in was if item not in {*gone, "i4"}]
-        assert set(kept) <= set(ids(found))
-        assert found.hidden == ([item for item in every if item in {*gone, "i4"}] if ask.verb == "rank" else [])
+    for request, earlier in zip(requests, before):
+        response = run_request(engine, request)
+        assert response.items
+        assert not set(ids(response)) & {*gone, "i4"}
+        # the others stay; a source may propose further items in place of the hidden ones
+        kept = [item for item in earlier if item not in {*gone, "i4"}]
+        assert set(kept) <= set(ids(response))
+        assert response.hidden == ([item for item in every if item in {*gone, "i4"}] if request.verb == "rank" else [])
     engine.hide([])
-    assert [ids(run_request(engine, ask)) for ask in asks] == before
+    assert [ids(run_request(engine, request)) for request in requests] == before
     assert "i5" not in before[0], "what is not to be had stays away"
 
 
 def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
     try:
         with_it, without = (
-            FrozenState(at=1.0, history=History(item_ids=told), seen=[]) for told in (["i1", "i2"], ["i1"])
+            FrozenState(at=1.0, history=History(item_ids=item_ids), seen=[]) for item_ids in (["i1", "i2"], ["i1"])
         )
-        was = run_request(engine, EngineRequest("rank", with_it, candidates=["i7", "i8"]))
+        earlier = run_request(engine, EngineRequest("rank", with_it, candidates=["i7", "i8"]))
         engine.hide(["i2"])
         now = run_request(engine, EngineRequest("rank", with_it, candidates=["i7", "i8"]))
-        assert now == was
+        assert now == earlier
         assert (
             run_request(engine, EngineRequest("rank", without, candidates=["i7", "i8"])).items[0].score
-            != was.items[0].score
+            != earlier.items[0].score
         )
         assert run_request(engine, EngineRequest("similar", FrozenState(at=0.0), k=3, item_id="i2")).items, (
             "it may be asked about"
@@ -226,10 +221,10 @@ def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
 def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: BundleEngine) -> None:
     try:
         engine.hide(["i1", "not here yet"])
-        found = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "not here yet", "i1"]))
-        assert (found.items, found.unknown, found.hidden) == ([], [], ["i1", "not here yet"])
-        found = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "i2", "never heard of"]))
-        assert (ids(found), found.unknown, found.hidden) == (["i2"], ["never heard of"], ["i1"])
+        response = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "not here yet", "i1"]))
+        assert (response.items, response.unknown, response.hidden) == ([], [], ["i1", "not here yet"])
+        response = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "i2", "never heard of"]))
+        assert (ids(response), response.unknown, response.hidden) == (["i2"], ["never heard of"], ["i1"])
         with pytest.raises(UnknownItem, match="never heard of"):
             engine.prepare(EngineRequest("rank", STATE, candidates=["never heard of"]))
     finally:
@@ -239,12 +234,12 @@ def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: Bundle
 @pytest.mark.parametrize(
     ("part", "expected"),
     [("items.parquet", "vectors"), ("vectors.fp32.npy", "vectors"), ("sources/popularity.npy", "popularity"),
-     ("sources/covisit.npz", "covisit"), ("twice", "items that differ"), ("wider", "vectors")],
+     ("sources/covisit.npz", "covisit"), ("twice", "distinct items"), ("wider", "vectors")],
 )  # fmt: skip
 def test_a_catalogue_whose_parts_do_not_fit_is_refused(
     bundle: Bundle, tmp_path: Path, part: str, expected: str
 ) -> None:
-    """Each with digests that are right: a mistake of whoever made it, not of the disk."""
+    """With correct digests: the catalogue was built wrong, not damaged."""
     catalogue = make_catalogue(bundle, tmp_path / "catalogue")
     shorter = make_catalogue(bundle, tmp_path / "shorter", items=30)
     if part == "twice":
@@ -276,15 +271,15 @@ def test_another_catalogue_of_the_same_model_shares_its_graphs(
     alone = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1)
     beside = BundleEngine.load(later, precision="fp32", provider="cpu", threads=1, share_graphs_with=engine)
     assert beside.graphs is engine.graphs is not alone.graphs
-    ask = EngineRequest("rank", STATE, candidates=list(alone.item_ids), query="love")
-    assert run_request(beside, ask) == run_request(alone, ask) != run_request(engine, ask)
+    request = EngineRequest("rank", STATE, candidates=list(alone.item_ids), query="love")
+    assert run_request(beside, request) == run_request(alone, request) != run_request(engine, request)
     other = BundleEngine.load(other_bundle, precision="fp32", provider="cpu", threads=1, share_graphs_with=engine)
     assert other.graphs is not engine.graphs
     half = BundleEngine.load(bundle, precision="fp16", provider="cpu", threads=1, share_graphs_with=engine)
     assert half.graphs is not engine.graphs
 
 
-def test_unknown_items_are_said(engine: BundleEngine) -> None:
+def test_unknown_items_are_named(engine: BundleEngine) -> None:
     with pytest.raises(UnknownItem, match="nobody"):
         engine.prepare(EngineRequest("similar", FrozenState(at=0.0), item_id="nobody"))
     with pytest.raises(UnknownItem, match="x, y"):
@@ -301,9 +296,9 @@ def test_fp16_vectors_are_read_as_float32(bundle: Bundle, engine: BundleEngine) 
 
 
 def test_a_bundle_without_towers_refuses_a_query_and_still_ranks(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "plain")
-    files = made.manifest.precisions["fp32"].model_copy(update={"text": None, "user": None})
-    plain = write_bundle_manifest(made.folder, made.manifest.model_copy(update={"precisions": {"fp32": files}}))
+    built = make_bundle(tmp_path / "plain")
+    files = built.manifest.precisions["fp32"].model_copy(update={"text": None, "user": None})
+    plain = write_bundle_manifest(built.folder, built.manifest.model_copy(update={"precisions": {"fp32": files}}))
     engine = BundleEngine.load(plain, precision="fp32", provider="cpu", threads=1)
     with pytest.raises(UsageError, match="cannot read a query"):
         engine.prepare(EngineRequest("rank", STATE, candidates=["i1"], query="love"))
@@ -323,26 +318,26 @@ def test_features_of_another_version_are_refused(bundle: Bundle) -> None:
 
 
 def test_scores_that_are_no_numbers_never_serve(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "nan")
-    vectors = np.load(made.folder / "catalogue" / "vectors.fp32.npy")
-    np.save(made.folder / "catalogue" / "vectors.fp32.npy", vectors * np.nan)
+    built = make_bundle(tmp_path / "nan")
+    vectors = np.load(built.folder / "catalogue" / "vectors.fp32.npy")
+    np.save(built.folder / "catalogue" / "vectors.fp32.npy", vectors * np.nan)
     with pytest.raises(ServerError, match="not numbers"):
         BundleEngine.load(
-            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+            write_bundle_manifest(built.folder, built.manifest), precision="fp32", provider="cpu", threads=1
         )
 
 
 def test_graphs_that_do_not_load_or_do_not_fit_are_refused(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "broken")
-    (made.folder / "scorer.onnx").write_bytes(b"no graph")
+    built = make_bundle(tmp_path / "broken")
+    (built.folder / "scorer.onnx").write_bytes(b"no graph")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx cannot be loaded"):
         BundleEngine.load(
-            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+            write_bundle_manifest(built.folder, built.manifest), precision="fp32", provider="cpu", threads=1
         )
-    (made.folder / "scorer.onnx").write_bytes((made.folder / "text.onnx").read_bytes())
+    (built.folder / "scorer.onnx").write_bytes((built.folder / "text.onnx").read_bytes())
     with pytest.raises(IntegrityError, match="does not load and answer"):
         BundleEngine.load(
-            write_bundle_manifest(made.folder, made.manifest), precision="fp32", provider="cpu", threads=1
+            write_bundle_manifest(built.folder, built.manifest), precision="fp32", provider="cpu", threads=1
         )
 
 
@@ -358,7 +353,7 @@ def test_bound_inputs_give_the_same_output(bundle: Bundle) -> None:
     np.testing.assert_array_equal(graph(feeds), graph.run_bound(feeds))
 
 
-# Words ------------------------------------------------------------------------------------------------------------
+# -- queries -------------------------------------------------------------------------------------------
 
 
 SURE = ServingPolicy(
@@ -373,68 +368,74 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> BundleEngine:
     return BundleEngine.load(bundle, precision="fp32", provider="cpu", threads=1)
 
 
-def test_a_search_is_led_by_the_words_and_says_who_found_what(worded: BundleEngine) -> None:
-    found = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
-    assert found
-    assert all("dream" in item.title for item in found)
-    assert all("bm25" in item.sources for item in found)
+def test_a_search_follows_the_query_and_names_the_sources(worded: BundleEngine) -> None:
+    response = run_request(worded, EngineRequest("search", NOBODY, k=4, query="dream")).items
+    assert response
+    assert all("dream" in item.title for item in response)
+    assert all("bm25" in item.sources for item in response)
 
 
 def test_a_history_beside_a_query_counts_too(worded: BundleEngine) -> None:
     alone = worded.run([worded.prepare(EngineRequest("search", NOBODY, query="dream"))])[0]
-    told = FrozenState(at=1000.0, history=HISTORY)
-    both = worded.run([worded.prepare(EngineRequest("search", told, query="dream"))])[0]
+    with_history = FrozenState(at=1000.0, history=HISTORY)
+    both = worded.run([worded.prepare(EngineRequest("search", with_history, query="dream"))])[0]
     assert not np.array_equal(alone.rows_N, both.rows_N) or not np.allclose(alone.logits_NH, both.logits_NH)
     assert "covisit" in both.proposed
     assert len(both.proposed["covisit"])
     assert not len(alone.proposed["covisit"])
 
 
-def test_the_left_vector_is_the_sum_of_what_query_and_history_say(worded: BundleEngine) -> None:
-    asks = [
+def test_the_query_vector_is_the_sum_over_query_and_history(worded: BundleEngine) -> None:
+    requests = [
         EngineRequest("search", NOBODY, query="dream"),
         EngineRequest("recommend", FrozenState(at=1000.0, history=HISTORY)),
         EngineRequest("search", FrozenState(at=1000.0, history=HISTORY), query="dream"),
     ]
-    query_D, history_D, both_D = worded._query_vectors([worded.prepare(ask) for ask in asks])
+    query_D, history_D, both_D = worded._query_vectors([worded.prepare(request) for request in requests])
     assert np.abs(query_D).max() > 0
     np.testing.assert_allclose(both_D, query_D + history_D, atol=1e-6)
 
 
-def test_an_answer_that_is_likely_is_given_with_its_chance(worded: BundleEngine) -> None:
-    found = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
-    assert not found.abstained
-    assert found.items
-    assert all(item.probability is not None and item.probability > 0.5 for item in found.items)
+def test_a_probable_answer_has_a_probability(worded: BundleEngine) -> None:
+    response = run_request(worded, EngineRequest("search", NOBODY, k=3, query="dream"))
+    assert not response.abstained
+    assert response.items
+    assert all(item.probability is not None and item.probability > 0.5 for item in response.items)
 
 
 def test_it_abstains_where_nothing_is_likely(worded: BundleEngine) -> None:
-    found = run_request(worded, EngineRequest("search", NOBODY, k=3, query="unheard"))
-    assert found.abstained
-    assert found.items[0].probability == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
+    response = run_request(worded, EngineRequest("search", NOBODY, k=3, query="unheard"))
+    assert response.abstained
+    assert response.items[0].probability == pytest.approx(1 / (1 + np.exp(1.0)), abs=1e-6)
 
 
-def test_a_model_that_was_not_calibrated_tells_no_chances(engine: BundleEngine) -> None:
-    found = run_request(engine, EngineRequest("recommend", STATE, k=3))
-    assert [item.probability for item in found.items] == [None] * 3
-    assert not found.abstained
+def test_a_model_that_is_not_calibrated_returns_no_probabilities(engine: BundleEngine) -> None:
+    response = run_request(engine, EngineRequest("recommend", STATE, k=3))
+    assert [item.probability for item in response.items] == [None] * 3
+    assert not response.abstained
 
 
-@pytest.mark.parametrize("ask", [EngineRequest("recommend", NOBODY), EngineRequest("search", NOBODY, query="love"),
-                                 EngineRequest("similar", NOBODY, item_id="i9")])  # fmt: skip
-def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, ask: EngineRequest) -> None:
-    items = {item.item_id for item in run_request(worded, ask).items}
+@pytest.mark.parametrize(
+    "engine_request",
+    [
+        EngineRequest("recommend", NOBODY),
+        EngineRequest("search", NOBODY, query="love"),
+        EngineRequest("similar", NOBODY, item_id="i9"),
+    ],
+)
+def test_an_item_that_is_not_available_is_never_proposed(worded: BundleEngine, engine_request: EngineRequest) -> None:
+    items = {item.item_id for item in run_request(worded, engine_request).items}
     assert "i1" not in items
     assert items
 
 
-def test_an_item_that_is_not_available_is_ranked_where_a_moment_of_before_is_asked_again(worded: BundleEngine) -> None:
-    ask = EngineRequest("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
-    found = run_request(worded, ask)
-    assert (ids(found), found.withdrawn, found.hidden, found.unknown) == (["i2"], ["i1"], [], ["zz"])
-    again = run_request(worded, dataclasses.replace(ask, frozen=True))
+def test_an_unavailable_item_is_ranked_only_in_a_snapshot_request(worded: BundleEngine) -> None:
+    request = EngineRequest("rank", NOBODY, query="love", candidates=["i1", "zz", "i2"])
+    response = run_request(worded, request)
+    assert (ids(response), response.withdrawn, response.hidden, response.unknown) == (["i2"], ["i1"], [], ["zz"])
+    again = run_request(worded, dataclasses.replace(request, frozen=True))
     assert ({*ids(again)}, again.withdrawn) == ({"i1", "i2"}, [])
-    alone = run_request(worded, dataclasses.replace(ask, candidates=["i1"]))
+    alone = run_request(worded, dataclasses.replace(request, candidates=["i1"]))
     assert (alone.items, alone.withdrawn) == ([], ["i1"])
 
 

@@ -1,4 +1,4 @@
-"""Features out of a real Feast store: in the process, over Feast's own server, late, broken and absent."""
+"""Features from a real Feast store: in the process and through a feature server; late, broken and absent."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from rankline.features import transforms as names
 from rankline.model.bundle import Bundle
 from rankline.runtime.lazy_imports import import_feast
-from serving.feature_source import FeastLibrary, FeastServer, FeatureSource
-from serving.features import FeatureLookup
+from serving.features.lookup import FeatureLookup
+from serving.features.online_store import FeastLibrary, FeastServer, FeatureSource
 from serving.metrics import Metrics
 from tests.serving.conftest import Server, running
 from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
@@ -52,11 +52,11 @@ def feast_server(store: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["library", "server"])
 def source(request: pytest.FixtureRequest, store: Path) -> FeatureSource:
-    made: FeatureSource
+    opened: FeatureSource
     library = request.param == "library"
-    made = FeastLibrary(store) if library else FeastServer(request.getfixturevalue("feast_server"))
-    made.open()
-    return made
+    opened = FeastLibrary(store) if library else FeastServer(request.getfixturevalue("feast_server"))
+    opened.open()
+    return opened
 
 
 def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
@@ -70,7 +70,7 @@ def test_a_user_s_state_comes_from_the_store(source: FeatureSource) -> None:
     assert user.affinity == {"Comedy": 0.75, "Drama": 0.25}
 
 
-def test_of_the_history_only_the_past_is_told(source: FeatureSource) -> None:
+def test_only_the_past_part_of_a_history_is_returned(source: FeatureSource) -> None:
     user = source.user_state("u1", NOON)
     assert user.history.item_ids == ["i1", "i2"]
     assert user.history.ratings == [5.0, 0.0]
@@ -92,8 +92,8 @@ def test_item_features_are_those_of_known_items(source: FeatureSource) -> None:
     assert source.item_features(["i1"]) == {}
 
 
-def test_a_promotion_s_refresh_is_seen(tmp_path: Path) -> None:
-    """Features are materialized anew into the same folder, and its watermark says so."""
+def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
+    """Features are materialized again into the same folder."""
     source = FeastLibrary(make_store(tmp_path / "online", popular={"i1": 1.0}))
     source.open()
     assert source.watermark() == DAY.timestamp()
@@ -104,17 +104,17 @@ def test_a_promotion_s_refresh_is_seen(tmp_path: Path) -> None:
 
 
 class Switchable(FeatureSource):
-    """A source that can be turned off, to see what the holder does about it."""
+    """A source that can be turned off."""
 
     def __init__(self) -> None:
-        self.broken, self.asked = False, 0
+        self.broken, self.reads = False, 0
 
     def open(self) -> None:
         if self.broken:
             raise OSError("the disk is on fire")
 
     def read(self, service: str, entities: dict[str, list[str]]) -> dict[str, list[object]]:  # type: ignore[override]
-        self.asked += 1
+        self.reads += 1
         self.open()
         count = len(next(iter(entities.values())))
         return {name: [1.0] * count for name in (*names.USER, *names.ITEM)}
@@ -122,48 +122,48 @@ class Switchable(FeatureSource):
 
 def test_a_store_that_fails_degrades_and_comes_back() -> None:
     source, metrics = Switchable(), Metrics()
-    held = FeatureLookup(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
+    lookup = FeatureLookup(source, metrics, item_ids=lambda: ["i1"], refresh_s=3600)
 
     def degraded() -> list[str]:
-        return held.look_up("u", at=NOON, history=None, seen=None)[2]
+        return lookup.look_up("u", at=NOON, history=None, seen=None)[2]
 
-    assert held.state == "opening"
+    assert lookup.state == "opening"
     assert degraded() == ["features"]
-    held.refresh()
-    assert (held.state, degraded()) == ("ready", [])
+    lookup.refresh()
+    assert (lookup.state, degraded()) == ("ready", [])
     source.broken = True
-    state, known, said = held.look_up("u", at=NOON, history=None, seen=None)
-    assert (known, said, held.state, held.reason) == (None, ["features"], "down", "the disk is on fire")
+    state, known, parts = lookup.look_up("u", at=NOON, history=None, seen=None)
+    assert (known, parts, lookup.state, lookup.reason) == (None, ["features"], "down", "the disk is on fire")
     assert state.user_features == {}
     assert state.item_features["item_id"] == ["i1"], "what is known of items is kept"
-    asked = source.asked
+    reads = source.reads
     assert degraded() == ["features"]
-    assert source.asked == asked, "a store that is down is not asked by requests"
-    held.refresh()
-    assert held.state == "down"
+    assert source.reads == reads, "a store that is down is not asked by requests"
+    lookup.refresh()
+    assert lookup.state == "down"
     source.broken = False
-    held.refresh()
-    assert (held.state, degraded()) == ("ready", [])
+    lookup.refresh()
+    assert (lookup.state, degraded()) == ("ready", [])
     assert metrics.registry.get_sample_value("rankline_degraded_total", {"part": "features"}) == 3
     assert metrics.registry.get_sample_value("rankline_features_ready") == 1
 
 
-def test_a_new_catalogue_is_looked_up_at_once() -> None:
+def test_features_of_a_new_catalogue_are_read_at_once() -> None:
     items = [["i1"]]
-    held = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
-    held.refresh()
+    lookup = FeatureLookup(Switchable(), Metrics(), item_ids=lambda: items[0], refresh_s=3600)
+    lookup.refresh()
     items[0] = ["i1", "i2"]
-    held.refresh()
-    state, _, _ = held.look_up(None, at=NOON, history=None, seen=None)
+    lookup.refresh()
+    state, _, _ = lookup.look_up(None, at=NOON, history=None, seen=None)
     assert state.item_features["item_id"] == ["i1", "i2"]
 
 
 def test_the_server_reads_the_store_once_it_can(bundle: Bundle, store: Path, tmp_path: Path) -> None:
-    """Ready before Feast is imported, and saying so; afterwards with the store's features."""
+    """Ready with degraded responses before Feast is imported, then with the store's features."""
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
 
-        def recommend(**asked: object) -> dict[str, object]:
-            return server.client.post("/v1/recommend", json={"k": 100, **asked}).json()  # type: ignore[no-any-return]
+        def recommend(**reads: object) -> dict[str, object]:
+            return server.client.post("/v1/recommend", json={"k": 100, **reads}).json()  # type: ignore[no-any-return]
 
         early = recommend(user_id="u1")
         assert early["degraded"] == ["features"]
@@ -198,7 +198,7 @@ def gauge(server: Server, name: str) -> float:
 
 
 def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path: Path) -> None:
-    """Metrics and readiness move within seconds, and so do the answers."""
+    """Metrics, readiness and responses change within seconds."""
     store, later = make_store(tmp_path / "store", popular=POPULAR), DAY + timedelta(hours=5)
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(store)) as server:
         server.until("/readyz", lambda r: r.json()["features"]["state"] == "ready")
@@ -227,7 +227,7 @@ def test_what_is_materialized_is_read_without_a_restart(bundle: Bundle, tmp_path
 
 
 def test_importing_feast_leaves_the_counters_alone() -> None:
-    """Feast would make all counters of the process, and of its children, share files in a passing folder."""
+    """Feast would make the counters of this process and its children share files in a temporary folder."""
     import_feast()
     assert not [name for name in os.environ if name.startswith("PROMETHEUS_MULTIPROC")]
     one, other = Metrics(), Metrics()
@@ -235,7 +235,7 @@ def test_importing_feast_leaves_the_counters_alone() -> None:
     assert other.registry.get_sample_value("rankline_swaps_total", {"outcome": "swapped"}) == 0
 
 
-def test_a_server_with_no_store_where_it_was_told_goes_on(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_missing_feature_store_does_not_stop_the_server(bundle: Bundle, tmp_path: Path) -> None:
     with running(tmp_path, "--bundle", str(bundle.folder), "--features", str(tmp_path / "nowhere")) as server:
         ready = server.until("/readyz", lambda r: r.json()["features"]["state"] == "down").json()
         assert ready["ready"] is True

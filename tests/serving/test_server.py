@@ -1,4 +1,4 @@
-"""The real server process on a real port: answers, swaps under load, refusals to start, and its end."""
+"""The server process on a real port: responses, swaps under load, refusals to start, shutdown."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.serving.tiny_bundle import (
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Start a server that should not start: its exit code and what it said."""
+    """Run a server that must not start; return its exit code and error output."""
     ended = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
     return ended.returncode, ended.stderr
 
 
-def test_it_starts_soon_and_says_who_it_is(server: Server, bundle: Bundle) -> None:
+def test_it_starts_quickly_and_describes_its_model(server: Server, bundle: Bundle) -> None:
     assert server.started_in_s < 8, "about one second on a quiet machine"
     ready = server.client.get("/readyz").json()
     assert (ready["ready"], ready["model_id"], ready["revision"]) == (True, bundle.model_id, bundle.revision)
@@ -54,10 +54,10 @@ def test_it_starts_soon_and_says_who_it_is(server: Server, bundle: Bundle) -> No
 
 def test_it_recommends(server: Server, bundle: Bundle) -> None:
     history = {"item_ids": ["i1", "i2"], "times": [1.0, 2.0], "ratings": [4.0, 5.0]}
-    said = server.client.post("/v1/recommend", json={"history": history, "k": 7}).json()
-    assert said["model_id"] == bundle.model_id
-    assert said["degraded"] == ["features"]
-    items = said["items"]
+    reply = server.client.post("/v1/recommend", json={"history": history, "k": 7}).json()
+    assert reply["model_id"] == bundle.model_id
+    assert reply["degraded"] == ["features"]
+    items = reply["items"]
     assert len(items) == 7
     assert not {"i1", "i2"} & {item["item_id"] for item in items}
     assert items[0]["title"].startswith("The ")
@@ -78,19 +78,19 @@ def test_logits_cross_the_wire_exactly(server: Server, bundle: Bundle) -> None:
 
 
 def test_a_frozen_state_is_honoured(server: Server) -> None:
-    """Item features in the request decide what is popular; items they name that nobody sells are ignored."""
+    """Item features in the request decide what is popular; unknown items in them are ignored."""
 
     def proposed_as_popular(**item_features: list[Any]) -> set[str]:
         frozen = {"at": 1e9, "seen": ["i20"], "item_features": item_features}
-        said = server.client.post("/v1/recommend", json={"frozen": frozen, "k": 100}).json()
-        assert said["degraded"] == []
-        assert said["known_user"] is None
-        return {item["item_id"] for item in said["items"] if "popular" in item["sources"]}
+        reply = server.client.post("/v1/recommend", json={"frozen": frozen, "k": 100}).json()
+        assert reply["degraded"] == []
+        assert reply["known_user"] is None
+        return {item["item_id"] for item in reply["items"] if "popular" in item["sources"]}
 
     wanted = ["i20", "i21", "i22", "never-heard-of"]
     assert proposed_as_popular(item_id=wanted, item_events_7d=[9, 8, 7, 99]) == {"i21", "i22"}
     assert proposed_as_popular(item_id=["i33"], item_events_30d=[5]) == {"i33"}
-    assert len(proposed_as_popular()) == 12  # none given: the bundle's own counts
+    assert len(proposed_as_popular()) == 12  # without item features: the bundle's own counts
 
 
 def test_similar_leaves_out_the_item_itself(server: Server) -> None:
@@ -109,36 +109,44 @@ def test_metrics_say_what_serves(server: Server, bundle: Bundle) -> None:
     assert "rankline_features_ready 0.0" in text
 
 
+def more_answers(answers: list[list[tuple[int, str]]]) -> None:
+    """Wait until every client has had two more answers: the second was asked for after this call."""
+    counts, end = [len(own) for own in answers], time.monotonic() + 30
+    while any(len(own) < count + 2 for own, count in zip(answers, counts)):
+        assert time.monotonic() < end, "the server does not answer"
+        time.sleep(0.01)
+
+
 def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
-    """From no champion to the first, to the second, past a damaged third: every request is answered."""
-    kept = tmp_path / "repository"
-    with running(tmp_path, "--repository", str(kept), "--poll-s", "0.1") as server:
+    """From no champion to a first and a second, then a damaged third: every request is answered."""
+    registry = tmp_path / "repository"
+    with running(tmp_path, "--repository", str(registry), "--poll-s", "0.1") as server:
         assert server.client.get("/livez").status_code == 200
         assert server.client.get("/readyz").status_code == 503
-        publish(kept, bundle)
+        publish(registry, bundle)
         server.until("/readyz", lambda response: response.status_code == 200)
 
         answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
         stop = threading.Event()
 
-        def ask(mine: list[tuple[int, str]]) -> None:
+        def ask(own: list[tuple[int, str]]) -> None:
             with httpx.Client(base_url=server.url, timeout=20) as client:
                 while not stop.is_set():
                     response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
-                    said = response.json()
-                    whole = response.status_code == 200 and len(said["items"]) == 3
-                    mine.append((response.status_code if whole else -1, said.get("model_id", "")))
+                    reply = response.json()
+                    whole = response.status_code == 200 and len(reply["items"]) == 3
+                    own.append((response.status_code if whole else -1, reply.get("model_id", "")))
 
-        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
-        publish(kept, other_bundle)
+        more_answers(answers)
+        publish(registry, other_bundle)
         server.until("/readyz", lambda response: response.json()["model_id"] == other_bundle.model_id)
         bad = make_bundle(tmp_path / "bad", seed=9)
-        publish_damaged(kept, bad, "scorer.onnx")
+        publish_damaged(registry, bad, "scorer.onnx")
         ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
-        time.sleep(0.3)
+        more_answers(answers)
         stop.set()
         for thread in threads:
             thread.join()
@@ -146,9 +154,9 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
         assert ready["model_id"] == other_bundle.model_id
         assert ready["refused"]["model_id"] == bad.model_id
         assert "scorer.onnx" in ready["refused"]["reason"]
-        assert {status for mine in answers for status, _ in mine} == {200}
-        for mine in answers:
-            models = [model for _, model in mine]
+        assert {status for own in answers for status, _ in own} == {200}
+        for own in answers:
+            models = [model for _, model in own]
             change = models.index(other_bundle.model_id)
             assert change > 0, "the load began on the first model"
             assert set(models[:change]) == {bundle.model_id}
@@ -160,41 +168,42 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
 
 def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_path: Path) -> None:
     """From the bundle's catalogue to two later ones and back, with an item hidden on the way."""
-    kept = tmp_path / "repository"
-    publish(kept, bundle)
-    with running(tmp_path, "--repository", str(kept), "--poll-s", "0.1") as server:
+    registry = tmp_path / "repository"
+    publish(registry, bundle)
+    with running(tmp_path, "--repository", str(registry), "--poll-s", "0.1") as server:
         answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
         stop = threading.Event()
 
-        def ask(mine: list[tuple[int, str]]) -> None:
+        def ask(own: list[tuple[int, str]]) -> None:
             with httpx.Client(base_url=server.url, timeout=20) as client:
                 while not stop.is_set():
                     response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
-                    said = response.json()
-                    whole = response.status_code == 200 and len(said["items"]) == 3
-                    mine.append((response.status_code if whole else -1, said.get("revision", "")))
+                    reply = response.json()
+                    whole = response.status_code == 200 and len(reply["items"]) == 3
+                    own.append((response.status_code if whole else -1, reply.get("revision", "")))
 
         def serves(revision: str) -> Callable[[httpx.Response], bool]:
             return lambda response: response.json()["revision"] == revision
 
-        threads = [threading.Thread(target=ask, args=(mine,)) for mine in answers]
+        threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
-        first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+        more_answers(answers)
+        first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
         server.until("/readyz", serves(first))
-        ModelRegistry(kept).hide(["i2"], who="test", why="recalled")
+        ModelRegistry(registry).hide(["i2"], who="test", why="recalled")
         server.until("/readyz", lambda response: response.json()["hidden"] == 1)
-        second = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+        second = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
         server.until("/readyz", serves(second))
-        ModelRegistry(kept).publish(bundle.model_id, bundle.revision, who="test", why="back")
+        ModelRegistry(registry).publish(bundle.model_id, bundle.revision, who="test", why="back")
         server.until("/readyz", serves(bundle.revision))
+        more_answers(answers)
         stop.set()
         for thread in threads:
             thread.join()
-        assert {status for mine in answers for status, _ in mine} == {200}
-        for mine in answers:
-            revisions = [revision for _, revision in mine]
+        assert {status for own in answers for status, _ in own} == {200}
+        for own in answers:
+            revisions = [revision for _, revision in own]
             assert revisions[0] == revisions[-1] == bundle.revision
             assert first in revisions
         model = server.client.get("/v1/model").json()
@@ -202,12 +211,12 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
 
 
 def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle: Bundle, tmp_path: Path) -> None:
-    """A server as it is started by default, from the command line of another process; then restarted."""
-    kept = tmp_path / "repository"
-    publish(kept, bundle)
+    """With default settings, hidden from the command line; then the server is restarted."""
+    registry = tmp_path / "repository"
+    publish(registry, bundle)
     every = [f"i{row}" for row in range(40)]
 
-    def said(server: Server) -> dict[str, dict[str, Any]]:
+    def reply(server: Server) -> dict[str, dict[str, Any]]:
         asked = {
             "recommend": {"k": 40},
             "search": {"k": 40, "query": "space"},
@@ -219,37 +228,37 @@ def test_a_hidden_item_leaves_every_answer_within_seconds_and_stays_away(bundle:
     def gave(answers: dict[str, dict[str, Any]], item: str) -> set[str]:
         return {route for route, answer in answers.items() if item in {each["item_id"] for each in answer["items"]}}
 
-    with running(tmp_path, "--repository", str(kept)) as server:
-        item = said(server)["recommend"]["items"][0]["item_id"]
-        assert {"recommend", "rank"} <= gave(said(server), item)
-        assert "hidden from every answer" in rankline("items", "hide", item, "--repository", kept).stdout
+    with running(tmp_path, "--repository", str(registry)) as server:
+        item = reply(server)["recommend"]["items"][0]["item_id"]
+        assert {"recommend", "rank"} <= gave(reply(server), item)
+        assert "hidden from every answer" in rankline("items", "hide", item, "--repository", registry).stdout
         began = time.monotonic()
-        while gave(said(server), item):
+        while gave(reply(server), item):
             assert time.monotonic() - began < 10, "2 s, and what a busy machine adds"
             time.sleep(0.05)
-        assert said(server)["rank"]["hidden"] == [item]
+        assert reply(server)["rank"]["hidden"] == [item]
         assert "rankline_hidden_items 1.0" in server.client.get("/metrics").text
-    with running(tmp_path, "--repository", str(kept)) as server:
-        assert gave(said(server), item) == set(), "durable"
-        assert said(server)["rank"]["hidden"] == [item]
+    with running(tmp_path, "--repository", str(registry)) as server:
+        assert gave(reply(server), item) == set(), "durable"
+        assert reply(server)["rank"]["hidden"] == [item]
 
 
 def test_a_damaged_catalogue_is_refused_while_the_old_one_serves(bundle: Bundle, tmp_path: Path) -> None:
-    kept = tmp_path / "repository"
-    publish(kept, bundle)
-    with running(tmp_path, "--repository", str(kept), "--poll-s", "3") as server:
-        bad = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "bad"))
-        flip_byte(kept / "catalogues" / bundle.model_id / bad / "vectors.fp32.npy")
-        told = server.until("/readyz", lambda response: response.json()["refused"]).json()
-        assert (told["ready"], told["revision"]) == (True, bundle.revision)
-        assert (told["refused"]["model_id"], told["refused"]["revision"]) == (bundle.model_id, bad)
-        assert "vectors.fp32.npy" in told["refused"]["reason"]
+    registry = tmp_path / "repository"
+    publish(registry, bundle)
+    with running(tmp_path, "--repository", str(registry), "--poll-s", "3") as server:
+        bad = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "bad"))
+        flip_byte(registry / "catalogues" / bundle.model_id / bad / "vectors.fp32.npy")
+        ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
+        assert (ready["ready"], ready["revision"]) == (True, bundle.revision)
+        assert (ready["refused"]["model_id"], ready["refused"]["revision"]) == (bundle.model_id, bad)
+        assert "vectors.fp32.npy" in ready["refused"]["reason"]
         assert server.client.post("/v1/recommend", json={}).json()["revision"] == bundle.revision
         assert 'rankline_swaps_total{outcome="refused"} 1.0' in server.client.get("/metrics").text
 
 
 def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> None:
-    """A request whose body is half sent when the signal comes still gets its answer; then it ends with 0."""
+    """A request with a half-sent body is still answered after the signal; then the server exits with 0."""
     with running(tmp_path, "--bundle", str(bundle.folder)) as server:
         body = b'{"k": 2}'
         lines = ("POST /v1/recommend HTTP/1.1", "Host: x", "Content-Type: application/json")
@@ -262,11 +271,11 @@ def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> N
             time.sleep(0.5)
             assert server.process.poll() is None
             connection.sendall(body[4:])
-            said = b""
+            reply = b""
             while chunk := connection.recv(65536):
-                said += chunk
-        assert said.startswith(b"HTTP/1.1 200")
-        assert bundle.model_id.encode() in said
+                reply += chunk
+        assert reply.startswith(b"HTTP/1.1 200")
+        assert bundle.model_id.encode() in reply
         assert server.process.wait(timeout=10) == 0
         out, errors = server.process.communicate()
         assert out == f"serving {bundle.model_id} on {server.url}\n"
@@ -276,25 +285,25 @@ def test_sigterm_finishes_what_is_under_way(bundle: Bundle, tmp_path: Path) -> N
 def test_a_port_in_use_is_refused(bundle: Bundle) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, said = refused("--bundle", str(bundle.folder), "--port", port)
+        code, reply = refused("--bundle", str(bundle.folder), "--port", port)
     assert code == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in said
-    assert "give another --port" in said
+    assert f"cannot listen on 127.0.0.1:{port}" in reply
+    assert "give another --port" in reply
 
 
 def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path / "bundle")
-    flip_byte(made.folder / "user.onnx")
-    code, said = refused("--bundle", str(made.folder), "--port", "0")
+    damaged = make_bundle(tmp_path / "bundle")
+    flip_byte(damaged.folder / "user.onnx")
+    code, reply = refused("--bundle", str(damaged.folder), "--port", "0")
     assert code == 1
-    assert "user.onnx is not the file its digest promises" in said
+    assert "user.onnx does not match its digest" in reply
 
 
 def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
-    code, said = refused("--bundle", str(bundle.folder), "--port", "0", "--provider", "cuda")
+    code, reply = refused("--bundle", str(bundle.folder), "--port", "0", "--provider", "cuda")
     assert code == 1
-    assert said.startswith("CUDA was asked for")
-    assert "--provider cpu" in said
+    assert reply.startswith("CUDA was requested")
+    assert "--provider cpu" in reply
 
 
 @pytest.mark.parametrize(
@@ -306,21 +315,21 @@ def test_cuda_that_is_not_there_is_refused(bundle: Bundle) -> None:
     ],
 )
 def test_nothing_to_serve_is_refused(tmp_path: Path, arguments: Callable[[Path], list[str]], expected: str) -> None:
-    code, said = refused(*arguments(tmp_path), "--port", "0")
+    code, reply = refused(*arguments(tmp_path), "--port", "0")
     assert code == 2
-    assert expected in said
+    assert expected in reply
 
 
 def test_no_training_library_is_loaded(bundle: Bundle) -> None:
-    """The serving image has none of them."""
+    """The serving image does not have them."""
     script = f"""
 import sys
 from pathlib import Path
-import serving.app, serving.feature_source, serving.live, serving.server
+import serving.api.app, serving.features.online_store, serving.model_manager, serving.server
 from rankline.model.bundle import open_bundle
 from serving.engine import BundleEngine
 BundleEngine.load(open_bundle(Path({str(bundle.folder)!r})), precision="fp32", provider="cpu", threads=1)
 print(sorted({{"torch", "kfp", "transformers", "mlflow", "onnx", "feast"}} & set(sys.modules)))
 """
-    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert told.stdout.strip() == "[]", told.stderr
+    ready = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ready.stdout.strip() == "[]", ready.stderr

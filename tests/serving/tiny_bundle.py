@@ -1,6 +1,6 @@
-"""A bundle small enough to make in a test and real enough to serve: three graphs, a catalogue, a manifest.
+"""A tiny bundle that can be served: three graphs, a catalogue, a manifest.
 
-The graphs do simple, checkable things. The user tower is the rating-weighted mean of the history, the text
+The graphs are simple enough to check by hand. The user tower is the rating-weighted mean of the history, the text
 tower the mean of its tokens' vectors, the scorer one linear layer over (left . item, features).
 Shapes: B requests, L history events, T tokens, C candidates, D vector size, F features, H heads.
 """
@@ -20,7 +20,8 @@ from rankline.contracts import Manifest, Parity, Precision, TextSettings
 from rankline.features import candidate_sources
 from rankline.features.bm25 import Bm25
 from rankline.model import scoring
-from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest, write_catalogue_manifest
+from rankline.model.bundle import CATALOGUE, Bundle, write_bundle_manifest
+from rankline.model.catalogue_files import write_catalogue_manifest
 from rankline.model.policy import POLICY_FILE, ServingPolicy
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
@@ -52,9 +53,9 @@ def make_bundle(
     policy: ServingPolicy = ServingPolicy(),  # noqa: B008 (a frozen value)
     withdrawn: tuple[int, ...] = (),
 ) -> Bundle:
-    """Write and seal a tiny bundle in ``folder``; another seed gives another model id.
+    """Write a tiny bundle to ``folder``; another seed gives another model id.
 
-    With ``queries`` it knows the words of its items (BM25), which then lead; ``withdrawn`` rows are not available.
+    With ``queries`` it has a BM25 index, which dominates the scores; ``withdrawn`` rows are not available.
     """
     rng = np.random.default_rng(seed)
     names = scoring.feature_names(queries=queries)
@@ -68,7 +69,7 @@ def make_bundle(
     _write_tokenizer(folder / "tokenizer.json")
     width = sum(len(part) for part in (names.user, names.item, names.cross, names.context, names.sources))
     weights_FH = rng.normal(scale=0.05, size=(width, len(HEADS))).astype(np.float32)
-    # popular_behind_best, or bm25_log: what leads when nothing is known of a user
+    # popular_behind_best or bm25_log dominates for an unknown user
     weights_FH[-1] = 20.0 if queries else 2.0
     files = {}
     for precision in precisions:
@@ -248,7 +249,7 @@ def _scorer_graph(weights_FH: npt.NDArray[np.float32]) -> Any:
 
 
 def make_catalogue(bundle: Bundle, folder: Path, *, items: int = 44, seed: int = 7) -> Path:
-    """Write and seal a later catalogue for a tiny bundle: the same items and some more, with other vectors."""
+    """Write a later catalogue for a tiny bundle: the same items and some more, with other vectors."""
     rng = np.random.default_rng(seed)
     vectors_ID = rng.normal(size=(items, SIZE)).astype(np.float32)
     vectors_ID /= np.linalg.norm(vectors_ID, axis=1, keepdims=True)
@@ -258,10 +259,10 @@ def make_catalogue(bundle: Bundle, folder: Path, *, items: int = 44, seed: int =
 
 
 def publish_catalogue(repository: Path | str, bundle: Bundle, folder: Path) -> str:
-    """Put a catalogue into a model repository and let its model serve over it; the revision."""
-    kept = ModelRegistry(repository)
-    revision = kept.add_catalogue(bundle.model_id, folder)
-    kept.publish(bundle.model_id, revision, who="test", why="items of today")
+    """Add a catalogue to a registry and publish it; return the revision."""
+    models = ModelRegistry(repository)
+    revision = models.add_catalogue(bundle.model_id, folder)
+    models.publish(bundle.model_id, revision, who="test", why="items of today")
     return revision
 
 
@@ -273,20 +274,20 @@ def flip_byte(path: Path) -> None:
 
 
 def publish(repository: Path | str, bundle: Bundle) -> None:
-    """Put a bundle into a model repository and make it the champion, as `promote` does."""
-    kept = ModelRegistry(repository)
-    kept.add(bundle.folder)
-    kept.append("registered", bundle.model_id, who="test", why="a candidate")
-    kept.append("promoted", bundle.model_id, who="test", why="it is the better one")
+    """Add a bundle to a registry and make it the champion, as `promote` does."""
+    models = ModelRegistry(repository)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="a candidate")
+    models.append("promoted", bundle.model_id, who="test", why="it is the better one")
 
 
 def publish_damaged(repository: Path, bundle: Bundle, file: str) -> None:
-    """Make a champion one of whose files is no longer what was registered, as a failing disk would."""
-    kept = ModelRegistry(repository)
-    kept.add(bundle.folder)
-    kept.append("registered", bundle.model_id, who="test", why="a candidate")
+    """Promote a bundle with a file that changed after registration, as a failing disk would."""
+    models = ModelRegistry(repository)
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="a candidate")
     flip_byte(repository / "bundles" / bundle.model_id / file)
-    n = len(kept.history()) + 1
+    n = len(models.history()) + 1
     event = Event(
         n=n,
         kind="promoted",

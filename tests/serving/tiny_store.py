@@ -1,4 +1,4 @@
-"""A real Feast store in a folder, as promotion leaves it, with a handful of rows."""
+"""A Feast store with a handful of rows, as promotion writes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rankline.features import transforms
 
 DAY = datetime(2026, 1, 10, tzinfo=UTC)
 NOON = DAY.timestamp() - 43_200
-# what user u1 did: three events, the last one in the future of NOON
+# the history of user u1; the last event is after NOON
 HISTORY = {
     "history_items": ["i1", "i2", "i3"],
     "history_times": [NOON - 7200, NOON - 3600, NOON + 60],
@@ -24,8 +24,8 @@ HISTORY = {
 
 
 def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY) -> Path:
-    """A store that knows user u1 and the last week's events of some items; ``folder`` again."""
-    from feature_repo import store
+    """Write a store with user u1 and the last week's events of some items; return ``folder``."""
+    from feature_repo import materialize, store
 
     sources = folder / store.SOURCES
     sources.mkdir(parents=True, exist_ok=True)
@@ -44,11 +44,11 @@ def make_store(folder: Path, *, popular: dict[str, float], until: datetime = DAY
         "item_popularity": [{**item, **counts, **rates, "item_events_7d": popular[item["item_id"]]} for item in items],
         "item_content": [{**item, **content} for item in items],
     }
-    for view, told in rows.items():
-        table = pa.Table.from_pylist(told)
+    for view, view_rows in rows.items():
+        table = pa.Table.from_pylist(view_rows)
         for name in ("event_timestamp", "known_at"):
-            table = table.append_column(name, pa.array([until] * len(told), STAMP))
+            table = table.append_column(name, pa.array([until] * len(view_rows), STAMP))
         parquet.write_table(table, sources / f"{view}.parquet")
     store.apply(folder, project="tiny", sources=sources)
-    store.materialize(folder, until=until)
+    materialize.materialize(folder, until=until)
     return folder

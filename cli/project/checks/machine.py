@@ -11,15 +11,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.project.checks import Check, CheckContext, Finding, size
+from cli.formats import format_bytes
+from cli.project.checks.model import Check, CheckContext, Finding, Status
 
-MEMORY_WANTED, MEMORY_LEAST = 2e9, 1e9  # the demo peaks at 1.3 GB in one step
-DISK_WANTED, DISK_LEAST = 5e9, 2e8
+MEMORY_WANTED, MEMORY_LEAST = 2e9, 1e9  # bytes; the demo peaks at 1.3 GB in one step
+DISK_WANTED, DISK_LEAST = 5e9, 2e8  # bytes
 MAX_SKEW_S = 60.0
 
 
 def processor(context: CheckContext) -> Iterator[Finding]:
-    """Cores that may be used, and the instructions that decide what is fast."""
+    """The usable cores, and the instructions that make int8 and bf16 fast."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     flags = _cpu_flags()
     int8 = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
@@ -27,12 +28,8 @@ def processor(context: CheckContext) -> Iterator[Finding]:
     summary = f"{cores} core{'s' * (cores != 1)}; int8 {'fast (VNNI)' if int8 else 'not faster than fp32 (no VNNI)'}"
     summary += f"; bf16 {'fast' if bf16 else 'slow (no BF16 instructions)'}"
     wants_bf16 = context.recipe.finetune.precision == "bf16" and not bf16
-    yield Finding(
-        "processor",
-        "warn" if wants_bf16 else "ok",
-        summary,
-        "set finetune.precision=fp32 or auto" if wants_bf16 else "",
-    )
+    hint = "set finetune.precision=fp32 or auto" if wants_bf16 else ""
+    yield Finding("processor", "warn" if wants_bf16 else "ok", summary, hint)
 
 
 def _cpu_flags() -> set[str]:
@@ -44,7 +41,7 @@ def _cpu_flags() -> set[str]:
 
 
 def memory(context: CheckContext) -> Iterator[Finding]:
-    """What is free now, within what a container allows."""
+    """The free memory, within the limit of a container."""
     import psutil
 
     free = float(psutil.virtual_memory().available)
@@ -52,27 +49,28 @@ def memory(context: CheckContext) -> Iterator[Finding]:
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ):
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-    status = "ok" if free >= MEMORY_WANTED else "warn" if free >= MEMORY_LEAST else "fail"
-    hint = "" if status == "ok" else "end something, or raise the container's limit; a step takes up to 1.5 GB"
-    yield Finding("memory", status, f"{size(free)} free", hint)  # type: ignore[arg-type]
+    status = _status(free, wanted=MEMORY_WANTED, least=MEMORY_LEAST)
+    hint = "" if status == "ok" else "stop other processes, or raise the container's limit; a step takes up to 1.5 GB"
+    yield Finding("memory", status, f"{format_bytes(free)} free", hint)
+
+
+def _status(free: float, *, wanted: float, least: float) -> Status:
+    return "ok" if free >= wanted else "warn" if free >= least else "fail"
 
 
 def disk(context: CheckContext) -> Iterator[Finding]:
-    """Room where the workspace is, or will be."""
+    """The free disk space where the workspace is or will be."""
     free = shutil.disk_usage(context.nearest_folder).free
-    status = "ok" if free >= DISK_WANTED else "warn" if free >= DISK_LEAST else "fail"
-    hint = (
-        ""
-        if status == "ok"
-        else f"free some space (rm -r {context.workspace}/cache is safe), or give another --workspace"
-    )
-    yield Finding("disk", status, f"{size(free)} free at {context.nearest_folder}", hint)  # type: ignore[arg-type]
+    status = _status(free, wanted=DISK_WANTED, least=DISK_LEAST)
+    hint = f"free some space (rm -r {context.workspace}/cache is safe), or use another --workspace"
+    summary = f"{format_bytes(free)} free at {context.nearest_folder}"
+    yield Finding("disk", status, summary, "" if status == "ok" else hint)
 
 
 def file_system(context: CheckContext) -> Iterator[Finding]:
-    """Whether a file can be written, given a second name, and moved over another: all that a run relies on."""
+    """A file can be written, hard-linked and renamed over another, as runs do."""
     folder = context.nearest_folder
     first, second = (folder / f".rankline-doctor-{uuid.uuid4().hex}" for _ in range(2))
     operation = "written"
@@ -90,13 +88,13 @@ def file_system(context: CheckContext) -> Iterator[Finding]:
         skew = abs(written - time.time())
         if skew > MAX_SKEW_S:
             yield Finding(
-                "clock", "fail", f"a file written now is {skew:.0f} s away from now",
-                "set the clocks of this machine and of the file server (NTP)",
+                "clock", "fail", f"a file written now has a time that is {skew:.0f} s off",
+                "synchronize the clocks of this machine and of the file server (NTP)",
             )  # fmt: skip
     except OSError as error:
-        hint = "free some space, mend its permissions, or give another --workspace"
+        hint = "free some space, fix its permissions, or use another --workspace"
         if operation == "linked":
-            hint = "the model repository needs hard links: give a --workspace on another file system"
+            hint = "the model repository needs hard links: use a --workspace on another file system"
         yield Finding("file system", "fail", f"a file cannot be {operation} in {folder}: {error.strerror}", hint)
     finally:
         for path in (first, second):
@@ -105,7 +103,7 @@ def file_system(context: CheckContext) -> Iterator[Finding]:
 
 
 def clock(context: CheckContext) -> Iterator[Finding]:
-    """Nothing in the workspace may come from the future: reuse and history go by the order of times."""
+    """Nothing in the workspace is from the future, since reuse and history depend on the order of times."""
     from datetime import UTC, datetime
 
     from rankline.errors import RanklineError
@@ -117,20 +115,22 @@ def clock(context: CheckContext) -> Iterator[Finding]:
     for path in context.workspace.glob("runs/*/*.json"):
         if (late := path.stat().st_mtime - now) > MAX_SKEW_S:
             ahead.append((late, str(path.relative_to(context.workspace))))
-    with contextlib.suppress(RanklineError, ValueError, OSError):  # the stores have a check of their own
+    with contextlib.suppress(RanklineError, ValueError, OSError):  # another check reports that
         for event in ModelRegistry(context.repository).history():
             if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > MAX_SKEW_S:
                 ahead.append((late, f"event {event.n} of the model repository"))
     if ahead:
         late, name = max(ahead)
-        summary = f"{len(ahead)} things here are from the future; {name} by {late:.0f} s"
-        yield Finding("clock", "fail", summary, "set this machine's clock (NTP), or touch the files if it is right")
+        summary = f"{len(ahead)} files or events are from the future; {name} by {late:.0f} s"
+        yield Finding(
+            "clock", "fail", summary, "synchronize this machine's clock (NTP), or touch the files if it is right"
+        )
     else:
         yield Finding("clock", "ok", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC; nothing here is from the future")
 
 
 def port(context: CheckContext) -> Iterator[Finding]:
-    """Whether a server could listen where it does by default."""
+    """The server's port is free, or a Rankline server listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -139,16 +139,15 @@ def port(context: CheckContext) -> Iterator[Finding]:
             return
         except OSError as error:
             reason = error.strerror
-    is_rankline = _is_rankline_server(context.port)
-    if is_rankline:
+    if _is_rankline_server(context.port):
         yield Finding("port", "ok", f"{context.port}: a Rankline server answers there")
     else:
         hint = "rankline serve --port 0 takes a free one"
-        yield Finding("port", "warn", f"{context.port} cannot be had: {reason}", hint)
+        yield Finding("port", "warn", f"{context.port} is not available: {reason}", hint)
 
 
 def _is_rankline_server(number: int) -> bool:
-    """Whether what listens there is a server of ours."""
+    """Whether a Rankline server listens on this port."""
     import httpx
 
     try:

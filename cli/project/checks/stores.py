@@ -1,4 +1,4 @@
-"""The stores: the model repository, Feast's registry and online store, MLflow, and what else a recipe names."""
+"""The stores: the model repository, Feast's registry and online stores, MLflow, and the servers a recipe names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.project.checks import Check, CheckContext, Finding
-from cli.project.checks.repository import repository
+from cli.project.checks.model import Check, CheckContext, Finding
+from cli.project.checks.model_registry import repository
 
-TIMEOUT_S = 5.0  # for a server that may not be there
+TIMEOUT_S = 5.0
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
     "gs": "bucket", "gcs": "bucket", "abfs": "bucket", "az": "bucket", "http": "server", "https": "server",
@@ -25,45 +25,45 @@ SCHEMELESS = {"storage.features.postgres": "postgresql", "storage.features.redis
 
 
 def feast(context: CheckContext) -> Iterator[Finding]:
-    """Each online store: the registry can be read, holds the champion's service, and every view answers."""
+    """Each online store has a readable registry with its service, and every view answers."""
     folders = sorted(path.parent for path in context.workspace.glob("online/*/feature_store.yaml"))
     if not folders:
-        yield Finding("feature store", "ok", "none yet; the first promotion makes it")
+        yield Finding("feature store", "ok", "none yet; the first promotion creates it")
         return
     from rankline.runtime.lazy_imports import import_feast
 
     library = import_feast()
     for folder in folders:
-        name = f"features {folder.name}"
-        try:
-            store = library.FeatureStore(repo_path=str(folder))
-            services = {service.name for service in store.list_feature_services()}
-        except Exception as error:  # protobuf, SQL and Feast each have their own
-            hint = f"rm -r {folder}, then run the recipe again: promotion lays it out anew"
-            yield Finding(name, "fail", f"the registry cannot be read: {_first_line(error)}", hint)
-            continue
-        if folder.name not in services:
-            hint = "run the recipe again: promotion applies the definitions"
-            yield Finding(name, "fail", f"the registry has no service {folder.name}", hint)
-            continue
-        try:
-            views = _probe_views(store)
-        except Exception as error:
-            hint = f"start its server, or rm -r {folder} and run the recipe again; until then defaults are served"
-            yield Finding(name, "fail", f"the online store does not answer: {_first_line(error)}", hint)
-            continue
-        watermark = {}
-        with contextlib.suppress(OSError, ValueError):
-            watermark = json.loads((folder / "watermark.json").read_text())
-        if until := watermark.get("until"):
-            yield Finding(name, "ok", f"{views} views answer; what was known by {until}")
-        else:
-            hint = "run the recipe again: promotion fills it"
-            yield Finding(name, "warn", f"{views} views answer, and nobody has filled them", hint)
+        yield _feature_store(library, folder)
+
+
+def _feature_store(library: Any, folder: Path) -> Finding:
+    name = f"features {folder.name}"
+    try:
+        store = library.FeatureStore(repo_path=str(folder))
+        services = {service.name for service in store.list_feature_services()}
+    except Exception as error:  # protobuf, SQL and Feast each have their own errors
+        hint = f"rm -r {folder}, then run the recipe again: promotion creates it again"
+        return Finding(name, "fail", f"the registry cannot be read: {_first_line(error)}", hint)
+    if folder.name not in services:
+        hint = "run the recipe again: promotion applies the definitions"
+        return Finding(name, "fail", f"the registry has no service {folder.name}", hint)
+    try:
+        views = _probe_views(store)
+    except Exception as error:
+        hint = f"start its server, or rm -r {folder} and run the recipe again; until then defaults are served"
+        return Finding(name, "fail", f"the online store does not answer: {_first_line(error)}", hint)
+    watermark = {}
+    with contextlib.suppress(OSError, ValueError):
+        watermark = json.loads((folder / "watermark.json").read_text())
+    if until := watermark.get("until"):
+        return Finding(name, "ok", f"{views} views answer; materialized up to {until}")
+    hint = "run the recipe again: promotion fills it"
+    return Finding(name, "warn", f"{views} views answer, but they were never filled", hint)
 
 
 def _probe_views(store: Any) -> int:
-    """Ask every view's online table for one entity (that need not exist); how many there are."""
+    """Look up one entity, which need not exist, in every view; returns the number of views."""
     views = [view for view in store.list_feature_views() if view.features]
     for view in views:
         if store.config.online_store.type == "sqlite":
@@ -83,7 +83,7 @@ def mlflow(context: CheckContext) -> Iterator[Finding]:
     uri = context.recipe.promote.tracking_uri or f"sqlite:///{path}"
     is_local = not context.recipe.promote.tracking_uri
     if is_local and not path.is_file():
-        yield Finding("MLflow", "ok", "none yet; the first promotion makes it")
+        yield Finding("MLflow", "ok", "none yet; the first promotion creates it")
         return
     environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -92,48 +92,45 @@ def mlflow(context: CheckContext) -> Iterator[Finding]:
     for variable, value in environment.items():  # read when it is imported
         os.environ.setdefault(variable, value)
     try:
-        if is_local:  # a damaged file would first be migrated for a minute
+        if is_local:  # MLflow would first migrate a damaged file for a minute
             with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
                 db.execute("SELECT count(*) FROM alembic_version").fetchone()
         from mlflow import MlflowClient
 
-        with warnings.catch_warnings():  # its import lifts the filters that were there
+        with warnings.catch_warnings():  # importing it resets the filters
             warnings.simplefilter("ignore")
             versions = MlflowClient(tracking_uri=uri, registry_uri=uri).search_model_versions(max_results=1000)
         yield Finding("MLflow", "ok", f"{redacted(uri)} answers: {len(versions)} model versions")
     except Exception as error:
-        hint = (
-            f"mv {path} {path}.damaged: the next promotion begins a new one"
-            if is_local
-            else "start it, or mend its address"
-        )
+        restart = f"mv {path} {path}.damaged: the next promotion creates a new one"
+        hint = restart if is_local else "start it, or correct its address"
         message = f"{redacted(uri)} does not answer: {_first_line(error)}"
-        yield Finding("MLflow", "warn", message, f"{hint}; promotions go on without it")
+        yield Finding("MLflow", "warn", message, f"{hint}; promotions work without it")
 
 
 def servers(context: CheckContext) -> Iterator[Finding]:
-    """Every Postgres, Redis, bucket and server that a setting of the recipe names."""
-    from pipelines.recipes import as_dict
+    """Every Postgres, Redis, bucket and server that the recipe's settings name answers."""
+    from pipelines.recipe import as_dict
 
-    seen = set()
+    checked = {""}
     for setting, value in _addresses(as_dict(context.recipe)):
         kind = SERVERS[_scheme(value)]
-        if value in seen or setting in ("promote.tracking_uri", "storage.repository"):  # asked above, by what uses them
+        if value in checked or setting in ("promote.tracking_uri", "storage.repository"):  # they have their own checks
             continue
-        seen.add(value)
+        checked.add(value)
         try:
             status = {"Postgres": _postgres, "Redis": _redis, "bucket": _bucket, "server": _http}[kind](value)
             yield Finding(setting, "ok", f"{kind} {redacted(value)}: {status}")
         except ImportError as error:
             hint = f"pip install -c constraints.lock {error.name or 'its driver'}"
             yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({_first_line(error)})", hint)
-        except Exception as error:  # every driver has its own
-            hint = f"start it, or change --set {setting}=…; check its credentials, too"
+        except Exception as error:  # every driver has its own errors
+            hint = f"start it, check its credentials, or change --set {setting}=…"
             yield Finding(setting, "fail", f"{kind} {redacted(value)} does not answer: {_first_line(error)}", hint)
 
 
 def _addresses(value: Any, setting: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted knob, address) of every text in the settings that is one of a server we know."""
+    """(dotted setting, address) of every setting whose value is the address of a server."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from _addresses(each, f"{setting}.{name}".strip("."))
@@ -142,18 +139,18 @@ def _addresses(value: Any, setting: str = "") -> Iterator[tuple[str, str]]:
             yield from _addresses(each, setting)
     elif isinstance(value, str) and _scheme(value) in SERVERS:
         yield setting, value
-    elif value and setting in SCHEMELESS:  # Feast's own stores are named without a scheme
+    elif value and setting in SCHEMELESS:  # the addresses of Feast's own stores have no scheme
         yield setting, f"{SCHEMELESS[setting]}://{str(value).split(',')[0]}"
 
 
 def _scheme(address: str) -> str:
-    """`postgresql` of `postgresql+psycopg://…`; empty for what is no address."""
+    """`postgresql` of `postgresql+psycopg://…`; empty for other texts."""
     match = re.match(r"([a-z0-9]+)(\+[a-z0-9]+)?://", address)
     return match[1] if match else ""
 
 
 def redacted(address: str) -> str:
-    """An address without its password."""
+    """An address with its password masked."""
     return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", address)
 
 
@@ -162,8 +159,8 @@ def _postgres(address: str) -> str:
 
     plain = re.sub(r"^[a-z]+(\+[a-z0-9]+)?://", "postgresql://", address)
     with psycopg.connect(plain, connect_timeout=int(TIMEOUT_S)) as connection:
-        (version,) = connection.execute("SHOW server_version").fetchone()
-    return f"version {version}"
+        row = connection.execute("SHOW server_version").fetchone()
+    return f"version {row[0] if row else 'unknown'}"
 
 
 def _redis(address: str) -> str:
@@ -174,7 +171,8 @@ def _redis(address: str) -> str:
         address, password=password, socket_connect_timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S
     )
     client.ping()
-    return f"version {client.info('server')['redis_version']}"
+    info: Any = client.info("server")
+    return f"version {info['redis_version']}"
 
 
 def _bucket(address: str) -> str:

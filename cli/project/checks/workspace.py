@@ -1,4 +1,4 @@
-"""The workspace: runs that were killed, what the cache weighs, leftovers, material."""
+"""The workspace: runs that were killed, the size of the cache, leftovers, fetched data and weights."""
 
 from __future__ import annotations
 
@@ -8,66 +8,64 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cli.project.checks import Check, CheckContext, Finding, size
+from cli.formats import format_bytes
+from cli.project.checks.model import Check, CheckContext, Finding
 
 DAY_S = 86_400
 
 
 def workspace(context: CheckContext) -> Iterator[Finding]:
-    """Whether there is one."""
+    """The workspace is a folder, or does not exist yet."""
     if context.workspace.is_dir():
         yield Finding("workspace", "ok", str(context.workspace))
     elif context.workspace.exists():
-        hint = "name a folder with -w, or move that file away"
-        yield Finding("workspace", "fail", f"{context.workspace} is a file, and no folder", hint)
+        hint = "give a folder with -w, or move that file away"
+        yield Finding("workspace", "fail", f"{context.workspace} is a file, not a folder", hint)
     else:
-        yield Finding("workspace", "ok", f"none yet at {context.workspace}; the first run makes it")
+        yield Finding("workspace", "ok", f"none yet at {context.workspace}; the first run creates it")
 
 
 def runs(context: CheckContext) -> Iterator[Finding]:
-    """Runs that go on, and runs that ended without a summary."""
+    """Every run has a summary, or is running."""
     from components.summary.step import SUMMARY
-    from pipelines.runs.runner import run_folders as list_runs
-    from pipelines.runs.store import run_state
+    from pipelines.runs.folder import run_folders, run_state
+    from rankline.runtime.outcomes import Outcome
 
-    run_folders = list_runs(context.workspace) if context.workspace.is_dir() else ()
-    broken = [folder for folder in run_folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]
-    states = {folder: run_state(folder) for folder in run_folders if not (folder / SUMMARY).is_file()}
-    running = [folder.name for folder, now in states.items() if now == "running"]
-    unfinished = [*broken, *(folder for folder, now in states.items() if now != "running")]
+    folders = run_folders(context.workspace) if context.workspace.is_dir() else ()
+    broken = [folder for folder in folders if (folder / SUMMARY).is_file() and not _read_json(folder / SUMMARY)]
+    states = {folder: run_state(folder) for folder in folders if not (folder / SUMMARY).is_file()}
+    running = [folder for folder, state in states.items() if state == Outcome.RUNNING]
+    unfinished = [*broken, *(folder for folder, state in states.items() if state != Outcome.RUNNING)]
     if unfinished:
         names = ", ".join(folder.name for folder in unfinished[-3:])
-        hint = "the next run goes on from what they finished; remove their folders under runs/ to forget them"
-        yield Finding("runs", "warn", f"{len(unfinished)} of {len(run_folders)} half-written: {names}", hint)
+        hint = "the next run reuses their finished steps; remove their folders under runs/ to forget them"
+        yield Finding("runs", "warn", f"{len(unfinished)} of {len(folders)} unfinished: {names}", hint)
     else:
-        summary = (
-            f"{len(run_folders)}, {len(running)} under way" if running else f"{len(run_folders)}, none half-written"
-        )
-        yield Finding("runs", "ok", summary)
+        summary = f"{len(running)} running" if running else "none unfinished"
+        yield Finding("runs", "ok", f"{len(folders)}, {summary}")
 
 
 def cache(context: CheckContext) -> Iterator[Finding]:
-    """What kept work weighs against the room that is left, and whether its entries can be read."""
+    """The step cache is readable and takes less space than is free."""
     folder = context.workspace / "cache"
     if not folder.is_dir():
         return
     used_bytes, free = _disk_usage(folder.rglob("*")), shutil.disk_usage(folder).free
     entries = list(folder.glob("*/[!.]*/"))
     damaged = [each for each in entries if not _is_intact(each)]
-    summary = f"{len(entries)} kept results, {size(used_bytes)}"
+    summary = f"{len(entries)} cached results, {format_bytes(used_bytes)}"
     if damaged:
-        hint = f"rm -r {damaged[0]}: it is made anew when it is needed"
+        hint = f"rm -r {damaged[0]}: it is computed again when it is needed"
         yield Finding("cache", "warn", f"{summary}; {len(damaged)} damaged: {damaged[0].relative_to(folder)}", hint)
     elif used_bytes > free:
-        yield Finding(
-            "cache", "warn", f"{summary}, and {size(free)} are free", f"rm -r {folder}; the next run refills it"
-        )
+        hint = f"rm -r {folder}; the next run refills it"
+        yield Finding("cache", "warn", f"{summary}, but only {format_bytes(free)} are free", hint)
     else:
         yield Finding("cache", "ok", summary)
 
 
 def _is_intact(entry: Path) -> bool:
-    """Whether a kept result can be read and holds every file it lists (bytes are verified when it is used)."""
+    """Whether a cached result is readable and has every file it lists. (Bytes are verified when it is reused.)"""
     metadata = _read_json(entry / "entry.json")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("files"), dict):
         return False
@@ -79,18 +77,18 @@ def _is_intact(entry: Path) -> bool:
 
 
 def leftovers(context: CheckContext) -> Iterator[Finding]:
-    """Hidden half-written folders that a killed process left more than a day ago."""
+    """No hidden folder is left that a killed process wrote more than a day ago."""
     patterns = ("cache/*/.*.*", "repository/*/.*.*", "material/tmp*")
     paths = [path for pattern in patterns for path in context.workspace.glob(pattern)]
     old = [path for path in paths if time.time() - path.stat().st_mtime > DAY_S]
     if old:
-        total_size = size(_disk_usage(inner for path in old for inner in (path, *path.rglob("*"))))
-        summary = f"{len(old)} half-written, {total_size}: {old[0].relative_to(context.workspace)}"
-        yield Finding("leftovers", "warn", summary, f"rm -r {old[0]}{' …' if len(old) > 1 else ''}: nothing reads them")
+        total_size = format_bytes(_disk_usage(inner for path in old for inner in (path, *path.rglob("*"))))
+        summary = f"{len(old)} incomplete, {total_size}: {old[0].relative_to(context.workspace)}"
+        yield Finding("leftovers", "warn", summary, f"rm -r {old[0]}{' …' if len(old) > 1 else ''}: nothing uses them")
 
 
 def assets(context: CheckContext) -> Iterator[Finding]:
-    """The data and weights of the recipe, if they are there, are what their digests promise."""
+    """The recipe's data and weights, if they were fetched, match their digests."""
     from pipelines.assets.packaged import ASSETS, PackagedAsset
     from rankline.errors import IntegrityError
     from rankline.io import digest
@@ -101,17 +99,17 @@ def assets(context: CheckContext) -> Iterator[Finding]:
         folder, packaged = ASSETS[name]
         path = context.workspace / "material" / folder
         if not path.is_dir():
-            yield Finding(f"material {name}", "ok", "not there yet; a run fetches it")
+            yield Finding(f"material {name}", "ok", "not fetched yet; a run fetches it")
         elif isinstance(packaged, PackagedAsset):
             try:
                 digest.verify(path, packaged.sha256, hint=f"rm -r {path}, then rankline fetch {name}")
-                yield Finding(f"material {name}", "ok", f"{len(packaged.sha256)} files, each what its digest promises")
+                yield Finding(f"material {name}", "ok", f"{len(packaged.sha256)} files, all with the expected digest")
             except IntegrityError as error:
                 yield Finding(f"material {name}", "fail", f"{error.message}: {error.found}", error.hint)
 
 
 def _disk_usage(paths: Iterable[Path]) -> int:
-    """Bytes on the disk; a file with two names weighs once."""
+    """Bytes on the disk; hard links to a file count once."""
     files = {}
     for path in paths:
         if path.is_file() and not path.is_symlink():
@@ -121,7 +119,7 @@ def _disk_usage(paths: Iterable[Path]) -> int:
 
 
 def _read_json(path: Path) -> object:
-    """What a JSON file holds; none where it cannot be read."""
+    """The content of a JSON file; None if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cli.data.data import sparkline
 from cli.main import app
 from rankline.errors import RanklineError
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
 
 
@@ -28,17 +28,17 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_profile_is_shown_told_and_drawn(books: Path) -> None:
+def test_the_profile_is_printed_and_drawn(books: Path) -> None:
     done = rankline("data", "profile", "--recipe", "books:books", "--html", "profile.html", cwd=books)
     assert done.returncode == 0, done.stderr
     for expected in (
-        "events: 2,000 rows", "items: 90 rows", "rating: 1.0 400, 2.0 400", "events a day,",
-        "set aside: 1 events: unknown item", "wrote profile.html",
+        "events: 2,000 rows", "items: 90 rows", "rating: 1.0 400, 2.0 400", "events per day,",
+        "rejected: 1 events: unknown item", "wrote profile.html",
     ):  # fmt: skip
         assert expected in done.stdout
     page = (books / "profile.html").read_text()
     assert page.count("<svg") >= 4
-    assert "src=" not in page  # it needs nothing beside it
+    assert "src=" not in page  # it is self-contained
     assert "<link" not in page
 
 
@@ -62,7 +62,7 @@ def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
     assert "users           20 of 250" in done.stdout
     events = pq.read_table(books / "slice/events.parquet")
     assert len(set(events.column("user_id").to_pylist())) == 20
-    assert len(events) == 160  # all that is theirs
+    assert len(events) == 160  # all events of these users
     again = rankline(
         "data",
         "profile",
@@ -82,7 +82,7 @@ def test_a_slice_is_a_source_of_its_own(books: Path) -> None:
 
 
 def message(*arguments: object, code: int = 1) -> str:
-    """What the command is refused with; said in this process, since starting one takes longer than the refusal."""
+    """The error message of the command."""
     error = CliRunner().invoke(app, [*map(str, arguments)]).exception
     assert isinstance(error, RanklineError), repr(error)
     assert error.exit_code == code
@@ -90,15 +90,15 @@ def message(*arguments: object, code: int = 1) -> str:
 
 
 def test_bad_input_is_one_message(tmp_path: Path) -> None:
-    assert "the folder is not there" in refused("data", "profile", tmp_path / "nowhere")
+    assert "the folder does not exist" in refused("data", "profile", tmp_path / "nowhere")
     assert "no canonical tables" in message("data", "profile", tmp_path)
-    assert "was said nowhere" in message("data", "profile", code=2)
+    assert "found: neither" in message("data", "profile", code=2)
     (tmp_path / "events.parquet").write_bytes(b"PAR1 no")
     assert "a table cannot be read" in message("data", "profile", tmp_path)
     assert "no recipe named" in message("data", "profile", "--recipe", "boks", code=2)
 
 
-def test_a_sparkline_has_one_block_a_value_until_there_are_too_many() -> None:
+def test_a_sparkline_has_one_block_per_value_until_there_are_too_many() -> None:
     assert sparkline([0, 1, 4, 8]) == " ▁▄█"
     assert len(sparkline(list(range(1000)))) <= 60
     assert sparkline([]) == ""

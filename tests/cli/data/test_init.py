@@ -1,4 +1,4 @@
-"""`rankline init`: what it writes, what it asks, and how it answers what it cannot read."""
+"""`rankline init`: what it writes, what it asks, and its errors."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from typer.testing import CliRunner
 from cli.data.init import _recipe_name
 from cli.main import app
 from rankline.errors import RanklineError
-from tests.cli.command import RANKLINE, rankline, refused
+from tests.cli.command import RANKLINE
+from tests.cli.in_process import rankline, refused
 from tests.onboarding import odd_sources
 
 
-def test_the_map_and_the_recipe_are_written_and_proved(tmp_path: Path) -> None:
+def test_the_map_and_the_recipe_are_written_and_work(tmp_path: Path) -> None:
     odd_sources.ratings(tmp_path / "books")
     done = rankline("init", "books", "--yes", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for expected in ("labels.rating", "sure: 5 distinct numbers from 1 to 5", "The book of 0", "recipe: interactions"):
         assert expected in done.stdout
-    assert "events       2,000 rows, none set aside" in done.stdout
+    assert "events       2,000 rows, none rejected" in done.stdout
     assert (tmp_path / "books.toml").is_file()
-    # what it wrote is what the next commands take
+    # the next commands take what it wrote
     shown = rankline("recipes", "show", "books:books", cwd=tmp_path)
     assert "ingest.columns.item_id = 'bookId'" in shown.stdout
-    assert "are there already" in refused("init", "books", "--yes", cwd=tmp_path, code=2)
+    assert "exist already" in refused("init", "books", "--yes", cwd=tmp_path, code=2)
     assert rankline("init", "books", "--yes", "--force", cwd=tmp_path).returncode == 0
 
 
-def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
+def test_without_a_terminal_nothing_is_written_without_yes(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books", times=["2021-03-04 10:00:00", "2021-05-06 10:00:00"])
     output = refused("init", source, cwd=tmp_path, code=2)
     assert "expected: --time-zone --yes" in output
@@ -46,23 +47,23 @@ def test_without_a_terminal_nothing_is_written_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["class", "email", "dataclasses", "pipelines", "recipes", "numpy"])
-def test_a_recipe_is_not_called_like_another_module(tmp_path: Path, name: str) -> None:
+def test_a_recipe_does_not_take_the_name_of_another_module(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert "cannot have that name" in message("init", tmp_path / name, "--name", name, code=2)
     assert _recipe_name(None, str(tmp_path / name)) == "mine"
 
 
-def test_nothing_is_written_before_it_is_proved(tmp_path: Path) -> None:
+def test_nothing_is_written_before_the_dry_run_succeeds(tmp_path: Path) -> None:
     books = odd_sources.ratings(tmp_path / "books", times=["yesterday", "soon"])
     out = tmp_path / "out"
     output = message("init", books, "--yes", "-o", out, "--column", "timestamp_unit=bananas", code=2)
-    assert "times cannot be written like that" in output
+    assert "there is no such unit or pattern of times" in output
     assert "found: bananas" in output
-    # every row is set aside: the measure is the user's own, and what was only tried is not pointed at
+    # every row is rejected: the message has the user's limit, and no path of the temporary folder
     times = ("--column", "timestamp=when", "--column", "timestamp_unit=iso", "--time-zone", "UTC")
     output = message("init", books, "--yes", "-o", out, *times)
     assert "nothing was written: ingest cannot read the source with this map: 2000 of 2000 rows of events" in output
-    assert "at most 5.0% set aside" in output
+    assert "at most 5.0% rejected" in output
     assert "found: 100.0%" in output
     assert "ratings.jsonl\n" in output
     assert "rejected.parquet" not in output
@@ -75,7 +76,7 @@ def test_nothing_is_written_before_it_is_proved(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_rows_that_cannot_be_read_are_told_with_their_reason(tmp_path: Path) -> None:
+def test_rejected_rows_are_printed_with_their_reason(tmp_path: Path) -> None:
     source = odd_sources.ratings(tmp_path / "books")
     with (source / "ratings.jsonl").open("a") as log:
         log.write('\n{"userId": "u1", "bookId": 12345, "stars": 3, "when": 1600000000}')
@@ -83,7 +84,7 @@ def test_rows_that_cannot_be_read_are_told_with_their_reason(tmp_path: Path) -> 
     done = rankline("init", source, "--yes", cwd=tmp_path)
     assert "200 not a JSON object: no json at all" in done.stdout
     assert "1 unknown item: " in done.stdout
-    assert "too many events are set aside (at most 5%)" in done.stdout
+    assert "too many events are rejected (at most 5%)" in done.stdout
 
 
 def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
         "",  # users: none
         "",  # queries: none
         "event_numbers=Preis",  # refused: events have no such column
-        "title=Beschreibung",  # a change, though it was sure
+        "title=Beschreibung",  # a change of a sure column
         "",
         "",
         "Europa/Berlin",  # no such zone
@@ -128,7 +129,7 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
 
 
 def message(*arguments: object, code: int = 1) -> str:
-    """What the command is refused with; said in this process, since starting one takes longer than the refusal."""
+    """The error message of the command."""
     error = CliRunner().invoke(app, [*map(str, arguments)]).exception
     assert isinstance(error, RanklineError), repr(error)
     assert error.exit_code == code
@@ -136,18 +137,18 @@ def message(*arguments: object, code: int = 1) -> str:
 
 
 def test_bad_input_is_one_message(tmp_path: Path) -> None:
-    assert "the source is not there" in refused("init", tmp_path / "nowhere", "--yes")
+    assert "the source does not exist" in refused("init", tmp_path / "nowhere", "--yes")
     (tmp_path / "empty").mkdir()
     assert "no table that can be read" in message("init", tmp_path / "empty", "--yes")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
-    assert "a file is no table" in message("init", tmp_path / "photo.jpg", "--yes")
+    assert "the file is not a table" in message("init", tmp_path / "photo.jpg", "--yes")
     (tmp_path / "bytes.csv").write_bytes(bytes(range(256)) * 40)
     assert "cannot be read as text" in message("init", tmp_path / "bytes.csv", "--yes")
-    assert "where the data is was not said" in message("init", "--yes", code=2)
+    assert "there is no source" in message("init", "--yes", code=2)
     books = odd_sources.ratings(tmp_path / "books")
-    assert "--column is meaning=column" in message("init", books, "--column", "title", code=2)
+    assert "--column takes setting=column" in message("init", books, "--column", "title", code=2)
     assert "no such time zone" in message("init", books, "--time-zone", "CEST!", code=2)
     assert "no such kind of recipe" in message("init", books, "--kind", "magic", code=2)
     assert "cannot have that name" in message("init", books, "--name", "My Shop", code=2)
     assert "no files of events" in message("init", books, "--events", "nowhere.csv")
-    assert "a URL within a URL" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")
+    assert "chained URLs" in message("init", f"zip://*.csv::file://{tmp_path}/a.zip", "--yes")

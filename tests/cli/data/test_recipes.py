@@ -1,4 +1,4 @@
-"""`rankline recipes`: what there is, and every knob of one with its sentence."""
+"""`rankline recipes`: the list, and every setting of a recipe with its description."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.recipes import RECIPES, as_dict, list_settings, load_for_display, named
-from tests.cli.command import refused
+from pipelines.recipe import as_dict, list_settings
+from pipelines.recipes import RECIPES, load_for_display, named
+from tests.cli.in_process import refused
 
 
 def run_cli(*arguments: str) -> str:
@@ -18,7 +19,7 @@ def run_cli(*arguments: str) -> str:
     return printed.output
 
 
-def test_every_recipe_is_listed_with_its_sentence() -> None:
+def test_every_recipe_is_listed_with_its_description() -> None:
     printed = run_cli()
     for name in RECIPES:
         assert f"{name} " in printed
@@ -26,15 +27,15 @@ def test_every_recipe_is_listed_with_its_sentence() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_knob_is_shown_with_its_value_and_sentence(name: str) -> None:
+def test_every_setting_is_shown_with_its_value_and_description(name: str) -> None:
     printed = run_cli("show", name).splitlines()
     assert len(list(list_settings(load_for_display(name)))) > 100
-    for knob, value, sentence in list_settings(load_for_display(name)):
-        place = printed.index(f"  {knob} = {value!r}")
+    for setting, value, sentence in list_settings(load_for_display(name)):
+        place = printed.index(f"  {setting} = {value!r}")
         assert printed[place + 1].strip() == sentence.strip() != ""
 
 
-def test_a_changed_knob_is_shown_changed() -> None:
+def test_a_changed_setting_is_shown_changed() -> None:
     before = set(run_cli("show", "movielens").splitlines())
     after = set(run_cli("show", "movielens", "--set", "finetune.epochs=3", "-s", "ingest.source=/data").splitlines())
     assert after - before == {"  finetune.epochs = 3", "  ingest.source = '/data'"}
@@ -45,7 +46,7 @@ def test_json_is_the_recipe() -> None:
     assert printed == as_dict(named("smoke", ["finetune.epochs=3"]))
 
 
-def test_an_unknown_recipe_and_a_misspelt_knob_are_usage() -> None:
+def test_an_unknown_recipe_and_a_misspelt_setting_are_usage() -> None:
     assert "no recipe named 'smoky'" in refused("recipes", "show", "smoky", code=2)
     assert "did you mean 'epochs'?" in refused("recipes", "show", "smoke", "--set", "finetune.epoch=3", code=2)
 

@@ -1,4 +1,4 @@
-"""`rankline build`: what it refuses before it touches an engine."""
+"""`rankline build`: what it refuses before it uses an engine."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 
 
-def test_without_a_base_it_says_how_to_name_one() -> None:
+def test_without_a_base_image_it_says_how_to_choose_one() -> None:
     message = refused("build", "serve", code=2, RANKLINE_BASE="")
     assert message.startswith("the base image is not named")
     assert "try: `docker pull python:3.11-slim` prints its digest" in message
 
 
-def test_a_release_wants_a_pin() -> None:
+def test_a_release_needs_a_pinned_base_image() -> None:
     message = refused("build", "all", "--base", "python:3.11-slim", "--release", code=2)
     assert message.startswith("a release stands on a pinned base image")
     assert "found: python:3.11-slim" in message
 
 
-def test_an_image_nobody_knows_is_usage() -> None:
+def test_an_unknown_image_is_a_usage_error() -> None:
     assert "'gpu' is not one of" in refused("build", "gpu", code=2)
 
 
@@ -33,13 +33,13 @@ def test_without_docker_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command here")
-def test_an_engine_that_does_not_answer_is_told() -> None:
+def test_an_engine_that_does_not_answer() -> None:
     message = refused("build", "serve", "--base", "x", DOCKER_HOST="unix:///nowhere.sock")
     assert message.startswith("no Docker engine answers")
     assert "nowhere.sock" in message
 
 
-def test_a_run_in_containers_without_an_engine_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_a_run_in_containers_needs_an_engine(tmp_path: Path) -> None:
     message = refused(
         "run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", DOCKER_HOST="unix:///nowhere.sock"
     )
@@ -48,7 +48,7 @@ def test_a_run_in_containers_without_an_engine_is_refused_before_it_begins(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_help_has_what_it_needs_and_an_example() -> None:
+def test_the_help_has_the_requirements_and_an_example() -> None:
     help_text = rankline("build", "--help").stdout
     assert "rankline build serve --base python:3.11-slim" in help_text
     assert "GB of disk" in help_text

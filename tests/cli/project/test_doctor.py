@@ -1,4 +1,4 @@
-"""`rankline doctor`: a healthy workspace is called so, and each thing it looks at is seen to be found wanting."""
+"""`rankline doctor`: a healthy workspace passes, and each check is seen to fail."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.project import checks
-from cli.project.checks import Check, CheckContext, Finding, gpu, libraries, machine, stores, workspace
-from cli.project.checks import repository as repository_checks
+from cli.project.checks import gpu, libraries, machine, model_registry, stores, workspace
+from cli.project.checks.model import Check, CheckContext, Finding
+from cli.project.checks.run import run_checks
 from pipelines.recipes import named
-from rankline.runtime import ledger
-from tests.cli.command import rankline, refused
+from rankline.io.files import write_json
+from tests.cli.command import rankline
+from tests.cli.in_process import refused
 from tests.conftest import SmokeRun
 from tests.servers.postgres import DATABASE, Postgres
 from tests.servers.redis import Redis
@@ -35,9 +36,9 @@ def context(folder: Path, *settings: str, recipe: str = "smoke", port: int = 0) 
     return CheckContext(folder, named(recipe, settings), port)
 
 
-def found(check: Check, who: CheckContext) -> dict[str, Finding]:
-    """What a check says, by what it looked at; whatever is not well says what to do."""
-    findings = {each.check: each for each in check(who)}
+def findings_of(check: Check, context: CheckContext) -> dict[str, Finding]:
+    """The findings of a check by their names; those that are not ok have to say what to do."""
+    findings = {each.check: each for each in check(context)}
     assert all(each.hint for each in findings.values() if each.status != "ok"), findings
     return findings
 
@@ -47,33 +48,33 @@ def copy(smoke: SmokeRun, tmp_path: Path) -> Path:
     return smoke.copy(tmp_path / "workspace")
 
 
-def test_a_healthy_workspace_is_called_so(smoke: SmokeRun) -> None:
+def test_a_healthy_workspace_passes(smoke: SmokeRun) -> None:
     done = CliRunner().invoke(app, ["doctor", "-r", "smoke", "-w", str(smoke.workspace), "--port", "0", "--json"])
     payload = json.loads(done.stdout)
     assert done.exit_code == 0, done.stdout
     assert [each for each in payload["findings"] if each["status"] == "fail"] == []
-    looked_at = {each["check"] for each in payload["findings"]}
-    assert {"processor", "memory", "disk", "file system", "clock", "port", "python", "lock", "torch"} <= looked_at
-    assert {"history", "champion.json", "champion", "features ranking_v1", "MLflow", "runs", "cache"} <= looked_at
+    checked = {each["check"] for each in payload["findings"]}
+    assert {"processor", "memory", "disk", "file system", "clock", "port", "python", "lock", "torch"} <= checked
+    assert {"history", "champion.json", "champion", "features ranking_v1", "MLflow", "runs", "cache"} <= checked
     assert {each["subject"] for each in payload["findings"]} == {"machine", "libraries", "gpu", "stores", "workspace"}
 
 
 def test_it_changes_nothing(copy: Path) -> None:
-    def seen() -> dict[str, tuple[int, float]]:
+    def files() -> dict[str, tuple[int, float]]:
         return {
             str(path.relative_to(copy)): (path.stat().st_size, path.stat().st_mtime)
             for path in copy.rglob("*")
             if path.is_file()
         }
 
-    before = seen()
+    before = files()
     for subject in (machine, stores, workspace):
         for check in subject.CHECKS:
             list(check(context(copy)))
-    assert seen() == before
+    assert files() == before
 
 
-def test_a_workspace_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
+def test_a_workspace_need_not_exist_yet(tmp_path: Path) -> None:
     place = str(tmp_path / "new" / "one")
     done = CliRunner().invoke(app, ["doctor", "-r", "smoke", "-w", place, "--port", "0"])
     assert done.exit_code == 0, done.stdout
@@ -84,8 +85,8 @@ def test_a_workspace_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_workspace_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    finding = found(workspace.workspace, context(tmp_path / "file"))["workspace"]
-    assert (finding.status, finding.found) == ("fail", f"{tmp_path / 'file'} is a file, and no folder")
+    finding = findings_of(workspace.workspace, context(tmp_path / "file"))["workspace"]
+    assert (finding.status, finding.found) == ("fail", f"{tmp_path / 'file'} is a file, not a folder")
 
 
 # -- machine -----------------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def test_a_workspace_that_is_a_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
-    """A small file system without any room."""
+    """A small file system that is full."""
     folder = tmp_path / "full"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
@@ -107,19 +108,19 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(full: Path) -> None:
-    assert found(machine.disk, context(full))["disk"].status == "fail"
-    finding = found(machine.file_system, context(full))["file system"]
+    assert findings_of(machine.disk, context(full))["disk"].status == "fail"
+    finding = findings_of(machine.file_system, context(full))["file system"]
     assert (finding.status, finding.found) == ("fail", f"a file cannot be written in {full}: No space left on device")
     assert [path.name for path in full.iterdir()] == ["fill"]
 
 
-def test_little_room_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_disk_space_and_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MEMORY_WANTED", "DISK_WANTED"):
         monkeypatch.setattr(machine, name, 1e18)
-    assert found(machine.memory, context(tmp_path))["memory"].status == "warn"
-    assert found(machine.disk, context(tmp_path))["disk"].status == "warn"
+    assert findings_of(machine.memory, context(tmp_path))["memory"].status == "warn"
+    assert findings_of(machine.disk, context(tmp_path))["disk"].status == "warn"
     monkeypatch.setattr(machine, "MEMORY_LEAST", 1e18)
-    assert found(machine.memory, context(tmp_path))["memory"].status == "fail"
+    assert findings_of(machine.memory, context(tmp_path))["memory"].status == "fail"
 
 
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,47 +128,47 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    finding = found(machine.file_system, context(tmp_path))["file system"]
+    finding = findings_of(machine.file_system, context(tmp_path))["file system"]
     assert (finding.status, "hard links" in finding.hint) == ("fail", True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_processor_that_lacks_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cpu_cpu_flags", lambda: {"sse4_2"})
-    finding = found(machine.processor, context(tmp_path))["processor"]
+def test_a_processor_without_the_instructions_the_recipe_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"sse4_2"})
+    finding = findings_of(machine.processor, context(tmp_path))["processor"]
     assert finding.status == "ok"
     assert "no VNNI" in finding.found
-    finding = found(machine.processor, context(tmp_path, "finetune.precision=bf16"))["processor"]
+    finding = findings_of(machine.processor, context(tmp_path, "finetune.precision=bf16"))["processor"]
     assert (finding.status, finding.hint) == ("warn", "set finetune.precision=fp32 or auto")
 
 
 def test_files_and_events_from_the_future(copy: Path) -> None:
-    assert found(machine.clock, context(copy))["clock"].status == "ok"
+    assert findings_of(machine.clock, context(copy))["clock"].status == "ok"
     event = json.loads((copy / "repository" / "events" / "3.json").read_text())
-    ledger.write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
-    finding = found(machine.clock, context(copy))["clock"]
+    write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
+    finding = findings_of(machine.clock, context(copy))["clock"]
     assert finding.status == "fail"
     assert "event 4 of the model repository" in finding.found
     (copy / "repository" / "events" / "4.json").unlink()
     late = next(copy.glob("runs/*/summary.json"))
     os.utime(late, (time.time() + 7200,) * 2)
-    assert "summary.json by 7" in found(machine.clock, context(copy))["clock"].found
+    assert "summary.json by 7" in findings_of(machine.clock, context(copy))["clock"].found
 
 
 def test_a_clock_that_disagrees_with_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 3600)
-    assert found(machine.file_system, context(tmp_path))["clock"].status == "fail"
+    assert findings_of(machine.file_system, context(tmp_path))["clock"].status == "fail"
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         number = taken.getsockname()[1]
-        finding = found(machine.port, context(tmp_path, port=number))["port"]
+        finding = findings_of(machine.port, context(tmp_path, port=number))["port"]
         assert finding.status == "warn"
-        assert "cannot be had" in finding.found
-    assert found(machine.port, context(tmp_path, port=number))["port"].status == "ok"
+        assert "is not available" in finding.found
+    assert findings_of(machine.port, context(tmp_path, port=number))["port"].status == "ok"
 
 
 def test_a_port_where_our_own_server_answers(tmp_path: Path) -> None:
@@ -181,9 +182,9 @@ def test_a_port_where_our_own_server_answers(tmp_path: Path) -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Ready) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        told = found(machine.port, context(tmp_path, port=server.server_port))["port"]
+        finding = findings_of(machine.port, context(tmp_path, port=server.server_port))["port"]
         server.shutdown()
-    assert (told.status, "a Rankline server answers there" in told.found) == ("ok", True)
+    assert (finding.status, "a Rankline server answers there" in finding.found) == ("ok", True)
 
 
 # -- libraries ---------------------------------------------------------------------------------------------
@@ -203,11 +204,11 @@ EXTRAS = [f"Provides-Extra: {extra}" for extra in ("data", "serve", "dev")]
 def test_a_library_of_the_wrong_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, "onnx", "0.0.1")
     monkeypatch.syspath_prepend(tmp_path)
-    told = found(libraries.requirements, context(tmp_path))
-    assert told["rankline"].status == told["rankline[data]"].status == "ok"
-    assert told["rankline[train]"].status == "fail"
-    assert told["rankline[train]"].found.startswith("onnx 0.0.1 (asked for: ==1.")
-    assert "onnx 0.0.1 (locked: 1." in found(libraries.lock, context(tmp_path))["lock"].found
+    findings = findings_of(libraries.requirements, context(tmp_path))
+    assert findings["rankline"].status == findings["rankline[data]"].status == "ok"
+    assert findings["rankline[train]"].status == "fail"
+    assert findings["rankline[train]"].found.startswith("onnx 0.0.1 (required: ==1.")
+    assert "onnx 0.0.1 (locked: 1." in findings_of(libraries.lock, context(tmp_path))["lock"].found
 
 
 def test_doctor_ends_with_one_when_something_fails(tmp_path: Path) -> None:
@@ -215,20 +216,20 @@ def test_doctor_ends_with_one_when_something_fails(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path / "path"), os.environ.get("PYTHONPATH", "")])
     done = rankline("doctor", "-r", "smoke", "-w", tmp_path / "w", "--json", PYTHONPATH=path)
     assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert told["status"] == "fail"
-    (wrong,) = (each for each in told["findings"] if each["status"] == "fail")
+    result = json.loads(done.stdout)
+    assert result["status"] == "fail"
+    (wrong,) = (each for each in result["findings"] if each["status"] == "fail")
     assert wrong["check"] == "onnxruntime"
-    assert "own one folder" in wrong["found"]
+    assert "share one folder" in wrong["found"]
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in wrong["hint"]
 
 
-def test_another_onnxruntime_imports_than_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_imported_onnxruntime_is_not_the_recorded_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, "onnxruntime_gpu", "1.0.0")
     monkeypatch.syspath_prepend(tmp_path)
-    told = found(libraries.onnxruntime, context(tmp_path))["onnxruntime"]
-    assert told.status == "fail"
-    assert "1.0.0 is written down" in told.found
+    finding = findings_of(libraries.onnxruntime, context(tmp_path))["onnxruntime"]
+    assert finding.status == "fail"
+    assert "1.0.0 is recorded" in finding.found
 
 
 def test_a_wrong_python_and_libraries_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,11 +242,14 @@ def test_a_wrong_python_and_libraries_that_are_missing(tmp_path: Path, monkeypat
     )
     pretend(tmp_path, "rankline", "9", "Requires-Python: <3", *EXTRAS, *(f"Requires-Dist: {each}" for each in needs))
     monkeypatch.syspath_prepend(tmp_path)
-    assert found(libraries.python, context(tmp_path))["python"].status == "fail"
-    told = found(libraries.requirements, context(tmp_path))
-    assert (told["rankline"].status, told["rankline"].found) == ("fail", "not installed: no-such-base")
-    assert (told["rankline[data]"].status, told["rankline[data]"].found) == ("warn", "not installed: no-such-one")
-    assert told["rankline[serve]"].found == "not installed: its steps cannot run here"
+    assert findings_of(libraries.python, context(tmp_path))["python"].status == "fail"
+    findings = findings_of(libraries.requirements, context(tmp_path))
+    assert (findings["rankline"].status, findings["rankline"].found) == ("fail", "not installed: no-such-base")
+    assert (findings["rankline[data]"].status, findings["rankline[data]"].found) == (
+        "warn",
+        "not installed: no-such-one",
+    )
+    assert findings["rankline[serve]"].found == "not installed: its steps cannot run here"
 
 
 # -- GPU ---------------------------------------------------------------------------------------------------
@@ -260,44 +264,44 @@ def no_gpu() -> None:
 
 def test_a_gpu_that_is_asked_for_and_not_there(tmp_path: Path) -> None:
     no_gpu()
-    told = found(gpu.gpu, context(tmp_path, "distill.device=cuda"))["torch"]
-    assert told.status == "fail"
-    assert "distill ask for cuda" in told.found
+    finding = findings_of(gpu.gpu, context(tmp_path, "distill.device=cuda"))["torch"]
+    assert finding.status == "fail"
+    assert "distill ask for cuda" in finding.found
 
 
-def test_a_gpu_that_the_driver_has_and_nobody_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_only_the_driver_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_gpu()
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: Big One (UUID: GPU-1)'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    told = found(gpu.gpu, context(tmp_path))
-    assert {each.status for each in told.values()} == {"warn"}
-    assert "the driver has GPU 0: Big One" in told["torch"].found
-    assert "runs on CPUExecutionProvider" in told["onnxruntime's device"].found
+    findings = findings_of(gpu.gpu, context(tmp_path))
+    assert {each.status for each in findings.values()} == {"warn"}
+    assert "the driver has GPU 0: Big One" in findings["torch"].found
+    assert "runs on CPUExecutionProvider" in findings["onnxruntime's device"].found
 
 
 # -- stores ------------------------------------------------------------------------------------------------
 
 
-def test_a_history_with_a_hole(copy: Path) -> None:
+def test_a_history_with_a_missing_event(copy: Path) -> None:
     (copy / "repository" / "events" / "2.json").unlink()
-    finding = found(stores.repository, context(copy))["history"]
+    finding = findings_of(stores.repository, context(copy))["history"]
     assert finding.status == "fail"
     assert "events/2.json" in finding.found
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"model_id": "another", "event": 3}'])
-def test_a_pointer_out_of_step(copy: Path, content: str | None) -> None:
+def test_a_champion_file_that_disagrees_with_the_events(copy: Path, content: str | None) -> None:
     path = copy / "repository" / "champion.json"
     path.unlink()
     if content:
         path.write_text(content)
-    finding = found(stores.repository, context(copy))
-    assert finding["champion.json"].status == "warn"
-    assert finding["champion"].status == "ok"
+    findings = findings_of(stores.repository, context(copy))
+    assert findings["champion.json"].status == "warn"
+    assert findings["champion"].status == "ok"
     assert CliRunner().invoke(app, ["champion", "-w", str(copy)]).exit_code == 0  # what the hint says
-    assert found(stores.repository, context(copy))["champion.json"].status == "ok"
+    assert findings_of(stores.repository, context(copy))["champion.json"].status == "ok"
 
 
 def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None:
@@ -306,36 +310,36 @@ def test_a_champion_that_is_gone_or_damaged(copy: Path, smoke: SmokeRun) -> None
     whole = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    finding = found(stores.repository, context(copy))["champion"]
+    finding = findings_of(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "scorer.onnx is not the file its digest promises" in finding.found
+    assert "scorer.onnx does not match its digest" in finding.found
     shutil.rmtree(bundle)
-    finding = found(stores.repository, context(copy))["champion"]
+    finding = findings_of(stores.repository, context(copy))["champion"]
     assert finding.status == "fail"
-    assert "is not in the repository" in finding.found
+    assert "is not in the registry" in finding.found
 
 
 def test_a_recipe_of_another_catalogue(smoke: SmokeRun) -> None:
-    finding = found(stores.repository, context(smoke.workspace, recipe="movielens"))["catalogue"]
+    finding = findings_of(stores.repository, context(smoke.workspace, recipe="movielens"))["catalogue"]
     assert (finding.status, finding.found) == ("warn", "the workspace ranks 'smoke', recipe movielens 'movielens'")
 
 
 def test_a_repository_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "repository").mkdir()  # without a folder of events nothing can be put into it
-    finding = found(stores.repository, context(tmp_path))["repository writable"]
+    finding = findings_of(stores.repository, context(tmp_path))["repository writable"]
     assert (finding.status, finding.found) == ("fail", f"{tmp_path}/repository/events: no such bucket or folder")
 
 
 def test_a_repository_that_the_recipe_keeps_elsewhere(copy: Path, smoke: SmokeRun, tmp_path: Path) -> None:
     shutil.move(copy / "repository", tmp_path / "shared")
     asked = f"storage.repository={tmp_path / 'shared'}"
-    told = found(stores.repository, context(copy, asked))
-    assert told["history"].found.startswith(f"{tmp_path / 'shared'}: ")
-    assert told["champion"].found.startswith(smoke.summary["model_id"])
-    assert {each.status for each in told.values()} == {"ok"}
-    assert found(stores.repository, context(copy))["model repository"].found.startswith("none yet")
-    told = found(stores.repository, context(copy, f"{asked}-gone"))
-    assert told["model repository"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run makes it"
+    findings = findings_of(stores.repository, context(copy, asked))
+    assert findings["history"].found.startswith(f"{tmp_path / 'shared'}: ")
+    assert findings["champion"].found.startswith(smoke.summary["model_id"])
+    assert {each.status for each in findings.values()} == {"ok"}
+    assert findings_of(stores.repository, context(copy))["model repository"].found.startswith("none yet")
+    findings = findings_of(stores.repository, context(copy, f"{asked}-gone"))
+    assert findings["model repository"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run creates it"
 
 
 def test_a_repository_in_a_bucket(
@@ -345,43 +349,43 @@ def test_a_repository_in_a_bucket(
 
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store, place = s3fs.S3FileSystem(endpoint_url=bucket.environment()["AWS_ENDPOINT_URL"]), f"{url}/models"
-    who = context(copy, f"storage.repository={place}", f"storage.artifacts={url}/work")
-    told = found(stores.repository, who)
-    assert told["history"].found == f"{place}: no event yet"
-    assert {each.status for each in told.values()} == {"ok"}
+    examined = context(copy, f"storage.repository={place}", f"storage.artifacts={url}/work")
+    findings = findings_of(stores.repository, examined)
+    assert findings["history"].found == f"{place}: no event yet"
+    assert {each.status for each in findings.values()} == {"ok"}
     store.put(f"{copy}/repository/", f"{place}/", recursive=True)
     before = store.find(url, detail=True)
-    told = found(stores.repository, who)
-    assert {name: each.status for name, each in told.items()} == {
+    findings = findings_of(stores.repository, examined)
+    assert {name: each.status for name, each in findings.items()} == {
         "history": "ok", "champion.json": "ok", "champion": "ok", "repository writable": "ok",
     }  # fmt: skip
-    assert told["champion"].found.startswith(smoke.summary["model_id"])
-    assert told["repository writable"].found == "events can be added, each once"
-    assert found(machine.clock, who)["clock"].status == "ok"
-    assert list(found(stores.servers, who)) == ["storage.artifacts"]  # the repository was asked by what uses it
+    assert findings["champion"].found.startswith(smoke.summary["model_id"])
+    assert findings["repository writable"].found == "events can be added, each once"
+    assert findings_of(machine.clock, examined)["clock"].status == "ok"
+    assert list(findings_of(stores.servers, examined)) == ["storage.artifacts"]  # the repository has its own check
     sizes = {name: (each["size"], each["ETag"]) for name, each in before.items()}
     assert sizes == {name: (each["size"], each["ETag"]) for name, each in store.find(url, detail=True).items()}
     store.pipe(f"{place}/champion.json", b'{"model_id": "another"}')
     weights = f"{place}/bundles/{smoke.summary['model_id']}/scorer.onnx"
     store.pipe(weights, store.cat(weights)[:-1] + b"?")
-    told = found(stores.repository, who)
-    assert (told["champion.json"].status, told["champion"].status) == ("warn", "fail")
-    assert "scorer.onnx is not the file its digest promises" in told["champion"].found
+    findings = findings_of(stores.repository, examined)
+    assert (findings["champion.json"].status, findings["champion"].status) == ("warn", "fail")
+    assert "scorer.onnx does not match its digest" in findings["champion"].found
     store.rm(f"{place}/events/2.json")
-    assert "events/2.json" in found(stores.repository, who)["history"].found
-    gone = found(stores.repository, context(copy, "storage.repository=s3://no-such-bucket/models"))
+    assert "events/2.json" in findings_of(stores.repository, examined)["history"].found
+    gone = findings_of(stores.repository, context(copy, "storage.repository=s3://no-such-bucket/models"))
     assert gone["repository writable"].status == "fail"
     assert "no such bucket" in gone["repository writable"].found
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     s3fs.S3FileSystem.clear_instance_cache()
-    assert found(stores.repository, who)["history"].status == "fail"
+    assert findings_of(stores.repository, examined)["history"].status == "fail"
 
 
-def test_a_bucket_that_writes_over_what_is_there(copy: Path) -> None:
-    """A stand-in for a store that does not heed the condition: nothing real that can be had here is so careless."""
+def test_a_bucket_that_replaces_an_existing_file(copy: Path) -> None:
+    """A store that ignores the condition of a write. No real one was available to test with."""
     from rankline.registry.model_registry import ModelRegistry
 
-    class Careless:
+    class Unconditional:
         def __init__(self, inner: Any) -> None:
             self.inner = inner
 
@@ -392,10 +396,10 @@ def test_a_bucket_that_writes_over_what_is_there(copy: Path) -> None:
             self.inner.pipe_file(path, content)
 
     models = ModelRegistry(f"memory://{copy}/models")
-    assert repository_checks._writable(models).status == "ok"
-    models.fs = Careless(models.fs)
-    told = repository_checks._writable(models)
-    assert (told.status, "both would promote" in told.hint) == ("fail", True)
+    assert model_registry._writable(models).status == "ok"
+    models.fs = Unconditional(models.fs)
+    finding = model_registry._writable(models)
+    assert (finding.status, "could both promote" in finding.hint) == ("fail", True)
     assert models.fs.find(models.root) == []
 
 
@@ -406,37 +410,37 @@ def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         "AWS_MAX_ATTEMPTS": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    finding = found(stores.repository, context(tmp_path, "storage.repository=s3://shop/models"))
+    finding = findings_of(stores.repository, context(tmp_path, "storage.repository=s3://shop/models"))
     assert (list(finding), finding["history"].status) == (["history"], "fail")
 
 
 def test_a_feature_store_that_is_broken(copy: Path) -> None:
     online = copy / "online" / "ranking_v1"
-    check = lambda: found(stores.feast, context(copy))  # noqa: E731
+    check = lambda: findings_of(stores.feast, context(copy))  # noqa: E731
     assert check()["features ranking_v1"].status == "ok"
     (online / "watermark.json").unlink()
     assert check()["features ranking_v1"].status == "warn"
     (online / "online.db").write_bytes(b"not a database at all" * 100)
-    told = check()["features ranking_v1"]
-    assert (told.status, "the online store does not answer" in told.found) == ("fail", True)
+    finding = check()["features ranking_v1"]
+    assert (finding.status, "the online store does not answer" in finding.found) == ("fail", True)
     (online / "registry.db").write_bytes(b"not a registry")
-    told = check()["features ranking_v1"]
-    assert (told.status, "the registry cannot be read" in told.found) == ("fail", True)
+    finding = check()["features ranking_v1"]
+    assert (finding.status, "the registry cannot be read" in finding.found) == ("fail", True)
 
 
 def test_a_feature_store_without_the_service(copy: Path) -> None:
     (copy / "online" / "ranking_v1").rename(copy / "online" / "ranking_v0")
-    told = found(stores.feast, context(copy))["features ranking_v0"]
-    assert (told.status, told.found) == ("fail", "the registry has no service ranking_v0")
+    finding = findings_of(stores.feast, context(copy))["features ranking_v0"]
+    assert (finding.status, finding.found) == ("fail", "the registry has no service ranking_v0")
 
 
 def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
-    told = found(stores.mlflow, context(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
-    assert told.status == "warn"
+    finding = findings_of(stores.mlflow, context(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
+    assert finding.status == "warn"
     (copy / "mlflow.db").write_bytes(b"not a database at all" * 100)
-    told = found(stores.mlflow, context(copy))["MLflow"]
-    assert told.status == "warn"
-    assert "file is not a database" in told.found
+    finding = findings_of(stores.mlflow, context(copy))["MLflow"]
+    assert finding.status == "warn"
+    assert "file is not a database" in finding.found
 
 
 @pytest.mark.parametrize(
@@ -449,41 +453,41 @@ def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
     ],
 )
 def test_a_server_that_the_recipe_names(tmp_path: Path, address: str, kind: str) -> None:
-    told = found(stores.servers, context(tmp_path, f"ingest.source={address}"))
-    assert list(told) == (["ingest.source"] if kind else [])
+    findings = findings_of(stores.servers, context(tmp_path, f"ingest.source={address}"))
+    assert list(findings) == (["ingest.source"] if kind else [])
     if kind:
-        assert told["ingest.source"].status == "fail"
-        assert told["ingest.source"].found.startswith(f"{kind} {stores.redacted(address)}")
+        assert findings["ingest.source"].status == "fail"
+        assert findings["ingest.source"].found.startswith(f"{kind} {stores.redacted(address)}")
 
 
 def test_a_redis_that_answers_and_one_that_refuses_the_password(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    knob = "storage.features.redis"
-    who = context(tmp_path, "storage.features.online=redis", f"{knob}=127.0.0.1:{redis.port},db=0")
-    told = found(stores.servers, who)[knob]
-    assert told.found.startswith(f"Redis redis://127.0.0.1:{redis.port}: version ")
+    setting = "storage.features.redis"
+    examined = context(tmp_path, "storage.features.online=redis", f"{setting}=127.0.0.1:{redis.port},db=0")
+    finding = findings_of(stores.servers, examined)[setting]
+    assert finding.found.startswith(f"Redis redis://127.0.0.1:{redis.port}: version ")
     monkeypatch.setenv("REDIS_PASSWORD", "wrong")
-    told = found(stores.servers, who)[knob]
-    assert (told.status, "wrong" in told.found) == ("fail", False)
-    assert "AuthenticationError" in told.found
+    finding = findings_of(stores.servers, examined)[setting]
+    assert (finding.status, "wrong" in finding.found) == ("fail", False)
+    assert "AuthenticationError" in finding.found
 
 
-def test_an_address_is_told_without_its_password() -> None:
+def test_passwords_are_masked() -> None:
     assert stores.redacted("redis://:secret@127.0.0.1:1/0") == "redis://:…@127.0.0.1:1/0"
 
 
 def test_a_postgres_that_answers_and_a_database_that_is_not_there(postgres: Postgres, tmp_path: Path) -> None:
     there = f"ingest.source={postgres.sqlalchemy_url}"
-    told = found(stores.servers, context(tmp_path, there))["ingest.source"]
-    assert told.status == "ok"
-    assert ": version " in told.found
-    gone = found(stores.servers, context(tmp_path, there + "_gone"))["ingest.source"]
+    finding = findings_of(stores.servers, context(tmp_path, there))["ingest.source"]
+    assert finding.status == "ok"
+    assert ": version " in finding.found
+    gone = findings_of(stores.servers, context(tmp_path, there + "_gone"))["ingest.source"]
     assert gone.status == "fail"
     assert f'database "{DATABASE}_gone" does not exist' in gone.found
 
 
-def test_a_bucket_is_written_to_and_left_as_it_was() -> None:
+def test_the_probe_of_a_bucket_is_removed() -> None:
     import fsspec
 
     assert stores._bucket("memory://untouched") == "readable and writable"
@@ -495,69 +499,71 @@ def test_a_bucket_is_written_to_and_left_as_it_was() -> None:
 # -- workspace ---------------------------------------------------------------------------------------------
 
 
-def test_half_written_runs(copy: Path) -> None:
-    assert found(workspace.runs, context(copy))["runs"].found == "1, none half-written"
+def test_unfinished_runs(copy: Path) -> None:
+    assert findings_of(workspace.runs, context(copy))["runs"].found == "1, none unfinished"
     killed = copy / "runs" / "20200101-000000-smoke"
-    ledger.write_json(killed / "recipe.json", {})
-    finding = found(workspace.runs, context(copy))["runs"]
-    assert (finding.status, finding.found) == ("ok", "2, 1 under way")
+    write_json(killed / "recipe.json", {})
+    finding = findings_of(workspace.runs, context(copy))["runs"]
+    assert (finding.status, finding.found) == ("ok", "2, 1 running")
     os.utime(killed / "recipe.json", (0, 0))
-    finding = found(workspace.runs, context(copy))["runs"]
-    assert (finding.status, finding.found) == ("warn", f"1 of 2 half-written: {killed.name}")
-    ledger.write_json(killed / "summary.json", {})
+    finding = findings_of(workspace.runs, context(copy))["runs"]
+    assert (finding.status, finding.found) == ("warn", f"1 of 2 unfinished: {killed.name}")
+    write_json(killed / "summary.json", {})
     (killed / "summary.json").write_text("{")
-    assert found(workspace.runs, context(copy))["runs"].status == "warn"
+    assert findings_of(workspace.runs, context(copy))["runs"].status == "warn"
 
 
-def test_a_cache_that_is_damaged_or_heavy(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(workspace.cache, context(copy))["cache"].status == "ok"
+def test_a_cache_that_is_damaged_or_large(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings_of(workspace.cache, context(copy))["cache"].status == "ok"
     monkeypatch.setattr(workspace, "_disk_usage", lambda _: 10**18)
-    assert "are free" in found(workspace.cache, context(copy))["cache"].found
+    assert "are free" in findings_of(workspace.cache, context(copy))["cache"].found
     next(copy.glob("cache/ingest/*/raw/items.parquet")).unlink()
-    finding = found(workspace.cache, context(copy))["cache"]
+    finding = findings_of(workspace.cache, context(copy))["cache"]
     assert finding.status == "warn"
     assert "1 damaged: ingest/" in finding.found
     next(copy.glob("cache/validate/*/entry.json")).write_text("{")
-    assert "2 damaged" in found(workspace.cache, context(copy))["cache"].found
+    assert "2 damaged" in findings_of(workspace.cache, context(copy))["cache"].found
 
 
-def test_a_file_with_two_names_weighs_once(tmp_path: Path) -> None:
+def test_hard_links_count_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 1000)
     os.link(tmp_path / "a", tmp_path / "b")
     assert workspace._disk_usage(tmp_path.iterdir()) == 1000
 
 
 def test_leftovers(copy: Path) -> None:
-    assert found(workspace.leftovers, context(copy)) == {}
+    assert findings_of(workspace.leftovers, context(copy)) == {}
     left = copy / "repository" / "bundles" / ".abc.def"
     left.mkdir()
-    assert found(workspace.leftovers, context(copy)) == {}  # somebody may be writing it
+    assert findings_of(workspace.leftovers, context(copy)) == {}  # another process may be writing it
     os.utime(left, (0, 0))
-    finding = found(workspace.leftovers, context(copy))["leftovers"]
+    finding = findings_of(workspace.leftovers, context(copy))["leftovers"]
     assert (finding.status, finding.hint.startswith(f"rm -r {left}")) == ("warn", True)
 
 
-def test_material_that_is_damaged(tmp_path: Path) -> None:
-    assert found(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"].status == "ok"
+def test_fetched_data_that_is_damaged(tmp_path: Path) -> None:
+    assert findings_of(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"].status == "ok"
     (tmp_path / "material" / "ml-100k").mkdir(parents=True)
-    finding = found(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"]
+    finding = findings_of(workspace.assets, context(tmp_path, recipe="movielens"))["material movielens"]
     assert finding.status == "fail"
     assert "rankline fetch movielens" in finding.hint
 
 
-# -- the examination itself --------------------------------------------------------------------------------
+# -- running the checks ------------------------------------------------------------------------------------
 
 
-def test_a_check_that_breaks_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_raises_is_a_failure_and_the_others_still_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def breaks(_: CheckContext) -> Iterator[Finding]:
         raise RuntimeError("boom")
 
     monkeypatch.setattr(machine, "CHECKS", (breaks, machine.port))
     monkeypatch.setattr(gpu, "CHECKS", ())
-    told = [finding for subject, finding in checks.run_checks(context(tmp_path)) if subject == "machine"]
-    assert [(each.check, each.status) for each in told] == [("breaks", "fail"), ("port", "ok")]
-    assert told[0].found == "RuntimeError: boom"
+    findings = [finding for subject, finding in run_checks(context(tmp_path)) if subject == "machine"]
+    assert [(each.check, each.status) for each in findings] == [("breaks", "fail"), ("port", "ok")]
+    assert findings[0].found == "RuntimeError: boom"
 
 
-def test_an_unknown_recipe_is_usage(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_a_usage_error(tmp_path: Path) -> None:
     assert "no recipe named 'smoky'" in refused("doctor", "-r", "smoky", "-w", tmp_path, code=2)

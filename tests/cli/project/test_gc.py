@@ -1,4 +1,4 @@
-"""`rankline gc`: it shows, it asks, it removes; and what is removed is told of ever after."""
+"""`rankline gc`: it shows the plan, asks, removes, and records removed models in the history."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from rankline.io.files import write_json
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 from tests.pipelines.retention.swept_world import make
 
 KEEP = ("--keep-runs", "2", "--keep-bundles", "2", "--keep-days", "0")
@@ -43,7 +43,7 @@ def test_a_dry_run_shows_a_table_and_removes_nothing(world: tuple[Path, list[str
     assert names(workspace / "repository" / "bundles") == before
 
 
-def test_nobody_is_asked_where_there_is_nobody(world: tuple[Path, list[str]]) -> None:
+def test_without_a_terminal_it_needs_yes(world: tuple[Path, list[str]]) -> None:
     workspace, _ = world
     done = rankline("gc", *KEEP, "-w", workspace)
     assert (done.returncode, "nothing was removed" in done.stderr, "--yes" in done.stderr) == (2, True, True)
@@ -51,10 +51,10 @@ def test_nobody_is_asked_where_there_is_nobody(world: tuple[Path, list[str]]) ->
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n\n", 5), ("y\n", 2)])
-def test_a_person_is_asked(world: tuple[Path, list[str]], answer: str, left: int) -> None:
+def test_in_a_terminal_it_asks(world: tuple[Path, list[str]], answer: str, left: int) -> None:
     workspace, _ = world
-    person, terminal = pty.openpty()
-    os.write(person, answer.encode())
+    leader, terminal = pty.openpty()
+    os.write(leader, answer.encode())
     command = [sys.executable, "-m", "cli.main", "gc", *KEEP, "-w", str(workspace)]
     done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=120, check=False)
     assert ("remove 17 things" in done.stdout, "removed 17" in done.stdout) == (True, left == 2), done.stdout
@@ -63,7 +63,7 @@ def test_a_person_is_asked(world: tuple[Path, list[str]], answer: str, left: int
     assert len(names(workspace / "repository" / "bundles")) == left
 
 
-def test_a_script_says_yes_and_the_history_tells_what_left(world: tuple[Path, list[str]]) -> None:
+def test_removed_models_are_in_the_history(world: tuple[Path, list[str]]) -> None:
     workspace, ids = world
     done = rankline("gc", *KEEP, "--yes", "--json", "-w", workspace)
     assert done.returncode == 0, done.stderr
@@ -82,48 +82,45 @@ def test_a_script_says_yes_and_the_history_tells_what_left(world: tuple[Path, li
     assert ModelRegistry(workspace / "repository").champion() == ids[3]
 
 
-def test_json_alone_only_looks(world: tuple[Path, list[str]]) -> None:
+def test_json_without_yes_removes_nothing(world: tuple[Path, list[str]]) -> None:
     workspace, _ = world
     payload = json.loads(rankline("gc", *KEEP, "--json", "-w", workspace).stdout)
     assert (payload["removed"], len(payload["goes"]) > 5) == (False, True)
     assert len(names(workspace / "repository" / "bundles")) == 5
 
 
-def test_the_one_to_go_back_to_cannot_be_given_up(tmp_path: Path) -> None:
+def test_a_model_to_roll_back_to_is_always_kept(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     done = rankline("gc", "--keep-bundles", "1", "-w", tmp_path / "w")
     assert (done.returncode, "--keep-bundles" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("days", ["inf", "nan"])
-def test_days_without_end_are_refused(world: tuple[Path, list[str]], days: str) -> None:
+def test_days_have_to_be_finite(world: tuple[Path, list[str]], days: str) -> None:
     done = rankline("gc", "--keep-days", days, "--json", "-w", world[0])
     assert (done.returncode, "--keep-days" in done.stderr, done.stdout) == (2, True, "")
 
 
-def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_workspace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache" / "hub" / "model").mkdir(parents=True)
     done = rankline("gc", *KEEP, "--yes", "-w", tmp_path)
     assert (done.returncode, "no workspace of Rankline" in done.stderr) == (2, True)
     assert (tmp_path / "cache" / "hub" / "model").is_dir()
 
 
-def test_models_that_are_kept_elsewhere_are_found_by_what_the_last_run_was_told(tmp_path: Path) -> None:
+def test_models_of_another_repository_are_found_by_the_last_runs_settings(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     ids = make(workspace)
     (workspace / "repository").rename(tmp_path / "models")
     run = sorted((workspace / "runs").iterdir())[-1]
-    ledger.write_json(run / "recipe.json", {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}})
+    write_json(run / "recipe.json", {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}})
     done = rankline("gc", *KEEP, "--yes", "-w", workspace)
     assert (done.returncode, f"models: {tmp_path / 'models'}" in done.stdout) == (0, True), done.stderr
     assert names(tmp_path / "models" / "bundles") == sorted(ids[2:4])
     assert not (workspace / "repository").exists()
 
 
-# What a schedule is told of it ------------------------------------------------------------------------------------
-
-
-def test_a_schedule_is_told_what_to_keep_and_when_to_begin_from_scratch(tmp_path: Path) -> None:
+def test_a_schedule_has_limits_and_full_retrains(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
 
     def schedule(verb: str, *options: str) -> Any:
@@ -144,6 +141,6 @@ def test_a_schedule_is_told_what_to_keep_and_when_to_begin_from_scratch(tmp_path
         (("--keep", "years=1"), "years"),
         (("--set", "finetune.epochs=2"), "trains from scratch already"),
     ):
-        refused = schedule("update", *options)
-        assert (refused.returncode, word in refused.stderr) == (2, True), refused.stderr
+        done = schedule("update", *options)
+        assert (done.returncode, word in done.stderr) == (2, True), done.stderr
     assert json.loads(schedule("show").stdout)["scratch_every"] == 7

@@ -1,4 +1,4 @@
-"""`rankline new`: the repository it makes passes its own tests, compiles, and promises nothing it does not hold."""
+"""`rankline new`: the repository passes its own tests, compiles, and is well formed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from cli.project import new
 from cli.project.checks.libraries import extras
 from rankline.errors import UsageError
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.pipelines.golden import PINNED
 
 SETTINGS = [part for setting in PINNED for part in ("--set", setting)]
@@ -26,10 +26,10 @@ def within(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def workflow(folder: Path) -> list[str]:
-    """The commands of its CI, one after the other."""
-    told = yaml.safe_load((folder / ".github" / "workflows" / "ci.yml").read_text())
-    assert told["env"] == {"RANKLINE": "${{ vars.RANKLINE }}"}
-    return [step["run"] for step in told["jobs"]["test"]["steps"] if "run" in step]
+    """The commands of its CI, in order."""
+    config = yaml.safe_load((folder / ".github" / "workflows" / "ci.yml").read_text())
+    assert config["env"] == {"RANKLINE": "${{ vars.RANKLINE }}"}
+    return [step["run"] for step in config["jobs"]["test"]["steps"] if "run" in step]
 
 
 @pytest.mark.slow  # a test session in a test
@@ -38,42 +38,41 @@ def test_it_passes_its_own_tests_and_compiles(tmp_path: Path) -> None:
     done = rankline("new", folder)
     assert done.returncode == 0, done.stderr
     assert "make test" in done.stdout
-    told = within(folder, "pytest", "-q")
-    assert (told.returncode, "4 passed, 1 deselected" in told.stdout) == (0, True), told.stdout
+    done = within(folder, "pytest", "-q")
+    assert (done.returncode, "4 passed, 1 deselected" in done.stdout) == (0, True), done.stdout
     done = rankline("compile", "--recipe", "recipes.my_shop:my_shop", "-o", "flow.yaml", *SETTINGS, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "name: rankline-my-shop" in (folder / "flow.yaml").read_text()
-    # its tests are worth something: a recipe that loses a gate is seen
+    # its tests notice a recipe that loses a gate
     (folder / "recipes" / "gates.py").write_text('GATES = ("decide.must_beat=[]",)\n')
-    told = within(folder, "pytest", "-q")
-    assert told.returncode == 1
-    assert "test_nothing_is_promoted_that_popularity_beats" in told.stdout
+    done = within(folder, "pytest", "-q")
+    assert done.returncode == 1
+    assert "test_nothing_is_promoted_that_popularity_beats" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["x", "shop", "a-rather-long-name-for-a-recipe-2"])
-def test_it_is_well_formed_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_it_is_well_formed_with_any_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "made"
     written = new.create_repository(folder, name=name)
     assert f"recipes/{name.replace('-', '_')}.py" in written
     assert {".gitignore", ".github/CODEOWNERS", "pyproject.toml", "data/sample/shop.inter"} <= set(written)
     for command in (("ruff", "check", "."), ("ruff", "format", "--check", ".")):
-        told = within(folder, *command)
-        assert told.returncode == 0, told.stdout + told.stderr
+        done = within(folder, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
     for path in written:
         assert "@@" not in (folder / path).read_text(), path
     for path in (".pre-commit-config.yaml", ".github/workflows/ci.yml"):
-        told = yaml.safe_load((folder / path).read_text())
-        assert told
+        assert yaml.safe_load((folder / path).read_text())
     hooks = yaml.safe_load((folder / ".pre-commit-config.yaml").read_text())["repos"]
     assert [each["repo"] for each in hooks] == ["local"]
-    made = {command.split()[1] for command in workflow(folder) if command.startswith("make ")}
-    assert made == {"setup", "test", "test-slow"}
-    assert made <= {line.split(":")[0] for line in (folder / "Makefile").read_text().splitlines() if "##" in line}
+    targets = {command.split()[1] for command in workflow(folder) if command.startswith("make ")}
+    assert targets == {"setup", "test", "test-slow"}
+    assert targets <= {line.split(":")[0] for line in (folder / "Makefile").read_text().splitlines() if "##" in line}
 
 
 def test_it_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    assert "there is something here already" in refused("new", tmp_path, "--name", "shop", code=2)
+    assert "the folder exists and is not empty" in refused("new", tmp_path, "--name", "shop", code=2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(UsageError, match="a file"):
         new.create_repository(tmp_path / "mine", name="shop")
@@ -81,24 +80,24 @@ def test_it_overwrites_nothing(tmp_path: Path) -> None:
     assert new.create_repository(tmp_path / "empty", name="shop")
 
 
-def test_its_ci_says_what_it_lacks_and_installs_from_what_it_is_told(tmp_path: Path) -> None:
+def test_its_ci_installs_from_the_variable_and_asks_for_it(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     new.create_repository(folder, name="shop")
     first = workflow(folder)[0].split()
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
 
-    def told(rankline: str, *how: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "RANKLINE": rankline}  # as CI sets it: empty where nobody did
-        return subprocess.run([*first, *how], cwd=folder, capture_output=True, text=True, env=environment)
+    def run_ci(rankline: str, *options: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "RANKLINE": rankline}  # empty if CI does not set it
+        return subprocess.run([*first, *options], cwd=folder, capture_output=True, text=True, env=environment)
 
-    assert (told("").returncode, "RANKLINE is not set" in told("").stderr) == (2, True)
+    assert (run_ci("").returncode, "RANKLINE is not set" in run_ci("").stderr) == (2, True)
     assert not (folder / ".venv" / ".ready").exists()
     url = "git+https://example.org/team/rankline@0123abc"
-    for given, asked in ((url, url), ("../rankline", f"file://{tmp_path}/rankline")):
-        lines = [line for line in told(given, "--dry-run").stdout.splitlines() if "pip install" in line]
+    for given, requested in ((url, url), ("../rankline", f"file://{tmp_path}/rankline")):
+        lines = [line for line in run_ci(given, "--dry-run").stdout.splitlines() if "pip install" in line]
         assert [line.count("-c constraints.txt") for line in lines] == [1, 1]
-        assert f"'rankline[{','.join(extras())}] @ {asked}'" in lines[0]
+        assert f"'rankline[{','.join(extras())}] @ {requested}'" in lines[0]
     versions = dict(line.split("==") for line in (folder / "constraints.txt").read_text().splitlines())
     assert versions["pydantic"] == metadata.version("pydantic")
     assert "rankline" not in versions
@@ -116,28 +115,28 @@ def test_names_that_its_own_module_uses_are_taken(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_name_is_refused(tmp_path: Path) -> None:
-    told = rankline("new", "", cwd=tmp_path)
-    assert told.returncode == 2
-    assert told.stderr.startswith("the folder has no name")
+    done = rankline("new", "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("the folder has no name")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "name", ["Shop", "2shop", "a b", "gates", "class", "", "pipelines", "recipes", "tests", "feature-repo", "smoke"]
 )
-def test_a_name_that_cannot_be_a_recipes(tmp_path: Path, name: str) -> None:
+def test_a_name_that_a_recipe_cannot_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a recipe"):
         new.create_repository(tmp_path / "made", name=name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_template_is_packaged() -> None:
-    """Every file of it is one of those that pyproject.toml takes along."""
+    """Every file of it is part of the package data."""
     import tomllib
 
-    house = Path(new.__file__).parents[2]
-    told = tomllib.loads((house / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["cli"]
-    taken = {path for pattern in told for path in (house / "cli").glob(pattern)}
+    root = Path(new.__file__).parents[2]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["cli.project"]
+    taken = {path for pattern in data for path in (root / "cli" / "project").glob(pattern)}
     assert taken == {path for path in new.TEMPLATE.rglob("*") if path.is_file()}
     assert len(taken) > 10
 
@@ -146,9 +145,9 @@ def test_it_asks_for_what_a_run_needs(tmp_path: Path) -> None:
     import tomllib
 
     new.create_repository(tmp_path / "shop", name="shop")
-    (asked,) = tomllib.loads((tmp_path / "shop" / "pyproject.toml").read_text())["project"]["dependencies"]
+    (requirement,) = tomllib.loads((tmp_path / "shop" / "pyproject.toml").read_text())["project"]["dependencies"]
     ours = tomllib.loads((Path(new.__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    named = asked.split("[")[1].split("]")[0].split(",")
+    named = requirement.split("[")[1].split("]")[0].split(",")
     assert set(named) <= set(ours["optional-dependencies"])
     extras, waiting = ours["optional-dependencies"], list(named)
     for name in waiting:  # an extra may name others
@@ -161,9 +160,9 @@ def test_it_asks_for_what_a_run_needs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
-    """Its commands as they are, in an environment that sees this one's libraries; Rankline comes from a commit."""
-    house = Path(new.__file__).parents[2]
-    commit = subprocess.run(["git", "-C", house, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    """Its commands, in an environment with the libraries of this one; Rankline comes from a commit."""
+    root = Path(new.__file__).parents[2]
+    commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     if not commit:
         pytest.skip("this is no checkout of a repository")
     folder = tmp_path / "shop"
@@ -175,16 +174,16 @@ def test_what_its_ci_runs_passes(tmp_path: Path) -> None:
         (folder / ".venv" / "bin" / tool).symlink_to(Path(sys.executable).with_name(tool))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
-    told = {**os.environ, "RANKLINE": f"git+file://localhost{house}@{commit}"}
-    told.pop("PYTHONPATH", None)
+    environment = {**os.environ, "RANKLINE": f"git+file://localhost{root}@{commit}"}
+    environment.pop("PYTHONPATH", None)
     for command in workflow(folder)[:-1]:  # the last one has a test of its own
-        done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, env=told)
+        done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     assert list(site.glob("rankline-*.dist-info/direct_url.json"))
 
 
 @pytest.mark.slow
-def test_its_slow_test_runs_the_line(tmp_path: Path) -> None:
+def test_its_slow_test_runs_the_pipeline(tmp_path: Path) -> None:
     new.create_repository(tmp_path / "shop", name="shop")
-    told = within(tmp_path / "shop", "pytest", "-q", "-m", "slow")
-    assert (told.returncode, "1 passed" in told.stdout) == (0, True), told.stdout
+    done = within(tmp_path / "shop", "pytest", "-q", "-m", "slow")
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout

@@ -1,4 +1,4 @@
-"""`rankline items` and `rankline catalogue`: what a person hides, shows and goes back to, and what is refused."""
+"""`rankline items` and `rankline catalogue`: hiding and showing items, going back to a catalogue, and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.model.bundle import Bundle
 from rankline.registry import removal
 from rankline.registry.model_registry import ModelRegistry
-from tests.cli.command import rankline, refused
+from tests.cli import command
+from tests.cli.in_process import rankline, refused
 from tests.serving.tiny_bundle import make_bundle, make_catalogue, publish, publish_catalogue
 
 
@@ -32,7 +33,7 @@ def work(tmp_path: Path, bundle: Bundle) -> Path:
 
 
 def run_cli(*arguments: object, **more: str) -> str:
-    """What a command prints on its standard output; run in this process, which is quicker."""
+    """What a command prints on its standard output; errors are raised."""
     output = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False, **more)
     assert output.exit_code == 0, output.output
     return output.stdout
@@ -41,7 +42,7 @@ def run_cli(*arguments: object, **more: str) -> str:
 def test_items_are_hidden_listed_and_shown(work: Path) -> None:
     done = rankline("items", "hide", "i3", "zz", "i3", "--why", "recalled", "-w", work)
     assert "hidden from every answer: i3\n" in done.stdout
-    assert "the catalogue does not know zz" in done.stderr
+    assert "the catalogue does not have zz" in done.stderr
     assert ModelRegistry(work / "repository").champion_record().hidden == ("i3", "zz")
     first, second = run_cli("items", "list", "-w", work).splitlines()
     assert "recalled" in first
@@ -65,12 +66,12 @@ def test_a_recall_comes_from_a_file_or_a_pipe(work: Path, tmp_path: Path) -> Non
     run_cli("items", "hide", "--file", "-", "-w", work, input="i7\n")
     assert ModelRegistry(work / "repository").champion_record().hidden == ("i0", "i1", "i2", "i7")
     (tmp_path / "recall.txt").write_text("\n")
-    for file, problem in (("recall.txt", "which items is not said"), ("nowhere.txt", "cannot be read")):
+    for file, problem in (("recall.txt", "no item ids were given"), ("nowhere.txt", "cannot be read")):
         with pytest.raises(UsageError, match=problem):
             run_cli("items", "hide", "--file", tmp_path / file, "-w", work)
 
 
-def test_a_recall_out_of_a_spreadsheet_hits_what_it_names(work: Path, tmp_path: Path) -> None:
+def test_a_recall_from_a_spreadsheet_is_read_without_its_marks(work: Path, tmp_path: Path) -> None:
     (tmp_path / "recall.csv").write_bytes(b"\xef\xbb\xbfi1\r\n i2\t\r\n")
     output = json.loads(run_cli("items", "hide", " i3 ", "--file", tmp_path / "recall.csv", "-w", work, "--json"))
     assert (output["hidden"], output["unknown"]) == (["i3", "i1", "i2"], [])
@@ -79,7 +80,7 @@ def test_a_recall_out_of_a_spreadsheet_hits_what_it_names(work: Path, tmp_path: 
     assert ModelRegistry(work / "repository").champion_record().hidden == ("i1", "i2")
 
 
-def test_who_is_strict_hides_all_or_nothing(work: Path, tmp_path: Path) -> None:
+def test_strict_hides_all_or_nothing(work: Path, tmp_path: Path) -> None:
     output = refused("items", "hide", "i3", "zz", "--strict", "-w", work, code=1)
     assert "1 of 2 unknown: zz" in output
     assert ModelRegistry(work / "repository").hidden() == {}
@@ -90,38 +91,38 @@ def test_who_is_strict_hides_all_or_nothing(work: Path, tmp_path: Path) -> None:
 
 
 def test_the_process_ends_as_it_should_each_time(work: Path) -> None:
-    """Arrow's threads that read ahead of a Python stream aborted about every second one, with 134."""
-    codes = [rankline("items", *what, "-w", work).returncode for what in (("hide", "i3"), ("list",)) * 5]
+    """Arrow's read-ahead threads on a Python stream used to abort about half of the processes with 134."""
+    codes = [command.rankline("items", *what, "-w", work).returncode for what in (("hide", "i3"), ("list",)) * 5]
     assert codes == [0] * 10
 
 
-def test_items_are_hidden_before_there_is_a_champion_and_where_the_repository_is_told(tmp_path: Path) -> None:
+def test_items_are_hidden_before_there_is_a_champion_and_in_another_repository(tmp_path: Path) -> None:
     place = f"memory://{tmp_path}/models"
     run_cli("items", "hide", "i1", "--repository", place)
     assert list(ModelRegistry(place).hidden()) == ["i1"]
     assert "no item is hidden" in run_cli("items", "list", "--repository", f"memory://{tmp_path}/other")
 
 
-def test_a_takedown_does_not_wait_for_a_catalogue_to_be_mended(work: Path, bundle: Bundle) -> None:
+def test_a_takedown_does_not_need_a_readable_catalogue(work: Path, bundle: Bundle) -> None:
     (work / "repository" / "bundles" / bundle.model_id / "catalogue" / "items.parquet").unlink()
     done = rankline("items", "hide", "i3", "-w", work)
     assert "the catalogue cannot be read" in done.stderr
     assert ModelRegistry(work / "repository").champion_record().hidden == ("i3",)
 
 
-def test_catalogues_are_listed_and_gone_back_from(work: Path, bundle: Bundle, tmp_path: Path) -> None:
-    kept = work / "repository"
+def test_catalogues_are_listed_and_rolled_back(work: Path, bundle: Bundle, tmp_path: Path) -> None:
+    registry = work / "repository"
     with pytest.raises(RegistryError, match="no catalogue to go back to"):
         run_cli("catalogue", "rollback", "-w", work)
-    first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
-    second = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+    first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
+    second = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
     lines = run_cli("catalogue", "list", "-w", work).splitlines()[1:]
     assert [line[2:18] for line in lines] == [bundle.revision, first, second]
     assert [line[0] for line in lines] == [" ", " ", ">"]
     assert f"over catalogue {first} again" in run_cli("catalogue", "rollback", "-w", work, "--why", "wrong prices")
-    assert ModelRegistry(kept).champion_record().revision == first
-    run_cli("catalogue", "rollback", "-w", work)  # one further back, not forth again
-    assert ModelRegistry(kept).revision(bundle.model_id) == bundle.revision
+    assert ModelRegistry(registry).champion_record().revision == first
+    run_cli("catalogue", "rollback", "-w", work)  # one further back, not forward again
+    assert ModelRegistry(registry).revision(bundle.model_id) == bundle.revision
     output = json.loads(run_cli("catalogue", "rollback", second, "-w", work, "--json"))
     assert (output["digests"]["catalogue"], output["details"]) == (second, {"rolled_back_from": bundle.revision})
     for wrong, problem in ((second, "serves already"), ("0" * 16, "has no catalogue")):
@@ -145,34 +146,34 @@ def test_a_catalogue_is_named_by_its_beginning(work: Path, bundle: Bundle, tmp_p
     run_cli("catalogue", "rollback", first, "-w", work)
 
 
-def test_a_model_that_was_removed_and_came_back_lists_its_own_catalogue_alone(
+def test_a_model_that_was_removed_and_registered_again_lists_only_its_own_catalogue(
     work: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
-    kept, other = ModelRegistry(work / "repository"), make_bundle(tmp_path / "other", seed=3)
-    publish_catalogue(kept.root, bundle, make_catalogue(bundle, tmp_path / "first"))
-    publish(kept.root, other)
-    removal.remove(kept, bundle.model_id, who="gc", why="old", skipped=lambda history: False)
-    publish(kept.root, bundle)
+    registry, other = ModelRegistry(work / "repository"), make_bundle(tmp_path / "other", seed=3)
+    publish_catalogue(registry.root, bundle, make_catalogue(bundle, tmp_path / "first"))
+    publish(registry.root, other)
+    removal.remove(registry, bundle.model_id, who="gc", why="old", skipped=lambda history: False)
+    publish(registry.root, bundle)
     lines = json.loads(run_cli("catalogue", "list", "-w", work, "--json"))
-    registered = [event for event in kept.history() if event.kind == "registered"][-1]
+    registered = [event for event in registry.history() if event.kind == "registered"][-1]
     assert [(line["revision"], line["at"]) for line in lines] == [(bundle.revision, registered.at)]
     with pytest.raises(RegistryError, match="no catalogue to go back to"):
         run_cli("catalogue", "rollback", "-w", work)
 
 
-def test_a_catalogue_that_was_cleaned_up_is_passed_over(work: Path, bundle: Bundle, tmp_path: Path) -> None:
-    kept = work / "repository"
-    first = publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
-    publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
-    shutil.rmtree(kept / "catalogues" / bundle.model_id / first)
+def test_a_catalogue_that_was_removed_is_skipped(work: Path, bundle: Bundle, tmp_path: Path) -> None:
+    registry = work / "repository"
+    first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
+    publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+    shutil.rmtree(registry / "catalogues" / bundle.model_id / first)
     assert "gone" in run_cli("catalogue", "list", "-w", work).splitlines()[2]
     with pytest.raises(RegistryError, match="has no catalogue"):
         run_cli("catalogue", "rollback", first, "-w", work)
     run_cli("catalogue", "rollback", "-w", work)
-    assert ModelRegistry(kept).revision(bundle.model_id) == bundle.revision
+    assert ModelRegistry(registry).revision(bundle.model_id) == bundle.revision
 
 
-def test_the_champion_and_the_history_tell_of_both(work: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_champion_and_the_history_show_catalogues_and_takedowns(work: Path, bundle: Bundle, tmp_path: Path) -> None:
     assert f"catalogue: {bundle.revision}, the bundle's own" in run_cli("champion", "-w", work)
     revision = publish_catalogue(work / "repository", bundle, make_catalogue(bundle, tmp_path / "first"))
     run_cli("items", "hide", *(f"i{n}" for n in range(7)), "-w", work, "--why", "recalled")
@@ -187,18 +188,18 @@ def test_the_champion_and_the_history_tell_of_both(work: Path, bundle: Bundle, t
     assert "items_hidden i0, i1, i2, i3, i4 and 2 more  recalled" in lines[3]
 
 
-def test_a_rollback_that_somebody_overtakes_is_stale(
+def test_a_rollback_beside_another_publication_is_stale(
     work: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look and the event another catalogue is published."""
-    kept = work / "repository"
-    publish_catalogue(kept, bundle, make_catalogue(bundle, tmp_path / "first"))
+    """Another catalogue is published between reading the history and adding the event."""
+    registry = work / "repository"
+    publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
     later = make_catalogue(bundle, tmp_path / "later", seed=8)
     verify = ModelRegistry.catalogue
 
     def overtaken(self: ModelRegistry, *args: object, **more: object) -> Path:
         monkeypatch.setattr(ModelRegistry, "catalogue", verify)
-        publish_catalogue(kept, bundle, later)
+        publish_catalogue(registry, bundle, later)
         return verify(self, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ModelRegistry, "catalogue", overtaken)

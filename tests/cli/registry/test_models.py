@@ -1,4 +1,4 @@
-"""`rankline champion`, `rankline history` and `rankline runs`: looking at what there is, and at nothing."""
+"""`rankline champion`, `rankline history` and `rankline runs`, also in an empty workspace."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from cli.main import app
+from rankline.io.files import write_json
 from rankline.runtime import ledger
-from tests.cli.command import rankline, refused
+from rankline.runtime.steps import TRAINING_STEPS
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 
 
@@ -48,7 +50,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
     assert json.loads(run_cli("runs", "list", "-w", smoke.workspace, "--json"))[0]["run"] == run
     shown = run_cli("runs", "show", run, "-w", smoke.workspace)
     assert shown == run_cli("runs", "show", "-w", smoke.workspace)
-    for step in ledger.STEPS:
+    for step in TRAINING_STEPS:
         assert f"\n{step} " in shown
     assert "promoted: " in shown
     for page in ("data report", "evaluation report", "verdict"):
@@ -58,7 +60,7 @@ def test_the_runs(smoke: SmokeRun) -> None:
     assert shown == {**smoke.summary, "trigger": None, "flow": "train"}
 
 
-def test_an_empty_workspace_is_told_kindly(tmp_path: Path) -> None:
+def test_an_empty_workspace(tmp_path: Path) -> None:
     for command in (("champion",), ("catalogue", "list"), ("catalogue", "rollback")):
         printed = refused(*command, "-w", tmp_path, code=2)
         assert "no model has been promoted yet" in printed
@@ -72,12 +74,12 @@ def test_an_empty_workspace_is_told_kindly(tmp_path: Path) -> None:
     assert "try: start one" in printed
 
 
-def test_a_workspace_that_is_not_there_is_said_where(tmp_path: Path) -> None:
+def test_a_missing_workspace_is_named(tmp_path: Path) -> None:
     for command in (("champion",), ("history",), ("runs", "list"), ("runs", "show")):
         printed = refused(*command, code=2, cwd=tmp_path)
         assert "there is no workspace here" in printed
         assert f"where: {tmp_path / '.rankline'} (--workspace, or the current folder)" in printed
-        assert "try: `rankline demo` makes one" in printed
+        assert "try: `rankline demo` creates one" in printed
     printed = refused("champion", code=2, RANKLINE_WORKSPACE=str(tmp_path / "gone"))
     assert f"where: {tmp_path / 'gone'} (RANKLINE_WORKSPACE)" in printed
     (tmp_path / ".rankline").mkdir()
@@ -87,7 +89,7 @@ def test_a_workspace_that_is_not_there_is_said_where(tmp_path: Path) -> None:
 
 def test_the_list_of_runs_fits_eighty_columns(smoke: SmokeRun, tmp_path: Path) -> None:
     long = tmp_path / "runs" / f"20260101-000000-{'x' * 40}"
-    ledger.write_json(long / "summary.json", {**smoke.summary, "run": long.name})
+    write_json(long / "summary.json", {**smoke.summary, "run": long.name})
     printed = rankline("runs", "list", "-w", tmp_path, COLUMNS="80").stdout
     assert long.name in printed
     assert "promoted" in printed
@@ -97,10 +99,10 @@ def test_the_list_of_runs_fits_eighty_columns(smoke: SmokeRun, tmp_path: Path) -
     assert max(map(len, usual.splitlines())) <= 80
 
 
-def under_way(tmp_path: Path, *, pid: int, age_s: float) -> Path:
-    """A run without a summary, whose running step has this process and was last heard of so long ago."""
+def active_run(tmp_path: Path, *, pid: int, age_s: float) -> Path:
+    """A run without a summary, whose running step has this process and last wrote a file ``age_s`` ago."""
     folder = tmp_path / "runs" / "20260101-000000-smoke"
-    ledger.write_json(folder / "recipe.json", {"name": "smoke"})
+    write_json(folder / "recipe.json", {"name": "smoke"})
     then = time.time() - age_s
     ledger.write_entry(folder, ledger.Entry(step="ingest", status="done", started=then, finished=then + 1, why="new"))
     ledger.write_entry(folder, ledger.Entry(step="validate", status="running", started=time.time(), pid=pid))
@@ -109,10 +111,10 @@ def under_way(tmp_path: Path, *, pid: int, age_s: float) -> Path:
     return folder
 
 
-def test_a_run_under_way_is_shown_live(tmp_path: Path) -> None:
+def test_an_active_run_is_shown_as_running(tmp_path: Path) -> None:
     step = subprocess.Popen(["sleep", "600"])
     try:
-        _shown_live(tmp_path, under_way(tmp_path, pid=step.pid, age_s=3600))  # quiet for an hour, its process is there
+        _shown_live(tmp_path, active_run(tmp_path, pid=step.pid, age_s=3600))  # quiet for an hour, its process is there
     finally:
         step.kill()
         step.wait()
@@ -128,20 +130,20 @@ def _shown_live(tmp_path: Path, folder: Path) -> None:
     assert (shown["outcome"], [step["step"] for step in shown["steps"]]) == ("running", ["ingest", "validate"])
 
 
-def test_a_run_whose_process_cannot_be_seen_is_believed_by_its_signs_of_life(tmp_path: Path) -> None:
-    under_way(tmp_path, pid=0, age_s=1)
+def test_a_run_with_recent_files_is_running_even_without_a_visible_process(tmp_path: Path) -> None:
+    active_run(tmp_path, pid=0, age_s=1)
     assert "it is running" in run_cli("runs", "show", "-w", tmp_path)
 
 
-def test_a_process_that_only_has_the_number_of_a_step_is_not_it(tmp_path: Path) -> None:
-    under_way(tmp_path, pid=1, age_s=3600)  # as a step's in a container often is
+def test_another_process_with_the_id_of_a_step_is_not_that_step(tmp_path: Path) -> None:
+    active_run(tmp_path, pid=1, age_s=3600)  # as a step's in a container often is
     assert "the next run goes on from there" in run_cli("runs", "show", "-w", tmp_path)
 
 
-def test_a_killed_run_is_not_shown_as_running(tmp_path: Path) -> None:
+def test_a_killed_run_is_unfinished(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    folder = under_way(tmp_path, pid=ended.pid, age_s=3600)
+    folder = active_run(tmp_path, pid=ended.pid, age_s=3600)
     assert run_cli("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "unfinished"]
     printed = run_cli("runs", "show", "-w", tmp_path)
     assert "✘ validate" in printed

@@ -34,8 +34,12 @@ SETTINGS = [each for setting in golden.PINNED for each in ("--set", setting)]
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is waited for."""
-    for place in ("cli.runs.runs.POLL_S", "cli.schedules.cluster.POLL_S", "pipelines.kubeflow.recurring_runs.SETTLE_S"):
+    """Wait for nothing."""
+    for place in (
+        "cli.runs.runs.POLL_S",
+        "cli.schedules.schedule.POLL_S",
+        "pipelines.kubeflow.recurring_runs.SETTLE_S",
+    ):
         monkeypatch.setattr(place, 0.0)
     monkeypatch.setattr(recurring_runs, "CLEAR_S", 0)
 
@@ -45,7 +49,9 @@ RunCli = Callable[..., Any]
 
 @pytest.fixture
 def run_cli(kubeflow: Kubeflow) -> RunCli:
-    """Give a command to the cluster; what it prints, as JSON where it was asked for."""
+    """Run a command against the cluster; returns what it prints, parsed with --json."""
+
+    kubeflow.api.pace = 5
 
     def invoke(*words: str, code: int = 0) -> Any:
         where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
@@ -59,7 +65,7 @@ def run_cli(kubeflow: Kubeflow) -> RunCli:
     return invoke
 
 
-def begun(cluster: Cluster) -> str:
+def submitted(cluster: Cluster) -> str:
     return submit(cluster, upload(cluster, golden.pinned("smoke"))).run
 
 
@@ -84,25 +90,25 @@ def test_which_place_is_meant(
 ) -> None:
     from cli.runs import runs
 
-    meant: list[bool] = []
+    targets: list[bool] = []
 
-    def seen(workspace: Path, where: Any) -> Any:
-        meant.append(bool(where))
+    def record(workspace: Path, where: Any) -> Any:
+        targets.append(bool(where))
         raise UsageError("that is all")
 
-    monkeypatch.setattr(runs, "_runs", seen)
+    monkeypatch.setattr(runs, "_runs", record)
     monkeypatch.setenv("RANKLINE_KFP_HOST", host)
     monkeypatch.setenv("RANKLINE_KFP_NAMESPACE", "team")
     monkeypatch.setenv("RANKLINE_KFP_AUTH", "token")
     CliRunner().invoke(app, ["runs", "list", *words])
-    assert meant == [there]
+    assert targets == [there]
 
 
 def test_both_places_at_once_are_refused() -> None:
     for words in (["runs", "list"], ["schedule", "list"]):
         done = CliRunner().invoke(app, [*words, "-w", ".", "--host", "http://k/pipeline"])
         assert isinstance(done.exception, UsageError)
-        assert "both asked for" in str(done.exception)
+        assert "both given" in str(done.exception)
 
 
 # runs
@@ -110,7 +116,7 @@ def test_both_places_at_once_are_refused() -> None:
 
 def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster) -> None:
     assert run_cli("runs", "list") == "no runs yet; start one with `rankline submit`\n"
-    first, second = begun(cluster), begun(cluster)
+    first, second = submitted(cluster), submitted(cluster)
     follow(cluster, first, poll_s=0)
     lines = run_cli("runs", "list").splitlines()
     assert lines[0].split() == ["run", "outcome", "took", "model", "flow", "trigger"]
@@ -123,7 +129,7 @@ def test_list_has_the_columns_and_the_json_of_a_workspace(run_cli: RunCli, clust
 
 
 def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp_path: Path) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     follow(cluster, run, poll_s=0)
     summary = run_cli("runs", "show", run, "--json")
     ledger.write_entry(tmp_path, ledger.Entry(step="resolve_inputs", status="done", started=1.0, finished=2.0))
@@ -138,7 +144,7 @@ def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp
 
 
 def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     follow(cluster, run, poll_s=0)
     assert "── finetune\nhello from flow-" in run_cli("runs", "logs", run)
     where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
@@ -151,14 +157,14 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
 
 
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     assert f"cancelled {run}; `rankline runs retry {run}` goes on" in run_cli("runs", "cancel", run)
-    assert "is not under way" in run_cli("runs", "cancel", run, code=2)
+    assert "is not running" in run_cli("runs", "cancel", run, code=2)
     retried = run_cli("runs", "retry", run, "--json")
     assert (retried["run"], retried["outcome"]) == (run, "promoted")
-    assert "nothing to try again" in run_cli("runs", "retry", run, code=2)
+    assert "cannot be retried" in run_cli("runs", "retry", run, code=2)
     kubeflow.api.fails_at = "distill"
-    failed = begun(cluster)
+    failed = submitted(cluster)
     follow(cluster, failed, poll_s=0)
     text = run_cli("runs", "retry", failed)
     assert f"run {failed} goes on" in text
@@ -169,7 +175,7 @@ def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster)
 def test_retry_ends_with_the_code_of_the_verdict(
     run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, verdict: str, code: int
 ) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     run_cli("runs", "cancel", run)
     kubeflow.api.verdict = verdict
     run_cli("runs", "retry", run, code=code)
@@ -185,19 +191,22 @@ def create(run_cli: RunCli, *more: str, code: int = 0) -> Any:
 
 def test_five_fields_become_six_and_the_zone_is_stated(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     text = run_cli("schedule", "create", "five", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1")
-    assert "note: five fields are read minute first, and kept as '0 0 3 * * 1'" in text
-    assert "note: the cluster fires by the clock of its controller, taken for UTC: the API does not tell it" in text
-    (kept,) = kubeflow.api.recurring.values()
-    assert kept["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
+    assert "note: five fields start with the minute; stored as '0 0 3 * * 1'" in text
+    assert (
+        "note: the cluster fires in the time zone of its controller, assumed to be UTC; the API does not report it"
+        in text
+    )
+    (recurring_run,) = kubeflow.api.recurring.values()
+    assert recurring_run["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * 1"
     six = ("schedule", "create", "six", "-r", "smoke", *SETTINGS, "--cron", "0 3 * * 1", "--seconds-first")
-    assert "five fields where six are asked for" in run_cli(*six, code=2)
+    assert "five fields instead of six" in run_cli(*six, code=2)
     assert "the second cannot be 61" in run_cli(*six[:-3], "--cron", "61 0 3 * * 1", code=2)
 
 
 def test_the_zone_is_the_clusters(run_cli: RunCli) -> None:
     assert "one time zone for all its schedules" in create(run_cli, "--zone", "Europe/Berlin", code=2)
-    told_ = create(run_cli, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
-    assert told_["zone"] == "Europe/Berlin"
+    payload = create(run_cli, "--zone", "Europe/Berlin", "--cluster-zone", "Europe/Berlin", "--json")
+    assert payload["zone"] == "Europe/Berlin"
     (fire,) = run_cli("schedule", "plan", "nightly", "-n", "1", "--json")["fires"]
     assert fire["scheduled_at_local"].endswith(("03:00:00+0100", "03:00:00+0200"))
 
@@ -215,7 +224,7 @@ def test_the_zone_is_the_clusters(run_cli: RunCli) -> None:
         (["--max-runs", "11"], "ten runs at once"),
     ],
 )
-def test_what_a_cluster_cannot_heed_is_refused(
+def test_what_a_cluster_does_not_support_is_refused(
     run_cli: RunCli, kubeflow: Kubeflow, words: list[str], option: str
 ) -> None:
     refusal = create(run_cli, *words, code=2)
@@ -229,12 +238,12 @@ def test_a_name_that_kubernetes_would_refuse(run_cli: RunCli, kubeflow: Kubeflow
     assert kubeflow.api.asked.count("POST /apis/v2beta1/recurringruns") == 0
 
 
-def test_a_setting_that_nobody_told_a_cluster_of_is_refused(run_cli: RunCli) -> None:
-    """Whatever a schedule of a workspace learns is refused here until somebody sees to it."""
-    from pipelines.kubeflow.schedules import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
-    from pipelines.schedules.store import Schedule
+def test_a_setting_that_a_cluster_does_not_know_is_refused(run_cli: RunCli) -> None:
+    """A new setting of schedules is refused on a cluster until it is supported there."""
+    from pipelines.kubeflow.cluster_schedule import SUPPORTED_FIELDS, UNSUPPORTED_REASONS, refuse_unsupported
+    from pipelines.schedules.model import Schedule
 
-    with pytest.raises(UsageError, match="cannot heed --colour"):
+    with pytest.raises(UsageError, match="does not support --colour"):
         refuse_unsupported({"colour": "red"})
     assert set(Schedule.model_fields) - SUPPORTED_FIELDS >= set(UNSUPPORTED_REASONS)
 
@@ -271,17 +280,21 @@ def test_plan_prints_the_fire_times_with_their_windows(run_cli: RunCli) -> None:
     assert header.split("  ")[0] == "fires (UTC)"
     assert len(rows) == 3
     assert all("03:00:00+0000" in row and "21:00:00+0000" in row for row in rows)
-    assert note.startswith("note: the cluster fires by")
+    assert note.startswith("note: the cluster fires in")
 
 
 def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "--max-runs", "2", "--catch-up", "all", "--service-account", "trainer", "-e", "mine")
-    (kept,) = kubeflow.api.recurring.values()
-    assert (kept["max_concurrency"], kept["no_catchup"], kept["service_account"]) == ("2", False, "trainer")
-    assert kept["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
-    assert "directory" not in kept["description"]
-    moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
-    (run,) = kubeflow.api.tick(moment)
+    (recurring_run,) = kubeflow.api.recurring.values()
+    assert (recurring_run["max_concurrency"], recurring_run["no_catchup"], recurring_run["service_account"]) == (
+        "2",
+        False,
+        "trainer",
+    )
+    assert recurring_run["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
+    assert "directory" not in recurring_run["description"]
+    instant = datetime(2026, 11, 23, 3, tzinfo=UTC)
+    (run,) = kubeflow.api.tick(instant)
     shown = run_cli("schedule", "show", "nightly")
     assert "account          trainer" in shown
     assert "experiment       mine" in shown
@@ -311,7 +324,7 @@ def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> 
     assert (shown["window"], shown["lag"], shown["max_runs"], shown["account"]) == ("30d", "6h", 2, "trainer")
     assert (shown["revision"], shown["revisions"]) == (2, 2)
     assert [(each["run"], each["revision"]) for each in shown["runs"]] == [(run, 1)]
-    assert "cannot heed --jitter" in run_cli("schedule", "update", "nightly", "--jitter", "5", code=2)
+    assert "does not support --jitter" in run_cli("schedule", "update", "nightly", "--jitter", "5", code=2)
     assert "there is no recurring run 'other'" in run_cli("schedule", "update", "other", "--lag", "1h", code=2)
     assert run_cli("schedule", "show", "nightly", "--json")["revision"] == 2
 
@@ -319,12 +332,12 @@ def test_update_keeps_what_is_not_named(run_cli: RunCli, kubeflow: Kubeflow) -> 
 def test_pause_resume_delete(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "--catch-up", "all")
     assert "schedule nightly is paused, revision 1" in run_cli("schedule", "pause", "nightly")
-    moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
-    assert kubeflow.api.tick(moment) == []
+    instant = datetime(2026, 11, 23, 3, tzinfo=UTC)
+    assert kubeflow.api.tick(instant) == []
     assert run_cli("schedule", "list", "--json")[0]["paused"] is True
-    assert "none of these begins before" in run_cli("schedule", "plan", "nightly")
-    assert "makes up for what fell into the pause" in run_cli("schedule", "resume", "nightly")
-    (run,) = kubeflow.api.tick(moment)
+    assert "none of these starts before" in run_cli("schedule", "plan", "nightly")
+    assert "also runs the fire times of the pause" in run_cli("schedule", "resume", "nightly")
+    (run,) = kubeflow.api.tick(instant)
     refusal = run_cli("schedule", "delete", "nightly", code=2)
     assert "deleting it would end them" in refusal
     assert run in refusal
@@ -337,17 +350,17 @@ def test_one_that_somebody_else_made(run_cli: RunCli, cluster: Cluster) -> None:
     recurring_runs.create(
         cluster, recurring_runs.RecurringRunSpec(name="theirs", cron="0 0 3 * * *"), golden.pinned("smoke")
     )
-    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    assert "not created by `rankline schedule`" in run_cli("schedule", "list")
     assert run_cli("schedule", "list", "--json")[0]["name"] == "theirs"
-    assert "was not made by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)
+    assert "was not created by `rankline schedule`" in run_cli("schedule", "plan", "theirs", code=2)
 
 
 @pytest.mark.parametrize("broken", ['"cron": "0 0 3 * * *", "colour": "red"', '"cron": 7', '"cron": "0 0 3 * * *"}, {'])
 def test_a_description_that_was_edited_breaks_no_list(run_cli: RunCli, kubeflow: Kubeflow, broken: str) -> None:
     create(run_cli)
-    (kept,) = kubeflow.api.recurring.values()
-    kept["description"] = kept["description"].replace('"cron": "0 0 3 * * *"', broken)
-    assert "not made by `rankline schedule`" in run_cli("schedule", "list")
+    (recurring_run,) = kubeflow.api.recurring.values()
+    recurring_run["description"] = recurring_run["description"].replace('"cron": "0 0 3 * * *"', broken)
+    assert "not created by `rankline schedule`" in run_cli("schedule", "list")
     assert "or its description was edited" in run_cli("schedule", "update", "nightly", "--lag", "1h", code=2)
 
 
@@ -363,28 +376,28 @@ def test_backfill_runs_past_windows_a_few_at_once(
     run_cli: RunCli, kubeflow: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(run_cli)
-    real, under_way = kubeflow.api.begin, list[int]()
+    real, active = kubeflow.api.begin, list[int]()
 
     def begin(*given: Any) -> dict[str, Any]:
-        made = real(*given)
-        under_way.append(sum(run["state"] not in ENDED for run in kubeflow.api.runs.values()))
-        return made
+        run = real(*given)
+        active.append(sum(run["state"] not in ENDED for run in kubeflow.api.runs.values()))
+        return run
 
     monkeypatch.setattr(kubeflow.api, "begin", begin)
-    filled = backfill(run_cli, 1, 5, "--concurrency", "2", "--json")
-    assert [(each["scheduled_at"][:10], each["what"], each["outcome"]) for each in filled] == [
+    results = backfill(run_cli, 1, 5, "--concurrency", "2", "--json")
+    assert [(each["scheduled_at"][:10], each["what"], each["outcome"]) for each in results] == [
         (f"2026-11-0{day}", "ran", "promoted") for day in (1, 2, 3, 4)
     ]
-    assert max(under_way) == 2
-    assert filled[0]["window_end"] == "2026-10-31T21:00:00+00:00"
-    assert filled[0]["kind"] == "backfill"
-    begun_ = [kubeflow.api.runs[each["run"]] for each in filled]
-    assert [run["created_at"] for run in begun_] == sorted(run["created_at"] for run in begun_)  # oldest first
-    # what each is told reaches ingest as the window that was printed
-    version = kubeflow.api.versions[begun_[0]["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
+    assert max(active) == 2
+    assert results[0]["window_end"] == "2026-10-31T21:00:00+00:00"
+    assert results[0]["kind"] == "backfill"
+    started = [kubeflow.api.runs[each["run"]] for each in results]
+    assert [run["created_at"] for run in started] == sorted(run["created_at"] for run in started)  # oldest first
+    # the scheduled time reaches ingest as the window that was printed
+    version = kubeflow.api.versions[started[0]["pipeline_version_reference"]["pipeline_version_id"]]["pipeline_spec"]
     line = version["pipeline_spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]["ingest"]["inputs"]
     schedule = line["parameters"]["run"]["runtimeValue"]["constant"]["schedule"]
-    for each, run in zip(filled, begun_):
+    for each, run in zip(results, started):
         given = (run["runtime_config"]["parameters"]["scheduled_at"], "2026-11-22T12:34:56Z")
         config = with_scheduled_window(IngestConfig(source="/data"), schedule, given, tmp_path)
         assert (config.window_start, config.window_end) == (each["window_start"], each["window_end"])
@@ -428,15 +441,15 @@ def test_an_older_window_is_let_pass_only_when_asked(run_cli: RunCli, kubeflow: 
 def test_a_backfill_that_was_interrupted_joins_its_runs(
     run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.kubeflow import schedules
+    from pipelines.kubeflow import backfill as cluster_backfill
 
     create(run_cli)
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as at_a_moment:
-        at_a_moment.setattr(schedules.time, "sleep", interrupted)
+    with monkeypatch.context() as at_a_instant:
+        at_a_instant.setattr(cluster_backfill.time, "sleep", interrupted)
         run_cli("schedule", "backfill", "nightly", "--from", "2026-11-01", "--to", "2026-11-03", code=130)
     (run,) = kubeflow.api.runs
     assert kubeflow.api.runs[run]["state"] not in ENDED
@@ -446,7 +459,7 @@ def test_a_backfill_that_was_interrupted_joins_its_runs(
     assert len(kubeflow.api.runs) == 2
 
 
-def test_a_run_that_the_schedule_has_begun_is_left_to_itself(run_cli: RunCli, kubeflow: Kubeflow) -> None:
+def test_a_run_that_the_schedule_has_startedis_left_to_itself(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli)
     kubeflow.api.tick(datetime(2026, 11, 1, 3, tzinfo=UTC))
     assert "1 ran, 1 under way elsewhere; 0 failed" in backfill(run_cli, 1, 3)
@@ -456,4 +469,4 @@ def test_a_backfill_ends_in_the_past(run_cli: RunCli) -> None:
     create(run_cli)
     words = ["schedule", "backfill", "nightly", "--from", "2026-11-01", "--to"]
     assert "ends in the past" in run_cli(*words, "2999-01-01", code=2)
-    assert "has no fire time there" in run_cli(*words, "2026-11-01T01:00", code=2)
+    assert "has no fire time in this period" in run_cli(*words, "2026-11-01T01:00", code=2)

@@ -1,10 +1,10 @@
-"""`rankline compile`: the package, or one message."""
+"""`rankline compile`: the package, or an error message."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.pipelines import golden
 
 PINNED = [part for setting in golden.PINNED for part in ("--set", setting)]
@@ -16,7 +16,7 @@ def test_it_writes_the_package(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "flow.yaml").read_text() == golden.path("train").read_text()
 
 
-def test_it_refuses_what_is_not_pinned(tmp_path: Path) -> None:
+def test_images_have_to_be_pinned(tmp_path: Path) -> None:
     message = refused("compile", "--recipe", "smoke", "-o", tmp_path / "flow.yaml", code=2)
     assert message.startswith("the data image is not pinned")
     assert "try: --set cluster.images.data=" in message

@@ -1,4 +1,4 @@
-"""`rankline submit`, `runs` and `schedule` with a flow other than the whole line, on a cluster."""
+"""`rankline submit`, `runs` and `schedule` with a flow other than training, on a cluster."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_a_step_that_fails_ends_with_1(run_cli: RunCli, kubeflow: Kubeflow) -> N
 
 def test_a_plan_of_a_smaller_flow_is_refused(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     refusal = run_cli(*SUBMIT, "--flow", "refresh", "--plan", code=2)
-    assert refusal.startswith("a plan is told of the whole line alone")
+    assert refusal.startswith("only the training pipeline can be planned")
     assert "found: --plan with --flow refresh" in refusal
     assert kubeflow.api.asked == []
 
@@ -86,24 +86,24 @@ def test_a_schedule_runs_its_flow(
     follow(cluster, run, poll_s=0)
     shown = run_cli("runs", "show", run, "--json")
     assert (shown["flow"], shown["trigger"]["window_end"]) == (flow, "2026-11-22T21:00:00+00:00")
-    (fired,) = run_cli("schedule", "show", "often", "--json")["runs"]
-    assert (fired["outcome"], fired["exit_code"]) == (shown["outcome"], 0)
+    (firing,) = run_cli("schedule", "show", "often", "--json")["runs"]
+    assert (firing["outcome"], firing["exit_code"]) == (shown["outcome"], 0)
 
 
 def test_update_takes_another_flow(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "refresh")
     assert run_cli("schedule", "update", "often", "--lag", "1h", "--json")["flow"] == "refresh"
     assert run_cli("schedule", "update", "often", "--flow", "features", "--json")["flow"] == "features"
-    (kept,) = kubeflow.api.recurring.values()
-    owner = kubeflow.api.pipelines[kept["pipeline_version_reference"]["pipeline_id"]]
+    (recurring_run,) = kubeflow.api.recurring.values()
+    owner = kubeflow.api.pipelines[recurring_run["pipeline_version_reference"]["pipeline_id"]]
     assert owner["display_name"] == "rankline-smoke-features"
 
 
 def test_backfill_of_features(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "features")
     words = ["schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", "--json"]
-    filled = run_cli(*words)
-    assert [(each["scheduled_at"][:10], each["what"], each["outcome"], each["exit_code"]) for each in filled] == [
+    results = run_cli(*words)
+    assert [(each["scheduled_at"][:10], each["what"], each["outcome"], each["exit_code"]) for each in results] == [
         ("2026-11-01", "ran", "materialized", 0), ("2026-11-02", "ran", "materialized", 0),
     ]  # fmt: skip
     given = [run["runtime_config"]["parameters"]["scheduled_at"] for run in kubeflow.api.runs.values()]
@@ -115,7 +115,7 @@ def test_backfill_of_features(run_cli: RunCli, kubeflow: Kubeflow) -> None:
 def test_backfill_of_a_refresh_is_refused(run_cli: RunCli, kubeflow: Kubeflow) -> None:
     create(run_cli, "refresh")
     refusal = run_cli("schedule", "backfill", "often", "--from", "2026-11-01", "--to", "2026-11-03", code=2)
-    assert refusal.startswith("a refresh has no past to make up for")
+    assert refusal.startswith("a refresh publishes the current items")
     assert kubeflow.api.runs == {}
 
 

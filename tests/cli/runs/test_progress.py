@@ -1,4 +1,4 @@
-"""What people see while a run goes on, and at its end."""
+"""What is shown while a run goes on, and its summary."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from cli.formats import format_duration
 from cli.runs.progress import (
     Screen,
-    format_duration,
     progress_text,
     run_table,
     summary_lines,
@@ -23,12 +23,13 @@ from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
+from rankline.runtime.steps import TRAINING_STEPS
 
 
 def entry(
-    step: str, status: str, *, began_s_ago: float = 0, took_s: float | None = None, why: str = ""
+    step: str, status: str, *, started_s_ago: float = 0, took_s: float | None = None, why: str = ""
 ) -> ledger.Entry:
-    started = time.time() - began_s_ago
+    started = time.time() - started_s_ago
     finished = None if took_s is None else started + took_s
     return ledger.Entry.model_validate(
         {"step": step, "status": status, "started": started, "finished": finished, "why": why}
@@ -37,12 +38,12 @@ def entry(
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """One earlier run, and one that trains just now."""
+    """An earlier run, and one that is training."""
     before, now = (tmp_path / "runs" / f"20260101-00000{n}-smoke" for n in (0, 1))
     ledger.write_entry(before, entry("ingest", "done", took_s=4.2))
     ledger.write_entry(before, entry("finetune", "done", took_s=75))
-    ledger.write_entry(now, entry("ingest", "reused", began_s_ago=40, took_s=0.2, why="unchanged"))
-    ledger.write_entry(now, entry("finetune", "running", began_s_ago=30, why="epochs: 4 -> 3"))
+    ledger.write_entry(now, entry("ingest", "reused", started_s_ago=40, took_s=0.2, why="unchanged"))
+    ledger.write_entry(now, entry("finetune", "running", started_s_ago=30, why="epochs: 4 -> 3"))
     progress = Progress(now / "finetune.progress", interval_s=0)
     progress.phase("training the teacher")
     progress._started = time.monotonic() - 10
@@ -51,7 +52,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def drawn(workspace: Path, *, width: int, ended: bool = False) -> list[str]:
-    """The live table as it looks on a terminal so wide."""
+    """The live table on a terminal of this width."""
     folder = workspace / "runs" / "20260101-000001-smoke"
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(run_table(folder, usual_durations(workspace, "smoke", before=folder), seconds=41, ended=ended))
@@ -63,7 +64,7 @@ def row(lines: list[str], step: str) -> str:
 
 
 class Process:
-    """A runner's process, as far as the screen asks."""
+    """A runner's process, as far as the screen uses it."""
 
     ended = False
 
@@ -75,7 +76,7 @@ def test_the_table_shows_each_step_elapsed_estimate_and_a_bar(workspace: Path) -
     lines = drawn(workspace, width=120)
     assert lines[0] == "20260101-000001-smoke   41.0 s"
     assert lines[1].split() == ["step", "elapsed", "usual"]
-    assert len(lines) == 2 + len(ledger.STEPS)
+    assert len(lines) == 2 + len(TRAINING_STEPS)
     assert row(lines, "ingest").split() == ["↺", "ingest", "0.2", "s", "4.2", "s", "unchanged"]
     bar = "█" * 15 + "░" * 5
     assert row(lines, "finetune").startswith("▶ finetune")
@@ -86,33 +87,33 @@ def test_the_table_shows_each_step_elapsed_estimate_and_a_bar(workspace: Path) -
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
-def test_a_narrow_terminal_keeps_one_line_a_step(workspace: Path, width: int) -> None:
+def test_a_narrow_terminal_keeps_one_line_per_step(workspace: Path, width: int) -> None:
     lines = drawn(workspace, width=width)
     assert max(len(line) for line in lines) <= width
-    assert len(lines) == 2 + len(ledger.STEPS)
-    assert [line.split()[1] for line in lines[2:]] == list(ledger.STEPS)
+    assert len(lines) == 2 + len(TRAINING_STEPS)
+    assert [line.split()[1] for line in lines[2:]] == list(TRAINING_STEPS)
     assert "30.0 s" in row(lines, "finetune")
     assert row(lines, "finetune").endswith("…")
 
 
-def test_without_a_terminal_it_is_one_line_an_event(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_it_is_one_line_per_event(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workspace / "runs" / "20260101-000001-smoke"
-    under_way = SimpleNamespace(folder=folder, process=Process())
+    run = SimpleNamespace(folder=folder, process=Process())
     with Screen(workspace, "smoke") as screen:
-        screen(under_way)
-        screen(under_way)
+        screen(run)
+        screen(run)
         first = capsys.readouterr().out.splitlines()
         assert len(first) == 2
         assert first[0].startswith("↺ ingest")
         assert first[1].startswith("▶ finetune")
         assert "usually 1:15" in first[1]
         screen.printed_at -= 20
-        screen(under_way)
+        screen(run)
         printed = capsys.readouterr().out
         assert "loss 1.235" in printed
         assert "\r" not in printed
-        under_way.process.ended = True
-        screen(under_way)
+        run.process.ended = True
+        screen(run)
         assert capsys.readouterr().out.startswith("✘ finetune")
 
 
@@ -136,8 +137,8 @@ def test_a_phase_without_a_bar(tmp_path: Path) -> None:
     assert progress_text(tmp_path, "nothing") == ""
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.04, "0.0 s"), (8.34, "8.3 s"), (59.97, "1:00"), (72, "1:12")])
-def test_the_clock(seconds: float, expected: str) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(0.04, "0.0 s"), (8.34, "8.3 s"), (59.97, "1:00"), (72, "1:12")])
+def test_durations(seconds: float, expected: str) -> None:
     assert format_duration(seconds) == expected
 
 
@@ -161,7 +162,7 @@ def test_the_summary_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert summary_lines(printed)[1] == lines[1][:49] + "…"
 
 
-def test_what_training_began_with_is_told() -> None:
+def test_the_summary_says_what_training_started_from() -> None:
     step = {"step": "finetune", "status": "done", "seconds": 1.0, "import_s": 0.0, "peak_memory_mb": 1, "why": "new"}
     printed = {
         "seconds": 1.0,
@@ -172,16 +173,16 @@ def test_what_training_began_with_is_told() -> None:
         "cost": 0,
         "currency": "USD",
     }
-    begun = {"began_from": "0123", "began_why": "", "items_found_again": "9 of 10"}
-    assert "finetune began with the weights of model 0123, 9 of 10 items found again" in summary_lines(
-        {**printed, "steps": [{**step, "result": begun}]}
+    warm = {"began_from": "0123", "began_why": "", "items_found_again": "9 of 10"}
+    assert "finetune started from the weights of model 0123, 9 of 10 items found again" in summary_lines(
+        {**printed, "steps": [{**step, "result": warm}]}
     )
-    partly = {**begun, "teachers_from_scratch": "2 of 3"}
+    partly = {**warm, "teachers_from_scratch": "2 of 3"}
     assert any(
         "2 of 3 teachers from scratch" in line
         for line in summary_lines({**printed, "steps": [{**step, "result": partly}]})
     )
     scratch = {"began_from": "scratch", "began_why": "there is no champion yet"}
     lines = summary_lines({**printed, "steps": [{**step, "result": scratch}]})
-    assert "finetune began from scratch: there is no champion yet" in lines
-    assert not any("began" in line for line in summary_lines({**printed, "steps": [{**step, "result": {}}]}))
+    assert "finetune started from scratch: there is no champion yet" in lines
+    assert not any("started" in line for line in summary_lines({**printed, "steps": [{**step, "result": {}}]}))

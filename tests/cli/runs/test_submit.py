@@ -1,4 +1,4 @@
-"""`rankline submit` as people run it, against a server that speaks Kubeflow's API."""
+"""`rankline submit` on the command line, against a server that speaks Kubeflow's API."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.plan import REUSABLE_STEPS, Plan
+from pipelines.runs.plan import Plan
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.errors import SourceError
 from tests.cli.command import RANKLINE
 from tests.pipelines import golden
@@ -22,7 +23,7 @@ from tests.pipelines.kubeflow.kubeflow_world import compiled_once, kubeflow, not
 from tests.servers.kubeflow import NAMESPACE, Kubeflow
 
 PINNED = [each for setting in golden.PINNED for each in ("--set", setting)]
-REUSABLE = tuple(REUSABLE_STEPS)
+REUSABLE = CACHED_TRAINING_STEPS
 
 
 def command(kubeflow: Kubeflow, *more: str) -> list[str]:
@@ -31,7 +32,7 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "fails_at", "code", "told"),
+    ("verdict", "fails_at", "code", "printed"),
     [
         ("promote", "", 0, ": Every gate is met; the model serves"),
         ("pending", "", 0, "waiting for review after"),
@@ -53,17 +54,17 @@ def test_wait_ends_with_the_verdict(kubeflow: Kubeflow, verdict: str, fails_at: 
 
 
 def test_json_is_all_that_is_printed(kubeflow: Kubeflow) -> None:
-    begun = json.loads(CliRunner().invoke(app, command(kubeflow, "--json")).stdout)
-    assert begun["uploaded"] is True
-    assert begun["pipeline"] == "rankline-smoke"
-    assert begun["version"].startswith("smoke-")
-    assert begun["run"] in kubeflow.api.runs
+    submitted = json.loads(CliRunner().invoke(app, command(kubeflow, "--json")).stdout)
+    assert submitted["uploaded"] is True
+    assert submitted["pipeline"] == "rankline-smoke"
+    assert submitted["version"].startswith("smoke-")
+    assert submitted["run"] in kubeflow.api.runs
     waited = json.loads(CliRunner().invoke(app, command(kubeflow, "--json", "--wait", "-e", "other")).stdout)
     assert (waited["uploaded"], waited["outcome"], waited["experiment"]) == (False, "promoted", "other")
     assert {each["display_name"] for each in kubeflow.api.experiments.values()} == {"rankline", "other"}
 
 
-def test_what_is_wrong_is_told_before_anything_is_sent(kubeflow: Kubeflow) -> None:
+def test_what_is_wrong_is_refused_before_anything_is_sent(kubeflow: Kubeflow) -> None:
     from rankline.errors import UsageError
 
     done = CliRunner().invoke(app, command(kubeflow, "--set", "finetune.colour=red"))
@@ -111,7 +112,7 @@ def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
     }
     assert all(step["run_s"] is None for step in first["steps"])
     assert set(Plan.model_fields) < set(first)
-    assert "cannot be read from here" in first["cluster"]["notes"][0]
+    assert "which this machine cannot read" in first["cluster"]["notes"][0]
     done = json.loads(CliRunner().invoke(app, command(kubeflow, "--wait", "--json")).stdout)
     assert done["version"] == first["cluster"]["version"]
     second = json.loads(CliRunner().invoke(app, command(kubeflow, "--plan", "--json")).stdout)
@@ -119,18 +120,18 @@ def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
     assert {step["run_from"] for step in second["steps"]} == {done["run"]}
     text = CliRunner().invoke(app, command(kubeflow, "--plan")).stdout
     assert f"{done['version']} (is there)" in text
-    assert "note: times are the shortest and the longest of the latest runs there" in text
+    assert "note: times are the shortest and the longest of the latest 10 runs there" in text
     assert len(kubeflow.api.runs) == 1
 
 
 def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = CliRunner().invoke(app, ["submit", "--recipe", "smoke", *PINNED, "--plan"]).stdout
     assert "(the cluster was not asked)" in printed
-    assert "no earlier run tells how long it takes" in printed
+    assert "the duration is unknown: there is no earlier run" in printed
 
 
 def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path) -> None:
-    """The source lies on the volume: a path there is the same file here."""
+    """The source is on the volume, so a path there is the same file here."""
     from pipelines.recipes import named
     from pipelines.runs.plan import plan
 
@@ -147,7 +148,7 @@ def test_with_the_volume_at_hand_the_plan_is_that_of_a_run_in_it(tmp_path: Path)
     assert printed["steps"][1]["state"] == "runs"
     assert printed["cluster"]["workspace"] == str(tmp_path)
     assert any(note.startswith("this holds if the images hold this code") for note in printed["cluster"]["notes"])
-    assert "smoke is not on the volume, and on a cluster nobody fetches it" in printed["cluster"]["notes"]
+    assert "smoke is not on the volume; run `rankline fetch smoke` there first" in printed["cluster"]["notes"]
     gone = CliRunner().invoke(app, [*words, "--set", "ingest.source=/mnt/line/nowhere"])
     assert isinstance(gone.exception, SourceError)
 
@@ -159,4 +160,4 @@ def test_a_plan_refuses_what_the_run_would(kubeflow: Kubeflow) -> None:
     assert isinstance(done.exception, UsageError)
     assert "is not pinned" in str(done.exception)
     done = CliRunner().invoke(app, command(kubeflow, "-w", "/tmp"))
-    assert "a workspace here is nothing to a cluster" in str(done.exception)
+    assert "a cluster does not use a workspace of this machine" in str(done.exception)

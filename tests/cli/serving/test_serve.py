@@ -1,4 +1,4 @@
-"""`rankline serve` and `rankline ask`: the promoted model answers, and what cannot be served is refused kindly."""
+"""`rankline serve` and `rankline ask`: the promoted model answers, and what cannot be served is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from threading import Thread
 
 import pytest
 
-from tests.cli.command import RANKLINE, rankline, refused
+from tests.cli import command
+from tests.cli.command import RANKLINE
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip
 
@@ -43,13 +45,13 @@ def url(smoke: SmokeRun) -> Iterator[str]:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def test_the_promoted_model_answers(smoke: SmokeRun, url: str) -> None:
-    done = rankline("ask", "u1", "--url", url, "--k", 3, http_proxy="http://127.0.0.1:9")  # none stands between
+    done = rankline("ask", "u1", "--url", url, "--k", 3, http_proxy="http://127.0.0.1:9")  # a proxy is not used
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(".")[0].strip() for line in lines[1:4]] == ["1", "2", "3"]
@@ -64,13 +66,13 @@ def test_json_is_the_answer(smoke: SmokeRun, url: str) -> None:
     assert answer["model_id"] == smoke.summary["model_id"]
 
 
-def test_a_refusal_of_the_server_is_told(url: str) -> None:
+def test_an_error_of_the_server_is_shown(url: str) -> None:
     message = refused("ask", "u1", "--url", url, "--k", 100_000)
     assert f"where: {url}" in message
     assert "found: " in message
 
 
-def test_nobody_answers(taken: int) -> None:
+def test_no_server_answers(taken: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     message = refused("ask", "u1", "--url", f"http://127.0.0.1:{port}")
@@ -79,16 +81,16 @@ def test_nobody_answers(taken: int) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://[1", "ftp://127.0.0.1"])
-def test_an_address_that_is_none(url: str) -> None:
+def test_an_invalid_address(url: str) -> None:
     assert "the server does not answer" in refused("ask", "u1", "--url", url)
 
 
-def test_somebody_else_answers() -> None:
+def test_another_server_answers() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_response(404)
             self.end_headers()
-            self.wfile.write(b"<html>not me</html>")
+            self.wfile.write(b"<html>not found</html>")
 
         def log_message(self, *_: object) -> None:
             pass
@@ -101,28 +103,30 @@ def test_somebody_else_answers() -> None:
 
 
 def test_a_port_in_use(smoke: SmokeRun, taken: int) -> None:
-    message = refused("serve", "-w", smoke.workspace, "--port", taken)
+    message = command.refused("serve", "-w", smoke.workspace, "--port", taken)
     assert message.startswith(f"the server cannot listen on 127.0.0.1:{taken}")
     assert "found: Address already in use" in message
     assert "--port" in message
 
 
 def test_cuda_asked_for_and_absent(smoke: SmokeRun) -> None:
-    message = refused("serve", "-w", smoke.workspace, "--port", 0, "--provider", "cuda", CUDA_VISIBLE_DEVICES="")
-    assert message.startswith("CUDA was asked for and ONNX Runtime fell back to the CPU")
+    message = command.refused(
+        "serve", "-w", smoke.workspace, "--port", 0, "--provider", "cuda", CUDA_VISIBLE_DEVICES=""
+    )
+    assert message.startswith("CUDA was requested and ONNX Runtime fell back to the CPU")
     assert "try: " in message
 
 
-def test_a_precision_that_is_none(smoke: SmokeRun) -> None:
-    assert "'fp32', 'int8', 'fp16'" in refused("serve", "-w", smoke.workspace, "--precision", "fp8", code=2)
+def test_an_unknown_precision(smoke: SmokeRun) -> None:
+    assert "'fp32', 'int8', 'fp16'" in command.refused("serve", "-w", smoke.workspace, "--precision", "fp8", code=2)
 
 
 def test_a_bundle_with_a_flipped_byte(smoke: SmokeRun, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(smoke.artifact("export", "bundle"), bundle)
     flip(bundle / "scorer.onnx")
-    message = refused("serve", "--bundle", bundle, "--port", 0)
-    assert message.startswith("scorer.onnx is not the file its digest promises")
+    message = command.refused("serve", "--bundle", bundle, "--port", 0)
+    assert message.startswith("scorer.onnx does not match its digest")
     assert "try: " in message
 
 
@@ -130,9 +134,9 @@ def test_a_champion_with_a_flipped_byte_in_the_repository(smoke: SmokeRun, tmp_p
     workspace = tmp_path / "ws"
     shutil.copytree(smoke.workspace / "repository", workspace / "repository")
     flip(workspace / "repository" / "bundles" / smoke.summary["model_id"] / "scorer.onnx")
-    message = refused("serve", "-w", workspace, "--port", 0)
-    assert "scorer.onnx is not the file its digest promises" in message
+    message = command.refused("serve", "-w", workspace, "--port", 0)
+    assert "scorer.onnx does not match its digest" in message
 
 
-def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
-    assert "this is not a model bundle" in refused("serve", "--bundle", tmp_path, "--port", 0, code=2)
+def test_a_folder_that_is_not_a_bundle(tmp_path: Path) -> None:
+    assert "this is not a model bundle" in command.refused("serve", "--bundle", tmp_path, "--port", 0, code=2)

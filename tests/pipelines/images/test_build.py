@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.images import build, sbom
-from pipelines.images.build import BuildOptions, BuiltImage, DockerCommand, Inventory
+from pipelines.images import build, contents, docker, sbom
+from pipelines.images.build import BuildOptions, BuiltImage
+from pipelines.images.contents import Inventory
+from pipelines.images.docker import DockerCommand
 from pipelines.runs.containers import CODE_LABEL, code_digest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from tests.servers.process import Server, free_port
@@ -49,9 +51,9 @@ def holding(*names: str, version: str = "1.0") -> Inventory:
     ],
 )
 def test_an_image_that_is_not_what_it_should_be_is_seen(
-    kind: str, variant: build.Variant, held: Inventory, fault: str
+    kind: str, variant: contents.Variant, held: Inventory, fault: str
 ) -> None:
-    assert fault in "; ".join(build.content_violations(kind, variant, held))
+    assert fault in "; ".join(contents.content_violations(kind, variant, held))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,8 @@ def test_an_image_that_is_not_what_it_should_be_is_seen(
         ("serve", "cuda", holding("nvidia-cudnn-cu13")),
     ],
 )
-def test_one_that_is_what_it_should_be_passes(kind: str, variant: build.Variant, held: Inventory) -> None:
-    assert build.content_violations(kind, variant, held) == []
+def test_one_that_is_what_it_should_be_passes(kind: str, variant: contents.Variant, held: Inventory) -> None:
+    assert contents.content_violations(kind, variant, held) == []
 
 
 PIN = "python:3.11-slim@sha256:" + "a" * 64
@@ -91,7 +93,7 @@ def test_no_base_is_no_choice() -> None:
 @pytest.fixture
 def tool() -> DockerCommand:
     try:
-        return build.find_docker()
+        return docker.find_docker()
     except RanklineError as error:
         pytest.skip(f"{error.message}: {error.found}")
 
@@ -119,14 +121,14 @@ def registry(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def made(tool: DockerCommand, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+def created(tool: DockerCommand, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Makes an image of nothing under a name; it is gone afterwards."""
     ids: list[str] = []
     with tarfile.open(tmp_path / "nothing.tar", "w"):
         pass
 
     def make(name: str) -> None:
-        ids.append(build._docker_output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
+        ids.append(docker.docker_output(tool, "import", "--message", name, str(tmp_path / "nothing.tar"), name).strip())
 
     yield make
     for each in ids:
@@ -134,26 +136,26 @@ def made(tool: DockerCommand, tmp_path: Path) -> Iterator[Callable[[str], None]]
 
 
 def test_a_tag_is_built_on_as_the_digest_that_it_stands_for(
-    tool: DockerCommand, registry: str, made: Callable[[str], None]
+    tool: DockerCommand, registry: str, created: Callable[[str], None]
 ) -> None:
     base = f"{registry}/base:1"
-    made(base)
-    local = json.loads(build._docker_output(tool, "image", "inspect", base))[0]["Id"]
+    created(base)
+    local = json.loads(docker.docker_output(tool, "image", "inspect", base))[0]["Id"]
     assert build.resolve_base(base, tool=tool) == (base, local)  # no registry has seen it
-    build._docker_output(tool, "push", base)
+    docker.docker_output(tool, "push", base)
     pinned, base_id = build.resolve_base(base, tool=tool)
     assert pinned.startswith(f"{base}@sha256:")
     assert build.require_base(pinned, release=True) == pinned
-    build._docker_output(tool, "image", "rm", base)  # and what is not here is pulled
+    docker.docker_output(tool, "image", "rm", base)  # and what is not here is pulled
     assert build.resolve_base(pinned, tool=tool) == (pinned, base_id)
-    told = build.labels_of("serve", BuildOptions(base=pinned, base_id=base_id))
-    assert told["org.opencontainers.image.base.name"] == base
-    assert f"{base}@{told['org.opencontainers.image.base.digest']}" == pinned
-    assert told[build.BASE_LABEL] == base_id == local
+    result = build.labels_of("serve", BuildOptions(base=pinned, base_id=base_id))
+    assert result["org.opencontainers.image.base.name"] == base
+    assert f"{base}@{result['org.opencontainers.image.base.digest']}" == pinned
+    assert result[build.BASE_LABEL] == base_id == local
 
 
 def test_a_base_that_is_nowhere_is_named(tool: DockerCommand, registry: str) -> None:
-    with pytest.raises(RanklineError, match="not here and cannot be pulled") as refusal:
+    with pytest.raises(RanklineError, match="not on this machine and cannot be pulled") as refusal:
         build.resolve_base(f"{registry}/never:1", tool=tool)
     assert "the spelling of --base" in str(refusal.value)
 
@@ -193,18 +195,18 @@ def test_labels_say_where_an_image_comes_from(checkout: Path, monkeypatch: pytes
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     oci = "org.opencontainers.image"
     head = subprocess.check_output(["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True).strip()
-    told = build.labels_of("serve", BuildOptions(base=PIN), checkout)
-    assert told[f"{oci}.revision"] == head
-    assert told[f"{oci}.created"] == "1970-01-01T00:16:40Z"
-    assert told[f"{oci}.base.digest"] == "sha256:" + "a" * 64
-    assert told[CODE_LABEL] == code_digest(checkout) == code_digest(HOUSE)
+    result = build.labels_of("serve", BuildOptions(base=PIN), checkout)
+    assert result[f"{oci}.revision"] == head
+    assert result[f"{oci}.created"] == "1970-01-01T00:16:40Z"
+    assert result[f"{oci}.base.digest"] == "sha256:" + "a" * 64
+    assert result[CODE_LABEL] == code_digest(checkout) == code_digest(HOUSE)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "2000")
     (checkout / "serving" / "app.py").write_text("")
-    told = build.labels_of("serve", BuildOptions(base="python:3.11-slim"), checkout)
-    assert told[f"{oci}.revision"] == f"{head}-changed"
-    assert told[f"{oci}.created"] == "1970-01-01T00:33:20Z"
-    assert f"{oci}.base.digest" not in told
-    assert told[CODE_LABEL] != code_digest(HOUSE)
+    result = build.labels_of("serve", BuildOptions(base="python:3.11-slim"), checkout)
+    assert result[f"{oci}.revision"] == f"{head}-changed"
+    assert result[f"{oci}.created"] == "1970-01-01T00:33:20Z"
+    assert f"{oci}.base.digest" not in result
+    assert result[CODE_LABEL] != code_digest(HOUSE)
 
 
 def test_a_build_is_sent_the_code_and_nothing_else() -> None:
@@ -240,18 +242,18 @@ BUILDKIT = """#5 [base 2/3] RUN venv
 
 
 def running(tmp_path: Path, prints: str, code: int) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     script = f"cat <<'EOF'\n{prints}\nEOF\nexit {code}"
-    build._run_docker(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=said.append, buildkit=True)
-    return said
+    docker.run_docker(["sh", "-c", script], tmp_path / "log" / "x.log", "data", say=lines.append, buildkit=True)
+    return lines
 
 
-def test_steps_that_are_done_anew_are_told_and_cached_ones_are_not(tmp_path: Path) -> None:
+def test_steps_that_are_done_again_are_reported_and_cached_ones_are_not(tmp_path: Path) -> None:
     assert running(tmp_path, BUILDKIT, 0) == ["  data [data 3/4] RUN pip install"]
     assert (tmp_path / "log" / "x.log").read_text().startswith("#5 [base")
 
 
-def test_steps_of_an_engine_without_buildkit_are_told(tmp_path: Path) -> None:
+def test_steps_of_an_engine_without_buildkit_are_reported(tmp_path: Path) -> None:
     assert running(tmp_path, "Step 7/40 : RUN pip install\n ---> Running", 0) == ["  data [7/40] RUN pip install"]
 
 
@@ -260,7 +262,7 @@ def test_steps_of_an_engine_without_buildkit_are_told(tmp_path: Path) -> None:
     [
         ("ERROR: Could not install: [Errno 28] No space left on device", "docker builder prune"),
         ("ERROR: No matching distribution found for torch==2.13.0", "PIP_INDEX_URL"),
-        ("something else", "the log has all of it"),
+        ("something else", "read the log"),
     ],
 )
 def test_a_build_that_fails_shows_its_last_lines_and_its_log(tmp_path: Path, last: str, hint: str) -> None:
@@ -283,8 +285,8 @@ def built(held: Inventory = HELD) -> BuiltImage:
 
 def test_a_bill_names_every_package_once_and_is_the_same_each_time(tmp_path: Path) -> None:
     path = sbom.write_sbom(built(), tmp_path)
-    told = json.loads(path.read_text())
-    urls = {each["purl"] for each in told["components"]}
+    result = json.loads(path.read_text())
+    urls = {each["purl"] for each in result["components"]}
     assert urls == {
         "pkg:generic/python@3.11.9",
         "pkg:pypi/rankline@0.1.0",
@@ -292,8 +294,8 @@ def test_a_bill_names_every_package_once_and_is_the_same_each_time(tmp_path: Pat
         "pkg:pypi/onnxruntime-gpu@1.31.1",
         "pkg:deb/debian/libc6@2.36-9?arch=amd64&distro=debian-12",
     }
-    assert told["metadata"]["component"]["version"] == "sha256:" + "b" * 64
-    assert told["metadata"]["timestamp"].startswith("1970-01-01T00:16:40")
+    assert result["metadata"]["component"]["version"] == "sha256:" + "b" * 64
+    assert result["metadata"]["timestamp"].startswith("1970-01-01T00:16:40")
     assert sbom.package_names(path) == {"rankline", "typing_extensions", "onnxruntime-gpu"}
     assert sbom.write_sbom(built(), tmp_path / "again").read_text() == path.read_text()
 
@@ -307,6 +309,6 @@ def test_a_bill_that_breaks_its_schema_is_not_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_docker_command_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_docker_command_that_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RanklineError, match="`docker image` failed"):
-        build._docker_output(DockerCommand("/bin/false", buildkit=False), "image", "inspect", "x")
+        docker.docker_output(DockerCommand("/bin/false", buildkit=False), "image", "inspect", "x")

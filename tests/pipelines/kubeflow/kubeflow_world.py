@@ -1,27 +1,29 @@
-"""A cluster's double for tests, and packages that are compiled once: compiling is slow, and has tests of its own."""
+"""A double of a cluster for tests, and small packages for it: compiling is slow, and has tests of its own."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines.kubeflow.client import Access, Cluster, connect
-from pipelines.recipes import Recipe, as_dict
-from pipelines.runs.runner import Flow
+from pipelines.package import compile_flow
+from pipelines.recipe import Recipe, as_dict
+from pipelines.runs.folder import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
-
-_COMPILED: dict[str, bytes] = {}
 
 
 @pytest.fixture(autouse=True)
 def nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings of whoever runs the tests: neither variables, nor kfp's context, nor a kubeconfig."""
+    """Hide the settings of whoever runs the tests: variables, kfp's context and kubeconfig."""
     import kfp
 
     for name in list(os.environ):
@@ -33,36 +35,65 @@ def nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same recipe and schedule are compiled once a session; for `smoke` as it is the golden file is the package."""
-    from pipelines.kubeflow import packages
-    from pipelines.package import compile_flow
+    """Small packages of the recipe `smoke` for the cluster, made from one that was compiled; others are compiled."""
+    from pipelines.kubeflow import packages, plan
 
-    def once(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:
-        key = json.dumps([as_dict(recipe), schedule, flow], sort_keys=True, default=str)
-        if key not in _COMPILED:
-            plain = not schedule and as_dict(recipe) == as_dict(golden.pinned("smoke"))
-            kept = golden.path(flow)
-            path = kept if plain else compile_flow(recipe, output, schedule=schedule, flow=flow)
-            _COMPILED[key] = path.read_bytes()
-        output.write_bytes(_COMPILED[key])
+    def small_package(
+        recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train"
+    ) -> Path:
+        smoke = golden.pinned("smoke")
+        if (recipe.name, recipe.cluster) != (smoke.name, smoke.cluster):
+            return compile_flow(recipe, output, schedule=schedule, flow=flow)
+        settings = as_dict(recipe)
+        documents = json.loads(_base_package(flow, schedule is not None))
+        # every setting changes the package, and so the name of its version, as in a real one
+        documents[0]["pipelineInfo"]["description"] = json.dumps([settings, schedule], sort_keys=True, default=str)
+        for component in documents[0]["components"].values():
+            for name, task in component.get("dag", {}).get("tasks", {}).items():
+                parameters = task.get("inputs", {}).get("parameters", {})
+                if schedule is not None and "schedule" in _constant(parameters, "run"):
+                    _constant(parameters, "run")["schedule"] = schedule
+                if name == "decide":
+                    _constant(parameters, "config")["allow_older_window"] = settings["decide"]["allow_older_window"]
+        output.write_text("---\n".join(json.dumps(each) + "\n" for each in documents))  # JSON is YAML
         return output
 
-    monkeypatch.setattr(packages, "compile_flow", once)
+    for module in (packages, plan):
+        monkeypatch.setattr(module, "compile_flow", small_package)
+
+
+@functools.cache
+def _base_package(flow: Flow, scheduled: bool) -> str:
+    """The documents of a package as JSON, without the code of its steps: the golden file, or compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = golden.path(flow)
+        if scheduled:
+            schedule = {"name": "nightly", "window_s": 86_400.0, "second": "0"}
+            path = compile_flow(golden.pinned("smoke"), Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
+        documents = list(yaml.load_all(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    for executor in documents[0]["deploymentSpec"]["executors"].values():
+        executor["container"]["command"] = ["true"]
+    return json.dumps(documents)
+
+
+def _constant(parameters: dict[str, Any], name: str) -> dict[str, Any]:
+    constant: dict[str, Any] = parameters.get(name, {}).get("runtimeValue", {}).get("constant", {})
+    return constant
 
 
 @pytest.fixture
 def kubeflow(tmp_path: Path) -> Iterator[Kubeflow]:
-    """A server of several users that asks nobody who they are."""
+    """A server for several users without authentication."""
     with kubeflow_server(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 def cluster(kubeflow: Kubeflow) -> Cluster:
-    """The same, as it is reached."""
+    """A connection to it."""
     return reach(kubeflow)
 
 
 def reach(kubeflow: Kubeflow, **settings: Any) -> Cluster:
-    """A server, as it is reached with these settings."""
+    """A connection with these settings."""
     return connect(Access(**{"host": kubeflow.host, "namespace": NAMESPACE, "auth": "none", **settings}))

@@ -31,8 +31,8 @@ def broken(sound: str, tmp_path: Path, breaking: Callable[[Documents], object]) 
 
 
 def executor(documents: Documents, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = documents[0]["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
-    return found
+    container: dict[str, Any] = documents[0]["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+    return container
 
 
 def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaking", "told"),
+    ("breaking", "expected"),
     [
         (lambda d: d[0].update(surprise=1), "surprise"),
         (lambda d: d[0]["components"]["comp-resolve-inputs"].update(colour="red"), "colour"),
@@ -62,7 +62,7 @@ def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
                     }
                 }
             ),
-            "hides a placeholder",
+            "a placeholder inside",
         ),
         (lambda d: d.append({"kind": "Workflow"}), "neither a pipeline nor a platform"),
         (lambda d: d[0]["pipelineInfo"].update(name="Rankline-Smoke"), "'Rankline-Smoke'"),
@@ -79,9 +79,11 @@ def test_a_sound_package_has_no_problem(sound: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_rule_is_told(sound: str, tmp_path: Path, breaking: Callable[[Documents], object], told: str) -> None:
+def test_a_broken_rule_is_named(
+    sound: str, tmp_path: Path, breaking: Callable[[Documents], object], expected: str
+) -> None:
     path = broken(sound, tmp_path, breaking)
     with pytest.raises(UsageError, match="would refuse this package") as refusal:
         check_package(path)
-    assert told in refusal.value.found
+    assert expected in refusal.value.found
     assert refusal.value.where == str(path)

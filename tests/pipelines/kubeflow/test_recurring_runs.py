@@ -20,10 +20,11 @@ from pipelines.kubeflow.recurring_runs import (
     create,
     delete,
     delete_superseded,
+    find_all,
     list_active,
+    list_runs,
     pause,
     resume,
-    show,
     update,
 )
 from pipelines.kubeflow.runs import ClusterRuns, follow
@@ -81,12 +82,12 @@ def test_what_is_taken_here_is_taken_there() -> None:
     for _ in range(400):
         text = " ".join(one(low, high) for low, high in crons._BOUNDS)
         try:
-            told = RecurringRunSpec(name="a", cron=text).cron
+            parsed = RecurringRunSpec(name="a", cron=text).cron
         except ValidationError:
             refused += 1
         else:
             cron(text)
-            cron(told)
+            cron(parsed)
             taken += 1
     assert taken > 50
     assert refused > 50
@@ -110,11 +111,11 @@ def test_the_scheduled_time_reaches_ingest(
     ]
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
-    # what the door is given, the placeholder as the driver of a version fills it in that knows it
-    told = (body["runtime_config"]["parameters"]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    assert (told[0] == "20261102030000") is macros
+    # the arguments of the component, with the placeholder as a driver fills it in
+    scheduled_times = (body["runtime_config"]["parameters"]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert (scheduled_times[0] == "20261102030000") is macros
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
-    config = with_scheduled_window(IngestConfig(source="/data"), schedule, told, tmp_path)
+    config = with_scheduled_window(IngestConfig(source="/data"), schedule, scheduled_times, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T03:00:00+00:00", "2026-11-02T03:00:00+00:00")
     assert ClusterRuns(cluster).show(run)["trigger"]["scheduled_at"] == "2026-11-02T03:00:00+00:00"
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
@@ -124,9 +125,9 @@ def test_a_run_begun_by_hand_has_no_such_parameter(kubeflow: Kubeflow, cluster: 
     from pipelines.kubeflow.packages import upload
     from pipelines.kubeflow.runs import submit
 
-    kept = create(cluster, nightly(), recipe)
+    created = create(cluster, nightly(), recipe)
     by_hand = upload(cluster, recipe)
-    assert by_hand.version_id != kept.pipeline_version
+    assert by_hand.version_id != created.pipeline_version
     assert "scheduled_at" not in str(
         kubeflow.api.versions[by_hand.version_id]["pipeline_spec"]["pipeline_spec"]["root"]
     )
@@ -138,36 +139,35 @@ def test_a_recipe_with_a_window_of_its_own_is_refused(cluster: Cluster) -> None:
         create(cluster, nightly(), golden.pinned("smoke", "ingest.window_end=2026-01-01"))
 
 
-# what the cluster keeps
+# recurring runs of the cluster
 
 
 def test_create_list_show_pause_resume_delete(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
-    kept = create(cluster, nightly(max_concurrency=2), recipe)
-    assert (kept.name, kept.recipe, kept.cron, kept.enabled, kept.max_concurrency) == (
+    created = create(cluster, nightly(max_concurrency=2), recipe)
+    assert (created.name, created.recipe, created.cron, created.enabled, created.max_concurrency) == (
         "nightly",
         "smoke",
         "0 0 3 * * *",
         True,
         2,
     )
-    assert not kept.catch_up
-    with pytest.raises(UsageError, match="'nightly' already"):
+    assert not created.catch_up
+    with pytest.raises(UsageError, match="already a recurring run 'nightly'"):
         create(cluster, nightly(), recipe)
-    assert list_active(cluster) == [kept]
+    assert list_active(cluster) == [created]
     assert not pause(cluster, "nightly").enabled
     assert kubeflow.api.tick(MORNING) == []
     assert resume(cluster, "nightly").enabled
     runs = kubeflow.api.tick(MORNING) + kubeflow.api.tick(MORNING.replace(day=3))
     assert kubeflow.api.tick(MORNING.replace(day=4)) == []  # two are under way
-    found, told = show(cluster, "nightly")
-    assert found.id == kept.id
-    assert [run["run"] for run in told] == runs[::-1]
+    assert [each.id for each in find_all(cluster, "nightly")] == [created.id]
+    assert [run.run_id for run in list_runs(cluster, "nightly")] == runs[::-1]
     for run in runs:
         follow(cluster, run, poll_s=0)
     delete(cluster, "nightly")
     assert list_active(cluster) == []
     with pytest.raises(UsageError, match="there is no recurring run 'nightly'"):
-        show(cluster, "nightly")
+        find_all(cluster, "nightly")
 
 
 def test_delete_does_not_end_a_run_unasked(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
@@ -176,7 +176,7 @@ def test_delete_does_not_end_a_run_unasked(kubeflow: Kubeflow, cluster: Cluster,
     with pytest.raises(UsageError, match=run):
         delete(cluster, "nightly")
     assert kubeflow.api.runs[run]["state"] not in ("FAILED", "CANCELED")
-    assert [kept.enabled for kept in list_active(cluster)] == [False]
+    assert [created.enabled for created in list_active(cluster)] == [False]
     delete(cluster, "nightly", with_runs=True)
     assert kubeflow.api.runs[run]["state"] == "FAILED"
 
@@ -184,8 +184,8 @@ def test_delete_does_not_end_a_run_unasked(kubeflow: Kubeflow, cluster: Cluster,
 def test_a_change_ends_no_run_and_misses_no_time(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
     old = create(cluster, nightly(), recipe)
     (run,) = kubeflow.api.tick(MORNING)
-    new, left = change(cluster, recipe, cron="0 0 4 * * *")
-    assert [kept.id for kept in left] == [old.id]
+    new, remaining = change(cluster, recipe, cron="0 0 4 * * *")
+    assert [created.id for created in remaining] == [old.id]
     assert kubeflow.api.recurring[old.id]["status"] == "DISABLED"
     assert new.enabled
     assert new.cron == "0 0 4 * * *"
@@ -204,8 +204,8 @@ def test_a_change_ends_no_run_and_misses_no_time(kubeflow: Kubeflow, cluster: Cl
 
 def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster: Cluster, recipe: Any) -> None:
     create(cluster, nightly(), recipe)
-    new, left = change(cluster, recipe, max_concurrency=3)
-    assert left == []
+    new, remaining = change(cluster, recipe, max_concurrency=3)
+    assert remaining == []
     assert set(kubeflow.api.recurring) == {new.id}
     assert new.max_concurrency == 3
     assert "86400 s" in new.description
@@ -223,9 +223,9 @@ def test_a_change_that_is_refused_leaves_the_old_one(kubeflow: Kubeflow, cluster
 
 def test_a_change_keeps_clear_of_the_times_at_which_it_fires(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    moments = iter([MORNING.replace(second=second) for second in (0, 1, 2, 3, 4, 5, 6, 7)])
+    instants = iter([MORNING.replace(second=second) for second in (0, 1, 2, 3, 4, 5, 6, 7)])
     monkeypatch.setattr(module.time, "sleep", slept.append)
-    module._wait_until_clear(["0 0 3 * * *"], "UTC", lambda: next(moments))
+    module._wait_until_clear(["0 0 3 * * *"], "UTC", lambda: next(instants))
     assert len(slept) == 6  # until the time has been past for more than five seconds
     before = iter([MORNING.replace(hour=2, minute=59, second=55), NOON])
     module._wait_until_clear(["0 0 3 * * *"], "UTC", lambda: next(before))
@@ -244,7 +244,7 @@ def test_a_change_that_stopped_half_way_is_put_right_by_the_next(
         broken.setattr(cluster.client, "disable_recurring_run", killed)
         with pytest.raises(KeyboardInterrupt):
             change(cluster, recipe, max_concurrency=3)
-    assert [kept["status"] for kept in kubeflow.api.recurring.values()] == ["ENABLED", "ENABLED"]
-    new, left = change(cluster, recipe, max_concurrency=3)
-    assert left == []
+    assert [created["status"] for created in kubeflow.api.recurring.values()] == ["ENABLED", "ENABLED"]
+    new, remaining = change(cluster, recipe, max_concurrency=3)
+    assert remaining == []
     assert set(kubeflow.api.recurring) == {new.id}

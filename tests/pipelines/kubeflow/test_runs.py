@@ -1,4 +1,4 @@
-"""A cluster as kfp's own client meets it: signing in, uploading, running, and every way in which it refuses."""
+"""A cluster through kfp's own client: signing in, uploading, running, and its errors."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.runs.store import Runs
 from rankline.errors import AccessError, RanklineError, UsageError
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours, reach  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, PASSWORD, TOKEN, USER, Kubeflow, kubeflow_server
@@ -37,7 +37,7 @@ VERDICTS = {
 }
 
 
-def begun(cluster: Cluster) -> str:
+def submitted(cluster: Cluster) -> str:
     return submit(cluster, upload(cluster, golden.pinned("smoke"))).run
 
 
@@ -57,9 +57,9 @@ def test_the_double_refuses_fields_and_values_that_the_client_does_not_know(kube
 
     assert post({"display_name": "a", "namespace": NAMESPACE})[0] == 200
     assert "colour" in post({"display_name": "a", "namespace": NAMESPACE, "colour": "red"})[1]
-    status, told = post({"display_name": "a", "namespace": NAMESPACE, "storage_state": "SOMEWHERE"})
+    status, message = post({"display_name": "a", "namespace": NAMESPACE, "storage_state": "SOMEWHERE"})
     assert status == 400
-    assert "SOMEWHERE" in told
+    assert "SOMEWHERE" in message
 
 
 def test_the_double_refuses_a_package_that_breaks_a_rule(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_none(cluster: Cluster) -> None:
     assert ClusterRuns(cluster).list() == []
 
 
-def test_with_a_single_user_no_namespace_is_told(tmp_path: Path) -> None:
+def test_with_a_single_user_no_namespace_is_sent(tmp_path: Path) -> None:
     with kubeflow_server(tmp_path, multi_user=False) as server:
         cluster = reach(server, namespace="mine")
         assert cluster.namespace_or_none is None
-        assert follow(cluster, begun(cluster), poll_s=0)["outcome"] == "promoted"
+        assert follow(cluster, submitted(cluster), poll_s=0)["outcome"] == "promoted"
         assert server.api.pipelines
         assert all("namespace" not in each for each in server.api.pipelines.values())
 
@@ -127,11 +127,11 @@ def test_a_cookie_and_a_session_that_expires(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(UsageError, match="has no name"):
             reach(server, auth="cookie")
         monkeypatch.setenv(auth.COOKIE, "authservice_session=stale")
-        with pytest.raises(AccessError, match="page to sign in at"):
+        with pytest.raises(AccessError, match="sign-in page"):
             reach(server, auth="cookie")
         monkeypatch.setenv(auth.COOKIE, server.api.session)
         cluster = reach(server, auth="cookie")
-        run = begun(cluster)
+        run = submitted(cluster)
         server.api.expired = True
         with pytest.raises(AccessError, match="the session has expired") as refusal:
             follow(cluster, run, poll_s=0)
@@ -145,7 +145,7 @@ def test_dex_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             reach(server, auth="dex")
         monkeypatch.setenv(auth.USER, USER)
         monkeypatch.setenv(auth.PASSWORD, "wrong")
-        with pytest.raises(UsageError, match="does not take this password") as refusal:
+        with pytest.raises(UsageError, match="does not accept this password") as refusal:
             reach(server, auth="dex")
         assert "wrong" not in str(refusal.value)
         monkeypatch.setenv(auth.PASSWORD, PASSWORD)
@@ -157,12 +157,12 @@ def test_dex_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_dex_where_nobody_is_asked_to_sign_in(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(auth.USER, USER)
     monkeypatch.setenv(auth.PASSWORD, PASSWORD)
-    with pytest.raises(AccessError, match="asks nobody to sign in"):
+    with pytest.raises(AccessError, match="does not ask for a sign-in"):
         reach(kubeflow, auth="dex")
 
 
 def test_existing_settings(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing says where"):
+    with pytest.raises(UsageError, match="the address of Kubeflow Pipelines is not set"):
         connect(Access(namespace=NAMESPACE))
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kubeflow.host)
     assert connect(Access(namespace=NAMESPACE)).host == kubeflow.host
@@ -191,14 +191,14 @@ KUBECTL = """#!{python}
 import socket, sys, threading
 assert sys.argv[1:] == ["--context", "far", "-n", "kubeflow", "port-forward", "--address", "127.0.0.1",
                         "svc/ml-pipeline-ui", ":80"], sys.argv
-door = socket.create_server(("127.0.0.1", 0))
-print(f"Forwarding from 127.0.0.1:{{door.getsockname()[1]}} -> 3000", flush=True)
+listener = socket.create_server(("127.0.0.1", 0))
+print(f"Forwarding from 127.0.0.1:{{listener.getsockname()[1]}} -> 3000", flush=True)
 def pump(a, b):
     while data := a.recv(65536):
         b.sendall(data)
     b.shutdown(socket.SHUT_WR)
 while True:
-    here, _ = door.accept()
+    here, _ = listener.accept()
     there = socket.create_connection(("127.0.0.1", {port}))
     threading.Thread(target=pump, args=(here, there), daemon=True).start()
     threading.Thread(target=pump, args=(there, here), daemon=True).start()
@@ -224,11 +224,11 @@ def test_a_port_is_forwarded_as_long_as_it_is_needed(
     with pytest.raises(AccessError, match="error: no context far"):
         connected(Access(namespace=NAMESPACE, auth="port-forward", context="far")).__enter__()
     program.unlink()
-    with pytest.raises(UsageError, match="kubectl is not there"):
+    with pytest.raises(UsageError, match="kubectl is not installed"):
         connected(Access(namespace=NAMESPACE, auth="port-forward")).__enter__()
 
 
-# what a cluster may answer instead
+# errors of a cluster
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "told"), [("", "needs a host"), ("kubeflow.example.com", "is no URL"), ("ftp://a", "is no URL")]
+    ("host", "expected"), [("", "needs a host"), ("kubeflow.example.com", "is not a URL"), ("ftp://a", "is not a URL")]
 )
-def test_a_host_that_is_none(host: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_host_that_is_none(host: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
         connect(Access(host=host, auth="none"))
 
 
@@ -252,7 +252,7 @@ def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
             reach(server)
         assert "--ca" in str(refusal.value)
         assert reach(server, ca=server.ca).namespace == NAMESPACE
-        with pytest.raises(UsageError, match="no such file"):
+        with pytest.raises(UsageError, match="file of --ca does not exist"):
             reach(server, ca=str(tmp_path / "nothing"))
 
 
@@ -268,7 +268,7 @@ def test_an_address_that_lacks_its_path(kubeflow: Kubeflow) -> None:
 
 
 def test_a_gateway_that_fails_for_a_moment_is_asked_again(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     kubeflow.api.broken = 2
     assert follow(cluster, run, poll_s=0)["outcome"] == "promoted"
     kubeflow.api.broken = 1000
@@ -280,25 +280,25 @@ def test_what_creates_something_is_never_sent_twice(kubeflow: Kubeflow, cluster:
     version = upload(cluster, golden.pinned("smoke"))
     cluster.client.create_experiment("rankline", namespace=NAMESPACE)
     kubeflow.api.asked.clear()
-    door = socket.create_server(("127.0.0.1", 0))  # takes the request and hangs up
+    listener = socket.create_server(("127.0.0.1", 0))  # takes the request and hangs up
     taken: list[int] = []
 
     def hang_up() -> None:
         while True:
             try:
-                here, _ = door.accept()
+                here, _ = listener.accept()
             except OSError:
                 return
             taken.append(len(here.recv(65536)))
             here.close()
 
     threading.Thread(target=hang_up, daemon=True).start()
-    cluster.client._existing_config.host = f"http://127.0.0.1:{door.getsockname()[1]}"
+    cluster.client._existing_config.host = f"http://127.0.0.1:{listener.getsockname()[1]}"
     import kfp_server_api
 
     with pytest.raises(AccessError, match="cannot be reached"):
         cluster.client._run_api.run_service_create_run(run=kfp_server_api.V2beta1Run(display_name=version.name))
-    door.close()
+    listener.close()
     assert len(taken) == 1
 
 
@@ -328,8 +328,8 @@ def test_of_two_who_upload_the_same_at_once_the_slower_takes_the_others(
     first = upload(cluster, golden.pinned("smoke"))
 
     def blind_at_first(real: Any) -> Any:
-        looks = iter([None])  # nothing was there yet
-        return lambda *given: next(looks) if looks.__length_hint__() else real(*given)
+        answers = iter([None])  # nothing was there yet
+        return lambda *given: next(answers) if answers.__length_hint__() else real(*given)
 
     for name in ("_version_id", "_pipeline_id"):
         monkeypatch.setattr(module, name, blind_at_first(getattr(module, name)))
@@ -341,38 +341,48 @@ def test_of_two_who_upload_the_same_at_once_the_slower_takes_the_others(
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_the_verdict_is_told_by_the_tasks_that_ran(kubeflow: Kubeflow, cluster: Cluster, verdict: str) -> None:
-    from pipelines.runs.runner import EXIT_CODES
+def test_the_verdict_is_read_off_the_tasks_that_ran(kubeflow: Kubeflow, cluster: Cluster, verdict: str) -> None:
+    from rankline.runtime.outcomes import exit_code
 
     kubeflow.api.verdict = verdict
-    seen: list[dict[str, Any]] = []
-    told = follow(cluster, begun(cluster), watch=seen.append, poll_s=0)
-    assert told["outcome"] == VERDICTS[verdict]
-    assert EXIT_CODES[told["outcome"]] in (0, 3)
-    assert [step["step"] for step in told["steps"]][:9] == list(ledger.STEPS[:9])
-    running = [step["step"] for each in seen for step in each["steps"] if step["status"] == "running"]
-    assert running[:9] == list(ledger.STEPS[:9])
-    assert told["url"].endswith(f"/#/runs/details/{told['run']}")
+    summaries: list[dict[str, Any]] = []
+    summary = follow(cluster, submitted(cluster), watch=summaries.append, poll_s=0)
+    assert summary["outcome"] == VERDICTS[verdict]
+    assert exit_code(summary["outcome"]) in (0, 3)
+    assert [step["step"] for step in summary["steps"]][:9] == list(TRAINING_STEPS[:9])
+    running = [step["step"] for each in summaries for step in each["steps"] if step["status"] == "running"]
+    assert running[:9] == list(TRAINING_STEPS[:9])
+    assert summary["url"].endswith(f"/#/runs/details/{summary['run']}")
 
 
-def test_a_run_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
+def test_a_run_without_a_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
     kubeflow.api.verdict = "something_new"
-    told = follow(cluster, begun(cluster), poll_s=0.01, settle_s=0.1)
-    assert told["outcome"] == "incomplete"
-    assert "tells of no verdict" in told["verdict"]
+    summary = follow(cluster, submitted(cluster), poll_s=0.01, settle_s=0.1)
+    assert summary["outcome"] == "incomplete"
+    assert "reports no verdict" in summary["verdict"]
 
 
 @pytest.mark.parametrize("step", ["resolve_inputs", "finetune", "promote"])
 def test_a_step_that_fails(kubeflow: Kubeflow, cluster: Cluster, step: str) -> None:
     kubeflow.api.fails_at = step
-    told = follow(cluster, begun(cluster), poll_s=0)
-    assert (told["outcome"], told["failed_step"]) == ("failed", step)
-    assert f"kubectl -n {NAMESPACE} logs -l pipeline/runid={told['run']}" in told["error"]
+    summary = follow(cluster, submitted(cluster), poll_s=0)
+    assert (summary["outcome"], summary["failed_step"]) == ("failed", step)
+    assert f"kubectl -n {NAMESPACE} logs -l pipeline/runid={summary['run']}" in summary["error"]
+
+
+@pytest.mark.parametrize("task", ["resolve-inputs", "look"])  # as Kubeflow writes it, and as it was called before
+def test_the_names_of_a_task(kubeflow: Kubeflow, cluster: Cluster, task: str) -> None:
+    run = submitted(cluster)
+    follow(cluster, run, poll_s=0)
+    for each in kubeflow.api.runs[run]["run_details"]["task_details"]:
+        if each["display_name"] == "resolve-inputs":
+            each["display_name"] = task
+    assert ClusterRuns(cluster).show(run)["steps"][0]["step"] == "resolve_inputs"
 
 
 def test_list_goes_through_all_pages_and_leaves_out_what_is_not_ours(kubeflow: Kubeflow, cluster: Cluster) -> None:
     kubeflow.api.page = 2
-    runs = [begun(cluster) for _ in range(5)]
+    runs = [submitted(cluster) for _ in range(5)]
     for run in runs[:2]:
         follow(cluster, run, poll_s=0)
     theirs = kubeflow.api.create_pipeline({"display_name": "theirs", "namespace": NAMESPACE})
@@ -394,35 +404,35 @@ def test_a_cluster_answers_what_a_workspace_does(cluster: Cluster) -> None:
 def test_a_run_that_is_not_there(cluster: Cluster) -> None:
     with pytest.raises(UsageError, match="there is no run 'nope'"):
         ClusterRuns(cluster).show("nope")
-    with pytest.raises(UsageError, match="no run of ours yet"):
+    with pytest.raises(UsageError, match="has no run of Rankline yet"):
         ClusterRuns(cluster).show("last")
 
 
 def test_logs_as_the_api_server_hands_them_on(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
     followed = list(runs.logs(run, follow=True))
-    assert [said.step for said in followed if said.line.startswith("hello")][:9] == list(ledger.STEPS[:9])
+    assert [each.step for each in followed if each.line.startswith("hello")][:9] == list(TRAINING_STEPS[:9])
     one = list(runs.logs(run, "finetune"))
-    assert [said.step for said in one] == ["finetune", "finetune"]
+    assert [each.step for each in one] == ["finetune", "finetune"]
     assert one[1].line == "it is SUCCEEDED"
     with pytest.raises(UsageError, match="there is no step 'paint'"):
         list(runs.logs(run, "paint"))
     kubeflow.api.logs = False
-    with pytest.raises(RanklineError, match="does not hand on the log") as refusal:
+    with pytest.raises(RanklineError, match="does not pass on the log") as refusal:
         list(runs.logs(run, "finetune"))
     assert f"kubectl -n {NAMESPACE} logs -l pipeline/runid={run}" in str(refusal.value)
 
 
 def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
     assert runs.show(run)["outcome"] == "running"
     assert runs.cancel(run)["outcome"] == "cancelled"
-    with pytest.raises(UsageError, match="not under way"):
+    with pytest.raises(UsageError, match="is not running"):
         runs.cancel(run)
 
 
 def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    run = begun(cluster)
+    run = submitted(cluster)
     cluster.client.terminate_run(run)
     kubeflow.api._end(kubeflow.api.runs[run], "FAILED")  # as the workflow's own state is, in some versions
     assert ClusterRuns(cluster).show(run)["outcome"] == "cancelled"
@@ -430,13 +440,13 @@ def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: 
 
 def test_retry_goes_on_where_it_failed(kubeflow: Kubeflow, cluster: Cluster) -> None:
     kubeflow.api.fails_at = "distill"
-    run, runs = begun(cluster), ClusterRuns(cluster, poll_s=0)
-    with pytest.raises(UsageError, match="nothing to try again"):
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    with pytest.raises(UsageError, match="cannot be retried"):
         runs.retry(run)
     assert follow(cluster, run, poll_s=0)["outcome"] == "failed"
-    seen: list[dict[str, Any]] = []
-    assert runs.retry(run, watch=seen.append)["outcome"] == "promoted"
-    running = [step["step"] for each in seen for step in each["steps"] if step["status"] == "running"]
+    summaries: list[dict[str, Any]] = []
+    assert runs.retry(run, watch=summaries.append)["outcome"] == "promoted"
+    running = [step["step"] for each in summaries for step in each["steps"] if step["status"] == "running"]
     assert running[0] == "distill"
-    with pytest.raises(UsageError, match="nothing to try again"):
+    with pytest.raises(UsageError, match="cannot be retried"):
         runs.retry(run)

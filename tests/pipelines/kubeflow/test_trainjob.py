@@ -23,9 +23,9 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def made(tmp_path: Path, *settings: str) -> dict[str, Any]:
-    told = named("smoke", [*SETTINGS, *settings])
-    return trainjob.prepare(told, name="it", features=tmp_path / "features", teacher=tmp_path / "teacher")
+def prepared(tmp_path: Path, *settings: str) -> dict[str, Any]:
+    recipe = named("smoke", [*SETTINGS, *settings])
+    return trainjob.prepare(recipe, name="it", features=tmp_path / "features", teacher=tmp_path / "teacher")
 
 
 def unknown(value: Any, model: Any) -> Any:
@@ -40,16 +40,16 @@ def unknown(value: Any, model: Any) -> Any:
 def checked(job: dict[str, Any]) -> dict[str, Any]:
     """Fields of the job that the API does not know; raises where one has the wrong type or a needed one is missing."""
     api = pytest.importorskip("kubeflow_trainer_api.models", reason="needs kubeflow-trainer-api")
-    kept = api.TrainerV1alpha1TrainJob.from_dict(job).to_dict()
-    return unknown(job, kept) or {}
+    known = api.TrainerV1alpha1TrainJob.from_dict(job).to_dict()
+    return unknown(job, known) or {}
 
 
 def test_the_job_is_one_that_the_api_knows(tmp_path: Path) -> None:
-    assert checked(made(tmp_path)) == {}
+    assert checked(prepared(tmp_path)) == {}
 
 
 def test_a_field_that_the_api_does_not_know_is_seen(tmp_path: Path) -> None:
-    job = made(tmp_path)
+    job = prepared(tmp_path)
     job["spec"]["trainer"]["numNode"] = 2
     job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["tmpl"] = {"x": 1}
     assert "numNode" in str(checked(job))
@@ -60,7 +60,7 @@ def test_a_field_that_the_api_does_not_know_is_seen(tmp_path: Path) -> None:
 
 
 def test_nodes_gpus_and_the_shared_volume_are_what_the_recipe_asks_for(tmp_path: Path) -> None:
-    spec = made(tmp_path)["spec"]
+    spec = prepared(tmp_path)["spec"]
     trainer = spec["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"], trainer["image"]) == (2, 4, PINNED)
     assert trainer["resourcesPerNode"]["limits"] == {"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "4"}
@@ -74,10 +74,10 @@ def test_nodes_gpus_and_the_shared_volume_are_what_the_recipe_asks_for(tmp_path:
 
 def test_the_work_it_names_is_what_a_process_does(tmp_path: Path) -> None:
     """The very file, run by one process here: it refuses the features that are not there, and says so."""
-    job = Path(made(tmp_path, "finetune.epochs=1")["spec"]["trainer"]["command"][-1])
-    told = json.loads(job.read_text())
-    assert told["seal"]
-    assert told["config"]["epochs"] == 1
+    job = Path(prepared(tmp_path, "finetune.epochs=1")["spec"]["trainer"]["command"][-1])
+    job_file = json.loads(job.read_text())
+    assert job_file["seal"]
+    assert job_file["config"]["epochs"] == 1
     assert "{workspace}" not in job.read_text()
     with pytest.raises(FileNotFoundError, match="features"):
         torchrun.main(job)
@@ -90,7 +90,7 @@ def test_an_unfit_recipe_is_refused(
     tmp_path: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        made(tmp_path, setting)
+        prepared(tmp_path, setting)
     folders = ["--features", str(tmp_path / "f"), "--teacher", str(tmp_path / "t")]
     settings = [part for each in (*SETTINGS, setting) for part in ("--set", each)]
     assert trainjob.main(["--recipe", "smoke", *folders, *settings]) == 2
@@ -107,6 +107,6 @@ def test_the_command_prints_the_job(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_flow_of_several_nodes_is_not_compiled(tmp_path: Path) -> None:
     recipe = golden.pinned("smoke")
     images = [f"cluster.images.{name}={image}" for name, image in recipe.cluster.images.model_dump().items()]
-    told = named("smoke", [*images, "cluster.train.nodes=2"])
-    with pytest.raises(UsageError, match=r"one pod on one node(.|\n)*pipelines\.trainjob"):
-        compile_flow(told, tmp_path / "flow.yaml")
+    several_nodes = named("smoke", [*images, "cluster.train.nodes=2"])
+    with pytest.raises(UsageError, match=r"one pod on one node(.|\n)*pipelines\.kubeflow\.trainjob"):
+        compile_flow(several_nodes, tmp_path / "flow.yaml")

@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
 from pipelines.schedules.firings import Firing, Firings
+from rankline.io.artifacts import link_or_copy, write_digests
+from rankline.io.files import write_json
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
-from rankline.runtime.step_cache import StepCache, cache_key, link_or_copy, write_digests
+from rankline.runtime.step_cache import StepCache, cache_key
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 OLD_S = 30 * 86_400.0
@@ -28,10 +30,10 @@ class Settings(BaseModel):
 
 def aged(path: Path, *, by: float = OLD_S) -> None:
     """Make all of a folder look old."""
-    moment = time.time() - by
+    timestamp = time.time() - by
     for each in [path, *path.rglob("*")]:
         if not each.is_symlink():
-            os.utime(each, (moment, moment))
+            os.utime(each, (timestamp, timestamp))
 
 
 def key(workspace: Path, number: int) -> dict[str, object]:
@@ -48,18 +50,18 @@ def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
     output.mkdir(parents=True)
     (output / "table.parquet").write_bytes(f"features {number} ".encode() * 100)
     write_digests(output)
-    told = key(workspace, number)
-    StepCache(workspace / "cache" / "featurize").put(told, {"features": output}, {"rows": number}, run.name)
+    result = key(workspace, number)
+    StepCache(workspace / "cache" / "featurize").put(result, {"features": output}, {"rows": number}, run.name)
     shutil.rmtree(output)
-    link_or_copy(workspace / "cache" / "featurize" / digest.json_digest(told) / "features", output)
-    entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.json_digest(told))
-    from rankline.runtime.step_cache import declared_digest
+    link_or_copy(workspace / "cache" / "featurize" / digest.json_digest(result) / "features", output)
+    entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.json_digest(result))
+    from rankline.io.artifacts import declared_digest
 
     entry.outputs = {"features": declared_digest(output)}
     ledger.write_entry(run, entry)
-    ledger.write_json(run / "recipe.json", {"name": "smoke"})
+    write_json(run / "recipe.json", {"name": "smoke"})
     if summary:
-        ledger.write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
+        write_json(run / SUMMARY, {"outcome": "promoted", "steps": []})
     return run
 
 
@@ -70,10 +72,10 @@ def add_model(models: ModelRegistry, folder: Path, number: int, *, promoted: boo
     evidence = folder / f"evidence-{number}"
     evidence.mkdir()
     (evidence / "report.json").write_text(str(number))
-    told = {"evaluation": models.add_evidence(evidence)}
+    result = {"evaluation": models.add_evidence(evidence)}
     run = f"202601{number:02}-000000-smoke"
     models.append("registered", bundle.model_id, who="t", why="t", run_id=run)
-    models.append("evaluated", bundle.model_id, who="t", why="t", digests=told, run_id=run)
+    models.append("evaluated", bundle.model_id, who="t", why="t", digests=result, run_id=run)
     models.append("promoted" if promoted else "rejected", bundle.model_id, who="t", why="t", run_id=run)
     return bundle
 
@@ -95,9 +97,9 @@ def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
     """The world; the ids of its models, the last of which serves. Everything in it is old but the events."""
     scratch = workspace.with_name(f"{workspace.name}-scratch")
     scratch.mkdir(parents=True)
-    kept = ModelRegistry(workspace / "repository")
-    ids = [add_model(kept, scratch, number).model_id for number in range(1, models + 1)]
-    ids.append(add_model(kept, scratch, models + 1, promoted=False).model_id)
+    retained = ModelRegistry(workspace / "repository")
+    ids = [add_model(retained, scratch, number).model_id for number in range(1, models + 1)]
+    ids.append(add_model(retained, scratch, models + 1, promoted=False).model_id)
     for number in range(1, runs + 1):
         add_run(workspace, number)
     for name in (

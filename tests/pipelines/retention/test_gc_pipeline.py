@@ -24,8 +24,8 @@ def test_after_gc_the_next_run_reuses_what_was_kept_and_the_champion_serves(smok
     aged(workspace / "runs")
     aged(workspace / "cache")
     done = rankline("gc", "--keep-runs", "1", "--keep-days", "0", "--yes", "--json", "-w", workspace)
-    told = json.loads(done.stdout)
-    assert [each["kind"] for each in told["goes"]] == ["run"]  # the one in the middle
+    result = json.loads(done.stdout)
+    assert [each["kind"] for each in result["goes"]] == ["run"]  # the one in the middle
     assert (workspace / "runs" / first).is_dir()  # it made what serves
     again = rankline("run", "-r", "smoke", "-w", workspace, "--json", timeout_s=600)
     steps = {step["step"]: step["status"] for step in json.loads(again.stdout)["steps"]}

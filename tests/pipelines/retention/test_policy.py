@@ -8,32 +8,33 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.retention.policy import DAY_S, Inode, Inventory, Keep, Plan, Resource, StepWork, plan, retained_models
+from pipelines.retention.policy import DAY_S, Keep, Plan, plan, retained_models
+from pipelines.retention.resources import Inode, Inventory, Resource, StepWork
 from rankline.registry.registry_state import Event
 
 NOW = 1_800_000_000.0
 OLD = NOW - 30 * DAY_S
 
 
-def thing(kind: Any, name: str, *, at: float = OLD, files: tuple[Inode, ...] = ()) -> Resource:
+def resource(kind: Any, name: str, *, at: float = OLD, files: tuple[Inode, ...] = ()) -> Resource:
     return Resource(kind, name, f"{kind}/{name}", at, files)
 
 
-def history(*said: tuple[str, str] | tuple[str, str, dict[str, str]], at: float = OLD) -> tuple[Event, ...]:
-    moment = datetime.fromtimestamp(at, UTC).isoformat()
+def history(*lines: tuple[str, str] | tuple[str, str, dict[str, str]], at: float = OLD) -> tuple[Event, ...]:
+    timestamp = datetime.fromtimestamp(at, UTC).isoformat()
     return tuple(
-        Event(n=n, kind=kind, model_id=model, at=moment, who="t", why="t", run_id=f"run-{model}",
+        Event(n=n, kind=kind, model_id=model, at=timestamp, who="t", why="t", run_id=f"run-{model}",
               digests=more[0] if more else {})
-        for n, (kind, model, *more) in enumerate(said, 1)
+        for n, (kind, model, *more) in enumerate(lines, 1)
     )  # fmt: skip
 
 
-def goes(found: Plan) -> list[str]:
-    return [fate.resource.name for fate in found.decisions if fate.remove]
+def goes(result: Plan) -> list[str]:
+    return [decision.resource.name for decision in result.decisions if decision.remove]
 
 
-def why(found: Plan, name: str) -> str:
-    return next(fate.why for fate in found.decisions if fate.resource.name == name)
+def why(result: Plan, name: str) -> str:
+    return next(decision.why for decision in result.decisions if decision.resource.name == name)
 
 
 # models -------------------------------------------------------------------------------------------------------
@@ -44,8 +45,8 @@ def crowned(*models: str) -> tuple[Event, ...]:
 
 
 def test_the_champion_and_those_before_it_stay_and_older_ones_go() -> None:
-    found = retained_models(crowned("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
-    assert found == {"d": "it serves", "c": "served before, among the last 2"}
+    result = retained_models(crowned("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
+    assert result == {"d": "it serves", "c": "served before, among the last 2"}
 
 
 def test_going_back_counts_as_serving_and_nobody_counts_twice() -> None:
@@ -60,12 +61,12 @@ def test_the_one_before_cannot_be_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "kept"),
+    ("last", "retained"),
     [("pending", True), ("approved", True), ("rejected", False), ("evaluated", False), ("removed", False)],
 )
-def test_what_waits_for_a_reviewer_stays(last: str, kept: bool) -> None:
+def test_what_waits_for_a_reviewer_stays(last: str, retained: bool) -> None:
     events = history(("promoted", "champion"), ("registered", "x"), (last, "x"))
-    assert ("x" in retained_models(events, Keep(), now=NOW)) is kept
+    assert ("x" in retained_models(events, Keep(), now=NOW)) is retained
 
 
 def test_a_young_refused_model_stays_for_its_days() -> None:
@@ -85,87 +86,89 @@ def test_weights_and_evidence_stay_as_long_as_their_model() -> None:
         ("promoted", "a", {"evaluation": "of-a"}), ("promoted", "b", {"evaluation": "of-both"}),
         ("evaluated", "x", {"evaluation": "of-x"}), ("evaluated", "x", {"evaluation": "of-both"}),
     )  # fmt: skip
-    things = [thing(kind, model) for kind in ("bundle", "weights") for model in ("a", "b", "x")]
-    things += [thing("evidence", name) for name in ("of-a", "of-both", "of-x", "unnamed")]
-    things += [thing("evidence", "unnamed-yet", at=NOW - 60), thing("bundle", "unnamed-yet", at=NOW - 60)]
-    found = plan(Inventory(tuple(things), history=events), Keep(days=0), now=NOW)
-    assert goes(found) == ["x", "x", "of-x", "unnamed"]
-    assert why(found, "of-both") == "event 2 of model b stands on it"
+    resources = [resource(kind, model) for kind in ("bundle", "weights") for model in ("a", "b", "x")]
+    resources += [resource("evidence", name) for name in ("of-a", "of-both", "of-x", "unnamed")]
+    resources += [resource("evidence", "unnamed-yet", at=NOW - 60), resource("bundle", "unnamed-yet", at=NOW - 60)]
+    result = plan(Inventory(tuple(resources), history=events), Keep(days=0), now=NOW)
+    assert goes(result) == ["x", "x", "of-x", "unnamed"]
+    assert why(result, "of-both") == "event 2 of model b refers to it"
 
 
 def test_files_of_a_model_that_an_event_took_away_go_however_young() -> None:
     events = history(("promoted", "a"), ("registered", "x"), ("removed", "x"), at=NOW - 60)
-    found = plan(Inventory((thing("bundle", "x", at=NOW - 60), thing("weights", "x")), history=events), Keep(), now=NOW)
-    assert goes(found) == ["x", "x"]
+    result = plan(
+        Inventory((resource("bundle", "x", at=NOW - 60), resource("weights", "x")), history=events), Keep(), now=NOW
+    )
+    assert goes(result) == ["x", "x"]
 
 
 def test_the_last_revisions_that_were_published_stay() -> None:
     published = [("catalogue_published", "a", {"catalogue": r}) for r in ("r1", "r2", "r3", "r1")]
     events = history(("promoted", "a"), ("registered", "x"), *published)  # type: ignore[arg-type]
-    things = [thing("catalogue", f"a/{r}") for r in ("r1", "r2", "r3", "unpublished")]
-    things += [thing("catalogue", "a/coming", at=NOW - 60), thing("catalogue", "x/r1")]
-    found = plan(Inventory(tuple(things), history=events), Keep(catalogues=2, days=0), now=NOW)
-    assert goes(found) == ["a/r2", "a/unpublished", "x/r1"]
-    assert why(found, "a/r1") == "it is published"
+    resources = [resource("catalogue", f"a/{r}") for r in ("r1", "r2", "r3", "unpublished")]
+    resources += [resource("catalogue", "a/coming", at=NOW - 60), resource("catalogue", "x/r1")]
+    result = plan(Inventory(tuple(resources), history=events), Keep(catalogues=2, days=0), now=NOW)
+    assert goes(result) == ["a/r2", "a/unpublished", "x/r1"]
+    assert why(result, "a/r1") == "it is published"
 
 
 def test_online_features_that_a_kept_model_reads_stay() -> None:
-    things = (thing("online", "ranking_v1"), thing("online", "ranking_v2"))
-    seen = Inventory(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
-    assert goes(plan(seen, Keep(), now=NOW)) == ["ranking_v2"]
-    unknown = Inventory(things, history=crowned("a", "b"), services={"a": "ranking_v1", "b": ""})
+    resources = (resource("online", "ranking_v1"), resource("online", "ranking_v2"))
+    observed = Inventory(resources, history=crowned("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
+    assert goes(plan(observed, Keep(), now=NOW)) == ["ranking_v2"]
+    unknown = Inventory(resources, history=crowned("a", "b"), services={"a": "ranking_v1", "b": ""})
     assert goes(plan(unknown, Keep(), now=NOW)) == []
-    assert goes(plan(Inventory(things), Keep(), now=NOW)) == []
+    assert goes(plan(Inventory(resources), Keep(), now=NOW)) == []
 
 
 # runs and their work ------------------------------------------------------------------------------------------
 
 DONE = StepWork("k1", {"features": "f1"}, finished=True)
-RUNS = tuple(thing("run", f"2026010{day}-000000-smoke") for day in range(1, 6))
+RUNS = tuple(resource("run", f"2026010{day}-000000-smoke") for day in range(1, 6))
 FIRST, SECOND, LAST = RUNS[0].name, RUNS[1].name, RUNS[4].name
 
 
 def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
-    cache = (thing("cache", "featurize/k1"), thing("cache", "featurize/k2"), thing("cache", "featurize/k3"))
-    seen = Inventory(
+    cache = (resource("cache", "featurize/k1"), resource("cache", "featurize/k2"), resource("cache", "featurize/k3"))
+    observed = Inventory(
         (*RUNS, *cache),
         work={LAST: {"featurize": DONE}, FIRST: {"featurize": StepWork("k2", {"features": "f2"}, True)}},
         latest=frozenset({"cache/featurize/k3"}),
     )
-    found = plan(seen, Keep(runs=2), now=NOW)
-    assert goes(found) == [run.name for run in RUNS[:3]] + ["featurize/k2"]
-    assert why(found, "featurize/k1") == f"run {LAST} stands on it"
+    result = plan(observed, Keep(runs=2), now=NOW)
+    assert goes(result) == [run.name for run in RUNS[:3]] + ["featurize/k2"]
+    assert why(result, "featurize/k1") == f"run {LAST} uses it"
 
 
 def test_an_hourly_flow_does_not_push_out_the_nightly_ones() -> None:
-    hourly = tuple(thing("run", f"2026010{day}-010000-smoke") for day in range(1, 6))
+    hourly = tuple(resource("run", f"2026010{day}-010000-smoke") for day in range(1, 6))
     groups = {run.name: "smoke train" for run in RUNS} | {run.name: "smoke refresh" for run in hourly}
-    found = plan(Inventory((*RUNS, *hourly), groups=groups), Keep(runs=2), now=NOW)
-    assert goes(found) == sorted(run.name for run in (*RUNS[:3], *hourly[:3]))
+    result = plan(Inventory((*RUNS, *hourly), groups=groups), Keep(runs=2), now=NOW)
+    assert goes(result) == sorted(run.name for run in (*RUNS[:3], *hourly[:3]))
 
 
 def test_work_that_was_done_beside_another_champion_is_known_by_its_outputs() -> None:
-    seen = Inventory(
-        (*RUNS, thing("cache", "featurize/other")),
+    observed = Inventory(
+        (*RUNS, resource("cache", "featurize/other")),
         work={LAST: {"featurize": DONE}},
         cache_outputs={"cache/featurize/other": {"features": "f1"}},
     )
-    assert "featurize/other" not in goes(plan(seen, Keep(runs=1), now=NOW))
+    assert "featurize/other" not in goes(plan(observed, Keep(runs=1), now=NOW))
 
 
-def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_kept_work() -> None:
-    cache = thing("cache", "featurize/k2")
-    seen = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
-    found = plan(seen, Keep(runs=1), now=NOW)
-    assert goes(found) == [RUNS[2].name, RUNS[3].name]
-    assert "goes on and may take it up" in why(found, "featurize/k2")
+def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_cached_work() -> None:
+    cache = resource("cache", "featurize/k2")
+    observed = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
+    result = plan(observed, Keep(runs=1), now=NOW)
+    assert goes(result) == [RUNS[2].name, RUNS[3].name]
+    assert "is running and may reuse it" in why(result, "featurize/k2")
 
 
 def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_looks_at() -> None:
-    runs = tuple(thing("run", name) for name in ("run-a", "run-b", "run-x", "run-y", "z"))
+    runs = tuple(resource("run", name) for name in ("run-a", "run-b", "run-x", "run-y", "z"))
     events = history(("promoted", "a"), ("promoted", "b"), ("registered", "x"), ("pending", "x"), ("registered", "y"))
-    found = plan(Inventory(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
-    assert goes(found) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
+    result = plan(Inventory(runs, history=events), Keep(runs=1, bundles=2), now=NOW)
+    assert goes(result) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
 
 
 def test_nothing_that_is_young_goes() -> None:
@@ -176,21 +179,21 @@ def test_nothing_that_is_young_goes() -> None:
 
 def test_a_checkpoint_that_somebody_goes_on_from_stays() -> None:
     half = StepWork("0123456789abcdef-rest", {}, finished=False)
-    checkpoint = thing("checkpoint", "finetune/0123456789abcdef")
+    checkpoint = resource("checkpoint", "finetune/0123456789abcdef")
     assert goes(plan(Inventory((*RUNS, checkpoint), work={LAST: {"finetune": half}}), Keep(), now=NOW)) == []
     finished = {SECOND: {"finetune": StepWork(half.key, {}, True)}, LAST: {"finetune": half}}
     assert goes(plan(Inventory((*RUNS, checkpoint), work=finished), Keep(), now=NOW)) == [checkpoint.name]
     assert goes(plan(Inventory((*RUNS, checkpoint)), Keep(), now=NOW)) == [checkpoint.name]
-    fresh = thing("checkpoint", "finetune/0123456789abcdef", at=NOW - 60)
+    fresh = resource("checkpoint", "finetune/0123456789abcdef", at=NOW - 60)
     assert goes(plan(Inventory((*RUNS, fresh)), Keep(days=0), now=NOW)) == []
 
 
 def test_a_file_is_freed_with_the_last_of_its_names() -> None:
     shared, own = Inode((1, 7), 2, 1000), Inode((1, 8), 1, 10)
-    run, cache = thing("run", "a", files=(shared, own)), thing("cache", "featurize/k", files=(shared,))
+    run, cache = resource("run", "a", files=(shared, own)), resource("cache", "featurize/k", files=(shared,))
     assert plan(Inventory((run, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW).freed() == 0
-    old = thing("run", "0", files=(shared, own))
-    kept = plan(Inventory((old, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW)
-    assert (goes(kept), kept.freed()) == (["0"], 10)
+    old = resource("run", "0", files=(shared, own))
+    retained = plan(Inventory((old, *RUNS, cache), latest=frozenset({cache.path})), Keep(runs=5), now=NOW)
+    assert (goes(retained), retained.freed()) == (["0"], 10)
     both = plan(Inventory((old, *RUNS, cache)), Keep(runs=5), now=NOW)
     assert (both.freed(), both.freed(["run"]), both.freed(["cache"])) == (1010, 1010, 0)

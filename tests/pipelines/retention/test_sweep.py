@@ -18,15 +18,18 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import _append_once
+from components.promote.step import EventDraft, _append_once
 from components.summary.step import SUMMARY
+from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
-from pipelines.retention.sweep import clean, is_running, plan_sweep, sweep, sweep_after_run
+from pipelines.retention.sweep import clean, plan_sweep, sweep, sweep_after_run
 from pipelines.runs.store import LocalRuns
-from pipelines.schedules.firings import Firing, Firings
-from pipelines.schedules.store import LocalSchedules
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
+from pipelines.schedules.store import ScheduleStore
 from rankline.errors import IntegrityError, RegistryError, UsageError
 from rankline.io import digest
+from rankline.io.files import write_json
 from rankline.model.bundle import open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_atomically, remove
@@ -44,10 +47,10 @@ def quiet(line: str) -> None:
 
 
 def gone(plan: Plan) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for fate in plan.removals:
-        found.setdefault(fate.resource.kind, []).append(fate.resource.name)
-    return found
+    matches: dict[str, list[str]] = {}
+    for decision in plan.removals:
+        matches.setdefault(decision.resource.kind, []).append(decision.resource.name)
+    return matches
 
 
 def inside(folder: Path) -> list[str]:
@@ -58,13 +61,13 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     first, second, before, champion, refused = make(workspace)
     plan = plan_sweep(workspace, KEEP)
-    told = gone(plan)
-    assert told["bundle"] == sorted([first, second, refused])
-    assert [name[:8] for name in told["run"]] == ["20260101", "20260102"]
-    assert (told["online"], told["fetched"], len(told["cache"])) == (["ranking_v0"], ["0123456789abcdef"], 2)
-    assert told["checkpoint"] == ["featurize/0123456789abcdef"]
-    assert told["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
-    assert len(told["claim"]) == 3
+    result = gone(plan)
+    assert result["bundle"] == sorted([first, second, refused])
+    assert [name[:8] for name in result["run"]] == ["20260101", "20260102"]
+    assert (result["online"], result["fetched"], len(result["cache"])) == (["ranking_v0"], ["0123456789abcdef"], 2)
+    assert result["checkpoint"] == ["featurize/0123456789abcdef"]
+    assert result["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
+    assert len(result["claim"]) == 3
     swept = sweep(workspace, plan, say=quiet)
     assert (len(swept.removed), swept.skipped) == (len(plan.removals), ())
     assert gone(plan_sweep(workspace, KEEP)) == {}
@@ -74,8 +77,8 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     assert models.champion() == champion
     store = StepCache(workspace / "cache" / "featurize")
     for number, there in ((1, False), (2, False), (3, True), (4, True)):
-        kept = store.find(key(workspace, number))
-        assert (kept is not None and not kept.find_damage(["features"])) is there
+        retained = store.find(key(workspace, number))
+        assert (retained is not None and not retained.find_damage(["features"])) is there
     # one can go back to the one before, and not to what has left
     models.append("rolled_back", before, who="t", why="t")
     assert models.champion() == before
@@ -84,7 +87,7 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
         models.append("rolled_back", first, who="t", why="t")
 
 
-def test_the_bytes_that_are_told_are_the_bytes_that_come_free(tmp_path: Path) -> None:
+def test_the_bytes_that_are_reported_are_the_bytes_that_come_free(tmp_path: Path) -> None:
     def taken() -> int:
         paths = [path for path in (tmp_path / "w").rglob("*") if path.is_file()]
         files = {(path.stat().st_ino): path.stat().st_size for path in paths}
@@ -118,9 +121,9 @@ def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
 MOMENTS = ("os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "os.mkdir")
 
 
-def _killed_at(workspace: Path, moment: int) -> None:
+def _killed_at(workspace: Path, timestamp: int) -> None:
     """Sweep, and be killed with the given file operation not done yet."""
-    left = [moment]
+    left = [timestamp]
 
     def audit(event: str, _: object) -> None:
         if event in MOMENTS:
@@ -137,14 +140,14 @@ def sound(workspace: Path, ids: list[str], *, champion: str) -> None:
     models = ModelRegistry(workspace / "repository", repair_cache=False)
     assert models.champion() == champion
     for model in ids:
-        place = workspace / "repository" / "bundles" / model
-        assert not place.exists() or open_bundle(place).model_id == model  # whole, or not there
+        location = workspace / "repository" / "bundles" / model
+        assert not location.exists() or open_bundle(location).model_id == model  # whole, or not there
     for model in ids[-3:-1]:
         assert models.bundle(model).model_id == model
     store = StepCache(workspace / "cache" / "featurize")
     for number in (1, 2, 3, 4):
-        kept = store.find(key(workspace, number))
-        assert (kept is None and number < 3) or (kept is not None and not kept.find_damage(["features"]))
+        retained = store.find(key(workspace, number))
+        assert (retained is None and number < 3) or (retained is not None and not retained.find_damage(["features"]))
     firings = Firings(workspace / "schedules" / "nightly")
     assert [firing.instant.day for firing in firings.all()] == [1, 2, 3]
     for firing in firings.all():
@@ -155,11 +158,11 @@ def sound(workspace: Path, ids: list[str], *, champion: str) -> None:
 def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_time(tmp_path: Path, every: int) -> None:
     ids = make(tmp_path / "made")
     context = multiprocessing.get_context("fork")
-    killed = moment = 0
+    killed = timestamp = 0
     while True:
-        world = tmp_path / f"killed-at-{moment}"
+        world = tmp_path / f"killed-at-{timestamp}"
         _copy(tmp_path / "made", world)
-        child = context.Process(target=_killed_at, args=(world, moment))
+        child = context.Process(target=_killed_at, args=(world, timestamp))
         child.start()
         child.join(60)
         sound(world, ids, champion=ids[-2])
@@ -173,7 +176,7 @@ def test_killed_at_any_moment_it_leaves_a_sound_workspace_and_goes_on_the_next_t
         assert not list(world.rglob(".trash"))
         assert gone(plan_sweep(world, KEEP)) == {}
         shutil.rmtree(world)
-        moment += every
+        timestamp += every
     assert killed * every > 50
 
 
@@ -190,11 +193,11 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     plan = plan_sweep(tmp_path / "w", KEEP)
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    skipped = {fate.resource.kind: fate.why for fate in swept.skipped}
+    skipped = {decision.resource.kind: decision.why for decision in swept.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
-    assert skipped == dict.fromkeys(in_use, f"run {run.name} has begun and may take it up")
-    for place in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
-        assert (tmp_path / "w" / place / "file").is_file()
+    assert skipped == dict.fromkeys(in_use, f"run {run.name} has started and may use it")
+    for location in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
+        assert (tmp_path / "w" / location / "file").is_file()
     assert not {*in_use} & {*gone(plan_sweep(tmp_path / "w", KEEP))}
     assert run.is_dir()
 
@@ -216,7 +219,7 @@ def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
     entry = ledger.Entry(step="finetune", status="running", started=time.time() - 60 * minutes, pid=2**22 + 1)
     ledger.write_entry(run, entry)
     if watcher:
-        ledger.write_json(run / "watcher.json", watcher)
+        write_json(run / "watcher.json", watcher)
     aged(run, by=60.0 * minutes)
     assert is_running(run) is under_way
 
@@ -227,7 +230,7 @@ def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> Non
     models = ModelRegistry(tmp_path / "w" / "repository")
     models.append("rolled_back", ids[0], who="t", why="somebody was faster")
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {fate.resource.kind for fate in swept.skipped} == {"bundle", "evidence"}
+    assert {decision.resource.kind for decision in swept.skipped} == {"bundle", "evidence"}
     assert models.champion() == ids[0]
     assert models.bundle(ids[0]).model_id == ids[0]
     assert (tmp_path / "w" / "repository" / "bundles" / ids[3]).is_dir()
@@ -272,14 +275,14 @@ def test_a_folder_that_became_a_link_after_the_plan_is_left_alone(tmp_path: Path
     (tmp_path / "w" / "cache").symlink_to(tmp_path / "elsewhere")
     before = digest.file_digests(tmp_path / "elsewhere")
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert "a link is in its place" in {fate.why for fate in swept.skipped}
+    assert "a link is in its place" in {decision.why for decision in swept.skipped}
     assert digest.file_digests(tmp_path / "elsewhere") == before
 
 
 # What is said afterwards ------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_left_is_still_told_of(tmp_path: Path) -> None:
+def test_a_model_that_left_is_still_reported(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     clean(tmp_path / "w", KEEP, why="the disk was full", say=quiet)
     models = ModelRegistry(tmp_path / "w" / "repository")
@@ -300,10 +303,9 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    assert [event.kind for event in _append_once(models, "registered", again, {}, why="made anew", run_id="")] == [
-        "registered"
-    ]
-    assert _append_once(models, "registered", again, {}, why="made anew", run_id="") == []
+    draft = EventDraft("registered", again.model_id, "trained again")
+    assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
+    assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
     assert models.champion() == ids[0]
 
@@ -335,7 +337,7 @@ def test_a_damaged_history_stops_everything(tmp_path: Path) -> None:
 # Claims -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_old_claim_becomes_a_line_and_still_keeps_its_time_from_running_again(tmp_path: Path) -> None:
+def test_an_old_firing_becomes_a_line_and_still_keeps_its_time_from_running_again(tmp_path: Path) -> None:
     make(tmp_path / "w")
     failed = add_claim(tmp_path / "w", 4, exit_code=1)
     open_one = add_claim(tmp_path / "w", 5, exit_code=None, run="20260101-000000-smoke")
@@ -383,8 +385,8 @@ def in_bucket(url: str, tmp_path: Path) -> None:
     sweep(tmp_path / "w", plan, repository=url, say=quiet)
     again = ModelRegistry(url)
     assert again.champion() == ids[2]
-    for kept in ids[1:]:
-        assert again.bundle(kept, into=tmp_path / "fetched").model_id == kept
+    for retained in ids[1:]:
+        assert again.bundle(retained, into=tmp_path / "fetched").model_id == retained
     left = [path for path in again.fs.find(again._path("bundles")) if ids[0] in path or refused in path]
     assert left == []
     with pytest.raises(RegistryError, match="not kept any more"):
@@ -417,9 +419,9 @@ def test_time_passes(tmp_path: Path) -> None:
 # After a schedule's runs ------------------------------------------------------------------------------------------
 
 
-def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedules:
+def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> ScheduleStore:
     """Schedules by their names, and what each says of keeping."""
-    store = LocalSchedules(workspace)
+    store = ScheduleStore(workspace)
     for name, keep in keeps.items():
         values = {"name": name, "recipe": "smoke", "cron": "0 0 3 * * *", "keep": keep}
         store.create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
@@ -428,10 +430,10 @@ def scheduled(workspace: Path, **keeps: dict[str, float] | None) -> LocalSchedul
 
 def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    said: list[str] = []
-    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
+    lines: list[str] = []
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=lines.append)
     assert gone(plan_sweep(tmp_path / "w", KEEP)) == {}
-    assert said[-1].startswith("removed 17 things")
+    assert lines[-1].startswith("removed 17 things")
     history = ModelRegistry(tmp_path / "w" / "repository").history()
     assert history[-1].why.startswith("schedule hourly: ")
 
@@ -451,12 +453,12 @@ def test_one_that_says_nothing_removes_nothing_and_the_largest_wins(tmp_path: Pa
 def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> None:
     make(tmp_path / "w")
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
-    said: list[str] = []
-    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
-    assert "cleaning after the run stopped" in said[0]
+    lines: list[str] = []
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=lines.append)
+    assert "cleaning after the run stopped" in lines[0]
 
 
-def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
+def test_any_fault_of_cleaning_is_reported_and_costs_the_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "w")
@@ -465,15 +467,15 @@ def test_any_fault_of_cleaning_is_said_and_costs_the_run_nothing(
         raise KeyError("a fault of ours")
 
     monkeypatch.setattr("pipelines.retention.sweep.plan_sweep", faulty)
-    said: list[str] = []
-    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=said.append)
-    assert "cleaning after the run stopped" in said[0]
-    assert "a fault of ours" in said[0]
+    lines: list[str] = []
+    sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=lines.append)
+    assert "cleaning after the run stopped" in lines[0]
+    assert "a fault of ours" in lines[0]
 
     def full(line: str) -> None:
         raise OSError(28, "No space left on device")
 
-    sweep_after_run(LocalSchedules(tmp_path / "w"), "hourly", say=full)
+    sweep_after_run(ScheduleStore(tmp_path / "w"), "hourly", say=full)
 
 
 # What is not Rankline's -------------------------------------------------------------------------------------------
@@ -535,7 +537,7 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     ids = make(tmp_path / "w", models=4, runs=6)
     add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
     maker = tmp_path / "w" / "runs" / "20260104-000000-smoke"
-    ledger.write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
+    write_json(maker / SUMMARY, {"outcome": "promoted", "model_id": ids[3]})
     keep = KEEP.model_copy(update={"runs": 1})
 
     def going() -> list[str]:
@@ -546,25 +548,25 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     (tmp_path / "w" / "repository").rename(tmp_path / "models")
     with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
         going()
-    told = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", told)
+    result = {"name": "smoke", "storage": {"repository": str(tmp_path / "models")}}
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", result)
     assert going() == without_its_maker
-    ledger.write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", {"name": "smoke"})
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
-    LocalSchedules(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
 
 
 # What cannot be read ----------------------------------------------------------------------------------------------
 
 
-def test_a_claim_that_cannot_be_read_is_told_left_alone_and_never_run_again(tmp_path: Path) -> None:
+def test_a_firing_that_cannot_be_read_is_reported_left_alone_and_never_run_again(tmp_path: Path) -> None:
     make(tmp_path / "w")
     firings = Firings(tmp_path / "w" / "schedules" / "nightly")
     odd, broken, sound_one = [firing.instant for firing in firings.all()]
-    told = json.loads(firings.path(odd).read_text())
-    firings.path(odd).write_text(json.dumps({**told, "of_another_version": 1}))
+    result = json.loads(firings.path(odd).read_text())
+    firings.path(odd).write_text(json.dumps({**result, "of_another_version": 1}))
     firings.path(broken).write_text('{"schedule": "nigh')
     assert [firing.outcome for firing in firings.all()] == ["unreadable", "unreadable", "promoted"]
     assert "of_another_version" in firings.all()[0].error
@@ -575,18 +577,18 @@ def test_a_claim_that_cannot_be_read_is_told_left_alone_and_never_run_again(tmp_
     assert len([line for line in plan.ignored if "cannot be read" in line]) == 2
     sweep(tmp_path / "w", plan, say=quiet)
     assert digest.file_digests(tmp_path / "w" / "schedules") == before
-    assert not firings.create(told_as(firings, odd))
+    assert not firings.create(reported_as(firings, odd))
     assert firings.read(sound_one) is not None
 
 
-def told_as(firings: Firings, moment: datetime) -> Firing:
-    found = firings.read(moment)
-    assert found is not None
-    return found
+def reported_as(firings: Firings, timestamp: datetime) -> Firing:
+    matches = firings.read(timestamp)
+    assert matches is not None
+    return matches
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"until": 5, "skipped": []}', '{"until": "soon", "skipped": []}'])
-def test_a_list_of_what_was_handled_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> None:
+def test_a_list_of_what_was_handled_that_cannot_be_read_is_reported(tmp_path: Path, text: str) -> None:
     make(tmp_path / "w")
     firings = Firings(tmp_path / "w" / "schedules" / "nightly")
     until = firings.handled()["until"]
@@ -601,7 +603,7 @@ def test_a_list_of_what_was_handled_that_cannot_be_read_is_told(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"outcome": null}'])
-def test_a_run_whose_summary_cannot_be_read_is_told_and_stays(tmp_path: Path, text: str) -> None:
+def test_a_run_whose_summary_cannot_be_read_is_reported_and_stays(tmp_path: Path, text: str) -> None:
     make(tmp_path / "w")
     run = tmp_path / "w" / "runs" / "20260101-000000-smoke"
     (run / SUMMARY).write_text(text)
@@ -622,7 +624,7 @@ def test_two_that_remove_side_by_side_remove_everything(tmp_path: Path) -> None:
         (name / "in").mkdir(parents=True)
         (name / "in" / "file").write_text("x")
     context = multiprocessing.get_context("fork")
-    both = [context.Process(target=_erase, args=(names[part::2],)) for part in (0, 1)]
+    both = [context.Process(target=_delete, args=(names[part::2],)) for part in (0, 1)]
     for each in both:
         each.start()
     for each in both:
@@ -631,7 +633,7 @@ def test_two_that_remove_side_by_side_remove_everything(tmp_path: Path) -> None:
     assert inside(tmp_path / "shared") == []
 
 
-def _erase(paths: list[Path]) -> None:
+def _delete(paths: list[Path]) -> None:
     for path in paths:
         delete_atomically(path)
 
@@ -657,11 +659,11 @@ def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, mon
     plan = plan_sweep(tmp_path / "w", KEEP)
     monkeypatch.setattr("rankline.registry.removal.shutil.rmtree", lambda path, ignore_errors: None)
     swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {fate.resource.kind for fate in swept.removed} == {"claim"}
-    assert "some of it could not be removed" in {fate.why for fate in swept.skipped}.pop()
+    assert {decision.resource.kind for decision in swept.removed} == {"claim"}
+    assert "some of it could not be removed" in {decision.why for decision in swept.skipped}.pop()
 
 
-def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
+def test_a_schedule_with_a_firing_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
     make(tmp_path / "w")
     store = scheduled(tmp_path / "w", nightly=None)
     firings = store.firings("nightly")
@@ -672,8 +674,8 @@ def test_a_schedule_with_a_claim_that_cannot_be_read_is_shown(tmp_path: Path) ->
     assert (shown.returncode, "unreadable" in shown.stdout, "handled.json cannot be read" in shown.stdout) == (
         0, True, True,
     )  # fmt: skip
-    told = json.loads(rankline("schedule", "show", "nightly", "--json", "-w", tmp_path / "w").stdout)
-    assert [run["outcome"] for run in told["runs"]] == ["unreadable", "promoted", "promoted"]
+    result = json.loads(rankline("schedule", "show", "nightly", "--json", "-w", tmp_path / "w").stdout)
+    assert [run["outcome"] for run in result["runs"]] == ["unreadable", "promoted", "promoted"]
     dry = rankline("gc", "--dry-run", "-w", tmp_path / "w")
     assert (dry.returncode, dry.stdout.count("cannot be read")) == (0, 2)
     listed = rankline("runs", "list", "-w", tmp_path / "w")

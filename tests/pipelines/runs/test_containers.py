@@ -22,14 +22,16 @@ from typing import Any
 import pytest
 
 from components import images as names
-from pipelines.images import build, sbom
-from pipelines.placement import IMAGES, SIZES
+from pipelines.images import build, contents, sbom
+from pipelines.images import docker as docker_command
 from pipelines.recipes import named, smoke
 from pipelines.runs import containers
 from pipelines.runs.containers import ContainerContext
+from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.errors import UsageError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import code_digest, ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until
 from tests.servers.s3 import Bucket
@@ -41,7 +43,7 @@ ABOUT = {"NCPU": 2, "SecurityOptions": ["name=seccomp"], "Runtimes": {"runc": {}
 # What Docker is told, without an engine.
 
 
-def place(tmp_path: Path, *settings: str) -> ContainerContext:
+def location(tmp_path: Path, *settings: str) -> ContainerContext:
     (tmp_path / "ws" / "runs" / "r1").mkdir(parents=True, exist_ok=True)
     return ContainerContext(named("smoke", settings), tmp_path / "ws", tmp_path / "ws" / "runs" / "r1")
 
@@ -59,7 +61,7 @@ def test_cpus_are_read_as_kubernetes_reads_them() -> None:
 
 
 def test_a_step_gets_the_limits_of_its_recipe_and_no_more_cpus_than_there_are(tmp_path: Path) -> None:
-    here = place(tmp_path, 'cluster.train.cpu="16"', "cluster.train.memory=3Gi", "cluster.small.cpu=500m")
+    here = location(tmp_path, 'cluster.train.cpu="16"', "cluster.train.memory=3Gi", "cluster.small.cpu=500m")
     trained, looked = here.create_arguments("finetune", ABOUT), here.create_arguments("resolve_inputs", ABOUT)
     assert (trained["nano_cpus"], trained["mem_limit"], trained["memswap_limit"]) == (2 * 10**9, 3 * 2**30, 3 * 2**30)
     assert (trained["environment"]["OMP_NUM_THREADS"]) == os.environ.get("OMP_NUM_THREADS", "2")
@@ -68,49 +70,49 @@ def test_a_step_gets_the_limits_of_its_recipe_and_no_more_cpus_than_there_are(tm
 
 
 def test_a_step_has_no_rights_and_writes_as_whoever_runs_it(tmp_path: Path) -> None:
-    told = place(tmp_path).create_arguments("ingest", ABOUT)
-    assert told["user"] == f"{os.getuid()}:{os.getgid()}"
-    assert told["cap_drop"] == ["ALL"]
-    assert told["security_opt"] == ["no-new-privileges"]
+    result = location(tmp_path).create_arguments("ingest", ABOUT)
+    assert result["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert result["cap_drop"] == ["ALL"]
+    assert result["security_opt"] == ["no-new-privileges"]
     rootless = {**ABOUT, "SecurityOptions": ["name=rootless"]}
-    assert place(tmp_path).create_arguments("ingest", rootless)["user"] == "0:0"
+    assert location(tmp_path).create_arguments("ingest", rootless)["user"] == "0:0"
 
 
 def test_a_step_sees_the_workspace_and_what_its_recipe_names(tmp_path: Path) -> None:
     data = tmp_path / "data of mine"
     data.mkdir()
-    here = place(tmp_path, f"ingest.source={data}", "finetune.encoder=/not/there")
-    told = here.create_arguments("ingest", {**ABOUT, "SecurityOptions": ["name=selinux"]})
-    assert told["volumes"] == {
+    here = location(tmp_path, f"ingest.source={data}", "finetune.encoder=/not/there")
+    result = here.create_arguments("ingest", {**ABOUT, "SecurityOptions": ["name=selinux"]})
+    assert result["volumes"] == {
         str(tmp_path / "ws"): {"bind": str(tmp_path / "ws"), "mode": "rw,z"},
         str(data): {"bind": str(data), "mode": "ro,z"},
     }
-    assert list(place(tmp_path).create_arguments("ingest", ABOUT)["volumes"]) == [str(tmp_path / "ws")]
+    assert list(location(tmp_path).create_arguments("ingest", ABOUT)["volumes"]) == [str(tmp_path / "ws")]
 
 
-def test_a_step_is_told_the_secrets_its_recipe_names_and_no_others(
+def test_a_step_is_reported_the_secrets_its_recipe_names_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STORE_KEY", "one")
     monkeypatch.setenv("OTHER_KEY", "two")
-    told = place(tmp_path, "cluster.secrets.STORE_KEY=store/key").environment(threads=1)
-    assert told["STORE_KEY"] == "one"
-    assert "OTHER_KEY" not in told
-    assert told["RANKLINE_RUN_DIR"] == str(tmp_path / "ws" / "runs" / "r1")
+    result = location(tmp_path, "cluster.secrets.STORE_KEY=store/key").environment(threads=1)
+    assert result["STORE_KEY"] == "one"
+    assert "OTHER_KEY" not in result
+    assert result["RANKLINE_RUN_DIR"] == str(tmp_path / "ws" / "runs" / "r1")
 
 
-def test_gpus_are_asked_for_where_the_engine_has_them(tmp_path: Path) -> None:
-    here = place(tmp_path, "cluster.train.gpus=2")
+def test_gpus_are_requested_where_the_engine_has_them(tmp_path: Path) -> None:
+    here = location(tmp_path, "cluster.train.gpus=2")
     assert here.create_arguments("finetune", ABOUT)["device_requests"] == []
-    asked = here.create_arguments("finetune", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"]
-    assert (asked[0]["Count"], asked[0]["Capabilities"]) == (2, [["gpu"]])
+    requested = here.create_arguments("finetune", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"]
+    assert (requested[0]["Count"], requested[0]["Capabilities"]) == (2, [["gpu"]])
     assert here.create_arguments("ingest", {**ABOUT, "Runtimes": {"nvidia": {}}})["device_requests"] == []
 
 
 def test_every_step_has_an_image_and_the_recipe_can_name_another() -> None:
-    assert {step: containers.image_of(smoke(), step) for step in SIZES} == {
-        step: getattr(names, kind.upper()) for step, kind in IMAGES.items()
-    }
+    for step, spec in STEPS.items():
+        assert containers.image_of(smoke(), step) == getattr(names, spec.image.upper())
+    assert {containers.image_of(smoke(), task) for task in VERDICT_TASKS} == {names.DATA}
     chosen = named("smoke", ["cluster.images.data=registry.example/data@sha256:1"])
     assert containers.image_of(chosen, "ingest") == "registry.example/data@sha256:1"
     assert containers.image_of(chosen, "evaluate") == names.EVALUATE
@@ -121,12 +123,12 @@ def test_the_kubeflow_that_is_pinned_asks_for_its_handler_by_name(tmp_path: Path
 
     before = docker_task_handler.DockerTaskHandler
     try:
-        containers.install_step_containers(place(tmp_path))
-        made = docker_task_handler.DockerTaskHandler(
+        containers.install_step_containers(location(tmp_path))
+        created = docker_task_handler.DockerTaskHandler(
             image="x", full_command=["sh", "--function_to_execute", "ingest"], pipeline_root="/", runner=None
         )
-        assert isinstance(made, containers.StepContainer)
-        assert made.step == "ingest"
+        assert isinstance(created, containers.StepContainer)
+        assert created.step == "ingest"
     finally:
         docker_task_handler.DockerTaskHandler = before
 
@@ -156,8 +158,10 @@ def workspace(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def left(engine: Any, workspace: Path) -> list[Any]:
     """Containers that belong to runs in a workspace."""
-    found: list[Any] = engine.containers.list(all=True, filters={"label": f"{containers.WORKSPACE_LABEL}={workspace}"})
-    return found
+    matches: list[Any] = engine.containers.list(
+        all=True, filters={"label": f"{containers.WORKSPACE_LABEL}={workspace}"}
+    )
+    return matches
 
 
 @contextmanager
@@ -184,10 +188,10 @@ def reached(workspace: Path, before: set[Path], step: str) -> Path:
 
 
 def test_the_line_runs_in_containers_and_promotes(workspace: Path, engine: Any) -> None:
-    told = summary(workspace)
-    assert (told["outcome"], told["kubeflow_status"], told["error"]) == ("promoted", "SUCCEEDED", "")
-    assert steps(workspace) == dict.fromkeys(ledger.STEPS, "done")
-    assert told["model_id"] == ModelRegistry(workspace / "repository").champion()
+    result = summary(workspace)
+    assert (result["outcome"], result["kubeflow_status"], result["error"]) == ("promoted", "SUCCEEDED", "")
+    assert steps(workspace) == dict.fromkeys(TRAINING_STEPS, "done")
+    assert result["model_id"] == ModelRegistry(workspace / "repository").champion()
     assert left(engine, workspace) == []
 
 
@@ -208,7 +212,7 @@ def test_what_containers_write_belongs_to_whoever_ran_them(workspace: Path) -> N
     assert {path.lstat().st_uid for path in workspace.rglob("*")} == {os.getuid()}
 
 
-def test_kept_work_shares_its_bytes_with_the_run(workspace: Path) -> None:
+def test_cached_work_shares_its_bytes_with_the_run(workspace: Path) -> None:
     """The workspace is one mount: hard links work inside of it as they do without containers."""
     assert next((workspace / "cache" / "ingest").glob("*/raw/events.parquet")).stat().st_nlink >= 2
 
@@ -226,14 +230,14 @@ def test_a_step_that_fails_tells_its_own_message(workspace: Path, engine: Any) -
         "run", "--recipe", "smoke", "-w", workspace, "--runner", "docker", "--set", "validate.min_items=100000"
     )
     assert done.splitlines()[0].startswith("validate stopped: ")
-    assert "an unforeseen" not in done
+    assert "unexpected " not in done
     assert "100000" in done
     assert "ledger: " in done
     assert summary(workspace)["kubeflow_status"] == "FAILED"
     assert left(engine, workspace) == []
 
 
-def test_a_step_that_needs_more_memory_than_it_may_have_is_told(workspace: Path, engine: Any) -> None:
+def test_a_step_that_needs_more_memory_than_it_may_have_is_reported(workspace: Path, engine: Any) -> None:
     done = refused(
         "run", "--recipe", "smoke", "-w", workspace, "--runner", "docker",
         "--set", "cluster.train.memory=100Mi", "--set", "finetune.epochs=2",
@@ -295,16 +299,16 @@ def test_a_run_cancelled_from_another_terminal_leaves_no_container(workspace: Pa
 def test_a_plan_knows_the_libraries_of_the_images(workspace: Path, engine: Any) -> None:
     """Reused in containers, and not by processes here, which have other libraries."""
     arguments = ("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json")
-    told = {
+    result = {
         runner: {
             step["step"]: (step["state"], step["why"])
             for step in json.loads(rankline(*arguments, "--runner", runner).stdout)["steps"]
         }
         for runner in ("docker", "local")
     }
-    assert {told["docker"][step][0] for step in ("ingest", "finetune", "export")} == {"reused"}
-    assert told["local"]["ingest"][0] == "runs"
-    assert "torch changed" in told["local"]["ingest"][1]
+    assert {result["docker"][step][0] for step in ("ingest", "finetune", "export")} == {"reused"}
+    assert result["local"]["ingest"][0] == "runs"
+    assert "torch changed" in result["local"]["ingest"][1]
 
 
 def test_a_killed_command_leaves_no_container(workspace: Path, engine: Any) -> None:
@@ -319,7 +323,7 @@ def test_a_killed_command_leaves_no_container(workspace: Path, engine: Any) -> N
 def test_what_a_dead_runner_left_is_swept_and_what_a_living_one_has_is_not(engine: Any, tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    made = {
+    created = {
         pid: engine.containers.run(
             names.SERVE, ["60"], entrypoint=["sleep"], detach=True, network_mode="none",
             labels={containers.WORKSPACE_LABEL: str(tmp_path), containers.RUNNER_LABEL: str(pid)},
@@ -328,7 +332,7 @@ def test_what_a_dead_runner_left_is_swept_and_what_a_living_one_has_is_not(engin
     }  # fmt: skip
     try:
         containers.remove_orphans(tmp_path)
-        assert [each.id for each in left(engine, tmp_path)] == [made[os.getpid()].id]
+        assert [each.id for each in left(engine, tmp_path)] == [created[os.getpid()].id]
     finally:
         for each in left(engine, tmp_path):
             each.remove(force=True)
@@ -370,28 +374,32 @@ OF_WORDS = {"Stemmer", "bm25s", "regex", "tokenizers"}
 
 def imports(step: str) -> set[str]:
     """Top names of all modules but ours and Python's own that a step imports, at the top or inside a function."""
-    found: set[str] = set()
-    room = "promote" if step == "decide" else step
-    modules = ("serving.server", "serving.app") if step == "serve" else (f"components.{room}.component",)
+    matches: set[str] = set()
+    component = "promote" if step == "decide" else step
+    modules = ("serving.server", "serving.api.app") if step == "serve" else (f"components.{component}.component",)
     for module in modules:
         for path in code_digest.closure(module, packages=code_digest.PACKAGES).values():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
-                    found |= {alias.name.split(".")[0] for alias in node.names}
+                    matches |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
-                    found.add(node.module.split(".")[0])
-    own = {*sys.stdlib_module_names, *code_digest.PACKAGES, *(OF_WORDS if IMAGES.get(step) == "data" else ())}
-    return {name for name in found if name not in own}
+                    matches.add(node.module.split(".")[0])
+    own = {
+        *sys.stdlib_module_names,
+        *code_digest.PACKAGES,
+        *(OF_WORDS if step in STEPS and STEPS[step].image == "data" else ()),
+    }
+    return {name for name in matches if name not in own}
 
 
-@pytest.mark.parametrize("step", [*ledger.STEPS, "summary", "serve"])
+@pytest.mark.parametrize("step", [*TRAINING_STEPS, "summary", "serve"])
 def test_an_image_holds_what_its_steps_import(engine: Any, step: str) -> None:
     wanted = sorted(imports(step))
     assert wanted
     image = names.SERVE if step == "serve" else containers.image_of(smoke(), step)
     script = f"import importlib.util as u; print([n for n in {wanted!r} if u.find_spec(n) is None])"
-    told = engine.containers.run(image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none")
-    assert told.decode().strip() == "[]"
+    result = engine.containers.run(image, ["-c", script], entrypoint=["python"], remove=True, network_mode="none")
+    assert result.decode().strip() == "[]"
 
 
 # what the place of a bucket, Postgres or Redis is reached with; some are found by name and imported by nobody here
@@ -406,19 +414,21 @@ def test_an_image_reaches_the_places_that_machines_share(engine: Any, kind: str,
         fs, path = storage.place("{bucket.url}/from-{kind}")
         fs.pipe_file(path, b"here")
         print(fs.cat_file(path).decode())"""
-    told = engine.containers.run(
+    result = engine.containers.run(
         getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="host",
         environment=bucket.environment(),
     )  # fmt: skip
-    assert told.decode().strip() == "here"
+    assert result.decode().strip() == "here"
 
 
 def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
     engine: Any, bucket: Bucket, url: str, tmp_path: Path
 ) -> None:
-    places = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
+    locations = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
     secrets = [f"--set=cluster.secrets.{name}=store/{name.lower()}" for name in bucket.environment()]
-    done = rankline("run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *places, *secrets, timeout_s=900)
+    done = rankline(
+        "run", "--recipe", "smoke", "-w", tmp_path, "--runner", "docker", *locations, *secrets, timeout_s=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     champion = ModelRegistry(f"{url}/repository").champion()
     assert summary(tmp_path)["model_id"] == champion
@@ -435,11 +445,17 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
 
 @pytest.mark.parametrize("kind", build.KINDS)
 def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
-    tool = build.find_docker()
+    tool = docker_command.find_docker()
     reference = getattr(names, kind.upper())
-    told = engine.images.get(reference)
+    result = engine.images.get(reference)
     built = build.BuiltImage(
-        kind, reference, told.id, told.attrs["Size"], 0.0, build.read_inventory(reference, tool=tool), told.labels
+        kind,
+        reference,
+        result.id,
+        result.attrs["Size"],
+        0.0,
+        contents.read_inventory(reference, tool=tool),
+        result.labels,
     )
     held = sbom.package_names(sbom.write_sbom(built, tmp_path))
     assert {"rankline", "pydantic"} <= held
@@ -453,28 +469,28 @@ def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path:
 def test_an_image_carries_no_cache_no_compiler_and_no_root(engine: Any, kind: str) -> None:
     reference = getattr(names, kind.upper())
     script = "ls -A /root/.cache/pip /tmp; command -v gcc cc make; find / -xdev -path '*/pip/*' -name '*.whl'; true"
-    told = engine.containers.run(
+    result = engine.containers.run(
         reference, ["-c", script], entrypoint=["sh"], user="0", remove=True, network_mode="none", stderr=False
     )
-    assert told.decode().split() == ["/root/.cache/pip:", "/tmp:"]
+    assert result.decode().split() == ["/root/.cache/pip:", "/tmp:"]
     assert engine.images.get(reference).attrs["Config"]["User"] == "10001:10001"
 
 
 @pytest.mark.parametrize("kind", build.KINDS)
 def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) -> None:
     script = "import importlib.metadata as m; print(m.distribution('rankline').read_text('WHEEL'))"
-    told = engine.containers.run(
+    result = engine.containers.run(
         getattr(names, kind.upper()), ["-c", script], entrypoint=["python"], remove=True, network_mode="none"
     )
     locked = dict(line.split("==") for line in (build.SOURCE_ROOT / "constraints.lock").read_text().split())
-    assert f"Generator: setuptools ({locked['setuptools']})" in told.decode()
+    assert f"Generator: setuptools ({locked['setuptools']})" in result.decode()
 
 
 def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:
     """The real train image under the name of another kind: the same look inside refuses it."""
-    inventory = build.read_inventory(names.TRAIN, tool=build.find_docker())
-    assert build.content_violations("train", "cpu", inventory) == []
-    assert "it holds torch" in build.content_violations("serve", "cpu", inventory)
+    inventory = contents.read_inventory(names.TRAIN, tool=docker_command.find_docker())
+    assert contents.content_violations("train", "cpu", inventory) == []
+    assert "it holds torch" in contents.content_violations("serve", "cpu", inventory)
 
 
 # The server in its container.
@@ -487,10 +503,10 @@ def test_the_promoted_model_is_served_from_its_container(workspace: Path, engine
         volumes={str(workspace): {"bind": "/rankline", "mode": "ro"}}, cap_drop=["ALL"],
     )  # fmt: skip
     try:
-        told = ask(container, "http://127.0.0.1:18765/readyz")
+        result = ask(container, "http://127.0.0.1:18765/readyz")
         until(lambda: ask(container, "http://127.0.0.1:18765/readyz")["features"]["state"] == "ready")
         answer = ask(container, "http://127.0.0.1:18765/v1/recommend", {"user_id": "u1", "k": 3})
-        assert told["model_id"] == answer["model_id"] == ModelRegistry(workspace / "repository").champion()
+        assert result["model_id"] == answer["model_id"] == ModelRegistry(workspace / "repository").champion()
         assert len(answer["items"]) == 3
         assert not answer.get("degraded")
         container.stop(timeout=20)
@@ -507,8 +523,8 @@ def ask(container: Any, url: str, body: dict[str, Any] | None = None) -> dict[st
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(300):
         try:
-            told: dict[str, Any] = json.loads(opener.open(request, timeout=10).read())
-            return told
+            result: dict[str, Any] = json.loads(opener.open(request, timeout=10).read())
+            return result
         except OSError:
             time.sleep(0.1)
     raise AssertionError(container.logs().decode())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.assets.synthetic_shop import write_shop
-from pipelines.runs.store import run_state
+from pipelines.runs.folder import run_state
 from rankline.runtime import ledger
 from tests.cli.command import rankline, refused
 from tests.cli.runs.test_step import alone
@@ -28,19 +28,19 @@ def empty(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "result"),
     [
-        (missing, ("the source is not there", "expected: a folder of RecBole", "try: set ingest.source")),
+        (missing, ("the source does not exist", "expected: a folder of RecBole", "try: set ingest.source")),
         (empty, ("a source file is empty", "found: 0 bytes", "shop.inter", "try:")),
     ],
 )
-def test_a_source_that_cannot_be_read(tmp_path: Path, spoil: Callable[[Path], None], told: tuple[str, ...]) -> None:
+def test_a_source_that_cannot_be_read(tmp_path: Path, spoil: Callable[[Path], None], result: tuple[str, ...]) -> None:
     source, workspace = tmp_path / "source", tmp_path / "ws"
     source.mkdir()
     spoil(source)
     message = refused("run", "--recipe", "smoke", "-w", workspace, f"--set=ingest.source={source}")
     assert message.startswith("resolve_inputs stopped: ")
-    for words in told:
+    for words in result:
         assert words in message
     ended = summary(workspace)
     assert (ended["outcome"], ended["failed_step"], ended["kubeflow_status"]) == ("failed", "resolve_inputs", "FAILED")
@@ -49,9 +49,9 @@ def test_a_source_that_cannot_be_read(tmp_path: Path, spoil: Callable[[Path], No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "result"),
     [
-        (("--recipe", "smoke", "--set", "finetune.epoch=3"), ("no knob 'finetune.epoch'", "did you mean 'epochs'?")),
+        (("--recipe", "smoke", "--set", "finetune.epoch=3"), ("no setting 'finetune.epoch'", "did you mean 'epochs'?")),
         (("--recipe", "smoke", "--set", "finetune.epochs=0"), ("finetune.epochs", "greater than or equal to 1")),
         (("--recipe", "smok"), ("no recipe named 'smok'", "did you mean 'smoke'?")),
         (("--recipe", "nowhere:mine"), ("recipe nowhere:mine cannot be loaded", "No module named 'nowhere'", "try:")),
@@ -59,10 +59,10 @@ def test_a_source_that_cannot_be_read(tmp_path: Path, spoil: Callable[[Path], No
     ],
 )
 def test_a_wrong_command_is_refused_before_anything_is_done(
-    tmp_path: Path, arguments: tuple[str, ...], told: tuple[str, ...]
+    tmp_path: Path, arguments: tuple[str, ...], result: tuple[str, ...]
 ) -> None:
     message = refused("run", "-w", tmp_path / "ws", *arguments, code=2)
-    for words in told:
+    for words in result:
         assert words in message
     assert not (tmp_path / "ws").exists()
 
@@ -75,7 +75,7 @@ def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     assert "try: another --workspace" in message
 
 
-def test_kubeflow_failing_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_kubeflow_failing_by_itself_is_reported_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "kfp").mkdir()
     (tmp_path / "kfp" / "__init__.py").write_text("raise ImportError('half of it is missing')\n")
     done = rankline("run", "--recipe", "smoke", "-w", tmp_path / "ws", "--json", PYTHONPATH=str(tmp_path))
@@ -132,7 +132,7 @@ def test_when_the_command_dies_its_run_dies_with_it(tmp_path: Path, number: sign
             assert "found: unfinished" in message
 
 
-def test_a_killed_runner_is_told_and_takes_its_step_along(tmp_path: Path) -> None:
+def test_a_killed_runner_is_reported_and_takes_its_step_along(tmp_path: Path) -> None:
     with watched(tmp_path) as run:
         run.reached("ingest")
         run.runner().kill()
@@ -151,14 +151,14 @@ def test_two_runs_at_once_keep_their_own_ledgers(tmp_path: Path) -> None:
     assert "where: /one" in err_one
     assert "where: /two" in err_two
     assert len(folders(tmp_path)) == 2
-    told = {
+    result = {
         ledger.read_entries(folder)["resolve_inputs"].error.split("where: ")[1].split()[0]
         for folder in folders(tmp_path)
     }
-    assert told == {"/one", "/two"}
+    assert result == {"/one", "/two"}
 
 
-def test_cuda_asked_for_and_absent(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_cuda_requested_and_absent(smoke: SmokeRun, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     message = refused(
         "step", "finetune", "--recipe", "smoke", "-w", tmp_path / "ws", "--set", "finetune.device=cuda",

@@ -19,15 +19,16 @@ import pytest
 from pipelines.recipes import named
 from pipelines.runs.plan import Plan, PlannedStep, plan
 from pipelines.runs.runner import exit_code
+from pipelines.steps import CACHED_TRAINING_STEPS
 from rankline.registry.model_registry import ModelRegistry
-from rankline.runtime import ledger
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import flip, folders, reasons, steps, summary, watched
 
 HOUSE = Path(__file__).resolve().parents[3]
-REUSABLE = ("ingest", "validate", "featurize", "finetune", "distill", "export", "evaluate")
+REUSABLE = CACHED_TRAINING_STEPS
 REFUSING = ("finetune.epochs=3", 'decide.floors={"ndcg@10": 0.99}')
 Ended = subprocess.CompletedProcess[str]
 
@@ -46,23 +47,23 @@ def events(workspace: Path) -> list[str]:
 
 
 def test_the_first_run_promotes_its_model(smoke: SmokeRun) -> None:
-    told = smoke.summary
-    assert (told["outcome"], exit_code(told)) == ("promoted", 0)
-    assert {step["step"]: step["status"] for step in told["steps"]} == dict.fromkeys(ledger.STEPS, "done")
-    assert told["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
+    result = smoke.summary
+    assert (result["outcome"], exit_code(result)) == ("promoted", 0)
+    assert {step["step"]: step["status"] for step in result["steps"]} == dict.fromkeys(TRAINING_STEPS, "done")
+    assert result["model_id"] == ModelRegistry(smoke.workspace / "repository").champion()
     assert events(smoke.workspace) == ["registered", "evaluated", "promoted"]
-    assert told["kubeflow_status"] == "SUCCEEDED"
-    assert told["error"] == told["failed_step"] == ""
+    assert result["kubeflow_status"] == "SUCCEEDED"
+    assert result["error"] == result["failed_step"] == ""
 
 
 def test_the_summary_counts_time_memory_and_cost(smoke: SmokeRun) -> None:
-    told = smoke.summary
-    assert told["seconds"] > sum(step["seconds"] for step in told["steps"]) > told["work_s"] > 5
-    trained = next(step for step in told["steps"] if step["step"] == "finetune")
+    result = smoke.summary
+    assert result["seconds"] > sum(step["seconds"] for step in result["steps"]) > result["work_s"] > 5
+    trained = next(step for step in result["steps"] if step["step"] == "finetune")
     assert trained["import_s"] > 0.1
     assert trained["peak_memory_mb"] > 200
     assert trained["core_s"] > 1
-    assert 0 < trained["cost"] < told["cost"] < 1
+    assert 0 < trained["cost"] < result["cost"] < 1
 
 
 # The second: nothing changed.
@@ -82,53 +83,53 @@ def again(
     for name in ("rankline", "components", "pipelines", "serving"):  # somebody's own folders, which are not ours
         (elsewhere / name).mkdir()
         (elsewhere / name / "__init__.py").write_text("raise SystemExit('not this one')\n")
-    began = time.time()
+    started = time.time()
     done = rankline("demo", "--recipe", "smoke", "-w", workspace, cwd=elsewhere)
-    return done, summary(workspace), time.time() - began
+    return done, summary(workspace), time.time() - started
 
 
 def test_unchanged_steps_are_reused(again: tuple[Ended, dict[str, Any], float], smoke: SmokeRun) -> None:
-    done, told, seconds = again
+    done, result, seconds = again
     assert done.returncode == 0
-    status = {step["step"]: step["status"] for step in told["steps"]}
+    status = {step["step"]: step["status"] for step in result["steps"]}
     assert status == {"resolve_inputs": "done", **dict.fromkeys(REUSABLE, "reused"), "decide": "done"}
     assert f"unchanged since run {smoke.summary['run']}" in done.stdout
     assert seconds < 60
 
 
-def test_an_unchanged_run_was_foretold(
+def test_an_unchanged_run_was_planned(
     again: tuple[Ended, dict[str, Any], float], foretold: dict[str, PlannedStep], workspace: Path
 ) -> None:
     assert {foretold[step].state for step in REUSABLE} == {"reused"}
     assert foretold["promote"].state == "skipped"
-    told = {step["step"]: step for step in again[1]["steps"]}
+    result = {step["step"]: step for step in again[1]["steps"]}
     comes_true(
         foretold,
-        {step: each["status"] for step, each in told.items()},
-        {step: each["why"] for step, each in told.items()},
+        {step: each["status"] for step, each in result.items()},
+        {step: each["why"] for step, each in result.items()},
     )
 
 
 def test_a_champion_that_is_its_own_candidate_is_no_news(
     again: tuple[Ended, dict[str, Any], float], workspace: Path, smoke: SmokeRun
 ) -> None:
-    done, told, _ = again
-    assert told["outcome"] == "already serving"
+    done, result, _ = again
+    assert result["outcome"] == "already serving"
     assert "already serving: " in done.stdout
-    assert told["model_id"] == smoke.summary["model_id"]
+    assert result["model_id"] == smoke.summary["model_id"]
     assert events(workspace) == ["registered", "evaluated", "promoted"]
 
 
 def test_what_was_reused_is_what_was_made(again: tuple[Ended, dict[str, Any], float], smoke: SmokeRun) -> None:
-    assert (Path(place(again[1], "evaluate", "report")) / "report.html").is_file()
+    assert (Path(location(again[1], "evaluate", "report")) / "report.html").is_file()
     for name, step, output in (("model", "export", "bundle"), ("table", "featurize", "features")):
-        before, after = smoke.artifact(step, output), Path(place(again[1], step, output))
+        before, after = smoke.artifact(step, output), Path(location(again[1], step, output))
         assert (before / "files.json").read_text() == (after / "files.json").read_text(), name
         assert before != after
 
 
-def place(told: dict[str, Any], step: str, output: str) -> str:
-    return str(next(each["paths"][output] for each in told["steps"] if each["step"] == step))
+def location(result: dict[str, Any], step: str, output: str) -> str:
+    return str(next(each["paths"][output] for each in result["steps"] if each["step"] == step))
 
 
 # The third: one knob is turned, a kept copy is damaged, and training is killed.
@@ -146,25 +147,25 @@ def test_a_killed_step_is_named_in_one_message(killed: tuple[int, str, str], wor
     code, out, err = killed
     assert code == 1
     assert "✘ finetune" in out
-    assert err.splitlines()[0] == "finetune stopped: it ended without a word (killed, or out of memory?)"
+    assert err.splitlines()[0] == "finetune stopped: it ended without an error message (killed, or out of memory?)"
     assert f"ledger: {max(folders(workspace))}" in err
     assert err.splitlines()[-1] == "  the next run goes on from what is finished"
 
 
-def test_the_exit_handler_told_of_the_killed_run(killed: tuple[int, str, str], workspace: Path) -> None:
-    told = summary(workspace)
-    assert (told["outcome"], told["failed_step"], told["kubeflow_status"]) == ("failed", "finetune", "FAILED")
+def test_the_exit_handler_reported_the_killed_run(killed: tuple[int, str, str], workspace: Path) -> None:
+    result = summary(workspace)
+    assert (result["outcome"], result["failed_step"], result["kubeflow_status"]) == ("failed", "finetune", "FAILED")
     assert steps(workspace)["finetune"] == "killed"
     assert "distill" not in steps(workspace)
     shown = rankline("runs", "show", "-w", workspace)
-    assert "finetune stopped: it ended without a word" in shown.stdout
+    assert "finetune stopped: it ended without an error message" in shown.stdout
     assert "failed" in rankline("runs", "list", "-w", workspace).stdout.splitlines()[-1]
 
 
-def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspace: Path) -> None:
-    told = reasons(workspace)
+def test_a_damaged_cache_entry_was_made_again(killed: tuple[int, str, str], workspace: Path) -> None:
+    result = reasons(workspace)
     assert steps(workspace)["ingest"] == "done"
-    assert "the kept copy was damaged (events.parquet" in told["ingest"]
+    assert "the cache entry was damaged (events.parquet" in result["ingest"]
     assert [steps(workspace)[step] for step in ("validate", "featurize")] == ["reused", "reused"]
 
 
@@ -172,12 +173,12 @@ def test_a_damaged_kept_copy_was_made_anew(killed: tuple[int, str, str], workspa
 
 
 @pytest.fixture(scope="module")
-def foretold_then(killed: object, workspace: Path) -> dict[str, PlannedStep]:
+def planned_then(killed: object, workspace: Path) -> dict[str, PlannedStep]:
     return {step.step: step for step in plan(named("smoke", REFUSING), workspace).steps}
 
 
 @pytest.fixture(scope="module")
-def resumed(killed: object, foretold_then: object, workspace: Path) -> Ended:
+def resumed(killed: object, planned_then: object, workspace: Path) -> Ended:
     return rankline("run", "--recipe", "smoke", "-w", workspace, *(f"--set={each}" for each in REFUSING))
 
 
@@ -192,27 +193,27 @@ def test_the_next_run_picks_up_what_was_finished(resumed: Ended, workspace: Path
     assert "champion changed" in why["evaluate"]
 
 
-def test_a_resumed_run_was_foretold(resumed: Ended, foretold_then: dict[str, PlannedStep], workspace: Path) -> None:
-    assert {step for step in REUSABLE if foretold_then[step].state == "reused"} == {"ingest", "validate", "featurize"}
-    assert (foretold_then["finetune"].state, foretold_then["finetune"].why) == ("runs", "epochs: 4 -> 3")
-    assert {foretold_then[step].state for step in ("distill", "export", "evaluate", "promote")} == {"unsure"}
-    comes_true(foretold_then, steps(workspace), reasons(workspace))
+def test_a_resumed_run_was_planned(resumed: Ended, planned_then: dict[str, PlannedStep], workspace: Path) -> None:
+    assert {step for step in REUSABLE if planned_then[step].state == "reused"} == {"ingest", "validate", "featurize"}
+    assert (planned_then["finetune"].state, planned_then["finetune"].why) == ("runs", "epochs: 4 -> 3")
+    assert {planned_then[step].state for step in ("distill", "export", "evaluate", "promote")} == {"unsure"}
+    comes_true(planned_then, steps(workspace), reasons(workspace))
 
 
 def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
     resumed: Ended, workspace: Path, smoke: SmokeRun
 ) -> None:
-    told = summary(workspace)
+    result = summary(workspace)
     assert resumed.returncode == 3
     assert resumed.stderr.strip() == ""
-    assert (told["outcome"], told["kubeflow_status"], told["error"]) == ("refused", "SUCCEEDED", "")
+    assert (result["outcome"], result["kubeflow_status"], result["error"]) == ("refused", "SUCCEEDED", "")
     assert "promote" not in steps(workspace)
-    assert told["reasons"]
-    for reason in told["reasons"]:
+    assert result["reasons"]
+    for reason in result["reasons"]:
         assert f"not met: {reason}" in resumed.stdout
-    assert "ndcg@10" in " ".join(told["reasons"])
+    assert "ndcg@10" in " ".join(result["reasons"])
     assert "refused: " in resumed.stdout
-    assert told["model_id"] != smoke.summary["model_id"]
+    assert result["model_id"] != smoke.summary["model_id"]
     assert ModelRegistry(workspace / "repository").champion() == smoke.summary["model_id"]
     assert events(workspace)[3:] == ["registered", "evaluated", "rejected"]
 
@@ -221,7 +222,7 @@ def test_a_refused_model_ends_the_run_cleanly_with_its_reasons(
 
 
 @pytest.mark.slow  # the default run has the plan of it, in test_plan.py
-def test_a_change_of_code_in_one_room_reruns_that_room_and_what_follows(
+def test_a_change_of_code_in_one_component_reruns_that_component_and_what_follows(
     resumed: object, workspace: Path, tmp_path: Path
 ) -> None:
     for name in ("rankline", "components", "pipelines", "feature_repo", "serving", "cli"):
@@ -232,10 +233,10 @@ def test_a_change_of_code_in_one_room_reruns_that_room_and_what_follows(
     planned = Plan.model_validate_json(rankline(*arguments, "--plan", PYTHONPATH=str(tmp_path)).stdout)
     done = rankline(*arguments, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0
-    told = {step["step"]: (step["status"], step["why"]) for step in json.loads(done.stdout)["steps"]}
-    assert {told[step][0] for step in REUSABLE[:-1]} == {"reused"}
-    assert told["evaluate"][0] == "done"
-    assert told["evaluate"][1].endswith("code changed")
+    result = {step["step"]: (step["status"], step["why"]) for step in json.loads(done.stdout)["steps"]}
+    assert {result[step][0] for step in REUSABLE[:-1]} == {"reused"}
+    assert result["evaluate"][0] == "done"
+    assert result["evaluate"][1].endswith("code changed")
     foretold = {step.step: step for step in planned.steps}
     assert foretold["evaluate"].state == "runs"
-    comes_true(foretold, {step: told[step][0] for step in told}, {step: told[step][1] for step in told})
+    comes_true(foretold, {step: result[step][0] for step in result}, {step: result[step][1] for step in result})

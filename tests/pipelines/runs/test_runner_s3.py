@@ -19,18 +19,18 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_machines_share_a_bucket(bucket, url, tmp_path, monkeypatch):
-    places = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
+    locations = [f"--set=storage.{name}={url}/{name}" for name in ("repository", "artifacts", "checkpoints")]
     with flaky(bucket.port, lambda n: DROP if n % 10 == 5 else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
-        first = rankline("run", "--recipe", "smoke", "-w", tmp_path / "a", "--json", *places, timeout_s=900)
+        first = rankline("run", "--recipe", "smoke", "-w", tmp_path / "a", "--json", *locations, timeout_s=900)
         assert first.returncode == 0, first.stderr
         assert DROP in network.seen
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment()["AWS_ENDPOINT_URL"])
     assert not (tmp_path / "a" / "repository").exists()
-    second = rankline("run", "--recipe", "smoke", "-w", tmp_path / "b", "--json", *places, timeout_s=900)
+    second = rankline("run", "--recipe", "smoke", "-w", tmp_path / "b", "--json", *locations, timeout_s=900)
     assert second.returncode == 0, second.stderr
-    told = json.loads(second.stdout)
-    reused = {step["step"] for step in told["steps"] if step["status"] == "reused"}
+    result = json.loads(second.stdout)
+    reused = {step["step"] for step in result["steps"] if step["status"] == "reused"}
     assert {"ingest", "validate", "featurize", "finetune", "distill", "export"} <= reused
     champion = ModelRegistry(f"{url}/repository").champion()
     shown = rankline("champion", "-w", tmp_path / "b", "--repository", f"{url}/repository")
@@ -38,7 +38,7 @@ def test_two_machines_share_a_bucket(bucket, url, tmp_path, monkeypatch):
     assert champion in shown.stdout
     # a change that makes another model: it is evaluated beside the champion, which is fetched out of the bucket
     third = rankline(
-        "run", "--recipe", "smoke", "-w", tmp_path / "b", "--json", *places, "--set=distill.seed=7", timeout_s=900
+        "run", "--recipe", "smoke", "-w", tmp_path / "b", "--json", *locations, "--set=distill.seed=7", timeout_s=900
     )
     summary = json.loads(third.stdout)
     evaluated = next(step for step in summary["steps"] if step["step"] == "evaluate")

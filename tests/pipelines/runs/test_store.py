@@ -20,11 +20,15 @@ import pytest
 from components.summary.config import SummaryConfig
 from components.summary.step import summarize
 from pipelines.recipes import named
+from pipelines.runs.folder import run_state
 from pipelines.runs.plan import Plan, plan
 from pipelines.runs.runner import exit_code
-from pipelines.runs.store import RUNNING, UNFINISHED, LocalRuns, Runs, run_state
+from pipelines.runs.store import LocalRuns, Runs
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import TRAINING_STEPS
 from tests.cli.command import RANKLINE, rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
@@ -65,8 +69,13 @@ def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smok
 
 
 def test_every_step_has_its_part_of_the_log(smoke: SmokeRun) -> None:
-    said = list(LocalRuns(smoke.workspace).logs("last", everything=True))
-    assert list(dict.fromkeys(each.step for each in said if each.step)) == [*ledger.STEPS, "summary"]
+    lines = list(LocalRuns(smoke.workspace).logs("last", everything=True))
+    assert list(dict.fromkeys(each.step for each in lines if each.step)) == [*TRAINING_STEPS, "summary"]
+
+
+def test_every_step_of_the_pipeline_has_written_its_log(smoke: SmokeRun) -> None:
+    run = smoke.workspace / "runs" / smoke.summary["run"]
+    assert {path.stem for path in run.glob("*.log")} == {*TRAINING_STEPS, "kubeflow"}
 
 
 def test_a_step_or_a_run_that_is_not_there(smoke: SmokeRun) -> None:
@@ -143,7 +152,7 @@ def test_its_own_terminal_ends_as_by_ctrl_c(cancelled: Cancelled) -> None:
     assert "cancelled: " in cancelled.out
 
 
-def test_whoever_followed_it_saw_what_it_said_and_its_end(cancelled: Cancelled) -> None:
+def test_whoever_followed_it_saw_what_it_reported_and_its_end(cancelled: Cancelled) -> None:
     assert any("Executing task 'resolve-inputs'" in line for line in cancelled.followed)
 
 
@@ -193,7 +202,7 @@ def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
     assert '"max_rejected_share": 0.5' in second.read_text()
 
 
-def test_what_was_foretold_of_it_has_happened(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
+def test_what_was_planned_of_it_has_happened(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
     told, before = {step.step: step for step in retried.planned.steps}, finished(workspace, cancelled)
     assert {step for step in told if told[step].state == "runs"} == {"resolve_inputs", "ingest", "decide"} - before
     assert {step for step in told if told[step].unless} == ({*REUSABLE} - {"ingest"} if not before else set())
@@ -212,13 +221,13 @@ def test_a_retry_names_the_run_that_it_retries(retried: Retried, workspace: Path
 # Runs that were killed, that go on, or that cannot be read.
 
 
-def under_way(folder: Path, *, pid: int, began: float, host: str = "") -> Path:
+def under_way(folder: Path, *, pid: int, started: float, host: str = "") -> Path:
     """The folder of a run that this process says it watches."""
     import socket
 
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text("{}")
-    ledger.write_json(folder / "watcher.json", {"pid": pid, "began": began, "host": host or socket.gethostname()})
+    write_json(folder / "watcher.json", {"pid": pid, "began": started, "host": host or socket.gethostname()})
     return folder
 
 
@@ -226,26 +235,26 @@ def test_the_process_that_watches_a_run_tells_whether_it_goes_on(tmp_path: Path)
     import psutil
 
     own = psutil.Process()
-    assert run_state(under_way(tmp_path / "a", pid=own.pid, began=own.create_time())) == RUNNING
+    assert run_state(under_way(tmp_path / "a", pid=own.pid, started=own.create_time())) == Outcome.RUNNING
     gone = subprocess.Popen(["true"])
-    began = psutil.Process(gone.pid).create_time()
+    started = psutil.Process(gone.pid).create_time()
     gone.wait()
-    assert run_state(under_way(tmp_path / "b", pid=gone.pid, began=began)) == UNFINISHED
+    assert run_state(under_way(tmp_path / "b", pid=gone.pid, started=started)) == Outcome.UNFINISHED
     # of another machine, or a number given out again: a sign of life tells
     for name, host, start in (("c", "elsewhere", own.create_time()), ("d", "", own.create_time() - 5000)):
-        folder = under_way(tmp_path / name, pid=own.pid, began=start, host=host)
-        assert run_state(folder) == RUNNING
+        folder = under_way(tmp_path / name, pid=own.pid, started=start, host=host)
+        assert run_state(folder) == Outcome.RUNNING
         for path in folder.iterdir():
             os.utime(path, (time.time() - 100, time.time() - 100))
-        assert run_state(folder) == UNFINISHED
+        assert run_state(folder) == Outcome.UNFINISHED
 
 
-def test_a_run_that_does_not_end_is_said(tmp_path: Path) -> None:
+def test_a_run_that_does_not_end_is_reported(tmp_path: Path) -> None:
     """Its watcher lives and does not look: as one that was stopped would."""
     import psutil
 
     own = psutil.Process()
-    under_way(tmp_path / "runs" / "20260101-000000-smoke", pid=own.pid, began=own.create_time())
+    under_way(tmp_path / "runs" / "20260101-000000-smoke", pid=own.pid, started=own.create_time())
     with pytest.raises(RanklineError, match="has not ended yet") as told:
         LocalRuns(tmp_path).cancel("last", timeout_s=0.3)
     assert f"process {own.pid}" in str(told.value)
@@ -256,7 +265,7 @@ def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke:
 
     sleeper = subprocess.Popen(["sleep", "60"])
     folder = under_way(
-        tmp_path / "runs" / "20260101-000000-smoke", pid=sleeper.pid, began=psutil.Process(sleeper.pid).create_time()
+        tmp_path / "runs" / "20260101-000000-smoke", pid=sleeper.pid, started=psutil.Process(sleeper.pid).create_time()
     )
     shutil.copy(smoke.workspace / "runs" / smoke.summary["run"] / "recipe.json", folder / "recipe.json")
     threading.Timer(0.5, sleeper.kill).start()
@@ -286,12 +295,14 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     assert "colour" in str(refusal.value)
 
 
-def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried(
+    smoke: SmokeRun, tmp_path: Path
+) -> None:
     """What the schedule said of the first run is said of the second."""
     workspace = smoke.copy(tmp_path / "ws")
     source = {"kind": "scheduled", "schedule": "nightly", "scheduled_at": "2026-01-02T03:00:00+00:00"}
     first = max(folders(workspace))
-    ledger.write_json(first / "trigger.json", source)
+    write_json(first / "trigger.json", source)
     shutil.rmtree(workspace / "material" / "smoke")
     (workspace / "material" / "smoke").mkdir()  # the run stops at once, at look
     with pytest.raises(RanklineError):
@@ -308,4 +319,6 @@ def test_a_scheduled_run_that_fails_is_told_with_its_stack_trace_and_retried(smo
     assert any("the source holds no events" in line for line in said)
     assert said.index("Traceback (nobody foresaw it)") > 0
     assert "  ValueError: odd" in said
-    assert [line for line in said if "FAILURE" in line]
+    assert not [line for line in said if "FAILURE" in line]  # that is Kubeflow's
+    everything = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs", everything=True)]
+    assert [line for line in everything if "FAILURE" in line]

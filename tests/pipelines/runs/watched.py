@@ -87,8 +87,8 @@ def folders(workspace: Path) -> set[Path]:
 
 def summary(workspace: Path) -> dict[str, Any]:
     """The summary of the last run."""
-    told: dict[str, Any] = json.loads((max(folders(workspace)) / "summary.json").read_text())
-    return told
+    result: dict[str, Any] = json.loads((max(folders(workspace)) / "summary.json").read_text())
+    return result
 
 
 def steps(workspace: Path) -> dict[str, str]:
@@ -103,14 +103,14 @@ def reasons(workspace: Path) -> dict[str, str]:
 
 def alive(folder: Path) -> list[psutil.Process]:
     """Every process that was told of this run's folder."""
-    found = []
+    matches = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("RANKLINE_RUN_DIR") == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                matches.append(process)
         except psutil.Error:
             continue
-    return found
+    return matches
 
 
 T = TypeVar("T")
@@ -120,8 +120,8 @@ def until(ask: Callable[[], T | None], *, timeout_s: float = 300) -> T:
     """What ``ask`` answers as soon as it is something; fail if it never is."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        if found := ask():
-            return found
+        if matches := ask():
+            return matches
         time.sleep(0.02)
     raise AssertionError("it never happened")
 

@@ -1,8 +1,10 @@
-"""A scheduler whose clock runs fast, to be killed: `python -m tests.pipelines.schedules.fast_scheduler WORKSPACE CLOCK`.
+"""A scheduler whose clock runs fast, for tests that kill it.
 
-CLOCK is "simulated start,end,machine's time at the start,factor"; it goes on where it was when the program is started
-again, and stands still at its end. The runs are tiny (tests/pipelines/schedules/tiny_run.py). The program ends when the clock
-stands still and nothing is left to do.
+    python -m tests.pipelines.schedules.fast_scheduler WORKSPACE CLOCK
+
+CLOCK is "simulated start,end,machine's time at the start,factor". It goes on while no scheduler runs and stands still
+at its end. The runs are tiny (tests/pipelines/schedules/tiny_run.py). The program ends when the clock stands still and
+nothing is left to do.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.schedules.daemon import Scheduler
-from pipelines.schedules.firings import TIMESTAMP_FORMAT
+from pipelines.schedules.firing import TIMESTAMP_FORMAT
 
 TINY = Path(__file__).with_name("tiny_run.py")
 
@@ -29,20 +31,14 @@ class FastClock:
     factor: float
 
     def now(self) -> datetime:
-        """This moment."""
+        """The simulated time."""
         return min(self.start + (datetime.now(UTC) - self.machine_start) * self.factor, self.end)
-
-    def real(self, moment: datetime) -> datetime:
-        """The machine's time when this clock shows ``moment``; what is later than the end never comes."""
-        if moment > self.end:
-            return self.machine_start + timedelta(days=1000)
-        return self.machine_start + (moment - self.start) / self.factor
 
     def __str__(self) -> str:
         return f"{self.start.isoformat()},{self.end.isoformat()},{self.machine_start.isoformat()},{self.factor}"
 
     @classmethod
-    def read(cls, text: str) -> FastClock:
+    def parse(cls, text: str) -> FastClock:
         """The clock that was written with str()."""
         *moments, factor = text.split(",")
         return cls(*map(datetime.fromisoformat, moments), float(factor))
@@ -55,16 +51,16 @@ def command(workspace: Path, name: str, instant: datetime) -> list[str]:
 
 def main() -> None:
     """Schedule until the end."""
-    workspace, clock = Path(sys.argv[1]), FastClock.read(sys.argv[2])
-    with Scheduler(workspace, max_runs=4, clock=clock, command=command, poll_s=0.05).running() as scheduler:
-        print("at work", flush=True)
+    workspace, clock = Path(sys.argv[1]), FastClock.parse(sys.argv[2])
+    scheduler = Scheduler(workspace, max_runs=4, clock=clock, command=command)
+    with scheduler.running():
+        print("running", flush=True)
         while True:
-            over = clock.now() == clock.end
-            for name in scheduler.store.names() if over else ():
-                scheduler.check(name)
+            over = clock.now() == clock.end  # before the round, which then sees all that is due
+            scheduler.tick()
             if over and scheduler.idle:
                 return
-            time.sleep(0.1)
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def fires(text: str, zone: str, after: str, count: int) -> list[str]:
     """The next fire times as the zone's clocks show them, with the offset."""
     cron, _ = parse(text, zone)
     begin = datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(zone))
-    found = itertools.islice(cron.after(begin), count)
-    return [each.astimezone(ZoneInfo(zone)).strftime("%d %H:%M:%S%z") for each in found]
+    fire_times = itertools.islice(cron.after(begin), count)
+    return [each.astimezone(ZoneInfo(zone)).strftime("%d %H:%M:%S%z") for each in fire_times]
 
 
 def test_six_fields_are_kept_and_five_get_their_second() -> None:
@@ -30,14 +30,14 @@ def test_six_fields_are_kept_and_five_get_their_second() -> None:
 
 
 def test_five_fields_are_refused_where_six_are_meant() -> None:
-    with pytest.raises(UsageError, match="the first of them, the second, is missing") as refused:
+    with pytest.raises(UsageError, match="the first one, the second, is missing") as refused:
         parse("0 3 * * 1", seconds_first=True)
     assert "minute 3 of every hour on every day of January" in str(refused.value)
     assert "write '0 0 3 * * 1'" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "zone", "told"),
+    ("text", "zone", "expected"),
     [
         ("0 3 * *", "UTC", "has 4 fields"),
         ("0 0 0 3 * * *", "UTC", "has 7 fields"),
@@ -60,10 +60,10 @@ def test_five_fields_are_refused_where_six_are_meant() -> None:
         ("0 3 * * *", "+01:00", "no time zone"),
     ],
 )
-def test_what_nobody_can_mean_is_refused(text: str, zone: str, told: str) -> None:
+def test_what_is_not_an_expression_is_refused(text: str, zone: str, expected: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse(text, zone)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_a_star_for_the_second_is_pointed_out() -> None:
@@ -100,9 +100,9 @@ def test_every_hour_is_every_hour_that_passes(day: str, hours: int) -> None:
     begin = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("Europe/Berlin"))
     end = (begin + timedelta(days=1)).astimezone(UTC)
     cron = Cron("0 0 * * * *", "Europe/Berlin")
-    found = list(itertools.takewhile(lambda at: at < end, cron.after(begin - timedelta(seconds=1))))
-    assert len(found) == hours
-    assert {b - a for a, b in itertools.pairwise(found)} == {timedelta(hours=1)}
+    fire_times = list(itertools.takewhile(lambda at: at < end, cron.after(begin - timedelta(seconds=1))))
+    assert len(fire_times) == hours
+    assert {b - a for a, b in itertools.pairwise(fire_times)} == {timedelta(hours=1)}
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_the_moment_of_a_wall_clocks_time(zone: str, wall: str, utc: str) -> Non
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"])
 def test_a_named_time_comes_once_on_every_date_of_years(zone: str) -> None:
     cron, begin = Cron("0 30 2 * * *", zone), datetime(2026, 1, 1, tzinfo=UTC)
-    found = list(itertools.islice(cron.after(begin), 3 * 365))
-    dates = [at.astimezone(ZoneInfo(zone)).date() for at in found]
+    fire_times = list(itertools.islice(cron.after(begin), 3 * 365))
+    dates = [at.astimezone(ZoneInfo(zone)).date() for at in fire_times]
     assert dates == [dates[0] + timedelta(days=each) for each in range(len(dates))]
-    # whoever asks from any fire time on is told the same
-    assert all(next(cron.after(a)) == b for a, b in itertools.pairwise(found))
+    # from any fire time on, the next one is the same
+    assert all(next(cron.after(a)) == b for a, b in itertools.pairwise(fire_times))
 
 
 # -- another library -----------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_random_expressions_fire_when_another_library_says(count: int) -> None:
 
 
 def _by_the_minute(cron: Cron, begin: datetime, end: datetime) -> list[datetime]:
-    """When it fires, found by looking at every minute there is and every minute a clock could show; slow, and plain."""
+    """When it fires, by trying every minute and every wall time; slow and simple."""
     zone = ZoneInfo(cron.zone)
     second, *fields = cron.text.split()
     sets = []
@@ -191,19 +191,19 @@ def _by_the_minute(cron: Cron, begin: datetime, end: datetime) -> list[datetime]
     if fields[1] == "*":
         return [minute for minute, wall in zip(minutes, shown) if fits(wall)]
     first_time = {wall: minute for minute, wall in zip(reversed(minutes), reversed(shown))}
-    found = set()
+    fire_times = set()
     wall, latest = shown[0], None
     for at, minute in zip(shown, minutes):
-        while wall < at:  # jumped over: the first moment after it
+        while wall < at:  # skipped: the first instant after the jump
             if fits(wall) and wall not in first_time:
-                found.add(minute.replace(second=0))
+                fire_times.add(minute.replace(second=0))
             wall += timedelta(minutes=1)
         if latest is None or at > latest:
             latest = at
             wall = max(wall, at)
             if fits(at):
-                found.add(first_time[at])
-    return sorted(found)
+                fire_times.add(first_time[at])
+    return sorted(fire_times)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run of no weight in the place of a training run: it notes that it began and, a little later, that it ended."""
+"""A tiny run in place of a training run: it notes that it began and, a little later, that it ended."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+# started with -S, which is faster; the environment's packages are added here
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.append(str(next((Path(sys.executable).parent.parent / "lib").glob("python3*")) / "site-packages"))
 
-from pipelines.schedules.firings import TIMESTAMP_FORMAT, Firing, Firings
+from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
+from pipelines.schedules.firings import Firings
 from pipelines.schedules.worker import INTERRUPTED, RunResult, execute
 
 
 def main() -> int:
-    """Run the claimed fire time that the command names; `fails` and `dies` in its schedule's name are obeyed."""
+    """Run the firing that the command line names; it fails or dies where its schedule's name says so."""
     workspace, name, stamp = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -36,13 +39,13 @@ def main() -> int:
             file.write(f"{stamp}\n")
 
     try:
-        return execute(Firings(workspace / "schedules" / name), moment(stamp), work)
+        return execute(Firings(workspace / "schedules" / name), scheduled_at(stamp), work)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def moment(stamp: str) -> datetime:
-    """The fire time of a claim's file name."""
+def scheduled_at(stamp: str) -> datetime:
+    """The fire time in the name of a firing's file."""
     return datetime.strptime(stamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
 
 

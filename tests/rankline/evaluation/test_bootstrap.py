@@ -43,17 +43,17 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(5)
     inside = 0
     for trial in range(200):
-        found = bootstrap.interval(rng.exponential(1.0, 150), resamples=400, seed=trial)
-        inside += found.low <= 1.0 <= found.high
+        actual = bootstrap.interval(rng.exponential(1.0, 150), resamples=400, seed=trial)
+        inside += actual.low <= 1.0 <= actual.high
     assert 0.88 <= inside / 200 <= 0.99
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")], [0.1, float("inf")]])
 def test_nothing_is_made_up_where_numbers_are_missing(values):
-    found = bootstrap.interval(np.array(values))
-    assert np.isnan([found.mean, found.low, found.high]).all()
+    actual = bootstrap.interval(np.array(values))
+    assert np.isnan([actual.mean, actual.low, actual.high]).all()
 
 
 def test_equal_scores_differ_by_exactly_nothing(scores):
-    found = bootstrap.paired(scores[0], scores[0])
-    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
+    actual = bootstrap.paired(scores[0], scores[0])
+    assert (actual.mean, actual.low, actual.high) == (0.0, 0.0, 0.0)

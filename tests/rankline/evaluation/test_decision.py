@@ -50,7 +50,7 @@ def report_of(scores, *, champion=CHAMPION, **changes):
 
 
 def manifest_of(*parity):
-    shown = parity or (
+    displayed = parity or (
         Parity(graph="text", precision="fp32", samples=64, max_abs_difference=2e-6, min_cosine=1.0),
         Parity(graph="scorer", precision="fp32", samples=64, max_abs_difference=3e-6),
         Parity(graph="text", precision="int8", samples=64, max_abs_difference=0.05, min_cosine=0.995),
@@ -67,7 +67,7 @@ def manifest_of(*parity):
         covisit_decay=0.8,
         candidates_per_source=50,
         precisions={"fp32": precision, "int8": precision},
-        parity=list(shown),
+        parity=list(displayed),
         data_digest="d",
         code_digest="c",
         train_end="1998-04-01T00:00:00+00:00",
@@ -213,8 +213,8 @@ def test_the_verdict(scores, policy, report, outcome, failing):
         scores,
         manifest_of(),
         PromotionPolicy(**policy),
-        serving=CHAMPION,
-        champion=manifest_of(),
+        champion_id=CHAMPION,
+        champion_manifest=manifest_of(),
     )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == (outcome, failing)
     assert verdict.checks
@@ -258,8 +258,8 @@ def test_exported_graphs_that_differ_from_torch_are_refused(parity, failing):
         BETTER,
         manifest_of(*others, *parity),
         PromotionPolicy(),
-        serving=CHAMPION,
-        champion=manifest_of(),
+        champion_id=CHAMPION,
+        champion_manifest=manifest_of(),
     )
     assert (verdict.outcome, [check.name for check in verdict.failures]) == ("refused", [failing])
 
@@ -280,33 +280,40 @@ WINDOWS = [
 
 @pytest.mark.parametrize(("mine", "theirs", "policy", "met"), [c[1:] for c in WINDOWS], ids=[c[0] for c in WINDOWS])
 def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
-    candidate, champion = (manifest_of().model_copy(update=told) for told in (mine, theirs))
+    candidate, champion = (manifest_of().model_copy(update=result) for result in (mine, theirs))
     verdict = decide(
-        report_of(BETTER), BETTER, candidate, PromotionPolicy(**policy), serving=CHAMPION, champion=champion
+        report_of(BETTER),
+        BETTER,
+        candidate,
+        PromotionPolicy(**policy),
+        champion_id=CHAMPION,
+        champion_manifest=champion,
     )
     assert verdict.outcome == ("promote" if met else "refused")
     assert [check.name for check in verdict.failures] == ([] if met else ["data window"])
 
 
 def test_a_champion_that_nobody_looked_at_is_not_replaced():
-    verdict = decide(report_of(BETTER), BETTER, manifest_of(), PromotionPolicy(), serving=CHAMPION)
+    verdict = decide(report_of(BETTER), BETTER, manifest_of(), PromotionPolicy(), champion_id=CHAMPION)
     assert [check.name for check in verdict.failures] == ["data window"]
 
 
 def test_the_first_ever_needs_no_champion_but_everything_else():
     scores = scores_of(candidate=0.05, popularity=-0.1)
     policy = PromotionPolicy(slice_drops={"new items": 0.01}, superior=True)
-    verdict = decide(report_of(scores, champion=""), scores, manifest_of(), policy, serving="")
+    verdict = decide(report_of(scores, champion=""), scores, manifest_of(), policy, champion_id="")
     assert verdict.outcome == "promote"
     unguarded = report_of(scores, champion="", slices={})
-    assert decide(unguarded, scores, manifest_of(), policy, serving="").outcome == "refused"
+    assert decide(unguarded, scores, manifest_of(), policy, champion_id="").outcome == "refused"
     bad = scores_of(candidate=-0.2, popularity=0.0)
-    assert decide(report_of(bad, champion=""), bad, manifest_of(), PromotionPolicy(), serving="").outcome == "refused"
+    assert (
+        decide(report_of(bad, champion=""), bad, manifest_of(), PromotionPolicy(), champion_id="").outcome == "refused"
+    )
 
 
 def test_a_champion_that_is_its_own_candidate_already_serves():
     # whatever the numbers say, and although the evidence was made beside another
-    verdict = decide(report_of(WORSE), WORSE, manifest_of(), PromotionPolicy(), serving=OWN)
+    verdict = decide(report_of(WORSE), WORSE, manifest_of(), PromotionPolicy(), champion_id=OWN)
     assert (verdict.outcome, verdict.checks) == ("already_serving", [])
 
 
@@ -318,15 +325,22 @@ def test_stale_evidence_is_refused(beside, serving):
             BETTER,
             manifest_of(),
             PromotionPolicy(),
-            serving=serving,
-            champion=manifest_of(),
+            champion_id=serving,
+            champion_manifest=manifest_of(),
         )
 
 
 def test_the_same_evidence_gives_the_same_verdict_whatever_the_order_of_requests():
     turned = {name: dict(reversed(list(by_request.items()))) for name, by_request in BETTER.items()}
     one, two = (
-        decide(report_of(BETTER), s, manifest_of(), PromotionPolicy(), serving=CHAMPION, champion=manifest_of())
+        decide(
+            report_of(BETTER),
+            s,
+            manifest_of(),
+            PromotionPolicy(),
+            champion_id=CHAMPION,
+            champion_manifest=manifest_of(),
+        )
         for s in (BETTER, turned)
     )
     assert one == two
@@ -364,7 +378,7 @@ def test_a_report_survives_the_disk_and_an_unmeasured_number_stays_one(tmp_path)
     assert "latency" in [
         c.name
         for c in decide(
-            again, BETTER, manifest_of(), PromotionPolicy(), serving=CHAMPION, champion=manifest_of()
+            again, BETTER, manifest_of(), PromotionPolicy(), champion_id=CHAMPION, champion_manifest=manifest_of()
         ).failures
     ]
 

@@ -39,10 +39,10 @@ json.dump({name: evaluate(qrels, run, name, return_mean=False).tolist() for name
 
 def test_ranking_metrics_equal_ranx(lists):
     ranked, targets = lists
-    found = metrics.ranking(metrics.judge(ranked, targets, depth=20), KS)
+    actual = metrics.ranking(metrics.judge(ranked, targets, depth=20), KS)
     theirs = {"ndcg": "ndcg", "hr": "hit_rate", "mrr": "mrr", "recall": "recall", "map": "map"}
-    assert set(found) == {f"{ours}@{k}" for ours in theirs for k in KS}
-    asked = {
+    assert set(actual) == {f"{ours}@{k}" for ours in theirs for k in KS}
+    requests = {
         "qrels": {f"q{r:03}": {item: 1 for item in wanted} for r, wanted in enumerate(targets)},
         "run": {f"q{r:03}": {item: 100.0 - n for n, item in enumerate(top)} for r, top in enumerate(ranked)},
         "names": [f"{name}@{k}" for name in theirs.values() for k in KS],
@@ -51,7 +51,7 @@ def test_ranking_metrics_equal_ranx(lists):
     # it would be said to every library here
     done = subprocess.run(
         [sys.executable, "-c", RANX],
-        input=json.dumps(asked),
+        input=json.dumps(requests),
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
@@ -60,7 +60,7 @@ def test_ranking_metrics_equal_ranx(lists):
     expected = json.loads(done.stdout)
     for ours, name in theirs.items():
         for k in KS:
-            np.testing.assert_allclose(found[f"{ours}@{k}"], expected[f"{name}@{k}"], atol=1e-9, err_msg=f"{ours}@{k}")
+            np.testing.assert_allclose(actual[f"{ours}@{k}"], expected[f"{name}@{k}"], atol=1e-9, err_msg=f"{ours}@{k}")
 
 
 def test_values_by_hand():
@@ -106,11 +106,11 @@ def test_auc_counts_every_pair():
 def test_calibration_by_hand():
     labels = [1, 0, 1, 1, 0]
     scores = [0.1, 0.15, 0.9, 1.0, 0.6]
-    found = metrics.reliability(labels, scores, bins=4)
-    np.testing.assert_allclose(found.mean_score_B, [0.125, 0.6, 0.95])
-    np.testing.assert_allclose(found.positive_share_B, [0.5, 0.0, 1.0])
-    assert found.count_B.tolist() == [2, 1, 2]
-    assert found.error == pytest.approx((2 * 0.375 + 1 * 0.6 + 2 * 0.05) / 5)
+    actual = metrics.reliability(labels, scores, bins=4)
+    np.testing.assert_allclose(actual.mean_score_B, [0.125, 0.6, 0.95])
+    np.testing.assert_allclose(actual.positive_share_B, [0.5, 0.0, 1.0])
+    assert actual.count_B.tolist() == [2, 1, 2]
+    assert actual.error == pytest.approx((2 * 0.375 + 1 * 0.6 + 2 * 0.05) / 5)
     with pytest.raises(ValueError, match="between 0 and 1"):
         metrics.reliability([1], [1.2], bins=4)
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -135,7 +135,7 @@ def test_intervals_of_many_columns_are_those_of_each_column():
     values = np.random.default_rng(1).random((50, 3))
     together = bootstrap.intervals(values, resamples=500, seed=4)
     assert len(together) == 3
-    for column, found in enumerate(together):
+    for column, actual in enumerate(together):
         alone = bootstrap.interval(values[:, column], resamples=500, seed=4)
-        assert (found.mean, found.low, found.high) == pytest.approx((alone.mean, alone.low, alone.high))
+        assert (actual.mean, actual.low, actual.high) == pytest.approx((alone.mean, alone.low, alone.high))
     assert np.isnan(bootstrap.intervals(np.zeros((0, 2)))[0].mean)

@@ -21,9 +21,9 @@ def folder(smoke: SmokeRun) -> Path:
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_request_of_a_split_comes_once(folder: Path, split: str) -> None:
     table = parquet.read_table(folder / "requests.parquet", filters=[("split", "=", split)])
-    found = [request.request_id for request in snapshot_requests.read_snapshot_requests(folder, split)]
-    assert sorted(found) == sorted(table["request_id"].to_pylist())
-    assert len(found) > 100
+    actual = [request.request_id for request in snapshot_requests.read_snapshot_requests(folder, split)]
+    assert sorted(actual) == sorted(table["request_id"].to_pylist())
+    assert len(actual) > 100
 
 
 def test_a_request_says_what_the_table_says(folder: Path) -> None:
@@ -46,12 +46,12 @@ def test_a_request_says_what_the_table_says(folder: Path) -> None:
 
 
 def test_item_features_are_those_of_the_requests_own_day(folder: Path) -> None:
-    told = parquet.read_table(folder / "item_features.parquet").to_pylist()
+    result = parquet.read_table(folder / "item_features.parquet").to_pylist()
     days = parquet.read_table(folder / "requests.parquet", columns=["request_id", "snapshot"]).to_pylist()
     day_of = {row["request_id"]: row["snapshot"] for row in days}
     compared = 0
     for request in snapshot_requests.read_snapshot_requests(folder, "valid"):
-        expected = {r["item_id"]: r["item_events_7d"] for r in told if r["snapshot"] == day_of[request.request_id]}
+        expected = {r["item_id"]: r["item_events_7d"] for r in result if r["snapshot"] == day_of[request.request_id]}
         columns = request.state.item_features
         assert dict(zip(columns["item_id"], columns["item_events_7d"])) == expected
         assert set(columns) == {"item_id", *transforms.ITEM}
@@ -69,4 +69,4 @@ def test_nothing_in_a_request_lies_after_its_moment(folder: Path) -> None:
 
 
 def test_a_day_of_which_nothing_is_known_is_empty(folder: Path) -> None:
-    assert snapshot_requests.ItemSnapshots(folder).at(0.0) == {}
+    assert snapshot_requests.ItemSnapshots(folder).columns_on(0.0) == {}

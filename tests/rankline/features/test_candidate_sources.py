@@ -13,17 +13,17 @@ def histories(*lists: list[int]) -> list[np.ndarray]:
 
 
 def test_one_history_by_hand() -> None:
-    found = covisitation(histories([0, 1, 2]), 4, window=3, step_decay=0.1, max_neighbours=10, shrink=1.0).toarray()
+    actual = covisitation(histories([0, 1, 2]), 4, window=3, step_decay=0.1, max_neighbours=10, shrink=1.0).toarray()
     near, far = 1 / 1.1, 1 / 1.2  # one and two steps apart; backward pairs weigh 0.7 of that
     sums = np.array([near + far, 1.7 * near, 0.7 * (near + far), 0])
     raw = np.array([[0, near, far, 0], [0.7 * near, 0, near, 0], [0.7 * far, 0.7 * near, 0, 0], [0] * 4])
-    np.testing.assert_allclose(found, raw / np.sqrt(np.outer(sums + 1, sums + 1)), rtol=1e-6)
+    np.testing.assert_allclose(actual, raw / np.sqrt(np.outer(sums + 1, sums + 1)), rtol=1e-6)
 
 
 def test_pairs_as_far_apart_as_the_window_do_not_count() -> None:
-    found = covisitation(histories([0, 1, 2]), 3, window=2, step_decay=0.1, max_neighbours=10)
-    assert found[0, 1] > 0
-    assert found[0, 2] == 0
+    actual = covisitation(histories([0, 1, 2]), 3, window=2, step_decay=0.1, max_neighbours=10)
+    assert actual[0, 1] > 0
+    assert actual[0, 2] == 0
 
 
 def test_an_item_is_not_its_own_neighbour_and_pairs_add_up() -> None:
@@ -45,16 +45,16 @@ def test_only_the_best_neighbours_are_kept() -> None:
 
 def test_rare_pairs_are_shrunk_below_common_ones() -> None:
     lists = histories(*[[0, 1]] * 50, [2, 3])
-    found = covisitation(lists, 4, window=3, step_decay=0.1, max_neighbours=4)
-    assert found[0, 1] > 5 * found[2, 3]
+    actual = covisitation(lists, 4, window=3, step_decay=0.1, max_neighbours=4)
+    assert actual[0, 1] > 5 * actual[2, 3]
 
 
 @pytest.mark.parametrize("lists", [[], [[]], [[2]]])
 def test_without_pairs_there_are_no_neighbours(lists: list[list[int]]) -> None:
-    found = covisitation(histories(*lists), 3, window=3, step_decay=0.1, max_neighbours=5)
-    assert found.shape == (3, 3)
-    assert found.nnz == 0
-    assert covisit_scores(found, np.array([0, 1]), decay=0.9, last=5).tolist() == [0, 0, 0]
+    actual = covisitation(histories(*lists), 3, window=3, step_decay=0.1, max_neighbours=5)
+    assert actual.shape == (3, 3)
+    assert actual.nnz == 0
+    assert covisit_scores(actual, np.array([0, 1]), decay=0.9, last=5).tolist() == [0, 0, 0]
 
 
 def test_a_history_decays_step_by_step() -> None:

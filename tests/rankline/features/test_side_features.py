@@ -16,14 +16,14 @@ from rankline.features.side_features import SideFeatures
 def test_side_information_is_shares_of_categories_and_the_price() -> None:
     rows = [{"category": ["a", "b", "c"], "price": 9.0}, {"category": ["b"], "price": None}, {}]
     items = pa.Table.from_pylist([{"item_id": str(n), **row} for n, row in enumerate(rows)], schema=ITEMS)
-    found = SideFeatures.of(items).matrix(items)
-    np.testing.assert_allclose(found, [[0.25, 0.25, 0.25, np.log1p(9)], [0, 0.5, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
+    actual = SideFeatures.of(items).matrix(items)
+    np.testing.assert_allclose(actual, [[0.25, 0.25, 0.25, np.log1p(9)], [0, 0.5, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 
 def test_what_a_source_declares_of_its_items_is_side_information_too() -> None:
     items = _declared()
-    found = SideFeatures.of(items).matrix(items)
-    price, language, weight, brand, picture = found[:, :1], found[:, 1:3], found[:, 3], found[:, 4:6], found[:, 6:]
+    actual = SideFeatures.of(items).matrix(items)
+    price, language, weight, brand, picture = actual[:, :1], actual[:, 1:3], actual[:, 3], actual[:, 4:6], actual[:, 6:]
     assert (price == 0).all()
     assert language.tolist() == [[1, 0], [0, 1], [1, 0], [0, 0]]
     np.testing.assert_allclose(weight, [-np.sqrt(1.5), 0, 0, np.sqrt(1.5)], rtol=1e-6)
@@ -62,8 +62,8 @@ def test_a_number_beyond_those_of_training_is_the_nearest_of_them() -> None:
 def test_a_price_that_told_nothing_apart_in_training_tells_nothing_apart(then: list[float | None]) -> None:
     items = _with(_declared(), "price", then)
     side = SideFeatures.of(items)
-    found = side.matrix(_with(items, "price", [1.0, 20.0, 3e6, 7.0]))
-    np.testing.assert_array_equal(found, side.matrix(items))
+    actual = side.matrix(_with(items, "price", [1.0, 20.0, 3e6, 7.0]))
+    np.testing.assert_array_equal(actual, side.matrix(items))
 
 
 def test_what_training_never_met_says_nothing() -> None:
@@ -71,9 +71,9 @@ def test_what_training_never_met_says_nothing() -> None:
     other = _declared().slice(0, 1)
     for name, value in (("brand", "z"), ("language", "fi")):
         other = other.set_column(other.column_names.index(name), name, pa.array([value]))
-    found = side.matrix(other)[0]
-    assert found[1:3].tolist() == [0, 0]
-    assert found[4:6].tolist() == [0, 0]
+    actual = side.matrix(other)[0]
+    assert actual[1:3].tolist() == [0, 0]
+    assert actual[4:6].tolist() == [0, 0]
     assert side.matrix(other.drop_columns(["weight", "picture"]))[0, 3:].tolist() == [0] * 5
 
 
@@ -88,7 +88,7 @@ def test_what_training_never_met_says_nothing() -> None:
 def test_a_column_of_another_kind_is_refused(name: str, value: Any, told: str) -> None:
     items = _declared()
     side, other = SideFeatures.of(items), items.slice(0, 1)
-    with pytest.raises(IntegrityError, match=f"column {name} of items is not what it was") as caught:
+    with pytest.raises(IntegrityError, match=f"column {name} of items has another type") as caught:
         side.matrix(other.set_column(other.column_names.index(name), name, value))
     assert told in caught.value.expected
 

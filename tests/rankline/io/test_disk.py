@@ -15,13 +15,13 @@ def test_of_a_copy_the_full_disk_is_named_and_not_where_it_came_from(tmp_path: P
     with small_disk(tmp_path / "disk", megabytes=1) as small:
         with pytest.raises(OSError, match="No space left") as stop:
             shutil.copyfile(source, small.folder / "copy")
-        told = str(disk.no_space_error(stop.value, [tmp_path]))
-    assert f"where: {small.folder}" in told
+        message = str(disk.no_space_error(stop.value, [tmp_path]))
+    assert f"where: {small.folder}" in message
 
 
-def test_without_a_name_the_fullest_of_the_folders_is_told(tmp_path: Path) -> None:
+def test_without_a_name_the_fullest_of_the_folders_is_named(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=1) as small:
         small.fill(leave=0)
-        told = str(disk.no_space_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), [tmp_path, small.folder]))
-    assert f"where: {small.folder}" in told
-    assert "found: No space left on device; 0.0 of 1 MB free" in told
+        message = str(disk.no_space_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), [tmp_path, small.folder]))
+    assert f"where: {small.folder}" in message
+    assert "found: No space left on device; 0.0 of 1 MB free" in message

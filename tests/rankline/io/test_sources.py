@@ -25,12 +25,12 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def names(folder: Path, found: sources.Files) -> dict[str, list[str]]:
-    return {table: [str(Path(file.path).relative_to(folder)) for file in each] for table, each in found.items()}
+def names(folder: Path, files: sources.Files) -> dict[str, list[str]]:
+    return {table: [str(Path(file.path).relative_to(folder)) for file in each] for table, each in files.items()}
 
 
 @pytest.mark.parametrize(
-    ("there", "settings", "found"),
+    ("present", "settings", "expected"),
     [
         (("s.inter", "s.item"), {}, {"events": ["s.inter"], "items": ["s.item"]}),
         (("s.inter.gz", "s.item.gz"), {}, {"events": ["s.inter.gz"], "items": ["s.item.gz"]}),
@@ -45,16 +45,16 @@ def names(folder: Path, found: sources.Files) -> dict[str, list[str]]:
         (("s.inter",), {"items_from_events": True}, {"events": ["s.inter"]}),
     ],
 )  # fmt: skip
-def test_the_files_of_a_recbole_set(tmp_path: Path, there: tuple[str, ...], settings: Any, found: Any) -> None:
-    touch(tmp_path, *there)
-    assert names(tmp_path, sources.find_files(Source(source=str(tmp_path), **settings))) == found
+def test_the_files_of_a_recbole_set(tmp_path: Path, present: tuple[str, ...], settings: Any, expected: Any) -> None:
+    touch(tmp_path, *present)
+    assert names(tmp_path, sources.find_files(Source(source=str(tmp_path), **settings))) == expected
 
 
 @pytest.mark.parametrize("path", ["s", "s.inter.gz", "s.item"])
 def test_a_recbole_set_is_found_by_a_path_of_it(tmp_path: Path, path: str) -> None:
     touch(tmp_path, "s.inter.gz", "s.item", "other.inter")
-    found = sources.find_files(Source(source=str(tmp_path / path)))
-    assert names(tmp_path, found) == {"events": ["s.inter.gz"], "items": ["s.item"]}
+    files = sources.find_files(Source(source=str(tmp_path / path)))
+    assert names(tmp_path, files) == {"events": ["s.inter.gz"], "items": ["s.item"]}
 
 
 def test_a_table_is_a_file_a_pattern_or_a_folder(tmp_path: Path) -> None:
@@ -105,20 +105,20 @@ def test_the_digest_is_of_contents_wherever_they_lie(tmp_path: Path) -> None:
 
 def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
     path = tmp_path / "shop.duckdb"
-    told: dict[str, Any] = {"source": str(path), "format": "sql", "tables": {"events": "e", "items": "i"}}
+    settings: dict[str, Any] = {"source": str(path), "format": "sql", "tables": {"events": "e", "items": "i"}}
     with duckdb.connect(str(path)) as db:
         db.execute("CREATE TABLE e AS SELECT 1 AS n")
-    before = sources.source_digest(Source(**told))
-    assert before == sources.source_digest(Source(**told))
+    before = sources.source_digest(Source(**settings))
+    assert before == sources.source_digest(Source(**settings))
     with duckdb.connect(str(path)) as db:
         db.execute("INSERT INTO e VALUES (2)")
-        # it is in the log beside the file by now, and in the file later
-        assert sources.source_digest(Source(**told)) != before
-    assert sources.source_digest(Source(**told)) != before
+        # it is in the write-ahead log now, and in the file later
+        assert sources.source_digest(Source(**settings)) != before
+    assert sources.source_digest(Source(**settings)) != before
 
 
 @pytest.mark.parametrize(
-    ("settings", "found"),
+    ("settings", "message"),
     [
         ({"format": "tables"}, "no table of events"),
         ({"format": "tables", "tables": {"events": "e.csv"}}, "no table of items"),
@@ -126,15 +126,15 @@ def test_a_database_file_is_known_by_its_contents(tmp_path: Path) -> None:
         ({"format": "tables", "tables": {"events": "memory://gone/*", "items": "e.csv"}}, "no files of events"),
         ({"format": "tables", "tables": {"events": "empty.csv", "items": "e.csv"}}, "is empty"),
         ({"format": "sql", "tables": {"events": "e"}}, "no table of items"),
-        ({"format": "tables", "tables": {"events": "zip://e.csv::file:///a.zip", "items": "e.csv"}}, "within a URL"),
+        ({"format": "tables", "tables": {"events": "zip://e.csv::file:///a.zip", "items": "e.csv"}}, "chained URLs"),
         ({"format": "beir"}, "no file of items"),
         ({"format": "recbole"}, "holds no events"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], found: str) -> None:
+def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     touch(tmp_path, "e.csv")
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(SourceError, match=found):
+    with pytest.raises(SourceError, match=message):
         sources.find_files(Source(source=str(tmp_path), **settings))
 
 
@@ -188,30 +188,32 @@ def test_a_web_server_that_fails_now_and_then_is_asked_again(tmp_path: Path, web
 
 
 @pytest.mark.parametrize(
-    ("plan", "path", "told"),
+    ("plan", "path", "message"),
     [
-        (lambda _: BUSY, "log.csv", r"does not answer[^$]*within 5 attempts[^$]*503"),
-        (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not answer[^$]*503"),  # away while it is read
-        (lambda _: DROP, "log.csv", r"does not answer[^$]*(ServerDisconnected|ClientOSError)"),
+        (lambda _: BUSY, "log.csv", r"does not respond[^$]*within 5 attempts[^$]*503"),
+        (lambda number: PASS if number < 1 else BUSY, "log.csv", r"does not respond[^$]*503"),  # away while it is read
+        (lambda _: DROP, "log.csv", r"does not respond[^$]*(ServerDisconnected|ClientOSError)"),
         (lambda _: PASS, "gone.csv", r"cannot be opened[^$]*404"),
     ],
 )
-def test_a_web_server_that_is_away_is_one_message(web: int, plan: Callable[[int], str], path: str, told: str) -> None:
-    with flaky(web, plan) as proxy, pytest.raises(SourceError, match=told):
+def test_a_web_server_that_is_away_is_one_message(
+    web: int, plan: Callable[[int], str], path: str, message: str
+) -> None:
+    with flaky(web, plan) as proxy, pytest.raises(SourceError, match=message):
         File(f"http://127.0.0.1:{proxy.port}/{path}").digest()
 
 
 def test_a_host_where_nobody_listens_is_one_message(web: int) -> None:
-    with pytest.raises(SourceError, match=r"does not answer[^$]*Cannot connect"):
+    with pytest.raises(SourceError, match=r"does not respond[^$]*Cannot connect"):
         File(f"http://127.0.0.1:{free_port()}/log.csv").size()
 
 
 def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs = pytest.importorskip("s3fs", reason="no client for S3 here: `pip install s3fs`")
 
-    def told(place: str) -> str:
+    def refusal(place: str) -> str:
         s3fs.S3FileSystem.clear_instance_cache()  # a client remembers the endpoint it was made for
-        with pytest.raises(SourceError, match="does not answer") as error:
+        with pytest.raises(SourceError, match="does not respond") as error:
             sources.find_files(
                 Source(source="s3://nowhere", format="tables", tables={"events": place}, items_from_events=True)
             )
@@ -224,9 +226,9 @@ def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    assert "NoCredentialsError" in told("log.csv")
+    assert "NoCredentialsError" in refusal("log.csv")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    assert "EndpointConnectionError" in told("log")
-    assert "EndpointConnectionError" in told("log/*.csv")
+    assert "EndpointConnectionError" in refusal("log")
+    assert "EndpointConnectionError" in refusal("log/*.csv")
     s3fs.S3FileSystem.clear_instance_cache()

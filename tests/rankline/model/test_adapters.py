@@ -1,8 +1,9 @@
-"""Which of an encoder's weights are trained, and how fast."""
+"""Adapters, frozen layers and learning rates of the encoder."""
 
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from rankline.errors import UsageError
 from rankline.model import adapters
+
+
+def settings(kind: Any, **more: Any) -> Any:
+    base = {"peft": kind, "peft_rank": 4, "peft_alpha": 8, "peft_dropout": 0.0, "peft_targets": []}
+    return SimpleNamespace(**{**base, **more})
+
 
 KINDS = ("lora", "rslora", "dora", "loha", "ia3", "bitfit")
 
@@ -28,17 +35,17 @@ def bert() -> Any:
 IDS = torch.arange(24).view(2, 12) % 50
 
 
-def read(backbone: Any) -> torch.Tensor:
+def hidden_states(backbone: Any) -> torch.Tensor:
     return backbone(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
 
 
-def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
+def train_briefly(backbone: Any, steps: int = 5) -> None:
     weights = [weight for weight in backbone.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=0.02)
-    wanted = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(1))
+    expected = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(1))
     for _ in range(steps):
         optimizer.zero_grad()
-        (read(backbone) - wanted).square().mean().backward()
+        (hidden_states(backbone) - expected).square().mean().backward()
         optimizer.step()
 
 
@@ -46,10 +53,10 @@ def trained_for_a_while(backbone: Any, steps: int = 5) -> None:
 def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind: Any) -> None:
     before, whole = copy.deepcopy(bert.state_dict()), adapters.count_parameters(bert)[1]
     names = {name for name, _ in bert.named_parameters()}
-    adapted = adapters.attach(bert, kind=kind, rank=4, alpha=8)
+    adapted = adapters.attach(bert, settings(kind))
     few, _ = adapters.count_parameters(adapted)
     assert 0 < few < 0.2 * whole
-    trained_for_a_while(adapted)
+    train_briefly(adapted)
     moved = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
     if kind == "bitfit":
         assert moved
@@ -58,34 +65,34 @@ def test_only_adapters_learn_and_merging_keeps_what_they_learnt(bert: Any, kind:
         assert moved
         assert not any(name.removeprefix("base_model.model.") in names for name in moved)
     with torch.no_grad():
-        wanted = read(adapted.eval())
+        expected = hidden_states(adapted.eval())
         merged = adapters.merge(adapted)
         assert type(merged).__name__ == "BertModel"
         assert merged.state_dict().keys() == before.keys()
-        assert (read(merged.eval()) - wanted).abs().max() < 1e-5
+        assert (hidden_states(merged.eval()) - expected).abs().max() < 1e-5
     changed = {name for name in before if not torch.equal(before[name], merged.state_dict()[name])}
     assert changed
     assert "embeddings.word_embeddings.weight" not in changed
 
 
 def test_none_is_the_encoder_itself(bert: Any) -> None:
-    assert adapters.attach(bert, kind="none", rank=4, alpha=8) is bert
+    assert adapters.attach(bert, settings("none")) is bert
     assert adapters.merge(bert) is bert
     few, whole = adapters.count_parameters(bert)
     assert few == whole
 
 
-def test_adapters_where_the_family_is_not_known_are_put_where_they_are_told() -> None:
+def test_an_unknown_family_gets_adapters_in_the_named_layers() -> None:
     config = DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=20)
     with pytest.raises(UsageError, match=r"finetune\.peft_targets among .*q_lin(.|\n)*distilbert"):
-        adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8)
-    adapted = adapters.attach(DistilBertModel(config), kind="lora", rank=4, alpha=8, targets=["q_lin", "v_lin"])
+        adapters.attach(DistilBertModel(config), settings("lora"))
+    adapted = adapters.attach(DistilBertModel(config), settings("lora", peft_targets=["q_lin", "v_lin"]))
     assert adapters.count_parameters(adapted)[0] == 2 * 2 * 2 * 4 * 32  # layers, targets, two matrices, rank x size
 
 
-def test_targets_that_are_not_there_are_told(bert: Any) -> None:
+def test_missing_target_layers_are_an_error(bert: Any) -> None:
     with pytest.raises(UsageError, match=r"query(.|\n)*nowhere"):
-        adapters.attach(bert, kind="dora", rank=4, alpha=8, targets=["nowhere"])
+        adapters.attach(bert, settings("dora", peft_targets=["nowhere"]))
 
 
 def test_the_lowest_layers_are_frozen_with_the_embeddings(bert: Any) -> None:
@@ -105,11 +112,11 @@ def test_rates_fall_from_the_top_down(bert: Any) -> None:
     groups = adapters.parameter_groups(bert, peak=1.0, decay=0.5)
     rate_of = {id(weight): group["peak"] for group in groups for weight in group["params"]}
     assert len(rate_of) == len(list(bert.parameters()))
-    told = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
-    assert told["encoder.layer.2.output.dense.weight"] == 1.0
-    assert told["encoder.layer.1.output.dense.weight"] == 0.5
-    assert told["encoder.layer.0.output.dense.weight"] == 0.25
-    assert told["embeddings.word_embeddings.weight"] == 0.125
+    rates = {name: rate_of[id(weight)] for name, weight in bert.named_parameters()}
+    assert rates["encoder.layer.2.output.dense.weight"] == 1.0
+    assert rates["encoder.layer.1.output.dense.weight"] == 0.5
+    assert rates["encoder.layer.0.output.dense.weight"] == 0.25
+    assert rates["embeddings.word_embeddings.weight"] == 0.125
 
 
 def test_without_decay_there_is_one_group_in_the_encoders_own_order(bert: Any) -> None:

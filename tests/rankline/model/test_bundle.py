@@ -1,4 +1,4 @@
-"""A bundle: every byte is checked, and its id is made of the servable files alone."""
+"""Bundles: every file is verified, and the model id depends on the servable files alone."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.conftest import SmokeRun
 
 
 @pytest.fixture(scope="module")
-def made(smoke: SmokeRun) -> Bundle:
+def bundle(smoke: SmokeRun) -> Bundle:
     return bundles.open_bundle(smoke.artifact("export", "bundle"))
 
 
 @pytest.fixture
-def copy(made: Bundle, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made.folder, tmp_path / "bundle"))
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle.folder, tmp_path / "bundle"))
 
 
 def servable(folder: Path) -> list[Path]:
-    """Every file that serving reads, but for the two lists of digests."""
+    """Every served file except the manifests."""
     lists = {"manifest.json", "catalogue/catalogue.json", "files.json"}
     return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.relative_to(folder).as_posix() not in lists]
 
@@ -41,7 +41,7 @@ def test_a_flipped_byte_is_refused_in_every_file(copy: Path) -> None:
         with pytest.raises(IntegrityError, match=path.name) as caught:
             bundles.open_bundle(copy)
         assert caught.value.hint
-        assert bundles.open_bundle(copy, verify=False)  # who asks not to verify is not stopped
+        assert bundles.open_bundle(copy, verify=False)  # not verified
         path.write_bytes(whole)
     assert bundles.open_bundle(copy)
 
@@ -53,7 +53,7 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "catalogue/catalogue.json"])
-def test_a_folder_that_is_no_bundle_is_told_so(copy: Path, missing: str) -> None:
+def test_a_folder_that_is_no_bundle_is_refused(copy: Path, missing: str) -> None:
     (copy / missing).unlink()
     with pytest.raises(UsageError, match=Path(missing).name):
         bundles.open_bundle(copy)
@@ -90,7 +90,7 @@ def test_a_served_file_without_a_digest_is_refused(copy: Path) -> None:
         bundles.open_bundle(copy)
 
 
-def test_evidence_and_scores_beside_a_bundle_do_not_change_its_id(made: Bundle, copy: Path) -> None:
+def test_evidence_and_scores_beside_a_bundle_do_not_change_its_id(bundle: Bundle, copy: Path) -> None:
     (copy / "evidence").mkdir()
     (copy / "evidence" / "report.json").write_text("{}")
     (copy / "card.md").write_text("a model card")
@@ -98,30 +98,30 @@ def test_evidence_and_scores_beside_a_bundle_do_not_change_its_id(made: Bundle, 
     manifest |= {"recipe": "renamed", "parity": [], "code_digest": "1" * 64}
     (copy / "manifest.json").write_text(json.dumps(manifest))
     opened = bundles.open_bundle(copy)
-    assert (opened.model_id, opened.revision) == (made.model_id, made.revision)
+    assert (opened.model_id, opened.revision) == (bundle.model_id, bundle.revision)
     assert opened.manifest.recipe == "renamed"
 
 
-def test_the_model_and_its_catalogue_have_ids_of_their_own(made: Bundle, copy: Path) -> None:
+def test_the_model_and_its_catalogue_have_ids_of_their_own(bundle: Bundle, copy: Path) -> None:
     popularity = np.load(copy / "catalogue" / "sources" / "popularity.npy")
     np.save(copy / "catalogue" / "sources" / "popularity.npy", popularity + 1)
-    renewed = bundles.write_bundle_manifest(copy, made.manifest)
-    assert renewed.model_id == made.model_id
-    assert renewed.revision != made.revision
+    renewed = bundles.write_bundle_manifest(copy, bundle.manifest)
+    assert renewed.model_id == bundle.model_id
+    assert renewed.revision != bundle.revision
     (copy / "policy.json").write_text('{"rerank": ["diversity"]}')
-    changed = bundles.write_bundle_manifest(copy, made.manifest)
-    assert changed.model_id != made.model_id
+    changed = bundles.write_bundle_manifest(copy, bundle.manifest)
+    assert changed.model_id != bundle.model_id
     assert changed.revision == renewed.revision
 
 
-def test_sealing_twice_gives_the_same_ids(made: Bundle, copy: Path) -> None:
-    again = bundles.write_bundle_manifest(copy, made.manifest)
-    assert (again.model_id, again.revision, again.manifest) == (made.model_id, made.revision, made.manifest)
+def test_sealing_twice_gives_the_same_ids(bundle: Bundle, copy: Path) -> None:
+    again = bundles.write_bundle_manifest(copy, bundle.manifest)
+    assert (again.model_id, again.revision, again.manifest) == (bundle.model_id, bundle.revision, bundle.manifest)
 
 
-def test_what_a_folder_claims_to_be_is_read_without_a_refusal(made: Bundle, copy: Path) -> None:
+def test_the_model_id_is_read_without_verifying(bundle: Bundle, copy: Path) -> None:
     (copy / "scorer.onnx").write_bytes(b"other bytes")
-    assert bundles.unverified_model_id(copy) == made.model_id
+    assert bundles.unverified_model_id(copy) == bundle.model_id
     (copy / "manifest.json").write_text("{")
     assert bundles.unverified_model_id(copy) == bundles.unverified_model_id(copy / "nowhere") == ""
 
@@ -133,16 +133,16 @@ def test_the_id_is_of_paths_and_digests_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
-def test_the_catalogue_is_in_the_order_of_the_items(made: Bundle, smoke: SmokeRun, precision: str) -> None:
+def test_the_catalogue_is_in_the_order_of_the_items(bundle: Bundle, smoke: SmokeRun, precision: str) -> None:
     import pyarrow.parquet as parquet
 
-    catalogue, shown = bundles.read_catalogue(made, precision)
+    catalogue, shown = bundles.read_catalogue(bundle, precision)
     items = parquet.read_table(smoke.artifact("featurize", "features") / "items.parquet").to_pylist()
     assert list(catalogue.item_ids) == [item["item_id"] for item in items] == [item["item_id"] for item in shown]
     assert [item["title"] for item in shown] == [item["title"] for item in items]
     count = len(items)
-    assert catalogue.vectors_ID.shape == (count, made.manifest.vector_size)
+    assert catalogue.vectors_ID.shape == (count, bundle.manifest.vector_size)
     assert catalogue.covisit.shape == (count, count)
     assert catalogue.popularity_I.shape == (count,)
     assert catalogue.categories_IC.shape == (count, len(catalogue.vocabulary))
-    assert made.candidate_settings.max_history == made.manifest.max_history
+    assert bundle.candidate_settings.max_history == bundle.manifest.max_history

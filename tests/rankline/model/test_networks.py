@@ -1,4 +1,4 @@
-"""The networks: what padding, the future and an empty history may not change."""
+"""The networks: padding, later events and empty histories do not change their outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tower_of() -> HistoryTower:
 
 
 def teacher_of() -> Teacher:
-    """A teacher whose every part speaks: nothing is left at the zeros it begins with."""
+    """A teacher with random weights in all parts, also in those that start at zero."""
     teacher = Teacher(
         fusion=fusion_of(known=torch.ones(ITEMS)), tower=tower_of(), features=FEATURES, heads=2, dropout=0.3
     )
@@ -38,7 +38,7 @@ def teacher_of() -> Teacher:
 
 
 def padded(items_BLD: Tensor, length: int, junk: float) -> Tensor:
-    """The same left-aligned histories, ``junk`` behind them."""
+    """The same left-aligned histories, padded with ``junk``."""
     batch, held = items_BLD.shape[:2]
     behind = torch.full((batch, length - held, *items_BLD.shape[2:]), junk, dtype=items_BLD.dtype)
     return torch.cat([items_BLD, behind], 1)
@@ -97,7 +97,7 @@ def test_heads_that_do_not_divide_the_vector_are_refused() -> None:
 # The teacher ------------------------------------------------------------------------------------------------------
 
 
-def asked(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
+def teacher_inputs(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
     """A batch for the teacher: items, ratings, ages, lengths, candidates, features."""
     return [
         torch.randn(batch, length, SIZE),
@@ -113,7 +113,7 @@ def asked(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
 @torch.no_grad()
 def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
     teacher = teacher_of()
-    items, ratings, ages, lengths, *rest = asked(3, 4, [4, 2, 0])
+    items, ratings, ages, lengths, *rest = teacher_inputs(3, 4, [4, 2, 0])
     short = teacher(items, ratings, ages, lengths, *rest)
     longer = (padded(x, LENGTH, kind(junk)) for x, kind in ((items, float), (ratings, int), (ages, float)))
     torch.testing.assert_close(short, teacher(*longer, lengths, *rest), atol=1e-5, rtol=1e-5)
@@ -122,7 +122,7 @@ def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
 @torch.no_grad()
 def test_what_lies_behind_an_empty_history_is_not_looked_at() -> None:
     teacher = teacher_of()
-    items, *rest = asked(2, 4, [0, 4])
+    items, *rest = teacher_inputs(2, 4, [0, 4])
     before = teacher(items, *rest)
     after = teacher(torch.randn_like(items), *rest)
     torch.testing.assert_close(before[0], after[0], atol=1e-6, rtol=1e-5)
@@ -132,14 +132,14 @@ def test_what_lies_behind_an_empty_history_is_not_looked_at() -> None:
 @torch.no_grad()
 def test_each_candidate_is_judged_alone_and_by_all_it_is_given() -> None:
     teacher = teacher_of()
-    batch = asked(2, 4, [4, 3])
+    batch = teacher_inputs(2, 4, [4, 3])
     logits_BCH = teacher(*batch)
     assert logits_BCH.shape == (2, 7, len(HEADS))
     some = teacher(*batch[:4], batch[4][:, 2:5], batch[5][:, 2:5])
     torch.testing.assert_close(logits_BCH[:, 2:5], some, atol=1e-5, rtol=1e-5)
     for part in range(6):
         other = list(batch)
-        other[part] = asked(2, 4, [3, 2])[part]
+        other[part] = teacher_inputs(2, 4, [3, 2])[part]
         assert (teacher(*other) - logits_BCH).abs().max() > 1e-3, f"input {part} is not heard"
 
 
@@ -182,14 +182,14 @@ def test_features_are_brought_to_one_scale_and_constants_vanish() -> None:
 
 
 @torch.no_grad()
-def test_the_first_score_begins_with_what_it_is_told_to_and_the_others_with_nothing() -> None:
+def test_the_prior_is_part_of_the_first_score_alone() -> None:
     scorer = Scorer(size=SIZE, features=FEATURES, pair=4, hidden=8, dropout=0.2).eval()
     left, items, features = torch.randn(2, SIZE), torch.randn(2, 9, SIZE), torch.randn(2, 9, FEATURES)
     untrained = scorer(left, items, features)
     scorer.begin_F[1] = 1.0
-    begun = scorer(left, items, features) - untrained
-    torch.testing.assert_close(begun[..., 0], features[..., 1])
-    assert not begun[..., 1:].any()
+    prior = scorer(left, items, features) - untrained
+    torch.testing.assert_close(prior[..., 0], features[..., 1])
+    assert not prior[..., 1:].any()
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def test_how_many_others_there_are_behind_the_best_does_not_tell() -> None:
     assert (np.diff(of_many) <= 0).all()
 
 
-def test_a_feature_can_say_that_nothing_here_is_right() -> None:
+def test_a_feature_can_lower_every_probability() -> None:
     logits = np.array([4.0, 0.0], np.float32)
     near, far = np.array([[0.9, 0], [0.1, 0]], np.float32), np.array([[0.1, 0], [0.1, 0]], np.float32)
     sure = calibration(towers_score=5.0)

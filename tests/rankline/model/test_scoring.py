@@ -1,4 +1,4 @@
-"""From a request to the numbers its candidates are ranked by."""
+"""Candidates and scorer features of a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CATEGORIES = [["a"], ["b"], ["a", "b"], [], ["a"], ["b"], ["c"], []]
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    """Eight items in two dimensions; items 0 1 2 follow each other, and 5 is what everybody wants."""
+    """Eight items in two dimensions; items 0, 1, 2 are visited together, and 5 is the most popular."""
     vocabulary = ["a", "b", "c"]
     angles = np.linspace(0, np.pi, 8)
     return Catalogue(
@@ -68,7 +68,7 @@ def test_candidates_are_the_best_of_each_source_without_the_excluded(catalogue: 
     drawn = scoring.draw_candidates(scores, np.array([0, 5]), per_source=3)
     # towers 1 2 3, co-visitation 1 2, popularity 6 3 1
     assert drawn.tolist() == [1, 2, 3, 6]
-    assert scores["towers"].max() < 2  # the scores themselves are as they were
+    assert scores["towers"].max() < 2  # the scores are unchanged
     assert np.isfinite(scores["towers"]).all()
 
 
@@ -86,21 +86,21 @@ def test_where_everything_is_excluded_there_is_nothing(catalogue: Catalogue) -> 
 
 
 def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
-    told = state(
+    request_state = state(
         "i0",
         user_features={"user_events_7d": 3.0, "user_rating_mean": 4.5, "not_a_feature": 7.0},
         affinity={"a": 0.75, "b": 0.25},
         item_features={"item_id": ["i2", "i5"], "item_events_7d": [1.0, 7.0], "item_trend": [0.5, None]},
     )
-    scores = scoring.source_scores(told, np.array([0, 1], np.float32), catalogue, SETTINGS)
+    scores = scoring.source_scores(request_state, np.array([0, 1], np.float32), catalogue, SETTINGS)
     names = scoring.feature_names()
     rows_N = np.array([2, 5, 7])
-    context = scoring.context_features(told)
-    found = scoring.candidate_features(told, context, rows_N, scores, catalogue, names)
+    context = scoring.context_features(request_state)
+    actual = scoring.candidate_features(request_state, context, rows_N, scores, catalogue, names)
     columns = names.columns
-    assert found.shape == (3, len(columns))
-    assert found.dtype == np.float32
-    told_of = {name: found[:, f] for f, name in enumerate(columns)}
+    assert actual.shape == (3, len(columns))
+    assert actual.dtype == np.float32
+    by_name = {name: actual[:, f] for f, name in enumerate(columns)}
     near = catalogue.covisit[0].toarray()[0][[2, 5, 7]]
     expected = {
         "user_events_7d": [np.log1p(3)] * 3,
@@ -118,28 +118,28 @@ def test_the_features_of_candidates_by_hand(catalogue: Catalogue) -> None:
         "popular_behind_best": np.log1p([1, 7, 0]) - np.log1p(7),
     }
     for name, values in expected.items():
-        np.testing.assert_allclose(told_of[name], values, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(by_name[name], values, atol=1e-6, err_msg=name)
 
 
 def test_no_candidates_have_no_features(catalogue: Catalogue) -> None:
-    told, names = state(), scoring.feature_names()
-    scores = scoring.source_scores(told, np.zeros(2, np.float32), catalogue, SETTINGS)
-    found = scoring.candidate_features(told, {}, np.array([], np.int64), scores, catalogue, names)
-    assert found.shape[0] == 0
+    request_state, names = state(), scoring.feature_names()
+    scores = scoring.source_scores(request_state, np.zeros(2, np.float32), catalogue, SETTINGS)
+    actual = scoring.candidate_features(request_state, {}, np.array([], np.int64), scores, catalogue, names)
+    assert actual.shape[0] == 0
 
 
-def test_a_user_who_did_nothing_has_a_moment_and_no_last_event() -> None:
+def test_a_user_without_events_has_a_request_time_only() -> None:
     context = scoring.context_features(state())
     assert context["ctx_log_hours_since_last"] == context["ctx_log_history"] == 0
     assert context["ctx_hour_sin"] == pytest.approx(np.sin(2 * np.pi * 4000 / 86400))
 
 
 def test_the_recent_part_of_a_state_is_all_that_is_read() -> None:
-    told = state("i0", "i1", "i2", seen=["i0", "i1", "i2"])
-    last = scoring.truncate_history(told, 2)
+    request_state = state("i0", "i1", "i2", seen=["i0", "i1", "i2"])
+    last = scoring.truncate_history(request_state, 2)
     assert last.history == History(item_ids=["i1", "i2"], times=[200.0, 300.0], ratings=[4.0, 4.0])
-    assert last.seen == told.seen  # what may not be shown is all that was seen
-    assert scoring.truncate_history(told, 3) is told
+    assert last.seen == request_state.seen  # seen items are not truncated
+    assert scoring.truncate_history(request_state, 3) is request_state
     bare = FrozenState(at=1.0, history=History(item_ids=["a", "b"]))
     assert scoring.truncate_history(bare, 1).history == History(item_ids=["b"])
 

@@ -1,4 +1,4 @@
-"""Catalogues of a model and takedowns of items, in a folder and in a bucket's stand-in: what is kept, what refused."""
+"""Catalogue revisions and takedowns, in a folder and in memory."""
 
 import json
 import multiprocessing
@@ -14,16 +14,17 @@ import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageError
 from rankline.model import bundle as bundles
+from rankline.model.catalogue_files import verify_catalogue, write_catalogue_manifest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
-from tests.rankline.registry.test_model_registry import made, other, promote, repository, tiny_bundle  # noqa: F401 (fixtures)
+from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
 def another_catalogue(bundle: bundles.Bundle, folder: Path, vectors: bytes = b"vectors of today") -> Path:
-    """A later catalogue for the same model, sealed."""
+    """Write a later catalogue for the same model."""
     shutil.copytree(bundle.folder / "catalogue", folder)
     (folder / "vectors.fp32.npy").write_bytes(vectors)
-    bundles.write_catalogue_manifest(folder)
+    write_catalogue_manifest(folder)
     return folder
 
 
@@ -40,130 +41,130 @@ def publish(models: ModelRegistry, bundle: bundles.Bundle, folder: Path, **more:
     return revision
 
 
-def test_a_catalogue_that_is_published_is_the_one_served(repository, made, tmp_path):  # noqa: F811
-    champion(repository, made)
+def test_a_catalogue_that_is_published_is_the_one_served(repository, bundle, tmp_path):
+    champion(repository, bundle)
     assert repository.champion_record().revision == ""
-    today = another_catalogue(made, tmp_path / "today")
-    revision = repository.add_catalogue(made.model_id, today)
-    assert revision != made.revision
-    assert repository.bundle(made.model_id, into=tmp_path / "a").revision == made.revision, "added is not published"
-    event = repository.publish(made.model_id, revision, who="test", why="prices", details={"items": 3})
+    today = another_catalogue(bundle, tmp_path / "today")
+    revision = repository.add_catalogue(bundle.model_id, today)
+    assert revision != bundle.revision
+    assert repository.bundle(bundle.model_id, into=tmp_path / "a").revision == bundle.revision, "added is not published"
+    event = repository.publish(bundle.model_id, revision, who="test", why="prices", details={"items": 3})
     assert (event.kind, event.digests["catalogue"], event.details) == ("catalogue_published", revision, {"items": 3})
     assert repository.champion_record().revision == revision
-    opened = repository.bundle(made.model_id, into=tmp_path / "a")
-    assert (opened.model_id, opened.revision) == (made.model_id, revision)
+    opened = repository.bundle(bundle.model_id, into=tmp_path / "a")
+    assert (opened.model_id, opened.revision) == (bundle.model_id, revision)
     assert opened.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
     assert opened.file("scorer.onnx").read_bytes() == b"weights"
-    own = repository.bundle(made.model_id, revision="", into=tmp_path / "b")
-    assert (own.revision, own.is_own_catalogue) == (made.revision, True)
+    own = repository.bundle(bundle.model_id, revision="", into=tmp_path / "b")
+    assert (own.revision, own.is_own_catalogue) == (bundle.revision, True)
     before = repository.fs.find(repository.root)
-    assert repository.add_catalogue(made.model_id, today) == revision
+    assert repository.add_catalogue(bundle.model_id, today) == revision
     assert repository.fs.find(repository.root) == before
 
 
-def test_an_older_catalogue_is_published_again_to_go_back(repository, made, tmp_path):  # noqa: F811
-    champion(repository, made)
-    first = publish(repository, made, another_catalogue(made, tmp_path / "first", b"1"))
-    second = publish(repository, made, another_catalogue(made, tmp_path / "second", b"2"), expected_revision=first)
+def test_an_older_catalogue_is_published_again_to_go_back(repository, bundle, tmp_path):
+    champion(repository, bundle)
+    first = publish(repository, bundle, another_catalogue(bundle, tmp_path / "first", b"1"))
+    second = publish(repository, bundle, another_catalogue(bundle, tmp_path / "second", b"2"), expected_revision=first)
     assert repository.champion_record().revision == second
-    for back in (first, made.revision):
-        repository.publish(made.model_id, back, who="test", why="wrong prices")
-        assert repository.revision(made.model_id) == back
-        assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == back
-    assert repository.champion_record().revision == "", "the bundle's own is told as such"
+    for back in (first, bundle.revision):
+        repository.publish(bundle.model_id, back, who="test", why="wrong prices")
+        assert repository.revision(bundle.model_id) == back
+        assert repository.bundle(bundle.model_id, into=tmp_path / "fetched").revision == back
+    assert repository.champion_record().revision == "", "empty for the bundle's own"
 
 
-def test_each_model_keeps_its_own_catalogue(repository, made, other, tmp_path):  # noqa: F811
-    """Published for a model that does not serve: recorded, and served once that does. A rollback comes back to it."""
-    champion(repository, made)
+def test_each_model_keeps_its_own_catalogue(repository, bundle, other, tmp_path):
+    """A catalogue published for a model that does not serve is used once the model is promoted, also by a rollback."""
+    champion(repository, bundle)
     repository.add(other.folder)
     repository.append("registered", other.model_id, who="test", why="new")
     theirs = publish(repository, other, another_catalogue(other, tmp_path / "theirs"))
-    assert (repository.champion_record().model_id, repository.champion_record().revision) == (made.model_id, "")
-    ours = publish(repository, made, another_catalogue(made, tmp_path / "ours"))
+    assert (repository.champion_record().model_id, repository.champion_record().revision) == (bundle.model_id, "")
+    ours = publish(repository, bundle, another_catalogue(bundle, tmp_path / "ours"))
     promote(repository, other.model_id)
     assert (repository.champion_record().model_id, repository.champion_record().revision) == (other.model_id, theirs)
-    repository.append("rolled_back", made.model_id, who="test", why="complaints")
-    assert (repository.champion_record().model_id, repository.champion_record().revision) == (made.model_id, ours)
+    repository.append("rolled_back", bundle.model_id, who="test", why="complaints")
+    assert (repository.champion_record().model_id, repository.champion_record().revision) == (bundle.model_id, ours)
 
 
-def test_what_cannot_be_served_is_not_published(repository, made, other, tmp_path):  # noqa: F811
-    champion(repository, made)
+def test_what_cannot_be_served_is_not_published(repository, bundle, other, tmp_path):
+    champion(repository, bundle)
     repository.add(other.folder)
-    today = another_catalogue(made, tmp_path / "today")
-    with pytest.raises(RegistryError, match="is not in the repository"):
+    today = another_catalogue(bundle, tmp_path / "today")
+    with pytest.raises(RegistryError, match="is not in the registry"):
         repository.add_catalogue("0" * 16, today)
     with pytest.raises(RegistryError, match="has no catalogue"):
-        repository.publish(made.model_id, "0" * 16, who="test", why="")
+        repository.publish(bundle.model_id, "0" * 16, who="test", why="")
     with pytest.raises(RegistryError, match="never registered"):
         repository.publish(other.model_id, other.revision, who="test", why="")
     with pytest.raises(UsageError, match="not a catalogue"):
-        repository.add_catalogue(made.model_id, made.folder)
+        repository.add_catalogue(bundle.model_id, bundle.folder)
     (today / "vectors.fp32.npy").rename(today / "vectors.int8.npy")
-    bundles.write_catalogue_manifest(today)
+    write_catalogue_manifest(today)
     with pytest.raises(IntegrityError, match="no digest"):
-        repository.add_catalogue(made.model_id, today)
+        repository.add_catalogue(bundle.model_id, today)
     (today / "vectors.int8.npy").write_bytes(b"vectors of yesterday")
-    with pytest.raises(IntegrityError, match="not the file its digest promises"):
-        repository.add_catalogue(made.model_id, today)
+    with pytest.raises(IntegrityError, match="does not match its digest"):
+        repository.add_catalogue(bundle.model_id, today)
     assert [event.kind for event in repository.history()] == ["registered", "promoted"]
     assert not repository.fs.exists(f"{repository.root}/catalogues")
 
 
-def spoil(models: ModelRegistry, name: str, content: bytes = b"spoilt") -> None:
+def damage(models: ModelRegistry, name: str, content: bytes = b"spoilt") -> None:
     models.fs.pipe_file(f"{models.root.rstrip('/')}/{name}", content)
 
 
 @pytest.mark.parametrize("file", ["vectors.fp32.npy", "catalogue.json"])
-def test_a_damaged_catalogue_is_refused_and_mended_by_adding_it_again(repository, made, tmp_path, file):  # noqa: F811
-    champion(repository, made)
-    today = another_catalogue(made, tmp_path / "today")
-    revision = repository.add_catalogue(made.model_id, today)
-    spoil(repository, f"catalogues/{made.model_id}/{revision}/{file}")
+def test_a_damaged_catalogue_is_refused_and_repaired_by_adding_it_again(repository, bundle, tmp_path, file):
+    champion(repository, bundle)
+    today = another_catalogue(bundle, tmp_path / "today")
+    revision = repository.add_catalogue(bundle.model_id, today)
+    damage(repository, f"catalogues/{bundle.model_id}/{revision}/{file}")
     with pytest.raises(IntegrityError):
-        repository.publish(made.model_id, revision, who="test", why="")
+        repository.publish(bundle.model_id, revision, who="test", why="")
     with pytest.raises(IntegrityError):
-        repository.bundle(made.model_id, revision=revision, into=tmp_path / "fetched")
+        repository.bundle(bundle.model_id, revision=revision, into=tmp_path / "fetched")
     assert repository.champion_record().revision == ""
-    assert repository.add_catalogue(made.model_id, today) == revision
-    repository.publish(made.model_id, revision, who="test", why="")
-    assert repository.bundle(made.model_id, into=tmp_path / "fetched").revision == revision
+    assert repository.add_catalogue(bundle.model_id, today) == revision
+    repository.publish(bundle.model_id, revision, who="test", why="")
+    assert repository.bundle(bundle.model_id, into=tmp_path / "fetched").revision == revision
 
 
-def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, made):  # noqa: F811
+def test_a_whole_catalogue_under_the_name_of_another_is_refused(tmp_path, bundle):
     models = ModelRegistry(tmp_path / "repository")
-    champion(models, made)
-    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
-    kept = tmp_path / "repository" / "catalogues" / made.model_id
-    shutil.copytree(another_catalogue(made, tmp_path / "else", b"else"), kept / "0123456789abcdef")
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
-        models.publish(made.model_id, "0123456789abcdef", who="test", why="")
-    shutil.rmtree(kept / revision)
-    (kept / "0123456789abcdef").rename(kept / revision)
-    with pytest.raises(IntegrityError, match="not the one it is kept as"):
-        models.bundle(made.model_id)
+    champion(models, bundle)
+    revision = publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))
+    cache = tmp_path / "repository" / "catalogues" / bundle.model_id
+    shutil.copytree(another_catalogue(bundle, tmp_path / "else", b"else"), cache / "0123456789abcdef")
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
+        models.publish(bundle.model_id, "0123456789abcdef", who="test", why="")
+    shutil.rmtree(cache / revision)
+    (cache / "0123456789abcdef").rename(cache / revision)
+    with pytest.raises(IntegrityError, match="does not have the revision it is stored under"):
+        models.bundle(bundle.model_id)
 
 
-def test_a_champion_is_not_made_over_a_damaged_catalogue(repository, made, tmp_path):  # noqa: F811
-    repository.add(made.folder)
-    repository.append("registered", made.model_id, who="test", why="new")
-    revision = publish(repository, made, another_catalogue(made, tmp_path / "today"))
-    spoil(repository, f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
+def test_a_model_with_a_damaged_catalogue_is_not_promoted(repository, bundle, tmp_path):
+    repository.add(bundle.folder)
+    repository.append("registered", bundle.model_id, who="test", why="new")
+    revision = publish(repository, bundle, another_catalogue(bundle, tmp_path / "today"))
+    damage(repository, f"catalogues/{bundle.model_id}/{revision}/vectors.fp32.npy")
     with pytest.raises(IntegrityError, match="vectors"):
-        promote(repository, made.model_id)
+        promote(repository, bundle.model_id)
     assert repository.champion() == ""
 
 
-def test_a_publication_for_yesterdays_champion_or_catalogue_is_stale(repository, made, other, tmp_path):  # noqa: F811
-    champion(repository, made)
+def test_a_publication_for_an_earlier_champion_or_catalogue_is_stale(repository, bundle, other, tmp_path):
+    champion(repository, bundle)
     champion(repository, other)
-    revision = repository.add_catalogue(made.model_id, another_catalogue(made, tmp_path / "today"))
+    revision = repository.add_catalogue(bundle.model_id, another_catalogue(bundle, tmp_path / "today"))
     with pytest.raises(StaleEvidence, match="champion changed"):
-        repository.publish(made.model_id, revision, who="test", why="", expected_champion=made.model_id)
-    promote(repository, made.model_id)
-    repository.publish(made.model_id, revision, who="test", why="", expected_champion=made.model_id)
+        repository.publish(bundle.model_id, revision, who="test", why="", expected_champion=bundle.model_id)
+    promote(repository, bundle.model_id)
+    repository.publish(bundle.model_id, revision, who="test", why="", expected_champion=bundle.model_id)
     with pytest.raises(StaleEvidence, match="catalogue changed"):
-        repository.publish(made.model_id, made.revision, who="test", why="", expected_revision="")
+        repository.publish(bundle.model_id, bundle.revision, who="test", why="", expected_revision="")
     assert repository.champion_record().revision == revision
 
 
@@ -179,52 +180,52 @@ def _publish_once(root, folder, model_id, gate, results):
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same", "two"])
-def test_of_two_that_publish_at_once_one_is_stale(tmp_path, made, same):  # noqa: F811
+def test_of_two_that_publish_at_once_one_is_stale(tmp_path, bundle, same):
     context = multiprocessing.get_context("fork")
-    folders = [another_catalogue(made, tmp_path / name, b"1" if same else name.encode()) for name in ("a", "b")]
+    folders = [another_catalogue(bundle, tmp_path / name, b"1" if same else name.encode()) for name in ("a", "b")]
     for trial in range(3):
         models = ModelRegistry(tmp_path / f"repository{trial}")
-        champion(models, made)
+        champion(models, bundle)
         gate, results = context.Barrier(2), context.Queue()
         racers = [
-            context.Process(target=_publish_once, args=(models.root, folder, made.model_id, gate, results))
+            context.Process(target=_publish_once, args=(models.root, folder, bundle.model_id, gate, results))
             for folder in folders
         ]
         for racer in racers:
             racer.start()
-        told = {results.get(timeout=60) for _ in racers}
+        received = {results.get(timeout=60) for _ in racers}
         for racer in racers:
             racer.join(60)
-        (winner,) = told - {"stale"}
-        assert "stale" in told
+        (winner,) = received - {"stale"}
+        assert "stale" in received
         assert models.champion_record().revision == winner
-        assert models.bundle(made.model_id).revision == winner
+        assert models.bundle(bundle.model_id).revision == winner
         assert [event.kind for event in models.history()] == ["registered", "promoted", "catalogue_published"]
-        names = {path.name for path in (Path(models.root) / "catalogues" / made.model_id).iterdir()}
-        assert names <= {bundles.verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
+        names = {path.name for path in (Path(models.root) / "catalogues" / bundle.model_id).iterdir()}
+        assert names <= {verify_catalogue(folder) for folder in folders}, "a partial copy stayed behind"
 
 
-def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
-    """What a version without catalogues and takedowns wrote: in order where there are none, behind where there are."""
+def test_a_champion_json_of_an_older_version_is_rewritten(tmp_path, bundle):
+    """A cache from a version without catalogues and takedowns is right only if there are none."""
     models = ModelRegistry(tmp_path / "repository")
-    champion(models, made)
-    kept = tmp_path / "repository" / "champion.json"
+    champion(models, bundle)
+    cache = tmp_path / "repository" / "champion.json"
 
     def written_by_older_code() -> None:
-        told = json.loads(kept.read_text())
-        told["read_to"] = len(models.history())
+        received = json.loads(cache.read_text())
+        received["read_to"] = len(models.history())
         old = ("model_id", "run_id", "at", "event", "read_to")
-        kept.write_text(json.dumps({name: told[name] for name in old}))
+        cache.write_text(json.dumps({name: received[name] for name in old}))
 
     written_by_older_code()
-    pointer = ModelRegistry(models.root).champion_record()
-    assert (pointer.model_id, pointer.revision, pointer.hidden) == (made.model_id, "", ())
-    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
+    record = ModelRegistry(models.root).champion_record()
+    assert (record.model_id, record.revision, record.hidden) == (bundle.model_id, "", ())
+    revision = publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))
     models.hide(["i1"], who="test", why="recalled")
     written_by_older_code()
-    pointer = ModelRegistry(models.root).champion_record()
-    assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
-    assert Champion.model_validate_json(kept.read_text()) == pointer
+    record = ModelRegistry(models.root).champion_record()
+    assert (record.revision, record.hidden) == (revision, ("i1",))
+    assert Champion.model_validate_json(cache.read_text()) == record
 
 
 @pytest.mark.parametrize(
@@ -232,54 +233,56 @@ def test_an_older_champion_json_is_drawn_anew(tmp_path, made):  # noqa: F811
     [{"revision": "0" * 16}, {"revision": ""}, {"hidden": []}, {"hidden": ["i1", "i3"]}, {"published": 2}],
     ids=str,
 )
-def test_a_pointer_that_lies_is_mended(repository, made, tmp_path, lie):  # noqa: F811
-    champion(repository, made)
-    revision = publish(repository, made, another_catalogue(made, tmp_path / "today"))
+def test_a_wrong_champion_cache_is_repaired(repository, bundle, tmp_path, lie):
+    champion(repository, bundle)
+    revision = publish(repository, bundle, another_catalogue(bundle, tmp_path / "today"))
     repository.hide(["i1", "i2"], who="test", why="recalled")
     right = repository._read("champion.json")
     repository._replace("champion.json", json.dumps({**json.loads(right), **lie}).encode())
-    pointer = repository.champion_record()
-    assert (pointer.revision, pointer.hidden) == (revision, ("i1", "i2"))
+    record = repository.champion_record()
+    assert (record.revision, record.hidden) == (revision, ("i1", "i2"))
     assert repository._read("champion.json") == right
 
 
-def test_hidden_items_are_what_the_events_add_up_to(repository, made, other, tmp_path):  # noqa: F811
+def test_hidden_items_are_what_the_events_add_up_to(repository, bundle, other, tmp_path):
     repository.hide(["i3", "i1", "i3"], who="anna", why="recalled")
     assert list(repository.hidden()) == ["i1", "i3"]
-    champion(repository, made)
+    champion(repository, bundle)
     repository.show(["i3"], who="test", why="sound after all")
     repository.hide(["i2"], who="ben", why="no licence")
-    publish(repository, made, another_catalogue(made, tmp_path / "today"))
+    publish(repository, bundle, another_catalogue(bundle, tmp_path / "today"))
     champion(repository, other)
     assert repository.champion_record().hidden == ("i1", "i2"), "over a new catalogue and a new champion"
-    told = {item: (event.who, event.why) for item, event in repository.hidden().items()}
-    assert told == {"i1": ("anna", "recalled"), "i2": ("ben", "no licence")}
+    received = {item: (event.who, event.why) for item, event in repository.hidden().items()}
+    assert received == {"i1": ("anna", "recalled"), "i2": ("ben", "no licence")}
     repository.show(["i1", "i2"], who="test", why="")
     assert repository.champion_record().hidden == ()
     for nothing in ([], [""], ["i1", " "]):
-        with pytest.raises(UsageError, match="not said"):
+        with pytest.raises(UsageError, match="no item ids"):
             repository.hide(nothing, who="test", why="")
 
 
-def _sold(folder: Path, available: dict[str, bool | None]) -> Path:
-    """Write the items of a catalogue, and seal it."""
+def _write_items(folder: Path, available: dict[str, bool | None]) -> Path:
+    """Write the items of a catalogue."""
     table = pa.table({"item_id": list(available), "available": pa.array(available.values(), pa.bool_())})
     parquet.write_table(table, folder / "items.parquet")
     return folder
 
 
-def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_path):  # noqa: F811
+def test_items_that_the_next_model_relists_are_reported(repository, tmp_path):
     old = tiny_bundle(tmp_path / "old")
-    _sold(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
+    _write_items(tmp_path / "old" / "catalogue", dict.fromkeys(["i1", "i2", "i3", "i4", "i5"], True))
     old = bundles.write_bundle_manifest(tmp_path / "old", old.manifest)
     new = tiny_bundle(tmp_path / "new", weights=b"new")
-    # i1 still sold, i2 unsaid, i3 withdrawn here too, i4 hidden, i5 taken out of the catalogue, i6 new
-    _sold(tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True})
+    # i1 still available, i2 unknown, i3 withdrawn here as well, i4 hidden, i5 removed by the feed, i6 new
+    _write_items(
+        tmp_path / "new" / "catalogue", {"i1": True, "i2": None, "i3": False, "i4": True, "i5": True, "i6": True}
+    )
     new = bundles.write_bundle_manifest(tmp_path / "new", new.manifest)
     champion(repository, old)
     today = another_catalogue(old, tmp_path / "today")
-    _sold(today, {"i1": True, "i2": False, "i3": False, "i4": False})
-    bundles.write_catalogue_manifest(today)
+    _write_items(today, {"i1": True, "i2": False, "i3": False, "i4": False})
+    write_catalogue_manifest(today)
     publish(repository, old, today)
     repository.hide(["i4"], who="test", why="recalled")
     champion(repository, new)
@@ -289,11 +292,11 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
         repository.relisted_warning(new.model_id, new.model_id) == repository.relisted_warning("", new.model_id) == ""
     )
     assert repository.relisted_warning(new.model_id, old.model_id) == ""
-    assert "cannot be told" in repository.relisted_warning(old.model_id, "f" * 16)
+    assert "cannot be determined" in repository.relisted_warning(old.model_id, "f" * 16)
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "content"),
     [
         ("items_hidden", {}),
         ("items_shown", {"details": {"items": "i1"}}),
@@ -301,13 +304,13 @@ def test_what_a_feed_withdrew_and_the_next_model_sells_is_told(repository, tmp_p
         ("catalogue_published", {"digests": {}}),
     ],
 )
-def test_an_event_that_lacks_what_its_kind_says_is_a_damaged_history(tmp_path, made, kind, told):  # noqa: F811
+def test_an_incomplete_event_is_a_damaged_history(tmp_path, bundle, kind, content):
     models = ModelRegistry(tmp_path / "repository")
-    champion(models, made)
-    event = {"n": 3, "kind": kind, "model_id": made.model_id, "at": "now", "who": "a script", "why": "", **told}
+    champion(models, bundle)
+    event = {"n": 3, "kind": kind, "model_id": bundle.model_id, "at": "now", "who": "a script", "why": "", **content}
     (tmp_path / "repository" / "events" / "3.json").write_text(json.dumps(event))
     for read in (models.champion_record, models.hidden, models.history):
-        with pytest.raises(IntegrityError, match="history of the model repository is damaged"):
+        with pytest.raises(IntegrityError, match="history of the model registry is damaged"):
             read()
 
 
@@ -318,9 +321,9 @@ def _hide_many(root, name, gate):
         models.hide([f"{name}{i}"], who=name, why="")
 
 
-def test_two_that_hide_at_once_lose_nothing(tmp_path, made):  # noqa: F811
+def test_two_that_hide_at_once_lose_nothing(tmp_path, bundle):
     models = ModelRegistry(tmp_path / "repository")
-    champion(models, made)
+    champion(models, bundle)
     context = multiprocessing.get_context("fork")
     gate = context.Barrier(2)
     writers = [context.Process(target=_hide_many, args=(models.root, name, gate)) for name in "ab"]
@@ -330,31 +333,31 @@ def test_two_that_hide_at_once_lose_nothing(tmp_path, made):  # noqa: F811
         writer.join(60)
         assert writer.exitcode == 0
     assert models.champion_record().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
-    assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right, too"
+    assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right as well"
 
 
-def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(made, tmp_path):  # noqa: F811
+def test_a_list_of_files_that_leads_out_of_its_folder_is_refused(bundle, tmp_path):
     models = ModelRegistry(f"memory://{tmp_path}/models")
-    champion(models, made)
-    revision = publish(models, made, another_catalogue(made, tmp_path / "today"))
-    spoil(models, f"catalogues/{made.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
-    with pytest.raises(IntegrityError, match="leads out of its folder"):
-        models.bundle(made.model_id, into=tmp_path / "fetched")
+    champion(models, bundle)
+    revision = publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))
+    damage(models, f"catalogues/{bundle.model_id}/{revision}/catalogue.json", b'{"files": {"../../x": "0"}}')
+    with pytest.raises(IntegrityError, match="points outside of its folder"):
+        models.bundle(bundle.model_id, into=tmp_path / "fetched")
 
 
-def test_a_manifest_that_cannot_be_read_is_said(repository, made, tmp_path):  # noqa: F811
-    champion(repository, made)
-    spoil(repository, f"bundles/{made.model_id}/manifest.json")
+def test_an_unreadable_manifest_is_an_error(repository, bundle, tmp_path):
+    champion(repository, bundle)
+    damage(repository, f"bundles/{bundle.model_id}/manifest.json")
     with pytest.raises(IntegrityError, match="manifest cannot be read"):
-        repository.bundle(made.model_id, into=tmp_path / "fetched")
+        repository.bundle(bundle.model_id, into=tmp_path / "fetched")
 
 
-def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: F811
+def test_what_was_fetched_before_is_not_fetched_again(bundle, tmp_path):
     models = ModelRegistry(f"memory://{tmp_path}/models")
-    champion(models, made)
-    publish(models, made, another_catalogue(made, tmp_path / "today"))
-    models.bundle(made.model_id, into=tmp_path / "fetched")
-    asked = []
+    champion(models, bundle)
+    publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))
+    models.bundle(bundle.model_id, into=tmp_path / "fetched")
+    fetched = []
 
     class Watched:
         def __init__(self, inner):
@@ -364,23 +367,23 @@ def test_what_was_fetched_before_is_not_fetched_again(made, tmp_path):  # noqa: 
             return getattr(self.inner, name)
 
         def get(self, rpath, lpath, **more):
-            asked.extend(Path(path).name for path in rpath)
+            fetched.extend(Path(path).name for path in rpath)
             return self.inner.get(rpath, lpath, **more)
 
     models.fs = Watched(models.fs)
-    (tmp_path / "fetched" / made.model_id / "scorer.onnx").write_bytes(b"damaged")
-    assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
-    assert sorted(set(asked)) == ["catalogue.json", "manifest.json", "scorer.onnx"]
+    (tmp_path / "fetched" / bundle.model_id / "scorer.onnx").write_bytes(b"damaged")
+    assert models.bundle(bundle.model_id, into=tmp_path / "fetched").model_id == bundle.model_id
+    assert sorted(set(fetched)) == ["catalogue.json", "manifest.json", "scorer.onnx"]
 
 
-def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # noqa: F811
-    """Killed at random moments: whatever the events say serves, and what was half copied is seen by nobody."""
+def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, bundle):
+    """Killed at random times: every published catalogue is complete, and partial copies are invisible."""
     models = ModelRegistry(tmp_path / "repository")
-    champion(models, made)
+    champion(models, bundle)
     publishing = (
         "import sys, uuid\n"
         "from pathlib import Path\n"
-        "from rankline.model.bundle import write_catalogue_manifest\n"
+        "from rankline.model.catalogue_files import write_catalogue_manifest\n"
         "from rankline.registry.model_registry import ModelRegistry\n"
         "models, folder, model = ModelRegistry(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]\n"
         "print('ready', flush=True)\n"
@@ -391,9 +394,9 @@ def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # no
         "    models.hide([uuid.uuid4().hex], who='w', why='')\n"
     )
     for n, pause_s in enumerate((0.05, 0.1, 0.15, 0.2)):
-        folder = another_catalogue(made, tmp_path / str(n))
+        folder = another_catalogue(bundle, tmp_path / str(n))
         process = subprocess.Popen(
-            [sys.executable, "-c", publishing, models.root, str(folder), made.model_id], stdout=subprocess.PIPE
+            [sys.executable, "-c", publishing, models.root, str(folder), bundle.model_id], stdout=subprocess.PIPE
         )
         process.stdout.readline()
         time.sleep(pause_s)
@@ -403,8 +406,8 @@ def test_killed_publishers_leave_whole_catalogues_or_none(tmp_path, made):  # no
         again = ModelRegistry(models.root)
         history = again.history()
         published = [event.digests["catalogue"] for event in history if event.kind == "catalogue_published"]
-        assert again.bundle(made.model_id).revision == (published or [made.revision])[-1]
+        assert again.bundle(bundle.model_id).revision == (published or [bundle.revision])[-1]
         assert again.champion_record().hidden == tuple(sorted(again.hidden()))
         for revision in published:
-            assert again.catalogue(made.model_id, revision)
+            assert again.catalogue(bundle.model_id, revision)
     assert published, "nothing was published before a kill: lengthen the pauses"

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import fsspec
@@ -21,7 +20,7 @@ from rankline.registry.model_registry import ModelRegistry
 
 
 def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:
-    """A sealed bundle with the right files; the repository never looks inside the graphs."""
+    """A bundle with the right files; the registry never opens the graphs."""
     (folder / "catalogue" / "sources").mkdir(parents=True)
     (folder / "scorer.onnx").write_bytes(weights)
     (folder / "tokenizer.json").write_text("{}")
@@ -51,137 +50,118 @@ def promote(repository: ModelRegistry, model_id: str, **more):
     return repository.append("promoted", model_id, who="test", why="because", **more)
 
 
-@pytest.fixture
-def made(tmp_path):
-    return tiny_bundle(tmp_path / "made")
-
-
-@pytest.fixture
-def other(tmp_path):
-    return tiny_bundle(tmp_path / "other", weights=b"others")
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def repository(request, tmp_path):
-    if request.param == "folder":
-        yield ModelRegistry(tmp_path / "repository")
-    else:
-        yield ModelRegistry(f"memory://{uuid.uuid4().hex}/repository")
-        fsspec.filesystem("memory").store.clear()
-
-
-def test_an_empty_repository_has_no_champion_and_reading_makes_nothing(tmp_path):
+def test_an_empty_registry_has_no_champion_and_reading_creates_nothing(tmp_path):
     repository = ModelRegistry(tmp_path / "repository")
     assert (repository.champion(), repository.history(), repository.champion_record()) == ("", [], None)
     assert not (tmp_path / "repository").exists()
 
 
-def test_a_bundle_goes_in_whole_and_only_once(repository, made, tmp_path):
-    (made.folder / "files.json").write_text("{}")  # the door's own list is no part of the bundle
-    assert repository.add(made.folder).model_id == made.model_id
+def test_a_bundle_goes_in_whole_and_only_once(repository, bundle, tmp_path):
+    (bundle.folder / "files.json").write_text("{}")  # the step's own list of digests is not part of the bundle
+    assert repository.add(bundle.folder).model_id == bundle.model_id
     before = repository.fs.find(repository.root)
-    assert repository.add(made.folder).model_id == made.model_id
+    assert repository.add(bundle.folder).model_id == bundle.model_id
     assert repository.fs.find(repository.root) == before
-    kept = repository.bundle(made.model_id, into=tmp_path / "fetched")
-    assert kept.manifest == made.manifest
-    assert kept.revision == made.revision
-    assert bundles.open_bundle(kept.folder).model_id == made.model_id
+    stored = repository.bundle(bundle.model_id, into=tmp_path / "fetched")
+    assert stored.manifest == bundle.manifest
+    assert stored.revision == bundle.revision
+    assert bundles.open_bundle(stored.folder).model_id == bundle.model_id
     assert not any(name.endswith("files.json") for name in before)
 
 
-def test_the_champion_is_what_the_events_add_up_to(repository, made, other):
-    for one in (made, other):
+def test_the_champion_is_what_the_events_add_up_to(repository, bundle, other):
+    for one in (bundle, other):
         repository.add(one.folder)
         repository.append("registered", one.model_id, who="test", why="new")
-    repository.append("pending", made.model_id, who="test", why="policy review")
+    repository.append("pending", bundle.model_id, who="test", why="policy review")
     assert repository.champion() == ""
-    promote(repository, made.model_id, expected_champion="", run_id="run-1", details={"ndcg@10": 0.1})
+    promote(repository, bundle.model_id, expected_champion="", run_id="run-1", details={"ndcg@10": 0.1})
     repository.append("rejected", other.model_id, who="test", why="worse")
-    assert repository.champion() == made.model_id
-    promote(repository, other.model_id, expected_champion=made.model_id)
-    repository.append("rolled_back", made.model_id, who="someone", why="complaints")
-    assert repository.champion() == made.model_id
-    told = [(e.n, e.kind, e.champion_before) for e in ModelRegistry(_url(repository)).history()]
-    assert told == [
+    assert repository.champion() == bundle.model_id
+    promote(repository, other.model_id, expected_champion=bundle.model_id)
+    repository.append("rolled_back", bundle.model_id, who="someone", why="complaints")
+    assert repository.champion() == bundle.model_id
+    events = [(e.n, e.kind, e.champion_before) for e in ModelRegistry(_url(repository)).history()]
+    assert events == [
         (1, "registered", ""),
         (2, "registered", ""),
         (3, "pending", ""),
         (4, "promoted", ""),
-        (5, "rejected", made.model_id),
-        (6, "promoted", made.model_id),
+        (5, "rejected", bundle.model_id),
+        (6, "promoted", bundle.model_id),
         (7, "rolled_back", other.model_id),
     ]
     assert repository.history()[3].details == {"ndcg@10": 0.1}
-    assert repository.history()[3].digests["catalogue"] == made.revision
+    assert repository.history()[3].digests["catalogue"] == bundle.revision
 
 
-def test_stale_evidence_is_refused_and_changes_nothing(repository, made, other):
-    repository.add(made.folder)
+def test_stale_evidence_is_refused_and_changes_nothing(repository, bundle, other):
+    repository.add(bundle.folder)
     repository.add(other.folder)
-    promote(repository, made.model_id, expected_champion="")
+    promote(repository, bundle.model_id, expected_champion="")
     with pytest.raises(StaleEvidence, match="expected: champion \\(none\\)"):
         promote(repository, other.model_id, expected_champion="")
     assert [e.n for e in repository.history()] == [1]
-    assert repository.champion() == made.model_id
+    assert repository.champion() == bundle.model_id
 
 
 @pytest.mark.parametrize("name", ["scorer.onnx", "catalogue/vectors.fp32.npy", "manifest.json"])
-def test_a_flipped_byte_is_refused_when_promoted(tmp_path, made, name):
+def test_a_flipped_byte_is_refused_when_promoted(tmp_path, bundle, name):
     repository = ModelRegistry(tmp_path / "repository")
-    repository.add(made.folder)
-    repository.append("registered", made.model_id, who="test", why="new")
-    file = tmp_path / "repository" / "bundles" / made.model_id / name
+    repository.add(bundle.folder)
+    repository.append("registered", bundle.model_id, who="test", why="new")
+    file = tmp_path / "repository" / "bundles" / bundle.model_id / name
     changed = file.read_bytes()
-    # in the manifest, a byte that leaves it readable: 0.8 becomes 0.9
+    # in the manifest, a change that leaves it readable: 0.8 becomes 0.9
     changed = changed.replace(b"0.8", b"0.9") if name == "manifest.json" else bytes([changed[0] ^ 1]) + changed[1:]
     file.write_bytes(changed)
     with pytest.raises(IntegrityError):
-        promote(repository, made.model_id)
+        promote(repository, bundle.model_id)
     assert repository.champion() == ""
     assert len(repository.history()) == 1
 
 
-def test_a_sound_bundle_under_the_id_of_another_is_refused(tmp_path, made, other):
+def test_a_sound_bundle_under_the_id_of_another_is_refused(tmp_path, bundle, other):
     repository = ModelRegistry(tmp_path / "repository")
-    repository.add(made.folder)
-    kept = tmp_path / "repository" / "bundles" / made.model_id
-    shutil.rmtree(kept)
-    shutil.copytree(other.folder, kept)
-    with pytest.raises(IntegrityError, match="does not have the id it is kept under"):
-        repository.append("registered", made.model_id, who="test", why="new")
+    repository.add(bundle.folder)
+    stored = tmp_path / "repository" / "bundles" / bundle.model_id
+    shutil.rmtree(stored)
+    shutil.copytree(other.folder, stored)
+    with pytest.raises(IntegrityError, match="does not have the id it is stored under"):
+        repository.append("registered", bundle.model_id, who="test", why="new")
 
 
-def test_a_flipped_byte_is_refused_when_added(repository, made):
-    (made.folder / "scorer.onnx").write_bytes(b"Weights")
+def test_a_flipped_byte_is_refused_when_added(repository, bundle):
+    (bundle.folder / "scorer.onnx").write_bytes(b"Weights")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
-        repository.add(made.folder)
+        repository.add(bundle.folder)
     assert not repository.fs.exists(repository.root + "/bundles")
 
 
-def test_the_same_model_made_by_other_code_is_the_same_model(repository, made, tmp_path):
-    """Its files are the model: a manifest that says more of how it was made does not stop the line."""
-    repository.add(made.folder)
-    shutil.copytree(made.folder, tmp_path / "again")
+def test_the_same_model_exported_by_other_code_is_the_same_model(repository, bundle, tmp_path):
+    """The files are the model: a manifest with another code digest is accepted."""
+    repository.add(bundle.folder)
+    shutil.copytree(bundle.folder, tmp_path / "again")
     again = bundles.write_bundle_manifest(
-        tmp_path / "again", made.manifest.model_copy(update={"code_digest": "of other code"})
+        tmp_path / "again", bundle.manifest.model_copy(update={"code_digest": "of other code"})
     )
-    assert again.model_id == made.model_id
-    assert repository.add(again.folder).model_id == made.model_id
-    assert repository.manifest(made.model_id).code_digest == made.manifest.code_digest
+    assert again.model_id == bundle.model_id
+    assert repository.add(again.folder).model_id == bundle.model_id
+    assert repository.manifest(bundle.model_id).code_digest == bundle.manifest.code_digest
 
 
-def test_the_same_model_with_another_catalogue_is_refused(repository, made, tmp_path):
-    repository.add(made.folder)
-    shutil.copytree(made.folder, tmp_path / "again")
+def test_the_same_model_with_another_catalogue_is_refused(repository, bundle, tmp_path):
+    repository.add(bundle.folder)
+    shutil.copytree(bundle.folder, tmp_path / "again")
     (tmp_path / "again" / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
-    again = bundles.write_bundle_manifest(tmp_path / "again", made.manifest)
-    assert again.model_id == made.model_id
-    with pytest.raises(RegistryError, match="already in the repository"):
+    again = bundles.write_bundle_manifest(tmp_path / "again", bundle.manifest)
+    assert again.model_id == bundle.model_id
+    with pytest.raises(RegistryError, match="already in the registry"):
         repository.add(again.folder)
 
 
 def test_a_model_that_is_not_here_cannot_be_promoted(repository):
-    with pytest.raises(RegistryError, match="not in the repository"):
+    with pytest.raises(RegistryError, match="not in the registry"):
         promote(repository, "0123456789abcdef")
     assert repository.history() == []
 
@@ -195,7 +175,7 @@ def test_evidence_lies_under_its_digest(repository, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda content, behind: b"{",
         lambda content, behind: b"",
@@ -207,56 +187,56 @@ def test_evidence_lies_under_its_digest(repository, tmp_path):
     ],
     ids=["half", "empty", "behind", "another model", "ahead", "wrong event", "gone"],
 )
-def test_any_reader_repairs_the_pointer(tmp_path, made, other, spoil):
+def test_any_reader_repairs_the_champion_cache(tmp_path, bundle, other, damage):
     repository = ModelRegistry(tmp_path / "repository")
     cache = tmp_path / "repository" / "champion.json"
-    repository.add(made.folder)
+    repository.add(bundle.folder)
     repository.add(other.folder)
-    repository.append("registered", made.model_id, who="test", why="new")
-    promote(repository, made.model_id)
+    repository.append("registered", bundle.model_id, who="test", why="new")
+    promote(repository, bundle.model_id)
     behind = cache.read_bytes()
     promote(repository, other.model_id)
     right = cache.read_bytes()
-    if spoil is None:
+    if damage is None:
         cache.unlink()
     else:
-        cache.write_bytes(spoil(right, behind))
+        cache.write_bytes(damage(right, behind))
     assert ModelRegistry(tmp_path / "repository").champion() == other.model_id
     assert cache.read_bytes() == right
 
 
-def test_what_a_killed_writer_left_of_the_pointer_is_swept_after_a_day(tmp_path, made):
+def test_a_partial_champion_cache_is_removed_after_a_day(tmp_path, bundle):
     repository = ModelRegistry(tmp_path / "repository")
-    repository.add(made.folder)
+    repository.add(bundle.folder)
     old, new = (tmp_path / "repository" / f".champion.json.{name}" for name in ("old", "new"))
     for half in (old, new):
         half.write_text("{")
     os.utime(old, (time.time() - 90_000, time.time() - 90_000))
-    promote(repository, made.model_id)
+    promote(repository, bundle.model_id)
     assert not old.exists()
-    assert new.exists()  # it may be somebody's who is just writing
+    assert new.exists()  # another process may be writing it
 
 
-def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, made, monkeypatch):
+def test_a_reader_who_may_not_write_still_gets_the_right_answer(tmp_path, bundle, monkeypatch):
     repository = ModelRegistry(tmp_path / "repository")
-    repository.add(made.folder)
-    promote(repository, made.model_id)
+    repository.add(bundle.folder)
+    promote(repository, bundle.model_id)
     (tmp_path / "repository" / "champion.json").write_text("{")
 
     def refuse(name, content):
         raise PermissionError(name)
 
     monkeypatch.setattr(repository, "_replace", refuse)
-    assert repository.champion() == made.model_id
+    assert repository.champion() == bundle.model_id
 
 
-def test_a_missing_event_is_said_and_never_written_over(tmp_path, made):
+def test_a_missing_event_is_an_error_and_never_overwritten(tmp_path, bundle):
     repository = ModelRegistry(tmp_path / "repository")
     for _ in range(3):
-        repository.append("evaluated", made.model_id, who="test", why="")
+        repository.append("evaluated", bundle.model_id, who="test", why="")
     (tmp_path / "repository" / "events" / "2.json").unlink()
-    with pytest.raises(IntegrityError, match="event 2, whole"):
-        ModelRegistry(tmp_path / "repository").append("evaluated", made.model_id, who="test", why="")
+    with pytest.raises(IntegrityError, match="a complete event 2"):
+        ModelRegistry(tmp_path / "repository").append("evaluated", bundle.model_id, who="test", why="")
     assert sorted(p.name for p in (tmp_path / "repository" / "events").iterdir()) == ["1.json", "3.json"]
 
 
@@ -281,7 +261,7 @@ def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
     assert [event.n for event in history] == list(range(1, 101))
     for i in range(4):
         assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(25)]
-    # nothing but the events: no partial file stays behind
+    # no partial files are left
     assert len(list((root / "events").iterdir())) == 100
 
 
@@ -295,24 +275,24 @@ def _promote_once(root, model_id, gate, results):
         results.put("stale")
 
 
-def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, made, other):
+def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, bundle, other):
     context = multiprocessing.get_context("fork")
     for trial in range(5):
         root = tmp_path / f"repository{trial}"
         repository = ModelRegistry(root)
-        repository.add(made.folder)
+        repository.add(bundle.folder)
         repository.add(other.folder)
         gate, results = context.Barrier(2), context.Queue()
         racers = [
-            context.Process(target=_promote_once, args=(root, one.model_id, gate, results)) for one in (made, other)
+            context.Process(target=_promote_once, args=(root, one.model_id, gate, results)) for one in (bundle, other)
         ]
         for racer in racers:
             racer.start()
-        told = {results.get(timeout=30) for _ in racers}
+        received = {results.get(timeout=30) for _ in racers}
         for racer in racers:
             racer.join(30)
-        assert "stale" in told
-        (winner,) = told - {"stale"}
+        assert "stale" in received
+        (winner,) = received - {"stale"}
         assert repository.champion() == winner
         assert len(repository.history()) == 1
 
@@ -341,9 +321,9 @@ def test_killed_writers_leave_whole_events_or_none(tmp_path):
     assert ModelRegistry(tmp_path / "repository").append("evaluated", "m", who="w", why="").n == len(history) + 1
 
 
-def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, made, other):
+def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, bundle, other):
     repository = ModelRegistry(tmp_path / "repository")
-    repository.add(made.folder)
+    repository.add(bundle.folder)
     old, young = (tmp_path / "repository" / "bundles" / f".{name}.part" for name in ("old", "young"))
     old.mkdir()
     young.mkdir()
@@ -378,11 +358,11 @@ def test_a_store_without_exclusive_creation_is_refused():
         repository._create("events/1.json", b"{}")
 
 
-def test_a_full_or_forbidden_place_is_one_kind_message(tmp_path, made):
+def test_a_registry_that_cannot_be_written_is_one_error(tmp_path, bundle):
     (tmp_path / "repository").write_text("a file where the folder should be")
     repository = ModelRegistry(tmp_path / "repository")
     with pytest.raises(RegistryError, match="cannot be written"):
-        repository.add(made.folder)
+        repository.add(bundle.folder)
     with pytest.raises(RegistryError, match="cannot be written"):
         repository._create("events/1.json", b"{}")
 

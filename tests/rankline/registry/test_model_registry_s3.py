@@ -1,4 +1,4 @@
-"""The model repository in a bucket of a real S3-compatible server, over a network that fails now and then."""
+"""The model registry in a bucket of an S3-compatible server, over an unreliable network."""
 
 import json
 import multiprocessing
@@ -11,34 +11,25 @@ from functools import partial
 import pytest
 
 from rankline.errors import IntegrityError, RegistryError, StaleEvidence, StorageError
-from rankline.model.bundle import verify_catalogue, write_bundle_manifest
+from rankline.model.bundle import write_bundle_manifest
+from rankline.model.catalogue_files import verify_catalogue
 from rankline.registry.model_registry import ModelRegistry
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
-from tests.rankline.registry.test_model_registry import promote, tiny_bundle
+from tests.rankline.registry.test_model_registry import promote
 from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
 
 
-@pytest.fixture
-def made(tmp_path):
-    return tiny_bundle(tmp_path / "made")
-
-
-@pytest.fixture
-def other(tmp_path):
-    return tiny_bundle(tmp_path / "other", weights=b"others")
-
-
-def test_a_model_goes_in_is_promoted_and_comes_back_as_it_was(url, made, other, tmp_path):
+def test_a_model_goes_in_is_promoted_and_comes_back_as_it_was(url, bundle, other, tmp_path):
     models = ModelRegistry(url)
     assert (models.champion(), models.history()) == ("", [])
-    for one in (made, other):
+    for one in (bundle, other):
         models.add(one.folder)
         models.append("registered", one.model_id, who="test", why="new")
-    promote(models, made.model_id, expected_champion="")
-    assert ModelRegistry(url).champion() == made.model_id
+    promote(models, bundle.model_id, expected_champion="")
+    assert ModelRegistry(url).champion() == bundle.model_id
     with pytest.raises(StaleEvidence):
         promote(models, other.model_id, expected_champion="")
-    promote(models, other.model_id, expected_champion=made.model_id)
+    promote(models, other.model_id, expected_champion=bundle.model_id)
     fetched = ModelRegistry(url).bundle(other.model_id, into=tmp_path / "fetched")
     assert fetched.model_id == other.model_id
     assert (fetched.folder / "scorer.onnx").read_bytes() == b"others"
@@ -87,79 +78,79 @@ def _promote_once(urls, model_id, gate, results):
             results.put((url, "stale"))
 
 
-def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, made, other):
+def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, bundle, other):
     context = multiprocessing.get_context("spawn")
     urls = [f"{url}/{trial}" for trial in range(3)]
     for one in urls:
-        ModelRegistry(one).add(made.folder)
+        ModelRegistry(one).add(bundle.folder)
         ModelRegistry(one).add(other.folder)
     gate, results = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_promote_once, args=(urls, m.model_id, gate, results)) for m in (made, other)]
+    racers = [context.Process(target=_promote_once, args=(urls, m.model_id, gate, results)) for m in (bundle, other)]
     for racer in racers:
         racer.start()
-    told = [results.get(timeout=120) for _ in range(2 * len(urls))]
+    received = [results.get(timeout=120) for _ in range(2 * len(urls))]
     for racer in racers:
         racer.join(30)
     for one in urls:
-        outcomes = {outcome for place, outcome in told if place == one}
+        outcomes = {outcome for place, outcome in received if place == one}
         (winner,) = outcomes - {"stale"}
         assert "stale" in outcomes
         assert ModelRegistry(one).champion() == winner
         assert [event.n for event in ModelRegistry(one).history()] == [1]
 
 
-def test_a_byte_that_changed_in_the_bucket_is_refused(url, made, tmp_path):
+def test_a_byte_that_changed_in_the_bucket_is_refused(url, bundle, tmp_path):
     models = ModelRegistry(url)
-    models.add(made.folder)
-    models.append("registered", made.model_id, who="test", why="new")
-    models.fs.pipe_file(models._path(f"bundles/{made.model_id}/scorer.onnx"), b"Weights")
+    models.add(bundle.folder)
+    models.append("registered", bundle.model_id, who="test", why="new")
+    models.fs.pipe_file(models._path(f"bundles/{bundle.model_id}/scorer.onnx"), b"Weights")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
-        models.bundle(made.model_id, into=tmp_path / "fetched")
+        models.bundle(bundle.model_id, into=tmp_path / "fetched")
     with pytest.raises(IntegrityError):
-        promote(models, made.model_id)
+        promote(models, bundle.model_id)
     assert models.champion() == ""
 
 
-def test_an_upload_that_ended_half_way_is_no_bundle(url, made, tmp_path):
+def test_an_upload_that_ended_half_way_is_no_bundle(url, bundle, tmp_path):
     models = ModelRegistry(url)
-    models.fs.put_file(str(made.folder / "scorer.onnx"), models._path(f"bundles/{made.model_id}/scorer.onnx"))
-    with pytest.raises(RegistryError, match="not in the repository"):
-        models.bundle(made.model_id, into=tmp_path / "fetched")
-    models.add(made.folder)  # the next try completes it
-    assert models.bundle(made.model_id, into=tmp_path / "fetched").model_id == made.model_id
+    models.fs.put_file(str(bundle.folder / "scorer.onnx"), models._path(f"bundles/{bundle.model_id}/scorer.onnx"))
+    with pytest.raises(RegistryError, match="not in the registry"):
+        models.bundle(bundle.model_id, into=tmp_path / "fetched")
+    models.add(bundle.folder)  # the next try completes it
+    assert models.bundle(bundle.model_id, into=tmp_path / "fetched").model_id == bundle.model_id
 
 
-def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, made, tmp_path):
+def test_a_catalogue_is_added_published_fetched_and_refused_when_damaged(url, bundle, tmp_path):
     models = ModelRegistry(url)
-    crowned(url, made)
-    today = another_catalogue(made, tmp_path / "today")
-    revision = models.add_catalogue(made.model_id, today)
-    models.publish(made.model_id, revision, who="test", why="prices", expected_revision="")
+    register_and_promote(url, bundle)
+    today = another_catalogue(bundle, tmp_path / "today")
+    revision = models.add_catalogue(bundle.model_id, today)
+    models.publish(bundle.model_id, revision, who="test", why="prices", expected_revision="")
     models.hide(["i1"], who="test", why="recalled")
-    pointer = ModelRegistry(url).champion_record()
-    assert (pointer.revision, pointer.hidden) == (revision, ("i1",))
-    fetched = ModelRegistry(url).bundle(made.model_id, into=tmp_path / "fetched")
-    assert (fetched.revision, fetched.catalogue.name) == (revision, f"{made.model_id}.{revision}")
+    record = ModelRegistry(url).champion_record()
+    assert (record.revision, record.hidden) == (revision, ("i1",))
+    fetched = ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "fetched")
+    assert (fetched.revision, fetched.catalogue.name) == (revision, f"{bundle.model_id}.{revision}")
     assert fetched.file("catalogue/vectors.fp32.npy").read_bytes() == b"vectors of today"
-    models.fs.pipe_file(models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy"), b"spoilt")
+    models.fs.pipe_file(models._path(f"catalogues/{bundle.model_id}/{revision}/vectors.fp32.npy"), b"spoilt")
     with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
-        ModelRegistry(url).bundle(made.model_id, into=tmp_path / "again")
+        ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "again")
     with pytest.raises(IntegrityError, match=r"vectors\.fp32\.npy"):
-        models.publish(made.model_id, revision, who="test", why="")
-    assert models.add_catalogue(made.model_id, today) == revision  # brings the file back
-    assert ModelRegistry(url).bundle(made.model_id, into=tmp_path / "again").revision == revision
+        models.publish(bundle.model_id, revision, who="test", why="")
+    assert models.add_catalogue(bundle.model_id, today) == revision  # restores the file
+    assert ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "again").revision == revision
 
 
-def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, made, tmp_path):
+def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, bundle, tmp_path):
     models = ModelRegistry(url)
-    crowned(url, made)
-    today = another_catalogue(made, tmp_path / "today")
+    register_and_promote(url, bundle)
+    today = another_catalogue(bundle, tmp_path / "today")
     revision = verify_catalogue(today)
-    half = models._path(f"catalogues/{made.model_id}/{revision}/vectors.fp32.npy")
+    half = models._path(f"catalogues/{bundle.model_id}/{revision}/vectors.fp32.npy")
     models.fs.put_file(str(today / "vectors.fp32.npy"), half)
     with pytest.raises(RegistryError, match="has no catalogue"):
-        models.publish(made.model_id, revision, who="test", why="")
-    models.publish(made.model_id, models.add_catalogue(made.model_id, today), who="test", why="")  # the next try
+        models.publish(bundle.model_id, revision, who="test", why="")
+    models.publish(bundle.model_id, models.add_catalogue(bundle.model_id, today), who="test", why="")  # the next try
     assert models.champion_record().revision == revision
 
 
@@ -173,56 +164,56 @@ def _publish_each(url, folder, model_id, gate, results):
         results.put("stale")
 
 
-def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, made, tmp_path):
-    crowned(url, made)
+def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, bundle, tmp_path):
+    register_and_promote(url, bundle)
     context = multiprocessing.get_context("spawn")
-    folders = {name: another_catalogue(made, tmp_path / name, name.encode()) for name in ("a", "b")}
+    folders = {name: another_catalogue(bundle, tmp_path / name, name.encode()) for name in ("a", "b")}
     gate, results = context.Barrier(2), context.Queue()
     racers = [
-        context.Process(target=_publish_each, args=(url, folder, made.model_id, gate, results))
+        context.Process(target=_publish_each, args=(url, folder, bundle.model_id, gate, results))
         for folder in folders.values()
     ]
     for racer in racers:
         racer.start()
-    told = {results.get(timeout=120) for _ in racers}
+    received = {results.get(timeout=120) for _ in racers}
     for racer in racers:
         racer.join(30)
-    (winner,) = told - {"stale"}
-    assert "stale" in told
+    (winner,) = received - {"stale"}
+    assert "stale" in received
     assert ModelRegistry(url).champion_record().revision == verify_catalogue(folders[winner])
     assert [event.n for event in ModelRegistry(url).history()] == [1, 2, 3]
 
 
 class Overtaken:
-    """A store whose user is overtaken just before one of its files gets there."""
+    """A store that calls ``by`` once, just before one of its files is written."""
 
     def __init__(self, inner, file, by):
         self.inner, self.file, self.by = inner, file, by
 
     def __getattr__(self, name):
-        found = getattr(self.inner, name)
+        attribute = getattr(self.inner, name)
         if name not in ("put_file", "pipe_file"):
-            return found
+            return attribute
 
         def call(*args, **more):
             if any(str(each).endswith(self.file) for each in args) and self.by is not None:
                 by, self.by = self.by, None
                 by()
-            return found(*args, **more)
+            return attribute(*args, **more)
 
         return call
 
 
-def another_making(made, folder, **changes):
-    """The same model, sealed once more with another manifest, or over another catalogue."""
+def another_making(bundle, folder, **changes):
+    """Export the same model again, with another manifest or another catalogue."""
     if changes.pop("vectors", None):
         (folder / "catalogue" / "vectors.fp32.npy").write_bytes(b"other vectors")
-    again = write_bundle_manifest(folder, made.manifest.model_copy(update=changes))
-    assert again.model_id == made.model_id
+    again = write_bundle_manifest(folder, bundle.manifest.model_copy(update=changes))
+    assert again.model_id == bundle.model_id
     return again
 
 
-def crowned(url, bundle):
+def register_and_promote(url, bundle):
     models = ModelRegistry(url)
     models.add(bundle.folder)
     models.append("registered", bundle.model_id, who="other", why="new")
@@ -230,12 +221,12 @@ def crowned(url, bundle):
 
 
 @pytest.mark.parametrize("file", ["catalogue/catalogue.json", "scorer.onnx", "manifest.json"])
-def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url, made, tmp_path, file):
-    """While one uploads a model, another puts the same files with another manifest, registers and promotes."""
-    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), code_digest="of other code")
+def test_a_concurrent_upload_does_not_change_a_registered_champion(url, bundle, tmp_path, file):
+    """During an upload another process adds the same files with another manifest, registers and promotes them."""
+    again = another_making(bundle, shutil.copytree(bundle.folder, tmp_path / "again"), code_digest="of other code")
     slow = ModelRegistry(url)
-    slow.fs = Overtaken(slow.fs, file, lambda: crowned(url, again))
-    slow.add(made.folder)
+    slow.fs = Overtaken(slow.fs, file, lambda: register_and_promote(url, again))
+    slow.add(bundle.folder)
     fetched = ModelRegistry(url).bundle(ModelRegistry(url).champion(), into=tmp_path / "fetched")
     assert fetched.manifest == again.manifest
 
@@ -243,81 +234,81 @@ def test_the_champion_stays_as_it_was_registered_whoever_was_putting_it_too(url,
 @pytest.mark.parametrize(
     ("file", "winner"), [("catalogue/catalogue.json", "other"), ("scorer.onnx", "slow"), ("manifest.json", "slow")]
 )
-def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, made, tmp_path, file, winner):
-    again = another_making(made, shutil.copytree(made.folder, tmp_path / "again"), vectors=True)
+def test_of_two_catalogues_of_a_model_put_at_once_one_is_refused(url, bundle, tmp_path, file, winner):
+    again = another_making(bundle, shutil.copytree(bundle.folder, tmp_path / "again"), vectors=True)
     refused = partial(pytest.raises, RegistryError, match="with another catalogue")
     overtaken = []
 
     def overtake():
         with nullcontext() if winner == "other" else refused():
-            crowned(url, again)
+            register_and_promote(url, again)
         overtaken.append(file)
 
     slow = ModelRegistry(url)
     slow.fs = Overtaken(slow.fs, file, overtake)
     with refused() if winner == "other" else nullcontext():
-        slow.add(made.folder)
+        slow.add(bundle.folder)
     assert overtaken
-    fetched = ModelRegistry(url).bundle(made.model_id, into=tmp_path / "fetched")
-    assert fetched.revision == (again if winner == "other" else made).revision
+    fetched = ModelRegistry(url).bundle(bundle.model_id, into=tmp_path / "fetched")
+    assert fetched.revision == (again if winner == "other" else bundle).revision
 
 
 @pytest.mark.parametrize("fault", [DROP, BUSY, DROP_ANSWER])
-def test_a_network_that_fails_now_and_then_is_waited_out(bucket, made, tmp_path, monkeypatch, fault):
-    """Every fifth connection fails. An event whose answer got lost is neither doubled nor taken for another's."""
+def test_a_network_that_fails_now_and_then_is_waited_out(bucket, bundle, tmp_path, monkeypatch, fault):
+    """Every fifth connection fails. An event whose response was lost is written once."""
     with flaky(bucket.port, lambda n: fault if n % 5 == 2 else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
-        models.add(made.folder)
-        models.append("registered", made.model_id, who="test", why="new")
-        promote(models, made.model_id, expected_champion="")
-        fetched = models.bundle(made.model_id, into=tmp_path / "fetched")
+        models.add(bundle.folder)
+        models.append("registered", bundle.model_id, who="test", why="new")
+        promote(models, bundle.model_id, expected_champion="")
+        fetched = models.bundle(bundle.model_id, into=tmp_path / "fetched")
         kinds = [event.kind for event in models.history()]
     assert network.seen.count(fault) >= 3
-    assert fetched.model_id == made.model_id
+    assert fetched.model_id == bundle.model_id
     assert kinds == ["registered", "promoted"]
 
 
 def test_an_event_whose_answer_was_lost_is_written_once(bucket, monkeypatch):
-    fates = {"until": 0}
-    with flaky(bucket.port, lambda n: DROP_ANSWER if n < fates["until"] else PASS) as network:
+    faults = {"until": 0}
+    with flaky(bucket.port, lambda n: DROP_ANSWER if n < faults["until"] else PASS) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         models = ModelRegistry(f"{bucket.url}/{uuid.uuid4().hex}")
         models.champion()
-        fates["until"] = len(network.seen) + 1
-        assert models._create("events/1.json", b"mine")  # its first try was stored, and nobody heard
+        faults["until"] = len(network.seen) + 1
+        assert models._create("events/1.json", b"mine")  # the first attempt was stored, its response lost
         assert DROP_ANSWER in network.seen
         assert not models._create("events/1.json", b"yours")
 
 
-def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, made, monkeypatch):
+def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, bundle, monkeypatch):
     with flaky(bucket.port, lambda n: DROP) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
         began = time.monotonic()
-        with pytest.raises(StorageError, match="does not answer as it should") as told:
+        with pytest.raises(StorageError, match="does not answer as it should") as caught:
             ModelRegistry(f"{bucket.url}/x").champion()
         assert time.monotonic() - began < 30
-        assert "where: rankline/x" in str(told.value)
+        assert "where: rankline/x" in str(caught.value)
         assert len(network.seen) >= 3
 
 
-def test_wrong_credentials_are_told_without_the_secret(bucket, monkeypatch, made):
+def test_the_error_for_wrong_credentials_does_not_contain_the_secret(bucket, monkeypatch, bundle):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    with pytest.raises(StorageError, match="refuses these credentials") as told:
-        ModelRegistry(f"{bucket.url}/x").append("evaluated", made.model_id, who="test", why="")
-    assert "hunter2" not in str(told.value)
+    with pytest.raises(StorageError, match="refuses these credentials") as caught:
+        ModelRegistry(f"{bucket.url}/x").append("evaluated", bundle.model_id, who="test", why="")
+    assert "hunter2" not in str(caught.value)
 
 
-def test_a_bucket_that_is_not_there_is_said(bucket, made):
+def test_a_missing_bucket_is_an_error(bucket, bundle):
     models = ModelRegistry("s3://nobody-made-this/x")
     assert models.champion() == ""
     with pytest.raises(RegistryError, match="no such bucket"):
-        models.add(made.folder)
+        models.add(bundle.folder)
     with pytest.raises(RegistryError, match="no such bucket"):
         models._create("events/1.json", json.dumps({}).encode())
 
 
-def test_a_store_nobody_knows_is_said():
-    with pytest.raises(StorageError, match="no way to reach sky://"):
+def test_an_unknown_kind_of_store_is_an_error():
+    with pytest.raises(StorageError, match="no installed package opens sky://"):
         ModelRegistry("sky://somewhere")

@@ -1,4 +1,4 @@
-"""Going back to a model that served before."""
+"""Rolling back to a model that served before."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A workspace in which three models have served, the third one now."""
+    """A workspace in which three models have served; the third is the champion."""
     models = ModelRegistry(tmp_path / "ws" / "repository")
     for name in ("one", "two", "three"):
-        made = tiny_bundle(tmp_path / name, weights=name.encode())
-        models.add(made.folder)
-        models.append("registered", made.model_id, who="test", why="new")
-        promote(models, made.model_id)
+        bundle = tiny_bundle(tmp_path / name, weights=name.encode())
+        models.add(bundle.folder)
+        models.append("registered", bundle.model_id, who="test", why="new")
+        promote(models, bundle.model_id)
     return tmp_path / "ws"
 
 
@@ -32,13 +32,13 @@ def models_of(workspace: Path) -> tuple[ModelRegistry, list[str]]:
     return models, [event.model_id for event in models.history() if event.kind == "promoted"]
 
 
-def test_back_and_forth(workspace: Path) -> None:
+def test_roll_back_and_forth(workspace: Path) -> None:
     models, (one, two, three) = models_of(workspace)
     assert former_champions(models) == [two, one]
-    told = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
-    assert (told["kind"], told["model_id"], told["champion_before"]) == ("rolled_back", two, three)
-    assert told["why"] == "too many returns"
-    assert told["who"]
+    event = json.loads(rankline("rollback", "-w", workspace, "--why", "too many returns", "--json").stdout)
+    assert (event["kind"], event["model_id"], event["champion_before"]) == ("rolled_back", two, three)
+    assert event["why"] == "too many returns"
+    assert event["who"]
     assert models.champion() == two
     assert former_champions(models) == [three, one]
     assert rankline("rollback", one[:6], "-w", workspace).stdout == (
@@ -52,7 +52,7 @@ def go_back(models: ModelRegistry, workspace: Path, to: str = "") -> str:
     return roll_back(models, to=to, who="test", why="", workspace=workspace).model_id
 
 
-def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: Path, tmp_path: Path) -> None:
+def test_repeated_rollbacks_go_further_back(workspace: Path, tmp_path: Path) -> None:
     models, (one, two, three) = models_of(workspace)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
     before = models.history()
@@ -61,17 +61,17 @@ def test_given_again_it_goes_further_back_and_never_to_what_it_left(workspace: P
     assert three in str(stop.value)
     assert two in str(stop.value)
     assert models.history() == before
-    # by its name any of them serves again, and what was left for it is not offered
+    # by name any model can serve again, and the one it replaced is no candidate
     assert go_back(models, workspace, three) == three
     with pytest.raises(RegistryError, match="no model further back"):
         go_back(models, workspace)
-    # promoted anew it is one to go back to
+    # promoted again, a model is a candidate again
     for model in (one, two, three):
         promote(models, model)
     assert [go_back(models, workspace), go_back(models, workspace)] == [two, one]
 
 
-def test_a_step_over_several_is_not_gone_forward_again(workspace: Path) -> None:
+def test_a_rollback_over_several_models_skips_them(workspace: Path) -> None:
     models, (one, _, _) = models_of(workspace)
     assert go_back(models, workspace, one) == one
     with pytest.raises(RegistryError, match="no model further back"):
@@ -87,14 +87,14 @@ def test_what_was_removed_is_not_offered(workspace: Path) -> None:
     assert go_back(models, workspace) == one
 
 
-def test_what_cannot_be(workspace: Path, tmp_path: Path) -> None:
+def test_impossible_rollbacks_are_refused(workspace: Path, tmp_path: Path) -> None:
     models, (_, two, three) = models_of(workspace)
     before = models.history()
     assert "no such model has served here" in refused("rollback", "feedfeed", "-w", workspace, code=2)
-    assert f"model {three} serves already" in refused("rollback", three, "-w", workspace, code=2)
+    assert f"model {three} already serves" in refused("rollback", three, "-w", workspace, code=2)
     assert "no workspace here" in refused("rollback", "-w", tmp_path / "nowhere", code=2)
     first = ModelRegistry(tmp_path / "first")
-    with pytest.raises(RegistryError, match="no model to go back to"):
+    with pytest.raises(RegistryError, match="no model to roll back to"):
         roll_back(first, to="", who="test", why="", workspace=tmp_path)
     (workspace / "repository" / "bundles" / two / "scorer.onnx").write_bytes(b"changed")
     with pytest.raises(IntegrityError):
@@ -115,20 +115,20 @@ def test_a_model_whose_features_are_gone_does_not_come_back(workspace: Path) -> 
     assert roll_back(models, to="", who="test", why="", workspace=workspace).model_id == two
 
 
-def test_a_beginning_that_fits_two_is_asked_again(workspace: Path, tmp_path: Path) -> None:
+def test_an_ambiguous_id_is_refused(workspace: Path, tmp_path: Path) -> None:
     models, _ = models_of(workspace)
-    for n in range(64):  # sixteen beginnings: two of seventeen share one
-        made = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
-        models.add(made.folder)
-        promote(models, made.model_id)
+    for n in range(64):  # with sixteen hex digits, two of seventeen ids begin alike
+        bundle = tiny_bundle(tmp_path / f"more{n}", weights=bytes([n]))
+        models.add(bundle.folder)
+        promote(models, bundle.model_id)
         begins = [model[0] for model in former_champions(models)]
         if shared := next((each for each in begins if begins.count(each) > 1), ""):
             break
-    with pytest.raises(UsageError, match="several models begin like that"):
+    with pytest.raises(UsageError, match="several model ids begin like that"):
         roll_back(models, to=shared, who="test", why="", workspace=workspace)
 
 
-def test_who_is_promoted_meanwhile_stays(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_promotion_wins(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models, (one, two, _) = models_of(workspace)
     real = models.manifest
 

@@ -1,4 +1,4 @@
-"""Code digests: a change of what a step computes is seen by the steps that use it, and prose by none."""
+"""Code digests change with what a step computes, and not with prose."""
 
 from pathlib import Path
 

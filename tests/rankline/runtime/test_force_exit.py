@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-# the door of a step whose work takes a lock of the C library twice: no handler of Python's is ever run again
+# a step whose work takes a lock of the C library twice: Python never runs a signal handler again
 STUCK = """
 import ctypes, signal, sys
 from pathlib import Path
 from rankline.contracts import FrozenModel
-from rankline.runtime import code_digest, force_exit, run_step
+from rankline.runtime import code_digest, force_exit
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 
 code_digest.of_code = lambda *code: ""
 force_exit.ForceExit.__init__.__kwdefaults__["timeout_s"] = 0.5
@@ -29,16 +31,15 @@ def work(config, progress):
         library.pthread_mutex_lock(mutex)
     signal.pause()
 
-run = run_step.RunContext(Path(sys.argv[1]), "run")
-run_step.run_step("ingest", work, FrozenModel(), run=run, inputs={}, outputs={}, reuse=False)
+run_step(StepSpec("ingest", work, FrozenModel(), reuse=False), RunContext(Path(sys.argv[1]), "run"))
 """
 
 
 @pytest.mark.parametrize(
-    ("locks", "code", "told"),
-    [(2, 128 + signal.SIGTERM, "in the middle of a library's work"), (1, 1, "it was interrupted; run again")],
+    ("locks", "code", "message"),
+    [(2, 128 + signal.SIGTERM, "during a library call that did not return"), (1, 1, "it was interrupted; run again")],
 )
-def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told: str) -> None:
+def test_a_signal_ends_a_step(tmp_path: Path, locks: int, code: int, message: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, str(tmp_path), str(locks)], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,8 +52,8 @@ def test_a_step_that_is_told_to_end(tmp_path: Path, locks: int, code: int, told:
         time.sleep(0.05)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert told in err
+    assert message in err
     entry = json.loads((tmp_path / "runs" / "run" / "ingest.json").read_text())
     assert (entry["status"], entry["exit_code"]) == ("failed", 1)
-    assert told in entry["error"]
+    assert message in entry["error"]
     assert not (tmp_path / "runs" / "run" / ".reserve").exists()

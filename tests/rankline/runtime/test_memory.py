@@ -1,4 +1,4 @@
-"""Out of memory, for real: one message that names the settings of the step that take less."""
+"""Real exhaustion of memory: one message that names settings of the step that need less."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from components.distill.config import DistillConfig
 from components.featurize.config import FeaturizeConfig
 from pipelines.recipes import smoke as recipe
 from rankline.errors import OutOfMemory
-from rankline.runtime import ledger, memory, run_step
+from rankline.runtime import ledger, memory
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import starving
@@ -59,23 +61,23 @@ def test_every_librarys_own_words_are_understood(library: str) -> None:
 
 
 @pytest.mark.parametrize("step", REUSABLE)
-def test_the_door_of_every_step_names_settings_that_take_less(tmp_path: Path, step: str) -> None:
+def test_every_step_names_settings_that_need_less(tmp_path: Path, step: str) -> None:
     config = getattr(recipe(), step)
 
     def work(**given: Any) -> None:
         np.empty(10**16)
 
-    run = run_step.RunContext(tmp_path, "run")
+    run = RunContext(tmp_path, "run")
     with pytest.raises(SystemExit) as end:
-        run_step.run_step(step, work, config, run=run, inputs={}, outputs={}, reuse=False)
-    told = ledger.read_entries(run.folder)[step].error
-    assert str(end.value) == told
-    assert told.startswith(f"{step} ran out of memory")
+        run_step(StepSpec(step, work, config, reuse=False), run)
+    message = ledger.read_entries(run.folder)[step].error
+    assert str(end.value) == message
+    assert message.startswith(f"{step} ran out of memory")
     assert config.smaller()
-    for name, (now, less) in config.smaller().items():
-        assert f"{step}.{name}={less} (now {now})" in told
-        assert getattr(config, name) == now != less
-        type(config)(**{**config.model_dump(), name: less})  # a value that the setting takes
+    for name, (now, smaller) in config.smaller().items():
+        assert f"{step}.{name}={smaller} (now {now})" in message
+        assert getattr(config, name) == now != smaller
+        type(config)(**{**config.model_dump(), name: smaller})  # a value that the setting takes
 
 
 def test_duckdb_that_reached_its_own_limit_asks_for_a_higher_one() -> None:
@@ -101,11 +103,11 @@ def test_another_error_is_not_taken_for_it() -> None:
 
 
 def test_what_a_gpu_says_when_it_is_full_is_known() -> None:
-    """No GPU is here to say it: the error is torch's own, its words are those of torch's allocator."""
+    """The exception is torch's own, its message that of torch's CUDA allocator: no GPU is needed."""
     config = recipe().finetune
     with (
-        pytest.raises(OutOfMemory, match="finetune ran out of memory") as told,
+        pytest.raises(OutOfMemory, match="finetune ran out of memory") as refusal,
         memory.explain_out_of_memory("finetune", config),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
-    assert f"(now {config.batch_size})" in told.value.hint
+    assert f"(now {config.batch_size})" in refusal.value.hint

@@ -1,4 +1,4 @@
-"""Finished work and checkpoints on a shelf, a folder or a bucket, taken up on another machine."""
+"""The remote cache and checkpoints, in a folder or a bucket, used from another machine."""
 
 import json
 import os
@@ -15,7 +15,8 @@ import pytest
 
 from rankline.io.storage import StorageConfig, open_filesystem
 from rankline.runtime import ledger
-from rankline.runtime.run_step import RunContext, run_step
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from tests.rankline.runtime.test_run_step import Config, Work, seal
 from tests.servers.proxy import DROP, flaky
 
@@ -30,68 +31,68 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "shelf") if request.param == "folder" else str(request.getfixturevalue("url"))
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "remote") if request.param == "folder" else str(request.getfixturevalue("url"))
 
 
 def do(work: Any, machine: Path, raw: Path, storage: StorageConfig) -> ledger.Entry:
-    here = RunContext(machine, "run", storage)
-    outputs = {"made": here.folder / "out" / "made"}
-    run_step("ingest", work, Config(), run=here, inputs={"raw": raw}, outputs=outputs, preload=("json", "csv"))
-    return ledger.read_entries(here.folder)["ingest"]
+    context = RunContext(machine, "run", storage)
+    outputs = {"output": context.folder / "out" / "output"}
+    run_step(StepSpec("ingest", work, Config(), inputs={"raw": raw}, outputs=outputs, preload=("json", "csv")), context)
+    return ledger.read_entries(context.folder)["ingest"]
 
 
-def only(shelf: str, ending: str) -> tuple[Any, str]:
-    """The one file on a shelf that ends so."""
-    fs, root = open_filesystem(shelf)
-    (found,) = [name for name in fs.find(root) if name.endswith(ending)]
-    return fs, found
+def only(remote: str, ending: str) -> tuple[Any, str]:
+    """The only file of a remote cache that has this ending."""
+    fs, root = open_filesystem(remote)
+    (match,) = [name for name in fs.find(root) if name.endswith(ending)]
+    return fs, match
 
 
-def test_another_machine_takes_up_finished_work(tmp_path: Path, raw: Path, shelf: str) -> None:
-    work, storage = Work(), StorageConfig(artifacts=shelf)
+def test_another_machine_reuses_a_finished_step(tmp_path: Path, raw: Path, remote: str) -> None:
+    work, storage = Work(), StorageConfig(artifacts=remote)
     assert do(work.step, tmp_path / "a", raw, storage).status == "done"
     second = do(work.step, tmp_path / "b", raw, storage)
     assert (second.status, second.result, work.done) == ("reused", {"value": 42}, 1)
-    assert (Path(second.paths["made"]) / "number.txt").read_text() == "42"
-    # without the shelf it would have been done again
+    assert (Path(second.paths["output"]) / "number.txt").read_text() == "42"
+    # without the remote cache the step is executed again
     assert do(work.step, tmp_path / "c", raw, StorageConfig()).status == "done"
 
 
-@pytest.mark.parametrize("harm", ["a flipped byte", "a missing file", "half an entry"])
-def test_a_damaged_entry_is_told_and_made_anew(tmp_path: Path, raw: Path, shelf: str, harm: str) -> None:
-    work, storage = Work(), StorageConfig(artifacts=shelf)
+@pytest.mark.parametrize("damage", ["a flipped byte", "a missing file", "half an entry"])
+def test_a_damaged_entry_is_reported_and_replaced(tmp_path: Path, raw: Path, remote: str, damage: str) -> None:
+    work, storage = Work(), StorageConfig(artifacts=remote)
     do(work.step, tmp_path / "a", raw, storage)
-    fs, file = only(shelf, "entry.json" if harm == "half an entry" else "number.txt")
-    if harm == "a missing file":
+    fs, file = only(remote, "entry.json" if damage == "half an entry" else "number.txt")
+    if damage == "a missing file":
         fs.rm_file(file)
     else:
-        fs.pipe_file(file, b"43" if harm == "a flipped byte" else b'{"key"')
+        fs.pipe_file(file, b"43" if damage == "a flipped byte" else b'{"key"')
     second = do(work.step, tmp_path / "b", raw, storage)
     assert (second.status, work.done) == ("done", 2)
-    assert f"the copy at {shelf} was damaged" in second.why
-    third = do(work.step, tmp_path / "c", raw, storage)  # what was made anew lies there now
+    assert f"the entry at {remote} was damaged" in second.why
+    third = do(work.step, tmp_path / "c", raw, storage)  # the new entry has taken its place
     assert (third.status, third.result, work.done) == ("reused", {"value": 42}, 2)
 
 
-def test_files_without_their_entry_are_not_there(tmp_path: Path, raw: Path, shelf: str) -> None:
+def test_files_without_an_entry_are_ignored(tmp_path: Path, raw: Path, remote: str) -> None:
     """An upload that was killed before its last file."""
-    work, storage = Work(), StorageConfig(artifacts=shelf)
+    work, storage = Work(), StorageConfig(artifacts=remote)
     do(work.step, tmp_path / "a", raw, storage)
-    fs, file = only(shelf, "entry.json")
+    fs, file = only(remote, "entry.json")
     fs.rm_file(file)
     assert do(work.step, tmp_path / "b", raw, storage).status == "done"
     assert do(work.step, tmp_path / "c", raw, storage).status == "reused"
 
 
-def test_a_shelf_that_is_down_costs_no_run(tmp_path: Path, raw: Path, bucket: Any, monkeypatch: Any) -> None:
+def test_a_remote_cache_that_is_down_costs_no_run(tmp_path: Path, raw: Path, bucket: Any, monkeypatch: Any) -> None:
     with flaky(bucket.port, lambda n: DROP) as network:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
         done = do(Work().step, tmp_path / "a", raw, StorageConfig(artifacts=f"{bucket.url}/x"))
     assert done.status == "done"
-    assert "could not be read (the store does not answer as it should)" in done.why
-    assert "not kept at" in done.why
+    assert "could not be read (the store does not respond as it should)" in done.why
+    assert "not uploaded to" in done.why
 
 
 TRAINER = textwrap.dedent(
@@ -100,65 +101,67 @@ TRAINER = textwrap.dedent(
     from pathlib import Path
     import numpy, torch
     from rankline.contracts import FrozenModel
-    from rankline.runtime.run_step import RunContext, run_step
+    from rankline.runtime.run_context import RunContext
+    from rankline.runtime.run_step import StepSpec, run_step
     from rankline.runtime.progress import Progress
     from rankline.io.storage import StorageConfig
 
-    machine, shelf, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    machine, remote, pause_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
     class Config(FrozenModel):
         epochs: int = 3
 
-    def train(*, made, config, progress, checkpoints):
-        from rankline.train.training import Checkpoints
-        rng, kept = numpy.random.default_rng(1), Checkpoints(checkpoints)
-        state = kept.load(rng) or {"epoch": 0, "sum": 0.0}
+    def train(*, output, config, progress, checkpoints):
+        from rankline.train.checkpoints import Checkpoints
+        rng, saved = numpy.random.default_rng(1), Checkpoints(checkpoints)
+        state = saved.load(rng) or {"epoch": 0, "sum": 0.0}
         began = state["epoch"]
         for epoch in range(began, config.epochs):
             state = {"epoch": epoch + 1, "sum": state["sum"] + float(rng.random())}
-            kept.save(state, rng)
+            saved.save(state, rng)
             print("saved", epoch + 1, flush=True)
             time.sleep(pause_s)
-        made.mkdir(parents=True)
-        (made / "sum.txt").write_text(repr(state["sum"]))
-        kept.clear()
+        output.mkdir(parents=True)
+        (output / "sum.txt").write_text(repr(state["sum"]))
+        saved.clear()
         return {"began": began, "sum": state["sum"]}
 
-    here = RunContext(machine, "run", StorageConfig(checkpoints=shelf))
-    print(run_step("finetune", train, Config(), run=here, inputs={}, outputs={"made": here.folder / "made"},
-        code=("rankline.train.training",)))
+    context = RunContext(machine, "run", StorageConfig(checkpoints=remote))
+    outputs = {"output": context.folder / "output"}
+    print(run_step(StepSpec("finetune", train, Config(), outputs=outputs, code=("rankline.train.checkpoints",),
+        checkpoints=True), context))
     """
 )
 
 
-def train(machine: Path, shelf: str, pause_s: float) -> subprocess.Popen[str]:
+def train(machine: Path, remote: str, pause_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(machine), shelf, str(pause_s)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", TRAINER, str(machine), remote, str(pause_s)], stdout=subprocess.PIPE, text=True
     )
 
 
-@pytest.mark.parametrize("harm", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "damaged"])
-def test_training_killed_on_one_machine_goes_on_on_another(tmp_path: Path, url: str, harm: bool) -> None:
-    shelf = url
-    first = train(tmp_path / "a", shelf, 30)
+@pytest.mark.parametrize("damage", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "damaged"])
+def test_training_killed_on_one_machine_resumes_on_another(tmp_path: Path, url: str, damage: bool) -> None:
+    remote = url
+    first = train(tmp_path / "a", remote, 30)
     assert first.stdout is not None
     assert first.stdout.readline() == "saved 1\n"
-    fs, root = open_filesystem(shelf)
+    fs, root = open_filesystem(remote)
     deadline = time.monotonic() + 30
     while not (fs.exists(root) and any(name.endswith("latest.json") for name in fs.find(root))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    if harm:
-        fs, file = only(shelf, ".pt")
+    if damage:
+        fs, file = only(remote, ".pt")
         fs.pipe_file(file, b"no checkpoint")
-    told = train(tmp_path / "b", shelf, 0).communicate(timeout=60)[0]
-    result = eval(told.splitlines()[-1])
-    assert result["began"] == (0 if harm else 1)
+    printed = train(tmp_path / "b", remote, 0).communicate(timeout=60)[0]
+    result = eval(printed.splitlines()[-1])
+    assert result["began"] == (0 if damage else 1)
     undisturbed = numpy.random.default_rng(1)
     assert result["sum"] == sum(float(undisturbed.random()) for _ in range(3))
     why = ledger.read_entries(tmp_path / "b" / "runs" / "run")["finetune"].why
-    assert ("was damaged, training begins anew" in why) is harm
+    assert ("was damaged, training starts from scratch" in why) is damage
     assert not any(name.endswith(".pt") for name in (fs.find(root) if fs.exists(root) else []))
     assert json.loads((tmp_path / "b" / "runs" / "run" / "finetune.json").read_text())["status"] == "done"

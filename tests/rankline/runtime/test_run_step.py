@@ -1,4 +1,4 @@
-"""A door reuses what has not changed, verifies what it is given, and turns an error into one message."""
+"""run_step reuses what has not changed, verifies its inputs, and turns an error into one message."""
 
 import errno
 import itertools
@@ -18,9 +18,11 @@ import pytest
 
 from rankline.contracts import FrozenModel
 from rankline.errors import SourceError, ValidationFailed
+from rankline.io.files import write_json
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
-from rankline.runtime.run_step import RunContext, run_step
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_step import StepSpec, run_step
 from rankline.runtime.step_cache import key_changes
 
 
@@ -32,16 +34,16 @@ TWICE = Config()
 
 
 class Work:
-    """A step that multiplies a number, and counts how often it was asked to."""
+    """A step that multiplies a number, and counts its executions."""
 
     def __init__(self) -> None:
         self.done = 0
 
-    def step(self, *, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+    def step(self, *, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         self.done += 1
-        made.mkdir(parents=True)
+        output.mkdir(parents=True)
         value = int((raw / "number.txt").read_text()) * config.factor
-        (made / "number.txt").write_text(str(value))
+        (output / "number.txt").write_text(str(value))
         return {"value": value}
 
 
@@ -58,21 +60,14 @@ def seal(folder: Path) -> None:
     from rankline.io import digest
 
     (folder / "files.json").unlink(missing_ok=True)
-    ledger.write_json(folder / "files.json", digest.file_digests(folder))
+    write_json(folder / "files.json", digest.file_digests(folder))
 
 
 def do(work: Any, tmp_path: Path, raw: Path, run: str, config: Config | None = None, **more: Any) -> ledger.Entry:
-    here = RunContext(tmp_path / "ws", run)
-    run_step(
-        "ingest",
-        work,
-        config or Config(),
-        run=here,
-        inputs={"raw": raw},
-        outputs={"made": here.folder / "out" / "made"},
-        **more,
-    )
-    return ledger.read_entries(here.folder)["ingest"]
+    context = RunContext(tmp_path / "ws", run)
+    outputs = {"output": context.folder / "out" / "output"}
+    run_step(StepSpec("ingest", work, config or Config(), inputs={"raw": raw}, outputs=outputs, **more), context)
+    return ledger.read_entries(context.folder)["ingest"]
 
 
 def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path) -> None:
@@ -82,7 +77,7 @@ def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path)
     assert (first.status, second.status) == ("done", "reused")
     assert "run one" in second.why
     assert second.result == {"value": 42}
-    assert (Path(second.paths["made"]) / "number.txt").read_text() == "42"
+    assert (Path(second.paths["output"]) / "number.txt").read_text() == "42"
     assert first.outputs == second.outputs
 
 
@@ -93,40 +88,44 @@ def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
     (raw / "number.txt").write_text("5")
     seal(raw)
     assert do(work.step, tmp_path, raw, "three", Config(factor=3)).why == "its input raw changed"
-    assert do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"source": "b"}).why == "source changed"
+    assert (
+        do(work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"source": "b"}).why == "source changed"
+    )
     assert work.done == 4
 
 
-def test_of_nested_settings_it_names_the_one_that_was_turned() -> None:
+def test_the_changed_one_of_nested_settings_is_named() -> None:
     key = {"inputs": {}, "lineage": {}, "libraries": {}, "code": ""}
     columns = {"title": "name", "labels": {"rating": "stars", "click": None}}
-    turned = {"title": "", "labels": {"rating": "stars", "click": "clicked"}}
-    before, now = ({**key, "config": {"rows": 1, "columns": each}} for each in (columns, turned))
+    changed = {"title": "", "labels": {"rating": "stars", "click": "clicked"}}
+    before, now = ({**key, "config": {"rows": 1, "columns": each}} for each in (columns, changed))
     assert key_changes(before, now) == ["columns.title: name -> ''", "columns.labels.click: None -> clicked"]
 
 
-def test_work_done_under_another_lineage_is_taken_only_where_told(tmp_path: Path, raw: Path) -> None:
+def test_a_result_of_another_lineage_is_reused_only_with_ignore_lineage(tmp_path: Path, raw: Path) -> None:
     work = Work()
-    do(work.step, tmp_path, raw, "one", lineage={"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage={"champion": "b"}, ignore_lineage=True)
+    do(work.step, tmp_path, raw, "one", lineage=lambda: {"champion": "a"})
+    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=True)
     assert (work.done, again.status) == (1, "reused")
-    assert do(work.step, tmp_path, raw, "three", lineage={"champion": "b"}).why == "champion changed"
-    other = do(work.step, tmp_path, raw, "four", Config(factor=3), lineage={"champion": "b"}, ignore_lineage=True)
+    assert do(work.step, tmp_path, raw, "three", lineage=lambda: {"champion": "b"}).why == "champion changed"
+    other = do(
+        work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"champion": "b"}, ignore_lineage=True
+    )
     assert (work.done, other.status) == (3, "done")
 
 
-def test_a_damaged_kept_copy_is_made_anew(tmp_path: Path, raw: Path) -> None:
+def test_a_damaged_cache_entry_is_replaced(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one")
-    kept = next((tmp_path / "ws" / "cache" / "ingest").glob("*/made/number.txt"))
-    kept.write_text("4")
+    entry_file = next((tmp_path / "ws" / "cache" / "ingest").glob("*/output/number.txt"))
+    entry_file.write_text("4")
     entry = do(work.step, tmp_path, raw, "two")
     assert (work.done, entry.status) == (2, "done")
     assert "damaged" in entry.why
     assert do(work.step, tmp_path, raw, "three").status == "reused"
 
 
-def test_a_malformed_entry_is_made_anew(tmp_path: Path, raw: Path) -> None:
+def test_a_malformed_cache_entry_is_replaced(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one")
     next((tmp_path / "ws" / "cache" / "ingest").glob("*/entry.json")).write_text('{"key": ')
@@ -138,7 +137,7 @@ def test_an_input_with_a_flipped_byte_is_refused(tmp_path: Path, raw: Path) -> N
     (raw / "number.txt").write_text("22")
     with pytest.raises(SystemExit) as stop:
         do(Work().step, tmp_path, raw, "one")
-    assert "not the file its digest promises" in str(stop.value.code)
+    assert "does not match its digest" in str(stop.value.code)
     assert "number.txt" in str(stop.value.code)
     assert ledger.read_entries(tmp_path / "ws" / "runs" / "one")["ingest"].status == "failed"
 
@@ -150,15 +149,15 @@ def test_an_unsealed_input_is_refused(tmp_path: Path, raw: Path) -> None:
 
 
 def test_what_a_killed_attempt_left_is_cleaned(tmp_path: Path, raw: Path) -> None:
-    left = tmp_path / "ws" / "runs" / "one" / "out" / "made"
+    left = tmp_path / "ws" / "runs" / "one" / "out" / "output"
     left.mkdir(parents=True)
     (left / "half.parquet").write_text("PAR")
     entry = do(Work().step, tmp_path, raw, "one")
-    assert sorted(p.name for p in Path(entry.paths["made"]).iterdir()) == ["files.json", "number.txt"]
+    assert sorted(p.name for p in Path(entry.paths["output"]).iterdir()) == ["files.json", "number.txt"]
 
 
 def test_a_known_error_is_one_message(tmp_path: Path, raw: Path) -> None:
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         raise SourceError("no rows", expected="rows", found="none", where="x.inter", hint="fetch them")
 
     with pytest.raises(SystemExit) as stop:
@@ -168,8 +167,8 @@ def test_a_known_error_is_one_message(tmp_path: Path, raw: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_unforeseen_error_leaves_its_trace_in_a_file(tmp_path: Path, raw: Path) -> None:
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+def test_an_unexpected_error_leaves_its_stack_trace_in_a_file(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         return {"value": 1 // 0}
 
     with pytest.raises(SystemExit) as stop:
@@ -181,7 +180,7 @@ def test_an_unforeseen_error_leaves_its_trace_in_a_file(tmp_path: Path, raw: Pat
 
 
 def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
-    """kill -9 in the middle of writing: nothing half-made is ever taken for finished."""
+    """kill -9 while writing: a partial output is never taken for a finished one."""
     script = tmp_path / "killed.py"
     script.write_text(
         textwrap.dedent(
@@ -191,9 +190,9 @@ def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
             sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
             from tests.rankline.runtime.test_run_step import Config, do
 
-            def step(*, raw, made, config, progress):
-                made.mkdir(parents=True)
-                (made / "number.txt").write_text("4")
+            def step(*, raw, output, config, progress):
+                output.mkdir(parents=True)
+                (output / "number.txt").write_text("4")
                 os.kill(os.getpid(), signal.SIGKILL)
 
             do(step, Path({str(tmp_path)!r}), Path({str(raw)!r}), "one")
@@ -211,9 +210,9 @@ def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
 def test_two_runs_may_finish_the_same_work_at_once(tmp_path: Path, raw: Path) -> None:
     work = Work()
 
-    def overtaken(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+    def overtaken(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         do(work.step, tmp_path, raw, "two")
-        return work.step(raw=raw, made=made, config=config, progress=progress)
+        return work.step(raw=raw, output=output, config=config, progress=progress)
 
     assert do(overtaken, tmp_path, raw, "one").status == "done"
     third = do(work.step, tmp_path, raw, "three")
@@ -227,10 +226,10 @@ def test_a_workspace_that_was_moved_keeps_what_it_holds(tmp_path: Path, raw: Pat
         source: str = ""
 
     def run_in(workspace: Path, run: str) -> None:
-        here = RunContext(workspace, run)
+        context = RunContext(workspace, run)
         config = Placed(source=f"{workspace}/material/shop")
-        outputs = {"made": here.folder / "made"}
-        run_step("ingest", work.step, config, run=here, inputs={"raw": raw}, outputs=outputs)
+        outputs = {"output": context.folder / "output"}
+        run_step(StepSpec("ingest", work.step, config, inputs={"raw": raw}, outputs=outputs), context)
 
     work = Work()
     run_in(tmp_path / "ws", "one")
@@ -257,11 +256,11 @@ def test_the_ledger_has_what_the_summary_needs(tmp_path: Path, raw: Path) -> Non
     assert written["status"] == "done"
 
 
-def test_what_was_refused_for_good_is_not_worked_on_again_in_the_same_run(tmp_path: Path, raw: Path) -> None:
-    """A cluster tries whatever failed once more: bad data is refused again without the work."""
+def test_a_final_error_is_not_worked_on_again_in_the_same_run(tmp_path: Path, raw: Path) -> None:
+    """Kubeflow retries a failed task: bad data is refused again without the work."""
     done = []
 
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         done.append(config)
         if config.factor == 2:
             raise ValidationFailed("three rows have no label", hint="fill them")
@@ -273,16 +272,16 @@ def test_what_was_refused_for_good_is_not_worked_on_again_in_the_same_run(tmp_pa
         assert str(stop.value.code) == "three rows have no label\n  try: fill them"
     assert len(done) == 1
     with pytest.raises(SystemExit):
-        do(step, tmp_path, raw, "two")  # another run asks again
+        do(step, tmp_path, raw, "two")  # another run tries again
     assert len(done) == 2
     (raw / "number.txt").write_text("5")
     seal(raw)
     with pytest.raises(SystemExit):
-        do(step, tmp_path, raw, "one")  # and so does other data
+        do(step, tmp_path, raw, "one")  # and so does a run with other data
     assert len(done) == 3
     for _ in range(2):
         with pytest.raises(SystemExit):
-            do(step, tmp_path, raw, "one", Config(factor=3))  # what may help is tried
+            do(step, tmp_path, raw, "one", Config(factor=3))  # an error that is not final is retried
     assert len(done) == 5
 
 
@@ -293,28 +292,28 @@ def test_a_clock_that_is_set_back_shows_no_negative_time(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(hours))
 
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         progress.phase("counting")
         for each in range(1, 4):
             progress.update(each, 3)
-        return Work().step(raw=raw, made=made, config=config, progress=progress)
+        return Work().step(raw=raw, output=output, config=config, progress=progress)
 
     entry = do(step, tmp_path, raw, "one", preload=("json",))
     assert entry.finished is not None
     assert 0 <= entry.seconds < 60
     assert 0 <= entry.work_s < 60
     assert 0 <= entry.import_s < 60
-    told = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.progress").read_text())
-    assert (told["done"], told["remaining_s"]) == (3, 0)
-    assert 0 < told["rate"] < 1e9
+    progress_now = json.loads((tmp_path / "ws" / "runs" / "one" / "ingest.progress").read_text())
+    assert (progress_now["done"], progress_now["remaining_s"]) == (3, 0)
+    assert 0 < progress_now["rate"] < 1e9
 
 
-def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path, raw: Path) -> None:
-    """The second way to have no room: a limit on how large a file may be."""
+def test_a_full_disk_is_one_message_and_partial_outputs_are_removed(tmp_path: Path, raw: Path) -> None:
+    """Here a limit on the size of files."""
 
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
-        made.mkdir(parents=True)
-        (made / "large.bin").write_bytes(bytes(2_000_000))
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        output.mkdir(parents=True)
+        (output / "large.bin").write_bytes(bytes(2_000_000))
         return {}
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -325,20 +324,20 @@ def test_a_full_disk_is_one_message_and_the_half_written_is_gone(tmp_path: Path,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     lines = str(stop.value.code).splitlines()
-    assert lines[0] == "there is no room left on the disk"
+    assert lines[0] == "the disk is full"
     assert "File too large" in lines[2]
     assert " MB free" in lines[2]
     assert lines[3].startswith(f"  where: {tmp_path}")
-    assert lines[4].startswith("  try: make room there")
-    here = tmp_path / "ws" / "runs" / "one"
-    assert not (here / "out" / "made").exists()
-    assert not (here / ledger.RESERVE_FILE).exists()
-    assert ledger.read_entries(here)["ingest"].error == stop.value.code
+    assert lines[4].startswith("  try: free some space")
+    run = tmp_path / "ws" / "runs" / "one"
+    assert not (run / "out" / "output").exists()
+    assert not (run / ledger.RESERVE_FILE).exists()
+    assert ledger.read_entries(run)["ingest"].error == stop.value.code
     assert do(step, tmp_path, raw, "one").status == "done"
 
 
 @pytest.mark.parametrize("where", ["cache", "runs"])
-def test_no_room_while_work_is_kept_or_taken_loses_nothing(
+def test_a_full_disk_while_caching_or_restoring_loses_nothing(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     work = Work()
@@ -350,12 +349,12 @@ def test_no_room_while_work_is_kept_or_taken_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", full)
-        patch.setattr(shutil, "copy2", full)
-        with pytest.raises(SystemExit, match="no room left on the disk"):
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(SystemExit, match="the disk is full"):
             do(work.step, tmp_path, raw, "two")
     assert not list((tmp_path / "ws" / "cache" / "ingest").glob(".*"))
     after = do(work.step, tmp_path, raw, "three")
-    # what had been kept is kept still: a full disk is not taken for damage
+    # an entry survives: a full disk does not make it damaged
     assert (after.status, work.done) == (("reused", 1) if where == "runs" else ("done", 2))
 
 
@@ -370,13 +369,13 @@ def test_a_file_system_without_hard_links_holds_copies(
     do(work.step, tmp_path, raw, "one")
     again = do(work.step, tmp_path, raw, "two")
     assert (again.status, work.done) == ("reused", 1)
-    assert (Path(again.paths["made"]) / "number.txt").stat().st_nlink == 1
+    assert (Path(again.paths["output"]) / "number.txt").stat().st_nlink == 1
 
 
 @pytest.mark.parametrize(
     ("wrong", "right"), [("", "{"), ("42", "43"), ('"result"', '"resalt"'), ('"run"', '"ran"'), (None, "null")]
 )
-def test_a_word_of_an_entry_that_changed_is_seen(tmp_path: Path, raw: Path, wrong: str | None, right: str) -> None:
+def test_a_changed_word_of_an_entry_is_detected(tmp_path: Path, raw: Path, wrong: str | None, right: str) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one")
     path = next((tmp_path / "ws" / "cache" / "ingest").glob("*/entry.json"))
@@ -387,7 +386,7 @@ def test_a_word_of_an_entry_that_changed_is_seen(tmp_path: Path, raw: Path, wron
     assert do(work.step, tmp_path, raw, "three").status == "reused"
 
 
-def test_what_killed_runs_half_kept_goes_after_a_day(tmp_path: Path, raw: Path) -> None:
+def test_partial_entries_of_killed_runs_are_removed_after_a_day(tmp_path: Path, raw: Path) -> None:
     store = tmp_path / "ws" / "cache" / "ingest"
     old, new = store / ".a.b", store / ".c.d"
     for folder in (old, new):
@@ -397,14 +396,14 @@ def test_what_killed_runs_half_kept_goes_after_a_day(tmp_path: Path, raw: Path) 
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_a_place_that_may_not_be_written_says_so(tmp_path: Path, raw: Path) -> None:
-    def step(*, raw: Path, made: Path, config: Config, progress: Progress) -> dict[str, Any]:
+def test_a_missing_permission_is_one_message(tmp_path: Path, raw: Path) -> None:
+    def step(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
         raise PermissionError(errno.EACCES, "Permission denied", "/its/folder/a.parquet")
 
     with pytest.raises(SystemExit) as stop:
         do(step, tmp_path, raw, "one")
     assert str(stop.value.code).splitlines() == [
-        "a file may not be written or read", "  expected: permission for the user that runs ingest",
+        "a file may not be read or written", "  expected: permission for the user that runs ingest",
         "  found: Permission denied", "  where: /its/folder/a.parquet",
-        "  try: give that permission, or take a --workspace on another disk",
+        "  try: grant the permission, or use a --workspace on another disk",
     ]  # fmt: skip

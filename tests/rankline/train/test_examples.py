@@ -1,4 +1,4 @@
-"""Training examples agree with what serving computes from the same request, number by number."""
+"""Training examples equal what serving computes from the same request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data(folder: Path) -> Examples:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_training_and_serving_see_the_same_features(folder: Path, data: Examples, split: str) -> None:
-    """The skew test: the same request and candidates by both ways; only the sources are serving's own."""
+    """The skew test: both compute the same features of a request and its candidates."""
     names = scoring.feature_names()
     items = len(data.item_ids)
     catalogue = Catalogue(
@@ -58,14 +58,14 @@ def test_training_and_serving_see_the_same_features(folder: Path, data: Examples
 
 
 def test_features_are_not_all_alike(data: Examples) -> None:
-    """What the comparison above compares: every kind of feature varies."""
+    """The comparison above is not vacuous: every kind of feature varies."""
     names = scoring.feature_names()
     columns = [*names.user, *names.item, *names.cross, *names.context]
     requests = data.splits["test"]
     rows = np.arange(len(requests))
-    found = data.features(requests, rows, np.tile(np.arange(len(data.item_ids)), (len(rows), 1)))
-    spread = dict(zip(columns, found.reshape(-1, len(columns)).std(0)))
-    # the made-up shop has no prices, no texts, and one category an item; nobody rests there for a month
+    features = data.features(requests, rows, np.tile(np.arange(len(data.item_ids)), (len(rows), 1)))
+    spread = dict(zip(columns, features.reshape(-1, len(columns)).std(0)))
+    # the synthetic shop has no prices and texts, one category per item, and no user who pauses for a month
     constant = {"item_price", "item_text_length", "item_category_count"}
     still = {name for name, value in spread.items() if value < 1e-6}
     assert still <= constant | {"user_events_total", "user_events_30d", "ctx_log_history"}, still
@@ -103,7 +103,7 @@ def test_the_row_of_an_item_is_its_index_everywhere(folder: Path, data: Examples
     assert data.item_ids == [item["item_id"] for item in items]
     assert [data.index[item] for item in data.item_ids] == list(range(len(items)))
     for row, item in enumerate(items):
-        assert data.words[row].startswith(item["title"])
+        assert data.item_texts[row].startswith(item["title"])
         assert {data.vocabulary[c] for c in np.flatnonzero(data.categories_IC[row])} == set(item["category"])
 
 
@@ -141,6 +141,6 @@ def test_a_long_history_gives_its_end_and_every_other_part_in_turn() -> None:
     assert {int(i) for window in windows for i in window} == set(range(35))
 
 
-def test_whoever_did_one_thing_only_teaches_no_order() -> None:
+def test_a_user_with_one_event_has_no_window() -> None:
     assert one([3], [1]).windows(np.random.default_rng(0), 10) == []
     assert len(one([3, 4], [1, 2]).windows(np.random.default_rng(0), 10)) == 1

@@ -1,0 +1,1 @@
+"""The sequence teacher, which ranks by users' histories."""

@@ -1,0 +1,164 @@
+"""The canonical columns of items, users, queries and events, as SQL over the columns of a part."""
+
+from collections.abc import Callable
+
+from components.ingest.config import Columns
+from components.ingest.expressions import ColumnExpressions, sql_list
+from rankline.errors import SourceError
+from rankline.io.sources import SPLIT_NAMES
+from rankline.io.sql import literal
+
+NULL_TEXT = "NULL::VARCHAR"
+FIXED_TIME = "2000-01-01 00:00:00+00"  # of events from a source without times
+
+
+def events(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The canonical columns of events, then labels, split and declared columns."""
+    timestamp = f"TIMESTAMPTZ '{FIXED_TIME}'"
+    if columns.timestamp:
+        timestamp = source.timestamp(columns.timestamp, setting="timestamp", unit=columns.timestamp_unit)
+    known = timestamp
+    if source.has(columns.known_at, setting="known_at"):
+        known = source.timestamp(columns.known_at, setting="known_at", unit=columns.timestamp_unit)
+    user = source.key(columns.user_id, setting="user_id") if columns.user_id else NULL_TEXT
+    expressions = {
+        "event_timestamp": timestamp,
+        "known_at": known,
+        "user_id": user,
+        "query_id": source.key(columns.query_id, setting="query_id") if columns.query_id else NULL_TEXT,
+        "item_id": source.key(columns.item_id, setting="item_id"),
+    }
+    if "queries" not in source.tables:
+        expressions |= _event_queries(source, columns)
+    expressions |= {
+        label: source.number(name, setting="labels", reason=f"unparsable {label}")
+        for label, name in sorted(columns.labels.items())
+        if source.has(name, setting="labels")
+    }
+    if columns.event_type:
+        expressions |= _event_type_labels(source, columns)
+    if split := _split(source, columns):
+        expressions["split"] = split
+    return expressions | source.extra("event")
+
+
+def _event_queries(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The queries of events, for a source without a table of queries."""
+    query_columns = _query_columns(source, columns) if columns.query_text or columns.turns else {}
+    if columns.query_id and not query_columns:
+        raise SourceError(
+            "the queries have no words",
+            expected="a table of queries, or a column of events with the words",
+            found=f"only their ids ({columns.query_id})",
+            where=source.part.where,
+            hint="set ingest.tables.queries, or ingest.columns.query_text to their column; set "
+            "ingest.columns.query_id='' to ignore queries",
+        )
+    expressions = {f"event_query_{name}": expression for name, expression in query_columns.items()}
+    if query_columns and not columns.query_id:  # a query is identified by its words
+        identity = " || chr(30) || ".join(f"coalesce(CAST({each} AS VARCHAR), '')" for each in query_columns.values())
+        all_null = " AND ".join(f"({each}) IS NULL" for each in query_columns.values())
+        expressions["query_id"] = f"CASE WHEN NOT ({all_null}) THEN left(sha256({identity}), 20) END"
+    return expressions
+
+
+def _split(source: ColumnExpressions, columns: Columns) -> str:
+    """The split of events, from the name of their file or from a column; empty without one."""
+    if source.part.split:
+        return literal(source.part.split)
+    if not columns.split:
+        return ""
+    text = f"lower({source.text(columns.split, setting='split')})"
+    cases = " ".join(f"WHEN {literal(word)} THEN {literal(split)}" for word, split in SPLIT_NAMES.items())
+    split = f"CASE {text} {cases} END"
+    source.add_check(f"({split}) IS NULL", "unknown split")
+    return split
+
+
+def _event_type_labels(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """Label -> 1 if the event's type sets it, else 0."""
+    text = source.text(columns.event_type, setting="event_type")
+    source.add_check(f"{text} IS NULL OR {text} NOT IN {sql_list(columns.event_types)}", "unknown event type")
+    labels = {}
+    for label in sorted({label for label in columns.event_types.values() if label}):
+        values = [value for value, labelled in columns.event_types.items() if labelled == label]
+        labels[label] = f"CAST({text} IN {sql_list(values)} AS DOUBLE)"
+    return labels
+
+
+def _query_columns(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """A query's text and turns; the text of a conversation without one is its last turn."""
+    turns = ""
+    if columns.turns:
+        turns = source.sequence(columns.turns, setting="turns", separator=columns.turns_separator)
+        turns = f"CASE WHEN len({turns}) > 0 THEN {turns} END"
+    text = source.text(columns.query_text, setting="query_text") if columns.query_text else f"({turns})[-1]"
+    return {"text": text, "turns": turns or "NULL::VARCHAR[]"}
+
+
+def items(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The canonical columns of items, then the declared columns."""
+    title = NULL_TEXT
+    if source.has(columns.title, setting="title"):
+        title = source.text(columns.title, setting="title")
+    text = [source.text(name, setting="text") for name in columns.text if source.has(name, setting="text")]
+    created, extra = "NULL::TIMESTAMPTZ", {}
+    if columns.created_at:
+        created = source.timestamp(
+            columns.created_at, setting="created_at", unit=columns.created_at_unit, required=False
+        )
+    elif source.has(columns.created_year, setting="created_year"):
+        # an invalid year leaves the item without one: its words and its events are still usable
+        year_value = f"TRY_CAST({source.text(columns.created_year, setting='created_year')} AS DOUBLE)"
+        year = f"CASE WHEN {year_value} BETWEEN 1 AND 9999 THEN CAST(floor({year_value}) AS INTEGER) END"
+        created = f"CAST(make_timestamp({year}, 1, 1, 0, 0, 0) AS TIMESTAMPTZ)"
+        suffix = f"' (' || ({year}) || ')'"
+        already_dated = f"{year} IS NULL OR ends_with({title}, {suffix})"
+        title = f"CASE WHEN {already_dated} THEN {title} ELSE {title} || {suffix} END"
+        extra["release_year"] = year
+    price, price_as_written = source.price(columns.price) if columns.price else ("NULL::DOUBLE", NULL_TEXT)
+    language = source.text(columns.language, setting="language") if columns.language else NULL_TEXT
+    category = "[]::VARCHAR[]"
+    if source.has(columns.category, setting="category"):
+        category = source.sequence(columns.category, setting="category", separator=columns.category_separator)
+    return (
+        {
+            "item_id": _key_column(source, columns, "item"),
+            "title": title,
+            "text": f"nullif(concat_ws(' ', {', '.join(text)}), '')" if text else NULL_TEXT,
+            "language": f"replace(lower({language}), '_', '-')",
+            "category": category,
+            "price": price,
+            "price_as_written": price_as_written,
+            "available": source.flag(columns.available, setting="available") if columns.available else "true",
+            "created_at": created,
+        }
+        | extra
+        | source.extra("item")
+    )
+
+
+def users(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The canonical column of users, then the declared columns."""
+    return {"user_id": _key_column(source, columns, "user")} | source.extra("user")
+
+
+def queries(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
+    """The canonical columns of queries."""
+    if not columns.query_text and not columns.turns:
+        source.column("", setting="query_text")
+    return {"query_id": _key_column(source, columns, "query")} | _query_columns(source, columns)
+
+
+def _key_column(source: ColumnExpressions, columns: Columns, subject: str) -> str:
+    """The id column of a table, which may have another name than in the events."""
+    setting = f"{subject}_key" if getattr(columns, f"{subject}_key") else f"{subject}_id"
+    return source.key(getattr(columns, setting), setting=setting)
+
+
+SELECTS: dict[str, Callable[[ColumnExpressions, Columns], dict[str, str]]] = {
+    "events": events,
+    "items": items,
+    "users": users,
+    "queries": queries,
+}

@@ -1,0 +1,297 @@
+"""The columns of a part as SQL expressions, with the checks that reject a row.
+
+All formats share these expressions. A row is rejected with the reason of the first check that it fails.
+"""
+
+import difflib
+from collections.abc import Collection, Iterable
+
+from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
+from components.ingest.readers.parts import Column, Part
+from rankline.errors import SourceError
+from rankline.io.sql import literal
+
+BOOLEAN_WORDS = {"true": ("true", "t", "yes", "y", "1", "1.0"), "false": ("false", "f", "no", "n", "0", "0.0")}
+ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time with a zone
+# A time without a zone. DuckDB parses more formats, but ignores a PM or the name of a zone.
+NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
+# The UTC times that a local time can be: none if clocks skipped it, two if they were set back.
+TIME_ZONE_MACROS = """
+CREATE MACRO zone_offset(zone, utc) AS timezone(zone, CAST(utc AS TIMESTAMPTZ)) - utc;
+CREATE MACRO utc_times(zone, local_time) AS list_distinct(list_filter(
+    [local_time - zone_offset(zone, local_time - INTERVAL 1 DAY),
+     local_time - zone_offset(zone, local_time + INTERVAL 1 DAY)],
+    lambda utc: timezone(zone, CAST(utc AS TIMESTAMPTZ)) = local_time
+))
+"""
+
+EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
+NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
+# a sign or an ISO code, before or after a price
+CURRENCY = r"^(\p{Sc}|[A-Z]{3})|(\p{Sc}|[A-Z]{3})$"
+TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
+# settings whose default column may be absent; all other columns that settings name must exist
+OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
+TRIM_WORD = "lambda word: trim(CAST(word AS VARCHAR))"
+NOT_EMPTY = "lambda word: word <> ''"
+
+
+class ColumnExpressions:
+    """The columns of one part as SQL expressions over its rows; using a column adds the checks of its values."""
+
+    def __init__(self, part: Part, config: IngestConfig, tables: Collection[str]) -> None:
+        self.part, self.config, self.tables = part, config, tables
+        self.checks = [(check, literal(reason)) for check, reason in part.checks]
+        self.absent: list[str] = []
+
+    def has(self, name: str, *, setting: str) -> bool:
+        """Whether the part has a column; only the default column of an optional setting may be absent.
+
+        Raises:
+            SourceError: a column that the settings name is absent.
+        """
+        if not name or name in self.part.columns:
+            return bool(name)
+        default = Columns.model_fields[setting].default
+        requested = setting in self.config.only  # a column that --only names must exist
+        if setting in OPTIONAL_SETTINGS and getattr(self.config.columns, setting) == default and not requested:
+            self.absent.append(name)
+            return False
+        names = list(self.part.columns)
+        closest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise SourceError(
+            f"the {self.part.table} have no column {name!r}",
+            expected=f"a column {name!r}",
+            found=", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else ""),
+            where=self.part.where,
+            hint=(f"is {closest[0]!r} meant? " if closest else "")
+            + f"set ingest.columns.{setting} to the right column, or to '' if there is none; the source may have "
+            "renamed it since the last run",
+        )
+
+    def column(self, name: str, *, setting: str) -> Column:
+        """A column that must exist.
+
+        Raises:
+            SourceError: it is absent, or the settings name none.
+        """
+        if not self.has(name, setting=setting):
+            raise SourceError(
+                f"the settings name no column for {setting} of {self.part.table}",
+                expected=f"ingest.columns.{setting}",
+                found=", ".join(self.part.columns),
+                where=self.part.where,
+                hint=f"set ingest.columns.{setting} to the right column",
+            )
+        return self.part.columns[name]
+
+    def text(self, name: str, *, setting: str) -> str:
+        """A column as text; null where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind in ("number", "decimal"):  # an integer stays one if the source stores it as a float
+            expression = rf"regexp_replace(CAST({sql} AS VARCHAR), '[.]0+$|([.]\d*[1-9])0+$', '\1')"
+            return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN {expression} END"
+        if kind == "integer":
+            return f"CAST({sql} AS VARCHAR)"
+        if kind == "list":
+            return f"nullif(array_to_string({sql}, ' '), '')"
+        expression = f"nullif(trim({sql if kind in TEXT_KINDS else f'CAST({sql} AS VARCHAR)'}), '')"
+        for null in self.config.files.missing:
+            expression = f"nullif({expression}, {literal(null)})"
+        return expression
+
+    def key(self, name: str, *, setting: str) -> str:
+        """An id column as text; null where it is empty, rejected where it is not a scalar."""
+        sql, kind = self.column(name, setting=setting)
+        text = self.text(name, setting=setting)
+        if kind == "number":
+            exact = f"CASE typeof({sql}) WHEN 'FLOAT' THEN {1 << 24} ELSE {1 << 53} END"  # larger ids have lost digits
+            too_large = f"isfinite({sql}) AND abs({sql}) >= {exact}"
+            self.add_check(too_large, f"{setting} of more digits than its type can hold")
+        elif kind in ("list", "object"):
+            self.add_check(f"{sql} IS NOT NULL", f"{setting} is not a plain value")
+        elif kind in TEXT_KINDS:
+            inner = f"left({text}, 1) IN ('[', '{{') AND json_valid({text})"
+            self.add_check(f"contains({text}, chr(0)) OR {inner}", f"{setting} is not a plain value")
+            null_words = NULL_KEYS if setting.startswith("item") else (*NULL_KEYS, "None")
+            text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {text} END"
+        return text
+
+    def price(self, name: str) -> tuple[str, str]:
+        """A price as a float64 (null where it cannot be read), and as it is written; it may include a currency."""
+        kind = self.column(name, setting="price").kind
+        text = self.text(name, setting="price")
+        if kind not in TEXT_KINDS:
+            return self._number(name, setting="price"), text
+        number = self._parse_number(f"trim(regexp_replace({text}, {literal(CURRENCY)}, ''))")
+        return f"CASE WHEN isfinite({number}) THEN {number} END", text
+
+    def number(self, name: str, *, setting: str, reason: str) -> str:
+        """A column as a float64; a value that is neither empty nor a finite number rejects the row."""
+        kind = self.column(name, setting=setting).kind
+        text, number = self.text(name, setting=setting), self._number(name, setting=setting)
+        if kind not in ("integer", "flag"):
+            self.add_check(f"{text} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)
+        return number
+
+    def _number(self, name: str, *, setting: str) -> str:
+        sql, kind = self.column(name, setting=setting)
+        if kind in ("number", "integer", "decimal", "flag"):
+            return f"CASE WHEN isfinite(CAST({sql} AS DOUBLE)) THEN CAST({sql} AS DOUBLE) END"
+        return self._parse_number(self.text(name, setting=setting))
+
+    def _parse_number(self, text: str) -> str:
+        """A text as a float64; null where it is not a number in the format of `ingest.files.decimal`."""
+        if self.config.files.decimal == ",":
+            well_formed = rf"regexp_full_match({text}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
+            return f"CASE WHEN {well_formed} THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
+        # a comma separates thousands only where it cannot be a decimal sign: 1,234.50 and 1,234,567, not 1,234
+        has_thousands = rf"regexp_full_match({text}, '[+-]?\d{{1,3}}((,\d{{3}})+\.\d+|(,\d{{3}}){{2,}})')"
+        return f"TRY_CAST(CASE WHEN {has_thousands} THEN replace({text}, ',', '') ELSE {text} END AS DOUBLE)"
+
+    def flag(self, name: str, *, setting: str) -> str:
+        """A column as a boolean, true where it is empty (unless the source is partial); other values reject the row."""
+        text = f"lower({self.text(name, setting=setting)})"
+        true, false = BOOLEAN_WORDS["true"], BOOLEAN_WORDS["false"]
+        expression = f"CASE WHEN {text} IN {true} THEN true WHEN {text} IN {false} THEN false END"
+        self.add_check(f"{text} IS NOT NULL AND ({expression}) IS NULL", f"unparsable {setting}")
+        return expression if self.config.only else f"coalesce({expression}, true)"
+
+    def timestamp(self, name: str, *, setting: str, unit: str, required: bool = True) -> str:
+        """A column as a time in UTC; a required one rejects rows without a time, or with an implausible one."""
+        sql, kind = self.column(name, setting=setting)
+        first, end = self._plausible_range()
+        unit_hint, other_units = "''", ""
+        if kind == "moment":
+            utc = f"CASE WHEN isfinite({sql}) THEN CAST({sql} AS TIMESTAMPTZ) END"
+        elif kind == "naive":
+            utc = self._to_utc(f"CAST({sql} AS TIMESTAMP)")
+        elif unit in UNITS:
+            number = self._number(name, setting=setting)
+            unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
+            us = f"{number} * {UNITS[unit]}"
+            us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
+            utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
+            if required:
+                self.checks.append((f"isfinite({number}) AND ({us}) IS NULL", f"'implausible time' || {unit_hint}"))
+        else:
+            utc = self._parse_time(self.text(name, setting=setting), unit)
+        if required:
+            self.add_check(f"({utc}) IS NULL", f"unparsable {setting}")
+            outside = f"NOT ({utc} >= {first} AND {utc} < {end})"
+            if other_units:  # seconds read as a finer unit are in January 1970
+                outside += f" OR {utc} < TIMESTAMPTZ '1971-01-01 00:00:00+00' AND {other_units}"
+            self.checks.append((outside, f"'implausible time' || {unit_hint}"))
+        return utc
+
+    def _plausible_range(self) -> tuple[str, str]:
+        return f"TIMESTAMPTZ {literal(self.config.earliest)}", f"TIMESTAMPTZ {literal(self.config.latest)}"
+
+    def _fitting_units(self, number: str, *, setting: str, unit: str) -> tuple[str, str]:
+        """A hint at another unit in which a number is a plausible time, and the condition that there is one."""
+        first, end = self._plausible_range()
+        bounds = f"BETWEEN greatest(epoch_us({first}), {EARLIEST_PLAUSIBLE_US}) AND epoch_us({end})"
+        fits = {other: f"{number} * {factor} {bounds}" for other, factor in UNITS.items() if other != unit}
+        prefix = "" if setting == "known_at" else f"ingest.columns.{setting}_unit="  # known_at has the events' unit
+        cases = [f"WHEN {fit} THEN '; it would fit {prefix}{other}'" for other, fit in fits.items()]
+        return f"CASE {' '.join(cases)} ELSE '' END", f"({' OR '.join(fits.values())})"
+
+    def _parse_time(self, text: str, unit: str) -> str:
+        """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
+        if unit != "iso":
+            parsed = f"try_strptime({text}, {literal(unit)})"
+            return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(parsed)
+        has_zone = f"regexp_matches({text}, {literal(ZONED)})"
+        zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
+        is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"
+        naive = self._to_utc(f"TRY_CAST(CASE WHEN {is_naive} THEN {text} END AS TIMESTAMP)")
+        return f"coalesce({zoned}, {naive})"
+
+    def _to_utc(self, local_time: str) -> str:
+        """A local time in UTC; one that clocks skipped or showed twice rejects the row."""
+        zone = self.config.columns.time_zone
+        local_time = f"CASE WHEN isfinite({local_time}) THEN {local_time} END"  # databases have infinite times
+        if zone == "UTC":
+            return f"CAST({local_time} AS TIMESTAMPTZ)"
+        if not zone:
+            self.add_check(f"({local_time}) IS NOT NULL", "time without a zone")
+            return f"CASE WHEN ({local_time}) IS NULL THEN NULL ELSE NULL::TIMESTAMPTZ END"
+        utc_times = f"utc_times({literal(zone)}, {local_time})"
+        self.add_check(f"len({utc_times}) > 1", f"ambiguous time: clocks of {zone} showed it twice")
+        self.add_check(f"({local_time}) IS NOT NULL AND len({utc_times}) = 0", f"time that clocks of {zone} skipped")
+        return f"CASE WHEN len({utc_times}) = 1 THEN CAST(({utc_times})[1] AS TIMESTAMPTZ) END"
+
+    def sequence(self, name: str, *, setting: str, separator: str = "") -> str:
+        """A column as a list of texts: a list, a JSON array, or a text that is split; empty where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind == "list":
+            return f"list_filter(list_transform(coalesce({sql}, []), {TRIM_WORD}), {NOT_EMPTY})"
+        text = self.text(name, setting=setting)
+        values = f"CASE WHEN {text} IS NULL THEN [] ELSE [{text}] END"
+        if kind == "token_seq":
+            separator = separator or " "
+        if separator:
+            split = f"string_split(coalesce({text}, ''), {literal(separator)})"
+            values = f"list_filter(list_transform({split}, lambda word: trim(word)), {NOT_EMPTY})"
+        if kind != "text":
+            return values
+        return f"CASE WHEN {_is_json_array(text)} THEN json_extract_string({text}, '$[*]') ELSE {values} END"
+
+    def declared(self, name: str, *, setting: str) -> str:
+        """A column as the source types it: a number, a list of numbers, a list of texts, else a text."""
+        kind = self.column(name, setting=setting).kind
+        if kind == "float":
+            return self.number(name, setting=setting, reason=f"unparsable {name}")
+        if kind == "float_seq":
+            return self.numbers(name, setting=setting, type="DOUBLE")
+        return self.sequence(name, setting=setting) if kind == "token_seq" else self.text(name, setting=setting)
+
+    def numbers(self, name: str, *, setting: str, type: str = "FLOAT") -> str:
+        """A column as a list of numbers (from a list, a JSON array, or a text); null where it is empty."""
+        sql, kind = self.column(name, setting=setting)
+        if kind == "list":
+            parsed = f"list_transform({sql}, lambda number: TRY_CAST(number AS {type}))"
+        else:
+            sql = self.text(name, setting=setting)
+            split = rf"regexp_extract_all(coalesce({sql}, ''), '[^\s,;|\[\]]+')"
+            parsed = f"list_transform({split}, lambda number: TRY_CAST(number AS {type}))"
+            if kind == "text":
+                parsed = f"CASE WHEN ({sql}) IS NOT NULL THEN {parsed} END"
+        all_finite = f"list_bool_and(list_transform({parsed}, lambda number: coalesce(isfinite(number), false)))"
+        self.add_check(f"NOT coalesce({all_finite}, true)", f"unparsable {name}")
+        return f"CASE WHEN len({parsed}) > 0 THEN {parsed} END"
+
+    def add_check(self, check: str, reason: str) -> None:
+        """Reject rows that meet the SQL condition ``check``."""
+        self.checks.append((check, literal(reason)))
+
+    def reject_reason(self) -> str:
+        """The reason of the first check that a row fails, or null."""
+        if not self.checks:
+            return "NULL::VARCHAR"
+        return "CASE " + " ".join(f"WHEN {check} THEN {reason}" for check, reason in self.checks) + " END"
+
+    def extra(self, subject: str) -> dict[str, str]:
+        """The declared columns of a table, by the names they are stored under."""
+        columns, expressions = self.config.columns, {}
+        for setting in (f"{subject}_attributes", f"{subject}_numbers", f"{subject}_vectors"):
+            for name in getattr(columns, setting, ()):
+                if not self.has(name, setting=setting):
+                    continue
+                if setting.endswith("numbers"):
+                    expression = self.number(name, setting=setting, reason=f"unparsable {name}")
+                elif setting.endswith("vectors"):
+                    expression = self.numbers(name, setting=setting)
+                else:
+                    expression = self.declared(name, setting=setting)
+                expressions[stored_name(name)] = expression
+        return expressions
+
+
+def _is_json_array(text: str) -> str:
+    return f"starts_with({text}, '[') AND json_valid({text})"
+
+
+def sql_list(values: Iterable[str]) -> str:
+    """Texts as an SQL list."""
+    return f"({', '.join(literal(value) for value in values)})"

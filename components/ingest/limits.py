@@ -1,0 +1,159 @@
+"""What makes ingest refuse a source: too many rejected rows or unreadable prices, and too few events."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.ingest.config import Columns, IngestConfig
+from components.ingest.expressions import CURRENCY
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding
+from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
+from components.ingest.rejection import rejected_counts
+from components.ingest.staging import TABLES, Staged, StagedFile, column_names, fetch_row
+from rankline.contracts import SUPERSEDED
+from rankline.errors import SourceError, TooSmall
+from rankline.io import sources
+from rankline.io.sql import literal
+
+HINTS = (  # pattern of a reason, what to try
+    ("time without a zone", "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin"),
+    (
+        "unparsable timestamp.*",
+        "set ingest.columns.timestamp_unit to their format (s, ms, us, ns, iso, or a pattern such as "
+        "'%Y-%m-%d %I:%M:%S %p'; iso writes its zone as Z or +02:00, not as a name)",
+    ),
+    ("unparsable available", "name a column of yes and no (true, false, 1, 0); put a stock count into item_numbers"),
+    ("duplicate event", "if the same event can happen twice, ingest.columns.timestamp must differ"),
+    (".*is not a plain value", "name the value inside it (outer.inner), or write one row for each value of a list"),
+    (".*than its type can hold", "export ids as text or as integers: as floats they have lost their last digits"),
+    ("missing key", "words such as NULL and nan are no ids"),
+    ("unknown event type", "name them in ingest.columns.event_types (an empty label for a type without one)"),
+)
+
+
+class Rejections(NamedTuple):
+    """A table with too many rejected rows; ``harmless`` is a reason that does not count."""
+
+    table: str
+    files: list[StagedFile]
+    rows: int
+    bad: int
+    harmless: str
+
+
+def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged: Staged, raw: Path) -> None:
+    """Refuse a source without rows, or with too many rejected ones.
+
+    Raises:
+        SourceError: a table is empty, or more than ``config.max_rejected_share`` of its rows are rejected.
+    """
+    # without times, a repeated event is no fault of the source
+    harmless = SUPERSEDED if config.changes else "" if columns.timestamp else "duplicate event"
+    for table in TABLES:  # events come last: an item that cannot be read takes its events along
+        if not (files := staged.files.get(table)):
+            continue
+        (rows,) = fetch_row(db, f"SELECT count(*) FROM {table}")
+        (bad,) = fetch_row(db, f"SELECT count(*) FROM bad_{table} WHERE reason <> '{harmless}'")
+        if rows == 0 and table != "users" and not config.changes:
+            raise SourceError(
+                f"the source has no {table}",
+                expected="rows below the header",
+                found="only a header",
+                where=files[0].where,
+                hint="fetch the data again, or point ingest.source at another copy",
+            )
+        rows -= fetch_row(db, f"SELECT count(*) FROM bad_{table} WHERE reason = '{SUPERSEDED}'")[0]
+        if bad == rows > 0 or bad > config.max_rejected_share * rows:
+            raise _too_many_rejected(db, config, Rejections(table, files, rows, bad, harmless), raw)
+
+
+def _too_many_rejected(db: Any, config: IngestConfig, rejections: Rejections, raw: Path) -> SourceError:
+    """The error with the reasons, the first bad row, and a hint for the most frequent reason."""
+    table, files, rows, bad, harmless = rejections
+    counts = rejected_counts(db)[table]
+    reasons = sorted(counts.items(), key=lambda each: (each[0] == harmless, -each[1], each[0]))
+    row, example = fetch_row(
+        db,
+        f"SELECT row, coalesce(raw, '') FROM bad_{table} JOIN {table} USING (row) "
+        f"WHERE reason <> '{harmless}' ORDER BY row LIMIT 1",
+    )
+    file = next(file for file in reversed(files) if file.first_row <= row)
+    return SourceError(
+        f"{bad} of {rows} rows of {table} cannot be used "
+        f"({', '.join(f'{reason} {count}' for reason, count in reasons)})",
+        expected=f"at most {config.max_rejected_share:.1%} rejected (ingest.max_rejected_share)",
+        found=f"{bad / rows:.1%}; the first is line {row - file.first_row + 1}: {example[:120]!r}",
+        where=f"{file.where}; all of them are in {raw / 'rejected.parquet'}",
+        hint=_hint(reasons[0][0], config, file.where) + "correct the rows, or ingest.columns if they are read as the "
+        "wrong columns; raise ingest.max_rejected_share to go on without them",
+    )
+
+
+def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
+    """The number of good items whose price cannot be read, and is therefore null.
+
+    Raises:
+        SourceError: too many cannot be read, or the prices are in several currencies.
+    """
+    if "price_as_written" not in column_names(db, "items"):
+        return 0
+    priced, unreadable, example, *currencies = fetch_row(
+        db,
+        f"""SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
+            arg_min(price_as_written, row) FILTER (price IS NULL), min(currency), max(currency)
+        FROM (SELECT *, trim(regexp_extract(price_as_written, {literal(CURRENCY)})) AS mark,
+            CASE WHEN price IS NOT NULL AND mark <> '' THEN mark END AS currency FROM good_items)""",
+    )
+    where = f"column {columns.price} of items"
+    if unreadable > config.max_rejected_share * priced:
+        raise SourceError(
+            f"{unreadable} of {priced} prices cannot be read",
+            expected=f"numbers in all but {config.max_rejected_share:.1%} of the cells (ingest.max_rejected_share)",
+            found=repr(example[:80]),
+            where=where,
+            hint="set ingest.files.decimal to ',' for prices such as 1.234,50, to '.' for prices such as 1,234.50; "
+            "only a currency may precede or follow a price",
+        )
+    if len({*currencies}) > 1:
+        raise SourceError(
+            "prices are in several currencies",
+            expected="one currency, so that prices can be compared",
+            found=" and ".join(map(str, currencies)),
+            where=where,
+            hint="convert them to one currency, or leave ingest.columns.price empty",
+        )
+    return int(unreadable)
+
+
+def _hint(reason: str, config: IngestConfig, where: str) -> str:
+    """What to try for the most frequent reason."""
+    for pattern, hint in HINTS:
+        if re.fullmatch(pattern, reason):
+            return f"{hint}; "
+    if reason.startswith("not ") and (encoding := _fitting_encoding(config, where)).name:
+        other = f" (or {encoding.runner_up})" * bool(encoding.runner_up)
+        return f"set ingest.files.encoding={encoding.name}, which fits{other}; "
+    return ""
+
+
+def _fitting_encoding(config: IngestConfig, where: str) -> EncodingGuess:
+    """The encoding that fits a text file; empty for other files, or if none fits."""
+    file = sources.File(where)
+    if config.format == "sql" or file.kind in ("parquet", "pq"):
+        return EncodingGuess((), ())
+    with file.open_stored() as stored:
+        return guess_encoding(decompressed(file, stored).read(SAMPLE_BYTES))
+
+
+def check_event_count(summary: dict[str, Any], config: IngestConfig, raw: Path) -> None:
+    """Raise TooSmall if the window holds fewer events than ``config.min_events``."""
+    events, outside = summary["rows"]["events"], summary["outside_window"]
+    if events < config.min_events and not config.only_items:
+        raise TooSmall(
+            f"the data window holds {events} events",
+            expected=f"at least {config.min_events} (ingest.min_events)",
+            found=f"{events} events in [{config.window_start or 'ever'}, {config.window_end or 'now'}), "
+            f"{outside} outside it",
+            where=str(raw / "summary.json"),
+            hint="widen ingest.window_start and ingest.window_end, or provide more data",
+        )

@@ -1,0 +1,74 @@
+"""The lock of an online store: one writer at a time, and who it is.
+
+online/.ranking_v1.lock, .holder.json     held by the writer, and who the writer is
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rankline.errors import RegistryError
+from rankline.io.files import locked, read_json_object, write_json
+
+
+@contextmanager
+def store_lock(folder: Path, *, timeout_s: float, who: str = "", run: str = "") -> Iterator[None]:
+    """Hold the lock of the store in ``folder``; a second writer waits, and is told ``who`` and ``run``.
+
+    Raises:
+        RegistryError: another process holds it for longer than ``timeout_s``.
+    """
+    lock, holder = _paths(folder)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_s=timeout_s))
+        except TimeoutError as error:
+            raise RegistryError(
+                "another process is writing the online store",
+                expected=f"it to finish within {timeout_s:g} s",
+                found=_describe(holder),
+                where=str(folder.resolve()),
+                hint="run again when it has finished; nothing has changed",
+            ) from error
+        stack.callback(_remove, holder)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(holder, {"who": who, "run": run, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
+        yield
+
+
+def lock_holder(folder: Path) -> str:
+    """Who writes the store in ``folder`` right now; empty for nobody, or if the workspace is read-only."""
+    lock, holder = _paths(folder)
+    if not lock.is_file():
+        return ""
+    try:
+        with locked(lock, timeout_s=0):
+            return ""
+    except TimeoutError:
+        return _describe(holder)
+    except OSError:
+        return ""
+
+
+def _paths(folder: Path) -> tuple[Path, Path]:
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.lock"), folder.with_name(f".{folder.name}.holder.json")
+
+
+def _describe(path: Path) -> str:
+    holder = read_json_object(path)
+    if not holder:
+        return "a process that has not written who it is"
+    run = f", run {holder['run']}" if holder.get("run") else ""
+    process = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+    return f"{holder.get('who') or 'unnamed'}{run}: {process}"
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Materialization: bringing the online store up to a point in time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from feature_repo.definitions import VIEWS
+from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
+from rankline.features import watermark
+from rankline.io.files import write_json
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Bring the online store to what was known by ``until``; write and return the watermark.
+
+    Feast's own materialization also writes rows that became known only later. It is therefore given copies of the
+    sources with each entity's last row known by then and not older than the view's TTL. Those rows replace what is
+    online, pushed rows included; other entities stay as they are. ``owner`` (on whose behalf, by which run) is recorded
+    in the watermark.
+
+    A SQLite online store is written as a copy that replaces it at the end: readers do not wait and see the old rows
+    until then, and an interrupted attempt leaves nothing behind.
+    """
+    if until.tzinfo is None:
+        raise ValueError("`until` needs a time zone")
+    started_at = time.monotonic()
+    store = open_store(folder)
+    with tempfile.TemporaryDirectory(prefix="materialize-") as scratch:
+        rows = _copy_sources(store, folder, Path(scratch) / SOURCES, until=until)
+        online = yaml.safe_load((folder / SETTINGS).read_text())["online_store"]
+        sqlite_file = (folder / online["path"]).resolve() if online["type"] == "sqlite" else None
+        if sqlite_file is not None:
+            online["path"] = str(_copy_sqlite(sqlite_file))
+        write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES))
+        scratch_store = open_store(Path(scratch))
+        with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
+            if nonempty_views := [name for name in VIEWS if rows[name]]:
+                scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
+        if sqlite_file is not None:
+            os.replace(online["path"], sqlite_file)
+    new_watermark = {
+        "until": until.astimezone(UTC).isoformat(),
+        "project": store.project,
+        "entities": rows,
+        "owner": dict(owner or {}),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(time.monotonic() - started_at, 2),
+    }
+    watermark.write_shared(store, new_watermark)
+    write_json(folder / watermark.FILE, new_watermark)
+    return new_watermark
+
+
+def _copy_sources(store: Any, folder: Path, sources: Path, *, until: datetime) -> dict[str, int]:
+    """Copy what was known by ``until`` of every view's source; view -> number of rows."""
+    sources.mkdir()
+    rows = {}
+    for view in (store.get_feature_view(name) for name in VIEWS):
+        rows[view.name] = _copy_known(
+            folder / view.batch_source.path,
+            sources / f"{view.name}.parquet",
+            key=view.join_keys[0],
+            since=until - view.ttl if view.ttl else EPOCH,
+            until=until,
+        )
+    return rows
+
+
+def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until: datetime) -> int:
+    """Copy each entity's last row in [since, until] that was known by ``until``; return the number of rows."""
+    import duckdb
+
+    quoted_target = str(target).replace("'", "''")
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        row = db.execute(
+            f"""
+            COPY (
+                SELECT * FROM read_parquet($source)
+                WHERE known_at <= $until AND event_timestamp BETWEEN $since AND $until
+                QUALIFY row_number() OVER (
+                    PARTITION BY {key} ORDER BY event_timestamp DESC, known_at DESC) = 1
+                ORDER BY {key}
+            ) TO '{quoted_target}' (FORMAT parquet, COMPRESSION zstd)
+            """,
+            {"source": str(source), "since": since, "until": until},
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _copy_sqlite(sqlite_file: Path) -> Path:
+    """Copy a SQLite file to a hidden name next to it, replacing what an interrupted attempt left there."""
+    copy = sqlite_file.with_name(f".{sqlite_file.name}")
+    for name in (copy.name, f"{copy.name}-journal"):
+        (copy.parent / name).unlink(missing_ok=True)
+    if sqlite_file.exists():
+        with contextlib.closing(sqlite3.connect(sqlite_file)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+    return copy

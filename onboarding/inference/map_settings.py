@@ -1,0 +1,106 @@
+"""The settings that follow from a mapping: the map for ingest, and what the recipe changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from onboarding.inference.schema import LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
+from onboarding.inference.vocabulary import event_label
+
+# values that mark a missing one; in natural language only the unambiguous markers count
+MISSING = ("NULL", "null", "\\N", "NA", "N/A", "n/a", "None", "none", "nan", "NaN", "-")
+UNAMBIGUOUS_MISSING = ("NULL", "\\N")
+STEMMERS = {
+    "en": "english", "de": "german", "fr": "french", "nl": "dutch", "it": "italian", "es": "spanish", "ru": "russian",
+    "pt": "portuguese", "sv": "swedish", "no": "norwegian", "fi": "finnish", "hu": "hungarian", "tr": "turkish",
+    "da": "danish", "ro": "romanian", "ar": "arabic", "el": "greek", "id": "indonesian",
+}  # fmt: skip
+LABEL_SCALES = {"click": (0, 1), "purchase": (0, 1), "rating": (1, 5), "relevance": (0, 3)}
+
+
+def map_settings(mapping: SchemaMapping) -> dict[str, Any]:
+    """The map: ingest's own settings, without the source."""
+    survey = mapping.survey
+    settings: dict[str, Any] = {"format": survey.format}
+    if survey.name:
+        settings["name"] = survey.name
+    if survey.connection:
+        settings["connection"] = survey.connection
+    if survey.format == "beir":
+        return settings
+    if "items" not in mapping.roles:
+        settings["items_from_events"] = True
+    if survey.format in ("tables", "sql"):
+        settings["tables"] = {role: survey.tables[table].place for role, table in mapping.roles.items()}
+    if files := _file_settings(mapping):
+        settings["files"] = files
+    return {**settings, "columns": _column_settings(mapping)}
+
+
+def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
+    columns: dict[str, Any] = {"user_id": "", "item_id": "", "timestamp": "", "labels": {}}
+    for role in ROLES:
+        for each in mapping.column_mappings.get(role, ()):
+            if each.setting.startswith("labels."):
+                columns["labels"][each.setting.partition(".")[2]] = each.column
+            elif each.setting in LIST_SETTINGS:
+                columns.setdefault(each.setting, []).append(each.column)
+            elif role == "events" or not columns.get(each.setting):
+                columns[each.setting] = each.column
+    if mapping.time_unit and columns["timestamp"]:
+        columns["timestamp_unit"] = mapping.time_unit
+    if mapping.resolved_time_zone:
+        columns["time_zone"] = mapping.resolved_time_zone
+    if columns.get("event_type"):
+        values = mapping.survey.values(mapping.roles["events"], columns["event_type"])
+        columns["event_types"] = {value: event_label(value) or "" for value in values}
+    if (category := mapping.column("items", "category")) and (mark := mapping.stats("items", category).separator):
+        columns["category_separator"] = mark.strip()
+    if created := mapping.column("items", "created_at"):
+        columns["created_at_unit"] = mapping.stats("items", created).times[0]
+    return columns
+
+
+def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
+    """How the text files are written, where it differs from ingest's defaults."""
+    settings: dict[str, Any] = {}
+    if mapping.survey.format != "tables":
+        return settings
+    if mapping.survey.files.encoding not in ("utf-8", "ascii"):
+        settings["encoding"] = mapping.survey.files.encoding
+    if mapping.survey.files.decimal == ",":
+        settings["decimal"] = ","
+    missing = set()
+    for role, table in mapping.roles.items():
+        for each in mapping.column_mappings.get(role, ()):
+            stats = mapping.stats(role, each.column)
+            if stats.kind != "text" or (0 < stats.numbers < 0.2):
+                continue
+            values = mapping.survey.values(table, each.column, most=200)
+            markers = UNAMBIGUOUS_MISSING if each.setting in TEXT_SETTINGS or stats.numbers <= 0.3 else MISSING
+            missing |= {word for word in markers if word in values}
+    if missing:
+        settings["missing"] = sorted(missing)
+    return settings
+
+
+def recipe_settings(mapping: SchemaMapping) -> dict[str, Any]:
+    """The recipe's changes: its name, the scale of its labels, the language of its texts."""
+    name = mapping.name.replace("_", "-")
+    changes: dict[str, Any] = {
+        "name": name, "validate.profile_name": name, "export.recipe": name, "export.catalogue": name,
+    }  # fmt: skip
+    scales = dict(LABEL_SCALES)
+    for each in mapping.column_mappings.get("events", ()):
+        label = each.setting.partition("labels.")[2]
+        if label and (stats := mapping.stats("events", each.column)).low is not None and stats.high is not None:
+            low, high = LABEL_SCALES[label]
+            scales[label] = (min(low, math.floor(stats.low)), max(high, math.ceil(stats.high)))
+    if scales != LABEL_SCALES:
+        changes["validate.scales"] = {label: list(scale) for label, scale in scales.items()}
+    language = next((code for code in mapping.languages.values() if code), "en")
+    stemmer = STEMMERS.get(language, "")
+    if mapping.kind in ("search", "shop") and stemmer != "english":
+        changes |= {f"{step}.stemmer": stemmer for step in ("finetune", "distill", "evaluate")}
+    return changes

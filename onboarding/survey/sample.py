@@ -1,0 +1,61 @@
+"""The first rows of a table, read as ingest reads them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from components.ingest.readers.parts import Part, truncated_error
+from rankline.io.sql import identifier
+
+
+class Sample(NamedTuple):
+    """What a sample holds: the kind of each column, as ingest reads it, and whether it has all the rows there are."""
+
+    kinds: dict[str, str]
+    is_complete: bool
+
+
+def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> Sample:
+    """Create the table ``name`` from the first rows of some parts.
+
+    Rows that ingest cannot read are left out. Parts with different columns make one table with all of them.
+    """
+    import pyarrow as pa
+
+    kinds: dict[str, str] = {}
+    batches, remaining = [], max_rows
+    for part in parts:
+        if remaining <= 0:
+            break
+        kinds |= {column: each.kind for column, each in part.columns.items()}
+        batches.append(_query(db, part, part.schema.empty_table()))  # a part without rows has columns all the same
+        try:
+            for batch in part.batches:
+                batches.append(_query(db, part, pa.table(batch.slice(0, remaining))))
+                remaining -= len(batch)
+                if remaining <= 0:
+                    break
+        except (OSError, EOFError, pa.ArrowInvalid) as error:
+            raise truncated_error(part.where, error) from error
+    groups = [pa.concat_tables(group) for _, group in itertools.groupby(batches, key=lambda table: table.schema)]
+    for number, group in enumerate(groups):
+        db.register(f"sample_{number}", group)
+    union = " UNION ALL BY NAME ".join(f"SELECT * FROM sample_{number}" for number in range(len(groups)))
+    db.execute(f"CREATE TABLE {identifier(name)} AS {union}")
+    for number in range(len(groups)):
+        db.unregister(f"sample_{number}")
+    return Sample(kinds, remaining > 0)
+
+
+def _query(db: Any, part: Part, batch: Any) -> Any:
+    """A batch of a part as an Arrow table of its columns."""
+    columns = ", ".join(f"{column.sql} AS {identifier(name)}" for name, column in part.columns.items())
+    unreadable = " OR ".join(f"coalesce({check}, false)" for check, _ in part.checks)
+    db.register("arriving", batch)
+    try:
+        where = f" WHERE NOT ({unreadable})" if unreadable else ""
+        return db.sql(f"SELECT {columns} FROM {part.relation}{where}").to_arrow_table()
+    finally:
+        db.unregister("arriving")

@@ -1,0 +1,236 @@
+"""The survey of a source: its tables, their first rows in DuckDB, and the statistics of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.ingest.config import Columns, IngestConfig, TextFiles
+from components.ingest.readers import parts, recbole, sql, tables, text_stream
+from components.ingest.readers.encoding import EncodingGuess, guess_encoding
+from components.ingest.readers.parts import Part
+from onboarding.survey.language import detect_language
+from onboarding.survey.locations import (
+    database_tables,
+    detect_source,
+    files_at,
+    require_table_kind,
+    short_names,
+    table_places,
+)
+from onboarding.survey.sample import load_sample
+from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
+from onboarding.tables import connect, fetch_row
+from rankline.errors import SourceError, UsageError
+from rankline.io import sources
+from rankline.io.sources import File, Tables, postgres
+from rankline.io.sql import identifier
+
+SAMPLE_ROWS = 100_000  # of each table
+LANGUAGE_ROWS = 500
+UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
+
+
+@dataclass(frozen=True)
+class TableSurvey:
+    """One table of a source; its first rows are in DuckDB under its name."""
+
+    name: str
+    place: str
+    rows: int
+    is_complete: bool  # the sample holds all of its rows
+    files: int
+    columns: dict[str, ColumnStats]
+
+
+@dataclass
+class Survey:
+    """A source and its tables."""
+
+    source: str
+    format: str
+    tables: dict[str, TableSurvey]
+    files: TextFiles = field(default_factory=TextFiles)
+    encoding: EncodingGuess = UTF_8
+    name: str | None = None
+    connection: str = ""
+    db: Any = field(default=None, repr=False)
+
+    def overlap(self, table: str, column: str, other: str, key: str) -> float:
+        """The share of a column's distinct values that are among another table's keys, within the samples."""
+        left, right = (f"CAST({identifier(name)} AS VARCHAR)" for name in (column, key))
+        query = (
+            f"SELECT avg(CAST(value IN (SELECT {right} FROM {identifier(other)}) AS INTEGER)) FROM "
+            f"(SELECT DISTINCT {left} AS value FROM {identifier(table)} WHERE {left} IS NOT NULL)"
+        )
+        (share,) = fetch_row(self.db, query)
+        return float(share or 0)
+
+    def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
+        """The most frequent values of a column and their rows."""
+        value_sql = f"CAST({identifier(column)} AS VARCHAR)"
+        query = (
+            f"SELECT {value_sql} AS value, count(*) AS rows FROM {identifier(table)} WHERE {value_sql} IS NOT NULL "
+            f"GROUP BY ALL ORDER BY rows DESC, value LIMIT {most}"
+        )
+        return {str(value): int(rows) for value, rows in self.db.execute(query).fetchall()}
+
+    def language(self, table: str, columns: list[str]) -> str:
+        """The code of the language that some text columns appear to be in; empty if it is not clear."""
+        text_sql = " || ' ' || ".join(f"coalesce(CAST({identifier(name)} AS VARCHAR), '')" for name in columns)
+        sample = f"SELECT {text_sql} AS text FROM {identifier(table)} LIMIT {LANGUAGE_ROWS}"
+        (text,) = fetch_row(self.db, f"SELECT string_agg(text, ' ') FROM ({sample})")
+        return detect_language(text or "")
+
+
+@dataclass(frozen=True)
+class _Location:
+    """Where one table is: its place, the parts to read, and how many files they are (0 in a database)."""
+
+    place: str
+    parts: list[Part]
+    files: int
+
+
+def survey(
+    source: str, *, rows: int = SAMPLE_ROWS, encoding: str = "", only: tuple[str, ...] = (), connection: str = ""
+) -> Survey:
+    """Survey a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
+
+    ``only`` names the places of the tables; without it, all tables of the source are surveyed.
+
+    Raises:
+        SourceError: the source does not exist, holds no table, or a table cannot be read.
+        UsageError: the URL of the source contains a password.
+    """
+    if sources.mask_passwords(source) != source or f":{sources.MASK}@" in source:
+        raise UsageError(
+            "a command, a map or a recipe must not contain a password",
+            expected="a URL without one",
+            found=sources.mask_passwords(source),
+            hint="set PGPASSWORD, or keep the whole URL in a variable and pass its name: --connection SHOP_URL",
+        )
+    detected = detect_source(source, connection)
+    result = Survey(
+        detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
+    )
+    if result.format == "tables":
+        places = only or ((detected.file,) if detected.file else tuple(table_places(result.source)))
+        locations = _file_locations(result, places, encoding)
+    elif result.format == "sql":
+        places = only or tuple(database_tables(result.source, result.connection))
+        locations = [_Location(place, _query_parts(result, place, rows), 0) for place in places]
+    else:
+        locations = _known_locations(result)
+    names = short_names([each.place for each in locations])
+    for location in locations:
+        name = names[location.place]
+        result.tables[name] = _survey_table(result, name, location, rows)
+    return result
+
+
+def _file_locations(survey: Survey, places: tuple[str, ...], encoding: str) -> list[_Location]:
+    """The tables of a source of files; sets the survey's encoding."""
+    files = {place: files_at(survey.source, place) for place in places}
+    survey.encoding = _detect_encoding([file for each in files.values() for file in each[:3]], encoding)
+    survey.files = TextFiles(encoding=survey.encoding.name)
+    config = IngestConfig(source=survey.source, format="tables", files=survey.files, columns=AllColumns())
+    for file in (file for each in files.values() for file in each):
+        require_table_kind(file)
+    return [
+        _Location(place, [tables.file_part("events", file, config) for file in each], len(each))
+        for place, each in files.items()
+    ]
+
+
+def _known_locations(survey: Survey) -> list[_Location]:
+    """The tables of a RecBole set or a BEIR folder, with the columns as its files call them."""
+    config = IngestConfig(source=survey.source, format=survey.format, name=survey.name, items_from_events=True)
+    read = recbole.read_parts if survey.format == "recbole" else _beir_parts
+    return [
+        _Location(table, list(read(config, {table: files})), len(files))
+        for table, files in sources.find_files(config).items()
+    ]
+
+
+def _beir_parts(config: IngestConfig, files: sources.Files) -> Iterator[Part]:
+    return (tables.file_part(table, file, config) for table, each in files.items() for file in each)
+
+
+def _detect_encoding(files: list[File], encoding: str) -> EncodingGuess:
+    """The encoding of the text files, which is the same for all; ``encoding`` overrides the guess.
+
+    Raises:
+        SourceError: a file is not text in any encoding, or the files have different ones.
+    """
+    guesses = {file.path: _guess_file_encoding(file, encoding) for file in files if file.kind not in ("parquet", "pq")}
+    not_ascii = [guess for guess in guesses.values() if guess.name != "ascii"]
+    if not not_ascii:
+        return UTF_8
+    shared = [name for name in not_ascii[0].equally_likely if all(name in guess.equally_likely for guess in not_ascii)]
+    if not shared:
+        raise SourceError(
+            "the files of the source are in different encodings",
+            expected="one encoding for all files",
+            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {guess.name}" for path, guess in guesses.items()),
+            where=next(iter(guesses)),
+            hint="convert them to UTF-8 (iconv -t utf-8)",
+        )
+    others = [name for guess in not_ascii for name in guess.candidates if name not in shared]
+    return EncodingGuess(tuple(dict.fromkeys([*shared, *others])), tuple(shared))
+
+
+def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
+    with file.open_stored() as stored:
+        try:
+            sample = text_stream.decompressed(file, stored).read(text_stream.SAMPLE_BYTES)
+        except (OSError, EOFError) as error:
+            raise parts.truncated_error(file.path, error) from error
+    guess = EncodingGuess((encoding,), (encoding,)) if encoding else guess_encoding(sample)
+    if not guess.name or (b"\x00" in sample and not guess.name.startswith("utf-16")):
+        raise SourceError(
+            "a file cannot be read as text",
+            expected="UTF-8, or another encoding that can be detected",
+            found="bytes that do not occur in text" if guess.name else "bytes that fit no encoding",
+            where=file.path,
+            hint="pass the encoding with --encoding (cp1252, gb18030, utf-16…), or convert: iconv -t utf-8; if it is "
+            "not text, give it the ending of what it is",
+        )
+    return guess
+
+
+class AllColumns(Columns):
+    """Column settings that want every column, for a source whose columns are not known yet."""
+
+    def wants(self, column: str) -> bool:
+        """True for every column."""
+        return True
+
+
+def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
+    query = f"SELECT * FROM ({postgres.select_statement(place)}) AS looked LIMIT {rows + 1}"
+    settings: dict[str, Any] = {"items_from_events": True, "connection": survey.connection}
+    config = IngestConfig(
+        source=survey.source, format="sql", tables=Tables(events=query), columns=AllColumns(), **settings
+    )
+    # the rows can only be fetched while the database is connected, which is as long as the loop runs
+    return [part._replace(batches=iter(list(part.batches))) for part in sql.read_parts(config, {})]
+
+
+def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int) -> TableSurvey:
+    """Load a table's first rows into DuckDB and compute the statistics of its columns."""
+    kinds, is_complete = load_sample(survey.db, name, location.parts, max_rows=max_rows)
+    (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
+    if not count:
+        raise SourceError(
+            "a table holds no row that can be read",
+            expected="rows below the header",
+            found=f"columns {', '.join(kinds)[:80]}, no row",
+            where=location.parts[0].where if location.parts else location.place,
+            hint="check that it is a table and export it again, or leave it out with --events and --items",
+        )
+    if survey.format == "tables" and has_decimal_commas(survey.db, name, kinds):
+        survey.files = survey.files.model_copy(update={"decimal": ","})
+    stats = column_stats(survey.db, name, kinds, decimal=survey.files.decimal)
+    return TableSurvey(name, location.place, int(count), is_complete, location.files, stats)

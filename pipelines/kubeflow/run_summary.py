@@ -1,0 +1,129 @@
+"""A run of a cluster in the words of a local run's summary.
+
+The API gives the state of a run and, for each task, a name, a state and two times (`run_details.task_details`, made
+from the nodes of the workflow), but not the parameters that a task returned. So the verdict is read off the tasks that
+ran: the last step of the flow (`promote`, `publish`, `materialize`), or the task that is named after the verdict
+(pipelines/training.py, pipelines/refresh.py). The name of the pipeline tells the flow.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.packages import parse_pipeline_name
+from pipelines.kubeflow.triggers import trigger_of, unix_seconds
+from pipelines.runs.folder import Flow
+from pipelines.steps import STEPS, VERDICT_TASKS
+from rankline.runtime.outcomes import Outcome
+
+STEP_STATUS = {
+    "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
+    "CANCELING": "running", "CANCELED": "cancelled", "PAUSED": "pending",
+}  # fmt: skip
+_FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+# the last step of a flow, or the task of a verdict -> the outcome where it is done
+_FINAL_TASKS = {outcome.step: outcome for outcome in Outcome if outcome.step} | VERDICT_TASKS
+_LEDGER_FIELDS = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step; not in the API
+_STEP_ALIASES = {"resolve-inputs": "resolve_inputs", "look": "resolve_inputs"}  # hyphens, and a former name
+
+
+def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
+    """The summary of a run as far as the API knows it."""
+    steps = _steps(list((run.run_details and run.run_details.task_details) or []))
+    outcome, flow = _outcome(run, steps), flow_of(cluster, run)
+    failed = next((step for step in steps if step["status"] == "failed"), None)
+    started_s, finished_s = unix_seconds(run.created_at), unix_seconds(run.finished_at)
+    seconds = round(max((finished_s or time.time()) - (started_s or time.time()), 0.0), 2)
+    error = (run.error and run.error.message) or (failed and failed["error"]) or ""
+    if outcome == Outcome.FAILED and not error:
+        error = f"see `{kubectl_logs_command(cluster, run.run_id)}`" if failed else "no step of it failed; see its page"
+    return {
+        "run": run.run_id,
+        "name": run.display_name,
+        "outcome": outcome.value,
+        "kubeflow_status": run.state or "",
+        "verdict": outcome.sentence_for(flow),
+        "reasons": [],
+        "error": error if outcome == Outcome.FAILED else "",
+        "failed_step": failed["step"] if failed and outcome == Outcome.FAILED else "",
+        "model_id": "",
+        "started": started_s,
+        "seconds": None if outcome == Outcome.RUNNING else seconds,
+        "work_s": None,
+        "cost": None,
+        "currency": "",
+        "steps": steps,
+        "trigger": trigger_of(cluster, run),
+        "flow": flow,
+        "url": cluster.ui_url("runs", run.run_id),
+    }
+
+
+def summarize_listed_run(cluster: Cluster, run: Any) -> dict[str, Any]:
+    """The summary of a run from a list, which may come without tasks."""
+    summary = summarize_run(cluster, run)
+    if summary["outcome"] == Outcome.INCOMPLETE and not summary["steps"]:
+        return summarize_run(cluster, cluster.client.get_run(run.run_id))
+    return summary
+
+
+def is_running(run: Any) -> bool:
+    """Whether a run has not ended."""
+    return run.state not in _FINISHED_STATES
+
+
+def flow_of(cluster: Cluster, run: Any) -> Flow:
+    """The flow of a run by the name of its pipeline; `train` where the pipeline has been deleted."""
+    id = run.pipeline_version_reference and run.pipeline_version_reference.pipeline_id
+    pipeline = cluster.pipeline(id) if id else None
+    return parse_pipeline_name(pipeline.display_name)[1] if pipeline else "train"
+
+
+def step_of(task: str) -> str:
+    """The step of a task."""
+    return _STEP_ALIASES.get(task, task)
+
+
+def kubectl_logs_command(cluster: Cluster, run: str) -> str:
+    """The command that shows what every pod of a run wrote, as long as the pods exist."""
+    return f"kubectl {cluster.kubectl_namespace()} logs -l pipeline/runid={run} -c main --prefix --tail=-1"
+
+
+def _outcome(run: Any, steps: list[dict[str, Any]]) -> Outcome:
+    if is_running(run):
+        return Outcome.RUNNING
+    history = {each.state for each in run.state_history or []}
+    if run.state == "CANCELED" or (run.state == "FAILED" and "CANCELING" in history):
+        return Outcome.CANCELLED
+    if run.state == "FAILED":
+        return Outcome.FAILED
+    done = {step["step"] for step in steps if step["status"] == "done"}
+    return next((outcome for task, outcome in _FINAL_TASKS.items() if task in done), Outcome.INCOMPLETE)
+
+
+def _steps(tasks: list[Any]) -> list[dict[str, Any]]:
+    """Our steps among a run's tasks, in their order; of several attempts the latest."""
+    by_step: dict[str, dict[str, Any]] = {}
+    for task in sorted(tasks, key=lambda each: unix_seconds(each.start_time) or float("inf")):
+        name = task.display_name or ""
+        step, is_driver = step_of(name.removesuffix("-driver")), name.endswith("-driver")
+        if step not in (*STEPS, *VERDICT_TASKS):
+            continue
+        status = STEP_STATUS.get(task.state or "", "pending")
+        # a driver runs before its step; it stands for the step only until the step has started
+        if is_driver and (step in by_step or status not in ("failed", "running")):
+            continue
+        started_s, finished_s = unix_seconds(task.start_time), unix_seconds(task.end_time)
+        by_step[step] = {
+            "step": step,
+            "status": status,
+            "why": "",
+            "seconds": round((finished_s or time.time()) - started_s, 2) if started_s else 0.0,
+            **dict.fromkeys(_LEDGER_FIELDS),
+            "result": {},
+            "paths": {},
+            "error": (task.error and task.error.message) or "",
+        }
+    return [by_step[step] for step in (*STEPS, *VERDICT_TASKS) if step in by_step]

@@ -1,0 +1,89 @@
+"""What started a run of a cluster: a schedule, a backfill of one, or a person.
+
+The API stores of a schedule no more than its cron expression and two numbers. So the description of a recurring run
+ends with the rest as JSON: the recipe, the settings and the data window.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from components.ingest.window import BACKFILL
+from pipelines.kubeflow.client import Cluster
+from pipelines.schedules.model import Window
+
+METADATA_MARK = "\n\nrankline schedule: "
+_UNSET_BEFORE_S = 86_400.0  # the API gives a time that is not set as 1970
+
+
+def format_description(summary: str, metadata: dict[str, Any]) -> str:
+    """The description of a recurring run: a sentence for people, and metadata."""
+    return summary + METADATA_MARK + json.dumps(metadata, sort_keys=True)
+
+
+def read_summary(description: str) -> str:
+    """The sentence for people."""
+    return description.partition(METADATA_MARK)[0]
+
+
+def read_metadata(description: str) -> dict[str, Any]:
+    """The metadata; empty where `rankline schedule` did not create the recurring run, or somebody edited it."""
+    try:
+        metadata = json.loads(description.partition(METADATA_MARK)[2] or "{}")
+    except ValueError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def data_window(scheduled_at: datetime, *, lag_s: float, window_s: float | None) -> Window:
+    """The data window of a scheduled time, as the flow computes it on a cluster: days have 24 hours."""
+    end = scheduled_at.astimezone(UTC) - timedelta(seconds=lag_s)
+    return Window(end - timedelta(seconds=window_s) if window_s else None, end)
+
+
+def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
+    """What started a run, as in trigger.json of a local run; None where a person did."""
+    if run.recurring_run_id:
+        recurring_run = cluster.recurring_run(run.recurring_run_id)
+        scheduled_at = run.scheduled_at if unix_seconds(run.scheduled_at) else None
+        metadata = read_metadata((recurring_run and recurring_run.description) or "")
+        schedule = recurring_run.display_name if recurring_run else run.recurring_run_id
+        return _trigger("scheduled", schedule, scheduled_at, metadata)
+    scheduled_at = backfill_scheduled_at(run)
+    return _trigger("backfill", schedule_name(run), scheduled_at, {}) if scheduled_at else None
+
+
+def _trigger(kind: str, schedule: str, scheduled_at: datetime | None, metadata: dict[str, Any]) -> dict[str, Any]:
+    known = scheduled_at is not None and "lag_s" in metadata
+    window = (
+        data_window(scheduled_at, lag_s=metadata["lag_s"], window_s=metadata["window_s"])
+        if scheduled_at is not None and known
+        else None
+    )
+    return {
+        "kind": kind,
+        "schedule": schedule,
+        "scheduled_at": scheduled_at.isoformat() if scheduled_at else "",
+        "window_start": window.start.isoformat() if window and window.start else None,
+        "window_end": window.end.isoformat() if window else None,
+    }
+
+
+def backfill_scheduled_at(run: Any) -> datetime | None:
+    """The past fire time that `rankline schedule backfill` started a run for; None for any other run."""
+    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+    scheduled_at = str(parameters.get("scheduled_at", ""))
+    return datetime.fromisoformat(scheduled_at.removeprefix(BACKFILL)) if scheduled_at.startswith(BACKFILL) else None
+
+
+def schedule_name(run: Any) -> str:
+    """The schedule of a backfill's run: the first word of the run's name."""
+    return str(run.display_name).partition(" ")[0]
+
+
+def unix_seconds(timestamp: datetime | None) -> float | None:
+    """A time of the API; None where it is not set."""
+    seconds = timestamp.timestamp() if timestamp else 0.0
+    return seconds if seconds > _UNSET_BEFORE_S else None

@@ -1,0 +1,211 @@
+"""What changes a recipe: `--recipe module:function`, `--set section.setting=value`, and files that map a source."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from components.ingest.config import IngestConfig
+from components.ingest.readers.tables import READERS
+from pipelines.recipe import Recipe, as_dict
+from rankline.errors import UsageError
+from rankline.io.sources import File
+
+Factory = Callable[..., Recipe]
+_OPTIONS = {"path": "--source", "map": "--map"}  # parameter of a factory -> option of the commands
+# settings that are open mappings, such as decide.floors: they take keys of their own
+_OPEN_MAPPINGS = ("floors", "slice_drops", "labels", "scales", "node_selector", "secrets", "gpus")
+
+
+# -- a recipe by name ------------------------------------------------------------------------------------------
+
+
+def load_recipe(name: str, factories: Mapping[str, Factory], *, source: str | None, map: str | None) -> Recipe:
+    """The recipe that the factory of this name (or `module:function`) returns.
+
+    Raises:
+        UsageError: there is no such recipe, or it needs data, or takes none.
+    """
+    if name not in factories and ":" not in name:
+        raise UsageError(
+            f"there is no recipe named {name!r}",
+            expected="one of " + ", ".join(factories) + ", or module:function",
+            hint=_closest(name, list(factories)) or "`rankline recipes` lists them",
+        )
+    taking_data = [each for each, factory in factories.items() if "path" in inspect.signature(factory).parameters]
+    arguments = {key: value for key, value in (("path", source), ("map", map)) if value is not None}
+    if name in factories:
+        return _call(name, factories[name], arguments, taking_data)
+    return _import(name, arguments, taking_data)
+
+
+def requires_source(factory: Factory) -> bool:
+    """Whether a factory cannot be called without the place of the data."""
+    path = inspect.signature(factory).parameters.get("path")
+    return path is not None and path.default is inspect.Parameter.empty
+
+
+def _call(name: str, factory: Factory, arguments: Mapping[str, str], taking_data: list[str]) -> Recipe:
+    accepted = inspect.signature(factory).parameters
+    if extra := [key for key in arguments if key not in accepted]:
+        raise UsageError(
+            f"recipe {name} takes no {_OPTIONS[extra[0]]}",
+            expected="a recipe for your own data: " + ", ".join(taking_data),
+            found=arguments[extra[0]],
+            hint="set ingest.source and ingest.columns instead, or write a recipe of your own",
+        )
+    if requires_source(factory) and "path" not in arguments:
+        raise UsageError(
+            f"recipe {name} needs data",
+            expected="--source PATH",
+            found="none",
+            hint=f"rankline run --recipe {name} --source /data/mine; `rankline init` examines data and writes a recipe",
+        )
+    return factory(**arguments)
+
+
+def _import(name: str, arguments: Mapping[str, str], taking_data: list[str]) -> Recipe:
+    """The recipe of a module of the user's, which may lie in the current folder."""
+    module, _, function = name.partition(":")
+    if "" not in sys.path:
+        sys.path.append("")
+    try:
+        recipe = _call(name, getattr(importlib.import_module(module), function), arguments, taking_data)
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"it returned {type(recipe).__name__}")
+    except UsageError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(
+            f"recipe {name} cannot be loaded",
+            expected="module:function, importable from here, that returns a Recipe",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            hint="check the spelling, or set PYTHONPATH to the folder of the module",
+        ) from error
+    return recipe
+
+
+# -- single settings -------------------------------------------------------------------------------------------
+
+
+def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with single settings changed, each given as ``section.setting=value``; the value is JSON or text.
+
+    Raises:
+        UsageError: there is no such setting, or the value does not fit.
+    """
+    values = as_dict(recipe)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting} has no value", expected="section.setting=value", found=setting)
+        _set_value(values, path.strip(), _parse(text), setting)
+    try:
+        return TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        name, expected, value = first_problem(error)
+        raise UsageError(
+            f"the recipe refuses {name}",
+            expected=expected,
+            found=value,
+            hint=f"`rankline recipes show {recipe.name}` lists every setting with its bounds",
+        ) from error
+
+
+def _set_value(values: dict[str, Any], path: str, value: Any, setting: str) -> None:
+    *sections, key = path.split(".")
+    section_values: Any = values
+    for depth, section in enumerate(sections):
+        if not isinstance(section_values, dict) or section not in section_values:
+            _refuse(".".join([*sections[:depth], section]), list(section_values), setting)
+        section_values = section_values[section]
+    is_open = bool(sections) and sections[-1] in _OPEN_MAPPINGS
+    if not isinstance(section_values, dict) or (key not in section_values and not is_open):
+        _refuse(path, list(section_values) if isinstance(section_values, dict) else [], setting)
+    section_values[key] = value
+
+
+def _refuse(path: str, known: list[str], setting: str) -> NoReturn:
+    raise UsageError(
+        f"the recipe has no setting {path!r}",
+        expected="one of " + ", ".join(known),
+        found=setting,
+        hint=_closest(path.split(".")[-1], known) or "`rankline recipes show NAME` lists every setting",
+    )
+
+
+def _closest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def first_problem(error: ValidationError) -> tuple[str, str, str]:
+    """(dotted name, what is expected, the value) of the first setting that a model refuses."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return name, first["msg"].removeprefix("Value error, "), repr(first["input"])
+
+
+# -- mapping files ---------------------------------------------------------------------------------------------
+
+
+def ingest_config(path: str, map: str, *, tables: dict[str, str], columns: dict[str, Any], **more: Any) -> IngestConfig:
+    """Ingest's settings for the user's own data: the recipe's defaults, and a mapping file that overrides them.
+
+    A ``path`` that names a file stands for its folder, and the file for the events; without a table of items, the
+    items are those that the events name.
+
+    Raises:
+        UsageError: the file cannot be read, or holds a value that does not fit.
+    """
+    values = {"format": "tables", "tables": tables, **more, **(_read_mapping(map) if map else {}), "source": path}
+    values["columns"] = {**columns, **values.get("columns", {})}
+    folder, slash, file = path.rpartition("/")
+    is_file = "." in file and File(file).kind in READERS and not Path(path).expanduser().is_dir()
+    if values["format"] == "tables" and is_file:
+        values["tables"] = {**(values["tables"] if map else {}), "events": file}
+        values |= {"source": folder or slash or ".", "items_from_events": "items" not in values["tables"]}
+    try:
+        return IngestConfig(**values)
+    except ValidationError as error:
+        name, expected, value = first_problem(error)
+        raise UsageError(
+            f"the map refuses {name}",
+            expected=expected,
+            found=value,
+            where=map,
+            hint="`rankline recipes show interactions ingest` lists every setting of a source",
+        ) from error
+
+
+def _read_mapping(path: str) -> dict[str, Any]:
+    """The settings of ingest (tables, columns, files…) in a TOML or JSON file."""
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+        mapping = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "the map of the source cannot be read",
+            expected="a TOML or JSON file with sections such as [tables] and [columns]",
+            found=" ".join(str(error).split()),
+            where=str(file),
+            hint="`rankline init` writes one",
+        ) from error
+    return dict(mapping)

@@ -1,0 +1,67 @@
+"""What takes up space in a workspace and its model repository, and the facts that decide whether it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from rankline.registry.registry_state import Event
+
+Kind = Literal[
+    "run", "cache", "checkpoint", "bundle", "weights", "catalogue", "evidence", "online", "claim", "fetched", "leftover"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # `claim` is a firing, `fetched` a download, `leftover` a partial file
+
+
+@dataclass(frozen=True)
+class Inode:
+    """One name of a file: which file it is, how many names it has in all, and its size in bytes."""
+
+    identity: tuple[int, int]
+    links: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that takes up space."""
+
+    kind: Kind
+    name: str  # as people know it
+    path: str  # below the workspace, or below the repository
+    at: float  # when it was last written, in unix seconds
+    files: tuple[Inode, ...] = ()
+    stored: int = 0  # bytes in a bucket, where a file has one name
+
+    @property
+    def bytes(self) -> int:
+        """Its size, whether or not its files have other names."""
+        return self.stored + sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """What the ledger says of one step of a run."""
+
+    key: str
+    outputs: Mapping[str, str]  # output -> digest
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is in a workspace and its repository; the facts are by name, or by path for the cache."""
+
+    resources: tuple[Resource, ...]
+    history: tuple[Event, ...] = ()
+    running: frozenset[str] = frozenset()  # runs that are under way
+    groups: Mapping[str, str] = field(default_factory=dict)  # run -> its recipe and flow
+    awaited_runs: frozenset[str] = frozenset()  # runs of firings that have not ended
+    work: Mapping[str, Mapping[str, StepWork]] = field(default_factory=dict)  # run -> step -> what it did
+    cache_outputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # cache entry -> output -> digest
+    latest: frozenset[str] = frozenset()  # cache entries that a changed step is compared with
+    services: Mapping[str, str] = field(default_factory=dict)  # model -> the feature service it reads; "" unknown
+    ignored: tuple[str, ...] = ()  # what is not examined, and why
+    unreadable: frozenset[str] = frozenset()  # runs with a summary that cannot be read
+    other_histories: tuple[tuple[Event, ...], ...] = ()  # of other repositories that runs and schedules name

@@ -1,0 +1,69 @@
+"""Run one step alone, through the component that the pipeline runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipelines.recipe import Recipe, step_settings, storage_settings
+from pipelines.runs.folder import new_run_folder
+from pipelines.steps import component_module
+from rankline.runtime import ledger
+from rankline.runtime.run_context import RunContext
+
+
+def run_single_step(step: str, recipe: Recipe, folders: Mapping[str, Path], *, workspace: Path) -> Path:
+    """Run a step on these folders (artifact -> folder); returns the folder of its run.
+
+    Raises:
+        StepStopped: the step failed.
+    """
+    component = importlib.import_module(component_module(step, "component"))
+    function: Any = getattr(component, step).python_func
+    run_folder = new_run_folder(workspace, f"{recipe.name}-{step}")
+    run = {
+        "workspace": str(workspace),
+        "recipe": recipe.name,
+        "catalogue": recipe.export.catalogue,
+        **storage_settings(recipe, str(workspace)),
+    }
+    config = step_settings(recipe, str(workspace))[step]
+    # in the pipeline resolve_inputs provides these
+    providers: dict[str, Callable[[], str]] = {
+        "source_digest": lambda: _source_digest(config),
+        "champion": lambda: _champion(RunContext.from_parameters(run, run_folder.name).repository),
+    }
+    parameters = inspect.signature(function).parameters
+    resolved = {name: provide() for name, provide in providers.items() if name in parameters}
+    artifacts = {name: SimpleNamespace(path=str(path.resolve())) for name, path in folders.items()}
+    try:
+        function(config=config, run=run, job=run_folder.name, **resolved, **artifacts)
+    except SystemExit as stop:
+        code = ledger.read_entries(run_folder)[step].exit_code or 1
+        raise StepStopped(str(stop.code), code) from stop
+    return run_folder
+
+
+class StepStopped(Exception):
+    """A step that ran alone failed; ``exit_code`` is that of the command."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _source_digest(config: dict[str, Any]) -> str:
+    from components.ingest.config import IngestConfig
+    from rankline.io import sources
+
+    return sources.source_digest(IngestConfig(**config))
+
+
+def _champion(repository: str) -> str:
+    from rankline.registry.model_registry import ModelRegistry
+
+    return ModelRegistry(repository).champion()

@@ -1,0 +1,153 @@
+"""The schedules of a workspace, as `rankline schedule` sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.recipes import named
+from pipelines.schedules import cron as crons
+from pipelines.schedules.backfill import Backfill, BackfillOptions, BackfillStatus
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.model import Schedule, Window, validate_schedule
+from pipelines.schedules.protocol import FiringRecord, ScheduleChanges, ScheduleInfo, UnreadableSchedule
+from pipelines.schedules.store import ScheduleStore
+from pipelines.schedules.worker import flow_runner
+from rankline.errors import RanklineError, UsageError
+
+
+class LocalSchedules:
+    """The schedules of a workspace, see `Schedules`."""
+
+    zone_note = ""
+    unsupported: Sequence[str] = ()
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+        self.store = ScheduleStore(workspace.resolve())
+
+    def list(self) -> list[ScheduleInfo | UnreadableSchedule]:
+        """Every schedule; those that cannot be read come last."""
+        readable: list[ScheduleInfo | UnreadableSchedule] = []
+        unreadable: list[ScheduleInfo | UnreadableSchedule] = []
+        for name in self.store.names():
+            try:
+                readable.append(self.get(name))
+            except RanklineError as error:
+                unreadable.append(UnreadableSchedule(name, "unreadable", {"unreadable": str(error)}, str(error)))
+        return [*readable, *unreadable]
+
+    def get(self, name: str) -> ScheduleInfo:
+        """One schedule."""
+        return self._info(self.store.get(name))
+
+    def create(self, name: str, changes: ScheduleChanges, *, now: datetime) -> ScheduleInfo:
+        """Create a schedule whose runs start in the current folder."""
+        values, notes = self._checked(changes, {"name": name, "directory": str(Path.cwd())}, current=None, now=now)
+        return self._info(self.store.create(values, now=now), notes)
+
+    def update(self, name: str, changes: ScheduleChanges, *, now: datetime) -> ScheduleInfo:
+        """Change a schedule; its runs start in the current folder from now on."""
+        current = self.store.get(name)
+        values, notes = self._checked(changes, {"directory": str(Path.cwd())}, current=current, now=now)
+        return self._info(self.store.update(name, values, now=now), notes)
+
+    def set_paused(self, name: str, paused: bool, *, now: datetime) -> ScheduleInfo:
+        """Stop starting runs, or start them again."""
+        current = self.store.get(name)
+        values, _ = self._checked(ScheduleChanges({"paused": paused}), {}, current=current, now=now)
+        return self._info(self.store.update(name, values, now=now))
+
+    def delete(self, name: str, *, now: datetime, end_runs: bool = False) -> ScheduleInfo:
+        """Delete a schedule; its active runs go on, and its firings stay."""
+        schedule = self.store.delete(name, now=now)
+        return ScheduleInfo(
+            schedule, revisions=schedule.revision, remaining=(f"its firings stay in {self.store.folder / name}",)
+        )
+
+    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
+        """The data window of a fire time, in calendar days of the schedule's zone."""
+        return schedule.window_of(scheduled_at)
+
+    def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
+        """When the run of a fire time may start, after its jitter."""
+        return schedule.earliest_start(scheduled_at)
+
+    def firings(self, name: str, *, limit: int = 10) -> Sequence[FiringRecord]:
+        """The latest firings; one that no process runs any more is `interrupted`."""
+        firings = self.store.firings(name)
+        records = []
+        for firing in firings.all()[-limit:]:
+            interrupted = firing.status == "running" and not firings.is_running(firing.instant)
+            records.append(_record(firing, status="interrupted" if interrupted else firing.status))
+        return records
+
+    def skipped(self, name: str, *, limit: int = 10) -> Sequence[dict[str, Any]]:
+        """The latest skipped fire times."""
+        skipped: Sequence[dict[str, Any]] = self.store.firings(name).handled()["skipped"][-limit:]
+        return skipped
+
+    def backfill(
+        self, name: str, options: BackfillOptions, *, now: datetime, say: Callable[[str], None]
+    ) -> Sequence[tuple[FiringRecord, BackfillStatus]]:
+        """Run past fire times to their end; interrupted, their runs end, too."""
+        results = Backfill(self.store.workspace, name, options, now=now, say=say).run()
+        return [(_record(each.firing, status=each.firing.status), each.status) for each in results]
+
+    def _info(self, schedule: Schedule, notes: Sequence[str] = ()) -> ScheduleInfo:
+        return ScheduleInfo(
+            schedule,
+            revisions=len(self.store.history(schedule.name)),
+            notes=tuple(notes),
+            started_by=f"`rankline scheduler -w {self.workspace}` starts its runs",
+        )
+
+    def _checked(
+        self, changes: ScheduleChanges, fixed: dict[str, Any], *, current: Schedule | None, now: datetime
+    ) -> tuple[dict[str, Any], Sequence[str]]:
+        """The values to store, after checking the schedule that they make and its recipe; and notes for people."""
+        if changes.experiment or changes.account:
+            raise UsageError(
+                "a workspace has neither experiments nor service accounts",
+                expected="--host, or a kubeconfig's --context, for a cluster's schedule",
+                found="--experiment" if changes.experiment else "--service-account",
+            )
+        values: dict[str, Any] = {**changes.values, **fixed}
+        notes: Sequence[str] = ()
+        if values.get("zone") == "":
+            values["zone"] = "UTC"
+        if "cron" in values or "zone" in values:
+            text = values.get("cron", current.cron if current else "")
+            zone = values.get("zone", current.zone if current else "UTC")
+            cron, notes = crons.parse(text, zone, seconds_first=changes.seconds_first)
+            values |= {"cron": cron.text, "zone": cron.zone}
+        schedule = validate_schedule((current.model_dump() if current else {}) | values)
+        flow_runner(schedule.flow)
+        # a mistyped setting is an error now, and not when the first run starts
+        recipe = named(schedule.recipe, schedule.run_settings(now), source=schedule.source, map=schedule.map)
+        _check_scratch_every(schedule, warm_start=recipe.finetune.warm_start)
+        return values, notes
+
+
+def _record(firing: Firing, *, status: str) -> FiringRecord:
+    names = ("kind", "outcome", "exit_code", "run", "attempts", "revision", "error", "notified")
+    return FiringRecord(**firing.trigger | {name: getattr(firing, name) for name in names}, status=status)
+
+
+def _check_scratch_every(schedule: Schedule, *, warm_start: bool) -> None:
+    if schedule.scratch_every and schedule.flow != "train":
+        raise UsageError(
+            f"a schedule of the flow {schedule.flow} does not train",
+            expected="--flow train together with --scratch-every",
+            found=f"--flow {schedule.flow} and --scratch-every {schedule.scratch_every}",
+            hint="leave one of them out, or add --scratch-every 0",
+        )
+    if schedule.scratch_every and not warm_start:
+        raise UsageError(
+            "every run of this schedule trains from scratch already",
+            expected="finetune.warm_start=true together with --scratch-every",
+            found="finetune.warm_start=false",
+            hint="add --set finetune.warm_start=true, or --scratch-every 0",
+        )

@@ -1,0 +1,262 @@
+"""What a schedule is: which recipe runs when, on which window of the data.
+
+A fire time belongs to the revision that is in force at that time, so an update never changes earlier ones. A schedule
+that is paused or deleted at a time has no fire time there.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+import zlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipelines.retention.policy import Keep
+from pipelines.schedules import cron as crons
+from pipelines.schedules.firing import Firing, Kind
+from rankline.contracts import FrozenModel
+from rankline.errors import UsageError
+
+_SPAN = re.compile(r"(\d+)([smhdw])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_UNIT_DAYS = {"d": 1, "w": 7}  # calendar days
+_RESOLUTION = timedelta(microseconds=1)
+_MAX_SPAN_DAYS = 36_500
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_FIELDS = ("webhook", "webhook_headers")  # a value given here by mistake may be a secret: never repeat it
+_WINDOW_SETTINGS = ("ingest.window_start", "ingest.window_end")
+
+
+class Window(NamedTuple):
+    """The data of a run: from ``start`` (None: from the beginning) up to and excluding ``end``; UTC."""
+
+    start: datetime | None
+    end: datetime
+
+
+class Schedule(FrozenModel):
+    """One revision of a schedule."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Name of the schedule.")
+    recipe: str = Field(description="Name of the recipe, or module:function.")
+    source: str | None = Field(None, description="Where the data is, for a recipe that reads any source.")
+    map: str | None = Field(None, description="File that maps the columns of the source.")
+    flow: Literal["train", "refresh", "features"] = Field(
+        "train", description="Flow of the recipe: training, a refresh of the catalogue, or features alone."
+    )
+    settings: tuple[str, ...] = Field((), description="Changed settings, each section.setting=value.")
+    runner: Literal["local", "docker"] = Field("local", description="Where the steps run: processes, or containers.")
+    directory: str = Field("", description="Working directory of the runs; relative paths and modules are found there.")
+    cron: str = Field(description="Six fields: second, minute, hour, day of the month, month, day of the week.")
+    zone: str = Field("UTC", description="IANA time zone of the cron expression and of the window's days.")
+    window: str = Field(
+        "", description="Length of the data window, such as 30d, 8w or 12h; empty for everything up to its end."
+    )
+    lag: str = Field("0s", description="How long before the scheduled time the data window ends, such as 6h.")
+    catch_up: Literal["coalesce", "all"] = Field(
+        "coalesce", description="Which missed fire times run: the latest only, or all of them, oldest first."
+    )
+    catch_up_limit: int = Field(
+        10, ge=1, le=1000, description="With all: how many missed fire times run; older ones are skipped."
+    )
+    max_runs: int = Field(1, ge=1, le=64, description="Largest number of concurrent runs of this schedule.")
+    jitter_s: float = Field(
+        0.0, ge=0, description="Largest delay of a start; the delay of a fire time is always the same."
+    )
+    scratch_every: int = Field(
+        0,
+        ge=0,
+        description="With finetune.warm_start: train every N-th finished run from scratch; 0 is never.",
+    )
+    keep: Keep | None = Field(None, description="What `rankline gc` keeps after each run; None removes nothing.")
+    paused: bool = Field(False, description="Whether it starts no runs.")
+    webhook: str = Field("", description="URL that receives a POST for each failed run.")
+    webhook_headers: str = Field("", description="Environment variable with more headers as JSON, such as a secret.")
+    webhook_on_refusal: bool = Field(False, description="Whether refused models are posted, too.")
+    revision: int = Field(1, ge=1, description="Number of the revision.")
+    created_at: str = Field("", description="ISO time, UTC.")
+    updated_at: str = Field("", description="ISO time, UTC, from which this revision is in force.")
+    deleted: bool = Field(False, description="Whether it has been deleted.")
+
+    @field_validator("window", "lag")
+    @classmethod
+    def _check_span(cls, text: str) -> str:
+        if text and not _SPAN.fullmatch(text):
+            raise ValueError("write a number and a unit: 90s, 30m, 12h, 30d or 8w")
+        if text and (len(text) > 15 or span_s(text) > _MAX_SPAN_DAYS * _UNIT_S["d"]):
+            raise ValueError(f"the longest is {_MAX_SPAN_DAYS}d, a hundred years")
+        return text
+
+    @field_validator("window")
+    @classmethod
+    def _check_window_length(cls, text: str) -> str:
+        if text and int(text[:-1]) == 0:
+            raise ValueError("a window of zero length holds nothing")
+        return text
+
+    @field_validator("lag")
+    @classmethod
+    def _default_lag(cls, text: str) -> str:
+        return text or "0s"
+
+    @field_validator("settings")
+    @classmethod
+    def _refuse_window_settings(cls, settings: tuple[str, ...]) -> tuple[str, ...]:
+        for setting in settings:
+            if setting.partition("=")[0].strip() in _WINDOW_SETTINGS:
+                raise ValueError("the data window comes from the scheduled time: set window and lag instead")
+        return settings
+
+    @field_validator("webhook")
+    @classmethod
+    def _check_webhook_url(cls, url: str) -> str:
+        parts = urllib.parse.urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("a webhook URL starts with http:// or https://")
+        if parts.password is not None:
+            raise ValueError("leave the password out of the URL: webhook_headers names the variable that holds secrets")
+        return url
+
+    @model_validator(mode="after")
+    def _check_cron(self) -> Schedule:
+        try:
+            cron_rule, _ = crons.parse(self.cron, self.zone, seconds_first=True)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        effective_from = (
+            datetime.fromisoformat(self.updated_at) if self.updated_at else datetime(2026, 1, 1, tzinfo=UTC)
+        )
+        if self.jitter_s and self.jitter_s >= (gap := crons.shortest_gap_s(cron_rule, effective_from)):
+            raise ValueError(f"a jitter of {self.jitter_s:g} s reaches the next fire time, {gap:g} s later")
+        return self
+
+    @property
+    def rule(self) -> crons.Cron:
+        """When it fires."""
+        return crons.Cron(self.cron, self.zone)
+
+    @property
+    def effective_from(self) -> datetime:
+        """The time from which this revision is in force."""
+        return datetime.fromisoformat(self.updated_at)
+
+    def window_of(self, scheduled_at: datetime) -> Window:
+        """The data window of a fire time, however late its run starts.
+
+        Days and weeks are calendar days in the schedule's zone, so the windows of a daily schedule meet without a gap
+        when the clocks change. Hours, minutes and seconds are elapsed time.
+        """
+        end = self._subtract(scheduled_at.astimezone(UTC), self.lag)
+        return Window(self._subtract(end, self.window) if self.window else None, end)
+
+    def _subtract(self, instant: datetime, span: str) -> datetime:
+        if span[-1] not in _UNIT_DAYS:
+            return instant - timedelta(seconds=span_s(span))
+        days, zone = int(span[:-1]) * _UNIT_DAYS[span[-1]], ZoneInfo(self.zone)
+        # where the clocks jump, take the wall time before the jump: windows rather overlap than leave a gap
+        wall_times = (instant.astimezone(zone), (instant - _RESOLUTION).astimezone(zone) + _RESOLUTION)
+        wall_time = min(each.replace(tzinfo=None, fold=0) for each in wall_times) - timedelta(days=days)
+        return crons.wall_to_utc(wall_time, zone) if days else instant
+
+    def earliest_start(self, scheduled_at: datetime) -> datetime:
+        """When the run of a fire time may start: the scheduled time plus its jitter."""
+        if not self.jitter_s:
+            return scheduled_at
+        share = zlib.crc32(f"{self.name} {scheduled_at.astimezone(UTC).isoformat()}".encode()) / 2**32
+        return scheduled_at + timedelta(seconds=share * self.jitter_s)
+
+    def run_settings(self, scheduled_at: datetime, *, allow_older_window: bool = False) -> list[str]:
+        """The settings of the run of a fire time."""
+        window = self.window_of(scheduled_at)
+        settings = [*self.settings, f"ingest.window_end={window.end.isoformat()}"]
+        if window.start:
+            settings.append(f"ingest.window_start={window.start.isoformat()}")
+        return [*settings, "decide.allow_older_window=true"] if allow_older_window else settings
+
+    def firing(self, scheduled_at: datetime, kind: Kind, *, now: datetime, allow_older_window: bool = False) -> Firing:
+        """A new firing of a fire time by this revision."""
+        window = self.window_of(scheduled_at)
+        return Firing(
+            schedule=self.name,
+            scheduled_at=scheduled_at.isoformat(),
+            window_start=window.start.isoformat() if window.start else None,
+            window_end=window.end.isoformat(),
+            kind=kind,
+            revision=self.revision,
+            claimed_at=now.isoformat(),
+            allow_older_window=allow_older_window,
+        )
+
+
+class Due(NamedTuple):
+    """A fire time and the revision that it belongs to."""
+
+    scheduled_at: datetime
+    schedule: Schedule
+
+
+def due(history: Sequence[Schedule], *, after: datetime, until: datetime | None = None) -> Iterator[Due]:
+    """The fire times after ``after``, up to and including ``until``, each by the revision in force at that time."""
+    for index, revision in enumerate(history):
+        superseded_at = history[index + 1].effective_from if index + 1 < len(history) else None
+        last = min((each for each in (superseded_at, until) if each is not None), default=None)
+        if revision.paused or revision.deleted or (last is not None and last <= after):
+            continue
+        for scheduled_at in revision.rule.after(max(after, revision.effective_from)):
+            if last is not None and scheduled_at > last:
+                break
+            yield Due(scheduled_at, revision)
+
+
+def validate_schedule(values: dict[str, Any]) -> Schedule:
+    """A schedule with these values.
+
+    Raises:
+        UsageError: a value is not valid.
+    """
+    try:
+        schedule = Schedule(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"the {field} of the schedule is not valid" if field else "the schedule is not valid",
+            expected=first["msg"].removeprefix("Value error, "),
+            found=repr(first["input"]) if field and field not in _SECRET_FIELDS else "",
+            hint="`rankline schedule create --help` explains each setting",
+        ) from error
+    if not schedule.deleted:  # not a validator: a schedule of an earlier version can still be read and corrected
+        _refuse_secrets(schedule)
+    return schedule
+
+
+def _refuse_secrets(schedule: Schedule) -> None:
+    """Refuse a secret where the name of a variable or a plain URL belongs; the message does not repeat it.
+
+    Raises:
+        UsageError: the headers are not the name of a variable, or the webhook's URL names a user.
+    """
+    if schedule.webhook_headers and not _VARIABLE.fullmatch(schedule.webhook_headers):
+        raise UsageError(
+            "the webhook_headers of the schedule are not valid",
+            expected="the name of an environment variable, such as HOOK_HEADERS: letters, digits and _",
+            found="something else, which is not stored",
+            hint="set a variable to the headers, as JSON, where you start the scheduler",
+        )
+    if "@" in urllib.parse.urlsplit(schedule.webhook).netloc:
+        raise UsageError(
+            "the webhook of the schedule is not valid",
+            expected="a URL without a user or a password",
+            found="a URL with a user, which is not stored",
+            hint="webhook_headers names the variable that holds secrets",
+        )
+
+
+def span_s(span: str) -> int:
+    """Seconds of a span such as 30d, days of 24 hours; 0 for an empty one."""
+    return int(span[:-1]) * _UNIT_S[span[-1]] if span else 0

@@ -1,0 +1,41 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from serving.api import ranking, status
+from serving.api.errors import add_error_handlers
+from serving.api.middleware import RequestMiddleware
+from serving.api.schemas import ErrorResponse
+from serving.api.services import Services
+from serving.features.lookup import FeatureLookup
+from serving.metrics import Metrics
+from serving.model_manager import ModelManager
+
+
+def create_app(models: ModelManager, features: FeatureLookup, metrics: Metrics) -> FastAPI:
+    """Build the application; it closes ``models`` and ``features`` when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        features.close()
+        models.close()
+
+    app = FastAPI(
+        title="Rankline",
+        description="Ranked items from the champion model.",
+        version="1",
+        lifespan=lifespan,
+        responses={422: {"model": ErrorResponse, "description": "Unprocessable Entity"}, 503: {"model": ErrorResponse}},
+    )
+    app.state.services = Services(models, features, metrics)
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    add_error_handlers(app)
+    app.include_router(ranking.router)
+    app.include_router(status.router)
+    return app

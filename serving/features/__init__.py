@@ -1,0 +1,1 @@
+"""Features of a request, read from Feast's online store."""

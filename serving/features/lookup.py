@@ -1,0 +1,132 @@
+"""Looks up the features of a request, or falls back to defaults and reports it.
+
+A background thread opens the source and keeps the item features of the whole catalogue up to date. After one failed
+lookup the source counts as down until that thread reaches it again, so requests never wait for a store that does not
+answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from rankline.contracts import FrozenState, History
+from rankline.features.transforms import SERVICE
+from rankline.io.files import first_line
+from serving.features.online_store import Columns, FeatureSource, UserState
+from serving.metrics import Metrics
+
+log = logging.getLogger("rankline.serving")
+
+State = Literal["off", "opening", "ready", "down"]
+
+
+class FeatureLookup:
+    """Features for requests, from a feature source that may be absent or down."""
+
+    def __init__(
+        self,
+        source: FeatureSource | None,
+        metrics: Metrics,
+        *,
+        item_ids: Callable[[], Sequence[str]],
+        refresh_s: float = 30.0,
+        retry_s: float = 1.0,
+    ) -> None:
+        self._source, self._metrics, self._item_ids = source, metrics, item_ids
+        self._refresh_s, self._retry_s = refresh_s, retry_s
+        self.state: State = "opening" if source else "off"
+        self.reason = "" if source else "no feature store was given"
+        self.watermark: float | None = None  # unix seconds
+        self._columns: Columns = {}
+        self._cached_item_ids: Sequence[str] = ()  # the catalogue that the columns belong to
+        self._read_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._refresh_loop, name="features", daemon=True)
+
+    def start(self) -> None:
+        """Open the source in the background; requests get defaults until it is ready."""
+        if self._source:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop refreshing."""
+        self._stop.set()
+
+    @property
+    def lag_s(self) -> float | None:
+        """Seconds from the watermark to now; None if the watermark is unknown or the store has no events."""
+        return time.time() - self.watermark if self.watermark else None
+
+    def look_up(
+        self, user_id: str | None, *, at: float, history: History | None, seen: Sequence[str] | None
+    ) -> tuple[FrozenState, bool | None, list[str]]:
+        """Return a request's state, whether the user is known (None: cannot be asked), and what was unavailable.
+
+        A history in the request replaces the store's; its seen items are added to the store's.
+        """
+        user = self._user_state(user_id, at) if user_id is not None else UserState()
+        if history is not None and seen is None:
+            seen = history.item_ids
+        ready = self.state == "ready"
+        state = FrozenState(
+            at=at,
+            history=user.history if history is None else history,
+            seen=list(dict.fromkeys([*user.seen, *(seen or ())])),
+            user_features=dict(user.user_features),
+            affinity=dict(user.affinity),
+        )
+        if not ready:
+            self._metrics.degraded.labels("features").inc()
+        # not validated: thousands of numbers per request would cost milliseconds
+        state = state.model_copy(update={"item_features": self._columns})
+        return state, user.known if ready and user_id is not None else None, [] if ready else ["features"]
+
+    def _user_state(self, user_id: str, at: float) -> UserState:
+        if self._source is None or self.state != "ready":
+            return UserState()
+        try:
+            return self._source.user_state(user_id, at)
+        except Exception as error:  # a store can raise anything; the request is answered without it
+            self._mark_down(error)
+            return UserState()
+
+    def _refresh_loop(self) -> None:
+        while not self._stop.is_set():
+            self.refresh()
+            self._stop.wait(self._retry_s)
+
+    def refresh(self) -> None:
+        """Open the source if necessary, and read the catalogue's item features if they are due.
+
+        They are due periodically, and immediately after the catalogue changed or the store was written.
+        """
+        if self._source is None:
+            return
+        items = self._item_ids()
+        due = time.monotonic() - self._read_at > self._refresh_s
+        if self.state == "ready" and items is self._cached_item_ids and not due and not self._source.changed():
+            return
+        try:
+            self._source.open()
+            columns: dict[str, Any] = self._source.item_features(items)
+            watermark = self._source.watermark()
+        except Exception as error:  # a store can raise anything; the loop tries again
+            self._mark_down(error)
+            return
+        self._columns, self._cached_item_ids = columns, items
+        self._read_at, self.watermark = time.monotonic(), watermark
+        if self.state != "ready":
+            log.info("features are ready")
+        self.state, self.reason = "ready", ""
+        self._metrics.features_ready.set(1)
+        self._metrics.set_watermark(SERVICE, watermark)
+
+    def _mark_down(self, error: Exception) -> None:
+        if self.state != "down":
+            log.error("the feature store does not answer, using defaults: %s", error)
+        self.state, self.reason = "down", first_line(error)
+        self._metrics.features_ready.set(0)

@@ -1,0 +1,208 @@
+"""Reads Feast's online store, in this process or through Feast's feature server.
+
+``FeastLibrary`` reads it in this process, where importing Feast takes seconds and 345 MB. ``FeastServer`` asks a
+feature server over HTTP. Neither retries nor hides an error: serving/features/lookup.py does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankline.contracts import History
+from rankline.errors import ServerError
+from rankline.features import transforms, watermark
+
+# Items per read: a read locks the store, and the lookups of users wait for it.
+_ITEMS_PER_READ = 200
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class UserState:
+    """A user's features and history in the store."""
+
+    known: bool = False
+    history: History = field(default_factory=History)
+    seen: Sequence[str] = ()
+    user_features: Mapping[str, float] = field(default_factory=dict)
+    affinity: Mapping[str, float] = field(default_factory=dict)
+
+
+class FeatureSource(ABC):
+    """Feast's online store. Methods raise whatever the store raises."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect, or reconnect after a change."""
+
+    @abstractmethod
+    def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
+        """Read the features that need only these entities: one list per feature, None where unknown."""
+
+    def changed(self) -> bool:
+        """Whether the store was replaced or written since it was opened; False if that is not known."""
+        return False
+
+    def watermark(self) -> float | None:
+        """The store's watermark in unix seconds, if known."""
+        return None
+
+    def user_state(self, user_id: str, at: float) -> UserState:
+        """Read a user's features, and the history before ``at`` (unix seconds)."""
+        row = {
+            name: values[0]
+            for service in (transforms.SERVICE, transforms.HISTORY_SERVICE)
+            for name, values in self.read(service, {"user_id": [user_id]}).items()
+        }
+        wanted = (*transforms.USER, "affinity_categories", "history_items")
+        items, times = row.get("history_items") or [], row.get("history_times") or []
+        ratings = row.get("history_ratings") or []
+        past = sum(1 for time in times if time < at)
+        return UserState(
+            known=any(row.get(name) is not None for name in wanted),
+            history=History(item_ids=items[:past], times=times[:past], ratings=ratings[:past]),
+            seen=row.get("seen_items") or [],
+            user_features={name: row.get(name) or 0.0 for name in transforms.USER},
+            affinity=dict(zip(row.get("affinity_categories") or [], row.get("affinity_shares") or [])),
+        )
+
+    def item_features(self, item_ids: Sequence[str]) -> Columns:
+        """Read columns (item_id, and a float32 array per feature) for the items that the store knows."""
+        ids: list[str] = []
+        parts: list[np.ndarray[Any, Any]] = []
+        for start in range(0, len(item_ids), _ITEMS_PER_READ):
+            batch = list(item_ids[start : start + _ITEMS_PER_READ])
+            values = self.read(transforms.SERVICE, {"item_id": batch})
+            values_FN = np.array([values[name] for name in transforms.ITEM], np.float32)
+            known_N = np.logical_not(np.isnan(values_FN).all(axis=0))
+            ids += [item for item, known in zip(batch, known_N.tolist()) if known]
+            parts.append(np.nan_to_num(values_FN[:, known_N]))
+        if not ids:
+            return {}
+        joined_FN = np.concatenate(parts, 1)
+        columns: dict[str, Any] = {name: joined_FN[f] for f, name in enumerate(transforms.ITEM)}
+        return {"item_id": ids, **columns}
+
+
+class FeastLibrary(FeatureSource):
+    """A store in a folder (feature_store.yaml, registry.db, online.db), read in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: Any = None
+        self._opened_versions: object = None
+        self._references: dict[tuple[str, frozenset[str]], list[str]] = {}
+        self._lock = threading.Lock()  # one SQLite connection for all request threads
+
+    def open(self) -> None:
+        """Import Feast and open the store, or reopen it after promotion replaced or refreshed it.
+
+        Raises:
+            ServerError: the folder has no store.
+        """
+        if not (self._folder / "feature_store.yaml").is_file():
+            raise ServerError(
+                "there is no feature store",
+                expected="feature_store.yaml",
+                found="no such file",
+                where=str(self._folder),
+                hint="promotion writes the store; until then answers use default features",
+            )
+        now = self._file_versions()
+        if now == self._opened_versions:
+            return
+        from rankline.runtime.lazy_imports import import_feast
+
+        store = import_feast().FeatureStore(repo_path=str(self._folder))
+        with self._lock:
+            self._store, self._opened_versions, self._references = store, now, {}
+
+    def changed(self) -> bool:
+        """Whether promotion or materialization wrote the store since it was opened."""
+        return self._file_versions() != self._opened_versions
+
+    def _file_versions(self) -> list[tuple[int, int]]:
+        versions = []
+        for name in ("feature_store.yaml", "registry.db", watermark.FILE):  # the watermark is written last
+            with contextlib.suppress(FileNotFoundError):
+                stat = (self._folder / name).stat()
+                versions.append((stat.st_ino, stat.st_mtime_ns))
+        return versions
+
+    def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
+        """Read the features of a service whose views need only these entities."""
+        with self._lock:
+            key = (service, frozenset(entities))
+            if key not in self._references:
+                self._references[key] = self._feature_references(service, key[1])
+            columns = self._store.get_online_features(self._references[key], dict(entities)).to_dict()
+        return {name: values for name, values in columns.items() if name not in entities}
+
+    def _feature_references(self, service: str, keys: frozenset[str]) -> list[str]:
+        """References of a service's stored features; on-demand features are computed by the engine."""
+        views = {view.name: view for view in self._store.list_feature_views()}
+        return [
+            f"{projection.name}:{feature.name}"
+            for projection in self._store.get_feature_service(service).feature_view_projections
+            if projection.name in views and keys.issuperset(views[projection.name].join_keys)
+            for feature in projection.features
+        ]
+
+    def watermark(self) -> float | None:
+        """The watermark in the store, or in watermark.json next to it."""
+        with self._lock:
+            content = watermark.read_shared(self._store) if self._store is not None else None
+        try:
+            content = content or json.loads((self._folder / watermark.FILE).read_text())
+            return datetime.fromisoformat(content["until"]).timestamp()
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+class FeastServer(FeatureSource):
+    """Feast's feature server (`feast serve`), asked over HTTP."""
+
+    # The server returns whole services only, so entities that a lookup does not need get placeholders.
+    _PLACEHOLDERS: Mapping[str, Any] = {
+        "user_id": "",
+        "item_id": "",
+        "request_time": 0.0,
+        "last_event_time": 0.0,
+        "history_length": 0.0,
+    }
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
+        self._url, self._timeout_s = url.rstrip("/"), timeout_s
+
+    def open(self) -> None:
+        """Check that the server answers."""
+        with urllib.request.urlopen(f"{self._url}/health", timeout=self._timeout_s):
+            pass
+
+    def read(self, service: str, entities: Mapping[str, list[Any]]) -> Columns:
+        """Read the features of a service; those of placeholder entities are None."""
+        count = len(next(iter(entities.values())))
+        placeholders = {} if service == transforms.HISTORY_SERVICE else self._PLACEHOLDERS
+        rows = {name: [placeholder] * count for name, placeholder in placeholders.items()} | dict(entities)
+        request = urllib.request.Request(
+            f"{self._url}/get-online-features",
+            data=json.dumps({"feature_service": service, "entities": rows}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+            body = json.load(response)
+        names = body["metadata"]["feature_names"]
+        columns = {name: result["values"] for name, result in zip(names, body["results"])}
+        return {name: values for name, values in columns.items() if name not in rows}

@@ -1,0 +1,31 @@
+"""Ranks of targets, and nDCG."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rankline.train.ranks import ndcg_of_ranks, target_rank
+
+
+def test_ndcg_by_hand() -> None:
+    assert ndcg_of_ranks(np.array([0, 1, 9, 10]), k=10) == pytest.approx(
+        (1 + 1 / math.log2(3) + 1 / math.log2(11) + 0) / 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "rank"),
+    [
+        ([3.0, 2.0, 1.0], 0, 0),
+        ([3.0, 2.0, 1.0], 2, 2),
+        ([1.0] * 101, 7, 50),  # equal scores are not a perfect ranking
+        ([5.0, 1.0, 1.0, 0.0], 1, 1),
+        ([math.nan] * 5, 2, 4),  # neither are broken scores
+        ([1.0, -math.inf, 0.0], 1, 2),
+    ],
+)
+def test_where_a_target_stands(scores: list[float], target: int, rank: int) -> None:
+    assert target_rank(np.array(scores), target) == rank
