@@ -62,11 +62,7 @@ def generate(folder: Path, rows: int) -> None:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Run one step on the output of the one before; returns its seconds, core-seconds and peak memory in MB."""
-<<<<<<< HEAD
-    work: dict[str, Callable[[], Any]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
-=======
     work: dict[str, Callable[[Path], None]] = {"ingest": _ingest, "validate": _validate, "featurize": _featurize}
->>>>>>> p2d
     started = time.perf_counter()
     work[name](folder)
     seconds = time.perf_counter() - started

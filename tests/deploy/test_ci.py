@@ -20,13 +20,8 @@ def machine(tmp_path: Path) -> Path:
     (tmp_path / "project" / "constraints.lock").touch()
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
-<<<<<<< HEAD
-        if result := shutil.which(name):
-            (tmp_path / "bin" / name).symlink_to(result)
-=======
         if path := shutil.which(name):
             (tmp_path / "bin" / name).symlink_to(path)
->>>>>>> p2d
     return tmp_path
 
 
