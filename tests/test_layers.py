@@ -58,11 +58,11 @@ def imports(root: Path) -> dict[str, set[str]]:
 
 def cycles(graph: dict[str, set[str]]) -> list[str]:
     """Import cycles, one for each place where a walk along the imports comes back to where it has been."""
-    found, finished = [], set()
+    trails, finished = [], set()
 
     def walk(module: str, trail: list[str]) -> None:
         if module in trail:
-            found.append(" -> ".join([*trail[trail.index(module) :], module]))
+            trails.append(" -> ".join([*trail[trail.index(module) :], module]))
         elif module not in finished:
             for name in sorted(graph[module]):
                 walk(name, [*trail, module])
@@ -70,26 +70,26 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 
     for module in sorted(graph):
         walk(module, [])
-    return found
+    return trails
 
 
 def violations(root: Path, package: str) -> list[str]:
     """Imports of a package that its layer does not allow."""
-    found = []
+    messages = []
     for path in sorted((root / package).rglob("*.py")):
         parts = path.relative_to(root / package).parts
         component = parts[0] if package == "components" and len(parts) > 1 else None
         for name in {names[0] for names in imported_names(path)}:
             first, *rest = name.split(".")
             if first in LAYERS.keys() - LAYERS[package] - {package}:
-                found.append(f"{path.name} imports {name}")
+                messages.append(f"{path.name} imports {name}")
             if component and first == "components" and rest and rest[0] not in (component, "images"):
-                found.append(f"component {component}: {path.name} imports {name}")
+                messages.append(f"component {component}: {path.name} imports {name}")
             if package == "serving" and first in NEVER_IN_SERVING:
-                found.append(f"{path.name} imports {name}")
+                messages.append(f"{path.name} imports {name}")
             if package == "feature_repo" and first == "rankline" and rest[0] not in IN_FEATURE_REPO:
-                found.append(f"{path.name} imports {name}")
-    return found
+                messages.append(f"{path.name} imports {name}")
+    return messages
 
 
 @pytest.mark.parametrize("package", sorted(LAYERS))
