@@ -272,5 +272,6 @@ def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header:
     ],
 )
 def test_settings_that_cannot_be_meant(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"canonical and internal columns have these names|would be one column|not mysql://"):
+    message = "canonical and internal columns have these names|would be one column|not mysql://"
+    with pytest.raises(ValidationError, match=message):
         IngestConfig(**{"source": "here", **settings})
