@@ -286,7 +286,7 @@ def test_a_store_that_is_down_is_one_message_in_bounded_time(bucket, bundle, mon
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
         began = time.monotonic()
-        with pytest.raises(StorageError, match="does not answer as it should") as caught:
+        with pytest.raises(StorageError, match="does not respond as it should") as caught:
             ModelRegistry(f"{bucket.url}/x").champion()
         assert time.monotonic() - began < 30
         assert "where: rankline/x" in str(caught.value)
