@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_a_version_is_installed_once_and_its_tests_decide(machine: Path, outcome
     )
     again = run(machine, "python", "3.13")
     assert (again.returncode, again.stdout.splitlines()) == (outcome, ["python pytest"])
+
+
+def test_the_tests_of_the_quick_checks_exist() -> None:
+    paths = re.findall(r"\btests/\S+", (ROOT / ".ci" / "python").read_text())
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 # All of it --------------------------------------------------------------------------------------------------------
