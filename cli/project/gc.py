@@ -159,9 +159,9 @@ def _print_plan(plan: Plan, *, every: bool) -> None:
 def _kind_rows(kind: str, decisions: Sequence[Decision], freed: int) -> Iterator[tuple[str, str, str, str, str]]:
     """The rows of one kind: its numbers beside the first reason, then the other reasons."""
     removed = [each for each in decisions if each.remove]
-    why_kept = Counter(_without_names(each.why) for each in decisions if not each.remove)
+    keep_reason = Counter(_without_names(each.why) for each in decisions if not each.remove)
     why_removed = Counter(_without_names(each.why) for each in removed)
-    reasons = [f"{count} kept: {why}" for why, count in why_kept.most_common(3)]
+    reasons = [f"{count} kept: {why}" for why, count in keep_reason.most_common(3)]
     reasons += [f"{count} go{'es' * (count == 1)}: {why}" for why, count in why_removed.most_common(2)]
     frees = format_bytes(freed) if removed else ""
     yield kind, str(len(decisions) - len(removed)), str(len(removed)), frees, reasons[0]

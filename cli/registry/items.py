@@ -156,19 +156,19 @@ def _refuse_unknown(registry: ModelRegistry, items: Sequence[str]) -> None:
     from rankline.errors import RegistryError
     from rankline.io.files import first_line
 
-    found = ""
+    matches = ""
     try:
         known = _catalogue_items(registry)
     except Exception as error:  # Arrow has its own errors
-        known, found = None, first_line(error)
+        known, matches = None, first_line(error)
     unknown = [item for item in items if known is not None and item not in known]
     if unknown:
-        found = f"{len(unknown)} of {len(items)} unknown: {', '.join(unknown[:20])}"
+        matches = f"{len(unknown)} of {len(items)} unknown: {', '.join(unknown[:20])}"
     if known is None or unknown:
         raise RegistryError(
             "nothing is hidden: the catalogue does not have all of these items",
             expected="ids as the catalogue has them",
-            found=found or "no catalogue, as no model serves yet",
+            found=matches or "no catalogue, as no model serves yet",
             where=registry.root,
             hint="without --strict the known ones are hidden now, and the others as soon as a catalogue has them",
         )

@@ -124,7 +124,7 @@ def _count_columns(entity: str) -> str:
 def _rolling_counts(key: str) -> str:
     """(key, day, total, rated, stars, d1, d7, d30) on each day on which one of the counts changes."""
     entering = ", ".join(f"(enters <= day + {w})::INT AS d{w}" for w in WINDOWS_D)
-    leaving_rows = "\n".join(
+    expiring_rows = "\n".join(
         f"""UNION ALL SELECT {key}, day + 1 + {window}, 0, 0, 0,
             {", ".join("-1" if w == window else "0" for w in WINDOWS_D)}
             FROM events WHERE enters <= day + {window}"""
@@ -141,7 +141,7 @@ def _rolling_counts(key: str) -> str:
                 SELECT {key}, enters AS day, 1 AS total, (rating IS NOT NULL)::INT AS rated,
                     coalesce(rating, 0) AS stars, {entering}
                 FROM events
-                {leaving_rows})
+                {expiring_rows})
             WHERE {key} IS NOT NULL
             GROUP BY {key}, day)
         WINDOW so_far AS (PARTITION BY {key} ORDER BY day)"""

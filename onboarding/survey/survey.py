@@ -164,8 +164,10 @@ def _detect_encoding(files: list[File], encoding: str) -> EncodingGuess:
     Raises:
         SourceError: a file is not text in any encoding, or the files have different ones.
     """
-    guesses = {file.path: _guess_file_encoding(file, encoding) for file in files if file.kind not in ("parquet", "pq")}
-    not_ascii = [guess for guess in guesses.values() if guess.name != "ascii"]
+    guess_by_file = {
+        file.path: _guess_file_encoding(file, encoding) for file in files if file.kind not in ("parquet", "pq")
+    }
+    not_ascii = [guess for guess in guess_by_file.values() if guess.name != "ascii"]
     if not not_ascii:
         return UTF_8
     shared = [name for name in not_ascii[0].equally_likely if all(name in guess.equally_likely for guess in not_ascii)]
@@ -173,8 +175,8 @@ def _detect_encoding(files: list[File], encoding: str) -> EncodingGuess:
         raise SourceError(
             "the files of the source are in different encodings",
             expected="one encoding for all files",
-            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {guess.name}" for path, guess in guesses.items()),
-            where=next(iter(guesses)),
+            found="; ".join(f"{path.rsplit('/', 1)[-1]}: {guess.name}" for path, guess in guess_by_file.items()),
+            where=next(iter(guess_by_file)),
             hint="convert them to UTF-8 (iconv -t utf-8)",
         )
     others = [name for guess in not_ascii for name in guess.candidates if name not in shared]

@@ -48,7 +48,7 @@ LEFTOVERS = (
     "material/encoders/.partial-*", "material/tmp*", "checkpoints/*/*/partial.*", "checkpoints/*/*/*/partial.*",
     "schedules/*/claims/.*.*", "schedules/*/.*.*", "runs/*/.reserve", "runs/*/.*.json.*",
 )  # fmt: skip
-_MADE_BY_MKDTEMP = re.compile(r"tmp[a-z0-9_]{8}")
+_MKDTEMP_NAME = re.compile(r"tmp[a-z0-9_]{8}")
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
 _KEY, _CHECKPOINT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
 _DOWNLOAD, _MODEL = re.compile(r"[0-9a-f]{16}(\..+)?"), re.compile(r"[0-9a-f]{16,64}")
@@ -265,7 +265,7 @@ def _is_leftover(path: Path, pattern: str) -> bool:
         depth = len(Path(pattern).parts)
         return bool(_CHECKPOINT.fullmatch(path.parts[2 - depth]))
     if pattern == "material/tmp*":
-        return bool(_MADE_BY_MKDTEMP.fullmatch(path.name))
+        return bool(_MKDTEMP_NAME.fullmatch(path.name))
     return not pattern.endswith("/.*.*") or bool(_PARTIAL.fullmatch(path.name))
 
 

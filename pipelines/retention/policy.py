@@ -183,8 +183,8 @@ class _Policy:
     def plan(self) -> Plan:
         """Decide on everything, the runs first."""
         decisions = self._runs(self.resources["run"])
-        kept = [decision.resource.name for decision in decisions if not decision.remove]
-        self.kept_runs = sorted(kept, reverse=True)
+        remaining = [decision.resource.name for decision in decisions if not decision.remove]
+        self.kept_runs = sorted(remaining, reverse=True)
         rules: dict[Kind, Callable[[Resource], Decision]] = {
             "bundle": self._model,
             "weights": self._model,

@@ -165,11 +165,11 @@ def _check_field(position: int, field: str, text: str) -> None:
     low, high = _BOUNDS[position]
     names = f", or {_NAMES[position][0]} to {_NAMES[position][-1]}" if _NAMES[position] else ""
 
-    def refuse(found: str, hint: str = "") -> UsageError:
+    def refuse(matches: str, hint: str = "") -> UsageError:
         return UsageError(
             f"cron {text!r}: the {FIELDS[position]} cannot be {field}",
             expected=f"{low} to {high}{names}; lists 1,2, ranges 1-5, steps */5 or 1-5/2, or *",
-            found=found,
+            found=matches,
             hint=hint,
         )
 

@@ -180,11 +180,11 @@ def _encode_column(declared: DeclaredColumn, column: Any) -> Floats:
     raise _column_mismatch(declared, expected, str(column.type))
 
 
-def _column_mismatch(declared: DeclaredColumn, expected: str, found: str) -> IntegrityError:
+def _column_mismatch(declared: DeclaredColumn, expected: str, matches: str) -> IntegrityError:
     return IntegrityError(
         f"column {declared.name} of items has another type than in training",
         expected=expected,
-        found=found,
+        found=matches,
         where=f"{declared.name} of items",
         hint="restore the column, or train a model on the new one",
     )

@@ -13,8 +13,8 @@ import pyarrow.parquet as parquet
 from rankline import contracts
 from rankline.io import digest
 
-MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
-THINGS = ("kettle", "lamp", "chair", "scarf", "drum", "kite")
+INSTANT = datetime(2000, 1, 1, tzinfo=UTC)
+ENTRIES = ("kettle", "lamp", "chair", "scarf", "drum", "kite")
 COLOURS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange")
 ASKING = ("where is the {}", "i want a {}", "{} please", "do you have a {}")
 
@@ -22,8 +22,8 @@ ASKING = ("where is the {}", "i want a {}", "{} please", "do you have a {}")
 def items() -> list[dict[str, Any]]:
     """48 items, each with a colour and a thing in its title."""
     return [
-        {"item_id": f"{colour}-{thing}", "title": f"{colour} {thing}", "category": [thing]}
-        for thing in THINGS
+        {"item_id": f"{colour}-{entry}", "title": f"{colour} {entry}", "category": [entry]}
+        for entry in ENTRIES
         for colour in COLOURS
     ]
 
@@ -42,8 +42,8 @@ def events(**more: Any) -> list[dict[str, Any]]:
     return [
         {
             "event_id": f"{n:012d}",
-            "event_timestamp": MOMENT,
-            "known_at": MOMENT,
+            "event_timestamp": INSTANT,
+            "known_at": INSTANT,
             "query_id": query["query_id"],
             "item_id": query["query_id"].partition(":")[0],
             **more,
@@ -71,6 +71,6 @@ def write_asked(
     }
     for name, table in tables.items():
         parquet.write_table(table, folder / f"{name}.parquet")
-    told = {"data_digest": digest.tree_digest(folder), "event_time": {"first": None, "last": None}}
-    (folder / "summary.json").write_text(json.dumps(told))
+    reported = {"data_digest": digest.tree_digest(folder), "event_time": {"first": None, "last": None}}
+    (folder / "summary.json").write_text(json.dumps(reported))
     return folder

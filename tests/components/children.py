@@ -20,12 +20,12 @@ _PROCESSES.set_forkserver_preload(
 )  # fmt: skip
 
 
-def _work(step: str, folders: dict[str, Path], output: Path, config: Any, checkpoints: Path, told: Path) -> None:
+def _work(step: str, folders: dict[str, Path], output: Path, config: Any, checkpoints: Path, reported: Path) -> None:
     from rankline.runtime.progress import Progress
 
     work = getattr(importlib.import_module(f"components.{step}.step"), step)
     result = work(*folders.values(), output, config=config, progress=Progress(), checkpoints=checkpoints)
-    told.write_text(json.dumps(result))
+    reported.write_text(json.dumps(result))
 
 
 def start(step: str, folders: dict[str, Path], output: Path, config: Any, *, scratch: Path) -> Any:
@@ -49,10 +49,10 @@ def killed_now_and_then(
     chance = random.Random(seed)
     done = 0
     while True:
-        before = _kept(scratch)
+        before = _stored(scratch)
         child = start(step, folders, output, config, scratch=scratch)
         if done < kills:
-            while child.is_alive() and _kept(scratch) == before:  # no epoch is finished yet
+            while child.is_alive() and _stored(scratch) == before:  # no epoch is finished yet
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.15))
             child.kill()
@@ -63,7 +63,7 @@ def killed_now_and_then(
         done += 1
 
 
-def _kept(scratch: Path) -> set[str]:
+def _stored(scratch: Path) -> set[str]:
     return {path.name for path in (scratch / "checkpoints").glob("*.pt")}
 
 

@@ -75,6 +75,9 @@ def write_clean(folder: Path, events: Sequence[Event], *, items: int = 30) -> Pa
     ]
     parquet.write_table(pa.Table.from_pylist(rows, schema=contracts.ITEMS), folder / "items.parquet")
     last = datetime.fromtimestamp(max(e.at for e in events), UTC).isoformat() if events else None
-    told = {"data_digest": digest.file_digests(folder)["events.parquet"], "event_time": {"first": None, "last": last}}
-    (folder / "summary.json").write_text(json.dumps(told))
+    reported = {
+        "data_digest": digest.file_digests(folder)["events.parquet"],
+        "event_time": {"first": None, "last": last},
+    }
+    (folder / "summary.json").write_text(json.dumps(reported))
     return folder

@@ -18,14 +18,14 @@ import pyarrow.parquet as parquet
 from rankline.contracts import ITEMS
 from rankline.features import transforms
 
-SHELVES = ("books", "garden", "music", "toys")
+CATEGORY_NAMES = ("books", "garden", "music", "toys")
 COLOURS = ("red", "blue", "green", "small", "large", "soft", "fine", "old", "new", "round")
 BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def names(shelves: Sequence[str] = SHELVES) -> list[str]:
+def names(categories_of_items: Sequence[str] = CATEGORY_NAMES) -> list[str]:
     """The ids of the items, shelf by shelf."""
-    return [f"{shelf}-{colour}" for shelf in shelves for colour in COLOURS]
+    return [f"{category}-{colour}" for category in categories_of_items for colour in COLOURS]
 
 
 def write_features(
@@ -33,25 +33,25 @@ def write_features(
     *,
     days: int = 0,
     users: int = 60,
-    shelves: Sequence[str] = SHELVES,
+    categories_of_items: Sequence[str] = CATEGORY_NAMES,
     without: Sequence[str] = (),
     seed: int = 0,
-    **told: Any,
+    **reported: Any,
 ) -> Path:
     """Features of a window that ends ``days`` later than the first one's; ``told`` changes their summary."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, days])
-    ids = [name for name in names(shelves) if name not in without]
+    ids = [name for name in names(categories_of_items) if name not in without]
     items = [{"item_id": name, "title": name.replace("-", " "), "category": [name.split("-")[0]]} for name in ids]
     parquet.write_table(pa.Table.from_pylist(items, schema=ITEMS), folder / "items.parquet")
 
-    by_shelf = {shelf: [name for name in ids if name.startswith(shelf)] for shelf in shelves}
+    by_category = {category: [name for name in ids if name.startswith(category)] for category in categories_of_items}
     end = BEGAN + timedelta(days=days)
     sequences, requests = [], []
     for user in range(users):
-        shelf = by_shelf[shelves[user % len(shelves)]]
-        start = int(rng.integers(len(shelf)))
-        walk = [shelf[(start + step) % len(shelf)] for step in range(8)]
+        category = by_category[categories_of_items[user % len(categories_of_items)]]
+        start = int(rng.integers(len(category)))
+        walk = [category[(start + step) % len(category)] for step in range(8)]
         times = [end.timestamp() - 3600.0 * (8 - step) - user for step in range(8)]
         sequences.append({"user_id": f"u{user}", "item_ids": walk[:6], "times": times[:6], "ratings": [5.0] * 6})
         for split, step in (("train", 4), ("train", 5), ("valid", 6), ("test", 7)):
@@ -74,7 +74,7 @@ def write_features(
         "split": {"split": "leave_last_out", "seed": 7},
         "service": transforms.SERVICE,
         "turns": 3,
-        **told,
+        **reported,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder

@@ -36,7 +36,7 @@ ALL = [name for name in ITEMS.names if name != "item_id"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def created(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_embedding_bundle(tmp_path_factory.mktemp("made") / "bundle")
 
 
@@ -156,8 +156,10 @@ def test_whose_a_torn_row_may_be_is_read_from_its_words(tmp_path: Path) -> None:
 # The step ---------------------------------------------------------------------------------------------------------
 
 
-def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
-    result = refreshed(tmp_path, made, table(41, i3={"title": "A river"}, i6={"available": False}, i8={"price": 2.5}))
+def test_changed_items_are_published(tmp_path: Path, created: Bundle) -> None:
+    result = refreshed(
+        tmp_path, created, table(41, i3={"title": "A river"}, i6={"available": False}, i8={"price": 2.5})
+    )
     assert result["outcome"] == "publish", result["failures"]
     assert result["counts"] == {
         "items": 41, "added": 1, "changed": 3, "withdrawn": 1, "gone": 0, "unchanged": 37, "set_aside": 0, "unknown": 0,
@@ -167,42 +169,42 @@ def test_changed_items_are_published(tmp_path: Path, made: Bundle) -> None:
         "gone", "added", "available", "words", "vectors fp32", "lengths fp32", "recall", "canaries", "agreement",
     ]  # fmt: skip
     assert all(check["met"] for check in result["checks"])
-    later = open_bundle(made.folder, catalogue=tmp_path / "revision" / CATALOGUE_FOLDER)
-    assert later.revision == result["revision"] != made.revision
+    later = open_bundle(created.folder, catalogue=tmp_path / "revision" / CATALOGUE_FOLDER)
+    assert later.revision == result["revision"] != created.revision
     actual, displayed = read_catalogue(later, "fp32")
     assert (actual.withdrawn.tolist(), displayed[8]["price"], displayed[3]["title"]) == ([6], 2.5, "A river")
-    whole = catalogues.build(made, parquet.read_table(later.catalogue / catalogues.ITEMS), tmp_path / "whole")
+    whole = catalogues.build(created, parquet.read_table(later.catalogue / catalogues.ITEMS), tmp_path / "whole")
     assert whole.items == 41
     np.testing.assert_allclose(actual.vectors_ID, np.load(tmp_path / "whole" / "vectors.fp32.npy"), atol=1e-5)
 
 
-def test_nothing_changed_makes_nothing(tmp_path: Path, made: Bundle) -> None:
-    result = refreshed(tmp_path, made, table(12))
+def test_nothing_changed_makes_nothing(tmp_path: Path, created: Bundle) -> None:
+    result = refreshed(tmp_path, created, table(12))
     assert (result["outcome"], result["counts"]["unchanged"]) == ("unchanged", 40)
     assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()
 
 
-def test_what_was_set_aside_is_said_and_stays(tmp_path: Path, made: Bundle) -> None:
+def test_what_was_set_aside_is_said_and_stays(tmp_path: Path, created: Bundle) -> None:
     """One unreadable stock flag in a whole catalogue takes no item out."""
     raw = write_raw(tmp_path / "raw", table(39))
     row = {"table": "items", "row": 40, "reason": "unparsable available", "raw": "i39,…", "key": "i39"}
     parquet.write_table(pa.Table.from_pylist([row], schema=REJECTED), raw / "rejected.parquet")
-    result = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=made)
+    result = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=created)
     assert (result["outcome"], result["counts"]["gone"], result["counts"]["set_aside"]) == ("unchanged", 0, 1)
     assert "1 items stay because of that: i39" in result["notes"]
     assert result["notes"] in result["sentence"]
 
 
-def test_unknown_ids_of_a_price_feed_are_named(tmp_path: Path, made: Bundle) -> None:
+def test_unknown_ids_of_a_price_feed_are_named(tmp_path: Path, created: Bundle) -> None:
     raw = write_raw(tmp_path / "raw", table(42, i1={"price": 8.0}), ["price"])
     (raw / "summary.json").write_text(json.dumps({"items_tell": ["price"], "items_only": True}))
-    result = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(), bundle=made)
+    result = catalogue(raw, tmp_path / "revision", config=CatalogueConfig(), bundle=created)
     assert (result["outcome"], result["counts"]["added"], result["unknown"]) == ("publish", 0, ["i40", "i41"])
     assert "2 unknown items without words were not added: i40, i41." in result["sentence"]
 
 
-def test_without_reuse_every_text_is_read_again(tmp_path: Path, made: Bundle) -> None:
-    assert refreshed(tmp_path, made, table(41), reuse=False)["embedded"] == 41
+def test_without_reuse_every_text_is_read_again(tmp_path: Path, created: Bundle) -> None:
+    assert refreshed(tmp_path, created, table(41), reuse=False)["embedded"] == 41
 
 
 def test_a_model_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
@@ -222,35 +224,37 @@ def refusal(result: dict[str, Any], name: str) -> str:
     return str(sentence)
 
 
-def test_too_many_gone_is_refused(tmp_path: Path, made: Bundle) -> None:
-    result = refreshed(tmp_path, made, table(31), whole=True)
+def test_too_many_gone_is_refused(tmp_path: Path, created: Bundle) -> None:
+    result = refreshed(tmp_path, created, table(31), whole=True)
     assert "9 of 40 available items" in refusal(result, "gone")
     assert "i31, i32, i33, i34, i35" in result["failures"][0]
     assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()  # nothing is embedded for nothing
 
 
-def test_too_many_withdrawn_is_refused(tmp_path: Path, made: Bundle) -> None:
+def test_too_many_withdrawn_is_refused(tmp_path: Path, created: Bundle) -> None:
     """A stock column read upside down."""
     out = {f"i{row}": {"available": False} for row in range(9)}
-    assert "(22.5%, allowed: 20.0%" in refusal(refreshed(tmp_path / "a", made, table(**out)), "gone")
-    assert refreshed(tmp_path / "b", made, table(**out), max_gone_share=0.25)["outcome"] == "publish"
+    assert "(22.5%, allowed: 20.0%" in refusal(refreshed(tmp_path / "a", created, table(**out)), "gone")
+    assert refreshed(tmp_path / "b", created, table(**out), max_gone_share=0.25)["outcome"] == "publish"
 
 
-def test_too_many_new_ones_are_refused(tmp_path: Path, made: Bundle) -> None:
-    assert "5 items would be added to 40" in refusal(refreshed(tmp_path, made, table(45), max_new_share=0.1), "added")
+def test_too_many_new_ones_are_refused(tmp_path: Path, created: Bundle) -> None:
+    assert "5 items would be added to 40" in refusal(
+        refreshed(tmp_path, created, table(45), max_new_share=0.1), "added"
+    )
 
 
-def test_words_of_most_items_that_change_are_refused(tmp_path: Path, made: Bundle) -> None:
+def test_words_of_most_items_that_change_are_refused(tmp_path: Path, created: Bundle) -> None:
     """A spreadsheet that lost its titles: the scorer reads frozen features, so the canaries would not see it."""
     lost = {f"i{row}": {"title": "#REF!"} for row in range(40)}
-    result = refreshed(tmp_path / "a", made, table(**lost))
+    result = refreshed(tmp_path / "a", created, table(**lost))
     sentence = refusal(result, "words")
     assert "The words of 40 of 40 items would change (100.0%, allowed: 50.0%, catalogue.max_changed_share)" in sentence
     assert "--set catalogue.max_changed_share=1" in sentence
     assert not (tmp_path / "a" / "revision" / CATALOGUE_FOLDER).exists()
     prices = {f"i{row}": {"price": 3.0} for row in range(40)}  # which are no words
-    assert refreshed(tmp_path / "b", made, table(**prices))["outcome"] == "publish"
-    allowed = refreshed(tmp_path / "c", made, table(**lost), max_changed_share=1, min_agreement=0)
+    assert refreshed(tmp_path / "b", created, table(**prices))["outcome"] == "publish"
+    allowed = refreshed(tmp_path / "c", created, table(**lost), max_changed_share=1, min_agreement=0)
     assert allowed["outcome"] == "publish", allowed["failures"]
 
 
@@ -265,11 +269,11 @@ def test_vectors_far_longer_than_the_models_own_are_refused(tmp_path: Path) -> N
     assert again["outcome"] == "publish", again["failures"]
 
 
-def test_a_price_beyond_those_of_training_is_the_dearest_of_training(tmp_path: Path, made: Bundle) -> None:
+def test_a_price_beyond_those_of_training_is_the_dearest_of_training(tmp_path: Path, created: Bundle) -> None:
     """A slip of the keyboard may not become everybody's first answer."""
     for name, price in (("a", 40.0), ("b", 1e6), ("c", 1e30)):
         (tmp_path / name).mkdir()
-        result = refreshed(tmp_path / name, made, table(41, i40={"price": price, "weight": price}))
+        result = refreshed(tmp_path / name, created, table(41, i40={"price": price, "weight": price}))
         assert result["outcome"] == "publish", result["failures"]
     vectors = [np.load(tmp_path / name / "revision" / CATALOGUE_FOLDER / "vectors.fp32.npy")[40] for name in "abc"]
     np.testing.assert_array_equal(vectors[0], vectors[1])
@@ -286,8 +290,10 @@ def test_prices_move_nothing_in_a_model_that_never_saw_one(tmp_path: Path) -> No
     np.testing.assert_array_equal(now, np.load(bundle.catalogue / "vectors.fp32.npy"))
 
 
-def test_too_few_available_is_refused(tmp_path: Path, made: Bundle) -> None:
-    assert "41 items would be available" in refusal(refreshed(tmp_path, made, table(41), min_available=50), "available")
+def test_too_few_available_is_refused(tmp_path: Path, created: Bundle) -> None:
+    assert "41 items would be available" in refusal(
+        refreshed(tmp_path, created, table(41), min_available=50), "available"
+    )
 
 
 def test_a_vector_that_is_no_number_is_refused(tmp_path: Path) -> None:
@@ -296,12 +302,12 @@ def test_a_vector_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert "1 vectors are not finite, such as i3" in refusal(result, "vectors fp32")
 
 
-def test_vectors_of_another_size_are_refused(tmp_path: Path, made: Bundle) -> None:
-    catalogues.build(made, table(), tmp_path / "out")
-    (good,) = checks.check_vectors(tmp_path / "out", made, items=40)
+def test_vectors_of_another_size_are_refused(tmp_path: Path, created: Bundle) -> None:
+    catalogues.build(created, table(), tmp_path / "out")
+    (good,) = checks.check_vectors(tmp_path / "out", created, items=40)
     assert good.met
     np.save(tmp_path / "out" / "vectors.fp32.npy", np.load(tmp_path / "out" / "vectors.fp32.npy")[:, :7])
-    (bad,) = checks.check_vectors(tmp_path / "out", made, items=40)
+    (bad,) = checks.check_vectors(tmp_path / "out", created, items=40)
     assert not bad.met
     assert "(40, 7), expected (40, 8)" in bad.sentence
 
@@ -321,10 +327,10 @@ def test_words_in_the_wrong_column_are_seen_by_the_canaries(tmp_path: Path) -> N
     assert "in training's order" in refusal(result, "agreement")
 
 
-def test_a_canary_that_is_given_what_is_not_to_be_had_is_refused(tmp_path: Path, made: Bundle) -> None:
+def test_a_canary_that_is_given_what_is_not_to_be_had_is_refused(tmp_path: Path, created: Bundle) -> None:
     """The server leaves out what the catalogue says is withdrawn; here the catalogue does not say so."""
     gone = table(**{f"i{row}": {"available": False} for row in range(40)})
-    canaries, _ = checks.check_canaries(made, gone, folder=tmp_path, config=CatalogueConfig())
+    canaries, _ = checks.check_canaries(created, gone, folder=tmp_path, config=CatalogueConfig())
     assert not canaries.met
     assert "which is not available" in canaries.sentence
 
@@ -337,10 +343,10 @@ def test_a_model_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     assert any("the server did not start" in sentence for sentence in result["failures"])
 
 
-def test_no_canary_left_to_compare_is_refused(tmp_path: Path, made: Bundle) -> None:
+def test_no_canary_left_to_compare_is_refused(tmp_path: Path, created: Bundle) -> None:
     other = table(45).slice(40)
-    catalogues.build(made, other, tmp_path / "out")
-    joined = catalogues.assemble_bundle(made, tmp_path / "out", tmp_path / "joined")
+    catalogues.build(created, other, tmp_path / "out")
+    joined = catalogues.assemble_bundle(created, tmp_path / "out", tmp_path / "joined")
     canaries, agreement = checks.check_canaries(joined, other, folder=tmp_path, config=CatalogueConfig())
     assert canaries.met, canaries.sentence
     assert not agreement.met
@@ -350,42 +356,42 @@ def test_no_canary_left_to_compare_is_refused(tmp_path: Path, made: Bundle) -> N
 # Publishing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_published_revision_is_what_is_served_over(tmp_path: Path, made: Bundle) -> None:
-    promote(tmp_path / "repository", made)
-    result = refreshed(tmp_path, made, table(41))
+def test_a_published_revision_is_what_is_served_over(tmp_path: Path, created: Bundle) -> None:
+    promote(tmp_path / "repository", created)
+    result = refreshed(tmp_path, created, table(41))
     done = publish(tmp_path / "revision", repository=str(tmp_path / "repository"), run_id="r1")
     models = ModelRegistry(tmp_path / "repository")
     record = models.champion_record()
     assert record is not None
     assert done["revision"] == record.revision == result["revision"]
-    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == result["revision"]
+    assert served_revision(created.model_id, repository=str(tmp_path / "repository")) == result["revision"]
     event = models.history()[-1]
     assert (event.kind, event.run_id, event.details["counts"]["added"]) == ("catalogue_published", "r1", 1)
     assert event.details["checks"]["recall"] == 1.0
-    assert models.bundle(made.model_id).revision == result["revision"]
+    assert models.bundle(created.model_id).revision == result["revision"]
 
 
-def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, made: Bundle) -> None:
-    promote(tmp_path / "repository", made)
-    refreshed(tmp_path / "there", made, table(41))
+def test_there_and_back_is_the_catalogue_it_was_exported_with(tmp_path: Path, created: Bundle) -> None:
+    promote(tmp_path / "repository", created)
+    refreshed(tmp_path / "there", created, table(41))
     publish(tmp_path / "there" / "revision", repository=str(tmp_path / "repository"))
     models = ModelRegistry(tmp_path / "repository")
-    serves = models.bundle(made.model_id)
+    serves = models.bundle(created.model_id)
     raw = write_raw(tmp_path / "raw", table())
     result = catalogue(
         raw, tmp_path / "revision", config=CatalogueConfig(whole=True), bundle=serves, serves_over=serves.revision
     )
-    assert (result["counts"]["gone"], result["embedded"], result["revision"]) == (1, 0, made.revision)
+    assert (result["counts"]["gone"], result["embedded"], result["revision"]) == (1, 0, created.revision)
     publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
-    assert models.bundle(made.model_id).revision == made.revision
-    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == ""
+    assert models.bundle(created.model_id).revision == created.revision
+    assert served_revision(created.model_id, repository=str(tmp_path / "repository")) == ""
 
 
-def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bundle) -> None:
+def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, created: Bundle) -> None:
     """Two at once, from the same catalogue: the later one would undo the first one's items."""
-    promote(tmp_path / "repository", made)
-    refreshed(tmp_path / "first", made, table(41))
-    refreshed(tmp_path / "second", made, table(1, i0={"item_id": "other"}))
+    promote(tmp_path / "repository", created)
+    refreshed(tmp_path / "first", created, table(41))
+    refreshed(tmp_path / "second", created, table(1, i0={"item_id": "other"}))
     publish(tmp_path / "first" / "revision", repository=str(tmp_path / "repository"))
     before = ModelRegistry(tmp_path / "repository").history()
     with pytest.raises(StaleEvidence, match="the catalogue changed since this one was made"):
@@ -393,10 +399,10 @@ def test_a_refresh_that_was_overtaken_is_not_published(tmp_path: Path, made: Bun
     assert ModelRegistry(tmp_path / "repository").history() == before
 
 
-def test_a_damaged_catalogue_is_not_published(tmp_path: Path, made: Bundle) -> None:
-    promote(tmp_path / "repository", made)
-    refreshed(tmp_path, made, table(41))
+def test_a_damaged_catalogue_is_not_published(tmp_path: Path, created: Bundle) -> None:
+    promote(tmp_path / "repository", created)
+    refreshed(tmp_path, created, table(41))
     flip_byte(tmp_path / "revision" / CATALOGUE_FOLDER / "vectors.fp32.npy")
     with pytest.raises(IntegrityError):
         publish(tmp_path / "revision", repository=str(tmp_path / "repository"))
-    assert served_revision(made.model_id, repository=str(tmp_path / "repository")) == ""
+    assert served_revision(created.model_id, repository=str(tmp_path / "repository")) == ""

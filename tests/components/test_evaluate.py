@@ -96,11 +96,11 @@ def write_teacher(folder: Path, requests: list[str]) -> Path:
     return folder
 
 
-def write_student(folder: Path, made: Path, asked: list[ReplayRequest], states: list[FrozenState]) -> Path:
+def write_student(folder: Path, created: Path, asked: list[ReplayRequest], states: list[FrozenState]) -> Path:
     """The logits as the engine gives them without a wire between."""
     from serving.engine import BundleEngine, EngineRequest, run_request
 
-    engine = BundleEngine.load(open_bundle(made), precision="fp32", provider="cpu", threads=1)
+    engine = BundleEngine.load(open_bundle(created), precision="fp32", provider="cpu", threads=1)
     folder.mkdir(parents=True)
     rows = []
     for request, state in zip(asked, states):

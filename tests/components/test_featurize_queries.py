@@ -18,7 +18,7 @@ from rankline.errors import TooSmall, ValidationFailed
 from rankline.evaluation import snapshot_requests
 from rankline.features import transforms
 from rankline.model.scoring import context_features
-from tests.components.asked_world import MOMENT, events, queries, write_asked
+from tests.components.asked_world import INSTANT, events, queries, write_asked
 
 RELEVANCE, SPLIT = pa.field("relevance", pa.float64()), pa.field("split", pa.string())
 
@@ -34,29 +34,29 @@ def requests(folder: Path, **settings: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("asked")
     featurize(write_asked(folder / "clean"), folder / "features", config=FeaturizeConfig())
     return folder / "features"
 
 
-def test_every_query_is_a_request_of_nobody_in_its_own_words(made: Path) -> None:
-    rows = parquet.read_table(made / "requests.parquet").to_pylist()
+def test_every_query_is_a_request_of_nobody_in_its_own_words(created: Path) -> None:
+    rows = parquet.read_table(created / "requests.parquet").to_pylist()
     assert {row["query_id"]: row["query"] for row in rows} == {q["query_id"]: q["text"] for q in queries()}
     assert all(row["user_id"] is None and not row["history_items"] and not row["seen"] for row in rows)
     assert all(row["targets"] == [row["query_id"].partition(":")[0]] for row in rows)
     assert {row["split"] for row in rows} == {"train", "valid", "test"}
 
 
-def test_it_is_frozen_with_the_context_of_its_moment_and_the_items_of_its_day(made: Path) -> None:
+def test_it_is_frozen_with_the_context_of_its_moment_and_the_items_of_its_day(created: Path) -> None:
     (first, *_), stated = (
-        list(snapshot_requests.read_snapshot_requests(made, "test")),
-        parquet.read_table(made / "requests.parquet"),
+        list(snapshot_requests.read_snapshot_requests(created, "test")),
+        parquet.read_table(created / "requests.parquet"),
     )
     assert first.query
     assert first.user_id is None
     row = next(row for row in stated.to_pylist() if row["request_id"] == first.request_id)
-    expected = context_features(FrozenState(at=MOMENT.timestamp()))
+    expected = context_features(FrozenState(at=INSTANT.timestamp()))
     assert {name: row[name] for name in transforms.CONTEXT} == pytest.approx(expected)
     assert len(first.state.item_features["item_id"]) == 48
     # its own answer was not known before it was asked
@@ -93,7 +93,7 @@ def test_a_split_that_there_is_not_is_refused(tmp_path: Path) -> None:
 def test_by_time_the_later_queries_are_tested_on(tmp_path: Path) -> None:
     from datetime import timedelta
 
-    result = [{**event, "event_timestamp": MOMENT + timedelta(hours=n)} for n, event in enumerate(events())]
+    result = [{**event, "event_timestamp": INSTANT + timedelta(hours=n)} for n, event in enumerate(events())]
     result = [{**event, "known_at": event["event_timestamp"]} for event in result]
     rows = requests(write_asked(tmp_path / "clean", answered=result), query_split="time")
     latest = {split: max(row["at"] for row in rows if row["split"] == split) for split in ("train", "valid", "test")}

@@ -27,7 +27,7 @@ from rankline.runtime import ledger, step_cache
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights, examples
 from rankline.train.champion_weights import WarmStart
-from tests.components.features_world import SHELVES, write_features
+from tests.components.features_world import CATEGORY_NAMES, write_features
 
 SETTINGS = FinetuneConfig(
     max_tokens=8, vector_size=16, max_history=10, layers=1, epochs=6, batch_size=16, negatives=16, evaluate_every=1,
@@ -118,7 +118,7 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
     """A new category, first in the alphabet, moves every row and column; one item is removed."""
-    features = write_features(tmp_path / "moved", days=7, shelves=("art", *SHELVES), without=("books-red",))
+    features = write_features(tmp_path / "moved", days=7, shelves=("art", *CATEGORY_NAMES), without=("books-red",))
     data = examples.read_examples(features, max_history=SETTINGS.max_history)
     warm = warm_start.open_weights(start, data, SETTINGS)
     torch.manual_seed(3)

@@ -286,12 +286,12 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("arrange", "kind", "found", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
-def test_what_is_refused(tmp_path: Path, arrange: Any, kind: type[RanklineError], found: str, hint: str) -> None:
+def test_what_is_refused(tmp_path: Path, arrange: Any, kind: type[RanklineError], matches: str, hint: str) -> None:
     settings = {"source": str(tmp_path), **arrange(tmp_path)}
     with pytest.raises(kind) as refused:
         ingest(tmp_path / "raw", config=IngestConfig(**settings))
     assert type(refused.value) is kind
-    assert found in str(refused.value)
+    assert matches in str(refused.value)
     assert hint in str(refused.value)
     assert refused.value.expected
     assert refused.value.where

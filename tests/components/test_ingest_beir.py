@@ -78,10 +78,10 @@ def test_a_pair_of_two_splits_stays_in_the_first(tmp_path: Path) -> None:
     ("gone", "found"),
     [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no judgments")],
 )
-def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, gone: str, found: str) -> None:
+def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, gone: str, matches: str) -> None:
     write(tmp_path)
     (tmp_path / gone).rename(tmp_path / "elsewhere")
-    with pytest.raises(SourceError, match=found):
+    with pytest.raises(SourceError, match=matches):
         run(tmp_path, tmp_path / "raw")
 
 
@@ -94,10 +94,10 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, gone: str, found:
     ],
     ids=["other names", "none", "as TREC has it"],
 )
-def test_judgments_without_the_header_are_refused(tmp_path: Path, text: str, found: str) -> None:
+def test_judgments_without_the_header_are_refused(tmp_path: Path, text: str, matches: str) -> None:
     write(tmp_path)
     (tmp_path / "qrels/test.tsv").write_text(text)
-    with pytest.raises(SourceError, match=f"found: {found}") as refused:
+    with pytest.raises(SourceError, match=f"found: {matches}") as refused:
         run(tmp_path, tmp_path / "raw")
     assert "query-id, corpus-id, score" in str(refused.value)
     assert "test.tsv is not in BEIR's format" in str(refused.value)

@@ -19,7 +19,7 @@ CHINESE = "北京的秋天非常漂亮我们都很喜欢去那里旅游，这本
 JAPANESE = "この本はとても面白かったです。子供と一緒に読みました。東京の天気は良いです。"
 
 
-def told(text: str, encoding: str, rows: int = 3) -> str:
+def reported(text: str, encoding: str, rows: int = 3) -> str:
     """The text as the guessed encoding reads it, in a small table."""
     stored = "".join(f"i{row};{text}\n" for row in range(rows)).encode(encoding)
     return stored.decode(guess_encoding(stored).name).partition("\n")[0].partition(";")[2]
@@ -53,7 +53,7 @@ def told(text: str, encoding: str, rows: int = 3) -> str:
     ],
 )
 def test_texts_are_read_as_they_were_written(encoding: str, text: str, rows: int) -> None:
-    assert told(text, encoding, rows) == text
+    assert reported(text, encoding, rows) == text
 
 
 def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:

@@ -250,9 +250,9 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored
         ("user_id\titem_id", "such a header"),
     ],
 )
-def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header: str, found: str) -> None:
+def test_a_recbole_header_that_is_wrong_names_the_column(tmp_path: Path, header: str, matches: str) -> None:
     (tmp_path / "set.inter").write_text(f"{header}\n")
-    with pytest.raises(SourceError, match=found):
+    with pytest.raises(SourceError, match=matches):
         next(recbole.read_parts(IngestConfig(source="x"), {"events": [File(str(tmp_path / "set.inter"))]}))
 
 

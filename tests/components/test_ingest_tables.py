@@ -517,11 +517,11 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("arrange", "found", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
-def test_what_is_refused(tmp_path: Path, arrange: Any, found: str, hint: str) -> None:
+def test_what_is_refused(tmp_path: Path, arrange: Any, matches: str, hint: str) -> None:
     with pytest.raises(RanklineError) as refused:
         small(tmp_path, **arrange(tmp_path))
     assert type(refused.value) is SourceError
-    assert found in str(refused.value)
+    assert matches in str(refused.value)
     assert hint in str(refused.value)
     assert refused.value.expected
     assert refused.value.where

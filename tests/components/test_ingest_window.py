@@ -37,8 +37,8 @@ def test_a_run_that_no_schedule_began_keeps_its_settings(tmp_path: Path) -> None
         ("2026-11-01T04:00:00+01:00", ""),
     ],
 )
-def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, told: tuple[str, str]) -> None:
-    assert window(tmp_path, *told) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
+def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, reported: tuple[str, str]) -> None:
+    assert window(tmp_path, *reported) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
     trigger = json.loads((tmp_path / TRIGGER_FILE).read_text())
     assert trigger["kind"] == "scheduled"
     assert trigger["schedule"] == "nightly"
@@ -53,9 +53,9 @@ def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
-def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, moment: str) -> None:
+def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, instant: str) -> None:
     with pytest.raises(UsageError, match="does not pass the scheduled time"):
-        window(tmp_path, BACKFILL + moment, "2026-11-22T12:00:00Z")
+        window(tmp_path, BACKFILL + instant, "2026-11-22T12:00:00Z")
 
 
 def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
@@ -70,9 +70,11 @@ def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
         ((RAW[0], "2026-11-01T03:07:41Z"), "2026-11-01T03:07:41Z"),  # a run's beginning, which fires at no second 0
     ],
 )
-def test_a_time_that_nobody_filled_in_is_refused_for_good(tmp_path: Path, told: tuple[str, str], found: str) -> None:
+def test_a_time_that_nobody_filled_in_is_refused_for_good(
+    tmp_path: Path, reported: tuple[str, str], matches: str
+) -> None:
     with pytest.raises(UsageError, match="does not pass the scheduled time") as refusal:
-        window(tmp_path, *told)
-    assert found in str(refusal.value)
+        window(tmp_path, *reported)
+    assert matches in str(refusal.value)
     assert refusal.value.final
     assert not list(tmp_path.iterdir())

@@ -121,7 +121,7 @@ class Workshop:
         self.repository = ModelRegistry(self.workspace / "repository")
         self.features = features_of(root / "features")
 
-    def made(self, name: str, **numbers) -> tuple[Path, Path]:
+    def created(self, name: str, **numbers) -> tuple[Path, Path]:
         bundle = tiny_bundle(self.root / name / "bundle", weights=name.encode())
         evaluation = evaluation_of(bundle, self.root / name / "evaluation", **numbers)
         return bundle.folder, evaluation
@@ -252,7 +252,7 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
 
 
 @pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
-def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(shop, tmp_path, gates, kept):
+def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(shop, tmp_path, gates, stored):
     bundle, evaluation = shop.made("a")
     teacher = teacher_of(tmp_path / "teacher")
     shop.decide(bundle, evaluation, teacher=teacher, **gates)
@@ -260,9 +260,9 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(sh
     assert registered.details == {"began_from": "m0"}
     assert registered.why.endswith("started from model m0")
     metadata = champion_weights.read_metadata(shop.repository, registered.model_id)
-    assert (metadata.get("offered") == "m0") is kept
+    assert (metadata.get("offered") == "m0") is stored
     assert sorted(metadata.get("files", [])) == (
-        ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if kept else []
+        ["items.parquet", "origin.json", "teacher.json", "weights.safetensors"] if stored else []
     )
 
 

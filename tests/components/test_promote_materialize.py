@@ -38,11 +38,11 @@ class Shop:
         self.root, self.workspace = root, root / "workspace"
         self.online = self.workspace / "online" / names.SERVICE
         self.repository = ModelRegistry(self.workspace / "repository")
-        self.crowned("made")
+        self.promoted("made")
         self.first = features_of(root / "first")
         online.materialize_online(self.first, self.online, owner={"who": "promotion", "run": "run-1"})
 
-    def crowned(self, name: str, **changes: Any) -> None:
+    def promoted(self, name: str, **changes: Any) -> None:
         bundle = tiny_bundle(self.root / name, weights=name.encode(), **changes)
         self.repository.add(bundle.folder)
         promote(self.repository, bundle.model_id)
@@ -114,7 +114,7 @@ def test_a_candidate_s_features_leave_the_champion_s_store_byte_for_byte_alone(s
     assert (beside / "watermark.json").is_file()
     assert (digest.tree_digest(shop.online), shop.events_7d()) == (before, 7.0)
     # once a model that reads it is the champion, that one's features are kept fresh
-    shop.crowned("next", features=tiny_names("ranking_v9"))
+    shop.promoted("next", features=tiny_names("ranking_v9"))
     with pytest.raises(UsageError, match="another service version"):
         shop.materialize(features_of(shop.root / "later", end=LATER))
 

@@ -47,9 +47,9 @@ WARNINGS = {
 }
 
 
-def named(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def named(matches: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """`table: sentence`, numbers and moments written as #, -> result."""
-    return {re.sub(r"\d+([-:. ]+\d+)*", "#", f"{each['table']}: {each['sentence']}"): each for each in found}
+    return {re.sub(r"\d+([-:. ]+\d+)*", "#", f"{each['table']}: {each['sentence']}"): each for each in matches}
 
 
 def results(report: Path) -> dict[str, dict[str, Any]]:
@@ -313,18 +313,18 @@ def _with_field(schema: pa.Schema, name: str, type: pa.DataType) -> pa.Schema:
 @pytest.mark.parametrize("table", list(data.SCHEMAS))
 @pytest.mark.parametrize("found", ["absent", "double"])
 def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
-    tmp_path: Path, check: step.Check, table: str, found: str
+    tmp_path: Path, check: step.Check, table: str, matches: str
 ) -> None:
     schema = data.SCHEMAS[table]
     key = schema.names[0]
     rows = data.rows()
     for row in rows[table]:
         row[key] = None
-    bad = schema.remove(0) if found == "absent" else _with_field(schema, key, pa.float64())
+    bad = schema.remove(0) if matches == "absent" else _with_field(schema, key, pa.float64())
     raw = lay(tmp_path / "raw", rows, {table: bad})
     result, profile = step.examine(raw, check, config=CONFIG, previous=None)
     assert [name for name, each in named(result).items() if not each["success"]] == [f"{table}: {SCHEMA}"]
-    assert f"{key}: {found}" in str([each["examples"] for each in result])
+    assert f"{key}: {matches}" in str([each["examples"] for each in result])
     assert {name.split(": ")[1] for name in named(result)} == {SCHEMA}
     assert profile == {}
 

@@ -72,7 +72,7 @@ class Disk:
         with self._ballast.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, max(shutil.disk_usage(self.folder).free - leave, 1))
 
-    def make_room(self) -> None:
+    def free_space(self) -> None:
         self._ballast.unlink(missing_ok=True)
 
     def read_only(self) -> None:

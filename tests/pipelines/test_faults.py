@@ -105,7 +105,7 @@ def test_a_step_killed_in_the_middle_of_its_work(smoke: SmokeRun, tmp_path: Path
 
 
 # what is done by then; the pattern is of the file that is about to get its name
-MOMENTS = {
+INSTANTS = {
     "kept work": ("export", r"os.rename:cache/export/[0-9a-f]{64}$", []),
     "the bundle in the repository": ("decide", r"os.rename:repository/bundles/[0-9a-f]+$", []),
     "the evidence": ("decide", r"os.rename:repository/evidence/[0-9a-f]+$", []),
@@ -119,9 +119,9 @@ MOMENTS = {
 
 
 @slow
-@pytest.mark.parametrize("timestamp", MOMENTS)
+@pytest.mark.parametrize("timestamp", INSTANTS)
 def test_a_step_killed_just_before(smoke: SmokeRun, tmp_path: Path, timestamp: str) -> None:
-    step, when, history = MOMENTS[timestamp]
+    step, when, history = INSTANTS[timestamp]
     workspace = unpromoted(smoke, tmp_path / "ws")
     if step in REUSABLE:
         forget(workspace, step)
@@ -162,7 +162,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
 # -- a full disk -----------------------------------------------------------------------------------------------
 
 
-def at_door(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
+def at_entry(smoke: SmokeRun, workspace: Path, out: Path, step: str) -> list[object]:
     """The command that runs a step alone on the artifacts of the smoke run."""
     spec = STANDALONE_STEPS[step]
     artifacts = {name: smoke.artifact(*source) for name, source in spec.inputs.items()}
@@ -177,7 +177,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         workspace = unpromoted(smoke, small.folder / "ws")
         forget(workspace, step)
         out = small.folder / "out"
-        command = at_door(smoke, workspace, out, step)
+        command = at_entry(smoke, workspace, out, step)
         small.fill(leave=ledger.RESERVE_BYTES + 20_000)
         message = refused(*command, TMPDIR=str(small.folder))
         reports_full_disk(message, small)
@@ -186,7 +186,7 @@ def test_a_disk_that_is_full_while_a_step_writes(smoke: SmokeRun, tmp_path: Path
         entry = ledger.read_entries(max(folders(workspace)))[step]
         assert entry.status == "failed"
         assert entry.error.splitlines()[0] == message.splitlines()[0]
-        small.make_room()
+        small.free_space()
         done = rankline(*command, TMPDIR=str(small.folder))
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{step} done in ")
@@ -209,18 +209,18 @@ def test_a_disk_that_is_full_while_the_repository_is_written(smoke: SmokeRun, tm
     with disk(tmp_path / "disk", megabytes=64) as small:
         workspace = unpromoted(smoke, small.folder / "ws")
         if step == "promote":
-            done = rankline(*at_door(smoke, workspace, tmp_path / "before", "decide"))
+            done = rankline(*at_entry(smoke, workspace, tmp_path / "before", "decide"))
             assert done.returncode == 0, done.stderr
         models = ModelRegistry(workspace / "repository")
         before = models.history()
-        command = at_door(smoke, workspace, small.folder / "out", step)
+        command = at_entry(smoke, workspace, small.folder / "out", step)
         small.fill(leave=ledger.RESERVE_BYTES + 20_000)
         message = refused(*command)
         reports_full_disk(message, small)
         assert models.history() == before
         assert models.champion() == ""
         assert not list((workspace / "repository").glob("bundles/.*"))
-        small.make_room()
+        small.free_space()
         done = rankline(*command)
         assert done.returncode == 0, done.stderr
         assert len(models.history()) == len(before) + (2 if step == "decide" else 1)
@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_before_a_run_begins(smoke: SmokeRun, tmp_path: Path
         message = refused("run", "--recipe", "smoke", "-w", workspace)
         assert "the disk is full" in message
         reports_full_disk(message, small)
-        small.make_room()
+        small.free_space()
         assert rankline("run", "--recipe", "smoke", "-w", workspace).returncode == 0
         assert summary(workspace)["outcome"] == "already serving"
 
@@ -322,7 +322,7 @@ def test_a_clock_that_is_set_back_while_a_step_works(smoke: SmokeRun, tmp_path: 
     forget(workspace, "ingest")
     started = time.time()
     environment = set_back(tmp_path / "hurt", "os.rename:ingest.progress")
-    done = rankline(*at_door(smoke, workspace, tmp_path / "out", "ingest"), **environment)
+    done = rankline(*at_entry(smoke, workspace, tmp_path / "out", "ingest"), **environment)
     assert done.returncode == 0, done.stderr
     entry = ledger.read_entries(max(folders(workspace)))["ingest"]
     assert entry.started > started - 1
@@ -476,10 +476,10 @@ def test_one_setting_makes_only_what_it_touches_run_again(smoke: SmokeRun, tmp_p
 
 
 def test_every_test_that_the_page_names_is_there() -> None:
-    house = Path(__file__).resolve().parents[2]
-    page = (house / "docs" / "faults.md").read_text()
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "faults.md").read_text()
     named = set(re.findall(r"\btest_[a-z0-9_]+(?=`)", page))
-    written = "\n".join(path.read_text() for path in (house / "tests").rglob("test_*.py"))
+    written = "\n".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
     assert len(named) > 30
     assert [name for name in sorted(named) if f"def {name}(" not in written] == []
     late = set(re.findall(r"@(?:pytest\.mark\.)?slow\b.*\n(?:@.*\n)*def (test_\w+)", written))

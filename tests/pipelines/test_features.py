@@ -26,7 +26,7 @@ from rankline.runtime.steps import FLOWS
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
-def crowned(workspace: Path, *, service: str = "ranking_v1") -> None:
+def promoted(workspace: Path, *, service: str = "ranking_v1") -> None:
     """A champion that reads this feature service."""
     models = ModelRegistry(workspace / "repository")
     result = feature_names().model_copy(update={"service": service})
@@ -57,7 +57,7 @@ def test_the_flow_is_the_line_up_to_its_features_and_then_online(tmp_path: Path,
 def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no champion"):
         materialize(named("smoke"), tmp_path)
-    crowned(tmp_path, service="ranking_v0")
+    promoted(tmp_path, service="ranking_v0")
     with pytest.raises(UsageError, match="another service version") as result:
         materialize(named("smoke"), tmp_path)
     assert result.value.found == "ranking_v1"
@@ -68,7 +68,7 @@ def test_what_the_champion_cannot_read_is_refused_before_anything_begins(tmp_pat
 def test_assetized_by_hand_and_then_by_a_schedule(tmp_path: Path) -> None:
     """On the smoke shop: up to a time, then further by a scheduled run, never back; the runs and the status say so."""
     workspace, first = tmp_path / "w", datetime(2023, 12, 10, tzinfo=UTC)
-    crowned(workspace)
+    promoted(workspace)
     recipe = named("smoke")
     packaged.fetch("smoke", workspace, say=lambda line: None)
     result = materialize(recipe, workspace, until=first)

@@ -22,7 +22,7 @@ def refusal(name: str, *settings: str) -> UsageError:
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_no_setting_is_without_a_sentence(name: str) -> None:
     result = list(list_settings(load_for_display(name)))
-    assert [knob for knob, _, sentence in result if len(sentence) < 5] == []
+    assert [option for option, _, sentence in result if len(sentence) < 5] == []
     assert len(result) > 100
     assert load_for_display(name).name == name
     assert load_for_display(name).description
@@ -33,11 +33,11 @@ def test_the_settings_are_all_there_is(name: str) -> None:
     recipe = load_for_display(name)
     plain = as_dict(recipe)
     assert len(list(list_settings(recipe))) > 100
-    for knob, value, _ in list_settings(recipe):
+    for option, value, _ in list_settings(recipe):
         location = plain
-        for part in knob.split("."):
+        for part in option.split("."):
             location = location[part]
-        assert json.loads(json.dumps(value, default=list)) == json.loads(json.dumps(location, default=list)), knob
+        assert json.loads(json.dumps(value, default=list)) == json.loads(json.dumps(location, default=list)), option
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_the_settings_are_all_there_is(name: str) -> None:
         ("summary.gpus.finetune=2", "summary", "gpus", {"finetune": 2}),
     ],
 )
-def test_one_setting_is_changed_and_nothing_else(setting: str, section: str, knob: str, value: object) -> None:
+def test_one_setting_is_changed_and_nothing_else(setting: str, section: str, option: str, value: object) -> None:
     before, after = as_dict(named("smoke")), as_dict(named("smoke", [setting]))
-    assert after[section][knob] == value
-    after[section][knob] = before[section][knob]
+    assert after[section][option] == value
+    after[section][option] = before[section][option]
     assert after == before
 
 
@@ -78,9 +78,9 @@ def test_an_open_mapping_takes_a_key_of_its_own() -> None:
         ("purple=1", "purple", "rankline recipes show"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, knob: str, hint: str) -> None:
+def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, option: str, hint: str) -> None:
     result = refusal("smoke", setting)
-    assert f"no setting {knob!r}" in result.message
+    assert f"no setting {option!r}" in result.message
     assert result.found == setting
     assert hint in result.hint
     assert result.exit_code == 2
@@ -99,9 +99,9 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, knob: 
         ("decide.floors=high", "decide.floors", "dict"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_with_its_bounds(setting: str, knob: str, expected: str) -> None:
+def test_a_value_that_does_not_fit_is_refused_with_its_bounds(setting: str, option: str, expected: str) -> None:
     result = refusal("smoke", setting)
-    assert knob in result.message
+    assert option in result.message
     assert expected in result.expected
     assert result.found
 

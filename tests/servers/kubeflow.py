@@ -114,7 +114,7 @@ class Api:
 
     # what a test does behind the API's back
 
-    def tick(self, moment: datetime) -> list[str]:
+    def tick(self, instant: datetime) -> list[str]:
         """Every enabled recurring run fires, for that scheduled time; the runs it began."""
         begun = []
         with self.lock:
@@ -127,15 +127,15 @@ class Api:
                     continue
                 text = json.dumps(recurring_run.get("runtime_config", {}))
                 if self.macros:
-                    text = text.replace("[[ScheduledTime]]", moment.strftime("%Y%m%d%H%M%S"))
+                    text = text.replace("[[ScheduledTime]]", instant.strftime("%Y%m%d%H%M%S"))
                 body = {
-                    "display_name": f"{recurring_run['display_name']} {moment:%s}",
+                    "display_name": f"{recurring_run['display_name']} {instant:%s}",
                     "experiment_id": recurring_run["experiment_id"],
                     "pipeline_version_reference": recurring_run["pipeline_version_reference"],
                     "runtime_config": json.loads(text),
                 }
                 run = self.begin(
-                    body, {"recurring_run_id": recurring_run["recurring_run_id"], "scheduled_at": at(moment)}
+                    body, {"recurring_run_id": recurring_run["recurring_run_id"], "scheduled_at": at(instant)}
                 )
                 begun.append(run["run_id"])
         return begun
@@ -372,17 +372,17 @@ def _order(noun: str, sort_by: str) -> list[str]:
 def _predicates(noun: str, text: str) -> list[list[str]]:
     try:
         given = json.loads(text or "{}")
-        found = [[each["key"], each["operation"], each["stringValue"]] for each in given.get("predicates", [])]
+        matches = [[each["key"], each["operation"], each["stringValue"]] for each in given.get("predicates", [])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(400, f"Invalid input error: failed to parse valid filter from {text!r}: {error}") from error
-    for predicate in found:
+    for predicate in matches:
         key, how, _ = predicate
         predicate[1] = {1: "EQUALS", 9: "IS_SUBSTRING"}.get(how, how)
         if predicate[1] not in ("EQUALS", "IS_SUBSTRING"):
             raise Refused(400, f"Invalid input error: operation {how}")
         if key not in KEYS[noun]:
             raise Refused(400, f"Invalid input error: no support for filtering on unrecognized field {key!r}")
-    return found
+    return matches
 
 
 def _token(text: str) -> dict[str, Any]:
@@ -393,9 +393,9 @@ def _token(text: str) -> dict[str, Any]:
         raise Refused(400, "Invalid input error: Invalid page token") from error
 
 
-def at(moment: datetime | None) -> str:
+def at(instant: datetime | None) -> str:
     """A time as protobuf writes it; none is 1970."""
-    return (moment or datetime(1970, 1, 1, tzinfo=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (instant or datetime(1970, 1, 1, tzinfo=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @functools.cache
@@ -521,13 +521,13 @@ class Handler(BaseHTTPRequestHandler):
                     return self._answer(200, "<html><body>Kubeflow Pipelines</body></html>", "text/html")
                 if not path.startswith("/apis/v2beta1/"):
                     return self._answer(404, "404 page not found", "text/plain")
-                found = self._route(path.removeprefix("/apis/v2beta1"), query, body)
+                matches = self._route(path.removeprefix("/apis/v2beta1"), query, body)
             except Refused as refused:
                 text = {"error": refused.message, "code": 0, "message": refused.message, "details": []}
                 if "/upload" in path:
                     text = {"error_message": refused.message, "error_details": refused.message}
                 return self._answer(refused.status, json.dumps(text))
-        return self._answer(200, json.dumps(found))
+        return self._answer(200, json.dumps(matches))
 
     do_GET = do_POST = do_DELETE = _handle
 
@@ -567,10 +567,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _log(self, run: str, pod: str) -> None:
         tasks = self.api.runs.get(run, {}).get("run_details", {}).get("task_details", [])
-        found = next((t for t in tasks if t["pod_name"] == pod and t["display_name"] == "executor"), None)
-        if not self.api.logs or found is None:
+        matches = next((t for t in tasks if t["pod_name"] == pod and t["display_name"] == "executor"), None)
+        if not self.api.logs or matches is None:
             raise Refused(500, f"Failed to read run log: pod {pod} not found")
-        self._answer(200, f"hello from {pod}\nit is {found['state']}\n", "text/plain")
+        self._answer(200, f"hello from {pod}\nit is {matches['state']}\n", "text/plain")
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command

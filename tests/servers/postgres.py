@@ -57,12 +57,12 @@ class Postgres:
 
 def programs() -> Path:
     """Where Debian keeps the server's programs; skips the test where there are none, or nobody may run them."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    matches = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not matches:
         pytest.skip("no Postgres here: `apt-get install postgresql` brings one")
     if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
         pytest.skip("Postgres does not run as root, and there is no user postgres")
-    return found[-1].parent
+    return matches[-1].parent
 
 
 @contextlib.contextmanager

@@ -55,9 +55,9 @@ class Server:
         deadline = time.monotonic() + self._timeout_s
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                told = self._log.read_text(errors="replace")[-2000:]
+                reported = self._log.read_text(errors="replace")[-2000:]
                 self.stop()
-                raise RuntimeError(f"{self._command[0]} did not start:\n{told}")
+                raise RuntimeError(f"{self._command[0]} did not start:\n{reported}")
             time.sleep(0.05)
 
     def stop(self, number: int = signal.SIGTERM) -> None:

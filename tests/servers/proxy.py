@@ -72,13 +72,13 @@ def _answer(stream: socket.socket) -> bytes:
 
 
 def _head(stream: socket.socket) -> tuple[bytes, bytes]:
-    told = b""
-    while b"\r\n\r\n" not in told:
+    reported = b""
+    while b"\r\n\r\n" not in reported:
         part = stream.recv(65536)
         if not part:
             return b"", b""
-        told += part
-    head, _, body = told.partition(b"\r\n\r\n")
+        reported += part
+    head, _, body = reported.partition(b"\r\n\r\n")
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
     return b"\r\n".join(lines), body
 

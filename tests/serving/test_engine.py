@@ -190,8 +190,8 @@ def test_hidden_items_are_in_no_answer_until_they_are_shown(tmp_path: Path) -> N
         assert response.items
         assert not set(ids(response)) & {*gone, "i4"}
         # the others stay; a source may propose further items in place of the hidden ones
-        kept = [item for item in earlier if item not in {*gone, "i4"}]
-        assert set(kept) <= set(ids(response))
+        stored = [item for item in earlier if item not in {*gone, "i4"}]
+        assert set(stored) <= set(ids(response))
         assert response.hidden == ([item for item in every if item in {*gone, "i4"}] if request.verb == "rank" else [])
     engine.hide([])
     assert [ids(run_request(engine, request)) for request in requests] == before

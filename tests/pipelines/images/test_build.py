@@ -22,7 +22,7 @@ from pipelines.runs.containers import CODE_LABEL, code_digest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from tests.servers.process import Server, free_port
 
-HOUSE = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 HELD = Inventory(
     "3.11.9",
     [["rankline", "0.1.0", "Apache-2.0"], ["Typing_Extensions", "4.16.0", ""], ["onnxruntime-gpu", "1.31.1", "MIT"]],
@@ -164,7 +164,7 @@ def test_a_base_that_is_nowhere_is_named(tool: DockerCommand, registry: str) -> 
 def checkout(tmp_path: Path) -> Path:
     """The files of a build in a repository of their own, committed at a known moment."""
     source_root = tmp_path / "house"
-    with build.build_context(HOUSE, buildkit=True) as folder:
+    with build.build_context(ROOT, buildkit=True) as folder:
         shutil.copytree(folder, source_root)
     git = ["git", "-C", str(source_root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all", "--date=@1000", "--no-gpg-sign"]):
@@ -199,25 +199,25 @@ def test_labels_say_where_an_image_comes_from(checkout: Path, monkeypatch: pytes
     assert result[f"{oci}.revision"] == head
     assert result[f"{oci}.created"] == "1970-01-01T00:16:40Z"
     assert result[f"{oci}.base.digest"] == "sha256:" + "a" * 64
-    assert result[CODE_LABEL] == code_digest(checkout) == code_digest(HOUSE)
+    assert result[CODE_LABEL] == code_digest(checkout) == code_digest(ROOT)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "2000")
     (checkout / "serving" / "app.py").write_text("")
     result = build.labels_of("serve", BuildOptions(base="python:3.11-slim"), checkout)
     assert result[f"{oci}.revision"] == f"{head}-changed"
     assert result[f"{oci}.created"] == "1970-01-01T00:33:20Z"
     assert f"{oci}.base.digest" not in result
-    assert result[CODE_LABEL] != code_digest(HOUSE)
+    assert result[CODE_LABEL] != code_digest(ROOT)
 
 
 def test_a_build_is_sent_the_code_and_nothing_else() -> None:
-    with build.build_context(HOUSE, buildkit=True) as folder:
+    with build.build_context(ROOT, buildkit=True) as folder:
         assert {path.name for path in folder.iterdir()} == {
             *(name.split("/")[0] for name in build.CONTEXT_FILES), *build.PACKAGES
         }  # fmt: skip
         assert not list(folder.rglob("__pycache__"))
-        assert code_digest(folder) == code_digest(HOUSE)
+        assert code_digest(folder) == code_digest(ROOT)
         assert "--mount=type=cache" in (folder / "deploy" / "Dockerfile").read_text()
-    with build.build_context(HOUSE, buildkit=False) as folder:
+    with build.build_context(ROOT, buildkit=False) as folder:
         text = (folder / "deploy" / "Dockerfile").read_text()
         assert "--mount" not in text
         assert text.count("RUN PIP_NO_CACHE_DIR=1 PIP_CACHE_DIR=/root/.cache/pip pip --python") == 5

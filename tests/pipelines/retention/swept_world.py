@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
-from pipelines.schedules.firings import Firing, Firings
+from pipelines.schedules.firing import Firing, Firings
 from rankline.io.artifacts import link_or_copy, write_digests
 from rankline.io.files import write_json
 from rankline.model.bundle import Bundle
@@ -80,7 +80,7 @@ def add_model(models: ModelRegistry, folder: Path, number: int, *, promoted: boo
     return bundle
 
 
-def add_claim(workspace: Path, day: int, *, exit_code: int | None = 0, run: str = "") -> Firing:
+def add_firing(workspace: Path, day: int, *, exit_code: int | None = 0, run: str = "") -> Firing:
     """A fire time of the schedule `nightly`; without an exit code it has not ended."""
     at = f"2026-01-{day:02}T03:00:00+00:00"
     firing = Firing(
@@ -114,7 +114,7 @@ def make(workspace: Path, *, models: int = 4, runs: int = 4) -> list[str]:
     left.mkdir()
     (left / "entry.json").write_text("{")
     for day in (1, 2, 3):
-        add_claim(workspace, day)
+        add_firing(workspace, day)
     Firings(workspace / "schedules" / "nightly").mark_handled(
         Firings(workspace / "schedules" / "nightly").all()[-1].instant
     )

@@ -40,12 +40,12 @@ def why(result: Plan, name: str) -> str:
 # models -------------------------------------------------------------------------------------------------------
 
 
-def crowned(*models: str) -> tuple[Event, ...]:
+def promoted(*models: str) -> tuple[Event, ...]:
     return history(*((kind, model) for model in models for kind in ("registered", "promoted")))
 
 
 def test_the_champion_and_those_before_it_stay_and_older_ones_go() -> None:
-    result = retained_models(crowned("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
+    result = retained_models(promoted("a", "b", "c", "d"), Keep(bundles=2), now=NOW)
     assert result == {"d": "it serves", "c": "served before, among the last 2"}
 
 
@@ -114,9 +114,9 @@ def test_the_last_revisions_that_were_published_stay() -> None:
 
 def test_online_features_that_a_kept_model_reads_stay() -> None:
     resources = (resource("online", "ranking_v1"), resource("online", "ranking_v2"))
-    observed = Inventory(resources, history=crowned("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
+    observed = Inventory(resources, history=promoted("a", "b"), services={"a": "ranking_v1", "b": "ranking_v1"})
     assert goes(plan(observed, Keep(), now=NOW)) == ["ranking_v2"]
-    unknown = Inventory(resources, history=crowned("a", "b"), services={"a": "ranking_v1", "b": ""})
+    unknown = Inventory(resources, history=promoted("a", "b"), services={"a": "ranking_v1", "b": ""})
     assert goes(plan(unknown, Keep(), now=NOW)) == []
     assert goes(plan(Inventory(resources), Keep(), now=NOW)) == []
 

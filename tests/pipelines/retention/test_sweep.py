@@ -36,7 +36,7 @@ from rankline.registry.removal import delete_atomically, remove
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache
 from tests.cli.command import rankline
-from tests.pipelines.retention.swept_world import add_claim, add_model, add_run, aged, key, make
+from tests.pipelines.retention.swept_world import add_firing, add_model, add_run, aged, key, make
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 KEEP = Keep(runs=2, bundles=2, catalogues=1, days=0)
@@ -68,8 +68,8 @@ def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
     assert result["checkpoint"] == ["featurize/0123456789abcdef"]
     assert result["leftover"] == [f"cache/featurize/.half.{'0' * 32}"]
     assert len(result["claim"]) == 3
-    swept = sweep(workspace, plan, say=quiet)
-    assert (len(swept.removed), swept.skipped) == (len(plan.removals), ())
+    cleaned = sweep(workspace, plan, say=quiet)
+    assert (len(cleaned.removed), cleaned.skipped) == (len(plan.removals), ())
     assert gone(plan_sweep(workspace, KEEP)) == {}
     models = ModelRegistry(workspace / "repository")
     assert inside(workspace / "repository" / "bundles") == sorted([before, champion])
@@ -101,12 +101,12 @@ def test_the_bytes_that_are_reported_are_the_bytes_that_come_free(tmp_path: Path
     plan = plan_sweep(tmp_path / "w", keep)
     models = ModelRegistry(tmp_path / "w" / "repository")
     events = len(models.history())
-    swept = sweep(tmp_path / "w", plan, say=quiet)
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
     assert [event.kind for event in models.history()[events:]] == ["removed"]
     written = (tmp_path / "w" / "repository" / "events" / f"{events + 1}.json").stat().st_size
-    assert plan.freed() == swept.freed > 1000
+    assert plan.freed() == cleaned.freed > 1000
     # the pointer says up to which event it was drawn, which may be a digit longer
-    assert before - taken() == pytest.approx(swept.freed - written, abs=2)
+    assert before - taken() == pytest.approx(cleaned.freed - written, abs=2)
 
 
 def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
 
 # Killed at any moment -----------------------------------------------------------------------------------------
 
-MOMENTS = ("os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "os.mkdir")
+INSTANTS = ("os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "os.mkdir")
 
 
 def _killed_at(workspace: Path, timestamp: int) -> None:
@@ -126,7 +126,7 @@ def _killed_at(workspace: Path, timestamp: int) -> None:
     left = [timestamp]
 
     def audit(event: str, _: object) -> None:
-        if event in MOMENTS:
+        if event in INSTANTS:
             left[0] -= 1
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -192,8 +192,8 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
     make(tmp_path / "w")
     plan = plan_sweep(tmp_path / "w", KEEP)
     run = add_run(tmp_path / "w", 9, summary=False)  # written just now: it is under way
-    swept = sweep(tmp_path / "w", plan, say=quiet)
-    skipped = {decision.resource.kind: decision.why for decision in swept.skipped}
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
+    skipped = {decision.resource.kind: decision.why for decision in cleaned.skipped}
     in_use = ("cache", "checkpoint", "online", "fetched")
     assert skipped == dict.fromkeys(in_use, f"run {run.name} has started and may use it")
     for location in ("checkpoints/featurize/0123456789abcdef", "online/ranking_v0", "fetched/0123456789abcdef"):
@@ -229,8 +229,8 @@ def test_a_model_that_comes_to_serve_after_the_plan_stays(tmp_path: Path) -> Non
     plan = plan_sweep(tmp_path / "w", KEEP)
     models = ModelRegistry(tmp_path / "w" / "repository")
     models.append("rolled_back", ids[0], who="t", why="somebody was faster")
-    swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {decision.resource.kind for decision in swept.skipped} == {"bundle", "evidence"}
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
+    assert {decision.resource.kind for decision in cleaned.skipped} == {"bundle", "evidence"}
     assert models.champion() == ids[0]
     assert models.bundle(ids[0]).model_id == ids[0]
     assert (tmp_path / "w" / "repository" / "bundles" / ids[3]).is_dir()
@@ -274,8 +274,8 @@ def test_a_folder_that_became_a_link_after_the_plan_is_left_alone(tmp_path: Path
     shutil.move(tmp_path / "w" / "cache", tmp_path / "elsewhere")
     (tmp_path / "w" / "cache").symlink_to(tmp_path / "elsewhere")
     before = digest.file_digests(tmp_path / "elsewhere")
-    swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert "a link is in its place" in {decision.why for decision in swept.skipped}
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
+    assert "a link is in its place" in {decision.why for decision in cleaned.skipped}
     assert digest.file_digests(tmp_path / "elsewhere") == before
 
 
@@ -339,8 +339,8 @@ def test_a_damaged_history_stops_everything(tmp_path: Path) -> None:
 
 def test_an_old_firing_becomes_a_line_and_still_keeps_its_time_from_running_again(tmp_path: Path) -> None:
     make(tmp_path / "w")
-    failed = add_claim(tmp_path / "w", 4, exit_code=1)
-    open_one = add_claim(tmp_path / "w", 5, exit_code=None, run="20260101-000000-smoke")
+    failed = add_firing(tmp_path / "w", 4, exit_code=1)
+    open_one = add_firing(tmp_path / "w", 5, exit_code=None, run="20260101-000000-smoke")
     firings = Firings(tmp_path / "w" / "schedules" / "nightly")
     firings.mark_handled(open_one.instant)
     before = firings.all()
@@ -515,8 +515,8 @@ def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
     aged(tmp_path / "w")
     plan = plan_sweep(tmp_path / "w", KEEP)
     assert len([line for line in plan.ignored if "does not look like" in line]) == 7
-    swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert (len(swept.removed), swept.skipped) == (17, ())
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
+    assert (len(cleaned.removed), cleaned.skipped) == (17, ())
     assert [name for name in FOREIGN if not (tmp_path / "w" / name).is_file()] == []
 
 
@@ -658,9 +658,9 @@ def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, mon
     make(tmp_path / "w")
     plan = plan_sweep(tmp_path / "w", KEEP)
     monkeypatch.setattr("rankline.registry.removal.shutil.rmtree", lambda path, ignore_errors: None)
-    swept = sweep(tmp_path / "w", plan, say=quiet)
-    assert {decision.resource.kind for decision in swept.removed} == {"claim"}
-    assert "some of it could not be removed" in {decision.why for decision in swept.skipped}.pop()
+    cleaned = sweep(tmp_path / "w", plan, say=quiet)
+    assert {decision.resource.kind for decision in cleaned.removed} == {"claim"}
+    assert "some of it could not be removed" in {decision.why for decision in cleaned.skipped}.pop()
 
 
 def test_a_schedule_with_a_firing_that_cannot_be_read_is_shown(tmp_path: Path) -> None:

@@ -72,11 +72,11 @@ def ran_as_planned(
     workspace: Path, *settings: str, **environment: str
 ) -> tuple[dict[str, PlannedStep], dict[str, str]]:
     """Plan, run, compare: (what was planned, step -> status)."""
-    knobs = [f"--set={each}" for each in settings]
-    requested = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *knobs, **environment)
+    options = [f"--set={each}" for each in settings]
+    requested = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan", "--json", *options, **environment)
     assert requested.returncode == 0, requested.stderr
     result = {step.step: step for step in Plan.model_validate_json(requested.stdout).steps}
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, *knobs, timeout_s=1800, **environment)
+    done = rankline("run", "--recipe", "smoke", "-w", workspace, *options, timeout_s=1800, **environment)
     assert done.returncode in (0, 3), done.stderr
     comes_true(result, steps(workspace), reasons(workspace))
     return result, steps(workspace)
@@ -171,7 +171,7 @@ def test_a_warm_start_happens_as_planned_and_a_repeated_run_is_reused(smoke: Smo
 @pytest.mark.parametrize("component", ["evaluate", "featurize"])
 def test_changed_code_happens_as_planned(smoke: SmokeRun, tmp_path: Path, component: str) -> None:
     workspace = smoke.copy(tmp_path / "ws")
-    result, _ = ran_as_planned(workspace, PYTHONPATH=str(touched(tmp_path / "house", component)))
+    result, _ = ran_as_planned(workspace, PYTHONPATH=str(changed(tmp_path / "house", component)))
     assert result[component].why == "code changed"
 
 
@@ -278,18 +278,18 @@ def test_another_window(unchanged: Path) -> None:
     assert (result["featurize"].state, result["featurize"].why) == ("unsure", f"ingest: {why}")
 
 
-def touched(house: Path, component: str) -> Path:
+def changed(root: Path, component: str) -> Path:
     """A copy of the code with a comment added to one component."""
     for name in CODE:
-        shutil.copytree(ROOT / name, house / name)
-    with (house / "components" / component / "step.py").open("a") as source:
+        shutil.copytree(ROOT / name, root / name)
+    with (root / "components" / component / "step.py").open("a") as source:
         source.write("# somebody was here\n")
-    return house
+    return root
 
 
 def test_code_of_one_component(unchanged: Path, tmp_path: Path) -> None:
     done = rankline(
-        "run", "--recipe", "smoke", "-w", unchanged, "--plan", "--json", PYTHONPATH=str(touched(tmp_path, "finetune"))
+        "run", "--recipe", "smoke", "-w", unchanged, "--plan", "--json", PYTHONPATH=str(changed(tmp_path, "finetune"))
     )
     result = {step["step"]: step for step in json.loads(done.stdout)["steps"]}
     assert {result[step]["state"] for step in ("ingest", "validate", "featurize")} == {"reused"}

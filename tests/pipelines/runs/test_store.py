@@ -52,9 +52,9 @@ def test_a_workspace_answers_as_any_place_has_to(workspace: Path) -> None:
 
 def test_the_log_of_a_step(smoke: SmokeRun) -> None:
     done = rankline("runs", "logs", "last", "distill", "--all", "--json", "-w", smoke.workspace)
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {each["step"] for each in said} == {"distill"}
-    words = "\n".join(each["line"] for each in said)
+    output = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {each["step"] for each in output} == {"distill"}
+    words = "\n".join(each["line"] for each in output)
     assert "Looking for component `distill`" in words
     assert "Task 'distill' finished with status SUCCESS" in words
     assert "`finetune`" not in words
@@ -62,7 +62,7 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
 
 
 def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
-    words = "\n".join(said.line for said in LocalRuns(smoke.workspace).logs("last"))
+    words = "\n".join(output.line for output in LocalRuns(smoke.workspace).logs("last"))
     assert words
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
         assert own not in words
@@ -97,7 +97,7 @@ class Cancelled:
     code: int
     out: str
     err: str
-    said: subprocess.CompletedProcess[str]  # the command that cancelled it
+    output: subprocess.CompletedProcess[str]  # the command that cancelled it
     followed: list[str]  # what the command that followed it printed
     listed: str  # while it went on
 
@@ -121,14 +121,14 @@ def cancelled(workspace: Path) -> Cancelled:
             listed = rankline("runs", "list", "-w", workspace).stdout
             with pytest.raises(UsageError, match="is still under way"):
                 LocalRuns(workspace).retry(name)
-            said = rankline("runs", "cancel", name, "-w", workspace)
+            output = rankline("runs", "cancel", name, "-w", workspace)
             code, out, err = run.ended()
             run.nothing_is_left()
             assert follower.wait(timeout=60) == 0
             reader.join(timeout=10)
         finally:
             follower.kill()
-        return Cancelled(name, code, out, err, said, followed, listed)
+        return Cancelled(name, code, out, err, output, followed, listed)
 
 
 def test_a_run_under_way_is_listed_as_such(cancelled: Cancelled) -> None:
@@ -138,11 +138,11 @@ def test_a_run_under_way_is_listed_as_such(cancelled: Cancelled) -> None:
 def test_a_run_is_cancelled_from_another_terminal(cancelled: Cancelled, workspace: Path) -> None:
     assert cancelled.said.returncode == 0, cancelled.said.stderr
     assert cancelled.said.stdout.startswith(f"cancelled {cancelled.run}; `rankline runs retry {cancelled.run}`")
-    told = json.loads((workspace / "runs" / cancelled.run / "summary.json").read_text())
-    assert told["outcome"] == "cancelled"
-    assert told["error"].startswith("it was cancelled")
-    assert told["failed_step"] == ""
-    assert (told["seconds"] > 0, exit_code(told)) == (True, 130)
+    reported = json.loads((workspace / "runs" / cancelled.run / "summary.json").read_text())
+    assert reported["outcome"] == "cancelled"
+    assert reported["error"].startswith("it was cancelled")
+    assert reported["failed_step"] == ""
+    assert (reported["seconds"] > 0, exit_code(reported)) == (True, 130)
     assert not list((workspace / "runs" / cancelled.run).glob(".*"))
 
 
@@ -173,7 +173,7 @@ def test_a_run_that_is_not_under_way_cannot_be_cancelled(cancelled: Cancelled, w
 @dataclass
 class Retried:
     planned: Plan  # asked beforehand
-    told: dict[str, Any]  # its summary
+    reported: dict[str, Any]  # its summary
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +203,14 @@ def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
 
 
 def test_what_was_planned_of_it_has_happened(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
-    told, before = {step.step: step for step in retried.planned.steps}, finished(workspace, cancelled)
-    assert {step for step in told if told[step].state == "runs"} == {"resolve_inputs", "ingest", "decide"} - before
-    assert {step for step in told if told[step].unless} == ({*REUSABLE} - {"ingest"} if not before else set())
-    comes_true(told, steps(workspace), reasons(workspace))
+    reported, before = {step.step: step for step in retried.planned.steps}, finished(workspace, cancelled)
+    assert {step for step in reported if reported[step].state == "runs"} == {
+        "resolve_inputs",
+        "ingest",
+        "decide",
+    } - before
+    assert {step for step in reported if reported[step].unless} == ({*REUSABLE} - {"ingest"} if not before else set())
+    comes_true(reported, steps(workspace), reasons(workspace))
 
 
 def test_a_retry_names_the_run_that_it_retries(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
@@ -255,9 +259,9 @@ def test_a_run_that_does_not_end_is_reported(tmp_path: Path) -> None:
 
     own = psutil.Process()
     under_way(tmp_path / "runs" / "20260101-000000-smoke", pid=own.pid, started=own.create_time())
-    with pytest.raises(RanklineError, match="has not ended yet") as told:
+    with pytest.raises(RanklineError, match="has not ended yet") as reported:
         LocalRuns(tmp_path).cancel("last", timeout_s=0.3)
-    assert f"process {own.pid}" in str(told.value)
+    assert f"process {own.pid}" in str(reported.value)
 
 
 def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke: SmokeRun, tmp_path: Path) -> None:
@@ -269,9 +273,9 @@ def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke:
     )
     shutil.copy(smoke.workspace / "runs" / smoke.summary["run"] / "recipe.json", folder / "recipe.json")
     threading.Timer(0.5, sleeper.kill).start()
-    told = LocalRuns(tmp_path).cancel("last", timeout_s=30)
+    reported = LocalRuns(tmp_path).cancel("last", timeout_s=30)
     sleeper.wait()
-    assert told["outcome"] == "cancelled"
+    assert reported["outcome"] == "cancelled"
 
 
 def test_what_had_ended_before_it_was_cancelled_keeps_its_outcome(tmp_path: Path) -> None:
@@ -280,16 +284,16 @@ def test_what_had_ended_before_it_was_cancelled_keeps_its_outcome(tmp_path: Path
     ledger.write_entry(tmp_path, decided)
     assert summarize(tmp_path, config=SummaryConfig(), cancelled=True)["outcome"] == "refused"
     ledger.write_entry(tmp_path, ledger.Entry(step="promote", status="running", started=2.0))
-    told = summarize(tmp_path, config=SummaryConfig(), cancelled=True)
-    assert (told["outcome"], told["error"]) == ("cancelled", "it was cancelled while promote ran")
+    reported = summarize(tmp_path, config=SummaryConfig(), cancelled=True)
+    assert (reported["outcome"], reported["error"]) == ("cancelled", "it was cancelled while promote ran")
     assert summarize(tmp_path, config=SummaryConfig())["outcome"] == "failed"
 
 
 def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_path: Path) -> None:
     run = tmp_path / "runs" / smoke.summary["run"]
     shutil.copytree(smoke.workspace / "runs" / smoke.summary["run"], run, ignore=shutil.ignore_patterns("artifacts"))
-    told = json.loads((run / "recipe.json").read_text())
-    (run / "recipe.json").write_text(json.dumps({**told, "finetune": {**told["finetune"], "colour": "red"}}))
+    reported = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps({**reported, "finetune": {**reported["finetune"], "colour": "red"}}))
     with pytest.raises(UsageError, match="was made with cannot be read") as refusal:
         LocalRuns(tmp_path).retry("last")
     assert "colour" in str(refusal.value)
@@ -307,18 +311,18 @@ def test_a_scheduled_run_that_fails_is_reported_with_its_stack_trace_and_retried
     (workspace / "material" / "smoke").mkdir()  # the run stops at once, at look
     with pytest.raises(RanklineError):
         LocalRuns(workspace).retry(first.name)
-    told = json.loads((max(folders(workspace)) / "trigger.json").read_text())
-    assert told == {**source, "kind": "retry", "retry_of": first.name}
+    reported = json.loads((max(folders(workspace)) / "trigger.json").read_text())
+    assert reported == {**source, "kind": "retry", "retry_of": first.name}
     assert "by schedule nightly for 2026-01-02T03:00:00+00:00" in rankline("runs", "show", "-w", workspace).stdout
     assert summary(workspace)["failed_step"] == "resolve_inputs"
     # what nobody foresaw would leave this file
     (max(folders(workspace)) / "resolve_inputs.traceback.txt").write_text(
         "Traceback (nobody foresaw it)\n  ValueError: odd\n"
     )
-    said = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs")]
-    assert any("the source holds no events" in line for line in said)
-    assert said.index("Traceback (nobody foresaw it)") > 0
-    assert "  ValueError: odd" in said
-    assert not [line for line in said if "FAILURE" in line]  # that is Kubeflow's
+    output = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs")]
+    assert any("the source holds no events" in line for line in output)
+    assert output.index("Traceback (nobody foresaw it)") > 0
+    assert "  ValueError: odd" in output
+    assert not [line for line in output if "FAILURE" in line]  # that is Kubeflow's
     everything = [each.line for each in LocalRuns(workspace).logs("last", "resolve_inputs", everything=True)]
     assert [line for line in everything if "FAILURE" in line]

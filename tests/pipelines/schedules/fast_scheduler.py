@@ -40,8 +40,8 @@ class FastClock:
     @classmethod
     def parse(cls, text: str) -> FastClock:
         """The clock that was written with str()."""
-        *moments, factor = text.split(",")
-        return cls(*map(datetime.fromisoformat, moments), float(factor))
+        *instants, factor = text.split(",")
+        return cls(*map(datetime.fromisoformat, instants), float(factor))
 
 
 def command(workspace: Path, name: str, instant: datetime) -> list[str]:

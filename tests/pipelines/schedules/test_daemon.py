@@ -30,7 +30,7 @@ from rankline.errors import UsageError
 from tests.cli.command import RANKLINE, refused
 from tests.pipelines.schedules.fast_scheduler import FastClock, command
 
-HOUSE = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 KILLS = 6
 START = datetime(2026, 10, 10, 10, 30, tzinfo=UTC)  # the month holds the end of summer time in Europe
 
@@ -45,7 +45,7 @@ def scheduler_process(workspace: Path, clock: FastClock) -> Iterator[subprocess.
     """A scheduler as a process, which is killed at the end."""
     argv = [sys.executable, "-m", "tests.pipelines.schedules.fast_scheduler", str(workspace), str(clock)]
     with (workspace / "scheduler.log").open("ab") as output:
-        process = subprocess.Popen(argv, cwd=HOUSE, stdout=output, stderr=output)
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=output)
     try:
         yield process
     finally:

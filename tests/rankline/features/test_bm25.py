@@ -29,10 +29,10 @@ def test_chinese_is_found_by_words_inside_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("query", "found"), [("茶", [0, 3]), ("茶叶", [0]), ("咖啡", [1]), ("コーヒー", [4, 5]), ("靴", [4])]
 )
-def test_words_of_one_character_are_found_and_longer_ones_are_not_taken_apart(query: str, found: list[int]) -> None:
+def test_words_of_one_character_are_found_and_longer_ones_are_not_taken_apart(query: str, matches: list[int]) -> None:
     words = ["绿茶叶", "咖啡杯", "运动鞋女款", "茶", "コーヒー色の靴", "ヒーター"]
     scores = Bm25.from_texts(words, stemmer="", k1=0.9, b=0.4).scores(query)
-    assert np.flatnonzero(scores).tolist() == found
+    assert np.flatnonzero(scores).tolist() == matches
 
 
 def test_a_stemmer_finds_other_forms_of_a_word() -> None:

@@ -85,12 +85,12 @@ def test_what_training_never_met_says_nothing() -> None:
         ("brand", pa.array([1.0]), "text"),
     ],
 )
-def test_a_column_of_another_kind_is_refused(name: str, value: Any, told: str) -> None:
+def test_a_column_of_another_kind_is_refused(name: str, value: Any, reported: str) -> None:
     items = _declared()
     side, other = SideFeatures.of(items), items.slice(0, 1)
     with pytest.raises(IntegrityError, match=f"column {name} of items has another type") as caught:
         side.matrix(other.set_column(other.column_names.index(name), name, value))
-    assert told in caught.value.expected
+    assert reported in caught.value.expected
 
 
 def _declared() -> pa.Table:
