@@ -167,7 +167,7 @@ class _Policy:
         self.history = list(inventory.history)
         self.models = retained_models(self.history, keep, now=now)
         self.models_anywhere = self._models_anywhere()
-        self.kept_runs: list[str] = []  # latest first, once the runs are decided on
+        self.retained_runs: list[str] = []  # latest first, once the runs are decided on
         self.resources: dict[Kind, list[Resource]] = defaultdict(list)
         for resource in inventory.resources:
             self.resources[resource.kind].append(resource)
@@ -184,7 +184,7 @@ class _Policy:
         """Decide on everything, the runs first."""
         decisions = self._runs(self.resources["run"])
         remaining = [decision.resource.name for decision in decisions if not decision.remove]
-        self.kept_runs = sorted(remaining, reverse=True)
+        self.retained_runs = sorted(remaining, reverse=True)
         rules: dict[Kind, Callable[[Resource], Decision]] = {
             "bundle": self._model,
             "weights": self._model,
@@ -279,7 +279,7 @@ class _Policy:
             return Decision(resource, False, "the latest of its step: a changed step is compared with it")
         step, _, key = resource.name.partition("/")
         outputs = dict(self.inventory.cache_outputs.get(resource.path, {}))
-        for run in self.kept_runs:
+        for run in self.retained_runs:
             work = self.inventory.work.get(run, {}).get(step)
             # an entry of another lineage has another key and may have the same outputs
             if work is not None and (work.key == key or (outputs and dict(work.outputs) == outputs)):
@@ -290,7 +290,7 @@ class _Policy:
         if used := self._in_use(resource, "may resume from it"):
             return used
         step, _, key = resource.name.partition("/")
-        for run in self.kept_runs:
+        for run in self.retained_runs:
             work = self.inventory.work.get(run, {}).get(step)
             if work is not None and work.key.startswith(key) and not self._is_finished(step, work.key):
                 return Decision(resource, False, f"the next run resumes where {run} stopped")

@@ -184,7 +184,7 @@ def test_nothing_changed_makes_nothing(tmp_path: Path, created: Bundle) -> None:
     assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()
 
 
-def test_what_was_set_aside_is_said_and_stays(tmp_path: Path, created: Bundle) -> None:
+def test_rejected_rows_are_reported_and_their_items_stay(tmp_path: Path, created: Bundle) -> None:
     """One unreadable stock flag in a whole catalogue takes no item out."""
     raw = write_raw(tmp_path / "raw", table(39))
     row = {"table": "items", "row": 40, "reason": "unparsable available", "raw": "i39,…", "key": "i39"}

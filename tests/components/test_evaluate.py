@@ -475,7 +475,7 @@ def test_a_stale_champion_is_measured_over_the_candidates_items(later, tmp_path)
     assert measured_mean(older) != measured_mean(report)
 
 
-def test_a_damaged_champion_is_an_error_and_one_that_knows_a_column_otherwise_is_told(tmp_path):
+def test_a_damaged_champion_is_an_error_and_one_with_another_column_type_is_reported(tmp_path):
     """Only what the champion cannot know is a reason to compare with yesterday's items, and not in silence."""
     candidate = make_embedding_bundle(tmp_path / "bundle")
     (tmp_path / "damaged").mkdir()

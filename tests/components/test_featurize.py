@@ -525,7 +525,7 @@ def test_shares_become_cuts() -> None:
     assert split.quantile_cuts(at, train_share=0.8, valid_share=0.1) == (1_800, 1_900, 2_000)
 
 
-def test_an_item_the_catalogue_lacks_is_refused(run: Callable[..., Path], events: list[Event]) -> None:
+def test_an_item_missing_from_the_catalogue_is_refused(run: Callable[..., Path], events: list[Event]) -> None:
     with pytest.raises(ValidationFailed, match="such as item 'i999'"):
         run([*events, Event("u0", "i999", events[-1].at + 1)])
 

@@ -205,7 +205,7 @@ def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
         assert through.check() == 0
 
 
-def test_a_difference_from_feast_is_refused_and_told(tmp_path: Path) -> None:
+def test_a_difference_from_feast_is_refused_and_reported(tmp_path: Path) -> None:
     """Whoever tampers with a source between the two answers stands for a join that is wrong."""
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)

@@ -135,7 +135,7 @@ def test_types_are_the_contracts(tmp_path: Path, name: str, contract: pa.Schema)
         ("user", "\t30\tF\tother\t1", "missing key"),
     ],
 )
-def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path, suffix: str, line: str, reason: str) -> None:
+def test_a_bad_row_is_rejected_with_its_reason(tmp_path: Path, suffix: str, line: str, reason: str) -> None:
     good = {"inter": EVENT_LINES, "item": ITEM_LINES, "user": USER_LINES}
     result = run(write(tmp_path / "source", **{suffix: [*good[suffix], line]}), raw := tmp_path / "raw")
     name = {"inter": "events", "item": "items", "user": "users"}[suffix]
@@ -156,7 +156,7 @@ def test_a_rating_may_be_absent_and_an_empty_line_is_no_row(tmp_path: Path) -> N
     assert result["rejected"]["events"] == {}
 
 
-def test_an_item_set_aside_takes_its_events_along(tmp_path: Path) -> None:
+def test_the_events_of_a_rejected_item_are_rejected(tmp_path: Path) -> None:
     items = [*ITEM_LINES[:1], "i2\tbroken", *ITEM_LINES[2:]]
     result = run(write(tmp_path / "source", item=items), tmp_path / "raw")
     assert result["rejected"]["events"] == {"unknown item": 2}
@@ -297,7 +297,7 @@ def test_what_is_refused(tmp_path: Path, arrange: Any, kind: type[RanklineError]
     assert refused.value.where
 
 
-def test_rows_set_aside_survive_the_refusal(tmp_path: Path) -> None:
+def test_rejected_rows_survive_the_refusal(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         ingest(tmp_path / "raw", config=IngestConfig(source=str(tmp_path), **_too_much_bad(tmp_path)))
     assert [row["raw"] for row in table(tmp_path / "raw", "rejected")] == ["u1\ti1\t4\tnever"]

@@ -78,7 +78,7 @@ def test_a_pair_of_two_splits_stays_in_the_first(tmp_path: Path) -> None:
     ("gone", "found"),
     [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no judgments")],
 )
-def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, gone: str, matches: str) -> None:
+def test_a_folder_with_a_missing_part_is_refused(tmp_path: Path, gone: str, matches: str) -> None:
     write(tmp_path)
     (tmp_path / gone).rename(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=matches):

@@ -125,7 +125,7 @@ def test_a_change_feed_without_rows_says_that_nothing_changed(tmp_path: Path) ->
         ingest(tmp_path / "raw", config=feed(tmp_path, "", changes=False))
 
 
-def test_an_empty_stock_cell_says_nothing_where_little_is_told(tmp_path: Path) -> None:
+def test_an_empty_stock_cell_changes_nothing_in_a_partial_update(tmp_path: Path) -> None:
     lines = "a,,3,\nb,,,no\n"
     items, summary = read(tmp_path / "some", feed(tmp_path / "some", lines, only=("price", "available")))
     assert [(item["price"], item["available"]) for item in items] == [(3, None), (None, False)]
@@ -134,7 +134,7 @@ def test_an_empty_stock_cell_says_nothing_where_little_is_told(tmp_path: Path) -
     assert ([item["available"] for item in items], summary["items_only"]) == ([True, False], False)
 
 
-def test_a_row_that_is_set_aside_says_whose_it_was(tmp_path: Path) -> None:
+def test_a_rejected_row_names_its_item(tmp_path: Path) -> None:
     good = "".join(f"i{row},thing,1,yes\n" for row in range(38))
     path = tmp_path / "feed.csv"
     config = feed(tmp_path, good)
@@ -144,7 +144,7 @@ def test_a_row_that_is_set_aside_says_whose_it_was(tmp_path: Path) -> None:
     assert [(row["key"], row["reason"]) for row in rejected] == [("a", "unparsable available"), ("b", "not UTF-8")]
 
 
-def test_a_title_told_alone_carries_its_year(tmp_path: Path) -> None:
+def test_a_title_alone_carries_its_year(tmp_path: Path) -> None:
     path = tmp_path / "titles.item"
     path.write_text("item_id:token\tmovie_title:token_seq\trelease_year:token\n7\tAlien\t1979\n")
     result = items_recipe(named("movielens"), items=str(path), only=["title"])

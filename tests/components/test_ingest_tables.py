@@ -269,7 +269,7 @@ def test_rows_of_a_csv_that_cannot_be_read_keep_their_place(tmp_path: Path) -> N
         ("catalogue", {"image": [1, "x"]}, "unparsable image"),
     ],
 )
-def test_a_bad_row_is_set_aside_with_its_reason(
+def test_a_bad_row_is_rejected_with_its_reason(
     tmp_path: Path, table_name: str, changes: dict[str, Any], reason: str
 ) -> None:
     catalogue = [{**item, "heavy": 1, "stock": True, "image": [1, 2.5]} for item in CATALOGUE]
@@ -286,7 +286,7 @@ def test_a_bad_row_is_set_aside_with_its_reason(
     assert json.loads(table(tmp_path, "rejected")[0]["raw"]) == rows[table_name][-1]
 
 
-def test_lines_that_are_no_objects_are_set_aside(tmp_path: Path) -> None:
+def test_lines_that_are_no_objects_are_rejected(tmp_path: Path) -> None:
     good = json.dumps(LOG[0])
     (tmp_path / "log2.jsonl").write_text(f"{good}\n{good[:20]}\n[1, 2]\n\n{good.replace('u0', 'u9')}\n")
     small(tmp_path, tables={"events": "log2.jsonl"})
@@ -320,7 +320,7 @@ def test_times_are_read_as_the_settings_say(tmp_path: Path, stated: str, unit: s
     assert actual == [datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)]
 
 
-def test_times_that_clocks_showed_twice_or_never_are_set_aside(tmp_path: Path) -> None:
+def test_times_that_clocks_showed_twice_or_never_are_rejected(tmp_path: Path) -> None:
     stated = ["2024-10-27 01:59:59", "2024-10-27 02:30:00", "2024-10-27 03:00:00", "2024-03-31 02:30:00"]
     actual = times(tmp_path, stated, timestamp_unit="iso", time_zone="Europe/Berlin")
     assert actual == [datetime(2024, 10, 26, 23, 59, 59, tzinfo=UTC), datetime(2024, 10, 27, 2, tzinfo=UTC)]

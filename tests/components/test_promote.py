@@ -213,7 +213,7 @@ def online(shop: Workshop, *features: str, user: str = "u1", item: str = "i1") -
 
 
 def test_a_good_candidate_is_registered_with_its_evidence(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, result = shop.decide(bundle, evaluation)
     assert result["outcome"] == "promote"
     assert shop.kinds == ["registered", "evaluated"]
@@ -237,7 +237,7 @@ def test_a_good_candidate_is_registered_with_its_evidence(shop):
     ],
 )
 def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outcome, kind):
-    bundle, evaluation = shop.made("a", **numbers)
+    bundle, evaluation = shop.created("a", **numbers)
     verdict, result = shop.decide(bundle, evaluation, **gates)
     assert result["outcome"] == outcome
     assert shop.kinds == ["registered", "evaluated", kind]
@@ -253,7 +253,7 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
 
 @pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
 def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(shop, tmp_path, gates, stored):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     teacher = teacher_of(tmp_path / "teacher")
     shop.decide(bundle, evaluation, teacher=teacher, **gates)
     registered = next(event for event in shop.repository.history() if event.kind == "registered")
@@ -267,7 +267,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(sh
 
 
 def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
-    bundle, evaluation = shop.made("a", lift=-0.1)
+    bundle, evaluation = shop.created("a", lift=-0.1)
     shop.decide(bundle, evaluation)
     (evaluation / "files.json").write_text("{}")  # a component's digests are not evidence
     _, result = shop.decide(bundle, evaluation)
@@ -277,15 +277,15 @@ def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
 
 
 def test_an_evaluation_of_another_model_is_refused(shop):
-    bundle, _ = shop.made("a")
-    _, evaluation = shop.made("b")
+    bundle, _ = shop.created("a")
+    _, evaluation = shop.created("b")
     with pytest.raises(UsageError, match="of another model"):
         shop.decide(bundle, evaluation)
     assert shop.kinds == []
 
 
 def test_a_changed_bundle_is_refused(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     (bundle / "scorer.onnx").write_bytes(b"?")
     with pytest.raises(IntegrityError, match=r"scorer\.onnx"):
         shop.decide(bundle, evaluation)
@@ -296,7 +296,7 @@ def test_a_changed_bundle_is_refused(shop):
 
 
 def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     result = shop.promote(bundle, evaluation, verdict, ledger_folder=trained(shop.root))
     model_id = open_bundle(bundle).model_id
@@ -340,7 +340,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
     assert len(shop.kinds) == 3
 
     # the next one takes over
-    bundle, evaluation = shop.made("b", champion=model_id)
+    bundle, evaluation = shop.created("b", champion=model_id)
     verdict, _ = shop.decide(bundle, evaluation)
     result = shop.promote(bundle, evaluation, verdict, features=features_of(shop.root / "next", events_7d=8.0))
     assert result["champion_before"] == model_id
@@ -352,7 +352,7 @@ def test_a_promotion_brings_features_online_then_commits_then_mirrors(shop):
 
 @pytest.mark.parametrize("content", ['{"until": "nonsense"}', "[1]", '{"until": 7}'])
 def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     saved = shop.workspace / "online" / names.SERVICE / "watermark.json"
     saved.parent.mkdir(parents=True)
@@ -362,7 +362,7 @@ def test_a_damaged_watermark_does_not_stand_in_the_way(shop, content):
 
 
 def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     broken = features_of(shop.root / "broken")
     source = broken / "feast" / "sources" / "item_popularity.parquet"
@@ -378,7 +378,7 @@ def test_a_promotion_that_fails_on_its_way_has_changed_nothing(shop):
 
 
 def test_a_bundle_that_rotted_in_the_repository_is_not_promoted(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     saved = shop.workspace / "repository" / "bundles" / open_bundle(bundle).model_id / "scorer.onnx"
     saved.write_bytes(b"?")
@@ -389,7 +389,7 @@ def test_a_bundle_that_rotted_in_the_repository_is_not_promoted(shop):
 
 def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     nobody_listens = "http://127.0.0.1:9"
     result = shop.promote(bundle, evaluation, verdict, tracking_uri=nobody_listens)
@@ -401,7 +401,7 @@ def test_a_mirror_that_fails_is_reported_and_undoes_nothing(shop, monkeypatch):
 
 
 def test_stale_evidence_is_refused_by_both_steps(shop):
-    first, second = shop.made("a"), shop.made("b")
+    first, second = shop.created("a"), shop.created("b")
     verdicts = [shop.decide(*one)[0] for one in (first, second)]
     shop.promote(*first, verdicts[0])
     before = (shop.workspace / "online" / names.SERVICE / "watermark.json").stat().st_mtime_ns
@@ -416,7 +416,7 @@ def test_stale_evidence_is_refused_by_both_steps(shop):
 
 def test_of_two_promotions_at_once_one_wins(shop):
     """Whoever loses has written nothing: what is online is the winner's, though the loser's is as new."""
-    candidates = [shop.made("a"), shop.made("b")]
+    candidates = [shop.created("a"), shop.created("b")]
     verdicts = [shop.decide(*one)[0] for one in candidates]
     features = [features_of(shop.root / f"of-{i}", events_7d=10.0 + i) for i in range(2)]
     gate = threading.Barrier(2)
@@ -449,7 +449,7 @@ def test_an_older_model_does_not_take_the_features_back(shop):
 def test_a_promotion_that_waits_too_long_says_for_what(shop):
     from filelock import FileLock
 
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     folder = shop.workspace / "online" / names.SERVICE
     folder.parent.mkdir(parents=True)
@@ -462,7 +462,7 @@ def test_a_promotion_that_waits_too_long_says_for_what(shop):
 
 
 def test_features_of_another_service_are_refused(shop):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     (shop.features / "summary.json").write_text('{"service": "ranking_v0"}')
     with pytest.raises(UsageError, match="another feature service"):
@@ -471,7 +471,7 @@ def test_features_of_another_service_are_refused(shop):
 
 @pytest.mark.parametrize("content", [None, "{", '{"outcome": "promote"}'])
 def test_a_verdict_that_cannot_be_read_promotes_nothing(shop, content):
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     verdict, _ = shop.decide(bundle, evaluation)
     (verdict / "verdict.json").unlink()
     if content is not None:
@@ -490,7 +490,7 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
 
     from components.promote import component
 
-    bundle, evaluation = shop.made("a")
+    bundle, evaluation = shop.created("a")
     for folder in (bundle, evaluation, shop.features, teacher_of(shop.root / "teacher")):
         write_json(folder / "files.json", digest.file_digests(folder))
     paths = {"bundle": bundle, "evaluation": evaluation, "verdict": shop.root / "verdict"}
@@ -534,7 +534,7 @@ def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
 def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
     write_json(teacher_of(shop.root / "teacher") / "files.json", digest.file_digests(shop.root / "teacher"))
     for name, events in (("a", 10.0), ("b", 11.0)):
-        bundle, evaluation = shop.made(name)
+        bundle, evaluation = shop.created(name)
         features_of(shop.root / f"features-{name}", events_7d=events)
         for folder in (bundle, evaluation, shop.root / f"features-{name}"):
             write_json(folder / "files.json", digest.file_digests(folder))

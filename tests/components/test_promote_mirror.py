@@ -17,7 +17,7 @@ from tests.servers.proxy import DROP, PASS, flaky
 
 
 def promoted(shop: Workshop, name: str, *, champion: str = "", **config: Any) -> tuple[str, dict[str, Any]]:  # noqa: F811
-    bundle, evaluation = shop.made(name, champion=champion)
+    bundle, evaluation = shop.created(name, champion=champion)
     verdict, _ = shop.decide(bundle, evaluation)
     return open_bundle(bundle).model_id, shop.promote(bundle, evaluation, verdict, **config)
 
@@ -29,7 +29,7 @@ def client_of(uri: str) -> Any:
 
 
 @pytest.mark.slow
-def test_a_promotion_is_mirrored_into_postgres_and_its_password_is_told_nowhere(
+def test_a_promotion_is_mirrored_into_postgres_and_its_password_appears_nowhere(
     shop: Workshop,  # noqa: F811
     postgres: Postgres,
 ) -> None:

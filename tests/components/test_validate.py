@@ -289,7 +289,7 @@ def test_a_critical_fault_stops_the_flow_and_leaves_the_report(tmp_path: Path) -
     assert not clean.exists()
 
 
-def test_a_warning_is_told_and_goes_on(tmp_path: Path) -> None:
+def test_a_warning_is_reported_and_the_step_continues(tmp_path: Path) -> None:
     rows = data.rows()
     edit("items", 0, title=" ")(rows)
     result = validate(data.write(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)
@@ -350,7 +350,7 @@ def test_a_label_that_is_gone_has_drifted(tmp_path: Path, before: Path) -> None:
 
 
 @pytest.mark.parametrize(("table", "column"), [("items", "release_year"), ("events", "split")])
-def test_a_renamed_column_is_told_with_what_is_new(tmp_path: Path, before: Path, table: str, column: str) -> None:
+def test_a_renamed_column_is_reported_with_the_new_one(tmp_path: Path, before: Path, table: str, column: str) -> None:
     schema, rows = SCHEMAS[table], good_rows()
     place = schema.get_field_index(column)
     renamed(table, column, "other")(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.assets import packaged as material
+from pipelines.assets import packaged
 from pipelines.assets.packaged import PackagedAsset, fetch
 from pipelines.assets.synthetic_shop import write_shop
 from rankline.errors import IntegrityError, SourceError, UsageError
@@ -44,7 +44,7 @@ def packaged(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
         "note": "Toys: play fair.",
         **more,
     }
-    monkeypatch.setitem(material.ASSETS, "toys", ("toys", PackagedAsset(**messages)))  # type: ignore[arg-type]
+    monkeypatch.setitem(packaged.ASSETS, "toys", ("toys", PackagedAsset(**messages)))  # type: ignore[arg-type]
 
 
 def test_it_is_taken_out_of_its_package_once(

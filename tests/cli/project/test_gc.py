@@ -15,7 +15,7 @@ import pytest
 from rankline.io.files import write_json
 from rankline.registry.model_registry import ModelRegistry
 from tests.cli.in_process import rankline
-from tests.pipelines.retention.swept_world import make
+from tests.pipelines.retention.sweep_workspace import make
 
 KEEP = ("--keep-runs", "2", "--keep-bundles", "2", "--keep-days", "0")
 

@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
 # what it would do
 
 
-def test_a_plan_uploads_nothing_and_guesses_nothing(kubeflow: Kubeflow) -> None:
+def test_a_plan_uploads_nothing_and_assumes_nothing(kubeflow: Kubeflow) -> None:
     first = json.loads(CliRunner().invoke(app, command(kubeflow, "--plan", "--json")).stdout)
     assert first["cluster"]["uploaded"] is True
     assert kubeflow.api.versions == {}

@@ -262,7 +262,7 @@ def test_a_namespace_of_somebody_else(kubeflow: Kubeflow) -> None:
         upload(cluster, golden.pinned("smoke"))
 
 
-def test_an_address_that_lacks_its_path(kubeflow: Kubeflow) -> None:
+def test_an_address_without_its_path(kubeflow: Kubeflow) -> None:
     with pytest.raises(AccessError, match="no Kubeflow Pipelines API at this address"):
         reach(kubeflow, host=f"http://127.0.0.1:{kubeflow.port}/elsewhere")
 

@@ -11,7 +11,7 @@ from rankline.registry.model_registry import ModelRegistry
 from serving.engine import BundleEngine
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
-from tests.pipelines.retention.swept_world import aged
+from tests.pipelines.retention.sweep_workspace import aged
 
 pytestmark = pytest.mark.slow
 

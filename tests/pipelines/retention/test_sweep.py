@@ -36,7 +36,7 @@ from rankline.registry.removal import delete_atomically, remove
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache
 from tests.cli.command import rankline
-from tests.pipelines.retention.swept_world import add_firing, add_model, add_run, aged, key, make
+from tests.pipelines.retention.sweep_workspace import add_firing, add_model, add_run, aged, key, make
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 KEEP = Keep(runs=2, bundles=2, catalogues=1, days=0)

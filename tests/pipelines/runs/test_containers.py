@@ -320,7 +320,7 @@ def test_a_killed_command_leaves_no_container(workspace: Path, engine: Any) -> N
         until(lambda: not left(engine, workspace), timeout_s=30)
 
 
-def test_what_a_dead_runner_left_is_swept_and_what_a_living_one_has_is_not(engine: Any, tmp_path: Path) -> None:
+def test_containers_of_a_dead_runner_are_removed_and_those_of_a_living_one_are_not(engine: Any, tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     created = {
@@ -444,7 +444,7 @@ def test_the_line_runs_in_containers_with_all_it_keeps_in_a_bucket(
 
 
 @pytest.mark.parametrize("kind", build.KINDS)
-def test_the_bill_of_an_image_lacks_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
+def test_the_bill_of_an_image_does_not_list_what_it_must_not_hold(engine: Any, tmp_path: Path, kind: str) -> None:
     tool = docker_command.find_docker()
     reference = getattr(names, kind.upper())
     result = engine.images.get(reference)

@@ -136,8 +136,8 @@ def test_a_run_under_way_is_listed_as_such(cancelled: Cancelled) -> None:
 
 
 def test_a_run_is_cancelled_from_another_terminal(cancelled: Cancelled, workspace: Path) -> None:
-    assert cancelled.said.returncode == 0, cancelled.said.stderr
-    assert cancelled.said.stdout.startswith(f"cancelled {cancelled.run}; `rankline runs retry {cancelled.run}`")
+    assert cancelled.output.returncode == 0, cancelled.output.stderr
+    assert cancelled.output.stdout.startswith(f"cancelled {cancelled.run}; `rankline runs retry {cancelled.run}`")
     reported = json.loads((workspace / "runs" / cancelled.run / "summary.json").read_text())
     assert reported["outcome"] == "cancelled"
     assert reported["error"].startswith("it was cancelled")
@@ -194,10 +194,10 @@ def finished(workspace: Path, cancelled: Cancelled) -> set[str]:
 def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
     retried: Retried, workspace: Path, cancelled: Cancelled
 ) -> None:
-    assert retried.told["outcome"] == "already serving"
-    again = {step["step"] for step in retried.told["steps"] if step["status"] == "done"}
+    assert retried.reported["outcome"] == "already serving"
+    again = {step["step"] for step in retried.reported["steps"] if step["status"] == "done"}
     assert again == {"resolve_inputs", "ingest", "decide"} - finished(workspace, cancelled)
-    first, second = (workspace / "runs" / run / "recipe.json" for run in (cancelled.run, retried.told["run"]))
+    first, second = (workspace / "runs" / run / "recipe.json" for run in (cancelled.run, retried.reported["run"]))
     assert first.read_text() == second.read_text()
     assert '"max_rejected_share": 0.5' in second.read_text()
 
@@ -215,10 +215,10 @@ def test_what_was_planned_of_it_has_happened(retried: Retried, workspace: Path, 
 
 def test_a_retry_names_the_run_that_it_retries(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
     trigger = {"kind": "retry", "retry_of": cancelled.run}
-    assert json.loads((workspace / "runs" / retried.told["run"] / "trigger.json").read_text()) == trigger
+    assert json.loads((workspace / "runs" / retried.reported["run"] / "trigger.json").read_text()) == trigger
     shown = rankline("runs", "show", "-w", workspace).stdout
     assert shown.startswith(f"trigger: retry of run {cancelled.run}\n")
-    assert LocalRuns(workspace).show("last")["trigger"] == retried.told["trigger"] == trigger
+    assert LocalRuns(workspace).show("last")["trigger"] == retried.reported["trigger"] == trigger
     assert LocalRuns(workspace).list()[-1].trigger == "retry"
 
 

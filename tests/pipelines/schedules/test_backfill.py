@@ -100,7 +100,7 @@ def test_what_failed_runs_anew_by_the_corrected_schedule(tmp_path: Path) -> None
     assert firings.read(instant).revision == 2  # type: ignore[union-attr]
 
 
-def test_a_run_that_dies_without_a_word_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_run_that_dies_silently_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     store = created(tmp_path, "dies")
     assert backfilled(tmp_path, "dies", end=2) == [(1, "ran", "failed")]
     (firing,) = store.firings("dies").all()
@@ -165,7 +165,7 @@ def test_a_webhook_hears_of_what_failed_and_of_nothing_else(tmp_path: Path, monk
     assert sum(": delivered" in line for line in lines) == 2
 
 
-def test_a_refused_model_is_told_where_that_was_asked_for_and_once(tmp_path: Path) -> None:
+def test_a_refused_model_is_notified_once_where_that_was_requested(tmp_path: Path) -> None:
     with listener([200]) as (url, heard):
         store = created(tmp_path, webhook=url, webhook_on_refusal=True)
         instant = datetime(2026, 11, 1, 3, tzinfo=UTC)

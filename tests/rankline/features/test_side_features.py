@@ -59,7 +59,7 @@ def test_a_number_beyond_those_of_training_is_the_nearest_of_them() -> None:
 
 
 @pytest.mark.parametrize("then", [[None] * 4, [7.0] * 4])
-def test_a_price_that_told_nothing_apart_in_training_tells_nothing_apart(then: list[float | None]) -> None:
+def test_a_price_that_was_constant_in_training_separates_nothing(then: list[float | None]) -> None:
     items = _with(_declared(), "price", then)
     side = SideFeatures.of(items)
     actual = side.matrix(_with(items, "price", [1.0, 20.0, 3e6, 7.0]))

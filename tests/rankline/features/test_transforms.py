@@ -13,7 +13,7 @@ def test_counts_become_logarithms_and_what_is_missing_is_zero() -> None:
     assert actual.dtype == np.float32
 
 
-def test_items_that_nobody_told_of_are_zero_and_strangers_are_left_out() -> None:
+def test_items_without_features_are_zero_and_unknown_ones_are_left_out() -> None:
     index = {"a": 0, "b": 1, "c": 2}
     columns = {"item_id": ["c", "gone", "a"], "item_trend": [1.0, 2.0, 3.0]}
     assert transforms.item_matrix(columns, ["item_trend"], index).tolist() == [[3], [0], [1]]
