@@ -1,8 +1,8 @@
 """How memory and time of training grow with the items and with the examples: `python -m benchmarks.training_scale`.
 
 It runs the training loops alone on synthetic vectors, histories and queries: the teacher of
-components/finetune/sequence_model.py, and the towers of components/distill/towers.py with a query in every request. Each
-row is measured in a process of its own. The table shows how much of the peak the item embeddings with their copies take.
+components/finetune/sequence/model.py, and the towers of components/distill/towers_trainer.py with a query in every
+request. Each row is measured in a process of its own. The table shows how much of the peak the item embeddings with their copies take.
 Time is in core-seconds, which other load on the machine affects less.
 """
 
@@ -111,7 +111,7 @@ def train_teacher(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
 
 
 def train_towers(data: Any, text_IT: Any, sampled: int, recorder: Any) -> int:
-    """Train towers for one epoch; returns the copies of the item embeddings: as for the teacher, and the best so far."""
+    """Train towers for one epoch; returns the copies of the item embeddings, the best so far included."""
     import numpy as np
     import torch
 

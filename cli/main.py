@@ -46,7 +46,8 @@ app = typer.Typer(
     cls=GroupedCommands,
     help="Train, evaluate, promote and serve a language-model ranker for search and recommendation.\n\n"
     "A run is a pipeline of steps:\n\n"
-    "resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote -> serve\n\n"
+    "resolve_inputs -> ingest -> validate -> featurize -> finetune -> distill -> export -> evaluate -> promote "
+    "-> serve\n\n"
     "Start with `rankline demo`, or, in under a minute, `rankline run --recipe smoke -w .rankline-smoke`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

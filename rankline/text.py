@@ -104,7 +104,7 @@ class Tokenizer:
         return ids_BT, mask_BT
 
     def pairs(self, lefts: Sequence[str], rights: Sequence[str]) -> tuple[Ints, Ints, Ints]:
-        """(input_ids, attention_mask, token_type_ids) of pairs of texts; the longer text of a pair is truncated first."""
+        """(input_ids, attention_mask, token_type_ids) of pairs of texts; the longer of a pair is truncated first."""
         return self._pad(self._backend.encode_batch(list(zip(lefts, rights))))
 
     def _pad(self, encoded: Sequence[Any]) -> tuple[Ints, Ints, Ints]:

@@ -119,7 +119,7 @@ def _recipe_name(name: str | None, source: str) -> str:
         return "mine"
     raise UsageError(
         "a recipe cannot have that name",
-        expected="lower-case letters, digits and _, starting with a letter; not a Python keyword or an installed module",
+        expected="lower-case letters, digits and _, starting with a letter; no Python keyword or installed module",
         found=repr(name),
         hint="--name my_shop",
     )

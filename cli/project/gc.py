@@ -18,7 +18,7 @@ from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, require_wor
 if TYPE_CHECKING:
     from pipelines.retention.policy import Decision, Keep, Plan
 
-HELP = """Remove what nothing needs any more: old runs, cached results, models that nobody would roll back to, leftovers.
+HELP = """Remove what nothing needs any more: old runs, cached results, models no longer kept for rollback, leftovers.
 
 It shows what would be removed and asks; --yes does not ask, --dry-run only shows. The champion, the models it can be
 rolled back to, running runs, models that wait for review, and the history of every model are always kept.

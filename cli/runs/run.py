@@ -26,7 +26,7 @@ Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gat
 
 Example: rankline run --recipe movielens --set finetune.epochs=3"""
 
-COMPILE_HELP = """Compile a recipe into a Kubeflow pipeline package: images pinned by digest, resources, retries, secrets.
+COMPILE_HELP = """Compile a recipe into a Kubeflow pipeline package: pinned images, resources, retries, secrets.
 
 --flow refresh or features compiles what `rankline refresh` or `rankline features materialize` runs instead of the
 training pipeline.

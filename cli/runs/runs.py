@@ -68,7 +68,7 @@ def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = Fal
 @app.command("show")
 @with_cluster_options
 def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Show a run: its steps, durations, peak memory, cost, and why each step ran or was reused; its progress if running.
+    """Show a run: its steps, durations, peak memory and cost, and why each step ran; its progress while it runs.
 
     On a cluster: the steps, their times and the outcome, as the API reports them. What it does not report is null.
     """
@@ -188,8 +188,8 @@ def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_jso
 def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Run a run's exact recipe again in the same workspace; finished steps are reused.
 
-    It ends like `rankline run`, with the same exit codes. The new run records which one it retries. On a cluster this is
-    the API's retry of a run that failed or was cancelled: the run keeps its name and continues where it stopped.
+    It ends like `rankline run`, with the same exit codes. The new run records which one it retries. On a cluster this
+    is the API's retry of a run that failed or was cancelled: the run keeps its name and continues where it stopped.
     """
     from cli.runs.run import fetch_assets, run_and_report
 

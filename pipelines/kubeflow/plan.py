@@ -1,9 +1,9 @@
 """What `rankline submit` would do: which package it would run and, as far as this machine can tell, which steps.
 
 Each step decides on the cluster what it reuses, from the workspace on the volume that the steps share. If that volume
-is mounted on this machine, the plan is that of a local run in it (pipelines/runs/plan.py). Otherwise the plan says that it
-does not know: the step cache in a bucket is not enough, as the previous profile, the champion and the assets are on the
-volume.
+is mounted on this machine, the plan is that of a local run in it (pipelines/runs/plan.py). Otherwise the plan says that
+it does not know: the step cache in a bucket is not enough, as the previous profile, the champion and the assets are on
+the volume.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = [step.replace("_", "-") for step in TRAINING_STEPS]  # as Kubeflow writes them
 # task of a verdict -> Kubeflow's name of the branch that it runs in
 VERDICTS = {
-    "already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5", "insufficient-data": "condition-6",
+    "already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
+    "insufficient-data": "condition-6",
 }  # fmt: skip
 TASKS = {*STEPS, "summary", *VERDICTS}
 STEP_GROUP, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups

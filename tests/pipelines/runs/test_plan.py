@@ -428,7 +428,8 @@ def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
 
 def test_it_imports_nothing_heavy(unchanged: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pipelines.runs.plan import plan; from pipelines.recipes import named\n"
+        "import sys; from pathlib import Path\n"
+        "from pipelines.runs.plan import plan; from pipelines.recipes import named\n"
         "plan(named('smoke'), Path(sys.argv[1]))\n"
         "print({'torch', 'kfp', 'pandas', 'transformers', 'feast', 'duckdb'} & {m.split('.')[0] for m in sys.modules})"
     )
