@@ -1,8 +1,8 @@
 """Steps in containers on this machine: Kubeflow's Docker runner with a container handler of our own.
 
 Kubeflow's handler mounts only the pipeline's root, gives every step the same limits, reports success for a container
-that disappears early, and leaves one behind when it is interrupted. Ours mounts the workspace at its own path, takes each
-step's limits from the recipe, keeps a container until its exit code is read, and always removes it.
+that disappears early, and leaves one behind when it is interrupted. Ours mounts the workspace at its own path, takes
+each step's limits from the recipe, keeps a container until its exit code is read, and always removes it.
 """
 
 from __future__ import annotations

