@@ -2,8 +2,8 @@
 
 It runs the training loops alone on synthetic vectors, histories and queries: the teacher of
 components/finetune/sequence/model.py, and the towers of components/distill/towers_trainer.py with a query in every
-request. Each row is measured in a process of its own. The table shows how much of the peak the item embeddings with their
-copies take. Time is in core-seconds, which other load on the machine affects less.
+request. Each row is measured in a process of its own. The table shows how much of the peak the item embeddings with
+their copies take. Time is in core-seconds, which other load on the machine affects less.
 """
 
 from __future__ import annotations
