@@ -16,7 +16,7 @@ Workspace = Annotated[
     Path,
     typer.Option(
         "--workspace", "-w", envvar="RANKLINE_WORKSPACE",
-        help="Folder of everything runs read and write: data, cache, run ledger, model repository.",
+        help="Folder of everything runs read and write: data, cache, run ledger, model registry.",
     ),
 ]  # fmt: skip
 RecipeName = Annotated[

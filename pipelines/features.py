@@ -41,7 +41,7 @@ def features_pipeline(
     step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="features")
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
-        with dsl.ExitHandler(step(summary), name="the-line"):
+        with dsl.ExitHandler(step(summary), name="steps"):
             inputs = step(resolve_inputs, data=settings["ingest"])
             raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])

@@ -50,7 +50,7 @@ def refresh_pipeline(
     step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
-        with dsl.ExitHandler(step(summary), name="the-line"):
+        with dsl.ExitHandler(step(summary), name="steps"):
             inputs = step(resolve_inputs, data=settings["ingest"])
             raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
             candidate = step(catalogue, raw=raw.outputs["raw"], champion=inputs.outputs["champion"])

@@ -21,8 +21,8 @@ def training_pipeline(
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline that trains a recipe's model; ``workspace`` is the folder that its steps share.
 
-    On a ``cluster`` failed steps are retried, and each verdict has a task of its name, because the API of a cluster
-    lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline takes the
+    On a ``cluster`` failed steps are retried, and each verdict is an empty task named after it, because the API of a
+    cluster lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline takes the
     scheduled time as a parameter, and the data window ends there.
     """
     from kfp import dsl
@@ -42,7 +42,7 @@ def training_pipeline(
     step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
-        with dsl.ExitHandler(step(summary), name="the-line"):
+        with dsl.ExitHandler(step(summary), name="steps"):
             inputs = step(resolve_inputs, data=settings["ingest"])
             raw = step(ingest, source_digest=inputs.outputs["source_digest"], **scheduled)
             clean = step(validate, raw=raw.outputs["raw"])
@@ -72,9 +72,10 @@ def training_pipeline(
                     verdict=verdict.outputs["verdict"],
                     features=features.outputs["features"],
                 )
-            for outcome, verdict_component in OUTCOME_TASKS.items() if cluster else ():
-                with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
-                    place(verdict_component(), recipe.cluster, attempts=True)
+            if cluster:
+                for outcome, verdict_component in OUTCOME_TASKS.items():
+                    with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
+                        place(verdict_component(), recipe.cluster, attempts=True)
 
     return build_pipeline(
         define_tasks, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule)
@@ -84,7 +85,7 @@ def training_pipeline(
 def build_pipeline(
     define_tasks: Callable[[dict[str, Any]], None], *, name: str, description: str, scheduled: bool
 ) -> Callable[..., Any]:
-    """A Kubeflow pipeline of these tasks; they are defined with the arguments that ingest takes of the scheduled time.
+    """A Kubeflow pipeline; ``define_tasks`` gets ingest's arguments for a scheduled run, and no others.
 
     Where it is ``scheduled`` that time is a parameter of the pipeline; otherwise the pipeline has none.
     """

@@ -1,7 +1,7 @@
 """The errors that Rankline raises: one tree below RanklineError.
 
 A message says what was expected, what was found, where, and what to try. An error that the same inputs would cause
-again is `final`: Kubeflow retries a failed task once, and the retry fails at once.
+again is `final`: where Kubeflow retries the task, every later attempt fails at once.
 """
 
 from __future__ import annotations

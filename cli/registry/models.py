@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rankline.registry.registry_state import Event
 
 CHAMPION_HELP = "Show which model serves, over which catalogue, since when and why, and how many items are hidden."
-HISTORY_HELP = "List every event of the model repository, oldest first."
+HISTORY_HELP = "List every event of the model registry, oldest first."
 ROLLBACK_HELP = """Roll back to the model that served before, or to an earlier one.
 
 Without MODEL, each rollback goes one model further back and skips the ones that were rolled back from. With MODEL it
@@ -133,7 +133,7 @@ def mirror(
             expected="a server or database that answers",
             found=f"{type(error).__name__}: {first_line(error)}",
             where=chosen.promote.tracking_uri or str(workspace / "mlflow.db"),
-            hint="run this again when MLflow is up; the model repository keeps the events",
+            hint="run this again when MLflow is up; the model registry keeps the events",
         ) from error
     if as_json:
         typer.echo(json.dumps(versions, indent=2))

@@ -75,7 +75,7 @@ def write_job(
     """
     value = {
         "config": config.model_dump(mode="json"),
-        "told": str(result_folder.absolute()),
+        "result_folder": str(result_folder.absolute()),
         "seal": seal,
         **{name: str(path.absolute()) if path else None for name, path in paths.items()},
     }

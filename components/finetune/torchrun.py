@@ -43,7 +43,7 @@ def main(job: Path) -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     value = json.loads(job.read_text())
-    result_folder, rank = Path(value["told"]), int(os.environ.get("RANK", "0"))
+    result_folder, rank = Path(value["result_folder"]), int(os.environ.get("RANK", "0"))
     result_folder.mkdir(parents=True, exist_ok=True)
     try:
         result = finetune(

@@ -179,7 +179,7 @@ class Schedule(FrozenModel):
         return [*settings, "decide.allow_older_window=true"] if allow_older_window else settings
 
     def firing(self, scheduled_at: datetime, kind: Kind, *, now: datetime, allow_older_window: bool = False) -> Firing:
-        """A new firing of a fire time by this revision."""
+        """The record of a fire time by this revision; `Firings.create` takes the fire time with it."""
         window = self.window_of(scheduled_at)
         return Firing(
             schedule=self.name,

@@ -232,7 +232,7 @@ def _record_forced_exit(run: RunContext, entry: ledger.Entry) -> None:
 
 
 class _FailedBeforeError(RanklineError):
-    """The step failed in this run for good: Kubeflow's second attempt fails at once, with the same message."""
+    """The step failed in this run for good: every later attempt of Kubeflow fails at once, with the same message."""
 
     final = True
 

@@ -1,6 +1,6 @@
 """The workspace's cache of finished steps: cache keys, entries, and why a key has no entry.
 
-run_step uses it to reuse results, and `rankline plan` to predict that (pipelines/runs/plan.py).
+run_step uses it to reuse results, and `rankline run --plan` to predict that (pipelines/runs/plan.py).
 
     <workspace>/cache/<step>/<key>/entry.json   the key, the result, the digests of the files, the run
     <workspace>/cache/<step>/<key>/<output>/…   the files
