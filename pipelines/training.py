@@ -22,8 +22,8 @@ def training_pipeline(
     """The Kubeflow pipeline that trains a recipe's model; ``workspace`` is the folder that its steps share.
 
     On a ``cluster`` failed steps are retried, and each verdict is an empty task named after it, because the API of a
-    cluster lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline takes the
-    scheduled time as a parameter, and the data window ends there.
+    cluster lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline
+    takes the scheduled time as a parameter, and the data window ends there.
     """
     from kfp import dsl
 

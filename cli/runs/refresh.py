@@ -54,7 +54,7 @@ def refresh(
         bool | None,
         typer.Option(
             "--whole/--no-whole",
-            help="These items are the whole catalogue: remove all others. Default: --whole without --items, --no-whole with it.",
+            help="These items are the whole catalogue: remove all others. Default: only without --items.",
         ),
     ] = None,
     source: SourcePath = None,

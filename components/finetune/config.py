@@ -14,8 +14,8 @@ class FinetuneConfig(FrozenModel):
     encoder: str = Field(
         "tiny",
         description="Folder or URL (file://, s3://, https://…) of a Hugging Face encoder, `hub:name` for one on the "
-        "Hugging Face hub, `fresh`: a larger random one for a language that no encoder covers, or `tiny`: a small random "
-        "one for tests.",
+        "Hugging Face hub, `fresh`: a larger random one for a language that no encoder covers, or `tiny`: a small "
+        "random one for tests.",
     )
     encoder_revision: str | None = Field(None, description="Revision (commit or tag) of an encoder on the hub.")
     encoder_sha256: str | None = Field(
