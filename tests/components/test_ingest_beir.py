@@ -76,7 +76,7 @@ def test_a_pair_of_two_splits_stays_in_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("gone", "matches"),
-    [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no judgments")],
+    [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no relevance judgments")],
 )
 def test_a_folder_with_a_missing_part_is_refused(tmp_path: Path, gone: str, matches: str) -> None:
     write(tmp_path)
