@@ -42,7 +42,7 @@ RepositoryUrl = Annotated[
     str,
     typer.Option(
         "--repository", envvar="RANKLINE_REPOSITORY",
-        help="Model repository: a folder or bucket URL. Default: the repository of the workspace.",
+        help="Model registry: a folder or bucket URL. Default: the repository of the workspace.",
     ),
 ]  # fmt: skip
 

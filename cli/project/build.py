@@ -33,7 +33,9 @@ def build(
     ] = "all",
     base: Annotated[
         str,
-        typer.Option(envvar="RANKLINE_BASE", help="Base image with Python 3.11; pin it: python:3.11-slim@sha256:…"),
+        typer.Option(
+            envvar="RANKLINE_BASE", help="Base image with Python 3.11 to 3.13; pin it: python:3.11-slim@sha256:…"
+        ),
     ] = "",
     variant: Annotated[
         Literal["cpu", "cuda"], typer.Option(help="cuda adds NVIDIA's libraries (not tested on a GPU).")

@@ -46,7 +46,7 @@ def serve(
 
 
 def server_arguments(workspace: Path, *, bundle: Path | None = None, repository: str = "", **options: Any) -> list[str]:
-    """The server's own arguments for a workspace: its model repository and its online features."""
+    """The server's own arguments for a workspace: its model registry and its online features."""
     from rankline.features.transforms import SERVICE
 
     source = ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]

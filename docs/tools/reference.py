@@ -48,7 +48,7 @@ ENVIRONMENT = {
     "RANKLINE_KFP_TOKEN": "The service account token for `--auth token`.",
     "RANKLINE_KFP_TOKEN_FILE": "File that holds the token, read again for each request.",
     "RANKLINE_KFP_USER": "The user for `--auth dex`.",
-    "RANKLINE_REPOSITORY": "Model repository, instead of `--repository`.",
+    "RANKLINE_REPOSITORY": "Model registry, instead of `--repository`.",
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
     "RANKLINE_URL": "URL of the server, instead of `--url`.",
     "RANKLINE_WORKSPACE": "Workspace, instead of `--workspace`.",
@@ -198,7 +198,7 @@ def artifacts() -> list[str]:
     for step, spec in STANDALONE_STEPS.items():
         lines.append(
             f"| {step} | {_code_list(spec.inputs) or 'the source'} "
-            f"| {_code_list(spec.outputs) or 'the model repository'} |"
+            f"| {_code_list(spec.outputs) or 'the model registry'} |"
         )
     for component in dict.fromkeys(map(component_folder, STANDALONE_STEPS)):
         text = ast.get_docstring(ast.parse((ROOT / "components" / component / "step.py").read_text())) or ""

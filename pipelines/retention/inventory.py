@@ -1,4 +1,4 @@
-"""Takes the inventory of a workspace and its model repository; nothing is written.
+"""Takes the inventory of a workspace and its model registry; nothing is written.
 
 A folder is a workspace where something in it shows that Rankline made it. Within a workspace, only what has the names
 and the files that Rankline writes is listed; everything else is ignored, and the inventory says so. Links are not
@@ -269,11 +269,11 @@ def _is_leftover(path: Path, pattern: str) -> bool:
     return not pattern.endswith("/.*.*") or bool(_PARTIAL.fullmatch(path.name))
 
 
-# -- model repositories ----------------------------------------------------------------------------------------
+# -- model registries ----------------------------------------------------------------------------------------
 
 
 def repository_of(workspace: Path) -> str:
-    """The model repository of the latest run that names one; empty for the workspace's own."""
+    """The model registry of the latest run that names one; empty for the workspace's own."""
     for folder in sorted(list_folders(workspace / "runs"), reverse=True):
         if isinstance(read_json_object(folder / RECIPE).get("storage"), dict):
             return read_repository(folder, workspace)
@@ -289,7 +289,7 @@ def _require_repository(url: str) -> ModelRegistry:
     models = ModelRegistry(url, repair_cache=False)
     if not any(models.fs.exists(f"{models.root.rstrip('/')}/{part}") for part in _repository_folders()):
         raise UsageError(
-            "there is no model repository here, so what serves is not known, and nothing is removed",
+            "there is no model registry here, so what serves is not known, and nothing is removed",
             expected="one with events/ and bundles/",
             found="neither",
             where=models.root,

@@ -1,4 +1,4 @@
-"""What takes up space in a workspace and its model repository, and the facts that decide whether it is kept."""
+"""What takes up space in a workspace and its model registry, and the facts that decide whether it is kept."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def read_repository(folder: Path, workspace: Path) -> str:
-    """The model repository that the recipe of a run names; empty where it names none."""
+    """The model registry that the recipe of a run names; empty where it names none."""
     storage = read_json_object(folder / RECIPE).get("storage")
     url = storage.get("repository") if isinstance(storage, dict) else ""
     return url.replace("{workspace}", str(workspace)) if isinstance(url, str) else ""

@@ -63,7 +63,7 @@ def freshness(workspace: Path, *, now: datetime, repository: str = "") -> list[F
     """Every feature service of a workspace, the champion's first.
 
     Raises:
-        RepositoryError: the model repository cannot be read.
+        RepositoryError: the model registry cannot be read.
     """
     models = ModelRegistry(repository or str(workspace / "repository"), repair_cache=False)
     champion = models.champion()

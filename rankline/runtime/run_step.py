@@ -1,7 +1,7 @@
 """What surrounds a step's work: verify inputs, restore from the cache or execute, publish, keep the ledger.
 
 Rankline decides about reuse itself (rankline/runtime/step_cache.py), since the key of Kubeflow's cache covers neither
-imported code nor the contents of files (docs/decisions/0002-reuse-at-the-doors.md).
+imported code nor the contents of files (docs/decisions/0002-components-decide-reuse.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Engines: they rank items for one request or a batch, in the steps prepare, run and finish."""
+"""Engines: they rank items for a request in the steps prepare, run and finish; the server runs each request alone."""
 
 from serving.engine.bundle_engine import BundleEngine
 from serving.engine.protocol import (

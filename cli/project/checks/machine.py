@@ -94,7 +94,7 @@ def file_system(context: CheckContext) -> Iterator[Finding]:
     except OSError as error:
         hint = "free some space, fix its permissions, or use another --workspace"
         if operation == "linked":
-            hint = "the model repository needs hard links: use a --workspace on another file system"
+            hint = "the model registry needs hard links: use a --workspace on another file system"
         yield Finding("file system", "fail", f"a file cannot be {operation} in {folder}: {error.strerror}", hint)
     finally:
         for path in (first, second):
@@ -118,7 +118,7 @@ def clock(context: CheckContext) -> Iterator[Finding]:
     with contextlib.suppress(RanklineError, ValueError, OSError):  # another check reports that
         for event in ModelRegistry(context.repository).history():
             if (late := (datetime.fromisoformat(event.at) - datetime.now(UTC)).total_seconds()) > MAX_SKEW_S:
-                ahead.append((late, f"event {event.n} of the model repository"))
+                ahead.append((late, f"event {event.n} of the model registry"))
     if ahead:
         late, name = max(ahead)
         summary = f"{len(ahead)} files or events are from the future; {name} by {late:.0f} s"

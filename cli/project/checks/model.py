@@ -33,7 +33,7 @@ class CheckContext:
 
     @property
     def repository(self) -> str:
-        """Folder or URL of the model repository: the recipe's, or the workspace's own."""
+        """Folder or URL of the model registry: the recipe's, or the workspace's own."""
         from pipelines.recipe import storage_settings
 
         storage: dict[str, str] = storage_settings(self.recipe, str(self.workspace)).get("storage", {})

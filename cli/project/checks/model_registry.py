@@ -1,4 +1,4 @@
-"""The model repository: the workspace's own, another folder, or a bucket."""
+"""The model registry: the workspace's own, another folder, or a bucket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def repository(context: CheckContext) -> Iterator[Finding]:
         registry = ModelRegistry(root)
         if registry.local and not registry.fs.isdir(registry.root):
             place = "" if is_default else f" at {root}"
-            yield Finding("model repository", "ok", f"none yet{place}; the first run creates it")
+            yield Finding("model registry", "ok", f"none yet{place}; the first run creates it")
             return
         history = registry.history()
     except RanklineError as error:

@@ -1,4 +1,4 @@
-"""The stores: the model repository, Feast's registry and online stores, MLflow, and the servers a recipe names."""
+"""The stores: the model registry, Feast's registry and online stores, MLflow, and the servers a recipe names."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_files_and_events_from_the_future(copy: Path) -> None:
     write_json(copy / "repository" / "events" / "4.json", {**event, "n": 4, "at": "2999-01-01T00:00:00+00:00"})
     finding = findings_of(machine.clock, context(copy))["clock"]
     assert finding.status == "fail"
-    assert "event 4 of the model repository" in finding.found
+    assert "event 4 of the model registry" in finding.found
     (copy / "repository" / "events" / "4.json").unlink()
     late = next(copy.glob("runs/*/summary.json"))
     os.utime(late, (time.time() + 7200,) * 2)
@@ -337,9 +337,9 @@ def test_a_repository_that_the_recipe_keeps_elsewhere(copy: Path, smoke: SmokeRu
     assert findings["history"].found.startswith(f"{tmp_path / 'shared'}: ")
     assert findings["champion"].found.startswith(smoke.summary["model_id"])
     assert {each.status for each in findings.values()} == {"ok"}
-    assert findings_of(stores.repository, context(copy))["model repository"].found.startswith("none yet")
+    assert findings_of(stores.repository, context(copy))["model registry"].found.startswith("none yet")
     findings = findings_of(stores.repository, context(copy, f"{asked}-gone"))
-    assert findings["model repository"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run creates it"
+    assert findings["model registry"].found == f"none yet at {tmp_path / 'shared'}-gone; the first run creates it"
 
 
 def test_a_repository_in_a_bucket(

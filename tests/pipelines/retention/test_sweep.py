@@ -527,7 +527,7 @@ def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "w")
     (tmp_path / "empty").mkdir()
     for named in ("typo", "empty"):
-        with pytest.raises(UsageError, match="no model repository here"):
+        with pytest.raises(UsageError, match="no model registry here"):
             clean(tmp_path / "w", KEEP, repository=str(tmp_path / named), say=quiet)
     assert len(inside(tmp_path / "w" / "runs")) == 4
 

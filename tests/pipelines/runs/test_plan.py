@@ -473,7 +473,7 @@ def test_in_a_pipe_no_reason_is_cut(unchanged: Path, capsys: pytest.CaptureFixtu
 
 def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: Path) -> None:
     result = plan(named("smoke"), unchanged)
-    step = PlannedStep(step=result.steps[0].step, state="unsure", why="decided at its door, on the cluster")
+    step = PlannedStep(step=result.steps[0].step, state="unsure", why="decided on the cluster when the step starts")
     lines = drawn(result.model_copy(update={"steps": (step, *result.steps[1:])}))
     assert any("decided on the cluster" in line for line in lines)
     assert not any("depends on the output of" in line for line in lines)
