@@ -6,7 +6,6 @@ run changes nothing and can be reused.
 """
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from components.validate.config import ValidateConfig
 from components.validate.frames import DatasetInfo
 from rankline.io import digest
-from rankline.io.files import read_json_object, write_json
+from rankline.io.files import read_json_object, write_bytes, write_json
 
 BINS = 20
 
@@ -108,7 +107,7 @@ def save(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
     latest, before = _profile_paths(workspace, name)
     value = json.loads(profile.read_text())
     if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
-        os.replace(latest, before)
+        write_bytes(before, latest.read_bytes())
     write_json(latest, value)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from components.summary.step import SUMMARY
-from pipelines.schedules.firing import Firing, Firings
+from pipelines.schedules.firing import Firing
+from pipelines.schedules.firings import Firings
 from rankline.io.artifacts import link_or_copy, write_digests
 from rankline.io.files import write_json
 from rankline.model.bundle import Bundle
