@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from rankline.errors import AccessError, UsageError
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.client import Access, Cluster
@@ -173,7 +174,7 @@ def watch_run(
             summary = follow(cluster, run, watch=screen, poll_s=poll_s)
     except KeyboardInterrupt:
         typer.secho(f"interrupted; run {run} goes on: {url}", err=True)
-        raise RunContinues(INTERRUPTED) from None
+        raise RunContinues(EXIT_INTERRUPTED) from None
     except AccessError as error:
         typer.secho(f"it can no longer be watched; run {run} goes on: {url}", err=True)
         raise error from None
@@ -187,7 +188,6 @@ def watch_run(
 
 
 POLL_S = 5.0  # between two requests for a run
-INTERRUPTED = 130
 
 
 class RunContinues(SystemExit):

@@ -14,9 +14,9 @@ from typing import Any
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.triggers import trigger_of, unix_seconds
-from pipelines.runs.folder import Flow
 from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import Flow
 
 STEP_STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",

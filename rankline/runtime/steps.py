@@ -3,6 +3,9 @@
 This is the part of the table of steps that the ledger and the components read; pipelines/steps.py has the rest.
 """
 
+from typing import Literal
+
+Flow = Literal["train", "refresh", "features"]
 FLOWS: dict[str, tuple[str, ...]] = {
     "train": (
         "resolve_inputs",
