@@ -121,12 +121,6 @@ class Scheduler:
                 self._reap()
                 self._notifier.collect(timeout_s=TIMEOUT_S)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing runs, waits to run, or waits for a webhook."""
-        checked = all(name in self._next_checks for name in self.store.names(deleted=True))
-        return checked and not (self._workers or any(self._interrupted.values()) or self._notifier.pending)
-
     def tick(self) -> None:
         """One round: record what has ended, and start what is due."""
         with self._reporting_errors("webhook results"):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import EventDraft, _append_once
+from components.promote.step import CandidateEvent, _append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
@@ -303,7 +303,7 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    draft = EventDraft("registered", again.model_id, "trained again")
+    draft = CandidateEvent("registered", again.model_id, "trained again")
     assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
     assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
