@@ -115,7 +115,7 @@ def main() -> None:
         _exit_with(_file_error(error))
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED and not isinstance(end, cluster.RunContinues):
-            typer.secho("interrupted; the next run goes on from what is finished", err=True)
+            typer.secho("interrupted; the next run continues from what is finished", err=True)
         raise
 
 

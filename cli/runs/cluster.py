@@ -173,10 +173,10 @@ def watch_run(
         with ClusterScreen(quiet=as_json) as screen:
             summary = follow(cluster, run, watch=screen, poll_s=poll_s)
     except KeyboardInterrupt:
-        typer.secho(f"interrupted; run {run} goes on: {url}", err=True)
+        typer.secho(f"interrupted; run {run} continues: {url}", err=True)
         raise RunContinues(EXIT_INTERRUPTED) from None
     except AccessError as error:
-        typer.secho(f"it can no longer be watched; run {run} goes on: {url}", err=True)
+        typer.secho(f"it can no longer be watched; run {run} continues: {url}", err=True)
         raise error from None
     if as_json:
         typer.echo(json.dumps({**submitted, **summary}, indent=2))
@@ -191,7 +191,7 @@ POLL_S = 5.0  # between two requests for a run
 
 
 class RunContinues(SystemExit):
-    """The end of a command whose run goes on without it."""
+    """The end of a command whose run continues without it."""
 
 
 class ClusterScreen:

@@ -126,7 +126,7 @@ def _submit_and_watch(
             elif poll_s is None:
                 typer.echo(json.dumps(_run_payload(submitted), indent=2))
         except KeyboardInterrupt:
-            typer.secho(f"interrupted; run {submitted.run} goes on: {submitted.url}", err=True)
+            typer.secho(f"interrupted; run {submitted.run} continues: {submitted.url}", err=True)
             raise RunContinues(EXIT_INTERRUPTED) from None
         if poll_s is not None:
             watch_run(

@@ -57,7 +57,7 @@ class MachineClock:
 
 @dataclass(frozen=True)
 class NextCheck:
-    """When a schedule is looked at again, as long as its revision stays."""
+    """When a schedule is checked again, as long as its revision stays."""
 
     revision: int
     checked_at: datetime

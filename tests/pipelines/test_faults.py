@@ -154,7 +154,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
         runner.kill()
         code, _, err = run.ended()
         assert code == 1
-        assert "the next run goes on from what is finished" in err
+        assert "the next run continues from what is finished" in err
         run.nothing_is_left()
     ends_as_undisturbed(smoke, workspace)
 

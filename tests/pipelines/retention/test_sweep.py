@@ -433,7 +433,7 @@ def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path)
     lines: list[str] = []
     sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=lines.append)
     assert gone(plan_sweep(tmp_path / "w", KEEP)) == {}
-    assert lines[-1].startswith("removed 17 things")
+    assert lines[-1].startswith("removed 17 items")
     history = ModelRegistry(tmp_path / "w" / "repository").history()
     assert history[-1].why.startswith("schedule hourly: ")
 

@@ -148,7 +148,7 @@ def test_a_run_is_cancelled_from_another_terminal(cancelled: Cancelled, workspac
 
 def test_its_own_terminal_ends_as_by_ctrl_c(cancelled: Cancelled) -> None:
     assert cancelled.code == 130
-    assert cancelled.err.strip() == "interrupted; the next run goes on from what is finished"
+    assert cancelled.err.strip() == "interrupted; the next run continues from what is finished"
     assert "cancelled: " in cancelled.out
 
 
