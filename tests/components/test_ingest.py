@@ -285,7 +285,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("arrange", "kind", "found", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
+@pytest.mark.parametrize(("arrange", "kind", "matches", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
 def test_what_is_refused(tmp_path: Path, arrange: Any, kind: type[RanklineError], matches: str, hint: str) -> None:
     settings = {"source": str(tmp_path), **arrange(tmp_path)}
     with pytest.raises(kind) as refused:

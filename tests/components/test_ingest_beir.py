@@ -75,8 +75,8 @@ def test_a_pair_of_two_splits_stays_in_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "found"),
-    [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no judgments")],
+    ("gone", "matches"),
+    [("corpus.jsonl", "corpus.jsonl"), ("queries.jsonl.gz", "queries.jsonl"), ("qrels", "no relevance judgments")],
 )
 def test_a_folder_with_a_missing_part_is_refused(tmp_path: Path, gone: str, matches: str) -> None:
     write(tmp_path)
@@ -86,7 +86,7 @@ def test_a_folder_with_a_missing_part_is_refused(tmp_path: Path, gone: str, matc
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "matches"),
     [
         ("query\tdocument\trelevance\nq1\td1\t1\n", "query, document, relevance"),
         ("q1\td1\t1\n", "q1, d1, 1"),

@@ -242,7 +242,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, stored
 
 
 @pytest.mark.parametrize(
-    ("header", "found"),
+    ("header", "matches"),
     [
         ("user_id:token\titem_id:token\tuser_id:token", "found: 'user_id' of type 'token'"),
         ("user_id:token\titem_id:tokens", "found: 'item_id' of type 'tokens'[^$]*write item_id:token"),

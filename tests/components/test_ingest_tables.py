@@ -516,7 +516,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("arrange", "found", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
+@pytest.mark.parametrize(("arrange", "matches", "hint"), REFUSALS, ids=[each[0].__name__ for each in REFUSALS])
 def test_what_is_refused(tmp_path: Path, arrange: Any, matches: str, hint: str) -> None:
     with pytest.raises(RanklineError) as refused:
         small(tmp_path, **arrange(tmp_path))

@@ -28,7 +28,7 @@ def test_a_run_that_no_schedule_began_keeps_its_settings(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         ("20261101030000", RAW[1]),  # the run's parameter alone is filled in
         (RAW[0], "2026-11-01T03:00:00Z"),  # the placeholder alone
@@ -52,7 +52,7 @@ def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
     assert json.loads((tmp_path / TRIGGER_FILE).read_text())["kind"] == "backfill"
 
 
-@pytest.mark.parametrize("moment", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
+@pytest.mark.parametrize("instant", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
 def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, instant: str) -> None:
     with pytest.raises(UsageError, match="does not pass the scheduled time"):
         window(tmp_path, BACKFILL + instant, "2026-11-22T12:00:00Z")
@@ -63,7 +63,7 @@ def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("reported", "matches"),
     [
         (RAW, "[[ScheduledTime]] and {{$.pipeline_job_schedule_time_utc}}"),
         (("", ""), "nothing and nothing"),

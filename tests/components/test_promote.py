@@ -251,7 +251,7 @@ def test_what_is_not_promoted_says_why_in_the_history(shop, numbers, gates, outc
     assert shop.repository.champion() == ""
 
 
-@pytest.mark.parametrize(("gates", "kept"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
+@pytest.mark.parametrize(("gates", "stored"), [({}, True), ({"mode": "review"}, True), ({"min_requests": 1000}, False)])
 def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(shop, tmp_path, gates, stored):
     bundle, evaluation = shop.created("a")
     teacher = teacher_of(tmp_path / "teacher")

@@ -314,7 +314,7 @@ def _with_field(schema: pa.Schema, name: str, type: pa.DataType) -> pa.Schema:
 
 
 @pytest.mark.parametrize("table", list(data.SCHEMAS))
-@pytest.mark.parametrize("found", ["absent", "double"])
+@pytest.mark.parametrize("matches", ["absent", "double"])
 def test_a_missing_or_mistyped_column_stops_before_anything_else_is_asked(
     tmp_path: Path, check: step.Check, table: str, matches: str
 ) -> None:

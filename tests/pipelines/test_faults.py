@@ -154,7 +154,7 @@ def test_a_runner_killed_while_a_step_works(smoke: SmokeRun, tmp_path: Path, ste
         runner.kill()
         code, _, err = run.ended()
         assert code == 1
-        assert "the next run continues from what is finished" in err
+        assert "the next run continues from the finished steps" in err
         run.nothing_is_left()
     ends_as_undisturbed(smoke, workspace)
 
@@ -394,7 +394,7 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     message = refused("run", "--recipe", "smoke", "-w", workspace)
     assert message.startswith("resolve_inputs stopped: the history of the model registry is damaged")
     assert str(event) in message
-    assert "try: bring the file back" in message
+    assert "try: restore the file" in message
     event.write_bytes(content)
     assert smoke.summary["model_id"] in rankline("champion", "-w", workspace).stdout
 

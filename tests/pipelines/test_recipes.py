@@ -41,7 +41,7 @@ def test_the_settings_are_all_there_is(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "section", "knob", "value"),
+    ("setting", "section", "option", "value"),
     [
         ("finetune.epochs=3", "finetune", "epochs", 3),
         ("finetune.learning_rate=1e-4", "finetune", "learning_rate", 1e-4),
@@ -69,7 +69,7 @@ def test_an_open_mapping_takes_a_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "knob", "hint"),
+    ("setting", "option", "hint"),
     [
         ("finetune.epoch=3", "finetune.epoch", "did you mean 'epochs'?"),
         ("finetun.epochs=3", "finetun", "did you mean 'finetune'?"),
@@ -87,7 +87,7 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_one(setting: str, option
 
 
 @pytest.mark.parametrize(
-    ("setting", "knob", "expected"),
+    ("setting", "option", "expected"),
     [
         ("finetune.epochs=0", "finetune.epochs", "greater than or equal to 1"),
         ("finetune.epochs=many", "finetune.epochs", "valid integer"),

@@ -139,7 +139,7 @@ def test_a_killed_runner_is_reported_and_takes_its_step_along(tmp_path: Path) ->
         code, _, err = run.ended()
         assert code == 1
         assert " stopped: it ended" in err
-        assert "the next run continues from what is finished" in err
+        assert "the next run continues from the finished steps" in err
         run.nothing_is_left()
     assert summary(tmp_path)["outcome"] in ("failed", "incomplete")
 

@@ -15,7 +15,7 @@ from components.promote.store_lock import store_lock
 from pipelines.runs.freshness import freshness, newest_data, parse_duration_s
 from rankline.errors import UsageError
 from rankline.io.files import write_json
-from tests.pipelines.test_features import crowned
+from tests.pipelines.test_features import promoted
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def requested(workspace: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_each_service_with_who_reads_it_and_how_far_it_is_behind(tmp_path: Path) -> None:
-    crowned(tmp_path)
+    promoted(tmp_path)
     result = {"owner": {"who": "schedule hourly", "run": "r7"}, "entities": {"user_history": 3, "item_content": 4}}
     at = (NOW - timedelta(minutes=5)).isoformat()
     watermark(tmp_path, "ranking_v1", until=NOW - timedelta(hours=2), at=at, took_s=8.5, **result)
@@ -55,7 +55,7 @@ def test_each_service_with_who_reads_it_and_how_far_it_is_behind(tmp_path: Path)
 
 
 def test_what_is_exceeded_is_an_exit_code(tmp_path: Path) -> None:
-    crowned(tmp_path)
+    promoted(tmp_path)
     now = datetime.now(UTC)
     code, lines = requested(tmp_path, "--max-lag", "2h")
     assert (code, "is not online, and the champion reads it" in lines) == (1, True)
@@ -74,7 +74,7 @@ def test_what_is_exceeded_is_an_exit_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ['{"until": "nonsense"}', "{}", "[1]", "{", '{"until": "2026-11-22T10:00:00"}'])
 def test_a_damaged_watermark_is_reported(tmp_path: Path, content: str) -> None:
-    crowned(tmp_path)
+    promoted(tmp_path)
     watermark(tmp_path, "ranking_v1", until=NOW)
     (tmp_path / "online" / "ranking_v1" / "watermark.json").write_text(content)
     code, lines = requested(tmp_path)
@@ -83,7 +83,7 @@ def test_a_damaged_watermark_is_reported(tmp_path: Path, content: str) -> None:
 
 
 def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
-    crowned(tmp_path)
+    promoted(tmp_path)
     watermark(tmp_path, "ranking_v1", until=datetime.fromtimestamp(0, UTC), at=NOW.isoformat())
     (result,) = freshness(tmp_path, now=NOW)
     assert (result.lag_s, result.exceeds(lag=60), result.exceeds(age=60)) == (None, [], [])

@@ -149,7 +149,7 @@ def test_a_killed_step_is_named_in_one_message(killed: tuple[int, str, str], wor
     assert "✘ finetune" in out
     assert err.splitlines()[0] == "finetune stopped: it ended without an error message (killed, or out of memory?)"
     assert f"ledger: {max(folders(workspace))}" in err
-    assert err.splitlines()[-1] == "  the next run goes on from what is finished"
+    assert err.splitlines()[-1] == "  the next run continues from the finished steps"
 
 
 def test_the_exit_handler_reported_the_killed_run(killed: tuple[int, str, str], workspace: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_change_of_code_in_one_component_reruns_that_component_and_what_follow
     for name in ("rankline", "components", "pipelines", "feature_repo", "serving", "cli"):
         shutil.copytree(ROOT / name, tmp_path / name)
     with (tmp_path / "components" / "evaluate" / "step.py").open("a") as source:
-        source.write("# somebody was here\n")
+        source.write("ADDED = 1\n")
     arguments = ("run", "--recipe", "smoke", "-w", workspace, "--json")
     planned = Plan.model_validate_json(rankline(*arguments, "--plan", PYTHONPATH=str(tmp_path)).stdout)
     done = rankline(*arguments, PYTHONPATH=str(tmp_path))

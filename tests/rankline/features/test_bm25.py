@@ -27,7 +27,7 @@ def test_chinese_is_found_by_words_inside_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"), [("茶", [0, 3]), ("茶叶", [0]), ("咖啡", [1]), ("コーヒー", [4, 5]), ("靴", [4])]
+    ("query", "matches"), [("茶", [0, 3]), ("茶叶", [0]), ("咖啡", [1]), ("コーヒー", [4, 5]), ("靴", [4])]
 )
 def test_words_of_one_character_are_found_and_longer_ones_are_not_taken_apart(query: str, matches: list[int]) -> None:
     words = ["绿茶叶", "咖啡杯", "运动鞋女款", "茶", "コーヒー色の靴", "ヒーター"]

@@ -78,7 +78,7 @@ def test_what_training_never_met_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "reported"),
     [
         ("picture", pa.array([[1.0, 2.0, 3.0]]), "vectors of 2 numbers"),
         ("weight", pa.array(["heavy"]), "double"),

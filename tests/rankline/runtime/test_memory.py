@@ -22,7 +22,7 @@ from rankline.runtime.run_step import StepSpec, run_step
 from tests.cli.command import refused
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import starving
-from tests.pipelines.test_faults import REUSABLE, at_door, forget
+from tests.pipelines.test_faults import REUSABLE, at_entry, forget
 
 
 @pytest.mark.slow  # the default run starves finetune
@@ -30,7 +30,7 @@ def test_distill_that_may_have_no_more_memory(smoke: SmokeRun, tmp_path: Path) -
     """The real step in a process that gets one and a half gigabytes more once its work has begun."""
     workspace = smoke.copy(tmp_path / "ws")
     forget(workspace, "distill")
-    command = at_door(smoke, workspace, tmp_path / "out", "distill")
+    command = at_entry(smoke, workspace, tmp_path / "out", "distill")
     hurt = starving(tmp_path / "hurt", "os.rename:distill.progress", megabytes=1500)
     message = refused(*command, "--set", "distill.requests_per_step=50000", **hurt)
     assert "distill ran out of memory" in message
