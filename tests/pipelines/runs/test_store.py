@@ -294,7 +294,7 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     shutil.copytree(smoke.workspace / "runs" / smoke.summary["run"], run, ignore=shutil.ignore_patterns("artifacts"))
     reported = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps({**reported, "finetune": {**reported["finetune"], "colour": "red"}}))
-    with pytest.raises(UsageError, match="the recipe of run .* cannot be read") as refusal:
+    with pytest.raises(UsageError, match=r"the recipe of run .* cannot be read") as refusal:
         LocalRuns(tmp_path).retry("last")
     assert "colour" in str(refusal.value)
 
