@@ -17,8 +17,7 @@ from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
 from cli.serving import demo, serve
 from rankline.errors import RanklineError
-
-INTERRUPTED = 130  # the exit code of typer after Ctrl-C
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 
 class GroupedCommands(TyperGroup):
@@ -115,8 +114,8 @@ def main() -> None:
     except OSError as error:
         _exit_with(_file_error(error))
     except SystemExit as end:
-        if end.code == INTERRUPTED and not isinstance(end, cluster.RunContinues):
-            typer.secho("interrupted; the next run goes on from what is finished", err=True)
+        if end.code == EXIT_INTERRUPTED and not isinstance(end, cluster.RunContinues):
+            typer.secho("interrupted; the next run continues from what is finished", err=True)
         raise
 
 

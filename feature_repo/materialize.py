@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sqlite3
 import tempfile
 import time
@@ -18,7 +17,7 @@ import yaml
 from feature_repo.definitions import VIEWS
 from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
 from rankline.features import watermark
-from rankline.io.files import write_json
+from rankline.io.files import replacing, write_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,25 +31,26 @@ def materialize(folder: Path, *, until: datetime, owner: Mapping[str, Any] | Non
     in the watermark.
 
     A SQLite online store is written as a copy that replaces it at the end: readers do not wait and see the old rows
-    until then, and an interrupted attempt leaves nothing behind.
+    until then.
     """
     if until.tzinfo is None:
         raise ValueError("`until` needs a time zone")
     started_at = time.monotonic()
     store = open_store(folder)
-    with tempfile.TemporaryDirectory(prefix="materialize-") as scratch:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="materialize-"))
         rows = _copy_sources(store, folder, Path(scratch) / SOURCES, until=until)
         online = yaml.safe_load((folder / SETTINGS).read_text())["online_store"]
-        sqlite_file = (folder / online["path"]).resolve() if online["type"] == "sqlite" else None
-        if sqlite_file is not None:
-            online["path"] = str(_copy_sqlite(sqlite_file))
+        if online["type"] == "sqlite":
+            sqlite_file = (folder / online["path"]).resolve()
+            partial = stack.enter_context(replacing(sqlite_file))
+            _copy_sqlite(sqlite_file, partial)
+            online["path"] = str(partial)
         write_store(Path(scratch), store_settings(store.project, online=online), Path(SOURCES))
         scratch_store = open_store(Path(scratch))
         with working_directory(Path(scratch)), contextlib.redirect_stdout(io.StringIO()):
             if nonempty_views := [name for name in VIEWS if rows[name]]:
                 scratch_store.materialize(EPOCH, until, feature_views=nonempty_views)
-        if sqlite_file is not None:
-            os.replace(online["path"], sqlite_file)
     new_watermark = {
         "until": until.astimezone(UTC).isoformat(),
         "project": store.project,
@@ -101,12 +101,8 @@ def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until:
     return int(row[0]) if row else 0
 
 
-def _copy_sqlite(sqlite_file: Path) -> Path:
-    """Copy a SQLite file to a hidden name next to it, replacing what an interrupted attempt left there."""
-    copy = sqlite_file.with_name(f".{sqlite_file.name}")
-    for name in (copy.name, f"{copy.name}-journal"):
-        (copy.parent / name).unlink(missing_ok=True)
+def _copy_sqlite(sqlite_file: Path, copy: Path) -> None:
+    """Copy a SQLite file, if there is one."""
     if sqlite_file.exists():
         with contextlib.closing(sqlite3.connect(sqlite_file)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
-    return copy

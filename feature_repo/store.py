@@ -6,7 +6,6 @@ Paths inside the folder are relative, so it can be copied or moved.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from feature_repo.definitions import VIEWS, definitions
 from feature_repo.registry_file import strip_timestamps
 from feature_repo.sources import Tables
 from rankline.errors import SourceError
+from rankline.io.files import replacing
 from rankline.io.storage import FeatureStoreConfig
 
 SETTINGS, REGISTRY, SOURCES = "feature_store.yaml", "registry.db", "sources"
@@ -88,19 +88,15 @@ def write_store(folder: Path, settings: Mapping[str, Any], sources: Path | Table
     """
     from feast import FeatureStore
 
-    folder.mkdir(parents=True, exist_ok=True)
     registry = settings["registry"]
-    is_file = isinstance(registry, str)
-    partial_yaml, partial_registry = folder / f".{SETTINGS}", folder / f".{REGISTRY}"
-    partial_registry.unlink(missing_ok=True)
-    _write_settings(partial_yaml, {**settings, "registry": partial_registry.name if is_file else registry})
-    with _suppress_warnings():
-        FeatureStore(repo_path=str(folder), fs_yaml_file=partial_yaml).apply(definitions(sources))
-    if is_file:
-        strip_timestamps(partial_registry)
-        os.replace(partial_registry, folder / registry)
-    _write_settings(partial_yaml, settings)
-    os.replace(partial_yaml, folder / SETTINGS)
+    with replacing(folder / SETTINGS) as partial_yaml:
+        with replacing(folder / registry) if isinstance(registry, str) else contextlib.nullcontext() as partial:
+            _write_settings(partial_yaml, {**settings, "registry": partial.name if partial else registry})
+            with _suppress_warnings():
+                FeatureStore(repo_path=str(folder), fs_yaml_file=partial_yaml).apply(definitions(sources))
+            if partial:
+                strip_timestamps(partial)
+        _write_settings(partial_yaml, settings)
 
 
 def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:

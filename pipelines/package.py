@@ -10,10 +10,10 @@ from typing import Any
 from pipelines.kubeflow.conformance import PINNED_IMAGE, check_package
 from pipelines.recipes import Recipe
 from pipelines.refresh import items_recipe
-from pipelines.runs.folder import Flow
 from pipelines.runs.process import pipeline_factory
 from pipelines.steps import STEPS
 from rankline.errors import UsageError
+from rankline.runtime.steps import Flow
 
 
 def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | None = None, flow: Flow = "train") -> Path:

@@ -1,4 +1,7 @@
-"""The table of steps: one row for each, which everything that needs to know about steps reads.
+"""The table of steps: one row for each, which everything outside the components that needs to know about steps reads.
+
+Each component.py repeats its image, inputs and outputs, because Kubeflow reads them there;
+tests/pipelines/test_steps.py compares them with the rows.
 
 A new step is a folder in components/, a row here and a name in a flow of rankline/runtime/steps.py.
 """

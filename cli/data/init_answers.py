@@ -1,4 +1,4 @@
-"""What `rankline init` is told of the source, by options or at prompts."""
+"""What the user says of the source to `rankline init`, by options or at prompts."""
 
 from __future__ import annotations
 

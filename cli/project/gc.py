@@ -71,7 +71,7 @@ def gc(
     _print_plan(plan, every=every)
     if not dry_run and plan.removals and (yes or _confirmed(plan)):
         result = _sweep(plan, workspace, repository, as_json=False)
-        typer.echo(f"removed {len(result.removed)} things: {format_bytes(result.freed)} are free again")
+        typer.echo(f"removed {len(result.removed)} items: {format_bytes(result.freed)} are free again")
 
 
 def _keep(**limits: float | None) -> Keep:
@@ -125,7 +125,7 @@ def _confirmed(plan: Plan) -> bool:
             hint="`rankline gc --yes` removes what is shown above",
         )
     try:
-        confirmed = typer.confirm(f"remove {len(plan.removals)} things, {format_bytes(plan.freed())}?")
+        confirmed = typer.confirm(f"remove {len(plan.removals)} items, {format_bytes(plan.freed())}?")
     except typer.Abort:  # Ctrl-C, or the end of the input
         typer.echo("")
         confirmed = False
@@ -139,21 +139,21 @@ def _print_plan(plan: Plan, *, every: bool) -> None:
     from cli.formats import aligned_lines
     from pipelines.retention.resources import KINDS
 
-    rows = [("", "kept", "goes", "frees", "why")]
+    rows = [("", "kept", "removed", "frees", "why")]
     for kind in KINDS:
         if decisions := [each for each in plan.decisions if each.resource.kind == kind]:
             rows += _kind_rows(kind, decisions, plan.freed([kind]))
     for line in aligned_lines(rows, right=[1, 2, 3]):
         typer.echo(line)
     for each in plan.decisions if every else ():
-        marker, resource = "goes" if each.remove else "kept", each.resource
-        typer.echo(f"{marker}  {resource.kind:<10} {resource.name}  {format_bytes(resource.bytes)}  {each.why}")
+        marker, resource = "removed" if each.remove else "kept", each.resource
+        typer.echo(f"{marker:<7}  {resource.kind:<10} {resource.name}  {format_bytes(resource.bytes)}  {each.why}")
     for line in plan.ignored:
         typer.echo(f"left alone: {line}")
     if plan.removals:
-        typer.echo(f"{len(plan.removals)} things would go and free {format_bytes(plan.freed())}")
+        typer.echo(f"{len(plan.removals)} items would be removed and free {format_bytes(plan.freed())}")
     else:
-        typer.echo("nothing goes: everything here is needed or recent")
+        typer.echo("nothing to remove: everything here is needed or recent")
 
 
 def _kind_rows(kind: str, decisions: Sequence[Decision], freed: int) -> Iterator[tuple[str, str, str, str, str]]:
@@ -162,7 +162,7 @@ def _kind_rows(kind: str, decisions: Sequence[Decision], freed: int) -> Iterator
     keep_reason = Counter(_without_names(each.why) for each in decisions if not each.remove)
     why_removed = Counter(_without_names(each.why) for each in removed)
     reasons = [f"{count} kept: {why}" for why, count in keep_reason.most_common(3)]
-    reasons += [f"{count} go{'es' * (count == 1)}: {why}" for why, count in why_removed.most_common(2)]
+    reasons += [f"{count} removed: {why}" for why, count in why_removed.most_common(2)]
     frees = format_bytes(freed) if removed else ""
     yield kind, str(len(decisions) - len(removed)), str(len(removed)), frees, reasons[0]
     yield from (("", "", "", "", reason) for reason in reasons[1:])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from rankline.errors import AccessError, UsageError
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.client import Access, Cluster
@@ -172,10 +173,10 @@ def watch_run(
         with ClusterScreen(quiet=as_json) as screen:
             summary = follow(cluster, run, watch=screen, poll_s=poll_s)
     except KeyboardInterrupt:
-        typer.secho(f"interrupted; run {run} goes on: {url}", err=True)
-        raise RunContinues(INTERRUPTED) from None
+        typer.secho(f"interrupted; run {run} continues: {url}", err=True)
+        raise RunContinues(EXIT_INTERRUPTED) from None
     except AccessError as error:
-        typer.secho(f"it can no longer be watched; run {run} goes on: {url}", err=True)
+        typer.secho(f"it can no longer be watched; run {run} continues: {url}", err=True)
         raise error from None
     if as_json:
         typer.echo(json.dumps({**submitted, **summary}, indent=2))
@@ -187,11 +188,10 @@ def watch_run(
 
 
 POLL_S = 5.0  # between two requests for a run
-INTERRUPTED = 130
 
 
 class RunContinues(SystemExit):
-    """The end of a command whose run goes on without it."""
+    """The end of a command whose run continues without it."""
 
 
 class ClusterScreen:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Runner, Settings, SourcePath, Workspace
+from rankline.runtime.steps import Flow
 
 if TYPE_CHECKING:
     from pipelines.recipes import Recipe
@@ -33,8 +34,8 @@ training pipeline.
 
 Example: rankline compile --recipe movielens -o flow.yaml --set cluster.images.data=registry/data@sha256:…"""
 
-Flow = Annotated[
-    Literal["train", "refresh", "features"],
+FlowOption = Annotated[
+    Flow,
     typer.Option(help="Which pipeline: training, catalogue refresh, or features only."),
 ]
 
@@ -149,7 +150,7 @@ def compile_(
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
-    flow: Flow = "train",
+    flow: FlowOption = "train",
 ) -> None:
     """See COMPILE_HELP."""
     from pipelines.package import compile_flow

@@ -132,7 +132,7 @@ def _print_unfinished(folder: Path, workspace: Path, *, running: bool) -> None:
     if running:
         typer.echo(f"it is running; the last sign of life was {silence} ago")
     else:
-        typer.echo(f"it was killed with the command that watched it, {silence} ago; the next run goes on from there")
+        typer.echo(f"it was killed with the command that watched it, {silence} ago; the next run continues from there")
 
 
 @app.command("logs")
@@ -178,7 +178,9 @@ def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_jso
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
     elif payload["outcome"] == Outcome.CANCELLED:
-        typer.echo(f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` goes on from what is finished")
+        typer.echo(
+            f"cancelled {payload['run']}; `rankline runs retry {payload['run']}` continues from what is finished"
+        )
     else:
         typer.echo(f"{payload['run']} had just ended by itself: {payload['outcome']}")
 
@@ -200,7 +202,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
         with where.connected() as cluster:
             run_id, url = ClusterRuns(cluster).restart(run)
             if not as_json:
-                typer.echo(f"run {run_id} goes on\n{url}")
+                typer.echo(f"run {run_id} continues\n{url}")
             watch_cluster_run(cluster, run_id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
     runs = _local_runs(workspace)
     folder = runs.folder(run)

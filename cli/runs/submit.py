@@ -11,7 +11,6 @@ import typer
 
 from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath, require_workspace
 from cli.runs.cluster import (
-    INTERRUPTED,
     Auth,
     Ca,
     Context,
@@ -22,8 +21,9 @@ from cli.runs.cluster import (
     access_settings,
     watch_run,
 )
-from cli.runs.run import Flow
+from cli.runs.run import FlowOption
 from rankline.errors import UsageError
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.client import Access
@@ -52,7 +52,7 @@ def submit(
     source: SourcePath = None,
     map: MapFile = None,
     settings: Settings = [],  # noqa: B006
-    flow: Flow = "train",
+    flow: FlowOption = "train",
     host: Host = "",
     namespace: Namespace = "",
     auth: Auth = "existing",
@@ -126,8 +126,8 @@ def _submit_and_watch(
             elif poll_s is None:
                 typer.echo(json.dumps(_run_payload(submitted), indent=2))
         except KeyboardInterrupt:
-            typer.secho(f"interrupted; run {submitted.run} goes on: {submitted.url}", err=True)
-            raise RunContinues(INTERRUPTED) from None
+            typer.secho(f"interrupted; run {submitted.run} continues: {submitted.url}", err=True)
+            raise RunContinues(EXIT_INTERRUPTED) from None
         if poll_s is not None:
             watch_run(
                 cluster, submitted.run, submitted.url, as_json=as_json, submitted=_run_payload(submitted), poll_s=poll_s

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from rankline.errors import UsageError
+from rankline.runtime.steps import Flow
 
 if TYPE_CHECKING:
     from pipelines.schedules.protocol import ScheduleChanges
@@ -48,7 +49,7 @@ class ScheduleOptions:
         str | None, typer.Option("--map", help="File that maps the columns of the source (`rankline init`).")
     ] = None
     flow: Annotated[
-        Literal["train", "refresh", "features"] | None,
+        Flow | None,
         typer.Option(help="Flow of the recipe: train (the default), features alone, or a refresh of the catalogue."),
     ] = None
     settings: Annotated[

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
-from cli.runs.cluster import INTERRUPTED, POLL_S, RunContinues, Target, with_cluster_options
+from cli.runs.cluster import POLL_S, RunContinues, Target, with_cluster_options
 from cli.schedules.options import ScheduleOptions, with_schedule_options
 from cli.schedules.tables import (
     next_instants,
@@ -26,6 +26,7 @@ from cli.schedules.tables import (
     schedule_payload,
     utc_text,
 )
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from pipelines.schedules.protocol import Schedules
@@ -202,7 +203,7 @@ def backfill(
             )
         except BackfillInterrupted as interruption:
             typer.secho(str(interruption), err=True)
-            raise RunContinues(INTERRUPTED) from None
+            raise RunContinues(EXIT_INTERRUPTED) from None
     failed = sum(record.failed for record, _ in results)
     if as_json:
         typer.echo(json.dumps([{**record.as_dict(), "what": status} for record, status in results], indent=2))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.options import WORKSPACE, Workspace
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 HELP = """Start the runs of the workspace's schedules until you end it; you can kill it at any moment.
 
@@ -15,7 +16,6 @@ Its runs end with it. The next scheduler continues what was interrupted, then st
 says. A second scheduler in the same workspace is refused.
 
 Example: rankline scheduler -w /srv/rankline --max-runs 1"""
-INTERRUPTED = 130
 
 
 def scheduler(
@@ -39,4 +39,4 @@ def scheduler(
     for number in (signal.SIGINT, signal.SIGTERM):  # ends the loop between two rounds, never within a write
         signal.signal(number, lambda *_: daemon.stop())
     daemon.serve(announce)
-    raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(EXIT_INTERRUPTED)

@@ -34,7 +34,7 @@ ACTOR, PROMOTION = "the flow", "promotion"
 
 
 @dataclass(frozen=True)
-class EventDraft:
+class CandidateEvent:
     """An event about a candidate that is not in the registry's log yet."""
 
     kind: Kind
@@ -151,7 +151,7 @@ def promote(
             models.add(bundle)
             digests = {"evaluation": models.add_evidence(evaluation), "verdict": models.add_evidence(verdict)}
             details = {"service": service, "online_until": watermark["until"]}
-            draft = EventDraft(
+            draft = CandidateEvent(
                 "promoted", candidate.model_id, decided.sentence, digests, details, expected_champion=decided.champion
             )
             event = _append(models, draft, run_id=run_id)
@@ -244,7 +244,7 @@ def _reads_service(models: ModelRegistry, model_id: str, service: str) -> bool:
     return bool(model_id) and models.manifest(model_id).features.service == service
 
 
-def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_from: str) -> list[EventDraft]:
+def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_from: str) -> list[CandidateEvent]:
     """The events of a verdict: registered, evaluated, and for outcomes other than "promote" the outcome."""
     evaluation = {"evaluation": digests["evaluation"]}
     origin = f"made by recipe {report.recipe}"
@@ -252,19 +252,21 @@ def _drafts(decided: Verdict, report: Report, digests: dict[str, str], started_f
         origin += f", started from model {started_from}"
     details: dict[str, Any] | None = {"began_from": started_from} if started_from else None
     drafts = [
-        EventDraft("registered", decided.model_id, origin, details=details),
-        EventDraft("evaluated", decided.model_id, _score_summary(report, decided.policy), evaluation),
+        CandidateEvent("registered", decided.model_id, origin, details=details),
+        CandidateEvent("evaluated", decided.model_id, _score_summary(report, decided.policy), evaluation),
     ]
     if event := Outcome.of_verdict(decided.outcome).event:
         details = {"outcome": decided.outcome, "failures": [check.name for check in decided.failures]}
         kind = cast(Kind, event)
         drafts.append(
-            EventDraft(kind, decided.model_id, decided.sentence, digests, details, expected_champion=decided.champion)
+            CandidateEvent(
+                kind, decided.model_id, decided.sentence, digests, details, expected_champion=decided.champion
+            )
         )
     return drafts
 
 
-def _append_once(models: ModelRegistry, draft: EventDraft, *, run_id: str) -> list[Event]:
+def _append_once(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> list[Event]:
     """Append an event unless the log has it with the same evidence since the model was last removed."""
     for event in reversed(models.history()):
         same_model = event.model_id == draft.model_id
@@ -275,7 +277,7 @@ def _append_once(models: ModelRegistry, draft: EventDraft, *, run_id: str) -> li
     return [_append(models, draft, run_id=run_id)]
 
 
-def _append(models: ModelRegistry, draft: EventDraft, *, run_id: str) -> Event:
+def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Event:
     return models.append(
         draft.kind,
         draft.model_id,

@@ -18,7 +18,7 @@ from rankline.io.files import locked, read_json_object, write_json
 
 @contextmanager
 def store_lock(folder: Path, *, timeout_s: float, who: str = "", run: str = "") -> Iterator[None]:
-    """Hold the lock of the store in ``folder``; a second writer waits, and is told ``who`` and ``run``.
+    """Hold the lock of the store in ``folder``; a second writer waits; its error names ``who`` and ``run``.
 
     Raises:
         RegistryError: another process holds it for longer than ``timeout_s``.

@@ -17,8 +17,8 @@ from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import DECIDING_STEPS
 
 SUMMARY = "summary.json"
-KILLED = "it ended without an error message (killed, or out of memory?)"
-INTERRUPTED = "it was interrupted; the next run continues from the finished steps"
+KILLED_MESSAGE = "it ended without an error message (killed, or out of memory?)"
+INTERRUPTED_MESSAGE = "it was interrupted; the next run continues from the finished steps"
 
 
 def summarize(
@@ -71,8 +71,8 @@ def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -
     if failed is not None and failed.error:
         return failed.error
     if interrupted:
-        return INTERRUPTED
-    return KILLED if failed is not None else ""
+        return INTERRUPTED_MESSAGE
+    return KILLED_MESSAGE if failed is not None else ""
 
 
 def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:

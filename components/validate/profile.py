@@ -6,15 +6,12 @@ run changes nothing and can be reused.
 """
 
 import json
-import os
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.validate.config import ValidateConfig
 from components.validate.frames import DatasetInfo
-from rankline.io import digest
-from rankline.io.files import read_json_object, write_json
+from rankline.io.files import read_json_object, write_bytes, write_json
 
 BINS = 20
 
@@ -75,30 +72,17 @@ def _total_variation(current: list[int], before: list[int]) -> float:
     return sum(abs(a / sum(current) - b / sum(before)) for a, b in zip(current, before)) / 2
 
 
-def previous_profile(workspace: Path, name: str, raw: Path) -> Path | None:
-    """The saved profile to compare the data in ``raw`` with; none on the first run."""
-    return previous_profile_for(workspace, name, data_digest(raw))
-
-
 def data_digest(raw: Path) -> str | None:
     """The digest of ingested data; None where its summary cannot be read."""
     return _read(raw / "summary.json").get("data_digest")
 
 
 def previous_profile_for(workspace: Path, name: str, data: str | None) -> Path | None:
-    """The saved profile to compare data of this digest with."""
+    """The saved profile to compare data of this digest with; none on the first run."""
     for path in _profile_paths(workspace, name):
         if _read(path).get("data_digest", data) != data:
             return path
     return None
-
-
-def lineage(profile: Path | None, config: ValidateConfig) -> dict[str, str]:
-    """What decides the outcome besides tables and settings: the previous profile, and the day if age matters."""
-    reasons = {"previous profile": digest.file_digest(profile) if profile else ""}
-    if config.max_age_days is not None and config.now is None:
-        reasons["day"] = datetime.now(UTC).date().isoformat()
-    return reasons
 
 
 def save(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
@@ -108,7 +92,7 @@ def save(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
     latest, before = _profile_paths(workspace, name)
     value = json.loads(profile.read_text())
     if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
-        os.replace(latest, before)
+        write_bytes(before, latest.read_bytes())
     write_json(latest, value)
 
 

@@ -258,10 +258,11 @@ def _last_part(reference: str) -> str:
 
 def exit_codes() -> list[str]:
     """The exit codes of commands."""
-    from cli.main import INTERRUPTED
+    from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
     known = {value for name, value in vars(importlib.import_module("rankline.errors")).items() if name[:5] == "EXIT_"}
-    _require_complete("exit code", {str(code) for code in known | {INTERRUPTED}}, {str(code) for code in EXIT_CODES})
+    codes = {str(code) for code in known | {EXIT_INTERRUPTED}}
+    _require_complete("exit code", codes, {str(code) for code in EXIT_CODES})
     lines = ["## Exit codes", "", "| code | |", "| --- | --- |"]
     return lines + [f"| {code} | {sentence} |" for code, sentence in EXIT_CODES.items()]
 

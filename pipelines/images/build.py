@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from components.images import TAG
 from pipelines.images.contents import Inventory, Variant, content_violations, read_inventory
 from pipelines.images.docker import CACHE_MOUNT, DockerCommand, docker_output, run_docker
 from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
+from pipelines.steps import Image
 from rankline.errors import RanklineError, UsageError
 
 KINDS = ("data", "train", "serve", "evaluate")  # evaluate extends serve, so it is built after it
-PIPELINE_IMAGES = ("data", "train", "evaluate")  # those that a compiled package names
+PIPELINE_IMAGES: tuple[Image, ...] = get_args(Image)  # those that a compiled package names
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 CONTEXT_FILES = ("pyproject.toml", "constraints.lock", "README.md", "LICENSE", "deploy/contents.py", "deploy/gpu.sh")
 BASE_LABEL = "rankline.base"  # label of an image: the id of its base on the machine that built it

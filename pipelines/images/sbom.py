@@ -7,7 +7,6 @@ are those that the image reports (pipelines/images/build.py).
 from __future__ import annotations
 
 import datetime
-import json
 import uuid
 from pathlib import Path
 
@@ -76,9 +75,3 @@ def write_sbom(built: BuiltImage, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
     return path
-
-
-def package_names(path: Path) -> set[str]:
-    """The names of the Python packages in a bill of materials."""
-    components = json.loads(path.read_text())["components"]
-    return {each["name"].lower() for each in components if each.get("purl", "").startswith("pkg:pypi/")}

@@ -14,9 +14,9 @@ from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.errors import AlreadyExists
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe
-from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
 from rankline.io import digest
+from rankline.runtime.steps import Flow
 
 PREFIX = "rankline-"  # of the names of our pipelines
 _PAGE = 100

@@ -33,10 +33,10 @@ from pipelines.kubeflow.triggers import (
     schedule_name,
 )
 from pipelines.recipes import Recipe
-from pipelines.runs.folder import Flow
 from pipelines.schedules import cron as crons
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
+from rankline.runtime.steps import Flow
 
 SCHEDULED_TIME = "[[ScheduledTime]]"  # the cluster replaces it with the scheduled time
 CLEAR_S = 10  # distance of a change from the fire times

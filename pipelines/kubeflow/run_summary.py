@@ -14,9 +14,9 @@ from typing import Any
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.triggers import trigger_of, unix_seconds
-from pipelines.runs.folder import Flow
 from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import EARLIER_NAMES, Flow
 
 STEP_STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
@@ -26,7 +26,8 @@ _FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 # the last step of a flow, or the task of a verdict -> the outcome where it is done
 _FINAL_TASKS = {outcome.step: outcome for outcome in Outcome if outcome.step} | VERDICT_TASKS
 _LEDGER_FIELDS = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step; not in the API
-_STEP_ALIASES = {"resolve-inputs": "resolve_inputs", "look": "resolve_inputs"}  # hyphens, and a former name
+# Kubeflow writes hyphens, and earlier versions had other names
+_STEP_ALIASES = {step.replace("_", "-"): step for step in STEPS} | {old: step for step, old in EARLIER_NAMES.items()}
 
 
 def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:

@@ -45,11 +45,13 @@ REPOSITORY_PARTS: tuple[tuple[str, Kind, int], ...] = (
 LEFTOVERS = (
     "cache/*/.*.*", "repository/bundles/.*.*", "repository/weights/.*.*", "repository/catalogues/*/.*.*",
     "repository/evidence/.*.*", "repository/events/.*.*", "repository/.champion.json.*", "material/.partial-*",
-    "material/encoders/.partial-*", "material/tmp*", "checkpoints/*/*/partial.*", "checkpoints/*/*/*/partial.*",
+    "material/encoders/.partial-*", "material/tmp*", "checkpoints/*/*/.*.*", "checkpoints/*/*/*/.*.*",
+    "checkpoints/*/*/partial.*", "checkpoints/*/*/*/partial.*",  # of earlier versions
+    "online/*/.*.*",
     "schedules/*/claims/.*.*", "schedules/*/.*.*", "runs/*/.reserve", "runs/*/.*.json.*",
 )  # fmt: skip
 _MKDTEMP_NAME = re.compile(r"tmp[a-z0-9_]{8}")
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}(-journal)?", re.DOTALL)  # SQLite's journal beside a database
 _KEY, _CHECKPOINT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
 _DOWNLOAD, _MODEL = re.compile(r"[0-9a-f]{16}(\..+)?"), re.compile(r"[0-9a-f]{16,64}")
 _ONLINE = re.compile(r"[a-z]\w*_v\d+")
@@ -261,9 +263,8 @@ def _leftovers(workspace: Path) -> Iterator[Path]:
 def _is_leftover(path: Path, pattern: str) -> bool:
     if pattern.startswith("runs/"):
         return is_run(path.parent) and not is_running(path.parent)
-    if pattern.startswith("checkpoints/"):
-        depth = len(Path(pattern).parts)
-        return bool(_CHECKPOINT.fullmatch(path.parts[2 - depth]))
+    if pattern.startswith("checkpoints/") and not _CHECKPOINT.fullmatch(path.parts[2 - len(Path(pattern).parts)]):
+        return False
     if pattern == "material/tmp*":
         return bool(_MKDTEMP_NAME.fullmatch(path.name))
     return not pattern.endswith("/.*.*") or bool(_PARTIAL.fullmatch(path.name))

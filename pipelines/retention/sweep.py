@@ -92,7 +92,7 @@ def sweep_after_run(store: ScheduleStore, name: str, *, say: Callable[[str], Non
         repository = storage_settings(recipe, str(store.workspace)).get("storage", {}).get("repository", "")
         result = clean(store.workspace, keep, repository=repository, why=f"schedule {name}", say=say)
         if result.removed:
-            say(f"removed {len(result.removed)} things: {result.freed} bytes are free again")
+            say(f"removed {len(result.removed)} items: {result.freed} bytes are free again")
         return
     except (RanklineError, OSError) as error:
         problem = str(error)

@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,12 +28,12 @@ from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.steps import Flow
 
 RECIPE, TRIGGER, WATCHER, CANCEL, LOG = "recipe.json", "trigger.json", "watcher.json", "cancel.json", "kubeflow.log"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of the start of a run's id, UTC
 MAX_STARTUP_S = 300.0  # the process of a step is at most this much older than the step's entry in the ledger
 MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
-Flow = Literal["train", "refresh", "features"]
 
 
 def new_run_folder(workspace: Path, name: str) -> Path:

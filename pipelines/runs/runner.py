@@ -21,7 +21,6 @@ from pipelines.runs.folder import (
     RECIPE,
     TRIGGER,
     WATCHER,
-    Flow,
     new_run_folder,
     process_identity,
     read_json_object,
@@ -30,6 +29,7 @@ from pipelines.runs.folder import (
 from rankline.errors import EXIT_FAILED, RanklineError, StepFailed
 from rankline.io.files import write_json
 from rankline.runtime import ledger, outcomes
+from rankline.runtime.steps import Flow
 
 Runner = Literal["local", "docker"]
 STOP_TIMEOUT_S = 10.0  # after each signal

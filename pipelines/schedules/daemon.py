@@ -57,7 +57,7 @@ class MachineClock:
 
 @dataclass(frozen=True)
 class NextCheck:
-    """When a schedule is looked at again, as long as its revision stays."""
+    """When a schedule is checked again, as long as its revision stays."""
 
     revision: int
     checked_at: datetime
@@ -120,12 +120,6 @@ class Scheduler:
                 self._workers.stop()
                 self._reap()
                 self._notifier.collect(timeout_s=TIMEOUT_S)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing runs, waits to run, or waits for a webhook."""
-        checked = all(name in self._next_checks for name in self.store.names(deleted=True))
-        return checked and not (self._workers or any(self._interrupted.values()) or self._notifier.pending)
 
     def tick(self) -> None:
         """One round: record what has ended, and start what is due."""

@@ -21,6 +21,7 @@ from pipelines.schedules import cron as crons
 from pipelines.schedules.firing import Firing, Kind
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
+from rankline.runtime.steps import Flow
 
 _SPAN = re.compile(r"(\d+)([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -46,7 +47,7 @@ class Schedule(FrozenModel):
     recipe: str = Field(description="Name of the recipe, or module:function.")
     source: str | None = Field(None, description="Where the data is, for a recipe that reads any source.")
     map: str | None = Field(None, description="File that maps the columns of the source.")
-    flow: Literal["train", "refresh", "features"] = Field(
+    flow: Flow = Field(
         "train", description="Flow of the recipe: training, a refresh of the catalogue, or features alone."
     )
     settings: tuple[str, ...] = Field((), description="Changed settings, each section.setting=value.")

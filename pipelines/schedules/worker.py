@@ -22,11 +22,11 @@ from typing import Any
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.firings import Firings
 from rankline.errors import EXIT_FAILED, RanklineError, UsageError
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 STALE_MESSAGES = ("the champion changed since", "the catalogue changed since")
 MAX_STALE_ATTEMPTS = 3
-INTERRUPTED = 130
-Flow = Callable[..., dict[str, Any]]
+FlowRunner = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def flow_runner(name: str) -> Flow:
+def flow_runner(name: str) -> FlowRunner:
     """The function that runs this flow of a recipe: (recipe, workspace, watch=, runner=, trigger=) -> summary.
 
     Raises:
@@ -95,7 +95,7 @@ def flow_runner(name: str) -> Flow:
     from pipelines.refresh import refresh
     from pipelines.runs.runner import run
 
-    flows: dict[str, Flow] = {"train": run, "features": materialize, "refresh": refresh}
+    flows: dict[str, FlowRunner] = {"train": run, "features": materialize, "refresh": refresh}
     if name not in flows:
         raise UsageError(
             f"this version cannot run the flow {name!r}",
@@ -190,7 +190,7 @@ def main() -> int:
         sweep.sweep_after_run(store, name)
         return code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from rankline.errors import StaleEvidence
 from rankline.evaluation import bootstrap
 from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
 
-Outcome = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
+VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
 Scores = Mapping[str, Mapping[str, float]]
 
 # largest difference of a report's mean from that of its per-request scores
@@ -103,7 +103,7 @@ class Check(FrozenModel):
 class Verdict(FrozenModel):
     """The decision on a candidate, with every reason for it."""
 
-    outcome: Outcome
+    outcome: VerdictLabel
     model_id: str
     champion: str = Field(description="the champion at the time of the decision; empty for none")
     sentence: str

@@ -20,18 +20,7 @@ from rankline.errors import IntegrityError, UsageError
 REPORT = "report.json"
 PER_REQUEST = "per_request.parquet"
 
-CANDIDATE, CHAMPION = "candidate", "champion"
-# The systems of a report; all but the first two are baselines.
-SYSTEMS = (
-    CANDIDATE,
-    CHAMPION,
-    "teacher",
-    "popularity",
-    "fresh_popularity",
-    "item_knn",
-    "item_knn_decay",
-    "untuned_encoder",
-)
+CANDIDATE, CHAMPION = "candidate", "champion"  # systems; the others are baselines
 
 
 class Estimate(FrozenModel):

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rankline.errors import RanklineError
+from rankline.io import digest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -56,6 +57,18 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     """Replace a file with JSON, whole."""
     write_bytes(path, (json.dumps(value, indent=2, default=str) + "\n").encode(), durable=durable)
+
+
+def write_by_digest(folder: Path, suffix: str, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` write a file, whole, in ``folder``; its name is its digest and ``suffix``. Its path."""
+    partial = partial_path(folder / f"new{suffix}")
+    try:
+        write(partial)
+        path = folder / f"{digest.file_digest(partial)}{suffix}"
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+    return path
 
 
 def create_exclusively(path: Path, content: bytes, *, durable: bool = False) -> bool:

@@ -137,6 +137,7 @@ def delete_atomically(path: Path) -> None:
         with suppress(FileExistsError):
             trashed.parent.mkdir(exist_ok=True)
         try:
+            # not `files.replacing`: what is there moves away as it is, and nothing takes its place
             os.rename(path, trashed)
         except (FileNotFoundError, NotADirectoryError):
             if not os.path.lexists(path):  # another process removed it

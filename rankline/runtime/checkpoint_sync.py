@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,14 +62,10 @@ class CheckpointSync:
         with self._collect_warnings():
             fs, root = storage.open_filesystem(self._url)
             name = json.loads(fs.cat_file(f"{root}/{LATEST_FILE}"))["name"]
-            self._folder.mkdir(parents=True, exist_ok=True)
-            partial = self._folder / f"partial.{uuid.uuid4().hex}"
-            fs.get_file(f"{root}/{name}", str(partial))
-            if digest.file_digest(partial) != Path(name).stem:
-                partial.unlink()
-                self._warnings.append(f"the checkpoint at {self._url} was damaged, training starts from scratch")
-                return
-            os.replace(partial, self._folder / name)
+            with files.replacing(self._folder / name) as partial:
+                fs.get_file(f"{root}/{name}", str(partial))
+                if digest.file_digest(partial) != Path(name).stem:
+                    raise _DamagedCheckpoint
             self._uploaded = name
 
     def upload(self) -> None:
@@ -101,5 +95,11 @@ class CheckpointSync:
             yield
         except FileNotFoundError:
             pass  # there is no checkpoint, or the trainer has just replaced it
+        except _DamagedCheckpoint:
+            self._warnings.append(f"the checkpoint at {self._url} was damaged, training starts from scratch")
         except (StorageError, OSError, ValueError, KeyError) as error:
             self._warnings.append(f"checkpoints at {self._url}: {files.first_line(error)}")
+
+
+class _DamagedCheckpoint(Exception):
+    """The downloaded checkpoint does not have the digest that is its name."""

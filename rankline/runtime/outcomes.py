@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
 
-EXIT_INTERRUPTED = 130  # as after Ctrl-C
+EXIT_INTERRUPTED = 130  # as typer's after Ctrl-C
 VERDICT_EXIT_CODES = (EXIT_OK, EXIT_REFUSED)  # of runs that came to a verdict
 
 

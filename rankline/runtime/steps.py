@@ -1,8 +1,13 @@
 """The steps of each flow, in order, and the component that each of them belongs to.
 
-This is the part of the table of steps that the ledger and the components read; pipelines/steps.py has the rest.
+This is the part of the table of steps that the ledger, the cache and the summary read; pipelines/steps.py has the rest.
+A step's image, inputs and outputs stand again in its component.py, because Kubeflow reads them there;
+tests/pipelines/test_steps.py compares them with the table.
 """
 
+from typing import Literal
+
+Flow = Literal["train", "refresh", "features"]
 FLOWS: dict[str, tuple[str, ...]] = {
     "train": (
         "resolve_inputs",

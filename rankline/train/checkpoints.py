@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from rankline.errors import TrainingError
 from rankline.io import digest
-from rankline.io.files import first_line
+from rankline.io.files import first_line, write_by_digest
 
 FORMAT = 2  # a checkpoint of another format is ignored
 
@@ -36,15 +35,11 @@ class Checkpoints:
         generators = {"numpy": rng.bit_generator.state, "torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state_all()
-        partial = self.folder / f"partial.{os.getpid()}"
+        checkpoint = {**state, **generators, "format": FORMAT}
         try:
-            torch.save({**state, **generators, "format": FORMAT}, partial)
             # the digest is the name because torch loads a flipped byte without an error
-            saved = self.folder / f"{digest.file_digest(partial)}.pt"
-            os.replace(partial, saved)
+            saved = write_by_digest(self.folder, ".pt", lambda partial: torch.save(checkpoint, partial))
         except (OSError, RuntimeError) as error:  # torch raises a RuntimeError of its own for a full disk
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise TrainingError(
                 "a checkpoint could not be written",
                 expected="enough free space for the new checkpoint beside the last one",

@@ -18,7 +18,7 @@ from components.evaluate.replay import ReplayRequest
 from components.evaluate.step import evaluate
 from rankline.contracts import FrozenState, History
 from rankline.errors import IntegrityError, ServerError, TooSmall
-from rankline.evaluation.report import SYSTEMS, read_report, read_scores
+from rankline.evaluation.report import CANDIDATE, CHAMPION, read_report, read_scores
 from rankline.features import transforms
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import open_bundle, read_catalogue
@@ -29,6 +29,9 @@ from tests.serving.embedding_bundle import make_embedding_bundle, without_embedd
 from tests.serving.tiny_bundle import CATEGORIES, flip_byte, item_id, make_bundle
 
 ITEMS, USERS, DAY = 40, 24, 86_400
+SYSTEMS = (
+    CANDIDATE, CHAMPION, "teacher", "popularity", "fresh_popularity", "item_knn", "item_knn_decay", "untuned_encoder",
+)  # fmt: skip
 DAYS = [900_000_000 // DAY * DAY + n * DAY for n in (0, 1)]
 CONFIG = EvaluateConfig(
     ks=(5, 10),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.summary.config import SummaryConfig
-from components.summary.step import KILLED, SUMMARY, summarize
+from components.summary.step import KILLED_MESSAGE, SUMMARY, summarize
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
 
@@ -58,7 +58,7 @@ def test_a_failed_step_brings_its_message(tmp_path: Path) -> None:
 def test_a_step_that_never_ended_was_killed(tmp_path: Path) -> None:
     write(tmp_path, "finetune", "running", finished=None)
     summary = summarized(tmp_path)
-    assert (summary["outcome"], summary["failed_step"], summary["error"]) == ("failed", "finetune", KILLED)
+    assert (summary["outcome"], summary["failed_step"], summary["error"]) == ("failed", "finetune", KILLED_MESSAGE)
     assert summary["steps"][0]["status"] == "killed"
 
 

@@ -16,9 +16,12 @@ from components.ingest.step import ingest
 from components.validate import frames, profile, step, suites
 from components.validate.checkpoint import checkpoint
 from components.validate.config import ValidateConfig
+from components.validate.lineage import lineage
 from components.validate.step import validate
 from pipelines.recipes import labels
 from rankline.errors import IntegrityError, ValidationFailed
+from rankline.runtime.lineage import LineageFacts
+from rankline.runtime.run_context import RunContext
 from tests.components import events as data
 from tests.components.events import Rows
 
@@ -473,6 +476,10 @@ def test_an_expectation_that_cannot_be_checked_is_a_fault(check: step.Check) -> 
     assert "could not be evaluated" in step._describe(result)
 
 
+def facts(workspace: Path, **known: Any) -> LineageFacts:
+    return LineageFacts(run=RunContext(workspace, "run"), **known)
+
+
 class TestProfiles:
     """A run is compared with the last good run over other data, and doing it again changes nothing."""
 
@@ -486,7 +493,7 @@ class TestProfiles:
     def run(self, folder: Path, content: str) -> str | None:
         """One successful run over some data: which data it was compared with."""
         raw, clean = self.profile(folder, content, content)
-        previous = profile.previous_profile(folder, "recipe", raw)
+        previous = profile.previous_profile_for(folder, "recipe", profile.data_digest(raw))
         compared = json.loads(previous.read_text())["data_digest"] if previous else None
         profile.save(folder, "recipe", clean)
         return compared
@@ -498,9 +505,9 @@ class TestProfiles:
     def test_lineage_is_the_same_when_a_run_is_repeated(self, tmp_path: Path) -> None:
         seen = []
         for content in ("a", "b", "b"):
-            raw, clean = self.profile(tmp_path, content, content)
-            seen.append(profile.lineage(profile.previous_profile(tmp_path, "recipe", raw), CONFIG))
-            profile.save(tmp_path, "recipe", clean)
+            _, clean = self.profile(tmp_path, content, content)
+            seen.append(lineage(CONFIG, facts(tmp_path, data=content)))
+            profile.save(tmp_path, CONFIG.profile_name, clean)
         assert seen[1] == seen[2] != seen[0]
 
     def test_a_run_of_features_leaves_no_profile(self, tmp_path: Path) -> None:
@@ -511,19 +518,17 @@ class TestProfiles:
 
     def test_recipes_do_not_share_a_profile(self, tmp_path: Path) -> None:
         self.run(tmp_path, "a")
-        raw, _ = self.profile(tmp_path, "b", "b")
-        assert profile.previous_profile(tmp_path, "other", raw) is None
+        assert profile.previous_profile_for(tmp_path, "other", "b") is None
 
-    def test_age_against_the_clock_is_asked_anew_every_day(self) -> None:
-        assert "day" in profile.lineage(None, ValidateConfig(max_age_days=1))
-        assert "day" not in profile.lineage(None, ValidateConfig(max_age_days=1, now="2024-01-01"))
-        assert "day" not in profile.lineage(None, ValidateConfig())
+    def test_age_against_the_clock_is_asked_anew_every_day(self, tmp_path: Path) -> None:
+        assert "day" in lineage(ValidateConfig(max_age_days=1), facts(tmp_path))
+        assert "day" not in lineage(ValidateConfig(max_age_days=1, now="2024-01-01"), facts(tmp_path))
+        assert "day" not in lineage(ValidateConfig(), facts(tmp_path))
 
     def test_a_damaged_profile_is_no_profile(self, tmp_path: Path) -> None:
         self.run(tmp_path, "a")
         (tmp_path / "profiles" / "recipe.json").write_text("{")
-        raw, _ = self.profile(tmp_path, "b", "b")
-        assert profile.previous_profile(tmp_path, "recipe", raw) is None
+        assert profile.previous_profile_for(tmp_path, "recipe", "b") is None
 
 
 def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path: Path) -> None:

@@ -18,10 +18,9 @@ from pipelines.kubeflow.packages import parse_pipeline_name, pipeline_name, uplo
 from pipelines.kubeflow.recurring_runs import RecurringRunSpec, create, list_active
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from pipelines.package import compile_flow
-from pipelines.runs.folder import Flow
 from rankline.errors import UsageError
 from rankline.runtime.outcomes import exit_code
-from rankline.runtime.steps import ALL_STEPS, FLOWS
+from rankline.runtime.steps import ALL_STEPS, FLOWS, Flow
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
 from tests.servers.kubeflow import Kubeflow

@@ -16,10 +16,9 @@ import yaml
 from pipelines.package import compile_flow
 from pipelines.recipe import step_settings
 from pipelines.recipes import RECIPES
-from pipelines.runs.folder import Flow
 from pipelines.steps import row_of_task
 from rankline.errors import UsageError
-from rankline.runtime.steps import TRAINING_STEPS
+from rankline.runtime.steps import TRAINING_STEPS, Flow
 from tests.pipelines import golden
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ from components import images
 from pipelines.recipe import SECTIONS
 from pipelines.steps import STANDALONE_STEPS, STEPS, VERDICT_TASKS, component_module, row_of_task
 from rankline.runtime.outcomes import Outcome, exit_code, has_verdict
-from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS, FLOWS, SUMMARY_STEP, component_folder
+from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS, FLOWS, SUMMARY_STEP, Flow, component_folder
 from tests.pipelines import golden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,7 @@ def test_every_component_has_a_step_and_every_step_a_component() -> None:
     folders = {path.name for path in (ROOT / "components").iterdir()} - NO_COMPONENT
     assert {component_folder(step) for step in STEPS} == folders
     assert list(STEPS) == [*ALL_STEPS, SUMMARY_STEP]
+    assert get_args(Flow) == tuple(FLOWS)
 
 
 @pytest.mark.parametrize("step", STEPS)

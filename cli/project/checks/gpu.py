@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cli.project.checks.libraries import installed
 from cli.project.checks.model import Check, CheckContext, Finding
+from pipelines.steps import STEPS
 
 
 def gpu(context: CheckContext) -> Iterator[Finding]:
@@ -15,7 +16,7 @@ def gpu(context: CheckContext) -> Iterator[Finding]:
     driver = _driver_gpus()
     torch_has_gpu, torch_message = _torch_device()
     session_has_gpu, session_message = _session_device()
-    wanted = [step for step in ("finetune", "distill") if getattr(context.recipe, step).device == "cuda"]
+    wanted = [name for name, row in STEPS.items() if row.trains and getattr(context.recipe, name).device == "cuda"]
     if wanted and not torch_has_gpu:
         hint = f"--set {wanted[0]}.device=auto, or install a CUDA build of torch on a machine with a GPU"
         yield Finding("torch", "fail", f"{', '.join(wanted)} ask for cuda; {torch_message}", hint)

@@ -78,7 +78,7 @@ def _is_intact(entry: Path) -> bool:
 
 def leftovers(context: CheckContext) -> Iterator[Finding]:
     """No hidden folder is left that a killed process wrote more than a day ago."""
-    patterns = ("cache/*/.*.*", "repository/*/.*.*", "material/tmp*")
+    patterns = ("cache/*/.*.*", "repository/*/.*.*", "online/*/.*.*", "material/tmp*")
     paths = [path for pattern in patterns for path in context.workspace.glob(pattern)]
     old = [path for path in paths if time.time() - path.stat().st_mtime > DAY_S]
     if old:

@@ -35,11 +35,11 @@ def test_a_dry_run_shows_a_table_and_removes_nothing(world: tuple[Path, list[str
     done = rankline("gc", *KEEP, "--dry-run", "--list", "-w", workspace)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["kept", "goes", "frees", "why"]
+    assert lines[0].split() == ["kept", "removed", "frees", "why"]
     bundle = next(line for line in lines if line.startswith("bundle"))
     assert bundle.split()[:3] == ["bundle", "2", "3"]
-    assert any(line.startswith("kept  bundle") and ids[3] in line and "it serves" in line for line in lines)
-    assert any(line.startswith("goes  run") and "2 later ones of its kind are kept" in line for line in lines)
+    assert any(line.startswith("kept     bundle") and ids[3] in line and "it serves" in line for line in lines)
+    assert any(line.startswith("removed  run") and "2 later ones of its kind are kept" in line for line in lines)
     assert names(workspace / "repository" / "bundles") == before
 
 
@@ -57,7 +57,7 @@ def test_in_a_terminal_it_asks(world: tuple[Path, list[str]], answer: str, left:
     os.write(leader, answer.encode())
     command = [sys.executable, "-m", "cli.main", "gc", *KEEP, "-w", str(workspace)]
     done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=120, check=False)
-    assert ("remove 17 things" in done.stdout, "removed 17" in done.stdout) == (True, left == 2), done.stdout
+    assert ("remove 17 items" in done.stdout, "removed 17" in done.stdout) == (True, left == 2), done.stdout
     assert (done.returncode, "nothing was removed" in done.stdout) == (0, left == 5), done.stderr
     assert "Aborted" not in done.stdout + done.stderr
     assert len(names(workspace / "repository" / "bundles")) == left
@@ -78,7 +78,7 @@ def test_removed_models_are_in_the_history(world: tuple[Path, list[str]]) -> Non
     champion = rankline("champion", "-w", workspace, "--json")
     assert json.loads(champion.stdout)["model_id"] == ids[3]
     again = rankline("gc", *KEEP, "--yes", "-w", workspace)
-    assert (again.returncode, "nothing goes" in again.stdout) == (0, True)
+    assert (again.returncode, "nothing to remove" in again.stdout) == (0, True)
     assert ModelRegistry(workspace / "repository").champion() == ids[3]
 
 

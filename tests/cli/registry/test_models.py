@@ -137,7 +137,7 @@ def test_a_run_with_recent_files_is_running_even_without_a_visible_process(tmp_p
 
 def test_another_process_with_the_id_of_a_step_is_not_that_step(tmp_path: Path) -> None:
     active_run(tmp_path, pid=1, age_s=3600)  # as a step's in a container often is
-    assert "the next run goes on from there" in run_cli("runs", "show", "-w", tmp_path)
+    assert "the next run continues from there" in run_cli("runs", "show", "-w", tmp_path)
 
 
 def test_a_killed_run_is_unfinished(tmp_path: Path) -> None:
@@ -147,4 +147,4 @@ def test_a_killed_run_is_unfinished(tmp_path: Path) -> None:
     assert run_cli("runs", "list", "-w", tmp_path).splitlines()[1].split()[:2] == [folder.name, "unfinished"]
     printed = run_cli("runs", "show", "-w", tmp_path)
     assert "✘ validate" in printed
-    assert "the next run goes on from there" in printed
+    assert "the next run continues from there" in printed

@@ -158,7 +158,7 @@ def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster
 
 def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = submitted(cluster)
-    assert f"cancelled {run}; `rankline runs retry {run}` goes on" in run_cli("runs", "cancel", run)
+    assert f"cancelled {run}; `rankline runs retry {run}` continues" in run_cli("runs", "cancel", run)
     assert "is not running" in run_cli("runs", "cancel", run, code=2)
     retried = run_cli("runs", "retry", run, "--json")
     assert (retried["run"], retried["outcome"]) == (run, "promoted")
@@ -167,7 +167,7 @@ def test_cancel_and_retry(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster)
     failed = submitted(cluster)
     follow(cluster, failed, poll_s=0)
     text = run_cli("runs", "retry", failed)
-    assert f"run {failed} goes on" in text
+    assert f"run {failed} continues" in text
     assert "promoted after" in text
 
 

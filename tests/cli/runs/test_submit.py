@@ -89,7 +89,7 @@ def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
     _, printed = process.communicate(timeout=60)
     (run,) = kubeflow.api.runs
     assert process.returncode == 130
-    assert f"interrupted; run {run} goes on: {kubeflow.host}/#/runs/details/{run}" in printed
+    assert f"interrupted; run {run} continues: {kubeflow.host}/#/runs/details/{run}" in printed
     assert "the next run" not in printed
     assert "Traceback" not in printed
     assert kubeflow.api.runs[run]["state"] in ("PENDING", "RUNNING")

@@ -16,7 +16,7 @@ import yaml
 from pipelines.kubeflow.client import Access, Cluster, connect
 from pipelines.package import compile_flow
 from pipelines.recipe import Recipe, as_dict
-from pipelines.runs.folder import Flow
+from rankline.runtime.steps import Flow
 from tests.pipelines import golden
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from components.promote.step import EventDraft, _append_once
+from components.promote.step import CandidateEvent, _append_once
 from components.summary.step import SUMMARY
 from pipelines.retention.inventory import is_running
 from pipelines.retention.policy import Keep, Plan
@@ -303,7 +303,7 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     again = tiny_bundle(tmp_path / "again", weights=b"weights 1")
     assert again.model_id == ids[0]
     models.add(again.folder)
-    draft = EventDraft("registered", again.model_id, "trained again")
+    draft = CandidateEvent("registered", again.model_id, "trained again")
     assert [event.kind for event in _append_once(models, draft, run_id="")] == ["registered"]
     assert _append_once(models, draft, run_id="") == []
     models.append("promoted", ids[0], who="t", why="t")
@@ -433,7 +433,7 @@ def test_a_schedule_that_says_what_to_keep_cleans_after_its_runs(tmp_path: Path)
     lines: list[str] = []
     sweep_after_run(scheduled(tmp_path / "w", hourly=KEEP.model_dump()), "hourly", say=lines.append)
     assert gone(plan_sweep(tmp_path / "w", KEEP)) == {}
-    assert lines[-1].startswith("removed 17 things")
+    assert lines[-1].startswith("removed 17 items")
     history = ModelRegistry(tmp_path / "w" / "repository").history()
     assert history[-1].why.startswith("schedule hourly: ")
 

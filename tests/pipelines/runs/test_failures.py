@@ -112,7 +112,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path, number: signa
         run.process.send_signal(number)
         code, _, err = run.ended()
         assert code == 130
-        assert err.strip() == "interrupted; the next run goes on from what is finished"
+        assert err.strip() == "interrupted; the next run continues from what is finished"
         run.nothing_is_left()
     assert summary(tmp_path)["outcome"] in ("failed", "incomplete")
     assert summary(tmp_path)["error"].startswith("it was interrupted")  # and not killed, or out of memory

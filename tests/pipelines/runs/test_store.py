@@ -148,7 +148,7 @@ def test_a_run_is_cancelled_from_another_terminal(cancelled: Cancelled, workspac
 
 def test_its_own_terminal_ends_as_by_ctrl_c(cancelled: Cancelled) -> None:
     assert cancelled.code == 130
-    assert cancelled.err.strip() == "interrupted; the next run goes on from what is finished"
+    assert cancelled.err.strip() == "interrupted; the next run continues from what is finished"
     assert "cancelled: " in cancelled.out
 
 
@@ -294,7 +294,7 @@ def test_a_retry_of_what_another_version_wrote_is_refused(smoke: SmokeRun, tmp_p
     shutil.copytree(smoke.workspace / "runs" / smoke.summary["run"], run, ignore=shutil.ignore_patterns("artifacts"))
     reported = json.loads((run / "recipe.json").read_text())
     (run / "recipe.json").write_text(json.dumps({**reported, "finetune": {**reported["finetune"], "colour": "red"}}))
-    with pytest.raises(UsageError, match="the recipe of run .* cannot be read") as refusal:
+    with pytest.raises(UsageError, match=r"the recipe of run .* cannot be read") as refusal:
         LocalRuns(tmp_path).retry("last")
     assert "colour" in str(refusal.value)
 

@@ -49,6 +49,12 @@ def command(workspace: Path, name: str, instant: datetime) -> list[str]:
     return [sys.executable, "-S", str(TINY), str(workspace), name, instant.strftime(TIMESTAMP_FORMAT)]
 
 
+def is_idle(scheduler: Scheduler) -> bool:
+    """Whether nothing runs, waits to run, or waits for a webhook."""
+    checked = all(name in scheduler._next_checks for name in scheduler.store.names(deleted=True))
+    return checked and not (scheduler._workers or any(scheduler._interrupted.values()) or scheduler._notifier.pending)
+
+
 def main() -> None:
     """Schedule until the end."""
     workspace, clock = Path(sys.argv[1]), FastClock.parse(sys.argv[2])
@@ -58,7 +64,7 @@ def main() -> None:
         while True:
             over = clock.now() == clock.end  # before the round, which then sees all that is due
             scheduler.tick()
-            if over and scheduler.idle:
+            if over and is_idle(scheduler):
                 return
             time.sleep(0.02)
 

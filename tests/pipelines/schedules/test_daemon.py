@@ -28,7 +28,7 @@ from pipelines.schedules.processes import worker_command
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
 from tests.cli.command import RANKLINE, refused
-from tests.pipelines.schedules.fast_scheduler import FastClock, command
+from tests.pipelines.schedules.fast_scheduler import FastClock, command, is_idle
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = 6
@@ -204,7 +204,7 @@ def test_a_paused_schedule_begins_nothing_and_does_not_make_up_for_it(tmp_path: 
     store.update("s", {"paused": True}, now=START + timedelta(hours=1))
     with running(tmp_path, clock) as scheduler:
         scheduler.tick()
-        assert scheduler.idle
+        assert is_idle(scheduler)
         assert store.firings("s").all() == []
         store.update("s", {"paused": False}, now=clock.at)
         clock.at += timedelta(days=1)
@@ -215,7 +215,7 @@ def test_a_paused_schedule_begins_nothing_and_does_not_make_up_for_it(tmp_path: 
 def test_a_run_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
     create(tmp_path, "dies")
     with running(tmp_path, FixedClock(START + timedelta(days=1))) as scheduler:
-        until(lambda: scheduler.idle and noted(tmp_path, "dies", "begun").total() == 3, scheduler)
+        until(lambda: is_idle(scheduler) and noted(tmp_path, "dies", "begun").total() == 3, scheduler)
     (firing,) = ScheduleStore(tmp_path).firings("dies").all()
     assert (firing.outcome, firing.deaths, firing.attempts, firing.kind) == ("failed", 2, 3, "catch-up")
     assert "without a verdict 3 times; its last log line: I was here" in firing.error
@@ -232,7 +232,7 @@ def test_a_schedule_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_a_failure(tmp_path: Path) -> None:
     create(tmp_path, "s", directory=str(tmp_path / "gone"))
     with running(tmp_path, FixedClock(START + timedelta(days=1))) as scheduler:
-        until(lambda: scheduler.idle and bool(ScheduleStore(tmp_path).firings("s").all()), scheduler)
+        until(lambda: is_idle(scheduler) and bool(ScheduleStore(tmp_path).firings("s").all()), scheduler)
     (firing,) = ScheduleStore(tmp_path).firings("s").all()
     assert (firing.outcome, "cannot be started" in firing.error) == ("failed", True)
 
@@ -250,13 +250,13 @@ def test_a_clock_that_is_set_back_doubles_nothing_and_stops_nothing(tmp_path: Pa
     create(tmp_path, "s")
     clock = FixedClock(START + timedelta(days=2))
     with running(tmp_path, clock) as scheduler:
-        until(lambda: scheduler.idle and noted(tmp_path, "s", "ended").total() == 1, scheduler)
+        until(lambda: is_idle(scheduler) and noted(tmp_path, "s", "ended").total() == 1, scheduler)
         clock.at -= timedelta(days=1)
         create(tmp_path, "later", now=clock.at)
         for hours in (0, 12, 24):
             clock.at = START + timedelta(days=1, hours=hours)
             scheduler.tick()
-            until(lambda: scheduler.idle, scheduler)
+            until(lambda: is_idle(scheduler), scheduler)
         assert noted(tmp_path, "later", "ended").total() == 1
         clock.at = START + timedelta(days=3)
         until(lambda: noted(tmp_path, "s", "ended").total() == 2, scheduler)
@@ -321,15 +321,16 @@ def test_a_webhook_hears_of_a_failed_run_once(tmp_path: Path, monkeypatch: pytes
         clock = FixedClock(START + timedelta(days=1))
         with running(tmp_path, clock) as scheduler:
             until(
-                lambda: scheduler.idle and noted(tmp_path, "good", "ended").total() == 1 and len(heard) == 2, scheduler
+                lambda: is_idle(scheduler) and noted(tmp_path, "good", "ended").total() == 1 and len(heard) == 2,
+                scheduler,
             )
         create(tmp_path, "late-fails")
         with running(tmp_path, clock) as scheduler:  # nothing is posted twice
-            until(lambda: scheduler.idle and noted(tmp_path, "late-fails", "ended").total() == 1, scheduler)
+            until(lambda: is_idle(scheduler) and noted(tmp_path, "late-fails", "ended").total() == 1, scheduler)
         # a webhook that is set later does not hear of earlier failures
         ScheduleStore(tmp_path).update("late-fails", {"webhook": url}, now=clock.at)
         with running(tmp_path, clock) as scheduler:
-            until(lambda: scheduler.idle, scheduler)
+            until(lambda: is_idle(scheduler), scheduler)
     (first, body), (again, _) = heard
     assert first["Authorization"] == again["Authorization"] == "Bearer s3cret"
     assert first["Idempotency-Key"] == again["Idempotency-Key"]
@@ -382,7 +383,7 @@ def test_a_real_run_gets_its_trigger_and_its_window(tmp_path: Path) -> None:
     create(tmp_path, "weekly", cron="0 0 3 * * 1", lag="1d", directory=str(tmp_path))
     with running(tmp_path, FixedClock(START + timedelta(days=2)), real=True) as scheduler:
         store = ScheduleStore(tmp_path)
-        until(lambda: scheduler.idle and bool(store.firings("weekly").all()), scheduler, within_s=300)
+        until(lambda: is_idle(scheduler) and bool(store.firings("weekly").all()), scheduler, within_s=300)
     (firing,) = store.firings("weekly").all()
     assert (firing.status, firing.outcome, firing.exit_code, firing.attempts) == ("ended", "failed", 1, 1)
     assert "ingest stopped: the data window holds" in firing.error
@@ -408,7 +409,7 @@ def test_a_verdict_that_was_not_recorded_counts_and_nothing_runs_again(tmp_path:
     (tmp_path / "runs" / run).mkdir(parents=True)
     (tmp_path / "runs" / run / "summary.json").write_text('{"outcome": "refused", "reasons": ["latency"]}')
     with running(tmp_path, FixedClock(instant), real=True) as scheduler:
-        until(lambda: scheduler.idle, scheduler)
+        until(lambda: is_idle(scheduler), scheduler)
     (firing,) = firings.all()
     assert (firing.status, firing.outcome, firing.exit_code, firing.error) == ("ended", "refused", 3, "latency")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run]

@@ -15,7 +15,8 @@ sys.path.append(str(next((Path(sys.executable).parent.parent / "lib").glob("pyth
 
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.firings import Firings
-from pipelines.schedules.worker import INTERRUPTED, RunResult, execute
+from pipelines.schedules.worker import RunResult, execute
+from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
 
 def main() -> int:
@@ -41,7 +42,7 @@ def main() -> int:
     try:
         return execute(Firings(workspace / "schedules" / name), scheduled_at(stamp), work)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def scheduled_at(stamp: str) -> datetime:
