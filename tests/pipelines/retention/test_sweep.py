@@ -478,6 +478,22 @@ def test_any_fault_of_cleaning_is_reported_and_costs_the_run_nothing(
     sweep_after_run(ScheduleStore(tmp_path / "w"), "hourly", say=full)
 
 
+def test_partial_files_of_killed_processes_are_leftovers(tmp_path: Path) -> None:
+    make(tmp_path / "w")
+    partial = "0" * 32
+    ours = (
+        f"checkpoints/finetune/{'a' * 16}/.new.pt.{partial}", f"checkpoints/finetune/{'a' * 16}/partial.1",
+        f"online/ranking_v1/.online.db.{partial}", f"online/ranking_v1/.online.db.{partial}-journal",
+    )  # fmt: skip
+    others = (f"checkpoints/llama/step-100/.w.pt.{partial}", "online/ranking_v1/.online.db.copy")
+    for name in (*ours, *others):
+        (tmp_path / "w" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "w" / name).write_text(name)
+    aged(tmp_path / "w")
+    assert set(ours) <= set(gone(plan_sweep(tmp_path / "w", KEEP))["leftover"])
+    assert not set(others) & set(gone(plan_sweep(tmp_path / "w", KEEP))["leftover"])
+
+
 # What is not Rankline's -------------------------------------------------------------------------------------------
 
 FOREIGN = (
