@@ -24,7 +24,7 @@ BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def names(categories_of_items: Sequence[str] = CATEGORY_NAMES) -> list[str]:
-    """The ids of the items, shelf by shelf."""
+    """The ids of the items, category by category."""
     return [f"{category}-{colour}" for category in categories_of_items for colour in COLOURS]
 
 
@@ -38,7 +38,7 @@ def write_features(
     seed: int = 0,
     **reported: Any,
 ) -> Path:
-    """Features of a window that ends ``days`` later than the first one's; ``told`` changes their summary."""
+    """Features of a window that ends ``days`` later than the first one's; ``reported`` changes their summary."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, days])
     ids = [name for name in names(categories_of_items) if name not in without]

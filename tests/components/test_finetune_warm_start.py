@@ -118,7 +118,9 @@ def test_items_are_found_again_by_their_ids_and_side_information_by_its_name(
     world: Path, start: WarmStart, tmp_path: Path
 ) -> None:
     """A new category, first in the alphabet, moves every row and column; one item is removed."""
-    features = write_features(tmp_path / "moved", days=7, shelves=("art", *CATEGORY_NAMES), without=("books-red",))
+    features = write_features(
+        tmp_path / "moved", days=7, categories_of_items=("art", *CATEGORY_NAMES), without=("books-red",)
+    )
     data = examples.read_examples(features, max_history=SETTINGS.max_history)
     warm = warm_start.open_weights(start, data, SETTINGS)
     torch.manual_seed(3)

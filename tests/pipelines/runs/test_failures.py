@@ -82,7 +82,7 @@ def test_kubeflow_failing_by_itself_is_reported_with_its_last_words(tmp_path: Pa
     assert done.returncode == 1
     assert json.loads(done.stdout) == summary(tmp_path / "ws")  # a program is told, too
     message = done.stderr
-    assert message.startswith("the runner stopped: it ended before the line did")
+    assert message.startswith("the runner stopped: it ended before the flow did")
     assert "found: ImportError: half of it is missing" in message
     assert "kubeflow.log" in message
     assert summary(tmp_path / "ws")["outcome"] == "incomplete"
