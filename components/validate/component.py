@@ -31,7 +31,7 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
             outputs={"clean": Path(clean.path), "report": Path(report.path)},
             arguments={"previous": previous},
             lineage=lambda: lineage(settings, LineageFacts(run=context, data=data)),
-            preload=("great_expectations", "great_expectations.expectations", "duckdb"),
+            preload=("components.validate.gx", "duckdb"),
         ),
         context,
     )
