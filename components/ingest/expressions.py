@@ -293,5 +293,4 @@ def _is_json_array(text: str) -> str:
 
 
 def sql_list(values: Iterable[str]) -> str:
-    """Texts as an SQL list."""
     return f"({', '.join(literal(value) for value in values)})"

@@ -134,7 +134,6 @@ def create_missing_tables(db: Any) -> None:
 
 
 def column_names(db: Any, table: str) -> set[str]:
-    """The columns of a table."""
     return {name for name, *_ in db.execute(f"DESCRIBE {table}").fetchall()}
 
 

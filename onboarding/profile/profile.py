@@ -30,8 +30,6 @@ TYPE_LABELS = {
 
 
 class ColumnProfile(FrozenModel):
-    """One column of a table."""
-
     name: str
     type: str
     missing: int
@@ -44,8 +42,6 @@ class ColumnProfile(FrozenModel):
 
 
 class TableProfile(FrozenModel):
-    """One table."""
-
     rows: int
     columns: list[ColumnProfile]
     language: str = Field("", description="language its texts appear to be in")
