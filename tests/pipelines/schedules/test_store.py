@@ -114,7 +114,7 @@ def test_a_schedule_that_cannot_be_is_refused(settings: dict[str, Any], expected
         ({"webhook": "Bearer s3cret"}, "http"),
     ],
 )
-def test_a_secret_given_by_mistake_is_neither_kept_nor_said(
+def test_a_secret_in_the_settings_is_neither_stored_nor_printed(
     tmp_path: Path, settings: dict[str, Any], expected: str
 ) -> None:
     store = ScheduleStore(tmp_path)
@@ -155,7 +155,7 @@ def test_each_fire_time_belongs_to_the_revision_in_force_at_it(tmp_path: Path) -
     assert [each.scheduled_at.day for each in since] == [5, 8]
 
 
-def test_every_revision_is_kept_and_the_latest_lies_open(tmp_path: Path) -> None:
+def test_every_revision_is_stored_and_the_latest_is_unpacked(tmp_path: Path) -> None:
     store = ScheduleStore(tmp_path)
     assert (make(store).revision, store.names()) == (1, ["s"])
     assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2
@@ -359,7 +359,7 @@ def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
     assert results == [None, None, "UTC", "", None]
 
 
-def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
+def test_a_run_without_a_process_is_not_shown_as_running(tmp_path: Path) -> None:
     store = ScheduleStore(tmp_path)
     make(store)
     firings = store.firings("s")
