@@ -9,11 +9,11 @@ from components.ingest.expressions import CURRENCY
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
-from components.ingest.staging import TABLES, Staged, StagedFile, column_names, fetch_row
+from components.ingest.staging import TABLES, Staged, StagedFile, column_names
 from rankline.contracts import SUPERSEDED
 from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
-from rankline.io.sql import literal
+from rankline.io.sql import fetch_row, literal
 
 HINTS = (  # pattern of a reason, what to try
     ("time without a zone", "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin"),

@@ -8,8 +8,7 @@ from typing import Any
 
 from components.ingest.config import UNITS
 from components.ingest.expressions import NAIVE, ZONED
-from onboarding.tables import fetch_row
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import fetch_row, identifier, literal
 
 # how times are written, other than ISO and numbers since 1970; a column that fits two of them is asked about
 PATTERNS = (

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import app
 from pipelines.schedules.daemon import select_due
 from pipelines.schedules.firing import Firing
 from pipelines.schedules.firings import Firings
@@ -22,6 +18,7 @@ from pipelines.schedules.model import Schedule, due, validate_schedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.worker import flow_runner
 from rankline.errors import RanklineError, UsageError
+from tests.cli.in_process import rankline, refused
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -277,21 +274,6 @@ def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
 
 
 # -- the commands ------------------------------------------------------------------------------------------------
-
-
-def rankline(*words: object, cwd: Path | None = None) -> SimpleNamespace:
-    """Run a command in this process."""
-    with contextlib.chdir(cwd or Path.cwd()):
-        done = CliRunner().invoke(app, [str(word) for word in words])
-    return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=done.stderr, error=done.exception)
-
-
-def refused(*words: object, code: int) -> str:
-    """The message of a command that is refused with this exit code."""
-    error = rankline(*words).error
-    assert isinstance(error, RanklineError), error
-    assert error.exit_code == code
-    return str(error)
 
 
 def test_the_commands(tmp_path: Path) -> None:
