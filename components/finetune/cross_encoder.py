@@ -87,7 +87,7 @@ def with_targets(candidates_RC: Ints, requests: Requests, rows: Ints) -> Ints:
 
 
 @dataclass(frozen=True)
-class PairScorer:
+class CrossEncoderScorer:
     """A cross-encoder with everything it needs to score candidates."""
 
     model: CrossEncoder
@@ -126,10 +126,12 @@ class PairScorer:
         return out_RC
 
 
-class PairTrainer(Trainer[Ints]):
+class CrossEncoderTrainer(Trainer[Ints]):
     """Trains a cross-encoder to pick the target among hard negatives; a batch holds positions in `rows_R`."""
 
-    def __init__(self, scorer: PairScorer, data: Examples, context: TrainingContext, rng: np.random.Generator) -> None:
+    def __init__(
+        self, scorer: CrossEncoderScorer, data: Examples, context: TrainingContext, rng: np.random.Generator
+    ) -> None:
         config = context.config
         self.scorer, self.config, self.progress = scorer, config, context.progress
         self.train, self.valid = data.splits["train"], data.splits["valid"]
@@ -176,7 +178,7 @@ def train(
     *,
     folder: Path,
     load_weights: Callable[[CrossEncoder], bool] | None = None,
-) -> tuple[PairScorer, History]:
+) -> tuple[CrossEncoderScorer, History]:
     """Train a cross-encoder from a copy of the encoder; a killed run resumes from its last epoch.
 
     ``folder`` holds the encoder's tokenizer.
@@ -194,8 +196,8 @@ def train(
     if load_weights is not None:
         load_weights(model)
     model = model.to(context.device)
-    scorer = PairScorer(model, tokenizer, data.item_texts, finder, context.device, context.use_bf16)
-    trainer = PairTrainer(scorer, data, context, rng)
+    scorer = CrossEncoderScorer(model, tokenizer, data.item_texts, finder, context.device, context.use_bf16)
+    trainer = CrossEncoderTrainer(scorer, data, context, rng)
     settings = FitSettings(
         epochs=config.pair_epochs,
         learning_rate=config.encoder_learning_rate,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from components.finetune.config import FinetuneConfig
-from components.finetune.cross_encoder import PairScorer, with_targets
+from components.finetune.cross_encoder import CrossEncoderScorer, with_targets
 from components.finetune.sequence import rankings
 from components.finetune.sequence.rankings import CandidateBatch, TeacherEnsemble
 from rankline.runtime.progress import Progress
@@ -40,14 +40,14 @@ class CombinedTeacher:
         self,
         data: Examples,
         ensemble: TeacherEnsemble | None,
-        pair_scorer: PairScorer | None,
+        cross_encoder: CrossEncoderScorer | None,
         untuned: UntunedVectors,
         config: FinetuneConfig,
     ) -> None:
-        self._data, self._ensemble, self._pair_scorer = data, ensemble, pair_scorer
+        self._data, self._ensemble, self._cross_encoder = data, ensemble, cross_encoder
         self._untuned, self._config = untuned, config
         self._fused = ensemble.fused() if ensemble is not None else []
-        self.weight = self._best_weight() if ensemble is not None and pair_scorer is not None else 1.0
+        self.weight = self._best_weight() if ensemble is not None and cross_encoder is not None else 1.0
 
     def soft_labels(self, split: str, *, progress: Progress) -> dict[str, npt.NDArray[Any]]:
         """candidates [R, C] and their logits [R, C], the targets among them: what the student learns from."""
@@ -59,7 +59,7 @@ class CombinedTeacher:
                 self._ensemble, self._data, requests, count=config.soft_candidates, seed=config.seed, progress=progress
             )
         rows = requests.query_rows
-        if self._pair_scorer is None or not len(rows):
+        if self._cross_encoder is None or not len(rows):
             return labels
         chosen_AC = with_targets(self._candidates(requests, rows), requests, rows)
         logits_AC = self._combined_scores(requests, rows, chosen_AC, progress)
@@ -75,7 +75,7 @@ class CombinedTeacher:
         requests = self._data.splits["test"]
         best = self._user_rankings(requests)
         rows = requests.query_rows
-        if self._pair_scorer is None or not len(rows):
+        if self._cross_encoder is None or not len(rows):
             return best
         candidates_AC = self._candidates(requests, rows)
         scores_AC = self._combined_scores(requests, rows, candidates_AC, Progress())
@@ -102,17 +102,17 @@ class CombinedTeacher:
 
     def _candidates(self, requests: Requests, rows: Ints) -> Ints:
         """[A, C] candidates of the requests with a query, the same at every call."""
-        assert self._pair_scorer is not None
+        assert self._cross_encoder is not None
         rng = np.random.default_rng(self._config.seed)
-        return self._pair_scorer.finder.candidates(requests, rows, self._config.soft_candidates, rng)
+        return self._cross_encoder.finder.candidates(requests, rows, self._config.soft_candidates, rng)
 
     def _combined_scores(self, requests: Requests, rows: Ints, candidates_AC: Ints, progress: Progress) -> Floats:
         """[A, C] the cross-encoder's scores, plus the sequence teachers' where there are any."""
-        assert self._pair_scorer is not None
-        pair_scores_AC = self._pair_scorer.scores(requests, rows, candidates_AC, progress=progress)
+        assert self._cross_encoder is not None
+        cross_scores_AC = self._cross_encoder.scores(requests, rows, candidates_AC, progress=progress)
         if self._ensemble is None:
-            return pair_scores_AC
-        return np.asarray(self._user_scores(requests, rows, candidates_AC) + self.weight * pair_scores_AC, np.float32)
+            return cross_scores_AC
+        return np.asarray(self._user_scores(requests, rows, candidates_AC) + self.weight * cross_scores_AC, np.float32)
 
     def _user_scores(self, requests: Requests, rows: Ints, candidates_AC: Ints) -> Floats:
         assert self._ensemble is not None
@@ -125,20 +125,20 @@ class CombinedTeacher:
 
     def _best_weight(self) -> float:
         """The weight of the cross-encoder beside the sequence teachers that fits the validation requests best."""
-        assert self._pair_scorer is not None
+        assert self._cross_encoder is not None
         requests = self._data.splits["valid"]
         rows = requests.query_rows[: self._config.pair_valid_requests]
         candidates_AC = with_targets(self._candidates(requests, rows), requests, rows)
         user_scores_AC = self._user_scores(requests, rows, candidates_AC)
-        pair_scores_AC = self._pair_scorer.scores(requests, rows, candidates_AC, progress=Progress())
-        return best_weight(user_scores_AC, pair_scores_AC, [requests.targets[row] for row in rows], candidates_AC)
+        cross_scores_AC = self._cross_encoder.scores(requests, rows, candidates_AC, progress=Progress())
+        return best_weight(user_scores_AC, cross_scores_AC, [requests.targets[row] for row in rows], candidates_AC)
 
 
-def best_weight(user_scores_AC: Floats, pair_scores_AC: Floats, targets: list[Ints], candidates_AC: Ints) -> float:
+def best_weight(user_scores_AC: Floats, cross_scores_AC: Floats, targets: list[Ints], candidates_AC: Ints) -> float:
     """The weight of the pair scores with which a softmax over the candidates gives the targets most."""
     losses = []
     for weight in PAIR_WEIGHTS:
-        log_probability_AC = torch.log_softmax(torch.from_numpy(user_scores_AC + weight * pair_scores_AC), -1).numpy()
+        log_probability_AC = torch.log_softmax(torch.from_numpy(user_scores_AC + weight * cross_scores_AC), -1).numpy()
         of_targets = [log_probability_AC[a, np.isin(candidates_AC[a], rows)].mean() for a, rows in enumerate(targets)]
         losses.append(-float(np.mean(of_targets)))
     return PAIR_WEIGHTS[int(np.argmin(losses))]

@@ -23,7 +23,7 @@ from torch import Tensor
 from components.finetune import cross_encoder, warm_start
 from components.finetune import encoder as encoders
 from components.finetune.context import TrainingContext
-from components.finetune.cross_encoder import PairScorer
+from components.finetune.cross_encoder import CrossEncoderScorer
 from components.finetune.encoder import EncoderSource
 from components.finetune.language.adaptation import adapt
 from components.finetune.sequence import model as sequence_model
@@ -49,7 +49,7 @@ class TrainedModels:
     """What the trainings of a run produced: sequence teachers, a cross-encoder, an adapted encoder."""
 
     members: list[TrainedTeacher]
-    pairs: tuple[PairScorer, History] | None
+    cross_encoder: tuple[CrossEncoderScorer, History] | None
     adapted: dict[str, Any] | None
 
     def ensemble(self, side_IS: Tensor) -> TeacherEnsemble | None:
@@ -87,7 +87,7 @@ def train_teacher(
     (teacher / ORIGIN).write_text(json.dumps(origin, indent=2))
 
     combined = CombinedTeacher(
-        data, models.ensemble(side_IS), models.pairs[0] if models.pairs else None, untuned, config
+        data, models.ensemble(side_IS), models.cross_encoder[0] if models.cross_encoder else None, untuned, config
     )
     soft = _write_labels(teacher, data, combined, context.progress)
     result = {
@@ -185,7 +185,7 @@ def _train_members(inputs: TeacherInputs, warm: WarmWeights, context: TrainingCo
 
 def _train_cross_encoder(
     inputs: TeacherInputs, warm: WarmWeights, teacher: Path, context: TrainingContext
-) -> tuple[PairScorer, History] | None:
+) -> tuple[CrossEncoderScorer, History] | None:
     if not inputs.data.has_queries:
         return None
     return cross_encoder.train(
@@ -199,8 +199,8 @@ def _train_cross_encoder(
 def _save(teacher: Path, models: TrainedModels, inputs: TeacherInputs, context: TrainingContext) -> None:
     """Write the weights, their curves, and what the later steps read of the settings."""
     config = context.config
-    if models.pairs is not None:
-        scorer, history = models.pairs
+    if models.cross_encoder is not None:
+        scorer, history = models.cross_encoder
         save_file(scorer.weights(), teacher / "pairs.safetensors")
         (teacher / "pairs.json").write_text(json.dumps(history.curve, indent=2))
     if models.members and config.train_encoder:  # the first teacher's encoder is the one that is kept
@@ -252,8 +252,8 @@ def _training_result(models: TrainedModels, combined: CombinedTeacher, context: 
             result["encoder_weights_trained"], result["encoder_weights"] = first.encoder_weights
         if config.compile:
             result["compiled"] = first.compiled
-    if models.pairs is not None:
-        history = models.pairs[1]
+    if models.cross_encoder is not None:
+        history = models.cross_encoder[1]
         result |= {
             "pairs_valid_ndcg@10": round(history.best, 4),
             "pairs_best_epoch": history.best_epoch,
