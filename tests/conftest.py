@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from rankline.runtime.lazy_imports import without_gc
 from tests.cli.in_process import rankline
 from tests.pipelines.asked_recipe import write_beir
 from tests.servers.fixtures import (  # noqa: F401
@@ -38,6 +39,13 @@ def _stacks_without_source() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inspect, "stack", functools.partial(inspect.stack, 0))
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collecting imports nearly every library there is."""
+    with without_gc():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,10 +23,13 @@ from typing import Any
 
 def main() -> int:
     """Run the recipe in the given file; returns 0 if every step that ran has succeeded."""
-    from kfp import local
-    from pydantic import TypeAdapter
+    from rankline.runtime.lazy_imports import without_gc
 
-    from pipelines.recipes import Recipe
+    with without_gc():
+        from kfp import local
+        from pydantic import TypeAdapter
+
+        from pipelines.recipes import Recipe
 
     inspect.stack = functools.partial(inspect.stack, 0)  # Kubeflow calls it for every setting, with the source around
     threading.Thread(target=_exit_with_parent, daemon=True).start()
