@@ -76,15 +76,16 @@ class Workflow:
         """What the controller does at a look: end what ran, begin what can."""
         entry = f"{self.name}(0)"
         for node in list(self.nodes.values()):
-            if node.template.endswith("impl") and node.state in ("PENDING", "RUNNING"):
+            over = node.state == "RUNNING" or (node.state == "PENDING" and self.stopping)
+            if over and node.name.endswith(".executor(0)"):
                 step = node.name.split(".")[-2].removesuffix("(0)")
                 fails = self.stopping or step == self.fails_at.replace("_", "-")
                 self._set(node.name, "FAILED" if fails and ".onExit" not in node.name else "SUCCEEDED")
-        if self.stopping and not self.nodes:
-            self._open(self.name, "entrypoint", "")
+        begun = bool(self.nodes)
+        self._open(self.name, "entrypoint", "")
+        if self.stopping and not begun:
             self._set(self.name, "FAILED")
             return
-        self._open(self.name, "entrypoint", "")
         self._open(entry, "entrypoint", self.name)
         self._driver(f"{entry}.root", entry)
         state = self._attempt(f"{entry}.root", "root", f"{entry}.root-driver(0)", self._root)
