@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import StepPod, step_pods
+from pipelines.kubeflow.nodes import StepPod, latest_pods, step_pods
 from pipelines.kubeflow.run_package import RunPackage
 from pipelines.kubeflow.run_summary import kubectl_logs_command
 from pipelines.runs.logs import LogLine
@@ -16,16 +16,10 @@ from rankline.runtime.pod_output import PodOutput, read_pod_output
 from rankline.runtime.step_log import log_path
 
 
-def latest_pod(run: Any, step: str) -> StepPod | None:
-    """The pod of a step's latest attempt."""
-    pods = [pod for pod in step_pods(run) if pod.step == step]
-    return pods[-1] if pods else None
-
-
 def pod_name(run: Any, step: str, package: RunPackage) -> str:
-    """The name of the pod of a step's latest attempt; empty where none was created."""
-    pod = latest_pod(run, step)
-    return pod.pod_name(retries=package.has_retries(step)) if pod else ""
+    """The name of the pod of a step's latest attempt; empty where none was created, or where it cannot be known."""
+    pod = latest_pods(run).get(step)
+    return pod.pod_name(retries=package.has_retries(step)) if pod and package.known else ""
 
 
 def read_pod_log(cluster: Cluster, run: str, pod: StepPod) -> list[str] | str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.nodes import latest_pods
 from pipelines.kubeflow.run_package import RunPackage
 from rankline.errors import RanklineError
 from rankline.runtime.steps import DECIDING_STEPS
@@ -31,8 +32,9 @@ def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
 
 
 def _from_log(cluster: Cluster, run: Any) -> str:
+    pods = latest_pods(run)
     for step in DECIDING_STEPS:
-        if pod := logs.latest_pod(run, step):
+        if pod := pods.get(step):
             output = logs.read_output(cluster, run.run_id, pod)
             return str(output.result.get("result", {}).get("model_id", "")) if output else ""
     return ""

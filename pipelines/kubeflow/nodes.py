@@ -59,6 +59,11 @@ def step_pods(run: Any) -> list[StepPod]:
     return [pod for step in (*STEPS, *VERDICT_TASKS) for pod in pods.get(step, [])]
 
 
+def latest_pods(run: Any) -> dict[str, StepPod]:
+    """Step -> the pod of its latest attempt."""
+    return {pod.step: pod for pod in step_pods(run)}
+
+
 def node_ids(tasks: Sequence[Any]) -> dict[str, str]:
     """Full name -> Argo's id of each node of a workflow, except for the first."""
     ids = {child.pod_name for task in tasks for child in task.child_tasks or [] if child.pod_name}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_states, step_of, step_pods, tasks_of
+from pipelines.kubeflow.nodes import executor_of, latest_pods, latest_states, step_of, step_pods, tasks_of
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
@@ -56,6 +56,9 @@ class RunReporter:
             summary["verdict"] = decision.get("sentence") or summary["verdict"]
             summary["reasons"] = decision.get("failures", [])
         summary["model_id"] = decision.get("model_id", "")
+        for step in summary["steps"]:
+            if step["status"] == "cancelled" and _never_began(run, step["step"]):
+                step["why"] = "its pod had not begun"
         failed = next((step for step in summary["steps"] if step["step"] == summary["failed_step"]), None)
         if failed is not None:
             failed["error"] = failed["error"] or self._failure(run, failed["step"], outputs.get(failed["step"]))
@@ -67,9 +70,10 @@ class RunReporter:
             entries = ledger.read_entries(folder)
             return {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
         outputs: dict[str, PodOutput] = {}
+        pods = latest_pods(run)
         ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED]
         for step in reversed(ended):
-            pod = logs.latest_pod(run, step)
+            pod = pods.get(step)
             output = logs.read_output(self.cluster, run.run_id, pod) if pod else None
             if output is not None:
                 outputs[step] = output
@@ -88,7 +92,8 @@ class RunReporter:
         pod = self._pod_name(run, step, status)
         if _never_began(run, step) and (output is None or not output.lines):
             namespace = self.cluster.kubectl_namespace()
-            return f"its pod never began: {reason or f'see `kubectl {namespace} describe pod {pod}`'}"
+            which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
+            return f"its pod never began: {reason or f'see `kubectl {namespace} describe {which}`'}"
         hint = f"see `{kubectl_logs_command(self.cluster, run.run_id, pod)}`"
         return f"{reason}; {hint}" if reason else f"it ended without an error message; {hint}"
 

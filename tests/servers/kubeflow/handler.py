@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             state = _recorded_state(api.runs[run], id)
         if not api.logs or state is None:
             raise Refused(500, f"Failed to read run log: pod {id} not found")
-        return api.log.format(pod=id, state=state)
+        return api.pod_logs.get(id) or api.log.format(pod=id, state=state)
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
