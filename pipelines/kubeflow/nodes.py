@@ -118,3 +118,8 @@ def latest_states(history: Sequence[Any] | None) -> list[Any]:
             begin = position
         ended = entry.state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
     return entries[begin:]
+
+
+def never_ran(pod: Any) -> bool:
+    """Whether the API has not seen a pod run; it looks every ten seconds, so it may have run for less."""
+    return not any(each.state == "RUNNING" for each in latest_states(pod.state_history))

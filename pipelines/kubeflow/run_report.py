@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_pods, latest_states, step_of, step_pods, tasks_of
+from pipelines.kubeflow.nodes import executor_of, latest_pods, never_ran, step_of, step_pods, tasks_of
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
@@ -20,6 +20,7 @@ from rankline.runtime.outcomes import has_verdict
 from rankline.runtime.pod_output import PodOutput
 from rankline.runtime.steps import DECIDING_STEPS
 
+WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
 _SIGKILL_STATUS = 137
 _ENDED = ("done", "failed", "cancelled")
 
@@ -41,7 +42,7 @@ class RunReporter:
         for step in pending:
             if (status := statuses.get(step["step"])) and status.reason:
                 self._waited[step["step"]] = self._with_setting(step["step"], status.reason)
-            step["why"] = self._waited.get(step["step"], "waits for its pod to begin")
+            step["why"] = self._waited.get(step["step"], WAITS)
 
     def add_results(self, run: Any, summary: dict[str, Any]) -> None:
         """Add the results of the steps that ended: of the deciding one the verdict, of a failed one its error."""
@@ -125,5 +126,5 @@ def _never_began(run: Any, step: str) -> bool:
     tasks = tasks_of(run)
     for task in tasks:
         if step_of(task.display_name or "") == step and (pod := executor_of(task, tasks)):
-            return not any(each.state == "RUNNING" for each in latest_states(pod.state_history))
+            return never_ran(pod)
     return False
