@@ -23,7 +23,10 @@ def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
     """Run -> the model that it trained or refreshed, for the runs with a verdict; ``runs`` are the latest first."""
     found: dict[str, str] = {}
     for run in runs[:MAX_LOGS]:
-        found[run.run_id] = _from_log(cluster, run)
+        model = _from_log(cluster, run)
+        if model is None:  # pods go an hour after their run, so those before it are gone, too
+            break
+        found[run.run_id] = model
     missing = [run for run in runs if not found.get(run.run_id)]
     if missing:
         registered = _registered_models(RunPackage(cluster, missing[0]).run_parameters())
@@ -31,12 +34,13 @@ def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
     return found
 
 
-def _from_log(cluster: Cluster, run: Any) -> str:
+def _from_log(cluster: Cluster, run: Any) -> str | None:
+    """The model of a run, which may be empty; None where the log of its deciding step cannot be read."""
     pods = latest_pods(run)
     for step in DECIDING_STEPS:
         if pod := pods.get(step):
             output = logs.read_output(cluster, run.run_id, pod)
-            return str(output.result.get("result", {}).get("model_id", "")) if output else ""
+            return str(output.result.get("result", {}).get("model_id", "")) if output else None
     return ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_pods, never_ran, step_of, step_pods, tasks_of
+from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
@@ -58,7 +58,7 @@ class RunReporter:
             summary["reasons"] = decision.get("failures", [])
         summary["model_id"] = decision.get("model_id", "")
         for step in summary["steps"]:
-            if step["status"] == "cancelled" and _never_began(run, step["step"]):
+            if step["status"] == "cancelled" and never_began(run, step["step"]):
                 step["why"] = "its pod had not begun"
         failed = next((step for step in summary["steps"] if step["step"] == summary["failed_step"]), None)
         if failed is not None:
@@ -86,12 +86,12 @@ class RunReporter:
         """Why a step failed that wrote no error: it was killed, or never began."""
         status = self._statuses_by_step(run).get(step)
         killed = output is not None and output.exit_status == _SIGKILL_STATUS
-        if killed or (status and status.out_of_memory):
+        if status.out_of_memory if status and status.reason else killed:
             memory = self.package.memory(step)
             return f"killed for memory: raise {size_setting(step, 'memory')}" + (f" ({memory})" if memory else "")
         reason = self._with_setting(step, status.reason) if status and status.reason else self._waited.get(step, "")
         pod = self._pod_name(run, step, status)
-        if _never_began(run, step) and (output is None or not output.lines):
+        if never_began(run, step) and (output is None or not output.lines):
             namespace = self.cluster.kubectl_namespace()
             which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
             return f"its pod never began: {reason or f'see `kubectl {namespace} describe {which}`'}"
@@ -119,12 +119,3 @@ def _merge(step: dict[str, Any], result: dict[str, Any]) -> None:
     step["peak_memory_mb"] = round(result.get("peak_memory_bytes", 0) / 2**20)
     if step["status"] == "done" and result.get("status") == "reused":
         step["status"] = "reused"
-
-
-def _never_began(run: Any, step: str) -> bool:
-    """Whether the API saw the pod of a step wait and fail, and never run."""
-    tasks = tasks_of(run)
-    for task in tasks:
-        if step_of(task.display_name or "") == step and (pod := executor_of(task, tasks)):
-            return never_ran(pod)
-    return False

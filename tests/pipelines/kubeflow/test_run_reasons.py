@@ -14,6 +14,7 @@ from pipelines.kubeflow.nodes import step_pods
 from pipelines.kubeflow.runs import ClusterRuns, follow
 from rankline.errors import RanklineError
 from rankline.runtime.ledger import Entry, write_entry
+from rankline.runtime.steps import FLOWS
 from tests.pipelines import golden
 from tests.pipelines.kubeflow.kubeflow_world import compiled_once, nothing_of_ours  # noqa: F401
 from tests.pipelines.kubeflow.recorded import (  # noqa: F401
@@ -29,9 +30,10 @@ from tests.pipelines.kubeflow.recorded import (  # noqa: F401
     step_log,
     use_kubeconfig,
 )  # fmt: skip
-from tests.servers.kubeflow import Kubeflow, recording
+from tests.servers.kubeflow import GONE, Kubeflow, recording
 from tests.servers.kubeflow.recordings import at_moment
 
+STUCK = "run-unschedulable-cancelled"
 OOM, OOM_NODE = "run-out-of-memory", "rankline-smoke-v8n6p-3768103297"
 IMAGE_NODE = "rankline-smoke-m9k7w-267398656"
 WAITING_NODE = "rankline-smoke-j8mrn-271016992"
@@ -103,7 +105,7 @@ def test_a_pod_that_is_not_placed(
 
 def at_waiting(recorded: Kubeflow) -> str:
     """The run whose pod is never placed, while it waits."""
-    run = recorded.api.replay("run-unschedulable-cancelled")
+    run = recorded.api.replay(STUCK)
     recorded.api.runs[run] = at_moment(recorded.api.runs[run], "2026-11-30T06:00:00Z")
     add_package(recorded.api, run)
     return run
@@ -194,6 +196,8 @@ def test_a_pod_that_was_evicted(
     run = replay(recorded, OOM)
     status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}
     recorded.api.kubernetes[PODS] = {"items": [pod(run, OOM_NODE, **status)]}
+    failure = "F1130 05:45:50.332347      17 main.go:53] failed to execute component: exit status 137\n"
+    recorded.api.pod_logs = {OOM_NODE: step_log("finetune", "epoch 1") + failure}  # as after a kill for memory
     error = ClusterRuns(cluster).show(run)["error"]
     assert error.startswith("Evicted: The node was low on resource: ephemeral-storage.; see `kubectl ")
 
@@ -256,6 +260,16 @@ def test_logs_and_results_of_pods_that_are_gone_come_from_the_workspace(
     assert ClusterRuns(cluster).show(run)["error"] == "the loss is not finite"
     with pytest.raises(RanklineError, match="the log of resolve_inputs, ingest, validate, featurize, summary cannot"):
         list(ClusterRuns(cluster).logs(run))
+
+
+def test_a_step_that_waits_has_no_log_yet(recorded: Kubeflow, cluster: Cluster) -> None:
+    run = at_waiting(recorded)
+    waiting = recorded.api.pod_logs
+    waiting |= {each.node_id: step_log(each.step, "epoch 1") for each in step_pods(deserialized(STUCK))}
+    waiting[WAITING_NODE] = GONE
+    assert {each.step for each in ClusterRuns(cluster).logs(run)} == {*FLOWS["train"][:4]}
+    with pytest.raises(RanklineError, match="the log of finetune cannot be read"):
+        list(ClusterRuns(cluster).logs(run, "finetune"))
 
 
 def test_a_page_in_place_of_a_log_is_none(
