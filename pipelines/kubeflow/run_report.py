@@ -18,7 +18,7 @@ from pipelines.kubeflow.run_summary import kubectl_logs_command
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import has_verdict
 from rankline.runtime.pod_output import PodOutput
-from rankline.runtime.steps import DECIDING_STEPS
+from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
 WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
 _SIGKILL_STATUS = 137
@@ -67,13 +67,13 @@ class RunReporter:
 
     def _outputs(self, run: Any, summary: dict[str, Any]) -> dict[str, PodOutput]:
         """What can be read of the steps that ended; where one pod's log is gone, those before it are not asked for."""
-        if folder := self.package.run_folder(run.run_id):
-            entries = ledger.read_entries(folder)
-            return {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
-        outputs: dict[str, PodOutput] = {}
-        pods = latest_pods(run)
-        ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED]
+        folder, pods = self.package.run_folder(run.run_id), latest_pods(run)
+        entries = ledger.read_entries(folder) if folder else {}
+        outputs = {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
+        ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED and step["step"] in ALL_STEPS]
         for step in reversed(ended):
+            if step in entries and entries[step].status != "running":  # as it stays where the process was killed
+                continue
             pod = pods.get(step)
             output = logs.read_output(self.cluster, run.run_id, pod) if pod else None
             if output is not None:

@@ -179,6 +179,11 @@ def test_a_step_that_was_killed_for_memory(
     )
     recorded.api.pod_logs = {OOM_NODE: log}
     assert ClusterRuns(cluster).show(run)["error"] == killed
+    folder = tmp_path / "rankline" / "runs" / run  # where the ledger knows no more than that it ran
+    write_entry(folder, Entry(step="finetune", status="running", started=1.0))
+    add_package(recorded.api, run, workspace=str(tmp_path / "rankline"))
+    assert ClusterRuns(cluster).show(run)["error"] == killed
+    add_package(recorded.api, run)
     # by the pod, as Kubernetes has it
     recorded.api.pod_logs = {OOM_NODE: step_log("finetune", "epoch 1")}
     assert "it ended without an error message" in ClusterRuns(cluster).show(run)["error"]
