@@ -11,7 +11,7 @@ from tests.servers.kubeflow import schedules
 from tests.servers.kubeflow.answers import Refused, check_columns, check_length, timestamp
 from tests.servers.kubeflow.argo import Workflow
 from tests.servers.kubeflow.packages import check_arguments, read_package
-from tests.servers.kubeflow.recordings import ENDED, at_moment, moments, recording
+from tests.servers.kubeflow.recordings import ENDED, as_of, change_times, recording
 
 NAMESPACE, SYSTEM = "team", "kubeflow"
 
@@ -49,7 +49,7 @@ class Api:
     proxied: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     session: str = "authservice_session=fresh"
-    played: dict[str, tuple[Row, list[str]]] = field(default_factory=dict)  # run -> its recording, moments to come
+    played: dict[str, tuple[Row, list[str]]] = field(default_factory=dict)  # run -> its recording, times to come
     next_recording: str = ""  # what the next run that begins is
 
     @property
@@ -89,9 +89,9 @@ class Api:
             id = str(run["run_id"])
             self.runs[id] = run
             if play:
-                first, *rest = moments(run)
+                first, *rest = change_times(run)
                 self.played[id] = run, rest
-                self.runs[id] = at_moment(run, first)
+                self.runs[id] = as_of(run, first)
             return id
 
     # what the API does
@@ -215,11 +215,11 @@ class Api:
         if id in self.played:
             recorded, coming = self.played[id]
             if coming:
-                self.runs[id] = run = at_moment(recorded, coming.pop(0))
+                self.runs[id] = run = as_of(recorded, coming.pop(0))
         elif id in self.workflows:
             for _ in range(self.pace):
                 if self.is_active(run):
-                    self._look(run)
+                    self._advance(run)
             run["run_details"]["task_details"] = self.workflows[id].tasks(run["created_at"])
         return run
 
@@ -227,12 +227,12 @@ class Api:
         """Whether a run has not ended."""
         return run["state"] not in ENDED
 
-    def _look(self, run: Row) -> None:
+    def _advance(self, run: Row) -> None:
         self.counted += 1
         workflow = self.workflows[run["run_id"]]
         if not workflow.stopping:
             self._set(run, "RUNNING")
-        workflow.look()
+        workflow.reconcile()
         if workflow.state in ENDED:
             self._set(run, workflow.state)
             run["finished_at"] = self.now()
