@@ -62,19 +62,19 @@ class Handler(BaseHTTPRequestHandler):
                 self.api.broken -= 1
                 return self.answer(503, "upstream connect error", "text/plain")
             try:
-                found = self._found(path, query, body)
+                response = self._respond(path, query, body)
             except Refused as refused:
                 text = refused.body()
                 if "/upload" in path:
                     text = {"error_message": refused.message, "error_details": refused.message}
                 return self.answer(refused.status, json.dumps(text))
-        if found is not None:
-            self.answer(200, json.dumps(found))
+        if response is not None:
+            self.answer(200, json.dumps(response))
         return None
 
     do_GET = do_POST = do_DELETE = _handle
 
-    def _found(self, path: str, query: dict[str, str], body: bytes) -> Any:
+    def _respond(self, path: str, query: dict[str, str], body: bytes) -> Any:
         """The answer to a call; None where it has been sent."""
         if match := _SCHEDULED.match(path):
             return self._scheduled_workflows(*match.groups())
@@ -177,11 +177,11 @@ class Handler(BaseHTTPRequestHandler):
             def keep(row: dict[str, Any]) -> bool:
                 return not row.get("namespace")
 
-        found = page(noun, table, query, keep, self.api.page)
-        rows = [fitting(model, bare(row)) for row in found.pop("rows")]
+        response = page(noun, table, query, keep, self.api.page)
+        rows = [fitting(model, bare(row)) for row in response.pop("rows")]
         named = {"recurringruns": "recurringRuns"}.get(noun, noun)
         answers = {"pipeline_versions": "PipelineVersions", "recurringruns": "RecurringRuns"}.get(noun, noun.title())
-        return fitting(f"V2beta1List{answers}Response", bare({named: rows, **found}))
+        return fitting(f"V2beta1List{answers}Response", bare({named: rows, **response}))
 
     def _one(self, noun: str, model: str, row: dict[str, Any], id: str, verb: str | None) -> Any:
         api, how = self.api, self.command
