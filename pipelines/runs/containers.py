@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -202,7 +201,7 @@ class ContainerContext:
         gpus = size.gpus if "nvidia" in engine_info.get("Runtimes", {}) else 0
         return {
             "volumes": mounts,
-            "environment": self.environment(threads=math.ceil(allowed)),
+            "environment": self.environment(),
             "user": self.user(rootless="name=rootless" in security),
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
@@ -221,11 +220,10 @@ class ContainerContext:
         """The user that runs this, so that files belong to them; a rootless engine maps its own user to 0."""
         return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
 
-    def environment(self, *, threads: int) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The environment variables of a step."""
         passed = [*PASSED_ENVIRONMENT, *(name.lower() for name in PASSED_ENVIRONMENT), *self.recipe.cluster.secrets]
         return {
-            "OMP_NUM_THREADS": str(threads),  # libraries count the cores of the machine, not those of the container
             **{name: os.environ[name] for name in passed if name in os.environ},
             "RANKLINE_RUN_DIR": str(self.run),
             "HOME": "/tmp",
