@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.placement import place
 from pipelines.recipe import Recipe, run_parameters, step_settings
+from rankline.runtime.steps import Flow
 
 
 def training_pipeline(
@@ -39,7 +40,7 @@ def training_pipeline(
     from components.validate.component import validate
 
     settings = step_settings(recipe, workspace)
-    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="train")
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="steps"):
@@ -106,17 +107,13 @@ def build_pipeline(
 
 
 def task_factory(
-    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None, flow: str = ""
+    recipe: Recipe, *, workspace: str, flow: Flow, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """A function that makes the task of a component, with its settings, its run and its placement."""
     from kfp import dsl
 
     settings = step_settings(recipe, workspace)
-    run = {
-        **run_parameters(recipe, workspace),
-        **({"schedule": schedule} if schedule else {}),
-        **({"flow": flow} if flow else {}),
-    }
+    run = {**run_parameters(recipe, workspace), "flow": flow, **({"schedule": schedule} if schedule else {})}
 
     def step(component: Any, **values: Any) -> Any:
         config = settings.get(component.component_spec.name)

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipe import Recipe, as_dict
 from pipelines.runs.folder import (
-    CANCEL,
     LOG,
     RECIPE,
     TRIGGER,
@@ -29,6 +28,7 @@ from pipelines.runs.folder import (
 from rankline.errors import EXIT_FAILED, RanklineError, StepFailed
 from rankline.io.files import write_json
 from rankline.runtime import ledger, outcomes
+from rankline.runtime.run_summary import CANCEL
 from rankline.runtime.steps import Flow
 
 Runner = Literal["local", "docker"]

@@ -22,6 +22,7 @@ class RunContext:
         self.workspace, self.storage = workspace, storage or StorageConfig()
         self.folder = Path(run_dir) if run_dir else workspace / "runs" / run_id
         self.run_id = self.folder.name
+        self.names: dict[str, str] = {}  # of the recipe and the flow
 
     @classmethod
     def from_parameters(cls, run: dict[str, Any], job: str) -> RunContext:
@@ -32,7 +33,9 @@ class RunContext:
         """
         storage = StorageConfig(**run.get("storage", {}))
         restrict_permissions(group_shared=storage.group_shared)
-        return cls(Path(run["workspace"]), job, storage)
+        context = cls(Path(run["workspace"]), job, storage)
+        context.names = {name: run[name] for name in ("recipe", "flow") if "flow" in run}
+        return context
 
     @property
     def repository(self) -> str:
