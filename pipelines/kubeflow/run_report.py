@@ -16,7 +16,7 @@ from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
 from rankline.runtime import ledger
-from rankline.runtime.outcomes import has_verdict
+from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.pod_output import PodOutput
 from rankline.runtime.steps import DECIDING_STEPS
 
@@ -55,6 +55,8 @@ class RunReporter:
         if has_verdict(summary["outcome"]) and decision:
             summary["verdict"] = decision.get("sentence") or summary["verdict"]
             summary["reasons"] = decision.get("failures", [])
+            if summary["outcome"] == Outcome.REFUSED:  # the pipeline has one branch for every refusal
+                summary["outcome"] = Outcome.of_verdict(decision.get("outcome", Outcome.REFUSED.verdict)).value
         summary["model_id"] = decision.get("model_id", "")
         for step in summary["steps"]:
             if step["status"] == "cancelled" and _never_began(run, step["step"]):

@@ -70,8 +70,16 @@ class Outcome(StrEnum):
 
     @property
     def task(self) -> str:
-        """The task that stands for this verdict on a cluster; empty where a step of its own follows the verdict."""
+        """The task that stands for this verdict on a cluster; empty where a step of its own follows the verdict.
+
+        Packages of this version have one for `branch` alone; those of earlier versions have one for each verdict.
+        """
         return "" if self.step else self.verdict.replace("_", "-")
+
+    @property
+    def branch(self) -> str:
+        """What the deciding step returns to a pipeline, which has one branch for every refusal."""
+        return Outcome.REFUSED.verdict if self.exit_code == EXIT_REFUSED else self.verdict
 
     def sentence_for(self, flow: str) -> str:
         """What a cluster says of a run of this flow."""

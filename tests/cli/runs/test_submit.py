@@ -35,7 +35,6 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
     ("verdict", "fails_at", "code", "printed"),
     [
         ("promote", "", 0, ": Every gate is met; the model serves"),
-        ("pending", "", 0, "waiting for review after"),
         ("already_serving", "", 0, "already serving after"),
         ("refused", "", 3, ": A gate is not met"),
         ("promote", "export", 1, "export stopped"),
