@@ -43,7 +43,8 @@ is mounted on this machine.
 materialize` up to the end of the recipe's window.
 
 Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
-materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run continues.
+materialized; 3 refused by a gate or a check; 4 another model came to serve meanwhile: submit it again;
+2 wrong usage; 1 failed; 130 interrupted, and the run continues.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
 

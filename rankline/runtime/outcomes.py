@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
+from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_STALE
 
 EXIT_INTERRUPTED = 130  # as typer's after Ctrl-C
 VERDICT_EXIT_CODES = (EXIT_OK, EXIT_REFUSED)  # of runs that came to a verdict
@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     UNCHANGED = ("nothing changed", "unchanged", EXIT_OK, "", "",
                  "Every item is as it was; nothing was published.")
     CANCELLED = ("cancelled", "", EXIT_INTERRUPTED, "", "", "It was cancelled before it was finished.")
+    STALE = ("stale", "", EXIT_STALE, "", "", "Another model came to serve while it ran; run it again.")
     FAILED = ("failed", "", EXIT_FAILED, "", "")
     INCOMPLETE = ("incomplete", "", EXIT_FAILED, "", "", "It ended without a verdict.")
     # a run without a summary
@@ -65,7 +66,7 @@ class Outcome(StrEnum):
 
     @property
     def has_verdict(self) -> bool:
-        """Whether the run came to one: neither a failure nor a cancellation."""
+        """Whether the run came to one that holds: neither a failure, nor a cancellation, nor a comparison too late."""
         return self.exit_code in VERDICT_EXIT_CODES
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from rankline.contracts import FrozenModel
+from rankline.errors import EXIT_STALE
 from rankline.io.files import read_json_object, write_json
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
@@ -120,7 +121,7 @@ def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -
 
 def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:
     if failed is not None:
-        return Outcome.FAILED
+        return Outcome.STALE if failed.exit_code == EXIT_STALE else Outcome.FAILED
     if "materialize" in entries:
         return Outcome.MATERIALIZED
     outcome = Outcome.of_verdict(decision.get("outcome", ""))

@@ -16,9 +16,10 @@ from components.summary.step import KILLED_MESSAGE
 from pipelines.runs.folder import read_flow, read_recipe_name, run_folders
 from pipelines.runs.store import LocalRuns
 from rankline.contracts import FrozenModel
-from rankline.errors import SourceError
+from rankline.errors import SourceError, StaleEvidence
 from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.outcomes import exit_code, has_verdict
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_step import StepSpec, run_step
 from rankline.runtime.run_summary import CANCEL, EARLIER_SUMMARY, SUMMARY, summarize
@@ -32,12 +33,12 @@ def context(workspace: Path, flow: str = "train") -> RunContext:
     return RunContext.from_parameters(parameters, "430a72d0-7e44-4b0f-9a1c-0d7c2a3d4e5f")
 
 
-def step(run: RunContext, name: str, result: dict[str, Any] | None = None, *, error: str = "") -> None:
+def step(run: RunContext, name: str, result: dict[str, Any] | None = None, *, error: str | Exception = "") -> None:
     """Run a step that returns a result or fails."""
 
     def work(**arguments: Any) -> dict[str, Any]:
         if error:
-            raise SourceError(error)
+            raise error if isinstance(error, Exception) else SourceError(error)
         return result or {}
 
     try:
@@ -111,6 +112,13 @@ def test_a_step_that_fails_ends_it_and_the_next_attempt_goes_on(run: RunContext)
     assert not (run.folder / SUMMARY).is_file()
     step(run, "decide", {**VERDICT, "outcome": "already_serving"})
     assert (summary_of(run)["outcome"], summary_of(run)["currency"]) == ("already serving", "EUR")
+
+
+def test_a_comparison_that_came_too_late_is_an_outcome_of_its_own(run: RunContext) -> None:
+    step(run, "distill")
+    step(run, "decide", error=StaleEvidence("the champion changed since this model was evaluated"))
+    assert (summary_of(run)["outcome"], exit_code(summary_of(run)["outcome"])) == ("stale", 4)
+    assert not has_verdict("stale")
 
 
 def test_killed_again_it_has_not_ended_well(run: RunContext) -> None:
