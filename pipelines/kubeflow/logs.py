@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import StepPod, latest_pods, step_pods
+from pipelines.kubeflow.nodes import StepPod, latest_pods, never_began, step_pods
 from pipelines.kubeflow.run_package import RunPackage
 from pipelines.kubeflow.run_summary import kubectl_logs_command
 from pipelines.runs.logs import LogLine
@@ -92,9 +92,10 @@ class RunLogs:
         Raises:
             RanklineError: the error has the command for kubectl.
         """
-        if not self._unreadable and self._printed:
+        steps = [step for step in self._unreadable if self.step or not never_began(run, step)]
+        if self._printed and not steps:
             return
-        steps = list(self._unreadable) or [self.step]
+        steps = steps or list(self._unreadable) or [self.step]
         pod = pod_name(run, steps[-1], self.package) if steps[-1] else ""
         found = next(iter(self._unreadable.values()), "no pod of it has begun")
         where = self.cluster.ui_url("runs", run.run_id)

@@ -118,3 +118,16 @@ def latest_states(history: Sequence[Any] | None) -> list[Any]:
             begin = position
         ended = entry.state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
     return entries[begin:]
+
+
+def has_begun(pod: Any) -> bool:
+    """Whether the API has seen a pod run, or end well; it looks every ten seconds."""
+    return pod.state == "SUCCEEDED" or any(each.state == "RUNNING" for each in latest_states(pod.state_history))
+
+
+def never_began(run: Any, step: str) -> bool:
+    """Whether the pod of a step waits, or failed without having run."""
+    tasks = tasks_of(run)
+    own = [task for task in tasks if step_of(task.display_name or "") == step]
+    pods = [pod for task in own if (pod := executor_of(task, tasks)) is not None]
+    return bool(pods) and not any(map(has_begun, pods))

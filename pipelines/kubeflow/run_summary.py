@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_states, step_of, tasks_of
+from pipelines.kubeflow.nodes import executor_of, has_begun, latest_states, step_of, tasks_of
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.triggers import trigger_of, unix_seconds
 from pipelines.steps import STEPS, VERDICT_TASKS
@@ -151,7 +151,7 @@ def _steps(tasks: Sequence[Any], cancelled_s: float | None) -> list[dict[str, An
 def _status(status: str, task: Any, tasks: Sequence[Any], cancelled_s: float | None) -> str:
     """The status of a step by that of its pod: it runs once the pod does, and is cut short if the run is cancelled."""
     pod = executor_of(task, tasks)
-    if status == "running" and (pod is None or pod.state in ("PENDING", None)):
+    if status == "running" and (pod is None or not has_begun(pod)):
         return "pending"
     if status == "failed" and cancelled_s is not None:
         ended_s = unix_seconds((pod or task).end_time) or float("inf")

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kfp_server_api
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cli.main import app
 from pipelines.kubeflow.client import Access, Cluster, connect
 from tests.servers.kubeflow import Api, Kubeflow, kubeflow_server, recording
 
@@ -49,6 +52,27 @@ def add_package(api: Api, run: str, flow: str = "train", *, timeout_s: int = 60,
     reference = api.runs[run]["pipeline_version_reference"]
     spec = {"pipeline_spec": package, "platform_spec": platform}
     api.versions[reference["pipeline_version_id"]] = {**reference, "display_name": "smoke-1", "pipeline_spec": spec}
+
+
+def flow_of(name: str) -> str:
+    return {"run-features": "features", "run-refresh-unchanged": "refresh"}.get(name, "train")
+
+
+def replay(server: Kubeflow, name: str, **parameters: Any) -> str:
+    run = server.api.replay(name)
+    add_package(server.api, run, flow_of(name), **parameters)
+    return run
+
+
+def deserialized(name: str) -> Any:
+    class Answer:
+        data = json.dumps(recording(name))
+
+    return kfp_server_api.ApiClient().deserialize(Answer, "V2beta1Run")
+
+
+def in_words(server: Kubeflow, *words: str) -> Any:
+    return CliRunner().invoke(app, [*words, "--host", server.host, "--auth", "none"])
 
 
 def step_log(step: str, *lines: str, **entry: Any) -> str:

@@ -14,6 +14,7 @@ from tests.servers.kubeflow.packages import check_arguments, read_package
 from tests.servers.kubeflow.recordings import ENDED, at_moment, moments, recording
 
 NAMESPACE, SYSTEM = "team", "kubeflow"
+GONE = "gone"  # the log of a pod that cannot be read
 
 Row = dict[str, Any]
 
