@@ -60,6 +60,7 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
         "work_s": None,
         "cost": None,
         "currency": "",
+        "prices": {},
         "steps": steps,
         "trigger": trigger_of(cluster, run),
         "flow": flow,
