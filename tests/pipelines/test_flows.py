@@ -28,7 +28,7 @@ from tests.servers.kubeflow import Kubeflow
 MORNING = datetime(2026, 11, 2, 3, 0, 0, tzinfo=UTC)
 ENDS = [
     ("refresh", "publish", "published", 0, "publish"),
-    ("refresh", "unchanged", "nothing changed", 0, "unchanged"),
+    ("refresh", "unchanged", "nothing changed", 0, "catalogue"),
     ("refresh", "refused", "refused", 3, "refused"),
     ("features", "", "materialized", 0, "materialize"),
 ]
@@ -133,9 +133,12 @@ def test_a_verdict_is_reported_by_the_tasks_that_ran(
 
 
 def test_a_refresh_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    kubeflow.api.verdict = "promote"
-    result = follow(cluster, begun(cluster, "refresh"), poll_s=0.01, settle_s=0.1)
-    assert result["outcome"] == "incomplete"
+    """A branch was taken, and nothing in it is known."""
+    kubeflow.api.verdict = "publish"
+    run = begun(cluster, "refresh")
+    tasks = kubeflow.api.workflows[run].spec["components"]["comp-condition-2"]["dag"]["tasks"]
+    tasks["something-new"] = tasks.pop("publish")
+    assert follow(cluster, run, poll_s=0.01, settle_s=0.1)["outcome"] == "incomplete"
 
 
 @pytest.mark.parametrize(
