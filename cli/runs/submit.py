@@ -115,9 +115,11 @@ def _submit_and_watch(
     access: Access, recipe: Recipe, flow: Any, options: dict[str, str], *, poll_s: float | None, as_json: bool
 ) -> None:
     """Upload the package, start the run, and watch it unless ``poll_s`` is None."""
+    from pipelines.kubeflow.limits import check_limits
     from pipelines.kubeflow.packages import upload
     from pipelines.kubeflow.runs import submit as submit_run
 
+    check_limits({"experiment name": options["experiment"], "service account": options["account"]})
     with connection(access) as cluster:
         version = upload(cluster, recipe, flow=flow)
         if not as_json:

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from pipelines.kubeflow.auth import cookie, dex_cookies, forwarded_port, token
 from pipelines.kubeflow.errors import NotFound, api_error, signed_out_error, unreachable_error
+from pipelines.kubeflow.limits import check_limits
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
@@ -69,6 +70,7 @@ class Cluster:
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, which is created where there is none."""
+        check_limits({"experiment name": name, "namespace": self.namespace})
         with quiet_stdout():
             experiment = self.client.create_experiment(name, namespace=self.namespace_or_none)
         return str(experiment.experiment_id)

@@ -6,17 +6,16 @@ carry its id as a label and Argo's node id as an annotation.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.kubeconfig import TIMEOUT_S, kubernetes_client
 from pipelines.kubeflow.run_package import size_setting
 from pipelines.steps import STEPS, row_of_task
 
 RUN_LABEL, NODE_ANNOTATION = "pipeline/runid", "workflows.argoproj.io/node-id"
-_TIMEOUT_S = (3.0, 10.0)  # to connect, and to wait for an answer
 _STARTING = ("ContainerCreating", "PodInitializing")  # reasons that explain nothing
 # what Kubernetes says of a pod that cannot start -> the setting that may be wrong
 _SETTINGS = {
@@ -83,7 +82,7 @@ class Pods:
             return []
         try:
             response = getattr(core, method)(
-                self._cluster.pod_namespace(), **selector, _preload_content=False, _request_timeout=_TIMEOUT_S
+                self._cluster.pod_namespace(), **selector, _preload_content=False, _request_timeout=TIMEOUT_S
             )
             items: list[dict[str, Any]] = json.loads(response.data).get("items") or []
         except (
@@ -100,25 +99,10 @@ class Pods:
         import kubernetes
 
         if self._core is None and self._reachable:
-            configuration = kubernetes.client.Configuration()
-            configuration.retries = 0
-            self._reachable = _load_settings(configuration, self._cluster.context)
-            self._core = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(configuration))
+            client = kubernetes_client(self._cluster.context)
+            self._reachable = client is not None
+            self._core = kubernetes.client.CoreV1Api(client) if client else None
         return self._core if self._reachable else None
-
-
-def _load_settings(configuration: Any, context: str) -> bool:
-    """Fill in a kubeconfig's settings, or those of a pod; False where there are neither."""
-    from kubernetes import config
-
-    try:
-        config.load_kube_config(context=context or None, client_configuration=configuration)
-    except config.ConfigException:
-        with contextlib.suppress(config.ConfigException):
-            config.load_incluster_config(client_configuration=configuration)
-            return True
-        return False
-    return True
 
 
 def _is_unscheduled(condition: dict[str, Any]) -> bool:

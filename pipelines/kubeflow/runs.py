@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.errors import NotFound, Unreachable
+from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.logs import RunLogs
 from pipelines.kubeflow.model_ids import model_ids
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
@@ -23,6 +24,7 @@ from pipelines.kubeflow.run_summary import (
     summarize_listed_run,
     summarize_run,
 )
+from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.runs.folder import request_cancel
 from pipelines.runs.logs import LogLine
 from pipelines.runs.store import LAST, RunInfo
@@ -54,9 +56,11 @@ def submit(cluster: Cluster, version: Version, *, experiment: str = DEFAULT_EXPE
     ``account`` is the service account of its pods, the namespace's own if empty.
     """
     name = f"{version.name} {datetime.now(UTC).strftime('%Y-%m-%d %H:%M:%S')}"
-    with quiet_stdout():
+    check_limits({"run name": name, "experiment name": experiment, "service account": account})
+    experiment_id = cluster.experiment_id(experiment)
+    with quiet_stdout(), unstored_run(cluster, name, version.pipeline):
         run = cluster.client.run_pipeline(
-            cluster.experiment_id(experiment),
+            experiment_id,
             name,
             pipeline_id=version.pipeline_id,
             version_id=version.version_id,

@@ -266,3 +266,16 @@ def test_a_recording_is_served_as_it_is_or_played(server: Kubeflow, name: str) -
     assert answer == recorded
     history = [each.get("state") for each in recorded["state_history"]]
     assert [state for state, before in zip(seen, [object(), *seen]) if state != before] == history
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_begins_can_be_a_recorded_one(server: Kubeflow, name: str) -> None:
+    body, recorded = prepared(server.api, "train"), recording(name)
+    server.api.next_recording = name
+    run = server.api.begin(body)
+    assert run["run_id"] == recorded["run_id"]
+    assert run["state_history"] == recorded["state_history"][:1]
+    while server.api.played[run["run_id"]][1]:
+        answer = get(server, f"runs/{run['run_id']}")
+    assert answer["run_details"] == recorded["run_details"]
+    assert answer["pipeline_version_reference"] == body["pipeline_version_reference"]

@@ -51,8 +51,8 @@ def bare(value: Any) -> Any:
     return [bare(each) for each in value] if isinstance(value, list) else value
 
 
-def checked(model: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A body or an answer that fits the client's own model: no unknown field, every value one that it takes."""
+def fitting(model: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body or an answer that fits the client's own model: no unknown field, no unknown state."""
     import kfp_server_api
 
     def strip(value: Any, of: Any) -> Any:
@@ -73,12 +73,18 @@ def checked(model: str, body: dict[str, Any]) -> dict[str, Any]:
         return getattr(kfp_server_api.models, inner, None)
 
     stripped: dict[str, Any] = strip(body, getattr(kfp_server_api.models, model))
+    return stripped
+
+
+def accepted(model: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body whose values have the types of the client's own model, too; of an answer the client sees to that."""
+    import kfp_server_api
 
     class Answer:
-        data = json.dumps(stripped)
+        data = json.dumps(fitting(model, body))
 
     try:
         kfp_server_api.ApiClient().deserialize(Answer, model)
     except (ValueError, TypeError) as error:
         raise Refused(400, f"{model}: {error}") from error
-    return stripped
+    return body

@@ -11,7 +11,7 @@ from tests.servers.kubeflow import schedules
 from tests.servers.kubeflow.answers import Refused, check_columns, check_length, timestamp
 from tests.servers.kubeflow.argo import Workflow
 from tests.servers.kubeflow.packages import check_arguments, read_package
-from tests.servers.kubeflow.recordings import ENDED, at_moment, moments, recording
+from tests.servers.kubeflow.recordings import ENDED, as_of, change_times, recording
 
 NAMESPACE, SYSTEM = "team", "kubeflow"
 GONE = "gone"  # the log of a pod that cannot be read
@@ -34,6 +34,7 @@ class Api:
     page: int = 100  # entries of a page at most
     pace: int = 1  # looks of Argo's controller at a run for each request
     broken: int = 0  # the next so many answers are 503
+    stores: bool = True  # whether its database takes new runs and recurring runs
     expired: bool = False  # whether every session has
     pipelines: dict[str, Row] = field(default_factory=dict)
     versions: dict[str, Row] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Api:
     proxied: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     session: str = "authservice_session=fresh"
-    played: dict[str, tuple[Row, list[str]]] = field(default_factory=dict)  # run -> its recording, moments to come
+    played: dict[str, tuple[Row, list[str]]] = field(default_factory=dict)  # run -> its recording, times to come
     next_recording: str = ""  # what the next run that begins is
 
     @property
@@ -90,9 +91,9 @@ class Api:
             id = str(run["run_id"])
             self.runs[id] = run
             if play:
-                first, *rest = moments(run)
+                first, *rest = change_times(run)
                 self.played[id] = run, rest
-                self.runs[id] = at_moment(run, first)
+                self.runs[id] = as_of(run, first)
             return id
 
     # what the API does
@@ -143,7 +144,7 @@ class Api:
         rows = self.experiments.values()
         if any((row["display_name"], row.get("namespace")) == (name, body.get("namespace")) for row in rows):
             raise Refused(409, f"Already exist error: an experiment named {name} already exists")
-        check_columns(
+        self.store(
             f"Failed to create experiment: InternalServerError: Failed to add experiment {name} to table",
             Description=body.get("description", ""),
         )
@@ -163,10 +164,14 @@ class Api:
             recorded, self.next_recording = self.next_recording, ""
             reference = {"pipeline_version_reference": body["pipeline_version_reference"]}
             return self._play_as(recorded, reference | {"experiment_id": body["experiment_id"]})
-        check_columns(
+        spec = _pipeline(version)
+        flow = workflow or f"{spec['pipelineInfo']['name']}-{self.counted * 2654435761 % 60466176:05x}"[:63]
+        self.unlisted.append(flow)  # the workflow is there first
+        self.store(
             f"Failed to create a run: InternalServerError: Failed to store run {name} to table",
             DisplayName=name, Description=body.get("description", ""), ServiceAccount=body.get("service_account", ""),
         )  # fmt: skip
+        self.unlisted.remove(flow)
         id, now = self.id(), self.now()
         created = {
             **body, "run_id": id, "storage_state": "AVAILABLE", "created_at": now, "scheduled_at": now,
@@ -176,11 +181,15 @@ class Api:
         }  # fmt: skip
         self.runs[id] = created
         self.experiments[body["experiment_id"]]["last_run_created_at"] = now
-        spec = _pipeline(version)
-        flow = workflow or f"{spec['pipelineInfo']['name']}-{self.counted * 2654435761 % 60466176:05x}"[:63]
         self.workflows[id] = Workflow(id, flow, spec, self.verdict, self.fails_at, self.now)
         self.arguments[id] = body.get("runtime_config", {}).get("parameters", {})
         return created
+
+    def store(self, failed: str, **columns: str) -> None:
+        """Write a row with these texts."""
+        if not self.stores:
+            raise Refused(500, f"{failed}: dial tcp: connection refused")
+        check_columns(failed, **columns)
 
     def _play_as(self, name: str, values: Row) -> Row:
         """Play a recording as the run that was asked for."""
@@ -208,11 +217,11 @@ class Api:
         if id in self.played:
             recorded, coming = self.played[id]
             if coming:
-                self.runs[id] = run = at_moment(recorded, coming.pop(0))
+                self.runs[id] = run = as_of(recorded, coming.pop(0))
         elif id in self.workflows:
             for _ in range(self.pace):
                 if self.is_active(run):
-                    self._look(run)
+                    self._advance(run)
             run["run_details"]["task_details"] = self.workflows[id].tasks(run["created_at"])
         return run
 
@@ -220,12 +229,12 @@ class Api:
         """Whether a run has not ended."""
         return run["state"] not in ENDED
 
-    def _look(self, run: Row) -> None:
+    def _advance(self, run: Row) -> None:
         self.counted += 1
         workflow = self.workflows[run["run_id"]]
         if not workflow.stopping:
             self._set(run, "RUNNING")
-        workflow.look()
+        workflow.reconcile()
         if workflow.state in ENDED:
             self._set(run, workflow.state)
             run["finished_at"] = self.now()

@@ -72,7 +72,7 @@ class Workflow:
         """The state of the whole."""
         return self.nodes[self.name].state if self.name in self.nodes else "PENDING"
 
-    def look(self) -> None:
+    def reconcile(self) -> None:
         """What the controller does at a look: end what ran, begin what can."""
         entry = f"{self.name}(0)"
         for node in list(self.nodes.values()):

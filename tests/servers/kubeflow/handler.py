@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from tests.servers.kubeflow import schedules, signing_in
-from tests.servers.kubeflow.answers import Refused, bare, checked
+from tests.servers.kubeflow.answers import Refused, accepted, bare, fitting
 from tests.servers.kubeflow.api import GONE, NAMESPACE, Api
 from tests.servers.kubeflow.lists import page
 from tests.servers.kubeflow.packages import uploaded_file
@@ -62,19 +62,19 @@ class Handler(BaseHTTPRequestHandler):
                 self.api.broken -= 1
                 return self.answer(503, "upstream connect error", "text/plain")
             try:
-                found = self._found(path, query, body)
+                response = self._respond(path, query, body)
             except Refused as refused:
                 text = refused.body()
                 if "/upload" in path:
                     text = {"error_message": refused.message, "error_details": refused.message}
                 return self.answer(refused.status, json.dumps(text))
-        if found is not None:
-            self.answer(200, json.dumps(found))
+        if response is not None:
+            self.answer(200, json.dumps(response))
         return None
 
     do_GET = do_POST = do_DELETE = _handle
 
-    def _found(self, path: str, query: dict[str, str], body: bytes) -> Any:
+    def _respond(self, path: str, query: dict[str, str], body: bytes) -> Any:
         """The answer to a call; None where it has been sent."""
         if match := _SCHEDULED.match(path):
             return self._scheduled_workflows(*match.groups())
@@ -118,10 +118,10 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
         if path == "/healthz":
-            return checked("V2beta1GetHealthzResponse", {"multi_user": api.multi_user, "pipeline_store": "database"})
+            return fitting("V2beta1GetHealthzResponse", {"multi_user": api.multi_user, "pipeline_store": "database"})
         if path == "/pipelines/upload_version" and how == "POST":
             file, name = uploaded_file(self.headers["Content-Type"], body)
-            return checked("V2beta1PipelineVersion", bare(api.upload_version(query, file, name)))
+            return fitting("V2beta1PipelineVersion", bare(api.upload_version(query, file, name)))
         given = json.loads(body) if body else {}
         if api.multi_user and (query.get("namespace") or given.get("namespace") or NAMESPACE) != NAMESPACE:
             raise Refused(403, "User is not authorized with reason: no permission in the namespace")
@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         ):
             model = _MODELS[noun]
             if path == f"/{noun}" and how == "POST":
-                return checked(model, bare(create(checked(model, given))))
+                return fitting(model, bare(create(accepted(model, given))))
             if path == f"/{noun}":
                 return self._page(noun, model, table, query)
             if match := re.match(rf"^/{noun}/([^/:]+)(?::(\w+))?$", path):
@@ -158,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             del self.api.versions[match[2]]
             return {}
-        return checked("V2beta1PipelineVersion", bare(self.api.versions[match[2]]))
+        return fitting("V2beta1PipelineVersion", bare(self.api.versions[match[2]]))
 
     def _page(
         self, noun: str, model: str, table: Any, query: dict[str, str],
@@ -177,16 +177,16 @@ class Handler(BaseHTTPRequestHandler):
             def keep(row: dict[str, Any]) -> bool:
                 return not row.get("namespace")
 
-        found = page(noun, table, query, keep, self.api.page)
-        rows = [checked(model, bare(row)) for row in found.pop("rows")]
+        response = page(noun, table, query, keep, self.api.page)
+        rows = [fitting(model, bare(row)) for row in response.pop("rows")]
         named = {"recurringruns": "recurringRuns"}.get(noun, noun)
         answers = {"pipeline_versions": "PipelineVersions", "recurringruns": "RecurringRuns"}.get(noun, noun.title())
-        return checked(f"V2beta1List{answers}Response", bare({named: rows, **found}))
+        return fitting(f"V2beta1List{answers}Response", bare({named: rows, **response}))
 
     def _one(self, noun: str, model: str, row: dict[str, Any], id: str, verb: str | None) -> Any:
         api, how = self.api, self.command
         if how == "GET" and not verb:
-            return checked(model, bare(api.advance(row) if noun == "runs" else row))
+            return fitting(model, bare(api.advance(row) if noun == "runs" else row))
         if noun == "runs" and how == "POST" and verb in ("terminate", "retry", "archive", "unarchive"):
             getattr(api, verb)(row)
         elif noun == "runs" and how == "DELETE" and not verb:

@@ -1,7 +1,7 @@
 """The answers of a real server (Kubeflow Pipelines 2.17.0), and what it would have answered in between.
 
 A recording holds a run at its end. The API keeps the time of every state that a run and its tasks had, so the answer at
-any moment before can be made from it: this is how a recording is played.
+any instant before can be made from it: this is how a recording is played.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def recording(name: str) -> dict[str, Any]:
     return answer
 
 
-def moments(run: dict[str, Any]) -> list[str]:
+def change_times(run: dict[str, Any]) -> list[str]:
     """The times at which something in a run changed its state, oldest first."""
     tasks = run["run_details"]["task_details"]
     return sorted({each["update_time"] for entry in (run, *tasks) for each in entry["state_history"]})
@@ -48,23 +48,23 @@ def _children(run: dict[str, Any]) -> list[str]:
     return [child["pod_name"] for task in tasks for child in task.get("child_tasks", ())]
 
 
-def at_moment(run: dict[str, Any], moment: str) -> dict[str, Any]:
+def as_of(run: dict[str, Any], instant: str) -> dict[str, Any]:
     """A run as the server showed it at a time before its end."""
     now = copy.deepcopy(run)
-    _cut(now, moment, ended=ENDED)
-    tasks = [task for task in now["run_details"]["task_details"] if task["state_history"][0]["update_time"] <= moment]
+    _cut(now, instant, ended=ENDED)
+    tasks = [task for task in now["run_details"]["task_details"] if task["state_history"][0]["update_time"] <= instant]
     for task in tasks:
-        _cut(task, moment, ended=_ENDED_TASK)
+        _cut(task, instant, ended=_ENDED_TASK)
     now["run_details"]["task_details"] = tasks
     if now.get("state") not in ENDED:
         now["finished_at"] = "1970-01-01T00:00:00Z"
     return now
 
 
-def _cut(entry: dict[str, Any], moment: str, *, ended: tuple[str, ...]) -> None:
-    """Forget the states of a run or a task after a moment."""
+def _cut(entry: dict[str, Any], instant: str, *, ended: tuple[str, ...]) -> None:
+    """Forget the states of a run or a task after an instant."""
     whole = entry["state_history"]
-    history = [each for each in whole if each["update_time"] <= moment]
+    history = [each for each in whole if each["update_time"] <= instant]
     if history == whole:
         return
     entry["state_history"] = history

@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tests.servers.kubeflow.answers import Refused, check_columns, timestamp
+from tests.servers.kubeflow.answers import Refused, timestamp
 from tests.servers.kubeflow.cron import cron
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def create(api: Api, body: dict[str, Any]) -> dict[str, Any]:
         "created_at": now, "updated_at": now, "status": f"{body['mode']}D",
     }  # fmt: skip
     api.scheduled_workflows[id] = _scheduled_workflow(api, row, version)
-    check_columns(
+    api.store(
         f"Failed to create a recurring run: InternalServerError: Failed to store job {row['display_name']} to table",
         DisplayName=row["display_name"], Description=row.get("description", ""),
         Schedule=trigger.get("cron_schedule", {}).get("cron", ""), ServiceAccount=row["service_account"],
