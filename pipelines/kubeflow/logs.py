@@ -97,12 +97,12 @@ class RunLogs:
             return
         steps = steps or list(self._unreadable) or [self.step]
         pod = pod_name(run, steps[-1], self.package) if steps[-1] else ""
-        found = next(iter(self._unreadable.values()), "no pod of it has begun")
+        reason = next(iter(self._unreadable.values()), "no pod of it has begun")
         where = self.cluster.ui_url("runs", run.run_id)
         raise RanklineError(
             f"the log of {', '.join(steps)} cannot be read" if steps[-1] else "the run has no log yet",
             expected="its pod, an archive of logs behind the API server, or the cluster's workspace mounted here",
-            found=found,
+            found=reason,
             where=where,
             hint=kubectl_logs_command(self.cluster, run.run_id, pod),
         )

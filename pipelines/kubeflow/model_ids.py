@@ -22,17 +22,17 @@ REGISTRY_TIMEOUT_S = 10.0  # a bucket that is not reachable from here must not h
 
 def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
     """Run -> the model that it trained or refreshed, for the runs with a verdict; ``runs`` are the latest first."""
-    found: dict[str, str] = {}
+    models: dict[str, str] = {}
     for run in runs[:MAX_LOGS]:
         model = _from_log(cluster, run)
         if model is None:  # pods go an hour after their run, so those before it are gone, too
             break
-        found[run.run_id] = model
-    missing = [run for run in runs if not found.get(run.run_id)]
+        models[run.run_id] = model
+    missing = [run for run in runs if not models.get(run.run_id)]
     if missing:
         registered = _registered_models(RunPackage(cluster, missing[0]).context(missing[0].run_id))
-        found |= {run.run_id: registered.get(run.run_id, "") for run in missing}
-    return found
+        models |= {run.run_id: registered.get(run.run_id, "") for run in missing}
+    return models
 
 
 def _from_log(cluster: Cluster, run: Any) -> str | None:

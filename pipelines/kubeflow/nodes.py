@@ -71,17 +71,17 @@ def node_ids(tasks: Sequence[Any]) -> dict[str, str]:
         return {}
     workflow = min(ids).rpartition("-")[0]
     names = sorted({task.display_name for task in tasks if task.display_name})
-    found: dict[str, str] = {}
+    nodes: dict[str, str] = {}
     waiting = [name for name in names if _ATTEMPT.sub("", name) == workflow]
     while waiting:
         prefix = waiting.pop() + "."
         hashed = _fnv1a(prefix)
         for name in names:
             id = f"{workflow}-{_fnv1a(name, hashed)}"
-            if id in ids and prefix + name not in found:
-                found[prefix + name] = id
+            if id in ids and prefix + name not in nodes:
+                nodes[prefix + name] = id
                 waiting.append(prefix + name)
-    return found
+    return nodes
 
 
 def _fnv1a(text: str, start: int = _FNV_OFFSET) -> int:

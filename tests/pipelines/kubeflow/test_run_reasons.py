@@ -320,7 +320,7 @@ def test_a_page_in_place_of_a_log_is_none(
 # a server with a single user
 
 
-def test_a_namespace_that_means_nothing_there_is_told(recorded: Kubeflow) -> None:
+def test_a_namespace_that_means_nothing_there_is_reported(recorded: Kubeflow) -> None:
     listed = in_words(recorded, "runs", "list", "--namespace", "team")
     assert listed.exit_code == 0
     assert "--namespace team is ignored" in listed.stderr
