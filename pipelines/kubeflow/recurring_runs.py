@@ -50,8 +50,8 @@ class RecurringRunSpec(FrozenModel):
     flow: Flow = Field("train", description="Flow of the recipe.")
     cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
     zone: str = Field("UTC", description="That time zone, which the API does not report.")
-    lag_s: float = Field(0, ge=0, description="Seconds between the end of the data window and the scheduled time.")
-    window_s: float | None = Field(None, gt=0, description="Length of the data window; None for all data.")
+    window: str = Field("", description="Length of the data window, such as 30d; empty for all data.")
+    lag: str = Field("0s", description="How long before the scheduled time the data window ends.")
     max_concurrency: int = Field(1, ge=1, le=10, description="Largest number of concurrent runs.")
     catch_up: bool = Field(False, description="Whether all missed fire times run, or the latest only.")
     experiment: str = Field(DEFAULT_EXPERIMENT, description="Experiment of its runs.")
@@ -67,15 +67,9 @@ class RecurringRunSpec(FrozenModel):
         except UsageError as error:
             raise ValueError(str(error)) from error
 
-    def window(self) -> dict[str, Any]:
+    def scheduled_window(self) -> dict[str, Any]:
         """The argument of the flow's package."""
-        second = self.cron.split()[0]
-        window = ScheduledWindow(
-            name=self.name,
-            lag_s=self.lag_s,
-            window_s=self.window_s,
-            second=second if second.isdigit() else "",
-        )
+        window = ScheduledWindow(name=self.name, cron=self.cron, zone=self.zone, window=self.window, lag=self.lag)
         return window.model_dump(exclude_defaults=True)
 
 
@@ -221,12 +215,9 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
             found=f"ingest.window_start={recipe.ingest.window_start}, ingest.window_end={recipe.ingest.window_end}",
             hint="leave both out",
         )
-    version = upload(cluster, recipe, schedule=recurring.window(), flow=recurring.flow)
-    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all data"
-    summary = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
-    metadata = (
-        {**recurring.metadata, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.metadata else {}
-    )
+    version = upload(cluster, recipe, schedule=recurring.scheduled_window(), flow=recurring.flow)
+    summary = f"data window: {recurring.window or 'all data'}, up to {recurring.lag} before the scheduled time"
+    metadata = recurring.metadata
     with quiet_stdout():
         response = cluster.client.create_recurring_run(
             cluster.experiment_id(recurring.experiment),

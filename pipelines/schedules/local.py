@@ -11,7 +11,7 @@ from pipelines.recipes import named
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import Backfill, BackfillOptions, BackfillStatus
 from pipelines.schedules.firing import Firing
-from pipelines.schedules.model import Schedule, Window, validate_schedule
+from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import FiringRecord, ScheduleChanges, ScheduleInfo, UnreadableSchedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.worker import flow_runner
@@ -66,10 +66,6 @@ class LocalSchedules:
         return ScheduleInfo(
             schedule, revisions=schedule.revision, remaining=(f"its firings stay in {self.store.folder / name}",)
         )
-
-    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
-        """The data window of a fire time, in calendar days of the schedule's zone."""
-        return schedule.window_of(scheduled_at)
 
     def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
         """When the run of a fire time may start, after its jitter."""
