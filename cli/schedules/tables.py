@@ -27,6 +27,7 @@ def schedule_payload(info: ScheduleInfo) -> dict[str, Any]:
         **info.schedule.model_dump(mode="json"),
         "next": upcoming[0].isoformat() if upcoming else None,
         "revisions": info.revisions,
+        "notes": list(info.notes),
         **info.details,
     }
 
@@ -34,7 +35,7 @@ def schedule_payload(info: ScheduleInfo) -> dict[str, Any]:
 def print_change(info: ScheduleInfo, *, created: bool, as_json: bool) -> None:
     """Print a schedule after a command has changed it."""
     if as_json:
-        typer.echo(json.dumps({**schedule_payload(info), "notes": list(info.notes)}, indent=2))
+        typer.echo(json.dumps(schedule_payload(info), indent=2))
         return
     schedule = info.schedule
     for note in info.notes:
@@ -76,7 +77,10 @@ def print_schedules(entries: Sequence[ScheduleInfo | UnreadableSchedule], *, as_
             rows.append((each.name, flow, cron, "?" if cron else "", recipe, each.state))
     print_table(rows)
     for each in entries:
-        if not isinstance(each, ScheduleInfo) and each.error:
+        if isinstance(each, ScheduleInfo):
+            for note in each.notes:
+                typer.echo(f"{each.schedule.name}: {note}")
+        elif each.error:
             typer.echo(f"{each.name}: {each.error}")
 
 
@@ -91,6 +95,8 @@ def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[F
             typer.echo(f"{key:<16} {info.details[key]}")
     for instant in next_instants(schedule, 1):
         typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local_text(schedule, instant)}")
+    for note in info.notes:
+        typer.echo(f"{'note':<16} {note}")
     if info.details.get("url"):
         typer.echo(f"{'page':<16} {info.details['url']}")
     if not records:

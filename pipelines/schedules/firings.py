@@ -112,6 +112,17 @@ class Firings:
         firings = self.all() if self._cursor.problem() else []
         return self._cursor.read(latest=firings[-1].instant if firings else None)
 
+    def handled_until(self, *, since: datetime, now: datetime) -> datetime:
+        """Up to when every fire time has a firing or was skipped; ``since`` where none was due yet."""
+        return self._cursor.follow_clock(self.handled(), since=since, now=now)
+
+    def handled_ahead(self, *, since: datetime, now: datetime) -> datetime | None:
+        """A moment later than ``now`` up to which fire times were handled, by a clock that showed another time."""
+        handled = self.handled()
+        marks = (handled["until"] or since.isoformat(), handled.get("ahead", {}).get("until"))
+        latest = max(datetime.fromisoformat(each) for each in marks if each)
+        return latest if latest > now else None
+
     def mark_handled(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
         """Note that every fire time up to ``until`` has a firing, or is skipped as ``skipped`` says."""
         self._cursor.advance(until, self.handled(), skipped=skipped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,11 @@ class LocalSchedules:
         return [(_record(each.firing, status=each.firing.status), each.status) for each in results]
 
     def _info(self, schedule: Schedule, notes: Sequence[str] = ()) -> ScheduleInfo:
+        clock_note = self.store.clock_note(schedule.name, now=datetime.now(UTC))
         return ScheduleInfo(
             schedule,
             revisions=len(self.store.history(schedule.name)),
-            notes=tuple(notes),
+            notes=(*notes, *filter(None, (clock_note,))),
             started_by=f"`rankline scheduler -w {self.workspace}` starts its runs",
         )
 

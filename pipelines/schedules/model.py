@@ -175,6 +175,16 @@ class Schedule(FrozenModel):
         )
 
 
+def in_force(history: Sequence[Schedule], now: datetime) -> list[Schedule]:
+    """The revisions as they count at ``now``.
+
+    One whose time is still to come was made while the clock was ahead: it counts from the one before on.
+    """
+    past = [each.updated_at for each in history if each.effective_from <= now]
+    earliest = {"updated_at": past[-1] if past else datetime.fromtimestamp(0, UTC).isoformat()}
+    return [each if each.effective_from <= now else each.model_copy(update=earliest) for each in history]
+
+
 class Due(NamedTuple):
     """A fire time and the revision that it belongs to."""
 

@@ -30,7 +30,7 @@ class ScheduleInfo:
     schedule: Schedule
     revisions: int
     details: Mapping[str, str] = field(default_factory=dict)  # of a cluster: experiment, account, recurring_run, url
-    notes: tuple[str, ...] = ()  # on the command that returned it
+    notes: tuple[str, ...] = ()  # on the schedule, or the command that returned it
     started_by: str = ""  # what starts its runs
     remaining: tuple[str, ...] = ()  # what a change or a deletion has left
 
