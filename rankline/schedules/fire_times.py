@@ -85,7 +85,7 @@ class Cron:
             offset, more = _offset(previous + _SECOND, zone), False
             for wall in CronSim(self._text, previous.replace(tzinfo=None) + offset):
                 fires_at = wall.replace(tzinfo=datetime.UTC) - offset
-                if change := _next_change(previous + _SECOND, fires_at, zone):
+                if change := _next_change(offset, previous + _SECOND, fires_at, zone):
                     previous, more = change - _SECOND, True
                     break
                 yield fires_at
@@ -108,11 +108,15 @@ def wall_to_utc(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.date
     return _change_between(wall.replace(tzinfo=zone, fold=1).astimezone(datetime.UTC), utc, zone)
 
 
-def _next_change(start: datetime.datetime, end: datetime.datetime, zone: datetime.tzinfo) -> datetime.datetime | None:
-    """The first instant after ``start``, up to and including ``end``, with another offset than just before it."""
+def _next_change(
+    offset: datetime.timedelta, start: datetime.datetime, end: datetime.datetime, zone: datetime.tzinfo
+) -> datetime.datetime | None:
+    """The first instant from ``start`` up to and including ``end`` that has another offset."""
+    if _offset(start, zone) != offset:
+        return start
     while start < end:
         step = min(end, start + _DAY)
-        if _offset(step, zone) != _offset(start, zone):
+        if _offset(step, zone) != offset:
             return _change_between(start, step, zone)
         start = step
     return None

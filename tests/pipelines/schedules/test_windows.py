@@ -108,10 +108,10 @@ def test_a_window_of_months_that_cannot_be_is_refused(cron: str, window: str, la
 def test_an_hourly_schedule_fires_at_every_hour_that_the_clock_shows(zones: tuple[str, ...]) -> None:
     for name in zones:
         zone = zoneinfo.ZoneInfo(name)
-        for text, minute in (("0 0 * * * *", 0), ("0 30 0-23 * * *", 30)):
+        for text, minute, second in (("0 0 * * * *", 0, 0), ("0 30 0-23 * * *", 30, 0), ("59 59 * * * *", 59, 59)):
             for change in _changes(zone):
                 start, end = change - timedelta(hours=3), change + timedelta(hours=3)
-                minutes = [start + timedelta(minutes=each) for each in range(1, 360)]
+                minutes = [start + timedelta(minutes=each, seconds=second) for each in range(1, 359)]
                 shown = [each for each in minutes if each.astimezone(zone).minute == minute]
                 assert fire_times(schedule(text, name, "1h"), start, end) == shown, (name, change)
 
