@@ -15,6 +15,7 @@ from typing import Any
 from rankline.io import files
 
 MAX_SKIPPED = 200
+FAR_AHEAD = timedelta(days=7)  # a schedule dated further ahead was created or updated by a clock that was wrong
 TRUSTED_AFTER = timedelta(days=1)  # a clock that was set back and has not been set forward by then is right
 
 
@@ -57,7 +58,7 @@ class Cursor:
         """Up to when fire times are handled, never later than ``now``; before the first firing it is ``since``."""
         until, ahead = datetime.fromisoformat(before["until"] or since.isoformat()), before.get("ahead")
         value = {"skipped": before["skipped"]}
-        if until > now:
+        if until > now + (timedelta(0) if before["until"] else FAR_AHEAD):
             latest = max(until, datetime.fromisoformat(ahead["until"])) if ahead else until
             value["ahead"] = {"until": latest.isoformat(), "seen_at": now.isoformat()}
             until = now

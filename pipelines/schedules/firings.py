@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.schedules.archive import Archive
-from pipelines.schedules.cursor import Cursor
+from pipelines.schedules.cursor import FAR_AHEAD, Cursor
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, UNREADABLE, Firing, read_firing
 from rankline.io import files
 
@@ -119,8 +119,10 @@ class Firings:
     def handled_ahead(self, *, since: datetime, now: datetime) -> datetime | None:
         """A moment later than ``now`` up to which fire times were handled, by a clock that showed another time."""
         handled = self.handled()
-        marks = (handled["until"] or since.isoformat(), handled.get("ahead", {}).get("until"))
-        latest = max(datetime.fromisoformat(each) for each in marks if each)
+        marks = [each for each in (handled["until"], handled.get("ahead", {}).get("until")) if each]
+        if not marks:
+            return since if since > now + FAR_AHEAD else None
+        latest = max(map(datetime.fromisoformat, marks))
         return latest if latest > now else None
 
     def mark_handled(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.retention.policy import Keep
 from pipelines.schedules import cron as crons
+from pipelines.schedules.cursor import FAR_AHEAD
 from pipelines.schedules.firing import Firing, Kind
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
@@ -178,11 +179,12 @@ class Schedule(FrozenModel):
 def in_force(history: Sequence[Schedule], now: datetime) -> list[Schedule]:
     """The revisions as they count at ``now``.
 
-    One whose time is still to come was made while the clock was ahead: it counts from the one before on.
+    One whose time is far ahead was made by a clock that was wrong: it counts from the one before on.
     """
-    past = [each.updated_at for each in history if each.effective_from <= now]
+    limit = now + FAR_AHEAD
+    past = [each.updated_at for each in history if each.effective_from <= limit]
     earliest = {"updated_at": past[-1] if past else datetime.fromtimestamp(0, UTC).isoformat()}
-    return [each if each.effective_from <= now else each.model_copy(update=earliest) for each in history]
+    return [each if each.effective_from <= limit else each.model_copy(update=earliest) for each in history]
 
 
 class Due(NamedTuple):
