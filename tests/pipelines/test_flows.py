@@ -60,7 +60,7 @@ def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path, flow: Flow) -> None:
-    night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window_s=86_400.0, lag_s=3600)
+    night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window="1d", lag="1h")
     retained = create(cluster, night, golden.pinned("smoke"))
     assert (retained.recipe, retained.flow) == ("smoke", flow)
     assert list_active(cluster) == [retained]

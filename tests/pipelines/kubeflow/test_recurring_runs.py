@@ -44,7 +44,7 @@ def recipe() -> Any:
 
 
 def nightly(**settings: Any) -> RecurringRunSpec:
-    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window_s": 86_400.0, **settings})
+    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window": "1d", **settings})
 
 
 def change(cluster: Cluster, recipe: Any, **settings: Any) -> Any:
