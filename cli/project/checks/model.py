@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pipelines.recipes import Recipe
 
+TIMEOUT_S = 5.0  # for a server to answer
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -47,3 +49,14 @@ class CheckContext:
 
 
 Check = Callable[[CheckContext], Iterator[Finding]]
+
+
+def redacted(address: str) -> str:
+    """An address with its password masked."""
+    return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", address)
+
+
+def error_line(error: BaseException) -> str:
+    """The type and the first line of an error of a library, without passwords."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}"[:200])
