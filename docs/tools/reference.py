@@ -50,6 +50,7 @@ ENVIRONMENT = {
     "RANKLINE_KFP_USER": "The user for `--auth dex`.",
     "RANKLINE_REPOSITORY": "Model registry, instead of `--repository`.",
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
+    "RANKLINE_THREADS": "Threads that a step has chosen for itself and its child processes; set by the step.",
     "RANKLINE_URL": "URL of the server, instead of `--url`.",
     "RANKLINE_WORKSPACE": "Workspace, instead of `--workspace`.",
 }

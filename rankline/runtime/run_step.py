@@ -31,6 +31,7 @@ from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import ALWAYS_RUNS, StepCache, cache_key
+from rankline.runtime.threads import limit_threads
 
 StepFunction = Callable[..., dict[str, Any] | None]
 
@@ -64,6 +65,7 @@ def run_step(spec: StepSpec, run: RunContext) -> dict[str, Any]:
     Raises:
         SystemExit: the step failed; its message has no stack trace.
     """
+    limit_threads()
     with _recorded(spec, run) as (entry, previous):
         entry.inputs = {name: verify_artifact(path) for name, path in spec.inputs.items()}
         key = cache_key(

@@ -174,11 +174,16 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     for step in TASKS:
         container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
         assert container["image"] == getattr(config.images, row_of_task(step).image)
-        assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
-        assert container["resources"]["resourceMemoryLimit"] == size.memory
+        assert (container["resources"]["resourceCpuLimit"], container["resources"]["resourceMemoryLimit"]) == (
+            size.cpu,
+            size.memory,
+        )
+        requests = {name: container["resources"][f"resource{name.title()}Request"] for name in ("cpu", "memory")}
+        assert requests == size.requests
         gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})
         assert (gpu["resourceCount"], gpu["resourceType"]) == (str(size.gpus), size.gpu_type)
         assert platform[f"exec-{step}"]["activeDeadlineSeconds"] == str(size.timeout_s)
+        assert platform[f"exec-{step}"]["securityContext"] == {"runAsNonRoot": True}
         (mount,) = platform[f"exec-{step}"]["pvcMount"]
         assert (mount["constant"], mount["mountPath"]) == (config.volume, config.workspace)
 
