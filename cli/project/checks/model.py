@@ -6,32 +6,32 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from pipelines.findings import Finding, Status
 
 if TYPE_CHECKING:
+    from cli.runs.cluster import Target
     from pipelines.recipes import Recipe
 
+__all__ = ("TIMEOUT_S", "Check", "CheckContext", "Finding", "Status", "error_line", "redacted")
 TIMEOUT_S = 5.0  # for a server to answer
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was checked, its status, what was found, and what to do if it is not ok."""
-
-    check: str
-    status: Status
-    found: str
-    hint: str = ""
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What is checked: a workspace, which need not exist yet, and the recipe that is to run in it."""
+    """What is checked: the recipe that is to run, in a workspace, which need not exist yet, or on a cluster."""
 
     workspace: Path
     recipe: Recipe
     port: int
+    cluster: Target | None = None
+    account: str = ""  # service account of the cluster's pods
+
+    @property
+    def unreachable(self) -> Status:
+        """The status of a server that this machine does not reach: a cluster may reach it all the same."""
+        return "warn" if self.cluster else "fail"
 
     @property
     def repository(self) -> str:

@@ -104,7 +104,8 @@ def servers(context: CheckContext) -> Iterator[Finding]:
             yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({error_line(error)})", hint)
         except Exception as error:  # every driver has its own errors
             hint = f"start it, check its credentials, or change --set {setting}=…"
-            yield Finding(setting, "fail", f"{kind} {redacted(value)} does not answer: {error_line(error)}", hint)
+            message = f"{kind} {redacted(value)} does not answer here: {error_line(error)}"
+            yield Finding(setting, context.unreachable, message, hint)
 
 
 def _addresses(value: Any, setting: str = "") -> Iterator[tuple[str, str]]:
