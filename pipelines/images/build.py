@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import get_args
 
 from components.images import TAG
-from pipelines.images.contents import Inventory, Variant, content_violations, read_inventory
+from pipelines.images.contents import TORCH_HINTS, Inventory, Variant, content_violations, read_inventory
 from pipelines.images.docker import CACHE_MOUNT, DockerCommand, docker_output, run_docker
-from pipelines.images.torch_build import TORCH_HINTS
 from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
 from pipelines.steps import Image
 from rankline.errors import RanklineError, UsageError

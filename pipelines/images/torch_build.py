@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.images.contents import CUDA_LIBRARY
+from pipelines.images.contents import CUDA_LIBRARY, TORCH_HINTS
 from rankline.errors import RanklineError
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from pipelines.images.docker import DockerCommand
 
 TIMEOUT_S = 120.0  # pip before 23.3 downloads the whole wheel to read its metadata: then the build itself finds out
-TORCH_HINTS = {
-    "cpu": "--variant cuda (about 6 GB; it trains on processors too, with cluster.train.gpus=0), or --torch-wheels "
-    "with a folder of CPU wheels: docs/images.md says where to get them",
-    "cuda": "--torch-wheels names a folder with the CUDA build of torch",
-}
 
 
 def require_cpu_torch(
