@@ -19,6 +19,7 @@ from cli.runs.cluster import (
     RunContinues,
     Target,
     access_settings,
+    connection,
     watch_run,
 )
 from cli.runs.run import FlowOption
@@ -111,11 +112,12 @@ def _submit_and_watch(
     access: Access, recipe: Recipe, flow: Any, options: dict[str, str], *, poll_s: float | None, as_json: bool
 ) -> None:
     """Upload the package, start the run, and watch it unless ``poll_s`` is None."""
-    from pipelines.kubeflow.client import connected
+    from pipelines.kubeflow.limits import check_limits
     from pipelines.kubeflow.packages import upload
     from pipelines.kubeflow.runs import submit as submit_run
 
-    with connected(access) as cluster:
+    check_limits({"experiment name": options["experiment"], "service account": options["account"]})
+    with connection(access) as cluster:
         version = upload(cluster, recipe, flow=flow)
         if not as_json:
             typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'already there'})")

@@ -15,10 +15,12 @@ from typing import Any
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.cluster_schedule import ClusterSchedule, firing_record, load_recipe, revision_of
+from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.recurring_runs import list_runs
 from pipelines.kubeflow.run_summary import summarize_run
 from pipelines.kubeflow.runs import RunWatch
+from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.kubeflow.triggers import backfill_scheduled_at, trigger_of
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus, firing_times
 from pipelines.schedules.protocol import FiringRecord
@@ -112,10 +114,12 @@ class ClusterBackfill:
     def _start_run(self, scheduled_at: datetime) -> str:
         pipeline_id, version_id = self._version()
         suffix = OLDER_WINDOWS_SUFFIX if self.options.allow_older_window else ""
-        with quiet_stdout():
+        name = f"{self.target.schedule.name} {scheduled_at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill{suffix}"
+        check_limits({"run name": name})
+        with quiet_stdout(), unstored_run(self.cluster, name, self.target.recurring_run.pipeline):
             run = self.cluster.client.run_pipeline(
                 self.target.recurring_run.experiment_id,
-                f"{self.target.schedule.name} {scheduled_at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill{suffix}",
+                name,
                 params={"scheduled_at": f"{BACKFILL}{scheduled_at.isoformat()}"},
                 pipeline_id=pipeline_id,
                 version_id=version_id,

@@ -1,4 +1,4 @@
-"""A schedule of a cluster: a `Schedule` that a recurring run stores in its description.
+"""A schedule of a cluster: a `Schedule` that is stored with the package of a recurring run.
 
 A setting that a cluster cannot honour is refused, never ignored.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.recurring_runs import RecurringRun, RecurringRunSpec
-from pipelines.kubeflow.triggers import data_window, read_metadata
+from pipelines.kubeflow.triggers import data_window, schedule_metadata
 from pipelines.recipes import Recipe, named
 from pipelines.schedules.model import Schedule, Window, span_s, validate_schedule
 from pipelines.schedules.protocol import FiringRecord
@@ -146,8 +146,10 @@ def from_recurring_run(
 def revision_of(cluster: Cluster, run: Any) -> int | None:
     """The revision of the schedule that started a run; None where it is not known."""
     recurring_run = cluster.recurring_run(run.recurring_run_id) if run.recurring_run_id else None
-    metadata = read_metadata((recurring_run and recurring_run.description) or "").get("schedule", {})
-    return int(metadata.get("revision", 1)) if metadata else None
+    if recurring_run is None:
+        return None
+    stored = schedule_metadata(cluster, recurring_run, run.pipeline_version_reference).get("schedule", {})
+    return int(stored.get("revision", 1)) if stored else None
 
 
 def firing_record(target: ClusterSchedule, summary: dict[str, Any], *, revision: int | None) -> FiringRecord:

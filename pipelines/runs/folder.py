@@ -28,7 +28,7 @@ from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
-from rankline.runtime.steps import Flow
+from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
 RECIPE, TRIGGER, WATCHER, CANCEL, LOG = "recipe.json", "trigger.json", "watcher.json", "cancel.json", "kubeflow.log"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of the start of a run's id, UTC
@@ -83,8 +83,10 @@ def process_identity() -> dict[str, Any]:
 
 
 def read_flow(folder: Path) -> Flow:
-    """The flow that a run is of."""
-    flow: Flow = read_json_object(folder / WATCHER).get("flow", "train")  # the only flow of earlier versions
+    """The flow that a run is of; of one that no process here watched, as on a cluster, by the steps that it began."""
+    began = {path.stem for path in folder.glob("*.json")}
+    by_steps = next((name for name, steps in FLOWS.items() if began & {*steps} - {*TRAINING_STEPS}), "train")
+    flow: Flow = read_json_object(folder / WATCHER).get("flow", by_steps)
     return flow
 
 

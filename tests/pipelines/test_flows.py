@@ -65,7 +65,6 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
     assert (retained.recipe, retained.flow) == ("smoke", flow)
     assert list_active(cluster) == [retained]
     (run,) = kubeflow.api.tick(MORNING)
-    body = kubeflow.api.runs[run]
     spec = kubeflow.api.versions[retained.pipeline_version]["pipeline_spec"]["pipeline_spec"]
     assert spec["pipelineInfo"]["name"] == f"rankline-smoke-{flow}"
     line = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
@@ -73,7 +72,7 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
-    result = (body["runtime_config"]["parameters"]["scheduled_at"], "")
+    result = (kubeflow.api.arguments[run]["scheduled_at"], "")
     config = with_scheduled_window(IngestConfig(source="/data"), schedule, result, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T02:00:00+00:00", "2026-11-02T02:00:00+00:00")
 

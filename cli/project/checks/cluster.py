@@ -30,26 +30,39 @@ def cluster(context: CheckContext) -> Iterator[Finding]:
         connection = None
         try:
             connection = stack.enter_context(context.cluster.connected())
-            yield _answer(connection, context.cluster.namespace)
+            yield _answer(connection)
+            yield from _schedules(connection)
         except RanklineError as error:
             yield Finding("API", "fail", _summary(error), error.hint or "check --host and --auth: docs/cluster.md")
-        namespace = connection.namespace if connection else context.cluster.namespace
+        named = connection.namespace if connection else context.cluster.namespace
+        namespace = connection.pod_namespace() if connection else named or SYSTEM
         try:
             kubernetes = open_kubernetes(context.cluster.context)
         except AccessError as error:
             yield Finding("Kubernetes", "warn", f"not known: {_summary(error)}", error.hint)
             return
-        yield Finding("Kubernetes", "ok", f"{kubernetes.host}, namespace {namespace or SYSTEM}")
-        account = context.account or (MULTI_USER if namespace else SINGLE_USER)
-        yield from run_preflight(Preflight(context.recipe, kubernetes, namespace or SYSTEM, account, SYSTEM))
+        yield Finding("Kubernetes", "ok", f"{kubernetes.host}, namespace {namespace}")
+        account = context.account or (MULTI_USER if named else SINGLE_USER)
+        yield from run_preflight(Preflight(context.recipe, kubernetes, namespace, account, SYSTEM))
 
 
-def _answer(connection: Cluster, namespace: str) -> Finding:
+def _answer(connection: Cluster) -> Finding:
+    if connection.ignored_namespace:
+        found = f"{connection.host} has a single user and ignores namespace {connection.ignored_namespace}"
+        return Finding("API", "warn", found, f"leave out --namespace: runs go to {connection.pod_namespace()}")
     users = f"several users, namespace {connection.namespace}" if connection.namespace else "a single user"
-    if namespace and not connection.namespace:
-        hint = f"leave out --namespace: runs go to the namespace of Kubeflow Pipelines, {SYSTEM}"
-        return Finding("API", "warn", f"{connection.host} has a single user and ignores namespace {namespace}", hint)
     return Finding("API", "ok", f"{connection.host} answers: {users}")
+
+
+def _schedules(connection: Cluster) -> Iterator[Finding]:
+    """What fires or may fire without being governed by `rankline schedule`."""
+    from pipelines.kubeflow.orphans import find_orphans
+
+    orphans = find_orphans(connection)
+    for each in orphans:
+        yield Finding(f"{each.kind} {each.name}", "warn", f"{each.reason} (pipeline {each.pipeline})", each.remedy)
+    if not orphans:
+        yield Finding("schedules", "ok", "none fires that `rankline schedule` does not list")
 
 
 def images(context: CheckContext) -> Iterator[Finding]:

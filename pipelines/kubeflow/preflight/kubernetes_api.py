@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.kubeflow.kubeconfig import TIMEOUT_S, kubernetes_client
 from rankline.errors import AccessError
-
-_TIMEOUT_S = (5.0, 15.0)  # to connect, and to wait for an answer
 
 
 class NotKnown(Exception):
@@ -37,7 +34,7 @@ class Kubernetes:
         try:
             response = self.client.call_api(
                 path, "GET", header_params={"Accept": "application/json"}, auth_settings=["BearerToken"],
-                _preload_content=False, _return_http_data_only=True, _request_timeout=_TIMEOUT_S,
+                _preload_content=False, _return_http_data_only=True, _request_timeout=TIMEOUT_S,
             )  # fmt: skip
             answer: dict[str, Any] = json.loads(response.data)
         except ApiException as error:
@@ -61,22 +58,12 @@ def open_kubernetes(context: str) -> Kubernetes:
     Raises:
         AccessError: there is neither a kubeconfig with that context nor a pod's service account.
     """
-    from kubernetes import client, config
-
-    configuration = client.Configuration()
-    configuration.retries = 1
-    file = os.environ.get("KUBECONFIG") or None
-    try:
-        config.load_kube_config(config_file=file, context=context or None, client_configuration=configuration)
-    except (config.ConfigException, OSError) as error:
-        try:
-            with contextlib.redirect_stderr(None):
-                config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            raise AccessError(
-                "there is no kubeconfig",
-                expected=f"a kubeconfig with the context {context!r}" if context else "~/.kube/config, or KUBECONFIG",
-                found=" ".join(str(error).split()),
-                hint="kubectl get namespaces has to work with it",
-            ) from error
-    return Kubernetes(client.ApiClient(configuration), configuration.host)
+    client = kubernetes_client(context)
+    if client is None:
+        raise AccessError(
+            "no kubeconfig leads to Kubernetes",
+            expected=f"a kubeconfig with the context {context!r}" if context else "~/.kube/config, or KUBECONFIG",
+            found="none",
+            hint="`kubectl get namespaces` has to work with it",
+        )
+    return Kubernetes(client, client.configuration.host)

@@ -76,7 +76,6 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(kubeflow: Kubeflow) ->
 
 
 def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
-    kubeflow.api.plots.clear()
     process = subprocess.Popen(
         [RANKLINE, *command(kubeflow, "--wait", "--poll", "30")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},

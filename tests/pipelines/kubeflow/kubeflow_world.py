@@ -47,7 +47,9 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         settings = as_dict(recipe)
         documents = json.loads(_base_package(flow, schedule is not None))
         # every setting changes the package, and so the name of its version, as in a real one
-        documents[0]["pipelineInfo"]["description"] = json.dumps([settings, schedule], sort_keys=True, default=str)
+        documents[0]["pipelineInfo"]["description"] = recipe.description
+        content = json.dumps([settings, schedule], sort_keys=True, default=str)
+        documents[0]["deploymentSpec"]["executors"]["exec-summary"]["container"]["args"] = [content]
         for component in documents[0]["components"].values():
             for name, task in component.get("dag", {}).get("tasks", {}).items():
                 parameters = task.get("inputs", {}).get("parameters", {})

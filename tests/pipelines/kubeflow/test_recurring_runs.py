@@ -112,7 +112,8 @@ def test_the_scheduled_time_reaches_ingest(
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     # the arguments of the component, with the placeholder as a driver fills it in
-    scheduled_times = (body["runtime_config"]["parameters"]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert body["runtime_config"]["parameters"]["scheduled_at"] == "[[ScheduledTime]]"  # the API shows what was given
+    scheduled_times = (kubeflow.api.arguments[run]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
     assert (scheduled_times[0] == "20261102030000") is macros
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
     config = with_scheduled_window(IngestConfig(source="/data"), schedule, scheduled_times, tmp_path)

@@ -434,7 +434,7 @@ def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
 def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = submitted(cluster)
     cluster.client.terminate_run(run)
-    kubeflow.api._end(kubeflow.api.runs[run], "FAILED")  # as the workflow's own state is, in some versions
+    kubeflow.api.end(kubeflow.api.runs[run])  # as the workflow's own state is, in some versions
     assert ClusterRuns(cluster).show(run)["outcome"] == "cancelled"
 
 
