@@ -29,6 +29,7 @@ _RESOURCES = {  # resource -> (kind, model of the client)
     "persistentvolumeclaims": ("PersistentVolumeClaim", "V1PersistentVolumeClaim"),
     "storageclasses": ("StorageClass", "V1StorageClass"),
     "deployments": ("Deployment", "V1Deployment"),
+    "scheduledworkflows": ("ScheduledWorkflow", ""),  # of Kubeflow: the client has no model of it
 }
 _PATH = re.compile(
     r"^/(?:api/v1|apis/[a-z0-9.]+/v[0-9a-z]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<resource>[a-z]+)"
@@ -69,12 +70,12 @@ class KubernetesApi:
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path)
     _objects: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def put(self, resource: str, name: str, *, namespace: str = "", labels: Any = None, **content: Any) -> None:
+    def put(self, resource: str, name: str, *, namespace: str = "", **content: Any) -> None:
         """Create or replace an object."""
         kind, model = _RESOURCES[resource]
-        metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
-        found = {"kind": kind, "metadata": {**metadata, **({"labels": labels} if labels else {})}, **content}
-        assert list(problems(found, model)) == []
+        metadata = {"name": name, **({"namespace": namespace} if namespace else {}), **content.pop("metadata", {})}
+        found = {"kind": kind, "metadata": metadata, **content}
+        assert not model or list(problems(found, model)) == []
         self._objects[resource, namespace, name] = found
 
     def remove(self, resource: str, name: str, *, namespace: str = "") -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from rankline.errors import AccessError
 from tests.cli.in_process import rankline
-from tests.pipelines.kubeflow.kubeflow_world import kubeflow, nothing_of_ours  # noqa: F401
+from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours  # noqa: F401
+from tests.pipelines.kubeflow.test_orphans import failure  # noqa: F401
 from tests.pipelines.kubeflow.test_preflight import NS, api  # noqa: F401
 from tests.servers.kubeflow import NAMESPACE, Kubeflow, kubeflow_server
 from tests.servers.kubernetes import KubernetesApi
@@ -47,7 +49,15 @@ def test_a_cluster_that_has_everything(kubeflow: Kubeflow, api: KubernetesApi, p
     findings = examine(kubeflow.host, "smoke", *pinned)
     assert {each["status"] for each in findings.values()} == {"ok"}, findings
     assert findings["API"]["found"] == f"{kubeflow.host} answers: several users, namespace {NAMESPACE}"
-    assert {"version", "retries", "claim rankline", "nodes for train", "image data", "image evaluate"} <= set(findings)
+    assert {
+        "schedules",
+        "version",
+        "retries",
+        "claim rankline",
+        "nodes for train",
+        "image data",
+        "image evaluate",
+    } <= set(findings)
     assert "history" not in findings  # on the volume, which is not here
     assert {method for method, _ in api.requests} == {"GET"}
 
@@ -61,10 +71,23 @@ def test_the_recipe_that_is_named_is_examined(
     assert findings["claim other"]["status"] == "fail"
 
 
+def test_a_schedule_that_fires_without_being_listed(
+    kubeflow: Kubeflow,  # noqa: F811
+    failure: AccessError,  # noqa: F811
+    api: KubernetesApi,  # noqa: F811
+    pinned: list[str],
+) -> None:
+    (workflow,) = kubeflow.api.scheduled_workflows.values()
+    name = workflow["metadata"]["name"]
+    api.put("scheduledworkflows", name, namespace=NS, metadata=workflow["metadata"], spec=workflow["spec"])
+    finding = examine(kubeflow.host, "smoke", *pinned)[f"ScheduledWorkflow {name}"]
+    assert (finding["status"], "kubectl" in finding["hint"]) == ("warn", True)
+
+
 def test_without_a_kubeconfig_the_rest_is_checked(kubeflow: Kubeflow, pinned: list[str]) -> None:  # noqa: F811
     findings = examine(kubeflow.host, "smoke", *pinned)
     assert findings["Kubernetes"]["status"] == "warn"
-    assert set(findings) == {"API", "Kubernetes", "image data", "image train", "image evaluate"}
+    assert set(findings) == {"API", "schedules", "Kubernetes", "image data", "image train", "image evaluate"}
 
 
 def test_kubeflow_that_does_not_answer(api: KubernetesApi, pinned: list[str]) -> None:  # noqa: F811

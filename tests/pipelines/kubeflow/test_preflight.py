@@ -72,7 +72,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesA
         server.put(
             "configmaps", "workflow-controller-configmap", namespace="kubeflow", **controller_settings("OnFailure")
         )
-        server.put("namespaces", NS, labels={namespace.ENFORCE: "restricted"}, status={"phase": "Active"})
+        server.put("namespaces", NS, metadata={"labels": {namespace.ENFORCE: "restricted"}}, status={"phase": "Active"})
         server.put("serviceaccounts", "default-editor", namespace=NS)
         server.put("persistentvolumeclaims", "rankline", namespace=NS, **volume_claim("ReadWriteMany"))
         server.put("pods", "step", namespace=NS, **pod())
