@@ -19,7 +19,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import EXIT_STALE
 from rankline.io.files import read_json_object, write_json
 from rankline.runtime import ledger
-from rankline.runtime.outcomes import Outcome
+from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.steps import DECIDING_STEPS
 
 SUMMARY, EARLIER_SUMMARY = "summary.json", "summary.earlier.json"  # the second one is that of a run before its retry
@@ -49,10 +49,17 @@ def summarize(
 
     Args:
         kubeflow_status: how the run ended, as Kubeflow calls it.
-        cancelled: a user cancelled the run: a step that was cut short has not failed. Where `cancel.json` says so,
-            a step that failed by itself before has.
+        cancelled: a user cancelled the run: a step that was cut short has not failed. So does `cancel.json` say, unless
+            a step has failed by itself.
         interrupted: the process that watched the run was interrupted; the next run continues it.
     """
+    summary = _summary(folder, config, cancelled=cancelled, interrupted=interrupted)
+    summary["kubeflow_status"] = kubeflow_status
+    write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _summary(folder: Path, config: Prices, *, cancelled: bool = False, interrupted: bool = False) -> dict[str, Any]:
     entries = ledger.read_entries(folder)
     steps = [_step_summary(entry, config) for entry in entries.values()]
     failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
@@ -64,10 +71,10 @@ def summarize(
     was_cancelled = cancelled and not outcome.has_verdict
     started = min((entry.started for entry in entries.values()), default=time.time())
     ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
-    summary = {
+    return {
         "run": folder.name,
         "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
-        "kubeflow_status": kubeflow_status,
+        "kubeflow_status": "",
         "verdict": decision.get("sentence", ""),
         "reasons": decision.get("failures", []),
         "error": _error(failed, cancelled=was_cancelled, interrupted=interrupted),
@@ -81,8 +88,6 @@ def summarize(
         "prices": config.model_dump(),
         "steps": steps,
     }
-    write_json(folder / SUMMARY, summary)
-    return summary
 
 
 def begin(folder: Path, names: Mapping[str, str]) -> None:
@@ -102,11 +107,9 @@ def complete_retried(folder: Path) -> None:
     earlier = read_json_object(folder / EARLIER_SUMMARY)
     if earlier is None:
         return
-    entries = ledger.read_entries(folder)
-    failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
-    decision = next((entries[step].result for step in DECIDING_STEPS if step in entries), {})
-    if failed is not None or _outcome(entries, failed, decision).has_verdict:
-        summarize(folder, config=Prices(**earlier.get("prices", {})))
+    summary = _summary(folder, Prices(**earlier.get("prices", {})))
+    if summary["failed_step"] or has_verdict(summary["outcome"]):
+        write_json(folder / SUMMARY, summary)
 
 
 def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:
