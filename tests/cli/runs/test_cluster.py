@@ -291,7 +291,7 @@ def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -
         False,
         "trainer",
     )
-    assert recurring_run["description"].startswith("data window: 2592000 s, up to 21600 s before the scheduled time\n")
+    assert recurring_run["description"].startswith("data window: 30d, up to 6h before the scheduled time\n")
     assert "directory" not in recurring_run["description"]
     instant = datetime(2026, 11, 23, 3, tzinfo=UTC)
     (run,) = kubeflow.api.tick(instant)
