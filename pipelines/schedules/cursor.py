@@ -74,8 +74,8 @@ class Cursor:
     def _parse(self) -> tuple[dict[str, Any], str]:
         try:
             value = json.loads(self.path.read_text())
-            ahead = value.get("ahead") or {"until": "", "seen_at": ""}
-            for instant in filter(None, (value["until"], ahead["until"], ahead["seen_at"])):
+            until, ahead = value["until"], value.get("ahead") or {"until": "", "seen_at": ""}
+            for instant in filter(None, (until, ahead["until"], ahead["seen_at"])):
                 if datetime.fromisoformat(instant).tzinfo is None:
                     raise ValueError(f"{instant} names no time zone")
             if not all(isinstance(each, dict) for each in value["skipped"]):

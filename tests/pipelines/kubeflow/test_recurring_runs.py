@@ -209,7 +209,7 @@ def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster:
     assert remaining == []
     assert set(kubeflow.api.recurring) == {new.id}
     assert new.max_concurrency == 3
-    assert "1d" in new.description
+    assert "data window: 1d," in new.description
     assert new.metadata == {}  # `rankline schedule` did not make it
 
 
