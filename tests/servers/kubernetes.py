@@ -74,9 +74,9 @@ class KubernetesApi:
         """Create or replace an object."""
         kind, model = _RESOURCES[resource]
         metadata = {"name": name, **({"namespace": namespace} if namespace else {}), **content.pop("metadata", {})}
-        found = {"kind": kind, "metadata": metadata, **content}
-        assert not model or list(problems(found, model)) == []
-        self._objects[resource, namespace, name] = found
+        entry = {"kind": kind, "metadata": metadata, **content}
+        assert not model or list(problems(entry, model)) == []
+        self._objects[resource, namespace, name] = entry
 
     def remove(self, resource: str, name: str, *, namespace: str = "") -> None:
         """Delete an object."""
@@ -91,10 +91,10 @@ class KubernetesApi:
         if resource in self.forbidden:
             return _status(403, "Forbidden", f'{resource} is forbidden: User "reader" cannot get resource "{resource}"')
         if name is None:
-            items = [found for key, found in self._objects.items() if key[:2] == (resource, namespace)]
+            items = [entry for key, entry in self._objects.items() if key[:2] == (resource, namespace)]
             return 200, {"kind": f"{_RESOURCES[resource][0]}List", "apiVersion": "v1", "metadata": {}, "items": items}
-        found = self._objects.get((resource, namespace, name))
-        return (200, found) if found else _status(404, "NotFound", f'{resource} "{name}" not found')
+        entry = self._objects.get((resource, namespace, name))
+        return (200, entry) if entry else _status(404, "NotFound", f'{resource} "{name}" not found')
 
 
 def _status(code: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:

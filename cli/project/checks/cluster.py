@@ -48,8 +48,8 @@ def cluster(context: CheckContext) -> Iterator[Finding]:
 
 def _answer(connection: Cluster) -> Finding:
     if connection.ignored_namespace:
-        found = f"{connection.host} has a single user and ignores namespace {connection.ignored_namespace}"
-        return Finding("API", "warn", found, f"leave out --namespace: runs go to {connection.pod_namespace()}")
+        message = f"{connection.host} has a single user and ignores namespace {connection.ignored_namespace}"
+        return Finding("API", "warn", message, f"leave out --namespace: runs go to {connection.pod_namespace()}")
     users = f"several users, namespace {connection.namespace}" if connection.namespace else "a single user"
     return Finding("API", "ok", f"{connection.host} answers: {users}")
 

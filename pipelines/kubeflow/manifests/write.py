@@ -34,7 +34,7 @@ class SetUp:
     server: str = ""  # image of the server; empty for the one of evaluate, which has all that it needs
 
     @property
-    def claim(self) -> str:
+    def volume(self) -> str:
         """The claim of the workspace; empty where it is in a bucket."""
         return "" if self.bucket else self.recipe.cluster.volume
 
@@ -109,7 +109,7 @@ def _contents(set_up: SetUp) -> Iterator[tuple[str, str]]:
     """(name, text) of every file."""
     recipe, values = set_up.recipe, _values(set_up)
     needed = {
-        "volume": bool(set_up.claim), "volume-owner": bool(set_up.claim), "fetch": bool(recipe.material),
+        "volume": bool(set_up.volume), "volume-owner": bool(set_up.volume), "fetch": bool(recipe.material),
         "mlflow": "sql" in values["tracking"].partition(":")[0],
     }  # fmt: skip
     written = [name for name in (*APPLIED, *BY_HAND) if needed.get(name, True)]
@@ -134,20 +134,20 @@ def _values(set_up: SetUp) -> dict[str, str]:
     place = ["--workspace", workspace]
     if recipe.storage.repository:
         place += ["--repository", recipe.storage.repository]
-    volume = {"persistentVolumeClaim": {"claimName": set_up.claim}} if set_up.claim else {"emptyDir": {}}
+    source = {"persistentVolumeClaim": {"claimName": set_up.volume}} if set_up.volume else {"emptyDir": {}}
     env = [
         {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret.split("/", 1)))}}
         for variable, secret in recipe.cluster.secrets.items()
     ]
     mount = {"name": "workspace", "mountPath": path}
     lists = {
-        "env": env, "volumes": [{"name": "workspace", **volume}], "mounts": [mount],
-        "read_mounts": [{**mount, "readOnly": True} if set_up.claim else mount],
+        "env": env, "volumes": [{"name": "workspace", **source}], "mounts": [mount],
+        "read_mounts": [{**mount, "readOnly": True} if set_up.volume else mount],
         "serve": ["--host", "0.0.0.0", *place], "rollback": ["--why", "rolled back by hand", *place],
     }  # fmt: skip
     return {
         "namespace": set_up.namespace,
-        "volume": set_up.claim,
+        "volume": set_up.volume,
         "path": path,
         "data": recipe.cluster.images.data,
         "server": set_up.server or recipe.cluster.images.evaluate,

@@ -39,10 +39,10 @@ def controller(preflight: Preflight) -> Iterator[Finding]:
     policy = defaults.get("templateDefaults", {}).get("retryStrategy", {}).get("retryPolicy", "")
     retries = sorted({row.size for row in STEPS.values() if getattr(preflight.recipe.cluster, row.size).retries})
     if policy == "OnError" and retries:
-        found = "retryPolicy is OnError: a step that fails is not tried again, only one whose pod is lost"
+        message = "retryPolicy is OnError: a step that fails is not tried again, only one whose pod is lost"
         settings = ", ".join(f"cluster.{size}.retries" for size in retries)
         hint = f"{settings} have no effect on failures until workflowDefaults in {path.rpartition('/')[2]} is changed"
-        yield Finding("retries", "warn", found, hint)
+        yield Finding("retries", "warn", message, hint)
     else:
         yield Finding("retries", "ok", f"retryPolicy is {policy or 'OnFailure'}")
     seconds = (defaults.get("ttlStrategy") or {}).get("secondsAfterCompletion")

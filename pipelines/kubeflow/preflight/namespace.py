@@ -12,15 +12,15 @@ ENFORCE = "pod-security.kubernetes.io/enforce"
 
 def namespace(preflight: Preflight) -> Iterator[Finding]:
     """The namespace exists and is not being deleted."""
-    found = preflight.kubernetes.get(f"/api/v1/namespaces/{preflight.namespace}")
+    resource = preflight.kubernetes.get(f"/api/v1/namespaces/{preflight.namespace}")
     name = f"namespace {preflight.namespace}"
-    if found is None:
+    if resource is None:
         yield Finding(name, "fail", "it does not exist", f"kubectl create namespace {preflight.namespace}")
         return
-    if found.get("status", {}).get("phase") == "Terminating":
+    if resource.get("status", {}).get("phase") == "Terminating":
         yield Finding(name, "fail", "it is being deleted", "use another --namespace")
         return
-    level = found["metadata"].get("labels", {}).get(ENFORCE, "privileged")
+    level = resource["metadata"].get("labels", {}).get(ENFORCE, "privileged")
     yield Finding(name, "ok", f"Pod Security enforces {level}; Rankline's pods fit it")
 
 

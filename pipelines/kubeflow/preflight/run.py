@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.findings import Finding
-from pipelines.kubeflow.preflight import claim, installation, namespace, nodes, secrets
+from pipelines.kubeflow.preflight import installation, namespace, nodes, secrets, volume
 from pipelines.kubeflow.preflight.kubernetes_api import NotKnown
 from pipelines.kubeflow.preflight.model import Check, Preflight
 from rankline.errors import RanklineError
 
 CHECKS: tuple[Check, ...] = (
-    installation.version, installation.controller, namespace.namespace, namespace.service_account, claim.claim,
+    installation.version, installation.controller, namespace.namespace, namespace.service_account, volume.volume,
     secrets.secrets, nodes.nodes,
 )  # fmt: skip
 

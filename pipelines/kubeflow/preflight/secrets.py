@@ -19,13 +19,13 @@ def secrets(preflight: Preflight) -> Iterator[Finding]:
         name, _, key = secret.partition("/")
         wanted[name].append(key)
     for name, keys in sorted(wanted.items()):
-        found = preflight.kubernetes.get(preflight.path("secrets", name))
+        resource = preflight.kubernetes.get(preflight.path("secrets", name))
         check, ns = f"secret {name}", preflight.namespace
         create = f"kubectl -n {ns} create secret generic {name} " + " ".join(f"--from-literal={key}=…" for key in keys)
-        if found is None:
+        if resource is None:
             yield Finding(check, "fail", f"it does not exist in namespace {ns}", create)
             continue
-        data = found.get("data") or {}
+        data = resource.get("data") or {}
         empty = (b"", PLACEHOLDER.encode())
         missing = [key for key in keys if key not in data]
         unfilled = [key for key in keys if key in data and base64.b64decode(data[key]).strip() in empty]

@@ -9,8 +9,8 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 def violations(pod: dict[str, Any]) -> list[str]:
     """What the spec of a pod does that `restricted` refuses."""
-    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
-    found += [f"volume {each['name']}" for each in pod.get("volumes", ()) if not set(each) - {"name"} <= VOLUMES]
+    result = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    result += [f"volume {each['name']}" for each in pod.get("volumes", ()) if not set(each) - {"name"} <= VOLUMES]
     shared = pod.get("securityContext", {})
     for container in (*pod["containers"], *pod.get("initContainers", ())):
         own = {**shared, **container.get("securityContext", {})}
@@ -24,5 +24,5 @@ def violations(pod: dict[str, Any]) -> list[str]:
             "privileged": not own.get("privileged"),
             "hostPort": not any(port.get("hostPort") for port in container.get("ports", ())),
         }
-        found += [f"{container['name']}: {name}" for name, met in rules.items() if not met]
-    return found
+        result += [f"{container['name']}: {name}" for name, met in rules.items() if not met]
+    return result

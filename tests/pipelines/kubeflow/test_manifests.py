@@ -45,13 +45,13 @@ def folder(tmp_path: Path) -> Path:
 
 def manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """`file: Kind/name` -> every manifest in a folder, except kustomize's own."""
-    found = {}
+    resources = {}
     for path in sorted(folder.glob("*.yaml")):
         for each in yaml.safe_load_all(path.read_text()):
             if each["kind"] != "Kustomization":
                 metadata = each["metadata"]
-                found[f"{path.stem}: {each['kind']}/{metadata.get('name') or metadata['generateName']}"] = each
-    return found
+                resources[f"{path.stem}: {each['kind']}/{metadata.get('name') or metadata['generateName']}"] = each
+    return resources
 
 
 def pod_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -60,9 +60,9 @@ def pod_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def test_they_are_what_kubernetes_takes(folder: Path) -> None:
-    found = manifests(folder)
-    assert [name for name in found if name.split("/")[1].startswith("rankline-rollback")] != []
-    for name, manifest in found.items():
+    resources = manifests(folder)
+    assert [name for name in resources if name.split("/")[1].startswith("rankline-rollback")] != []
+    for name, manifest in resources.items():
         assert list(problems(manifest, f"V1{manifest['kind']}")) == [], name
         assert manifest["metadata"]["namespace"] == "team"
 
@@ -112,21 +112,21 @@ def test_a_pod_outside_of_restricted_is_noticed(folder: Path, change: Callable[.
 
 
 def test_they_have_what_the_recipe_names(folder: Path) -> None:
-    found = manifests(folder)
-    pods = [pod for each in found.values() if (pod := pod_of(each))]
+    resources = manifests(folder)
+    pods = [pod for each in resources.values() if (pod := pod_of(each))]
     images = {container["image"] for pod in pods for container in pod["containers"]}
     assert images == {IMAGES["data"], IMAGES["evaluate"]}
     assert all(PINNED_IMAGE.match(image) for image in images)
     accounts = {pod.get("serviceAccountName") for pod in pods}
     assert accounts == {"rankline", None}  # None: the job as root, which needs none
-    assert "volume: PersistentVolumeClaim/rankline" in found
-    server = pod_of(found["serve: Deployment/rankline"])
+    assert "volume: PersistentVolumeClaim/rankline" in resources
+    server = pod_of(resources["serve: Deployment/rankline"])
     assert server is not None
     assert server["containers"][0]["volumeMounts"] == [
         {"name": "workspace", "mountPath": "/rankline", "readOnly": True}
     ]
     assert [each["name"] for each in server["containers"][0]["env"]] == list(set_up().recipe.cluster.secrets)
-    fetch = pod_of(found["fetch: Job/rankline-fetch"])
+    fetch = pod_of(resources["fetch: Job/rankline-fetch"])
     assert fetch is not None
     assert fetch["containers"][0]["command"] == ["sh", "-c", "rankline fetch smoke -w /rankline"]
 
@@ -146,8 +146,8 @@ def test_mlflow_answers_by_the_name_of_its_service(folder: Path) -> None:
     from mlflow.cli import cli
     from mlflow.server.security_utils import get_default_allowed_hosts, is_allowed_host_header
 
-    found = manifests(folder)
-    pod, service = pod_of(found["mlflow: Deployment/mlflow"]), found["mlflow: Service/mlflow"]
+    resources = manifests(folder)
+    pod, service = pod_of(resources["mlflow: Deployment/mlflow"]), resources["mlflow: Service/mlflow"]
     assert pod is not None
     command = pod["containers"][0]["command"]
     assert command[:2] == ["mlflow", "server"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.findings import Finding
-from pipelines.kubeflow.preflight import claim, installation, namespace, nodes, secrets
+from pipelines.kubeflow.preflight import installation, namespace, nodes, secrets, volume
 from pipelines.kubeflow.preflight.kubernetes_api import open_kubernetes
 from pipelines.kubeflow.preflight.model import Check, Preflight
 from pipelines.kubeflow.preflight.run import CHECKS, run_preflight
@@ -52,12 +52,12 @@ def node(cpu: str = "8", memory: str = "64Gi", *, ready: str = "True", **more: A
 
 
 def pod(*, user: int = 10001, phase: str = "Succeeded") -> dict[str, Any]:
-    volume = {"name": "rankline", "persistentVolumeClaim": {"claimName": "rankline"}}
+    mounted = {"name": "rankline", "persistentVolumeClaim": {"claimName": "rankline"}}
     container = {"name": "main", "image": "x", "securityContext": {"runAsUser": user}}
-    return {"spec": {"volumes": [volume], "containers": [container]}, "status": {"phase": phase}}
+    return {"spec": {"volumes": [mounted], "containers": [container]}, "status": {"phase": phase}}
 
 
-def volume_claim(*modes: str, phase: str = "Bound") -> dict[str, Any]:
+def pvc(*modes: str, phase: str = "Bound") -> dict[str, Any]:
     return {"spec": {"accessModes": list(modes), "storageClassName": "shared"}, "status": {"phase": phase}}
 
 
@@ -74,7 +74,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesA
         )
         server.put("namespaces", NS, metadata={"labels": {namespace.ENFORCE: "restricted"}}, status={"phase": "Active"})
         server.put("serviceaccounts", "default-editor", namespace=NS)
-        server.put("persistentvolumeclaims", "rankline", namespace=NS, **volume_claim("ReadWriteMany"))
+        server.put("persistentvolumeclaims", "rankline", namespace=NS, **pvc("ReadWriteMany"))
         server.put("pods", "step", namespace=NS, **pod())
         filled = {key: base64.b64encode(b"x").decode() for key in ("password", "user")}
         server.put("secrets", "db", namespace=NS, data=filled)
@@ -147,16 +147,16 @@ def test_a_kubeconfig_whose_token_is_refused(api: KubernetesApi, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("image", "found"),
+    ("image", "text"),
     [
         ("ghcr.io/kubeflow/kfp-api-server:2.5.0", "Kubeflow Pipelines 2.5.0"),
         ("registry:5000/kfp@sha256:" + "a" * 64, "not known"),
     ],
 )
-def test_another_version(api: KubernetesApi, image: str, found: str) -> None:
+def test_another_version(api: KubernetesApi, image: str, text: str) -> None:
     api.put("deployments", "ml-pipeline", namespace="kubeflow", **deployment(image))
     finding = findings_of(installation.version)["version"]
-    assert (finding.status, finding.found[: len(found)]) == ("warn", found)
+    assert (finding.status, finding.found[: len(text)]) == ("warn", text)
 
 
 def test_a_controller_that_does_not_try_failed_steps_again(api: KubernetesApi) -> None:
@@ -182,31 +182,31 @@ def test_a_namespace_that_is_being_deleted(api: KubernetesApi) -> None:
 @pytest.mark.parametrize(
     ("put", "status", "text"),
     [
-        (volume_claim("ReadWriteMany", phase="Pending"), "fail", "it is Pending"),
-        (volume_claim("ReadWriteMany", phase="Lost"), "fail", "it is Lost"),
-        (volume_claim("ReadOnlyMany"), "fail", "ReadOnlyMany"),
-        (volume_claim("ReadWriteOnce"), "ok", "the only node has it"),
+        (pvc("ReadWriteMany", phase="Pending"), "fail", "it is Pending"),
+        (pvc("ReadWriteMany", phase="Lost"), "fail", "it is Lost"),
+        (pvc("ReadOnlyMany"), "fail", "ReadOnlyMany"),
+        (pvc("ReadWriteOnce"), "ok", "the only node has it"),
     ],
 )
 def test_a_claim_that_is_not_usable(api: KubernetesApi, put: dict[str, Any], status: str, text: str) -> None:
     api.put("persistentvolumeclaims", "rankline", namespace=NS, **put)
-    finding = findings_of(claim.claim)["claim rankline"]
+    finding = findings_of(volume.volume)["claim rankline"]
     assert (finding.status, text in finding.found) == (status, True)
 
 
 def test_a_claim_for_one_node_of_several(api: KubernetesApi) -> None:
-    api.put("persistentvolumeclaims", "rankline", namespace=NS, **volume_claim("ReadWriteOnce"))
+    api.put("persistentvolumeclaims", "rankline", namespace=NS, **pvc("ReadWriteOnce"))
     api.put("nodes", "two", **node())
-    assert findings_of(claim.claim)["claim rankline"].status == "warn"
+    assert findings_of(volume.volume)["claim rankline"].status == "warn"
     api.forbidden = {"nodes"}
-    assert findings_of(claim.claim)["claim rankline"].status == "warn"
+    assert findings_of(volume.volume)["claim rankline"].status == "warn"
 
 
 def test_a_claim_that_is_bound_when_it_is_used(api: KubernetesApi) -> None:
-    api.put("persistentvolumeclaims", "rankline", namespace=NS, **volume_claim("ReadWriteMany", phase="Pending"))
+    api.put("persistentvolumeclaims", "rankline", namespace=NS, **pvc("ReadWriteMany", phase="Pending"))
     api.put("storageclasses", "shared", provisioner="x", volumeBindingMode="WaitForFirstConsumer")
-    assert findings_of(claim.claim)["claim rankline"].status == "warn"
-    assert findings_of(claim.claim, "cluster.volume=") == {}
+    assert findings_of(volume.volume)["claim rankline"].status == "warn"
+    assert findings_of(volume.volume, "cluster.volume=") == {}
 
 
 @pytest.mark.parametrize("other", [pod(user=0), pod(phase="Failed"), None])
@@ -214,7 +214,7 @@ def test_a_claim_that_no_pod_of_the_images_user_wrote_to(api: KubernetesApi, oth
     api.remove("pods", "step", namespace=NS)
     if other:
         api.put("pods", "other", namespace=NS, **other)
-    finding = findings_of(claim.claim)["claim's owner"]
+    finding = findings_of(volume.volume)["claim's owner"]
     assert (finding.status, finding.found[:9]) == ("warn", "not known")
 
 
@@ -230,7 +230,7 @@ def test_a_claim_that_no_pod_of_the_images_user_wrote_to(api: KubernetesApi, oth
         ({}, "no key password, no key user"),
     ],
 )
-def test_a_secret_that_lacks_a_key(api: KubernetesApi, data: dict[str, str], text: str) -> None:
+def test_a_secret_without_a_key(api: KubernetesApi, data: dict[str, str], text: str) -> None:
     api.put("secrets", "db", namespace=NS, data=data)
     finding = findings_of(secrets.secrets)["secret db"]
     assert (finding.status, text in finding.found) == ("fail", True)

@@ -14,35 +14,35 @@ UID = 10001  # of the images
 OWNER_HINT = f"apply volume.yaml of `rankline cluster init`: its job fails if uid {UID} may not write there"
 
 
-def claim(preflight: Preflight) -> Iterator[Finding]:
+def volume(preflight: Preflight) -> Iterator[Finding]:
     """The claim is bound and several pods may write to it."""
-    volume = preflight.recipe.cluster.volume
-    if not volume:
+    volume_name = preflight.recipe.cluster.volume
+    if not volume_name:
         return
-    name = f"claim {volume}"
-    found = preflight.kubernetes.get(preflight.path("persistentvolumeclaims", volume))
-    if found is None:
+    name = f"claim {volume_name}"
+    pvc = preflight.kubernetes.get(preflight.path("persistentvolumeclaims", volume_name))
+    if pvc is None:
         hint = "apply volume.yaml of `rankline cluster init`, or --set cluster.volume=…"
         yield Finding(name, "fail", f"it does not exist in namespace {preflight.namespace}", hint)
         return
-    phase = found.get("status", {}).get("phase", "Pending")
-    if phase == "Pending" and _waits_for_pod(preflight, found):
+    phase = pvc.get("status", {}).get("phase", "Pending")
+    if phase == "Pending" and _waits_for_pod(preflight, pvc):
         yield Finding(name, "warn", "not bound yet; its storage class binds it when a pod first uses it", OWNER_HINT)
     elif phase != "Bound":
-        hint = f"kubectl -n {preflight.namespace} describe pvc {volume} says why"
+        hint = f"kubectl -n {preflight.namespace} describe pvc {volume_name} says why"
         yield Finding(name, "fail", f"it is {phase}, so that every pod waits", hint)
     else:
-        yield from _access(preflight, name, found["spec"]["accessModes"])
-        yield _writable(preflight, volume)
+        yield from _access(preflight, name, pvc["spec"]["accessModes"])
+        yield _writable(preflight, volume_name)
 
 
-def _waits_for_pod(preflight: Preflight, claim: dict[str, Any]) -> bool:
-    storage_class = claim["spec"].get("storageClassName")
+def _waits_for_pod(preflight: Preflight, pvc: dict[str, Any]) -> bool:
+    storage_class = pvc["spec"].get("storageClassName")
     try:
-        found = preflight.kubernetes.get(f"/apis/storage.k8s.io/v1/storageclasses/{storage_class}") or {}
+        resource = preflight.kubernetes.get(f"/apis/storage.k8s.io/v1/storageclasses/{storage_class}") or {}
     except NotKnown:
         return False
-    return found.get("volumeBindingMode") == "WaitForFirstConsumer"
+    return resource.get("volumeBindingMode") == "WaitForFirstConsumer"
 
 
 def _access(preflight: Preflight, name: str, modes: list[str]) -> Iterator[Finding]:
@@ -56,14 +56,14 @@ def _access(preflight: Preflight, name: str, modes: list[str]) -> Iterator[Findi
         nodes = len(preflight.kubernetes.items("/api/v1/nodes"))
     except (NotKnown, AccessError):
         nodes = 0  # not known
-    found = f"bound, ReadWriteOnce: {'the only node has it' if nodes == 1 else 'pods on a second node wait for it'}"
-    yield Finding(name, "ok" if nodes == 1 else "warn", found, "" if nodes == 1 else "a claim with ReadWriteMany")
+    message = f"bound, ReadWriteOnce: {'the only node has it' if nodes == 1 else 'pods on a second node wait for it'}"
+    yield Finding(name, "ok" if nodes == 1 else "warn", message, "" if nodes == 1 else "a claim with ReadWriteMany")
 
 
-def _writable(preflight: Preflight, volume: str) -> Finding:
+def _writable(preflight: Preflight, volume_name: str) -> Finding:
     """Only a pod can tell; one that mounted the claim and succeeded has told."""
     pods = preflight.kubernetes.items(preflight.path("pods"))
-    done = [each["metadata"]["name"] for each in pods if _wrote(each, volume)]
+    done = [each["metadata"]["name"] for each in pods if _wrote(each, volume_name)]
     if done:
         return Finding("claim's owner", "ok", f"pod {done[0]} wrote there as the user of the images")
     return Finding(
@@ -71,10 +71,10 @@ def _writable(preflight: Preflight, volume: str) -> Finding:
     )
 
 
-def _wrote(pod: dict[str, Any], volume: str) -> bool:
+def _wrote(pod: dict[str, Any], volume_name: str) -> bool:
     spec = pod["spec"]
     mounted = [(each.get("persistentVolumeClaim") or {}).get("claimName") for each in spec.get("volumes") or ()]
-    if volume not in mounted or pod.get("status", {}).get("phase") != "Succeeded":
+    if volume_name not in mounted or pod.get("status", {}).get("phase") != "Succeeded":
         return False
     users = [(each.get("securityContext") or {}).get("runAsUser") for each in (spec, *spec["containers"])]
     return 0 not in users
