@@ -109,3 +109,5 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
             "fix them, choose other columns, or raise ingest.max_rejected_share",
             fg=typer.colors.RED,
         )
+    if result.hint:
+        typer.secho(f"  try: {result.hint}", fg=typer.colors.RED)

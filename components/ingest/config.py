@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, FrozenModel
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
 
@@ -187,7 +187,18 @@ class TextFiles(FrozenModel):
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
     delimiter: str = Field("", description="Separator of columns; by default a tab for .tsv, and detected for .csv.")
-    quote: str = Field('"', description="Quote around values with delimiters or line ends; empty for none.")
+    quote: str | None = Field(
+        None,
+        description="Quote around values with delimiters or line ends; empty for none. By default a double quote, and "
+        "none in tab-separated text.",
+    )
+    escape: str = Field("", description="Sign that escapes the next character, such as \\ in files of MySQL or Spark.")
+    header: bool = Field(True, description="Whether the first line of a CSV file names its columns.")
+    names: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Table -> the names of its columns in their order, for CSV files whose first line is a row; a "
+        "list names the columns of events.",
+    )
     decimal: str = Field(".", description="Decimal sign: a point, or a comma as in the Excel of many countries.")
     missing: tuple[str, ...] = Field((), description="Words for a missing value, such as NULL or \\N.")
 
@@ -200,6 +211,22 @@ class TextFiles(FrozenModel):
             return codecs.lookup(encoding).name
         except LookupError as error:
             raise ValueError(f"unknown encoding {encoding}") from error
+
+    @field_validator("escape")
+    @classmethod
+    def _one_sign(cls, escape: str) -> str:
+        if len(escape) > 1 or not escape.isascii():
+            raise ValueError("the escape sign is one character, such as \\")
+        return escape
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _names_of_tables(cls, names: Any) -> Any:
+        if isinstance(names, list | tuple):
+            return {"events": names}
+        if isinstance(names, dict) and (unknown := sorted(set(names) - set(TABLES))):
+            raise ValueError(f"unknown tables {', '.join(unknown)}; there are {', '.join(TABLES)}")
+        return names
 
     @field_validator("decimal")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.expressions import CURRENCY
+from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
@@ -15,7 +16,11 @@ from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
 from rankline.io.sql import literal
 
+ESCAPE_HINT = "set ingest.files.escape=\\ (a backslash), which precedes quotes or separators inside values"
+ESCAPED = literal(r"\\[\"',;\t|]")
 HINTS = (  # pattern of a reason, what to try
+    (re.escape(UNCLOSED_QUOTE), "set ingest.files.quote='' if quotes enclose nothing"),
+    (re.escape(BACKSLASH_QUOTE), ESCAPE_HINT),
     ("time without a zone", "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin"),
     (
         "unparsable timestamp.*",
@@ -84,7 +89,8 @@ def _too_many_rejected(db: Any, config: IngestConfig, rejections: Rejections, ra
         expected=f"at most {config.max_rejected_share:.1%} rejected (ingest.max_rejected_share)",
         found=f"{bad / rows:.1%}; the first is line {row - file.first_row + 1}: {example[:120]!r}",
         where=f"{file.where}; all of them are in {raw / 'rejected.parquet'}",
-        hint=_hint(reasons[0][0], config, file.where) + "correct the rows, or ingest.columns if they are read as the "
+        hint=_hint(db, table, reasons[0][0], config, file.where)
+        + "correct the rows, or ingest.columns if they are read as the "
         "wrong columns; raise ingest.max_rejected_share to go on without them",
     )
 
@@ -125,8 +131,10 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
     return int(unreadable)
 
 
-def _hint(reason: str, config: IngestConfig, where: str) -> str:
+def _hint(db: Any, table: str, reason: str, config: IngestConfig, where: str) -> str:
     """What to try for the most frequent reason."""
+    if reason == WRONG_NUMBER:
+        return f"{_layout_hint(db, table)}; "
     for pattern, hint in HINTS:
         if re.fullmatch(pattern, reason):
             return f"{hint}; "
@@ -134,6 +142,20 @@ def _hint(reason: str, config: IngestConfig, where: str) -> str:
         other = f" (or {encoding.runner_up})" * bool(encoding.runner_up)
         return f"set ingest.files.encoding={encoding.name}, which fits{other}; "
     return ""
+
+
+def _layout_hint(db: Any, table: str) -> str:
+    """What to try for records with another number of values: the setting that their texts point at."""
+    (escaped, quoted) = fetch_row(
+        db,
+        f"SELECT avg(CAST(regexp_matches(raw, {ESCAPED}) AS INTEGER)), avg(CAST(contains(raw, '\"') AS INTEGER)) "
+        f"FROM bad_{table} JOIN {table} USING (row) WHERE reason = {literal(WRONG_NUMBER)}",
+    )
+    if escaped and escaped >= 0.5:
+        return ESCAPE_HINT
+    if quoted and quoted >= 0.5:
+        return "set ingest.files.quote='\"' if quotes enclose values, or ingest.files.quote='' if they enclose nothing"
+    return "set ingest.files.delimiter to what separates the values, or ingest.files.names to the names of all columns"
 
 
 def _fitting_encoding(config: IngestConfig, where: str) -> EncodingGuess:

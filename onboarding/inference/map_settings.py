@@ -67,11 +67,14 @@ def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if mapping.survey.format != "tables":
         return settings
-    if mapping.survey.files.encoding not in ("utf-8", "ascii"):
-        settings["encoding"] = mapping.survey.files.encoding
-    if mapping.survey.files.decimal == ",":
-        settings["decimal"] = ","
-    missing = set()
+    survey = mapping.survey
+    settings = survey.files.model_dump(exclude_defaults=True, exclude={"names"})
+    if survey.files.encoding == "ascii":
+        del settings["encoding"]
+    names = {role: list(survey.names.get(survey.tables[table].place, ())) for role, table in mapping.roles.items()}
+    if names := {role: named for role, named in names.items() if named}:
+        settings["names"] = names
+    missing = set(survey.files.missing)
     for role, table in mapping.roles.items():
         for each in mapping.column_mappings.get(role, ()):
             stats = mapping.stats(role, each.column)

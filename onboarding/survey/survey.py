@@ -21,6 +21,7 @@ from onboarding.survey.locations import (
 )
 from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
+from onboarding.survey.text_files import detect_quoting, parse_file_settings
 from onboarding.tables import connect, fetch_row
 from rankline.errors import SourceError, UsageError
 from rankline.io import sources
@@ -52,6 +53,7 @@ class Survey:
     format: str
     tables: dict[str, TableSurvey]
     files: TextFiles = field(default_factory=TextFiles)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # place -> columns of files without a header
     encoding: EncodingGuess = UTF_8
     name: str | None = None
     connection: str = ""
@@ -94,16 +96,24 @@ class _Location:
 
 
 def survey(
-    source: str, *, rows: int = SAMPLE_ROWS, encoding: str = "", only: tuple[str, ...] = (), connection: str = ""
+    source: str,
+    *,
+    rows: int = SAMPLE_ROWS,
+    encoding: str = "",
+    only: tuple[str, ...] = (),
+    connection: str = "",
+    files: tuple[str, ...] = (),
 ) -> Survey:
     """Survey a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
 
-    ``only`` names the places of the tables; without it, all tables of the source are surveyed.
+    ``only`` names the places of the tables; without it, all tables of the source are surveyed. ``files`` are settings
+    of text files (setting=value), which go before what their contents show.
 
     Raises:
         SourceError: the source does not exist, holds no table, or a table cannot be read.
-        UsageError: the URL of the source contains a password.
+        UsageError: the URL of the source contains a password, or a setting of files does not exist.
     """
+    file_settings, columns = parse_file_settings(files)
     if sources.mask_passwords(source) != source or f":{sources.MASK}@" in source:
         raise UsageError(
             "a command, a map or a recipe must not contain a password",
@@ -117,7 +127,7 @@ def survey(
     )
     if result.format == "tables":
         places = only or ((detected.file,) if detected.file else tuple(table_places(result.source)))
-        locations = _file_locations(result, places, encoding)
+        locations = _file_locations(result, places, encoding, file_settings, columns)
     elif result.format == "sql":
         places = only or tuple(database_tables(result.source, result.connection))
         locations = [_Location(place, _query_parts(result, place, rows), 0) for place in places]
@@ -130,18 +140,29 @@ def survey(
     return result
 
 
-def _file_locations(survey: Survey, places: tuple[str, ...], encoding: str) -> list[_Location]:
-    """The tables of a source of files; sets the survey's encoding."""
+def _file_locations(
+    survey: Survey,
+    places: tuple[str, ...],
+    encoding: str,
+    settings: dict[str, Any],
+    names: dict[str, tuple[str, ...]],
+) -> list[_Location]:
+    """The tables of a source of files; sets how the survey's text files are written."""
     files = {place: files_at(survey.source, place) for place in places}
-    survey.encoding = _detect_encoding([file for each in files.values() for file in each[:3]], encoding)
-    survey.files = TextFiles(encoding=survey.encoding.name)
-    config = IngestConfig(source=survey.source, format="tables", files=survey.files, columns=AllColumns())
+    samples = [file for each in files.values() for file in each[:3]]
+    survey.encoding = _detect_encoding(samples, encoding)
+    settings = {**detect_quoting(samples, settings, survey.encoding.name), **settings}
+    survey.files = TextFiles(encoding=survey.encoding.name, **settings)
+    survey.names = {place: named for place in places if (named := names.get(place, names.get("", ())))}
     for file in (file for each in files.values() for file in each):
         require_table_kind(file)
-    return [
-        _Location(place, [tables.file_part("events", file, config) for file in each], len(each))
-        for place, each in files.items()
-    ]
+    return [_Location(place, _file_parts(survey, place, each), len(each)) for place, each in files.items()]
+
+
+def _file_parts(survey: Survey, place: str, files: list[File]) -> list[Part]:
+    settings = survey.files.model_copy(update={"names": {"events": survey.names.get(place, ())}})
+    config = IngestConfig(source=survey.source, format="tables", files=settings, columns=AllColumns())
+    return [tables.file_part("events", file, config) for file in files]
 
 
 def _known_locations(survey: Survey) -> list[_Location]:
@@ -232,7 +253,7 @@ def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int)
             where=location.parts[0].where if location.parts else location.place,
             hint="check that it is a table and export it again, or leave it out with --events and --items",
         )
-    if survey.format == "tables" and has_decimal_commas(survey.db, name, kinds):
+    if survey.format == "tables" and survey.files.decimal == "." and has_decimal_commas(survey.db, name, kinds):
         survey.files = survey.files.model_copy(update={"decimal": ","})
     stats = column_stats(survey.db, name, kinds, decimal=survey.files.decimal)
     return TableSurvey(name, location.place, int(count), is_complete, location.files, stats)
