@@ -11,7 +11,10 @@ from components.ingest.readers.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.io.sql import literal
 
-BOOLEAN_WORDS = {"true": ("true", "t", "yes", "y", "1", "1.0"), "false": ("false", "f", "no", "n", "0", "0.0")}
+BOOLEAN_WORDS = {
+    "true": ("true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "да", "是"),
+    "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
+}
 ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time with a zone
 # A time without a zone. DuckDB parses more formats, but ignores a PM or the name of a zone.
 NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
@@ -27,8 +30,6 @@ CREATE MACRO utc_times(zone, local_time) AS list_distinct(list_filter(
 
 EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
-# a sign or an ISO code, before or after a price
-CURRENCY = r"^(\p{Sc}|[A-Z]{3})|(\p{Sc}|[A-Z]{3})$"
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; all other columns that settings name must exist
 OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
@@ -123,13 +124,15 @@ class ColumnExpressions:
         text = self.text(name, setting="price")
         if kind not in TEXT_KINDS:
             return self._number(name, setting="price"), text
-        number = self._parse_number(f"trim(regexp_replace({text}, {literal(CURRENCY)}, ''))")
+        number = self._parse_number(f"without_currency({text})")
         return f"CASE WHEN isfinite({number}) THEN {number} END", text
 
     def number(self, name: str, *, setting: str, reason: str) -> str:
-        """A column as a float64; a value that is neither empty nor a finite number rejects the row."""
+        """A column as a float64; a value that is neither empty, a finite number, nor yes or no rejects the row."""
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
+        if kind in TEXT_KINDS:  # yes and no are 1 and 0
+            number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
         if kind not in ("integer", "flag"):
             self.add_check(f"{text} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)
         return number
@@ -142,18 +145,12 @@ class ColumnExpressions:
 
     def _parse_number(self, text: str) -> str:
         """A text as a float64; null where it is not a number in the format of `ingest.files.decimal`."""
-        if self.config.files.decimal == ",":
-            well_formed = rf"regexp_full_match({text}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
-            return f"CASE WHEN {well_formed} THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
-        # a comma separates thousands only where it cannot be a decimal sign: 1,234.50 and 1,234,567, not 1,234
-        has_thousands = rf"regexp_full_match({text}, '[+-]?\d{{1,3}}((,\d{{3}})+\.\d+|(,\d{{3}}){{2,}})')"
-        return f"TRY_CAST(CASE WHEN {has_thousands} THEN replace({text}, ',', '') ELSE {text} END AS DOUBLE)"
+        return f"number_{'comma' if self.config.files.decimal == ',' else 'point'}({text})"
 
     def flag(self, name: str, *, setting: str) -> str:
         """A column as a boolean, true where it is empty (unless the source is partial); other values reject the row."""
-        text = f"lower({self.text(name, setting=setting)})"
-        true, false = BOOLEAN_WORDS["true"], BOOLEAN_WORDS["false"]
-        expression = f"CASE WHEN {text} IN {true} THEN true WHEN {text} IN {false} THEN false END"
+        text = self.text(name, setting=setting)
+        expression = _yes_or_no(text)
         self.add_check(f"{text} IS NOT NULL AND ({expression}) IS NULL", f"unparsable {setting}")
         return expression if self.config.only else f"coalesce({expression}, true)"
 
@@ -286,6 +283,11 @@ class ColumnExpressions:
                     expression = self.declared(name, setting=setting)
                 expressions[stored_name(name)] = expression
         return expressions
+
+
+def _yes_or_no(text: str) -> str:
+    true, false = (sql_list(BOOLEAN_WORDS[name]) for name in ("true", "false"))
+    return f"CASE WHEN lower({text}) IN {true} THEN true WHEN lower({text}) IN {false} THEN false END"
 
 
 def _is_json_array(text: str) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.expressions import CURRENCY
 from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
@@ -103,12 +102,13 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
     """
     if "price_as_written" not in column_names(db, "items"):
         return 0
-    priced, unreadable, example, *currencies = fetch_row(
+    priced, unreadable, example, codes, marks = fetch_row(
         db,
-        f"""SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
-            arg_min(price_as_written, row) FILTER (price IS NULL), min(currency), max(currency)
-        FROM (SELECT *, trim(regexp_extract(price_as_written, {literal(CURRENCY)})) AS mark,
-            CASE WHEN price IS NOT NULL AND mark <> '' THEN mark END AS currency FROM good_items)""",
+        """SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
+            arg_min(price_as_written, row) FILTER (price IS NULL),
+            list(DISTINCT code) FILTER (code IS NOT NULL), list(DISTINCT mark) FILTER (mark IS NOT NULL)
+        FROM (SELECT *, currency_of(mark) AS code FROM (
+            SELECT *, CASE WHEN price IS NOT NULL THEN currency_mark(price_as_written) END AS mark FROM good_items))""",
     )
     where = f"column {columns.price} of items"
     if unreadable > config.max_rejected_share * priced:
@@ -117,18 +117,25 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
             expected=f"numbers in all but {config.max_rejected_share:.1%} of the cells (ingest.max_rejected_share)",
             found=repr(example[:80]),
             where=where,
-            hint="set ingest.files.decimal to ',' for prices such as 1.234,50, to '.' for prices such as 1,234.50; "
-            "only a currency may precede or follow a price",
+            hint=_decimal_hint(db, config) + "only a currency may precede or follow a price",
         )
-    if len({*currencies}) > 1:
+    if len(codes or ()) > 1:
         raise SourceError(
             "prices are in several currencies",
             expected="one currency, so that prices can be compared",
-            found=" and ".join(map(str, currencies)),
+            found=" and ".join(sorted(marks)[:4]),
             where=where,
             hint="convert them to one currency, or leave ingest.columns.price empty",
         )
     return int(unreadable)
+
+
+def _decimal_hint(db: Any, config: IngestConfig) -> str:
+    """The decimal sign to set for prices that cannot be read, if the other one reads more of them."""
+    other, macro = (",", "number_comma") if config.files.decimal == "." else (".", "number_point")
+    query = f"SELECT avg(CAST({macro}(without_currency(price_as_written)) IS NOT NULL AS INTEGER)) FROM good_items"
+    (share,) = fetch_row(db, f"{query} WHERE price_as_written IS NOT NULL AND price IS NULL")
+    return f"set ingest.files.decimal={other}, which reads {share:.0%} of these; " if share else ""
 
 
 def _hint(db: Any, table: str, reason: str, config: IngestConfig, where: str) -> str:

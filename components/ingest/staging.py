@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.expressions import TIME_ZONE_MACROS, ColumnExpressions
+from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers.parts import Part, truncated_error
 from rankline.io.sql import identifier
 
@@ -47,7 +48,7 @@ def stage(
     Raises:
         SourceError: a part lacks a column that the settings name, or is truncated.
     """
-    db.execute(TIME_ZONE_MACROS)
+    db.execute(f"{TIME_ZONE_MACROS};{NUMBER_MACROS}")
     staged = Staged()
     absent: set[str] = set()
     last_row: dict[str, int] = {}

@@ -154,7 +154,7 @@ def _turns(column: Column) -> Iterator[Candidate]:
 
 
 def _item_candidates(column: Column) -> Iterable[Candidate]:
-    for rule in (_vectors, _created_at, _named_item_column):
+    for rule in (_vectors, _created_at, _named_item_column, _price):
         if candidates := list(rule(column)):
             return candidates
     return [*_category(column), *_item_text(column)]
@@ -181,13 +181,19 @@ def _named_item_column(column: Column) -> Iterator[Candidate]:
     numbers = f"numbers{_range_text(stats)}"
     for setting, fits, why in (
         ("created_year", is_year, numbers),
-        ("price", stats.numbers > 0.9 and (stats.low or 0) >= 0, numbers),
+        ("price", max(stats.numbers, stats.money) > 0.9 and (stats.low or 0) >= 0, numbers),
         ("available", stats.flags > 0.95, "yes or no"),
         ("language", stats.characters < 8 and stats.distinct < 200, f"{stats.distinct} codes"),
     ):
         if fits and (score := column.score(setting)):
             yield setting, 0.45 + 0.5 * score, why
             return
+
+
+def _price(column: Column) -> Iterator[Candidate]:
+    """A number with a currency is a price, whatever its column is called."""
+    if column.stats.money > 0.9:
+        yield "price", 0.6, f"prices{_range_text(column.stats)}"
 
 
 def _category(column: Column) -> Iterator[Candidate]:

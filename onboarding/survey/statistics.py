@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.expressions import NAIVE, ZONED
+from components.ingest.expressions import BOOLEAN_WORDS, NAIVE, ZONED, sql_list
+from components.ingest.numbers import GROUP
 from onboarding.tables import fetch_row
 from rankline.io.sql import identifier, literal
 
@@ -20,6 +21,7 @@ PATTERNS = (
 )  # fmt: skip
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60
+FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
 
 Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
@@ -41,6 +43,7 @@ class ColumnStats:
     high: float | None = None
     characters: float = 0.0
     words: float = 0.0
+    money: float = 0.0  # share of numbers with a currency
     flags: float = 0.0
     urls: float = 0.0
     arrays: float = 0.0
@@ -62,7 +65,7 @@ class ColumnStats:
     @property
     def is_text(self) -> bool:
         """Whether the values are words rather than numbers, times, URLs or booleans."""
-        words = self.numbers < 0.5 and not self.times and self.urls < 0.5 and self.flags < 0.9
+        words = max(self.numbers, self.money, self.urls) < 0.5 and not self.times and self.flags < 0.9
         return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
 
     @property
@@ -74,6 +77,8 @@ class ColumnStats:
             return "numbers" if self.vectors > 0.9 else "list"
         if self.kind == "flag":
             return "yes/no"
+        if self.money > 0.5:
+            return "price"
         if self.numbers > 0.95:
             return "whole number" if self.is_integer else "number"
         return "url" if self.urls > 0.9 else "text"
@@ -87,12 +92,11 @@ def column_stats(db: Any, table: str, kinds: dict[str, str], *, decimal: str) ->
 def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> ColumnStats:
     # markers of missing values are ordinary values here: what they are is decided when the map is written
     text = f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')"
-    number = (
-        "TRY_CAST(replace(replace(text, '.', ''), ',', '.') AS DOUBLE)"
-        if decimal == ","
-        else "TRY_CAST(text AS DOUBLE)"
+    macro = "number_comma" if decimal == "," else "number_point"
+    values_sql = (
+        f"(SELECT *, {macro}(text) AS number, CASE WHEN has_currency(text) THEN {macro}(without_currency(text)) END "
+        f"AS price FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
     )
-    values_sql = f"(SELECT *, {number} AS number FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
     row = _fetch_dict(db, _STATISTICS.format(values=values_sql))
     examples = db.execute(
         f"SELECT text FROM {values_sql} WHERE text IS NOT NULL GROUP BY text ORDER BY min(row) LIMIT 3"
@@ -106,7 +110,8 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
     low, high = row["low"], row["high"]
     times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
-    average = {name: float(row[name] or 0) for name in ("characters", "words", "flags", "urls", "arrays", "vectors")}
+    averages = ("characters", "words", "money", "flags", "urls", "arrays", "vectors")
+    average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(
         name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
         distinct=row["distinct"], examples=tuple(value[:EXAMPLE_LENGTH] for (value,) in examples), numbers=numbers,
@@ -119,9 +124,11 @@ _STATISTICS = rf"""
 SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "distinct",
     avg(CAST(coalesce(isfinite(number), false) AS INTEGER)) FILTER (text IS NOT NULL) AS numbers,
     coalesce(bool_and(number = floor(number)) FILTER (number IS NOT NULL), false) AS is_integer,
-    min(number) FILTER (isfinite(number)) AS low, max(number) FILTER (isfinite(number)) AS high,
+    min(coalesce(number, price)) FILTER (isfinite(coalesce(number, price))) AS low,
+    max(coalesce(number, price)) FILTER (isfinite(coalesce(number, price))) AS high,
+    avg(CAST(price IS NOT NULL AS INTEGER)) FILTER (text IS NOT NULL) AS money,
     avg(length(text)) AS characters, avg(len(string_split_regex(text, '\s+'))) AS words,
-    avg(CAST(lower(text) IN ('true','false','t','f','yes','no','y','n','0','1') AS INTEGER)) AS flags,
+    avg(CAST(lower(text) IN {sql_list(FLAG_WORDS)} AS INTEGER)) AS flags,
     avg(CAST(starts_with(text, 'http://') OR starts_with(text, 'https://') AS INTEGER)) AS urls,
     avg(CAST(starts_with(text, '[') AND ends_with(text, ']') AS INTEGER)) AS arrays,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
@@ -179,13 +186,15 @@ def _time_formats(
 
 def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
     """Whether a column of a text file is written with decimal commas."""
-    is_number = r"regexp_full_match(text, '[+-]?(\d+|\d{1,3}([.]\d{3})+)(,\d+)?')"
+    # 1,234 alone may have either; 12,5 and 1.234,50 and 1 200,00 have a comma
+    comma = literal(rf"^[+-]?(\d*|\d{{1,3}}(([.]|{GROUP})\d{{3}})+),(\d{{1,2}}|\d{{4,}})$")
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        values = f"SELECT trim(CAST({identifier(column)} AS VARCHAR)) AS text FROM {identifier(table)}"
+        text = f"without_currency(trim(CAST({identifier(column)} AS VARCHAR)))"
         share, commas = fetch_row(
             db,
-            f"SELECT avg(CAST({is_number} AS INTEGER)), count(*) FILTER (regexp_matches(text, ',\\d+$')) "
-            f"FROM ({values}) WHERE text <> ''",
+            "SELECT avg(CAST(number_comma(text) IS NOT NULL AS INTEGER)), "
+            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT {text} AS text FROM {identifier(table)}) "
+            "WHERE text <> ''",
         )
         if (share or 0) > 0.98 and commas:
             return True

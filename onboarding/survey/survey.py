@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.ingest.config import Columns, IngestConfig, TextFiles
+from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.parts import Part
@@ -125,6 +126,7 @@ def survey(
     result = Survey(
         detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
     )
+    result.db.execute(NUMBER_MACROS)
     if result.format == "tables":
         places = only or ((detected.file,) if detected.file else tuple(table_places(result.source)))
         locations = _file_locations(result, places, encoding, file_settings, columns)

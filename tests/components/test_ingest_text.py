@@ -1,4 +1,4 @@
-"""Ingest over text files as tools write them: no row is lost before it is a row, and the setting that helps is named."""
+"""Ingest over text files as tools write them: no line is lost before it is a row; the setting that helps is named."""
 
 import gzip
 import json
@@ -28,7 +28,8 @@ def run(folder: Path, name: str = "log.csv", **settings: Any) -> dict[str, Any]:
 
 
 def table(folder: Path, name: str) -> list[dict[str, Any]]:
-    return pq.read_table(folder / "raw" / f"{name}.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(folder / "raw" / f"{name}.parquet").to_pylist()
+    return rows
 
 
 def refused(folder: Path, name: str = "log.csv", **settings: Any) -> str:
@@ -181,8 +182,8 @@ HEADLESS = {
     "numbers": "196\t242\t3\t881250949\n186\t302\t3\t891717742\n22\t377\t1\t878887116\n",
     "times": "1,2023-03-28T10:40:00.277Z,214530000,0\n8,2023-03-28T10:56:17.277Z,214530017,0\n",
     "ids": "A2SUAM1J3GNN3B,B000013714,u\nA14VAT5EAX3D9S,B000013714,v\nA2C27IQUH9N1Z,B000031887,w\nA1X,B01,u\n",
-    "words": "nice product,positive\nbad product here,negative\nI like it,positive\nno,negative\nso so,positive\nx y,n\n",
-    "json": 'N1\tnews\tBrands\thttps://x.y/1\t[]\nN2\tsport\tLoss\thttps://x.y/2\t[{"Label": "a"}]\nN3\tnews\tT\t\t[]\n',
+    "words": "nice product,positive\nbad product here,negative\nI like it,positive\nno,negative\nso,positive\nx,n\n",
+    "json": 'N1\tnews\tBrands\thttps://x.y/1\t[]\nN2\tsport\tLoss\thttps://x.y/2\t[{"a": "b"}]\nN3\tnews\tT\t\t[]\n',
 }
 
 
@@ -209,7 +210,7 @@ def test_a_first_line_that_is_a_row_is_not_taken_for_names(tmp_path: Path, kind:
 )
 def test_a_header_of_names_is_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.csv").write_text(text)
-    config = IngestConfig(source=str(tmp_path), format="tables", tables={"events": "log.csv"})  # type: ignore[arg-type]
+    config = IngestConfig(source=str(tmp_path), format="tables", tables={"events": "log.csv"})
     part = csv_table.csv_part("events", File(str(tmp_path / "log.csv")), config)
     assert list(part.columns) == [name for name in text.partition("\n")[0].split(",") if name]
 
@@ -219,7 +220,7 @@ def test_columns_without_a_header_are_named_by_a_setting(tmp_path: Path, as_list
     names = ["user_id", "item_id", "headline", "timestamp"]
     (tmp_path / "log.csv").write_text(log_text(header=False))
     (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"P{n},Thing {n}\n" for n in range(20)))
-    given = {"tables": {"items": "items.csv"}, "columns": {"title": "title"}}
+    given: dict[str, Any] = {"tables": {"items": "items.csv"}, "columns": {"title": "title"}}
     result = run(tmp_path, files={"names": names if as_list else {"events": names}}, **given)
     assert (result["rows"]["events"], result["rows"]["items"]) == (200, 20)
     assert table(tmp_path, "events")[0]["user_id"] == "C0"
