@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from components.ingest.ids import NORMALISATIONS
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
@@ -40,6 +41,11 @@ class Columns(FrozenModel):
     user_key: str = Field("", description="Column of users with the user's id, if its name differs from user_id.")
     item_key: str = Field("", description="Column of items with the item's id, if its name differs from item_id.")
     query_key: str = Field("", description="Column of queries with the query's id, if its name differs from query_id.")
+    normalise_ids: tuple[str, ...] = Field(
+        (),
+        description="How ids of all tables are made alike, where two tables write them in two ways: accents, blanks, "
+        "case, fraction (1037.0), prefix (gid://shop/Product/1037), zeros (01037).",
+    )
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
         "s",
@@ -111,8 +117,16 @@ class Columns(FrozenModel):
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
     def _source_columns(self) -> set[str]:
-        names = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
-        return names.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
+        values = [value for name, value in vars(self).items() if name != "normalise_ids"]
+        names = {value for value in values if isinstance(value, str)} | {*self.labels.values()}
+        return names.union(*(value for value in values if isinstance(value, tuple)))
+
+    @field_validator("normalise_ids")
+    @classmethod
+    def _known_normalisations(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(NORMALISATIONS)):
+            raise ValueError(f"no such normalisation: {', '.join(unknown)}; there are {', '.join(NORMALISATIONS)}")
+        return names
 
     @field_validator("labels")
     @classmethod

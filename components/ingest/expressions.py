@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection, Iterable
 
 from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
+from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.io.sql import literal
@@ -114,9 +115,12 @@ class ColumnExpressions:
         elif kind in TEXT_KINDS:
             inner = f"left({text}, 1) IN ('[', '{{') AND json_valid({text})"
             self.add_check(f"contains({text}, chr(0)) OR {inner}", f"{setting} is not a plain value")
+            if kind == "text":  # 1.08775E+08, as sheets write a long number
+                is_rounded = rf"regexp_full_match({text}, '\d[.,]\d+[eE][+]\d+')"
+                self.add_check(is_rounded, f"{setting} of more digits than its type can hold")
             null_words = NULL_KEYS if setting.startswith("item") else (*NULL_KEYS, "None")
-            text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {text} END"
-        return text
+            text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {whole(text) if kind == 'text' else text} END"
+        return f"nullif({normalised(text, names)}, '')" if (names := self.config.columns.normalise_ids) else text
 
     def price(self, name: str) -> tuple[str, str]:
         """A price as a float64 (null where it cannot be read), and as it is written; it may include a currency."""

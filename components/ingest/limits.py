@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.ingest.config import Columns, IngestConfig
+from components.ingest.ids import find_meeting
 from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
@@ -17,6 +18,7 @@ from rankline.io.sql import literal
 
 ESCAPE_HINT = "set ingest.files.escape=\\ (a backslash), which precedes quotes or separators inside values"
 ESCAPED = literal(r"\\[\"',;\t|]")
+MIN_MEETING = 0.2  # share of unknown ids that a normalisation has to make known to be named
 HINTS = (  # pattern of a reason, what to try
     (re.escape(UNCLOSED_QUOTE), "set ingest.files.quote='' if quotes enclose nothing"),
     (re.escape(BACKSLASH_QUOTE), ESCAPE_HINT),
@@ -142,6 +144,8 @@ def _hint(db: Any, table: str, reason: str, config: IngestConfig, where: str) ->
     """What to try for the most frequent reason."""
     if reason == WRONG_NUMBER:
         return f"{_layout_hint(db, table)}; "
+    if reason in ("unknown item", "unknown query"):
+        return f"{_meeting_hint(db, reason.removeprefix('unknown '))}; "
     for pattern, hint in HINTS:
         if re.fullmatch(pattern, reason):
             return f"{hint}; "
@@ -163,6 +167,21 @@ def _layout_hint(db: Any, table: str) -> str:
     if quoted and quoted >= 0.5:
         return "set ingest.files.quote='\"' if quotes enclose values, or ingest.files.quote='' if they enclose nothing"
     return "set ingest.files.delimiter to what separates the values, or ingest.files.names to the names of all columns"
+
+
+def _meeting_hint(db: Any, subject: str) -> str:
+    """What to try for ids that are in no table: one of each side, and how they would be the same."""
+    table, key = {"item": ("items", "item_id"), "query": ("queries", "query_id")}[subject]
+    meeting = find_meeting(
+        db,
+        f"SELECT {key} AS id FROM events JOIN bad_events USING (row) WHERE reason = 'unknown {subject}'",
+        f"SELECT {key} AS id FROM good_{table}",
+    )
+    examples = f"the events say {meeting.left!r}, the {table} {meeting.right!r}"
+    if meeting.share < MIN_MEETING:
+        return f"{examples}: set ingest.columns.{subject}_id and ingest.columns.{subject}_key to the columns of one id"
+    names = ", ".join(f'"{name}"' for name in meeting.names)
+    return f"{examples}: set ingest.columns.normalise_ids=[{names}], with which {meeting.share:.0%} of these ids meet"
 
 
 def _fitting_encoding(config: IngestConfig, where: str) -> EncodingGuess:

@@ -79,8 +79,12 @@ def _ids(column: Column) -> Iterator[Candidate]:
             other = column.mapping.table(role)
             if key := find_key(survey, column.table, other, column.name):
                 share = survey.overlap(column.table.name, column.name, other.name, key)
-                confidence += 0.34 * share
                 why = f"{share:.0%} of its {column.stats.distinct:,} values are in {other.name}.{key}"
+                meeting = survey.meeting(column.table.name, column.name, other.name, key) if share < 0.5 else None
+                if meeting and meeting.share > 0.9:
+                    share = 0.9 * meeting.share
+                    why += f" as they are; {meeting.left} is {meeting.right} ({', '.join(meeting.names)})"
+                confidence += 0.34 * share
         elif score == 1.0:
             confidence += 0.2
         yield f"{subject}_id", confidence, why

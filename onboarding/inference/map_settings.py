@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onboarding.inference.schema import LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
+from components.ingest.ids import NORMALISATIONS
+from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
 from onboarding.inference.vocabulary import event_label
 
 # values that mark a missing one; in natural language only the unambiguous markers count
@@ -48,6 +49,8 @@ def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
                 columns.setdefault(each.setting, []).append(each.column)
             elif role == "events" or not columns.get(each.setting):
                 columns[each.setting] = each.column
+    if normalisations := _normalisations(mapping):
+        columns["normalise_ids"] = normalisations
     if mapping.time_unit and columns["timestamp"]:
         columns["timestamp_unit"] = mapping.time_unit
     if mapping.resolved_time_zone:
@@ -60,6 +63,20 @@ def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
     if created := mapping.column("items", "created_at"):
         columns["created_at_unit"] = mapping.stats("items", created).times[0]
     return columns
+
+
+def _normalisations(mapping: SchemaMapping) -> list[str]:
+    """What makes the ids of events those of the other tables, where they are written in two ways."""
+    names: set[str] = set()
+    for role, setting in KEY_SETTINGS.items():
+        column = mapping.column("events", setting)
+        key = mapping.column(role, setting) or mapping.column(role, setting.replace("_id", "_key"))
+        if not column or not key:
+            continue
+        pair = (mapping.roles["events"], column, mapping.roles[role], key)
+        if mapping.survey.overlap(*pair) < 0.5 and (meeting := mapping.survey.meeting(*pair)).share > 0.9:
+            names |= set(meeting.names)
+    return [name for name in NORMALISATIONS if name in names]
 
 
 def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.ingest.config import Columns, IngestConfig, TextFiles
+from components.ingest.ids import Meeting, find_meeting, whole
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
@@ -62,13 +63,19 @@ class Survey:
 
     def overlap(self, table: str, column: str, other: str, key: str) -> float:
         """The share of a column's distinct values that are among another table's keys, within the samples."""
-        left, right = (f"CAST({identifier(name)} AS VARCHAR)" for name in (column, key))
+        left, right = (_id_text(name) for name in (column, key))
         query = (
             f"SELECT avg(CAST(value IN (SELECT {right} FROM {identifier(other)}) AS INTEGER)) FROM "
             f"(SELECT DISTINCT {left} AS value FROM {identifier(table)} WHERE {left} IS NOT NULL)"
         )
         (share,) = fetch_row(self.db, query)
         return float(share or 0)
+
+    def meeting(self, table: str, column: str, other: str, key: str) -> Meeting:
+        """How a column's values have to be normalised to be among another table's keys, within the samples."""
+        columns = ((table, column), (other, key))
+        queries = [f"SELECT {_id_text(name)} AS id FROM {identifier(each)}" for each, name in columns]
+        return find_meeting(self.db, *queries)
 
     def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
         """The most frequent values of a column and their rows."""
@@ -85,6 +92,10 @@ class Survey:
         sample = f"SELECT {text_sql} AS text FROM {identifier(table)} LIMIT {LANGUAGE_ROWS}"
         (text,) = fetch_row(self.db, f"SELECT string_agg(text, ' ') FROM ({sample})")
         return detect_language(text or "")
+
+
+def _id_text(column: str) -> str:
+    return whole(f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')")
 
 
 @dataclass(frozen=True)

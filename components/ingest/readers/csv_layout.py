@@ -153,7 +153,7 @@ def _records(text: str, delimiter: str, quote: str) -> list[list[str]]:
 
 def _looks_like_a_row(first: list[str], records: list[list[str]]) -> bool:
     """Whether the first line is of the same kind as those below it, cell by cell, and nothing speaks against it."""
-    rows = [record for record in records if len(record) == len(first)]
+    rows = [record for record in records if len(record) == len(first) and record != first]  # headers may repeat
     numbered = [cell for cell in first if cell]
     if not rows or numbered in ([str(n + start) for n in range(len(numbered))] for start in (0, 1)):
         return False  # columns that are named by their position
