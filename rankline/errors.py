@@ -45,6 +45,10 @@ class SourceError(RanklineError):
     """Raw data is missing, empty or unreadable."""
 
 
+class NoRows(SourceError):
+    """A file or table holds no row that can be read."""
+
+
 class ValidationFailed(RanklineError):
     """Data breaks its contract."""
 

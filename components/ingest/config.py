@@ -97,7 +97,7 @@ class Columns(FrozenModel):
 
     def wants(self, column: str) -> bool:
         """Whether the settings name a column of the source; other columns are not read."""
-        return column in self._source_columns()
+        return column in self.source_columns()
 
     def provided_columns(self, absent: list[str]) -> list[str]:
         """The canonical columns of items that the source has; ``absent`` are columns that it turned out not to have."""
@@ -116,7 +116,8 @@ class Columns(FrozenModel):
         kinds = ("attributes", "numbers", "vectors")
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
-    def _source_columns(self) -> set[str]:
+    def source_columns(self) -> set[str]:
+        """The columns of the source that the settings name."""
         values = [value for name, value in vars(self).items() if name != "normalise_ids"]
         names = {value for value in values if isinstance(value, str)} | {*self.labels.values()}
         return names.union(*(value for value in values if isinstance(value, tuple)))

@@ -29,6 +29,7 @@ CREATE MACRO utc_times(zone, local_time) AS list_distinct(list_filter(
 ))
 """
 
+NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
 EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
@@ -164,9 +165,9 @@ class ColumnExpressions:
         first, end = self._plausible_range()
         unit_hint, other_units = "''", ""
         if kind == "moment":
-            utc = f"CASE WHEN isfinite({sql}) THEN CAST({sql} AS TIMESTAMPTZ) END"
+            utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
-            utc = self._to_utc(f"CAST({sql} AS TIMESTAMP)")
+            utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")
         elif unit in UNITS:
             number = self._number(name, setting=setting)
             unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
@@ -183,7 +184,9 @@ class ColumnExpressions:
             if other_units:  # seconds read as a finer unit are in January 1970
                 outside += f" OR {utc} < TIMESTAMPTZ '1971-01-01 00:00:00+00' AND {other_units}"
             self.checks.append((outside, f"'implausible time' || {unit_hint}"))
-        return utc
+            return utc
+        # year 1 and year 9999 stand for no date
+        return f"CASE WHEN {utc} >= TIMESTAMPTZ '1000-01-01 00:00:00+00' AND {utc} < {NO_DATE} THEN {utc} END"
 
     def _plausible_range(self) -> tuple[str, str]:
         return f"TIMESTAMPTZ {literal(self.config.earliest)}", f"TIMESTAMPTZ {literal(self.config.latest)}"

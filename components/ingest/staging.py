@@ -12,7 +12,8 @@ from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.expressions import TIME_ZONE_MACROS, ColumnExpressions
 from components.ingest.numbers import NUMBER_MACROS
-from components.ingest.readers.parts import Part, truncated_error
+from components.ingest.readers.parts import Part
+from components.ingest.readers.transfer import batch_error
 from rankline.io.sql import identifier
 
 TABLES = ("items", "users", "queries", "events")
@@ -86,8 +87,8 @@ def _insert(db: Any, part: Part, query: str) -> Iterable[int]:
             db.register("arriving", pa.table(batch))
             db.execute(f"INSERT INTO {part.table} BY NAME {query}")
             yield batch.column("row")[-1].as_py() if len(batch) else 0
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
-        raise truncated_error(part.where, error) from error
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise batch_error(part.where, error) from error
     db.execute("COMMIT")
 
 

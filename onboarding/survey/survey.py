@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from onboarding.survey.locations import (
     database_tables,
     detect_source,
     files_at,
+    other_files,
     require_table_kind,
     short_names,
     table_places,
@@ -25,7 +27,7 @@ from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from onboarding.survey.text_files import detect_quoting, parse_file_settings
 from onboarding.tables import connect, fetch_row
-from rankline.errors import SourceError, UsageError
+from rankline.errors import NoRows, SourceError, UsageError
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
 from rankline.io.sql import identifier
@@ -59,6 +61,7 @@ class Survey:
     encoding: EncodingGuess = UTF_8
     name: str | None = None
     connection: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)  # file -> why it is no table
     db: Any = field(default=None, repr=False)
 
     def overlap(self, table: str, column: str, other: str, key: str) -> float:
@@ -103,7 +106,7 @@ class _Location:
     """Where one table is: its place, the parts to read, and how many files they are (0 in a database)."""
 
     place: str
-    parts: list[Part]
+    parts: Callable[[], list[Part]]
     files: int
 
 
@@ -139,43 +142,66 @@ def survey(
     )
     result.db.execute(NUMBER_MACROS)
     if result.format == "tables":
+        if not only and not detected.file:
+            result.left_out = dict.fromkeys(other_files(result.source), "no table by its name")
         places = only or ((detected.file,) if detected.file else tuple(table_places(result.source)))
-        locations = _file_locations(result, places, encoding, file_settings, columns)
+        files_by_place = _place_files(result, places, asked_for=bool(only))
+        locations = _file_locations(result, files_by_place, encoding, file_settings, columns)
     elif result.format == "sql":
         places = only or tuple(database_tables(result.source, result.connection))
-        locations = [_Location(place, _query_parts(result, place, rows), 0) for place in places]
+        locations = [_Location(place, functools.partial(_query_parts, result, place, rows), 0) for place in places]
     else:
         locations = _known_locations(result)
     names = short_names([each.place for each in locations])
     for location in locations:
         name = names[location.place]
-        result.tables[name] = _survey_table(result, name, location, rows)
+        try:
+            result.tables[name] = _survey_table(result, name, location, rows)
+        except NoRows as error:  # such as a JSON file that describes the data
+            if only or location.files > 1 or not (result.tables or location is not locations[-1]):
+                raise
+            result.left_out[location.place] = error.message
     return result
+
+
+def _place_files(survey: Survey, places: tuple[str, ...], *, asked_for: bool) -> dict[str, list[File]]:
+    """The files of each place; one that is empty is left out unless it was asked for or is the only one."""
+    files = {}
+    for place in places:
+        try:
+            files[place] = files_at(survey.source, place)
+        except NoRows as error:
+            if asked_for or len(places) == 1:
+                raise
+            survey.left_out[place] = error.message
+    return files
 
 
 def _file_locations(
     survey: Survey,
-    places: tuple[str, ...],
+    files: dict[str, list[File]],
     encoding: str,
     settings: dict[str, Any],
     names: dict[str, tuple[str, ...]],
 ) -> list[_Location]:
     """The tables of a source of files; sets how the survey's text files are written."""
-    files = {place: files_at(survey.source, place) for place in places}
     samples = [file for each in files.values() for file in each[:3]]
     survey.encoding = _detect_encoding(samples, encoding)
     settings = {**detect_quoting(samples, settings, survey.encoding.name), **settings}
     survey.files = TextFiles(encoding=survey.encoding.name, **settings)
-    survey.names = {place: named for place in places if (named := names.get(place, names.get("", ())))}
+    survey.names = {place: named for place in files if (named := names.get(place, names.get("", ())))}
     for file in (file for each in files.values() for file in each):
         require_table_kind(file)
-    return [_Location(place, _file_parts(survey, place, each), len(each)) for place, each in files.items()]
+    return [
+        _Location(place, functools.partial(_file_parts, survey, place, each), len(each))
+        for place, each in files.items()
+    ]
 
 
 def _file_parts(survey: Survey, place: str, files: list[File]) -> list[Part]:
     settings = survey.files.model_copy(update={"names": {"events": survey.names.get(place, ())}})
     config = IngestConfig(source=survey.source, format="tables", files=settings, columns=AllColumns())
-    return [tables.file_part("events", file, config) for file in files]
+    return list(tables.read_parts(config, {"events": files}))
 
 
 def _known_locations(survey: Survey) -> list[_Location]:
@@ -183,9 +209,13 @@ def _known_locations(survey: Survey) -> list[_Location]:
     config = IngestConfig(source=survey.source, format=survey.format, name=survey.name, items_from_events=True)
     read = recbole.read_parts if survey.format == "recbole" else _beir_parts
     return [
-        _Location(table, list(read(config, {table: files})), len(files))
+        _Location(table, functools.partial(_known_parts, read, config, table, files), len(files))
         for table, files in sources.find_files(config).items()
     ]
+
+
+def _known_parts(read: Any, config: IngestConfig, table: str, files: list[File]) -> list[Part]:
+    return list(read(config, {table: files}))
 
 
 def _beir_parts(config: IngestConfig, files: sources.Files) -> Iterator[Part]:
@@ -256,14 +286,15 @@ def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
 
 def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int) -> TableSurvey:
     """Load a table's first rows into DuckDB and compute the statistics of its columns."""
-    kinds, is_complete = load_sample(survey.db, name, location.parts, max_rows=max_rows)
+    parts = location.parts()
+    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows)
     (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
     if not count:
-        raise SourceError(
+        raise NoRows(
             "a table holds no row that can be read",
             expected="rows below the header",
             found=f"columns {', '.join(kinds)[:80]}, no row",
-            where=location.parts[0].where if location.parts else location.place,
+            where=parts[0].where if parts else location.place,
             hint="check that it is a table and export it again, or leave it out with --events and --items",
         )
     if survey.format == "tables" and survey.files.decimal == "." and has_decimal_commas(survey.db, name, kinds):
