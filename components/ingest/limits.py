@@ -53,8 +53,9 @@ def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged
     Raises:
         SourceError: a table is empty, or more than ``config.max_rejected_share`` of its rows are rejected.
     """
-    # without times, a repeated event is no fault of the source
-    harmless = SUPERSEDED if config.changes else "" if columns.timestamp else "duplicate event"
+    # without times, and with days alone, a repeated event is a quantity and no fault of the source
+    are_quantities = not columns.timestamp or _are_whole_days(db, columns)
+    harmless = SUPERSEDED if config.changes else "duplicate event" if are_quantities else ""
     for table in TABLES:  # events come last: an item that cannot be read takes its events along
         if not (files := staged.files.get(table)):
             continue
@@ -71,6 +72,17 @@ def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged
         rows -= fetch_row(db, f"SELECT count(*) FROM bad_{table} WHERE reason = '{SUPERSEDED}'")[0]
         if bad == rows > 0 or bad > config.max_rejected_share * rows:
             raise _too_many_rejected(db, config, Rejections(table, files, rows, bad, harmless), raw)
+
+
+def _are_whole_days(db: Any, columns: Columns) -> bool:
+    """Whether the events' times are days without hours: midnight in their zone, or the same hour on many days."""
+    local_time = f"timezone({literal(columns.time_zone or 'UTC')}, event_timestamp)"
+    hours, midnight, days = fetch_row(
+        db,
+        f"SELECT count(DISTINCT CAST({local_time} AS TIME)), bool_and(CAST({local_time} AS TIME) = TIME '00:00:00'), "
+        f"count(DISTINCT event_timestamp) FROM events WHERE reject_reason IS NULL AND event_timestamp IS NOT NULL",
+    )
+    return bool(midnight) or (hours == 1 and days >= 5)
 
 
 def _too_many_rejected(db: Any, config: IngestConfig, rejections: Rejections, raw: Path) -> SourceError:

@@ -31,6 +31,8 @@ class DryRun:
     @property
     def tables_over_limit(self) -> list[str]:
         """The tables with so many rejected rows that ingest would stop."""
+        if not self.hint:
+            return []
         return [
             table
             for table, reasons in self.rejected.items()

@@ -237,3 +237,32 @@ def test_only_the_first_file_of_a_folder_may_have_a_header(tmp_path: Path) -> No
     assert "looks like a row" in refused(tmp_path, "log")
     result = run(tmp_path, "log", files={"names": ["user_id", "item_id", "headline", "timestamp"]})
     assert (result["rows"]["events"], result["rejected"]["events"]) == (120, {})
+
+
+# -- repeats ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "unit", "zone"),
+    [
+        ("2020-09-{day:02}", "iso", "Europe/Berlin"),
+        ("{day:02}.09.2020", "%d.%m.%Y", "America/New_York"),
+        ("2020-09-{day:02}T00:00:00Z", "iso", ""),
+        ("2020-09-{day:02}T00:00:00+02:00", "iso", ""),
+        ("{seconds}", "s", ""),
+    ],
+)
+def test_several_of_one_on_one_day_are_a_quantity(tmp_path: Path, form: str, unit: str, zone: str) -> None:
+    rows = [form.format(day=n % 28 + 1, seconds=1_598_918_400 + n % 28 * 86_400) for n in range(200)]
+    log = [f"u{n % 40},i{n % 20},{at}\n" for n, at in enumerate(rows)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(log + log[:20]))
+    result = run(tmp_path, columns={"timestamp_unit": unit, "time_zone": zone})
+    assert (result["rows"]["events"], result["rejected"]["events"]) == (200, {"duplicate event": 20})
+
+
+def test_several_of_one_at_one_second_are_a_fault(tmp_path: Path) -> None:
+    log = [f"u{n % 40},i{n % 20},2020-09-{n % 28 + 1:02}T10:{n % 60:02}:00Z\n" for n in range(200)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(log + log[:20]))
+    message = refused(tmp_path, columns={"timestamp_unit": "iso"})
+    assert "duplicate event 20" in message
+    assert "ingest.columns.timestamp must differ" in message
