@@ -221,7 +221,10 @@ def short_names(places: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for place in places:
         words = place.split()
-        base = words[words.index("from") + 1] if "from" in [word.lower() for word in words[:-1]] else place
+        base = place
+        if re.match(r"\s*(select|with|from)\s", place, re.IGNORECASE):
+            selected = re.search(r'\bfrom\s+"?([\w."]+)', place, re.IGNORECASE)
+            base = selected[1].strip('"') if selected else "query"
         if "/" in base and re.match(r"(part|data|file)?[-_.*\d]", base.rpartition("/")[2]):
             base = base.rpartition("/")[0]  # events/part-*.parquet are events
         short_name = re.sub(r"[*_\-.]*$", "", base.rsplit("/", 1)[-1].split(".")[0]) or "table"

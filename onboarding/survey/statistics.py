@@ -22,6 +22,7 @@ PATTERNS = (
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60
 FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
+OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
 VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
 
 Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
@@ -47,6 +48,7 @@ class ColumnStats:
     flags: float = 0.0
     urls: float = 0.0
     arrays: float = 0.0
+    objects: float = 0.0  # share of objects and lists of objects
     vectors: float = 0.0
     separator: str = ""  # between the elements of a list in a text
     times: tuple[str, ...] = ()  # units or patterns that fit the values; several if it is not clear
@@ -65,7 +67,7 @@ class ColumnStats:
     @property
     def is_text(self) -> bool:
         """Whether the values are words rather than numbers, times, URLs or booleans."""
-        words = max(self.numbers, self.money, self.urls) < 0.5 and not self.times and self.flags < 0.9
+        words = max(self.numbers, self.money, self.urls, self.objects) < 0.5 and not self.times and self.flags < 0.9
         return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
 
     @property
@@ -73,6 +75,8 @@ class ColumnStats:
         """The type as it is shown to people."""
         if self.times:
             return "time" if self.zoned is None else "time with zone" if self.zoned == 1 else "time, no zone"
+        if self.objects > 0.9:
+            return "objects"
         if self.kind == "list" or self.arrays > 0.9:
             return "numbers" if self.vectors > 0.9 else "list"
         if self.kind == "flag":
@@ -97,7 +101,7 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
         f"(SELECT *, {macro}(text) AS number, CASE WHEN has_currency(text) THEN {macro}(without_currency(text)) END "
         f"AS price FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
     )
-    row = _fetch_dict(db, _STATISTICS.format(values=values_sql))
+    row = _fetch_dict(db, _STATISTICS.replace("{values}", values_sql))
     examples = db.execute(
         f"SELECT text FROM {values_sql} WHERE text IS NOT NULL GROUP BY text ORDER BY min(row) LIMIT 3"
     ).fetchall()
@@ -110,7 +114,7 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
     low, high = row["low"], row["high"]
     times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
-    averages = ("characters", "words", "money", "flags", "urls", "arrays", "vectors")
+    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors")
     average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(
         name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
@@ -131,6 +135,7 @@ SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "dis
     avg(CAST(lower(text) IN {sql_list(FLAG_WORDS)} AS INTEGER)) AS flags,
     avg(CAST(starts_with(text, 'http://') OR starts_with(text, 'https://') AS INTEGER)) AS urls,
     avg(CAST(starts_with(text, '[') AND ends_with(text, ']') AS INTEGER)) AS arrays,
+    avg(CAST(regexp_matches(text, {literal(OBJECT)}) AS INTEGER)) AS objects,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
     avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ', ') AS INTEGER)) AS commas
 FROM {{values}}
