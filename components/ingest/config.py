@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from components.ingest.ids import NORMALISATIONS
+from components.ingest.times import OTHER_UNITS
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
@@ -49,8 +50,9 @@ class Columns(FrozenModel):
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
         "s",
-        description="Format of the times: s, ms, us or ns since 1970, iso, or a pattern such as "
-        "'%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a time.",
+        description="Format of the times: s, ms, us or ns since 1970, iso, excel (days since 1899-12-30), ticks "
+        "(of .NET), or a pattern such as '%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a "
+        "time.",
     )
     time_zone: str = Field(
         "", description="Zone of times without a zone, such as UTC or Europe/Berlin; required if there are any."
@@ -142,8 +144,9 @@ class Columns(FrozenModel):
     @field_validator("timestamp_unit", "created_at_unit")
     @classmethod
     def _known_unit(cls, unit: str) -> str:
-        if unit not in UNITS and unit != "iso" and "%" not in unit:
-            raise ValueError(f"unknown unit {unit}; there are {', '.join(UNITS)}, iso, or a pattern with %")
+        if unit not in (*UNITS, *OTHER_UNITS) and "%" not in unit:
+            units = ", ".join((*UNITS, *OTHER_UNITS))
+            raise ValueError(f"unknown unit {unit}; there are {units}, or a pattern with %")
         return unit
 
     @field_validator("time_zone")

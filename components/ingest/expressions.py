@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
 from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
+from components.ingest.times import EXCEL_EPOCH_DAYS, NAIVE, TICKS_EPOCH, ZONED
 from rankline.errors import SourceError
 from rankline.io.sql import literal
 
@@ -16,19 +17,6 @@ BOOLEAN_WORDS = {
     "true": ("true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "да", "是"),
     "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
 }
-ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time with a zone
-# A time without a zone. DuckDB parses more formats, but ignores a PM or the name of a zone.
-NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
-# The UTC times that a local time can be: none if clocks skipped it, two if they were set back.
-TIME_ZONE_MACROS = """
-CREATE MACRO zone_offset(zone, utc) AS timezone(zone, CAST(utc AS TIMESTAMPTZ)) - utc;
-CREATE MACRO utc_times(zone, local_time) AS list_distinct(list_filter(
-    [local_time - zone_offset(zone, local_time - INTERVAL 1 DAY),
-     local_time - zone_offset(zone, local_time + INTERVAL 1 DAY)],
-    lambda utc: timezone(zone, CAST(utc AS TIMESTAMPTZ)) = local_time
-))
-"""
-
 NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
 EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
@@ -168,8 +156,19 @@ class ColumnExpressions:
             utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
             utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")
+        elif unit == "excel":  # local days since 1899-12-30
+            days = self._number(name, setting=setting)
+            ms = f"CASE WHEN abs({days}) < 3e6 THEN CAST(round(({days} - {EXCEL_EPOCH_DAYS}) * 86400000) AS BIGINT) END"
+            utc = self._to_utc(f"make_timestamp_ms({ms})")
+        elif unit == "ticks":  # of 100 ns since the year 1
+            ticks = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
+            us = f"CASE WHEN abs({ticks}) < 4e18 THEN CAST(({ticks} - {TICKS_EPOCH}) // 10 AS BIGINT) END"
+            utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
         elif unit in UNITS:
             number = self._number(name, setting=setting)
+            if kind in TEXT_KINDS:  # /Date(1680000000000)/, as .NET writes JSON
+                text = self.text(name, setting=setting)
+                number = f"coalesce({number}, TRY_CAST(regexp_extract({text}, '^/Date[(]([+-]?\\d+)', 1) AS DOUBLE))"
             unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
             us = f"{number} * {UNITS[unit]}"
             us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
@@ -203,8 +202,9 @@ class ColumnExpressions:
     def _parse_time(self, text: str, unit: str) -> str:
         """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
         if unit != "iso":
-            parsed = f"try_strptime({text}, {literal(unit)})"
+            parsed = f"try_strptime(with_spaces({text}), {literal(unit)})"
             return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(parsed)
+        text = f"iso_text({text})"
         has_zone = f"regexp_matches({text}, {literal(ZONED)})"
         zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
         is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.expressions import TIME_ZONE_MACROS, ColumnExpressions
+from components.ingest.expressions import ColumnExpressions
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers.parts import Part
 from components.ingest.readers.transfer import batch_error
+from components.ingest.times import TIME_MACROS
 from rankline.io.sql import identifier
 
 TABLES = ("items", "users", "queries", "events")
@@ -49,7 +50,7 @@ def stage(
     Raises:
         SourceError: a part lacks a column that the settings name, or is truncated.
     """
-    db.execute(f"{TIME_ZONE_MACROS};{NUMBER_MACROS}")
+    db.execute(TIME_MACROS + NUMBER_MACROS)
     staged = Staged()
     absent: set[str] = set()
     last_row: dict[str, int] = {}

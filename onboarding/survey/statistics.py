@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.expressions import BOOLEAN_WORDS, NAIVE, ZONED, sql_list
+from components.ingest.expressions import BOOLEAN_WORDS, sql_list
 from components.ingest.numbers import GROUP
+from components.ingest.times import NAIVE, PATTERNS, ZONED
 from onboarding.tables import fetch_row
 from rankline.io.sql import identifier, literal
 
-# how times are written, other than ISO and numbers since 1970; a column that fits two of them is asked about
-PATTERNS = (
-    "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y",
-    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d",
-    "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y", "%Y-%m-%d %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
-    "%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%dT%H:%M:%S %Z",
-)  # fmt: skip
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60
+SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
+DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
 VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
@@ -106,9 +102,10 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
         f"SELECT text FROM {values_sql} WHERE text IS NOT NULL GROUP BY text ORDER BY min(row) LIMIT 3"
     ).fetchall()
 
-    def shares(*conditions: str) -> list[float]:
-        averages = ", ".join(f"avg(CAST({condition} AS INTEGER))" for condition in conditions)
-        row = fetch_row(db, f"SELECT {averages} FROM {values_sql} WHERE text IS NOT NULL")
+    def shares(*conditions: str, rows: int | None = None) -> list[float]:
+        limit = f" LIMIT {rows}" * bool(rows)
+        averages = ", ".join(f"avg(CAST(coalesce({condition}, false) AS INTEGER))" for condition in conditions)
+        row = fetch_row(db, f"SELECT {averages} FROM (FROM {values_sql} WHERE text IS NOT NULL{limit})")
         return [float(share or 0) for share in row]
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
@@ -171,22 +168,42 @@ def _time_formats(
             for unit, us in UNITS.items()
             if low * us >= FIRST_YEAR_S * 1e6 and high * us < LAST_YEAR_S * 1e6 and high > low
         )
+        if not fits and 19_900_101 <= low < high:
+            fits = _fitting_patterns(shares, DIGIT_PATTERNS)  # 20230501
+            return fits, 0.0 if fits else None
         return fits, None
     if numbers > 0.5:
         return (), None
     # DuckDB reads "2021" and "12:30" as times too, so a date is required
-    zoned = f"regexp_matches(text, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches(text, {literal(ZONED)})"
-    written = f"({zoned} OR regexp_full_match(text, {literal(NAIVE)}))"
-    iso_share, zoned_share, digits_share = shares(
-        f"{written} AND (TRY_CAST(text AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')"
-    )
+    iso = "iso_text(text)"
+    zoned = f"regexp_matches({iso}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({iso}, {literal(ZONED)})"
+    written = f"({zoned} OR regexp_full_match({iso}, {literal(NAIVE)}))"
+    iso_share, zoned_share, digits_share, long_share = shares(
+        f"{written} AND (TRY_CAST({iso} AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')",
+        "length(text) > 40",
+    )  # fmt: skip
     if iso_share > 0.95:
         return ("iso",), zoned_share
-    if digits_share < 0.95:
+    if digits_share < 0.95 or long_share > 0.05:
         return (), None
-    pattern_shares = shares(*(f"try_strptime(text, {literal(pattern)}) IS NOT NULL" for pattern in PATTERNS))
-    fits = tuple(pattern for pattern, share in zip(PATTERNS, pattern_shares, strict=True) if share > 0.98)
+    fits = _fitting_patterns(shares, PATTERNS)
     return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
+
+
+def _fitting_patterns(shares: Shares, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns that read nearly all values as plausible times, each in another way."""
+    times = {pattern: f"try_strptime(with_spaces(text), {literal(pattern)})" for pattern in patterns}
+    plausible = "BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP '2100-01-01'"
+    for rows in (SAMPLED_TIMES, None):
+        conditions = (f"(CAST({times[pattern]} AS TIMESTAMP) {plausible})" for pattern in patterns)
+        pattern_shares = shares(*conditions, rows=rows) if patterns else []
+        patterns = tuple(pattern for pattern, share in zip(patterns, pattern_shares, strict=True) if share > 0.98)
+    different: list[str] = []
+    for pattern in patterns:
+        same = [f"{times[pattern]} = {times[other]}" for other in different]
+        if not same or max(shares(*same)) < 0.98:
+            different.append(pattern)
+    return tuple(different)
 
 
 def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:

@@ -13,6 +13,7 @@ from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.parts import Part
+from components.ingest.times import TIME_MACROS
 from onboarding.survey.language import detect_language
 from onboarding.survey.locations import (
     database_tables,
@@ -140,7 +141,7 @@ def survey(
     result = Survey(
         detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
     )
-    result.db.execute(NUMBER_MACROS)
+    result.db.execute(NUMBER_MACROS + TIME_MACROS)
     if result.format == "tables":
         if not only and not detected.file:
             result.left_out = dict.fromkeys(other_files(result.source), "no table by its name")
