@@ -189,6 +189,14 @@ class Columns(FrozenModel):
         return self
 
 
+class AllColumns(Columns):
+    """Column settings that want every column, for a source whose columns are not known yet."""
+
+    def wants(self, column: str) -> bool:
+        """True for every column."""
+        return True
+
+
 def stored_name(name: str) -> str:
     """The name of a declared column in the tables: `metadata.year` becomes `year`."""
     return name.rpartition(".")[2]

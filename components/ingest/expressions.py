@@ -226,7 +226,7 @@ class ColumnExpressions:
         return f"CASE WHEN len({utc_times}) = 1 THEN CAST(({utc_times})[1] AS TIMESTAMPTZ) END"
 
     def sequence(self, name: str, *, setting: str, separator: str = "") -> str:
-        """A column as a list of texts: a list, a JSON array, or a text that is split; empty where it is empty."""
+        """A column as a list of texts: a list, one that is written in a text, or a text that is split; never null."""
         sql, kind = self.column(name, setting=setting)
         if kind == "list":
             return f"list_filter(list_transform(coalesce({sql}, []), {TRIM_WORD}), {NOT_EMPTY})"
@@ -239,7 +239,7 @@ class ColumnExpressions:
             values = f"list_filter(list_transform({split}, lambda word: trim(word)), {NOT_EMPTY})"
         if kind != "text":
             return values
-        return f"CASE WHEN {_is_json_array(text)} THEN json_extract_string({text}, '$[*]') ELSE {values} END"
+        return f"coalesce(list_filter(list_transform(text_list({text}), {TRIM_WORD}), {NOT_EMPTY}), {values})"
 
     def declared(self, name: str, *, setting: str) -> str:
         """A column as the source types it: a number, a list of numbers, a list of texts, else a text."""
@@ -257,8 +257,7 @@ class ColumnExpressions:
             parsed = f"list_transform({sql}, lambda number: TRY_CAST(number AS {type}))"
         else:
             sql = self.text(name, setting=setting)
-            split = rf"regexp_extract_all(coalesce({sql}, ''), '[^\s,;|\[\]]+')"
-            parsed = f"list_transform({split}, lambda number: TRY_CAST(number AS {type}))"
+            parsed = f"list_transform(number_words({sql}), lambda number: TRY_CAST(number AS {type}))"
             if kind == "text":
                 parsed = f"CASE WHEN ({sql}) IS NOT NULL THEN {parsed} END"
         all_finite = f"list_bool_and(list_transform({parsed}, lambda number: coalesce(isfinite(number), false)))"
@@ -295,10 +294,6 @@ class ColumnExpressions:
 def _yes_or_no(text: str) -> str:
     true, false = (sql_list(BOOLEAN_WORDS[name]) for name in ("true", "false"))
     return f"CASE WHEN lower({text}) IN {true} THEN true WHEN lower({text}) IN {false} THEN false END"
-
-
-def _is_json_array(text: str) -> str:
-    return f"starts_with({text}, '[') AND json_valid({text})"
 
 
 def sql_list(values: Iterable[str]) -> str:

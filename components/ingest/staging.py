@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
 from components.ingest.expressions import ColumnExpressions
+from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers.parts import Part
 from components.ingest.readers.transfer import batch_error
@@ -50,7 +51,7 @@ def stage(
     Raises:
         SourceError: a part lacks a column that the settings name, or is truncated.
     """
-    db.execute(TIME_MACROS + NUMBER_MACROS)
+    db.execute(TIME_MACROS + NUMBER_MACROS + LIST_MACROS)
     staged = Staged()
     absent: set[str] = set()
     last_row: dict[str, int] = {}

@@ -19,7 +19,8 @@ SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
 DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
 FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
 OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
-VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
+ARRAY = r"^(\[.*\]|\{[^:=]*\}|\(['\"].*\))$"  # of JSON and Python, of Postgres, a tuple
+VECTOR = r"(array\(|tensor\()?[\[({]*\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*[\])}]*(, dtype=\w+\))?"
 
 Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
 
@@ -131,10 +132,12 @@ SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "dis
     avg(length(text)) AS characters, avg(len(string_split_regex(text, '\s+'))) AS words,
     avg(CAST(lower(text) IN {sql_list(FLAG_WORDS)} AS INTEGER)) AS flags,
     avg(CAST(starts_with(text, 'http://') OR starts_with(text, 'https://') AS INTEGER)) AS urls,
-    avg(CAST(starts_with(text, '[') AND ends_with(text, ']') AS INTEGER)) AS arrays,
+    avg(CAST(regexp_matches(text, {literal(ARRAY)}) AS INTEGER)) AS arrays,
     avg(CAST(regexp_matches(text, {literal(OBJECT)}) AS INTEGER)) AS objects,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
-    avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ', ') AS INTEGER)) AS commas
+    avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ';') AS INTEGER)) AS semicolons,
+    avg(CAST(contains(text, ' > ') AS INTEGER)) AS steps,
+    avg(CAST(regexp_matches(text, '[^\W\d],\s?[^\W\d]') AS INTEGER)) AS commas
 FROM {{values}}
 """
 
@@ -149,9 +152,10 @@ def _separator(row: dict[str, Any]) -> str:
     """What separates the elements of a list that is written as a text; empty where it is no list."""
     if (row["words"] or 0) >= 12 or (row["arrays"] or 0) >= 0.5 or (row["urls"] or 0) >= 0.5:
         return ""
-    if (row["bars"] or 0) > 0.2:
-        return "|"
-    return ", " if (row["commas"] or 0) > 0.5 and (row["characters"] or 0) < 60 else ""
+    for name, separator, least in (("bars", "|", 0.2), ("steps", ">", 0.2), ("semicolons", ";", 0.2)):
+        if (row[name] or 0) > least:
+            return separator
+    return "," if (row["commas"] or 0) > 0.5 and (row["characters"] or 0) < 60 else ""
 
 
 def _time_formats(

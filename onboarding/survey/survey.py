@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.ingest.config import Columns, IngestConfig, TextFiles
+from components.ingest.config import AllColumns, IngestConfig, TextFiles
 from components.ingest.ids import Meeting, find_meeting, whole
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
@@ -28,7 +28,7 @@ from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from onboarding.survey.text_files import detect_quoting, parse_file_settings
 from onboarding.tables import connect, fetch_row
-from rankline.errors import NoRows, SourceError, UsageError
+from rankline.errors import SourceError, UsageError, no_rows_error
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
 from rankline.io.sql import identifier
@@ -158,8 +158,13 @@ def survey(
         name = names[location.place]
         try:
             result.tables[name] = _survey_table(result, name, location, rows)
-        except NoRows as error:  # such as a JSON file that describes the data
-            if only or location.files > 1 or not (result.tables or location is not locations[-1]):
+        except SourceError as error:  # such as a JSON file that describes the data
+            if (
+                not error.has_no_rows
+                or only
+                or location.files > 1
+                or not (result.tables or location is not locations[-1])
+            ):
                 raise
             result.left_out[location.place] = error.message
     return result
@@ -171,8 +176,8 @@ def _place_files(survey: Survey, places: tuple[str, ...], *, asked_for: bool) ->
     for place in places:
         try:
             files[place] = files_at(survey.source, place)
-        except NoRows as error:
-            if asked_for or len(places) == 1:
+        except SourceError as error:
+            if not error.has_no_rows or asked_for or len(places) == 1:
                 raise
             survey.left_out[place] = error.message
     return files
@@ -267,14 +272,6 @@ def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
     return guess
 
 
-class AllColumns(Columns):
-    """Column settings that want every column, for a source whose columns are not known yet."""
-
-    def wants(self, column: str) -> bool:
-        """True for every column."""
-        return True
-
-
 def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
     query = f"SELECT * FROM ({postgres.select_statement(place)}) AS looked LIMIT {rows + 1}"
     settings: dict[str, Any] = {"items_from_events": True, "connection": survey.connection}
@@ -291,7 +288,7 @@ def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int)
     kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows)
     (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
     if not count:
-        raise NoRows(
+        raise no_rows_error(
             "a table holds no row that can be read",
             expected="rows below the header",
             found=f"columns {', '.join(kinds)[:80]}, no row",

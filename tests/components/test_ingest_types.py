@@ -140,7 +140,7 @@ def read(folder: Path, source: str, *, zone: str = "UTC", **settings: Any) -> di
 
 @pytest.mark.parametrize("type", ["TIMESTAMP", "TIMESTAMPTZ", "DATE", "TIMESTAMP_S", "TIMESTAMP_MS"])
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
-def test_far_times_of_a_duckdb_file_are_set_aside_by_row(tmp_path: Path, type: str, zone: str) -> None:
+def test_far_times_of_a_duckdb_file_are_rejected_by_row(tmp_path: Path, type: str, zone: str) -> None:
     with duckdb.connect(str(tmp_path / "shop.duckdb")) as db:
         db.execute("SET TimeZone = 'UTC'")
         rows = ", ".join(f"('u{n}', 'i{n % 3}', '{far}'::{type})" for n, far in enumerate((*FAR, "2024-01-01")))
@@ -156,7 +156,7 @@ def test_far_times_of_a_duckdb_file_are_set_aside_by_row(tmp_path: Path, type: s
 
 
 @pytest.mark.parametrize("type", ["timestamp", "timestamptz", "date"])
-def test_far_times_of_postgres_are_set_aside_by_row(
+def test_far_times_of_postgres_are_rejected_by_row(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type: str
 ) -> None:
     import psycopg

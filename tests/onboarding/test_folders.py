@@ -11,7 +11,7 @@ import pytest
 
 from onboarding.survey.locations import table_places
 from onboarding.survey.survey import survey
-from rankline.errors import NoRows, SourceError
+from rankline.errors import SourceError
 from tests.rankline.io.test_table_logs import add, remove, write_table
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
@@ -91,11 +91,12 @@ def test_json_beside_the_tables_is_left_out_and_named(tmp_path: Path, kind: str,
     surveyed = survey(str(source))
     assert set(surveyed.tables) == {"events", "items"}
     assert set(surveyed.left_out) == {"README.md", name}
-    with pytest.raises(NoRows):
+    with pytest.raises(SourceError) as error:
         survey(str(source / name))
+    assert error.value.has_no_rows
     (source / "events.csv").unlink()
     (source / "items.csv").unlink()
-    with pytest.raises(NoRows):
+    with pytest.raises(SourceError, match=r"a JSON file|is empty"):
         survey(str(source))
 
 

@@ -109,7 +109,7 @@ def test_objects_are_no_texts_and_one_value_is_no_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{'a': 1}", '{"a": 1}', '[{"a": 1}]', "{a=1}", "[{'name': 'x'}]"])
 @pytest.mark.parametrize("other", ["a {word} here", "[1, 2]", "{}", "Size: {S, M}"])
-def test_objects_are_told_from_texts(tmp_path: Path, text: str, other: str) -> None:
+def test_objects_are_no_texts_and_texts_no_objects(tmp_path: Path, text: str, other: str) -> None:
     rows = [{"item_id": f"i{n}", "a": text, "b": other} for n in range(10)]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
     columns = survey(str(tmp_path)).tables["items"].columns

@@ -8,7 +8,7 @@ from typing import Any
 from components.ingest.config import IngestConfig
 from components.ingest.readers import text_stream
 from components.ingest.readers.parts import Column, Part, without_members_of_large_objects
-from rankline.errors import NoRows
+from rankline.errors import SourceError, no_rows_error
 from rankline.io.sources import File
 from rankline.io.sql import identifier, literal
 
@@ -19,7 +19,7 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
     """A file of JSON lines as a part; of its keys, those that the settings name are read.
 
     Raises:
-        NoRows: no line is an object.
+        SourceError: no line is an object.
     """
     settings = config.files
     stream, _ = text_stream.open_text(file, settings.encoding)
@@ -70,8 +70,8 @@ def _sample_keys(stream: Any, file: File, *, may_be_empty: bool) -> list[tuple[s
     return list(keys)
 
 
-def _no_lines_error(message: str, first: bytes, file: File, command: str) -> NoRows:
-    return NoRows(
+def _no_lines_error(message: str, first: bytes, file: File, command: str) -> SourceError:
+    return no_rows_error(
         message,
         expected="one object per line",
         found=repr(first[:60].decode("utf-8", "replace")) if first else "an empty file",

@@ -150,11 +150,11 @@ def _full_path(fs: Any, folder: str, path: str) -> str:
     return str(fs._strip_protocol(path)) if re.match(r"[a-z0-9+]+:/|/", path) else f"{folder}/{path}"
 
 
-def _damaged(folder: str, found: str) -> SourceError:
+def _damaged(folder: str, detail: str) -> SourceError:
     return SourceError(
         "the log of a Delta table is not complete",
         expected="a checkpoint or the first commit, every commit after it, and every file that they name",
-        found=found,
+        found=detail,
         where=folder,
         hint="copy the whole folder again, with _delta_log",
     )
