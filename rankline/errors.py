@@ -43,7 +43,16 @@ class UsageError(RanklineError):
 
 
 class SourceError(RanklineError):
-    """Raw data is missing, empty or unreadable."""
+    """Raw data is missing, empty or unreadable; ``has_no_rows`` if that is all that is wrong with it."""
+
+    has_no_rows = False
+
+
+def no_rows_error(message: str, *, expected: str, found: str, where: str, hint: str) -> SourceError:
+    """The error for a file or table that holds no row that can be read."""
+    error = SourceError(message, expected=expected, found=found, where=where, hint=hint)
+    error.has_no_rows = True
+    return error
 
 
 class ValidationFailed(RanklineError):
