@@ -31,7 +31,7 @@ from tests.pipelines.kubeflow.recorded import (  # noqa: F401
     use_kubeconfig,
 )  # fmt: skip
 from tests.servers.kubeflow import GONE, Kubeflow, recording
-from tests.servers.kubeflow.recordings import 
+from tests.servers.kubeflow.recordings import as_of
 
 STUCK = "run-unschedulable-cancelled"
 OOM, OOM_NODE = "run-out-of-memory", "rankline-smoke-v8n6p-3768103297"
@@ -106,7 +106,7 @@ def test_a_pod_that_is_not_placed(
 def at_waiting(recorded: Kubeflow) -> str:
     """The run whose pod is never placed, while it waits."""
     run = recorded.api.replay(STUCK)
-    recorded.api.runs[run] = (recorded.api.runs[run], "2026-11-30T06:00:00Z")
+    recorded.api.runs[run] = as_of(recorded.api.runs[run], "2026-11-30T06:00:00Z")
     add_package(recorded.api, run)
     return run
 
