@@ -83,8 +83,6 @@ def step_log(step: str, *lines: str, **entry: Any) -> str:
 
 def use_kubeconfig(server: Kubeflow, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the server the cluster of the current kubeconfig."""
-    import kubernetes.config.kube_config as places
-
     config = {
         "apiVersion": "v1", "kind": "Config", "current-context": "far",
         "clusters": [{"name": "far", "cluster": {"server": server.host.removesuffix("/pipeline")}}],
@@ -93,7 +91,7 @@ def use_kubeconfig(server: Kubeflow, folder: Path, monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(places, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
 
 
 def pod(run: str, node: str, **status: Any) -> dict[str, Any]:
