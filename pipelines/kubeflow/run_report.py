@@ -15,8 +15,9 @@ from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
+from rankline.errors import EXIT_STALE
 from rankline.runtime import ledger
-from rankline.runtime.outcomes import has_verdict
+from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.pod_output import PodOutput
 from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
@@ -56,14 +57,19 @@ class RunReporter:
         if has_verdict(summary["outcome"]) and decision:
             summary["verdict"] = decision.get("sentence") or summary["verdict"]
             summary["reasons"] = decision.get("failures", [])
+            if summary["outcome"] == Outcome.REFUSED:  # the pipeline has one branch for every refusal
+                summary["outcome"] = Outcome.of_verdict(decision.get("outcome", Outcome.REFUSED.verdict)).value
         summary["model_id"] = decision.get("model_id", "")
         for step in summary["steps"]:
             if step["status"] == "cancelled" and never_began(run, step["step"]):
                 step["why"] = "its pod had not begun"
         failed = next((step for step in summary["steps"] if step["step"] == summary["failed_step"]), None)
         if failed is not None:
-            failed["error"] = failed["error"] or self._failure(run, failed["step"], outputs.get(failed["step"]))
+            output = outputs.get(failed["step"])
+            failed["error"] = failed["error"] or self._failure(run, failed["step"], output)
             summary["error"] = failed["error"]
+            if output is not None and output.result.get("exit_code") == EXIT_STALE:
+                summary["outcome"], summary["verdict"] = Outcome.STALE.value, Outcome.STALE.sentence
 
     def _outputs(self, run: Any, summary: dict[str, Any]) -> dict[str, PodOutput]:
         """What can be read of the steps that ended; where one pod's log is gone, those before it are not asked for."""

@@ -3,12 +3,15 @@
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from components.summary.config import SummaryConfig
+from components.summary.step import summarize
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import upload
@@ -29,6 +32,17 @@ def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
     assert runs.cancel(run)["outcome"] == "cancelled"
     with pytest.raises(UsageError, match="is not running"):
         runs.cancel(run)
+
+
+def test_cancel_leaves_word_for_the_summary_where_the_workspace_is_mounted_here(
+    kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path
+) -> None:
+    recipe = golden.pinned("smoke", f"cluster.workspace={tmp_path / 'ws'}")
+    run = submit(cluster, upload(cluster, recipe)).run
+    folder = tmp_path / "ws" / "runs" / run
+    folder.mkdir(parents=True)
+    ClusterRuns(cluster, poll_s=0).cancel(run)
+    assert summarize(folder, config=SummaryConfig())["outcome"] == "cancelled"
 
 
 def test_cancel_waits_as_long_as_argo_needs(

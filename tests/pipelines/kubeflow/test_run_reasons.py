@@ -12,7 +12,8 @@ from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.nodes import step_pods
 from pipelines.kubeflow.runs import ClusterRuns, follow
-from rankline.errors import RanklineError
+from pipelines.runs.runner import exit_code
+from rankline.errors import RanklineError, StaleEvidence
 from rankline.runtime.ledger import Entry, write_entry
 from rankline.runtime.steps import FLOWS
 from tests.pipelines import golden
@@ -216,6 +217,27 @@ def test_the_error_of_a_step_is_the_one_that_it_wrote(recorded: Kubeflow, cluste
     assert [each.line for each in ClusterRuns(cluster).logs(run, "decide")] == error.splitlines()
     shown = in_words(recorded, "runs", "show", run).output
     assert "decide stopped: the champion changed since this model was evaluated\n  try: run the pipeline again" in shown
+
+
+def test_a_run_whose_comparison_came_too_late_is_stale(recorded: Kubeflow, cluster: Cluster) -> None:
+    run = replay(recorded, "run-scheduled-cancelled-retried-failed")
+    error = str(StaleEvidence("the champion changed since this model was evaluated", hint="`rankline submit` again"))
+    result = step_log("decide", status="failed", error=error, exit_code=StaleEvidence.exit_code)
+    recorded.api.pod_logs = {"audit2w9dr-1-3829983574-4034613478": result}
+    summary = follow(cluster, run, poll_s=0)
+    assert (summary["outcome"], summary["error"], exit_code(summary)) == ("stale", error, 4)
+    assert "stale after" in in_words(recorded, "runs", "show", run).output
+
+
+def test_a_refusal_for_too_little_data_is_named_by_the_step(recorded: Kubeflow, cluster: Cluster) -> None:
+    run = replay(recorded, "run-refused")
+    (node,) = [each.node_id for each in step_pods(deserialized("run-refused")) if each.step == "decide"]
+    result = {"outcome": "insufficient_data", "model_id": "0123456789abcdef", "sentence": "40 requests."}
+    recorded.api.pod_logs = {node: step_log("decide", result=result)}
+    summary = ClusterRuns(cluster).show(run)
+    assert (summary["outcome"], exit_code(summary)) == ("insufficient data", 3)
+    recorded.api.pod_logs = {}
+    assert ClusterRuns(cluster).show(run)["outcome"] == "refused"
 
 
 def test_a_refusal_names_the_gates_with_their_numbers(recorded: Kubeflow, cluster: Cluster) -> None:

@@ -28,13 +28,7 @@ from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kube
 from tests.servers.kubeflow import NAMESPACE, PASSWORD, TOKEN, USER, Kubeflow, kubeflow_server
 from tests.servers.process import free_port
 
-VERDICTS = {
-    "promote": "promoted",
-    "pending": "waiting for review",
-    "already_serving": "already serving",
-    "refused": "refused",
-    "insufficient_data": "insufficient data",
-}
+VERDICTS = {"promote": "promoted", "already_serving": "already serving", "refused": "refused"}  # by their branches
 
 
 def submitted(cluster: Cluster) -> str:
@@ -359,11 +353,37 @@ def test_the_verdict_is_read_off_the_tasks_that_ran(kubeflow: Kubeflow, cluster:
     assert summary["url"].endswith(f"/#/runs/details/{summary['run']}")
 
 
-def test_a_run_without_a_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    kubeflow.api.verdict = "something_new"
-    summary = follow(cluster, submitted(cluster), poll_s=0.01, settle_s=0.1)
+def test_a_model_that_waits_for_its_review_has_a_task_of_that_name(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.verdict = "pending"
+    recipe = golden.pinned("smoke", "decide.mode=review", "cluster.small.timeout_s=901")
+    run = submit(cluster, upload(cluster, recipe)).run
+    assert follow(cluster, run, poll_s=0)["outcome"] == "waiting for review"
+
+
+@pytest.mark.parametrize("missing", ["condition-", "decide", "summary"])
+def test_a_run_without_a_verdict_is_not_taken_for_one(
+    kubeflow: Kubeflow, cluster: Cluster, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API shows that it has ended, and not all of its tasks yet."""
+    kubeflow.api.verdict = "already_serving"
+    run = submitted(cluster)
+    follow(cluster, run, poll_s=0)
+    workflow = kubeflow.api.workflows[run]
+    tasks = workflow.tasks
+    monkeypatch.setattr(
+        workflow, "tasks", lambda now: [each for each in tasks(now) if not each["display_name"].startswith(missing)]
+    )
+    summary = follow(cluster, run, poll_s=0.01, settle_s=0.1)
     assert summary["outcome"] == "incomplete"
     assert "without a verdict" in summary["verdict"]
+
+
+def test_a_branch_that_was_taken_and_whose_task_is_unknown_is_no_verdict(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.verdict = "refused"
+    run = submitted(cluster)
+    tasks = kubeflow.api.workflows[run].spec["components"]["comp-condition-3"]["dag"]["tasks"]
+    tasks["something-new"] = tasks.pop("refused")
+    assert follow(cluster, run, poll_s=0.01, settle_s=0.1)["outcome"] == "incomplete"
 
 
 @pytest.mark.parametrize("step", ["resolve_inputs", "finetune", "promote"])
