@@ -47,7 +47,7 @@ def refresh_pipeline(
     from components.summary.component import summary
 
     settings = step_settings(recipe, workspace)
-    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="refresh")
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="steps"):

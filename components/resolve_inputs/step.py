@@ -4,11 +4,13 @@ Reads the source and the model registry. Writes nothing, except for the registry
 the events. Later steps take the results as arguments and run again when these have changed.
 """
 
+import json
 from pathlib import Path
 
 from components.resolve_inputs.config import ResolveInputsConfig
 from rankline.errors import UsageError
 from rankline.io import sources
+from rankline.io.files import write_json
 from rankline.runtime.progress import Progress
 
 
@@ -44,3 +46,10 @@ def resolve_inputs(
             hint=f"use another workspace for this recipe: -w {workspace}-{catalogue or 'other'}",
         )
     return {"source_digest": source_digest, "champion": champion}
+
+
+def write_settings(folder: Path, recipe: str, *, flow: str) -> None:
+    """Write what a run of a cluster runs into its folder, as the command that starts a run does on one machine."""
+    if recipe:
+        write_json(folder / "recipe.json", json.loads(recipe))
+        write_json(folder / "watcher.json", {"runner": "kubeflow", "flow": flow})

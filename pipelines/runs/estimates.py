@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
-from pipelines.runs.folder import RECIPE
+from pipelines.runs.folder import RECIPE, has_timed_id, read_flow, read_json_object, start_order
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
 
@@ -61,7 +61,12 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
 def _run_folders(workspace: Path, recipe: str) -> Iterator[Path]:
     """The folders of a recipe's runs and of its steps that ran alone, oldest first."""
     single_step_runs = {f"{recipe}-{step}" for step in TRAINING_STEPS}
-    for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
+    for folder in sorted((workspace / "runs").glob("*"), key=start_order):
         name = folder.name.split("-", 2)[-1]
-        if name == recipe or (name in single_step_runs and not (folder / RECIPE).is_file()):
+        is_single_step = name in single_step_runs and not (folder / RECIPE).is_file()
+        if has_timed_id(folder):
+            is_of_recipe = name == recipe or is_single_step
+        else:  # of a cluster
+            is_of_recipe = read_json_object(folder / RECIPE).get("name") == recipe and read_flow(folder) == "train"
+        if is_of_recipe:
             yield folder
