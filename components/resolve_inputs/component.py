@@ -15,12 +15,12 @@ def resolve_inputs(data: dict, run: dict, job: str, recipe: str = "") -> NamedTu
     from typing import NamedTuple
 
     from components.resolve_inputs.config import ResolveInputsConfig
-    from components.resolve_inputs.step import resolve_inputs, write_settings
+    from components.resolve_inputs.step import resolve_inputs, write_recipe
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
-    write_settings(context.folder, recipe, flow=run.get("flow", "train"))
+    write_recipe(context.folder, recipe)
     result = run_step(
         StepSpec(
             name="resolve_inputs",

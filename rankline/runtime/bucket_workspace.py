@@ -70,7 +70,8 @@ class BucketWorkspace:
     def upload(self, name: str, *, deep: bool = True) -> None:
         """Upload the local files below ``name`` that were changed since they were last copied, the oldest first.
 
-        Hidden files stay; so do those in folders below it, unless ``deep``.
+        Files that were copied before and have been removed here are removed there. Hidden files stay; so do those in
+        folders below it, unless ``deep``.
 
         Raises:
             StorageError: the store does not respond.
@@ -84,6 +85,11 @@ class BucketWorkspace:
                     if self._copied.get(each) != signature:
                         _upload_file(fs, path, f"{root}/{each}")
                         self._copied[each] = signature
+            for each in [each for each in self._copied if _is_below(each, name)]:
+                if not (self.folder / each).exists():
+                    with contextlib.suppress(FileNotFoundError):
+                        fs.rm_file(f"{root}/{each}")
+                    del self._copied[each]
 
     def upload_missing(self, name: str) -> None:
         """Upload the local files below ``name`` that the bucket does not have, such as data and weights.

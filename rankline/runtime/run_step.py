@@ -25,12 +25,14 @@ from pydantic import BaseModel
 from rankline.errors import RanklineError
 from rankline.io import digest, disk
 from rankline.io.artifacts import link_or_copy, write_digests
-from rankline.runtime import force_exit, ledger, memory, references, step_log
+from rankline.pod import advice
+from rankline.runtime import force_exit, ledger, memory, pod_output, references, run_summary, step_log
 from rankline.runtime.checkpoint_sync import synced
 from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import ALWAYS_RUNS, CacheEntry, StepCache, cache_key
+from rankline.runtime.threads import limit_threads
 
 StepFunction = Callable[..., dict[str, Any] | None]
 
@@ -65,6 +67,7 @@ def run_step(spec: StepSpec, run: RunContext) -> dict[str, Any]:
     Raises:
         SystemExit: the step failed; its message has no stack trace.
     """
+    limit_threads()
     with _recorded(spec, run) as (entry, previous):
         _download_named_files(spec, run)
         entry.inputs = {name: references.input_digest(path) for name, path in spec.inputs.items()}
@@ -231,13 +234,18 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     entry = ledger.Entry(step=spec.name, status="running", started=time.time(), pid=os.getpid())
     start_time = time.monotonic()  # unlike time.time() it is never set back
     guard = force_exit.ForceExit(lambda: _record_forced_exit(run, entry))
+    previous: ledger.Entry | None = None
     log = step_log.log_path(run.folder, spec.name)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         run.download_run()
+        run_summary.begin(run.folder, run.names)
         previous = ledger.read_entries(run.folder).get(spec.name)
+        if previous is not None:
+            entry.continue_from(previous)
         ledger.reserve_space(run.folder)
         ledger.write_entry(run.folder, entry)
+        pod_output.print_start(spec.name)
         with step_log.recorded(log), run.uploading():
             yield entry, previous
     except (Exception, KeyboardInterrupt) as error:
@@ -246,10 +254,14 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         sys.exit(entry.error)
     finally:
         _record_usage(entry, seconds=time.monotonic() - start_time)
+        if previous is not None:
+            entry.why = "; ".join(filter(None, [entry.why, ledger.begun_again(entry, previous)]))
         with contextlib.suppress(OSError):  # the disk is full even for this; the message reaches the console
             ledger.release_space(run.folder)
             ledger.write_entry(run.folder, entry)
+            run_summary.complete_retried(run.folder)
         run.upload_run()
+        pod_output.print_result(entry)
         guard.cancel()
 
 
@@ -280,6 +292,7 @@ def _record_forced_exit(run: RunContext, entry: ledger.Entry) -> None:
         ledger.release_space(run.folder)
         ledger.write_entry(run.folder, entry)
     run.upload_run()
+    pod_output.print_result(entry)
 
 
 class _FailedBeforeError(RanklineError):
@@ -318,7 +331,8 @@ def _error_message(error: BaseException, run: RunContext, step: str) -> str:
                 expected=f"permission for the user that runs {step}",
                 found=error.strerror or str(error),
                 where=str(error.filename or trace),
-                hint="grant the permission, or use a --workspace on another disk",
+                hint="grant the permission, or use "
+                + advice(on_one_machine="a --workspace on another disk", on_a_cluster="another claim (cluster.volume)"),
             )
         )
     return f"unexpected {type(error).__name__}: {error}\n  where: {trace}"
