@@ -5,7 +5,6 @@ The option -w of commands that only read takes the URL of one. The copy is broug
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from rankline.errors import UsageError
 
 if TYPE_CHECKING:
     from rankline.runtime.bucket_workspace import BucketWorkspace
-
-URL_FILE = ".url"  # in a copy: where it comes from
 
 
 def folder(value: str) -> Path:
@@ -45,19 +42,14 @@ def _is_url(value: object) -> bool:
 
 def copy_folder(url: str) -> Path:
     """The folder of this user's copy of a workspace in a bucket."""
-    from rankline.io import digest
-    from rankline.io.files import write_bytes
+    from rankline.runtime.bucket_workspace import BucketWorkspace
 
-    url = url.rstrip("/")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "rankline" / digest.json_digest(url)[:16]
-    write_bytes(folder / URL_FILE, url.encode())
-    return folder
+    return BucketWorkspace.cached(url).folder
 
 
 def bucket_of(workspace: Path) -> BucketWorkspace | None:
     """The workspace in a bucket that a folder is the copy of; None for a workspace of its own."""
-    from rankline.runtime.bucket_workspace import BucketWorkspace
+    from rankline.runtime.bucket_workspace import URL_FILE, BucketWorkspace
 
     file = workspace / URL_FILE
     return BucketWorkspace(file.read_text(), workspace) if file.is_file() else None

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from rankline.errors import IntegrityError, StorageError
-from rankline.io import storage
-from rankline.io.files import first_line, read_json_object, replacing, write_json
+from rankline.io import digest, storage
+from rankline.io.files import first_line, read_json_object, replacing, write_bytes, write_json
 from rankline.io.lease import LEASE_S, Lease
 
 _DOWNLOADS = 16  # at once
+URL_FILE = ".url"  # in a user's copy: where it comes from
 VERSIONS_FILE = ".versions.json"  # in the local folder: the version of each file that was downloaded
 
 
@@ -36,6 +37,14 @@ class BucketWorkspace:
         self.url, self.folder = url.rstrip("/"), folder
         self._copied: dict[str, tuple[int, ...]] = {}  # file -> its signature when it was last copied
         self._lock = threading.Lock()
+
+    @classmethod
+    def cached(cls, url: str) -> BucketWorkspace:
+        """The workspace at a URL, and this user's copy of it in the cache folder."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        bucket = cls(url, cache / "rankline" / digest.json_digest(url.rstrip("/"))[:16])
+        write_bytes(bucket.folder / URL_FILE, bucket.url.encode())
+        return bucket
 
     def download(self, name: str, *, suffixes: tuple[str, ...] = ("",)) -> None:
         """Make the local files below ``name`` (or the one file) with one of these endings those of the bucket.
