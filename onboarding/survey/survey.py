@@ -9,6 +9,7 @@ from typing import Any
 
 from components.ingest.config import AllColumns, IngestConfig, TextFiles
 from components.ingest.ids import Meeting, find_meeting, whole
+from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
@@ -141,7 +142,7 @@ def survey(
     result = Survey(
         detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
     )
-    result.db.execute(NUMBER_MACROS + TIME_MACROS)
+    result.db.execute(NUMBER_MACROS + TIME_MACROS + LIST_MACROS)
     if result.format == "tables":
         if not only and not detected.file:
             result.left_out = dict.fromkeys(other_files(result.source), "no table by its name")

@@ -10,7 +10,7 @@ from components.ingest.readers import text_stream
 from components.ingest.readers.parts import Column, Part, without_members_of_large_objects
 from rankline.errors import SourceError, no_rows_error
 from rankline.io.sources import File
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import literal
 
 SAMPLED_LINES = 10_000  # objects whose keys become columns
 
@@ -26,7 +26,7 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
     with stream:
         keys = _sample_keys(stream, file, may_be_empty=config.changes)
     stream, bytes_read = text_stream.open_text(file, settings.encoding)
-    paths = {".".join(key): f"$.{'.'.join(identifier(step) for step in key)}" for key in keys}
+    paths = {".".join(key): _path(key) for key in keys}
     names = without_members_of_large_objects(list(paths), named=config.columns.source_columns())
     wanted = [name for name in names if config.columns.wants(name)]
     object_sql = "CASE WHEN json_valid(raw) AND json_type(raw) = 'OBJECT' THEN raw END"
@@ -47,6 +47,13 @@ def json_part(table: str, file: File, config: IngestConfig) -> Part:
         bytes_read=bytes_read,
         size=file.size(),
     )
+
+
+def _path(key: tuple[str, ...]) -> str:
+    """Where a member is, as DuckDB writes it: a pointer if a path could not quote it."""
+    if any(sign in step for step in key for sign in '"\\'):
+        return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in key)
+    return "$" + "".join(f'."{step}"' for step in key)
 
 
 def _sample_keys(stream: Any, file: File, *, may_be_empty: bool) -> list[tuple[str, ...]]:
@@ -83,6 +90,8 @@ def _no_lines_error(message: str, first: bytes, file: File, command: str) -> Sou
 def _nested_keys(record: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The keys of an object and of the objects inside it."""
     for key, value in record.items():
+        if not key:
+            continue
         yield (*parents, key)
         if isinstance(value, dict):
             yield from _nested_keys(value, (*parents, key))
