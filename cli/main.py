@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from cli.data import data, features, init, recipes
 from cli.project import build, doctor, gc, new
+from cli.project import cluster as set_up
 from cli.registry import catalogue, items, models
 from cli.runs import cluster, refresh, run, runs, step, submit
 from cli.schedules import schedule, scheduler
@@ -98,6 +99,7 @@ app.command("ask", help=serve.ASK_HELP, rich_help_panel=SERVE)(serve.ask)
 app.add_typer(schedule.app, name="schedule", rich_help_panel=SCHEDULES)
 app.command("scheduler", help=scheduler.HELP, rich_help_panel=SCHEDULES)(scheduler.scheduler)
 app.command("doctor", help=doctor.HELP, rich_help_panel=PROJECT)(doctor.doctor)
+app.add_typer(set_up.app, name="cluster", rich_help_panel=PROJECT)
 app.command("gc", help=gc.HELP, rich_help_panel=PROJECT)(gc.gc)
 app.command("build", help=build.HELP, rich_help_panel=PROJECT)(build.build)
 app.command("new", help=new.HELP, rich_help_panel=PROJECT)(new.new)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rankline.errors import EXIT_OK, RanklineError, ServerError, UsageError
 from rankline.io.files import write_json
+from rankline.runtime.threads import limit_threads
 from serving.sessions import Provider, require_provider
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    limit_threads()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("rankline.serving").setLevel(logging.INFO)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
-from cli.runs.cluster import POLL_S, Target, with_cluster_options
-from rankline.runtime.outcomes import Outcome
+from cli.runs.cluster import POLL_S, RunContinues, Target, with_cluster_options
+from rankline.runtime.outcomes import EXIT_INTERRUPTED, Outcome
 
 if TYPE_CHECKING:
     from pipelines.runs.store import LocalRuns, Runs
@@ -23,6 +23,7 @@ app = typer.Typer(
     help="List, show, cancel and retry runs of a workspace or, with --host, of a cluster.", no_args_is_help=True
 )
 
+CANCEL_PROGRESS_S = 10.0  # between two lines while a cluster cancels a run
 RunName = Annotated[str, typer.Argument(help="Name of a run, or `last`.")]
 
 
@@ -86,8 +87,6 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
         from cli.runs.cluster import run_lines
 
         typer.echo("\n".join(run_lines(payload)))
-        if payload["failed_step"]:
-            typer.echo(f"{payload['failed_step']} stopped")
         return
     if payload["outcome"] in (Outcome.RUNNING, Outcome.UNFINISHED):
         folder = _local_runs(workspace).folder(run)
@@ -148,8 +147,9 @@ def logs(
 ) -> None:
     """Print what the steps of a run logged, with the stack traces of unexpected errors.
 
-    On a cluster: the logs of the steps' own containers, as long as their pods exist or the API server keeps their logs.
-    For the drivers' logs and for what the server does not have, a `kubectl` command is printed.
+    On a cluster: what the steps printed, as long as their pods exist or the API server has an archive of their logs;
+    else from the run's folder, where the cluster's workspace is mounted here. --all includes the lines of Kubeflow's
+    launcher. For the logs of other pods, drivers included, a `kubectl` command is printed.
 
     --json prints one object per line: {"step": …, "line": …}.
     """
@@ -164,17 +164,40 @@ def logs(
             last_step = log_line.step
             typer.echo(log_line.line)
         if where and not as_json:
-            command = runs.logs_command(run)  # type: ignore[attr-defined]
-            typer.secho(f"logs of every pod, drivers included: {command}", err=True, dim=True)
+            command = runs.logs_command(run, step)  # type: ignore[attr-defined]
+            what = f"the pod of {step}" if step else "every pod, drivers included"
+            typer.secho(f"logs of {what}: {command}", err=True, dim=True)
+
+
+def _cancel_progress() -> Callable[[dict[str, Any]], None]:
+    """A function that prints every few seconds what a run that is being cancelled still does."""
+    started = printed = time.monotonic()
+
+    def watch(summary: dict[str, Any]) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > CANCEL_PROGRESS_S:
+            printed = time.monotonic()
+            active = [step["step"] for step in summary["steps"] if step["status"] in ("running", "pending")]
+            typer.secho(f"  {printed - started:.0f} s: {', '.join(active) or 'cancelling'}…", err=True)
+
+    return watch
 
 
 @app.command("cancel")
 @with_cluster_options
 def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Cancel a run, wherever it was started. The next run reuses its finished steps."""
+    """Cancel a run, wherever it was started. The next run reuses its finished steps.
 
+    On a cluster it takes a minute or two: Argo ends the pods and then runs the exit handler. Ctrl-C ends the waiting.
+    """
     with _runs(workspace, where) as runs:
-        payload = runs.cancel(run)
+        try:
+            payload = runs.cancel(run, watch=_cancel_progress()) if where else runs.cancel(run)  # type: ignore[call-arg]
+        except KeyboardInterrupt:
+            if where:
+                typer.secho(f"interrupted; run {run} goes on being cancelled", err=True)
+                raise RunContinues(EXIT_INTERRUPTED) from None
+            raise
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
     elif payload["outcome"] == Outcome.CANCELLED:

@@ -19,6 +19,7 @@ from cli.runs.cluster import (
     RunContinues,
     Target,
     access_settings,
+    connection,
     watch_run,
 )
 from cli.runs.run import FlowOption
@@ -41,8 +42,11 @@ is mounted on this machine.
 --flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
 materialize` up to the end of the recipe's window.
 
+With --wait a run is cancelled once a step of it has been pending for longer than it may take.
+
 Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
-materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run continues.
+materialized; 3 refused by a gate or a check; 4 another model came to serve meanwhile: submit it again; 2 wrong usage;
+1 failed, or a step could not begin; 130 cancelled, or interrupted: then the run continues.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
 
@@ -111,11 +115,12 @@ def _submit_and_watch(
     access: Access, recipe: Recipe, flow: Any, options: dict[str, str], *, poll_s: float | None, as_json: bool
 ) -> None:
     """Upload the package, start the run, and watch it unless ``poll_s`` is None."""
-    from pipelines.kubeflow.client import connected
+    from pipelines.kubeflow.limits import check_limits
     from pipelines.kubeflow.packages import upload
     from pipelines.kubeflow.runs import submit as submit_run
 
-    with connected(access) as cluster:
+    check_limits({"experiment name": options["experiment"], "service account": options["account"]})
+    with connection(access) as cluster:
         version = upload(cluster, recipe, flow=flow)
         if not as_json:
             typer.echo(f"{version.pipeline} {version.name} ({'uploaded' if version.uploaded else 'already there'})")

@@ -9,6 +9,7 @@ from pathlib import Path
 from components.resolve_inputs.config import ResolveInputsConfig
 from rankline.errors import UsageError
 from rankline.io import sources
+from rankline.pod import advice
 from rankline.runtime.progress import Progress
 
 
@@ -41,6 +42,10 @@ def resolve_inputs(
             expected=f"a workspace of catalogue {catalogue!r}, or an empty one",
             found=f"champion {champion} of catalogue {champion_catalogue!r}",
             where=str(workspace),
-            hint=f"use another workspace for this recipe: -w {workspace}-{catalogue or 'other'}",
+            hint="use another workspace for this recipe: "
+            + advice(
+                on_one_machine=f"-w {workspace}-{catalogue or 'other'}",
+                on_a_cluster="--set cluster.volume=… with another claim",
+            ),
         )
     return {"source_digest": source_digest, "champion": champion}

@@ -25,12 +25,14 @@ from pydantic import BaseModel
 from rankline.errors import RanklineError
 from rankline.io import digest, disk
 from rankline.io.artifacts import declared_digest, link_or_copy, verify_artifact, write_digests
-from rankline.runtime import force_exit, ledger, memory, step_log
+from rankline.pod import advice
+from rankline.runtime import force_exit, ledger, memory, pod_output, run_summary, step_log
 from rankline.runtime.checkpoint_sync import synced
 from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import ALWAYS_RUNS, StepCache, cache_key
+from rankline.runtime.threads import limit_threads
 
 StepFunction = Callable[..., dict[str, Any] | None]
 
@@ -64,6 +66,7 @@ def run_step(spec: StepSpec, run: RunContext) -> dict[str, Any]:
     Raises:
         SystemExit: the step failed; its message has no stack trace.
     """
+    limit_threads()
     with _recorded(spec, run) as (entry, previous):
         entry.inputs = {name: verify_artifact(path) for name, path in spec.inputs.items()}
         key = cache_key(
@@ -183,12 +186,17 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     entry = ledger.Entry(step=spec.name, status="running", started=time.time(), pid=os.getpid())
     start_time = time.monotonic()  # unlike time.time() it is never set back
     guard = force_exit.ForceExit(lambda: _record_forced_exit(run, entry))
+    previous: ledger.Entry | None = None
     log = step_log.log_path(run.folder, spec.name)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        run_summary.begin(run.folder, run.names)
         previous = ledger.read_entries(run.folder).get(spec.name)
+        if previous is not None:
+            entry.continue_from(previous)
         ledger.reserve_space(run.folder)
         ledger.write_entry(run.folder, entry)
+        pod_output.print_start(spec.name)
         with step_log.recorded(log):
             yield entry, previous
     except (Exception, KeyboardInterrupt) as error:
@@ -197,9 +205,13 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         sys.exit(entry.error)
     finally:
         _record_usage(entry, seconds=time.monotonic() - start_time)
+        if previous is not None:
+            entry.why = "; ".join(filter(None, [entry.why, ledger.begun_again(entry, previous)]))
         with contextlib.suppress(OSError):  # the disk is full even for this; the message reaches the console
             ledger.release_space(run.folder)
             ledger.write_entry(run.folder, entry)
+            run_summary.complete_retried(run.folder)
+        pod_output.print_result(entry)
         guard.cancel()
 
 
@@ -229,6 +241,7 @@ def _record_forced_exit(run: RunContext, entry: ledger.Entry) -> None:
     with contextlib.suppress(OSError):
         ledger.release_space(run.folder)
         ledger.write_entry(run.folder, entry)
+    pod_output.print_result(entry)
 
 
 class _FailedBeforeError(RanklineError):
@@ -267,7 +280,8 @@ def _error_message(error: BaseException, run: RunContext, step: str) -> str:
                 expected=f"permission for the user that runs {step}",
                 found=error.strerror or str(error),
                 where=str(error.filename or trace),
-                hint="grant the permission, or use a --workspace on another disk",
+                hint="grant the permission, or use "
+                + advice(on_one_machine="a --workspace on another disk", on_a_cluster="another claim (cluster.volume)"),
             )
         )
     return f"unexpected {type(error).__name__}: {error}\n  where: {trace}"
