@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from rankline.errors import SourceError, no_rows_error
 from rankline.io.sources import File
 from rankline.io.sql import literal
 
+MAX_METADATA_BYTES = 1 << 20  # a larger file without lines is data in another layout
 SAMPLED_LINES = 10_000  # objects whose keys become columns
 
 
@@ -61,9 +63,11 @@ def _sample_keys(stream: Any, file: File, *, may_be_empty: bool) -> list[tuple[s
     keys: dict[tuple[str, ...], None] = {}
     objects, first = 0, b""
     for line in itertools.islice(stream, SAMPLED_LINES):
-        first = first or line.strip()
-        if first.startswith(b"[") and not objects:
-            raise _no_lines_error("a JSON file is one array, not lines", first, file, "jq -c '.[]'")
+        first = first if re.fullmatch(rb"\s*\[?\s*", first) is None else first + line.strip()
+        if first.startswith(b"[") and not objects and first != b"[":
+            error = _no_lines_error("a JSON file is one array, not lines", first, file, "jq -c '.[]'")
+            error.has_no_rows &= re.match(rb"\[\s*\{", first) is None  # these would be rows
+            raise error
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
@@ -78,13 +82,15 @@ def _sample_keys(stream: Any, file: File, *, may_be_empty: bool) -> list[tuple[s
 
 
 def _no_lines_error(message: str, first: bytes, file: File, command: str) -> SourceError:
-    return no_rows_error(
+    error = no_rows_error(
         message,
         expected="one object per line",
         found=repr(first[:60].decode("utf-8", "replace")) if first else "an empty file",
         where=file.path,
         hint=f"write one object per line: {command} file.json > file.jsonl; jq -c '.data[]' for a list inside of it",
     )
+    error.has_no_rows = file.size() < MAX_METADATA_BYTES
+    return error
 
 
 def _nested_keys(record: dict[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
