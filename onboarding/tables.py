@@ -21,6 +21,7 @@ def connect(path: str = ":memory:") -> Any:
     db = duckdb.connect(path)
     db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")  # it would be among the output
     return db
 
 

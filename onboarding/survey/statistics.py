@@ -111,7 +111,8 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
     low, high = row["low"], row["high"]
-    times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
+    may_be_times = row["values"] and (row["characters"] or 0) < EXAMPLE_LENGTH
+    times, zoned = _time_formats(shares, kind, numbers, low, high) if may_be_times else ((), None)
     averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors")
     average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(

@@ -74,3 +74,4 @@ def is_single_select(query: str) -> bool:
 def _configure(db: Any, memory_mb: int) -> None:
     db.execute(f"SET memory_limit = '{memory_mb}MB'")
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")  # it would be among the output

@@ -78,7 +78,7 @@ METADATA: dict[str, str] = {
     "one object over several lines": json.dumps({"title": "a shop", "licenses": [{"name": "CC0"}]}, indent=2),
     "arrays": "[1, 2]\n[3, 4]\n",
     "values": "1\n2\n",
-    "an array": '[{"a": 1}]',
+    "an array": "[1, 2, 3]",
     "nothing": "",
     "an empty object": "{}\n",
 }
@@ -97,6 +97,15 @@ def test_json_beside_the_tables_is_left_out_and_named(tmp_path: Path, kind: str,
     (source / "events.csv").unlink()
     (source / "items.csv").unlink()
     with pytest.raises(SourceError, match=r"a JSON file|is empty"):
+        survey(str(source))
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"item_id": "i1"}]', '[\n  {"item_id": "i1"}\n]', '[\n{\n"item_id": "i1"}]', "{\n" * (1 << 20)]
+)
+def test_json_in_another_layout_that_holds_the_data_is_refused(tmp_path: Path, text: str) -> None:
+    source = write(tmp_path, {"events.csv": LOG, "items.json": text})
+    with pytest.raises(SourceError, match="jq -c"):
         survey(str(source))
 
 
