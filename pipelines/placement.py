@@ -45,7 +45,8 @@ class Resources(FrozenModel):
     retries: int = Field(
         2,
         ge=0,
-        description="Further attempts after any failure; Kubeflow cannot tell a lost node from bad data.",
+        description="Further attempts; with Kubeflow's stock configuration only where the pod is lost, not where the "
+        "step fails (docs/faults.md).",
     )
 
     _cpu_text = field_validator("cpu", "cpu_request", mode="before")(cpu_text)

@@ -229,19 +229,22 @@ class ClusterScreen:
 
     def __call__(self, status: dict[str, Any]) -> None:
         """Draw the run as it is now."""
+        from pipelines.kubeflow.run_report import WAITS
+
         if self.quiet:
             return
         if self._live is not None:
             self._live.update(_run_table(status), refresh=True)
             return
         for step in status["steps"]:
-            shown = step["why"] if step["status"] == "pending" else step["status"]
+            shown = step["why"].replace(WAITS, "") if step["status"] == "pending" else step["status"]
             if shown and self._printed.get(step["step"]) != shown:
                 self._printed[step["step"]] = shown
                 self._print(_step_line(step))
         if time.monotonic() - self._printed_at > 60:
-            active = ", ".join(step["step"] for step in status["steps"] if step["status"] in ("running", "pending"))
-            self._print(f"  {active or status['kubeflow_status'].lower() or 'pending'}…")
+            waiting = [f"{step['step']} is pending" for step in status["steps"] if step["status"] == "pending"]
+            active = [step["step"] for step in status["steps"] if step["status"] == "running"] + waiting
+            self._print(f"  {', '.join(active) or status['kubeflow_status'].lower() or 'pending'}…")
 
     def _print(self, line: str) -> None:
         self._printed_at = time.monotonic()

@@ -42,8 +42,11 @@ is mounted on this machine.
 --flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
 materialize` up to the end of the recipe's window.
 
+With --wait a run is cancelled once a step of it has been pending for longer than it may take.
+
 Exit code: 0 started, or with --wait: promoted, already serving, waiting for review, published, nothing changed or
-materialized; 3 refused by a gate or a check; 2 wrong usage; 1 failed; 130 interrupted, and the run continues.
+materialized; 3 refused by a gate or a check; 4 another model came to serve meanwhile: submit it again; 2 wrong usage;
+1 failed, or a step could not begin; 130 cancelled, or interrupted: then the run continues.
 
 Example: rankline submit --recipe movielens --host https://kubeflow.example.com/pipeline --auth dex -n team --wait"""
 

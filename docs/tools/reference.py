@@ -27,6 +27,7 @@ EXIT_CODES = {
     1: "a step or a command failed; the next run continues from there",
     2: "wrong usage: a misspelt command, recipe or setting",
     3: "a gate refused the model; the run itself succeeded and says which gate",
+    4: "stale: another model came to serve while this one was compared; run it again",
     130: "interrupted",
 }
 

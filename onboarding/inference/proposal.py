@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.ingest.config import UNITS
+from components.ingest.times import OTHER_UNITS
 from onboarding.inference.columns import assign_overrides, map_columns
 from onboarding.inference.gaps import Gap, find_gaps
 from onboarding.inference.map_settings import map_settings, recipe_settings
@@ -83,10 +84,10 @@ def check_time_unit(unit: str) -> str:
     Raises:
         UsageError: they cannot.
     """
-    if unit and unit != "iso" and unit not in UNITS and "%" not in unit:
+    if unit and unit not in (*UNITS, *OTHER_UNITS) and "%" not in unit:
         raise UsageError(
             "there is no such unit or pattern of times",
-            expected=f"{', '.join(UNITS)} since 1970, iso, or a pattern such as %d.%m.%Y %H:%M",
+            expected=f"{', '.join(UNITS)} since 1970, {', '.join(OTHER_UNITS)}, or a pattern such as %d.%m.%Y %H:%M",
             found=unit,
         )
     return unit

@@ -94,7 +94,7 @@ class ClusterBackfill:
             self.say(f"{when}: {status}, {record.outcome or record.status}")
         else:
             self._watches[scheduled_at] = RunWatch(self.cluster, self._start_run(scheduled_at))
-            self.say(f"{when}: started, data to {self.target.window_of(scheduled_at).end.isoformat()}")
+            self.say(f"{when}: started, data to {self.target.schedule.window_of(scheduled_at).end.isoformat()}")
 
     def _runs_again(self, run: Any, outcome: str) -> bool:
         refused = outcomes.exit_code(outcome) == EXIT_REFUSED
@@ -134,6 +134,6 @@ class ClusterBackfill:
             return recurring_run.pipeline_id, recurring_run.pipeline_version
         if self._version_ids is None:
             recipe, spec = load_recipe(self.target.schedule, "decide.allow_older_window=true"), self.target.spec()
-            version = upload(self.cluster, recipe, schedule=spec.window(), flow=spec.flow)
+            version = upload(self.cluster, recipe, schedule=spec.scheduled_window(), flow=spec.flow)
             self._version_ids = version.pipeline_id, version.version_id
         return self._version_ids

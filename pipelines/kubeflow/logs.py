@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import StepPod, step_pods
+from pipelines.kubeflow.nodes import StepPod, latest_pods, never_began, step_pods
 from pipelines.kubeflow.run_package import RunPackage
 from pipelines.kubeflow.run_summary import kubectl_logs_command
 from pipelines.runs.logs import LogLine
@@ -16,16 +16,10 @@ from rankline.runtime.pod_output import PodOutput, read_pod_output
 from rankline.runtime.step_log import log_path
 
 
-def latest_pod(run: Any, step: str) -> StepPod | None:
-    """The pod of a step's latest attempt."""
-    pods = [pod for pod in step_pods(run) if pod.step == step]
-    return pods[-1] if pods else None
-
-
 def pod_name(run: Any, step: str, package: RunPackage) -> str:
-    """The name of the pod of a step's latest attempt; empty where none was created."""
-    pod = latest_pod(run, step)
-    return pod.pod_name(retries=package.has_retries(step)) if pod else ""
+    """The name of the pod of a step's latest attempt; empty where none was created, or where it cannot be known."""
+    pod = latest_pods(run).get(step)
+    return pod.pod_name(retries=package.has_retries(step)) if pod and package.known else ""
 
 
 def read_pod_log(cluster: Cluster, run: str, pod: StepPod) -> list[str] | str:
@@ -98,16 +92,17 @@ class RunLogs:
         Raises:
             RanklineError: the error has the command for kubectl.
         """
-        if not self._unreadable and self._printed:
+        steps = [step for step in self._unreadable if self.step or not never_began(run, step)]
+        if self._printed and not steps:
             return
-        steps = list(self._unreadable) or [self.step]
+        steps = steps or list(self._unreadable) or [self.step]
         pod = pod_name(run, steps[-1], self.package) if steps[-1] else ""
-        found = next(iter(self._unreadable.values()), "no pod of it has begun")
+        reason = next(iter(self._unreadable.values()), "no pod of it has begun")
         where = self.cluster.ui_url("runs", run.run_id)
         raise RanklineError(
             f"the log of {', '.join(steps)} cannot be read" if steps[-1] else "the run has no log yet",
             expected="its pod, an archive of logs behind the API server, or the cluster's workspace mounted here",
-            found=found,
+            found=reason,
             where=where,
             hint=kubectl_logs_command(self.cluster, run.run_id, pod),
         )

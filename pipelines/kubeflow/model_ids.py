@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.nodes import latest_pods
 from pipelines.kubeflow.run_package import RunPackage
 from rankline.errors import RanklineError
+from rankline.runtime.run_context import RunContext
 from rankline.runtime.steps import DECIDING_STEPS
 
 MAX_LOGS = 20  # runs of a list whose log is read for the model
@@ -20,37 +22,41 @@ REGISTRY_TIMEOUT_S = 10.0  # a bucket that is not reachable from here must not h
 
 def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
     """Run -> the model that it trained or refreshed, for the runs with a verdict; ``runs`` are the latest first."""
-    found: dict[str, str] = {}
+    models: dict[str, str] = {}
     for run in runs[:MAX_LOGS]:
-        found[run.run_id] = _from_log(cluster, run)
-    missing = [run for run in runs if not found.get(run.run_id)]
+        model = _from_log(cluster, run)
+        if model is None:  # pods go an hour after their run, so those before it are gone, too
+            break
+        models[run.run_id] = model
+    missing = [run for run in runs if not models.get(run.run_id)]
     if missing:
-        registered = _registered_models(RunPackage(cluster, missing[0]).run_parameters())
-        found |= {run.run_id: registered.get(run.run_id, "") for run in missing}
-    return found
+        registered = _registered_models(RunPackage(cluster, missing[0]).context(missing[0].run_id))
+        models |= {run.run_id: registered.get(run.run_id, "") for run in missing}
+    return models
 
 
-def _from_log(cluster: Cluster, run: Any) -> str:
+def _from_log(cluster: Cluster, run: Any) -> str | None:
+    """The model of a run, which may be empty; None where the log of its deciding step cannot be read."""
+    pods = latest_pods(run)
     for step in DECIDING_STEPS:
-        if pod := logs.latest_pod(run, step):
+        if pod := pods.get(step):
             output = logs.read_output(cluster, run.run_id, pod)
-            return str(output.result.get("result", {}).get("model_id", "")) if output else ""
+            return str(output.result.get("result", {}).get("model_id", "")) if output else None
     return ""
 
 
-def _registered_models(parameters: Mapping[str, Any]) -> dict[str, str]:
+def _registered_models(context: RunContext | None) -> dict[str, str]:
     """Run -> model, as the events of the registry say, in a bucket or on a volume that is mounted here."""
-    repository = parameters.get("storage", {}).get("repository", "")
-    workspace = Path(parameters.get("workspace", ""), "repository")
-    if not repository and not workspace.is_dir():
+    if context is None or ("://" not in context.repository and not Path(context.repository).is_dir()):
         return {}
+    repository = context.repository
     models: dict[str, str] = {}
 
     def read() -> None:
         from rankline.registry.model_registry import ModelRegistry
 
-        with contextlib.suppress(RanklineError, OSError):
-            events = ModelRegistry(repository or workspace, repair_cache=False).history()
+        with contextlib.suppress(RanklineError, OSError, ImportError):  # not from here
+            events = ModelRegistry(repository, repair_cache=False).history()
             models.update({event.run_id: event.model_id for event in events if event.run_id and event.model_id})
 
     reader = threading.Thread(target=read, daemon=True)

@@ -59,6 +59,11 @@ def step_pods(run: Any) -> list[StepPod]:
     return [pod for step in (*STEPS, *VERDICT_TASKS) for pod in pods.get(step, [])]
 
 
+def latest_pods(run: Any) -> dict[str, StepPod]:
+    """Step -> the pod of its latest attempt."""
+    return {pod.step: pod for pod in step_pods(run)}
+
+
 def node_ids(tasks: Sequence[Any]) -> dict[str, str]:
     """Full name -> Argo's id of each node of a workflow, except for the first."""
     ids = {child.pod_name for task in tasks for child in task.child_tasks or [] if child.pod_name}
@@ -66,17 +71,17 @@ def node_ids(tasks: Sequence[Any]) -> dict[str, str]:
         return {}
     workflow = min(ids).rpartition("-")[0]
     names = sorted({task.display_name for task in tasks if task.display_name})
-    found: dict[str, str] = {}
+    nodes: dict[str, str] = {}
     waiting = [name for name in names if _ATTEMPT.sub("", name) == workflow]
     while waiting:
         prefix = waiting.pop() + "."
         hashed = _fnv1a(prefix)
         for name in names:
             id = f"{workflow}-{_fnv1a(name, hashed)}"
-            if id in ids and prefix + name not in found:
-                found[prefix + name] = id
+            if id in ids and prefix + name not in nodes:
+                nodes[prefix + name] = id
                 waiting.append(prefix + name)
-    return found
+    return nodes
 
 
 def _fnv1a(text: str, start: int = _FNV_OFFSET) -> int:
@@ -113,3 +118,16 @@ def latest_states(history: Sequence[Any] | None) -> list[Any]:
             begin = position
         ended = entry.state in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
     return entries[begin:]
+
+
+def has_begun(pod: Any) -> bool:
+    """Whether the API has seen a pod run, or end well; it looks every ten seconds."""
+    return pod.state == "SUCCEEDED" or any(each.state == "RUNNING" for each in latest_states(pod.state_history))
+
+
+def never_began(run: Any, step: str) -> bool:
+    """Whether the pod of a step waits, or failed without having run."""
+    tasks = tasks_of(run)
+    own = [task for task in tasks if step_of(task.display_name or "") == step]
+    pods = [pod for task in own if (pod := executor_of(task, tasks)) is not None]
+    return bool(pods) and not any(map(has_begun, pods))

@@ -17,7 +17,6 @@ from pipelines.steps import STEPS, row_of_task
 
 RUN_LABEL, NODE_ANNOTATION = "pipeline/runid", "workflows.argoproj.io/node-id"
 _STARTING = ("ContainerCreating", "PodInitializing")  # reasons that explain nothing
-_SIGKILL_STATUS = 137
 # what Kubernetes says of a pod that cannot start -> the setting that may be wrong
 _SETTINGS = {
     "Insufficient cpu": "cpu",
@@ -65,7 +64,6 @@ class Pods:
         causes = [each for each in waiting if each.get("reason") not in _STARTING]
         causes += [each for each in status.get("conditions") or [] if _is_unscheduled(each)]
         causes += [status] if status.get("reason") else []  # Evicted, DeadlineExceeded
-        causes += [each for each in terminated if each.get("exitCode") == _SIGKILL_STATUS]
         if causes:
             return PodStatus(name, _sentence(causes[0]))
         return PodStatus(name, self._latest_warning(name) if waiting or status.get("phase") == "Pending" else "")
@@ -112,8 +110,6 @@ def _is_unscheduled(condition: dict[str, Any]) -> bool:
 
 
 def _sentence(cause: dict[str, Any]) -> str:
-    if "exitCode" in cause:
-        return f"killed (exit code {cause['exitCode']})"
     return ": ".join(part for part in (cause.get("reason", ""), " ".join((cause.get("message") or "").split())) if part)
 
 

@@ -52,8 +52,8 @@ class RecurringRunSpec(FrozenModel):
     flow: Flow = Field("train", description="Flow of the recipe.")
     cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
     zone: str = Field("UTC", description="That time zone, which the API does not report.")
-    lag_s: float = Field(0, ge=0, description="Seconds between the end of the data window and the scheduled time.")
-    window_s: float | None = Field(None, gt=0, description="Length of the data window; None for all data.")
+    window: str = Field("", description="Length of the data window, such as 30d; empty for all data.")
+    lag: str = Field("0s", description="How long before the scheduled time the data window ends.")
     max_concurrency: int = Field(1, ge=1, le=10, description="Largest number of concurrent runs.")
     catch_up: bool = Field(False, description="Whether all missed fire times run, or the latest only.")
     experiment: str = Field(DEFAULT_EXPERIMENT, description="Experiment of its runs.")
@@ -69,15 +69,9 @@ class RecurringRunSpec(FrozenModel):
         except UsageError as error:
             raise ValueError(str(error)) from error
 
-    def window(self) -> dict[str, Any]:
+    def scheduled_window(self) -> dict[str, Any]:
         """The argument of the flow's package."""
-        second = self.cron.split()[0]
-        window = ScheduledWindow(
-            name=self.name,
-            lag_s=self.lag_s,
-            window_s=self.window_s,
-            second=second if second.isdigit() else "",
-        )
+        window = ScheduledWindow(name=self.name, cron=self.cron, zone=self.zone, window=self.window, lag=self.lag)
         return window.model_dump(exclude_defaults=True)
 
 
@@ -234,11 +228,12 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
             "service account": recurring.account,
         }
     )
-    metadata = (
-        {**recurring.metadata, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.metadata else {}
-    )
     version = upload(
-        cluster, recipe, schedule=recurring.window(), flow=recurring.flow, metadata=format_metadata(metadata)
+        cluster,
+        recipe,
+        schedule=recurring.scheduled_window(),
+        flow=recurring.flow,
+        metadata=format_metadata(recurring.metadata),
     )
     experiment_id = cluster.experiment_id(recurring.experiment)
     with quiet_stdout(), unstored_schedule(cluster, recurring.name, version.version_id):
@@ -260,8 +255,7 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
 
 def _description(recurring: RecurringRunSpec, recipe: Recipe) -> str:
     """What people read of it on its page."""
-    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all data"
-    data = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
+    data = f"data window: {recurring.window or 'all data'}, up to {recurring.lag} before the scheduled time"
     more = f"; `rankline schedule show {recurring.name}` has the rest" if recurring.metadata else ""
     return shorten(f"{data}; flow {recurring.flow} of recipe {recipe.name}{more}")
 

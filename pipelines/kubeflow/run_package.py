@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.steps import STEPS
+from rankline.runtime.run_context import RunContext
 
 
 class RunPackage:
@@ -34,7 +36,7 @@ class RunPackage:
         timeout_s = self._executor(platform, step).get("activeDeadlineSeconds")
         return float(timeout_s) if timeout_s else None
 
-    def run_parameters(self) -> dict[str, Any]:
+    def _run_parameters(self) -> dict[str, Any]:
         """What each step is told of its run: the workspace, the storage, the recipe's name."""
         for _, task in self._tasks():
             parameter = task.get("inputs", {}).get("parameters", {}).get("run", {})
@@ -43,11 +45,16 @@ class RunPackage:
                 return constant
         return {}
 
+    def context(self, run: str) -> RunContext | None:
+        """The paths and URLs that the steps of a run share; None where they are not known."""
+        with contextlib.suppress(KeyError, ValueError):  # of no package, or one of another version
+            return RunContext.from_parameters(self._run_parameters(), run)
+        return None
+
     def run_folder(self, run: str) -> Path | None:
         """The folder of a run in the cluster's workspace, where that is mounted here under the same path."""
-        workspace = self.run_parameters().get("workspace")
-        folder = Path(workspace) / "runs" / run if workspace else None
-        return folder if folder and folder.is_dir() else None
+        context = self.context(run)
+        return context.folder if context and context.folder.is_dir() else None
 
     def _tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         components = [self._spec.get("root", {}), *self._spec.get("components", {}).values()]

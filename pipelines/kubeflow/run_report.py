@@ -11,15 +11,17 @@ from typing import Any
 
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_states, step_of, step_pods, tasks_of
+from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
 from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
 from pipelines.kubeflow.run_package import RunPackage, size_setting
 from pipelines.kubeflow.run_summary import kubectl_logs_command
+from rankline.errors import EXIT_STALE
 from rankline.runtime import ledger
-from rankline.runtime.outcomes import has_verdict
+from rankline.runtime.outcomes import Outcome, has_verdict
 from rankline.runtime.pod_output import PodOutput
-from rankline.runtime.steps import DECIDING_STEPS
+from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
 
+WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
 _SIGKILL_STATUS = 137
 _ENDED = ("done", "failed", "cancelled")
 
@@ -41,7 +43,7 @@ class RunReporter:
         for step in pending:
             if (status := statuses.get(step["step"])) and status.reason:
                 self._waited[step["step"]] = self._with_setting(step["step"], status.reason)
-            step["why"] = self._waited.get(step["step"], "waits for its pod to begin")
+            step["why"] = self._waited.get(step["step"], WAITS)
 
     def add_results(self, run: Any, summary: dict[str, Any]) -> None:
         """Add the results of the steps that ended: of the deciding one the verdict, of a failed one its error."""
@@ -55,21 +57,30 @@ class RunReporter:
         if has_verdict(summary["outcome"]) and decision:
             summary["verdict"] = decision.get("sentence") or summary["verdict"]
             summary["reasons"] = decision.get("failures", [])
+            if summary["outcome"] == Outcome.REFUSED:  # the pipeline has one branch for every refusal
+                summary["outcome"] = Outcome.of_verdict(decision.get("outcome", Outcome.REFUSED.verdict)).value
         summary["model_id"] = decision.get("model_id", "")
+        for step in summary["steps"]:
+            if step["status"] == "cancelled" and never_began(run, step["step"]):
+                step["why"] = "its pod had not begun"
         failed = next((step for step in summary["steps"] if step["step"] == summary["failed_step"]), None)
         if failed is not None:
-            failed["error"] = failed["error"] or self._failure(run, failed["step"], outputs.get(failed["step"]))
+            output = outputs.get(failed["step"])
+            failed["error"] = failed["error"] or self._failure(run, failed["step"], output)
             summary["error"] = failed["error"]
+            if output is not None and output.result.get("exit_code") == EXIT_STALE:
+                summary["outcome"], summary["verdict"] = Outcome.STALE.value, Outcome.STALE.sentence
 
     def _outputs(self, run: Any, summary: dict[str, Any]) -> dict[str, PodOutput]:
         """What can be read of the steps that ended; where one pod's log is gone, those before it are not asked for."""
-        if folder := self.package.run_folder(run.run_id):
-            entries = ledger.read_entries(folder)
-            return {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
-        outputs: dict[str, PodOutput] = {}
-        ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED]
+        folder, pods = self.package.run_folder(run.run_id), latest_pods(run)
+        entries = ledger.read_entries(folder) if folder else {}
+        outputs = {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
+        ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED and step["step"] in ALL_STEPS]
         for step in reversed(ended):
-            pod = logs.latest_pod(run, step)
+            if step in entries and entries[step].status != "running":  # as it stays where the process was killed
+                continue
+            pod = pods.get(step)
             output = logs.read_output(self.cluster, run.run_id, pod) if pod else None
             if output is not None:
                 outputs[step] = output
@@ -81,14 +92,15 @@ class RunReporter:
         """Why a step failed that wrote no error: it was killed, or never began."""
         status = self._statuses_by_step(run).get(step)
         killed = output is not None and output.exit_status == _SIGKILL_STATUS
-        if killed or (status and status.out_of_memory):
+        if status.out_of_memory if status and status.reason else killed:
             memory = self.package.memory(step)
             return f"killed for memory: raise {size_setting(step, 'memory')}" + (f" ({memory})" if memory else "")
         reason = self._with_setting(step, status.reason) if status and status.reason else self._waited.get(step, "")
         pod = self._pod_name(run, step, status)
-        if _never_began(run, step) and (output is None or not output.lines):
+        if never_began(run, step) and (output is None or not output.lines):
             namespace = self.cluster.kubectl_namespace()
-            return f"its pod never began: {reason or f'see `kubectl {namespace} describe pod {pod}`'}"
+            which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
+            return f"its pod never began: {reason or f'see `kubectl {namespace} describe {which}`'}"
         hint = f"see `{kubectl_logs_command(self.cluster, run.run_id, pod)}`"
         return f"{reason}; {hint}" if reason else f"it ended without an error message; {hint}"
 
@@ -113,12 +125,3 @@ def _merge(step: dict[str, Any], result: dict[str, Any]) -> None:
     step["peak_memory_mb"] = round(result.get("peak_memory_bytes", 0) / 2**20)
     if step["status"] == "done" and result.get("status") == "reused":
         step["status"] = "reused"
-
-
-def _never_began(run: Any, step: str) -> bool:
-    """Whether the API saw the pod of a step wait and fail, and never run."""
-    tasks = tasks_of(run)
-    for task in tasks:
-        if step_of(task.display_name or "") == step and (pod := executor_of(task, tasks)):
-            return not any(each.state == "RUNNING" for each in latest_states(pod.state_history))
-    return False

@@ -2,24 +2,25 @@
 
 The API gives the states of a run and, for each task, a name, states and two times (`run_details.task_details`, made
 from the nodes of the workflow), but neither the parameters that a task returned nor any error. So the verdict is read
-off the tasks that ran: the last step of the flow (`promote`, `publish`, `materialize`), or the task that is named after
-the verdict (pipelines/training.py, pipelines/refresh.py). The name of the pipeline tells the flow. What the steps
-themselves say of a run is added by pipelines/kubeflow/run_report.py.
+off the tasks that ran: the last step of the flow (`promote`, `publish`, `materialize`), the task that is named after
+the verdict, or neither, where there was nothing to do (pipelines/training.py, pipelines/refresh.py). The name of the
+pipeline tells the flow. What the steps themselves say of a run is added by pipelines/kubeflow/run_report.py.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.nodes import executor_of, latest_states, step_of, tasks_of
+from pipelines.kubeflow.nodes import executor_of, has_begun, latest_states, step_of, tasks_of
 from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.triggers import trigger_of, unix_seconds
 from pipelines.steps import STEPS, VERDICT_TASKS
 from rankline.runtime.outcomes import Outcome
-from rankline.runtime.steps import Flow
+from rankline.runtime.steps import SUMMARY_STEP, Flow
 
 STEP_STATUS = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "done", "SKIPPED": "skipped", "FAILED": "failed",
@@ -29,6 +30,7 @@ STEP_STATUS = {
 _FINISHED_STATES = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 # the last step of a flow, or the task of a verdict -> the outcome where it is done
 _FINAL_TASKS = {outcome.step: outcome for outcome in Outcome if outcome.step} | VERDICT_TASKS
+_CONDITION = re.compile(r"condition-\d+")  # Kubeflow's name of a branch
 _LEDGER_FIELDS = ("work_s", "import_s", "peak_memory_mb", "core_s", "gpu_s", "cost")  # of a step; not in the API
 
 
@@ -58,6 +60,7 @@ def summarize_run(cluster: Cluster, run: Any) -> dict[str, Any]:
         "work_s": None,
         "cost": None,
         "currency": "",
+        "prices": {},
         "steps": steps,
         "trigger": trigger_of(cluster, run),
         "flow": flow,
@@ -107,7 +110,17 @@ def _outcome(run: Any, steps: list[dict[str, Any]], cancelled_s: float | None) -
         failed_before = cancelled_s and any(step["status"] == "failed" for step in steps)
         return Outcome.CANCELLED if cancelled_s is not None and not failed_before else Outcome.FAILED
     done = {step["step"] for step in steps if step["status"] == "done"}
-    return next((outcome for task, outcome in _FINAL_TASKS.items() if task in done), Outcome.INCOMPLETE)
+    final = next((outcome for task, outcome in _FINAL_TASKS.items() if task in done), None)
+    return final or (_without_branch(run, done) if SUMMARY_STEP in done else Outcome.INCOMPLETE)
+
+
+def _without_branch(run: Any, done: set[str]) -> Outcome:
+    """The outcome of a run whose verdict led to nothing: no branch was taken, and the exit handler is done."""
+    conditions = [task.state for task in tasks_of(run) if _CONDITION.fullmatch(task.display_name or "")]
+    if not conditions or set(conditions) != {"SKIPPED"}:
+        return Outcome.INCOMPLETE
+    settled = {"decide": Outcome.ALREADY_SERVING, "catalogue": Outcome.UNCHANGED}
+    return next((outcome for step, outcome in settled.items() if step in done), Outcome.INCOMPLETE)
 
 
 def _steps(tasks: Sequence[Any], cancelled_s: float | None) -> list[dict[str, Any]]:
@@ -139,7 +152,7 @@ def _steps(tasks: Sequence[Any], cancelled_s: float | None) -> list[dict[str, An
 def _status(status: str, task: Any, tasks: Sequence[Any], cancelled_s: float | None) -> str:
     """The status of a step by that of its pod: it runs once the pod does, and is cut short if the run is cancelled."""
     pod = executor_of(task, tasks)
-    if status == "running" and (pod is None or pod.state in ("PENDING", None)):
+    if status == "running" and (pod is None or not has_begun(pod)):
         return "pending"
     if status == "failed" and cancelled_s is not None:
         ended_s = unix_seconds((pod or task).end_time) or float("inf")

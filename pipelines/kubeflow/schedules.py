@@ -19,7 +19,6 @@ from pipelines.kubeflow.cluster_schedule import (
     recurring_run_spec,
     refuse_unsupported,
     revision_of,
-    window_of,
 )
 from pipelines.kubeflow.orphans import Orphan, unlisted
 from pipelines.kubeflow.packages import parse_pipeline_name
@@ -28,7 +27,7 @@ from pipelines.kubeflow.run_summary import summarize_listed_run
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
-from pipelines.schedules.model import Schedule, Window, validate_schedule
+from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import (
     BackfillInterrupted,
     FiringRecord,
@@ -115,10 +114,6 @@ class ClusterSchedules:
             revisions=target.schedule.revision,
             remaining=(f"its runs stay on the cluster, in experiment {target.experiment}",),
         )
-
-    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
-        """The data window of a fire time."""
-        return window_of(schedule, scheduled_at)
 
     def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
         """The fire time itself."""

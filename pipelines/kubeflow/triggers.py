@@ -7,13 +7,14 @@ window. Earlier versions wrote it into the description of the recurring run.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow.client import Cluster
-from pipelines.schedules.model import Window
+from pipelines.schedules.model import Schedule
 
 METADATA_MARK = "\n\nrankline schedule: "
 _UNSET_BEFORE_S = 86_400.0  # the API gives a time that is not set as 1970
@@ -50,12 +51,6 @@ def _read_metadata(description: str) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def data_window(scheduled_at: datetime, *, lag_s: float, window_s: float | None) -> Window:
-    """The data window of a scheduled time, as the flow computes it on a cluster: days have 24 hours."""
-    end = scheduled_at.astimezone(UTC) - timedelta(seconds=lag_s)
-    return Window(end - timedelta(seconds=window_s) if window_s else None, end)
-
-
 def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
     """What started a run, as in trigger.json of a local run; None where a person did."""
     if run.recurring_run_id:
@@ -71,12 +66,10 @@ def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
 
 
 def _trigger(kind: str, schedule: str, scheduled_at: datetime | None, metadata: dict[str, Any]) -> dict[str, Any]:
-    known = scheduled_at is not None and "lag_s" in metadata
-    window = (
-        data_window(scheduled_at, lag_s=metadata["lag_s"], window_s=metadata["window_s"])
-        if scheduled_at is not None and known
-        else None
-    )
+    window = None
+    if scheduled_at is not None:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # somebody edited the description
+            window = Schedule(**metadata["schedule"]).window_of(scheduled_at)
     return {
         "kind": kind,
         "schedule": schedule,

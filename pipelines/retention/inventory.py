@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.summary.step import SUMMARY
 from pipelines.retention.policy import unix_time
 from pipelines.retention.resources import Inode, Inventory, Kind, Resource, StepWork
 from pipelines.runs import folder as runs
@@ -30,6 +29,7 @@ from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.run_summary import RUN, SUMMARY
 from rankline.runtime.step_cache import StepCache
 from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
@@ -162,7 +162,9 @@ class _Workspace:
                 step: StepWork(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
                 for step, entry in ledger.read_entries(folder).items()
             }
-            self.groups[folder.name] = f"{folder.name.split('-', 2)[-1]} {runs.read_flow(folder)}"
+            named = _RUN.fullmatch(folder.name)  # the id of a run on a cluster says nothing of its recipe
+            recipe = folder.name.split("-", 2)[-1] if named else runs.read_recipe_name(folder) or folder.name
+            self.groups[folder.name] = f"{recipe} {runs.read_flow(folder)}"
             if is_running(folder):
                 self.running.add(folder.name)
             if (folder / SUMMARY).is_file() and read_summary(folder) is None:
@@ -216,7 +218,7 @@ def is_run(folder: Path) -> bool:
     if not _RUN.fullmatch(folder.name):
         return False
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return not visible or any((folder / name).is_file() for name in (RECIPE, SUMMARY))
+    return not visible or any((folder / name).is_file() for name in (RECIPE, RUN, SUMMARY))
 
 
 def is_running(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 <step>.json    the ledger (rankline/runtime/ledger.py)
 summary.json   how the run ended
 recipe.json    what it runs
+run.json       the names of its recipe and its flow, as its steps were told; all that a run on a cluster has of them
 trigger.json   what asked for it, unless that was a person at a terminal: a schedule, or a retry of another run
 watcher.json   the process that watches it, which lives as long as the run does; the flow and the runner
 cancel.json    a request to end it, which the watching process carries out
@@ -23,14 +24,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from components.summary.step import SUMMARY
 from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
+from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.run_summary import CANCEL, RUN, SUMMARY
 from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
-RECIPE, TRIGGER, WATCHER, CANCEL, LOG = "recipe.json", "trigger.json", "watcher.json", "cancel.json", "kubeflow.log"
+RECIPE, TRIGGER, WATCHER, LOG = "recipe.json", "trigger.json", "watcher.json", "kubeflow.log"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of the start of a run's id, UTC
 MAX_STARTUP_S = 300.0  # the process of a step is at most this much older than the step's entry in the ledger
 MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
@@ -63,7 +66,7 @@ def _after_latest_run(workspace: Path) -> str:
 
 def run_folders(workspace: Path) -> Sequence[Path]:
     """The folders of all runs of a flow, oldest first; a step that was run alone is not one of them."""
-    return sorted({path.parent for name in (RECIPE, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")})
+    return sorted({path.parent for name in (RECIPE, RUN, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")})
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -82,12 +85,24 @@ def process_identity() -> dict[str, Any]:
     return {"pid": os.getpid(), "began": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
+def request_cancel(folder: Path) -> None:
+    """Leave a request to end a run, which tells its summary, too, that it was cancelled."""
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(folder / CANCEL, {"at": at, "by": current_user()})
+
+
 def read_flow(folder: Path) -> Flow:
-    """The flow that a run is of; of one that no process here watched, as on a cluster, by the steps that it began."""
+    """The flow that a run is of; of a run on a cluster in an earlier version, by the steps that it began."""
     began = {path.stem for path in folder.glob("*.json")}
     by_steps = next((name for name, steps in FLOWS.items() if began & {*steps} - {*TRAINING_STEPS}), "train")
-    flow: Flow = read_json_object(folder / WATCHER).get("flow", by_steps)
+    on_cluster = read_json_object(folder / RUN).get("flow", by_steps)
+    flow: Flow = read_json_object(folder / WATCHER).get("flow", on_cluster)
     return flow
+
+
+def read_recipe_name(folder: Path) -> str:
+    """The name of the recipe of a run; empty where nothing says it."""
+    return str(read_json_object(folder / RECIPE).get("name") or read_json_object(folder / RUN).get("recipe", ""))
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

@@ -45,6 +45,32 @@ def memory_database(spill: Path, *, memory_mb: int) -> Any:
     return db
 
 
+def source_database(path: Path, *, memory_mb: int) -> Any:
+    """A DuckDB file of somebody else, read-only: its views and the queries over it reach no other file.
+
+    The caller closes it.
+    """
+    import duckdb
+
+    db = duckdb.connect(str(path), read_only=True)
+    _configure(db, memory_mb)
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+    return db
+
+
+def is_single_select(query: str) -> bool:
+    """Whether a text is one SELECT and nothing else, in DuckDB's syntax.
+
+    Raises:
+        duckdb.Error: it is no SQL.
+    """
+    import duckdb
+
+    statements = duckdb.extract_statements(query)
+    return [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
+
+
 def _configure(db: Any, memory_mb: int) -> None:
     db.execute(f"SET memory_limit = '{memory_mb}MB'")
     db.execute("SET TimeZone = 'UTC'")

@@ -84,6 +84,10 @@ class StorageConfig(FrozenModel):
     checkpoints: str = Field(
         default="", description="Folder or bucket URL that checkpoints are copied to while training; empty for none."
     )
+    group_shared: bool = Field(
+        default=False,
+        description="Whether the group of a step's user, too, may read and write what steps write to a volume.",
+    )
     features: FeatureStoreConfig = FeatureStoreConfig()
 
 

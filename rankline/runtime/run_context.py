@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankline.errors import UsageError
+from rankline.io.files import restrict_permissions
 from rankline.io.storage import StorageConfig
 
 if TYPE_CHECKING:
@@ -21,15 +22,20 @@ class RunContext:
         self.workspace, self.storage = workspace, storage or StorageConfig()
         self.folder = Path(run_dir) if run_dir else workspace / "runs" / run_id
         self.run_id = self.folder.name
+        self.names: dict[str, str] = {}  # of the recipe and the flow
 
     @classmethod
     def from_parameters(cls, run: dict[str, Any], job: str) -> RunContext:
-        """The run that a pipeline describes to its components.
+        """The run that a pipeline describes to its components, whose files are nobody else's from here on.
 
         ``job`` is Kubeflow's id of the run. It is a parameter of its own because Kubeflow fills in the placeholder
         only where it is a whole string, not within a dict.
         """
-        return cls(Path(run["workspace"]), job, StorageConfig(**run.get("storage", {})))
+        storage = StorageConfig(**run.get("storage", {}))
+        restrict_permissions(group_shared=storage.group_shared)
+        context = cls(Path(run["workspace"]), job, storage)
+        context.names = {name: run[name] for name in ("recipe", "flow") if "flow" in run}
+        return context
 
     @property
     def repository(self) -> str:

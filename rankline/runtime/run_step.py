@@ -26,7 +26,7 @@ from rankline.errors import RanklineError
 from rankline.io import digest, disk
 from rankline.io.artifacts import declared_digest, link_or_copy, verify_artifact, write_digests
 from rankline.pod import advice
-from rankline.runtime import force_exit, ledger, memory, pod_output, step_log
+from rankline.runtime import force_exit, ledger, memory, pod_output, run_summary, step_log
 from rankline.runtime.checkpoint_sync import synced
 from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
@@ -34,7 +34,6 @@ from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import ALWAYS_RUNS, StepCache, cache_key
 from rankline.runtime.threads import limit_threads
 
-BEGUN_AGAIN = "begun again: its process had been killed"  # why, of a step whose pod was lost in the same run
 StepFunction = Callable[..., dict[str, Any] | None]
 
 
@@ -191,7 +190,10 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     log = step_log.log_path(run.folder, spec.name)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        run_summary.begin(run.folder, run.names)
         previous = ledger.read_entries(run.folder).get(spec.name)
+        if previous is not None:
+            entry.continue_from(previous)
         ledger.reserve_space(run.folder)
         ledger.write_entry(run.folder, entry)
         pod_output.print_start(spec.name)
@@ -203,11 +205,12 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         sys.exit(entry.error)
     finally:
         _record_usage(entry, seconds=time.monotonic() - start_time)
-        if previous is not None and previous.status == "running":
-            entry.why = "; ".join([*([entry.why] if entry.why else []), BEGUN_AGAIN])
+        if previous is not None:
+            entry.why = "; ".join(filter(None, [entry.why, ledger.begun_again(entry, previous)]))
         with contextlib.suppress(OSError):  # the disk is full even for this; the message reaches the console
             ledger.release_space(run.folder)
             ledger.write_entry(run.folder, entry)
+            run_summary.complete_retried(run.folder)
         pod_output.print_result(entry)
         guard.cancel()
 

@@ -538,3 +538,34 @@ def test_texts_that_all_have_the_same_label_are_refused_in_those_words(tmp_path:
     ingest(tmp_path / "raw", config=recipe.ingest)
     with pytest.raises(ValidationFailed, match="every text has the label 'positive'; 2 or more are needed: found 1"):
         validate(tmp_path / "raw", tmp_path / "clean", tmp_path / "report", config=recipe.validate)
+
+
+def test_what_the_data_brings_is_no_markup_in_the_report(tmp_path: Path) -> None:
+    script, name = "<script>alert(1)</script>", '<img src=x onerror="a">&'
+    rows = good_rows()
+    for item in rows["items"]:
+        item[name] = item.pop("image")
+    rows["items"][3].update(item_id=script, title=None, text=None)
+    rows["items"][4][name] = [1.0]
+    items = data.SCHEMAS["items"].append(pa.field(name, pa.list_(pa.float32())))
+    raw = lay(tmp_path / "raw", rows, {"items": items})
+    with pytest.raises(ValidationFailed) as error:
+        validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG)
+    pages = "".join(page.read_text() for page in (tmp_path / "report").rglob("*.html"))
+    assert script not in pages
+    assert name not in pages
+    assert html.escape(script, quote=False) in pages
+    assert f"every {name} is as long as the others" in str(error.value)  # messages are no HTML
+    text = json.dumps(results(tmp_path / "report"))
+    assert script in text
+    assert "&lt;" not in text
+
+
+@pytest.mark.parametrize("name", ['v"ec', "v'ec", "v; DROP TABLE items", "select", "a.b", "{0}", "v\nec", "$path"])
+def test_a_vector_may_have_any_name(tmp_path: Path, name: str) -> None:
+    rows = good_rows()
+    for item in rows["items"]:
+        item[name] = item.pop("image")
+    items = data.SCHEMAS["items"].append(pa.field(name, pa.list_(pa.float32())))
+    raw = lay(tmp_path / "raw", rows, {"items": items})
+    assert validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG)["rows"]["items"] == 12

@@ -80,7 +80,7 @@ def test_the_recipe_compiles(recipe: Any, tmp_path: Path) -> None:
     from pipelines.package import compile_flow
 
     assert recipe.ingest.columns.event_types == tomllib.loads(blocks("toml")[0])["columns"]["event_types"]
-    window = RecurringRunSpec(name="nightly", cron="0 0 3 * * *", window_s=90 * 86_400.0, lag_s=6 * 3600.0).window()
+    window = RecurringRunSpec(name="nightly", cron="0 0 3 * * *", window="90d", lag="6h").scheduled_window()
     package = compile_flow(recipe, tmp_path / "flow.yaml", schedule=window).read_text()
     for text in ("s3://acme-rankline/work", "s3://acme-shop/log", "file:///rankline/mlflow", "rankline-s3"):
         assert text in package

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from rankline.errors import SourceError, StorageError
 from rankline.io import storage
 from rankline.io.sources.settings import mask_passwords
+from rankline.io.sources.table_logs import live_files
 
 COMPRESSION_SUFFIXES = ("gz", "zst", "bz2")
 _WEB = ("http://", "https://")
@@ -160,7 +161,10 @@ def match_files(base: str, location: str, table: str) -> list[File]:
         return [File(path)]
     with translate_errors(full_location):
         root, paths = _list_files(fs, path)
-    if not paths:
+        files = live_files(
+            fs, root, paths, is_folder=root == f"{path.rstrip('/')}/", where=mask_passwords(full_location)
+        )
+    if not files:
         folder = Path(full_location).parent
         raise SourceError(
             f"there are no files of {table}",
@@ -173,8 +177,11 @@ def match_files(base: str, location: str, table: str) -> list[File]:
     prefix = _PARTITION_FOLDERS.findall(root)[0] if is_absolute else root[len(path) - len(location.rstrip("/")) :]
     is_remote = "://" in full_location
     return [
-        File(fs.unstrip_protocol(each) if is_remote else each, _partition_values(prefix + each[len(root) :]))
-        for each in sorted(paths)
+        File(
+            fs.unstrip_protocol(each) if is_remote else each,
+            {**_partition_values(prefix + each[len(root) :]), **files[each]},
+        )
+        for each in sorted(files)
     ]
 
 

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cli.project.checks import gpu, libraries, machine, model_registry, stores, 
 from cli.project.checks.model import Check, CheckContext, Finding
 from cli.project.checks.run import run_checks
 from pipelines.recipes import named
+from pipelines.schedules.store import ScheduleStore
 from rankline.io.files import write_json
 from tests.cli.command import rankline
 from tests.cli.in_process import refused
@@ -155,6 +157,17 @@ def test_files_and_events_from_the_future(copy: Path) -> None:
     late = next(copy.glob("runs/*/summary.json"))
     os.utime(late, (time.time() + 7200,) * 2)
     assert "summary.json by 7" in findings_of(machine.clock, context(copy))["clock"].found
+
+
+def test_a_schedule_whose_fire_times_were_handled_ahead_of_the_clock(tmp_path: Path) -> None:
+    store, now = ScheduleStore(tmp_path), datetime.now(UTC)
+    for name in ("good", "ahead"):
+        store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *"}, now=now)
+    assert findings_of(workspace.schedules, context(tmp_path)) == {}
+    store.firings("ahead").mark_handled(now + timedelta(days=3650))
+    (finding,) = findings_of(workspace.schedules, context(tmp_path)).values()
+    assert (finding.check, finding.status) == ("schedule ahead", "warn")
+    assert "count as handled" in finding.found
 
 
 def test_a_clock_that_disagrees_with_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

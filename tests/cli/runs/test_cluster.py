@@ -143,10 +143,12 @@ def test_show_has_the_json_of_a_workspace(run_cli: RunCli, cluster: Cluster, tmp
 def test_logs_say_where_the_rest_is(run_cli: RunCli, kubeflow: Kubeflow, cluster: Cluster) -> None:
     run = submitted(cluster)
     follow(cluster, run, poll_s=0)
-    assert "── finetune\nhello from flow-" in run_cli("runs", "logs", run)
+    assert "── finetune\nhello from rankline-smoke-" in run_cli("runs", "logs", run)
     where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
-    done = CliRunner().invoke(app, ["runs", "logs", run, "finetune", *where])
+    done = CliRunner().invoke(app, ["runs", "logs", run, *where])
     assert f"drivers included: kubectl -n {NAMESPACE} logs -l pipeline/runid={run} -c main" in done.stderr
+    done = CliRunner().invoke(app, ["runs", "logs", run, "finetune", *where])
+    assert f"the pod of finetune: kubectl -n {NAMESPACE} logs rankline-smoke-" in done.stderr
     lines = CliRunner().invoke(app, ["runs", "logs", run, "finetune", "--json", *where]).stdout.splitlines()
     assert {json.loads(line)["step"] for line in lines} == {"finetune"}
     kubeflow.api.logs = False

@@ -136,7 +136,7 @@ def test_what_is_kept_and_how_it_is_shown(run_cli: RunCli, kubeflow: Kubeflow) -
         "trainer",
     )
     assert recurring_run["description"] == (
-        "data window: 2592000 s, up to 21600 s before the scheduled time; flow train of recipe smoke; "
+        "data window: 30d, up to 6h before the scheduled time; flow train of recipe smoke; "
         "`rankline schedule show nightly` has the rest"
     )
     assert "directory" not in package_description(kubeflow)

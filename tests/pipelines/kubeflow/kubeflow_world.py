@@ -70,7 +70,7 @@ def _base_package(flow: Flow, scheduled: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = golden.path(flow)
         if scheduled:
-            schedule = {"name": "nightly", "window_s": 86_400.0, "second": "0"}
+            schedule = {"name": "nightly", "cron": "0 0 3 * * *", "window": "1d"}
             path = compile_flow(golden.pinned("smoke"), Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
         documents = list(yaml.load_all(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     for executor in documents[0]["deploymentSpec"]["executors"].values():

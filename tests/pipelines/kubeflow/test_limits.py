@@ -124,12 +124,12 @@ def test_a_package_that_kubernetes_cannot_store_is_refused(
 def test_a_schedule_of_any_size_is_stored_and_read_back(kubeflow: Kubeflow, cluster: Cluster, flow: Any) -> None:
     metadata = {"schedule": {"name": "n" * 63, "settings": ["ingest.columns=" + "Größe 🛒 " * 400]}}
     recipe = renamed("r" * 100, description="Schöne Dinge.")
-    spec = RecurringRunSpec(name="n" * 63, cron="0 0 3 * * *", flow=flow, window_s=1e9, metadata=metadata)
+    spec = RecurringRunSpec(name="n" * 63, cron="0 0 3 * * *", flow=flow, window="30d", metadata=metadata)
     created = create(cluster, spec, recipe)
     (row,) = kubeflow.api.recurring.values()
     assert len(row["description"]) <= LIMITS["description"].most
-    assert row["description"].startswith("data window: 1000000000 s, up to 0 s before the scheduled time; flow")
-    assert created.metadata == {**metadata, "lag_s": 0.0, "window_s": 1e9}
+    assert row["description"].startswith("data window: 30d, up to 0s before the scheduled time; flow")
+    assert created.metadata == metadata
     (pipeline,) = kubeflow.api.pipelines.values()
     assert pipeline["description"] == "Schöne Dinge."
 

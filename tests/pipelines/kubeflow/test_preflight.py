@@ -137,7 +137,7 @@ def test_no_kubeconfig_and_an_unknown_context(
     with pytest.raises(AccessError, match="the context 'other'"):
         open_kubernetes("other")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(AccessError, match="there is no kubeconfig"):
+    with pytest.raises(AccessError, match="no kubeconfig leads to Kubernetes"):
         open_kubernetes("")
 
 

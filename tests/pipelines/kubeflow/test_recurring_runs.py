@@ -44,7 +44,7 @@ def recipe() -> Any:
 
 
 def nightly(**settings: Any) -> RecurringRunSpec:
-    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window_s": 86_400.0, **settings})
+    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window": "1d", **settings})
 
 
 def change(cluster: Cluster, recipe: Any, **settings: Any) -> Any:
@@ -209,7 +209,7 @@ def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster:
     assert remaining == []
     assert set(kubeflow.api.recurring) == {new.id}
     assert new.max_concurrency == 3
-    assert "86400 s" in new.description
+    assert "data window: 1d," in new.description
     assert new.metadata == {}  # `rankline schedule` did not make it
 
 

@@ -401,7 +401,7 @@ def test_an_image_reaches_the_places_that_machines_share(engine: Any, kind: str,
     script = f"""if True:
         import {", ".join(sorted(DRIVERS[kind]))}
         from rankline.io import storage
-        fs, path = storage.place("{bucket.url}/from-{kind}")
+        fs, path = storage.open_filesystem("{bucket.url}/from-{kind}")
         fs.pipe_file(path, b"here")
         print(fs.cat_file(path).decode())"""
     result = engine.containers.run(

@@ -12,13 +12,13 @@ recordings.py  the recordings, and how one is played
 packages.py    what is uploaded; lists.py, handler.py, signing_in.py, server.py the ways to it
 """
 
-from tests.servers.kubeflow.api import NAMESPACE, Api
+from tests.servers.kubeflow.api import GONE, NAMESPACE, Api
 from tests.servers.kubeflow.cron import cron
 from tests.servers.kubeflow.recordings import ENDED, RUNS, recording
 from tests.servers.kubeflow.server import Kubeflow, kubeflow_server
 from tests.servers.kubeflow.signing_in import PASSWORD, TOKEN, USER
 
 __all__ = [
-    "ENDED", "NAMESPACE", "PASSWORD", "RUNS", "TOKEN", "USER",
+    "ENDED", "GONE", "NAMESPACE", "PASSWORD", "RUNS", "TOKEN", "USER",
     "Api", "Kubeflow", "cron", "kubeflow_server", "recording",
 ]  # fmt: skip

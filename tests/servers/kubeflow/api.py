@@ -14,6 +14,7 @@ from tests.servers.kubeflow.packages import check_arguments, read_package
 from tests.servers.kubeflow.recordings import ENDED, as_of, change_times, recording
 
 NAMESPACE, SYSTEM = "team", "kubeflow"
+GONE = "gone"  # the log of a pod that cannot be read
 
 Row = dict[str, Any]
 
@@ -29,6 +30,7 @@ class Api:
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True  # whether the pods are still there
     log: str = "hello from {pod}\nit is {state}\n"  # what a pod of a step writes
+    pod_logs: dict[str, str] = field(default_factory=dict)  # node id -> what that one writes instead
     page: int = 100  # entries of a page at most
     pace: int = 1  # looks of Argo's controller at a run for each request
     broken: int = 0  # the next so many answers are 503

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.servers.kubeflow import schedules, signing_in
 from tests.servers.kubeflow.answers import Refused, accepted, bare, fitting
-from tests.servers.kubeflow.api import NAMESPACE, Api
+from tests.servers.kubeflow.api import GONE, NAMESPACE, Api
 from tests.servers.kubeflow.lists import page
 from tests.servers.kubeflow.packages import uploaded_file
 from tests.servers.kubeflow.recordings import recording, workflow_name
@@ -111,9 +111,9 @@ class Handler(BaseHTTPRequestHandler):
             state = node.state if node else None
         elif run in api.runs:
             state = _recorded_state(api.runs[run], id)
-        if not api.logs or state is None:
+        if not api.logs or state is None or api.pod_logs.get(id) == GONE:
             raise Refused(500, f"Failed to read run log: pod {id} not found")
-        return api.log.format(pod=id, state=state)
+        return api.pod_logs.get(id) or api.log.format(pod=id, state=state)
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
