@@ -19,7 +19,7 @@ the recipe with the settings that you give here. No secret is written: `rankline
 
 Example:
 
-  rankline cluster init team -r smoke -n team --set cluster.images.data=… --set cluster.images.train=… --set …
+  rankline cluster init team -r acme:shop -n team
 
   kubectl apply -k team"""
 SECRETS_HELP = """Print the secrets that a recipe names (cluster.secrets), with the values of the environment.
