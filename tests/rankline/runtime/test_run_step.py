@@ -106,11 +106,17 @@ def test_the_changed_one_of_nested_settings_is_named() -> None:
 def test_a_result_of_another_lineage_is_reused_only_with_ignore_lineage(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one", lineage=lambda: {"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=True)
+    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=lambda: True)
     assert (work.done, again.status) == (1, "reused")
     assert do(work.step, tmp_path, raw, "three", lineage=lambda: {"champion": "b"}).why == "champion changed"
     other = do(
-        work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"champion": "b"}, ignore_lineage=True
+        work.step,
+        tmp_path,
+        raw,
+        "four",
+        Config(factor=3),
+        lineage=lambda: {"champion": "b"},
+        ignore_lineage=lambda: True,
     )
     assert (work.done, other.status) == (3, "done")
 
