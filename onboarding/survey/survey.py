@@ -218,7 +218,8 @@ def _file_parts(survey: Survey, place: str, files: list[File]) -> list[Part]:
 
 def _known_locations(survey: Survey) -> list[_Location]:
     """The tables of a RecBole set or a BEIR folder, with the columns as its files call them."""
-    config = IngestConfig(source=survey.source, format=survey.format, name=survey.name, items_from_events=True)
+    more: dict[str, Any] = {"name": survey.name, "items_from_events": True, "columns": AllColumns()}
+    config = IngestConfig(source=survey.source, format=survey.format, **more)
     read = recbole.read_parts if survey.format == "recbole" else _beir_parts
     return [
         _Location(table, functools.partial(_known_parts, read, config, table, files), len(files))

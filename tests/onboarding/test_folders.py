@@ -12,6 +12,7 @@ import pytest
 from onboarding.survey.locations import table_places
 from onboarding.survey.survey import survey
 from rankline.errors import SourceError
+from tests.onboarding import odd_sources
 from tests.rankline.io.test_table_logs import add, remove, write_table
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
@@ -137,3 +138,10 @@ def test_a_struct_with_hundreds_of_fields_is_one_column(tmp_path: Path) -> None:
     )
     (table,) = survey(str(tmp_path)).tables.values()
     assert list(table.columns) == ["item_id", "details"]
+
+
+def test_every_column_of_a_beir_folder_is_looked_at(tmp_path: Path) -> None:
+    tables = survey(str(odd_sources.beir(tmp_path / "beir"))).tables
+    values = {role: {name: stats.values for name, stats in table.columns.items()} for role, table in tables.items()}
+    assert values["items"] == {"_id": 30, "title": 30, "text": 30}
+    assert values["queries"] == {"_id": 20, "text": 20}
