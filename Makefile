@@ -7,7 +7,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.ready: pyproject.toml constraints.lock
-	@echo "installing the locked dependencies into $(VENV) (about 3 GB, a few minutes the first time)"
+	@echo "installing the locked dependencies into $(VENV) (about 7 GB from PyPI, several minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.lock -e '.[dev]'
 	@touch $@

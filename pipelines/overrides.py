@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import json
+import operator
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -103,14 +105,15 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Raises:
         UsageError: there is no such setting, or the value does not fit.
     """
-    values = as_dict(recipe)
+    values, texts = as_dict(recipe), dict[tuple[str, ...], str]()
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting} has no value", expected="section.setting=value", found=setting)
         _set_value(values, path.strip(), _parse(text), setting)
+        texts[tuple(path.strip().split("."))] = text
     try:
-        return TypeAdapter(Recipe).validate_python(values)
+        return _validated(values, texts)
     except ValidationError as error:
         name, expected, value = first_problem(error)
         raise UsageError(
@@ -119,6 +122,23 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             found=value,
             hint=f"`rankline recipes show {recipe.name}` lists every setting with its bounds",
         ) from error
+
+
+def _validated(values: dict[str, Any], texts: Mapping[tuple[str, ...], str]) -> Recipe:
+    """The recipe of these values; a number for a setting that is a text stands for its text, as given in ``texts``."""
+    try:
+        return TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        numbers = {
+            tuple(map(str, each["loc"]))
+            for each in error.errors()
+            if each["type"] == "string_type" and isinstance(each["input"], int | float)
+        }
+        if not numbers & texts.keys():
+            raise
+        for path in numbers & texts.keys():
+            functools.reduce(operator.getitem, path[:-1], values)[path[-1]] = texts[path]
+        return TypeAdapter(Recipe).validate_python(values)
 
 
 def _set_value(values: dict[str, Any], path: str, value: Any, setting: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from pipelines.quantities import CPU, MEMORY, cpu_text, memory_text, parse_quantity, portable_memory
 from pipelines.steps import row_of_task
 from rankline.contracts import FrozenModel
 
@@ -24,10 +25,16 @@ class Images(FrozenModel):
 
 
 class Resources(FrozenModel):
-    """What one step requests of its node."""
+    """What one step may use, and what a node must have free for it."""
 
-    cpu: str = Field("2", pattern=r"^[0-9]+(\.[0-9]+)?m?$", description="CPUs requested and allowed.")
-    memory: str = Field("8Gi", pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMK]i?)?$", description="Memory requested and allowed.")
+    cpu: str = Field("2", pattern=CPU, description="CPUs allowed.")
+    cpu_request: str = Field(
+        "", pattern=f"{CPU}|^$", description="CPUs that a node must have free; empty for a quarter of those allowed."
+    )
+    memory: str = Field("8Gi", pattern=MEMORY, description="Memory allowed; a step that needs more is killed.")
+    memory_request: str = Field(
+        "", pattern=f"{MEMORY}|^$", description="Memory that a node must have free; empty for all that is allowed."
+    )
     gpus: int = Field(0, ge=0, description="GPUs requested.")
     nodes: int = Field(
         1, ge=1, description="Machines that train together (finetune alone); more than one needs Kubeflow Trainer."
@@ -38,8 +45,26 @@ class Resources(FrozenModel):
     retries: int = Field(
         2,
         ge=0,
-        description="Further attempts after any failure; Kubeflow cannot tell a lost node from bad data.",
+        description="Further attempts; with Kubeflow's stock configuration only where the pod is lost, not where the "
+        "step fails (docs/faults.md).",
     )
+
+    _cpu_text = field_validator("cpu", "cpu_request", mode="before")(cpu_text)
+    _memory_text = field_validator("memory", "memory_request", mode="before")(memory_text)
+
+    @field_validator("cpu_request", "memory_request")
+    @classmethod
+    def _check_request(cls, requested: str, info: ValidationInfo) -> str:
+        limit = str(info.field_name).removesuffix("_request")
+        if requested and limit in info.data and parse_quantity(requested) > parse_quantity(info.data[limit]):
+            raise ValueError(f"at most {limit}, {info.data[limit]}")
+        return requested
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """Resource -> the quantity that a node must have free."""
+        quarter = f"{max(1, round(parse_quantity(self.cpu) * 250))}m"
+        return {"cpu": self.cpu_request or quarter, "memory": portable_memory(self.memory_request or self.memory)}
 
 
 class ClusterConfig(FrozenModel):
@@ -50,7 +75,11 @@ class ClusterConfig(FrozenModel):
     )
 
     workspace: str = Field("/rankline", description="Where the shared volume is mounted: cache, ledger, repository.")
-    volume: str = Field("rankline", description="Persistent volume claim that is mounted there; empty for none.")
+    volume: str = Field(
+        "rankline",
+        description="Persistent volume claim that is mounted there; empty, or with `storage.workspace`: scratch space "
+        "of each pod.",
+    )
     secrets: dict[str, str] = Field(
         {}, description="Environment variable -> the `secret/key` that it is read from (MLflow, storage…)."
     )
@@ -89,15 +118,18 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     size: Resources = getattr(config, spec.size)
     if image := getattr(config.images, spec.image):
         task.set_container_image(image)
-    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
-    task.set_memory_request(size.memory).set_memory_limit(size.memory)
+    task.set_cpu_request(size.requests["cpu"]).set_cpu_limit(size.cpu)
+    task.set_memory_request(size.requests["memory"]).set_memory_limit(portable_memory(size.memory))
     if size.gpus:
         task.set_accelerator_type(size.gpu_type).set_accelerator_limit(size.gpus)
     for label, value in size.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     kubernetes.set_timeout(task, size.timeout_s)
+    kubernetes.set_security_context(task, run_as_non_root=True)  # the images name a numeric user
     if config.volume:
         kubernetes.mount_pvc(task, pvc_name=config.volume, mount_path=config.workspace)
+    else:
+        kubernetes.empty_dir_mount(task, volume_name="workspace", mount_path=config.workspace)
     for variable, secret in config.secrets.items():
         name, _, key = secret.partition("/")
         kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: variable})

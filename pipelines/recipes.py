@@ -26,6 +26,9 @@ from rankline.io.sources import Tables
 __all__ = ["RECIPES", "Recipe", "change", "change_of", "load_for_display", "named", "needs_source"]
 
 
+SMOKE_SIZE = Resources(memory="3Gi")  # so that a node of two processors and little memory runs it
+
+
 def smoke() -> Recipe:
     """A tiny synthetic shop and a tiny random language model: the whole pipeline in seconds, for tests."""
     return Recipe(
@@ -54,7 +57,10 @@ def smoke() -> Recipe:
         export=ExportConfig(recipe="smoke", catalogue="smoke", parity_samples=32),
         evaluate=EvaluateConfig(ks=(5, 10), top_k=50, latency_samples=20, bootstrap_samples=500),
         decide=DecideConfig(min_requests=50, must_beat=["popularity"], margin=0.5, resamples=500),
-        cluster=ClusterConfig(train=Resources(), serve=Resources()),
+        cluster=ClusterConfig(
+            small=Resources(cpu="1", memory="1Gi", timeout_s=900, retries=0), data=SMOKE_SIZE, train=SMOKE_SIZE,
+            serve=SMOKE_SIZE,
+        ),
     )  # fmt: skip
 
 

@@ -40,14 +40,14 @@ def refresh_pipeline(
     """
     from kfp import dsl
 
-    from components.catalogue.component import OUTCOME_TASKS, catalogue, publish
+    from components.catalogue.component import catalogue, publish
     from components.ingest.component import ingest
     from components.promote.component import refused
     from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
 
     settings = step_settings(recipe, workspace)
-    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="refresh")
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="steps"):
@@ -56,9 +56,9 @@ def refresh_pipeline(
             candidate = step(catalogue, raw=raw.outputs["raw"], champion=inputs.outputs["champion"])
             with dsl.If(candidate.outputs["Output"] == "publish", name="checks-met"):
                 step(publish, revision=candidate.outputs["revision"], config=settings["catalogue"])
-            for outcome, verdict_component in {**OUTCOME_TASKS, "refused": refused}.items() if cluster else ():
-                with dsl.If(candidate.outputs["Output"] == outcome, name=outcome):
-                    place(verdict_component(), recipe.cluster, attempts=True)
+            if cluster:
+                with dsl.If(candidate.outputs["Output"] == refused.name, name=refused.name):
+                    place(refused(), recipe.cluster, attempts=True)
 
     name, description = f"rankline-{recipe.name}-refresh", f"A newer catalogue for: {recipe.description}"
     return build_pipeline(define_tasks, name=name, description=description, scheduled=bool(schedule))

@@ -9,11 +9,14 @@ Kubeflow's own cache is off.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from pipelines.placement import place
-from pipelines.recipe import Recipe, run_parameters, step_settings
+from pipelines.recipe import WORKSPACE_PLACEHOLDER, Recipe, as_dict, run_parameters, step_settings
+from rankline.contracts import replace_in_strings
+from rankline.runtime.steps import Flow
 
 
 def training_pipeline(
@@ -21,9 +24,10 @@ def training_pipeline(
 ) -> Callable[..., Any]:
     """The Kubeflow pipeline that trains a recipe's model; ``workspace`` is the folder that its steps share.
 
-    On a ``cluster`` failed steps are retried, and each verdict is an empty task named after it, because the API of a
-    cluster lists the tasks that ran and not what they returned. With a ``schedule`` (a ScheduledWindow) the pipeline
-    takes the scheduled time as a parameter, and the data window ends there.
+    On a ``cluster`` failed steps are retried, and a refusal is an empty task of that name, because the API of a cluster
+    lists the tasks that ran and not what they returned; where models are reviewed, `pending` is one, too. Then the only
+    verdict without a task of its own is that the candidate serves already. With a ``schedule`` (a ScheduledWindow) the
+    pipeline takes the scheduled time as a parameter, and the data window ends there.
     """
     from kfp import dsl
 
@@ -33,13 +37,13 @@ def training_pipeline(
     from components.featurize.component import featurize
     from components.finetune.component import finetune
     from components.ingest.component import ingest
-    from components.promote.component import OUTCOME_TASKS, decide, promote
+    from components.promote.component import decide, pending, promote, refused
     from components.resolve_inputs.component import resolve_inputs
     from components.summary.component import summary
     from components.validate.component import validate
 
     settings = step_settings(recipe, workspace)
-    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule)
+    step = task_factory(recipe, workspace=workspace, cluster=cluster, schedule=schedule, flow="train")
 
     def define_tasks(scheduled: dict[str, Any]) -> None:
         with dsl.ExitHandler(step(summary), name="steps"):
@@ -72,10 +76,10 @@ def training_pipeline(
                     verdict=verdict.outputs["verdict"],
                     features=features.outputs["features"],
                 )
-            if cluster:
-                for outcome, verdict_component in OUTCOME_TASKS.items():
-                    with dsl.If(verdict.outputs["Output"] == outcome, name=outcome.replace("_", "-")):
-                        place(verdict_component(), recipe.cluster, attempts=True)
+            outcomes = [refused, *([pending] if recipe.decide.mode == "review" else [])] if cluster else []
+            for outcome in outcomes:
+                with dsl.If(verdict.outputs["Output"] == outcome.name, name=outcome.name):
+                    place(outcome(), recipe.cluster, attempts=True)
 
     return build_pipeline(
         define_tasks, name=f"rankline-{recipe.name}", description=recipe.description, scheduled=bool(schedule)
@@ -106,21 +110,24 @@ def build_pipeline(
 
 
 def task_factory(
-    recipe: Recipe, *, workspace: str, cluster: bool = False, schedule: dict[str, Any] | None = None, flow: str = ""
+    recipe: Recipe, *, workspace: str, flow: Flow, cluster: bool = False, schedule: dict[str, Any] | None = None
 ) -> Callable[..., Any]:
     """A function that makes the task of a component, with its settings, its run and its placement."""
     from kfp import dsl
 
     settings = step_settings(recipe, workspace)
-    run = {
-        **run_parameters(recipe, workspace),
-        **({"schedule": schedule} if schedule else {}),
-        **({"flow": flow} if flow else {}),
-    }
+    run = {**run_parameters(recipe, workspace), "flow": flow, **({"schedule": schedule} if schedule else {})}
+
+    if cluster and (recipe.cluster.volume or recipe.storage.resolved.artifacts):
+        run["references"] = True  # steps share the cache that outputs are in
 
     def step(component: Any, **values: Any) -> Any:
-        config = settings.get(component.component_spec.name)
-        arguments = {"config": config} if config is not None else {}
+        name = component.component_spec.name
+        config = settings.get(name)
+        arguments: dict[str, Any] = {"config": config} if config is not None else {}
+        if cluster and name == "resolve-inputs":
+            recipe_values = replace_in_strings(as_dict(recipe), WORKSPACE_PLACEHOLDER, workspace)
+            arguments["recipe"] = json.dumps(recipe_values, sort_keys=True)
         task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)
         return place(task, recipe.cluster, attempts=cluster)
 

@@ -12,6 +12,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
+EXIT_STALE = 4
 
 
 class RanklineError(Exception):
@@ -42,7 +43,16 @@ class UsageError(RanklineError):
 
 
 class SourceError(RanklineError):
-    """Raw data is missing, empty or unreadable."""
+    """Raw data is missing, empty or unreadable; ``has_no_rows`` if that is all that is wrong with it."""
+
+    has_no_rows = False
+
+
+def no_rows_error(message: str, *, expected: str, found: str, where: str, hint: str) -> SourceError:
+    """The error for a file or table that holds no row that can be read."""
+    error = SourceError(message, expected=expected, found=found, where=where, hint=hint)
+    error.has_no_rows = True
+    return error
 
 
 class ValidationFailed(RanklineError):
@@ -84,6 +94,8 @@ class RegistryError(RanklineError):
 class StaleEvidence(RegistryError):
     """The champion has changed since the evidence was computed."""
 
+    exit_code = EXIT_STALE
+
 
 class StorageError(RanklineError):
     """A bucket does not respond, or refuses."""
@@ -100,6 +112,6 @@ class AccessError(RanklineError):
 class StepFailed(RanklineError):
     """A step of a run failed; the message is the step's, ``summary`` that of the run."""
 
-    def __init__(self, message: str, *, summary: dict[str, Any]) -> None:
+    def __init__(self, message: str, *, summary: dict[str, Any], exit_code: int = EXIT_FAILED) -> None:
         super().__init__(message)
-        self.summary = summary
+        self.summary, self.exit_code = summary, exit_code

@@ -69,7 +69,7 @@ NAMES = {
 # identifier -> why it stays; "file:identifier" where it stays in that file only
 EXCEPTIONS = {
     "rankline/errors.py:found": "one of the four parts of an error: expected, found, where, try",
-    "cli/project/checks/model.py:found": "one of the four parts of an error, as `doctor --json` prints it",
+    "pipelines/findings.py:found": "one of the four parts of an error, as `doctor --json` prints it",
     "onboarding/inference/dry_run.py:rows_kept": "beside rows_read, of the source",
     "pipelines/recipe.py:material": "a setting that users' recipe packages name, and a folder of workspaces",
     "rankline/registry/catalogue_history.py:kept": "a key of `catalogue list --json`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import runpy
@@ -55,6 +56,13 @@ def init(
     columns: ColumnOption = [],  # noqa: B006
     time_zone: Annotated[str | None, typer.Option(help="Time zone of local times: UTC, Europe/Berlin…")] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text files, if the guess is wrong.")] = None,
+    files: Annotated[
+        list[str],
+        typer.Option(
+            help="How text files are written: setting=value, such as quote= or decimal=, or names=user_id,item_id,at "
+            "for files without a header (names:PLACE=… for one of several tables)."
+        ),
+    ] = [],  # noqa: B006
     connection: Annotated[
         str, typer.Option(help="Environment variable that holds a Postgres URL including the password.")
     ] = "",
@@ -78,7 +86,10 @@ def init(
     roles = {"events": events, "items": items, "users": users, "queries": queries}
     answers.roles = {role: table for role, table in roles.items() if table}
     only = tuple(dict.fromkeys(answers.roles.values())) if events and "://" not in events else ()
-    source_survey = survey(source, rows=rows, encoding=encoding or "", only=only, connection=connection)
+    source_survey = survey(
+        source, rows=rows, encoding=encoding or "", only=only, connection=connection, files=tuple(files),
+        say=functools.partial(typer.echo, err=True),
+    )  # fmt: skip
     print_source(source_survey)
     if interactive:
         proposal = ask(source_survey, answers)

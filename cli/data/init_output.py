@@ -17,6 +17,7 @@ FORMATS = {"recbole": "a RecBole set", "beir": "a BEIR folder", "tables": "table
 CONFIDENCE_COLOURS = {"sure": "green", "likely": "yellow", "a guess": "red"}
 WIDTH_WITHOUT_TERMINAL = 140
 MIN_WIDTH_OF_REASONS = 120
+MAX_LEFT_OUT = 6  # names of files that are shown
 
 
 def print_source(survey: Survey) -> None:
@@ -24,6 +25,10 @@ def print_source(survey: Survey) -> None:
     from rankline.io.sources import mask_passwords
 
     typer.echo(f"{mask_passwords(survey.source) or survey.connection}: {FORMATS[survey.format]}")
+    if survey.left_out:
+        shown = [f"{name} ({why})" for name, why in list(survey.left_out.items())[:MAX_LEFT_OUT]]
+        more = len(survey.left_out) - len(shown)
+        typer.echo(f"left out: {', '.join(shown)}" + f" and {more} more files" * bool(more))
     if survey.format != "tables" or survey.files.encoding in ("utf-8", "ascii"):
         return
     columns = (stats for table in survey.tables.values() for stats in table.columns.values())
@@ -109,3 +114,5 @@ def print_dry_run(result: DryRun, *, has_times: bool) -> None:
             "fix them, choose other columns, or raise ingest.max_rejected_share",
             fg=typer.colors.RED,
         )
+    if result.hint:
+        typer.secho(f"  try: {result.hint}", fg=typer.colors.RED)

@@ -63,12 +63,13 @@ def build(
     """See HELP."""
     from pipelines.images import build as images
     from pipelines.images.docker import find_docker
+    from pipelines.images.torch_build import require_cpu_torch
 
     def say(line: str) -> None:
         typer.echo(line, err=as_json)
 
     images.require_base(base, release=release)
-    images.require_source(release=release)
+    source_root = images.require_source(release=release)
     tool = find_docker()
     if not tool.buildkit:
         say("this docker command has no BuildKit: downloads are not cached between builds")
@@ -78,6 +79,8 @@ def build(
         torch_wheels=torch_wheels, logs=sbom,
     )  # fmt: skip
     kinds = images.KINDS if what == "all" else (what,)
+    if "train" in kinds and variant == "cpu":
+        require_cpu_torch(options, tool=tool, say=say, source_root=source_root)
     built = [_build_one(kind, options, tool, say, push=push) for kind in kinds]
     if as_json:
         typer.echo(json.dumps([_image_payload(each) for each in built], indent=2))
@@ -139,9 +142,11 @@ def _pinned_settings(built: list[BuiltImage]) -> list[str]:
     """The settings that pin what was pushed; only a registry gives an image a digest."""
     from pipelines.images.build import PIPELINE_IMAGES
 
-    pushed = [each for each in built if each.pushed]
+    pushed = {each.kind: each.pushed for each in built if each.pushed}
     if not pushed:
         return ["not pushed: `rankline compile` needs a digest, which a registry assigns (--push, --name registry/…)"]
-    return ["for `rankline compile`:"] + [
-        f"  --set cluster.images.{each.kind}={each.pushed}" for each in pushed if each.kind in PIPELINE_IMAGES
+    settings = [f"  --set cluster.images.{kind}={pushed[kind]}" for kind in PIPELINE_IMAGES if kind in pushed]
+    return [
+        *(["for `rankline submit` and `rankline compile`:", *settings] if settings else []),
+        *(["for the server's Deployment:", f"  image: {pushed['serve']}"] if "serve" in pushed else []),
     ]

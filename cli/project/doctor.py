@@ -1,4 +1,4 @@
-"""Check machine, libraries, GPU, stores and workspace before a run."""
+"""Check machine, libraries, GPU, stores and workspace before a run, or a cluster before a recipe is submitted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from typing import Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RecipeName, Settings, Workspace
+from cli.options import WORKSPACE, AsJson, MapFile, RecipeName, Settings, SourcePath, Workspace
+from cli.runs.cluster import Target, with_cluster_options
 
 HELP = """Check this machine and a workspace before a run. Each line is ok, warn or fail, and says what to do.
+
+With --host, or another option of a cluster, it checks what `rankline submit` of the recipe needs there: that Kubeflow
+answers, and with a kubeconfig its version, the controller's defaults, namespace, service account, volume, secrets and
+nodes; the images' digests; and the stores. What this machine may not read is reported as not known.
 
 Nothing is changed.
 
@@ -23,11 +28,19 @@ Exit code: 1 if something fails, 0 otherwise."""
 COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
+@with_cluster_options
 def doctor(
+    where: Target,
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, as --recipe.", show_default=False)] = "",
     recipe: RecipeName = "movielens",
+    source: SourcePath = None,
+    map: MapFile = None,
     settings: Settings = [],  # noqa: B006
     workspace: Workspace = WORKSPACE,
     port: Annotated[int, typer.Option(help="Port on which the server will listen.")] = 8000,
+    account: Annotated[
+        str, typer.Option("--service-account", help="Service account of the cluster's pods. Default: Kubeflow's own.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """See HELP."""
@@ -36,7 +49,8 @@ def doctor(
     from pipelines.recipes import named
     from rankline.errors import EXIT_FAILED, EXIT_OK
 
-    context = CheckContext(workspace.resolve(), named(recipe, settings), port)
+    chosen = named(name or recipe, settings, source=source, map=map)
+    context = CheckContext(workspace.resolve(), chosen, port, where if where.cluster else None, account)
     counts, payload, last_subject = {"ok": 0, "warn": 0, "fail": 0}, [], ""
     with _few_retries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries that are only asked whether they work

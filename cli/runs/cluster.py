@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from rankline.errors import AccessError, UsageError
-from rankline.runtime.outcomes import EXIT_INTERRUPTED
+from rankline.errors import EXIT_FAILED, AccessError, UsageError
+from rankline.runtime.outcomes import EXIT_INTERRUPTED, Outcome
 
 if TYPE_CHECKING:
     from pipelines.kubeflow.client import Access, Cluster
@@ -54,8 +54,8 @@ Zone = Annotated[
         help="Time zone of the cluster's controller, if CRON_SCHEDULE_TIMEZONE is set there.",
     ),
 ]  # fmt: skip
-MARKS = {"running": "▶", "done": "✔", "failed": "✘", "cancelled": "✘", "skipped": "·", "pending": "·"}
-COLOURS = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "red"}
+MARKS = {"running": "▶", "done": "✔", "reused": "↺", "failed": "✘", "cancelled": "✘", "skipped": "·", "pending": "·"}
+COLOURS = {"running": "cyan", "done": "green", "reused": "blue", "failed": "red", "cancelled": "red"}
 
 
 def access_settings(*, host: str, namespace: str, auth: str, context: str, ca: str) -> Access:
@@ -90,13 +90,25 @@ class Target:
     @contextlib.contextmanager
     def connected(self) -> Iterator[Cluster]:
         """A connection to the cluster (see `pipelines.kubeflow.client.connected`)."""
-        from pipelines.kubeflow.client import connected
-
         settings = access_settings(
             host=self.host, namespace=self.namespace, auth=self.auth, context=self.context, ca=self.ca
         )
-        with connected(settings) as cluster:
+        with connection(settings) as cluster:
             yield cluster
+
+
+@contextlib.contextmanager
+def connection(access: Access) -> Iterator[Cluster]:
+    """A connection to the cluster; a namespace that it has no use for is reported on stderr."""
+    from pipelines.kubeflow.client import connected
+
+    with connected(access) as cluster:
+        if cluster.ignored_namespace:
+            typer.secho(
+                f"note: Kubeflow Pipelines has a single user here; --namespace {cluster.ignored_namespace} is ignored",
+                err=True,
+            )
+        yield cluster
 
 
 def with_cluster_options(command: Callable[..., None], *, zoned: bool = False) -> Callable[..., None]:
@@ -164,7 +176,7 @@ def watch_run(
 ) -> NoReturn:
     """Watch a run of a cluster to its end, print its summary, and end with its exit code.
 
-    ``submitted`` comes before the summary in JSON.
+    A run that was cancelled because a step could not begin has failed. ``submitted`` comes before the summary in JSON.
     """
     from pipelines.kubeflow.runs import follow
     from pipelines.runs.runner import exit_code
@@ -182,9 +194,8 @@ def watch_run(
         typer.echo(json.dumps({**submitted, **summary}, indent=2))
     else:
         typer.echo("\n" + "\n".join(run_lines(summary)[len(summary["steps"]) :]))
-        if summary["failed_step"]:
-            typer.echo(f"{summary['failed_step']} stopped")
-    raise typer.Exit(exit_code(summary))
+    gave_up = summary["outcome"] == Outcome.CANCELLED and summary["error"]
+    raise typer.Exit(EXIT_FAILED if gave_up else exit_code(summary))
 
 
 POLL_S = 5.0  # between two requests for a run
@@ -218,18 +229,22 @@ class ClusterScreen:
 
     def __call__(self, status: dict[str, Any]) -> None:
         """Draw the run as it is now."""
+        from pipelines.kubeflow.run_report import WAITS
+
         if self.quiet:
             return
         if self._live is not None:
             self._live.update(_run_table(status), refresh=True)
             return
         for step in status["steps"]:
-            if self._printed.get(step["step"]) != step["status"] and step["status"] != "pending":
-                self._printed[step["step"]] = step["status"]
+            shown = step["why"].replace(WAITS, "") if step["status"] == "pending" else step["status"]
+            if shown and self._printed.get(step["step"]) != shown:
+                self._printed[step["step"]] = shown
                 self._print(_step_line(step))
         if time.monotonic() - self._printed_at > 60:
-            running = ", ".join(step["step"] for step in status["steps"] if step["status"] == "running")
-            self._print(f"  {running or status['kubeflow_status'].lower() or 'pending'}…")
+            waiting = [f"{step['step']} is pending" for step in status["steps"] if step["status"] == "pending"]
+            active = [step["step"] for step in status["steps"] if step["status"] == "running"] + waiting
+            self._print(f"  {', '.join(active) or status['kubeflow_status'].lower() or 'pending'}…")
 
     def _print(self, line: str) -> None:
         self._printed_at = time.monotonic()
@@ -241,10 +256,12 @@ def run_lines(summary: dict[str, Any]) -> list[str]:
     from cli.runs.progress import format_duration
 
     duration = f" after {format_duration(summary['seconds'])}" if summary["seconds"] else ""
-    text = summary["verdict"] or summary["error"] or summary["kubeflow_status"].lower()
+    text = summary["error"] or summary["verdict"] or summary["kubeflow_status"].lower()
+    stopped = f"{summary['failed_step']} stopped: " if summary["failed_step"] else ""
     return [
         *map(_step_line, summary["steps"]),
-        f"{summary['outcome']}{duration}: {text}",
+        f"{summary['outcome']}{duration}: {stopped}{text}",
+        *(f"not met: {reason}" for reason in summary["reasons"]),
         f"run {summary['run']}: {summary['url']}",
     ]
 
@@ -253,7 +270,9 @@ def _step_line(step: dict[str, Any]) -> str:
     from cli.runs.progress import format_duration
 
     duration = format_duration(step["seconds"]) if step["status"] not in ("pending", "skipped") else ""
-    return f"{MARKS[step['status']]} {step['step']:<17} {duration:>7}  {step['error']}".rstrip()
+    error = step["error"].partition("\n")[0]
+    why = f"pending: {step['why']}" if step["status"] == "pending" and step["why"] else step["why"]
+    return f"{MARKS[step['status']]} {step['step']:<17} {duration:>7}  {error or why}".rstrip()
 
 
 def _run_table(summary: dict[str, Any]) -> Any:

@@ -31,7 +31,7 @@ A row that cannot be read is rejected and counted, and its item stays as it was.
 themselves.
 
 Exit code: 0 published, or nothing changed; 3 refused by a check, and nothing changes; 2 wrong usage; 1 failed;
-130 interrupted or cancelled.
+4 another model or catalogue came to serve meanwhile; 130 interrupted or cancelled.
 
 Example: rankline refresh --recipe shop --items prices.csv --only price,available"""
 

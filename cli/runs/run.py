@@ -23,7 +23,7 @@ Steps whose inputs, settings and code have not changed are reused from earlier r
 --plan shows this beforehand, with estimated times, and runs nothing.
 
 Exit code: 0 promoted, already serving or waiting for review; 3 refused by a gate; 2 wrong usage; 1 failed;
-130 interrupted or cancelled.
+4 another model came to serve meanwhile: run it again; 130 interrupted or cancelled.
 
 Example: rankline run --recipe movielens --set finetune.epochs=3"""
 

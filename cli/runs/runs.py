@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
-from cli.runs.cluster import POLL_S, Target, with_cluster_options
-from rankline.runtime.outcomes import Outcome
+from cli.bucket_copy import require_folder
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, require_workspace
+from cli.runs.cluster import POLL_S, RunContinues, Target, with_cluster_options
+from rankline.runtime.outcomes import EXIT_INTERRUPTED, Outcome
 
 if TYPE_CHECKING:
     from pipelines.runs.store import LocalRuns, Runs
@@ -23,20 +24,21 @@ app = typer.Typer(
     help="List, show, cancel and retry runs of a workspace or, with --host, of a cluster.", no_args_is_help=True
 )
 
+CANCEL_PROGRESS_S = 10.0  # between two lines while a cluster cancels a run
 RunName = Annotated[str, typer.Argument(help="Name of a run, or `last`.")]
 
 
-def _local_runs(workspace: Path) -> LocalRuns:
+def _local_runs(workspace: Path, *, logs: bool = False) -> LocalRuns:
     from pipelines.runs.store import LocalRuns
 
-    return LocalRuns(require_workspace(workspace))
+    return LocalRuns(require_workspace(workspace, "runs", suffixes=("",) if logs else (".json", ".progress")))
 
 
 @contextlib.contextmanager
-def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
+def _runs(workspace: Path, where: Target, *, logs: bool = False) -> Iterator[Runs]:
     """The runs of the workspace, or of the cluster if one is meant."""
     if not where:
-        yield _local_runs(workspace)
+        yield _local_runs(workspace, logs=logs)
         return
     from pipelines.kubeflow.runs import ClusterRuns
 
@@ -46,7 +48,7 @@ def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
 
 @app.command("list")
 @with_cluster_options
-def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def list_(where: Target, workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """List every run with its outcome, oldest first; on a cluster the latest 200 of Rankline's pipelines."""
     from cli.formats import aligned_lines, fitted, format_duration
 
@@ -67,7 +69,7 @@ def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = Fal
 
 @app.command("show")
 @with_cluster_options
-def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def show(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Show a run: its steps, durations, peak memory and cost, and why each step ran; its progress while it runs.
 
     On a cluster: the steps, their times and the outcome, as the API reports them. What it does not report is null.
@@ -86,8 +88,6 @@ def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE,
         from cli.runs.cluster import run_lines
 
         typer.echo("\n".join(run_lines(payload)))
-        if payload["failed_step"]:
-            typer.echo(f"{payload['failed_step']} stopped")
         return
     if payload["outcome"] in (Outcome.RUNNING, Outcome.UNFINISHED):
         folder = _local_runs(workspace).folder(run)
@@ -143,18 +143,19 @@ def logs(
     step: Annotated[str, typer.Argument(help="Only this step. Default: all steps.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Include Kubeflow's own lines.")] = False,
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Print what the steps of a run logged, with the stack traces of unexpected errors.
 
-    On a cluster: the logs of the steps' own containers, as long as their pods exist or the API server keeps their logs.
-    For the drivers' logs and for what the server does not have, a `kubectl` command is printed.
+    On a cluster: what the steps printed, as long as their pods exist or the API server has an archive of their logs;
+    else from the run's folder, where the cluster's workspace is mounted here. --all includes the lines of Kubeflow's
+    launcher. For the logs of other pods, drivers included, a `kubectl` command is printed.
 
     --json prints one object per line: {"step": …, "line": …}.
     """
     last_step = None
-    with _runs(workspace, where) as runs:
+    with _runs(workspace, where, logs=True) as runs:
         for log_line in runs.logs(run, step, follow=follow, everything=everything):
             if as_json:
                 typer.echo(json.dumps(asdict(log_line)))
@@ -164,17 +165,41 @@ def logs(
             last_step = log_line.step
             typer.echo(log_line.line)
         if where and not as_json:
-            command = runs.logs_command(run)  # type: ignore[attr-defined]
-            typer.secho(f"logs of every pod, drivers included: {command}", err=True, dim=True)
+            command = runs.logs_command(run, step)  # type: ignore[attr-defined]
+            what = f"the pod of {step}" if step else "every pod, drivers included"
+            typer.secho(f"logs of {what}: {command}", err=True, dim=True)
+
+
+def _cancel_progress() -> Callable[[dict[str, Any]], None]:
+    """A function that prints every few seconds what a run that is being cancelled still does."""
+    started = printed = time.monotonic()
+
+    def watch(summary: dict[str, Any]) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > CANCEL_PROGRESS_S:
+            printed = time.monotonic()
+            active = [step["step"] for step in summary["steps"] if step["status"] in ("running", "pending")]
+            typer.secho(f"  {printed - started:.0f} s: {', '.join(active) or 'cancelling'}…", err=True)
+
+    return watch
 
 
 @app.command("cancel")
 @with_cluster_options
-def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
-    """Cancel a run, wherever it was started. The next run reuses its finished steps."""
+def cancel(where: Target, run: RunName, workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
+    """Cancel a run, wherever it was started. The next run reuses its finished steps.
 
+    On a cluster it takes a minute or two: Argo ends the pods and then runs the exit handler. Ctrl-C ends the waiting.
+    """
+    workspace = workspace if where else require_folder(workspace, "runs cancel")
     with _runs(workspace, where) as runs:
-        payload = runs.cancel(run)
+        try:
+            payload = runs.cancel(run, watch=_cancel_progress()) if where else runs.cancel(run)  # type: ignore[call-arg]
+        except KeyboardInterrupt:
+            if where:
+                typer.secho(f"interrupted; run {run} goes on being cancelled", err=True)
+                raise RunContinues(EXIT_INTERRUPTED) from None
+            raise
     if as_json:
         typer.echo(json.dumps(payload, indent=2))
     elif payload["outcome"] == Outcome.CANCELLED:
@@ -187,7 +212,7 @@ def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_jso
 
 @app.command("retry")
 @with_cluster_options
-def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def retry(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Run a run's exact recipe again in the same workspace; finished steps are reused.
 
     It ends like `rankline run`, with the same exit codes. The new run records which one it retries. On a cluster this
@@ -204,7 +229,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
             if not as_json:
                 typer.echo(f"run {run_id} continues\n{url}")
             watch_cluster_run(cluster, run_id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
-    runs = _local_runs(workspace)
+    runs = _local_runs(require_folder(workspace, "runs retry"))
     folder = runs.folder(run)
     run_and_report(
         lambda watch: runs.retry(

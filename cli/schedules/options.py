@@ -37,7 +37,7 @@ class ScheduleOptions:
         None
     )
     window: Annotated[
-        str | None, typer.Option(help="Length of the data window: 30d, 8w, 12h; empty for all data up to its end.")
+        str | None, typer.Option(help="Length of the data window: 30d, 8w, 1mo, 12h; empty for all data up to its end.")
     ] = None
     lag: Annotated[
         str | None, typer.Option(help="How long before the scheduled time the data window ends, such as 6h.")

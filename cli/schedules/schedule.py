@@ -70,7 +70,7 @@ def create(
         )
     with _schedules(workspace, where, new=True) as schedules:
         info = schedules.create(name, options.changes(paused=paused), now=datetime.now(UTC))
-        print_change(schedules, info, created=True, as_json=as_json)
+        print_change(info, created=True, as_json=as_json)
 
 
 @app.command("update")
@@ -88,7 +88,7 @@ def update(
     """
     with _schedules(workspace, where) as schedules:
         info = schedules.update(name, options.changes(), now=datetime.now(UTC))
-        print_change(schedules, info, created=False, as_json=as_json)
+        print_change(info, created=False, as_json=as_json)
 
 
 @app.command("list")
@@ -229,4 +229,4 @@ def _schedules(workspace: Path, where: Target, *, new: bool = False) -> Iterator
 def _set_paused(name: str, paused: bool, workspace: Path, where: Target, *, as_json: bool) -> None:
     with _schedules(workspace, where) as schedules:
         info = schedules.set_paused(name, paused, now=datetime.now(UTC))
-        print_change(schedules, info, created=False, as_json=as_json)
+        print_change(info, created=False, as_json=as_json)

@@ -27,14 +27,15 @@ def schedule_payload(info: ScheduleInfo) -> dict[str, Any]:
         **info.schedule.model_dump(mode="json"),
         "next": upcoming[0].isoformat() if upcoming else None,
         "revisions": info.revisions,
+        "notes": list(info.notes),
         **info.details,
     }
 
 
-def print_change(schedules: Schedules, info: ScheduleInfo, *, created: bool, as_json: bool) -> None:
+def print_change(info: ScheduleInfo, *, created: bool, as_json: bool) -> None:
     """Print a schedule after a command has changed it."""
     if as_json:
-        typer.echo(json.dumps({**schedule_payload(info), "notes": list(info.notes)}, indent=2))
+        typer.echo(json.dumps(schedule_payload(info), indent=2))
         return
     schedule = info.schedule
     for note in info.notes:
@@ -42,7 +43,7 @@ def print_change(schedules: Schedules, info: ScheduleInfo, *, created: bool, as_
     state = "paused" if schedule.paused else "on"
     typer.echo(f"schedule {schedule.name} is {state}, revision {schedule.revision}: {schedule.cron} in {schedule.zone}")
     for instant in () if schedule.paused else next_instants(schedule, 1):
-        window = schedules.window_of(schedule, instant)
+        window = schedule.window_of(instant)
         data = f"{_window_start(schedule, window.start)} to {local_text(schedule, window.end)}"
         typer.echo(f"  next: {local_text(schedule, instant)}, on data from {data}")
         typer.echo(f"  {info.started_by if created else 'active runs go on'}")
@@ -76,7 +77,10 @@ def print_schedules(entries: Sequence[ScheduleInfo | UnreadableSchedule], *, as_
             rows.append((each.name, flow, cron, "?" if cron else "", recipe, each.state))
     print_table(rows)
     for each in entries:
-        if not isinstance(each, ScheduleInfo) and each.error:
+        if isinstance(each, ScheduleInfo):
+            for note in each.notes:
+                typer.echo(f"{each.schedule.name}: {note}")
+        elif each.error:
             typer.echo(f"{each.name}: {each.error}")
 
 
@@ -91,6 +95,8 @@ def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[F
             typer.echo(f"{key:<16} {info.details[key]}")
     for instant in next_instants(schedule, 1):
         typer.echo(f"{'next':<16} {'(paused) ' * schedule.paused}{local_text(schedule, instant)}")
+    for note in info.notes:
+        typer.echo(f"{'note':<16} {note}")
     if info.details.get("url"):
         typer.echo(f"{'page':<16} {info.details['url']}")
     if not records:
@@ -105,7 +111,7 @@ def print_schedule(schedules: Schedules, info: ScheduleInfo, records: Sequence[F
 
 def print_fire_times(schedules: Schedules, schedule: Schedule, instants: list[datetime], *, as_json: bool) -> None:
     """Print fire times with the data window of each."""
-    windows = [schedules.window_of(schedule, instant) for instant in instants]
+    windows = [schedule.window_of(instant) for instant in instants]
     if as_json:
         rows = [
             {
@@ -165,8 +171,8 @@ def parse_instant(text: str, zone: str) -> datetime:
     Raises:
         UsageError: it is not a time, or too far from now.
     """
-    from pipelines.schedules import cron as crons
     from rankline.errors import UsageError
+    from rankline.schedules.fire_times import wall_to_utc
 
     try:
         instant = datetime.fromisoformat(text)
@@ -176,7 +182,7 @@ def parse_instant(text: str, zone: str) -> datetime:
         ) from error
     if not MIN_YEAR <= instant.year <= MAX_YEAR:
         raise UsageError(f"{text!r} is too far away", expected=f"a year from {MIN_YEAR} to {MAX_YEAR}", found=text)
-    return instant.astimezone(UTC) if instant.tzinfo else crons.wall_to_utc(instant, ZoneInfo(zone))
+    return instant.astimezone(UTC) if instant.tzinfo else wall_to_utc(instant, ZoneInfo(zone))
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

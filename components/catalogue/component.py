@@ -1,7 +1,4 @@
-"""The Kubeflow components of a catalogue refresh: `catalogue` builds and checks a revision, `publish` serves it.
-
-`unchanged` does nothing: on a cluster, that its task ran is the outcome of `catalogue`.
-"""
+"""The Kubeflow components of a catalogue refresh: `catalogue` builds and checks a revision, `publish` serves it."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -63,11 +60,3 @@ def publish(revision: Input[Dataset], config: dict, run: dict, job: str):
         ),
         context,
     )
-
-
-@dsl.component(base_image=DATA, install_kfp_package=False)
-def unchanged():
-    """The outcome: no item has changed."""
-
-
-OUTCOME_TASKS = {"unchanged": unchanged}  # outcome of `catalogue` -> the component that stands for it

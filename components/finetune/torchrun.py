@@ -23,6 +23,7 @@ from rankline.io import digest
 from rankline.io.artifacts import DIGESTS_FILE
 from rankline.io.files import write_json
 from rankline.runtime.progress import Progress
+from rankline.runtime.threads import limit_threads
 from rankline.train.champion_weights import WarmStart
 
 ERROR_FIELDS = ("message", "expected", "found", "where", "hint")
@@ -38,10 +39,7 @@ def _exit_with_parent(parent: int) -> None:
 def main(job: Path) -> int:
     """Train as the job file says, and write the result or the refusal; the exit code."""
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    limit_threads(processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     value = json.loads(job.read_text())
     result_folder, rank = Path(value["result_folder"]), int(os.environ.get("RANK", "0"))
     result_folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS, FrozenModel
+from components.ingest.ids import NORMALISATIONS
+from components.ingest.times import OTHER_UNITS
+from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, TABLES, USERS, FrozenModel
 from rankline.io.sources import Source, is_file_database
 from rankline.runtime.memory import halved_settings
 
@@ -40,11 +42,17 @@ class Columns(FrozenModel):
     user_key: str = Field("", description="Column of users with the user's id, if its name differs from user_id.")
     item_key: str = Field("", description="Column of items with the item's id, if its name differs from item_id.")
     query_key: str = Field("", description="Column of queries with the query's id, if its name differs from query_id.")
+    normalise_ids: tuple[str, ...] = Field(
+        (),
+        description="How ids of all tables are made alike, where two tables write them in two ways: accents, blanks, "
+        "case, fraction (1037.0), prefix (gid://shop/Product/1037), zeros (01037).",
+    )
     timestamp: str = Field("timestamp", description="Column of events with the time.")
     timestamp_unit: str = Field(
         "s",
-        description="Format of the times: s, ms, us or ns since 1970, iso, or a pattern such as "
-        "'%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a time.",
+        description="Format of the times: s, ms, us or ns since 1970, iso, excel (days since 1899-12-30), ticks "
+        "(of .NET), or a pattern such as '%d.%m.%Y %H:%M'. Ignored for a column that the source itself types as a "
+        "time.",
     )
     time_zone: str = Field(
         "", description="Zone of times without a zone, such as UTC or Europe/Berlin; required if there are any."
@@ -91,7 +99,7 @@ class Columns(FrozenModel):
 
     def wants(self, column: str) -> bool:
         """Whether the settings name a column of the source; other columns are not read."""
-        return column in self._source_columns()
+        return column in self.source_columns()
 
     def provided_columns(self, absent: list[str]) -> list[str]:
         """The canonical columns of items that the source has; ``absent`` are columns that it turned out not to have."""
@@ -110,9 +118,18 @@ class Columns(FrozenModel):
         kinds = ("attributes", "numbers", "vectors")
         return [name for kind in kinds for name in getattr(self, f"{subject}_{kind}", ())]
 
-    def _source_columns(self) -> set[str]:
-        names = {value for value in vars(self).values() if isinstance(value, str)} | {*self.labels.values()}
-        return names.union(*(value for value in vars(self).values() if isinstance(value, tuple)))
+    def source_columns(self) -> set[str]:
+        """The columns of the source that the settings name."""
+        values = [value for name, value in vars(self).items() if name != "normalise_ids"]
+        names = {value for value in values if isinstance(value, str)} | {*self.labels.values()}
+        return names.union(*(value for value in values if isinstance(value, tuple)))
+
+    @field_validator("normalise_ids")
+    @classmethod
+    def _known_normalisations(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(NORMALISATIONS)):
+            raise ValueError(f"no such normalisation: {', '.join(unknown)}; there are {', '.join(NORMALISATIONS)}")
+        return names
 
     @field_validator("labels")
     @classmethod
@@ -127,8 +144,9 @@ class Columns(FrozenModel):
     @field_validator("timestamp_unit", "created_at_unit")
     @classmethod
     def _known_unit(cls, unit: str) -> str:
-        if unit not in UNITS and unit != "iso" and "%" not in unit:
-            raise ValueError(f"unknown unit {unit}; there are {', '.join(UNITS)}, iso, or a pattern with %")
+        if unit not in (*UNITS, *OTHER_UNITS) and "%" not in unit:
+            units = ", ".join((*UNITS, *OTHER_UNITS))
+            raise ValueError(f"unknown unit {unit}; there are {units}, or a pattern with %")
         return unit
 
     @field_validator("time_zone")
@@ -171,6 +189,14 @@ class Columns(FrozenModel):
         return self
 
 
+class AllColumns(Columns):
+    """Column settings that want every column, for a source whose columns are not known yet."""
+
+    def wants(self, column: str) -> bool:
+        """True for every column."""
+        return True
+
+
 def stored_name(name: str) -> str:
     """The name of a declared column in the tables: `metadata.year` becomes `year`."""
     return name.rpartition(".")[2]
@@ -187,7 +213,18 @@ class TextFiles(FrozenModel):
 
     encoding: str = Field("utf-8", description="Encoding of CSV and JSON files: utf-8, cp1252, gb18030, utf-16...")
     delimiter: str = Field("", description="Separator of columns; by default a tab for .tsv, and detected for .csv.")
-    quote: str = Field('"', description="Quote around values with delimiters or line ends; empty for none.")
+    quote: str | None = Field(
+        None,
+        description="Quote around values with delimiters or line ends; empty for none. By default a double quote, and "
+        "none in tab-separated text.",
+    )
+    escape: str = Field("", description="Sign that escapes the next character, such as \\ in files of MySQL or Spark.")
+    header: bool = Field(True, description="Whether the first line of a CSV file names its columns.")
+    names: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Table -> the names of its columns in their order, for CSV files whose first line is a row; a "
+        "list names the columns of events.",
+    )
     decimal: str = Field(".", description="Decimal sign: a point, or a comma as in the Excel of many countries.")
     missing: tuple[str, ...] = Field((), description="Words for a missing value, such as NULL or \\N.")
 
@@ -200,6 +237,22 @@ class TextFiles(FrozenModel):
             return codecs.lookup(encoding).name
         except LookupError as error:
             raise ValueError(f"unknown encoding {encoding}") from error
+
+    @field_validator("escape")
+    @classmethod
+    def _one_sign(cls, escape: str) -> str:
+        if len(escape) > 1 or not escape.isascii():
+            raise ValueError("the escape sign is one character, such as \\")
+        return escape
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _names_of_tables(cls, names: Any) -> Any:
+        if isinstance(names, list | tuple):
+            return {"events": names}
+        if isinstance(names, dict) and (unknown := sorted(set(names) - set(TABLES))):
+            raise ValueError(f"unknown tables {', '.join(unknown)}; there are {', '.join(TABLES)}")
+        return names
 
     @field_validator("decimal")
     @classmethod

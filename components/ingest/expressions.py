@@ -7,28 +7,19 @@ import difflib
 from collections.abc import Collection, Iterable
 
 from components.ingest.config import UNITS, Columns, IngestConfig, stored_name
+from components.ingest.ids import normalised, whole
 from components.ingest.readers.parts import Column, Part
+from components.ingest.times import EXCEL_EPOCH_DAYS, NAIVE, TICKS_EPOCH, ZONED
 from rankline.errors import SourceError
 from rankline.io.sql import literal
 
-BOOLEAN_WORDS = {"true": ("true", "t", "yes", "y", "1", "1.0"), "false": ("false", "f", "no", "n", "0", "0.0")}
-ZONED = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$"  # a time with a zone
-# A time without a zone. DuckDB parses more formats, but ignores a PM or the name of a zone.
-NAIVE = r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ]\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?)?"
-# The UTC times that a local time can be: none if clocks skipped it, two if they were set back.
-TIME_ZONE_MACROS = """
-CREATE MACRO zone_offset(zone, utc) AS timezone(zone, CAST(utc AS TIMESTAMPTZ)) - utc;
-CREATE MACRO utc_times(zone, local_time) AS list_distinct(list_filter(
-    [local_time - zone_offset(zone, local_time - INTERVAL 1 DAY),
-     local_time - zone_offset(zone, local_time + INTERVAL 1 DAY)],
-    lambda utc: timezone(zone, CAST(utc AS TIMESTAMPTZ)) = local_time
-))
-"""
-
+BOOLEAN_WORDS = {
+    "true": ("true", "t", "yes", "y", "1", "1.0", "on", "ja", "oui", "sí", "si", "sim", "да", "是"),
+    "false": ("false", "f", "no", "n", "0", "0.0", "off", "nein", "nee", "non", "não", "нет", "否"),
+}
+NO_DATE = "TIMESTAMPTZ '9999-12-30 00:00:00+00'"  # the last day of years, in any zone
 EARLIEST_PLAUSIBLE_US = 631_152_000_000_000  # 1990: no log is older, so a unit that gives an earlier time is wrong
 NULL_KEYS = ("nan", "NaN", "NULL", "null", "<NA>", "\\N")  # what tools write for a missing value
-# a sign or an ISO code, before or after a price
-CURRENCY = r"^(\p{Sc}|[A-Z]{3})|(\p{Sc}|[A-Z]{3})$"
 TEXT_KINDS = ("text", "token", "token_seq", "float", "float_seq")
 # settings whose default column may be absent; all other columns that settings name must exist
 OPTIONAL_SETTINGS = ("category", "created_year", "labels", "user_attributes")
@@ -113,9 +104,12 @@ class ColumnExpressions:
         elif kind in TEXT_KINDS:
             inner = f"left({text}, 1) IN ('[', '{{') AND json_valid({text})"
             self.add_check(f"contains({text}, chr(0)) OR {inner}", f"{setting} is not a plain value")
+            if kind == "text":  # 1.08775E+08, as sheets write a long number
+                is_rounded = rf"regexp_full_match({text}, '\d[.,]\d+[eE][+]\d+')"
+                self.add_check(is_rounded, f"{setting} of more digits than its type can hold")
             null_words = NULL_KEYS if setting.startswith("item") else (*NULL_KEYS, "None")
-            text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {text} END"
-        return text
+            text = f"CASE WHEN {text} NOT IN {sql_list(null_words)} THEN {whole(text) if kind == 'text' else text} END"
+        return f"nullif({normalised(text, names)}, '')" if (names := self.config.columns.normalise_ids) else text
 
     def price(self, name: str) -> tuple[str, str]:
         """A price as a float64 (null where it cannot be read), and as it is written; it may include a currency."""
@@ -123,13 +117,15 @@ class ColumnExpressions:
         text = self.text(name, setting="price")
         if kind not in TEXT_KINDS:
             return self._number(name, setting="price"), text
-        number = self._parse_number(f"trim(regexp_replace({text}, {literal(CURRENCY)}, ''))")
+        number = self._parse_number(f"without_currency({text})")
         return f"CASE WHEN isfinite({number}) THEN {number} END", text
 
     def number(self, name: str, *, setting: str, reason: str) -> str:
-        """A column as a float64; a value that is neither empty nor a finite number rejects the row."""
+        """A column as a float64; a value that is neither empty, a finite number, nor yes or no rejects the row."""
         kind = self.column(name, setting=setting).kind
         text, number = self.text(name, setting=setting), self._number(name, setting=setting)
+        if kind in TEXT_KINDS:  # yes and no are 1 and 0
+            number = f"coalesce({number}, CAST({_yes_or_no(text)} AS DOUBLE))"
         if kind not in ("integer", "flag"):
             self.add_check(f"{text} IS NOT NULL AND NOT coalesce(isfinite({number}), false)", reason)
         return number
@@ -142,18 +138,12 @@ class ColumnExpressions:
 
     def _parse_number(self, text: str) -> str:
         """A text as a float64; null where it is not a number in the format of `ingest.files.decimal`."""
-        if self.config.files.decimal == ",":
-            well_formed = rf"regexp_full_match({text}, '[+-]?(\d+|\d{{1,3}}([.]\d{{3}})+)(,\d+)?')"
-            return f"CASE WHEN {well_formed} THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS DOUBLE) END"
-        # a comma separates thousands only where it cannot be a decimal sign: 1,234.50 and 1,234,567, not 1,234
-        has_thousands = rf"regexp_full_match({text}, '[+-]?\d{{1,3}}((,\d{{3}})+\.\d+|(,\d{{3}}){{2,}})')"
-        return f"TRY_CAST(CASE WHEN {has_thousands} THEN replace({text}, ',', '') ELSE {text} END AS DOUBLE)"
+        return f"number_{'comma' if self.config.files.decimal == ',' else 'point'}({text})"
 
     def flag(self, name: str, *, setting: str) -> str:
         """A column as a boolean, true where it is empty (unless the source is partial); other values reject the row."""
-        text = f"lower({self.text(name, setting=setting)})"
-        true, false = BOOLEAN_WORDS["true"], BOOLEAN_WORDS["false"]
-        expression = f"CASE WHEN {text} IN {true} THEN true WHEN {text} IN {false} THEN false END"
+        text = self.text(name, setting=setting)
+        expression = _yes_or_no(text)
         self.add_check(f"{text} IS NOT NULL AND ({expression}) IS NULL", f"unparsable {setting}")
         return expression if self.config.only else f"coalesce({expression}, true)"
 
@@ -163,11 +153,22 @@ class ColumnExpressions:
         first, end = self._plausible_range()
         unit_hint, other_units = "''", ""
         if kind == "moment":
-            utc = f"CASE WHEN isfinite({sql}) THEN CAST({sql} AS TIMESTAMPTZ) END"
+            utc = f"CASE WHEN isfinite({sql}) THEN TRY_CAST({sql} AS TIMESTAMPTZ) END"
         elif kind == "naive":
-            utc = self._to_utc(f"CAST({sql} AS TIMESTAMP)")
+            utc = self._to_utc(f"TRY_CAST({sql} AS TIMESTAMP)")
+        elif unit == "excel":  # local days since 1899-12-30
+            days = self._number(name, setting=setting)
+            ms = f"CASE WHEN abs({days}) < 3e6 THEN CAST(round(({days} - {EXCEL_EPOCH_DAYS}) * 86400000) AS BIGINT) END"
+            utc = self._to_utc(f"make_timestamp_ms({ms})")
+        elif unit == "ticks":  # of 100 ns since the year 1
+            ticks = f"TRY_CAST({self.text(name, setting=setting)} AS HUGEINT)"
+            us = f"CASE WHEN abs({ticks}) < 4e18 THEN CAST(({ticks} - {TICKS_EPOCH}) // 10 AS BIGINT) END"
+            utc = f"CAST(make_timestamp({us}) AS TIMESTAMPTZ)"
         elif unit in UNITS:
             number = self._number(name, setting=setting)
+            if kind in TEXT_KINDS:  # /Date(1680000000000)/, as .NET writes JSON
+                text = self.text(name, setting=setting)
+                number = f"coalesce({number}, TRY_CAST(regexp_extract({text}, '^/Date[(]([+-]?\\d+)', 1) AS DOUBLE))"
             unit_hint, other_units = self._fitting_units(number, setting=setting, unit=unit)
             us = f"{number} * {UNITS[unit]}"
             us = f"CASE WHEN abs({us}) < 2e17 THEN CAST(round({us}) AS BIGINT) END"
@@ -182,7 +183,9 @@ class ColumnExpressions:
             if other_units:  # seconds read as a finer unit are in January 1970
                 outside += f" OR {utc} < TIMESTAMPTZ '1971-01-01 00:00:00+00' AND {other_units}"
             self.checks.append((outside, f"'implausible time' || {unit_hint}"))
-        return utc
+            return utc
+        # year 1 and year 9999 stand for no date
+        return f"CASE WHEN {utc} >= TIMESTAMPTZ '1000-01-01 00:00:00+00' AND {utc} < {NO_DATE} THEN {utc} END"
 
     def _plausible_range(self) -> tuple[str, str]:
         return f"TIMESTAMPTZ {literal(self.config.earliest)}", f"TIMESTAMPTZ {literal(self.config.latest)}"
@@ -199,8 +202,9 @@ class ColumnExpressions:
     def _parse_time(self, text: str, unit: str) -> str:
         """A text as a time in UTC, by ISO 8601 or a strptime pattern."""
         if unit != "iso":
-            parsed = f"try_strptime({text}, {literal(unit)})"
+            parsed = f"try_strptime(with_spaces({text}), {literal(unit)})"
             return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in unit or "%Z" in unit else self._to_utc(parsed)
+        text = f"iso_text({text})"
         has_zone = f"regexp_matches({text}, {literal(ZONED)})"
         zoned = f"TRY_CAST(CASE WHEN {has_zone} THEN {text} END AS TIMESTAMPTZ)"
         is_naive = f"regexp_full_match({text}, {literal(NAIVE)})"
@@ -222,7 +226,7 @@ class ColumnExpressions:
         return f"CASE WHEN len({utc_times}) = 1 THEN CAST(({utc_times})[1] AS TIMESTAMPTZ) END"
 
     def sequence(self, name: str, *, setting: str, separator: str = "") -> str:
-        """A column as a list of texts: a list, a JSON array, or a text that is split; empty where it is empty."""
+        """A column as a list of texts: a list, one that is written in a text, or a text that is split; never null."""
         sql, kind = self.column(name, setting=setting)
         if kind == "list":
             return f"list_filter(list_transform(coalesce({sql}, []), {TRIM_WORD}), {NOT_EMPTY})"
@@ -235,7 +239,7 @@ class ColumnExpressions:
             values = f"list_filter(list_transform({split}, lambda word: trim(word)), {NOT_EMPTY})"
         if kind != "text":
             return values
-        return f"CASE WHEN {_is_json_array(text)} THEN json_extract_string({text}, '$[*]') ELSE {values} END"
+        return f"coalesce(list_filter(list_transform(text_list({text}), {TRIM_WORD}), {NOT_EMPTY}), {values})"
 
     def declared(self, name: str, *, setting: str) -> str:
         """A column as the source types it: a number, a list of numbers, a list of texts, else a text."""
@@ -253,8 +257,7 @@ class ColumnExpressions:
             parsed = f"list_transform({sql}, lambda number: TRY_CAST(number AS {type}))"
         else:
             sql = self.text(name, setting=setting)
-            split = rf"regexp_extract_all(coalesce({sql}, ''), '[^\s,;|\[\]]+')"
-            parsed = f"list_transform({split}, lambda number: TRY_CAST(number AS {type}))"
+            parsed = f"list_transform(number_words({sql}), lambda number: TRY_CAST(number AS {type}))"
             if kind == "text":
                 parsed = f"CASE WHEN ({sql}) IS NOT NULL THEN {parsed} END"
         all_finite = f"list_bool_and(list_transform({parsed}, lambda number: coalesce(isfinite(number), false)))"
@@ -288,8 +291,9 @@ class ColumnExpressions:
         return expressions
 
 
-def _is_json_array(text: str) -> str:
-    return f"starts_with({text}, '[') AND json_valid({text})"
+def _yes_or_no(text: str) -> str:
+    true, false = (sql_list(BOOLEAN_WORDS[name]) for name in ("true", "false"))
+    return f"CASE WHEN lower({text}) IN {true} THEN true WHEN lower({text}) IN {false} THEN false END"
 
 
 def sql_list(values: Iterable[str]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.expressions import CURRENCY
+from components.ingest.ids import find_meeting
+from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE, WRONG_NUMBER
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
@@ -15,7 +16,12 @@ from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
 from rankline.io.sql import fetch_row, literal
 
+ESCAPE_HINT = "set ingest.files.escape=\\ (a backslash), which precedes quotes or separators inside values"
+ESCAPED = literal(r"\\[\"',;\t|]")
+MIN_MEETING = 0.2  # share of unknown ids that a normalisation has to make known to be named
 HINTS = (  # pattern of a reason, what to try
+    (re.escape(UNCLOSED_QUOTE), "set ingest.files.quote='' if quotes enclose nothing"),
+    (re.escape(BACKSLASH_QUOTE), ESCAPE_HINT),
     ("time without a zone", "set ingest.columns.time_zone to the zone of these times, such as UTC or Europe/Berlin"),
     (
         "unparsable timestamp.*",
@@ -47,8 +53,9 @@ def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged
     Raises:
         SourceError: a table is empty, or more than ``config.max_rejected_share`` of its rows are rejected.
     """
-    # without times, a repeated event is no fault of the source
-    harmless = SUPERSEDED if config.changes else "" if columns.timestamp else "duplicate event"
+    # without times, and with days alone, a repeated event is a quantity and no fault of the source
+    are_quantities = not columns.timestamp or _are_whole_days(db, columns)
+    harmless = SUPERSEDED if config.changes else "duplicate event" if are_quantities else ""
     for table in TABLES:  # events come last: an item that cannot be read takes its events along
         if not (files := staged.files.get(table)):
             continue
@@ -65,6 +72,17 @@ def check_rejected_share(db: Any, config: IngestConfig, columns: Columns, staged
         rows -= fetch_row(db, f"SELECT count(*) FROM bad_{table} WHERE reason = '{SUPERSEDED}'")[0]
         if bad == rows > 0 or bad > config.max_rejected_share * rows:
             raise _too_many_rejected(db, config, Rejections(table, files, rows, bad, harmless), raw)
+
+
+def _are_whole_days(db: Any, columns: Columns) -> bool:
+    """Whether the events' times are days without hours: midnight in their zone, or the same hour on many days."""
+    local_time = f"timezone({literal(columns.time_zone or 'UTC')}, event_timestamp)"
+    hours, midnight, days = fetch_row(
+        db,
+        f"SELECT count(DISTINCT CAST({local_time} AS TIME)), bool_and(CAST({local_time} AS TIME) = TIME '00:00:00'), "
+        f"count(DISTINCT event_timestamp) FROM events WHERE reject_reason IS NULL AND event_timestamp IS NOT NULL",
+    )
+    return bool(midnight) or (hours == 1 and days >= 5)
 
 
 def _too_many_rejected(db: Any, config: IngestConfig, rejections: Rejections, raw: Path) -> SourceError:
@@ -84,7 +102,8 @@ def _too_many_rejected(db: Any, config: IngestConfig, rejections: Rejections, ra
         expected=f"at most {config.max_rejected_share:.1%} rejected (ingest.max_rejected_share)",
         found=f"{bad / rows:.1%}; the first is line {row - file.first_row + 1}: {example[:120]!r}",
         where=f"{file.where}; all of them are in {raw / 'rejected.parquet'}",
-        hint=_hint(reasons[0][0], config, file.where) + "correct the rows, or ingest.columns if they are read as the "
+        hint=_hint(db, table, reasons[0][0], config, file.where)
+        + "correct the rows, or ingest.columns if they are read as the "
         "wrong columns; raise ingest.max_rejected_share to go on without them",
     )
 
@@ -97,12 +116,13 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
     """
     if "price_as_written" not in column_names(db, "items"):
         return 0
-    priced, unreadable, example, *currencies = fetch_row(
+    priced, unreadable, example, codes, marks = fetch_row(
         db,
-        f"""SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
-            arg_min(price_as_written, row) FILTER (price IS NULL), min(currency), max(currency)
-        FROM (SELECT *, trim(regexp_extract(price_as_written, {literal(CURRENCY)})) AS mark,
-            CASE WHEN price IS NOT NULL AND mark <> '' THEN mark END AS currency FROM good_items)""",
+        """SELECT count(price_as_written), count(price_as_written) FILTER (price IS NULL),
+            arg_min(price_as_written, row) FILTER (price IS NULL),
+            list(DISTINCT code) FILTER (code IS NOT NULL), list(DISTINCT mark) FILTER (mark IS NOT NULL)
+        FROM (SELECT *, currency_of(mark) AS code FROM (
+            SELECT *, CASE WHEN price IS NOT NULL THEN currency_mark(price_as_written) END AS mark FROM good_items))""",
     )
     where = f"column {columns.price} of items"
     if unreadable > config.max_rejected_share * priced:
@@ -111,22 +131,33 @@ def check_prices(db: Any, config: IngestConfig, columns: Columns) -> int:
             expected=f"numbers in all but {config.max_rejected_share:.1%} of the cells (ingest.max_rejected_share)",
             found=repr(example[:80]),
             where=where,
-            hint="set ingest.files.decimal to ',' for prices such as 1.234,50, to '.' for prices such as 1,234.50; "
-            "only a currency may precede or follow a price",
+            hint=_decimal_hint(db, config) + "only a currency may precede or follow a price",
         )
-    if len({*currencies}) > 1:
+    if len(codes or ()) > 1:
         raise SourceError(
             "prices are in several currencies",
             expected="one currency, so that prices can be compared",
-            found=" and ".join(map(str, currencies)),
+            found=" and ".join(sorted(marks)[:4]),
             where=where,
             hint="convert them to one currency, or leave ingest.columns.price empty",
         )
     return int(unreadable)
 
 
-def _hint(reason: str, config: IngestConfig, where: str) -> str:
+def _decimal_hint(db: Any, config: IngestConfig) -> str:
+    """The decimal sign to set for prices that cannot be read, if the other one reads more of them."""
+    other, macro = (",", "number_comma") if config.files.decimal == "." else (".", "number_point")
+    query = f"SELECT avg(CAST({macro}(without_currency(price_as_written)) IS NOT NULL AS INTEGER)) FROM good_items"
+    (share,) = fetch_row(db, f"{query} WHERE price_as_written IS NOT NULL AND price IS NULL")
+    return f"set ingest.files.decimal={other}, which reads {share:.0%} of these; " if share else ""
+
+
+def _hint(db: Any, table: str, reason: str, config: IngestConfig, where: str) -> str:
     """What to try for the most frequent reason."""
+    if reason == WRONG_NUMBER:
+        return f"{_layout_hint(db, table)}; "
+    if reason in ("unknown item", "unknown query"):
+        return f"{_meeting_hint(db, reason.removeprefix('unknown '))}; "
     for pattern, hint in HINTS:
         if re.fullmatch(pattern, reason):
             return f"{hint}; "
@@ -134,6 +165,35 @@ def _hint(reason: str, config: IngestConfig, where: str) -> str:
         other = f" (or {encoding.runner_up})" * bool(encoding.runner_up)
         return f"set ingest.files.encoding={encoding.name}, which fits{other}; "
     return ""
+
+
+def _layout_hint(db: Any, table: str) -> str:
+    """What to try for records with another number of values: the setting that their texts point at."""
+    (escaped, quoted) = fetch_row(
+        db,
+        f"SELECT avg(CAST(regexp_matches(raw, {ESCAPED}) AS INTEGER)), avg(CAST(contains(raw, '\"') AS INTEGER)) "
+        f"FROM bad_{table} JOIN {table} USING (row) WHERE reason = {literal(WRONG_NUMBER)}",
+    )
+    if escaped and escaped >= 0.5:
+        return ESCAPE_HINT
+    if quoted and quoted >= 0.5:
+        return "set ingest.files.quote='\"' if quotes enclose values, or ingest.files.quote='' if they enclose nothing"
+    return "set ingest.files.delimiter to what separates the values, or ingest.files.names to the names of all columns"
+
+
+def _meeting_hint(db: Any, subject: str) -> str:
+    """What to try for ids that are in no table: one of each side, and how they would be the same."""
+    table, key = {"item": ("items", "item_id"), "query": ("queries", "query_id")}[subject]
+    meeting = find_meeting(
+        db,
+        f"SELECT {key} AS id FROM events JOIN bad_events USING (row) WHERE reason = 'unknown {subject}'",
+        f"SELECT {key} AS id FROM good_{table}",
+    )
+    examples = f"the events say {meeting.left!r}, the {table} {meeting.right!r}"
+    if meeting.share < MIN_MEETING:
+        return f"{examples}: set ingest.columns.{subject}_id and ingest.columns.{subject}_key to the columns of one id"
+    names = ", ".join(f'"{name}"' for name in meeting.names)
+    return f"{examples}: set ingest.columns.normalise_ids=[{names}], with which {meeting.share:.0%} of these ids meet"
 
 
 def _fitting_encoding(config: IngestConfig, where: str) -> EncodingGuess:

@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 
 from components.ingest.canonical import SELECTS
 from components.ingest.config import Columns, IngestConfig
-from components.ingest.expressions import TIME_ZONE_MACROS, ColumnExpressions
-from components.ingest.readers.parts import Part, truncated_error
+from components.ingest.expressions import ColumnExpressions
+from components.ingest.lists import LIST_MACROS
+from components.ingest.numbers import NUMBER_MACROS
+from components.ingest.readers.parts import Part
+from components.ingest.readers.transfer import batch_error
+from components.ingest.times import TIME_MACROS
 from rankline.io.sql import identifier
 
 TABLES = ("items", "users", "queries", "events")
@@ -47,7 +51,7 @@ def stage(
     Raises:
         SourceError: a part lacks a column that the settings name, or is truncated.
     """
-    db.execute(TIME_ZONE_MACROS)
+    db.execute(TIME_MACROS + NUMBER_MACROS + LIST_MACROS)
     staged = Staged()
     absent: set[str] = set()
     last_row: dict[str, int] = {}
@@ -85,8 +89,8 @@ def _insert(db: Any, part: Part, query: str) -> Iterable[int]:
             db.register("arriving", pa.table(batch))
             db.execute(f"INSERT INTO {part.table} BY NAME {query}")
             yield batch.column("row")[-1].as_py() if len(batch) else 0
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
-        raise truncated_error(part.where, error) from error
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise batch_error(part.where, error) from error
     db.execute("COMMIT")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from components.ingest.config import IngestConfig
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.io.files import write_json
+from rankline.schedules.data_window import SPAN, data_window
+from rankline.schedules.fire_times import Cron
 
 TRIGGER_FILE = "trigger.json"
 BACKFILL = "backfill "  # precedes the scheduled time of a backfill's run
@@ -23,11 +25,10 @@ class ScheduledWindow(FrozenModel):
     """The data window of a schedule's runs."""
 
     name: str = Field(description="The schedule's name.")
-    lag_s: float = Field(0, ge=0, description="Seconds between the end of the window and the scheduled time.")
-    window_s: float | None = Field(None, gt=0, description="Length of the window in seconds; none for no start.")
-    second: str = Field(
-        "", pattern=r"^[0-9]*$", description="Second of the minute at which the schedule fires; empty for any."
-    )
+    cron: str = Field(description="Six fields: second, minute, hour, day of the month, month, day of the week.")
+    zone: str = Field("UTC", description="IANA time zone of the cron expression and of the window's days.")
+    window: str = Field("", pattern=f"^({SPAN.pattern})?$", description="Length, such as 30d; empty for no start.")
+    lag: str = Field("0s", pattern=f"^{SPAN.pattern}$", description="How long before the scheduled time it ends.")
 
 
 def with_scheduled_window(
@@ -44,25 +45,23 @@ def with_scheduled_window(
     """
     if schedule is None:
         return config
-    window_settings = ScheduledWindow(**schedule)
+    rule = ScheduledWindow(**schedule)
+    second = rule.cron.split()[0]
     if scheduled_times[0].startswith(BACKFILL):
         scheduled_times = scheduled_times[:1]  # the placeholder has the time at which the run started
     instants = [instant for instant in map(_parse_time, scheduled_times) if instant is not None]
-    matching = [
-        instant for instant in instants if not window_settings.second or instant.second == int(window_settings.second)
-    ]
+    matching = [instant for instant in instants if not second.isdigit() or instant.second == int(second)]
     if not matching:
         raise UsageError(
             "this cluster does not pass the scheduled time of the run",
-            expected="the scheduled time" + (f", at second {window_settings.second} of a minute" if instants else ""),
+            expected="the scheduled time" + (f", at second {second} of a minute" if instants else ""),
             found=" and ".join(each or "nothing" for each in scheduled_times),
             hint="upgrade Kubeflow Pipelines, or use `rankline submit` with --set ingest.window_end=…",
         )
-    end = matching[0] - timedelta(seconds=window_settings.lag_s)
-    start = end - timedelta(seconds=window_settings.window_s) if window_settings.window_s else None
+    start, end = data_window(Cron(rule.cron, rule.zone), matching[0], window=rule.window, lag=rule.lag)
     window = {"window_start": start and start.isoformat(), "window_end": end.isoformat()}
     kind = "backfill" if scheduled_times[0].startswith(BACKFILL) else "scheduled"
-    trigger = {"schedule": window_settings.name, "scheduled_at": matching[0].isoformat(), **window, "kind": kind}
+    trigger = {"schedule": rule.name, "scheduled_at": matching[0].isoformat(), **window, "kind": kind}
     write_json(folder / TRIGGER_FILE, trigger)
     return IngestConfig(**{**config.model_dump(), **window})
 

@@ -1,6 +1,6 @@
 """The Kubeflow components of promotion: `decide`, `promote` and, for the features pipeline, `materialize`.
 
-The last four do nothing. A cluster's API returns which tasks ran and not what they returned: on a cluster, that one
+The last two do nothing. A cluster's API returns which tasks ran and not what they returned: on a cluster, that one
 of these tasks ran is the verdict.
 """
 
@@ -20,11 +20,12 @@ def decide(
     job: str,
     verdict: Output[Dataset],
 ) -> str:
-    """Register the candidate and judge it by the gates; returns the outcome."""
+    """Register the candidate and judge it by the gates; returns the branch that the pipeline takes."""
     from pathlib import Path
 
     from components.promote.config import DecideConfig
     from components.promote.step import decide
+    from rankline.runtime.outcomes import Outcome
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
@@ -41,7 +42,7 @@ def decide(
         ),
         context,
     )
-    return result["outcome"]
+    return Outcome.of_verdict(result["outcome"]).branch
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
@@ -80,6 +81,7 @@ def promote(
                 "stores": context.storage.features,
                 "run_id": context.run_id,
                 "ledger_folder": context.folder,
+                "bucket": context.bucket,
             },
             preload=("feature_repo.definitions", "mlflow"),
             reuse=False,
@@ -91,16 +93,15 @@ def promote(
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
     """Write newer rows of the champion's features to the online store."""
-    import json
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
     from components.promote.materialize import materialize
+    from rankline.io.files import read_json_object
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
-    trigger_file = context.folder / "trigger.json"
     run_step(
         StepSpec(
             name="materialize",
@@ -112,18 +113,14 @@ def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
                 "workspace": context.workspace,
                 "stores": context.storage.features,
                 "run_id": context.run_id,
-                "trigger": json.loads(trigger_file.read_text()) if trigger_file.is_file() else None,
+                "bucket": context.bucket,
             },
+            load_arguments=lambda: {"trigger": read_json_object(context.folder / "trigger.json")},
             preload=("feature_repo.definitions",),
             reuse=False,
         ),
         context,
     )
-
-
-@dsl.component(base_image=DATA, install_kfp_package=False)
-def already_serving():
-    """The verdict: the candidate is the champion already."""
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
@@ -133,17 +130,4 @@ def pending():
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def refused():
-    """The verdict: a gate is not met."""
-
-
-@dsl.component(base_image=DATA, install_kfp_package=False)
-def insufficient_data():
-    """The verdict: there is too little data to judge."""
-
-
-OUTCOME_TASKS = {
-    "already_serving": already_serving,
-    "pending": pending,
-    "refused": refused,
-    "insufficient_data": insufficient_data,
-}  # outcome of `decide` -> the component that stands for it
+    """The verdict: a gate is not met, or there is too little data to judge."""

@@ -4,11 +4,14 @@ Reads the source and the model registry. Writes nothing, except for the registry
 the events. Later steps take the results as arguments and run again when these have changed.
 """
 
+import json
 from pathlib import Path
 
 from components.resolve_inputs.config import ResolveInputsConfig
 from rankline.errors import UsageError
 from rankline.io import sources
+from rankline.io.files import write_json
+from rankline.pod import advice
 from rankline.runtime.progress import Progress
 
 
@@ -41,6 +44,16 @@ def resolve_inputs(
             expected=f"a workspace of catalogue {catalogue!r}, or an empty one",
             found=f"champion {champion} of catalogue {champion_catalogue!r}",
             where=str(workspace),
-            hint=f"use another workspace for this recipe: -w {workspace}-{catalogue or 'other'}",
+            hint="use another workspace for this recipe: "
+            + advice(
+                on_one_machine=f"-w {workspace}-{catalogue or 'other'}",
+                on_a_cluster="--set cluster.volume=… with another claim",
+            ),
         )
     return {"source_digest": source_digest, "champion": champion}
+
+
+def write_recipe(folder: Path, recipe: str) -> None:
+    """Write what a run of a cluster runs into its folder, as the command that starts a run does on one machine."""
+    if recipe:
+        write_json(folder / "recipe.json", json.loads(recipe))

@@ -2,101 +2,10 @@
 
 Reads    <run>/*.json        the ledger
 Writes   <run>/summary.json  outcome, steps, durations, peak memory, cost
+
+The work is in rankline/runtime/run_summary.py, as the last step of a retried run does it, too.
 """
 
-from __future__ import annotations
+from rankline.runtime.run_summary import INTERRUPTED_MESSAGE, KILLED_MESSAGE, SUMMARY, summarize
 
-import time
-from pathlib import Path
-from typing import Any
-
-from components.summary.config import SummaryConfig
-from rankline.io.files import write_json
-from rankline.runtime import ledger
-from rankline.runtime.outcomes import Outcome
-from rankline.runtime.steps import DECIDING_STEPS
-
-SUMMARY = "summary.json"
-KILLED_MESSAGE = "it ended without an error message (killed, or out of memory?)"
-INTERRUPTED_MESSAGE = "it was interrupted; the next run continues from the finished steps"
-
-
-def summarize(
-    folder: Path,
-    *,
-    config: SummaryConfig,
-    kubeflow_status: str = "",
-    cancelled: bool = False,
-    interrupted: bool = False,
-) -> dict[str, Any]:
-    """Write the summary of the run in ``folder`` and return it.
-
-    Args:
-        kubeflow_status: how the run ended, as Kubeflow calls it.
-        cancelled: a user cancelled the run: a step that was cut short has not failed.
-        interrupted: the process that watched the run was interrupted; the next run continues it.
-    """
-    entries = ledger.read_entries(folder)
-    steps = [_step_summary(entry, config) for entry in entries.values()]
-    failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
-    verdict_entry = next((entries[step] for step in DECIDING_STEPS if step in entries), None)
-    decision = verdict_entry.result if verdict_entry else {}
-    outcome = _outcome(entries, failed, decision)
-    was_cancelled = cancelled and not outcome.has_verdict
-    started = min((entry.started for entry in entries.values()), default=time.time())
-    ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
-    summary = {
-        "run": folder.name,
-        "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
-        "kubeflow_status": kubeflow_status,
-        "verdict": decision.get("sentence", ""),
-        "reasons": decision.get("failures", []),
-        "error": _error(failed, cancelled=was_cancelled, interrupted=interrupted),
-        "failed_step": failed.step if failed and not was_cancelled else "",
-        "model_id": decision.get("model_id", ""),
-        "started": started,
-        "seconds": round(max(ended - started, 0.0), 2),
-        "work_s": round(sum(entry.work_s for entry in entries.values()), 2),
-        "cost": round(sum(step["cost"] for step in steps), 4),
-        "currency": config.currency,
-        "steps": steps,
-    }
-    write_json(folder / SUMMARY, summary)
-    return summary
-
-
-def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:
-    if cancelled:
-        return f"it was cancelled while {failed.step} ran" if failed else "it was cancelled"
-    if failed is not None and failed.error:
-        return failed.error
-    if interrupted:
-        return INTERRUPTED_MESSAGE
-    return KILLED_MESSAGE if failed is not None else ""
-
-
-def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:
-    if failed is not None:
-        return Outcome.FAILED
-    if "materialize" in entries:
-        return Outcome.MATERIALIZED
-    outcome = Outcome.of_verdict(decision.get("outcome", ""))
-    return Outcome.FAILED if outcome.step and outcome.step not in entries else outcome
-
-
-def _step_summary(entry: ledger.Entry, config: SummaryConfig) -> dict[str, Any]:
-    gpu_s = config.gpus.get(entry.step, 0) * entry.work_s
-    return {
-        "step": entry.step,
-        "status": "killed" if entry.status == "running" else entry.status,
-        "why": entry.why,
-        "seconds": round(entry.seconds, 2),
-        "work_s": round(entry.work_s, 2),
-        "import_s": round(entry.import_s, 2),
-        "peak_memory_mb": round(entry.peak_memory_bytes / 2**20),
-        "core_s": round(entry.core_s, 2),
-        "gpu_s": round(gpu_s, 2),
-        "cost": round((entry.core_s * config.core_hour + gpu_s * config.gpu_hour) / 3600, 6),
-        "result": entry.result,
-        "paths": entry.paths,
-    }
+__all__ = ["INTERRUPTED_MESSAGE", "KILLED_MESSAGE", "SUMMARY", "summarize"]

@@ -1,5 +1,6 @@
 """Great Expectations: frames are validated against suites, and the results become Data Docs."""
 
+import html
 import logging
 import os
 import warnings
@@ -35,7 +36,7 @@ def checkpoint(report: Path) -> Iterator[Check]:
             suite = context.suites.add_or_update(gx.ExpectationSuite(name, expectations=expectations))
             definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
             outcome = context.validation_definitions.add_or_update(definition).run(
-                batch_parameters={"dataframe": frame}
+                batch_parameters={"dataframe": _escaped(frame)}
             )
             return _flatten(table, suite, outcome)
 
@@ -97,6 +98,31 @@ def _raise_logged_errors() -> Iterator[None]:
         )
 
 
+def escape(text: Any) -> Any:
+    """A text as HTML, since Data Docs show values and names as they are."""
+    return html.escape(text, quote=False) if isinstance(text, str) else text
+
+
+def _unescape(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unescape(each) for each in value]
+    return html.unescape(value) if isinstance(value, str) else value
+
+
+def _escaped(frame: Any) -> Any:
+    """A frame whose names and texts are HTML."""
+    import pandas as pd
+
+    frame = frame.rename(columns=escape)
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            frame[name] = column.cat.rename_categories(list(map(escape, column.cat.categories)))
+        elif column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+            frame[name] = column.map(escape, na_action="ignore")
+    return frame
+
+
 def _flatten(table: str, suite: Any, outcome: Any) -> list[Result]:
     """The results as plain values, in the order of the suite, which Great Expectations does not keep."""
     by_id = {each.expectation_config.id: each.to_json_dict() for each in outcome.results}
@@ -109,16 +135,16 @@ def _flatten(table: str, suite: Any, outcome: Any) -> list[Result]:
         rows.append(
             {
                 "table": table,
-                "sentence": expectation.meta["sentence"],
+                "sentence": _unescape(expectation.meta["sentence"]),
                 "expectation": each["expectation_config"]["type"],
-                "columns": columns or settings.get("column_list", []),
+                "columns": _unescape(columns or settings.get("column_list", [])),
                 # an expectation that could not be evaluated has failed
                 "severity": "critical" if error else expectation.meta["severity"],
                 "success": each["success"],
                 "rows": observed.get("element_count"),
                 "unexpected_count": observed.get("unexpected_count"),
-                "observed": observed.get("observed_value"),
-                "examples": observed.get("partial_unexpected_list", [])[:5],
+                "observed": _unescape(observed.get("observed_value")),
+                "examples": _unescape(observed.get("partial_unexpected_list", [])[:5]),
                 "error": error,
             }
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rankline.contracts import LABELS, SPLIT, SPLITS, TABLES
-from rankline.io.sql import literal
+from rankline.io.sql import identifier, literal
 
 MAX_NAMED = 1_000  # failing rows of a check that are named
 OTHERS = "(others)"
@@ -142,7 +142,7 @@ def _values(name: str, dataset: DatasetInfo) -> list[str]:
     """The columns that are checked as they are."""
     if name == "items":
         return ["price", "created_at"]
-    return ["event_timestamp", *(f'"{label}"' for label in dataset.labels)] if name == "events" else []
+    return ["event_timestamp", *map(identifier, dataset.labels)] if name == "events" else []
 
 
 def _checks(name: str, key: str, dataset: DatasetInfo) -> dict[str, str]:
@@ -167,10 +167,10 @@ def _item_checks(dataset: DatasetInfo) -> dict[str, str]:
             WHERE language IS NOT NULL AND NOT regexp_matches(language, '{LANGUAGE_CODE}')""",
         "unavailable": "SELECT file_row_number, coalesce(item_id, 'no id') FROM items WHERE available = false",
         **{
-            f"length_of_{vector}": f"""SELECT file_row_number, concat(item_id, ' (', len("{vector}"), ')')
-            FROM items WHERE "{vector}" IS NOT NULL
-            AND len("{vector}") <> (SELECT mode(len("{vector}")) FROM items WHERE "{vector}" IS NOT NULL)"""
-            for vector in dataset.vectors
+            f"length_of_{vector}": f"""SELECT file_row_number, concat(item_id, ' (', len({name}), ')')
+            FROM items WHERE {name} IS NOT NULL
+            AND len({name}) <> (SELECT mode(len({name})) FROM items WHERE {name} IS NOT NULL)"""
+            for vector, name in zip(dataset.vectors, map(identifier, dataset.vectors), strict=True)
         },
     }
 

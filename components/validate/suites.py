@@ -6,6 +6,7 @@ Every expectation is seen to fail on data that is made bad for it (tests/compone
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from components.validate.checkpoint import escape
 from components.validate.config import ValidateConfig
 from components.validate.frames import REFERENCES, DatasetInfo
 from rankline.contracts import SPLIT, SPLITS
@@ -177,5 +178,7 @@ def expect(sentence: str, name: str, *, severity: Severity = "critical", **setti
     """Great Expectations' Expect<name> with a sentence."""
     from components.validate.gx import gx
 
+    sentence = escape(sentence)
+    settings = {name: escape(value) for name, value in settings.items()}
     meta = {"severity": severity, "sentence": sentence}
     return getattr(gx.expectations, f"Expect{name}")(**settings, severity=severity, description=sentence, meta=meta)

@@ -27,6 +27,7 @@ EXIT_CODES = {
     1: "a step or a command failed; the next run continues from there",
     2: "wrong usage: a misspelt command, recipe or setting",
     3: "a gate refused the model; the run itself succeeded and says which gate",
+    4: "stale: another model came to serve while this one was compared; run it again",
     130: "interrupted",
 }
 
@@ -50,6 +51,7 @@ ENVIRONMENT = {
     "RANKLINE_KFP_USER": "The user for `--auth dex`.",
     "RANKLINE_REPOSITORY": "Model registry, instead of `--repository`.",
     "RANKLINE_RUN_DIR": "Folder of the run's ledger; the runner sets it for its steps.",
+    "RANKLINE_THREADS": "Threads that a step has chosen for itself and its child processes; set by the step.",
     "RANKLINE_URL": "URL of the server, instead of `--url`.",
     "RANKLINE_WORKSPACE": "Workspace, instead of `--workspace`.",
 }

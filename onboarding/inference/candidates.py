@@ -79,8 +79,12 @@ def _ids(column: Column) -> Iterator[Candidate]:
             other = column.mapping.table(role)
             if key := find_key(survey, column.table, other, column.name):
                 share = survey.overlap(column.table.name, column.name, other.name, key)
-                confidence += 0.34 * share
                 why = f"{share:.0%} of its {column.stats.distinct:,} values are in {other.name}.{key}"
+                meeting = survey.meeting(column.table.name, column.name, other.name, key) if share < 0.5 else None
+                if meeting and meeting.share > 0.9:
+                    share = 0.9 * meeting.share
+                    why += f" as they are; {meeting.left} is {meeting.right} ({', '.join(meeting.names)})"
+                confidence += 0.34 * share
         elif score == 1.0:
             confidence += 0.2
         yield f"{subject}_id", confidence, why
@@ -154,7 +158,7 @@ def _turns(column: Column) -> Iterator[Candidate]:
 
 
 def _item_candidates(column: Column) -> Iterable[Candidate]:
-    for rule in (_vectors, _created_at, _named_item_column):
+    for rule in (_vectors, _created_at, _named_item_column, _price):
         if candidates := list(rule(column)):
             return candidates
     return [*_category(column), *_item_text(column)]
@@ -181,13 +185,19 @@ def _named_item_column(column: Column) -> Iterator[Candidate]:
     numbers = f"numbers{_range_text(stats)}"
     for setting, fits, why in (
         ("created_year", is_year, numbers),
-        ("price", stats.numbers > 0.9 and (stats.low or 0) >= 0, numbers),
+        ("price", max(stats.numbers, stats.money) > 0.9 and (stats.low or 0) >= 0, numbers),
         ("available", stats.flags > 0.95, "yes or no"),
         ("language", stats.characters < 8 and stats.distinct < 200, f"{stats.distinct} codes"),
     ):
         if fits and (score := column.score(setting)):
             yield setting, 0.45 + 0.5 * score, why
             return
+
+
+def _price(column: Column) -> Iterator[Candidate]:
+    """A number with a currency is a price, whatever its column is called."""
+    if column.stats.money > 0.9:
+        yield "price", 0.6, f"prices{_range_text(column.stats)}"
 
 
 def _category(column: Column) -> Iterator[Candidate]:

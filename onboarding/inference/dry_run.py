@@ -26,10 +26,13 @@ class DryRun:
     examples: dict[tuple[str, str], str]  # (table, reason) -> the first row rejected for it
     event_time_span: tuple[str, str]
     max_rejected_share: float
+    hint: str = ""  # what to try against what ingest would refuse
 
     @property
     def tables_over_limit(self) -> list[str]:
         """The tables with so many rejected rows that ingest would stop."""
+        if not self.hint:
+            return []
         return [
             table
             for table, reasons in self.rejected.items()
@@ -47,13 +50,17 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
 
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
-        lenient = config.model_copy(update={"max_rejected_share": 1.0})
+        hint = ""
         try:
-            ingest(raw, config=lenient, first_events=events)
-        except SourceError as error:
-            if str(raw) not in error.where:
-                raise
-            raise _all_rejected_error(error, config) from error
+            ingest(raw, config=config, first_events=events)
+        except SourceError as refusal:
+            hint = refusal.hint.partition("; raise ingest.max_rejected_share")[0]
+            try:
+                ingest(raw, config=config.model_copy(update={"max_rejected_share": 1.0}), first_events=events)
+            except SourceError as error:
+                if str(raw) not in error.where:
+                    raise
+                raise _all_rejected_error(error, config) from error
         summary: dict[str, Any] = json.loads((raw / "summary.json").read_text())
         rejected = pq.read_table(raw / "rejected.parquet")
         examples: dict[tuple[str, str], str] = {}
@@ -66,6 +73,7 @@ def dry_run(config: IngestConfig, *, events: int = MAX_EVENTS) -> DryRun:
         examples=examples,
         event_time_span=(summary["event_time"]["first"] or "", summary["event_time"]["last"] or ""),
         max_rejected_share=config.max_rejected_share,
+        hint=hint,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from onboarding.inference.nested import find_nested_items, flattening_query
 from onboarding.inference.schema import SchemaMapping
 from onboarding.inference.vocabulary import event_label
 from onboarding.survey.survey import TableSurvey
@@ -29,6 +30,10 @@ def find_gaps(mapping: SchemaMapping) -> Iterable[Gap]:
     log = mapping.table("events")
     columns = f"the columns are {', '.join(log.columns)}"
     if not mapping.column("events", "item_id"):
+        if nested := find_nested_items(mapping.survey, log):
+            query = flattening_query(mapping.survey, log, nested)
+            yield Gap(f"the items of {log.name} are in lists of objects ({nested.column})", query, "--events")
+            return
         yield Gap("it is not clear which column of events is the item", columns, "--column item_id=…")
     if not any(mapping.column("events", name) for name in ("user_id", "query_id", "query_text", "turns")):
         yield Gap(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onboarding.inference.schema import LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
+from components.ingest.ids import NORMALISATIONS
+from onboarding.inference.schema import KEY_SETTINGS, LIST_SETTINGS, ROLES, TEXT_SETTINGS, SchemaMapping
 from onboarding.inference.vocabulary import event_label
 
 # values that mark a missing one; in natural language only the unambiguous markers count
@@ -48,6 +49,8 @@ def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
                 columns.setdefault(each.setting, []).append(each.column)
             elif role == "events" or not columns.get(each.setting):
                 columns[each.setting] = each.column
+    if normalisations := _normalisations(mapping):
+        columns["normalise_ids"] = normalisations
     if mapping.time_unit and columns["timestamp"]:
         columns["timestamp_unit"] = mapping.time_unit
     if mapping.resolved_time_zone:
@@ -62,16 +65,33 @@ def _column_settings(mapping: SchemaMapping) -> dict[str, Any]:
     return columns
 
 
+def _normalisations(mapping: SchemaMapping) -> list[str]:
+    """What makes the ids of events those of the other tables, where they are written in two ways."""
+    names: set[str] = set()
+    for role, setting in KEY_SETTINGS.items():
+        column = mapping.column("events", setting)
+        key = mapping.column(role, setting) or mapping.column(role, setting.replace("_id", "_key"))
+        if not column or not key:
+            continue
+        pair = (mapping.roles["events"], column, mapping.roles[role], key)
+        if mapping.survey.overlap(*pair) < 0.5 and (meeting := mapping.survey.meeting(*pair)).share > 0.9:
+            names |= set(meeting.names)
+    return [name for name in NORMALISATIONS if name in names]
+
+
 def _file_settings(mapping: SchemaMapping) -> dict[str, Any]:
     """How the text files are written, where it differs from ingest's defaults."""
     settings: dict[str, Any] = {}
     if mapping.survey.format != "tables":
         return settings
-    if mapping.survey.files.encoding not in ("utf-8", "ascii"):
-        settings["encoding"] = mapping.survey.files.encoding
-    if mapping.survey.files.decimal == ",":
-        settings["decimal"] = ","
-    missing = set()
+    survey = mapping.survey
+    settings = survey.files.model_dump(exclude_defaults=True, exclude={"names"})
+    if survey.files.encoding == "ascii":
+        del settings["encoding"]
+    names = {role: list(survey.names.get(survey.tables[table].place, ())) for role, table in mapping.roles.items()}
+    if names := {role: named for role, named in names.items() if named}:
+        settings["names"] = names
+    missing = set(survey.files.missing)
     for role, table in mapping.roles.items():
         for each in mapping.column_mappings.get(role, ()):
             stats = mapping.stats(role, each.column)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.ingest.config import UNITS
+from components.ingest.times import OTHER_UNITS
 from onboarding.inference.columns import assign_overrides, map_columns
 from onboarding.inference.gaps import Gap, find_gaps
 from onboarding.inference.map_settings import map_settings, recipe_settings
 from onboarding.inference.recipe_kind import infer_kind
 from onboarding.inference.roles import assign_roles, find_table
 from onboarding.inference.schema import ROLES, TEXT_SETTINGS, SchemaMapping
+from onboarding.inference.trial import without_unreadable
 from onboarding.survey.survey import Survey
 from rankline.errors import UsageError
 
@@ -62,6 +64,9 @@ def propose(
         if role in proposal.roles:
             proposal.column_mappings[role] = map_columns(proposal, role, role_overrides.get(role, {}))
     proposal.time_unit = _time_unit(proposal, (overrides or {}).get("timestamp_unit", ""))
+    if survey.format != "beir":
+        for role in proposal.roles:
+            proposal.column_mappings[role] = without_unreadable(proposal, role)
     for role in ("items", "queries", "events"):
         if columns := [each.column for each in proposal.column_mappings.get(role, ()) if each.setting in TEXT_SETTINGS]:
             proposal.languages[role] = survey.language(proposal.roles[role], columns)
@@ -83,10 +88,10 @@ def check_time_unit(unit: str) -> str:
     Raises:
         UsageError: they cannot.
     """
-    if unit and unit != "iso" and unit not in UNITS and "%" not in unit:
+    if unit and unit not in (*UNITS, *OTHER_UNITS) and "%" not in unit:
         raise UsageError(
             "there is no such unit or pattern of times",
-            expected=f"{', '.join(UNITS)} since 1970, iso, or a pattern such as %d.%m.%Y %H:%M",
+            expected=f"{', '.join(UNITS)} since 1970, {', '.join(OTHER_UNITS)}, or a pattern such as %d.%m.%Y %H:%M",
             found=unit,
         )
     return unit

@@ -29,7 +29,7 @@ def infer_kind(mapping: SchemaMapping, role_overrides: Mapping[str, Mapping[str,
         or best_id(log, "query")[1] > 0.4
         or any(name_score(name, "query_text") > 0.9 and stats.is_text for name, stats in log.columns.items())
     )
-    if not has_user and not has_item and text_and_label_columns(log):
+    if not has_user and not has_item and (pair := text_and_label_columns(log)) and log.columns[pair[1]].distinct > 1:
         return "labels"
     if has_user and has_query and "items" in mapping.roles:
         return "shop"
@@ -43,7 +43,7 @@ def text_and_label_columns(table: TableSurvey) -> tuple[str, str] | None:
         (name_score(name, "label"), -stats.distinct, name)
         for name, stats in table.columns.items()
         if 1 <= stats.distinct <= MAX_LABELS and stats.distinct < 0.2 * stats.values and name not in texts
-        and not stats.times
+        and not stats.times and stats.objects < 0.5
     ]  # fmt: skip
     if not texts or not labels:
         return None

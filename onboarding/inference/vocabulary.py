@@ -25,13 +25,14 @@ SUBJECT_WORDS: dict[str, frozenset[str]] = {
 SETTING_NAMES: dict[str, str] = {  # setting -> whole names that stand for it
     "query_text": "query question search searched text keywords search_term search_terms term phrase q query_text "
     "utterance sentence review content",
-    "title": "title name headline titel nombre nom product_name movie_title item_name subject label "
+    "title": "title name headline titel nombre nom product_name movie_title item_name subject label libelle "
     "product_type product caption book_title song_name",
     "text": "description text body beschreibung descripcion content abstract summary overview plot "
     "details about answer short_description long_description notes story",
     "category": "category categories genre kategorie categoria genres class department tags shelf topic section "
     "product_category item_category cat type kind",
-    "price": "price cost preis prix precio unit_price list_price amount",
+    "price": "price cost preis prix precio unit_price list_price amount preço prezzo prijs pris cena hinta "
+    "fiyat цена 价格 価格",
     "available": "available verfügbar in_stock instock active is_active is_available enabled availability",
     "language": "language lang locale language_code",
     "created_year": "year release_year publication_year",

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.tables import READERS
+from onboarding.survey.grouping import merge_same_columns
 from rankline.errors import SourceError
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
+from rankline.io.sql import source_database
 
 READABLE = tuple(READERS)
 MAX_TABLES = 40
@@ -42,6 +44,7 @@ def detect_source(source: str, connection: str) -> DetectedSource:
         if "*" not in last and File(last).kind in READABLE:
             return DetectedSource(parent, "tables", file=last)
         return DetectedSource(source.rstrip("/"), "tables")
+    _require_text(source)
     path = Path(source).expanduser()
     if not path.exists():
         if path.parent.is_dir() and path.with_name(f"{path.name}.inter").is_file():
@@ -73,6 +76,20 @@ def detect_source(source: str, connection: str) -> DetectedSource:
     return DetectedSource(str(path), "tables")
 
 
+def _require_text(path: str) -> None:
+    """Refuse a path that no map can name, since its bytes are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(
+            "the name of a file is not UTF-8",
+            expected="a name that a map can hold",
+            found=ascii(path.rsplit("/", 1)[-1]),
+            where=ascii(path.rpartition("/")[0]),
+            hint="rename it",
+        ) from error
+
+
 def _is_duckdb(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(12)[8:] == b"DUCK"
@@ -86,8 +103,25 @@ def _data_paths(source: str) -> Iterator[str]:
     for path in paths:
         inside = path[len(root) :].lstrip("/")
         is_readable = not sources.is_hidden(inside) and sources.File(inside).kind in READABLE
+        _require_text(path)
         if is_readable and not NOT_DATA_NAME.match(inside.rsplit("/", 1)[-1]):
             yield inside
+
+
+def _table_roots(source: str) -> dict[str, str]:
+    """The folders below a source that a log says the files of, relative to it, and their formats."""
+    fs, root = sources.source_filesystem(source)
+    with sources.translate_errors(source):
+        return sources.table_roots(path[len(root) :].lstrip("/") for path in fs.find(root))
+
+
+def other_files(source: str) -> list[str]:
+    """The files below a source that are no tables by their names, relative to it."""
+    fs, root = sources.source_filesystem(source)
+    with sources.translate_errors(source):
+        paths = [path[len(root) :].lstrip("/") for path in sorted(fs.find(root))]
+    tables = set(_data_paths(source))
+    return [path for path in paths if path not in tables and not sources.is_hidden(path)]
 
 
 def table_places(source: str) -> list[str]:
@@ -97,16 +131,22 @@ def table_places(source: str) -> list[str]:
         SourceError: there are none, or too many.
     """
     groups: dict[str, list[str]] = {}
+    roots = sorted(_table_roots(source), key=len)
     for path in _data_paths(source):
         parent, _, name = path.rpartition("/")
         top = parent.split("/")[0]
-        if "=" in top:  # hive partitioning: the folders below are one table
+        if root := next((root for root in roots if not root or path.startswith(f"{root}/")), None) if roots else None:
+            groups.setdefault(root, []).append(path)
+        elif "" in roots:
+            groups.setdefault("**/*.parquet", []).append(path)
+        elif "=" in top:  # hive partitioning: the folders below are one table
             groups.setdefault(f"{top.partition('=')[0]}=*/**", []).append(path)
         elif "=" in parent:
             groups.setdefault(parent[: parent.index("=")].rpartition("/")[0], []).append(path)
         else:
             pattern = re.sub(r"\d+", "*", name)
             groups.setdefault(f"{parent}/{pattern}".lstrip("/"), []).append(path)
+    groups = merge_same_columns(source, groups)
     if not groups:
         raise SourceError(
             "the source holds no table that can be read",
@@ -124,7 +164,10 @@ def table_places(source: str) -> list[str]:
             where=source,
             hint="name them: --events PLACE --items PLACE (files, patterns or folders below the source)",
         )
-    return [paths[0] if len(paths) == 1 and "=" not in paths[0] else place for place, paths in groups.items()]
+    return [
+        paths[0] if len(paths) == 1 and "=" not in paths[0] and place not in roots else place
+        for place, paths in groups.items()
+    ]
 
 
 def files_at(source: str, place: str) -> list[File]:
@@ -163,7 +206,7 @@ def database_tables(source: str, connection: str) -> list[str]:
         import duckdb
 
         try:
-            with duckdb.connect(source, read_only=True) as db:
+            with source_database(Path(source), memory_mb=config.memory_limit_mb) as db:
                 rows = db.execute(query).fetchall()
         except duckdb.Error as error:
             raise SourceError(
@@ -193,7 +236,12 @@ def short_names(places: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for place in places:
         words = place.split()
-        base = words[words.index("from") + 1] if "from" in [word.lower() for word in words[:-1]] else place
+        base = place
+        if re.match(r"\s*(select|with|from)\s", place, re.IGNORECASE):
+            selected = re.search(r'\bfrom\s+"?([\w."]+)', place, re.IGNORECASE)
+            base = selected[1].strip('"') if selected else "query"
+        if "/" in base and re.match(r"(part|data|file)?[-_.*\d]", base.rpartition("/")[2]):
+            base = base.rpartition("/")[0]  # events/part-*.parquet are events
         short_name = re.sub(r"[*_\-.]*$", "", base.rsplit("/", 1)[-1].split(".")[0]) or "table"
         if len(words) == 1 and "/" not in place and "." in place and place.rpartition(".")[2] not in READABLE:
             short_name = place.rpartition(".")[2] if "*" not in place else short_name

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from components.ingest.readers.parts import Part, truncated_error
+from components.ingest.readers.parts import Part, without_members_of_large_objects
+from components.ingest.readers.transfer import batch_error
+from rankline.errors import no_rows_error
 from rankline.io.sql import identifier
 
 
@@ -22,6 +24,7 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
 
     Rows that ingest cannot read are left out. Parts with different columns make one table with all of them.
     """
+    import duckdb
     import pyarrow as pa
 
     kinds: dict[str, str] = {}
@@ -29,6 +32,10 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
     for part in parts:
         if remaining <= 0:
             break
+        names = without_members_of_large_objects(part.columns, named=())
+        if not names:
+            continue
+        part = part._replace(columns={column: part.columns[column] for column in names})
         kinds |= {column: each.kind for column, each in part.columns.items()}
         batches.append(_query(db, part, part.schema.empty_table()))  # a part without rows has columns all the same
         try:
@@ -37,13 +44,26 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
                 remaining -= len(batch)
                 if remaining <= 0:
                     break
-        except (OSError, EOFError, pa.ArrowInvalid) as error:
-            raise truncated_error(part.where, error) from error
+        except (OSError, EOFError, pa.ArrowException) as error:
+            raise batch_error(part.where, error) from error
+    if not kinds:
+        raise no_rows_error(
+            "a table has no column",
+            expected="columns with names",
+            found="none",
+            where=name,
+            hint="export it again, or leave it out with --events and --items",
+        )
     groups = [pa.concat_tables(group) for _, group in itertools.groupby(batches, key=lambda table: table.schema)]
     for number, group in enumerate(groups):
         db.register(f"sample_{number}", group)
-    union = " UNION ALL BY NAME ".join(f"SELECT * FROM sample_{number}" for number in range(len(groups)))
-    db.execute(f"CREATE TABLE {identifier(name)} AS {union}")
+    samples = [f"SELECT * FROM sample_{number}" for number in range(len(groups))]
+    try:
+        db.execute(f"CREATE TABLE {identifier(name)} AS {' UNION ALL BY NAME '.join(samples)}")
+    except duckdb.Error:  # types that have nothing in common, such as a list and a number
+        texts = [sample.replace("*", "CAST(COLUMNS(*) AS VARCHAR)") for sample in samples]
+        db.execute(f"CREATE TABLE {identifier(name)} AS {' UNION ALL BY NAME '.join(texts)}")
+        kinds = dict.fromkeys(kinds, "text")
     for number in range(len(groups)):
         db.unregister(f"sample_{number}")
     return Sample(kinds, remaining > 0)

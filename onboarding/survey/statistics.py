@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.ingest.config import UNITS
-from components.ingest.expressions import NAIVE, ZONED
+from components.ingest.expressions import BOOLEAN_WORDS, sql_list
+from components.ingest.numbers import GROUP
+from components.ingest.times import NAIVE, PATTERNS, ZONED
 from rankline.io.sql import fetch_row, identifier, literal
 
-# how times are written, other than ISO and numbers since 1970; a column that fits two of them is asked about
-PATTERNS = (
-    "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y",
-    "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d",
-    "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%d %b %Y", "%Y-%m-%d %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
-    "%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%dT%H:%M:%S %Z",
-)  # fmt: skip
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60
-VECTOR = r"\[?\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*\]?"
+SAMPLED_TIMES = 1_000  # values that the many patterns are tried on first
+DIGIT_PATTERNS = ("%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M")
+FLAG_WORDS = (*BOOLEAN_WORDS["true"], *BOOLEAN_WORDS["false"])
+OBJECT = r"^\[?\s*\{\s*[\"']?[^\"'{},:=]+[\"']?\s*[:=][^=].*\}\s*\]?$"  # of JSON, Python, or DuckDB
+ARRAY = r"^(\[.*\]|\{[^:=]*\}|\(['\"].*\))$"  # of JSON and Python, of Postgres, a tuple
+VECTOR = r"(array\(|tensor\()?[\[({]*\s*-?[0-9.eE+-]+([,;\s]+-?[0-9.eE+-]+)+\s*[\])}]*(, dtype=\w+\))?"
 
 Shares = Callable[..., list[float]]  # SQL conditions -> the share of a column's values that meets each
 
@@ -40,9 +40,11 @@ class ColumnStats:
     high: float | None = None
     characters: float = 0.0
     words: float = 0.0
+    money: float = 0.0  # share of numbers with a currency
     flags: float = 0.0
     urls: float = 0.0
     arrays: float = 0.0
+    objects: float = 0.0  # share of objects and lists of objects
     vectors: float = 0.0
     separator: str = ""  # between the elements of a list in a text
     times: tuple[str, ...] = ()  # units or patterns that fit the values; several if it is not clear
@@ -61,7 +63,7 @@ class ColumnStats:
     @property
     def is_text(self) -> bool:
         """Whether the values are words rather than numbers, times, URLs or booleans."""
-        words = self.numbers < 0.5 and not self.times and self.urls < 0.5 and self.flags < 0.9
+        words = max(self.numbers, self.money, self.urls, self.objects) < 0.5 and not self.times and self.flags < 0.9
         return words and self.kind in ("text", "token", "token_seq", "other") and self.characters > 2
 
     @property
@@ -69,10 +71,14 @@ class ColumnStats:
         """The type as it is shown to people."""
         if self.times:
             return "time" if self.zoned is None else "time with zone" if self.zoned == 1 else "time, no zone"
+        if self.objects > 0.9:
+            return "objects"
         if self.kind == "list" or self.arrays > 0.9:
             return "numbers" if self.vectors > 0.9 else "list"
         if self.kind == "flag":
             return "yes/no"
+        if self.money > 0.5:
+            return "price"
         if self.numbers > 0.95:
             return "whole number" if self.is_integer else "number"
         return "url" if self.urls > 0.9 else "text"
@@ -86,26 +92,28 @@ def column_stats(db: Any, table: str, kinds: dict[str, str], *, decimal: str) ->
 def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> ColumnStats:
     # markers of missing values are ordinary values here: what they are is decided when the map is written
     text = f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')"
-    number = (
-        "TRY_CAST(replace(replace(text, '.', ''), ',', '.') AS DOUBLE)"
-        if decimal == ","
-        else "TRY_CAST(text AS DOUBLE)"
+    macro = "number_comma" if decimal == "," else "number_point"
+    values_sql = (
+        f"(SELECT *, {macro}(text) AS number, CASE WHEN has_currency(text) THEN {macro}(without_currency(text)) END "
+        f"AS price FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
     )
-    values_sql = f"(SELECT *, {number} AS number FROM (SELECT {text} AS text, rowid AS row FROM {identifier(table)}))"
-    row = _fetch_dict(db, _STATISTICS.format(values=values_sql))
+    row = _fetch_dict(db, _STATISTICS.replace("{values}", values_sql))
     examples = db.execute(
         f"SELECT text FROM {values_sql} WHERE text IS NOT NULL GROUP BY text ORDER BY min(row) LIMIT 3"
     ).fetchall()
 
-    def shares(*conditions: str) -> list[float]:
-        averages = ", ".join(f"avg(CAST({condition} AS INTEGER))" for condition in conditions)
-        row = fetch_row(db, f"SELECT {averages} FROM {values_sql} WHERE text IS NOT NULL")
+    def shares(*conditions: str, rows: int | None = None) -> list[float]:
+        limit = f" LIMIT {rows}" * bool(rows)
+        averages = ", ".join(f"avg(CAST(coalesce({condition}, false) AS INTEGER))" for condition in conditions)
+        row = fetch_row(db, f"SELECT {averages} FROM (FROM {values_sql} WHERE text IS NOT NULL{limit})")
         return [float(share or 0) for share in row]
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
     low, high = row["low"], row["high"]
-    times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
-    average = {name: float(row[name] or 0) for name in ("characters", "words", "flags", "urls", "arrays", "vectors")}
+    may_be_times = row["values"] and (row["characters"] or 0) < EXAMPLE_LENGTH
+    times, zoned = _time_formats(shares, kind, numbers, low, high) if may_be_times else ((), None)
+    averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors")
+    average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(
         name=column, kind=kind, values=row["values"], filled=row["values"] / row["rows"] if row["rows"] else 0.0,
         distinct=row["distinct"], examples=tuple(value[:EXAMPLE_LENGTH] for (value,) in examples), numbers=numbers,
@@ -118,13 +126,18 @@ _STATISTICS = rf"""
 SELECT count(text) AS "values", count(*) AS "rows", count(DISTINCT text) AS "distinct",
     avg(CAST(coalesce(isfinite(number), false) AS INTEGER)) FILTER (text IS NOT NULL) AS numbers,
     coalesce(bool_and(number = floor(number)) FILTER (number IS NOT NULL), false) AS is_integer,
-    min(number) FILTER (isfinite(number)) AS low, max(number) FILTER (isfinite(number)) AS high,
+    min(coalesce(number, price)) FILTER (isfinite(coalesce(number, price))) AS low,
+    max(coalesce(number, price)) FILTER (isfinite(coalesce(number, price))) AS high,
+    avg(CAST(price IS NOT NULL AS INTEGER)) FILTER (text IS NOT NULL) AS money,
     avg(length(text)) AS characters, avg(len(string_split_regex(text, '\s+'))) AS words,
-    avg(CAST(lower(text) IN ('true','false','t','f','yes','no','y','n','0','1') AS INTEGER)) AS flags,
+    avg(CAST(lower(text) IN {sql_list(FLAG_WORDS)} AS INTEGER)) AS flags,
     avg(CAST(starts_with(text, 'http://') OR starts_with(text, 'https://') AS INTEGER)) AS urls,
-    avg(CAST(starts_with(text, '[') AND ends_with(text, ']') AS INTEGER)) AS arrays,
+    avg(CAST(regexp_matches(text, {literal(ARRAY)}) AS INTEGER)) AS arrays,
+    avg(CAST(regexp_matches(text, {literal(OBJECT)}) AS INTEGER)) AS objects,
     avg(CAST(regexp_full_match(text, {literal(VECTOR)}) AS INTEGER)) AS vectors,
-    avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ', ') AS INTEGER)) AS commas
+    avg(CAST(contains(text, '|') AS INTEGER)) AS bars, avg(CAST(contains(text, ';') AS INTEGER)) AS semicolons,
+    avg(CAST(contains(text, ' > ') AS INTEGER)) AS steps,
+    avg(CAST(regexp_matches(text, '[^\W\d],\s?[^\W\d]') AS INTEGER)) AS commas
 FROM {{values}}
 """
 
@@ -139,9 +152,10 @@ def _separator(row: dict[str, Any]) -> str:
     """What separates the elements of a list that is written as a text; empty where it is no list."""
     if (row["words"] or 0) >= 12 or (row["arrays"] or 0) >= 0.5 or (row["urls"] or 0) >= 0.5:
         return ""
-    if (row["bars"] or 0) > 0.2:
-        return "|"
-    return ", " if (row["commas"] or 0) > 0.5 and (row["characters"] or 0) < 60 else ""
+    for name, separator, least in (("bars", "|", 0.2), ("steps", ">", 0.2), ("semicolons", ";", 0.2)):
+        if (row[name] or 0) > least:
+            return separator
+    return "," if (row["commas"] or 0) > 0.5 and (row["characters"] or 0) < 60 else ""
 
 
 def _time_formats(
@@ -158,33 +172,55 @@ def _time_formats(
             for unit, us in UNITS.items()
             if low * us >= FIRST_YEAR_S * 1e6 and high * us < LAST_YEAR_S * 1e6 and high > low
         )
+        if not fits and 19_900_101 <= low < high:
+            fits = _fitting_patterns(shares, DIGIT_PATTERNS)  # 20230501
+            return fits, 0.0 if fits else None
         return fits, None
     if numbers > 0.5:
         return (), None
     # DuckDB reads "2021" and "12:30" as times too, so a date is required
-    zoned = f"regexp_matches(text, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches(text, {literal(ZONED)})"
-    written = f"({zoned} OR regexp_full_match(text, {literal(NAIVE)}))"
-    iso_share, zoned_share, digits_share = shares(
-        f"{written} AND (TRY_CAST(text AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')"
-    )
+    iso = "iso_text(text)"
+    zoned = f"regexp_matches({iso}, '^\\d{{4}}-\\d{{1,2}}-\\d{{1,2}}') AND regexp_matches({iso}, {literal(ZONED)})"
+    written = f"({zoned} OR regexp_full_match({iso}, {literal(NAIVE)}))"
+    iso_share, zoned_share, digits_share, long_share = shares(
+        f"{written} AND (TRY_CAST({iso} AS TIMESTAMPTZ) IS NOT NULL)", zoned, "regexp_matches(text, '\\d')",
+        "length(text) > 40",
+    )  # fmt: skip
     if iso_share > 0.95:
         return ("iso",), zoned_share
-    if digits_share < 0.95:
+    if digits_share < 0.95 or long_share > 0.05:
         return (), None
-    pattern_shares = shares(*(f"try_strptime(text, {literal(pattern)}) IS NOT NULL" for pattern in PATTERNS))
-    fits = tuple(pattern for pattern, share in zip(PATTERNS, pattern_shares, strict=True) if share > 0.98)
+    fits = _fitting_patterns(shares, PATTERNS)
     return fits, (1.0 if "%z" in fits[0].lower() else 0.0) if fits else None
+
+
+def _fitting_patterns(shares: Shares, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns that read nearly all values as plausible times, each in another way."""
+    times = {pattern: f"try_strptime(with_spaces(text), {literal(pattern)})" for pattern in patterns}
+    plausible = "BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP '2100-01-01'"
+    for rows in (SAMPLED_TIMES, None):
+        conditions = (f"(CAST({times[pattern]} AS TIMESTAMP) {plausible})" for pattern in patterns)
+        pattern_shares = shares(*conditions, rows=rows) if patterns else []
+        patterns = tuple(pattern for pattern, share in zip(patterns, pattern_shares, strict=True) if share > 0.98)
+    different: list[str] = []
+    for pattern in patterns:
+        same = [f"{times[pattern]} = {times[other]}" for other in different]
+        if not same or max(shares(*same)) < 0.98:
+            different.append(pattern)
+    return tuple(different)
 
 
 def has_decimal_commas(db: Any, table: str, kinds: dict[str, str]) -> bool:
     """Whether a column of a text file is written with decimal commas."""
-    is_number = r"regexp_full_match(text, '[+-]?(\d+|\d{1,3}([.]\d{3})+)(,\d+)?')"
+    # 1,234 alone may have either; 12,5 and 1.234,50 and 1 200,00 have a comma
+    comma = literal(rf"^[+-]?(\d*|\d{{1,3}}(([.]|{GROUP})\d{{3}})+),(\d{{1,2}}|\d{{4,}})$")
     for column in [column for column, kind in kinds.items() if kind == "text"]:
-        values = f"SELECT trim(CAST({identifier(column)} AS VARCHAR)) AS text FROM {identifier(table)}"
+        text = f"without_currency(trim(CAST({identifier(column)} AS VARCHAR)))"
         share, commas = fetch_row(
             db,
-            f"SELECT avg(CAST({is_number} AS INTEGER)), count(*) FILTER (regexp_matches(text, ',\\d+$')) "
-            f"FROM ({values}) WHERE text <> ''",
+            "SELECT avg(CAST(number_comma(text) IS NOT NULL AS INTEGER)), "
+            f"count(*) FILTER (regexp_matches(text, {comma})) FROM (SELECT {text} AS text FROM {identifier(table)}) "
+            "WHERE text <> ''",
         )
         if (share or 0) > 0.98 and commas:
             return True

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.ingest.config import Columns, IngestConfig, TextFiles
+from components.ingest.config import AllColumns, IngestConfig, TextFiles
+from components.ingest.ids import Meeting, find_meeting, whole
+from components.ingest.lists import LIST_MACROS
+from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.parts import Part
+from components.ingest.times import TIME_MACROS
 from onboarding.survey.language import detect_language
 from onboarding.survey.locations import (
     database_tables,
     detect_source,
     files_at,
+    other_files,
     require_table_kind,
     short_names,
     table_places,
 )
 from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
+from onboarding.survey.text_files import detect_quoting, parse_file_settings
 from onboarding.tables import MEMORY_MB
-from rankline.errors import SourceError, UsageError
+from rankline.errors import SourceError, UsageError, no_rows_error
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
 from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
+LARGE_BYTES = 20_000_000  # of a table that takes more than a moment
 UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
 
 
@@ -52,20 +60,28 @@ class Survey:
     format: str
     tables: dict[str, TableSurvey]
     files: TextFiles = field(default_factory=TextFiles)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # place -> columns of files without a header
     encoding: EncodingGuess = UTF_8
     name: str | None = None
     connection: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)  # file -> why it is no table
     db: Any = field(default=None, repr=False)
 
     def overlap(self, table: str, column: str, other: str, key: str) -> float:
         """The share of a column's distinct values that are among another table's keys, within the samples."""
-        left, right = (f"CAST({identifier(name)} AS VARCHAR)" for name in (column, key))
+        left, right = (_id_text(name) for name in (column, key))
         query = (
             f"SELECT avg(CAST(value IN (SELECT {right} FROM {identifier(other)}) AS INTEGER)) FROM "
             f"(SELECT DISTINCT {left} AS value FROM {identifier(table)} WHERE {left} IS NOT NULL)"
         )
         (share,) = fetch_row(self.db, query)
         return float(share or 0)
+
+    def meeting(self, table: str, column: str, other: str, key: str) -> Meeting:
+        """How a column's values have to be normalised to be among another table's keys, within the samples."""
+        columns = ((table, column), (other, key))
+        queries = [f"SELECT {_id_text(name)} AS id FROM {identifier(each)}" for each, name in columns]
+        return find_meeting(self.db, *queries)
 
     def values(self, table: str, column: str, most: int = 30) -> dict[str, int]:
         """The most frequent values of a column and their rows."""
@@ -84,26 +100,40 @@ class Survey:
         return detect_language(text or "")
 
 
+def _id_text(column: str) -> str:
+    return whole(f"nullif(trim(CAST({identifier(column)} AS VARCHAR)), '')")
+
+
 @dataclass(frozen=True)
 class _Location:
     """Where one table is: its place, the parts to read, and how many files they are (0 in a database)."""
 
     place: str
-    parts: list[Part]
+    parts: Callable[[], list[Part]]
     files: int
+    size: int = 0  # bytes
 
 
 def survey(
-    source: str, *, rows: int = SAMPLE_ROWS, encoding: str = "", only: tuple[str, ...] = (), connection: str = ""
+    source: str,
+    *,
+    rows: int = SAMPLE_ROWS,
+    encoding: str = "",
+    only: tuple[str, ...] = (),
+    connection: str = "",
+    files: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Survey:
     """Survey a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
 
-    ``only`` names the places of the tables; without it, all tables of the source are surveyed.
+    ``only`` names the places of the tables; without it, all tables of the source are surveyed. ``files`` are settings
+    of text files (setting=value), which go before what their contents show. ``say`` takes a line for each large table.
 
     Raises:
         SourceError: the source does not exist, holds no table, or a table cannot be read.
-        UsageError: the URL of the source contains a password.
+        UsageError: the URL of the source contains a password, or a setting of files does not exist.
     """
+    file_settings, columns = parse_file_settings(files)
     if sources.mask_passwords(source) != source or f":{sources.MASK}@" in source:
         raise UsageError(
             "a command, a map or a recipe must not contain a password",
@@ -120,43 +150,90 @@ def survey(
         connection=detected.connection,
         db=memory_database(memory_mb=MEMORY_MB),
     )
+    result.db.execute(NUMBER_MACROS + TIME_MACROS + LIST_MACROS)
     if result.format == "tables":
+        if not only and not detected.file:
+            result.left_out = dict.fromkeys(other_files(result.source), "no table by its name")
         places = only or ((detected.file,) if detected.file else tuple(table_places(result.source)))
-        locations = _file_locations(result, places, encoding)
+        files_by_place = _place_files(result, places, asked_for=bool(only))
+        locations = _file_locations(result, files_by_place, encoding, file_settings, columns)
     elif result.format == "sql":
         places = only or tuple(database_tables(result.source, result.connection))
-        locations = [_Location(place, _query_parts(result, place, rows), 0) for place in places]
+        locations = [_Location(place, functools.partial(_query_parts, result, place, rows), 0) for place in places]
     else:
         locations = _known_locations(result)
     names = short_names([each.place for each in locations])
     for location in locations:
         name = names[location.place]
-        result.tables[name] = _survey_table(result, name, location, rows)
+        if location.size > LARGE_BYTES:
+            say(f"reading the first rows of {location.place} ({location.size / 1e6:,.0f} MB)")
+        try:
+            result.tables[name] = _survey_table(result, name, location, rows)
+        except SourceError as error:  # such as a JSON file that describes the data
+            if (
+                not error.has_no_rows
+                or only
+                or location.files > 1
+                or not (result.tables or location is not locations[-1])
+            ):
+                raise
+            result.left_out[location.place] = error.message
     return result
 
 
-def _file_locations(survey: Survey, places: tuple[str, ...], encoding: str) -> list[_Location]:
-    """The tables of a source of files; sets the survey's encoding."""
-    files = {place: files_at(survey.source, place) for place in places}
-    survey.encoding = _detect_encoding([file for each in files.values() for file in each[:3]], encoding)
-    survey.files = TextFiles(encoding=survey.encoding.name)
-    config = IngestConfig(source=survey.source, format="tables", files=survey.files, columns=AllColumns())
+def _place_files(survey: Survey, places: tuple[str, ...], *, asked_for: bool) -> dict[str, list[File]]:
+    """The files of each place; one that is empty is left out unless it was asked for or is the only one."""
+    files = {}
+    for place in places:
+        try:
+            files[place] = files_at(survey.source, place)
+        except SourceError as error:
+            if not error.has_no_rows or asked_for or len(places) == 1:
+                raise
+            survey.left_out[place] = error.message
+    return files
+
+
+def _file_locations(
+    survey: Survey,
+    files: dict[str, list[File]],
+    encoding: str,
+    settings: dict[str, Any],
+    names: dict[str, tuple[str, ...]],
+) -> list[_Location]:
+    """The tables of a source of files; sets how the survey's text files are written."""
+    samples = [file for each in files.values() for file in each[:3]]
+    survey.encoding = _detect_encoding(samples, encoding)
+    settings = {**detect_quoting(samples, settings, survey.encoding.name), **settings}
+    survey.files = TextFiles(encoding=survey.encoding.name, **settings)
+    survey.names = {place: named for place in files if (named := names.get(place, names.get("", ())))}
     for file in (file for each in files.values() for file in each):
         require_table_kind(file)
     return [
-        _Location(place, [tables.file_part("events", file, config) for file in each], len(each))
+        _Location(place, functools.partial(_file_parts, survey, place, each), len(each), sum(f.size() for f in each))
         for place, each in files.items()
     ]
 
 
+def _file_parts(survey: Survey, place: str, files: list[File]) -> list[Part]:
+    settings = survey.files.model_copy(update={"names": {"events": survey.names.get(place, ())}})
+    config = IngestConfig(source=survey.source, format="tables", files=settings, columns=AllColumns())
+    return list(tables.read_parts(config, {"events": files}))
+
+
 def _known_locations(survey: Survey) -> list[_Location]:
     """The tables of a RecBole set or a BEIR folder, with the columns as its files call them."""
-    config = IngestConfig(source=survey.source, format=survey.format, name=survey.name, items_from_events=True)
+    more: dict[str, Any] = {"name": survey.name, "items_from_events": True, "columns": AllColumns()}
+    config = IngestConfig(source=survey.source, format=survey.format, **more)
     read = recbole.read_parts if survey.format == "recbole" else _beir_parts
     return [
-        _Location(table, list(read(config, {table: files})), len(files))
+        _Location(table, functools.partial(_known_parts, read, config, table, files), len(files))
         for table, files in sources.find_files(config).items()
     ]
+
+
+def _known_parts(read: Any, config: IngestConfig, table: str, files: list[File]) -> list[Part]:
+    return list(read(config, {table: files}))
 
 
 def _beir_parts(config: IngestConfig, files: sources.Files) -> Iterator[Part]:
@@ -207,14 +284,6 @@ def _guess_file_encoding(file: File, encoding: str) -> EncodingGuess:
     return guess
 
 
-class AllColumns(Columns):
-    """Column settings that want every column, for a source whose columns are not known yet."""
-
-    def wants(self, column: str) -> bool:
-        """True for every column."""
-        return True
-
-
 def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
     query = f"SELECT * FROM ({postgres.select_statement(place)}) AS looked LIMIT {rows + 1}"
     settings: dict[str, Any] = {"items_from_events": True, "connection": survey.connection}
@@ -227,17 +296,18 @@ def _query_parts(survey: Survey, place: str, rows: int) -> list[Part]:
 
 def _survey_table(survey: Survey, name: str, location: _Location, max_rows: int) -> TableSurvey:
     """Load a table's first rows into DuckDB and compute the statistics of its columns."""
-    kinds, is_complete = load_sample(survey.db, name, location.parts, max_rows=max_rows)
+    parts = location.parts()
+    kinds, is_complete = load_sample(survey.db, name, parts, max_rows=max_rows)
     (count,) = fetch_row(survey.db, f"SELECT count(*) FROM {identifier(name)}")
     if not count:
-        raise SourceError(
+        raise no_rows_error(
             "a table holds no row that can be read",
             expected="rows below the header",
             found=f"columns {', '.join(kinds)[:80]}, no row",
-            where=location.parts[0].where if location.parts else location.place,
+            where=parts[0].where if parts else location.place,
             hint="check that it is a table and export it again, or leave it out with --events and --items",
         )
-    if survey.format == "tables" and has_decimal_commas(survey.db, name, kinds):
+    if survey.format == "tables" and survey.files.decimal == "." and has_decimal_commas(survey.db, name, kinds):
         survey.files = survey.files.model_copy(update={"decimal": ","})
     stats = column_stats(survey.db, name, kinds, decimal=survey.files.decimal)
     return TableSurvey(name, location.place, int(count), is_complete, location.files, stats)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from components.images import TAG
-from pipelines.images.contents import Inventory, Variant, content_violations, read_inventory
+from pipelines.images.contents import TORCH_HINTS, Inventory, Variant, content_violations, read_inventory
 from pipelines.images.docker import CACHE_MOUNT, DockerCommand, docker_output, run_docker
 from pipelines.runs.containers import CODE_LABEL, PACKAGES, code_digest
 from pipelines.steps import Image
@@ -177,7 +177,7 @@ def build(
             expected=f"{kind} for {options.variant}",
             found="; ".join(violations),
             where="pyproject.toml, deploy/contents.py",
-            hint="--torch-wheels names a folder with the build of torch that the variant needs"
+            hint=TORCH_HINTS[options.variant]
             if kind == "train"
             else "find what requires it: `pip show` in the image, under Required-by",
         )

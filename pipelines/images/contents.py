@@ -18,6 +18,11 @@ FORBIDDEN_PACKAGES = {
 }
 CUDA_LIBRARY = re.compile(r"^(nvidia-|triton$|cuda-)")
 REQUIRED_CUDA_PACKAGE = "nvidia-cudnn-cu13"
+TORCH_HINTS = {  # where a train image would get the wrong build of torch
+    "cpu": "--variant cuda (about 6 GB; it trains on processors too, with cluster.train.gpus=0), or --torch-wheels "
+    "with a folder of CPU wheels: docs/images.md says where to get them",
+    "cuda": "--torch-wheels names a folder with the CUDA build of torch",
+}
 # prints the contents of an image as JSON, run by the image's own interpreter
 INVENTORY_SCRIPT = r"""
 import glob, importlib.metadata as m, json, platform, shutil, subprocess, sys

@@ -183,6 +183,8 @@ _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 def forwarded_port(context: str, system: str) -> Iterator[str]:
     """Forward a port to Kubeflow's UI, which passes requests on to the API, while the block runs; yields the URL.
 
+    Where no UI is installed the port is the API's own.
+
     Raises:
         UsageError: kubectl is not installed.
         AccessError: kubectl ended before it forwarded a port; the error repeats its message.
@@ -193,13 +195,26 @@ def forwarded_port(context: str, system: str) -> Iterator[str]:
             expected="kubectl on the PATH",
             hint="install it, or use --auth existing with --context",
         )
-    command = ["kubectl", *(["--context", context] if context else []), "-n", system]
-    command += ["port-forward", "--address", "127.0.0.1", "svc/ml-pipeline-ui", ":80"]
+    kubectl = ["kubectl", *(["--context", context] if context else []), "-n", system]
+    kubectl += ["port-forward", "--address", "127.0.0.1"]
+    with contextlib.ExitStack() as stack:
+        try:
+            port = stack.enter_context(_forwarding([*kubectl, "svc/ml-pipeline-ui", ":80"]))
+        except AccessError as error:
+            if "not found" not in error.found:
+                raise
+            port = stack.enter_context(_forwarding([*kubectl, "svc/ml-pipeline", ":8888"]))
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def _forwarding(command: list[str]) -> Iterator[str]:
+    """The local port of a kubectl that runs as long as the block."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        yield f"http://127.0.0.1:{_read_port(process, command)}"
+        yield _read_port(process, command)
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -15,10 +15,12 @@ from typing import Any
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.cluster_schedule import ClusterSchedule, firing_record, load_recipe, revision_of
+from pipelines.kubeflow.limits import check_limits
 from pipelines.kubeflow.packages import upload
 from pipelines.kubeflow.recurring_runs import list_runs
 from pipelines.kubeflow.run_summary import summarize_run
 from pipelines.kubeflow.runs import RunWatch
+from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.kubeflow.triggers import backfill_scheduled_at, trigger_of
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus, firing_times
 from pipelines.schedules.protocol import FiringRecord
@@ -92,7 +94,7 @@ class ClusterBackfill:
             self.say(f"{when}: {status}, {record.outcome or record.status}")
         else:
             self._watches[scheduled_at] = RunWatch(self.cluster, self._start_run(scheduled_at))
-            self.say(f"{when}: started, data to {self.target.window_of(scheduled_at).end.isoformat()}")
+            self.say(f"{when}: started, data to {self.target.schedule.window_of(scheduled_at).end.isoformat()}")
 
     def _runs_again(self, run: Any, outcome: str) -> bool:
         refused = outcomes.exit_code(outcome) == EXIT_REFUSED
@@ -112,10 +114,12 @@ class ClusterBackfill:
     def _start_run(self, scheduled_at: datetime) -> str:
         pipeline_id, version_id = self._version()
         suffix = OLDER_WINDOWS_SUFFIX if self.options.allow_older_window else ""
-        with quiet_stdout():
+        name = f"{self.target.schedule.name} {scheduled_at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill{suffix}"
+        check_limits({"run name": name})
+        with quiet_stdout(), unstored_run(self.cluster, name, self.target.recurring_run.pipeline):
             run = self.cluster.client.run_pipeline(
                 self.target.recurring_run.experiment_id,
-                f"{self.target.schedule.name} {scheduled_at.strftime('%Y-%m-%dT%H:%M:%SZ')} backfill{suffix}",
+                name,
                 params={"scheduled_at": f"{BACKFILL}{scheduled_at.isoformat()}"},
                 pipeline_id=pipeline_id,
                 version_id=version_id,
@@ -130,6 +134,6 @@ class ClusterBackfill:
             return recurring_run.pipeline_id, recurring_run.pipeline_version
         if self._version_ids is None:
             recipe, spec = load_recipe(self.target.schedule, "decide.allow_older_window=true"), self.target.spec()
-            version = upload(self.cluster, recipe, schedule=spec.window(), flow=spec.flow)
+            version = upload(self.cluster, recipe, schedule=spec.scheduled_window(), flow=spec.flow)
             self._version_ids = version.pipeline_id, version.version_id
         return self._version_ids

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from pipelines.kubeflow.auth import cookie, dex_cookies, forwarded_port, token
 from pipelines.kubeflow.errors import NotFound, api_error, signed_out_error, unreachable_error
+from pipelines.kubeflow.limits import check_limits
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
@@ -46,6 +47,8 @@ class Cluster:
     client: Any  # kfp.Client
     namespace: str  # empty where there is a single user
     host: str
+    context: str = ""  # of the kubeconfig, for what only Kubernetes knows; the current one
+    ignored_namespace: str = ""  # one that was asked for where there is a single user
     _cache: dict[str, Any] = field(default_factory=dict, compare=False)  # by id: None for what is not there
 
     @property
@@ -57,12 +60,17 @@ class Cluster:
         """The address of a run, an experiment or a recurring run in the UI."""
         return f"{self.client._get_url_prefix()}/#/{what}/details/{name}"
 
+    def pod_namespace(self) -> str:
+        """The namespace of the pods of its runs."""
+        return self.namespace or self.client.get_user_namespace() or "kubeflow"
+
     def kubectl_namespace(self) -> str:
         """`-n NAMESPACE` of kubectl, for the pods of its runs."""
-        return f"-n {self.namespace or self.client.get_user_namespace() or 'kubeflow'}"
+        return f"-n {self.pod_namespace()}"
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, which is created where there is none."""
+        check_limits({"experiment name": name, "namespace": self.namespace})
         with quiet_stdout():
             experiment = self.client.create_experiment(name, namespace=self.namespace_or_none)
         return str(experiment.experiment_id)
@@ -74,6 +82,11 @@ class Cluster:
     def pipeline(self, id: str) -> Any:
         """A pipeline as the API has it, requested once; None where it has been deleted."""
         return self._get_once(id, self.client.get_pipeline)
+
+    def package(self, pipeline_id: str, version_id: str) -> dict[str, Any]:
+        """The package of a version of a pipeline, requested once; empty where it has been deleted."""
+        version = self._get_once(version_id, lambda id: self.client.get_pipeline_version(pipeline_id, id))
+        return (version and version.pipeline_spec) or {}
 
     def _get_once(self, id: str, get: Callable[[str], Any]) -> Any:
         if id not in self._cache:
@@ -122,6 +135,7 @@ def connect(access: Access) -> Cluster:
     _check_responses(client._run_api.api_client, where)
     health = client._healthz_api.healthz_service_get_healthz()
     namespace = (access.namespace or client.get_user_namespace() or "") if health.multi_user else ""
+    ignored = "" if health.multi_user or access.namespace == access.system else access.namespace
     if health.multi_user and not namespace:
         raise UsageError(
             "Kubeflow Pipelines has several users here, and no namespace is given",
@@ -129,7 +143,7 @@ def connect(access: Access) -> Cluster:
             where=where,
         )
     client._context_setting["namespace"] = namespace
-    return Cluster(client, namespace, where)
+    return Cluster(client, namespace, where, access.context, ignored)
 
 
 def _client_options(access: Access, host: str) -> dict[str, Any]:

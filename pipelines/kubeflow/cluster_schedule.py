@@ -1,4 +1,4 @@
-"""A schedule of a cluster: a `Schedule` that a recurring run stores in its description.
+"""A schedule of a cluster: a `Schedule` that is stored with the package of a recurring run.
 
 A setting that a cluster cannot honour is refused, never ignored.
 """
@@ -12,9 +12,9 @@ from typing import Any
 
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.recurring_runs import RecurringRun, RecurringRunSpec
-from pipelines.kubeflow.triggers import data_window, read_metadata
+from pipelines.kubeflow.triggers import schedule_metadata
 from pipelines.recipes import Recipe, named
-from pipelines.schedules.model import Schedule, Window, span_s, validate_schedule
+from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import FiringRecord
 from rankline.errors import UsageError
 from rankline.runtime import outcomes
@@ -43,18 +43,9 @@ class ClusterSchedule:
     account: str
     superseded: tuple[RecurringRun, ...] = ()  # left by changes: disabled, and deleted once their runs have ended
 
-    def window_of(self, scheduled_at: datetime) -> Window:
-        """The data window of a fire time."""
-        return window_of(self.schedule, scheduled_at)
-
     def spec(self) -> RecurringRunSpec:
         """What the recurring run was created from."""
         return recurring_run_spec(self.schedule, experiment=self.experiment, account=self.account)
-
-
-def window_of(schedule: Schedule, scheduled_at: datetime) -> Window:
-    """The data window of a fire time on a cluster: its days have 24 hours."""
-    return data_window(scheduled_at, lag_s=span_s(schedule.lag), window_s=span_s(schedule.window) or None)
 
 
 def load_recipe(schedule: Schedule, *more_settings: str) -> Recipe:
@@ -112,8 +103,8 @@ def recurring_run_spec(schedule: Schedule, *, experiment: str, account: str) -> 
         flow=schedule.flow,
         cron=schedule.cron,
         zone=schedule.zone,
-        lag_s=span_s(schedule.lag),
-        window_s=span_s(schedule.window) or None,
+        window=schedule.window,
+        lag=schedule.lag,
         max_concurrency=schedule.max_runs,
         catch_up=schedule.catch_up == "all",
         experiment=experiment,
@@ -146,15 +137,17 @@ def from_recurring_run(
 def revision_of(cluster: Cluster, run: Any) -> int | None:
     """The revision of the schedule that started a run; None where it is not known."""
     recurring_run = cluster.recurring_run(run.recurring_run_id) if run.recurring_run_id else None
-    metadata = read_metadata((recurring_run and recurring_run.description) or "").get("schedule", {})
-    return int(metadata.get("revision", 1)) if metadata else None
+    if recurring_run is None:
+        return None
+    stored = schedule_metadata(cluster, recurring_run, run.pipeline_version_reference).get("schedule", {})
+    return int(stored.get("revision", 1)) if stored else None
 
 
 def firing_record(target: ClusterSchedule, summary: dict[str, Any], *, revision: int | None) -> FiringRecord:
     """A run of a schedule by its summary, as a firing."""
     trigger, ended = dict(summary["trigger"]), summary["outcome"] != Outcome.RUNNING
     if trigger["scheduled_at"] and not trigger["window_end"]:
-        window = target.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
+        window = target.schedule.window_of(datetime.fromisoformat(trigger["scheduled_at"]))
         trigger["window_start"] = window.start.isoformat() if window.start else None
         trigger["window_end"] = window.end.isoformat()
     return FiringRecord(

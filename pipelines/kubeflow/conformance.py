@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.kubeflow.limits import LIMITS
 from rankline.errors import UsageError
 
 SCHEMA = "2.1.0"
 PIPELINE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-MAX_NAME_LENGTH = 128
 PINNED_IMAGE = re.compile(r"^[a-z0-9][^@\s]*@sha256:[0-9a-f]{64}$")
 
 
@@ -56,7 +56,7 @@ def _pipeline_problems(pipeline: dict[str, Any]) -> Iterator[str]:
     if pipeline.get("schemaVersion") != SCHEMA:
         yield f"schemaVersion {pipeline.get('schemaVersion')} (only {SCHEMA} is known)"
     name = pipeline.get("pipelineInfo", {}).get("name", "")
-    if not PIPELINE_NAME.match(name) or len(name) > MAX_NAME_LENGTH:
+    if not PIPELINE_NAME.match(name) or len(name) > LIMITS["pipeline name"].most:
         yield f"pipeline name {name!r}"
     executors = pipeline.get("deploymentSpec", {}).get("executors", {})
     for label, executor in executors.items():

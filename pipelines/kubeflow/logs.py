@@ -1,73 +1,108 @@
-"""The logs of a run's pods, as the API server passes them on."""
+"""The logs of a run's steps: from their pods, as the API server passes them on, or from the run's folder."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
-from pipelines.kubeflow.run_summary import kubectl_logs_command, step_of
-from pipelines.steps import STEPS
+from pipelines.kubeflow.nodes import StepPod, latest_pods, never_began, step_pods
+from pipelines.kubeflow.run_package import RunPackage
+from pipelines.kubeflow.run_summary import kubectl_logs_command
+from pipelines.runs.logs import LogLine
+from pipelines.steps import VERDICT_TASKS
 from rankline.errors import AccessError, RanklineError, UsageError
-
-_POD_HASH = re.compile(r"-(\d+)$")  # the last part of a pod's name and of its node's id
-
-
-def pods_of(run: Any, step: str = "") -> list[tuple[str, str]]:
-    """(step, pod) of each pod that did the work of a step, in the order of the steps."""
-    tasks = list((run.run_details and run.run_details.task_details) or [])
-    by_hash = {match[1]: task for task in tasks if (match := _hash_of(task))}
-    pods = [
-        (name, pod)
-        for name in ([step] if step else STEPS)
-        for task in reversed(tasks)
-        if step_of(task.display_name or "") == name
-        for pod in _pods_below(task, by_hash)
-    ]
-    return list(dict.fromkeys(pods))
+from rankline.runtime.pod_output import PodOutput, read_pod_output
+from rankline.runtime.step_log import log_path
 
 
-def _pods_below(task: Any, by_hash: dict[str, Any]) -> Iterator[str]:
-    """The pods of a task: its own, or those of the tasks below it that do its work."""
-    below = [by_hash.get(match[1]) for child in task.child_tasks or [] if (match := _hash_of(child))]
-    # the steps that follow in the graph hang below a task, too
-    own = [
-        each for each in below if each and (each.display_name or "").startswith(("executor", f"{task.display_name}("))
-    ]
-    if own:
-        for each in reversed(own):
-            yield from _pods_below(each, by_hash)
-    elif task.pod_name:
-        yield task.pod_name
+def pod_name(run: Any, step: str, package: RunPackage) -> str:
+    """The name of the pod of a step's latest attempt; empty where none was created, or where it cannot be known."""
+    pod = latest_pods(run).get(step)
+    return pod.pod_name(retries=package.has_retries(step)) if pod and package.known else ""
 
 
-def _hash_of(task: Any) -> re.Match[str] | None:
-    return _POD_HASH.search(task.pod_name or task.task_id or "")
-
-
-def read_log(cluster: Cluster, run: str, pod: str, *, missing_ok: bool) -> list[str]:
-    """The lines of a pod's log; none with ``missing_ok`` where a pod that has just started has no log.
-
-    Raises:
-        RanklineError: the API server does not pass the log on; the error has the command for kubectl.
-    """
+def read_pod_log(cluster: Cluster, run: str, pod: StepPod) -> list[str] | str:
+    """The lines of a pod's log, from the pod itself or the server's archive; a text says why there are none."""
     api = cluster.client._run_api.api_client
     try:
         response = api.call_api(
-            "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": pod}, [], {},
+            "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": pod.node_id}, [], {},
             auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
         )  # fmt: skip
-        text: str = response.data.decode(errors="replace")
-        if text.lstrip().startswith("<"):
-            raise AccessError("a page in place of a log")
-        return text.splitlines()
     except (AccessError, UsageError) as error:
-        if missing_ok:
-            return []
+        return error.message + (f": {error.found}" if error.found else "")
+    if "html" in (response.headers.get("content-type") or "").lower():
+        return "a page in place of a log"
+    lines: list[str] = response.data.decode(errors="replace").splitlines()
+    return lines
+
+
+def read_output(cluster: Cluster, run: str, pod: StepPod) -> PodOutput | None:
+    """What a step printed in its pod; None where the log cannot be read."""
+    log = read_pod_log(cluster, run, pod)
+    return None if isinstance(log, str) else read_pod_output(log)
+
+
+def read_step_file(package: RunPackage, run: str, step: str) -> list[str] | None:
+    """The log that a step left in the run's folder; None where the cluster's workspace is not mounted here."""
+    folder = package.run_folder(run)
+    path = log_path(folder, step) if folder else None
+    return path.read_text(errors="replace").splitlines() if path and path.is_file() else None
+
+
+class RunLogs:
+    """The logs of a run's steps, read again and again while it runs."""
+
+    def __init__(self, cluster: Cluster, run: Any, step: str, *, everything: bool) -> None:
+        self.cluster, self.step, self.everything = cluster, step, everything
+        self.package = RunPackage(cluster, run)
+        self._printed: dict[str, int] = {}  # node id -> lines that were returned
+        self._finished: set[str] = set()
+        self._unreadable: dict[str, str] = {}  # step -> why its log cannot be read
+
+    def new_lines(self, run: Any, *, complete: bool) -> Iterator[LogLine]:
+        """What the steps printed since the last call; of a step that has not begun its work only if ``complete``."""
+        for pod in step_pods(run):
+            if self.step not in ("", pod.step) or pod.step in VERDICT_TASKS or pod.node_id in self._finished:
+                continue
+            lines = self._lines(run.run_id, pod, complete=complete)
+            if lines is not None:
+                yield from (LogLine(pod.step, line) for line in lines[self._printed.get(pod.node_id, 0) :])
+                self._printed[pod.node_id] = max(len(lines), self._printed.get(pod.node_id, 0))
+
+    def _lines(self, run: str, pod: StepPod, *, complete: bool) -> list[str] | None:
+        log = read_pod_log(self.cluster, run, pod)
+        if isinstance(log, str):
+            lines = read_step_file(self.package, run, pod.step)
+            if lines is None and pod.node_id not in self._printed:
+                self._unreadable[pod.step] = log
+            return lines
+        self._unreadable.pop(pod.step, None)
+        if self.everything:
+            return log
+        output = read_pod_output(log)
+        if output.result:
+            self._finished.add(pod.node_id)
+        return output.lines if output.begun or complete else None
+
+    def check_complete(self, run: Any) -> None:
+        """Refuse where a log could be read nowhere, or where there is none.
+
+        Raises:
+            RanklineError: the error has the command for kubectl.
+        """
+        steps = [step for step in self._unreadable if self.step or not never_began(run, step)]
+        if self._printed and not steps:
+            return
+        steps = steps or list(self._unreadable) or [self.step]
+        pod = pod_name(run, steps[-1], self.package) if steps[-1] else ""
+        reason = next(iter(self._unreadable.values()), "no pod of it has begun")
+        where = self.cluster.ui_url("runs", run.run_id)
         raise RanklineError(
-            "the API server does not pass on the log of this step",
-            found=error.message + (f": {error.found}" if error.found else ""),
-            where=pod,
-            hint=kubectl_logs_command(cluster, run),
-        ) from error
+            f"the log of {', '.join(steps)} cannot be read" if steps[-1] else "the run has no log yet",
+            expected="its pod, an archive of logs behind the API server, or the cluster's workspace mounted here",
+            found=reason,
+            where=where,
+            hint=kubectl_logs_command(self.cluster, run.run_id, pod),
+        )

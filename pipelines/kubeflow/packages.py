@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, get_args
 
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.errors import AlreadyExists
+from pipelines.kubeflow.limits import check_limits
 from pipelines.package import compile_flow
 from pipelines.recipes import Recipe
 from rankline.errors import UsageError
@@ -34,9 +36,16 @@ class Version:
 
 
 def upload(
-    cluster: Cluster, recipe: Recipe, *, schedule: dict[str, Any] | None = None, flow: Flow = "train"
+    cluster: Cluster,
+    recipe: Recipe,
+    *,
+    schedule: dict[str, Any] | None = None,
+    flow: Flow = "train",
+    metadata: str = "",
 ) -> Version:
     """The version with this recipe's package of a ``flow``, uploaded where the cluster does not have that content.
+
+    ``metadata`` is added to the description of the package.
 
     Raises:
         UsageError: the cluster would refuse the package, or the name of its pipeline stands for another flow.
@@ -44,7 +53,8 @@ def upload(
     """
     pipeline = pipeline_name(recipe, flow)
     with tempfile.TemporaryDirectory() as folder:
-        package = compile_flow(recipe, Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
+        described = dataclasses.replace(recipe, description=recipe.description + metadata)
+        package = compile_flow(described, Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
         name = version_name(recipe, package)
         pipeline_id = _get_or_create_pipeline(cluster, pipeline, recipe.description)
         version_id = _version_id(cluster, pipeline_id, name)
@@ -64,7 +74,7 @@ def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
     """The name of the pipeline of a recipe's flow, see `parse_pipeline_name`.
 
     Raises:
-        UsageError: the name would stand for a flow of another recipe.
+        UsageError: the name would stand for a flow of another recipe, or the cluster cannot store it.
     """
     name = f"{PREFIX}{recipe.name}" if flow == "train" else f"{PREFIX}{recipe.name}-{flow}"
     if (other := parse_pipeline_name(name)) != (recipe.name, flow):
@@ -74,6 +84,7 @@ def pipeline_name(recipe: Recipe, flow: Flow = "train") -> str:
             found=recipe.name,
             hint=f"rename the recipe; this name stands for the {other[1]} flow of the recipe {other[0]!r}",
         )
+    check_limits({"pipeline name": name, "pipeline description": recipe.description})
     return name
 
 
@@ -87,8 +98,14 @@ def parse_pipeline_name(pipeline: str) -> tuple[str, Flow]:
 
 
 def version_name(recipe: Recipe, package: Path) -> str:
-    """The name of a package's version."""
-    return f"{recipe.name}-{digest.file_digest(package)[:16]}"
+    """The name of a package's version.
+
+    Raises:
+        UsageError: the cluster cannot store that name, or the package.
+    """
+    name = f"{recipe.name}-{digest.file_digest(package)[:16]}"
+    check_limits({"pipeline version name": name, "package": package.read_text()})
+    return name
 
 
 def find_version(cluster: Cluster, recipe: Recipe, version: str) -> str | None:

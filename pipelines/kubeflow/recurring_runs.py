@@ -22,14 +22,16 @@ from pydantic import Field, field_validator
 
 from components.ingest.window import ScheduledWindow
 from pipelines.kubeflow.client import Cluster, quiet_stdout
+from pipelines.kubeflow.limits import check_limits, shorten
 from pipelines.kubeflow.packages import list_pipelines, paginate, parse_pipeline_name, upload
 from pipelines.kubeflow.run_summary import is_running
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
+from pipelines.kubeflow.scheduled_workflows import unstored_schedule
 from pipelines.kubeflow.triggers import (
     backfill_scheduled_at,
-    format_description,
-    read_metadata,
+    format_metadata,
     read_summary,
+    schedule_metadata,
     schedule_name,
 )
 from pipelines.recipes import Recipe
@@ -50,14 +52,14 @@ class RecurringRunSpec(FrozenModel):
     flow: Flow = Field("train", description="Flow of the recipe.")
     cron: str = Field(description="Six fields, the second first, in the time zone of the cluster's controller.")
     zone: str = Field("UTC", description="That time zone, which the API does not report.")
-    lag_s: float = Field(0, ge=0, description="Seconds between the end of the data window and the scheduled time.")
-    window_s: float | None = Field(None, gt=0, description="Length of the data window; None for all data.")
+    window: str = Field("", description="Length of the data window, such as 30d; empty for all data.")
+    lag: str = Field("0s", description="How long before the scheduled time the data window ends.")
     max_concurrency: int = Field(1, ge=1, le=10, description="Largest number of concurrent runs.")
     catch_up: bool = Field(False, description="Whether all missed fire times run, or the latest only.")
     experiment: str = Field(DEFAULT_EXPERIMENT, description="Experiment of its runs.")
     account: str = Field("", description="Service account of its pods; the namespace's own if empty.")
     paused: bool = Field(False, description="Whether it starts no runs.")
-    metadata: dict[str, Any] = Field({}, description="Stored in its description.")
+    metadata: dict[str, Any] = Field({}, description="Stored in the description of its package.")
 
     @field_validator("cron")
     @classmethod
@@ -67,15 +69,9 @@ class RecurringRunSpec(FrozenModel):
         except UsageError as error:
             raise ValueError(str(error)) from error
 
-    def window(self) -> dict[str, Any]:
+    def scheduled_window(self) -> dict[str, Any]:
         """The argument of the flow's package."""
-        second = self.cron.split()[0]
-        window = ScheduledWindow(
-            name=self.name,
-            lag_s=self.lag_s,
-            window_s=self.window_s,
-            second=second if second.isdigit() else "",
-        )
+        window = ScheduledWindow(name=self.name, cron=self.cron, zone=self.zone, window=self.window, lag=self.lag)
         return window.model_dump(exclude_defaults=True)
 
 
@@ -95,6 +91,7 @@ class RecurringRun:
     description: str
     metadata: dict[str, Any]  # of its spec; empty where `rankline schedule` did not create it
     experiment_id: str
+    pipeline: str  # its name
     pipeline_id: str
     pipeline_version: str
     url: str
@@ -221,17 +218,29 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
             found=f"ingest.window_start={recipe.ingest.window_start}, ingest.window_end={recipe.ingest.window_end}",
             hint="leave both out",
         )
-    version = upload(cluster, recipe, schedule=recurring.window(), flow=recurring.flow)
-    window = f"{recurring.window_s:.0f} s" if recurring.window_s else "all data"
-    summary = f"data window: {window}, up to {recurring.lag_s:.0f} s before the scheduled time"
-    metadata = (
-        {**recurring.metadata, "lag_s": recurring.lag_s, "window_s": recurring.window_s} if recurring.metadata else {}
+    description = _description(recurring, recipe)
+    check_limits(
+        {
+            "recurring run name": recurring.name,
+            "description": description,
+            "experiment name": recurring.experiment,
+            "cron expression": recurring.cron,
+            "service account": recurring.account,
+        }
     )
-    with quiet_stdout():
+    version = upload(
+        cluster,
+        recipe,
+        schedule=recurring.scheduled_window(),
+        flow=recurring.flow,
+        metadata=format_metadata(recurring.metadata),
+    )
+    experiment_id = cluster.experiment_id(recurring.experiment)
+    with quiet_stdout(), unstored_schedule(cluster, recurring.name, version.version_id):
         response = cluster.client.create_recurring_run(
-            cluster.experiment_id(recurring.experiment),
+            experiment_id,
             recurring.name,
-            description=format_description(summary, metadata) if metadata else summary,
+            description=description,
             cron_expression=recurring.cron,
             max_concurrency=recurring.max_concurrency,
             no_catchup=not recurring.catch_up,
@@ -242,6 +251,13 @@ def _create(cluster: Cluster, recurring: RecurringRunSpec, recipe: Recipe, *, en
             service_account=recurring.account or None,
         )
     return _get(cluster, response.recurring_run_id)
+
+
+def _description(recurring: RecurringRunSpec, recipe: Recipe) -> str:
+    """What people read of it on its page."""
+    data = f"data window: {recurring.window or 'all data'}, up to {recurring.lag} before the scheduled time"
+    more = f"; `rankline schedule show {recurring.name}` has the rest" if recurring.metadata else ""
+    return shorten(f"{data}; flow {recurring.flow} of recipe {recipe.name}{more}")
 
 
 def _wait_until_clear(cron_expressions: list[str], zone: str, now: Callable[[], datetime]) -> None:
@@ -260,14 +276,22 @@ def _wait_until_clear(cron_expressions: list[str], zone: str, now: Callable[[], 
         time.sleep(1)
 
 
-def _list_all(cluster: Cluster) -> list[RecurringRun]:
-    ours = list_pipelines(cluster)
-    listed = paginate(
+def list_ids(cluster: Cluster) -> set[str]:
+    """The ids of all recurring runs that the API lists, whosever they are."""
+    return {each.recurring_run_id for each in _list_raw(cluster)}
+
+
+def _list_raw(cluster: Cluster) -> list[Any]:
+    return paginate(
         lambda **page: cluster.client.list_recurring_runs(namespace=cluster.namespace_or_none, **page), "recurring_runs"
     )
+
+
+def _list_all(cluster: Cluster) -> list[RecurringRun]:
+    ours = list_pipelines(cluster)
     return [
         _from_api(cluster, each, ours)
-        for each in listed
+        for each in _list_raw(cluster)
         if each.pipeline_version_reference and each.pipeline_version_reference.pipeline_id in ours
     ]
 
@@ -302,7 +326,8 @@ def _get(cluster: Cluster, id: str) -> RecurringRun:
 
 def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> RecurringRun:
     cron = response.trigger.cron_schedule.cron if response.trigger and response.trigger.cron_schedule else ""
-    recipe, flow = parse_pipeline_name(ours.get(response.pipeline_version_reference.pipeline_id, ""))
+    pipeline = ours.get(response.pipeline_version_reference.pipeline_id, "")
+    recipe, flow = parse_pipeline_name(pipeline)
     return RecurringRun(
         id=response.recurring_run_id,
         name=response.display_name,
@@ -314,8 +339,9 @@ def _from_api(cluster: Cluster, response: Any, ours: dict[str, str]) -> Recurrin
         catch_up=not response.no_catchup,
         created_at=response.created_at,
         description=read_summary(response.description or ""),
-        metadata=read_metadata(response.description or ""),
+        metadata=schedule_metadata(cluster, response, response.pipeline_version_reference),
         experiment_id=response.experiment_id or "",
+        pipeline=pipeline,
         pipeline_id=response.pipeline_version_reference.pipeline_id or "",
         pipeline_version=response.pipeline_version_reference.pipeline_version_id or "",
         url=cluster.ui_url("recurringrun", response.recurring_run_id),

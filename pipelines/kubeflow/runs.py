@@ -11,21 +11,29 @@ from typing import Any
 from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster, quiet_stdout
 from pipelines.kubeflow.errors import NotFound, Unreachable
+from pipelines.kubeflow.limits import check_limits
+from pipelines.kubeflow.logs import RunLogs
+from pipelines.kubeflow.model_ids import model_ids
 from pipelines.kubeflow.packages import Version, list_pipelines, paginate, parse_pipeline_name
+from pipelines.kubeflow.run_package import RunPackage, size_setting
+from pipelines.kubeflow.run_report import RunReporter
 from pipelines.kubeflow.run_summary import (
     is_running,
     kubectl_logs_command,
     summarize_listed_run,
     summarize_run,
 )
+from pipelines.kubeflow.scheduled_workflows import unstored_run
 from pipelines.runs.logs import LogLine
 from pipelines.runs.store import LAST, RunInfo
 from pipelines.steps import STEPS
 from rankline.errors import RanklineError, UsageError
-from rankline.runtime.outcomes import Outcome
+from rankline.runtime.outcomes import Outcome, has_verdict
 
 DEFAULT_EXPERIMENT = "rankline"
 UNREACHABLE_TIMEOUT_S = 300.0
+CANCEL_TIMEOUT_S = 300.0  # Argo ends the pods, then starts two more for the exit handler: about a minute
+PENDING_GRACE_S = 30.0  # Kubernetes itself ends a pod that it has placed after the same time
 SETTLE_S = 30.0  # until the tasks of a run are reported, which may come after its state
 
 
@@ -46,9 +54,11 @@ def submit(cluster: Cluster, version: Version, *, experiment: str = DEFAULT_EXPE
     ``account`` is the service account of its pods, the namespace's own if empty.
     """
     name = f"{version.name} {datetime.now(UTC).strftime('%Y-%m-%d %H:%M:%S')}"
-    with quiet_stdout():
+    check_limits({"run name": name, "experiment name": experiment, "service account": account})
+    experiment_id = cluster.experiment_id(experiment)
+    with quiet_stdout(), unstored_run(cluster, name, version.pipeline):
         run = cluster.client.run_pipeline(
-            cluster.experiment_id(experiment),
+            experiment_id,
             name,
             pipeline_id=version.pipeline_id,
             version_id=version.version_id,
@@ -58,13 +68,20 @@ def submit(cluster: Cluster, version: Version, *, experiment: str = DEFAULT_EXPE
 
 
 class RunWatch:
-    """Asks for a run again and again until it has ended and its tasks are reported."""
+    """Asks for a run again and again until it has ended and its tasks are reported.
+
+    A run with a step that has been pending for longer than the step may take is cancelled: Kubernetes ends a pod that
+    runs too long, and never one that it cannot place.
+    """
 
     def __init__(
         self, cluster: Cluster, run: str, *, timeout_s: float = UNREACHABLE_TIMEOUT_S, settle_s: float = SETTLE_S
     ) -> None:
         self.cluster, self.run, self._timeout_s, self._settle_s = cluster, run, timeout_s, settle_s
         self._last_answer_s, self._ended_s = time.monotonic(), 0.0
+        self._reporter: RunReporter | None = None
+        self._pending_since_s: dict[str, float] = {}
+        self._gave_up = ""  # why this watch cancelled the run
         self.ended = False
 
     def poll(self) -> dict[str, Any] | None:
@@ -74,17 +91,39 @@ class RunWatch:
             AccessError: it refuses the request, or has not answered for ``timeout_s``.
         """
         try:
-            summary = summarize_run(self.cluster, self.cluster.client.get_run(self.run))
+            return self._poll()
         except Unreachable:
             if time.monotonic() - self._last_answer_s > self._timeout_s:
                 raise
             return None
-        self._last_answer_s = time.monotonic()
-        if summary["outcome"] != Outcome.RUNNING:
-            self._ended_s = self._ended_s or self._last_answer_s
-            settled = self._last_answer_s - self._ended_s > self._settle_s
-            self.ended = summary["outcome"] != Outcome.INCOMPLETE or settled
+
+    def _poll(self) -> dict[str, Any]:
+        run = self.cluster.client.get_run(self.run)
+        summary, now_s = summarize_run(self.cluster, run), time.monotonic()
+        self._reporter = self._reporter or RunReporter(self.cluster, run)
+        self._last_answer_s = now_s
+        if summary["outcome"] == Outcome.RUNNING:
+            self._reporter.add_waiting(run, summary)
+            self._give_up_on_pending(summary, now_s)
+            return summary
+        self._ended_s = self._ended_s or now_s
+        self.ended = summary["outcome"] != Outcome.INCOMPLETE or now_s - self._ended_s > self._settle_s
+        if self.ended:
+            self._reporter.add_results(run, summary)
+            summary["error"] = summary["error"] or self._gave_up
         return summary
+
+    def _give_up_on_pending(self, summary: dict[str, Any], now_s: float) -> None:
+        """Cancel the run once a step has been pending for longer than it may take."""
+        assert self._reporter is not None
+        pending = {step["step"]: step["why"] for step in summary["steps"] if step["status"] == "pending"}
+        self._pending_since_s = {step: self._pending_since_s.get(step, now_s) for step in pending}
+        for step, since_s in self._pending_since_s.items():
+            limit_s = self._reporter.package.timeout_s(step)
+            if not self._gave_up and limit_s is not None and now_s - since_s > limit_s + PENDING_GRACE_S:
+                setting = f"{size_setting(step, 'timeout_s')} ({limit_s:.0f} s)"
+                self._gave_up = f"{step} did not begin within {setting}: {pending[step]}"
+                self.cluster.client.terminate_run(self.run)
 
 
 def follow(
@@ -120,68 +159,76 @@ class ClusterRuns:
     def list(self) -> list[RunInfo]:
         """The latest runs of our pipelines, oldest first."""
         own_pipelines = list_pipelines(self.cluster)
+        latest = self._latest(own_pipelines)
+        summaries = {run.run_id: summarize_listed_run(self.cluster, run) for run in latest}
+        models = model_ids(self.cluster, [run for run in latest if has_verdict(summaries[run.run_id]["outcome"])])
         runs = []
-        for run in reversed(self._latest(own_pipelines)):
-            summary = summarize_listed_run(self.cluster, run)
+        for run in reversed(latest):
+            summary, model = summaries[run.run_id], models.get(run.run_id, "")
             recipe, flow = parse_pipeline_name(own_pipelines[run.pipeline_version_reference.pipeline_id])
             kind = (summary["trigger"] or {}).get("kind", "manual")
-            runs.append(RunInfo(run.run_id, summary["outcome"], "", summary["seconds"], kind, recipe, flow))
+            runs.append(RunInfo(run.run_id, summary["outcome"], model, summary["seconds"], kind, recipe, flow))
         return runs
 
     def show(self, run: str) -> dict[str, Any]:
-        """The summary of a run as far as the API knows it."""
-        return summarize_run(self.cluster, self._run(run))
+        """The summary of a run: what the API knows, and what its steps and pods say where that can be read."""
+        current = self._run(run)
+        summary, reporter = summarize_run(self.cluster, current), RunReporter(self.cluster, current)
+        reporter.add_waiting(current, summary)
+        reporter.add_results(current, summary)
+        return summary
 
     def logs(self, run: str, step: str = "", *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
-        """What the pods of its steps wrote; the API server always gives ``everything``.
+        """What its steps printed; ``everything`` includes the lines of Kubeflow's launcher and of Argo.
 
         Raises:
-            RanklineError: the API server does not pass it on; the error has the command for kubectl.
+            RanklineError: a log can be read nowhere; the error has the command for kubectl.
         """
         if step and step not in STEPS:
             raise UsageError(f"there is no step {step!r}", expected="one of " + ", ".join(STEPS))
         current = self._run(run)
-        printed: dict[str, int] = {}
+        reader = RunLogs(self.cluster, current, step, everything=everything)
         while True:
             ended = not is_running(current)
-            for name, pod in logs.pods_of(current, step):
-                lines = logs.read_log(self.cluster, current.run_id, pod, missing_ok=follow and not ended)
-                yield from (LogLine(name, line) for line in lines[printed.get(pod, 0) :])
-                printed[pod] = max(len(lines), printed.get(pod, 0))
+            yield from reader.new_lines(current, complete=ended or not follow)
             if not follow or ended:
                 break
             time.sleep(self.poll_s)
             current = self.cluster.client.get_run(current.run_id)
-        if not printed:
-            raise RanklineError(
-                "the API server names no pod of this run",
-                where=self.cluster.ui_url("runs", current.run_id),
-                hint=kubectl_logs_command(self.cluster, current.run_id),
-            )
+        reader.check_complete(current)
 
-    def cancel(self, run: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
-        """Cancel a run, and return its summary once it has ended.
+    def cancel(
+        self, run: str, *, timeout_s: float = CANCEL_TIMEOUT_S, watch: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """Cancel a run, and return its summary once it has ended; ``watch`` is called with each one on the way.
 
         Raises:
             UsageError: it is not running.
-            RanklineError: it has not ended within ``timeout_s``.
+            RanklineError: it has not ended within ``timeout_s``; it goes on being cancelled.
         """
         current = self._run(run)
         if not is_running(current):
             outcome = summarize_run(self.cluster, current)["outcome"]
             raise UsageError(f"run {current.run_id} is not running", expected="a run that has not ended", found=outcome)
+        RunPackage(self.cluster, current).request_cancel(current.run_id)
         self.cluster.client.terminate_run(current.run_id)
         deadline = time.monotonic() + timeout_s
-        while (summary := self.show(current.run_id))["outcome"] == Outcome.RUNNING:
+        while True:
+            current = self.cluster.client.get_run(current.run_id)
+            summary = summarize_run(self.cluster, current)
+            if summary["outcome"] != Outcome.RUNNING:
+                return summary
             if time.monotonic() > deadline:
                 raise RanklineError(
                     f"run {current.run_id} has not ended yet",
                     expected=f"its end within {timeout_s:.0f} s of the request",
                     found=summary["kubeflow_status"],
                     where=summary["url"],
+                    hint=f"it goes on being cancelled: `rankline runs show {current.run_id}`",
                 )
+            if watch is not None:
+                watch(summary)
             time.sleep(min(self.poll_s, 1.0))
-        return summary
 
     def retry(
         self,
@@ -217,9 +264,11 @@ class ClusterRuns:
         self.cluster.client._run_api.run_service_retry_run(current.run_id)
         return current.run_id, self.cluster.ui_url("runs", current.run_id)
 
-    def logs_command(self, run: str) -> str:
-        """The command that shows what the API server does not pass on."""
-        return kubectl_logs_command(self.cluster, self._run(run).run_id)
+    def logs_command(self, run: str, step: str = "") -> str:
+        """The command that shows the log of a step's pod, or those of every pod of the run, drivers included."""
+        current = self._run(run)
+        pod = logs.pod_name(current, step, RunPackage(self.cluster, current)) if step else ""
+        return kubectl_logs_command(self.cluster, current.run_id, pod)
 
     def _latest(self, own_pipelines: dict[str, str]) -> Sequence[Any]:
         """The latest runs of our pipelines, latest first."""

@@ -19,14 +19,15 @@ from pipelines.kubeflow.cluster_schedule import (
     recurring_run_spec,
     refuse_unsupported,
     revision_of,
-    window_of,
 )
+from pipelines.kubeflow.orphans import Orphan, unlisted
+from pipelines.kubeflow.packages import parse_pipeline_name
 from pipelines.kubeflow.recurring_runs import RecurringRun
 from pipelines.kubeflow.run_summary import summarize_listed_run
 from pipelines.kubeflow.runs import DEFAULT_EXPERIMENT
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
-from pipelines.schedules.model import Schedule, Window, validate_schedule
+from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import (
     BackfillInterrupted,
     FiringRecord,
@@ -60,12 +61,12 @@ class ClusterSchedules:
         return self._connect()
 
     def list(self) -> list[ScheduleInfo | UnreadableSchedule]:
-        """Every active recurring run of ours; those without a schedule of this version are unreadable."""
+        """Every active recurring run of ours; one that stores no schedule, or that the API hides, is unreadable."""
         entries: list[ScheduleInfo | UnreadableSchedule] = []
         for recurring_run in recurring_runs.list_active(self.cluster):
             target = from_recurring_run(recurring_run)
             entries.append(_info(target) if target else _unreadable(recurring_run))
-        return entries
+        return [*entries, *map(_unlisted, unlisted(self.cluster))]
 
     def get(self, name: str) -> ScheduleInfo:
         """One schedule."""
@@ -114,10 +115,6 @@ class ClusterSchedules:
             remaining=(f"its runs stay on the cluster, in experiment {target.experiment}",),
         )
 
-    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
-        """The data window of a fire time."""
-        return window_of(schedule, scheduled_at)
-
     def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
         """The fire time itself."""
         return scheduled_at
@@ -151,8 +148,8 @@ class ClusterSchedules:
         target = from_recurring_run(newest, tuple(older))
         if target is None:
             raise UsageError(
-                f"recurring run {name!r} was not created by `rankline schedule`, or its description was edited",
-                expected="a description that ends with the schedule",
+                f"recurring run {name!r} was not created by `rankline schedule`, or its package has been deleted",
+                expected="a package whose description ends with the schedule",
                 found=newest.description or "none",
                 where=newest.url,
                 hint="delete it on its page, and create it again",
@@ -214,4 +211,14 @@ def _unreadable(recurring_run: RecurringRun) -> UnreadableSchedule:
             "recurring_run": recurring_run.id,
             "url": recurring_run.url,
         },
+    )
+
+
+def _unlisted(orphan: Orphan) -> UnreadableSchedule:
+    recipe, flow = parse_pipeline_name(orphan.pipeline)
+    return UnreadableSchedule(
+        orphan.name,
+        "unknown to the API" if orphan.fires else "unknown to the API, disabled",
+        {"flow": flow, "recipe": recipe, "paused": not orphan.fires, "remedy": orphan.remedy},
+        error=f"{orphan.reason}; `{orphan.remedy}` ends it",
     )

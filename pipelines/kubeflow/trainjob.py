@@ -19,6 +19,7 @@ from typing import Any
 from components.finetune.config import FinetuneConfig
 from components.finetune.launch import write_job
 from pipelines.kubeflow.conformance import PINNED_IMAGE
+from pipelines.quantities import portable_memory
 from pipelines.recipe import step_settings
 from pipelines.recipes import Recipe, named
 from rankline.errors import RanklineError, UsageError
@@ -45,7 +46,11 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
             found="none",
             hint="--set cluster.volume=rankline",
         )
-    resources = {"cpu": size.cpu, "memory": size.memory, **({size.gpu_type: str(size.gpus)} if size.gpus else {})}
+    gpus = {size.gpu_type: str(size.gpus)} if size.gpus else {}
+    resources = {
+        "requests": {**size.requests, **gpus},
+        "limits": {"cpu": size.cpu, "memory": portable_memory(size.memory), **gpus},
+    }
     secrets = [
         {"name": variable, "valueFrom": {"secretKeyRef": dict(zip(("name", "key"), secret.split("/", 1)))}}
         for variable, secret in cluster.secrets.items()
@@ -70,7 +75,7 @@ def manifest(recipe: Recipe, *, name: str, job: PurePosixPath) -> dict[str, Any]
                 "command": ["torchrun", "-m", "components.finetune.torchrun", str(job)],
                 "numNodes": size.nodes,
                 "numProcPerNode": size.gpus or recipe.finetune.processes or 1,
-                "resourcesPerNode": {"requests": resources, "limits": resources},
+                "resourcesPerNode": resources,
                 "env": [{"name": "TOKENIZERS_PARALLELISM", "value": "false"}, *secrets],
             },
             "runtimePatches": [

@@ -1,26 +1,28 @@
 """What started a run of a cluster: a schedule, a backfill of one, or a person.
 
-The API stores of a schedule no more than its cron expression and two numbers. So the description of a recurring run
-ends with the rest as JSON: the recipe, the settings and the data window.
+The API stores of a schedule no more than its cron expression and two numbers, and a description of 255 characters. So
+the rest is in the package of its version, whose description ends with JSON: the recipe, the settings and the data
+window. Earlier versions wrote it into the description of the recurring run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from components.ingest.window import BACKFILL
 from pipelines.kubeflow.client import Cluster
-from pipelines.schedules.model import Window
+from pipelines.schedules.model import Schedule
 
 METADATA_MARK = "\n\nrankline schedule: "
 _UNSET_BEFORE_S = 86_400.0  # the API gives a time that is not set as 1970
 
 
-def format_description(summary: str, metadata: dict[str, Any]) -> str:
-    """The description of a recurring run: a sentence for people, and metadata."""
-    return summary + METADATA_MARK + json.dumps(metadata, sort_keys=True)
+def format_metadata(metadata: dict[str, Any]) -> str:
+    """What is added to the description of a package."""
+    return METADATA_MARK + json.dumps(metadata, sort_keys=True) if metadata else ""
 
 
 def read_summary(description: str) -> str:
@@ -28,8 +30,20 @@ def read_summary(description: str) -> str:
     return description.partition(METADATA_MARK)[0]
 
 
-def read_metadata(description: str) -> dict[str, Any]:
-    """The metadata; empty where `rankline schedule` did not create the recurring run, or somebody edited it."""
+def schedule_metadata(cluster: Cluster, recurring_run: Any, version: Any) -> dict[str, Any]:
+    """What is stored of a schedule with a recurring run (None where it is gone) or the version of its package.
+
+    Empty where `rankline schedule` did not create it, or somebody edited it.
+    """
+    metadata = _read_metadata((recurring_run and recurring_run.description) or "")
+    if metadata or not (version and version.pipeline_id and version.pipeline_version_id):
+        return metadata
+    package = cluster.package(version.pipeline_id, version.pipeline_version_id)
+    info = package.get("pipeline_spec", package).get("pipelineInfo", {})
+    return _read_metadata(info.get("description", ""))
+
+
+def _read_metadata(description: str) -> dict[str, Any]:
     try:
         metadata = json.loads(description.partition(METADATA_MARK)[2] or "{}")
     except ValueError:
@@ -37,31 +51,25 @@ def read_metadata(description: str) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def data_window(scheduled_at: datetime, *, lag_s: float, window_s: float | None) -> Window:
-    """The data window of a scheduled time, as the flow computes it on a cluster: days have 24 hours."""
-    end = scheduled_at.astimezone(UTC) - timedelta(seconds=lag_s)
-    return Window(end - timedelta(seconds=window_s) if window_s else None, end)
-
-
 def trigger_of(cluster: Cluster, run: Any) -> dict[str, Any] | None:
     """What started a run, as in trigger.json of a local run; None where a person did."""
     if run.recurring_run_id:
         recurring_run = cluster.recurring_run(run.recurring_run_id)
         scheduled_at = run.scheduled_at if unix_seconds(run.scheduled_at) else None
-        metadata = read_metadata((recurring_run and recurring_run.description) or "")
-        schedule = recurring_run.display_name if recurring_run else run.recurring_run_id
+        metadata = schedule_metadata(cluster, recurring_run, run.pipeline_version_reference)
+        stored = metadata.get("schedule")
+        name = stored.get("name") if isinstance(stored, dict) else None
+        schedule = recurring_run.display_name if recurring_run else name or run.recurring_run_id
         return _trigger("scheduled", schedule, scheduled_at, metadata)
     scheduled_at = backfill_scheduled_at(run)
     return _trigger("backfill", schedule_name(run), scheduled_at, {}) if scheduled_at else None
 
 
 def _trigger(kind: str, schedule: str, scheduled_at: datetime | None, metadata: dict[str, Any]) -> dict[str, Any]:
-    known = scheduled_at is not None and "lag_s" in metadata
-    window = (
-        data_window(scheduled_at, lag_s=metadata["lag_s"], window_s=metadata["window_s"])
-        if scheduled_at is not None and known
-        else None
-    )
+    window = None
+    if scheduled_at is not None:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # somebody edited the description
+            window = Schedule(**metadata["schedule"]).window_of(scheduled_at)
     return {
         "kind": kind,
         "schedule": schedule,

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.summary.step import SUMMARY
 from pipelines.retention.policy import unix_time
 from pipelines.retention.resources import Inode, Inventory, Kind, Resource, StepWork
 from pipelines.runs import folder as runs
@@ -26,10 +25,12 @@ from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
+from rankline.io.storage import StorageConfig
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
+from rankline.runtime.run_summary import RUN, SUMMARY
 from rankline.runtime.step_cache import StepCache
 from rankline.runtime.steps import ALL_STEPS, EARLIER_NAMES
 
@@ -162,7 +163,9 @@ class _Workspace:
                 step: StepWork(entry.key, dict(entry.outputs), entry.status in ("done", "reused"))
                 for step, entry in ledger.read_entries(folder).items()
             }
-            self.groups[folder.name] = f"{folder.name.split('-', 2)[-1]} {runs.read_flow(folder)}"
+            named = _RUN.fullmatch(folder.name)  # the id of a run on a cluster says nothing of its recipe
+            recipe = folder.name.split("-", 2)[-1] if named else runs.read_recipe_name(folder) or folder.name
+            self.groups[folder.name] = f"{recipe} {runs.read_flow(folder)}"
             if is_running(folder):
                 self.running.add(folder.name)
             if (folder / SUMMARY).is_file() and read_summary(folder) is None:
@@ -216,7 +219,7 @@ def is_run(folder: Path) -> bool:
     if not _RUN.fullmatch(folder.name):
         return False
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return not visible or any((folder / name).is_file() for name in (RECIPE, SUMMARY))
+    return not visible or any((folder / name).is_file() for name in (RECIPE, RUN, SUMMARY))
 
 
 def is_running(folder: Path) -> bool:
@@ -307,8 +310,9 @@ def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[Mode
     for name in schedules.names():
         for setting in schedules.get(name).settings:
             key, _, value = setting.partition("=")
-            if key.strip() == "storage.repository":
-                urls.append(value.strip().replace("{workspace}", str(workspace)))
+            if key.strip() in ("storage.repository", "storage.workspace"):
+                storage = StorageConfig(**{key.strip().removeprefix("storage."): value.strip()})
+                urls.append(storage.resolved.repository.replace("{workspace}", str(workspace)))
     known_roots = {models.root}
     for url in filter(None, urls):
         other = ModelRegistry(url, repair_cache=False)

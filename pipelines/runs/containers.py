@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from components import images
 from pipelines.placement import Resources
+from pipelines.quantities import parse_quantity
 from pipelines.recipe import Recipe, step_settings
 from pipelines.steps import STEPS, row_of_task
 from rankline.errors import RanklineError, UsageError
@@ -32,11 +32,6 @@ CODE_LABEL = "rankline.code"  # label of an image: the digest of the code that i
 PACKAGES = ("rankline", "components", "pipelines", "feature_repo", "serving", "onboarding", "cli")  # in every image
 # the environment variables that a step gets; the recipe's cluster.secrets name further ones
 PASSED_ENVIRONMENT = ("OMP_NUM_THREADS", "MLFLOW_TRACKING_URI", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-UNITS = {"": 1} | {
-    f"{letter}{binary}": (1024 if binary else 1000) ** power
-    for power, letter in enumerate("KMGTPE", 1)
-    for binary in ("", "i")
-}
 OUT_OF_MEMORY = 137  # 128 + SIGKILL, by the kernel's out-of-memory killer
 
 
@@ -50,17 +45,6 @@ def code_digest(source_root: Path | None = None) -> str:
             for path in sorted((source_root / package).rglob("*.py"))
         }
     )
-
-
-def memory_bytes(quantity: str) -> int:
-    """The bytes of a Kubernetes quantity such as 8Gi."""
-    number = quantity.rstrip("EPTGMKi")
-    return int(float(number) * UNITS[quantity[len(number) :]])
-
-
-def cpus(quantity: str) -> float:
-    """The CPUs of a Kubernetes quantity such as 2 or 500m."""
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def image_of(recipe: Recipe, step: str) -> str:
@@ -208,8 +192,8 @@ class ContainerContext:
         import docker
 
         size: Resources = getattr(self.recipe.cluster, row_of_task(step).size)
-        allowed = min(cpus(size.cpu), engine_info["NCPU"])
-        memory = memory_bytes(size.memory)
+        allowed = min(float(parse_quantity(size.cpu)), engine_info["NCPU"])
+        memory = int(parse_quantity(size.memory))
         security = engine_info.get("SecurityOptions") or []
         mode = ",z" if "name=selinux" in security else ""
         mounts = {str(self.workspace): {"bind": str(self.workspace), "mode": f"rw{mode}"}}
@@ -217,7 +201,7 @@ class ContainerContext:
         gpus = size.gpus if "nvidia" in engine_info.get("Runtimes", {}) else 0
         return {
             "volumes": mounts,
-            "environment": self.environment(threads=math.ceil(allowed)),
+            "environment": self.environment(),
             "user": self.user(rootless="name=rootless" in security),
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
@@ -236,11 +220,10 @@ class ContainerContext:
         """The user that runs this, so that files belong to them; a rootless engine maps its own user to 0."""
         return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
 
-    def environment(self, *, threads: int) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The environment variables of a step."""
         passed = [*PASSED_ENVIRONMENT, *(name.lower() for name in PASSED_ENVIRONMENT), *self.recipe.cluster.secrets]
         return {
-            "OMP_NUM_THREADS": str(threads),  # libraries count the cores of the machine, not those of the container
             **{name: os.environ[name] for name in passed if name in os.environ},
             "RANKLINE_RUN_DIR": str(self.run),
             "HOME": "/tmp",

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.summary.step import SUMMARY, summarize
-from pipelines.recipe import Recipe, as_dict
+from pipelines.recipe import Recipe, as_dict, run_context
 from pipelines.runs.folder import (
-    CANCEL,
     LOG,
     RECIPE,
     TRIGGER,
@@ -26,9 +25,10 @@ from pipelines.runs.folder import (
     read_json_object,
     read_summary,
 )
-from rankline.errors import EXIT_FAILED, RanklineError, StepFailed
+from rankline.errors import EXIT_FAILED, EXIT_STALE, RanklineError, StepFailed
 from rankline.io.files import write_json
 from rankline.runtime import ledger, outcomes
+from rankline.runtime.run_summary import CANCEL
 from rankline.runtime.steps import Flow
 
 Runner = Literal["local", "docker"]
@@ -83,13 +83,15 @@ def run(
     summary = read_json_object(handle.folder / SUMMARY)
     summary["seconds"] = round(time.monotonic() - started_s, 2)  # with the start and the end of the runner itself
     write_json(handle.folder / SUMMARY, summary)
-    if outcomes.exit_code(summary["outcome"]) == EXIT_FAILED:
-        raise StepFailed(_failure_message(summary, handle.folder), summary=summary)
+    run_context(recipe, workspace, handle.folder.name).upload_run()
+    code = outcomes.exit_code(summary["outcome"])
+    if code in (EXIT_FAILED, EXIT_STALE):
+        raise StepFailed(_failure_message(summary, handle.folder), summary=summary, exit_code=code)
     return summary
 
 
 def exit_code(summary: Mapping[str, Any]) -> int:
-    """0 if the run succeeded, waits for a review or had nothing to do; 3 refused; 130 cancelled; 1 failed."""
+    """0 if it succeeded, waits for a review or had nothing to do; 3 refused; 4 stale; 130 cancelled; 1 failed."""
     return outcomes.exit_code(summary["outcome"])
 
 
@@ -150,6 +152,7 @@ def start_run(
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
             _complete_summary(recipe, handle, interrupted=interrupted)
+            run_context(recipe, workspace, folder.name).upload_run()
 
 
 def _environment(folder: Path) -> dict[str, str]:

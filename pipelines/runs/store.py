@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from typing import Any, Protocol, runtime_checkable
 from components.summary.step import SUMMARY, summarize
 from pipelines.recipe import Recipe
 from pipelines.runs.folder import (
-    CANCEL,
-    RECIPE,
     TRIGGER,
     WATCHER,
     is_running,
     read_flow,
     read_json_object,
     read_recipe,
+    read_recipe_name,
     read_summary,
+    request_cancel,
     run_folders,
     run_state,
 )
@@ -32,9 +31,7 @@ from pipelines.runs.runner import RunHandle, Runner
 from pipelines.runs.runner import run as run_recipe
 from pipelines.steps import STEPS
 from rankline.errors import RanklineError, UsageError
-from rankline.io.files import write_json
 from rankline.runtime import ledger, progress
-from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
 
 LAST = "last"  # stands for the id of the latest run
@@ -115,7 +112,7 @@ class LocalRuns:
             model_id=summary.get("model_id") or "",
             seconds=summary.get("seconds"),
             trigger=(summary["trigger"] or {}).get("kind", "manual"),
-            recipe=str(read_json_object(folder / RECIPE).get("name", "")),
+            recipe=read_recipe_name(folder),
             flow=summary["flow"],
         )
 
@@ -168,8 +165,7 @@ class LocalRuns:
                 where=str(folder),
                 hint="`rankline runs list` shows which ones are",
             )
-        request = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "by": current_user()}
-        write_json(folder / CANCEL, request)
+        request_cancel(folder)
         deadline = time.monotonic() + timeout_s
         while not (folder / SUMMARY).is_file():
             if run_state(folder) is not Outcome.RUNNING:  # the process that watched it was killed, and it with that

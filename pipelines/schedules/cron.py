@@ -1,13 +1,7 @@
-"""When a schedule fires: a cron expression of six fields, seconds first, in a time zone.
+"""Cron expressions of six fields, seconds first: read and checked; when they fire is in rankline/schedules.
 
 A Kubeflow cluster expects six fields. It also accepts five, as second, minute, hour, day and month: there `0 3 * * 1`
 fires every hour of January. Here five fields have the usual meaning and are converted to six.
-
-Daylight saving, for every zone and every year:
-
-- an expression that names hours fires once per date and time. A time that the clocks skip fires at the first instant
-  after the jump, one that occurs twice fires the first time. Several times that fall on the same instant fire once.
-- an hour of `*` fires in every hour that passes, 23 or 25 of them on the days of the change.
 """
 
 from __future__ import annotations
@@ -16,10 +10,10 @@ import datetime
 import itertools
 import re
 import zoneinfo
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 
 from rankline.errors import UsageError
+from rankline.schedules.fire_times import Cron
 
 FIELDS = ("second", "minute", "hour", "day of the month", "month", "day of the week")
 _BOUNDS = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
@@ -33,48 +27,6 @@ _FULL_MONTHS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Cron:
-    """One expression in one zone."""
-
-    text: str  # six fields, seconds first
-    zone: str  # IANA name
-
-    def after(self, after: datetime.datetime) -> Iterator[datetime.datetime]:
-        """The fire times after ``after`` in order, in UTC; it ends if there are no more."""
-        from cronsim import CronSim
-
-        zone = zoneinfo.ZoneInfo(self.zone)
-        text, local_time = self.text.replace("?", "*"), after.astimezone(zone)
-        # cronsim applies daylight saving to five fields only and leaves a naive time alone: we apply it ourselves
-        if text.split()[2] == "*":
-            yield from (fires_at.astimezone(datetime.UTC) for fires_at in CronSim(text, local_time))
-            return
-        previous = after
-        for wall in CronSim(text, local_time.replace(tzinfo=None)):
-            fires_at = wall_to_utc(wall, zone)
-            if fires_at > previous:
-                yield fires_at
-                previous = fires_at
-
-
-def wall_to_utc(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.datetime:
-    """The instant (UTC) of a wall time: the first of two, or the first instant after a jump that skips it."""
-    utc = wall.replace(tzinfo=zone, fold=0).astimezone(datetime.UTC)
-    if utc.astimezone(zone).replace(tzinfo=None) == wall:
-        return utc
-    # skipped: the two offsets put it on either side of the jump; bisect for the second of the jump
-    before = wall.replace(tzinfo=zone, fold=1).astimezone(datetime.UTC)
-    offset, second = before.astimezone(zone).utcoffset(), datetime.timedelta(seconds=1)
-    while utc - before > second:
-        middle = before + (utc - before) // second // 2 * second
-        if middle.astimezone(zone).utcoffset() == offset:
-            before = middle
-        else:
-            utc = middle
-    return utc
-
-
 def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple[Cron, list[str]]:
     """A checked expression, and notes for people on how it was read.
 
@@ -83,7 +35,7 @@ def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple
     Raises:
         UsageError: the zone or the expression is not valid, or the expression never fires.
     """
-    if zone not in zoneinfo.available_timezones():
+    if zone not in _zones():
         raise UsageError(
             f"there is no time zone {zone!r}",
             expected="an IANA name, such as UTC, Europe/Berlin or Asia/Shanghai",
@@ -104,6 +56,12 @@ def parse(text: str, zone: str = "UTC", *, seconds_first: bool = False) -> tuple
             f"cron {text!r} never fires", expected="a day that exists", found=f"day {fields[3]} of month {fields[4]}"
         )
     return cron, notes
+
+
+@cache
+def _zones() -> set[str]:
+    """The names of all zones; zoneinfo looks through a thousand files for them, each time."""
+    return zoneinfo.available_timezones()
 
 
 def _six_fields(text: str, *, seconds_first: bool) -> tuple[list[str], list[str]]:

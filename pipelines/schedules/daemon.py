@@ -20,7 +20,7 @@ from typing import Protocol
 
 from pipelines.schedules.firing import Firing, Kind
 from pipelines.schedules.firings import Firings
-from pipelines.schedules.model import Due, Schedule, due
+from pipelines.schedules.model import Due, Schedule, due, in_force
 from pipelines.schedules.processes import (
     WorkerCommand,
     Workers,
@@ -238,16 +238,16 @@ class Scheduler:
 def next_start(history: list[Schedule], now: datetime) -> datetime | None:
     """The next time after ``now`` at which a run may start; None where there is none."""
     max_jitter = timedelta(seconds=max(each.jitter_s for each in history))
-    starts = (each.schedule.earliest_start(each.scheduled_at) for each in due(history, after=now - max_jitter))
+    upcoming = due(in_force(history, now), after=now - max_jitter)
+    starts = (each.schedule.earliest_start(each.scheduled_at) for each in upcoming)
     return next((start for start in starts if start > now), None)
 
 
 def select_due(history: list[Schedule], firings: Firings, now: datetime) -> list[Due]:
     """The fire times to run now, oldest first; those that the schedule does not catch up with are noted as skipped."""
-    latest, until = history[-1], firings.handled()["until"]
-    after = datetime.fromisoformat(until) if until else history[0].effective_from
-    ready = []
-    for each in due(history, after=after, until=now):
+    latest, ready = history[-1], []
+    after = firings.handled_until(since=history[0].effective_from, now=now)
+    for each in due(in_force(history, now), after=after, until=now):
         if each.schedule.earliest_start(each.scheduled_at) > now:
             break
         if firings.read(each.scheduled_at) is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.schedules.archive import Archive
-from pipelines.schedules.cursor import Cursor
+from pipelines.schedules.cursor import FAR_AHEAD, Cursor
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, UNREADABLE, Firing, read_firing
 from rankline.io import files
 
@@ -111,6 +111,19 @@ class Firings:
         """`until` and `skipped`, see `Cursor.read`."""
         firings = self.all() if self._cursor.problem() else []
         return self._cursor.read(latest=firings[-1].instant if firings else None)
+
+    def handled_until(self, *, since: datetime, now: datetime) -> datetime:
+        """Up to when every fire time has a firing or was skipped; ``since`` where none was due yet."""
+        return self._cursor.follow_clock(self.handled(), since=since, now=now)
+
+    def handled_ahead(self, *, since: datetime, now: datetime) -> datetime | None:
+        """A moment later than ``now`` up to which fire times were handled, by a clock that showed another time."""
+        handled = self.handled()
+        marks = [each for each in (handled["until"], handled.get("ahead", {}).get("until")) if each]
+        if not marks:
+            return since if since > now + FAR_AHEAD else None
+        latest = max(map(datetime.fromisoformat, marks))
+        return latest if latest > now else None
 
     def mark_handled(self, until: datetime, *, skipped: dict[str, Any] | None = None) -> None:
         """Note that every fire time up to ``until`` has a firing, or is skipped as ``skipped`` says."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pipelines.recipes import named
 from pipelines.schedules import cron as crons
 from pipelines.schedules.backfill import Backfill, BackfillOptions, BackfillStatus
 from pipelines.schedules.firing import Firing
-from pipelines.schedules.model import Schedule, Window, validate_schedule
+from pipelines.schedules.model import Schedule, validate_schedule
 from pipelines.schedules.protocol import FiringRecord, ScheduleChanges, ScheduleInfo, UnreadableSchedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.worker import flow_runner
@@ -67,10 +67,6 @@ class LocalSchedules:
             schedule, revisions=schedule.revision, remaining=(f"its firings stay in {self.store.folder / name}",)
         )
 
-    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
-        """The data window of a fire time, in calendar days of the schedule's zone."""
-        return schedule.window_of(scheduled_at)
-
     def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
         """When the run of a fire time may start, after its jitter."""
         return schedule.earliest_start(scheduled_at)
@@ -97,10 +93,11 @@ class LocalSchedules:
         return [(_record(each.firing, status=each.firing.status), each.status) for each in results]
 
     def _info(self, schedule: Schedule, notes: Sequence[str] = ()) -> ScheduleInfo:
+        clock_note = self.store.clock_note(schedule.name, now=datetime.now(UTC))
         return ScheduleInfo(
             schedule,
             revisions=len(self.store.history(schedule.name)),
-            notes=tuple(notes),
+            notes=(*notes, *filter(None, (clock_note,))),
             started_by=f"`rankline scheduler -w {self.workspace}` starts its runs",
         )
 

@@ -12,32 +12,23 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.retention.policy import Keep
 from pipelines.schedules import cron as crons
+from pipelines.schedules.cursor import FAR_AHEAD
 from pipelines.schedules.firing import Firing, Kind
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 from rankline.runtime.steps import Flow
+from rankline.schedules.data_window import SPAN, Window, data_window, parse_span
+from rankline.schedules.fire_times import Cron
 
-_SPAN = re.compile(r"(\d+)([smhdw])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_UNIT_DAYS = {"d": 1, "w": 7}  # calendar days
-_RESOLUTION = timedelta(microseconds=1)
 _MAX_SPAN_DAYS = 36_500
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_FIELDS = ("webhook", "webhook_headers")  # a value given here by mistake may be a secret: never repeat it
 _WINDOW_SETTINGS = ("ingest.window_start", "ingest.window_end")
-
-
-class Window(NamedTuple):
-    """The data of a run: from ``start`` (None: from the beginning) up to and excluding ``end``; UTC."""
-
-    start: datetime | None
-    end: datetime
 
 
 class Schedule(FrozenModel):
@@ -56,7 +47,7 @@ class Schedule(FrozenModel):
     cron: str = Field(description="Six fields: second, minute, hour, day of the month, month, day of the week.")
     zone: str = Field("UTC", description="IANA time zone of the cron expression and of the window's days.")
     window: str = Field(
-        "", description="Length of the data window, such as 30d, 8w or 12h; empty for everything up to its end."
+        "", description="Length of the data window, such as 30d, 8w, 1mo or 12h; empty for everything up to its end."
     )
     lag: str = Field("0s", description="How long before the scheduled time the data window ends, such as 6h.")
     catch_up: Literal["coalesce", "all"] = Field(
@@ -87,22 +78,24 @@ class Schedule(FrozenModel):
     @field_validator("window", "lag")
     @classmethod
     def _check_span(cls, text: str) -> str:
-        if text and not _SPAN.fullmatch(text):
-            raise ValueError("write a number and a unit: 90s, 30m, 12h, 30d or 8w")
-        if text and (len(text) > 15 or span_s(text) > _MAX_SPAN_DAYS * _UNIT_S["d"]):
+        if text and not SPAN.fullmatch(text):
+            raise ValueError("write a number and a unit: 90s, 30m, 12h, 30d, 8w or 1mo")
+        if len(text) > 15 or parse_span(text).elapsed_s > _MAX_SPAN_DAYS * 86_400:
             raise ValueError(f"the longest is {_MAX_SPAN_DAYS}d, a hundred years")
         return text
 
     @field_validator("window")
     @classmethod
     def _check_window_length(cls, text: str) -> str:
-        if text and int(text[:-1]) == 0:
+        if text and parse_span(text).count == 0:
             raise ValueError("a window of zero length holds nothing")
         return text
 
     @field_validator("lag")
     @classmethod
-    def _default_lag(cls, text: str) -> str:
+    def _check_lag(cls, text: str) -> str:
+        if parse_span(text).unit == "mo":
+            raise ValueError("months differ in length, and a lag should not: write it in days or weeks")
         return text or "0s"
 
     @field_validator("settings")
@@ -134,12 +127,15 @@ class Schedule(FrozenModel):
         )
         if self.jitter_s and self.jitter_s >= (gap := crons.shortest_gap_s(cron_rule, effective_from)):
             raise ValueError(f"a jitter of {self.jitter_s:g} s reaches the next fire time, {gap:g} s later")
+        day = self.cron.split()[3]
+        if day in ("29", "30", "31") and parse_span(self.window).unit == "mo":
+            raise ValueError(f"not every month has a day {day}, so its windows would not meet: name a day from 1 to 28")
         return self
 
     @property
-    def rule(self) -> crons.Cron:
+    def rule(self) -> Cron:
         """When it fires."""
-        return crons.Cron(self.cron, self.zone)
+        return Cron(self.cron, self.zone)
 
     @property
     def effective_from(self) -> datetime:
@@ -147,22 +143,8 @@ class Schedule(FrozenModel):
         return datetime.fromisoformat(self.updated_at)
 
     def window_of(self, scheduled_at: datetime) -> Window:
-        """The data window of a fire time, however late its run starts.
-
-        Days and weeks are calendar days in the schedule's zone, so the windows of a daily schedule meet without a gap
-        when the clocks change. Hours, minutes and seconds are elapsed time.
-        """
-        end = self._subtract(scheduled_at.astimezone(UTC), self.lag)
-        return Window(self._subtract(end, self.window) if self.window else None, end)
-
-    def _subtract(self, instant: datetime, span: str) -> datetime:
-        if span[-1] not in _UNIT_DAYS:
-            return instant - timedelta(seconds=span_s(span))
-        days, zone = int(span[:-1]) * _UNIT_DAYS[span[-1]], ZoneInfo(self.zone)
-        # where the clocks jump, take the wall time before the jump: windows rather overlap than leave a gap
-        wall_times = (instant.astimezone(zone), (instant - _RESOLUTION).astimezone(zone) + _RESOLUTION)
-        wall_time = min(each.replace(tzinfo=None, fold=0) for each in wall_times) - timedelta(days=days)
-        return crons.wall_to_utc(wall_time, zone) if days else instant
+        """The data window of a fire time, however late its run starts."""
+        return data_window(self.rule, scheduled_at, window=self.window, lag=self.lag)
 
     def earliest_start(self, scheduled_at: datetime) -> datetime:
         """When the run of a fire time may start: the scheduled time plus its jitter."""
@@ -192,6 +174,17 @@ class Schedule(FrozenModel):
             claimed_at=now.isoformat(),
             allow_older_window=allow_older_window,
         )
+
+
+def in_force(history: Sequence[Schedule], now: datetime) -> list[Schedule]:
+    """The revisions as they count at ``now``.
+
+    One whose time is far ahead was made by a clock that was wrong: it counts from the one before on.
+    """
+    limit = now + FAR_AHEAD
+    past = [each.updated_at for each in history if each.effective_from <= limit]
+    earliest = {"updated_at": past[-1] if past else datetime.fromtimestamp(0, UTC).isoformat()}
+    return [each if each.effective_from <= limit else each.model_copy(update=earliest) for each in history]
 
 
 class Due(NamedTuple):
@@ -256,8 +249,3 @@ def _refuse_secrets(schedule: Schedule) -> None:
             found="a URL with a user, which is not stored",
             hint="webhook_headers names the variable that holds secrets",
         )
-
-
-def span_s(span: str) -> int:
-    """Seconds of a span such as 30d, days of 24 hours; 0 for an empty one."""
-    return int(span[:-1]) * _UNIT_S[span[-1]] if span else 0

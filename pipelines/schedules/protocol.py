@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from pipelines.schedules.backfill import BackfillOptions, BackfillStatus
-from pipelines.schedules.model import Schedule, Window
+from pipelines.schedules.model import Schedule
 from rankline.runtime.outcomes import VERDICT_EXIT_CODES
 
 
@@ -30,7 +30,7 @@ class ScheduleInfo:
     schedule: Schedule
     revisions: int
     details: Mapping[str, str] = field(default_factory=dict)  # of a cluster: experiment, account, recurring_run, url
-    notes: tuple[str, ...] = ()  # on the command that returned it
+    notes: tuple[str, ...] = ()  # on the schedule, or the command that returned it
     started_by: str = ""  # what starts its runs
     remaining: tuple[str, ...] = ()  # what a change or a deletion has left
 
@@ -108,9 +108,6 @@ class Schedules(Protocol):
 
     def delete(self, name: str, *, now: datetime, end_runs: bool = False) -> ScheduleInfo:
         """Delete a schedule; ``end_runs`` allows what deleting does on a cluster: it ends active runs."""
-
-    def window_of(self, schedule: Schedule, scheduled_at: datetime) -> Window:
-        """The data window of a fire time."""
 
     def earliest_start(self, schedule: Schedule, scheduled_at: datetime) -> datetime:
         """When the run of a fire time may start."""

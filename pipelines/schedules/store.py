@@ -71,6 +71,21 @@ class ScheduleStore:
         """The firings of a schedule."""
         return Firings(self.folder / name)
 
+    def clock_note(self, name: str, *, now: datetime) -> str:
+        """That fire times were handled which are still to come; empty where none were.
+
+        Raises:
+            RanklineError: the schedule cannot be read.
+        """
+        ahead = self.firings(name).handled_ahead(since=self.history(name)[0].effective_from, now=now)
+        if ahead is None:
+            return ""
+        until, shown = (f"{each.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" for each in (ahead, now))
+        return (
+            f"fire times up to {until} count as handled, but this machine's clock shows {shown}: it was ahead then, or "
+            "is behind now. Those without a firing run when they come"
+        )
+
     def create(self, values: dict[str, Any], *, now: datetime) -> Schedule:
         """Create a schedule; its first fire time is the first one after ``now``.
 

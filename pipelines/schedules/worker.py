@@ -21,10 +21,9 @@ from typing import Any
 
 from pipelines.schedules.firing import TIMESTAMP_FORMAT, Firing
 from pipelines.schedules.firings import Firings
-from rankline.errors import EXIT_FAILED, RanklineError, UsageError
+from rankline.errors import EXIT_FAILED, EXIT_STALE, RanklineError, UsageError
 from rankline.runtime.outcomes import EXIT_INTERRUPTED
 
-STALE_MESSAGES = ("the champion changed since", "the catalogue changed since")
 MAX_STALE_ATTEMPTS = 3
 FlowRunner = Callable[..., dict[str, Any]]
 
@@ -149,7 +148,7 @@ def _run_until_fresh(run: Callable[[], dict[str, Any]]) -> RunResult:
             summary = run()
             return RunResult(summary["outcome"], exit_code(summary), "; ".join(summary["reasons"]))
         except RanklineError as error:
-            if not attempts_left or not any(each in str(error) for each in STALE_MESSAGES):
+            if not attempts_left or error.exit_code != EXIT_STALE:
                 raise
     raise AssertionError("unreachable")
 
@@ -165,7 +164,7 @@ def read_result(workspace: Path, firing: Firing) -> RunResult | None:
         return None
     outcome = summary["outcome"]
     code = outcomes.exit_code(outcome)
-    return RunResult(outcome, code, "; ".join(summary["reasons"])) if code != EXIT_FAILED else None
+    return RunResult(outcome, code, "; ".join(summary["reasons"])) if code not in (EXIT_FAILED, EXIT_STALE) else None
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from rankline.contracts import FrozenModel, Manifest
 from rankline.errors import StaleEvidence
 from rankline.evaluation import bootstrap
 from rankline.evaluation.report import CANDIDATE, CHAMPION, Report
+from rankline.pod import advice
 
 VerdictLabel = Literal["promote", "pending", "refused", "insufficient_data", "already_serving"]
 Scores = Mapping[str, Mapping[str, float]]
@@ -141,9 +142,13 @@ def decide(
     if report.champion != champion_id:
         raise StaleEvidence(
             "the champion changed since this model was evaluated",
-            expected=f"champion {report.champion or '(none)'}",
-            found=f"champion {champion_id or '(none)'}",
-            hint="run the pipeline again: the model will be evaluated beside the new champion",
+            expected=f"an evaluation beside champion {champion_id or '(none)'}, which serves now",
+            found=f"one beside {f'champion {report.champion}' if report.champion else 'none: no other model served'}",
+            hint=advice(
+                on_one_machine="run the pipeline again: it reuses what is done and compares with the new champion",
+                on_a_cluster="`rankline submit` again: it reuses what is done and compares with the new champion; "
+                "`rankline runs retry` would keep this evaluation",
+            ),
         )
 
     enough = _at_least("requests", report.requests, policy.min_requests, "test requests")

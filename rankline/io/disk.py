@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from rankline.errors import DiskFull, RanklineError
+from rankline.pod import advice
 
 # no free blocks, the quota is used up, and the file is larger than the user's limit
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,8 +46,11 @@ def no_space_error(error: BaseException, folders: Iterable[Path]) -> DiskFull:
         expected="free space for the output",
         found=f"{no_space_message(error) or error}; {usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB free",
         where=str(fullest),
-        hint="free some space (old folders below runs/ and cache/ of the workspace can be deleted), or use a "
-        "--workspace or TMPDIR on another disk; then run again: finished steps are reused",
+        hint="free some space (old folders below runs/ and cache/ of the workspace can be deleted), or use "
+        + advice(
+            on_one_machine="a --workspace or TMPDIR on another disk", on_a_cluster="a larger claim (cluster.volume)"
+        )
+        + "; then run again: finished steps are reused",
     )
 
 

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="BaseModel")
 
 
+PRIVATE, GROUP_SHARED, WRITABLE_BY_ALL = 0o077, 0o007, 0o002  # umasks, and what a safe one contains
+
+
+def restrict_permissions(*, group_shared: bool = False) -> None:
+    """Let nobody but the user, or the group, write the files of this process, however it was started.
+
+    Kubeflow starts a step with a umask of 0. One that a user has chosen stays as it is, unless files are shared.
+    """
+    inherited = os.umask(GROUP_SHARED if group_shared else PRIVATE)
+    if not group_shared and inherited & WRITABLE_BY_ALL:
+        os.umask(inherited)
+
+
 def partial_path(path: Path) -> Path:
     """A hidden name beside ``path`` that nobody else uses, for what is not whole yet."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -45,6 +45,32 @@ def memory_database(spill: Path | None = None, *, memory_mb: int) -> Any:
     return db
 
 
+def source_database(path: Path, *, memory_mb: int) -> Any:
+    """A DuckDB file of somebody else, read-only: its views and the queries over it reach no other file.
+
+    The caller closes it.
+    """
+    import duckdb
+
+    db = duckdb.connect(str(path), read_only=True)
+    _configure(db, memory_mb)
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+    return db
+
+
+def is_single_select(query: str) -> bool:
+    """Whether a text is one SELECT and nothing else, in DuckDB's syntax.
+
+    Raises:
+        duckdb.Error: it is no SQL.
+    """
+    import duckdb
+
+    statements = duckdb.extract_statements(query)
+    return [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
+
+
 def fetch_row(db: Any, query: str) -> tuple[Any, ...]:
     """The only row of a query, read completely: DuckDB does no other work beside an unfinished result."""
     (row,) = db.execute(query).fetchall()
@@ -54,3 +80,4 @@ def fetch_row(db: Any, query: str) -> tuple[Any, ...]:
 def _configure(db: Any, memory_mb: int) -> None:
     db.execute(f"SET memory_limit = '{memory_mb}MB'")
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")  # it would be among the output

@@ -40,11 +40,24 @@ class Entry(BaseModel):
     exit_code: int = 0
     key: str = ""  # the digest of the step's cache key
     final: bool = False  # the step would fail again in the same way
+    attempts: int = 1  # in the same run: Kubernetes makes a lost pod again, Kubeflow retries, and so may a user
+    first_started: float = 0.0  # when the first of several attempts started
+
+    def continue_from(self, previous: Entry) -> None:
+        """Count this as a further attempt after ``previous``."""
+        self.attempts, self.first_started = previous.attempts + 1, previous.first_started or previous.started
 
     @property
     def seconds(self) -> float:
         """Wall time from the step's start to its end, or until now."""
         return max((self.finished or time.time()) - self.started, 0.0)  # the clock may have been set back
+
+
+def begun_again(entry: Entry, previous: Entry) -> str:
+    """Why a step was begun again in the same run, for `Entry.why`."""
+    cause = {"running": "its process had been killed", "failed": "it had failed"}.get(previous.status, "it had ended")
+    first = time.strftime("%H:%M:%S", time.gmtime(entry.first_started))
+    return f"begun again: {cause} (attempt {entry.attempts}, the first at {first} UTC)"
 
 
 def write_entry(run_dir: Path, entry: Entry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
+from rankline.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_STALE
 
 EXIT_INTERRUPTED = 130  # as typer's after Ctrl-C
 VERDICT_EXIT_CODES = (EXIT_OK, EXIT_REFUSED)  # of runs that came to a verdict
@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     UNCHANGED = ("nothing changed", "unchanged", EXIT_OK, "", "",
                  "Every item is as it was; nothing was published.")
     CANCELLED = ("cancelled", "", EXIT_INTERRUPTED, "", "", "It was cancelled before it was finished.")
+    STALE = ("stale", "", EXIT_STALE, "", "", "Another model came to serve while it ran; run it again.")
     FAILED = ("failed", "", EXIT_FAILED, "", "")
     INCOMPLETE = ("incomplete", "", EXIT_FAILED, "", "", "It ended without a verdict.")
     # a run without a summary
@@ -65,13 +66,21 @@ class Outcome(StrEnum):
 
     @property
     def has_verdict(self) -> bool:
-        """Whether the run came to one: neither a failure nor a cancellation."""
+        """Whether the run came to one that holds: neither a failure, nor a cancellation, nor a comparison too late."""
         return self.exit_code in VERDICT_EXIT_CODES
 
     @property
     def task(self) -> str:
-        """The task that stands for this verdict on a cluster; empty where a step of its own follows the verdict."""
+        """The task that stands for this verdict on a cluster; empty where a step of its own follows the verdict.
+
+        Packages of this version have one for `branch` alone; those of earlier versions have one for each verdict.
+        """
         return "" if self.step else self.verdict.replace("_", "-")
+
+    @property
+    def branch(self) -> str:
+        """What the deciding step returns to a pipeline, which has one branch for every refusal."""
+        return Outcome.REFUSED.verdict if self.exit_code == EXIT_REFUSED else self.verdict
 
     def sentence_for(self, flow: str) -> str:
         """What a cluster says of a run of this flow."""

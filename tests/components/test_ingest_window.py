@@ -13,7 +13,7 @@ from components.ingest.window import BACKFILL, TRIGGER_FILE, with_scheduled_wind
 from rankline.errors import UsageError
 
 RAW = ("[[ScheduledTime]]", "{{$.pipeline_job_schedule_time_utc}}")  # as a cluster leaves them that knows neither
-NIGHTLY = {"name": "nightly", "window_s": 86_400.0, "lag_s": 3600.0, "second": "0"}
+NIGHTLY = {"name": "nightly", "cron": "0 0 3 * * *", "window": "1d", "lag": "1h"}
 CONFIG = IngestConfig(source="/data")
 
 
@@ -59,7 +59,7 @@ def test_a_backfill_without_its_scheduled_time_is_refused(tmp_path: Path, instan
 
 
 def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
-    assert window(tmp_path, "20261101030000", window_s=None, lag_s=0.0) == (None, "2026-11-01T03:00:00+00:00")
+    assert window(tmp_path, "20261101030000", window="", lag="0s") == (None, "2026-11-01T03:00:00+00:00")
 
 
 @pytest.mark.parametrize(

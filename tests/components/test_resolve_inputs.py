@@ -42,7 +42,7 @@ def test_a_missing_source_is_refused_before_anything_runs(tmp_path: Path) -> Non
         )
 
 
-def test_a_workspace_serves_one_catalogue(tmp_path: Path) -> None:
+def test_a_workspace_serves_one_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two shops' models never compete, and neither is served with the other's features."""
     publish(tmp_path / "repository", make_bundle(tmp_path / "bundle"))
     data, serves = source(tmp_path / "one", "a:token\n1\n"), ModelRegistry(tmp_path / "repository").champion()
@@ -51,3 +51,8 @@ def test_a_workspace_serves_one_catalogue(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="rank another catalogue") as refused:
         resolve_inputs(workspace=tmp_path, catalogue="another", config=data)
     assert "-w" in refused.value.hint
+    monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")  # in a pod another folder is of no use
+    with pytest.raises(UsageError, match="rank another catalogue") as refused:
+        resolve_inputs(workspace=tmp_path, catalogue="another", config=data)
+    assert "-w" not in refused.value.hint
+    assert "cluster.volume" in refused.value.hint

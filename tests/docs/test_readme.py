@@ -33,7 +33,7 @@ def typed(text: str, command: str) -> list[str]:
     lines = [line for block in FENCED.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     lines += INLINE.findall(FENCED.sub("", text))
     lines = [line.strip().removeprefix("$ ").removeprefix(".venv/bin/") for line in lines]
-    return [line.split(" #")[0].strip() for line in lines if line.split(" ")[0] == command]
+    return [re.split(" [#|]", line)[0].strip() for line in lines if line.split(" ")[0] == command]
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def test_every_setting_a_page_changes_exists() -> None:
     "line",
     [
         "rankline runn", "rankline run --colour red", "rankline recipes shows movielens", "rankline ask 1 -k many",
-        "rankline ask 1 -k", "rankline doctor movielens", "rankline data slice --recipe movielens",
+        "rankline ask 1 -k", "rankline doctor movielens smoke", "rankline data slice --recipe movielens",
     ],
 )  # fmt: skip
 def test_a_wrong_line_is_noticed(line: str) -> None:

@@ -28,7 +28,7 @@ from tests.servers.kubeflow import Kubeflow
 MORNING = datetime(2026, 11, 2, 3, 0, 0, tzinfo=UTC)
 ENDS = [
     ("refresh", "publish", "published", 0, "publish"),
-    ("refresh", "unchanged", "nothing changed", 0, "unchanged"),
+    ("refresh", "unchanged", "nothing changed", 0, "catalogue"),
     ("refresh", "refused", "refused", 3, "refused"),
     ("features", "", "materialized", 0, "materialize"),
 ]
@@ -60,12 +60,11 @@ def test_how_many_nodes_train_is_nothing_to_a_flow_that_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("flow", ["refresh", "features"])
 def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path, flow: Flow) -> None:
-    night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window_s=86_400.0, lag_s=3600)
+    night = RecurringRunSpec(name="often", flow=flow, cron="0 0 3 * * *", window="1d", lag="1h")
     retained = create(cluster, night, golden.pinned("smoke"))
     assert (retained.recipe, retained.flow) == ("smoke", flow)
     assert list_active(cluster) == [retained]
     (run,) = kubeflow.api.tick(MORNING)
-    body = kubeflow.api.runs[run]
     spec = kubeflow.api.versions[retained.pipeline_version]["pipeline_spec"]["pipeline_spec"]
     assert spec["pipelineInfo"]["name"] == f"rankline-smoke-{flow}"
     line = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
@@ -73,7 +72,7 @@ def test_the_scheduled_time_reaches_ingest(kubeflow: Kubeflow, cluster: Cluster,
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
-    result = (body["runtime_config"]["parameters"]["scheduled_at"], "")
+    result = (kubeflow.api.arguments[run]["scheduled_at"], "")
     config = with_scheduled_window(IngestConfig(source="/data"), schedule, result, tmp_path)
     assert (config.window_start, config.window_end) == ("2026-11-01T02:00:00+00:00", "2026-11-02T02:00:00+00:00")
 
@@ -133,9 +132,12 @@ def test_a_verdict_is_reported_by_the_tasks_that_ran(
 
 
 def test_a_refresh_that_tells_of_no_verdict_is_not_taken_for_one(kubeflow: Kubeflow, cluster: Cluster) -> None:
-    kubeflow.api.verdict = "promote"
-    result = follow(cluster, begun(cluster, "refresh"), poll_s=0.01, settle_s=0.1)
-    assert result["outcome"] == "incomplete"
+    """A branch was taken, and nothing in it is known."""
+    kubeflow.api.verdict = "publish"
+    run = begun(cluster, "refresh")
+    tasks = kubeflow.api.workflows[run].spec["components"]["comp-condition-2"]["dag"]["tasks"]
+    tasks["something-new"] = tasks.pop("publish")
+    assert follow(cluster, run, poll_s=0.01, settle_s=0.1)["outcome"] == "incomplete"
 
 
 @pytest.mark.parametrize(

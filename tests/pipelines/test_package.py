@@ -18,16 +18,14 @@ from pipelines.recipe import step_settings
 from pipelines.recipes import RECIPES
 from pipelines.steps import row_of_task
 from rankline.errors import UsageError
+from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import TRAINING_STEPS, Flow
 from tests.pipelines import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = [step.replace("_", "-") for step in TRAINING_STEPS]  # as Kubeflow writes them
 # task of a verdict -> Kubeflow's name of the branch that it runs in
-VERDICTS = {
-    "already-serving": "condition-3", "pending": "condition-4", "refused": "condition-5",
-    "insufficient-data": "condition-6",
-}  # fmt: skip
+VERDICTS = {"refused": "condition-3"}
 TASKS = {*STEPS, "summary", *VERDICTS}
 STEP_GROUP, GATE = "exit-handler-1", "condition-2"  # Kubeflow's names of the two groups
 
@@ -145,16 +143,31 @@ def test_the_gate_is_a_branch_and_the_summary_the_exit_handler(package: tuple[st
     assert last["dependentTasks"] == [STEP_GROUP]
 
 
-def test_every_other_verdict_has_a_task_of_its_name(package: tuple[str, Path]) -> None:
-    from rankline.evaluation.decision import Verdict
-
+def test_a_refusal_has_a_task_of_its_name(package: tuple[str, Path]) -> None:
     pipeline, _ = documents(package[1])
     for task, group in VERDICTS.items():
         branch = steps_of(pipeline)[group]
-        assert branch["triggerPolicy"]["condition"].endswith(f"== '{task.replace('-', '_')}'")
+        assert branch["triggerPolicy"]["condition"].endswith(f"== '{task}'")
         assert list(pipeline["components"][f"comp-{group}"]["dag"]["tasks"]) == [task]
-    outcomes = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
-    assert {task.replace("-", "_") for task in VERDICTS} | {"promote"} == outcomes
+
+
+def test_so_has_waiting_for_a_review_where_models_are_reviewed(tmp_path: Path) -> None:
+    pipeline, _ = with_settings(tmp_path, "decide.mode=review")
+    branches = {name: task["taskInfo"]["name"] for name, task in steps_of(pipeline).items() if "condition" in name}
+    assert branches == {GATE: "gates-met", "condition-3": "refused", "condition-4": "pending"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "branches"), [("auto", {"promote", "refused"}), ("review", {"promote", "refused", "pending"})]
+)
+def test_each_verdict_takes_its_branch_and_one_takes_none(mode: str, branches: set[str]) -> None:
+    """What a cluster's API cannot tell from the branch that ran is then one verdict alone."""
+    from rankline.evaluation.decision import Verdict
+
+    verdicts = set(typing.get_args(Verdict.model_fields["outcome"].annotation))
+    possible = verdicts - ({"pending"} if mode == "auto" else {"promote"})
+    none = {verdict for verdict in possible if Outcome.of_verdict(verdict).branch not in branches}
+    assert none == {"already_serving"}
 
 
 def test_a_local_flow_has_no_verdict_tasks() -> None:
@@ -176,11 +189,16 @@ def test_every_step_has_its_image_resources_timeout_and_volume(package: tuple[st
     for step in TASKS:
         container, size = executors[f"exec-{step}"]["container"], getattr(config, row_of_task(step).size)
         assert container["image"] == getattr(config.images, row_of_task(step).image)
-        assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == size.cpu
-        assert container["resources"]["resourceMemoryLimit"] == size.memory
+        assert (container["resources"]["resourceCpuLimit"], container["resources"]["resourceMemoryLimit"]) == (
+            size.cpu,
+            size.memory,
+        )
+        requests = {name: container["resources"][f"resource{name.title()}Request"] for name in ("cpu", "memory")}
+        assert requests == size.requests
         gpu = container["resources"].get("accelerator", {"resourceCount": "0", "resourceType": size.gpu_type})
         assert (gpu["resourceCount"], gpu["resourceType"]) == (str(size.gpus), size.gpu_type)
         assert platform[f"exec-{step}"]["activeDeadlineSeconds"] == str(size.timeout_s)
+        assert platform[f"exec-{step}"]["securityContext"] == {"runAsNonRoot": True}
         (mount,) = platform[f"exec-{step}"]["pvcMount"]
         assert (mount["constant"], mount["mountPath"]) == (config.volume, config.workspace)
 
@@ -253,6 +271,36 @@ def test_without_a_volume_none_is_mounted(tmp_path: Path) -> None:
     _, platform = with_settings(tmp_path, "cluster.volume=")
     assert len(platform) == len(TASKS)
     assert not any("pvcMount" in executor for executor in platform.values())
+    mounts = {each["mountPath"] for executor in platform.values() for each in executor["emptyDirMounts"]}
+    assert mounts == {"/rankline"}
+
+
+def test_with_a_bucket_the_volume_is_scratch_space_and_outputs_are_references(tmp_path: Path) -> None:
+    pipeline, platform = with_settings(tmp_path, "storage.workspace=s3://shop/rankline", "storage.artifacts=s3://work")
+    assert not any("pvcMount" in executor for executor in platform.values())
+    for task in steps_of(pipeline).values():
+        run = task["inputs"]["parameters"]["run"]["runtimeValue"]["constant"]
+        assert run["references"] is True
+        assert run["storage"] == {
+            "workspace": "s3://shop/rankline",
+            "repository": "s3://shop/rankline/repository",
+            "artifacts": "s3://work",
+            "checkpoints": "s3://shop/rankline/checkpoints",
+        }
+
+
+def test_without_a_shared_cache_outputs_are_passed_on_whole(tmp_path: Path) -> None:
+    pipeline, _ = with_settings(tmp_path, "cluster.volume=")
+    assert "references" not in str(steps_of(pipeline)["ingest"])
+
+
+def test_a_run_knows_its_recipe_and_its_flow(tmp_path: Path) -> None:
+    recipe = golden.pinned("smoke")
+    pipeline, _ = documents(compile_flow(recipe, tmp_path / "flow.yaml", flow="refresh"))
+    parameters = steps_of(pipeline)["resolve-inputs"]["inputs"]["parameters"]
+    written = json.loads(parameters["recipe"]["runtimeValue"]["constant"])
+    assert (written["name"], written["ingest"]["only_items"]) == ("smoke", True)
+    assert parameters["run"]["runtimeValue"]["constant"]["flow"] == "refresh"
 
 
 @pytest.mark.parametrize("image", ["", "registry.example/rankline-data:0.1.0", "@sha256:", "a b@sha256:zz"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,34 @@ def test_an_open_mapping_takes_a_key_of_its_own() -> None:
     assert changed.decide.floors["hr@10"] == 0.3
     assert "ndcg@10" in changed.decide.floors
     assert changed.cluster.secrets == {"TOKEN": "store/token"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("promote.experiment=2026", "2026"),
+        ("promote.experiment=1e3", "1e3"),
+        ("promote.experiment=2.50", "2.50"),
+        ("promote.experiment=true", "true"),
+        ('promote.experiment="7"', "7"),
+        ("cluster.train.node_selector.pool=7", "7"),
+        ("cluster.train.node_selector.spot=true", "true"),
+        ("export.recipe=12345678901234567890", "12345678901234567890"),
+    ],
+)
+def test_a_number_for_a_text_is_that_text(setting: str, value: str) -> None:
+    path = setting.partition("=")[0].split(".")
+    changed: Any = as_dict(named("smoke", ["finetune.epochs=3", setting]))
+    for part in path:
+        changed = changed[part]
+    assert changed == value
+    assert named("smoke", ["finetune.epochs=3", setting]).finetune.epochs == 3
+
+
+def test_a_number_for_a_text_is_still_checked() -> None:
+    assert "match" in refusal("smoke", "name=7").expected
+    assert "finetune.epochs" in refusal("smoke", "promote.experiment=7", "finetune.epochs=0").message
+    assert "valid string" in refusal("smoke", "promote.experiment=null").expected
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,19 @@ def test_a_step_that_runs_alone_has_settings() -> None:
 # outcomes
 
 
-def test_every_verdict_is_followed_by_a_step_or_a_task() -> None:
-    from components.catalogue.component import OUTCOME_TASKS as CATALOGUE_TASKS
-    from components.promote.component import OUTCOME_TASKS
+def test_the_tasks_of_verdicts_are_known() -> None:
+    from components.promote import component
 
-    assert {Outcome.of_verdict(verdict).task for verdict in OUTCOME_TASKS | CATALOGUE_TASKS} == set(VERDICT_TASKS)
+    assert {component.refused.name, component.pending.name} <= set(VERDICT_TASKS)
     assert {outcome.step for outcome in Outcome if outcome.step} == {"promote", "publish", "materialize"}
     assert all(set(DECIDING_STEPS) & set(flow) for flow in FLOWS.values())
+
+
+def test_every_refusal_takes_one_branch_and_another_verdict_its_own() -> None:
+    refusals = {outcome for outcome in Outcome if outcome.exit_code == 3}
+    assert refusals == {Outcome.REFUSED, Outcome.INSUFFICIENT_DATA}
+    assert {outcome.branch for outcome in refusals} == {"refused"}
+    assert all(outcome.branch == outcome.verdict for outcome in set(Outcome) - refusals)
 
 
 def test_a_label_of_another_version_is_a_failure() -> None:

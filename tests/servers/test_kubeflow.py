@@ -1,4 +1,4 @@
-"""The double of Kubeflow Pipelines refuses what the real server's sources refuse, asked without kfp's client."""
+"""The server that stands in for Kubeflow Pipelines refuses what the real one's sources refuse."""
 
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
@@ -8,6 +8,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,7 +139,7 @@ def test_what_a_run_in_this_state_does_not_do(ask: Ask, kubeflow: Kubeflow, worl
     assert ask("POST", f"runs/{run}:terminate") == {}
     assert "Row not found" in ask("POST", f"runs/{run}:terminate")  # it is ending already
     assert "must be Failed/Error to retry" in ask("POST", f"runs/{run}:retry")
-    assert ask("GET", f"runs/{run}")["state"] == "CANCELED"
+    assert ask("GET", f"runs/{run}")["state"] == "FAILED"  # never CANCELED
     assert "Row not found" in ask("POST", f"runs/{run}:terminate")
     assert ask("POST", f"runs/{run}:archive") == {}
     assert "an archived run cannot be retried" in ask("POST", f"runs/{run}:retry")
@@ -194,4 +196,44 @@ def test_a_token_goes_with_what_the_first_page_asked(ask: Ask, kubeflow: Kubeflo
     rows = [row["run_id"] for page in (first, second) for row in page["runs"]]
     assert rows == sorted(api.runs, reverse=True)[:4]
     assert len(ask("GET", "runs", namespace=NAMESPACE)["runs"]) == 5
-    assert ask("GET", "runs", namespace=NAMESPACE)["next_page_token"] == ""
+    assert "next_page_token" not in ask("GET", "runs", namespace=NAMESPACE)
+
+
+def test_names_and_texts_have_a_length(ask: Ask, world: dict[str, Any]) -> None:
+    def refusal(noun: str, **fields: Any) -> str:
+        return str(ask("POST", noun, {"namespace": NAMESPACE, **fields}))
+
+    assert "Pipeline.Name length cannot exceed 128" in refusal("pipelines", display_name="p" * 129)
+    assert "Experiment.Name length cannot exceed 128" in refusal("experiments", display_name="ä" * 65)  # in bytes
+    assert ask("POST", "experiments", {"display_name": "f", "namespace": NAMESPACE, "description": "ä" * 255})
+    too_long = "Error 1406 (22001): Data too long for column 'Description' at row 1"
+    message = refusal("experiments", display_name="g", description="e" * 256)
+    assert message.startswith("500")
+    assert message.endswith(too_long)
+    for noun in ("runs", "recurringruns"):
+        body = world[noun.removesuffix("runs") or "run"]
+        assert str(ask("POST", noun, {**body, "description": "e" * 256})).endswith(too_long)
+        assert ask("POST", noun, {**body, "description": "ä" * 255})["description"]
+    assert "column 'DisplayName'" in ask("POST", "runs", {**world["run"], "display_name": "r" * 256})
+
+
+def test_a_recurring_run_that_is_not_stored_fires_all_the_same(
+    ask: Ask, kubeflow: Kubeflow, world: dict[str, Any], tmp_path: Path
+) -> None:
+    from kubernetes import client, config
+
+    refused = {**world["recurring"], "display_name": "Nightly of the shop in Zürich", "description": "e" * 256}
+    assert "Failed to store job Nightly of the shop in Zürich to table" in ask("POST", "recurringruns", refused)
+    assert ask("GET", "recurringruns", namespace=NAMESPACE) == {}
+    assert kubeflow.api.tick(datetime(2026, 11, 2, 3, tzinfo=UTC)) == []
+    assert len(kubeflow.api.unlisted) == 1
+    assert ask("GET", "runs", namespace=NAMESPACE) == {}
+    with config.new_client_from_config(str(kubeflow.kubeconfig(tmp_path))) as api_client:
+        kubernetes = client.CustomObjectsApi(api_client)
+        kind = ("kubeflow.org", "v1beta1", NAMESPACE, "scheduledworkflows")
+        (workflow,) = kubernetes.list_namespaced_custom_object(*kind)["items"]
+        assert workflow["metadata"]["generateName"] == "nightlyoftheshopinzrich"
+        kubernetes.delete_namespaced_custom_object(*kind, workflow["metadata"]["name"])
+        assert kubernetes.list_namespaced_custom_object(*kind)["items"] == []
+    kubeflow.api.tick(datetime(2026, 11, 3, 3, tzinfo=UTC))
+    assert len(kubeflow.api.unlisted) == 1

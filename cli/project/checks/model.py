@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from pipelines.findings import Finding, Status
 
 if TYPE_CHECKING:
+    from cli.runs.cluster import Target
     from pipelines.recipes import Recipe
 
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was checked, its status, what was found, and what to do if it is not ok."""
-
-    check: str
-    status: Status
-    found: str
-    hint: str = ""
+__all__ = ("TIMEOUT_S", "Check", "CheckContext", "Finding", "Status", "error_line", "redacted")
+TIMEOUT_S = 5.0  # for a server to answer
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What is checked: a workspace, which need not exist yet, and the recipe that is to run in it."""
+    """What is checked: the recipe that is to run, in a workspace, which need not exist yet, or on a cluster."""
 
     workspace: Path
     recipe: Recipe
     port: int
+    cluster: Target | None = None
+    account: str = ""  # service account of the cluster's pods
+
+    @property
+    def unreachable(self) -> Status:
+        """The status of a server that this machine does not reach: a cluster may reach it all the same."""
+        return "warn" if self.cluster else "fail"
 
     @property
     def repository(self) -> str:
@@ -47,3 +49,14 @@ class CheckContext:
 
 
 Check = Callable[[CheckContext], Iterator[Finding]]
+
+
+def redacted(address: str) -> str:
+    """An address with its password masked."""
+    return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", address)
+
+
+def error_line(error: BaseException) -> str:
+    """The type and the first line of an error of a library, without passwords."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}"[:200])

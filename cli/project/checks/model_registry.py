@@ -21,7 +21,7 @@ UNREACHABLE_HINT = "start it, check its credentials, or use another --set storag
 
 def repository(context: CheckContext) -> Iterator[Finding]:
     """The history is complete, champion.json agrees with it, the champion is intact, and events can be added."""
-    from rankline.errors import RanklineError
+    from rankline.errors import RanklineError, StorageError
     from rankline.registry import registry_state
     from rankline.registry.model_registry import ModelRegistry
 
@@ -34,7 +34,8 @@ def repository(context: CheckContext) -> Iterator[Finding]:
             return
         history = registry.history()
     except RanklineError as error:
-        yield Finding("history", "fail", _error_summary(error), error.hint or UNREACHABLE_HINT)
+        status = context.unreachable if isinstance(error, StorageError) else "fail"
+        yield Finding("history", status, _error_summary(error), error.hint or UNREACHABLE_HINT)
         return
     except OSError as error:  # such as missing permissions
         yield Finding("history", "fail", f"{root}: {error}", UNREACHABLE_HINT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cli.project.checks import gpu, libraries, machine, stores, workspace
+from cli.project.checks import cluster, gpu, libraries, machine, stores, workspace
 from cli.project.checks.model import CheckContext, Finding
 
 SUBJECTS = {"machine": machine, "libraries": libraries, "gpu": gpu, "stores": stores, "workspace": workspace}
@@ -12,7 +12,8 @@ SUBJECTS = {"machine": machine, "libraries": libraries, "gpu": gpu, "stores": st
 
 def run_checks(context: CheckContext) -> Iterator[tuple[str, Finding]]:
     """(subject, finding) of every check, in order; a check that raises an error is itself a failure."""
-    for name, subject in SUBJECTS.items():
+    subjects = {"cluster": cluster} if context.cluster else SUBJECTS
+    for name, subject in subjects.items():
         for check in subject.CHECKS:
             try:
                 for finding in check(context):

@@ -8,15 +8,14 @@ import os
 import re
 import sqlite3
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.project.checks.model import Check, CheckContext, Finding
+from cli.project.checks.mlflow import mlflow
+from cli.project.checks.model import TIMEOUT_S, Check, CheckContext, Finding, error_line, redacted
 from cli.project.checks.model_registry import repository
 
-TIMEOUT_S = 5.0
 SERVERS = {
     "postgresql": "Postgres", "postgres": "Postgres", "redis": "Redis", "rediss": "Redis", "s3": "bucket",
     "gs": "bucket", "gcs": "bucket", "abfs": "bucket", "az": "bucket", "http": "server", "https": "server",
@@ -40,11 +39,11 @@ def feast(context: CheckContext) -> Iterator[Finding]:
 def _feature_store(library: Any, folder: Path) -> Finding:
     name = f"features {folder.name}"
     try:
-        store = library.FeatureStore(repo_path=str(folder))
+        store = library.FeatureStore(repo_path=str(folder), config=_config_without_changes(folder))
         services = {service.name for service in store.list_feature_services()}
     except Exception as error:  # protobuf, SQL and Feast each have their own errors
         hint = f"rm -r {folder}, then run the recipe again: promotion creates it again"
-        return Finding(name, "fail", f"the registry cannot be read: {_first_line(error)}", hint)
+        return Finding(name, "fail", f"the registry cannot be read: {error_line(error)}", hint)
     if folder.name not in services:
         hint = "run the recipe again: promotion applies the definitions"
         return Finding(name, "fail", f"the registry has no service {folder.name}", hint)
@@ -52,7 +51,7 @@ def _feature_store(library: Any, folder: Path) -> Finding:
         views = _probe_views(store)
     except Exception as error:
         hint = f"start its server, or rm -r {folder} and run the recipe again; until then defaults are served"
-        return Finding(name, "fail", f"the online store does not answer: {_first_line(error)}", hint)
+        return Finding(name, "fail", f"the online store does not answer: {error_line(error)}", hint)
     watermark = {}
     with contextlib.suppress(OSError, ValueError):
         watermark = json.loads((folder / "watermark.json").read_text())
@@ -60,6 +59,16 @@ def _feature_store(library: Any, folder: Path) -> Finding:
         return Finding(name, "ok", f"{views} views answer; materialized up to {until}")
     hint = "run the recipe again: promotion fills it"
     return Finding(name, "warn", f"{views} views answer, but they were never filled", hint)
+
+
+def _config_without_changes(folder: Path) -> Any:
+    """A store's settings, with which Feast creates neither missing tables nor the row of a missing project."""
+    from feast.repo_config import load_repo_config
+
+    config = load_repo_config(folder, folder / "feature_store.yaml")
+    if config.registry.registry_type == "sql":
+        config.registry.schema_mode, config.registry.purge_feast_metadata = "verify", True
+    return config
 
 
 def _probe_views(store: Any) -> int:
@@ -77,37 +86,6 @@ def _probe_views(store: Any) -> int:
     return len(views)
 
 
-def mlflow(context: CheckContext) -> Iterator[Finding]:
-    """The tracking database or server answers."""
-    path = context.workspace.resolve() / "mlflow.db"
-    uri = context.recipe.promote.tracking_uri or f"sqlite:///{path}"
-    is_local = not context.recipe.promote.tracking_uri
-    if is_local and not path.is_file():
-        yield Finding("MLflow", "ok", "none yet; the first promotion creates it")
-        return
-    environment = {
-        "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(TIMEOUT_S)),
-    }  # fmt: skip
-    for variable, value in environment.items():  # read when it is imported
-        os.environ.setdefault(variable, value)
-    try:
-        if is_local:  # MLflow would first migrate a damaged file for a minute
-            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-                db.execute("SELECT count(*) FROM alembic_version").fetchone()
-        from mlflow import MlflowClient
-
-        with warnings.catch_warnings():  # importing it resets the filters
-            warnings.simplefilter("ignore")
-            versions = MlflowClient(tracking_uri=uri, registry_uri=uri).search_model_versions(max_results=1000)
-        yield Finding("MLflow", "ok", f"{redacted(uri)} answers: {len(versions)} model versions")
-    except Exception as error:
-        restart = f"mv {path} {path}.damaged: the next promotion creates a new one"
-        hint = restart if is_local else "start it, or correct its address"
-        message = f"{redacted(uri)} does not answer: {_first_line(error)}"
-        yield Finding("MLflow", "warn", message, f"{hint}; promotions work without it")
-
-
 def servers(context: CheckContext) -> Iterator[Finding]:
     """Every Postgres, Redis, bucket and server that the recipe's settings name answers."""
     from pipelines.recipe import as_dict
@@ -123,10 +101,11 @@ def servers(context: CheckContext) -> Iterator[Finding]:
             yield Finding(setting, "ok", f"{kind} {redacted(value)}: {status}")
         except ImportError as error:
             hint = f"pip install -c constraints.lock {error.name or 'its driver'}"
-            yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({_first_line(error)})", hint)
+            yield Finding(setting, "fail", f"{kind} {redacted(value)}: no driver ({error_line(error)})", hint)
         except Exception as error:  # every driver has its own errors
             hint = f"start it, check its credentials, or change --set {setting}=…"
-            yield Finding(setting, "fail", f"{kind} {redacted(value)} does not answer: {_first_line(error)}", hint)
+            message = f"{kind} {redacted(value)} does not answer here: {error_line(error)}"
+            yield Finding(setting, context.unreachable, message, hint)
 
 
 def _addresses(value: Any, setting: str = "") -> Iterator[tuple[str, str]]:
@@ -147,11 +126,6 @@ def _scheme(address: str) -> str:
     """`postgresql` of `postgresql+psycopg://…`; empty for other texts."""
     match = re.match(r"([a-z0-9]+)(\+[a-z0-9]+)?://", address)
     return match[1] if match else ""
-
-
-def redacted(address: str) -> str:
-    """An address with its password masked."""
-    return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:…@", address)
 
 
 def _postgres(address: str) -> str:
@@ -192,11 +166,6 @@ def _http(address: str) -> str:
     if response.status_code >= 500:
         raise OSError(f"status {response.status_code}")
     return f"status {response.status_code}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}"[:200])
 
 
 CHECKS: tuple[Check, ...] = (repository, feast, mlflow, servers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.formats import format_bytes
@@ -43,6 +45,18 @@ def runs(context: CheckContext) -> Iterator[Finding]:
     else:
         summary = f"{len(running)} running" if running else "none unfinished"
         yield Finding("runs", "ok", f"{len(folders)}, {summary}")
+
+
+def schedules(context: CheckContext) -> Iterator[Finding]:
+    """No fire time that is still to come counts as handled: this machine's clock is right, and was."""
+    from pipelines.schedules.store import ScheduleStore
+    from rankline.errors import RanklineError
+
+    store, now = ScheduleStore(context.workspace), datetime.now(UTC)
+    for name in store.names():
+        with contextlib.suppress(RanklineError):  # `rankline schedule list` shows those that cannot be read
+            if note := store.clock_note(name, now=now):
+                yield Finding(f"schedule {name}", "warn", note, "`timedatectl` shows whether the clock is right")
 
 
 def cache(context: CheckContext) -> Iterator[Finding]:
@@ -126,4 +140,4 @@ def _read_json(path: Path) -> object:
         return None
 
 
-CHECKS: tuple[Check, ...] = (workspace, runs, cache, leftovers, assets)
+CHECKS: tuple[Check, ...] = (workspace, runs, schedules, cache, leftovers, assets)

@@ -6,11 +6,13 @@ relevance 0 stay, since they say that the item does not answer the query. All ev
 
 from collections.abc import Iterator
 
-from components.ingest.config import Columns, IngestConfig
+from components.ingest.config import AllColumns, Columns, IngestConfig
 from components.ingest.readers import tables
 from components.ingest.readers.parts import Column, Part
 from rankline.errors import SourceError
 from rankline.io.sources import Files
+
+FURTHER_COLUMNS = ("item_attributes", "item_numbers", "item_vectors")
 
 
 def columns(settings: Columns) -> Columns:
@@ -27,7 +29,7 @@ def columns(settings: Columns) -> Columns:
         category="",
         created_year="",
         user_attributes=(),
-        **{name: getattr(settings, name) for name in ("item_attributes", "item_numbers", "item_vectors")},
+        **{name: getattr(settings, name) for name in FURTHER_COLUMNS},
     )
 
 
@@ -37,6 +39,8 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
     Raises:
         SourceError: a file does not match its name, or lacks a column.
     """
+    further = {name: getattr(config.columns, name) for name in FURTHER_COLUMNS}
+    config = config.model_copy(update={"columns": AllColumns(**further)})  # the files have names of their own
     for table, each in files.items():
         for file in each:
             part = tables.file_part(table, file, config)
@@ -53,6 +57,10 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
                         else "write these keys, or read the files with ingest.format=tables",
                     )
                 part.columns[canonical] = part.columns.pop(name)
+            if table == "events":  # TREC judges junk below zero: it is as little relevant as anything else
+                score = part.columns["score"]
+                is_negative = f"TRY_CAST({score.sql} AS DOUBLE) < 0"
+                part.columns["score"] = score._replace(sql=f"CASE WHEN {is_negative} THEN '0' ELSE {score.sql} END")
             if table == "items":  # a document may have neither
                 for name in ("title", "text"):
                     part.columns.setdefault(name, Column("NULL::VARCHAR", "text"))

@@ -1,101 +1,66 @@
-"""CSV files as parts: the header, the delimiter, and rows with too few or too many values."""
+"""CSV files as parts: rows with too few or too many values, and rows that an unclosed quote swallowed."""
 
-import csv
-import io
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from components.ingest.config import IngestConfig
-from components.ingest.readers import text_stream
+from components.ingest.readers import escapes, text_stream
+from components.ingest.readers.csv_layout import Layout, read_layout
 from components.ingest.readers.parts import Column, Part, json_object
 from components.ingest.readers.text_stream import encoding_check, open_text
 from rankline.errors import SourceError
 from rankline.io.sources import File
+from rankline.io.sql import literal
 
-MAX_HEADER_BYTES = 1 << 20
-DELIMITERS = ",;\t|"
+WRONG_NUMBER = "wrong number of columns"
+UNCLOSED_QUOTE = "inside a quote that is not closed"
+BACKSLASH_QUOTE = "a quote after a backslash"
 
 
 def csv_part(table: str, file: File, config: IngestConfig) -> Part:
+    """A CSV file as a part.
+
+    Raises:
+        SourceError: its first line does not name the columns, or it is in another encoding.
+    """
     import pyarrow as pa
 
     settings = config.files
-    stream, bytes_read = open_text(file, settings.encoding)
-    header = _read_header(stream, settings.quote)
-    delimiter = settings.delimiter or ("\t" if file.kind == "tsv" else "")
-    if header.lower().startswith("sep=") and len(header) == 5:  # Excel writes the delimiter this way
-        delimiter, header = delimiter or header[-1], _read_header(stream, settings.quote)
-    delimiter = delimiter or max(DELIMITERS, key=_unquoted(header, settings.quote).count)
-    quote = {"quotechar": settings.quote} if settings.quote else {"quoting": csv.QUOTE_NONE}
-    try:
-        names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter, **quote), [])
-    except csv.Error:  # a cell beyond the csv module's limit
-        names = []
-    if _is_open(header, settings.quote):
-        names = []
-    names = [re.sub(r"\s*[\r\n]\s*", " ", name.strip()) for name in names]
-    if not any(names) or len(set(names)) < len(names):
-        raise SourceError(
-            "a CSV file has no header that names every column once",
-            expected="column names in the first line",
-            found=repr(header[:80]),
-            where=file.path,
-            hint="write such a header; set ingest.files.quote='' if quotes enclose nothing",
-        )
-    cells = [f"c{position}" for position in range(len(names))]
+    stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape)
+    layout = read_layout(stream, table, file, settings)
+    if not layout.has_header:  # the first line is a row
+        stream.close()
+        stream, bytes_read = open_text(file, settings.encoding, escape=settings.escape)
+    cells = [f"c{position}" for position in range(len(layout.names))]
     schema = pa.schema(
-        [("row", pa.int64()), ("raw", pa.string()), ("broken", pa.bool_()), *((cell, pa.string()) for cell in cells)]
+        [("row", pa.int64()), ("raw", pa.string()), ("broken", pa.string()), *((cell, pa.string()) for cell in cells)]
     )
+    values = [escapes.unescaped(cell) if settings.escape else cell for cell in cells]
+    checks = [
+        *((f"broken = {literal(reason)}", reason) for reason in (WRONG_NUMBER, UNCLOSED_QUOTE)),
+        encoding_check(settings.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
+    ]
+    if layout.has_backslash_quotes:
+        ends = " OR ".join(rf"regexp_matches({cell}, '\\[^\"]*\"$')" for cell in cells)
+        checks.append((f"coalesce({ends}, false)", BACKSLASH_QUOTE))
     return Part(
         table=table,
         where=file.path,
-        columns={name: Column(cell, "text") for name, cell in zip(names, cells, strict=True) if name},
+        columns={name: Column(value, "text") for name, value in zip(layout.names, values, strict=True) if name},
         schema=schema,
-        batches=_record_batches(stream, schema, cells, delimiter, settings.quote),
-        raw=f"coalesce(raw, {json_object(dict(zip(names, cells, strict=True)))})",
-        checks=(
-            ("broken", "wrong number of columns"),
-            encoding_check(settings.encoding, f"coalesce(raw, concat_ws(' ', {', '.join(cells)}))"),
-        ),
+        batches=_record_batches(stream, schema, cells, layout, file.path),
+        raw=f"coalesce(raw, {json_object(dict(zip(layout.names, values, strict=True)))})",
+        checks=tuple(checks),
         split=file.split,
         bytes_read=bytes_read,
         size=file.size(),
     )
 
 
-def _read_header(stream: Any, quote: str) -> str:
-    """The first record that is not blank: one line, or several if a quoted name has line ends."""
-    header = ""
-    while len(header) < MAX_HEADER_BYTES and (line := _read_line(stream)):
-        header = header + line if header.strip() else line
-        if header.strip() and not _is_open(header, quote):
-            break
-    return header.strip("\r\n")
-
-
-def _is_open(header: str, quote: str) -> bool:
-    """Whether a quote is still open at the end of the text."""
-    begins = rf"(^|[{DELIMITERS}\r\n]){re.escape(quote)}"
-    return bool(quote) and re.search(begins, _unquoted(header, quote)) is not None
-
-
-def _unquoted(text: str, quote: str) -> str:
-    """A text without its quoted parts."""
-    mark = re.escape(quote)
-    return re.sub(f"{mark}[^{mark}]*{mark}", "", text) if quote else text
-
-
-def _read_line(stream: Any) -> str:
-    """The next line, which may end with a carriage return alone."""
-    ahead = stream.peek()
-    end = re.search(rb"\r\n?|\n", ahead)
-    return str(stream.read(end.end() if end else len(ahead)).decode())
-
-
-def _record_batches(stream: Any, schema: Any, cells: list[str], delimiter: str, quote: str) -> Iterator[Any]:
-    """The records of a CSV file; one with too few or too many values comes as its raw text."""
-    import numpy as np
+def _record_batches(stream: Any, schema: Any, cells: list[str], layout: Layout, where: str) -> Iterator[Any]:
+    """The records of a CSV file; one that cannot be read comes as its raw text, or as its lines if it has several."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -111,31 +76,117 @@ def _record_batches(stream: Any, schema: Any, cells: list[str], delimiter: str, 
         pa.PythonFile(stream, "r"),
         read_options=arrow_csv.ReadOptions(use_threads=False, column_names=cells, block_size=text_stream.CHUNK_BYTES),
         parse_options=arrow_csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char=quote or False,
-            newlines_in_values=bool(quote),
+            delimiter=layout.delimiter,
+            quote_char=layout.quote or False,
+            newlines_in_values=bool(layout.quote),
             invalid_row_handler=collect_broken,
         ),
         convert_options=arrow_csv.ConvertOptions(column_types={cell: pa.string() for cell in cells}),
     )
-    row = 1
-    for batch in reader:
-        # broken records have row numbers as well: leave these out
-        broken_rows = np.array([record.number for record in broken], dtype=np.int64)
-        rows = np.setdiff1d(np.arange(row, row + len(batch) + len(broken_rows)), broken_rows)[: len(batch)]
-        row = int(rows[-1]) + 1 if len(rows) else row
-        nulls = pa.nulls(len(batch))
-        yield pa.table([pa.array(rows), nulls.cast(pa.string()), nulls.cast(pa.bool_()), *batch.columns], schema=schema)
-        if broken:
-            yield _broken_rows(broken, schema)
-            row = max(row, broken[-1].number + 1)
+    numbers = _RowNumbers()
+    with _unclosed_quote_errors(layout, where):
+        for batch in reader:
+            yield from _batch_rows(batch, broken, numbers, schema, layout)
             broken.clear()
     if broken:
-        yield _broken_rows(broken, schema)
+        yield from _batch_rows(schema.empty_table().select(cells), broken, numbers, schema, layout)
 
 
-def _broken_rows(records: list[Any], schema: Any) -> Any:
+class _RowNumbers:
+    """Row numbers: the records so far, and the lines that they were too few by."""
+
+    def __init__(self) -> None:
+        self.next_record, self.extra = 1, 0
+
+
+def _batch_rows(batch: Any, broken: list[Any], numbers: _RowNumbers, schema: Any, layout: Layout) -> Iterator[Any]:
+    """The good rows of a batch, then the broken ones."""
+    import numpy as np
     import pyarrow as pa
 
-    rows = [{"row": record.number, "raw": record.text, "broken": True} for record in records]
-    return pa.Table.from_pylist(rows, schema=schema)
+    # broken records have numbers as well: leave these out
+    broken_records = np.array([record.number for record in broken], dtype=np.int64)
+    first = numbers.next_record
+    records = np.setdiff1d(np.arange(first, first + len(batch) + len(broken)), broken_records)[: len(batch)]
+    numbers.next_record = max(first, *(int(each[-1]) + 1 for each in (records, broken_records) if len(each)), 0)
+    lines = {record.number: _lines(record.text) for record in broken}
+    unclosed = {number for number, each in lines.items() if _are_records(each, layout)}
+    swallowing = {int(records[place]): _lines(text) for place, text in _swallowed(batch, layout)}
+    lines |= swallowing
+    unclosed |= set(swallowing)
+
+    extra = np.zeros(len(batch), np.int64)
+    rows: list[dict[str, Any]] = []
+    before = numbers.extra
+    for number in sorted(lines):
+        split = lines[number] if number in unclosed else ["\n".join(lines[number])]
+        reason = UNCLOSED_QUOTE if number in unclosed else WRONG_NUMBER
+        rows += [
+            {"row": number + numbers.extra + line, "raw": text, "broken": reason} for line, text in enumerate(split)
+        ]
+        numbers.extra += len(split) - 1
+        extra[records > number] = numbers.extra - before
+    nulls = pa.nulls(len(batch)).cast(pa.string())
+    table = pa.table([pa.array(records + before + extra), nulls, nulls, *batch.columns], schema=schema)
+    if swallowing:
+        table = table.filter(pa.array(~np.isin(records, list(swallowing))))
+    yield table
+    if rows:
+        yield pa.Table.from_pylist(rows, schema=schema)
+
+
+def _swallowed(batch: Any, layout: Layout) -> Iterator[tuple[int, str]]:
+    """The places and texts of the rows of a batch with a value that holds further records."""
+    import pyarrow.compute as pc
+
+    if not len(batch) or not layout.quote or len(layout.names) < 2:
+        return
+    places: set[int] = set()
+    for column in batch.columns:
+        with_lines = pc.match_substring_regex(column, pattern=r"[\r\n]")
+        places |= set(pc.indices_nonzero(with_lines).to_pylist())
+    for place in sorted(places):
+        text = layout.delimiter.join(column[place].as_py() for column in batch.columns)
+        if _are_records(_lines(text), layout):
+            yield place, text
+
+
+def _are_records(lines: list[str], layout: Layout) -> bool:
+    """Whether the lines of one record look like records of their own: the same number of values, and ids alike."""
+    if len(lines) < 2 or not layout.quote or len(layout.names) < 2:
+        return False
+    first, *later = (line.partition(layout.delimiter) for line in lines)
+    alike = sum(bool(mark) and _shape(value) == _shape(first[0]) for value, mark, _ in later)
+    inner = [line.count(layout.delimiter) == len(layout.names) - 1 for line in lines[1:-1]]
+    if alike < 0.8 * len(later) or sum(inner) < 0.8 * len(inner):
+        return False
+    has_digits = re.search(r"\d", first[0]) is not None
+    return len(inner) > 2 or (has_digits and len(layout.names) > 2) or (has_digits and len(inner) > 0)
+
+
+def _lines(text: str) -> list[str]:
+    return re.split(r"\r\n?|\n", text.rstrip("\r\n"))
+
+
+def _shape(value: str) -> tuple[str, bool]:
+    return re.sub(r"\w+", "x", value.strip()[:100]), re.search(r"\d", value) is not None
+
+
+@contextlib.contextmanager
+def _unclosed_quote_errors(layout: Layout, where: str) -> Iterator[None]:
+    """Say of a value that has no end that its quote has none."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if not layout.quote or "straddling" not in str(error):
+            raise
+        raise SourceError(
+            "a value of a CSV file has no end",
+            expected=f"a closing {layout.quote} within {text_stream.CHUNK_BYTES >> 20} MB of the opening one",
+            found="a quote that is not closed",
+            where=where,
+            hint="set ingest.files.quote='' if quotes enclose nothing, ingest.files.escape='\\' if a backslash "
+            "precedes those inside a value",
+        ) from error

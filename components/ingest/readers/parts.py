@@ -4,11 +4,14 @@ A reader only says which parts a source has; `expressions.py` says what their co
 with a column `row` (the place in the part) and either the columns c0, c1… or the line itself as `raw`.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from rankline.errors import SourceError
 from rankline.io.sql import literal
+
+MAX_MEMBERS = 100  # of an object whose members are columns
 
 
 class Column(NamedTuple):
@@ -74,3 +77,10 @@ def json_object(columns: dict[str, str]) -> str:
     """SQL for a row as a JSON object; ``columns`` are name -> SQL."""
     pairs = ", ".join(f"{literal(name)}, {cell}" for name, cell in columns.items() if name)
     return f"CAST(json_object({pairs}) AS VARCHAR)"
+
+
+def without_members_of_large_objects(names: Collection[str], *, named: Collection[str]) -> list[str]:
+    """The columns of a part, without the members (outer.inner) of objects that have hundreds; ``named`` ones stay."""
+    members = Counter(name.rpartition(".")[0] for name in names)
+    large = tuple(f"{name}." for name, count in members.items() if name and count > MAX_MEMBERS)
+    return [name for name in names if not name.startswith(large) or name in named]

@@ -12,10 +12,11 @@ from typing import Any
 
 from components.ingest.config import UNITS, Columns, IngestConfig
 from components.ingest.readers.parts import Part
-from components.ingest.readers.typed import selected_columns, transfer_type, typed_part
+from components.ingest.readers.transfer import transfer_type
+from components.ingest.readers.typed import selected_columns, typed_part
 from rankline.errors import SourceError
 from rankline.io.sources import Files, is_file_database, postgres
-from rankline.io.sql import identifier
+from rankline.io.sql import identifier, is_single_select, source_database
 
 FETCH_ROWS = 1 << 14  # rows fetched at once
 
@@ -30,15 +31,14 @@ def read_parts(config: IngestConfig, files: Files) -> Iterator[Part]:
 
 
 def _duckdb(config: IngestConfig) -> Iterator[Part]:
-    import duckdb
-
-    with _source_errors(config), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
-        db.execute(f"SET memory_limit = '{config.memory_limit_mb}MB'")
-        db.execute("SET TimeZone = 'UTC'")
+    path = Path(config.source).expanduser()
+    with _source_errors(config), source_database(path, memory_mb=config.memory_limit_mb) as db:
         for table, location in config.tables:
             if not location:
                 continue
             query = postgres.select_statement(location)
+            if not is_single_select(query):
+                raise _not_one_query(table, location)
             kinds = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE {query}").fetchall()}
             bounds = _window_condition(config, table, kinds)
             outside = _rows_outside_window(db, query, bounds)
@@ -48,6 +48,16 @@ def _duckdb(config: IngestConfig) -> Iterator[Part]:
             reader = db.sql(f"SELECT {select_list} FROM ({query}) AS source{bounds}").to_arrow_reader(FETCH_ROWS)
             where = f"{config.source}, {location}"
             yield typed_part(table, where, schema, _batches(reader, config), selected=selected, outside_window=outside)
+
+
+def _not_one_query(table: str, location: str) -> SourceError:
+    return SourceError(
+        "a table of the source is more than a query",
+        expected="the name of a table, or one SELECT",
+        found=repr(location[:200]),
+        where=f"ingest.tables.{table}",
+        hint="write one SELECT without a semicolon; make it a view if it needs more",
+    )
 
 
 @contextlib.contextmanager
@@ -80,7 +90,8 @@ def _table_names(config: IngestConfig) -> str:
     import duckdb
 
     rows = []
-    with contextlib.suppress(duckdb.Error), duckdb.connect(str(Path(config.source).expanduser()), read_only=True) as db:
+    path = Path(config.source).expanduser()
+    with contextlib.suppress(duckdb.Error), source_database(path, memory_mb=config.memory_limit_mb) as db:
         rows = db.execute(
             "SELECT table_schema, table_name FROM information_schema.tables ORDER BY ALL LIMIT 40"
         ).fetchall()
@@ -132,7 +143,8 @@ def _postgres(config: IngestConfig) -> Iterator[Part]:
             if not location:
                 continue
             query = postgres.select_statement(location)
-            description = connection.execute(f"SELECT * FROM ({query}) AS source LIMIT 0").description
+            # a prepared statement is one statement, so that what follows a semicolon is refused and not run
+            description = connection.execute(f"SELECT * FROM ({query}) AS source LIMIT 0", prepare=True).description
             bounds = _window_condition(config, table, {each.name: each.type_display.upper() for each in description})
             outside = _rows_outside_window(connection, query, bounds)
             schema, selects = _arrow_schema(description)
@@ -157,7 +169,13 @@ def _arrow_schema(description: Any) -> tuple[Any, dict[str, str]]:
         kind = re.sub(r"\(.*?\)", "", each.type_display)  # without the length: varchar(9)[] is a list of texts
         arrow, cast = types.get(kind, (pa.string(), "text"))
         fields.append(pa.field(each.name, arrow))
-        selects[each.name] = f"source.{identifier(each.name)}::{cast} AS {identifier(each.name)}"
+        value = f"source.{identifier(each.name)}"
+        if kind in ("timestamp", "timestamptz", "date"):  # infinity, or a year that Python's times do not have
+            value = (
+                f"CASE WHEN {value} >= '9999-12-31' THEN '9999-12-31' WHEN {value} < '0001-01-02' THEN '0001-01-02' "
+                f"ELSE {value} END"
+            )
+        selects[each.name] = f"({value})::{cast} AS {identifier(each.name)}"
     return pa.schema(fields), selects
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding, is_utf8
+from components.ingest.readers.escapes import EscapedStream
 from components.ingest.readers.parts import truncated_error
 from rankline.errors import SourceError
 from rankline.io.sources import COMPRESSION_SUFFIXES, File
@@ -54,8 +55,8 @@ def decompressed(file: File, stored: IO[bytes]) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(stored, "r"), name)
 
 
-def open_text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[], int]]:
-    """A text file as UTF-8, and a function that returns the bytes read so far.
+def open_text(file: File, encoding: str, escape: str = "") -> tuple[io.BufferedReader, Callable[[], int]]:
+    """A text file as UTF-8, and a function that returns the bytes read so far; escaped characters are private ones.
 
     Raises:
         SourceError: it is not compressed as its name says, or its first megabyte is clearly in another encoding.
@@ -68,7 +69,10 @@ def open_text(file: File, encoding: str) -> tuple[io.BufferedReader, Callable[[]
             raise truncated_error(file.path, error) from error
     _check_encoding(sample, encoding, file.path)
     stored = file.open_stored()
-    return io.BufferedReader(Utf8Stream(decompressed(file, stored), encoding), SAMPLE_BYTES), stored.tell
+    stream: io.RawIOBase = Utf8Stream(decompressed(file, stored), encoding)
+    if escape:
+        stream = EscapedStream(io.BufferedReader(stream, SAMPLE_BYTES), escape)
+    return io.BufferedReader(stream, SAMPLE_BYTES), stored.tell
 
 
 def line_batches(stream: io.BufferedReader, *, first: int) -> Iterator[Any]:

@@ -1,10 +1,13 @@
 """Parts whose columns the source itself types: Parquet files, and results of databases."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from components.ingest.config import IngestConfig
-from components.ingest.readers.parts import Column, Part, json_object, truncated_error
+from components.ingest.readers.parts import Column, Part, json_object
+from components.ingest.readers.transfer import batch_error, is_list, plain_type, transfer_type, transferred
+from rankline.errors import SourceError
 from rankline.io.sources import File
 from rankline.io.sql import literal
 
@@ -18,9 +21,9 @@ def parquet_part(table: str, file: File, config: IngestConfig) -> Part:
     stored = file.open_stored()
     try:
         reader = pq.ParquetFile(pa.PythonFile(stored, "r") if "://" in file.path else stored, pre_buffer=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise truncated_error(file.path, error) from error
-    selected = selected_columns(reader.schema_arrow, config)
+    except (pa.ArrowException, OSError) as error:
+        raise batch_error(file.path, error) from error
+    selected = list(dict.fromkeys(selected_columns(reader.schema_arrow, config)))
     return typed_part(
         table,
         file.path,
@@ -42,17 +45,11 @@ def selected_columns(schema: Any, config: IngestConfig) -> list[str]:
     ]
 
 
-def transfer_type(type: Any) -> Any:
-    """The type in which a column arrives: decimals as text, since DuckDB has at most 38 digits."""
-    import pyarrow as pa
-
-    return pa.string() if pa.types.is_decimal(type) else type
-
-
 def _flattened(name: str, sql: str, type: Any) -> Iterator[tuple[str, str, Any]]:
     """A column and, if it is an object, the columns inside it: names (outer.inner), SQL, types."""
     from pyarrow import types
 
+    type = plain_type(type)
     yield name, sql, type
     if types.is_struct(type):
         for field in type:
@@ -65,6 +62,14 @@ def typed_part(
     """A part whose columns the source types; only the ``selected`` columns arrive."""
     import pyarrow as pa
 
+    if len(set(schema.names)) < len(schema.names):
+        raise SourceError(
+            f"a table of {table} has two columns of one name",
+            expected="every column named once",
+            found=", ".join(name for name, count in Counter(schema.names).items() if count > 1),
+            where=where,
+            hint="export it again with other names, or name the columns in a query",
+        )
     names = {name: f"c{position}" for position, name in enumerate(selected)}
     columns: dict[str, Column] = {}
     for field in schema:
@@ -75,7 +80,7 @@ def typed_part(
         row = 1
         for batch in batches:
             arrays = [pa.array(range(row, row + len(batch)), pa.int64())]
-            arrays += [each.cast(pa.string()) if pa.types.is_decimal(each.type) else each for each in batch.columns]
+            arrays += [transferred(each, where, name) for each, name in zip(batch.columns, selected, strict=True)]
             yield pa.table(arrays, names=["row", *names.values()])
             row += len(batch)
 
@@ -96,13 +101,14 @@ def typed_part(
 
 def _sql_and_kind(name: str, type: Any) -> tuple[str, str]:
     """A column's SQL and its kind, by its Arrow type."""
+    import pyarrow as pa
     from pyarrow import types
 
-    if types.is_dictionary(type):
-        type = type.value_type
+    if types.is_null(type) or types.is_union(type):
+        return name, "text"
     if types.is_string(type) or types.is_large_string(type) or types.is_string_view(type):
         return name, "text"
-    if types.is_binary(type) or types.is_large_binary(type):
+    if types.is_binary(type) or types.is_large_binary(type) or types.is_binary_view(type):
         return f"TRY(decode({name}))", "text"
     if types.is_integer(type):
         return name, "integer"
@@ -110,13 +116,13 @@ def _sql_and_kind(name: str, type: Any) -> tuple[str, str]:
         return name, "number"
     if types.is_decimal(type):
         return name, "decimal"
-    if types.is_boolean(type):
+    if types.is_boolean(type) or isinstance(type, pa.Bool8Type):
         return name, "flag"
     if types.is_timestamp(type):
         return name, "naive" if type.tz is None else "moment"
     if types.is_date(type):
         return name, "naive"
-    if types.is_list(type) or types.is_large_list(type) or types.is_fixed_size_list(type):
+    if is_list(type):
         return name, "list"
     if types.is_struct(type) or types.is_map(type):
         return name, "object"

@@ -18,3 +18,4 @@ from rankline.io.sources.settings import Source as Source
 from rankline.io.sources.settings import Tables as Tables
 from rankline.io.sources.settings import is_file_database as is_file_database
 from rankline.io.sources.settings import mask_passwords as mask_passwords
+from rankline.io.sources.table_logs import table_roots as table_roots

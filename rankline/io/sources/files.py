@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from rankline.errors import SourceError, StorageError
 from rankline.io import storage
 from rankline.io.sources.settings import mask_passwords
+from rankline.io.sources.table_logs import live_files
 
 COMPRESSION_SUFFIXES = ("gz", "zst", "bz2")
 _WEB = ("http://", "https://")
@@ -159,8 +160,11 @@ def match_files(base: str, location: str, table: str) -> list[File]:
     if full_location.startswith(_WEB):  # a web server lists no folders
         return [File(path)]
     with translate_errors(full_location):
-        root, paths = _list_files(fs, path)
-    if not paths:
+        root, paths = _list_files(fs, path, "" if is_absolute else path[: len(path) - len(location.rstrip("/"))])
+        files = live_files(
+            fs, root, paths, is_folder=root == f"{path.rstrip('/')}/", where=mask_passwords(full_location)
+        )
+    if not files:
         folder = Path(full_location).parent
         raise SourceError(
             f"there are no files of {table}",
@@ -173,16 +177,21 @@ def match_files(base: str, location: str, table: str) -> list[File]:
     prefix = _PARTITION_FOLDERS.findall(root)[0] if is_absolute else root[len(path) - len(location.rstrip("/")) :]
     is_remote = "://" in full_location
     return [
-        File(fs.unstrip_protocol(each) if is_remote else each, _partition_values(prefix + each[len(root) :]))
-        for each in sorted(paths)
+        File(
+            fs.unstrip_protocol(each) if is_remote else each,
+            {**_partition_values(prefix + each[len(root) :]), **files[each]},
+        )
+        for each in sorted(files)
     ]
 
 
-def _list_files(fs: Any, path: str) -> tuple[str, list[str]]:
-    """The files that a path names, and the folder up to which their paths state no columns."""
-    if pattern := re.search(r"[^/]*[*?\[]", path):
-        root = path[: pattern.start()]
-        matches = [each for each, info in fs.glob(path, detail=True).items() if info["type"] != "directory"]
+def _list_files(fs: Any, path: str, base: str) -> tuple[str, list[str]]:
+    """The files that a path names, and the folder up to which their paths state no columns; ``base`` is no pattern."""
+    pattern = re.search(r"[^/]*[*?\[]", path[len(base) :])
+    if pattern and not fs.exists(path):
+        root = path[: len(base) + pattern.start()]
+        entries = fs.glob(re.sub(r"([*?\[])", r"[\1]", base) + path[len(base) :], detail=True)
+        matches = [each for each, info in entries.items() if info["type"] != "directory"]
         return root, [each for each in matches if not is_hidden(each[len(root) :])]
     if fs.isdir(path):
         root = path.rstrip("/") + "/"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rankline.contracts import SPLITS
-from rankline.errors import SourceError
+from rankline.errors import SourceError, no_rows_error
 from rankline.io.sources.files import File, Files, describe_folder, match_files
 from rankline.io.sources.settings import Source, is_file_database, mask_passwords
 
@@ -49,7 +49,7 @@ def find_files(source: Source) -> Files:
             files = {table: each for table, each in files.items() if table in ("items", "database")}
     for file in (file for each in files.values() for file in each):
         if "://" not in file.path and file.size() == 0:
-            raise SourceError(
+            raise no_rows_error(
                 "a source file is empty",
                 expected="a header and at least one row",
                 found="0 bytes",

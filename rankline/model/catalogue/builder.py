@@ -35,6 +35,7 @@ from rankline.model.catalogue_files import (
     write_catalogue_manifest,
 )
 from rankline.runtime.progress import Progress
+from rankline.runtime.threads import session_threads
 from rankline.text import Tokenizer, batches_by_length, item_text
 
 _TEXT_COLUMNS = ["item_id", "title", "category", "text"]  # the columns that `item_text` reads
@@ -266,6 +267,7 @@ def cpu_session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = session_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

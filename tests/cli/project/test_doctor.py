@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.server
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from cli.project.checks import gpu, libraries, machine, model_registry, stores, 
 from cli.project.checks.model import Check, CheckContext, Finding
 from cli.project.checks.run import run_checks
 from pipelines.recipes import named
+from pipelines.schedules.store import ScheduleStore
 from rankline.io.files import write_json
 from tests.cli.command import rankline
 from tests.cli.in_process import refused
@@ -153,6 +157,17 @@ def test_files_and_events_from_the_future(copy: Path) -> None:
     late = next(copy.glob("runs/*/summary.json"))
     os.utime(late, (time.time() + 7200,) * 2)
     assert "summary.json by 7" in findings_of(machine.clock, context(copy))["clock"].found
+
+
+def test_a_schedule_whose_fire_times_were_handled_ahead_of_the_clock(tmp_path: Path) -> None:
+    store, now = ScheduleStore(tmp_path), datetime.now(UTC)
+    for name in ("good", "ahead"):
+        store.create({"name": name, "recipe": "smoke", "cron": "0 0 3 * * *"}, now=now)
+    assert findings_of(workspace.schedules, context(tmp_path)) == {}
+    store.firings("ahead").mark_handled(now + timedelta(days=3650))
+    (finding,) = findings_of(workspace.schedules, context(tmp_path)).values()
+    assert (finding.check, finding.status) == ("schedule ahead", "warn")
+    assert "count as handled" in finding.found
 
 
 def test_a_clock_that_disagrees_with_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,6 +456,51 @@ def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
     finding = findings_of(stores.mlflow, context(copy))["MLflow"]
     assert finding.status == "warn"
     assert "file is not a database" in finding.found
+
+
+def test_the_tables_of_mlflow_are_not_created(
+    postgres: Postgres, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for address in (postgres.sqlalchemy_url, f"sqlite:///{tmp_path}/none.db"):
+        examined = context(tmp_path, f"promote.tracking_uri={address}")
+        finding = findings_of(stores.mlflow, examined)["MLflow"]
+        assert (finding.status, "the first promotion creates" in finding.found) == ("ok", True)
+    assert tables_of(postgres) == []
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_database_with_the_tables_of_another_mlflow(copy: Path) -> None:
+    assert findings_of(stores.mlflow, context(copy))["MLflow"].status == "ok"
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as db, db:
+        db.execute("UPDATE alembic_version SET version_num = 'older'")
+        db.execute("DROP TABLE webhooks")  # MLflow's client would migrate it, since a table is missing
+    finding = findings_of(stores.mlflow, context(copy, f"promote.tracking_uri=sqlite:///{copy}/mlflow.db"))["MLflow"]
+    assert (finding.status, "revision older" in finding.found) == ("warn", True)
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as db:
+        assert db.execute("SELECT name FROM sqlite_master WHERE name = 'webhooks'").fetchall() == []
+
+
+def tables_of(postgres: Postgres) -> list[str]:
+    import sqlalchemy
+
+    return sqlalchemy.inspect(sqlalchemy.create_engine(postgres.sqlalchemy_url)).get_table_names()
+
+
+def test_the_tables_of_a_feature_registry_are_not_created(copy: Path, postgres: Postgres) -> None:
+    import yaml
+
+    from feature_repo.backends import registry
+    from rankline.io.storage import FeatureStoreConfig
+
+    path = copy / "online" / "ranking_v1" / "feature_store.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["registry"] = registry(FeatureStoreConfig(registry="postgres", postgres=postgres.address))
+    path.unlink()
+    path.write_text(yaml.safe_dump(settings))
+    finding = findings_of(stores.feast, context(copy))["features ranking_v1"]
+    assert (finding.status, "missing tables" in finding.found) == ("fail", True)
+    assert tables_of(postgres) == []
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ def command(kubeflow: Kubeflow, *more: str) -> list[str]:
     ("verdict", "fails_at", "code", "printed"),
     [
         ("promote", "", 0, ": Every gate is met; the model serves"),
-        ("pending", "", 0, "waiting for review after"),
         ("already_serving", "", 0, "already serving after"),
         ("refused", "", 3, ": A gate is not met"),
         ("promote", "export", 1, "export stopped"),
@@ -76,7 +75,6 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(kubeflow: Kubeflow) ->
 
 
 def test_ctrl_c_leaves_the_run_to_itself(kubeflow: Kubeflow) -> None:
-    kubeflow.api.plots.clear()
     process = subprocess.Popen(
         [RANKLINE, *command(kubeflow, "--wait", "--poll", "30")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"},
@@ -122,6 +120,13 @@ def test_a_plan_uploads_nothing_and_assumes_nothing(kubeflow: Kubeflow) -> None:
     assert f"{done['version']} (is there)" in text
     assert "note: times are the shortest and the longest of the latest 10 runs there" in text
     assert len(kubeflow.api.runs) == 1
+    # what the pods of a cluster cost: around each of ten steps and the summary, and for the branches
+    pods = [(each["cluster"]["pods_least_s"], each["cluster"]["pods_most_s"]) for each in (first, second)]
+    assert pods[0] == (11 * 20 + 10, 11 * 30 + 10)
+    assert pods[1] == (10 * 10 + 10 + 20, 10 * 10 + 10 + 30)  # a time of the API has the pod of the step in it
+    steps_s = sum(step["reuse_s"] for step in second["steps"][:-1])  # the last one, promote, may not run
+    assert second["total"]["least_s"] == pytest.approx(pods[1][0] + steps_s)
+    assert "the pods of 11 tasks take 130 to 140 s around the work of the steps, 20 to 30 s each" in text
 
 
 def test_a_plan_without_a_cluster_asks_none(monkeypatch: pytest.MonkeyPatch) -> None:

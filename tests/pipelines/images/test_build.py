@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.images import build, contents, docker, sbom
+from pipelines.images import build, contents, docker, sbom, torch_build
 from pipelines.images.build import BuildOptions, BuiltImage
 from pipelines.images.contents import Inventory
 from pipelines.images.docker import DockerCommand
 from pipelines.runs.containers import CODE_LABEL, code_digest
 from rankline.errors import IntegrityError, RanklineError, UsageError
 from tests.pipelines.images.bills import package_names
-from tests.servers.process import Server, free_port
+from tests.servers.process import Server, free_port, listens
 
 ROOT = Path(__file__).resolve().parents[3]
 HELD = Inventory(
@@ -86,6 +89,93 @@ def test_no_base_is_no_choice() -> None:
     with pytest.raises(UsageError, match="the base image is not named"):
         build.require_base("", release=False)
     assert build.require_base(PIN, release=True) == PIN
+
+
+# which build of torch pip's index has, asked before a build
+
+
+def only_find_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip without an index, without settings of this machine and without a cache."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Serves a wheel of the locked torch that requires these libraries; returns the URL of its folder."""
+    folder, port = tmp_path / "wheels", free_port()
+    folder.mkdir()
+    only_find_links(monkeypatch)
+
+    def carry(*libraries: str) -> str:
+        version = torch_build.locked_torch(ROOT).partition("==")[2]
+        metadata = ["Metadata-Version: 2.1", "Name: torch", f"Version: {version}"]
+        metadata += [f"Requires-Dist: {each}" for each in libraries]
+        info = f"torch-{version}.dist-info"
+        with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+        return f"http://127.0.0.1:{port}/"
+
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    with Server(command, log=tmp_path / "index.log", ready=lambda: listens(port)).running():
+        yield carry
+
+
+@pytest.mark.parametrize(
+    ("required", "cuda"),
+    [
+        (("filelock", "numpy; extra == 'opt'"), []),
+        (("nvidia-cublas==1; platform_system == 'Linux'", "triton==3", "filelock"), ["nvidia-cublas", "triton"]),
+        (("nvidia-cublas==1; platform_system == 'Windows'", "cuda-bindings; extra == 'gpu'"), []),
+    ],
+)
+def test_pip_is_asked_what_its_torch_requires(
+    index: Callable[..., str], required: tuple[str, ...], cuda: list[str]
+) -> None:
+    report = torch_build.pip_report([sys.executable], torch_build.locked_torch(ROOT), index(*required))
+    assert report is not None
+    assert torch_build.cuda_requirements(report) == cuda
+
+
+def test_an_index_without_torch_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_find_links(monkeypatch)
+    assert torch_build.pip_report([sys.executable], "torch==0.0.1", str(tmp_path)) is None
+
+
+def pip_in_place_of_docker(tmp_path: Path) -> DockerCommand:
+    """A docker command whose `run` runs this machine's Python instead of the image's."""
+    script = tmp_path / "docker"
+    script.write_text(f'#!/bin/sh\nwhile [ "$1" != base ]; do shift; done; shift 3; exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return DockerCommand(str(script), buildkit=True)
+
+
+def test_a_train_image_with_the_wrong_torch_is_refused_before_it_is_built(
+    index: Callable[..., str], tmp_path: Path
+) -> None:
+    tool, lines = pip_in_place_of_docker(tmp_path), list[str]()
+    options = BuildOptions(base="base", network="host", torch_wheels=index("filelock"))
+    torch_build.require_cpu_torch(options, tool=tool, say=lines.append, source_root=ROOT)
+    assert lines == ["  train [cpu] which build of torch does pip's index have?"]
+    options = replace(options, torch_wheels=index("nvidia-cudnn-cu13"))
+    with pytest.raises(RanklineError, match="would hold CUDA libraries") as refusal:
+        torch_build.require_cpu_torch(options, tool=tool, say=lines.append, source_root=ROOT)
+    assert "--variant cuda" in refusal.value.hint
+    assert "nvidia-cudnn-cu13" in refusal.value.found
+
+
+def test_every_digest_that_was_pushed_is_printed() -> None:
+    from cli.project.build import _pinned_settings
+
+    images = [replace(built(), kind=kind, pushed=f"r/{kind}@sha256:1") for kind in build.KINDS]
+    lines = "\n".join(_pinned_settings(images))
+    assert [kind for kind in build.KINDS if f"r/{kind}@sha256:1" in lines] == list(build.KINDS)
+    assert _pinned_settings(images[2:3]) == ["for the server's Deployment:", "  image: r/serve@sha256:1"]
+    assert "needs a digest" in _pinned_settings([built()])[0]
 
 
 # with an engine and a registry, on an image of nothing at all

@@ -47,7 +47,9 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         settings = as_dict(recipe)
         documents = json.loads(_base_package(flow, schedule is not None))
         # every setting changes the package, and so the name of its version, as in a real one
-        documents[0]["pipelineInfo"]["description"] = json.dumps([settings, schedule], sort_keys=True, default=str)
+        documents[0]["pipelineInfo"]["description"] = recipe.description
+        content = json.dumps([settings, schedule], sort_keys=True, default=str)
+        documents[0]["deploymentSpec"]["executors"]["exec-summary"]["container"]["args"] = [content]
         for component in documents[0]["components"].values():
             for name, task in component.get("dag", {}).get("tasks", {}).items():
                 parameters = task.get("inputs", {}).get("parameters", {})
@@ -68,7 +70,7 @@ def _base_package(flow: Flow, scheduled: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = golden.path(flow)
         if scheduled:
-            schedule = {"name": "nightly", "window_s": 86_400.0, "second": "0"}
+            schedule = {"name": "nightly", "cron": "0 0 3 * * *", "window": "1d"}
             path = compile_flow(golden.pinned("smoke"), Path(folder) / "flow.yaml", schedule=schedule, flow=flow)
         documents = list(yaml.load_all(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     for executor in documents[0]["deploymentSpec"]["executors"].values():

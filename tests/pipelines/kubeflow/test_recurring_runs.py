@@ -44,7 +44,7 @@ def recipe() -> Any:
 
 
 def nightly(**settings: Any) -> RecurringRunSpec:
-    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window_s": 86_400.0, **settings})
+    return RecurringRunSpec(**{"name": "nightly", "cron": "0 0 3 * * *", "window": "1d", **settings})
 
 
 def change(cluster: Cluster, recipe: Any, **settings: Any) -> Any:
@@ -112,7 +112,8 @@ def test_the_scheduled_time_reaches_ingest(
     assert inputs["scheduled_at"] == {"componentInputParameter": "pipelinechannel--scheduled_at"}
     assert inputs["schedule_time"]["runtimeValue"]["constant"] == "{{$.pipeline_job_schedule_time_utc}}"
     # the arguments of the component, with the placeholder as a driver fills it in
-    scheduled_times = (body["runtime_config"]["parameters"]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert body["runtime_config"]["parameters"]["scheduled_at"] == "[[ScheduledTime]]"  # the API shows what was given
+    scheduled_times = (kubeflow.api.arguments[run]["scheduled_at"], MORNING.strftime("%Y-%m-%dT%H:%M:%SZ"))
     assert (scheduled_times[0] == "20261102030000") is macros
     schedule = inputs["run"]["runtimeValue"]["constant"]["schedule"]
     config = with_scheduled_window(IngestConfig(source="/data"), schedule, scheduled_times, tmp_path)
@@ -208,7 +209,7 @@ def test_a_change_with_nothing_under_way_leaves_one(kubeflow: Kubeflow, cluster:
     assert remaining == []
     assert set(kubeflow.api.recurring) == {new.id}
     assert new.max_concurrency == 3
-    assert "86400 s" in new.description
+    assert "data window: 1d," in new.description
     assert new.metadata == {}  # `rankline schedule` did not make it
 
 

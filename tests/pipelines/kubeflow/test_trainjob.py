@@ -18,7 +18,7 @@ from tests.pipelines import golden
 
 PINNED = "registry/train@sha256:" + "a" * 64
 SETTINGS = [
-    f"cluster.images.train={PINNED}", "cluster.train.nodes=2", "cluster.train.gpus=4", 'cluster.train.cpu="16"',
+    f"cluster.images.train={PINNED}", "cluster.train.nodes=2", "cluster.train.gpus=4", "cluster.train.cpu=16",
     "cluster.train.memory=64Gi", "cluster.train.node_selector.pool=gpus", "cluster.secrets.TOKEN=hub/token",
 ]  # fmt: skip
 
@@ -64,6 +64,7 @@ def test_nodes_gpus_and_the_shared_volume_are_what_the_recipe_asks_for(tmp_path:
     trainer = spec["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"], trainer["image"]) == (2, 4, PINNED)
     assert trainer["resourcesPerNode"]["limits"] == {"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "4"}
+    assert trainer["resourcesPerNode"]["requests"] == {"cpu": "4000m", "memory": "64Gi", "nvidia.com/gpu": "4"}
     assert trainer["command"][-1] == str(tmp_path / "teacher.job" / "job.json")
     assert {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}} in trainer["env"]
     (node,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]

@@ -572,6 +572,13 @@ def test_the_champion_is_known_despite_a_wrong_repository(tmp_path: Path) -> Non
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
     ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
     assert going() == without_its_maker
+    # a workspace in a bucket has its registry there
+    (tmp_path / "models").rename(tmp_path / "repository")
+    with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
+        going()
+    result = {"name": "smoke", "storage": {"workspace": str(tmp_path)}}
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", result)
+    assert going() == without_its_maker
 
 
 # What cannot be read ----------------------------------------------------------------------------------------------

@@ -48,6 +48,17 @@ def test_a_workspace_answers_as_any_place_has_to(workspace: Path) -> None:
     assert isinstance(LocalRuns(workspace), Runs)
 
 
+def test_the_flow_of_a_run_that_nobody_here_watched_is_that_of_its_steps(tmp_path: Path) -> None:
+    for run, step in (("a", "finetune"), ("b", "catalogue"), ("c", "materialize")):
+        ledger.write_entry(tmp_path / "runs" / run, ledger.Entry(step=step, status="done", started=1.0, finished=2.0))
+        summarize(tmp_path / "runs" / run, config=SummaryConfig())
+    assert {each.run: each.flow for each in LocalRuns(tmp_path).list()} == {
+        "a": "train",
+        "b": "refresh",
+        "c": "features",
+    }
+
+
 # What a finished run said.
 
 

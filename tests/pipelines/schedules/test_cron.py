@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.schedules.cron import Cron, parse, shortest_gap_s, wall_to_utc
+from pipelines.schedules.cron import parse, shortest_gap_s
 from rankline.errors import UsageError
+from rankline.schedules.fire_times import Cron, wall_to_utc
 
 
 def fires(text: str, zone: str, after: str, count: int) -> list[str]:

@@ -266,6 +266,62 @@ def test_a_clock_that_is_set_back_doubles_nothing_and_stops_nothing(tmp_path: Pa
     assert set(noted(tmp_path, "s", "ended").values()) == {1}
 
 
+def test_a_clock_that_was_a_day_ahead_silences_nothing(tmp_path: Path) -> None:
+    create(tmp_path, "s", cron="0 0 * * * *")
+    store, clock = ScheduleStore(tmp_path), FixedClock(START + timedelta(hours=1))
+    with running(tmp_path, clock) as scheduler:
+        until(lambda: is_idle(scheduler), scheduler)
+        clock.at += timedelta(days=1)
+        scheduler.tick()
+        until(lambda: is_idle(scheduler) and noted(tmp_path, "s", "ended").total() == 2, scheduler)
+        for hours in range(1, 28):
+            clock.at = START + timedelta(hours=hours)
+            scheduler.tick()
+            until(lambda: is_idle(scheduler), scheduler)
+            assert (store.clock_note("s", now=clock.at) == "") is (hours >= 25)
+    firings = [firing.instant for firing in store.firings("s").all()]
+    first = datetime(2026, 10, 10, 11, tzinfo=UTC)
+    assert firings == [first + timedelta(hours=each) for each in range(27)]
+    assert set(noted(tmp_path, "s", "ended").values()) == {1}
+
+
+@pytest.mark.parametrize("created_at", [START - timedelta(days=1), START + timedelta(days=3650)])
+def test_what_was_done_with_a_clock_years_ahead_silences_nothing(tmp_path: Path, created_at: datetime) -> None:
+    create(tmp_path, "s", now=created_at, cron="0 0 * * * *", catch_up="all")
+    store, future = ScheduleStore(tmp_path), START + timedelta(days=3650)
+    store.update("s", {"cron": "0 30 * * * *"}, now=future)
+    if created_at < START:
+        store.firings("s").mark_handled(future)
+    assert f"up to {future:%Y-%m-%d %H:%M}" in store.clock_note("s", now=START)
+    clock = FixedClock()
+    with running(tmp_path, clock) as scheduler:
+        for hours in range(1, 27):
+            clock.at = START + timedelta(hours=hours)
+            scheduler.tick()
+            until(lambda: is_idle(scheduler), scheduler)
+    assert [firing.instant for firing in store.firings("s").all()] == [
+        START + timedelta(hours=each) for each in range(1, 27)
+    ]
+    assert store.clock_note("s", now=clock.at) == "", "for a day nobody corrected it"
+
+
+def test_a_clock_that_starts_in_the_past_runs_nothing_again_once_it_is_right(tmp_path: Path) -> None:
+    create(tmp_path, "s", cron="0 0 * * * *", catch_up="all", catch_up_limit=2)
+    right, clock = START + timedelta(days=9), FixedClock(START + timedelta(days=9))
+    with running(tmp_path, clock) as scheduler:
+        until(lambda: is_idle(scheduler) and noted(tmp_path, "s", "ended").total() == 2, scheduler)
+    for wrong in (START - timedelta(days=2000), START + timedelta(days=5)):
+        clock.at = wrong
+        with running(tmp_path, clock) as scheduler:
+            for clock.at in (wrong, right, right + timedelta(minutes=10)):
+                scheduler.tick()
+                until(lambda: is_idle(scheduler), scheduler)
+    assert noted(tmp_path, "s", "ended").total() == 2
+    clock.at = right + timedelta(hours=1)
+    with running(tmp_path, clock) as scheduler:
+        until(lambda: is_idle(scheduler) and noted(tmp_path, "s", "ended").total() == 3, scheduler)
+
+
 def test_nothing_is_evaluated_again_before_the_next_start(tmp_path: Path) -> None:
     create(tmp_path, "s", jitter_s=3600)
     clock, store = FixedClock(), ScheduleStore(tmp_path)

@@ -353,6 +353,30 @@ def test_a_run_without_a_process_is_not_shown_as_running(tmp_path: Path) -> None
         assert "running" in rankline(*show).stdout
 
 
+def test_a_handled_moment_in_the_future_is_reported(tmp_path: Path) -> None:
+    store, ws = ScheduleStore(tmp_path), ("-w", tmp_path)
+    for name in ("good", "s"):
+        make(store, name)
+    assert "count as handled" not in rankline("schedule", "list", *ws).stdout
+    store.firings("s").mark_handled(at("2936-01-01T03:00"))
+    expected = "fire times up to 2936-01-01 03:00:00 UTC count as handled"
+    for words in (("list",), ("show", "s")):
+        assert expected in rankline("schedule", *words, *ws).stdout
+    shown = {each["name"]: each["notes"] for each in json.loads(rankline("schedule", "list", "--json", *ws).stdout)}
+    assert (shown["good"], len(shown["s"])) == ([], 1)
+    # a scheduler that has seen it goes on, and it is told until the clock is known to be right
+    assert select_due(store.history("s"), store.firings("s"), datetime.now(UTC)) == []
+    assert expected in rankline("schedule", "show", "s", *ws).stdout
+
+
+@pytest.mark.parametrize("ahead", ["soon", {"until": "2936-01-01"}, {"until": "2936-01-01T00:00:00", "seen_at": ""}])
+def test_a_clock_note_that_cannot_be_read_is_damage(tmp_path: Path, ahead: object) -> None:
+    store = ScheduleStore(tmp_path)
+    make(store)
+    (tmp_path / "schedules/s/handled.json").write_text(json.dumps({"until": "", "skipped": [], "ahead": ahead}))
+    assert "cannot be read" in store.firings("s").handled()["skipped"][0]["why"]
+
+
 # -- the flow ------------------------------------------------------------------------------------------------
 
 

@@ -319,7 +319,7 @@ def test_a_champion_that_is_its_own_candidate_already_serves():
 
 @pytest.mark.parametrize(("beside", "serving"), [(CHAMPION, "c" * 16), ("", CHAMPION), (CHAMPION, "")])
 def test_stale_evidence_is_refused(beside, serving):
-    with pytest.raises(StaleEvidence, match="champion changed"):
+    with pytest.raises(StaleEvidence, match="champion changed") as refusal:
         decide(
             report_of(BETTER, champion=beside),
             BETTER,
@@ -328,6 +328,8 @@ def test_stale_evidence_is_refused(beside, serving):
             champion_id=serving,
             champion_manifest=manifest_of(),
         )
+    assert refusal.value.expected == f"an evaluation beside champion {serving or '(none)'}, which serves now"
+    assert refusal.value.found == f"one beside {f'champion {beside}' if beside else 'none: no other model served'}"
 
 
 def test_the_same_evidence_gives_the_same_verdict_whatever_the_order_of_requests():

@@ -20,6 +20,7 @@ from rankline.contracts import FrozenModel
 from rankline.errors import SourceError, ValidationFailed
 from rankline.io.files import write_json
 from rankline.runtime import ledger
+from rankline.runtime.pod_output import read_pod_output
 from rankline.runtime.progress import Progress
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_step import StepSpec, run_step
@@ -105,11 +106,17 @@ def test_the_changed_one_of_nested_settings_is_named() -> None:
 def test_a_result_of_another_lineage_is_reused_only_with_ignore_lineage(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one", lineage=lambda: {"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=True)
+    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=lambda: True)
     assert (work.done, again.status) == (1, "reused")
     assert do(work.step, tmp_path, raw, "three", lineage=lambda: {"champion": "b"}).why == "champion changed"
     other = do(
-        work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"champion": "b"}, ignore_lineage=True
+        work.step,
+        tmp_path,
+        raw,
+        "four",
+        Config(factor=3),
+        lineage=lambda: {"champion": "b"},
+        ignore_lineage=lambda: True,
     )
     assert (work.done, other.status) == (3, "done")
 
@@ -205,6 +212,31 @@ def test_a_step_killed_half_way_is_picked_up(tmp_path: Path, raw: Path) -> None:
     work = Work()
     assert do(work.step, tmp_path, raw, "two").status == "done"
     assert work.done == 1
+    # a pod that was lost begins again in the same run
+    killed_at = ledger.read_entries(tmp_path / "ws" / "runs" / "one")["ingest"].started
+    again = do(Work().step, tmp_path, raw, "one")
+    assert (again.attempts, again.first_started) == (2, killed_at)
+    first = time.strftime("%H:%M:%S", time.gmtime(killed_at))
+    assert again.why.endswith(f"; begun again: its process had been killed (attempt 2, the first at {first} UTC)")
+    third = do(Work().step, tmp_path, raw, "one")
+    assert (third.attempts, third.first_started) == (3, killed_at)
+    assert "begun again: it had ended (attempt 3" in third.why
+
+
+def test_in_a_pod_a_step_prints_where_its_lines_begin_and_how_it_ended(
+    tmp_path: Path, raw: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(*, raw: Path, output: Path, config: Config, progress: Progress) -> dict[str, Any]:
+        print("epoch 1")
+        raise SourceError("there is no data", hint="look for it")
+
+    monkeypatch.setenv("ARGO_NODE_ID", "rankline-smoke-v8n6p-1")
+    with pytest.raises(SystemExit):
+        do(noisy, tmp_path, raw, "one")
+    printed = read_pod_output(capfd.readouterr().out.splitlines())
+    assert printed.lines == ["epoch 1", "there is no data", "  try: look for it"]
+    assert (printed.result["step"], printed.result["status"]) == ("ingest", "failed")
+    assert "rankline-" not in (tmp_path / "ws" / "runs" / "one" / "ingest.log").read_text()
 
 
 def test_two_runs_may_finish_the_same_work_at_once(tmp_path: Path, raw: Path) -> None:

@@ -1,0 +1,89 @@
+"""A cluster that a recipe is to be submitted to: Kubeflow's API, what Kubernetes has for it, its images and stores."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cli.project.checks.mlflow import mlflow
+from cli.project.checks.model import Check, CheckContext, Finding
+from cli.project.checks.model_registry import repository
+from cli.project.checks.stores import servers
+from rankline.errors import AccessError, RanklineError
+
+if TYPE_CHECKING:
+    from pipelines.kubeflow.client import Cluster
+
+SYSTEM = "kubeflow"  # namespace of Kubeflow Pipelines itself, and of the runs where it has a single user
+SINGLE_USER, MULTI_USER = "pipeline-runner", "default-editor"  # service accounts that Kubeflow creates
+
+
+def cluster(context: CheckContext) -> Iterator[Finding]:
+    """Kubeflow's API answers, and Kubernetes has what the recipe names."""
+    from pipelines.kubeflow.preflight.kubernetes_api import open_kubernetes
+    from pipelines.kubeflow.preflight.model import Preflight
+    from pipelines.kubeflow.preflight.run import run_preflight
+
+    assert context.cluster is not None
+    with contextlib.ExitStack() as stack:
+        connection = None
+        try:
+            connection = stack.enter_context(context.cluster.connected())
+            yield _answer(connection)
+            yield from _schedules(connection)
+        except RanklineError as error:
+            yield Finding("API", "fail", _summary(error), error.hint or "check --host and --auth: docs/cluster.md")
+        named = connection.namespace if connection else context.cluster.namespace
+        namespace = connection.pod_namespace() if connection else named or SYSTEM
+        try:
+            kubernetes = open_kubernetes(context.cluster.context)
+        except AccessError as error:
+            yield Finding("Kubernetes", "warn", f"not known: {_summary(error)}", error.hint)
+            return
+        yield Finding("Kubernetes", "ok", f"{kubernetes.host}, namespace {namespace}")
+        account = context.account or (MULTI_USER if named else SINGLE_USER)
+        yield from run_preflight(Preflight(context.recipe, kubernetes, namespace, account, SYSTEM))
+
+
+def _answer(connection: Cluster) -> Finding:
+    if connection.ignored_namespace:
+        message = f"{connection.host} has a single user and ignores namespace {connection.ignored_namespace}"
+        return Finding("API", "warn", message, f"leave out --namespace: runs go to {connection.pod_namespace()}")
+    users = f"several users, namespace {connection.namespace}" if connection.namespace else "a single user"
+    return Finding("API", "ok", f"{connection.host} answers: {users}")
+
+
+def _schedules(connection: Cluster) -> Iterator[Finding]:
+    """What fires or may fire without being governed by `rankline schedule`."""
+    from pipelines.kubeflow.orphans import find_orphans
+
+    orphans = find_orphans(connection)
+    for each in orphans:
+        yield Finding(f"{each.kind} {each.name}", "warn", f"{each.reason} (pipeline {each.pipeline})", each.remedy)
+    if not orphans:
+        yield Finding("schedules", "ok", "none fires that `rankline schedule` does not list")
+
+
+def images(context: CheckContext) -> Iterator[Finding]:
+    """The images of the steps are in their registry."""
+    from pipelines.kubeflow.preflight.images import images as findings
+
+    yield from findings(context.recipe)
+
+
+def stores(context: CheckContext) -> Iterator[Finding]:
+    """The stores that the recipe names, as far as they are not on the cluster's volume."""
+    if "://" in context.recipe.storage.resolved.repository:
+        yield from repository(context)
+    uri = context.recipe.promote.tracking_uri
+    if uri and not uri.startswith("sqlite:"):
+        yield from mlflow(context)
+    yield from servers(context)
+
+
+def _summary(error: RanklineError) -> str:
+    return f"{error.message}; {error.found}" if error.found else error.message
+
+
+CHECKS: tuple[Check, ...] = (cluster, images, stores)

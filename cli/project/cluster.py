@@ -1,0 +1,78 @@
+"""Prepare a namespace of a cluster: manifests to review and apply, and secrets from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import MapFile, RecipeName, Settings, SourcePath
+
+app = typer.Typer(help="Prepare a namespace of a cluster for a recipe.", no_args_is_help=True)
+INIT_HELP = """Write the manifests that a recipe needs in one namespace, to review, commit and apply.
+
+They are a service account, the volume (none with storage.workspace in a bucket), a job that fetches the recipe's data
+and weights, the server with its service, MLflow's pages where the recipe tracks in a database, and a job that rolls
+back. All fit Pod Security `restricted`, except volume-owner.yaml, which few storages need. The module on_cluster has
+the recipe with the settings that you give here. No secret is written: `rankline cluster secrets` prints them.
+
+Example:
+
+  rankline cluster init team -r acme:shop -n team
+
+  kubectl apply -k team"""
+SECRETS_HELP = """Print the secrets that a recipe names (cluster.secrets), with the values of the environment.
+
+Example: rankline cluster secrets -r acme:shop -n team | kubectl apply -f -"""
+
+ClusterNamespace = Annotated[
+    str, typer.Option("--namespace", "-n", envvar="RANKLINE_KFP_NAMESPACE", help="Namespace of the runs' pods.")
+]
+
+
+@app.command("init", help=INIT_HELP)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")],
+    namespace: ClusterNamespace,
+    recipe: RecipeName = "movielens",
+    source: SourcePath = None,
+    map: MapFile = None,
+    settings: Settings = [],  # noqa: B006
+    server: Annotated[
+        str, typer.Option(help="Image of the server, pinned by digest. Default: that of cluster.images.evaluate.")
+    ] = "",
+) -> None:
+    """See INIT_HELP."""
+    from pipelines.kubeflow.manifests.write import SetUp, write_manifests
+    from pipelines.recipes import named
+
+    chosen = named(recipe, settings, source=source, map=map)
+    set_up = SetUp(chosen, recipe, namespace, tuple(settings), server)
+    typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder)))
+    typer.echo(f"wrote {folder}. Next:")
+    module = ".".join((*folder.parts, "on_cluster")) if not folder.is_absolute() else "on_cluster"
+    if chosen.cluster.secrets:
+        typer.echo(f"  rankline cluster secrets -r {module}:recipe -n {namespace} | kubectl apply -f -")
+    typer.echo(f"  kubectl apply -k {folder}")
+    typer.echo(f"  rankline doctor {module}:recipe -n {namespace} --host …")
+    typer.echo(f"  rankline submit -r {module}:recipe -n {namespace} --host … --wait")
+
+
+@app.command("secrets", help=SECRETS_HELP)
+def secrets(
+    namespace: ClusterNamespace,
+    recipe: RecipeName = "movielens",
+    source: SourcePath = None,
+    map: MapFile = None,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """See SECRETS_HELP."""
+    import yaml
+
+    from pipelines.kubeflow.manifests.write import secret_manifests
+    from pipelines.recipes import named
+
+    chosen = named(recipe, settings, source=source, map=map)
+    manifests = secret_manifests(chosen, namespace, from_environment=True)
+    typer.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)

@@ -1,0 +1,1 @@
+"""Manifests for one namespace, filled in for a recipe from the templates beside this file."""

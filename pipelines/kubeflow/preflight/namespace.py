@@ -1,0 +1,34 @@
+"""The namespace of the run's pods: that it is there, what it enforces on pods, and their service account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipelines.findings import Finding
+from pipelines.kubeflow.preflight.model import Preflight
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
+def namespace(preflight: Preflight) -> Iterator[Finding]:
+    """The namespace exists and is not being deleted."""
+    resource = preflight.kubernetes.get(f"/api/v1/namespaces/{preflight.namespace}")
+    name = f"namespace {preflight.namespace}"
+    if resource is None:
+        yield Finding(name, "fail", "it does not exist", f"kubectl create namespace {preflight.namespace}")
+        return
+    if resource.get("status", {}).get("phase") == "Terminating":
+        yield Finding(name, "fail", "it is being deleted", "use another --namespace")
+        return
+    level = resource["metadata"].get("labels", {}).get(ENFORCE, "privileged")
+    yield Finding(name, "ok", f"Pod Security enforces {level}; Rankline's pods fit it")
+
+
+def service_account(preflight: Preflight) -> Iterator[Finding]:
+    """The account of the pods is there."""
+    name = f"service account {preflight.account}"
+    if preflight.kubernetes.get(preflight.path("serviceaccounts", preflight.account)) is None:
+        hint = "--service-account names one that exists; `rankline cluster init` writes one"
+        yield Finding(name, "fail", f"it does not exist in namespace {preflight.namespace}", hint)
+    else:
+        yield Finding(name, "ok", "it is there")

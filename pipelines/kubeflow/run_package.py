@@ -1,0 +1,98 @@
+"""What the package of a run says of its steps: their memory, how long they may take, whether they are retried."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.kubeflow.client import Cluster
+from pipelines.runs.folder import request_cancel
+from pipelines.steps import STEPS
+from rankline.errors import StorageError
+from rankline.runtime.bucket_workspace import BucketWorkspace
+from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_summary import CANCEL
+
+
+class RunPackage:
+    """The package that a run was started from; empty answers where the cluster no longer has it."""
+
+    def __init__(self, cluster: Cluster, run: Any) -> None:
+        reference = run.pipeline_version_reference
+        spec = cluster.package(reference.pipeline_id, reference.pipeline_version_id) if reference else {}
+        self._spec, self._platform = spec.get("pipeline_spec", spec), spec.get("platform_spec", {})
+        self.known = bool(self._spec)
+
+    def has_retries(self, step: str) -> bool:
+        """Whether a failed attempt of the step is tried again."""
+        return any("retryPolicy" in task for name, task in self._tasks() if name == _task_name(step))
+
+    def memory(self, step: str) -> str:
+        """The memory that the step may use, such as 8Gi."""
+        container = self._executor(self._spec, step).get("container", {})
+        return str(container.get("resources", {}).get("resourceMemoryLimit", ""))
+
+    def timeout_s(self, step: str) -> float | None:
+        """How long the step may take."""
+        platform = self._platform.get("platforms", {}).get("kubernetes", {})
+        timeout_s = self._executor(platform, step).get("activeDeadlineSeconds")
+        return float(timeout_s) if timeout_s else None
+
+    def _run_parameters(self) -> dict[str, Any]:
+        """What each step is told of its run: the workspace, the storage, the recipe's name."""
+        for _, task in self._tasks():
+            parameter = task.get("inputs", {}).get("parameters", {}).get("run", {})
+            constant = parameter.get("runtimeValue", {}).get("constant")
+            if isinstance(constant, dict):
+                return constant
+        return {}
+
+    def context(self, run: str) -> RunContext | None:
+        """The paths and URLs that the steps of a run share; None where they are not known."""
+        with contextlib.suppress(KeyError, ValueError):  # of no package, or one of another version
+            return RunContext.from_parameters(self._run_parameters(), run)
+        return None
+
+    def run_folder(self, run: str) -> Path | None:
+        """The folder of a run in the cluster's workspace: mounted here, or copied from its bucket."""
+        context = self.context(run)
+        if context is None:
+            return None
+        folder = context.folder
+        if context.storage.workspace:
+            bucket = BucketWorkspace.cached(context.storage.workspace)
+            with contextlib.suppress(StorageError, OSError):
+                bucket.download(f"runs/{run}")
+            folder = bucket.folder / "runs" / run
+        return folder if folder.is_dir() else None
+
+    def request_cancel(self, run: str) -> None:
+        """Tell the summary of a run that it was cancelled, where the cluster's workspace can be written from here."""
+        if (folder := self.run_folder(run)) is None:
+            return
+        with contextlib.suppress(StorageError, OSError):
+            request_cancel(folder)
+            if (context := self.context(run)) and context.storage.workspace:
+                BucketWorkspace.cached(context.storage.workspace).upload_missing(f"runs/{run}/{CANCEL}")
+
+    def _tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        components = [self._spec.get("root", {}), *self._spec.get("components", {}).values()]
+        for component in components:
+            yield from component.get("dag", {}).get("tasks", {}).items()
+
+    def _executor(self, spec: dict[str, Any], step: str) -> dict[str, Any]:
+        executors = spec.get("deploymentSpec", {}).get("executors", {})
+        executor: dict[str, Any] = executors.get(f"exec-{_task_name(step)}", {})
+        return executor
+
+
+def _task_name(step: str) -> str:
+    return step.replace("_", "-")
+
+
+def size_setting(step: str, name: str) -> str:
+    """The setting of the size that a step has, such as cluster.train.memory."""
+    size = STEPS[step].size if step in STEPS else "small"
+    return f"cluster.{size}.{name}"

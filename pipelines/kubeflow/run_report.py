@@ -1,0 +1,127 @@
+"""What the steps of a run say of it themselves: the verdict with its numbers, the error of a failed step, the model.
+
+The API knows none of that. Three places do, and the first that answers is asked: the run's ledger, where the cluster's
+workspace is mounted here; the last line that the step printed, through the API's log endpoint; and, for a pod that was
+killed or never began, Kubernetes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.kubeflow import logs
+from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.nodes import latest_pods, never_began, step_pods
+from pipelines.kubeflow.pods import Pods, PodStatus, setting_for
+from pipelines.kubeflow.run_package import RunPackage, size_setting
+from pipelines.kubeflow.run_summary import kubectl_logs_command
+from rankline.errors import EXIT_STALE
+from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome, has_verdict
+from rankline.runtime.pod_output import PodOutput
+from rankline.runtime.steps import ALL_STEPS, DECIDING_STEPS
+
+WAITS = "waits for its pod to begin"  # why a step is pending of which no more can be read
+_SIGKILL_STATUS = 137
+_ENDED = ("done", "failed", "cancelled")
+
+
+class RunReporter:
+    """Adds to the summaries of one run what its steps and pods say."""
+
+    def __init__(self, cluster: Cluster, run: Any) -> None:
+        self.cluster, self.package = cluster, RunPackage(cluster, run)
+        self._pods = Pods(cluster)
+        self._waited: dict[str, str] = {}  # step -> why its pod waited when that could last be read
+
+    def add_waiting(self, run: Any, summary: dict[str, Any]) -> None:
+        """Add to each pending step why it waits, as far as Kubernetes says."""
+        pending = [step for step in summary["steps"] if step["status"] == "pending"]
+        if not pending:
+            return
+        statuses = self._statuses_by_step(run)
+        for step in pending:
+            if (status := statuses.get(step["step"])) and status.reason:
+                self._waited[step["step"]] = self._with_setting(step["step"], status.reason)
+            step["why"] = self._waited.get(step["step"], WAITS)
+
+    def add_results(self, run: Any, summary: dict[str, Any]) -> None:
+        """Add the results of the steps that ended: of the deciding one the verdict, of a failed one its error."""
+        outputs = self._outputs(run, summary)
+        for step in summary["steps"]:
+            if result := outputs.get(step["step"], PodOutput()).result:
+                _merge(step, result)
+        decision: dict[str, Any] = next(
+            (step["result"] for step in summary["steps"] if step["step"] in DECIDING_STEPS), {}
+        )
+        if has_verdict(summary["outcome"]) and decision:
+            summary["verdict"] = decision.get("sentence") or summary["verdict"]
+            summary["reasons"] = decision.get("failures", [])
+            if summary["outcome"] == Outcome.REFUSED:  # the pipeline has one branch for every refusal
+                summary["outcome"] = Outcome.of_verdict(decision.get("outcome", Outcome.REFUSED.verdict)).value
+        summary["model_id"] = decision.get("model_id", "")
+        for step in summary["steps"]:
+            if step["status"] == "cancelled" and never_began(run, step["step"]):
+                step["why"] = "its pod had not begun"
+        failed = next((step for step in summary["steps"] if step["step"] == summary["failed_step"]), None)
+        if failed is not None:
+            output = outputs.get(failed["step"])
+            failed["error"] = failed["error"] or self._failure(run, failed["step"], output)
+            summary["error"] = failed["error"]
+            if output is not None and output.result.get("exit_code") == EXIT_STALE:
+                summary["outcome"], summary["verdict"] = Outcome.STALE.value, Outcome.STALE.sentence
+
+    def _outputs(self, run: Any, summary: dict[str, Any]) -> dict[str, PodOutput]:
+        """What can be read of the steps that ended; where one pod's log is gone, those before it are not asked for."""
+        folder, pods = self.package.run_folder(run.run_id), latest_pods(run)
+        entries = ledger.read_entries(folder) if folder else {}
+        outputs = {step: PodOutput(result=entry.model_dump(mode="json")) for step, entry in entries.items()}
+        ended = [step["step"] for step in summary["steps"] if step["status"] in _ENDED and step["step"] in ALL_STEPS]
+        for step in reversed(ended):
+            if step in entries and entries[step].status != "running":  # as it stays where the process was killed
+                continue
+            pod = pods.get(step)
+            output = logs.read_output(self.cluster, run.run_id, pod) if pod else None
+            if output is not None:
+                outputs[step] = output
+            elif pod and step != summary["failed_step"]:
+                break
+        return outputs
+
+    def _failure(self, run: Any, step: str, output: PodOutput | None) -> str:
+        """Why a step failed that wrote no error: it was killed, or never began."""
+        status = self._statuses_by_step(run).get(step)
+        killed = output is not None and output.exit_status == _SIGKILL_STATUS
+        if status.out_of_memory if status and status.reason else killed:
+            memory = self.package.memory(step)
+            return f"killed for memory: raise {size_setting(step, 'memory')}" + (f" ({memory})" if memory else "")
+        reason = self._with_setting(step, status.reason) if status and status.reason else self._waited.get(step, "")
+        pod = self._pod_name(run, step, status)
+        if never_began(run, step) and (output is None or not output.lines):
+            namespace = self.cluster.kubectl_namespace()
+            which = f"pod {pod}" if pod else f"pod -l pipeline/runid={run.run_id}"
+            return f"its pod never began: {reason or f'see `kubectl {namespace} describe {which}`'}"
+        hint = f"see `{kubectl_logs_command(self.cluster, run.run_id, pod)}`"
+        return f"{reason}; {hint}" if reason else f"it ended without an error message; {hint}"
+
+    def _pod_name(self, run: Any, step: str, status: PodStatus | None) -> str:
+        if status is not None:
+            return status.pod
+        return logs.pod_name(run, step, self.package)
+
+    def _statuses_by_step(self, run: Any) -> dict[str, PodStatus]:
+        statuses = self._pods.statuses(run.run_id)
+        return {pod.step: statuses[pod.node_id] for pod in step_pods(run) if pod.node_id in statuses}
+
+    def _with_setting(self, step: str, reason: str) -> str:
+        setting = setting_for(step, reason)
+        return f"{reason} (see {setting})" if setting and setting not in reason else reason
+
+
+def _merge(step: dict[str, Any], result: dict[str, Any]) -> None:
+    """Add what the ledger has of a step to what the API has."""
+    fields = ("why", "import_s", "work_s", "core_s", "result", "error")
+    step |= {name: result[name] for name in fields if name in result}
+    step["peak_memory_mb"] = round(result.get("peak_memory_bytes", 0) / 2**20)
+    if step["status"] == "done" and result.get("status") == "reused":
+        step["status"] = "reused"

@@ -1,0 +1,149 @@
+"""What a run did, from its ledger: `summary.json` in the run's folder.
+
+The exit handler writes it at the end of every run, however that ended. A cluster that retries a run goes on under the
+same id and does not run the exit handler again: the first step that starts sets the summary aside, and the step that
+ends the run writes the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rankline.contracts import FrozenModel
+from rankline.errors import EXIT_STALE
+from rankline.io.files import read_json_object, write_json
+from rankline.runtime import ledger
+from rankline.runtime.outcomes import Outcome, has_verdict
+from rankline.runtime.steps import DECIDING_STEPS
+
+SUMMARY, EARLIER_SUMMARY = "summary.json", "summary.earlier.json"  # the second one is that of a run before its retry
+RUN, CANCEL = "run.json", "cancel.json"  # the names of a run's recipe and flow; a request to end it
+KILLED_MESSAGE = "it ended without an error message (killed, or out of memory?)"
+INTERRUPTED_MESSAGE = "it was interrupted; the next run continues from the finished steps"
+
+
+class Prices(FrozenModel):
+    """The prices that a run's cost is computed from."""
+
+    core_hour: float = Field(0.05, ge=0, description="Price of one core for an hour.")
+    gpu_hour: float = Field(2.0, ge=0, description="Price of one GPU for an hour.")
+    gpus: dict[str, int] = Field({}, description="Step -> number of GPUs it uses.")
+    currency: str = Field("USD", description="Currency of the prices.")
+
+
+def summarize(
+    folder: Path,
+    *,
+    config: Prices,
+    kubeflow_status: str = "",
+    cancelled: bool = False,
+    interrupted: bool = False,
+) -> dict[str, Any]:
+    """Write the summary of the run in ``folder`` and return it.
+
+    Args:
+        kubeflow_status: how the run ended, as Kubeflow calls it.
+        cancelled: a user cancelled the run: a step that was cut short has not failed. So does `cancel.json` say, unless
+            a step has failed by itself.
+        interrupted: the process that watched the run was interrupted; the next run continues it.
+    """
+    summary = _summary(folder, config, cancelled=cancelled, interrupted=interrupted)
+    summary["kubeflow_status"] = kubeflow_status
+    write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _summary(folder: Path, config: Prices, *, cancelled: bool = False, interrupted: bool = False) -> dict[str, Any]:
+    entries = ledger.read_entries(folder)
+    steps = [_step_summary(entry, config) for entry in entries.values()]
+    failed = next((entry for entry in entries.values() if entry.status in ("failed", "running")), None)
+    verdict_entry = next((entries[step] for step in DECIDING_STEPS if step in entries), None)
+    decision = verdict_entry.result if verdict_entry else {}
+    outcome = _outcome(entries, failed, decision)
+    was_cut_short = failed is None or failed.status == "running"
+    cancelled = cancelled or (was_cut_short and (folder / CANCEL).is_file())
+    was_cancelled = cancelled and not outcome.has_verdict
+    started = min((entry.started for entry in entries.values()), default=time.time())
+    ended = max((entry.finished or time.time() for entry in entries.values()), default=started)
+    return {
+        "run": folder.name,
+        "outcome": (Outcome.CANCELLED if was_cancelled else outcome).value,
+        "kubeflow_status": "",
+        "verdict": decision.get("sentence", ""),
+        "reasons": decision.get("failures", []),
+        "error": _error(failed, cancelled=was_cancelled, interrupted=interrupted),
+        "failed_step": failed.step if failed and not was_cancelled else "",
+        "model_id": decision.get("model_id", ""),
+        "started": started,
+        "seconds": round(max(ended - started, 0.0), 2),
+        "work_s": round(sum(entry.work_s for entry in entries.values()), 2),
+        "cost": round(sum(step["cost"] for step in steps), 4),
+        "currency": config.currency,
+        "prices": config.model_dump(),
+        "steps": steps,
+    }
+
+
+def begin(folder: Path, names: Mapping[str, str]) -> None:
+    """Note that a step of the run starts: a summary that is there already is of the run before its retry.
+
+    ``names`` are those of its recipe and its flow, which nothing else in the folder of a run on a cluster has.
+    """
+    if (folder / SUMMARY).is_file():
+        os.replace(folder / SUMMARY, folder / EARLIER_SUMMARY)
+        (folder / CANCEL).unlink(missing_ok=True)
+    if names and not (folder / RUN).is_file():
+        write_json(folder / RUN, dict(names))
+
+
+def complete_retried(folder: Path) -> None:
+    """Write the summary of a run that was retried, where a step has just ended it."""
+    earlier = read_json_object(folder / EARLIER_SUMMARY)
+    if earlier is None:
+        return
+    summary = _summary(folder, Prices(**earlier.get("prices", {})))
+    if summary["failed_step"] or has_verdict(summary["outcome"]):
+        write_json(folder / SUMMARY, summary)
+
+
+def _error(failed: ledger.Entry | None, *, cancelled: bool, interrupted: bool) -> str:
+    if cancelled:
+        return f"it was cancelled while {failed.step} ran" if failed else "it was cancelled"
+    if failed is not None and failed.error:
+        return failed.error
+    if interrupted:
+        return INTERRUPTED_MESSAGE
+    return KILLED_MESSAGE if failed is not None else ""
+
+
+def _outcome(entries: dict[str, ledger.Entry], failed: ledger.Entry | None, decision: dict[str, Any]) -> Outcome:
+    if failed is not None:
+        return Outcome.STALE if failed.exit_code == EXIT_STALE else Outcome.FAILED
+    if "materialize" in entries:
+        return Outcome.MATERIALIZED
+    outcome = Outcome.of_verdict(decision.get("outcome", ""))
+    return Outcome.FAILED if outcome.step and outcome.step not in entries else outcome
+
+
+def _step_summary(entry: ledger.Entry, config: Prices) -> dict[str, Any]:
+    gpu_s = config.gpus.get(entry.step, 0) * entry.work_s
+    return {
+        "step": entry.step,
+        "status": "killed" if entry.status == "running" else entry.status,
+        "why": entry.why,
+        "seconds": round(entry.seconds, 2),
+        "work_s": round(entry.work_s, 2),
+        "import_s": round(entry.import_s, 2),
+        "peak_memory_mb": round(entry.peak_memory_bytes / 2**20),
+        "core_s": round(entry.core_s, 2),
+        "gpu_s": round(gpu_s, 2),
+        "cost": round((entry.core_s * config.core_hour + gpu_s * config.gpu_hour) / 3600, 6),
+        "result": entry.result,
+        "paths": entry.paths,
+    }

@@ -1,0 +1,77 @@
+"""Proposals for text files as tools write them: what the map says of quotes, escapes and missing headers."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onboarding.inference.dry_run import DryRun, dry_run
+from onboarding.inference.proposal import propose
+from onboarding.inference.render import render_map
+from onboarding.survey.survey import survey
+from pipelines.recipes import interactions
+from rankline.errors import SourceError, UsageError
+from tests.components.test_ingest_text import log_text, write_escaped
+
+
+def tried(source: Path, *files: str, **overrides: str) -> tuple[dict[str, Any], DryRun]:
+    """The settings of text files that the map of a source has, and what ingest reads with it."""
+    surveyed = survey(str(source), files=files)
+    proposal = propose(surveyed, name="mine", time_zone="UTC", overrides=overrides)
+    path = (source if source.is_dir() else source.parent) / "mine.toml"
+    path.write_text(render_map(proposal))
+    settings = tomllib.loads(path.read_text()).get("files", {})
+    return settings, dry_run(interactions(surveyed.source, str(path)).ingest)
+
+
+@pytest.mark.parametrize("opened", [(), (20,), (20, 170)])
+def test_no_quotes_in_tab_separated_text(tmp_path: Path, opened: tuple[int, ...]) -> None:
+    (tmp_path / "log.tsv").write_text(log_text("\t", opened=opened))
+    settings, result = tried(tmp_path / "log.tsv")
+    assert (settings, result.rows_kept["events"], result.hint) == ({}, 200, "")
+
+
+def test_tab_separated_text_with_quotes_that_close(tmp_path: Path) -> None:
+    text = log_text("\t").replace("\tGreat 7\t", '\t"Great\t7"\t').replace("\tGreat 9\t", '\t"so ""great"""\t')
+    (tmp_path / "log.tsv").write_text(text)
+    settings, result = tried(tmp_path / "log.tsv")
+    assert (settings, result.rows_kept["events"]) == ({"quote": '"'}, 200)
+    assert tried(tmp_path / "log.tsv", "quote=")[0] == {"quote": ""}
+
+
+def test_the_dry_run_names_the_setting_that_helps(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(log_text(opened=(20, 170)))
+    settings, result = tried(tmp_path / "log.csv")
+    assert (settings, result.tables_over_limit) == ({}, ["events"])
+    assert "ingest.files.quote=''" in result.hint
+    settings, result = tried(tmp_path / "log.csv", "quote=")
+    assert (settings, result.rows_kept["events"], result.hint) == ({"quote": ""}, 200, "")
+
+
+def test_quotes_behind_a_backslash_are_seen(tmp_path: Path) -> None:
+    write_escaped(tmp_path)
+    settings, result = tried(tmp_path)
+    assert (settings, result.rows_kept["items"], result.rejected["items"]) == ({"escape": "\\"}, 20, {})
+
+
+def test_a_file_without_a_header_is_refused_until_its_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text(log_text(header=False))
+    with pytest.raises(SourceError, match="looks like a row") as error:
+        survey(str(tmp_path))
+    assert "--files names=" in str(error.value)
+    settings, result = tried(tmp_path, "names=user_id,item_id,headline,at")
+    assert settings == {"names": {"events": ["user_id", "item_id", "headline", "at"]}}
+    assert (result.rows_kept["events"], result.rejected["events"]) == (200, {})
+    (tmp_path / "items.tsv").write_text("".join(f"P{n}\tThing {n}\t{n}\n" for n in range(20)))
+    settings, result = tried(tmp_path, "names:clicks.csv=user_id,item_id,headline,at", "names:items.tsv=id,title,rank")
+    assert settings["names"]["items"] == ["id", "title", "rank"]
+    assert (result.rows_kept["events"], result.rows_kept["items"]) == (200, 20)
+
+
+@pytest.mark.parametrize("given", ["quotes=", "names", "quote:a=b", "decimal=x", "escape=ab"])
+def test_settings_of_files_that_do_not_exist(tmp_path: Path, given: str) -> None:
+    with pytest.raises(UsageError, match="--files takes"):
+        survey(str(tmp_path), files=(given,))

@@ -1,0 +1,102 @@
+"""Cancelling a run of a cluster, and retrying one."""
+
+# ruff: noqa: F811 (fixtures are asked for by their name)
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from components.summary.config import SummaryConfig
+from components.summary.step import summarize
+from pipelines.kubeflow import runs as cluster_runs
+from pipelines.kubeflow.client import Cluster
+from pipelines.kubeflow.packages import upload
+from pipelines.kubeflow.runs import ClusterRuns, follow, submit
+from rankline.errors import RanklineError, UsageError
+from tests.pipelines import golden
+from tests.pipelines.kubeflow.kubeflow_world import cluster, compiled_once, kubeflow, nothing_of_ours, reach  # noqa: F401
+from tests.servers.kubeflow import NAMESPACE, Kubeflow
+
+
+def submitted(cluster: Cluster) -> str:
+    return submit(cluster, upload(cluster, golden.pinned("smoke"))).run
+
+
+def test_cancel_ends_a_run(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    assert runs.show(run)["outcome"] == "running"
+    assert runs.cancel(run)["outcome"] == "cancelled"
+    with pytest.raises(UsageError, match="is not running"):
+        runs.cancel(run)
+
+
+def test_cancel_leaves_word_for_the_summary_where_the_workspace_is_mounted_here(
+    kubeflow: Kubeflow, cluster: Cluster, tmp_path: Path
+) -> None:
+    recipe = golden.pinned("smoke", f"cluster.workspace={tmp_path / 'ws'}")
+    run = submit(cluster, upload(cluster, recipe)).run
+    folder = tmp_path / "ws" / "runs" / run
+    folder.mkdir(parents=True)
+    ClusterRuns(cluster, poll_s=0).cancel(run)
+    assert summarize(folder, config=SummaryConfig())["outcome"] == "cancelled"
+
+
+def test_cancel_waits_as_long_as_argo_needs(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    runs.show(run)
+    kubeflow.api.pace = 0  # nothing moves
+    clock = [0.0]
+    monkeypatch.setattr(cluster_runs.time, "monotonic", lambda: clock[0])
+
+    def watch(summary: dict[str, Any]) -> None:
+        assert summary["outcome"] == "running"
+        clock[0] += 62.0
+
+    with pytest.raises(RanklineError, match="has not ended yet") as refusal:
+        runs.cancel(run, watch=watch)
+    assert clock[0] == 5 * 62.0
+    assert "it goes on being cancelled" in str(refusal.value)
+
+
+def test_ctrl_c_leaves_a_run_that_is_being_cancelled_to_itself(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submitted(cluster)
+    kubeflow.api.pace = 0
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster_runs.time, "sleep", interrupted)
+    where = ["--host", kubeflow.host, "--namespace", NAMESPACE, "--auth", "none"]
+    done = CliRunner().invoke(app, ["runs", "cancel", run, *where])
+    assert done.exit_code == 130
+    assert f"interrupted; run {run} goes on being cancelled" in done.stderr
+    assert f"POST /apis/v2beta1/runs/{run}:terminate" in kubeflow.api.asked
+
+
+def test_a_run_that_failed_after_it_was_cancelled_counts_as_cancelled(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    run = submitted(cluster)
+    cluster.client.terminate_run(run)
+    kubeflow.api.end(kubeflow.api.runs[run])  # as the workflow's own state is, in some versions
+    assert ClusterRuns(cluster).show(run)["outcome"] == "cancelled"
+
+
+def test_retry_goes_on_where_it_failed(kubeflow: Kubeflow, cluster: Cluster) -> None:
+    kubeflow.api.fails_at = "distill"
+    run, runs = submitted(cluster), ClusterRuns(cluster, poll_s=0)
+    with pytest.raises(UsageError, match="cannot be retried"):
+        runs.retry(run)
+    assert follow(cluster, run, poll_s=0)["outcome"] == "failed"
+    summaries: list[dict[str, Any]] = []
+    assert runs.retry(run, watch=summaries.append)["outcome"] == "promoted"
+    running = [step["step"] for each in summaries for step in each["steps"] if step["status"] == "running"]
+    assert running[0] == "distill"
+    with pytest.raises(UsageError, match="cannot be retried"):
+        runs.retry(run)

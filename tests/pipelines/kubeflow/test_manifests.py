@@ -1,0 +1,256 @@
+"""The manifests of `rankline cluster init`: as Kubernetes takes them, within `restricted`, and as the recipe needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.kubeflow.conformance import PINNED_IMAGE
+from pipelines.kubeflow.manifests.write import SetUp, secret_manifests, write_manifests
+from pipelines.kubeflow.preflight.secrets import PLACEHOLDER
+from pipelines.recipes import named
+from rankline.errors import UsageError
+from tests.cli.in_process import rankline, refused
+from tests.cli.test_main import COMMANDS
+from tests.pipelines.kubeflow.pod_security import violations
+from tests.servers.kubernetes import problems
+
+IMAGES = {name: f"registry.example/{name}@sha256:{letter * 64}" for name, letter in
+          (("data", "a"), ("train", "b"), ("evaluate", "c"))}  # fmt: skip
+TRACKING = "postgresql+psycopg://mlflow@mlflow-db.team:5432/mlflow"
+SETTINGS = (
+    *(f"cluster.images.{name}={image}" for name, image in IMAGES.items()),
+    'cluster.secrets={"AWS_ACCESS_KEY_ID": "s3/key", "AWS_SECRET_ACCESS_KEY": "s3/secret", '
+    '"PGPASSWORD": "db/password"}',
+    "storage.repository=s3://acme/models",
+    f"promote.tracking_uri={TRACKING}",
+)
+
+
+def set_up(*settings: str, **changes: Any) -> SetUp:
+    recipe = named("smoke", [*SETTINGS, *settings])
+    return dataclasses.replace(SetUp(recipe, "smoke", "team", (*SETTINGS, *settings)), **changes)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_manifests(set_up(), tmp_path / "team")
+    return tmp_path / "team"
+
+
+def manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """`file: Kind/name` -> every manifest in a folder, except kustomize's own."""
+    resources = {}
+    for path in sorted(folder.glob("*.yaml")):
+        for each in yaml.safe_load_all(path.read_text()):
+            if each["kind"] != "Kustomization":
+                metadata = each["metadata"]
+                resources[f"{path.stem}: {each['kind']}/{metadata.get('name') or metadata['generateName']}"] = each
+    return resources
+
+
+def pod_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    pod: dict[str, Any] | None = manifest.get("spec", {}).get("template", {}).get("spec")
+    return pod
+
+
+def test_they_are_what_kubernetes_takes(folder: Path) -> None:
+    resources = manifests(folder)
+    assert [name for name in resources if name.split("/")[1].startswith("rankline-rollback")] != []
+    for name, manifest in resources.items():
+        assert list(problems(manifest, f"V1{manifest['kind']}")) == [], name
+        assert manifest["metadata"]["namespace"] == "team"
+
+
+def test_kustomize_applies_what_exists(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert kustomization["resources"] == [
+        "service-account.yaml",
+        "volume.yaml",
+        "fetch.yaml",
+        "serve.yaml",
+        "mlflow.yaml",
+    ]
+    assert all((folder / name).is_file() for name in kustomization["resources"])
+    assert not {"secrets.example.yaml", "volume-owner.yaml", "rollback.yaml"} & set(kustomization["resources"])
+
+
+def test_every_pod_fits_pod_security_restricted(folder: Path) -> None:
+    pods = {name: pod for name, each in manifests(folder).items() if (pod := pod_of(each))}
+    assert len(pods) == 6
+    refused = [name for name, pod in pods.items() if violations(pod)]
+    assert refused == ["volume-owner: Job/rankline-volume-owner"]
+    assert {pod["securityContext"]["runAsUser"] for name, pod in pods.items() if name not in refused} == {10001}
+
+
+BREAKS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda pod: pod["securityContext"].pop("runAsNonRoot"), "runAsNonRoot"),
+    (lambda pod: pod["securityContext"].update(runAsUser=0), "runAsUser"),
+    (lambda pod: pod["securityContext"].update(seccompProfile={"type": "Unconfined"}), "seccompProfile"),
+    (lambda pod: pod["containers"][0].pop("securityContext"), "capabilities"),
+    (lambda pod: pod["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"), "allowPrivilegeEscalation"),
+    (lambda pod: pod["containers"][0]["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]), "capabilities"),
+    (lambda pod: pod["containers"][0]["securityContext"].update(privileged=True), "privileged"),
+    (lambda pod: pod["containers"][0].update(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort"),
+    (lambda pod: pod["volumes"].append({"name": "x", "hostPath": {"path": "/"}}), "volume x"),
+    (lambda pod: pod.update(hostNetwork=True), "hostNetwork"),
+]
+
+
+@pytest.mark.parametrize(("change", "rule"), BREAKS, ids=[rule for _, rule in BREAKS])
+def test_a_pod_outside_of_restricted_is_noticed(folder: Path, change: Callable[..., Any], rule: str) -> None:
+    pod = pod_of(manifests(folder)["serve: Deployment/rankline"])
+    assert pod is not None
+    assert violations(pod) == []
+    change(pod)
+    assert rule in str(violations(pod))
+
+
+def test_they_have_what_the_recipe_names(folder: Path) -> None:
+    resources = manifests(folder)
+    pods = [pod for each in resources.values() if (pod := pod_of(each))]
+    images = {container["image"] for pod in pods for container in pod["containers"]}
+    assert images == {IMAGES["data"], IMAGES["evaluate"]}
+    assert all(PINNED_IMAGE.match(image) for image in images)
+    accounts = {pod.get("serviceAccountName") for pod in pods}
+    assert accounts == {"rankline", None}  # None: the job as root, which needs none
+    assert "volume: PersistentVolumeClaim/rankline" in resources
+    server = pod_of(resources["serve: Deployment/rankline"])
+    assert server is not None
+    assert server["containers"][0]["volumeMounts"] == [
+        {"name": "workspace", "mountPath": "/rankline", "readOnly": True}
+    ]
+    assert [each["name"] for each in server["containers"][0]["env"]] == list(set_up().recipe.cluster.secrets)
+    fetch = pod_of(resources["fetch: Job/rankline-fetch"])
+    assert fetch is not None
+    assert fetch["containers"][0]["command"] == ["sh", "-c", "rankline fetch smoke -w /rankline"]
+
+
+@pytest.mark.parametrize(("file", "path"), [("serve", ("serve",)), ("rollback", ("rollback",))])
+def test_commands_have_these_options(folder: Path, file: str, path: tuple[str, ...]) -> None:
+    name = {"serve": "serve: Deployment/rankline", "rollback": "rollback: Job/rankline-rollback-"}[file]
+    pod = pod_of(manifests(folder)[name])
+    assert pod is not None
+    container = pod["containers"][0]
+    assert container["command"] == ["rankline", *path]
+    COMMANDS[path].make_context(path[-1], list(container["args"]), resilient_parsing=False)
+    assert container["args"][-2:] == ["--repository", "s3://acme/models"]
+
+
+def test_mlflow_answers_by_the_name_of_its_service(folder: Path) -> None:
+    from mlflow.cli import cli
+    from mlflow.server.security_utils import get_default_allowed_hosts, is_allowed_host_header
+
+    resources = manifests(folder)
+    pod, service = pod_of(resources["mlflow: Deployment/mlflow"]), resources["mlflow: Service/mlflow"]
+    assert pod is not None
+    command = pod["containers"][0]["command"]
+    assert command[:2] == ["mlflow", "server"]
+    context = cli.commands["server"].make_context("server", list(command[2:]), resilient_parsing=False)
+    hosts = context.params["allowed_hosts"].split(",")
+    name = service["metadata"]["name"]
+    assert service["spec"]["ports"] == [{"port": 80, "targetPort": 5000}]  # so no port is in the Host header
+    for host in (name, f"{name}.team", f"{name}.team.svc.cluster.local", "localhost:5000", "127.0.0.1:8080"):
+        assert is_allowed_host_header(hosts, host), host
+    for host in ("attacker.example", f"{name}.team.attacker.example"):
+        assert not is_allowed_host_header(hosts, host), host
+    assert not is_allowed_host_header(get_default_allowed_hosts(), f"{name}.team")  # what they are needed for
+
+
+def test_what_is_not_needed_is_not_written(tmp_path: Path) -> None:
+    bare = set_up("cluster.volume=", "promote.tracking_uri=", "cluster.secrets={}")
+    bare = dataclasses.replace(bare, recipe=dataclasses.replace(bare.recipe, material=()))
+    assert write_manifests(bare, tmp_path / "team") == [
+        "service-account.yaml", "serve.yaml", "rollback.yaml", "kustomization.yaml", "on_cluster.py",
+    ]  # fmt: skip
+    pods = [pod for each in manifests(tmp_path / "team").values() if (pod := pod_of(each))]
+    assert {str(pod["volumes"]) for pod in pods} == {"[{'name': 'workspace', 'emptyDir': {}}]"}
+
+
+def test_a_workspace_in_a_bucket_needs_no_volume(tmp_path: Path) -> None:
+    written = write_manifests(set_up("storage.workspace=s3://acme/team"), tmp_path / "team")
+    assert not {"volume.yaml", "volume-owner.yaml"} & set(written)
+    resources = manifests(tmp_path / "team")
+    fetch, server = (pod_of(resources[name]) for name in ("fetch: Job/rankline-fetch", "serve: Deployment/rankline"))
+    assert fetch is not None
+    assert fetch["containers"][0]["command"][-1] == "rankline fetch smoke -w s3://acme/team"
+    assert server is not None
+    args = server["containers"][0]["args"]
+    assert args[2:4] == ["--workspace", "s3://acme/team"]
+    COMMANDS["serve",].make_context("serve", list(args), resilient_parsing=False)
+    assert "readOnly" not in str(server["containers"][0]["volumeMounts"])  # the copy of the bucket's small files
+
+
+def test_the_recipe_of_the_folder_has_the_settings(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = rankline("recipes", "show", "team.on_cluster:recipe")
+    assert done.returncode == 0, done.stderr
+    assert IMAGES["train"] in done.stdout
+
+
+def test_no_value_of_a_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set_up().recipe.cluster.secrets:
+        monkeypatch.setenv(name, "pa55-not-to-be-seen")
+    write_manifests(set_up(), tmp_path / "team")
+    assert all("pa55" not in path.read_text() for path in (tmp_path / "team").iterdir())
+    example = list(yaml.safe_load_all((tmp_path / "team" / "secrets.example.yaml").read_text()))
+    assert {value for each in example for value in each["stringData"].values()} == {PLACEHOLDER}
+
+
+def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    values = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "PGPASSWORD": "p: #"}
+    done = rankline("cluster", "secrets", "-r", "smoke", "-n", "team", *words, **values)
+    printed = {each["metadata"]["name"]: each for each in yaml.safe_load_all(done.stdout)}
+    assert {name: each["stringData"] for name, each in printed.items()} == {
+        "s3": {"key": "k", "secret": "s"}, "db": {"password": "p: #"},
+    }  # fmt: skip
+    assert all(list(problems(each, "V1Secret")) == [] for each in printed.values())
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    message = refused("cluster", "secrets", "-r", "smoke", "-n", "team", *words, code=2, AWS_ACCESS_KEY_ID="k",
+                      AWS_SECRET_ACCESS_KEY="s", PGPASSWORD="")  # fmt: skip
+    assert "found: no PGPASSWORD" in message
+
+
+def test_an_image_that_is_not_pinned_is_refused(tmp_path: Path) -> None:
+    for wrong in (set_up("cluster.images.train=acme/train:1.0"), set_up(server="acme/serve:1.0")):
+        with pytest.raises(UsageError, match="is not pinned"):
+            write_manifests(wrong, tmp_path / "team")
+    assert not (tmp_path / "team").exists()
+
+
+def test_files_that_were_changed_are_not_replaced(folder: Path) -> None:
+    assert write_manifests(set_up(), folder)  # the same again
+    (folder / "serve.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="other content"):
+        write_manifests(set_up(), folder)
+    assert (folder / "serve.yaml").read_text() == "mine"
+
+
+def test_the_command_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    done = rankline("cluster", "init", "team", "-r", "smoke", "-n", "team", *words)
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "kubectl apply -k team",
+        "rankline doctor team.on_cluster:recipe",
+        "rankline cluster secrets -r smoke",
+    ):
+        assert line in done.stdout
+    assert secret_manifests(set_up().recipe, "team", from_environment=False)
+
+
+def test_the_templates_are_in_the_package() -> None:
+    import tomllib
+
+    root = Path(__file__).resolve().parents[3]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert data["pipelines.kubeflow.manifests"] == ["templates/*.yaml"]
