@@ -28,6 +28,7 @@ from rankline.io.artifacts import link_or_copy, write_digests
 from rankline.pod import advice
 from rankline.runtime import force_exit, ledger, memory, pod_output, references, run_summary, step_log
 from rankline.runtime.checkpoint_sync import synced
+from rankline.runtime.lazy_imports import without_gc
 from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
 from rankline.runtime.run_context import RunContext
@@ -181,8 +182,9 @@ def _execute(spec: StepSpec, run: RunContext, entry: ledger.Entry) -> None:
     """Call the step's function and seal its outputs with their digests."""
     _clear(spec.outputs)
     import_start = time.monotonic()
-    for name in spec.preload:
-        importlib.import_module(name)
+    with without_gc():
+        for name in spec.preload:
+            importlib.import_module(name)
     entry.import_s = time.monotonic() - import_start
     inputs = {name: references.open_artifact(path, run) for name, path in spec.inputs.items()}
     arguments = {**inputs, **spec.outputs, **spec.arguments, **spec.load_arguments()}
