@@ -13,9 +13,8 @@ from components.ingest.expressions import ColumnExpressions
 from components.ingest.readers.parts import Column, Part
 from onboarding.inference.map_settings import map_settings
 from onboarding.inference.schema import LIST_SETTINGS, SURE_ABOVE, ColumnMapping, SchemaMapping
-from onboarding.tables import fetch_row
 from rankline.errors import SourceError
-from rankline.io.sql import identifier
+from rankline.io.sql import fetch_row, identifier
 
 MAX_REJECTED_SHARE: float = IngestConfig.model_fields["max_rejected_share"].default
 UNREADABLE = SURE_ABOVE / 2  # the confidence of a column that ingest cannot read

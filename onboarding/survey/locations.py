@@ -171,7 +171,6 @@ def table_places(source: str) -> list[str]:
 
 
 def files_at(source: str, place: str) -> list[File]:
-    """The files of one place."""
     config = IngestConfig(source=source, format="tables", tables=Tables(events=place), items_from_events=True)
     return sources.find_files(config)["events"]
 

@@ -10,8 +10,7 @@ from components.ingest.config import UNITS
 from components.ingest.expressions import BOOLEAN_WORDS, sql_list
 from components.ingest.numbers import GROUP
 from components.ingest.times import NAIVE, PATTERNS, ZONED
-from onboarding.tables import fetch_row
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import fetch_row, identifier, literal
 
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60

@@ -28,11 +28,11 @@ from onboarding.survey.locations import (
 from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from onboarding.survey.text_files import detect_quoting, parse_file_settings
-from onboarding.tables import connect, fetch_row
+from onboarding.tables import MEMORY_MB
 from rankline.errors import SourceError, UsageError, no_rows_error
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
-from rankline.io.sql import identifier
+from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
@@ -143,7 +143,12 @@ def survey(
         )
     detected = detect_source(source, connection)
     result = Survey(
-        detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
+        detected.source,
+        detected.format,
+        {},
+        name=detected.name,
+        connection=detected.connection,
+        db=memory_database(memory_mb=MEMORY_MB),
     )
     result.db.execute(NUMBER_MACROS + TIME_MACROS + LIST_MACROS)
     if result.format == "tables":

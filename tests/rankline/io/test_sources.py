@@ -203,7 +203,7 @@ def test_a_web_server_that_is_away_is_one_message(
         File(f"http://127.0.0.1:{proxy.port}/{path}").digest()
 
 
-def test_a_host_where_nobody_listens_is_one_message(web: int) -> None:
+def test_an_unreachable_host_is_one_message(web: int) -> None:
     with pytest.raises(SourceError, match=r"does not respond[^$]*Cannot connect"):
         File(f"http://127.0.0.1:{free_port()}/log.csv").size()
 
