@@ -43,7 +43,9 @@ def without_unreadable(mapping: SchemaMapping, role: str) -> list[ColumnMapping]
 def _unreadable_shares(mapping: SchemaMapping, role: str) -> dict[str, float]:
     """Reason -> the share of a sample's rows that ingest would reject for it."""
     table = mapping.table(role)
-    config = IngestConfig(source=mapping.survey.source or "here", **map_settings(mapping))
+    settings = map_settings(mapping)
+    settings["columns"].setdefault("time_zone", "UTC")  # one that is missing is asked for
+    config = IngestConfig(source=mapping.survey.source or "here", **settings)
     part = Part(
         table=role,
         where=table.place,

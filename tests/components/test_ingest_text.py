@@ -107,7 +107,14 @@ def test_every_line_inside_of_an_open_quote_is_counted(
 
 
 def test_texts_of_several_lines_are_texts(tmp_path: Path) -> None:
-    texts = ["one, two\nthree, four\nfive, six, 7", "I like it\nIt, and this", "a\n\n\nb,c,d", "C1,2\nis a chip"]
+    texts = [
+        "one, two\nthree, four\nfive, six, 7",
+        "I like it\nIt, and this",
+        "a\n\n\nb,c,d",
+        "C1,2\nis a chip",
+        "1 Main St\nC5, Flat B",
+        "C1\nC2, C3\nC4",
+    ]
     lines = [f'C{n},"{text}",{1_680_000_000 + n},i1' for n, text in enumerate(texts)]
     (tmp_path / "log.csv").write_text("user_id,headline,timestamp,item_id\n" + "\n".join(lines) + "\n")
     result = run(tmp_path, columns={"event_attributes": ("headline",)})

@@ -126,6 +126,13 @@ def test_a_folder_of_any_name_is_in_the_map_and_the_recipe_as_it_is(tmp_path: Pa
     assert recipe.ingest.source == str(source)
 
 
+def test_a_zone_that_is_missing_makes_no_time_a_mere_guess(tmp_path: Path) -> None:
+    log = [{**row, "timestamp": f"2023-03-{n % 28 + 1:02} 10:00:00"} for n, row in enumerate(LOG)]
+    (tmp_path / "log.jsonl").write_text(lines(log))
+    columns = propose(survey(str(tmp_path)), name="mine").column_mappings["events"]
+    assert {each.setting: each.confidence_label for each in columns}["timestamp"] == "sure"
+
+
 def test_prices_that_ingest_would_refuse_are_no_guess(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(lines(LOG))
     items = [{"item_id": f"i{n}", "title": f"a thing called {n}", "price": f"{n}.50"} for n in range(200)]

@@ -157,11 +157,11 @@ def _are_records(lines: list[str], layout: Layout) -> bool:
         return False
     first, *later = (line.partition(layout.delimiter) for line in lines)
     alike = sum(bool(mark) and _shape(value) == _shape(first[0]) for value, mark, _ in later)
-    inner = [line.count(layout.delimiter) == len(layout.names) - 1 for line in lines[1:-1]]
-    if alike < 0.8 * len(later) or sum(inner) < 0.8 * len(inner):
+    whole = sum(line.count(layout.delimiter) == len(layout.names) - 1 for line in lines)
+    if alike < 0.8 * len(later) or whole < 0.8 * len(lines):
         return False
     has_digits = re.search(r"\d", first[0]) is not None
-    return len(inner) > 2 or (has_digits and len(layout.names) > 2) or (has_digits and len(inner) > 0)
+    return len(lines) > (2 if len(layout.names) == 2 else 1) if has_digits else len(lines) > 4
 
 
 def _lines(text: str) -> list[str]:
