@@ -290,7 +290,7 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
         why=draft.why,
         run_id=run_id,
         digests=draft.digests,
-        details=draft.details,
+        details=draft.details or {},
         expected_champion=draft.expected_champion,
     )
 

@@ -29,7 +29,7 @@ def validate(raw: Input[Dataset], config: dict, run: dict, job: str, clean: Outp
             load_arguments=lineage.load,
             lineage=lineage.digests,
             after=lambda: lineage.save(Path(clean.path), flow=run.get("flow", "")),
-            preload=("great_expectations", "great_expectations.expectations", "duckdb"),
+            preload=("components.validate.gx", "duckdb"),
         ),
         context,
     )

@@ -56,7 +56,7 @@ class RunPackage:
         return None
 
     def run_folder(self, run: str) -> Path | None:
-        """The folder of a run in the cluster's workspace, which is mounted here under the same path or in a bucket."""
+        """The folder of a run in the cluster's workspace: mounted here, or copied from its bucket."""
         context = self.context(run)
         if context is None:
             return None

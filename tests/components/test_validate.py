@@ -570,3 +570,10 @@ def test_a_vector_may_have_any_name(tmp_path: Path, name: str) -> None:
     items = data.SCHEMAS["items"].append(pa.field(name, pa.list_(pa.float32())))
     raw = lay(tmp_path / "raw", rows, {"items": items})
     assert validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG)["rows"]["items"] == 12
+
+
+def test_a_label_beyond_its_scale_names_the_setting(tmp_path: Path) -> None:
+    rows = good_rows()
+    rows["events"][5]["rating"] = 10.0
+    with pytest.raises(ValidationFailed, match=r"validate\.scales\.rating=\[LOW, HIGH\]"):
+        validate(lay(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)

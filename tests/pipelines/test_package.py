@@ -37,9 +37,13 @@ def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, compile_flow(golden.pinned(request.param), output)
 
 
+def load(path: Path) -> list[Any]:
+    return list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))  # many times as fast as the other one
+
+
 def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The pipeline and the platform document of a package."""
-    pipeline, platform = yaml.safe_load_all(path.read_text())
+    pipeline, platform = load(path)
     return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
@@ -110,9 +114,7 @@ def test_it_loads_again_and_compiles_to_itself(package: tuple[str, Path], tmp_pa
 
     loaded = components.load_component_from_file(str(package[1]))
     compiler.Compiler().compile(loaded, str(tmp_path / "again.yaml"))
-    assert list(yaml.safe_load_all((tmp_path / "again.yaml").read_text())) == list(
-        yaml.safe_load_all(package[1].read_text())
-    )
+    assert load(tmp_path / "again.yaml") == load(package[1])
 
 
 def test_the_steps_run_in_their_order(package: tuple[str, Path]) -> None:

@@ -82,7 +82,7 @@ def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path)
     assert first.outputs == second.outputs
 
 
-def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
+def test_the_reason_of_a_rerun_is_recorded(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one")
     assert do(work.step, tmp_path, raw, "two", Config(factor=3)).why == "factor: 2 -> 3"
@@ -155,7 +155,7 @@ def test_an_unsealed_input_is_refused(tmp_path: Path, raw: Path) -> None:
         do(Work().step, tmp_path, raw, "one")
 
 
-def test_what_a_killed_attempt_left_is_cleaned(tmp_path: Path, raw: Path) -> None:
+def test_leftovers_of_a_killed_attempt_are_deleted(tmp_path: Path, raw: Path) -> None:
     left = tmp_path / "ws" / "runs" / "one" / "out" / "output"
     left.mkdir(parents=True)
     (left / "half.parquet").write_text("PAR")
