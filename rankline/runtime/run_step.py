@@ -131,15 +131,34 @@ class _Caches:
         return True
 
     def publish(self, entry: ledger.Entry) -> None:
-        """Add the result of an execution to the caches; a remote cache that fails costs a warning."""
-        self._local.put(self._key, self._spec.outputs, entry.result, self._run.run_id)
+        """Add the result of an execution to the caches; a remote cache that fails costs a warning.
+
+        Where the outputs travel as references, those and the result are of the entry that the caches hold, which may
+        be another run's.
+        """
         warning = ""
-        if self._remote is not None:
-            warning = self._remote.put(self._spec.name, self._name, self._local.folder / self._name)
-            entry.why += f"; {warning}" if warning else ""
+        with self._local.adding(self._key, self._spec.outputs, entry.result, self._run.run_id) as own:
+            if self._remote is not None:
+                warning = self._remote.put(self._spec.name, self._name, own.folder)
+                if self._run.passes_references and not warning:
+                    warning = self._fetch_other(self._remote, own)
+        entry.why += f"; {warning}" if warning else ""
         cached = self._local.get(self._name)
         if self._run.passes_references and cached is not None and not warning:
+            if cached.files != own.files:
+                entry.why += "; another run has finished it meanwhile, and that result is used"
+            entry.result = cached.result
             self._refer(cached)
+
+    def _fetch_other(self, remote: RemoteCache, own: CacheEntry) -> str:
+        """Let another run's entry that was first in the remote cache take the place of ours in the workspace's.
+
+        Returns why it cannot be used, empty unless something went wrong.
+        """
+        first = remote.get(self._spec.name, self._name)
+        if first is None:
+            return "the entry in the remote cache cannot be read"
+        return "" if first.files == own.files else remote.fetch(self._spec.name, self._name, self._local.folder)
 
     def _refer(self, cached: CacheEntry) -> None:
         """Put references to a cached result in the place of the outputs."""

@@ -192,8 +192,11 @@ class StepCache:
             return NEVER_RAN
         return "; ".join(key_changes(latest.key, key)) or "its cache entry is missing"
 
-    def put(self, key: dict[str, Any], outputs: Mapping[str, Path], result: dict[str, Any], run_id: str) -> None:
-        """Add a finished step under its key; another run that adds the same meanwhile wins."""
+    @contextlib.contextmanager
+    def adding(
+        self, key: dict[str, Any], outputs: Mapping[str, Path], result: dict[str, Any], run_id: str
+    ) -> Iterator[CacheEntry]:
+        """A finished step, added when the block ends without an error, unless another run has added the same."""
         name = digest.json_digest(key)
         self._remove_stale_partials()
         partial = files.partial_path(self.folder / name)
@@ -201,8 +204,9 @@ class StepCache:
             for output, path in outputs.items():
                 link_or_copy(path, partial / output)
             digests = {output: digest.file_digests(path) for output, path in outputs.items()}
-            entry = {"key": key, "result": result, "files": digests, "run": run_id}
+            entry: dict[str, Any] = {"key": key, "result": result, "files": digests, "run": run_id}
             files.write_json(partial / "entry.json", {**entry, "seal": _entry_digest(entry)})
+            yield CacheEntry(folder=partial, **entry)
             if self.get(name) is None:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             files.publish_folder(partial, self.folder / name)

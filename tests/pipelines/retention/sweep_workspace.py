@@ -52,7 +52,8 @@ def add_run(workspace: Path, number: int, *, summary: bool = True) -> Path:
     (output / "table.parquet").write_bytes(f"features {number} ".encode() * 100)
     write_digests(output)
     result = key(workspace, number)
-    StepCache(workspace / "cache" / "featurize").put(result, {"features": output}, {"rows": number}, run.name)
+    with StepCache(workspace / "cache" / "featurize").adding(result, {"features": output}, {"rows": number}, run.name):
+        pass
     shutil.rmtree(output)
     link_or_copy(workspace / "cache" / "featurize" / digest.json_digest(result) / "features", output)
     entry = ledger.Entry(step="featurize", status="done", started=time.time(), key=digest.json_digest(result))

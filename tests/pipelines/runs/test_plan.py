@@ -232,9 +232,9 @@ def test_a_cache_entry_for_only_some_outcomes_is_planned_as_unsure(smoke: SmokeR
     another = shutil.copytree(retained.folder / "bundle", tmp_path / "another")
     flip(another / "scorer.onnx")
     write_digests(another)
-    store.put(
-        {**retained.key, "inputs": {**retained.key["inputs"], "student": "0" * 64}}, {"bundle": another}, {}, "another"
-    )
+    key = {**retained.key, "inputs": {**retained.key["inputs"], "student": "0" * 64}}
+    with store.adding(key, {"bundle": another}, {}, "another"):
+        pass
     result = planned(workspace, setting)
     assert (result["evaluate"].state, result["evaluate"].unless) == ("unsure", ())
     assert result["export"].unless == ("featurize", "distill")

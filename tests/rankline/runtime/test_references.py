@@ -1,5 +1,6 @@
 """On a cluster an output that the cache holds travels as a reference."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ class Cluster:
         (self.raw / "number.txt").write_text("21")
         seal(self.raw)
 
-    def step(self, name: str, work: Work, source: Path, **more: Any) -> tuple[ledger.Entry, Path, RunContext]:
+    def step(
+        self, name: str, work: Any, source: Path, *, workspace: str = "", **more: Any
+    ) -> tuple[ledger.Entry, Path, RunContext]:
         self.pods += 1
-        run = RunContext(self.folder / f"pod-{self.pods}", "run", StorageConfig(artifacts=self.artifacts))
+        workspace = workspace or f"pod-{self.pods}"
+        run = RunContext(self.folder / workspace, f"run-{self.pods}", StorageConfig(artifacts=self.artifacts))
         run.passes_references = True
         output = self.folder / "passed" / f"{self.pods}" / "output"
-        spec = StepSpec(name, work.step, Config(), inputs={"raw": source}, outputs={"output": output}, **more)
+        spec = StepSpec(
+            name, getattr(work, "step", work), Config(), inputs={"raw": source}, outputs={"output": output}, **more
+        )
         run_step(spec, run)
         return ledger.read_entries(run.folder)[name], output, run
 
@@ -59,12 +65,51 @@ def test_a_reference_is_passed_on_and_only_work_downloads_its_files(cluster: Clu
 
 def test_an_evaluation_of_another_lineage_is_referred_to(cluster: Cluster) -> None:
     cluster.step("ingest", cluster.first, cluster.raw, lineage=lambda: {"champion": "a"})
-    other = {"lineage": lambda: {"champion": "b"}}
+    other: dict[str, Any] = {"lineage": lambda: {"champion": "b"}}
     assert cluster.step("ingest", cluster.first, cluster.raw, **other)[0].why == "champion changed"
     third = cluster.step(
         "ingest", cluster.first, cluster.raw, lineage=lambda: {"champion": "c"}, ignore_lineage=lambda: True
     )
     assert (third[0].status, cluster.first.done) == ("reused", 2)
+
+
+@pytest.mark.parametrize("workspaces", [("", ""), ("a", "b")], ids=["of each pod", "of each run"])
+def test_of_two_runs_of_a_step_at_once_both_go_on_with_the_result_of_the_first(
+    cluster: Cluster, workspaces: tuple[str, str]
+) -> None:
+    own, other = workspaces
+
+    def random(output: Path, value: int) -> dict[str, Any]:  # as training on several threads is
+        output.mkdir(parents=True)
+        (output / "number.txt").write_text(str(value))
+        return {"value": value}
+
+    def slow(*, output: Path, **arguments: Any) -> dict[str, Any]:
+        uploaded.append(cluster.step("ingest", fast, cluster.raw, workspace=other))
+        return random(output, 43)
+
+    def fast(*, output: Path, **arguments: Any) -> dict[str, Any]:
+        return random(output, 42)
+
+    uploaded: list[tuple[ledger.Entry, Path, RunContext]] = []
+    second, output, _ = cluster.step("ingest", slow, cluster.raw, workspace=own)
+    ((first, first_output, _),) = uploaded
+    assert (first.status, second.status) == ("done", "done")
+    assert (second.result, second.outputs) == (first.result, first.outputs)
+    assert "another run has finished it meanwhile" in second.why
+    for source, workspace in ((first_output, other), (output, own)):
+        assert cluster.step("validate", cluster.second, source, workspace=workspace)[0].result == {"value": 84}
+    assert cluster.second.done == 1  # the same input: the second run reuses it
+
+
+def test_the_result_of_another_run_that_cannot_be_read_is_not_referred_to(cluster: Cluster) -> None:
+    cluster.step("ingest", cluster.first, cluster.raw)
+    fs, file = only(cluster.artifacts, "entry.json")
+    entry = json.loads(fs.cat_file(file))
+    fs.pipe_file(file, json.dumps({**entry, "seal": "another"}).encode())
+    again, output, _ = cluster.step("ingest", cluster.first, cluster.raw)
+    assert (again.status, (output / "number.txt").read_text()) == ("done", "42")
+    assert cluster.step("validate", cluster.second, output)[0].result == {"value": 84}
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])
