@@ -62,10 +62,16 @@ def _feature_store(library: Any, folder: Path) -> Finding:
 
 
 def _config_without_changes(folder: Path) -> Any:
-    """A store's settings, with which Feast creates neither missing tables nor the row of a missing project."""
+    """A store's settings, with which Feast creates neither missing tables nor the row of a missing project.
+
+    Raises:
+        FileNotFoundError: the registry is a file that is missing, which Feast would create.
+    """
     from feast.repo_config import load_repo_config
 
     config = load_repo_config(folder, folder / "feature_store.yaml")
+    if config.registry.registry_type == "file" and not (folder / config.registry.path).is_file():
+        raise FileNotFoundError(f"there is no {config.registry.path}")
     if config.registry.registry_type == "sql":
         config.registry.schema_mode, config.registry.purge_feast_metadata = "verify", True
     return config

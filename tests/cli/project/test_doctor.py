@@ -449,6 +449,20 @@ def test_a_feature_store_without_the_service(copy: Path) -> None:
     assert (finding.status, finding.found) == ("fail", "the registry has no service ranking_v0")
 
 
+def test_a_registry_that_is_missing_is_not_created(
+    copy: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    check = lambda: findings_of(stores.feast, context(copy))["features ranking_v1"]  # noqa: E731
+    assert check().status == "ok"
+    registry = copy / "online" / "ranking_v1" / "registry.db"
+    registry.unlink()
+    assert (check().status, "there is no registry.db" in check().found) == ("fail", True)
+    assert not registry.exists()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_an_mlflow_that_does_not_answer(copy: Path) -> None:
     finding = findings_of(stores.mlflow, context(copy, "promote.tracking_uri=http://127.0.0.1:1"))["MLflow"]
     assert finding.status == "warn"
