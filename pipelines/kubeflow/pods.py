@@ -70,7 +70,7 @@ class Pods:
 
     def _latest_warning(self, pod: str) -> str:
         events = self._list("list_namespaced_event", field_selector=f"involvedObject.name={pod},type=Warning")
-        return _sentence(events[-1]) if events else ""
+        return _sentence(sorted(events, key=_event_time)[-1]) if events else ""
 
     def _list(self, method: str, **selector: str) -> list[dict[str, Any]]:
         """The items of a list; none where Kubernetes cannot be asked, which is not tried again."""
@@ -103,6 +103,13 @@ class Pods:
             self._reachable = client is not None
             self._core = kubernetes.client.CoreV1Api(client) if client else None
         return self._core if self._reachable else None
+
+
+def _event_time(event: dict[str, Any]) -> str:
+    """When an event was last seen; the list is in the order of names."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return max((time.removesuffix("Z") for time in times if time), default="")
 
 
 def _is_unscheduled(condition: dict[str, Any]) -> bool:

@@ -86,13 +86,20 @@ def test_why_a_pod_waits_is_read_from_kubernetes_and_remembered(
             [{"reason": "Scheduled", "message": "old"}, {"reason": "FailedMount", "message": "no such\nhost"}],
             "FailedMount: no such host",
         ),
+        (
+            {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]},
+            [{"reason": "FailedMount", "lastTimestamp": "2026-11-30T06:00:09Z", "eventTime": None},
+             {"reason": "BackOff", "lastTimestamp": None, "eventTime": "2026-11-30T06:00:09.500000Z"},
+             {"reason": "FailedScheduling", "lastTimestamp": "2026-11-30T05:59:59Z", "eventTime": None}],
+            "BackOff",
+        ),
         ({"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, [],
          "waits for its pod to begin"),
     ],
 )  # fmt: skip
 def test_a_pod_that_is_not_placed(
     recorded: Kubeflow, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    status: dict[str, Any], events: list[dict[str, str]], expected: str,
+    status: dict[str, Any], events: list[dict[str, str | None]], expected: str,
 ) -> None:  # fmt: skip
     use_kubeconfig(recorded, tmp_path, monkeypatch)
     run = at_waiting(recorded)
