@@ -21,6 +21,7 @@ from pydantic import Field
 from pipelines.kubeflow.auth import cookie, dex_cookies, forwarded_port, token
 from pipelines.kubeflow.errors import NotFound, api_error, signed_out_error, unreachable_error
 from pipelines.kubeflow.limits import check_limits
+from pipelines.kubeflow.remote_files import RemoteFiles
 from rankline.contracts import FrozenModel
 from rankline.errors import UsageError
 
@@ -49,6 +50,7 @@ class Cluster:
     host: str
     context: str = ""  # of the kubeconfig, for what only Kubernetes knows; the current one
     ignored_namespace: str = ""  # one that was asked for where there is a single user
+    files: RemoteFiles = field(default_factory=RemoteFiles, compare=False)
     _cache: dict[str, Any] = field(default_factory=dict, compare=False)  # by id: None for what is not there
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,10 @@ from pipelines.kubeflow import logs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.nodes import latest_pods
 from pipelines.kubeflow.run_package import RunPackage
-from rankline.errors import RanklineError
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.steps import DECIDING_STEPS
 
 MAX_LOGS = 20  # runs of a list whose log is read for the model
-REGISTRY_TIMEOUT_S = 10.0  # a bucket that is not reachable from here must not hold up a list
 
 
 def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
@@ -30,7 +26,7 @@ def model_ids(cluster: Cluster, runs: Sequence[Any]) -> dict[str, str]:
         models[run.run_id] = model
     missing = [run for run in runs if not models.get(run.run_id)]
     if missing:
-        registered = _registered_models(RunPackage(cluster, missing[0]).context(missing[0].run_id))
+        registered = _registered_models(cluster, RunPackage(cluster, missing[0]).context(missing[0].run_id))
         models |= {run.run_id: registered.get(run.run_id, "") for run in missing}
     return models
 
@@ -45,21 +41,16 @@ def _from_log(cluster: Cluster, run: Any) -> str | None:
     return ""
 
 
-def _registered_models(context: RunContext | None) -> dict[str, str]:
+def _registered_models(cluster: Cluster, context: RunContext | None) -> dict[str, str]:
     """Run -> model, as the events of the registry say, in a bucket or on a volume that is mounted here."""
     if context is None or ("://" not in context.repository and not Path(context.repository).is_dir()):
         return {}
     repository = context.repository
-    models: dict[str, str] = {}
 
-    def read() -> None:
+    def read() -> dict[str, str]:
         from rankline.registry.model_registry import ModelRegistry
 
-        with contextlib.suppress(RanklineError, OSError, ImportError):  # not from here
-            events = ModelRegistry(repository, repair_cache=False).history()
-            models.update({event.run_id: event.model_id for event in events if event.run_id and event.model_id})
+        events = ModelRegistry(repository, repair_cache=False).history()
+        return {event.run_id: event.model_id for event in events if event.run_id and event.model_id}
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    reader.join(REGISTRY_TIMEOUT_S)
-    return dict(models)
+    return cluster.files.ask(repository, read) or {}

@@ -10,7 +10,6 @@ from typing import Any
 from pipelines.kubeflow.client import Cluster
 from pipelines.runs.folder import request_cancel
 from pipelines.steps import STEPS
-from rankline.errors import StorageError
 from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.run_summary import CANCEL
@@ -20,7 +19,7 @@ class RunPackage:
     """The package that a run was started from; empty answers where the cluster no longer has it."""
 
     def __init__(self, cluster: Cluster, run: Any) -> None:
-        reference = run.pipeline_version_reference
+        self._files, reference = cluster.files, run.pipeline_version_reference
         spec = cluster.package(reference.pipeline_id, reference.pipeline_version_id) if reference else {}
         self._spec, self._platform = spec.get("pipeline_spec", spec), spec.get("platform_spec", {})
         self.known = bool(self._spec)
@@ -63,19 +62,22 @@ class RunPackage:
         folder = context.folder
         if context.storage.workspace:
             bucket = BucketWorkspace.cached(context.storage.workspace)
-            with contextlib.suppress(StorageError, OSError):
-                bucket.download(f"runs/{run}")
+            self._files.ask(bucket.url, lambda: bucket.download(f"runs/{run}"))
             folder = bucket.folder / "runs" / run
         return folder if folder.is_dir() else None
 
     def request_cancel(self, run: str) -> None:
         """Tell the summary of a run that it was cancelled, where the cluster's workspace can be written from here."""
-        if (folder := self.run_folder(run)) is None:
+        if (folder := self.run_folder(run)) is None or (context := self.context(run)) is None:
             return
-        with contextlib.suppress(StorageError, OSError):
+        url = context.storage.workspace
+
+        def write() -> None:
             request_cancel(folder)
-            if (context := self.context(run)) and context.storage.workspace:
-                BucketWorkspace.cached(context.storage.workspace).upload_missing(f"runs/{run}/{CANCEL}")
+            if url:
+                BucketWorkspace.cached(url).upload_missing(f"runs/{run}/{CANCEL}")
+
+        self._files.ask(url.rstrip("/") or str(context.workspace), write)
 
     def _tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         components = [self._spec.get("root", {}), *self._spec.get("components", {}).values()]

@@ -210,8 +210,8 @@ class ClusterRuns:
         if not is_running(current):
             outcome = summarize_run(self.cluster, current)["outcome"]
             raise UsageError(f"run {current.run_id} is not running", expected="a run that has not ended", found=outcome)
-        RunPackage(self.cluster, current).request_cancel(current.run_id)
         self.cluster.client.terminate_run(current.run_id)
+        RunPackage(self.cluster, current).request_cancel(current.run_id)  # which may take a while
         deadline = time.monotonic() + timeout_s
         while True:
             current = self.cluster.client.get_run(current.run_id)

@@ -3,6 +3,9 @@
 # ruff: noqa: F811 (fixtures are asked for by their name)
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from components.summary.step import summarize
 from pipelines.kubeflow import runs as cluster_runs
 from pipelines.kubeflow.client import Cluster
 from pipelines.kubeflow.packages import upload
+from pipelines.kubeflow.remote_files import RemoteFiles
 from pipelines.kubeflow.runs import ClusterRuns, follow, submit
 from rankline.errors import RanklineError, UsageError
 from tests.pipelines import golden
@@ -43,6 +47,45 @@ def test_cancel_leaves_word_for_the_summary_where_the_workspace_is_mounted_here(
     folder.mkdir(parents=True)
     ClusterRuns(cluster, poll_s=0).cancel(run)
     assert summarize(folder, config=SummaryConfig())["outcome"] == "cancelled"
+
+
+def test_a_bucket_that_does_not_answer_is_asked_once_and_after_the_run_was_cancelled(
+    kubeflow: Kubeflow, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    pytest.importorskip("s3fs")
+    recipe = golden.pinned("smoke", "cluster.workspace=/ws", "storage.workspace=s3://none/ws")
+    run = submit(cluster, upload(cluster, recipe)).run
+    cancelled_before: list[bool] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            clients = []
+            with contextlib.suppress(OSError):  # the test is over
+                while True:
+                    clients.append(listener.accept())  # and never answers
+                    cancelled_before.append(f"POST /apis/v2beta1/runs/{run}:terminate" in kubeflow.api.asked)
+
+        threading.Thread(target=accept, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        cluster.files.timeout_s = 3.0
+        assert ClusterRuns(cluster, poll_s=0).cancel(run)["outcome"] == "cancelled"
+        assert cancelled_before[0]
+        assert cluster.files.ask("s3://none/ws", lambda: "an answer") is None
+
+
+def test_a_place_that_fails_is_not_asked_again() -> None:
+    def fail() -> None:
+        asked.append("one")
+        raise OSError
+
+    files, asked, released = RemoteFiles(timeout_s=0.01), list[str](), threading.Event()
+    assert files.ask("slow", released.wait) is None
+    assert files.ask("failing", fail) is None
+    released.set()
+    assert (files.ask("slow", fail), files.ask("failing", fail), asked) == (None, None, ["one"])
+    assert RemoteFiles().ask("other", lambda: 1) == 1
 
 
 def test_cancel_waits_as_long_as_argo_needs(
