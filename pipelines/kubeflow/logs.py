@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,18 +25,39 @@ def pod_name(run: Any, step: str, package: RunPackage) -> str:
 
 def read_pod_log(cluster: Cluster, run: str, pod: StepPod) -> list[str] | str:
     """The lines of a pod's log, from the pod itself or the server's archive; a text says why there are none."""
+    reasons = []
+    for name in pod.log_names:
+        log = _request_log(cluster, run, name)
+        if not isinstance(log, str):
+            return log
+        reasons.append(log)
+    return reasons[0]
+
+
+def _request_log(cluster: Cluster, run: str, name: str) -> list[str] | str:
     api = cluster.client._run_api.api_client
     try:
         response = api.call_api(
-            "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": pod.node_id}, [], {},
+            "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": name}, [], {},
             auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
         )  # fmt: skip
     except (AccessError, UsageError) as error:
         return error.message + (f": {error.found}" if error.found else "")
     if "html" in (response.headers.get("content-type") or "").lower():
         return "a page in place of a log"
-    lines: list[str] = response.data.decode(errors="replace").splitlines()
-    return lines
+    text = response.data.decode(errors="replace")
+    return _error_in(text) or text.splitlines()
+
+
+def _error_in(text: str) -> str:
+    """The message of an error that comes in the place of a log: the server has said 200 before it looks for the pod."""
+    if not text.startswith("{"):
+        return ""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return ""
+    return str(answer["error_message"]) if isinstance(answer, dict) and "error_message" in answer else ""
 
 
 def read_output(cluster: Cluster, run: str, pod: StepPod) -> PodOutput | None:

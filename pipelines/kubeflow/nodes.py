@@ -36,6 +36,11 @@ class StepPod:
         workflow, _, number = self.node_id.rpartition("-")
         return f"{workflow}-{'retry-' if retries else ''}system-container-impl-{number}"
 
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """The names that its log may have at the API server: those of a pod, and for an archived log its node's id."""
+        return self.pod_name(retries=True), self.pod_name(retries=False), self.node_id
+
 
 def tasks_of(run: Any) -> list[Any]:
     """The tasks that the API reports of a run."""
