@@ -326,7 +326,7 @@ def _error_message(error: BaseException, run: RunContext, step: str) -> str:
     trace = run.folder / f"{step}.traceback.txt"
     with contextlib.suppress(OSError):
         trace.write_text("".join(traceback.format_exception(error)))
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return str(
             RanklineError(
                 "a file may not be read or written",

@@ -30,8 +30,8 @@ class Api:
     macros: bool = True  # whether it fills in [[ScheduledTime]], as not every version does
     logs: bool = True  # whether the pods are still there
     logs_by_node: bool = True  # whether a log is also found by its node's id, as where logs are archived
-    log_errors_are_ok: bool = False  # whether a log that is not there is answered by 200 and the error, as by some versions
-        False  # whether a log that is not there is answered by 200 and the error, as in some versions
+    log_errors_are_ok: bool = False  # whether the error of a log that is not there comes with 200, as in some versions
+        False  # whether a log that is not there is answered by 200 and an error, as in some versions
     )
     log: str = "hello from {pod}\nit is {state}\n"  # what a pod of a step writes
     pod_logs: dict[str, str] = field(default_factory=dict)  # node id -> what that one writes instead
