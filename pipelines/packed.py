@@ -66,14 +66,14 @@ def conclude(
     """Judge the candidate, and make it the champion if every gate is met; returns the branch that was taken."""
     from pathlib import Path
 
-    from components.promote.kept_verdict import keep_verdict, restore_verdict
+    from components.promote.saved_verdict import save_verdict, restore_verdict
     from rankline.runtime.run_context import RunContext
 
     folder, branch = RunContext.from_parameters(run, job).folder, "promote"
     candidate = {"bundle": bundle, "evaluation": evaluation, "run": run, "job": job}
     if not restore_verdict(folder, Path(verdict.path)):
         branch = decide(**candidate, teacher=teacher, config=decide_config, verdict=verdict)
-        keep_verdict(folder, Path(verdict.path))
+        save_verdict(folder, Path(verdict.path))
     if branch == "promote":
         promote(**candidate, verdict=verdict, features=features, config=promote_config)
     return branch

@@ -150,4 +150,5 @@ def _size(config: ClusterConfig, task: str) -> Resources:
         }
 
     values = {**largest("cpu"), **largest("memory"), "timeout_s": sum(size.timeout_s for size in sizes)}
-    return getattr(config, row_of_task(task).size).model_copy(update=values)
+    own: Resources = getattr(config, row_of_task(task).size)
+    return own.model_copy(update=values)

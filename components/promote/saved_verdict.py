@@ -1,4 +1,4 @@
-"""The verdict of a run whose decide and promote share a pod, kept in the run's folder.
+"""The verdict of a run whose decide and promote share a pod, saved in the run's folder.
 
 Such a pod that was ended within promote is made again, and begins with decide. The champion may be the candidate by
 then, so a second verdict would be that there is nothing to do, and promote would stay unfinished for ever.
@@ -14,7 +14,7 @@ from rankline.io.files import write_bytes
 from rankline.runtime import ledger
 
 
-def keep_verdict(run_folder: Path, verdict: Path) -> None:
+def save_verdict(run_folder: Path, verdict: Path) -> None:
     """Copy the verdict of this run to its folder."""
     for name in (VERDICT, PAGE):
         write_bytes(run_folder / name, (verdict / name).read_bytes())
