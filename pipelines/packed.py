@@ -66,7 +66,7 @@ def conclude(
     """Judge the candidate, and make it the champion if every gate is met; returns the branch that was taken."""
     from pathlib import Path
 
-    from components.promote.saved_verdict import save_verdict, restore_verdict
+    from components.promote.saved_verdict import restore_verdict, save_verdict
     from rankline.runtime.run_context import RunContext
 
     folder, branch = RunContext.from_parameters(run, job).folder, "promote"

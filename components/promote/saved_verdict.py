@@ -6,6 +6,7 @@ then, so a second verdict would be that there is nothing to do, and promote woul
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from components.promote.step import PAGE, VERDICT
@@ -26,7 +27,7 @@ def restore_verdict(run_folder: Path, verdict: Path) -> bool:
     decided = entry is not None and entry.status == "done" and entry.result.get("outcome") == "promote"
     if not decided or not (run_folder / PAGE).is_file():
         return False
-    verdict.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(verdict, ignore_errors=True)
     for name in (VERDICT, PAGE):
         write_bytes(verdict / name, (run_folder / name).read_bytes())
     write_digests(verdict)

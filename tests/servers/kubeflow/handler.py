@@ -105,15 +105,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _log(self, run: str, id: str) -> str:
         """What a pod wrote, by its name or by the id of its node."""
-        api, state = self.api, None
+        api, state, task = self.api, None, ""
         if workflow := api.workflows.get(run):
             node = workflow.pod(id)
-            state = node.state if node else None
+            state, task = (node.state, node.name.split(".")[-2].removesuffix("(0)")) if node else (None, "")
         elif run in api.runs:
             state = _recorded_state(api.runs[run], id)
-        if not api.logs or state is None or api.pod_logs.get(id) == GONE:
+        log = api.pod_logs.get(id) or api.pod_logs.get(task)
+        if not api.logs or state is None or log == GONE:
             raise Refused(500, f"Failed to read run log: pod {id} not found")
-        return api.pod_logs.get(id) or api.log.format(pod=id, state=state)
+        return log or api.log.format(pod=id, state=state)
 
     def _route(self, path: str, query: dict[str, str], body: bytes) -> Any:
         api, how = self.api, self.command
