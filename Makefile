@@ -17,14 +17,16 @@ setup: $(VENV)/.ready  ## .venv with the locked dependencies (PYTHON=python3.12 
 demo: setup  ## the whole pipeline on real data, to a promoted model that answers a request
 	@$(BIN)/rankline demo
 
+# Hundreds of processes import the same modules: compile them once, also where bytecode is switched off, as in containers.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --dist loadfile
 test: setup  ## style, types and tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder  # three on two cores: tests wait for processes
+	@$(TESTS) -n 3 --no-loadscope-reorder  # three on two cores: tests wait for processes
 
 slow: setup  ## the tests that `test` leaves out: whole runs that are killed, starved and cut off (over an hour)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile
+	@$(TESTS) -n 2 -m slow
 
 hooks: setup  ## the pre-commit hooks on all files (.venv/bin/pre-commit install runs them before each commit)
 	@$(BIN)/pre-commit run --all-files

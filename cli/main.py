@@ -115,6 +115,8 @@ def main() -> None:
         _exit_with(error)
     except OSError as error:
         _exit_with(_file_error(error))
+    except Exception as error:
+        _exit_with(_unforeseen_error(error))
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED and not isinstance(end, cluster.RunContinues):
             typer.secho("interrupted; the next run continues from what is finished", err=True)
@@ -124,6 +126,22 @@ def main() -> None:
 def _exit_with(error: RanklineError) -> None:
     typer.secho(str(error), fg=typer.colors.RED, err=True)
     sys.exit(error.exit_code)
+
+
+def _unforeseen_error(error: Exception) -> RanklineError:
+    """An error that nothing expected: its stack trace is in a file, as that of a step is in the step's log."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="rankline-", suffix=".log", delete=False, encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode())
+    words = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+    return RanklineError(
+        f"an unforeseen {type(error).__name__}",
+        found=words[:400],
+        where=log.name,
+        hint="this is a bug of Rankline: report it with that file; it may hold values of your data",
+    )
 
 
 def _file_error(error: OSError) -> RanklineError:

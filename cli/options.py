@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cli.bucket_copy import bucket_of, folder, folder_or_copy
+
 if TYPE_CHECKING:
     from rankline.registry.model_registry import ModelRegistry
     from rankline.registry.registry_state import Champion
@@ -15,8 +17,15 @@ if TYPE_CHECKING:
 Workspace = Annotated[
     Path,
     typer.Option(
-        "--workspace", "-w", envvar="RANKLINE_WORKSPACE",
+        "--workspace", "-w", envvar="RANKLINE_WORKSPACE", parser=folder, metavar="<path>",
         help="Folder of everything runs read and write: data, cache, run ledger, model registry.",
+    ),
+]  # fmt: skip
+ReadWorkspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="RANKLINE_WORKSPACE", parser=folder_or_copy, metavar="<path or url>",
+        help="Folder of everything runs read and write, or URL of a workspace in a bucket (storage.workspace).",
     ),
 ]  # fmt: skip
 RecipeName = Annotated[
@@ -49,14 +58,20 @@ RepositoryUrl = Annotated[
 WORKSPACE = Path(".rankline")
 
 
-def require_workspace(workspace: Path) -> Path:
+def require_workspace(workspace: Path, *names: str, suffixes: tuple[str, ...] = ("",)) -> Path:
     """The workspace, which has to exist for a command that only reads.
+
+    The copy of a workspace in a bucket is brought up to date below these names, as far as files have one of these
+    endings.
 
     Raises:
         UsageError: it does not exist; with a workspace that does, if there is one.
     """
     from rankline.errors import UsageError
 
+    if (bucket := bucket_of(workspace)) is not None:
+        for name in names:
+            bucket.download(name, suffixes=suffixes)
     if workspace.is_dir():
         return workspace
     path = workspace.resolve()
@@ -81,7 +96,13 @@ def open_registry(workspace: Path, repository: str) -> ModelRegistry:
     """
     from rankline.registry.model_registry import ModelRegistry
 
-    return ModelRegistry(repository or require_workspace(workspace) / "repository")
+    return ModelRegistry(repository or repository_of(workspace))
+
+
+def repository_of(workspace: Path) -> str:
+    """The model registry of a workspace: a folder or a URL."""
+    bucket = bucket_of(workspace)
+    return f"{bucket.url}/repository" if bucket else str(require_workspace(workspace) / "repository")
 
 
 def require_champion(registry: ModelRegistry) -> Champion:

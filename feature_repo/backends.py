@@ -40,19 +40,11 @@ def registry(stores: FeatureStoreConfig) -> str | dict[str, Any]:
     if stores.registry == "file":
         return "registry.db"
     user, host, port, database = _parse_address(stores.postgres)
-    pg_options = f"-clock_timeout={int(stores.lock_timeout_s * 1000)}"
     return {
         "registry_type": "sql",
         "path": f"postgresql+psycopg://{user}@{host}:{port}/{database}",  # libpq itself reads PGPASSWORD
         "cache_ttl_seconds": 60,
-        "sqlalchemy_config_kwargs": {
-            "pool_pre_ping": True,
-            "connect_args": {
-                "options": pg_options,
-                "connect_timeout": _CONNECT_S,
-                "sslmode": stores.postgres_sslmode,
-            },
-        },
+        "sqlalchemy_config_kwargs": {"pool_pre_ping": True, "connect_args": _connection_settings(stores)},
     }
 
 
@@ -104,15 +96,15 @@ def connect(stores: FeatureStoreConfig) -> Any:
     import psycopg
 
     user, host, port, database = _parse_address(stores.postgres)
-    return psycopg.connect(
-        host=host,
-        port=port,
-        user=user,
-        dbname=database,
-        sslmode=stores.postgres_sslmode,
-        connect_timeout=_CONNECT_S,
-        options=f"-clock_timeout={int(stores.lock_timeout_s * 1000)}",
-    )
+    return psycopg.connect(host=host, port=port, user=user, dbname=database, **_connection_settings(stores))
+
+
+def _connection_settings(stores: FeatureStoreConfig) -> dict[str, Any]:
+    return {
+        "options": f"-clock_timeout={int(stores.lock_timeout_s * 1000)}",
+        "connect_timeout": _CONNECT_S,
+        "sslmode": stores.postgres_sslmode,
+    }
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from feature_repo.definitions import VIEWS
 from feature_repo.store import SETTINGS, SOURCES, open_store, store_settings, working_directory, write_store
 from rankline.features import watermark
 from rankline.io.files import replacing, write_json
+from rankline.io.sql import literal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -83,7 +84,6 @@ def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until:
     """Copy each entity's last row in [since, until] that was known by ``until``; return the number of rows."""
     import duckdb
 
-    quoted_target = str(target).replace("'", "''")
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         row = db.execute(
@@ -94,7 +94,7 @@ def _copy_known(source: Path, target: Path, *, key: str, since: datetime, until:
                 QUALIFY row_number() OVER (
                     PARTITION BY {key} ORDER BY event_timestamp DESC, known_at DESC) = 1
                 ORDER BY {key}
-            ) TO '{quoted_target}' (FORMAT parquet, COMPRESSION zstd)
+            ) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)
             """,
             {"source": str(source), "since": since, "until": until},
         ).fetchone()

@@ -23,7 +23,6 @@ class Tables:
     project: str
 
     def table_name(self, view: str) -> str:
-        """The table of a feature view."""
         return f"{self.project}_{view}"
 
 

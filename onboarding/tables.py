@@ -1,4 +1,4 @@
-"""DuckDB over the tables of a source: connections, views of canonical tables, column summaries."""
+"""DuckDB over the tables of a source: views of canonical tables, column summaries."""
 
 from __future__ import annotations
 
@@ -9,35 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rankline.contracts import TABLES
-from rankline.io.sql import literal
+from rankline.io.sql import literal, temporary_database
 
-MEMORY_LIMIT = "1GB"  # what exceeds it spills to disk
-
-
-def connect(path: str = ":memory:") -> Any:
-    """A DuckDB connection with bounded memory that shows times in UTC."""
-    import duckdb
-
-    db = duckdb.connect(path)
-    db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-    db.execute("SET TimeZone = 'UTC'")
-    return db
+MEMORY_MB = 1000  # what exceeds it spills to disk
 
 
 @contextmanager
 def canonical_tables(folder: Path) -> Iterator[Any]:
     """A temporary database with a view of each canonical table that a folder holds."""
-    with tempfile.TemporaryDirectory() as work, connect(f"{work}/tables.duckdb") as db:
+    with temporary_database(Path(tempfile.gettempdir()), memory_mb=MEMORY_MB) as db:
         for table in TABLES:
             if (path := folder / f"{table}.parquet").is_file():
                 db.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({literal(str(path))})")
         yield db
-
-
-def fetch_row(db: Any, query: str) -> tuple[Any, ...]:
-    """The one row of a query's result. (After `fetchone` the connection would wait for the rest of the result.)"""
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)
 
 
 class ColumnSummary(NamedTuple):

@@ -43,7 +43,7 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
         )
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError("the package is YAML", expected="a name ending in .yaml", found=str(output))
-    recipe = _with_gpu_counts(recipe)
+    recipe = _with_gpu_counts(_without_unused_volume(recipe))
     effective_recipe = items_recipe(recipe) if flow == "refresh" else recipe
     pipeline_function = pipeline_factory(flow)(
         effective_recipe, workspace=recipe.cluster.workspace, cluster=True, schedule=schedule
@@ -55,6 +55,13 @@ def compile_flow(recipe: Recipe, output: Path, *, schedule: dict[str, Any] | Non
         check_package(partial)
         partial.replace(output)
     return output
+
+
+def _without_unused_volume(recipe: Recipe) -> Recipe:
+    """The recipe without a volume where the steps share a bucket."""
+    if not recipe.storage.workspace:
+        return recipe
+    return dataclasses.replace(recipe, cluster=recipe.cluster.model_copy(update={"volume": ""}))
 
 
 def _with_gpu_counts(recipe: Recipe) -> Recipe:

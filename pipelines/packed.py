@@ -31,13 +31,14 @@ def prepare(
     report: Output[Dataset],
     scheduled_at: str = "",
     schedule_time: str = "",
+    recipe: str = "",
 ) -> str:
     """Find out what this run works on, convert the source and check the tables; returns the champion."""
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_summary import Prices, begin_without_exit_handler
 
     begin_without_exit_handler(RunContext.from_parameters(run, job).folder, Prices(**prices))
-    source_digest, champion = resolve_inputs(data=ingest_config, run=run, job=job)
+    source_digest, champion = resolve_inputs(data=ingest_config, run=run, job=job, recipe=recipe)
     ingest(
         config=ingest_config,
         run=run,
@@ -69,11 +70,12 @@ def conclude(
     from components.promote.saved_verdict import restore_verdict, save_verdict
     from rankline.runtime.run_context import RunContext
 
-    folder, branch = RunContext.from_parameters(run, job).folder, "promote"
+    context, branch = RunContext.from_parameters(run, job), "promote"
+    context.download_run()
     candidate = {"bundle": bundle, "evaluation": evaluation, "run": run, "job": job}
-    if not restore_verdict(folder, Path(verdict.path)):
+    if not restore_verdict(context.folder, Path(verdict.path)):
         branch = decide(**candidate, teacher=teacher, config=decide_config, verdict=verdict)
-        save_verdict(folder, Path(verdict.path))
+        save_verdict(context.folder, Path(verdict.path))
     if branch == "promote":
         promote(**candidate, verdict=verdict, features=features, config=promote_config)
     return branch

@@ -75,7 +75,11 @@ class ClusterConfig(FrozenModel):
     )
 
     workspace: str = Field("/rankline", description="Where the shared volume is mounted: cache, ledger, repository.")
-    volume: str = Field("rankline", description="Persistent volume claim that is mounted there; empty for none.")
+    volume: str = Field(
+        "rankline",
+        description="Persistent volume claim that is mounted there; empty, or with `storage.workspace`: scratch space "
+        "of each pod.",
+    )
     secrets: dict[str, str] = Field(
         {}, description="Environment variable -> the `secret/key` that it is read from (MLflow, storage…)."
     )
@@ -129,6 +133,8 @@ def place(task: PipelineTask, config: ClusterConfig, *, attempts: bool) -> Pipel
     kubernetes.set_security_context(task, run_as_non_root=True)  # the images name a numeric user
     if config.volume:
         kubernetes.mount_pvc(task, pvc_name=config.volume, mount_path=config.workspace)
+    else:
+        kubernetes.empty_dir_mount(task, volume_name="workspace", mount_path=config.workspace)
     for variable, secret in config.secrets.items():
         name, _, key = secret.partition("/")
         kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: variable})

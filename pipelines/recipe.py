@@ -97,7 +97,7 @@ def step_settings(recipe: Recipe, workspace: str) -> dict[str, dict[str, Any]]:
 def storage_settings(recipe: Recipe, workspace: str) -> dict[str, Any]:
     """The part of a run's parameters that names places outside of the workspace; empty where there are none."""
     storage: dict[str, Any] = replace_in_strings(
-        recipe.storage.model_dump(exclude_defaults=True), WORKSPACE_PLACEHOLDER, workspace
+        recipe.storage.resolved.model_dump(exclude_defaults=True), WORKSPACE_PLACEHOLDER, workspace
     )
     return {"storage": storage} if storage else {}
 

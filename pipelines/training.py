@@ -10,11 +10,13 @@ Kubeflow's own cache is off.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 from pipelines.placement import place
-from pipelines.recipe import Recipe, run_parameters, step_settings
+from pipelines.recipe import WORKSPACE_PLACEHOLDER, Recipe, as_dict, run_parameters, step_settings
+from rankline.contracts import replace_in_strings
 from rankline.runtime.steps import Flow
 
 
@@ -140,9 +142,16 @@ def task_factory(
     settings = step_settings(recipe, workspace)
     run = {**run_parameters(recipe, workspace), "flow": flow, **({"schedule": schedule} if schedule else {})}
 
+    if cluster and (recipe.cluster.volume or recipe.storage.resolved.artifacts):
+        run["references"] = True  # steps share the cache that outputs are in
+
     def step(component: Any, **values: Any) -> Any:
-        config = settings.get(component.component_spec.name)
-        arguments = {"config": config} if config is not None else {}
+        name = component.component_spec.name
+        config = settings.get(name)
+        arguments: dict[str, Any] = {"config": config} if config is not None else {}
+        if cluster and name in ("resolve-inputs", "prepare"):
+            recipe_values = replace_in_strings(as_dict(recipe), WORKSPACE_PLACEHOLDER, workspace)
+            arguments["recipe"] = json.dumps(recipe_values, sort_keys=True)
         task = component(run=run, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **arguments, **values)
         return place(task, recipe.cluster, attempts=cluster)
 

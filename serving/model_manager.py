@@ -88,7 +88,6 @@ class ModelManager:
 
     @property
     def model_id(self) -> str | None:
-        """The id of the model that serves."""
         return self._engine.info.model_id if self._engine else None
 
     @property
@@ -203,7 +202,6 @@ class ModelManager:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _load_champion(self, registry: ModelRegistry, champion: Champion) -> Bundle:
-        """Load the champion and serve it."""
         bundle = registry.bundle(champion.model_id, revision=champion.revision, into=self._download_folder)
         self.use(self._load(bundle))
         self._served = (champion.model_id, champion.revision)

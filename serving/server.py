@@ -27,7 +27,7 @@ class Settings:
 
     repository: str | None = None
     bundle: Path | None = None
-    features: str | None = None  # folder of a feature store, or URL of a Feast feature server
+    features: str | None = None  # folder or bucket URL of a feature store, or URL of a Feast feature server
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any free port
     precision: str = "fp32"
@@ -105,11 +105,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _feature_source(location: str | None) -> FeatureSource | None:
-    from serving.features.online_store import FeastLibrary, FeastServer
+    from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer
 
     if location is None:
         return None
-    return FeastServer(location) if location.startswith(("http://", "https://")) else FeastLibrary(Path(location))
+    if location.startswith(("http://", "https://")):
+        return FeastServer(location)
+    return FeastBucket(location) if "://" in location else FeastLibrary(Path(location))
 
 
 def _announce(listener: socket.socket, settings: Settings, model_id: str | None) -> None:
@@ -126,7 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add("--repository", help="model registry (folder or URL): follow its champion")
     add("--bundle", type=Path, help="serve only the bundle in this folder")
-    add("--features", help="folder of a feature store (with feature_store.yaml), or URL of a feature server")
+    add(
+        "--features",
+        help="folder or bucket URL of a feature store (with feature_store.yaml), or URL of a feature server",
+    )
     add("--host", default=defaults.host)
     add("--port", type=int, default=defaults.port, help="0 takes any free port (default %(default)s)")
     add("--precision", default=defaults.precision, choices=("fp32", "int8", "fp16"))

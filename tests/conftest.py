@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 from tests.pipelines.asked_recipe import write_beir
 from tests.servers.fixtures import (  # noqa: F401
     bucket,
@@ -28,6 +28,7 @@ from tests.servers.fixtures import (  # noqa: F401
 )
 
 SHARED_RUNS = {"smoke", "answers"}
+LONGEST = "test_runner.py"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,12 +42,15 @@ def _stacks_without_source() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with a file that makes the shared runs, so that other workers do files without them and need not wait."""
+    """Start with a file that makes the shared runs, so that other workers do files without them and need not wait.
+
+    The longest of the files that wait for a run comes before the others, so that none is left to a single worker.
+    """
     shared: dict[Path, set[str]] = {}
     for item in items:
         shared.setdefault(item.path, set()).update(SHARED_RUNS.intersection(getattr(item, "fixturenames", ())))
     first = max(shared, key=lambda path: len(shared[path]), default=None)
-    items.sort(key=lambda item: (item.path != first, bool(shared[item.path])))
+    items.sort(key=lambda item: (item.path != first, bool(shared[item.path]), item.path.name != LONGEST))
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class SmokeRun:
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """A real run of the smoke recipe."""
-    return _once(tmp_path_factory, "smoke", lambda folder: ("--recipe", "smoke"))
+    return _run_once(tmp_path_factory, "smoke", lambda folder: ("--recipe", "smoke"))
 
 
 @pytest.fixture(scope="session")
@@ -79,22 +83,33 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     def arguments(folder: Path) -> tuple[str, ...]:
         return "--recipe", "tests.pipelines.asked_recipe:answers", "--source", str(write_beir(folder))
 
-    return _once(tmp_path_factory, "answers", arguments)
+    return _run_once(tmp_path_factory, "answers", arguments)
 
 
-def _once(
+def _run_once(
     tmp_path_factory: pytest.TempPathFactory, name: str, arguments: Callable[[Path], tuple[str, ...]]
 ) -> SmokeRun:
     """A run that parallel workers share; ``arguments`` may write source data to the folder that it receives."""
+
+    def run(folder: Path) -> None:
+        done = rankline("run", *arguments(folder / "source"), "-w", folder / "workspace", "--json")
+        assert done.returncode == 0, done.stderr + done.stdout
+        (folder / "summary.json").write_text(done.stdout)
+
+    folder = once(tmp_path_factory, name, run)
+    return SmokeRun(folder / "workspace", json.loads((folder / "summary.json").read_text()))
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, create: Callable[[Path], object]) -> Path:
+    """A folder that parallel workers share: the first one to need it calls ``create``."""
     root = tmp_path_factory.getbasetemp()
     if root.parent.name.startswith("pytest-") and root.name.startswith("popen-"):
         root = root.parent
-    workspace = root / f"{name}-workspace"
-    summary = root / f"{name}-summary.json"
-    with FileLock(root / f"{name}.lock"):
-        if not summary.is_file():
-            command = arguments(root / f"{name}-source")
-            done = rankline("run", *command, "-w", workspace, "--json", timeout_s=600)
-            assert done.returncode == 0, done.stderr + done.stdout
-            summary.write_text(done.stdout)
-    return SmokeRun(workspace, json.loads(summary.read_text()))
+    folder, complete = root / f"shared-{name}", root / f"shared-{name}.complete"
+    with FileLock(root / f"shared-{name}.lock"):
+        if not complete.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            create(folder)
+            complete.touch()
+    return folder

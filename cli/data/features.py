@@ -12,12 +12,14 @@ from cli.options import (
     WORKSPACE,
     AsJson,
     MapFile,
+    ReadWorkspace,
     RecipeName,
     RepositoryUrl,
     Runner,
     Settings,
     SourcePath,
     Workspace,
+    repository_of,
     require_workspace,
 )
 
@@ -78,7 +80,7 @@ def status(
         str | None,
         typer.Option(help="The same for the last materialization (a quiet night has no newer data)."),
     ] = None,
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +96,8 @@ def status(
         "lag": parse_duration_s(max_lag) if max_lag else None,
         "age": parse_duration_s(max_age) if max_age else None,
     }
-    services = freshness(require_workspace(workspace).resolve(), repository=repository, now=datetime.now(UTC))
+    workspace = require_workspace(workspace, "online", "runs", suffixes=("watermark.json", "ingest.json"))
+    services = freshness(workspace, repository=repository or repository_of(workspace), now=datetime.now(UTC))
     exceeded = [why for each in services if each.champion_reads for why in each.exceeds(**limits)]
     if as_json:
         typer.echo(json.dumps({"services": [each.model_dump() for each in services], "exceeded": exceeded}, indent=2))

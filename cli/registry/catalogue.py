@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, open_registry, require_champion
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl, open_registry, require_champion
 
 if TYPE_CHECKING:
     from rankline.registry.catalogue_history import ServedRevision
@@ -17,7 +17,7 @@ app = typer.Typer(help="List the champion's catalogues, or roll back to an older
 
 
 @app.command("list")
-def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+def list_(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """List every catalogue the champion served over, oldest first; > marks the one that serves."""
     from rankline.registry.catalogue_history import served_revisions
 
@@ -42,7 +42,7 @@ def rollback(
         typer.Argument(help="The revision, or the start of one. Default: the one before the current revision."),
     ] = None,
     why: Annotated[str, typer.Option("--why", help="The reason, recorded in the history.")] = "rolled back by hand",
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Workspace, open_registry
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl, open_registry
 from rankline.runtime.current_user import current_user
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def hide(
     strict: Annotated[
         bool, typer.Option("--strict", help="Hide nothing and exit with 1 if the catalogue does not have all of them.")
     ] = False,
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +65,7 @@ def show(
     ids: Ids = None,
     file: IdsFile = "",
     why: Why = "no reason given",
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +89,7 @@ def show(
 
 
 @app.command("list")
-def list_(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+def list_(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """List every hidden item: since when, by whom, why, and whether the current catalogue has it."""
     registry = open_registry(workspace, repository)
     hidden = registry.hidden()

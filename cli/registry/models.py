@@ -10,11 +10,13 @@ import typer
 from cli.options import (
     WORKSPACE,
     AsJson,
+    ReadWorkspace,
     RecipeName,
     RepositoryUrl,
     Settings,
     Workspace,
     open_registry,
+    repository_of,
     require_champion,
     require_workspace,
 )
@@ -34,7 +36,7 @@ failed request. The next run may promote over it: to prevent that, pause its sch
 MIRROR_HELP = "Write promotions that MLflow does not have yet, such as those made while it was down."
 
 
-def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+def champion(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See CHAMPION_HELP."""
     registry = open_registry(workspace, repository)
     record = require_champion(registry)
@@ -53,10 +55,10 @@ def champion(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", a
     typer.echo(f"  catalogue: {revision}, {origin}")
     if record.hidden:
         typer.echo(f"  hidden: {len(record.hidden)} items (`rankline items list`)")
-    typer.echo(f"  bundle: {repository or workspace / 'repository'}/bundles/{record.model_id}")
+    typer.echo(f"  bundle: {repository or repository_of(workspace)}/bundles/{record.model_id}")
 
 
-def history(workspace: Workspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
+def history(workspace: ReadWorkspace = WORKSPACE, repository: RepositoryUrl = "", as_json: AsJson = False) -> None:
     """See HISTORY_HELP."""
     events = open_registry(workspace, repository).history()
     if as_json:
@@ -83,7 +85,7 @@ def rollback(
         str, typer.Argument(help="Model id or the start of one. Default: the model that served before the champion.")
     ] = "",
     why: Annotated[str, typer.Option("--why", help="The reason, recorded in the history.")] = "",
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     repository: RepositoryUrl = "",
     as_json: AsJson = False,
 ) -> None:
@@ -94,7 +96,7 @@ def rollback(
     registry = open_registry(workspace, repository)
     event = roll_back(
         registry, to=model, who=current_user(), why=why or "rolled back by hand",
-        workspace=workspace if repository else require_workspace(workspace),
+        workspace=workspace if repository else require_workspace(workspace, "online", suffixes=("feature_store.yaml",)),
     )  # fmt: skip
     if warning := registry.relisted_warning(event.champion_before, event.model_id):
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
@@ -113,7 +115,7 @@ def mirror(
 ) -> None:
     """See MIRROR_HELP."""
     from components.promote.mirror import mirror_all
-    from pipelines.recipe import storage_settings
+    from pipelines.recipe import run_context
     from pipelines.recipes import named
     from rankline.errors import StorageError
     from rankline.io.files import first_line
@@ -121,12 +123,13 @@ def mirror(
 
     workspace = workspace.resolve()
     chosen = named(recipe, settings)
-    configured = storage_settings(chosen, str(workspace)).get("storage", {}).get("repository", "")
-    registry = ModelRegistry(repository or configured or workspace / "repository")
+    context = run_context(chosen, workspace)
+    registry = ModelRegistry(repository or context.repository)
     registry.history()  # an unreadable repository is not MLflow's fault
     workspace.mkdir(parents=True, exist_ok=True)
     try:
-        versions = mirror_all(registry, config=chosen.promote, workspace=workspace)
+        bucket = context.bucket if chosen.promote.tracking_uri else None
+        versions = mirror_all(registry, config=chosen.promote, workspace=workspace, bucket=bucket)
     except Exception as error:  # MLflow and its database drivers each have their own errors
         raise StorageError(
             "MLflow cannot be written",

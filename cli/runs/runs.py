@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, Workspace, require_workspace
+from cli.bucket_copy import require_folder
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, require_workspace
 from cli.runs.cluster import POLL_S, RunContinues, Target, with_cluster_options
 from rankline.runtime.outcomes import EXIT_INTERRUPTED, Outcome
 
@@ -27,17 +28,17 @@ CANCEL_PROGRESS_S = 10.0  # between two lines while a cluster cancels a run
 RunName = Annotated[str, typer.Argument(help="Name of a run, or `last`.")]
 
 
-def _local_runs(workspace: Path) -> LocalRuns:
+def _local_runs(workspace: Path, *, logs: bool = False) -> LocalRuns:
     from pipelines.runs.store import LocalRuns
 
-    return LocalRuns(require_workspace(workspace))
+    return LocalRuns(require_workspace(workspace, "runs", suffixes=("",) if logs else (".json", ".progress")))
 
 
 @contextlib.contextmanager
-def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
+def _runs(workspace: Path, where: Target, *, logs: bool = False) -> Iterator[Runs]:
     """The runs of the workspace, or of the cluster if one is meant."""
     if not where:
-        yield _local_runs(workspace)
+        yield _local_runs(workspace, logs=logs)
         return
     from pipelines.kubeflow.runs import ClusterRuns
 
@@ -47,7 +48,7 @@ def _runs(workspace: Path, where: Target) -> Iterator[Runs]:
 
 @app.command("list")
 @with_cluster_options
-def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def list_(where: Target, workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """List every run with its outcome, oldest first; on a cluster the latest 200 of Rankline's pipelines."""
     from cli.formats import aligned_lines, fitted, format_duration
 
@@ -68,7 +69,7 @@ def list_(where: Target, workspace: Workspace = WORKSPACE, as_json: AsJson = Fal
 
 @app.command("show")
 @with_cluster_options
-def show(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def show(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Show a run: its steps, durations, peak memory and cost, and why each step ran; its progress while it runs.
 
     On a cluster: the steps, their times and the outcome, as the API reports them. What it does not report is null.
@@ -142,7 +143,7 @@ def logs(
     step: Annotated[str, typer.Argument(help="Only this step. Default: all steps.")] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Include Kubeflow's own lines.")] = False,
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Print what the steps of a run logged, with the stack traces of unexpected errors.
@@ -154,7 +155,7 @@ def logs(
     --json prints one object per line: {"step": …, "line": …}.
     """
     last_step = None
-    with _runs(workspace, where) as runs:
+    with _runs(workspace, where, logs=True) as runs:
         for log_line in runs.logs(run, step, follow=follow, everything=everything):
             if as_json:
                 typer.echo(json.dumps(asdict(log_line)))
@@ -185,11 +186,12 @@ def _cancel_progress() -> Callable[[dict[str, Any]], None]:
 
 @app.command("cancel")
 @with_cluster_options
-def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def cancel(where: Target, run: RunName, workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Cancel a run, wherever it was started. The next run reuses its finished steps.
 
     On a cluster it takes a minute or two: Argo ends the pods and then runs the exit handler. Ctrl-C ends the waiting.
     """
+    workspace = workspace if where else require_folder(workspace, "runs cancel")
     with _runs(workspace, where) as runs:
         try:
             payload = runs.cancel(run, watch=_cancel_progress()) if where else runs.cancel(run)  # type: ignore[call-arg]
@@ -210,7 +212,7 @@ def cancel(where: Target, run: RunName, workspace: Workspace = WORKSPACE, as_jso
 
 @app.command("retry")
 @with_cluster_options
-def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE, as_json: AsJson = False) -> None:
+def retry(where: Target, run: RunName = "last", workspace: ReadWorkspace = WORKSPACE, as_json: AsJson = False) -> None:
     """Run a run's exact recipe again in the same workspace; finished steps are reused.
 
     It ends like `rankline run`, with the same exit codes. The new run records which one it retries. On a cluster this
@@ -227,7 +229,7 @@ def retry(where: Target, run: RunName = "last", workspace: Workspace = WORKSPACE
             if not as_json:
                 typer.echo(f"run {run_id} continues\n{url}")
             watch_cluster_run(cluster, run_id, url, as_json=as_json, submitted={}, poll_s=POLL_S)
-    runs = _local_runs(workspace)
+    runs = _local_runs(require_folder(workspace, "runs retry"))
     folder = runs.folder(run)
     run_and_report(
         lambda watch: runs.retry(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.bucket_copy import copy_folder
 from cli.options import AsJson, MapFile, RecipeName, Settings, SourcePath, require_workspace
 from cli.runs.cluster import (
     Auth,
@@ -36,8 +37,8 @@ The package is uploaded as a version of the recipe's pipeline, unless the cluste
 starts in an experiment, and the URL of its page is printed. With --wait it is watched to its end.
 
 --plan uploads nothing. It shows what would be uploaded, and for each step of the training pipeline whether it would be
-reused and why, as far as that can be known from here. The cluster's workspace decides: -w FOLDER says where its volume
-is mounted on this machine.
+reused and why, as far as that can be known from here. The cluster's workspace decides: it is in a bucket (-w URL), or
+-w FOLDER says where its volume is mounted on this machine.
 
 --flow refresh runs `rankline refresh` of the recipe's own items there; --flow features runs `rankline features
 materialize` up to the end of the recipe's window.
@@ -69,10 +70,15 @@ def submit(
     plan: Annotated[
         bool, typer.Option("--plan", help="Start nothing; show which steps would be reused, which would run, and why.")
     ] = False,
-    mounted: Annotated[
-        Path | None,
-        typer.Option("--workspace", "-w", help="With --plan: where the cluster's volume is mounted on this machine."),
-    ] = None,
+    workspace: Annotated[
+        str,
+        typer.Option(
+            "--workspace",
+            "-w",
+            help="URL of a workspace in a bucket (storage.workspace); with --plan also the folder where the "
+            "cluster's volume is mounted on this machine.",
+        ),
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Watch the run to its end.")] = False,
     poll_s: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two polls of the run.")] = 5.0,
     as_json: AsJson = False,
@@ -80,7 +86,9 @@ def submit(
     """See HELP."""
     from pipelines.recipes import named
 
-    chosen = named(recipe, settings, source=source, map=map)
+    mounted = None if "://" in workspace or not workspace else Path(workspace)
+    in_bucket = [f"storage.workspace={workspace}"] if workspace and mounted is None else []
+    chosen = named(recipe, [*settings, *in_bucket], source=source, map=map)
     _check_options(flow, mounted, plan=plan)
     if plan:
         is_cluster = bool(host or context or auth != "existing")
@@ -105,7 +113,7 @@ def _check_options(flow: str, mounted: Path | None, *, plan: bool) -> None:
     if mounted is not None and not plan:
         raise UsageError(
             "a cluster does not use a workspace of this machine",
-            expected="cluster.workspace and cluster.volume, which say where the cluster's steps share their workspace",
+            expected="-w URL, or cluster.workspace and cluster.volume: where the cluster's steps share their workspace",
             found=f"-w {mounted}",
             hint="with --plan it says where that volume is mounted here; `rankline run -w` runs in a folder",
         )
@@ -141,10 +149,15 @@ def _submit_and_watch(
 
 def _print_plan(recipe: Recipe, where: Target, mounted: Path | None, *, as_json: bool) -> None:
     from cli.runs.plan_output import print_plan
+    from pipelines.assets.packaged import asset_folder
     from pipelines.kubeflow.plan import plan
 
     local_workspace = None
-    if mounted is not None:
+    if recipe.storage.workspace:
+        copy = copy_folder(recipe.storage.workspace)
+        assets = [f"material/{asset_folder(name, copy).name}" for name in recipe.material]
+        local_workspace = require_workspace(copy, "profiles", "runs", *assets, suffixes=("",))
+    elif mounted is not None:
         local_workspace = require_workspace(mounted).resolve()
     elif Path(recipe.cluster.workspace, "runs").is_dir():
         local_workspace = Path(recipe.cluster.workspace)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.options import WORKSPACE, AsJson, RepositoryUrl, Url, Workspace
+from cli.bucket_copy import bucket_of
+from cli.options import WORKSPACE, AsJson, ReadWorkspace, RepositoryUrl, Url
 
 HELP = """Serve the workspace's champion over HTTP, swapping to a new one without dropping a request.
 
@@ -22,7 +23,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    workspace: Workspace = WORKSPACE,
+    workspace: ReadWorkspace = WORKSPACE,
     bundle: Annotated[
         Path | None, typer.Option(help="Serve the bundle in this folder instead of the champion.")
     ] = None,
@@ -49,8 +50,10 @@ def server_arguments(workspace: Path, *, bundle: Path | None = None, repository:
     """The server's own arguments for a workspace: its model registry and its online features."""
     from rankline.features.transforms import SERVICE
 
-    source = ["--bundle", str(bundle)] if bundle else ["--repository", repository or str(workspace / "repository")]
-    features = ["--features", str(workspace / "online" / SERVICE)]
+    bucket = bucket_of(workspace)
+    root = bucket.url if bucket else str(workspace)
+    source = ["--bundle", str(bundle)] if bundle else ["--repository", repository or f"{root}/repository"]
+    features = ["--features", f"{root}/online/{SERVICE}"]
     return [*source, *features, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
 

@@ -28,8 +28,6 @@ TIE_TOLERANCE = 1e-3  # logits that are closer than this are ties
 
 
 class Check(FrozenModel):
-    """The result of one check."""
-
     name: str
     met: bool
     value: float | None

@@ -60,7 +60,6 @@ class EncodedTexts:
             self.queries[split] = vectors_RT
 
     def encode_items(self, progress: Progress) -> None:
-        """Encode every item."""
         self.items_IT = self._encode(self.data.item_texts, progress)
 
     def encode_with_gradients(

@@ -116,7 +116,6 @@ class TowersTrainer(Trainer[Batch]):
         return list(zip(batches, np.array_split(rows, len(batches))))
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """The gradients of one step."""
         step = self._draw(*batch)
         fused = self._item_inputs(step).fuse(self.model.fusion)
         loss = torch.zeros((), device=self.device)

@@ -21,18 +21,14 @@ def evaluate(
     """Replay the snapshot requests through the real server, and compare the candidate with champion and baselines."""
     from pathlib import Path
 
-    from components.evaluate.champion_for import champion_for, is_champion
     from components.evaluate.config import EvaluateConfig
-    from components.evaluate.lineage import lineage
+    from components.evaluate.lineage import EvaluateLineage
     from components.evaluate.step import evaluate
-    from rankline.model.bundle import unverified_model_id
-    from rankline.runtime.lineage import LineageFacts
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     settings, context = EvaluateConfig(**config), RunContext.from_parameters(run, job)
-    model_id = unverified_model_id(Path(bundle.path))
-    opponent = champion_for(model_id, champion)
+    lineage = EvaluateLineage(settings, context, champion=champion, bundle=Path(bundle.path))
     run_step(
         StepSpec(
             name="evaluate",
@@ -46,9 +42,9 @@ def evaluate(
             },
             outputs={"report": Path(report.path)},
             arguments={"run_id": context.run_id},
-            load_arguments=lambda: {"champion": context.bundle_folder(opponent) if opponent else None},
-            lineage=lambda: lineage(settings, LineageFacts(run=context, model_id=model_id, champion=champion)),
-            ignore_lineage=is_champion(model_id, champion),
+            load_arguments=lineage.load,
+            lineage=lineage.digests,
+            ignore_lineage=lineage.is_ignored,
             code=("serving.server",),
             preload=("scipy.sparse", "matplotlib.figure", "pyarrow.parquet", "onnxruntime", "faiss"),
         ),

@@ -36,7 +36,6 @@ class ReplayRequest:
 
     @property
     def request_id(self) -> str:
-        """The request's id."""
         return self.request.request_id
 
     @property

@@ -45,7 +45,6 @@ class Replayed:
 
     @property
     def request_ids(self) -> list[str]:
-        """The ids of the requests, in order."""
         return [replayed.request_id for replayed in self.requests]
 
     @property

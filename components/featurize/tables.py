@@ -187,7 +187,6 @@ def empty_negatives() -> pa.Table:
 
 
 def feature_lists() -> dict[str, Mapping[str, Any]]:
-    """The features by subject."""
     return {
         "features": {
             "user": list(transforms.USER),

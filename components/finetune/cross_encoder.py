@@ -98,7 +98,6 @@ class PairScorer:
     use_bf16: bool
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights to save."""
         return {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
 
     def logits(self, requests: Requests, rows: Ints, candidates_BC: Ints) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from components.finetune import encoder
 from components.finetune.config import FinetuneConfig
 from rankline.registry.model_registry import ModelRegistry
+from rankline.runtime import references
 from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.run_context import RunContext
 from rankline.runtime.step_cache import UNKNOWN
@@ -45,7 +46,7 @@ class FinetuneLineage:
     def _facts(self) -> LineageFacts:
         data = UNKNOWN
         if self._config.warm_start:
-            data = json.loads((self._features / "summary.json").read_text())["data_digest"]
+            data = json.loads(references.read_file(self._features, "summary.json", self._run))["data_digest"]
         return LineageFacts(run=self._run, data=data, champion=self._champion)
 
     def digests(self) -> dict[str, Any]:

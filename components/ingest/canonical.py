@@ -144,7 +144,6 @@ def users(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
 
 
 def queries(source: ColumnExpressions, columns: Columns) -> dict[str, str]:
-    """The canonical columns of queries."""
     if not columns.query_text and not columns.turns:
         source.column("", setting="query_text")
     return {"query_id": _key_column(source, columns, "query")} | _query_columns(source, columns)

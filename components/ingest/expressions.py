@@ -297,5 +297,4 @@ def _yes_or_no(text: str) -> str:
 
 
 def sql_list(values: Iterable[str]) -> str:
-    """Texts as an SQL list."""
     return f"({', '.join(literal(value) for value in values)})"

@@ -10,11 +10,11 @@ from components.ingest.readers.csv_table import BACKSLASH_QUOTE, UNCLOSED_QUOTE,
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
 from components.ingest.readers.text_stream import SAMPLE_BYTES, decompressed
 from components.ingest.rejection import rejected_counts
-from components.ingest.staging import TABLES, Staged, StagedFile, column_names, fetch_row
+from components.ingest.staging import TABLES, Staged, StagedFile, column_names
 from rankline.contracts import SUPERSEDED
 from rankline.errors import SourceError, TooSmall
 from rankline.io import sources
-from rankline.io.sql import literal
+from rankline.io.sql import fetch_row, literal
 
 ESCAPE_HINT = "set ingest.files.escape=\\ (a backslash), which precedes quotes or separators inside values"
 ESCAPED = literal(r"\\[\"',;\t|]")

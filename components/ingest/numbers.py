@@ -59,7 +59,8 @@ def _plain(text: str, decimal: str) -> str:
     for pattern, replacement in (
         (rf"^{SPACE}+|{SPACE}+$", ""),
         (rf"{SPACE}*%$", ""),
-        (r"[.,]-+$", ""),  # 12,- and 1'299.-
+        (r"^([+-]?\d+),-+$|[.]-+$", r"\1"),  # 12,- and 1'299.-
+        (r",-+$", ",00"),  # 1.299,- has a decimal comma
         (r"^\((.*)\)$", r"-\1"),
         (r"^(\d.*)-$", r"-\1"),
         (rf"^([+-]){SPACE}+", r"\1"),
@@ -80,9 +81,10 @@ CREATE MACRO may_be_number(text) AS length(text) <= 40 AND regexp_matches(text, 
 CREATE MACRO number_point(text) AS coalesce(
     TRY_CAST(text AS DOUBLE), CASE WHEN may_be_number(text) THEN read_point({_plain("text", ".")}) END);
 CREATE MACRO number_comma(text) AS CASE WHEN may_be_number(text) THEN read_comma({_plain("text", ",")}) END;
-CREATE MACRO without_currency(text) AS regexp_replace(text, {literal(f"{_BEFORE}|{_BEHIND}")}, '\\1\\4');
+CREATE MACRO without_currency(text) AS CASE WHEN length(text) > 60 THEN text ELSE
+    regexp_replace(text, {literal(f"{_BEFORE}|{_BEHIND}")}, '\\1\\4') END;
 CREATE MACRO currency_mark(text) AS coalesce(
     nullif(regexp_extract(text, {literal(_BEFORE)}, 2), ''), nullif(regexp_extract(text, {literal(_BEHIND)}, 1), ''));
 CREATE MACRO currency_of(mark) AS CASE lower(mark) {_CODE_CASES} ELSE mark END;
-CREATE MACRO has_currency(text) AS regexp_matches(text, {literal(_BESIDE_DIGITS)});
+CREATE MACRO has_currency(text) AS length(text) <= 60 AND regexp_matches(text, {literal(_BESIDE_DIGITS)});
 """

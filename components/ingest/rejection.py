@@ -3,10 +3,10 @@
 from typing import Any
 
 from components.ingest.config import Columns, IngestConfig, stored_name
-from components.ingest.staging import TABLES, column_names, fetch_row
+from components.ingest.staging import TABLES, column_names
 from rankline.contracts import SUPERSEDED
 from rankline.errors import SourceError
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import fetch_row, identifier, literal
 
 KEYS = {"items": "item_id", "users": "user_id", "queries": "query_id", "events": "NULL::VARCHAR"}
 

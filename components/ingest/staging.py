@@ -138,11 +138,4 @@ def create_missing_tables(db: Any) -> None:
 
 
 def column_names(db: Any, table: str) -> set[str]:
-    """The columns of a table."""
     return {name for name, *_ in db.execute(f"DESCRIBE {table}").fetchall()}
-
-
-def fetch_row(db: Any, query: str) -> tuple[Any, ...]:
-    """The only row of a query, read completely: DuckDB does no other work beside an unfinished result."""
-    (row,) = db.execute(query).fetchall()
-    return tuple(row)

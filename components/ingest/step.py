@@ -19,13 +19,12 @@ from components.ingest.staging import (
     column_names,
     create_empty_events,
     create_missing_tables,
-    fetch_row,
     stage,
 )
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, REJECTED, USERS
 from rankline.io import digest, sources
 from rankline.io.files import write_json
-from rankline.io.sql import temporary_database
+from rankline.io.sql import fetch_row, temporary_database
 from rankline.runtime.progress import Progress
 
 # One reader per format: it yields the parts of a source.

@@ -81,6 +81,7 @@ def promote(
                 "stores": context.storage.features,
                 "run_id": context.run_id,
                 "ledger_folder": context.folder,
+                "bucket": context.bucket,
             },
             preload=("feature_repo.definitions", "mlflow"),
             reuse=False,
@@ -92,16 +93,15 @@ def promote(
 @dsl.component(base_image=DATA, install_kfp_package=False)
 def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
     """Write newer rows of the champion's features to the online store."""
-    import json
     from pathlib import Path
 
     from components.promote.config import PromoteConfig
     from components.promote.materialize import materialize
+    from rankline.io.files import read_json_object
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
-    trigger_file = context.folder / "trigger.json"
     run_step(
         StepSpec(
             name="materialize",
@@ -113,8 +113,9 @@ def materialize(features: Input[Dataset], config: dict, run: dict, job: str):
                 "workspace": context.workspace,
                 "stores": context.storage.features,
                 "run_id": context.run_id,
-                "trigger": json.loads(trigger_file.read_text()) if trigger_file.is_file() else None,
+                "bucket": context.bucket,
             },
+            load_arguments=lambda: {"trigger": read_json_object(context.folder / "trigger.json")},
             preload=("feature_repo.definitions",),
             reuse=False,
         ),

@@ -16,6 +16,7 @@ from components.promote.store_lock import store_lock
 from rankline.errors import UsageError
 from rankline.io.storage import FeatureStoreConfig
 from rankline.registry.model_registry import ModelRegistry
+from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.progress import Progress
 
 
@@ -28,9 +29,12 @@ def materialize(
     run_id: str,
     trigger: Mapping[str, Any] | None = None,
     stores: FeatureStoreConfig | None = None,
+    bucket: BucketWorkspace | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Materialize a run's features for the champion; ``trigger`` is what started the run.
+
+    With a ``bucket`` the online store is the one there.
 
     Raises:
         UsageError: there is no champion, or it reads other features than these.
@@ -41,8 +45,9 @@ def materialize(
     store_folder = workspace / "online" / service
     owner = {"who": triggered_by(trigger), "run": run_id}
     progress.phase("features online")
-    with store_lock(store_folder, timeout_s=config.lock_timeout_s, who=owner["who"], run=run_id):
+    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner, bucket=bucket) as publish:
         watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=True)
+        publish()
     sentence = f"{service} is complete up to {watermark['until']}"
     if not watermark["moved"]:
         sentence += ", which is later than this data: the store stays as it is"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -19,6 +21,7 @@ from rankline.io.files import locked
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import PROMOTING, Event
 from rankline.runtime import ledger
+from rankline.runtime.bucket_workspace import BucketWorkspace
 
 ALIAS = "champion"
 BATCH = 1000  # most metrics that MLflow takes in one call
@@ -47,10 +50,14 @@ class Promotion:
     curves: Curves
 
 
-def mirror(promotion: Promotion, *, config: PromoteConfig, workspace: Path) -> dict[str, Any]:
+def mirror(
+    promotion: Promotion, *, config: PromoteConfig, workspace: Path, bucket: BucketWorkspace | None = None
+) -> dict[str, Any]:
     """Write an MLflow run and a model version, and move the alias to it; doing it twice changes nothing.
 
-    Raises whatever MLflow and its database raise; the caller reports it and goes on.
+    With a ``bucket`` its lock keeps two machines apart. MLflow itself would need boto3 to write pages into it: a
+    database without `artifact_location` gets none. Raises whatever MLflow and its database raise; the caller reports it
+    and goes on.
     """
     for logger_name in ("mlflow", "alembic"):
         logging.getLogger(logger_name).setLevel(logging.WARNING)
@@ -60,11 +67,18 @@ def mirror(promotion: Promotion, *, config: PromoteConfig, workspace: Path) -> d
     workspace = workspace.resolve()
     uri = config.tracking_uri or f"sqlite:///{workspace / 'mlflow.db'}"
     # two processes that open a new SQLite database at once fail in its migration
-    with locked(workspace / ".mlflow.lock", timeout_s=config.lock_timeout_s):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(workspace / ".mlflow.lock", timeout_s=config.lock_timeout_s))
+        if bucket:
+            owner = {"who": "promotion", "run": promotion.event.run_id}
+            stack.enter_context(bucket.lock("mlflow").held(timeout_s=config.lock_timeout_s, owner=owner))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         version = _find_version(client, promotion.event.model_id, config.registered_model)
         if version is None:
-            run_id = _log_run(client, promotion, config, workspace)
+            if bucket and not (_is_server(config) or config.artifact_location):
+                promotion = dataclasses.replace(promotion, pages=[])
+            files_url = f"{bucket.url}/mlruns" if bucket else (workspace / "mlruns").as_uri()
+            run_id = _log_run(client, promotion, config, files_url)
             version = _create_version(client, promotion, run_id, config)
         client.set_registered_model_alias(config.registered_model, ALIAS, version.version)
     return {"uri": uri, "version": int(version.version), "seconds": round(time.monotonic() - started, 2)}
@@ -88,7 +102,9 @@ def _is_server(config: PromoteConfig) -> bool:
     return config.tracking_uri.startswith(("http://", "https://"))
 
 
-def mirror_all(models: ModelRegistry, *, config: PromoteConfig, workspace: Path) -> list[dict[str, Any]]:
+def mirror_all(
+    models: ModelRegistry, *, config: PromoteConfig, workspace: Path, bucket: BucketWorkspace | None = None
+) -> list[dict[str, Any]]:
     """Mirror every promotion that MLflow does not have, oldest first; the alias ends at the champion.
 
     Training curves are included while the run's ledger is in the workspace. Raises whatever MLflow raises.
@@ -111,7 +127,7 @@ def mirror_all(models: ModelRegistry, *, config: PromoteConfig, workspace: Path)
                 pages=[folders["verdict"] / "verdict.md", folders["evaluation"] / "report.html"],
                 curves=training_curves(ledger_folder) if ledger_folder and ledger_folder.is_dir() else {},
             )
-            mirrored = mirror(promotion, config=config, workspace=workspace)
+            mirrored = mirror(promotion, config=config, workspace=workspace, bucket=bucket)
             results.append({"event": event.n, "model_id": event.model_id, "version": mirrored["version"]})
     return results
 
@@ -141,12 +157,12 @@ def _find_version(client: Any, model_id: str, name: str) -> Any:
     return versions[0] if versions else None
 
 
-def _log_run(client: Any, promotion: Promotion, config: PromoteConfig, workspace: Path) -> str:
+def _log_run(client: Any, promotion: Promotion, config: PromoteConfig, files_url: str) -> str:
     """Write the candidate's metrics, recipe, curves and pages to a finished MLflow run; returns its id."""
     from mlflow.entities import Metric, Param
 
     event, report = promotion.event, promotion.report
-    run_id = _run_id(client, event, config, workspace)
+    run_id = _run_id(client, event, config, files_url)
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
@@ -173,13 +189,13 @@ def _log_run(client: Any, promotion: Promotion, config: PromoteConfig, workspace
     return run_id
 
 
-def _run_id(client: Any, event: Event, config: PromoteConfig, workspace: Path) -> str:
+def _run_id(client: Any, event: Event, config: PromoteConfig, files_url: str) -> str:
     """The MLflow run of a promotion: one that an interrupted mirror left unfinished, or a new one."""
     experiment = client.get_experiment_by_name(config.experiment)
     if experiment is not None:
         experiment_id = experiment.experiment_id
     else:  # a server has a default for its artifacts, a database in the workspace has none
-        location = config.artifact_location or (None if _is_server(config) else (workspace / "mlruns").as_uri())
+        location = config.artifact_location or (None if _is_server(config) else files_url)
         experiment_id = client.create_experiment(config.experiment, artifact_location=location)
     runs = client.search_runs([experiment_id], f"tags.model_id = '{event.model_id}'", max_results=1)
     if not runs:

@@ -25,6 +25,7 @@ from rankline.io.storage import FeatureStoreConfig
 from rankline.model.bundle import Bundle, open_bundle
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion, Event, Kind
+from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.progress import Progress
 from rankline.train import champion_weights
@@ -118,9 +119,12 @@ def promote(
     run_id: str,
     ledger_folder: Path | None = None,
     stores: FeatureStoreConfig | None = None,
+    bucket: BucketWorkspace | None = None,
     progress: Progress = Progress(),
 ) -> dict[str, Any]:
     """Make the candidate the champion: what can fail comes before the event, only the mirror after it.
+
+    With a ``bucket`` the online store is the one there.
 
     Raises:
         UsageError: the verdict does not promote this model, the features belong to another service, or the champion
@@ -139,11 +143,12 @@ def promote(
     owner = {"who": PROMOTION, "run": run_id}
     progress.phase("features online")
     # The lock covers everything from reading the champion to the event: of two promotions, one writes nothing.
-    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner):
+    with store_lock(store_folder, timeout_s=config.lock_timeout_s, **owner, bucket=bucket) as publish:
         champion = models.champion_record()
         champion_id = _check_champion(champion, decided, where=repository)
         reads = champion_id != candidate.model_id and _reads_service(models, champion_id, service)
         watermark = online.materialize_online(features, store_folder, stores=stores, owner=owner, champion_reads=reads)
+        publish()
         progress.phase("promoting")
         if champion and champion_id == candidate.model_id:  # an earlier attempt of this run got this far
             event = models.history()[champion.event - 1]
@@ -171,7 +176,7 @@ def promote(
         "champion_before": event.champion_before,
         "service": service,
         "online": watermark,
-        "mlflow": _mirror(promotion, config, workspace),
+        "mlflow": _mirror(promotion, config, workspace, bucket),
         **({"warning": warning} if warning else {}),
     }
 
@@ -285,15 +290,19 @@ def _append(models: ModelRegistry, draft: CandidateEvent, *, run_id: str) -> Eve
         why=draft.why,
         run_id=run_id,
         digests=draft.digests,
-        details=draft.details,
+        details=draft.details or {},
         expected_champion=draft.expected_champion,
     )
 
 
-def _mirror(promotion: Promotion, config: PromoteConfig, workspace: Path) -> dict[str, Any]:
+def _mirror(
+    promotion: Promotion, config: PromoteConfig, workspace: Path, bucket: BucketWorkspace | None
+) -> dict[str, Any]:
     """Mirror a promotion to MLflow; a failure is returned, since the promotion stands without it."""
+    if bucket and not config.tracking_uri:  # a database file in a bucket is none
+        return {"error": "a workspace in a bucket has no MLflow; promote.tracking_uri names one"}
     try:
-        return mirror(promotion, config=config, workspace=workspace)
+        return mirror(promotion, config=config, workspace=workspace, bucket=bucket)
     except Exception as error:
         problem = first_line(error)
         return {"error": f"MLflow does not show this promotion: {problem}; `rankline mirror` adds it later"}

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rankline.errors import RegistryError
 from rankline.io.files import locked, read_json_object, write_json
+from rankline.io.lease import describe_holder
+from rankline.runtime.bucket_workspace import BucketWorkspace
 
 
 @contextmanager
-def store_lock(folder: Path, *, timeout_s: float, who: str = "", run: str = "") -> Iterator[None]:
+def store_lock(
+    folder: Path, *, timeout_s: float, who: str = "", run: str = "", bucket: BucketWorkspace | None = None
+) -> Iterator[Callable[[], None]]:
     """Hold the lock of the store in ``folder``; a second writer waits; its error names ``who`` and ``run``.
+
+    Yields a function that makes what was written the state that others see, where the workspace is in a ``bucket``.
 
     Raises:
         RegistryError: another process holds it for longer than ``timeout_s``.
@@ -28,17 +34,29 @@ def store_lock(folder: Path, *, timeout_s: float, who: str = "", run: str = "") 
         try:
             stack.enter_context(locked(lock, timeout_s=timeout_s))
         except TimeoutError as error:
-            raise RegistryError(
-                "another process is writing the online store",
-                expected=f"it to finish within {timeout_s:g} s",
-                found=_describe(holder),
-                where=str(folder.resolve()),
-                hint="run again when it has finished; nothing has changed",
-            ) from error
+            raise _busy_error(folder, _describe(holder), timeout_s) from error
         stack.callback(_remove, holder)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(holder, {"who": who, "run": run, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
-        yield
+        if bucket is None:
+            yield lambda: None
+            return
+        name = folder.resolve().relative_to(bucket.folder.resolve()).as_posix()
+        try:
+            publish = stack.enter_context(bucket.writing(name, owner={"who": who, "run": run}, timeout_s=timeout_s))
+        except TimeoutError as error:
+            raise _busy_error(folder, str(error), timeout_s) from error
+        yield publish
+
+
+def _busy_error(folder: Path, holder: str, timeout_s: float) -> RegistryError:
+    return RegistryError(
+        "another process is writing the online store",
+        expected=f"it to finish within {timeout_s:g} s",
+        found=holder,
+        where=str(folder.resolve()),
+        hint="run again when it has finished; nothing has changed",
+    )
 
 
 def lock_holder(folder: Path) -> str:
@@ -61,12 +79,7 @@ def _paths(folder: Path) -> tuple[Path, Path]:
 
 
 def _describe(path: Path) -> str:
-    holder = read_json_object(path)
-    if not holder:
-        return "a process that has not written who it is"
-    run = f", run {holder['run']}" if holder.get("run") else ""
-    process = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
-    return f"{holder.get('who') or 'unnamed'}{run}: {process}"
+    return describe_holder(read_json_object(path) or {})
 
 
 def _remove(path: Path) -> None:

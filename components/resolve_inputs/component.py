@@ -8,18 +8,19 @@ from components.images import DATA
 
 
 @dsl.component(base_image=DATA, install_kfp_package=False)
-def resolve_inputs(data: dict, run: dict, job: str) -> NamedTuple(
+def resolve_inputs(data: dict, run: dict, job: str, recipe: str = "") -> NamedTuple(
     "ResolvedInputs", [("source_digest", str), ("champion", str)]
 ):
     """Find out what this run works on: the digest of the source and the champion."""
     from typing import NamedTuple
 
     from components.resolve_inputs.config import ResolveInputsConfig
-    from components.resolve_inputs.step import resolve_inputs
+    from components.resolve_inputs.step import resolve_inputs, write_recipe
     from rankline.runtime.run_context import RunContext
     from rankline.runtime.run_step import StepSpec, run_step
 
     context = RunContext.from_parameters(run, job)
+    write_recipe(context.folder, recipe)
     result = run_step(
         StepSpec(
             name="resolve_inputs",

@@ -4,11 +4,13 @@ Reads the source and the model registry. Writes nothing, except for the registry
 the events. Later steps take the results as arguments and run again when these have changed.
 """
 
+import json
 from pathlib import Path
 
 from components.resolve_inputs.config import ResolveInputsConfig
 from rankline.errors import UsageError
 from rankline.io import sources
+from rankline.io.files import write_json
 from rankline.pod import advice
 from rankline.runtime.progress import Progress
 
@@ -49,3 +51,9 @@ def resolve_inputs(
             ),
         )
     return {"source_digest": source_digest, "champion": champion}
+
+
+def write_recipe(folder: Path, recipe: str) -> None:
+    """Write what a run of a cluster runs into its folder, as the command that starts a run does on one machine."""
+    if recipe:
+        write_json(folder / "recipe.json", json.loads(recipe))

@@ -14,4 +14,6 @@ def summary(config: dict, run: dict, job: str, status: PipelineTaskFinalStatus):
     from rankline.runtime.run_context import RunContext
 
     context = RunContext.from_parameters(run, job)
+    context.download_run()
     summarize(context.folder, config=SummaryConfig(**config), kubeflow_status=status.state)
+    context.upload_run()

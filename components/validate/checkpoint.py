@@ -21,7 +21,7 @@ def checkpoint(report: Path) -> Iterator[Check]:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import great_expectations as gx
+        from components.validate.gx import gx
 
         context = _context(report)
         batch = (
@@ -48,12 +48,13 @@ def checkpoint(report: Path) -> Iterator[Check]:
 
 
 def _context(report: Path) -> Any:
-    import great_expectations as gx
     from great_expectations.data_context.types.base import (
         DataContextConfig,
         InMemoryStoreBackendDefaults,
         ProgressBarsConfig,
     )
+
+    from components.validate.gx import gx
 
     site = {
         "class_name": "SiteBuilder",

@@ -72,9 +72,13 @@ def _total_variation(current: list[int], before: list[int]) -> float:
     return sum(abs(a / sum(current) - b / sum(before)) for a, b in zip(current, before)) / 2
 
 
-def data_digest(raw: Path) -> str | None:
-    """The digest of ingested data; None where its summary cannot be read."""
-    return _read(raw / "summary.json").get("data_digest")
+def data_digest(summary: bytes) -> str | None:
+    """The digest of ingested data by its summary.json; None where that cannot be read."""
+    try:
+        value = json.loads(summary)["data_digest"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(value)
 
 
 def previous_profile_for(workspace: Path, name: str, data: str | None) -> Path | None:
@@ -85,12 +89,12 @@ def previous_profile_for(workspace: Path, name: str, data: str | None) -> Path |
     return None
 
 
-def save(workspace: Path, name: str, profile: Path, *, flow: str = "") -> None:
+def save(workspace: Path, name: str, profile: bytes, *, flow: str = "") -> None:
     """Save a run's profile for later runs; a features run, whose window may be an hour, saves none."""
     if flow == "features":
         return
     latest, before = _profile_paths(workspace, name)
-    value = json.loads(profile.read_text())
+    value = json.loads(profile)
     if _read(latest).get("data_digest", value["data_digest"]) != value["data_digest"]:
         write_bytes(before, latest.read_bytes())
     write_json(latest, value)

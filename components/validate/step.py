@@ -15,6 +15,7 @@ from typing import Any
 from components.validate import frames, profile, suites
 from components.validate.checkpoint import Check, Result, checkpoint
 from components.validate.config import ValidateConfig
+from rankline.contracts import LABELS
 from rankline.errors import ValidationFailed
 from rankline.io.files import link_or_copy, write_json
 from rankline.io.sql import memory_database
@@ -158,11 +159,14 @@ def _describe(result: Result) -> str:
 
 
 def _validation_error(critical: list[Result], report: Path) -> ValidationFailed:
+    beyond_scale = (each for each in critical if each["expectation"] == "expect_column_values_to_be_between")
+    scale = next((label for each in beyond_scale for label in each["columns"] if label in LABELS), "")
     more = f" (and {len(critical) - 1} more critical failures)" if len(critical) > 1 else ""
     return ValidationFailed(
         _describe(critical[0]) + more,
         expected="no critical failure",
         found="; ".join(_describe(result) for result in critical),
         where=str(report / "index.html"),
-        hint="correct the source and run again, or change the limits (`rankline step validate --help`)",
+        hint="correct the source and run again, or change the limits"
+        + (f": validate.scales.{scale}=[LOW, HIGH]" if scale else " (`rankline step validate --help`)"),
     )

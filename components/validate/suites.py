@@ -33,7 +33,6 @@ def by_table(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -
 
 
 def items(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
-    """Expectations of the items."""
     described, unavailable = config.min_described_share, config.max_unavailable_share
     enough = ""
     if dataset.only_item and config.min_items > 1:
@@ -80,7 +79,6 @@ def queries(config: ValidateConfig) -> list[Any]:
 
 
 def events(config: ValidateConfig, dataset: DatasetInfo, *, until: datetime) -> list[Any]:
-    """Expectations of the events."""
     since = datetime(config.min_year, 1, 1, tzinfo=UTC)
     references = [(table, *names) for table, names in REFERENCES.items() if table in dataset.tables]
     return [
@@ -178,9 +176,9 @@ def _no_row(sentence: str, check: str, *, mostly: float = 1.0, severity: Severit
 
 def expect(sentence: str, name: str, *, severity: Severity = "critical", **settings: Any) -> Any:
     """Great Expectations' Expect<name> with a sentence."""
-    from great_expectations import expectations
+    from components.validate.gx import gx
 
     sentence = escape(sentence)
     settings = {name: escape(value) for name, value in settings.items()}
     meta = {"severity": severity, "sentence": sentence}
-    return getattr(expectations, f"Expect{name}")(**settings, severity=severity, description=sentence, meta=meta)
+    return getattr(gx.expectations, f"Expect{name}")(**settings, severity=severity, description=sentence, meta=meta)

@@ -43,11 +43,17 @@ def find_nested_items(survey: Survey, log: TableSurvey) -> NestedItems | None:
 def flattening_query(survey: Survey, log: TableSurvey, nested: NestedItems) -> str:
     """How to write one row for each item: the command that does it in DuckDB, or the query of a database."""
     path = ".".join(map(identifier, nested.column.split(".")))
+    if survey.format == "sql" and (survey.connection or "://" in survey.source):  # Postgres
+        key = f"item ->> {literal(nested.key)} AS item_id"
+        lists = f"jsonb_array_elements(CAST({path} AS jsonb)) AS item"
+        return (
+            f"write one row for each item and name the query: SELECT log.*, {key} FROM {_relation(log)} AS log, {lists}"
+        )
     is_json = survey.format == "tables" and _kind(log) not in READERS
     lists = f"CAST({path} AS JSON[])" if nested.is_text and not is_json else path
     key = f"item ->> {literal(nested.key)}" if nested.is_text and not is_json else f"item.{identifier(nested.key)}"
     if survey.format != "tables":
-        relation = ".".join(map(identifier, log.place.split(".")))
+        relation = _relation(log)
     else:
         place = log.place if "://" in log.place else f"{survey.source.rstrip('/')}/{log.place}"
         relation = f"{READERS.get(_kind(log), 'read_json')}({literal(place)})"
@@ -56,6 +62,10 @@ def flattening_query(survey: Survey, log: TableSurvey, nested: NestedItems) -> s
         return f"write one row for each item and name the query: {query}"
     command = f"COPY ({query}) TO 'events.parquet'".replace('"', r"\"")
     return f'write one row for each item: duckdb -c "{command}"'
+
+
+def _relation(log: TableSurvey) -> str:
+    return ".".join(map(identifier, log.place.split(".")))
 
 
 def _kind(log: TableSurvey) -> str:

@@ -13,6 +13,7 @@ from onboarding.inference.map_settings import map_settings, recipe_settings
 from onboarding.inference.recipe_kind import infer_kind
 from onboarding.inference.roles import assign_roles, find_table
 from onboarding.inference.schema import ROLES, TEXT_SETTINGS, SchemaMapping
+from onboarding.inference.trial import without_unreadable
 from onboarding.survey.survey import Survey
 from rankline.errors import UsageError
 
@@ -63,6 +64,9 @@ def propose(
         if role in proposal.roles:
             proposal.column_mappings[role] = map_columns(proposal, role, role_overrides.get(role, {}))
     proposal.time_unit = _time_unit(proposal, (overrides or {}).get("timestamp_unit", ""))
+    if survey.format != "beir":
+        for role in proposal.roles:
+            proposal.column_mappings[role] = without_unreadable(proposal, role)
     for role in ("items", "queries", "events"):
         if columns := [each.column for each in proposal.column_mappings.get(role, ()) if each.setting in TEXT_SETTINGS]:
             proposal.languages[role] = survey.language(proposal.roles[role], columns)

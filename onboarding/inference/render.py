@@ -32,8 +32,9 @@ RECIPES = {
 
 def render_map(proposal: Proposal) -> str:
     """The map as TOML, with a comment that says what it is."""
+    source = _one_line(mask_passwords(proposal.survey.source))
     return (
-        f"# How to read {mask_passwords(proposal.survey.source)}. Written by `rankline init`; edit it as you like.\n"
+        f"# How to read {source}. Written by `rankline init`; edit it as you like.\n"
         "# Every setting: rankline recipes show interactions ingest\n" + tomli_w.dumps(proposal.settings)
     )
 
@@ -42,10 +43,10 @@ def render_recipe(proposal: Proposal, *, map_name: str) -> str:
     """The recipe as a Python module with one function."""
     description, base = RECIPES[proposal.kind]
     settings = "\n".join(
-        f"            {json.dumps(f'{setting}={value if isinstance(value, str) else json.dumps(value)}')},"
+        f"            {_literal(f'{setting}={value if isinstance(value, str) else json.dumps(value)}')},"
         for setting, value in proposal.recipe_settings.items()
     )
-    name, source = proposal.name, json.dumps(mask_passwords(proposal.survey.source))
+    name, source = proposal.name, _literal(mask_passwords(proposal.survey.source))
     return (
         f'"""The recipe of {name}: rankline run --recipe {name}:{name} -w .rankline-{name}"""\n\n'
         + ("import dataclasses\n" if "dataclasses" in base else "")
@@ -57,3 +58,13 @@ def render_recipe(proposal: Proposal, *, map_name: str) -> str:
         f"    base = {base}\n"
         f"    return recipes.change(\n        base,\n        [\n{settings}\n        ],\n    )\n"
     )
+
+
+def _one_line(text: str) -> str:
+    """A text that cannot end the comment it is in."""
+    return text if text.isprintable() else ascii(text)
+
+
+def _literal(text: str) -> str:
+    """A text as a literal of Python (JSON's surrogate pairs are none)."""
+    return json.dumps(text, ensure_ascii=False) if text.isprintable() else ascii(text)

@@ -41,7 +41,6 @@ class ColumnMapping:
 
     @property
     def confidence_label(self) -> str:
-        """The confidence in a word."""
         return "sure" if self.confidence >= SURE_ABOVE else "likely" if self.confidence >= LIKELY_ABOVE else "a guess"
 
 
@@ -76,9 +75,7 @@ class SchemaMapping:
         return self.time_zone or "UTC" * (bool(days) and all(days))
 
     def table(self, role: str) -> TableSurvey:
-        """The table that has a role."""
         return self.survey.tables[self.roles[role]]
 
     def stats(self, role: str, column: str) -> ColumnStats:
-        """The statistics of a column of a role."""
         return self.table(role).columns[column]

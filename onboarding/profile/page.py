@@ -11,7 +11,6 @@ COLOURS = {"users": BLUE, "items": AMBER, "queries": PURPLE}
 
 
 def render_page(profile: Profile, *, title: str) -> str:
-    """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -11,10 +11,10 @@ from pydantic import Field
 from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
 from onboarding.survey.language import detect_language
-from onboarding.tables import ColumnSummary, canonical_tables, fetch_row, is_number, summarize
+from onboarding.tables import ColumnSummary, canonical_tables, is_number, summarize
 from rankline.contracts import LABELS, FrozenModel
 from rankline.errors import SourceError
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import fetch_row, identifier, literal
 
 MAX_TOP_VALUES = 12
 MAX_EXACT_ROWS = 1 << 22  # tables with more rows have their distinct values estimated
@@ -30,8 +30,6 @@ TYPE_LABELS = {
 
 
 class ColumnProfile(FrozenModel):
-    """One column of a table."""
-
     name: str
     type: str
     missing: int
@@ -44,8 +42,6 @@ class ColumnProfile(FrozenModel):
 
 
 class TableProfile(FrozenModel):
-    """One table."""
-
     rows: int
     columns: list[ColumnProfile]
     language: str = Field("", description="language its texts appear to be in")

@@ -8,10 +8,10 @@ from typing import Any
 
 from components.ingest.config import IngestConfig
 from components.ingest.step import ingest
-from onboarding.tables import canonical_tables, fetch_row
+from onboarding.tables import canonical_tables
 from rankline.contracts import EVENTS, ITEMS, LABELS, QUERIES, SPLIT, USERS
 from rankline.errors import TooSmall
-from rankline.io.sql import literal
+from rankline.io.sql import fetch_row, literal
 
 MAP_FILE = "map.toml"
 TABLES = ("events", "items", "users", "queries")

@@ -44,6 +44,7 @@ def detect_source(source: str, connection: str) -> DetectedSource:
         if "*" not in last and File(last).kind in READABLE:
             return DetectedSource(parent, "tables", file=last)
         return DetectedSource(source.rstrip("/"), "tables")
+    _require_text(source)
     path = Path(source).expanduser()
     if not path.exists():
         if path.parent.is_dir() and path.with_name(f"{path.name}.inter").is_file():
@@ -75,6 +76,20 @@ def detect_source(source: str, connection: str) -> DetectedSource:
     return DetectedSource(str(path), "tables")
 
 
+def _require_text(path: str) -> None:
+    """Refuse a path that no map can name, since its bytes are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(
+            "the name of a file is not UTF-8",
+            expected="a name that a map can hold",
+            found=ascii(path.rsplit("/", 1)[-1]),
+            where=ascii(path.rpartition("/")[0]),
+            hint="rename it",
+        ) from error
+
+
 def _is_duckdb(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(12)[8:] == b"DUCK"
@@ -88,6 +103,7 @@ def _data_paths(source: str) -> Iterator[str]:
     for path in paths:
         inside = path[len(root) :].lstrip("/")
         is_readable = not sources.is_hidden(inside) and sources.File(inside).kind in READABLE
+        _require_text(path)
         if is_readable and not NOT_DATA_NAME.match(inside.rsplit("/", 1)[-1]):
             yield inside
 
@@ -155,7 +171,6 @@ def table_places(source: str) -> list[str]:
 
 
 def files_at(source: str, place: str) -> list[File]:
-    """The files of one place."""
     config = IngestConfig(source=source, format="tables", tables=Tables(events=place), items_from_events=True)
     return sources.find_files(config)["events"]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from components.ingest.readers.parts import Part, without_members_of_large_objects
 from components.ingest.readers.transfer import batch_error
+from rankline.errors import no_rows_error
 from rankline.io.sql import identifier
 
 
@@ -32,6 +33,8 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
         if remaining <= 0:
             break
         names = without_members_of_large_objects(part.columns, named=())
+        if not names:
+            continue
         part = part._replace(columns={column: part.columns[column] for column in names})
         kinds |= {column: each.kind for column, each in part.columns.items()}
         batches.append(_query(db, part, part.schema.empty_table()))  # a part without rows has columns all the same
@@ -43,6 +46,14 @@ def load_sample(db: Any, name: str, parts: Iterable[Part], *, max_rows: int) -> 
                     break
         except (OSError, EOFError, pa.ArrowException) as error:
             raise batch_error(part.where, error) from error
+    if not kinds:
+        raise no_rows_error(
+            "a table has no column",
+            expected="columns with names",
+            found="none",
+            where=name,
+            hint="export it again, or leave it out with --events and --items",
+        )
     groups = [pa.concat_tables(group) for _, group in itertools.groupby(batches, key=lambda table: table.schema)]
     for number, group in enumerate(groups):
         db.register(f"sample_{number}", group)

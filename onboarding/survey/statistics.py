@@ -10,8 +10,7 @@ from components.ingest.config import UNITS
 from components.ingest.expressions import BOOLEAN_WORDS, sql_list
 from components.ingest.numbers import GROUP
 from components.ingest.times import NAIVE, PATTERNS, ZONED
-from onboarding.tables import fetch_row
-from rankline.io.sql import identifier, literal
+from rankline.io.sql import fetch_row, identifier, literal
 
 FIRST_YEAR_S, LAST_YEAR_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the range in which a log's times lie
 EXAMPLE_LENGTH = 60
@@ -111,7 +110,8 @@ def _column_stats(db: Any, table: str, column: str, kind: str, decimal: str) -> 
 
     numbers = float(row["numbers"] or 0) if kind != "token" else 0.0
     low, high = row["low"], row["high"]
-    times, zoned = _time_formats(shares, kind, numbers, low, high) if row["values"] else ((), None)
+    may_be_times = row["values"] and (row["characters"] or 0) < EXAMPLE_LENGTH
+    times, zoned = _time_formats(shares, kind, numbers, low, high) if may_be_times else ((), None)
     averages = ("characters", "words", "money", "flags", "urls", "arrays", "objects", "vectors")
     average = {name: float(row[name] or 0) for name in averages}
     return ColumnStats(

@@ -9,6 +9,7 @@ from typing import Any
 
 from components.ingest.config import AllColumns, IngestConfig, TextFiles
 from components.ingest.ids import Meeting, find_meeting, whole
+from components.ingest.lists import LIST_MACROS
 from components.ingest.numbers import NUMBER_MACROS
 from components.ingest.readers import parts, recbole, sql, tables, text_stream
 from components.ingest.readers.encoding import EncodingGuess, guess_encoding
@@ -27,14 +28,15 @@ from onboarding.survey.locations import (
 from onboarding.survey.sample import load_sample
 from onboarding.survey.statistics import ColumnStats, column_stats, has_decimal_commas
 from onboarding.survey.text_files import detect_quoting, parse_file_settings
-from onboarding.tables import connect, fetch_row
+from onboarding.tables import MEMORY_MB
 from rankline.errors import SourceError, UsageError, no_rows_error
 from rankline.io import sources
 from rankline.io.sources import File, Tables, postgres
-from rankline.io.sql import identifier
+from rankline.io.sql import fetch_row, identifier, memory_database
 
 SAMPLE_ROWS = 100_000  # of each table
 LANGUAGE_ROWS = 500
+LARGE_BYTES = 20_000_000  # of a table that takes more than a moment
 UTF_8 = EncodingGuess(("utf-8",), ("utf-8",))
 
 
@@ -109,6 +111,7 @@ class _Location:
     place: str
     parts: Callable[[], list[Part]]
     files: int
+    size: int = 0  # bytes
 
 
 def survey(
@@ -119,11 +122,12 @@ def survey(
     only: tuple[str, ...] = (),
     connection: str = "",
     files: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Survey:
     """Survey a RecBole set, a BEIR folder, files, a DuckDB file or a Postgres URL.
 
     ``only`` names the places of the tables; without it, all tables of the source are surveyed. ``files`` are settings
-    of text files (setting=value), which go before what their contents show.
+    of text files (setting=value), which go before what their contents show. ``say`` takes a line for each large table.
 
     Raises:
         SourceError: the source does not exist, holds no table, or a table cannot be read.
@@ -139,9 +143,14 @@ def survey(
         )
     detected = detect_source(source, connection)
     result = Survey(
-        detected.source, detected.format, {}, name=detected.name, connection=detected.connection, db=connect()
+        detected.source,
+        detected.format,
+        {},
+        name=detected.name,
+        connection=detected.connection,
+        db=memory_database(memory_mb=MEMORY_MB),
     )
-    result.db.execute(NUMBER_MACROS + TIME_MACROS)
+    result.db.execute(NUMBER_MACROS + TIME_MACROS + LIST_MACROS)
     if result.format == "tables":
         if not only and not detected.file:
             result.left_out = dict.fromkeys(other_files(result.source), "no table by its name")
@@ -156,6 +165,8 @@ def survey(
     names = short_names([each.place for each in locations])
     for location in locations:
         name = names[location.place]
+        if location.size > LARGE_BYTES:
+            say(f"reading the first rows of {location.place} ({location.size / 1e6:,.0f} MB)")
         try:
             result.tables[name] = _survey_table(result, name, location, rows)
         except SourceError as error:  # such as a JSON file that describes the data
@@ -199,7 +210,7 @@ def _file_locations(
     for file in (file for each in files.values() for file in each):
         require_table_kind(file)
     return [
-        _Location(place, functools.partial(_file_parts, survey, place, each), len(each))
+        _Location(place, functools.partial(_file_parts, survey, place, each), len(each), sum(f.size() for f in each))
         for place, each in files.items()
     ]
 
@@ -212,7 +223,8 @@ def _file_parts(survey: Survey, place: str, files: list[File]) -> list[Part]:
 
 def _known_locations(survey: Survey) -> list[_Location]:
     """The tables of a RecBole set or a BEIR folder, with the columns as its files call them."""
-    config = IngestConfig(source=survey.source, format=survey.format, name=survey.name, items_from_events=True)
+    more: dict[str, Any] = {"name": survey.name, "items_from_events": True, "columns": AllColumns()}
+    config = IngestConfig(source=survey.source, format=survey.format, **more)
     read = recbole.read_parts if survey.format == "recbole" else _beir_parts
     return [
         _Location(table, functools.partial(_known_parts, read, config, table, files), len(files))

@@ -6,7 +6,7 @@ is mounted here, else in the log of the pod.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
@@ -21,12 +21,17 @@ _BEGUN = ("running", "done", "failed", "cancelled")  # states of a pod
 
 
 def add_parts(
-    cluster: Cluster, run: Any, summary: dict[str, Any], *, entries: Mapping[str, Entry], known: dict[str, PodOutput]
+    cluster: Cluster,
+    run: Any,
+    summary: dict[str, Any],
+    *,
+    read_entries: Callable[[], Mapping[str, Entry]],
+    known: dict[str, PodOutput],
 ) -> bool:
     """Give each step that shares a pod its own state; False where one cannot be known, and has that of the pod.
 
     Args:
-        entries: those of the run's ledger that can be read here.
+        read_entries: reads those of the run's ledger that can be read here.
         known: what the steps of pods that have ended left, which is read once.
     """
     pods = {step: pod for step, pod in latest_pods(run).items() if pod.parts}
@@ -34,7 +39,7 @@ def add_parts(
     if not shared:
         return True
     unknown = [pods[step["step"]] for step in shared if step["step"] not in known]
-    outputs = known | _outputs(cluster, run, unknown, entries)
+    outputs = known | (_outputs(cluster, run, unknown, read_entries()) if unknown else {})
     known |= {name: outputs[name] for name in outputs.keys() & {s["step"] for s in shared if s["status"] == "done"}}
     failed = summary["failed_step"]
     elapsed_s, pod_s = 0.0, 0.0  # in the steps before it in the same pod, and in all

@@ -1,9 +1,9 @@
 """What `rankline submit` would do: which package it would run and, as far as this machine can tell, which steps.
 
-Each step decides on the cluster what it reuses, from the workspace on the volume that the steps share. If that volume
-is mounted on this machine, the plan is that of a local run in it (pipelines/runs/plan.py). Otherwise the plan says that
-it does not know: the step cache in a bucket is not enough, as the previous profile, the champion and the assets are on
-the volume.
+Each step decides on the cluster what it reuses, from the workspace that the steps share. If that is in a bucket, or on
+a volume that is mounted on this machine, the plan is that of a local run in it (pipelines/runs/plan.py). Otherwise the
+plan says that it does not know: the step cache in a bucket is not enough, as the previous profile, the champion and the
+assets are on the volume.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ClusterPlanDetails(FrozenModel):
     version: str  # of the package that would run
     uploaded: bool | None  # True: it would be; False: the cluster has it; None: no cluster was asked
     volume: str  # of the workspace that the steps share
-    workspace: str  # where it is mounted on this machine; empty where it is not
+    workspace: str  # where it is mounted on this machine, or its bucket; empty where it cannot be read
     pods_least_s: float  # of the total: the pods of all tasks, around the work of the steps
     pods_most_s: float
     notes: tuple[str, ...]
@@ -61,7 +61,8 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
 
     Args:
         cluster: tells whether it has the package and how long earlier runs took; None to ask no cluster.
-        local_workspace: where the cluster's workspace is mounted on this machine, if it is.
+        local_workspace: where the cluster's workspace is mounted on this machine, if it is; or the copy of the one in
+            a bucket.
 
     Raises:
         UsageError: the cluster would refuse the package.
@@ -89,7 +90,8 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
             _with_local_paths(recipe, remote_root, str(local_workspace)), local_workspace, libraries=libraries
         )
         notes += [f"this holds if {doubt}"] if doubt else []
-        notes += [f"{name} is not on the volume; run `rankline fetch {name}` there first" for name in run_plan.fetches]
+        place = recipe.storage.workspace or "the volume"
+        notes += [f"{name} is not in {place}; run `rankline fetch {name}` there first" for name in run_plan.fetches]
     step_times = _step_times(cluster, recipe) if cluster else {}
     if step_times and any(
         step.run_s is None and step.reuse_s is None for step in run_plan.steps if step.step in step_times
@@ -111,8 +113,8 @@ def plan(recipe: Recipe, *, cluster: Cluster | None, local_workspace: Path | Non
         pipeline=pipeline_name(recipe),
         version=version,
         uploaded=uploaded,
-        volume=recipe.cluster.volume,
-        workspace=str(local_workspace) if local_workspace else "",
+        volume="" if recipe.storage.workspace else recipe.cluster.volume,
+        workspace=recipe.storage.workspace or str(local_workspace or ""),
         pods_least_s=least_s,
         pods_most_s=most_s,
         notes=tuple(notes),

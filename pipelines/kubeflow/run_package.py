@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.kubeflow.client import Cluster
+from pipelines.runs.folder import request_cancel
 from pipelines.steps import PACKED_TASK, PACKED_TASKS, StepRow, row_of_task
+from rankline.errors import StorageError
+from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.run_context import RunContext
+from rankline.runtime.run_summary import CANCEL
 
 
 class RunPackage:
@@ -56,9 +60,26 @@ class RunPackage:
         return None
 
     def run_folder(self, run: str) -> Path | None:
-        """The folder of a run in the cluster's workspace, where that is mounted here under the same path."""
+        """The folder of a run in the cluster's workspace: mounted here, or copied from its bucket."""
         context = self.context(run)
-        return context.folder if context and context.folder.is_dir() else None
+        if context is None:
+            return None
+        folder = context.folder
+        if context.storage.workspace:
+            bucket = BucketWorkspace.cached(context.storage.workspace)
+            with contextlib.suppress(StorageError, OSError):
+                bucket.download(f"runs/{run}")
+            folder = bucket.folder / "runs" / run
+        return folder if folder.is_dir() else None
+
+    def request_cancel(self, run: str) -> None:
+        """Tell the summary of a run that it was cancelled, where the cluster's workspace can be written from here."""
+        if (folder := self.run_folder(run)) is None:
+            return
+        with contextlib.suppress(StorageError, OSError):
+            request_cancel(folder)
+            if (context := self.context(run)) and context.storage.workspace:
+                BucketWorkspace.cached(context.storage.workspace).upload_missing(f"runs/{run}/{CANCEL}")
 
     def _tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         components = [self._spec.get("root", {}), *self._spec.get("components", {}).values()]

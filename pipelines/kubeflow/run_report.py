@@ -53,7 +53,7 @@ class RunReporter:
 
     def add_parts(self, run: Any, summary: dict[str, Any]) -> bool:
         """Give each step that shares a pod its own state; False where one cannot be known."""
-        return add_parts(self.cluster, run, summary, entries=self._entries(run), known=self._parts)
+        return add_parts(self.cluster, run, summary, read_entries=lambda: self._entries(run), known=self._parts)
 
     def add_waiting(self, run: Any, summary: dict[str, Any]) -> None:
         """Add to each pending step why it waits, as far as Kubernetes says."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from pipelines.kubeflow.run_summary import (
     summarize_run,
 )
 from pipelines.kubeflow.scheduled_workflows import unstored_run
-from pipelines.runs.folder import request_cancel
 from pipelines.runs.logs import LogLine
 from pipelines.runs.store import LAST, RunInfo
 from pipelines.steps import STEPS
@@ -213,9 +211,7 @@ class ClusterRuns:
         if not is_running(current):
             outcome = summarize_run(self.cluster, current)["outcome"]
             raise UsageError(f"run {current.run_id} is not running", expected="a run that has not ended", found=outcome)
-        if folder := RunPackage(self.cluster, current).run_folder(current.run_id):
-            with contextlib.suppress(OSError):  # for its summary; a volume may be mounted here to be read only
-                request_cancel(folder)
+        RunPackage(self.cluster, current).request_cancel(current.run_id)
         self.cluster.client.terminate_run(current.run_id)
         deadline = time.monotonic() + timeout_s
         while True:

@@ -25,6 +25,7 @@ from pipelines.schedules.firing import UNREADABLE, Firing
 from pipelines.schedules.store import FOLDER as SCHEDULES
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import RanklineError, UsageError
+from rankline.io.storage import StorageConfig
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
@@ -309,8 +310,9 @@ def _other_repositories(workspace: Path, models: ModelRegistry) -> Iterator[Mode
     for name in schedules.names():
         for setting in schedules.get(name).settings:
             key, _, value = setting.partition("=")
-            if key.strip() == "storage.repository":
-                urls.append(value.strip().replace("{workspace}", str(workspace)))
+            if key.strip() in ("storage.repository", "storage.workspace"):
+                storage = StorageConfig(**{key.strip().removeprefix("storage."): value.strip()})
+                urls.append(storage.resolved.repository.replace("{workspace}", str(workspace)))
     known_roots = {models.root}
     for url in filter(None, urls):
         other = ModelRegistry(url, repair_cache=False)

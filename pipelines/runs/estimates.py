@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.summary.step import SUMMARY
-from pipelines.runs.folder import RECIPE
+from pipelines.runs.folder import RECIPE, has_timed_id, read_flow, read_recipe_name, start_order
 from rankline.runtime import ledger
 from rankline.runtime.steps import TRAINING_STEPS
 
@@ -52,7 +52,7 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
                 reused[step] = Estimate(entry.seconds, folder.name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             summary = json.loads((folder / SUMMARY).read_text())
-            if summary["kubeflow_status"] == "SUCCEEDED":
+            if summary["kubeflow_status"] == "SUCCEEDED" and has_timed_id(folder):  # pods take times of their own
                 steps_s = sum(step["seconds"] for step in summary["steps"])
                 overhead = Estimate(max(summary["seconds"] - steps_s, 0.0), folder.name)
     return Estimates(ran, reused, overhead)
@@ -61,7 +61,12 @@ def estimates(workspace: Path, recipe: str, *, before: Path | None = None) -> Es
 def _run_folders(workspace: Path, recipe: str) -> Iterator[Path]:
     """The folders of a recipe's runs and of its steps that ran alone, oldest first."""
     single_step_runs = {f"{recipe}-{step}" for step in TRAINING_STEPS}
-    for folder in sorted((workspace / "runs").glob(f"*-{recipe}*")):
+    for folder in sorted((workspace / "runs").glob("*"), key=start_order):
         name = folder.name.split("-", 2)[-1]
-        if name == recipe or (name in single_step_runs and not (folder / RECIPE).is_file()):
+        is_single_step = name in single_step_runs and not (folder / RECIPE).is_file()
+        if has_timed_id(folder):
+            is_of_recipe = name == recipe or is_single_step
+        else:  # of a cluster
+            is_of_recipe = read_recipe_name(folder) == recipe and read_flow(folder) == "train"
+        if is_of_recipe:
             yield folder

@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipelines.recipe import Recipe
 from rankline.errors import RanklineError, UsageError
 from rankline.io.files import write_json
+from rankline.io.storage import StorageConfig
 from rankline.runtime import ledger
 from rankline.runtime.current_user import current_user
 from rankline.runtime.outcomes import Outcome
@@ -35,8 +37,10 @@ from rankline.runtime.steps import FLOWS, TRAINING_STEPS, Flow
 
 RECIPE, TRIGGER, WATCHER, LOG = "recipe.json", "trigger.json", "watcher.json", "kubeflow.log"
 RUN_ID_FORMAT = "%Y%m%d-%H%M%S"  # of the start of a run's id, UTC
+_TIMED_ID = re.compile(r"[0-9]{8}-[0-9]{6}-")
 MAX_STARTUP_S = 300.0  # the process of a step is at most this much older than the step's entry in the ledger
 MAX_SILENCE_S = 30.0  # between two steps nothing is written for a few seconds
+MAX_CLUSTER_SILENCE_S = 86_400.0  # a pod may wait for a node for hours
 
 
 def new_run_folder(workspace: Path, name: str) -> Path:
@@ -66,7 +70,21 @@ def _after_latest_run(workspace: Path) -> str:
 
 def run_folders(workspace: Path) -> Sequence[Path]:
     """The folders of all runs of a flow, oldest first; a step that was run alone is not one of them."""
-    return sorted({path.parent for name in (RECIPE, RUN, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")})
+    folders = {path.parent for name in (RECIPE, RUN, SUMMARY) for path in (workspace / "runs").glob(f"*/{name}")}
+    return sorted(folders, key=start_order)
+
+
+def has_timed_id(folder: Path) -> bool:
+    """Whether the id of a run begins with the time of its start; a cluster's ids do not."""
+    return bool(_TIMED_ID.match(folder.name))
+
+
+def start_order(folder: Path) -> str:
+    """What puts the folders of runs in the order of their starts."""
+    if has_timed_id(folder):
+        return folder.name
+    path = next((folder / name for name in (RECIPE, RUN, SUMMARY) if (folder / name).is_file()), folder)
+    return time.strftime(RUN_ID_FORMAT, time.gmtime(path.stat().st_mtime)) + folder.name
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -114,8 +132,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 def read_repository(folder: Path, workspace: Path) -> str:
     """The model registry that the recipe of a run names; empty where it names none."""
     storage = read_json_object(folder / RECIPE).get("storage")
-    url = storage.get("repository") if isinstance(storage, dict) else ""
-    return url.replace("{workspace}", str(workspace)) if isinstance(url, str) else ""
+    urls = {name: storage.get(name) for name in ("workspace", "repository")} if isinstance(storage, dict) else {}
+    named = StorageConfig(**{name: url for name, url in urls.items() if isinstance(url, str)})
+    return named.resolved.repository.replace("{workspace}", str(workspace))
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -151,7 +170,7 @@ def run_state(folder: Path) -> Outcome:
 
     It is running while the process that watches it lives. Where that process cannot be seen (in a container, on
     another machine, or in a run of an earlier version), the process of the running step counts, or a file that was
-    written within the last half minute.
+    written within the last half minute, on a cluster within a day.
     """
     import psutil
 
@@ -172,5 +191,6 @@ def run_state(folder: Path) -> Outcome:
             startup_s = entry.started - process.create_time()
             if -1 < startup_s < MAX_STARTUP_S and process.status() != psutil.STATUS_ZOMBIE:
                 return Outcome.RUNNING
-    recent = abs(time.time() - last_activity(folder)) < MAX_SILENCE_S
+    max_silence_s = MAX_CLUSTER_SILENCE_S if not watcher and (folder / RUN).is_file() else MAX_SILENCE_S
+    recent = abs(time.time() - last_activity(folder)) < max_silence_s
     return Outcome.RUNNING if recent else Outcome.UNFINISHED

@@ -22,7 +22,6 @@ from pipelines.assets import packaged
 from pipelines.recipe import Recipe, run_context, step_settings
 from pipelines.steps import CACHED_TRAINING_STEPS, STEPS, component_module
 from rankline.contracts import FrozenModel
-from rankline.io import digest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.lineage import LineageFacts
 from rankline.runtime.remote_cache import RemoteCache
@@ -35,7 +34,6 @@ from rankline.runtime.step_cache import (
     cache_key,
     key_changes,
     matches,
-    parse_cache_entry,
 )
 from rankline.runtime.steps import TRAINING_STEPS
 
@@ -195,18 +193,18 @@ class Planner:
             return self._plan_dependent(step)
         entry, origin = step.cache.find(step.key, ignore_lineage=step.ignore_lineage), ""
         if entry is None and self.remote_cache is not None:
-            entry = self._find_remote(self.remote_cache, step)
+            entry = self.remote_cache.find(step.step, step.key, ignore_lineage=step.ignore_lineage)
             origin = f", kept at {self.run_context.storage.artifacts}"
         if entry is None:
-            return PlannedStep(step=step.step, state="runs", why=step.cache.explain_miss(step.key))
+            why = step.cache.explain_miss(step.key, remote_latest=lambda: self._remote_latest(step.step))
+            return PlannedStep(step=step.step, state="runs", why=why)
         if not origin and (damage := entry.find_damage(STEPS[step.step].outputs)):
             return PlannedStep(step=step.step, state="runs", why=damage)
         self._reused[step.step] = entry
         return PlannedStep(step=step.step, state="reused", why=entry.reason + origin)
 
-    def _find_remote(self, remote_cache: RemoteCache, step: _StepKey) -> CacheEntry | None:
-        name = digest.json_digest(step.key)
-        return parse_cache_entry(remote_cache.read_entry(step.step, name), Path(step.step) / name)
+    def _remote_latest(self, step: str) -> CacheEntry | None:
+        return None if self.remote_cache is None else self.remote_cache.latest(step)
 
     def _plan_dependent(self, step: _StepKey) -> PlannedStep:
         """What becomes of a step that depends on something unknown: an input, or an asset that is not there."""

@@ -9,6 +9,8 @@ outlive the process that started it.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import signal
@@ -26,6 +28,7 @@ def main() -> int:
 
     from pipelines.recipes import Recipe
 
+    inspect.stack = functools.partial(inspect.stack, 0)  # Kubeflow calls it for every setting, with the source around
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     recipe_file, workspace, runner, flow = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     recipe = TypeAdapter(Recipe).validate_python(json.loads(recipe_file.read_text()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.summary.step import SUMMARY, summarize
-from pipelines.recipe import Recipe, as_dict
+from pipelines.recipe import Recipe, as_dict, run_context
 from pipelines.runs.folder import (
     LOG,
     RECIPE,
@@ -83,6 +83,7 @@ def run(
     summary = read_json_object(handle.folder / SUMMARY)
     summary["seconds"] = round(time.monotonic() - started_s, 2)  # with the start and the end of the runner itself
     write_json(handle.folder / SUMMARY, summary)
+    run_context(recipe, workspace, handle.folder.name).upload_run()
     code = outcomes.exit_code(summary["outcome"])
     if code in (EXIT_FAILED, EXIT_STALE):
         raise StepFailed(_failure_message(summary, handle.folder), summary=summary, exit_code=code)
@@ -151,6 +152,7 @@ def start_run(
                 with contextlib.suppress(RanklineError):  # the engine went away, and its containers with it
                     containers.remove(folder.name)
             _complete_summary(recipe, handle, interrupted=interrupted)
+            run_context(recipe, workspace, folder.name).upload_run()
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -39,8 +39,6 @@ class SystemScores(FrozenModel):
 
 
 class SliceScores(FrozenModel):
-    """The scores on the requests of a slice."""
-
     requests: int
     systems: dict[str, dict[str, float | None]] = Field(description="system -> metric -> mean")
 
@@ -87,7 +85,6 @@ class Report(FrozenModel):
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write report.json."""
     (folder / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
 
 

@@ -36,11 +36,11 @@ def temporary_database(folder: Path, *, memory_mb: int) -> Iterator[Any]:
         yield db
 
 
-def memory_database(spill: Path, *, memory_mb: int) -> Any:
-    """A DuckDB in memory that spills into an existing folder; the caller closes it."""
+def memory_database(spill: Path | None = None, *, memory_mb: int) -> Any:
+    """A DuckDB in memory that spills into an existing folder, or where DuckDB does; the caller closes it."""
     import duckdb
 
-    db = duckdb.connect(config={"temp_directory": str(spill)})
+    db = duckdb.connect(config={"temp_directory": str(spill)} if spill else {})
     _configure(db, memory_mb)
     return db
 
@@ -71,6 +71,13 @@ def is_single_select(query: str) -> bool:
     return [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
 
 
+def fetch_row(db: Any, query: str) -> tuple[Any, ...]:
+    """The only row of a query, read completely: DuckDB does no other work beside an unfinished result."""
+    (row,) = db.execute(query).fetchall()
+    return tuple(row)
+
+
 def _configure(db: Any, memory_mb: int) -> None:
     db.execute(f"SET memory_limit = '{memory_mb}MB'")
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")  # it would be among the output

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -74,6 +74,11 @@ class FeatureStoreConfig(FrozenModel):
 class StorageConfig(FrozenModel):
     """Where the results of runs are stored."""
 
+    workspace: str = Field(
+        default="",
+        description="Bucket URL or folder that takes the place of a shared workspace; empty: steps share the "
+        "workspace's own folder.",
+    )
     repository: str = Field(
         default="", description="Model registry: folder or bucket URL; empty for the workspace's own."
     )
@@ -89,6 +94,14 @@ class StorageConfig(FrozenModel):
         description="Whether the group of a step's user, too, may read and write what steps write to a volume.",
     )
     features: FeatureStoreConfig = FeatureStoreConfig()
+
+    @property
+    def resolved(self) -> StorageConfig:
+        """The settings with what `workspace` is the default of: folders below it."""
+        if not self.workspace:
+            return self
+        defaults = {name: f"{self.workspace.rstrip('/')}/{name}" for name in ("repository", "artifacts", "checkpoints")}
+        return self.model_copy(update={name: getattr(self, name) or url for name, url in defaults.items()})
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -109,6 +122,12 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             hint="for s3:// `pip install 'rankline[s3]'`",
         ) from error
     return (NetworkFileSystem(fs, root) if getattr(fs, "async_impl", False) else fs), root
+
+
+def modified_time(info: Mapping[str, Any]) -> float:
+    """When a file was written, in unix seconds, by what a file system says of it."""
+    modified = info.get("LastModified") or info.get("last_modified")
+    return float(modified.timestamp() if modified is not None else info.get("mtime", 0.0))
 
 
 def is_local(fs: Any) -> bool:

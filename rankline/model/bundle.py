@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rankline.contracts import Manifest
-from rankline.errors import IntegrityError, RanklineError, UsageError
+from rankline.errors import IntegrityError, UsageError
 from rankline.features.bm25 import Bm25
 from rankline.features.transforms import category_matrix
 from rankline.io import digest
@@ -143,11 +143,11 @@ def open_bundle(folder: Path, *, catalogue: Path | None = None, verify: bool = T
     return Bundle(folder, manifest, model_id(manifest.files), revision_of(files), catalogue_folder)
 
 
-def unverified_model_id(folder: Path) -> str:
-    """The model id of a folder's manifest, without verifying a file; empty if the folder is no bundle."""
+def unverified_model_id(manifest: bytes) -> str:
+    """The model id by the content of a bundle's manifest, without verifying a file; empty if it is no manifest."""
     try:
-        return open_bundle(folder, verify=False).model_id
-    except RanklineError:
+        return model_id(Manifest.model_validate_json(manifest).files)
+    except ValueError:
         return ""
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from pydantic import ValidationError
 
@@ -23,6 +23,15 @@ from rankline.io.blob_store import BlobStore
 from rankline.io.files import first_line
 from rankline.registry import registry_state
 from rankline.registry.registry_state import TAKEDOWNS, Champion, Event, Kind
+
+
+class EventFields(TypedDict, total=False):
+    """What a caller says of an event besides its kind, its model and the files that it makes serve."""
+
+    who: Required[str]
+    why: Required[str]
+    run_id: str
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, Unpack
 
 from rankline.errors import RegistryError, StaleEvidence, UsageError
 from rankline.io import digest
@@ -24,7 +24,7 @@ from rankline.model.bundle import CATALOGUE
 from rankline.registry import registry_state, removal
 from rankline.registry.bundle_store import bundle_digests
 from rankline.registry.catalogue_store import CatalogueStore
-from rankline.registry.event_log import EventDraft
+from rankline.registry.event_log import EventDraft, EventFields
 from rankline.registry.registry_state import HIDING, PROMOTING, PUBLISHING, SHOWING, TAKEDOWNS, Event, Kind
 
 # kind -> the time since which the champion must be unchanged, and what to try if it is not
@@ -35,17 +35,6 @@ _STALE_MESSAGES = {
 }
 
 
-class _EventFields(TypedDict, total=False):
-    """Arguments of `ModelRegistry.append` that `publish` passes on."""
-
-    who: Required[str]
-    why: Required[str]
-    run_id: str
-    details: dict[str, Any] | None
-    expected_champion: str | None
-    expected_revision: str | None
-
-
 class ModelRegistry(CatalogueStore):
     """A model registry in a folder or a bucket."""
 
@@ -54,13 +43,10 @@ class ModelRegistry(CatalogueStore):
         kind: Kind,
         model_id: str,
         *,
-        who: str,
-        why: str,
-        run_id: str = "",
         digests: dict[str, str] | None = None,
-        details: dict[str, Any] | None = None,
         expected_champion: str | None = None,
         expected_revision: str | None = None,
+        **fields: Unpack[EventFields],
     ) -> Event:
         """Write the next event, after verifying the files that it makes serve.
 
@@ -77,7 +63,7 @@ class ModelRegistry(CatalogueStore):
         with tempfile.TemporaryDirectory(prefix="rankline-") as scratch:
             digests |= self._verified_digests(kind, model_id, digests, Path(scratch))
         if kind in TAKEDOWNS:
-            _refuse_missing_item_ids((details or {}).get("items", []))
+            _refuse_missing_item_ids(fields.get("details", {}).get("items", []))
 
         def allowed(history: list[Event]) -> bool:
             removal.refuse_removed_model(self, history, kind, model_id, digests)
@@ -87,27 +73,38 @@ class ModelRegistry(CatalogueStore):
                 self._refuse_stale_revision(history, model_id, expected_revision)
             return True
 
-        draft = EventDraft(
-            kind=kind, model_id=model_id, who=who, why=why, run_id=run_id, digests=digests, details=details or {}
-        )
-        event = self.write_event(draft, allowed)
+        event = self.write_event(EventDraft(kind=kind, model_id=model_id, digests=digests, **fields), allowed)
         assert event is not None, "`allowed` raises or returns True"
         return event
 
     def publish(
-        self, model_id: str, revision: str, *, digests: dict[str, str] | None = None, **fields: Unpack[_EventFields]
+        self,
+        model_id: str,
+        revision: str,
+        *,
+        digests: dict[str, str] | None = None,
+        expected_champion: str | None = None,
+        expected_revision: str | None = None,
+        **fields: Unpack[EventFields],
     ) -> Event:
         """Make a model serve with a catalogue that was added before; publish an older one to go back.
 
-        ``fields`` are those of `append`; ``expected_revision`` is the catalogue that this one replaces. A model that is
-        not the champion uses the catalogue once it is.
+        The arguments are those of `append`; ``expected_revision`` is the catalogue that this one replaces. A model that
+        is not the champion uses the catalogue once it is.
 
         Raises:
             StaleEvidence: another model or catalogue serves now.
             IntegrityError: a file of the catalogue differs from its digest.
             RegistryError: the model was never registered, the catalogue is not here, or nothing can be written.
         """
-        return self.append(PUBLISHING, model_id, digests={**(digests or {}), CATALOGUE: revision}, **fields)
+        return self.append(
+            PUBLISHING,
+            model_id,
+            digests={**(digests or {}), CATALOGUE: revision},
+            expected_champion=expected_champion,
+            expected_revision=expected_revision,
+            **fields,
+        )
 
     def hide(self, items: Iterable[str], *, who: str, why: str) -> Event:
         """Take items down: they are left out of every response, with any model and catalogue, until they are shown.

@@ -14,11 +14,11 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from rankline.errors import RegistryError
 from rankline.io.blob_store import BlobStore
-from rankline.registry.event_log import EventDraft, EventLog
+from rankline.registry.event_log import EventDraft, EventFields, EventLog
 from rankline.registry.registry_state import PROMOTING, PUBLISHING, REMOVED, Event
 
 TRASH = ".trash"  # holds what is being removed, in the same folder
@@ -85,11 +85,9 @@ def remove(
     log: EventLog,
     model_id: str,
     *,
-    who: str,
-    why: str,
     skipped: Callable[[list[Event]], bool],
     revision: str = "",
-    details: dict[str, Any] | None = None,
+    **fields: Unpack[EventFields],
 ) -> Event | None:
     """Record that a model, or one catalogue ``revision`` of it, is removed; its files may be deleted afterwards.
 
@@ -100,7 +98,7 @@ def remove(
         RegistryError: the registry cannot be written.
     """
     digests = {"catalogue": revision} if revision else {}
-    draft = EventDraft(kind=REMOVED, model_id=model_id, who=who, why=why, digests=digests, details=details or {})
+    draft = EventDraft(kind=REMOVED, model_id=model_id, digests=digests, **fields)
     return log.write_event(draft, lambda history: not skipped(history))
 
 

@@ -2,6 +2,7 @@
 
     <artifacts>/<step>/<key>/entry.json           the entry, with the digests of its files; written last, once
     <artifacts>/<step>/<key>/<unique>/<output>/…  the files
+    <artifacts>/<step>/latest.json                the newest entry, which a changed step is compared with
 
 Steps look into the workspace's own cache first. A remote cache that fails costs time, never the run.
 """
@@ -9,6 +10,7 @@ Steps look into the workspace's own cache first. A remote cache that fails costs
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import uuid
@@ -17,8 +19,9 @@ from typing import Any
 
 from rankline.errors import IntegrityError, StorageError
 from rankline.io import digest, files, storage
+from rankline.runtime.step_cache import UNKNOWN, CacheEntry, matches, parse_cache_entry
 
-ENTRY_FILE = "entry.json"
+ENTRY_FILE, LATEST_FILE = "entry.json", "latest.json"
 ENTRY_FIELDS = ("key", "result", "files", "run", "seal")  # those of an entry in the workspace's cache
 
 
@@ -46,13 +49,60 @@ class RemoteCache:
             return f"{self._url} could not be read ({files.first_line(error)})"
         return ""
 
-    def read_entry(self, step: str, name: str) -> Any:
+    def get(self, step: str, name: str) -> CacheEntry | None:
         """The entry without its files; None where there is none that can be read."""
         with contextlib.suppress(StorageError, OSError, ValueError):
             fs, root = self._open(step, name)
             fields = json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))
-            return {key: fields[key] for key in ENTRY_FIELDS if key in fields}
+            entry = {key: fields[key] for key in ENTRY_FIELDS if key in fields}
+            return parse_cache_entry(entry, Path(root))
         return None
+
+    def find(self, step: str, key: dict[str, Any], *, ignore_lineage: bool = False) -> CacheEntry | None:
+        """The entry of a key, without its files; with ``ignore_lineage`` one of any lineage, the newest first."""
+        exact = self.get(step, digest.json_digest(key))
+        if exact is not None or not ignore_lineage:
+            return exact
+        pattern = {**key, "lineage": UNKNOWN}
+        entries = (self.get(step, name) for name in self._names(step))
+        return next((entry for entry in entries if entry is not None and matches(entry.key, pattern)), None)
+
+    def latest(self, step: str) -> CacheEntry | None:
+        """The newest entry of a step, without its files."""
+        with contextlib.suppress(StorageError, OSError, ValueError, KeyError, TypeError):
+            fs, root = self._open(step)
+            return self.get(step, json.loads(fs.cat_file(f"{root}/{LATEST_FILE}"))["name"])
+        return None
+
+    def read_file(self, step: str, name: str, file: str) -> bytes:
+        """One file (output/path) of an entry, verified.
+
+        Raises:
+            FileNotFoundError: there is no such entry, or no such file in it.
+            IntegrityError: the file has changed.
+        """
+        fs, root = self._open(step, name)
+        entry = json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))
+        output, _, path = file.partition("/")
+        if path not in entry["files"].get(output, {}):
+            raise FileNotFoundError(f"{root}/{file}")
+        content = bytes(fs.cat_file(f"{root}/{entry['folder']}/{file}"))
+        if hashlib.sha256(content).hexdigest() != entry["files"][output][path]:
+            raise IntegrityError(
+                f"{file} of a finished {step} does not match its digest",
+                where=f"{self._url}/{step}/{name}",
+                hint="delete that folder and start a new run: it makes again what is missing",
+            )
+        return content
+
+    def _names(self, step: str) -> list[str]:
+        """The names of a step's entries, newest first."""
+        with contextlib.suppress(StorageError, OSError):
+            fs, root = self._open(step)
+            infos = [info for path, info in fs.find(root, detail=True).items() if path.endswith(f"/{ENTRY_FILE}")]
+            infos.sort(key=storage.modified_time, reverse=True)
+            return [str(info["name"]).split("/")[-2] for info in infos]
+        return []
 
     def has_step(self, step: str) -> bool:
         """Whether there is any entry of a step."""
@@ -84,6 +134,7 @@ class RemoteCache:
             except FileExistsError:
                 if json.loads(fs.cat_file(f"{root}/{ENTRY_FILE}"))["folder"] != unique:
                     fs.rm(f"{root}/{unique}", recursive=True)
+            fs.pipe_file(f"{root.rpartition('/')[0]}/{LATEST_FILE}", json.dumps({"name": name}).encode())
         except (StorageError, OSError) as error:
             return f"not uploaded to {self._url} ({files.first_line(error)})"
         return ""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankline.errors import UsageError
+from rankline.errors import StorageError, UsageError
 from rankline.io.files import restrict_permissions
 from rankline.io.storage import StorageConfig
 
 if TYPE_CHECKING:
     from rankline.model.bundle import Bundle
+    from rankline.runtime.bucket_workspace import BucketWorkspace
 
 
 class RunContext:
@@ -19,9 +24,11 @@ class RunContext:
 
     def __init__(self, workspace: Path, run_id: str, storage: StorageConfig | None = None) -> None:
         run_dir = os.environ.get("RANKLINE_RUN_DIR")
-        self.workspace, self.storage = workspace, storage or StorageConfig()
+        self.workspace, self.storage = workspace, (storage or StorageConfig()).resolved
         self.folder = Path(run_dir) if run_dir else workspace / "runs" / run_id
         self.run_id = self.folder.name
+        self.is_watched_here = bool(run_dir)  # the process that started the run writes its folder, too
+        self.passes_references = False
         self.names: dict[str, str] = {}  # of the recipe and the flow
 
     @classmethod
@@ -35,7 +42,61 @@ class RunContext:
         restrict_permissions(group_shared=storage.group_shared)
         context = cls(Path(run["workspace"]), job, storage)
         context.names = {name: run[name] for name in ("recipe", "flow") if "flow" in run}
+        context.passes_references = bool(run.get("references"))
         return context
+
+    @functools.cached_property
+    def bucket(self) -> BucketWorkspace | None:
+        """The workspace in a bucket, which the steps of a run share instead of a folder; None without one."""
+        from rankline.runtime.bucket_workspace import BucketWorkspace
+
+        return BucketWorkspace(self.storage.workspace, self.workspace) if self.storage.workspace else None
+
+    def download(self, name: str) -> None:
+        """Make the files below ``name`` in the workspace those of the bucket, if there is one."""
+        if self.bucket is not None:
+            self.bucket.download(name)
+
+    @contextlib.contextmanager
+    def writing(self, name: str, *, owner: Mapping[str, str], timeout_s: float = 600.0) -> Iterator[None]:
+        """Change what several runs write below ``name``; in a bucket one after the other, each from the latest state.
+
+        Raises:
+            StorageError: another process has been writing for longer than ``timeout_s``.
+        """
+        with contextlib.ExitStack() as stack:
+            publish = None
+            if self.bucket is not None:
+                try:
+                    publish = stack.enter_context(self.bucket.writing(name, owner=owner, timeout_s=timeout_s))
+                except TimeoutError as error:
+                    raise StorageError(
+                        f"another process is writing {name}",
+                        expected=f"it to finish within {timeout_s:g} s",
+                        found=str(error),
+                        where=f"{self.bucket.url}/{name}",
+                        hint="run again when it has finished",
+                    ) from error
+            yield
+            if publish is not None:
+                publish()
+
+    def download_run(self) -> None:
+        """Make the run's folder that of the bucket, unless it is newer here."""
+        if not self.is_watched_here:
+            self.download(f"runs/{self.run_id}")
+
+    def upload_run(self) -> None:
+        """Upload the changed files of the run's folder; a bucket that does not respond costs a message."""
+        if self.bucket is not None:
+            try:
+                self.bucket.upload(f"runs/{self.run_id}", deep=False)
+            except (StorageError, OSError) as error:
+                print(f"the run's folder was not uploaded: {error}", file=sys.stderr)
+
+    def uploading(self) -> contextlib.AbstractContextManager[None]:
+        """Upload the run's folder every few seconds while the block runs, if there is a bucket."""
+        return self.bucket.uploading(f"runs/{self.run_id}") if self.bucket is not None else contextlib.nullcontext()
 
     @property
     def repository(self) -> str:

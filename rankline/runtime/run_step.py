@@ -24,14 +24,14 @@ from pydantic import BaseModel
 
 from rankline.errors import RanklineError
 from rankline.io import digest, disk
-from rankline.io.artifacts import declared_digest, link_or_copy, verify_artifact, write_digests
+from rankline.io.artifacts import link_or_copy, write_digests
 from rankline.pod import advice
-from rankline.runtime import force_exit, ledger, memory, pod_output, run_summary, step_log
+from rankline.runtime import force_exit, ledger, memory, pod_output, references, run_summary, step_log
 from rankline.runtime.checkpoint_sync import synced
 from rankline.runtime.progress import Progress
 from rankline.runtime.remote_cache import RemoteCache
 from rankline.runtime.run_context import RunContext
-from rankline.runtime.step_cache import ALWAYS_RUNS, StepCache, cache_key
+from rankline.runtime.step_cache import ALWAYS_RUNS, CacheEntry, StepCache, cache_key
 from rankline.runtime.threads import limit_threads
 
 StepFunction = Callable[..., dict[str, Any] | None]
@@ -53,7 +53,8 @@ class StepSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # not part of the cache key
     load_arguments: Callable[[], Mapping[str, Any]] = dict  # further ones, loaded only if the step executes
     lineage: Callable[[], Mapping[str, str]] = dict  # what decides the outcome besides settings, inputs and code
-    ignore_lineage: bool = False  # a result of another lineage is as good
+    ignore_lineage: Callable[[], bool] = bool  # whether a result of another lineage is as good
+    after: Callable[[], object] = dict  # called once the outputs are there, of an execution or from a cache
     code: tuple[str, ...] = ()  # modules that decide the outcome besides the step's own
     preload: tuple[str, ...] = ()  # libraries imported beforehand, so that the ledger shows their time separately
     reuse: bool = True
@@ -68,7 +69,8 @@ def run_step(spec: StepSpec, run: RunContext) -> dict[str, Any]:
     """
     limit_threads()
     with _recorded(spec, run) as (entry, previous):
-        entry.inputs = {name: verify_artifact(path) for name, path in spec.inputs.items()}
+        _download_named_files(spec, run)
+        entry.inputs = {name: references.input_digest(path) for name, path in spec.inputs.items()}
         key = cache_key(
             spec.name, spec.config, run.workspace, inputs=entry.inputs, lineage=spec.lineage(), code=spec.code
         )
@@ -83,8 +85,9 @@ def run_step(spec: StepSpec, run: RunContext) -> dict[str, Any]:
             if spec.reuse:
                 caches.publish(entry)
             entry.status = "done"
-        entry.outputs = {name: declared_digest(path) for name, path in spec.outputs.items() if path.exists()}
+        entry.outputs = {name: references.output_digest(path) for name, path in spec.outputs.items() if path.exists()}
         entry.paths = {name: str(path) for name, path in spec.outputs.items()}
+        spec.after()
     return entry.result
 
 
@@ -98,34 +101,77 @@ class _Caches:
         self._spec, self._run, self._key, self._name = spec, run, key, digest.json_digest(key)
         self._local = StepCache(run.cache_folder(spec.name))
         self._remote = RemoteCache(run.storage.artifacts) if run.storage.artifacts else None
-        self.reason = self._local.explain_miss(key) if spec.reuse else ALWAYS_RUNS
+        self.reason = self._local.explain_miss(key, remote_latest=self._remote_latest) if spec.reuse else ALWAYS_RUNS
 
     def restore(self, entry: ledger.Entry) -> bool:
         """Put the outputs of a cached result in place; False, and the reason, where there is no whole one."""
         if self._remote is not None and self._local.get(self._name) is None:
-            self._warn(self._remote.fetch(self._spec.name, self._name, self._local.folder))
-        cached = self._local.find(self._key, ignore_lineage=self._spec.ignore_lineage)
+            remote = self._find_remote(self._remote)
+            if remote is not None and self._run.passes_references:
+                self._refer(remote)
+                entry.result, entry.status, entry.why = remote.result, "reused", remote.reason
+                return True
+            name = remote.folder.name if remote else self._name
+            self._warn(self._remote.fetch(self._spec.name, name, self._local.folder))
+        cached = self._local.find(self._key, ignore_lineage=self._spec.ignore_lineage())
         if cached is None:
             return False
         if damage := cached.find_damage(self._spec.outputs):
             shutil.rmtree(cached.folder, ignore_errors=True)
             self.reason = damage
             return False
-        _clear(self._spec.outputs)
-        for name, path in self._spec.outputs.items():  # a disk that is full here does not make the entry damaged
-            link_or_copy(cached.folder / name, path)
+        if self._run.passes_references:
+            self._refer(cached)
+        else:
+            _clear(self._spec.outputs)
+            for name, path in self._spec.outputs.items():  # a disk that is full here does not make the entry damaged
+                link_or_copy(cached.folder / name, path)
         entry.result, entry.status, entry.why = cached.result, "reused", cached.reason
         return True
 
     def publish(self, entry: ledger.Entry) -> None:
         """Add the result of an execution to the caches; a remote cache that fails costs a warning."""
         self._local.put(self._key, self._spec.outputs, entry.result, self._run.run_id)
+        warning = ""
         if self._remote is not None:
             warning = self._remote.put(self._spec.name, self._name, self._local.folder / self._name)
             entry.why += f"; {warning}" if warning else ""
+        cached = self._local.get(self._name)
+        if self._run.passes_references and cached is not None and not warning:
+            self._refer(cached)
+
+    def _refer(self, cached: CacheEntry) -> None:
+        """Put references to a cached result in the place of the outputs."""
+        for name, path in self._spec.outputs.items():
+            key, sha256 = cached.folder.name, cached.declared_digest(name)
+            references.write(path, references.Reference(step=self._spec.name, key=key, output=name, digest=sha256))
+
+    def _find_remote(self, remote: RemoteCache) -> CacheEntry | None:
+        """The entry in the remote cache, where it matters before its files are downloaded."""
+        ignore_lineage = self._spec.ignore_lineage()
+        if not (ignore_lineage or self._run.passes_references):
+            return None
+        return remote.find(self._spec.name, self._key, ignore_lineage=ignore_lineage)
+
+    def _remote_latest(self) -> CacheEntry | None:
+        return None if self._remote is None else self._remote.latest(self._spec.name)
 
     def _warn(self, warning: str) -> None:
         self.reason += f"; {warning}" if warning else ""
+
+
+def _download_named_files(spec: StepSpec, run: RunContext) -> None:
+    """Download what the settings name below a workspace in a bucket, such as a source."""
+    if run.bucket is not None:
+        for name in run.bucket.named_files(spec.config.model_dump(mode="json")):
+            run.bucket.download(name)
+
+
+def _upload_named_files(spec: StepSpec, run: RunContext) -> None:
+    """Upload what the step has downloaded from elsewhere to a place that its settings name, such as an encoder."""
+    if run.bucket is not None:
+        for name in run.bucket.named_files(spec.config.model_dump(mode="json")):
+            run.bucket.upload_missing(name)
 
 
 # -- the work --------------------------------------------------------------------------------------------------
@@ -138,7 +184,8 @@ def _execute(spec: StepSpec, run: RunContext, entry: ledger.Entry) -> None:
     for name in spec.preload:
         importlib.import_module(name)
     entry.import_s = time.monotonic() - import_start
-    arguments = {**spec.inputs, **spec.outputs, **spec.arguments, **spec.load_arguments()}
+    inputs = {name: references.open_artifact(path, run) for name, path in spec.inputs.items()}
+    arguments = {**inputs, **spec.outputs, **spec.arguments, **spec.load_arguments()}
     progress = Progress(run.folder / f"{spec.name}.progress")
     with _checkpoints(spec, run, entry.key) as (checkpoint_arguments, warnings):
         arguments |= checkpoint_arguments
@@ -146,6 +193,7 @@ def _execute(spec: StepSpec, run: RunContext, entry: ledger.Entry) -> None:
         with memory.explain_out_of_memory(spec.name, spec.config):
             entry.result = spec.function(**arguments, config=spec.config, progress=progress) or {}
     entry.work_s = time.monotonic() - work_start
+    _upload_named_files(spec, run)
     entry.why = "; ".join([entry.why, *dict.fromkeys(warnings)])
     for path in spec.outputs.values():
         write_digests(path)
@@ -191,6 +239,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
     log = step_log.log_path(run.folder, spec.name)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        run.download_run()
         run_summary.begin(run.folder, run.names)
         previous = ledger.read_entries(run.folder).get(spec.name)
         if previous is not None:
@@ -198,7 +247,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
         ledger.reserve_space(run.folder)
         ledger.write_entry(run.folder, entry)
         pod_output.print_start(spec.name)
-        with step_log.recorded(log):
+        with step_log.recorded(log), run.uploading():
             yield entry, previous
     except (Exception, KeyboardInterrupt) as error:
         _record_failure(error, spec, run, entry)
@@ -213,6 +262,7 @@ def _recorded(spec: StepSpec, run: RunContext) -> Iterator[tuple[ledger.Entry, l
             ledger.release_space(run.folder)
             ledger.write_entry(run.folder, entry)
             run_summary.complete_retried(run.folder)
+        run.upload_run()
         pod_output.print_result(entry)
         guard.cancel()
 
@@ -247,6 +297,7 @@ def _record_forced_exit(run: RunContext, entry: ledger.Entry) -> None:
     with contextlib.suppress(OSError):
         ledger.release_space(run.folder)
         ledger.write_entry(run.folder, entry)
+    run.upload_run()
     pod_output.print_result(entry)
 
 

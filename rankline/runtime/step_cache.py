@@ -14,7 +14,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -183,9 +183,11 @@ class StepCache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def explain_miss(self, key: dict[str, Any]) -> str:
-        """The known differences between a key and the one of the newest entry."""
-        latest = self.latest()
+    def explain_miss(
+        self, key: dict[str, Any], *, remote_latest: Callable[[], CacheEntry | None] = lambda: None
+    ) -> str:
+        """The known differences between a key and the one of the newest entry, here or else in a remote cache."""
+        latest = self.latest() or remote_latest()
         if latest is None:
             return NEVER_RAN
         return "; ".join(key_changes(latest.key, key)) or "its cache entry is missing"

@@ -33,7 +33,6 @@ class ModelGraphs:
 
     @classmethod
     def load(cls, bundle: Bundle, precision: str, *, provider: Provider, threads: int) -> ModelGraphs:
-        """Load the graphs of a bundle at one precision."""
         files, text = bundle.manifest.precisions[precision], bundle.manifest.text
 
         def graph(name: str) -> Graph:

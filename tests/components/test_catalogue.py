@@ -76,7 +76,7 @@ def test_items_replace_those_of_their_id_and_new_ones_come_behind() -> None:
     assert [merged.items["price"][row].as_py() for row in (1, 2, 3)] == [2.0, 7.0, 4.0]
 
 
-def test_what_is_not_provided_stays_as_it_was() -> None:
+def test_values_that_are_not_provided_stay() -> None:
     """Prices and stock alone: no title is lost, and a declared column that the file lacks is kept."""
     new = pa.table({"item_id": ["i1", "i9", "new"], "price": [5.0, 10.0, 3.0], "available": [False, True, True]})
     empty = {name: pa.nulls(3, ITEMS.field(name).type) for name in ITEMS.names if name not in new.column_names}
@@ -178,7 +178,7 @@ def test_changed_items_are_published(tmp_path: Path, created: Bundle) -> None:
     np.testing.assert_allclose(actual.vectors_ID, np.load(tmp_path / "whole" / "vectors.fp32.npy"), atol=1e-5)
 
 
-def test_nothing_changed_makes_nothing(tmp_path: Path, created: Bundle) -> None:
+def test_nothing_changed_writes_nothing(tmp_path: Path, created: Bundle) -> None:
     result = refreshed(tmp_path, created, table(12))
     assert (result["outcome"], result["counts"]["unchanged"]) == ("unchanged", 40)
     assert not (tmp_path / "revision" / CATALOGUE_FOLDER).exists()
@@ -327,7 +327,7 @@ def test_words_in_the_wrong_column_are_seen_by_the_canaries(tmp_path: Path) -> N
     assert "in training's order" in refusal(result, "agreement")
 
 
-def test_a_canary_that_is_given_what_is_not_to_be_had_is_refused(tmp_path: Path, created: Bundle) -> None:
+def test_a_canary_with_candidates_that_are_not_offered_is_refused(tmp_path: Path, created: Bundle) -> None:
     """The server leaves out what the catalogue says is withdrawn; here the catalogue does not say so."""
     gone = table(**{f"i{row}": {"available": False} for row in range(40)})
     canaries, _ = checks.check_canaries(created, gone, folder=tmp_path, config=CatalogueConfig())

@@ -48,11 +48,6 @@ def changed(**overrides: Any) -> DistillConfig:
 
 
 @pytest.fixture(scope="module")
-def features(smoke: SmokeRun) -> Path:
-    return smoke.artifact("featurize", "features")
-
-
-@pytest.fixture(scope="module")
 def teacher(smoke: SmokeRun) -> Path:
     return smoke.artifact("finetune", "teacher")
 
@@ -155,7 +150,7 @@ def untaught(data: examples.Examples) -> int:
     return int(data.sequences.items[0][0])
 
 
-def test_an_item_that_training_never_saw_lives_from_its_words(
+def test_an_item_unseen_in_training_has_a_vector_of_its_text(
     data: examples.Examples, teacher: Path, untaught: int
 ) -> None:
     masks = [items != untaught for items in data.sequences.items]
@@ -302,13 +297,13 @@ def test_a_history_longer_than_the_student_reads_is_cut_before_anything_is_compu
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_mix_is_better_than_its_towers(smoke: SmokeRun) -> None:
+def test_the_scorer_is_better_than_its_towers(smoke: SmokeRun) -> None:
     result = next(step["result"] for step in smoke.summary["steps"] if step["step"] == "distill")
     assert result["scorer_fit_ndcg@10"] > result["towers_valid_ndcg@10"] > 0.3
     assert result["candidates_recall"] > 0.9
 
 
-def test_where_nobody_has_a_history_the_mix_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
+def test_without_users_the_scorer_begins_with_the_towers(smoke: SmokeRun, answers: SmokeRun) -> None:
     for run, prior in ((smoke, []), (answers, ["towers_behind_best"])):
         student = run.artifact("distill", "student")
         names = FeatureNames(**json.loads((student / "student.json").read_text())["features"])

@@ -39,7 +39,7 @@ def test_the_threshold_is_the_lowest_that_is_right_often_enough(
     assert calibration._choose_threshold(chances, right, wanted=wanted) == (threshold, precision, answered)
 
 
-def test_where_nothing_is_right_often_enough_the_best_there_is_is_taken() -> None:
+def test_where_no_threshold_reaches_the_precision_the_best_one_is_taken() -> None:
     chances, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([False, True, False, False])
     threshold, precision, _ = calibration._choose_threshold(chances, right, wanted=0.9)
     assert (threshold, precision) == (0.8, 0.5)
@@ -54,7 +54,7 @@ def test_a_run_leaves_a_policy_that_the_bundle_serves(answers: SmokeRun) -> None
     assert 0 < policy.abstain_below < 1
 
 
-def test_what_it_calls_likely_is_right_and_without_an_answer_it_is_silent(answers: SmokeRun) -> None:
+def test_likely_answers_are_right_and_it_abstains_without_one(answers: SmokeRun) -> None:
     numbers = json.loads((answers.artifact("evaluate", "report") / "report.json").read_text())["calibration"]
     assert numbers["chance_ece"] < 0.15
     assert numbers["answered_precision"] > 0.75

@@ -155,7 +155,7 @@ class Between(Progress):
 
 
 @pytest.mark.parametrize("queries", [False, True])
-def test_a_step_makes_nothing_as_large_as_the_catalogue(queries: bool) -> None:
+def test_a_training_step_allocates_nothing_as_large_as_the_catalogue(queries: bool) -> None:
     items = 30_000
     data = make_data(items, queries=queries)
 
@@ -172,7 +172,7 @@ def test_a_step_makes_nothing_as_large_as_the_catalogue(queries: bool) -> None:
     assert largest(0) >= items * SIZE  # without sampling there is such a tensor
 
 
-def test_a_look_makes_nothing_as_large_as_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_allocates_nothing_as_large_as_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     items = 30_000
     data = make_data(items)
     texts, model = constant_texts(data), towers.Towers.make(make_data(items), text_size=4, size=SIZE, config=QUICK)
@@ -249,7 +249,7 @@ def test_an_interrupted_sampled_run_ends_as_if_it_had_not_been(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", [7, 64, 1000])
-def test_targets_stand_where_they_do_among_all(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+def test_target_ranks_are_those_among_all_items(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     """With equal scores (four unknown items with the same text), seen items and several targets."""
     data = make_data(100)
     requests, texts = data.splits["valid"], constant_texts(data)
@@ -364,7 +364,7 @@ def test_a_kind_that_there_is_not_is_refused() -> None:
         DistillConfig(peft="lroa")  # type: ignore[arg-type]
 
 
-def test_adapters_where_there_is_no_place_for_them_are_refused(
+def test_adapters_without_matching_layers_are_refused(
     data: examples.Examples, new_texts: Callable[[], EncodedTexts]
 ) -> None:
     with pytest.raises(UsageError, match=r"distill\.peft_targets among .*query(.|\n)*nowhere"):

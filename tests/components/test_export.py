@@ -51,11 +51,6 @@ def student(smoke: SmokeRun) -> Student:
 
 
 @pytest.fixture(scope="module")
-def features(smoke: SmokeRun) -> Path:
-    return smoke.artifact("featurize", "features")
-
-
-@pytest.fixture(scope="module")
 def words(features: Path) -> list[str]:
     return [item_text(item) for item in parquet.read_table(features / "items.parquet").to_pylist()]
 
@@ -307,7 +302,9 @@ def test_the_server_gives_the_canaries_logits(
             assert recommended == pytest.approx(expected, abs=tolerance)
 
 
-def test_a_shorter_reading_student_is_served_as_it_was_taught(bundle: Bundle, student: Student, features: Path) -> None:
+def test_a_student_with_a_shorter_history_is_served_as_trained(
+    bundle: Bundle, student: Student, features: Path
+) -> None:
     """The student reads three events of a longer history, in its features and in its tower."""
     short = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"max_history": 3}))
     engine = BundleEngine.load(short, precision="fp32", provider="cpu", threads=1)

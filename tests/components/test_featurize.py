@@ -360,7 +360,7 @@ def test_the_same_input_gives_the_same_bytes(run: Callable[..., Path], last_out:
     assert [name for name in files if (again / name).read_bytes() != (last_out / name).read_bytes()] == []
 
 
-def test_too_little_data_is_refused_kindly(run: Callable[..., Path], events: list[Event]) -> None:
+def test_too_little_data_is_refused(run: Callable[..., Path], events: list[Event]) -> None:
     with pytest.raises(TooSmall, match="at least 10 requests in each of train, valid, test") as refusal:
         run(events[:8], FeaturizeConfig())
     assert "0 train" in refusal.value.found or "valid" in refusal.value.found

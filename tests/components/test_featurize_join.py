@@ -142,8 +142,9 @@ def in_order(rows: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("ttl", [None, timedelta(0), 3 * DAY, timedelta(hours=30)])
 @pytest.mark.parametrize("keys", [("k",), ("k", "l")])
-def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | None, keys: tuple[str, ...]) -> None:
+def test_the_fast_join_equals_its_definition(tmp_path: Path, ttl: timedelta | None, keys: tuple[str, ...]) -> None:
     random = np.random.default_rng(len(keys))
+    db = memory_database(tmp_path, memory_mb=256)
     late = tidy = 0
     for world in range(40):
         count = int(random.integers(0, 60))
@@ -175,7 +176,6 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
                 TIMESTAMP_COLUMN: when(random.choice([*days, 1.25, 9.25, 20.0], 50)),
             }
         )
-        db = memory_database(tmp_path, memory_mb=256)
         actual = join_views(db, requests, [view], in_order=set())["out"].to_pylist()
         assert actual == truth(source.to_pylist(), requests.to_pylist(), view)
         if is_ordered(db, view):
@@ -190,7 +190,7 @@ def test_the_fast_join_does_what_the_words_say(tmp_path: Path, ttl: timedelta | 
     assert late > 5  # late rows decided something
 
 
-def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
+def test_a_join_in_parts_equals_the_whole(tmp_path: Path) -> None:
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
     store, requests = open_store(tmp_path / "feast"), world.asked("user_id", 300)
@@ -205,7 +205,7 @@ def test_a_part_at_a_time_is_the_whole(tmp_path: Path) -> None:
         assert through.check() == 0
 
 
-def test_a_difference_from_feast_is_refused_and_reported(tmp_path: Path) -> None:
+def test_a_difference_from_feast_is_refused(tmp_path: Path) -> None:
     """Whoever tampers with a source between the two answers stands for a join that is wrong."""
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
@@ -225,7 +225,7 @@ def test_a_difference_from_feast_is_refused_and_reported(tmp_path: Path) -> None
     assert "featurize.join=feast" in refused.value.hint
 
 
-def test_a_source_that_is_no_file_is_refused_kindly(tmp_path: Path) -> None:
+def test_a_source_that_is_no_file_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path / "sources", 7)
     apply(tmp_path / "feast", project="world", sources=world.folder)
 
@@ -250,7 +250,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clean(tmp_path_factory.mktemp("join") / "clean", random_events())
 
 
-def test_both_ways_write_the_same_features(tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_joins_write_the_same_features(tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = FeaturizeConfig(min_requests=1, max_history=5, train_requests_per_user=3, negatives=6, join_chunk=29)
     monkeypatch.chdir(tmp_path)  # a relative folder is as good as any
     for way in ("fast", "feast"):

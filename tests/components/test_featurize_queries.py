@@ -40,7 +40,7 @@ def created(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "features"
 
 
-def test_every_query_is_a_request_of_nobody_in_its_own_words(created: Path) -> None:
+def test_every_query_is_a_request_without_a_user(created: Path) -> None:
     rows = parquet.read_table(created / "requests.parquet").to_pylist()
     assert {row["query_id"]: row["query"] for row in rows} == {q["query_id"]: q["text"] for q in queries()}
     assert all(row["user_id"] is None and not row["history_items"] and not row["seen"] for row in rows)

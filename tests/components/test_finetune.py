@@ -16,12 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.finetune import encoder as encoders
-from components.finetune.config import FinetuneConfig
 from components.finetune.encoder import EncoderSource, prepare_encoder
 from components.finetune.language.masked_lm import MaskedLanguageModel
 from components.finetune.sequence.rankings import TeacherEnsemble, rank_all
 from components.finetune.step import finetune
-from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import DeviceError, SourceError, TrainingError, UsageError
 from rankline.io import digest
 from rankline.model.networks import HistoryTower, ItemFusion, Teacher
@@ -31,26 +29,10 @@ from rankline.train.device import pick_autocast
 from rankline.train.encode import encode_all
 from rankline.train.ranks import ndcg_of_ranks, target_rank
 from tests.components.children import files, killed_now_and_then
+from tests.components.smoke_finetune import SMOKE, TRAINED_ENCODER, changed
 from tests.conftest import SmokeRun
 
-SMOKE = smoke_recipe().finetune
-TRAINED_ENCODER = {
-    "train_encoder": True,
-    "encoder_learning_rate": 1e-3,
-    "encoder_items_per_step": 16,
-    "language_weight": 1.0,
-}
 CURVES = Path(__file__).parent / "smoke_curve.json"
-
-
-def changed(**overrides: Any) -> FinetuneConfig:
-    """The smoke recipe's settings with some changed."""
-    return SMOKE.model_copy(update=overrides)
-
-
-@pytest.fixture(scope="module")
-def features(smoke: SmokeRun) -> Path:
-    return smoke.artifact("featurize", "features")
 
 
 @pytest.fixture(scope="module")

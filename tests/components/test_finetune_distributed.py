@@ -8,41 +8,23 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from components.finetune import launch, torchrun
-from components.finetune.config import FinetuneConfig
 from components.finetune.step import finetune
-from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import SourceError, TrainingError
 from rankline.io import digest
 from rankline.io.artifacts import DIGESTS_FILE
 from rankline.runtime.progress import Progress
 from rankline.train import distributed
-from tests.conftest import SmokeRun
+from tests.components.smoke_finetune import TRAINED_ENCODER, changed
 
 # without dropout, which each process draws on its own, several processes compute what one computes
 STILL = {"dropout": 0.0, "own_dropout": 0.0, "precision": "fp32"}
-TRAINED_ENCODER = {
-    "train_encoder": True,
-    "encoder_learning_rate": 1e-3,
-    "encoder_items_per_step": 16,
-    "language_weight": 1.0,
-}
 TOLERANCE = 1e-4
-
-
-def changed(**overrides: Any) -> FinetuneConfig:
-    return smoke_recipe().finetune.model_copy(update=overrides)
-
-
-@pytest.fixture(scope="module")
-def features(smoke: SmokeRun) -> Path:
-    return smoke.artifact("featurize", "features")
 
 
 def curve_of(teacher: Path) -> list[float]:
@@ -85,7 +67,7 @@ def kill_the_second(checkpoints: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_is_killed_ends_all_and_the_next_run_goes_on(features: Path, tmp_path: Path) -> None:
+def test_a_killed_process_ends_all_and_the_next_run_resumes(features: Path, tmp_path: Path) -> None:
     """One process resumes what two began: a checkpoint does not depend on their number."""
     config = changed(**STILL, epochs=40, evaluate_every=1, patience=99)
     checkpoints, killed = tmp_path / "checkpoints", []
@@ -154,7 +136,7 @@ def test_parts_of_a_step_cover_it_once() -> None:
         assert len(parts) == world_size * count
 
 
-def test_alone_there_is_nobody_to_ask() -> None:
+def test_a_single_process_communicates_with_no_other() -> None:
     alone = distributed.DistributedContext()
     value = object()
     assert alone.broadcast(value) is value

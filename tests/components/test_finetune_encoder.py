@@ -87,13 +87,13 @@ def test_a_file_url_is_one_too(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "x" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
-def test_what_is_not_the_promised_one_is_not_kept(source: Path, tmp_path: Path) -> None:
+def test_a_download_with_another_digest_is_deleted(source: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"not the expected ones(.|\n)*sha256 0000"):
         prepare(f"file://{source}", tmp_path / "x", sha256="0" * 64, cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_kept_encoder_that_was_changed_is_seen(source: Path, tmp_path: Path) -> None:
+def test_a_changed_encoder_in_the_cache_is_detected(source: Path, tmp_path: Path) -> None:
     options = {"sha256": sha256_of(source), "cache": tmp_path / "cache"}
     prepare(f"file://{source}", tmp_path / "x", **options)
     (cached,) = (tmp_path / "cache").iterdir()
@@ -107,7 +107,7 @@ def test_from_afar_only_by_digest(source: Path, tmp_path: Path) -> None:
         prepare(f"file://{source}", tmp_path / "x", cache=tmp_path / "cache")
 
 
-def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+def test_an_encoder_that_cannot_be_downloaded_is_refused(tmp_path: Path) -> None:
     for name in ("http://127.0.0.1:9/encoder", "nosuchprotocol://x/encoder"):
         with pytest.raises(SourceError, match=r"could not be downloaded(.|\n)*check the network") as caught:
             prepare(name, tmp_path / name.replace("/", "-"), sha256="0" * 64, cache=tmp_path / "cache")

@@ -14,14 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from components.finetune import encoder as encoders
-from components.finetune.config import FinetuneConfig
 from components.finetune.encoder import EncoderSource, prepare_encoder
 from components.finetune.language import adaptation
 from components.finetune.language.masked_lm import MaskedLanguageModel
 from components.finetune.sequence import augment
 from components.finetune.sequence.inputs import StepSampler
 from components.finetune.step import finetune
-from pipelines.recipes import smoke as smoke_recipe
 from rankline.errors import TooSmall, TrainingError
 from rankline.runtime.progress import Progress
 from rankline.train import examples
@@ -29,26 +27,10 @@ from rankline.train.encode import encode_all
 from rankline.train.losses import ItemSampler, next_item_loss
 from rankline.train.sampled_items import FusedItems
 from tests.components.children import files
-from tests.conftest import SmokeRun
+from tests.components.smoke_finetune import SMOKE, TRAINED_ENCODER, changed
 
-SMOKE = smoke_recipe().finetune
-TRAINED_ENCODER = {
-    "train_encoder": True,
-    "encoder_learning_rate": 1e-3,
-    "encoder_items_per_step": 16,
-    "language_weight": 1.0,
-}
 STILL = {"dropout": 0.0, "own_dropout": 0.0}
 CPU = torch.device("cpu")
-
-
-def changed(**overrides: Any) -> FinetuneConfig:
-    return SMOKE.model_copy(update=overrides)
-
-
-@pytest.fixture(scope="module")
-def features(smoke: SmokeRun) -> Path:
-    return smoke.artifact("featurize", "features")
 
 
 @pytest.fixture(scope="module")
@@ -200,9 +182,7 @@ def test_augmented_training_is_another_training_that_learns(features: Path, tmp_
 # Several teachers -------------------------------------------------------------------------------------------------
 
 
-def test_several_teachers_say_the_mean_of_what_each_says(
-    features: Path, data: examples.Examples, tmp_path: Path
-) -> None:
+def test_the_scores_of_several_teachers_are_their_mean(features: Path, data: examples.Examples, tmp_path: Path) -> None:
     result, _ = train(features, tmp_path / "two", teachers=2, epochs=2)
     for seed in (0, 1):
         train(features, tmp_path / str(seed), epochs=2, seed=seed)
@@ -235,7 +215,7 @@ class Phases(Progress):
         self.names.append(name)
 
 
-def test_progress_says_which_teacher_is_at_it(features: Path, tmp_path: Path) -> None:
+def test_progress_names_the_teacher_that_is_trained(features: Path, tmp_path: Path) -> None:
     phases = Phases()
     finetune(features, tmp_path / "x", config=changed(epochs=1, teachers=2), progress=phases)
     assert [name for name in phases.names if "teacher" in name] == [

@@ -104,7 +104,7 @@ def test_a_teacher_that_the_champion_has_not_is_trained_in_full(world: Path, sta
     assert (result["teachers_from_scratch"], result["epochs"]) == ("1 of 2", 1)
 
 
-def test_switched_off_it_changes_nothing(world: Path, tmp_path: Path) -> None:
+def test_a_warm_start_without_weights_changes_nothing(world: Path, tmp_path: Path) -> None:
     """A warm start without weights is a cold start, bit for bit."""
     train(world / "first", tmp_path / "none", WARM, WarmStart(why="there is no champion yet"))
     for name in ("weights.safetensors", "soft.npz", "text_vectors.npy", "rankings.parquet", "curve.json"):
@@ -285,7 +285,7 @@ def run_component(workspace: Path, features: Path, number: int, champion: str, c
     return ledger.read_entries(workspace / "runs" / run)["finetune"]
 
 
-def test_another_champion_is_another_work_only_where_it_is_begun_with(world: Path, tmp_path: Path) -> None:
+def test_another_champion_changes_the_lineage_only_for_a_warm_start(world: Path, tmp_path: Path) -> None:
     workspace, quick = tmp_path / "w", {"epochs": 1}
     features = write_features(tmp_path / "features", days=7)
     artifacts.write_digests(features)

@@ -111,3 +111,9 @@ def test_documents_need_no_title(tmp_path: Path) -> None:
         (None, "on charge"),
         (None, "x"),
     ]
+
+
+def test_a_judgment_below_zero_is_as_little_relevant_as_one_of_zero(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", {"train": ["q1\td1\t2", "q1\td2\t-1", "q2\td1\t-2.0", "q2\td2\tbad"]})
+    assert run(source, raw := tmp_path / "raw")["rejected"]["events"] == {"unparsable relevance": 1}
+    assert [event["relevance"] for event in table(raw, "events")] == [2.0, 0.0, 0.0]

@@ -68,7 +68,7 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "raw/events.parquet")["user_id"].to_pylist() == ["u1"]
 
 
-def test_of_equals_the_commonest_is_taken_and_the_other_named() -> None:
+def test_the_most_common_of_equal_encodings_is_taken() -> None:
     actual = guess_encoding("name\nCafé Größe\n".encode("cp1250"))  # the same bytes in both
     assert (actual.name, actual.runner_up) == ("cp1252", "cp1250")
     assert guess_encoding(f"{CZECH}\n".encode("cp1250")).runner_up == "iso8859-2"
@@ -85,7 +85,7 @@ def test_the_only_word_that_tells_is_the_last() -> None:
     assert guess_encoding("id,name\n1,Tea\n2,Größe".encode("cp1252")).name == "cp1252"
 
 
-def test_what_is_no_text_fits_nothing() -> None:
+def test_bytes_that_are_no_text_have_no_encoding() -> None:
     assert guess_encoding(bytes(range(128, 256)) * 8).name == ""
     assert guess_encoding(bytes(range(256)) * 40).name == ""
 

@@ -182,7 +182,7 @@ def test_vectors_without_numbers_are_none(tmp_path: Path) -> None:
     assert [item["image"] for item in table(tmp_path, "items")] == [None, None, [1.0, 2.0]]
 
 
-def test_who_says_the_same_again_stops_nothing_where_there_are_no_times(tmp_path: Path) -> None:
+def test_duplicate_events_without_times_are_rejected_and_stop_nothing(tmp_path: Path) -> None:
     texts = [("good", "yes"), ("bad", "no")] * 4
     (tmp_path / "texts.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in texts))
     result = ingest(tmp_path / "raw", config=labels(str(tmp_path)).ingest)

@@ -34,7 +34,7 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path / "shop.duckdb"
 
 
-def test_a_duckdb_file_gives_what_files_give(shop: Path, tmp_path: Path) -> None:
+def test_a_duckdb_file_and_files_give_the_same_rows(shop: Path, tmp_path: Path) -> None:
     before = digest.file_digest(shop)
     actual = run(tmp_path / "raw", source=str(shop))
     files = {name: f"{name}.parquet" for name in TABLES}
@@ -85,7 +85,7 @@ def test_the_window_is_asked_of_the_database_where_it_can_tell(
     assert arrived == {"events": 4 if pushed else 12, "items": 4, "users": 3}
 
 
-def test_what_a_database_file_is_refused_for(shop: Path, tmp_path: Path) -> None:
+def test_database_files_that_are_refused(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no_such_table"):
         run(tmp_path / "raw", source=str(shop), tables={**TABLES, "events": "no_such_table"})
     with pytest.raises(SourceError, match="'sku' meant"):
@@ -122,7 +122,9 @@ def ordered() -> dict[str, str]:
     } | {"users": "SELECT * FROM users ORDER BY customer"}
 
 
-def test_postgres_gives_what_files_give(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgres_and_files_give_the_same_rows(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(postgres)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     monkeypatch.setattr(sql, "FETCH_ROWS", 5)

@@ -46,14 +46,14 @@ def test_the_window_ends_at_the_scheduled_time(tmp_path: Path, reported: tuple[s
     assert trigger["window_end"] == "2026-11-01T02:00:00+00:00"
 
 
-def test_a_backfill_says_the_time_itself(tmp_path: Path) -> None:
+def test_a_backfill_passes_its_own_time_to_the_run(tmp_path: Path) -> None:
     result = (f"{BACKFILL}2026-11-01T03:00:00+00:00", "2026-11-22T12:00:00Z")
     assert window(tmp_path, *result) == ("2026-10-31T02:00:00+00:00", "2026-11-01T02:00:00+00:00")
     assert json.loads((tmp_path / TRIGGER_FILE).read_text())["kind"] == "backfill"
 
 
 @pytest.mark.parametrize("instant", ["yesterday", "2026-11-01T03:00:07+00:00", ""])
-def test_a_backfill_never_takes_the_time_it_began_for_its_own(tmp_path: Path, instant: str) -> None:
+def test_a_backfill_without_its_scheduled_time_is_refused(tmp_path: Path, instant: str) -> None:
     with pytest.raises(UsageError, match="does not pass the scheduled time"):
         window(tmp_path, BACKFILL + instant, "2026-11-22T12:00:00Z")
 
@@ -70,9 +70,7 @@ def test_without_a_length_it_holds_all_there_is(tmp_path: Path) -> None:
         ((RAW[0], "2026-11-01T03:07:41Z"), "2026-11-01T03:07:41Z"),  # a run's beginning, which fires at no second 0
     ],
 )
-def test_a_time_that_nobody_filled_in_is_refused_for_good(
-    tmp_path: Path, reported: tuple[str, str], matches: str
-) -> None:
+def test_a_missing_time_is_refused_without_a_retry(tmp_path: Path, reported: tuple[str, str], matches: str) -> None:
     with pytest.raises(UsageError, match="does not pass the scheduled time") as refusal:
         window(tmp_path, *reported)
     assert matches in str(refusal.value)

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,8 @@ from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Event
 from rankline.runtime import ledger
 from rankline.train import champion_weights
+from tests.conftest import once
+from tests.race import race
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
 END = datetime(1998, 4, 20, 18, 30, tzinfo=UTC)  # when the newest event became known
@@ -156,7 +157,7 @@ class Workshop:
         return [event.kind for event in self.repository.history()]
 
 
-def _mirror_at_once(workspace: Path, model_id: str, gate, versions) -> None:
+def _mirror_at_once(gate, workspace: Path, model_id: str) -> int:
     event = Event(n=1, kind="promoted", model_id=model_id, at=END.isoformat(), who="test", why="test")
     report = Report(
         model_id=model_id, recipe="smoke", run_id="r", requests=1,
@@ -164,23 +165,17 @@ def _mirror_at_once(workspace: Path, model_id: str, gate, versions) -> None:
     )  # fmt: skip
     gate.wait()
     promotion = Promotion(event, report, source="file:///b", pages=[], curves={})
-    versions.put(mirror(promotion, config=PromoteConfig(), workspace=workspace)["version"])
+    return mirror(promotion, config=PromoteConfig(), workspace=workspace)["version"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def database(tmp_path_factory):
     """An MLflow database that two processes made together, each mirroring a model into what was nothing."""
-    workspace = tmp_path_factory.mktemp("mlflow")
-    context = multiprocessing.get_context("spawn")
-    gate, results = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_mirror_at_once, args=(workspace, f"{i}" * 16, gate, results)) for i in range(2)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join(120)
-    assert [racer.exitcode for racer in racers] == [0, 0]
-    assert {results.get(timeout=5) for _ in racers} == {1, 2}
-    return workspace / "mlflow.db"
+
+    def create(workspace):
+        assert set(race("spawn", _mirror_at_once, [(workspace, f"{i}" * 16) for i in range(2)])) == {1, 2}
+
+    return once(tmp_path_factory, "mlflow", create) / "mlflow.db"
 
 
 @pytest.fixture
@@ -266,7 +261,7 @@ def test_weights_of_what_may_come_to_serve_are_kept_and_its_start_is_recorded(sh
     )
 
 
-def test_the_same_verdict_on_the_same_evidence_is_said_once(shop):
+def test_the_same_verdict_on_the_same_evidence_is_recorded_once(shop):
     bundle, evaluation = shop.created("a", lift=-0.1)
     shop.decide(bundle, evaluation)
     (evaluation / "files.json").write_text("{}")  # a component's digests are not evidence
@@ -506,7 +501,7 @@ def test_the_components_run_with_the_pipelines_arguments(shop):
     assert shop.repository.champion() == open_bundle(bundle).model_id
 
 
-def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
+def _decide_and_promote(gate, shop_root: Path, name: str) -> tuple[str, str, str]:
     """Decide on a candidate and, when the other process has decided, too, promote it; as the flow does."""
     from types import SimpleNamespace
 
@@ -526,9 +521,8 @@ def _decide_and_promote(shop_root: Path, name: str, gate, results) -> None:
     try:
         component.promote.python_func(**given, features=features, config={}, run=run, job=f"run-{name}")
     except SystemExit as stop:
-        results.put((name, outcome, str(stop.code)))
-    else:
-        results.put((name, outcome, ""))
+        return name, outcome, str(stop.code)
+    return name, outcome, ""
 
 
 def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop):
@@ -538,14 +532,7 @@ def test_of_two_processes_in_both_steps_one_promotes_and_the_other_is_stale(shop
         features_of(shop.root / f"features-{name}", events_7d=events)
         for folder in (bundle, evaluation, shop.root / f"features-{name}"):
             write_json(folder / "files.json", digest.file_digests(folder))
-    context = multiprocessing.get_context("spawn")
-    gate, results = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_decide_and_promote, args=(shop.root, name, gate, results)) for name in "ab"]
-    for racer in racers:
-        racer.start()
-    outcomes = [results.get(timeout=180) for _ in racers]
-    for racer in racers:
-        racer.join(60)
+    outcomes = race("spawn", _decide_and_promote, [(shop.root, name) for name in "ab"])
     assert {outcome for _, outcome, _ in outcomes} == {"promote"}
     (winner,) = [name for name, _, message in outcomes if not message]
     (refusal,) = [message for _, _, message in outcomes if message]

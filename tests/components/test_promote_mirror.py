@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from components.promote.config import PromoteConfig
 from rankline.model.bundle import open_bundle
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.components.test_promote import Workshop, database, shop  # noqa: F401
 from tests.servers.postgres import DATABASE, PASSWORD, USER, Postgres
 from tests.servers.proxy import DROP, PASS, flaky

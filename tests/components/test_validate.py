@@ -493,9 +493,10 @@ class TestProfiles:
     def run(self, folder: Path, content: str) -> str | None:
         """One successful run over some data: which data it was compared with."""
         raw, clean = self.profile(folder, content, content)
-        previous = profile.previous_profile_for(folder, "recipe", profile.data_digest(raw))
+        data = profile.data_digest((raw / "summary.json").read_bytes())
+        previous = profile.previous_profile_for(folder, "recipe", data)
         compared = json.loads(previous.read_text())["data_digest"] if previous else None
-        profile.save(folder, "recipe", clean)
+        profile.save(folder, "recipe", clean.read_bytes())
         return compared
 
     def test_what_a_run_is_compared_with(self, tmp_path: Path) -> None:
@@ -507,13 +508,13 @@ class TestProfiles:
         for content in ("a", "b", "b"):
             _, clean = self.profile(tmp_path, content, content)
             seen.append(lineage(CONFIG, facts(tmp_path, data=content)))
-            profile.save(tmp_path, CONFIG.profile_name, clean)
+            profile.save(tmp_path, CONFIG.profile_name, clean.read_bytes())
         assert seen[1] == seen[2] != seen[0]
 
     def test_a_run_of_features_leaves_no_profile(self, tmp_path: Path) -> None:
         """An hourly one would have the next training compared with an hour ago."""
         for content, flow in (("a", ""), ("b", "features"), ("c", "features")):
-            profile.save(tmp_path, "recipe", self.profile(tmp_path, content, content)[1], flow=flow)
+            profile.save(tmp_path, "recipe", self.profile(tmp_path, content, content)[1].read_bytes(), flow=flow)
         assert self.run(tmp_path, "d") == "a"
 
     def test_recipes_do_not_share_a_profile(self, tmp_path: Path) -> None:
@@ -569,3 +570,10 @@ def test_a_vector_may_have_any_name(tmp_path: Path, name: str) -> None:
     items = data.SCHEMAS["items"].append(pa.field(name, pa.list_(pa.float32())))
     raw = lay(tmp_path / "raw", rows, {"items": items})
     assert validate(raw, tmp_path / "clean", tmp_path / "report", config=CONFIG)["rows"]["items"] == 12
+
+
+def test_a_label_beyond_its_scale_names_the_setting(tmp_path: Path) -> None:
+    rows = good_rows()
+    rows["events"][5]["rating"] = 10.0
+    with pytest.raises(ValidationFailed, match=r"validate\.scales\.rating=\[LOW, HIGH\]"):
+        validate(lay(tmp_path / "raw", rows), tmp_path / "clean", tmp_path / "report", config=CONFIG)

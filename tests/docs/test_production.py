@@ -32,7 +32,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def commands() -> list[list[str]]:
-    return [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line.partition(" | ")[0]) for block in blocks("sh") for line in block.splitlines()]
 
 
 @pytest.mark.parametrize("manifest", manifests(), ids=lambda each: f"{each['kind']}/{each['metadata']['name']}")

@@ -93,7 +93,7 @@ def now(folder: Path, entities: dict[str, Any], refs: Any) -> dict[str, list]:
     return open_store(folder).get_online_features(features=refs, entity_rows=rows).to_dict()
 
 
-def test_what_was_then_is_what_is_online(folder: Path) -> None:
+def test_the_online_rows_are_those_of_that_time(folder: Path) -> None:
     inputs = {name: np.linspace(0, 1e9, len(USERS)).tolist() for name in REQUEST_FIELDS}
     for entities, refs in (
         ({"user_id": USERS, **inputs}, list(USER_FEATURE_REFS)),
@@ -138,7 +138,7 @@ def test_the_services_hold_what_the_scorer_reads(folder: Path) -> None:
     assert len(history["seen_items"][0]) >= len(history["history_items"][0])
 
 
-def test_what_was_known_later_is_not_online(folder: Path, sources: Path, tmp_path: Path) -> None:
+def test_rows_known_later_are_not_online(folder: Path, sources: Path, tmp_path: Path) -> None:
     refs = ["user_activity:user_events_total"]
     assert now(folder, {"user_id": ["u0"]}, refs)["user_events_total"][0] < 100
     # Feast's own materialization writes it
@@ -149,7 +149,7 @@ def test_what_was_known_later_is_not_online(folder: Path, sources: Path, tmp_pat
     assert now(careless, {"user_id": ["u0"]}, refs)["user_events_total"] == [999.0]
 
 
-def test_later_it_is_online_and_what_is_outlived_is_not(folder: Path, tmp_path: Path) -> None:
+def test_later_rows_are_online_and_expired_ones_are_not(folder: Path, tmp_path: Path) -> None:
     later = Path(shutil.copytree(folder, tmp_path / "later"))
     materialize(later, until=when(41.5))
     refs = ["item_popularity:item_events_total"]

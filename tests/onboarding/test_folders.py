@@ -12,6 +12,7 @@ import pytest
 from onboarding.survey.locations import table_places
 from onboarding.survey.survey import survey
 from rankline.errors import SourceError
+from tests.onboarding import odd_sources
 from tests.rankline.io.test_table_logs import add, remove, write_table
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"u{n},i{n % 7},{1_600_000_000 + n}\n" for n in range(50))
@@ -78,7 +79,7 @@ METADATA: dict[str, str] = {
     "one object over several lines": json.dumps({"title": "a shop", "licenses": [{"name": "CC0"}]}, indent=2),
     "arrays": "[1, 2]\n[3, 4]\n",
     "values": "1\n2\n",
-    "an array": '[{"a": 1}]',
+    "an array": "[1, 2, 3]",
     "nothing": "",
     "an empty object": "{}\n",
 }
@@ -97,6 +98,15 @@ def test_json_beside_the_tables_is_left_out_and_named(tmp_path: Path, kind: str,
     (source / "events.csv").unlink()
     (source / "items.csv").unlink()
     with pytest.raises(SourceError, match=r"a JSON file|is empty"):
+        survey(str(source))
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"item_id": "i1"}]', '[\n  {"item_id": "i1"}\n]', '[\n{\n"item_id": "i1"}]', "{\n" * (1 << 20)]
+)
+def test_json_in_another_layout_that_holds_the_data_is_refused(tmp_path: Path, text: str) -> None:
+    source = write(tmp_path, {"events.csv": LOG, "items.json": text})
+    with pytest.raises(SourceError, match="jq -c"):
         survey(str(source))
 
 
@@ -128,3 +138,10 @@ def test_a_struct_with_hundreds_of_fields_is_one_column(tmp_path: Path) -> None:
     )
     (table,) = survey(str(tmp_path)).tables.values()
     assert list(table.columns) == ["item_id", "details"]
+
+
+def test_every_column_of_a_beir_folder_is_looked_at(tmp_path: Path) -> None:
+    tables = survey(str(odd_sources.beir(tmp_path / "beir"))).tables
+    values = {role: {name: stats.values for name, stats in table.columns.items()} for role, table in tables.items()}
+    assert values["items"] == {"_id": 30, "title": 30, "text": 30}
+    assert values["queries"] == {"_id": 20, "text": 20}

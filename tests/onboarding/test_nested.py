@@ -15,6 +15,7 @@ from onboarding.inference.proposal import Proposal, propose
 from onboarding.inference.render import render_map
 from onboarding.survey.survey import survey
 from pipelines.recipes import interactions
+from tests.servers.postgres import PASSWORD, Postgres
 
 SECONDS = 1_680_000_000
 
@@ -97,6 +98,40 @@ def test_nested_items_are_answered_with_the_query_that_flattens_them(
     result = dry_run(interactions(surveyed.source, str(tmp_path / "mine.toml")).ingest)
     assert result.rows_kept["events"] >= 200
     assert result.hint == ""
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_lists_that_are_json_in_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    rows = [
+        {**order(n), "customer": f"c{n % 40}", "line_items": json.dumps(order(n)["line_items"])} for n in range(200)
+    ]
+    (tmp_path / "log.json").write_text("\n".join(map(json.dumps, rows)))
+    table = duckdb.sql(f"FROM read_json('{tmp_path / 'log.json'}')")
+    path = tmp_path / f"log.{suffix}"
+    table.write_csv(str(path)) if suffix == "csv" else table.write_parquet(str(path))
+    (gap,) = [gap for gap in proposed(path).gaps if gap.flag == "--events"]
+    (tmp_path / "flat").mkdir()
+    monkeypatch.chdir(tmp_path / "flat")
+    duckdb.execute(shlex.split(gap.advice.partition("for each item: ")[2])[2])
+    flat = proposed(tmp_path / "flat")
+    assert (flat.column("events", "item_id"), flat.column("events", "user_id")) == ("item_id", "customer")
+
+
+def test_lists_in_postgres(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres.secret_url) as connection:
+        connection.execute("DROP TABLE IF EXISTS orders")
+        connection.execute("CREATE TABLE orders (customer_id text, created_at timestamptz, line_items jsonb)")
+        for n in range(100):
+            values = (f"c{n % 40}", order(n)["created_at"], json.dumps(order(n)["line_items"]))
+            connection.execute("INSERT INTO orders VALUES (%s, %s, %s)", values)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    proposal = propose(survey(postgres.url, only=("orders",)), name="mine")
+    (gap,) = [gap for gap in proposal.gaps if gap.flag == "--events"]
+    flat = propose(survey(postgres.url, only=(gap.advice.partition("the query: ")[2],)), name="mine")
+    assert (flat.column("events", "item_id"), flat.column("events", "user_id")) == ("item_id", "customer_id")
+    assert flat.table("events").rows == 100
 
 
 def test_objects_are_no_texts_and_one_value_is_no_label(tmp_path: Path) -> None:

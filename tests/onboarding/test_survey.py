@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from onboarding.survey.survey import survey
-from onboarding.tables import canonical_tables, connect, summarize
+from onboarding.tables import canonical_tables, summarize
+from rankline.io.sql import memory_database
 
 
 def test_files_with_other_columns_and_types_are_one_table(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_sample_is_complete_if_a_row_more_would_fit(tmp_path: Path, rows: int,
 
 
 def test_a_summary_has_bounds_and_the_mean_of_numbers() -> None:
-    with connect() as db:
+    with memory_database(memory_mb=100) as db:
         db.execute("CREATE TABLE t AS SELECT i / 2 AS number, 'a' || i AS text, [i] AS list FROM range(10) AS t(i)")
         summaries = summarize(db, "t")
         assert (summaries["number"].low, summaries["number"].high, summaries["number"].mean) == ("0.0", "4.5", 2.25)

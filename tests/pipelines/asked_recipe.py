@@ -21,7 +21,8 @@ def answers(path: str) -> Recipe:
             "distill.calibrate=open", "distill.candidates_per_source=20", "distill.calibration_folds=3",
             "evaluate.top_k=20", "evaluate.ks=[1,5,10]", "evaluate.latency_samples=10",
             "evaluate.bootstrap_samples=200", "decide.resamples=200", "export.catalogue=answers",
-            "export.recipe=answers", "export.parity_samples=16", "validate.profile_name=answers",
+            "export.recipe=answers", "export.parity_samples=16", "export.int8=false", "export.fp16=false",
+            "validate.profile_name=answers",
         ],
     )  # fmt: skip
 

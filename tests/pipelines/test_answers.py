@@ -27,7 +27,7 @@ def test_it_is_promoted(answers: SmokeRun) -> None:
     assert answers.summary["outcome"] == "promoted"
 
 
-def test_what_serves_has_no_tower_for_users(answers: SmokeRun) -> None:
+def test_the_served_model_has_no_user_tower(answers: SmokeRun) -> None:
     bundle = open_bundle(answers.artifact("export", "bundle"))
     assert bundle.manifest.precisions
     assert all(precision.user is None for precision in bundle.manifest.precisions.values())

@@ -94,7 +94,7 @@ def test_a_package_that_cannot_be_had_is_reported(
     assert "network" in refusal.value.hint
 
 
-def test_asset_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_asset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one of smoke, shop, faq, reviews, movielens, minilm"):
         fetch("imdb", tmp_path)
 

@@ -20,6 +20,7 @@ from rankline.errors import TrainingError
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime import ledger
 from rankline.runtime.progress import Progress
+from tests.cli import in_process
 from tests.cli.command import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.hurt import Disk, disk, killing, set_back
@@ -391,12 +392,12 @@ def test_an_event_that_is_damaged(smoke: SmokeRun, tmp_path: Path) -> None:
     content = event.read_bytes()
     event.write_text("{")
     (workspace / "repository" / "champion.json").unlink()
-    message = refused("run", "--recipe", "smoke", "-w", workspace)
+    message = in_process.refused("run", "--recipe", "smoke", "-w", workspace)
     assert message.startswith("resolve_inputs stopped: the history of the model registry is damaged")
     assert str(event) in message
     assert "try: restore the file" in message
     event.write_bytes(content)
-    assert smoke.summary["model_id"] in rankline("champion", "-w", workspace).stdout
+    assert smoke.summary["model_id"] in in_process.rankline("champion", "-w", workspace).stdout
 
 
 # -- odd places ------------------------------------------------------------------------------------------------

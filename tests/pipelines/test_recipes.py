@@ -146,7 +146,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
     assert "smoke" in result.expected
 
 
-def test_ones_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lies in the folder one stands in, as `python -m` would find it."""
     (tmp_path / "shopkeeper.py").write_text(
         "import dataclasses\n"
@@ -280,7 +280,7 @@ def test_a_map_names_the_columns_of_labels_and_the_tables_beside_a_file(tmp_path
         ("map.toml", '[columns]\ntimestamp_unit = "weeks"\n', "weeks"),
     ],
 )
-def test_a_map_that_says_nonsense_is_refused(tmp_path: Path, name: str, text: str, matches: str) -> None:
+def test_an_invalid_map_is_refused(tmp_path: Path, name: str, text: str, matches: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=matches):
         named("interactions", source="/data", map=str(tmp_path / name))

@@ -29,7 +29,7 @@ from rankline.errors import UsageError
 from rankline.model import catalogue as catalogues
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines import golden
 from tests.serving.embedding_bundle import make_embedding_bundle, table
@@ -58,7 +58,7 @@ def test_a_refresh_reads_items_alone() -> None:
     assert result.ingest.source == named("movielens").ingest.source
 
 
-def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
+def test_changed_items_are_read_from_another_place(tmp_path: Path) -> None:
     result = items_recipe(named("shop"), items=str(tmp_path / "changed.csv"), whole=True)
     assert (result.ingest.tables.items, result.ingest.tables.events) == (str(tmp_path / "changed.csv"), "")
     assert result.catalogue.whole
@@ -66,13 +66,13 @@ def test_changed_items_lie_elsewhere(tmp_path: Path) -> None:
     assert query.ingest.tables.items == "SELECT * FROM items WHERE changed"
 
 
-def test_items_that_tell_little_name_no_other_column() -> None:
+def test_partial_items_name_no_other_column() -> None:
     columns = items_recipe(named("shop"), items="prices.csv", only=["price", "available"]).ingest.columns
     assert columns.provided_columns([]) == ["price", "available"]
     assert (columns.item_id, columns.item_numbers) == ("sku", ())
 
 
-def test_items_made_of_events_are_read_from_them(tmp_path: Path) -> None:
+def test_items_derived_from_events_are_read_from_them(tmp_path: Path) -> None:
     result = items_recipe(named("labels", source=str(tmp_path)))
     assert not result.ingest.only_items
     assert items_recipe(named("labels", source=str(tmp_path)), items="labels.csv").ingest.only_items
@@ -94,7 +94,7 @@ def test_what_the_recipe_does_not_read_is_refused() -> None:
         items_recipe(named("search", source="here"), only=["price"])
 
 
-def test_the_source_itself_is_all_there_is(tmp_path: Path) -> None:
+def test_the_source_itself_is_a_whole_catalogue(tmp_path: Path) -> None:
     feed = str(tmp_path / "feed.csv")
     assert items_recipe(named("shop")).catalogue.whole
     assert not items_recipe(named("shop"), whole=False).catalogue.whole
@@ -188,16 +188,21 @@ def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
         process.wait(20)
 
 
-def test_nothing_changed_publishes_nothing(shop: Shop) -> None:
-    before = ModelRegistry(shop.repository).history()
-    result = shop.refresh()
+@pytest.fixture(scope="module")
+def unchanged(shop: Shop) -> dict[str, Any]:
+    """The summary of a refresh from the source that the catalogue was built from."""
+    return shop.refresh()
+
+
+def test_nothing_changed_publishes_nothing(shop: Shop, unchanged: dict[str, Any]) -> None:
+    result = unchanged
     assert result["outcome"] == "nothing changed"
     assert "All 40 items are unchanged" in result["verdict"]
     assert [step["step"] for step in result["steps"]] == ["resolve_inputs", "ingest", "catalogue"]
-    assert ModelRegistry(shop.repository).history() == before
+    assert [event.kind for event in ModelRegistry(shop.repository).history()] == ["registered", "promoted"]
 
 
-def test_prices_stock_and_takedowns_reach_who_is_served(shop: Shop, server: httpx.Client) -> None:
+def test_prices_stock_and_takedowns_reach_the_server(shop: Shop, server: httpx.Client) -> None:
     """A file of three columns; the server that is running answers from it a little later, and never without i1."""
     first = server.get("/v1/model").json()["revision"]
     prices = shop.write("prices.csv", rows=slice(0, 3), i1={"price": 3.5, "available": False})
@@ -230,7 +235,7 @@ def test_a_refused_refresh_changes_nothing(shop: Shop) -> None:
     assert ((shop.repository / "champion.json").read_bytes(), ModelRegistry(shop.repository).history()) == before
 
 
-def test_what_was_deleted_in_the_source_is_taken_out(shop: Shop) -> None:
+def test_items_deleted_in_the_source_are_removed(shop: Shop) -> None:
     """The recipe's own table is all there is, unless it is said not to be."""
     shop.write("items.csv", rows=slice(0, 39), i1={"price": 3.5, "available": False})
     assert shop.refresh("--no-whole")["outcome"] != "refused"
@@ -246,8 +251,7 @@ def test_a_column_that_is_not_read_is_wrong_usage(shop: Shop) -> None:
     assert "--set ingest.columns.language=COLUMN" in lines
 
 
-def test_runs_tell_which_flow_they_were(shop: Shop) -> None:
-    shop.refresh()
+def test_runs_are_listed_with_their_flow(shop: Shop, unchanged: dict[str, Any]) -> None:
     result = json.loads(rankline("runs", "list", "-w", shop.workspace, "--json").stdout)
     assert {line["flow"] for line in result} == {"refresh"}
     assert all(line["run"].endswith("-smoke-refresh") for line in result)

@@ -28,7 +28,6 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     client: httpx.Client
-    started_in_s: float
 
     def until(self, path: str, wanted: object, *, timeout_s: float = 30) -> httpx.Response:
         """Ask until ``wanted(answer)`` holds; fail if it never does."""
@@ -67,7 +66,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Server]:
             time.sleep(0.02)
         url = json.loads(ready.read_text())["url"]
         with httpx.Client(base_url=url, timeout=20) as client:
-            yield Server(process, url, client, time.monotonic() - began)
+            yield Server(process, url, client)
     finally:
         if process.poll() is None:
             process.terminate()

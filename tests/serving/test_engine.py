@@ -131,7 +131,7 @@ def test_only_the_last_of_a_long_history_is_read(engine: BundleEngine) -> None:
     )
 
 
-def test_everything_seen_leaves_nothing(engine: BundleEngine) -> None:
+def test_nothing_is_recommended_where_everything_was_seen(engine: BundleEngine) -> None:
     assert (
         run_request(engine, EngineRequest("recommend", FrozenState(at=0.0, seen=list(engine.item_ids)), k=3)).items
         == []
@@ -218,7 +218,7 @@ def test_a_hidden_item_still_counts_in_a_history(engine: BundleEngine) -> None:
         engine.hide([])
 
 
-def test_of_candidates_all_hidden_none_is_ranked_and_none_unknown(engine: BundleEngine) -> None:
+def test_hidden_candidates_are_neither_ranked_nor_unknown(engine: BundleEngine) -> None:
     try:
         engine.hide(["i1", "not here yet"])
         response = run_request(engine, EngineRequest("rank", STATE, candidates=["i1", "not here yet", "i1"]))

@@ -14,12 +14,16 @@ import httpx
 import numpy as np
 import pytest
 
+from rankline.errors import ServerError, StorageError
 from rankline.features import transforms as names
 from rankline.model.bundle import Bundle
+from rankline.runtime.bucket_workspace import BucketWorkspace
 from rankline.runtime.lazy_imports import import_feast
 from serving.features.lookup import FeatureLookup
-from serving.features.online_store import FeastLibrary, FeastServer, FeatureSource
+from serving.features.online_store import FeastBucket, FeastLibrary, FeastServer, FeatureSource
 from serving.metrics import Metrics
+from tests.servers.proxy import DROP, PASS, flaky
+from tests.servers.s3 import Bucket
 from tests.serving.conftest import Server, running
 from tests.serving.tiny_store import DAY, HISTORY, NOON, make_store
 
@@ -101,6 +105,39 @@ def test_a_refresh_by_promotion_is_noticed(tmp_path: Path) -> None:
     make_store(tmp_path / "online", popular={"i2": 5.0})
     source.open()
     assert "i2" in source.item_features(["i1", "i2"])["item_id"]
+
+
+def test_a_store_in_a_bucket_is_followed(
+    tmp_path: Path, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has nothing but the URL; while the bucket does not respond it answers from its copy."""
+
+    def write(popular: dict[str, float]) -> None:
+        make_store(tmp_path / "online", popular=popular)
+        BucketWorkspace(url, tmp_path).upload("online")
+
+    away = False
+    with flaky(bucket.port, lambda n: DROP if away else PASS) as network:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.environment(port=network.port)["AWS_ENDPOINT_URL"])
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        write({"i1": 1.0})
+        source = FeastBucket(f"{url}/online", poll_s=0)
+        source.open()
+        assert source.item_features(["i1", "i2"])["item_id"] == ["i1"]
+        assert source.watermark() == DAY.timestamp()
+        assert not source.changed()
+        write({"i2": 5.0})
+        assert source.changed()
+        source.open()
+        away = True
+        assert not source.changed()
+        source.open()
+        assert "i2" in source.item_features(["i1", "i2"])["item_id"]
+        with pytest.raises(StorageError):
+            FeastBucket(f"{url}/online", poll_s=0).open()
+        away = False
+        with pytest.raises(ServerError, match="there is no feature store"):
+            FeastBucket(f"{url}/nothing", poll_s=0).open()
 
 
 class Switchable(FeatureSource):

@@ -82,7 +82,7 @@ def test_a_rollback_is_a_swap_like_any_other(
 
 
 @pytest.mark.parametrize("file", ["scorer.onnx", "catalogue/vectors.fp32.npy", "manifest.json"])
-def test_a_damaged_champion_is_refused_and_the_old_one_goes_on(
+def test_a_damaged_champion_is_refused_while_the_old_one_serves(
     manager: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path, file: str
 ) -> None:
     publish(tmp_path / "kept", bundle)
@@ -244,7 +244,7 @@ def test_a_catalogue_for_another_model_changes_nothing(
     )
 
 
-def test_a_bad_catalogue_is_refused_the_old_one_goes_on_and_the_way_back_is_open(
+def test_a_bad_catalogue_is_refused_while_the_old_one_serves_and_can_be_restored(
     manager: ModelManager, metrics: Metrics, bundle: Bundle, tmp_path: Path
 ) -> None:
     registry = tmp_path / "kept"

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rankline.contracts import FrozenState
 from rankline.model.bundle import Bundle
 from rankline.registry.model_registry import ModelRegistry
 from serving.engine import BundleEngine, EngineRequest, run_request
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 from tests.serving.conftest import ROOT, Server, command, running
 from tests.serving.tiny_bundle import (
     flip_byte,
@@ -41,8 +42,7 @@ def refused(*arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-def test_it_starts_quickly_and_describes_its_model(server: Server, bundle: Bundle) -> None:
-    assert server.started_in_s < 8, "about one second on a quiet machine"
+def test_it_describes_its_model(server: Server, bundle: Bundle) -> None:
     ready = server.client.get("/readyz").json()
     assert (ready["ready"], ready["model_id"], ready["revision"]) == (True, bundle.model_id, bundle.revision)
     assert (ready["precision"], ready["provider"]) == ("fp32", "cpu")
@@ -117,6 +117,36 @@ def more_answers(answers: list[list[tuple[int, str]]]) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def under_load(server: Server, field: str) -> Iterator[list[list[tuple[int, str]]]]:
+    """Four clients that ask all the time.
+
+    For each the answers that it got so far: (HTTP status, or -1 of an incomplete answer; one field of the answer).
+    """
+    answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
+    stop = threading.Event()
+
+    def ask(own: list[tuple[int, str]]) -> None:
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            while not stop.is_set():
+                response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
+                reply = response.json()
+                whole = response.status_code == 200 and len(reply["items"]) == 3
+                own.append((response.status_code if whole else -1, reply.get(field, "")))
+
+    threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
+    for thread in threads:
+        thread.start()
+    try:
+        more_answers(answers)
+        yield answers
+        more_answers(answers)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
     """From no champion to a first and a second, then a damaged third: every request is answered."""
     registry = tmp_path / "repository"
@@ -126,30 +156,12 @@ def test_swaps_under_load_drop_nothing(bundle: Bundle, other_bundle: Bundle, tmp
         publish(registry, bundle)
         server.until("/readyz", lambda response: response.status_code == 200)
 
-        answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
-        stop = threading.Event()
-
-        def ask(own: list[tuple[int, str]]) -> None:
-            with httpx.Client(base_url=server.url, timeout=20) as client:
-                while not stop.is_set():
-                    response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
-                    reply = response.json()
-                    whole = response.status_code == 200 and len(reply["items"]) == 3
-                    own.append((response.status_code if whole else -1, reply.get("model_id", "")))
-
-        threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
-        for thread in threads:
-            thread.start()
-        more_answers(answers)
-        publish(registry, other_bundle)
-        server.until("/readyz", lambda response: response.json()["model_id"] == other_bundle.model_id)
-        bad = make_bundle(tmp_path / "bad", seed=9)
-        publish_damaged(registry, bad, "scorer.onnx")
-        ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
-        more_answers(answers)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with under_load(server, "model_id") as answers:
+            publish(registry, other_bundle)
+            server.until("/readyz", lambda response: response.json()["model_id"] == other_bundle.model_id)
+            bad = make_bundle(tmp_path / "bad", seed=9)
+            publish_damaged(registry, bad, "scorer.onnx")
+            ready = server.until("/readyz", lambda response: response.json()["refused"]).json()
 
         assert ready["model_id"] == other_bundle.model_id
         assert ready["refused"]["model_id"] == bad.model_id
@@ -171,36 +183,19 @@ def test_catalogues_and_takedowns_under_load_drop_nothing(bundle: Bundle, tmp_pa
     registry = tmp_path / "repository"
     publish(registry, bundle)
     with running(tmp_path, "--repository", str(registry), "--poll-s", "0.1") as server:
-        answers: list[list[tuple[int, str]]] = [[] for _ in range(4)]
-        stop = threading.Event()
-
-        def ask(own: list[tuple[int, str]]) -> None:
-            with httpx.Client(base_url=server.url, timeout=20) as client:
-                while not stop.is_set():
-                    response = client.post("/v1/recommend", json={"history": {"item_ids": ["i1"]}, "k": 3})
-                    reply = response.json()
-                    whole = response.status_code == 200 and len(reply["items"]) == 3
-                    own.append((response.status_code if whole else -1, reply.get("revision", "")))
 
         def serves(revision: str) -> Callable[[httpx.Response], bool]:
             return lambda response: response.json()["revision"] == revision
 
-        threads = [threading.Thread(target=ask, args=(own,)) for own in answers]
-        for thread in threads:
-            thread.start()
-        more_answers(answers)
-        first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
-        server.until("/readyz", serves(first))
-        ModelRegistry(registry).hide(["i2"], who="test", why="recalled")
-        server.until("/readyz", lambda response: response.json()["hidden"] == 1)
-        second = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
-        server.until("/readyz", serves(second))
-        ModelRegistry(registry).publish(bundle.model_id, bundle.revision, who="test", why="back")
-        server.until("/readyz", serves(bundle.revision))
-        more_answers(answers)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with under_load(server, "revision") as answers:
+            first = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "first"))
+            server.until("/readyz", serves(first))
+            ModelRegistry(registry).hide(["i2"], who="test", why="recalled")
+            server.until("/readyz", lambda response: response.json()["hidden"] == 1)
+            second = publish_catalogue(registry, bundle, make_catalogue(bundle, tmp_path / "second", seed=8))
+            server.until("/readyz", serves(second))
+            ModelRegistry(registry).publish(bundle.model_id, bundle.revision, who="test", why="back")
+            server.until("/readyz", serves(bundle.revision))
         assert {status for own in answers for status, _ in own} == {200}
         for own in answers:
             revisions = [revision for _, revision in own]

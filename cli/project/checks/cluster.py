@@ -74,7 +74,7 @@ def images(context: CheckContext) -> Iterator[Finding]:
 
 def stores(context: CheckContext) -> Iterator[Finding]:
     """The stores that the recipe names, as far as they are not on the cluster's volume."""
-    if "://" in context.recipe.storage.repository:
+    if "://" in context.recipe.storage.resolved.repository:
         yield from repository(context)
     uri = context.recipe.promote.tracking_uri
     if uri and not uri.startswith("sqlite:"):

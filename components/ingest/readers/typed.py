@@ -1,11 +1,13 @@
 """Parts whose columns the source itself types: Parquet files, and results of databases."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from components.ingest.config import IngestConfig
 from components.ingest.readers.parts import Column, Part, json_object
 from components.ingest.readers.transfer import batch_error, is_list, plain_type, transfer_type, transferred
+from rankline.errors import SourceError
 from rankline.io.sources import File
 from rankline.io.sql import literal
 
@@ -21,7 +23,7 @@ def parquet_part(table: str, file: File, config: IngestConfig) -> Part:
         reader = pq.ParquetFile(pa.PythonFile(stored, "r") if "://" in file.path else stored, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise batch_error(file.path, error) from error
-    selected = selected_columns(reader.schema_arrow, config)
+    selected = list(dict.fromkeys(selected_columns(reader.schema_arrow, config)))
     return typed_part(
         table,
         file.path,
@@ -60,6 +62,14 @@ def typed_part(
     """A part whose columns the source types; only the ``selected`` columns arrive."""
     import pyarrow as pa
 
+    if len(set(schema.names)) < len(schema.names):
+        raise SourceError(
+            f"a table of {table} has two columns of one name",
+            expected="every column named once",
+            found=", ".join(name for name, count in Counter(schema.names).items() if count > 1),
+            where=where,
+            hint="export it again with other names, or name the columns in a query",
+        )
     names = {name: f"c{position}" for position, name in enumerate(selected)}
     columns: dict[str, Column] = {}
     for field in schema:

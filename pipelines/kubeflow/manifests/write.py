@@ -41,7 +41,7 @@ class SetUp:
     @property
     def bucket(self) -> str:
         """URL of the workspace in a bucket; empty where it is on a volume."""
-        return str(getattr(self.recipe.storage, "workspace", ""))
+        return self.recipe.storage.workspace
 
 
 def write_manifests(set_up: SetUp, folder: Path) -> list[str]:

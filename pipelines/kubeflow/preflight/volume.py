@@ -17,7 +17,7 @@ OWNER_HINT = f"apply volume.yaml of `rankline cluster init`: its job fails if ui
 def volume(preflight: Preflight) -> Iterator[Finding]:
     """The claim is bound and several pods may write to it."""
     volume_name = preflight.recipe.cluster.volume
-    if not volume_name:
+    if not volume_name or preflight.recipe.storage.workspace:
         return
     name = f"claim {volume_name}"
     pvc = preflight.kubernetes.get(preflight.path("persistentvolumeclaims", volume_name))

@@ -160,7 +160,7 @@ def match_files(base: str, location: str, table: str) -> list[File]:
     if full_location.startswith(_WEB):  # a web server lists no folders
         return [File(path)]
     with translate_errors(full_location):
-        root, paths = _list_files(fs, path)
+        root, paths = _list_files(fs, path, "" if is_absolute else path[: len(path) - len(location.rstrip("/"))])
         files = live_files(
             fs, root, paths, is_folder=root == f"{path.rstrip('/')}/", where=mask_passwords(full_location)
         )
@@ -185,11 +185,13 @@ def match_files(base: str, location: str, table: str) -> list[File]:
     ]
 
 
-def _list_files(fs: Any, path: str) -> tuple[str, list[str]]:
-    """The files that a path names, and the folder up to which their paths state no columns."""
-    if pattern := re.search(r"[^/]*[*?\[]", path):
-        root = path[: pattern.start()]
-        matches = [each for each, info in fs.glob(path, detail=True).items() if info["type"] != "directory"]
+def _list_files(fs: Any, path: str, base: str) -> tuple[str, list[str]]:
+    """The files that a path names, and the folder up to which their paths state no columns; ``base`` is no pattern."""
+    pattern = re.search(r"[^/]*[*?\[]", path[len(base) :])
+    if pattern and not fs.exists(path):
+        root = path[: len(base) + pattern.start()]
+        entries = fs.glob(re.sub(r"([*?\[])", r"[\1]", base) + path[len(base) :], detail=True)
+        matches = [each for each, info in entries.items() if info["type"] != "directory"]
         return root, [each for each in matches if not is_hidden(each[len(root) :])]
     if fs.isdir(path):
         root = path.rstrip("/") + "/"

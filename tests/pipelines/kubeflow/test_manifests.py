@@ -172,6 +172,20 @@ def test_what_is_not_needed_is_not_written(tmp_path: Path) -> None:
     assert {str(pod["volumes"]) for pod in pods} == {"[{'name': 'workspace', 'emptyDir': {}}]"}
 
 
+def test_a_workspace_in_a_bucket_needs_no_volume(tmp_path: Path) -> None:
+    written = write_manifests(set_up("storage.workspace=s3://acme/team"), tmp_path / "team")
+    assert not {"volume.yaml", "volume-owner.yaml"} & set(written)
+    resources = manifests(tmp_path / "team")
+    fetch, server = (pod_of(resources[name]) for name in ("fetch: Job/rankline-fetch", "serve: Deployment/rankline"))
+    assert fetch is not None
+    assert fetch["containers"][0]["command"][-1] == "rankline fetch smoke -w s3://acme/team"
+    assert server is not None
+    args = server["containers"][0]["args"]
+    assert args[2:4] == ["--workspace", "s3://acme/team"]
+    COMMANDS["serve",].make_context("serve", list(args), resilient_parsing=False)
+    assert "readOnly" not in str(server["containers"][0]["volumeMounts"])  # the copy of the bucket's small files
+
+
 def test_the_recipe_of_the_folder_has_the_settings(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

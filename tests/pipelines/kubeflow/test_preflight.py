@@ -207,6 +207,7 @@ def test_a_claim_that_is_bound_when_it_is_used(api: KubernetesApi) -> None:
     api.put("storageclasses", "shared", provisioner="x", volumeBindingMode="WaitForFirstConsumer")
     assert findings_of(volume.volume)["claim rankline"].status == "warn"
     assert findings_of(volume.volume, "cluster.volume=") == {}
+    assert findings_of(volume.volume, "storage.workspace=s3://acme/team") == {}
 
 
 @pytest.mark.parametrize("other", [pod(user=0), pod(phase="Failed"), None])

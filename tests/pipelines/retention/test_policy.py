@@ -49,7 +49,7 @@ def test_the_champion_and_those_before_it_stay_and_older_ones_go() -> None:
     assert result == {"d": "it serves", "c": "served before, among the last 2"}
 
 
-def test_going_back_counts_as_serving_and_nobody_counts_twice() -> None:
+def test_a_rollback_counts_as_serving_and_each_model_counts_once() -> None:
     events = history(("promoted", "a"), ("promoted", "b"), ("promoted", "c"), ("rolled_back", "b"))
     assert list(retained_models(events, Keep(bundles=2), now=NOW)) == ["b", "c"]
     assert list(retained_models(events, Keep(bundles=3), now=NOW)) == ["b", "c", "a"]
@@ -64,7 +64,7 @@ def test_the_one_before_cannot_be_given_up() -> None:
     ("last", "retained"),
     [("pending", True), ("approved", True), ("rejected", False), ("evaluated", False), ("removed", False)],
 )
-def test_what_waits_for_a_reviewer_stays(last: str, retained: bool) -> None:
+def test_a_model_that_waits_for_a_review_stays(last: str, retained: bool) -> None:
     events = history(("promoted", "champion"), ("registered", "x"), (last, "x"))
     assert ("x" in retained_models(events, Keep(), now=NOW)) is retained
 
@@ -128,7 +128,7 @@ RUNS = tuple(resource("run", f"2026010{day}-000000-smoke") for day in range(1, 6
 FIRST, SECOND, LAST = RUNS[0].name, RUNS[1].name, RUNS[4].name
 
 
-def test_the_latest_runs_stay_and_what_they_stand_on() -> None:
+def test_the_latest_runs_and_their_inputs_stay() -> None:
     cache = (resource("cache", "featurize/k1"), resource("cache", "featurize/k2"), resource("cache", "featurize/k3"))
     observed = Inventory(
         (*RUNS, *cache),
@@ -147,7 +147,7 @@ def test_an_hourly_flow_does_not_push_out_the_nightly_ones() -> None:
     assert goes(result) == sorted(run.name for run in (*RUNS[:3], *hourly[:3]))
 
 
-def test_work_that_was_done_beside_another_champion_is_known_by_its_outputs() -> None:
+def test_a_cache_entry_of_another_champion_is_found_by_its_outputs() -> None:
     observed = Inventory(
         (*RUNS, resource("cache", "featurize/other")),
         work={LAST: {"featurize": DONE}},
@@ -156,7 +156,7 @@ def test_work_that_was_done_beside_another_champion_is_known_by_its_outputs() ->
     assert "featurize/other" not in goes(plan(observed, Keep(runs=1), now=NOW))
 
 
-def test_a_run_that_goes_on_or_is_awaited_stays_and_so_does_all_cached_work() -> None:
+def test_a_running_or_awaited_run_and_its_cache_entries_stay() -> None:
     cache = resource("cache", "featurize/k2")
     observed = Inventory((*RUNS, cache), running=frozenset({FIRST}), awaited_runs=frozenset({SECOND}))
     result = plan(observed, Keep(runs=1), now=NOW)
@@ -171,13 +171,13 @@ def test_the_run_that_made_what_serves_stays_and_so_does_one_that_a_reviewer_loo
     assert goes(result) == ["run-a", "run-y"]  # one can go back to a, and needs no run for that
 
 
-def test_nothing_that_is_young_goes() -> None:
+def test_nothing_recent_is_removed() -> None:
     young = tuple(Resource(run.kind, run.name, run.path, NOW - DAY_S) for run in RUNS)
     assert goes(plan(Inventory(young), Keep(runs=1, days=2), now=NOW)) == []
     assert len(goes(plan(Inventory(young), Keep(runs=1, days=0.5), now=NOW))) == 4
 
 
-def test_a_checkpoint_that_somebody_goes_on_from_stays() -> None:
+def test_a_checkpoint_in_use_stays() -> None:
     half = StepWork("0123456789abcdef-rest", {}, finished=False)
     checkpoint = resource("checkpoint", "finetune/0123456789abcdef")
     assert goes(plan(Inventory((*RUNS, checkpoint), work={LAST: {"finetune": half}}), Keep(), now=NOW)) == []

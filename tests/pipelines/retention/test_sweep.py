@@ -35,7 +35,7 @@ from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import delete_atomically, remove
 from rankline.runtime import ledger
 from rankline.runtime.step_cache import StepCache
-from tests.cli.command import rankline
+from tests.cli.in_process import rankline
 from tests.pipelines.retention.sweep_workspace import add_firing, add_model, add_run, aged, key, make
 from tests.rankline.registry.test_model_registry import tiny_bundle
 
@@ -57,7 +57,7 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_goes_is_gone_and_what_stays_still_works(tmp_path: Path) -> None:
+def test_removed_resources_are_gone_and_retained_ones_work(tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     first, second, before, champion, refused = make(workspace)
     plan = plan_sweep(workspace, KEEP)
@@ -109,7 +109,7 @@ def test_the_bytes_that_are_reported_are_the_bytes_that_come_free(tmp_path: Path
     assert before - taken() == pytest.approx(cleaned.freed - written, abs=2)
 
 
-def test_a_dry_look_writes_nothing(tmp_path: Path) -> None:
+def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     make(tmp_path / "w")
     before = digest.file_digests(tmp_path / "w")
     plan_sweep(tmp_path / "w", KEEP)
@@ -212,7 +212,7 @@ def test_a_run_that_begins_after_the_plan_keeps_its_work(tmp_path: Path) -> None
         (30, {"host": socket.gethostname(), "pid": 2**22 + 1, "began": 0.0}, False),  # it was killed, and that is seen
     ],
 )
-def test_a_run_that_nobody_here_can_see_is_believed_for_an_hour(
+def test_a_run_of_another_machine_counts_as_running_for_an_hour(
     tmp_path: Path, minutes: int, watcher: dict[str, Any] | None, under_way: bool
 ) -> None:
     run = add_run(tmp_path / "w", 1, summary=False)
@@ -296,7 +296,7 @@ def test_a_model_that_left_is_still_reported(tmp_path: Path) -> None:
         assert "the disk was full" in refusal.value.found
 
 
-def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> None:
+def test_a_removed_model_can_be_registered_again(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     clean(tmp_path / "w", KEEP, say=quiet)
     models = ModelRegistry(tmp_path / "w" / "repository")
@@ -310,7 +310,7 @@ def test_a_model_that_left_can_be_made_and_registered_again(tmp_path: Path) -> N
     assert models.champion() == ids[0]
 
 
-def test_from_its_event_on_a_model_cannot_be_made_to_serve_though_its_files_are_still_there(tmp_path: Path) -> None:
+def test_a_removed_model_cannot_serve_while_its_files_still_exist(tmp_path: Path) -> None:
     ids = make(tmp_path / "w")
     models = ModelRegistry(tmp_path / "w" / "repository")
     assert remove(models, ids[0], who="t", why="killed after this", skipped=lambda history: False) is not None
@@ -450,7 +450,7 @@ def test_one_that_says_nothing_removes_nothing_and_the_largest_wins(tmp_path: Pa
     assert len(inside(tmp_path / "w" / "runs")) == 3
 
 
-def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> None:
+def test_a_failed_clean_up_does_not_fail_the_run(tmp_path: Path) -> None:
     make(tmp_path / "w")
     (tmp_path / "w" / "repository" / "events" / "3.json").unlink()
     lines: list[str] = []
@@ -458,7 +458,7 @@ def test_what_goes_wrong_with_cleaning_costs_the_run_nothing(tmp_path: Path) -> 
     assert "cleaning after the run stopped" in lines[0]
 
 
-def test_any_fault_of_cleaning_is_reported_and_costs_the_run_nothing(
+def test_a_fault_of_the_clean_up_is_reported_and_does_not_fail_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "w")
@@ -525,7 +525,7 @@ def test_a_folder_that_rankline_has_not_made_is_refused(tmp_path: Path) -> None:
     assert digest.file_digests(tmp_path / "w") == before
 
 
-def test_what_does_not_have_our_shape_is_left_alone(tmp_path: Path) -> None:
+def test_files_with_unknown_names_are_left_alone(tmp_path: Path) -> None:
     make(tmp_path / "w")
     foreign(tmp_path / "w")
     aged(tmp_path / "w")
@@ -548,7 +548,7 @@ def test_a_repository_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert len(inside(tmp_path / "w" / "runs")) == 4
 
 
-def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) -> None:
+def test_the_champion_is_known_despite_a_wrong_repository(tmp_path: Path) -> None:
     """By the workspace's own, by what the runs were told, and by what the schedules say."""
     ids = make(tmp_path / "w", models=4, runs=6)
     add_model(ModelRegistry(tmp_path / "other"), tmp_path, 9)
@@ -571,6 +571,13 @@ def test_beside_a_wrong_repository_what_serves_is_still_known(tmp_path: Path) ->
     values = {"name": "daily", "recipe": "smoke", "cron": "0 0 3 * * *",
               "settings": [f"storage.repository={tmp_path / 'models'}"]}  # fmt: skip
     ScheduleStore(tmp_path / "w").create(values, now=datetime(2026, 1, 10, tzinfo=UTC))
+    assert going() == without_its_maker
+    # a workspace in a bucket has its registry there
+    (tmp_path / "models").rename(tmp_path / "repository")
+    with pytest.raises(UsageError, match=f"model {ids[3]} came to serve by run {maker.name}"):
+        going()
+    result = {"name": "smoke", "storage": {"workspace": str(tmp_path)}}
+    write_json(tmp_path / "w" / "runs" / "20260101-000000-smoke" / "recipe.json", result)
     assert going() == without_its_maker
 
 
@@ -654,7 +661,9 @@ def _delete(paths: list[Path]) -> None:
         delete_atomically(path)
 
 
-def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trash_folder_that_another_process_removes_is_recreated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "thing").mkdir()
     rename = os.rename
     taken: list[Path] = []
@@ -670,7 +679,7 @@ def test_the_trash_that_another_takes_away_is_made_again(tmp_path: Path, monkeyp
     assert (len(taken), inside(tmp_path)) == (1, [])
 
 
-def test_what_could_not_be_removed_does_not_count_as_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_removal_does_not_count_as_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "w")
     plan = plan_sweep(tmp_path / "w", KEEP)
     monkeypatch.setattr("rankline.registry.removal.shutil.rmtree", lambda path, ignore_errors: None)

@@ -59,7 +59,7 @@ def test_a_step_gets_the_limits_of_its_recipe_and_no_more_cpus_than_there_are(tm
     assert looked["mem_limit"] == 2 * 2**30
 
 
-def test_a_step_has_no_rights_and_writes_as_whoever_runs_it(tmp_path: Path) -> None:
+def test_a_step_has_no_privileges_and_writes_as_the_current_user(tmp_path: Path) -> None:
     result = location(tmp_path).create_arguments("ingest", ABOUT)
     assert result["user"] == f"{os.getuid()}:{os.getgid()}"
     assert result["cap_drop"] == ["ALL"]
@@ -349,7 +349,7 @@ def test_an_image_of_other_code_is_refused(engine: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder somebody else's")
-def test_a_workspace_of_somebody_else_is_refused(engine: Any, tmp_path: Path) -> None:
+def test_a_workspace_of_another_user_is_refused(engine: Any, tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12345)
     with pytest.raises(UsageError, match="belongs to another user"):
         containers.require(smoke(), tmp_path)
@@ -476,7 +476,7 @@ def test_our_package_was_built_by_what_the_lock_names(engine: Any, kind: str) ->
     assert f"Generator: setuptools ({locked['setuptools']})" in result.decode()
 
 
-def test_an_image_that_is_not_what_it_should_be_is_not_kept(engine: Any, tmp_path: Path) -> None:
+def test_an_image_of_another_kind_is_refused(engine: Any, tmp_path: Path) -> None:
     """The real train image under the name of another kind: the same look inside refuses it."""
     inventory = contents.read_inventory(names.TRAIN, tool=docker_command.find_docker())
     assert contents.content_violations("train", "cpu", inventory) == []

@@ -12,7 +12,7 @@ import pytest
 from pipelines.assets.synthetic_shop import write_shop
 from pipelines.runs.folder import run_state
 from rankline.runtime import ledger
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.cli.runs.test_step import alone
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, watched
@@ -75,7 +75,7 @@ def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
     assert "try: another --workspace" in message
 
 
-def test_kubeflow_failing_by_itself_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_a_failure_of_kubeflow_itself_is_reported_with_its_last_line(tmp_path: Path) -> None:
     (tmp_path / "kfp").mkdir()
     (tmp_path / "kfp" / "__init__.py").write_text("raise ImportError('half of it is missing')\n")
     done = rankline("run", "--recipe", "smoke", "-w", tmp_path / "ws", "--json", PYTHONPATH=str(tmp_path))

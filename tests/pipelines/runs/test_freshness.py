@@ -82,14 +82,14 @@ def test_a_damaged_watermark_is_reported(tmp_path: Path, content: str) -> None:
     assert requested(tmp_path, "--json")[0] == 1
 
 
-def test_where_there_are_no_events_nothing_grows_old(tmp_path: Path) -> None:
+def test_without_events_no_data_is_too_old(tmp_path: Path) -> None:
     promoted(tmp_path)
     watermark(tmp_path, "ranking_v1", until=datetime.fromtimestamp(0, UTC), at=NOW.isoformat())
     (result,) = freshness(tmp_path, now=NOW)
     assert (result.lag_s, result.exceeds(lag=60), result.exceeds(age=60)) == (None, [], [])
 
 
-def test_what_is_no_span_is_refused() -> None:
+def test_an_invalid_duration_is_refused() -> None:
     assert [parse_duration_s(text) for text in ("90s", "30m", "2h", "1d")] == [90, 1800, 7200, 86_400]
     with pytest.raises(UsageError, match="is not a duration"):
         parse_duration_s("2 hours")

@@ -24,6 +24,7 @@ from rankline.io.artifacts import write_digests
 from rankline.registry.model_registry import ModelRegistry
 from rankline.runtime.step_cache import StepCache
 from rankline.runtime.steps import TRAINING_STEPS
+from tests.cli import in_process
 from tests.cli.command import rankline
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.watched import flip, folders, reasons, steps
@@ -220,7 +221,7 @@ def test_one_setting_in_each_section(unchanged: Path, setting: str) -> None:
         assert all(run[0] in result[step].because for step in after)
 
 
-def test_cached_work_that_fits_only_some_of_what_may_come_out_is_no_promise(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_a_cache_entry_for_only_some_outcomes_is_planned_as_unsure(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     setting = "validate.max_age_days=9999999"
     assert planned(workspace, setting)["evaluate"].unless == ("export", "featurize", "finetune", "distill")
@@ -336,7 +337,7 @@ def test_another_recipe_in_the_workspace(unchanged: Path) -> None:
         plan(change(mine, ["export.catalogue=mine"]), unchanged)
 
 
-def test_a_cache_entry_that_is_damaged_cannot_be_what_is_hoped_for(smoke: SmokeRun, tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_planned_to_run(smoke: SmokeRun, tmp_path: Path) -> None:
     workspace = smoke.copy(tmp_path / "ws")
     flip(next((workspace / "cache" / "finetune").glob("*/teacher/weights.safetensors")))
     result = planned(workspace, "featurize.check_rows=7")
@@ -420,7 +421,7 @@ def test_it_writes_nothing(smoke: SmokeRun, tmp_path: Path) -> None:
     flip(next((workspace / "cache" / "export").glob("*/bundle/manifest.json")))
     (workspace / "repository" / "champion.json").unlink()  # a run would write it again
     before = digests(workspace)
-    done = rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
+    done = in_process.rankline("run", "--recipe", "smoke", "-w", workspace, "--plan")
     assert done.returncode == 0, done.stderr
     assert "the cache entry was damaged" in done.stdout
     assert digests(workspace) == before
@@ -471,7 +472,7 @@ def test_in_a_pipe_no_reason_is_cut(unchanged: Path, capsys: pytest.CaptureFixtu
     assert any(line.endswith(long.strip()) for line in capsys.readouterr().out.splitlines())
 
 
-def test_what_hangs_on_nothing_known_here_is_decided_on_the_cluster(unchanged: Path) -> None:
+def test_a_step_decided_on_the_cluster_is_drawn_so(unchanged: Path) -> None:
     result = plan(named("smoke"), unchanged)
     step = PlannedStep(step=result.steps[0].step, state="unsure", why="decided on the cluster when the step starts")
     lines = drawn(result.model_copy(update={"steps": (step, *result.steps[1:])}))

@@ -29,7 +29,8 @@ from rankline.io.files import write_json
 from rankline.runtime import ledger
 from rankline.runtime.outcomes import Outcome
 from rankline.runtime.steps import TRAINING_STEPS
-from tests.cli.command import RANKLINE, rankline, refused
+from tests.cli.command import RANKLINE
+from tests.cli.in_process import rankline, refused
 from tests.conftest import SmokeRun
 from tests.pipelines.runs.test_plan import comes_true
 from tests.pipelines.runs.watched import folders, reasons, steps, summary, until, watched
@@ -72,7 +73,7 @@ def test_the_log_of_a_step(smoke: SmokeRun) -> None:
     assert "\x1b" not in words
 
 
-def test_without_kubeflows_own_words_little_is_left_of_a_run_that_went_well(smoke: SmokeRun) -> None:
+def test_the_log_leaves_out_kubeflows_own_lines(smoke: SmokeRun) -> None:
     words = "\n".join(output.line for output in LocalRuns(smoke.workspace).logs("last"))
     assert words
     for own in ("KFP Executor", "executor_input", "Executing task", "outputs:", "source_digest:", '"parameterValues"'):
@@ -163,7 +164,7 @@ def test_its_own_terminal_ends_as_by_ctrl_c(cancelled: Cancelled) -> None:
     assert "cancelled: " in cancelled.out
 
 
-def test_whoever_followed_it_saw_what_it_reported_and_its_end(cancelled: Cancelled) -> None:
+def test_a_follower_sees_the_log_and_the_end_of_the_run(cancelled: Cancelled) -> None:
     assert any("Executing task 'resolve-inputs'" in line for line in cancelled.followed)
 
 
@@ -191,7 +192,7 @@ class Retried:
 def retried(cancelled: Cancelled, workspace: Path) -> Retried:
     """The cancelled run once more, to its end."""
     planned = plan(named("smoke", [SETTING]), workspace)
-    done = rankline("runs", "retry", cancelled.run, "-w", workspace, "--json", timeout_s=600)
+    done = rankline("runs", "retry", cancelled.run, "-w", workspace, "--json")
     assert done.returncode == 0, done.stderr
     return Retried(planned, json.loads(done.stdout))
 
@@ -213,7 +214,7 @@ def test_a_retry_runs_the_same_recipe_and_reuses_what_is_finished(
     assert '"max_rejected_share": 0.5' in second.read_text()
 
 
-def test_what_was_planned_of_it_has_happened(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
+def test_the_retry_went_as_planned(retried: Retried, workspace: Path, cancelled: Cancelled) -> None:
     reported, before = {step.step: step for step in retried.planned.steps}, finished(workspace, cancelled)
     assert {step for step in reported if reported[step].state == "runs"} == {
         "resolve_inputs",
@@ -289,7 +290,7 @@ def test_a_run_whose_watcher_dies_while_it_is_cancelled_ends_as_cancelled(smoke:
     assert reported["outcome"] == "cancelled"
 
 
-def test_what_had_ended_before_it_was_cancelled_keeps_its_outcome(tmp_path: Path) -> None:
+def test_a_finished_run_that_is_cancelled_keeps_its_outcome(tmp_path: Path) -> None:
     """The request came a moment too late: a verdict is a verdict."""
     decided = ledger.Entry(step="decide", status="done", started=1.0, finished=2.0, result={"outcome": "refused"})
     ledger.write_entry(tmp_path, decided)

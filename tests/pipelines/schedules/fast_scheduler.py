@@ -66,7 +66,7 @@ def main() -> None:
             scheduler.tick()
             if over and is_idle(scheduler):
                 return
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

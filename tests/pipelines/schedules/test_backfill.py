@@ -67,7 +67,7 @@ def test_no_more_than_asked_for_are_active(tmp_path: Path) -> None:
     assert most == 2
 
 
-def test_what_failed_or_was_interrupted_runs_again(tmp_path: Path) -> None:
+def test_failed_and_interrupted_firings_run_again(tmp_path: Path) -> None:
     store = created(tmp_path, "fails")
     assert backfilled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     assert backfilled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
@@ -81,7 +81,7 @@ def test_what_failed_or_was_interrupted_runs_again(tmp_path: Path) -> None:
         assert backfilled(tmp_path, "fails", first=2, end=3) == [(2, "under way elsewhere", "failed")]
 
 
-def test_what_failed_runs_anew_by_the_corrected_schedule(tmp_path: Path) -> None:
+def test_a_failed_firing_reruns_with_the_corrected_schedule(tmp_path: Path) -> None:
     store = created(tmp_path, "fails", scratch_every=2)
     assert backfilled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]
     instant = datetime(2026, 11, 1, 3, tzinfo=UTC)
@@ -177,9 +177,7 @@ def test_a_refused_model_is_notified_once_where_that_was_requested(tmp_path: Pat
     assert [body["event"] for _, body in heard] == ["model refused"]
 
 
-def test_a_webhook_that_nobody_answers_is_noted_and_fails_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unanswered_webhook_is_recorded_and_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook, "BACKOFF_S", 0.01)
     store = created(tmp_path, "fails", webhook="http://127.0.0.1:9/")
     assert backfilled(tmp_path, "fails", end=2) == [(1, "ran", "failed")]

@@ -28,7 +28,8 @@ from pipelines.schedules.model import due
 from pipelines.schedules.processes import worker_command
 from pipelines.schedules.store import ScheduleStore
 from rankline.errors import UsageError
-from tests.cli.command import RANKLINE, refused
+from tests.cli.command import RANKLINE
+from tests.cli.in_process import refused
 from tests.pipelines.schedules.fast_scheduler import FastClock, command, is_idle
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.main import app
 from pipelines.schedules.daemon import select_due
 from pipelines.schedules.firing import Firing
 from pipelines.schedules.firings import Firings
@@ -22,6 +18,7 @@ from pipelines.schedules.model import Schedule, due, validate_schedule
 from pipelines.schedules.store import ScheduleStore
 from pipelines.schedules.worker import flow_runner
 from rankline.errors import RanklineError, UsageError
+from tests.cli.in_process import rankline, refused
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -114,7 +111,7 @@ def test_a_schedule_that_cannot_be_is_refused(settings: dict[str, Any], expected
         ({"webhook": "Bearer s3cret"}, "http"),
     ],
 )
-def test_a_secret_given_by_mistake_is_neither_kept_nor_said(
+def test_a_secret_in_the_settings_is_neither_stored_nor_printed(
     tmp_path: Path, settings: dict[str, Any], expected: str
 ) -> None:
     store = ScheduleStore(tmp_path)
@@ -155,7 +152,7 @@ def test_each_fire_time_belongs_to_the_revision_in_force_at_it(tmp_path: Path) -
     assert [each.scheduled_at.day for each in since] == [5, 8]
 
 
-def test_every_revision_is_kept_and_the_latest_lies_open(tmp_path: Path) -> None:
+def test_every_revision_is_stored_and_the_latest_is_unpacked(tmp_path: Path) -> None:
     store = ScheduleStore(tmp_path)
     assert (make(store).revision, store.names()) == (1, ["s"])
     assert store.update("s", {"max_runs": 2}, now=NOON).revision == 2
@@ -279,21 +276,6 @@ def test_an_update_leaves_no_gap_and_doubles_nothing(tmp_path: Path) -> None:
 # -- the commands ------------------------------------------------------------------------------------------------
 
 
-def rankline(*words: object, cwd: Path | None = None) -> SimpleNamespace:
-    """Run a command in this process."""
-    with contextlib.chdir(cwd or Path.cwd()):
-        done = CliRunner().invoke(app, [str(word) for word in words])
-    return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=done.stderr, error=done.exception)
-
-
-def refused(*words: object, code: int) -> str:
-    """The message of a command that is refused with this exit code."""
-    error = rankline(*words).error
-    assert isinstance(error, RanklineError), error
-    assert error.exit_code == code
-    return str(error)
-
-
 def test_the_commands(tmp_path: Path) -> None:
     ws = ("-w", tmp_path / "ws")
     done = rankline(
@@ -359,7 +341,7 @@ def test_an_empty_value_takes_a_setting_back(tmp_path: Path) -> None:
     assert results == [None, None, "UTC", "", None]
 
 
-def test_a_run_at_which_nobody_works_is_not_shown_as_running(tmp_path: Path) -> None:
+def test_a_run_without_a_process_is_not_shown_as_running(tmp_path: Path) -> None:
     store = ScheduleStore(tmp_path)
     make(store)
     firings = store.firings("s")

@@ -279,7 +279,7 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize(("mine", "theirs", "policy", "met"), [c[1:] for c in WINDOWS], ids=[c[0] for c in WINDOWS])
-def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
+def test_a_model_of_an_older_window_is_not_promoted(mine, theirs, policy, met):
     candidate, champion = (manifest_of().model_copy(update=result) for result in (mine, theirs))
     verdict = decide(
         report_of(BETTER),
@@ -293,7 +293,7 @@ def test_a_model_of_an_older_window_replaces_nobody(mine, theirs, policy, met):
     assert [check.name for check in verdict.failures] == ([] if met else ["data window"])
 
 
-def test_a_champion_that_nobody_looked_at_is_not_replaced():
+def test_a_champion_without_a_manifest_is_not_replaced():
     verdict = decide(report_of(BETTER), BETTER, manifest_of(), PromotionPolicy(), champion_id=CHAMPION)
     assert [check.name for check in verdict.failures] == ["data window"]
 

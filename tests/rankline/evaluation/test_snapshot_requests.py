@@ -59,7 +59,7 @@ def test_item_features_are_those_of_the_requests_own_day(folder: Path) -> None:
     assert compared > 1000
 
 
-def test_nothing_in_a_request_lies_after_its_moment(folder: Path) -> None:
+def test_nothing_in_a_request_is_later_than_the_request(folder: Path) -> None:
     for split in SPLITS:
         requests = list(snapshot_requests.read_snapshot_requests(folder, split))
         assert len(requests) > 100

@@ -45,7 +45,7 @@ def test_a_query_without_a_known_word_scores_nothing(query: str) -> None:
     assert index().scores(query).tolist() == [0] * len(WORDS)
 
 
-def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
+def test_a_saved_index_scores_alike_once_loaded(tmp_path: Path) -> None:
     index("english").save(tmp_path / "bm25")
     loaded = Bm25.load(tmp_path / "bm25")
     for query in ("running", "rotes Buch", "这本", "nothing"):

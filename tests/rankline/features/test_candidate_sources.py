@@ -33,7 +33,7 @@ def test_an_item_is_not_its_own_neighbour_and_pairs_add_up() -> None:
     assert more[0, 1] > once[0, 1]
 
 
-def test_only_the_best_neighbours_are_kept() -> None:
+def test_only_the_best_neighbours_are_stored() -> None:
     rng = np.random.default_rng(0)
     lists = [rng.permutation(30)[:8].astype(np.int64) for _ in range(200)]
     every = covisitation(lists, 30, window=8, step_decay=0.1, max_neighbours=30)

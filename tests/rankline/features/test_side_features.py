@@ -66,7 +66,7 @@ def test_a_price_that_was_constant_in_training_separates_nothing(then: list[floa
     np.testing.assert_array_equal(actual, side.matrix(items))
 
 
-def test_what_training_never_met_says_nothing() -> None:
+def test_values_unseen_in_training_contribute_nothing() -> None:
     side = SideFeatures.of(_declared())
     other = _declared().slice(0, 1)
     for name, value in (("brand", "z"), ("language", "fi")):

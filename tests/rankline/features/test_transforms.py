@@ -44,7 +44,7 @@ def test_fresh_popularity_is_the_last_week_before_all_else() -> None:
     np.testing.assert_allclose(actual, [2.9, 2.8, 0], rtol=1e-6)
 
 
-def test_a_moment_that_is_known() -> None:
+def test_a_known_instant() -> None:
     # Saturday 2024-03-02 06:00 UTC, an hour after the last event
     actual = transforms.request_context(
         request_time=np.array([1709359200.0, 1709359200.0]),

@@ -9,7 +9,7 @@ from rankline.io import disk
 from tests.pipelines.hurt import disk as small_disk
 
 
-def test_of_a_copy_the_full_disk_is_named_and_not_where_it_came_from(tmp_path: Path) -> None:
+def test_a_copy_to_a_full_disk_names_the_target(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(3_000_000))
     with small_disk(tmp_path / "disk", megabytes=1) as small:

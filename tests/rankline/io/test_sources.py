@@ -13,7 +13,7 @@ import pytest
 
 from rankline.errors import SourceError
 from rankline.io import digest, sources
-from rankline.io.sources import File, Source, mask_passwords
+from rankline.io.sources import File, Source, mask_passwords, match_files
 from tests.servers.process import free_port
 from tests.servers.proxy import BUSY, DROP, PASS, flaky
 
@@ -203,7 +203,7 @@ def test_a_web_server_that_is_away_is_one_message(
         File(f"http://127.0.0.1:{proxy.port}/{path}").digest()
 
 
-def test_a_host_where_nobody_listens_is_one_message(web: int) -> None:
+def test_an_unreachable_host_is_one_message(web: int) -> None:
     with pytest.raises(SourceError, match=r"does not respond[^$]*Cannot connect"):
         File(f"http://127.0.0.1:{free_port()}/log.csv").size()
 
@@ -232,3 +232,12 @@ def test_a_bucket_that_is_away_or_wants_credentials_is_one_message(monkeypatch: 
     assert "EndpointConnectionError" in refusal("log")
     assert "EndpointConnectionError" in refusal("log/*.csv")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("folder", ["shop [2023]", "what?", "all *"])
+@pytest.mark.parametrize("place", ["log", "log/*.csv", "log/a[1].csv"])
+def test_signs_of_patterns_in_a_name_are_letters(tmp_path: Path, folder: str, place: str) -> None:
+    (tmp_path / folder / "log").mkdir(parents=True)
+    (tmp_path / folder / "log/a[1].csv").write_text("x")
+    (file,) = match_files(str(tmp_path / folder), place, "events")
+    assert file.path == str(tmp_path / folder / "log/a[1].csv")

@@ -95,7 +95,7 @@ def test_counts_follow_the_item(bundle: Bundle, tmp_path: Path) -> None:
     )
 
 
-def test_bm25_knows_new_words(bundle: Bundle, tmp_path: Path) -> None:
+def test_bm25_of_a_new_catalogue_knows_new_words(bundle: Bundle, tmp_path: Path) -> None:
     catalogues.build(bundle, table(i7={"title": "Zeppelin"}), tmp_path / "out")
     joined = catalogues.assemble_bundle(bundle, tmp_path / "out", tmp_path / "joined")
     catalogue, _ = bundles.read_catalogue(joined, "fp32")

@@ -56,7 +56,7 @@ def test_padding_does_not_change_a_history(junk: float) -> None:
     torch.testing.assert_close(short, long, atol=1e-6, rtol=1e-5)
 
 
-def test_company_does_not_change_a_history() -> None:
+def test_other_histories_of_a_batch_do_not_change_one() -> None:
     tower = tower_of()
     items_BLD, ratings_BL, lengths_B = torch.randn(3, 5, SIZE), torch.randint(0, 6, (3, 5)), torch.tensor([5, 1, 3])
     together = tower(items_BLD, ratings_BL, lengths_B)
@@ -111,7 +111,7 @@ def teacher_inputs(batch: int, length: int, lengths: list[int]) -> list[Tensor]:
 
 @pytest.mark.parametrize("junk", [0.0, 3.0])
 @torch.no_grad()
-def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
+def test_padding_does_not_change_the_teachers_scores(junk: float) -> None:
     teacher = teacher_of()
     items, ratings, ages, lengths, *rest = teacher_inputs(3, 4, [4, 2, 0])
     short = teacher(items, ratings, ages, lengths, *rest)
@@ -120,7 +120,7 @@ def test_padding_does_not_change_what_the_teacher_says(junk: float) -> None:
 
 
 @torch.no_grad()
-def test_what_lies_behind_an_empty_history_is_not_looked_at() -> None:
+def test_padding_behind_an_empty_history_is_ignored() -> None:
     teacher = teacher_of()
     items, *rest = teacher_inputs(2, 4, [0, 4])
     before = teacher(items, *rest)
@@ -146,7 +146,7 @@ def test_each_candidate_is_judged_alone_and_by_all_it_is_given() -> None:
 # Item vectors -----------------------------------------------------------------------------------------------------
 
 
-def test_an_item_never_seen_in_training_lives_from_its_words_and_side() -> None:
+def test_an_item_unseen_in_training_has_a_vector_of_its_text_and_side_features() -> None:
     known_I = torch.ones(ITEMS)
     known_I[3] = 0
     fusion = fusion_of(known=known_I, own_dropout=0.5).eval()

@@ -16,7 +16,7 @@ def test_with_the_share_alone_the_chances_are_the_softmax() -> None:
     np.testing.assert_allclose(chances, softmax, rtol=1e-5)
 
 
-def test_how_many_others_there_are_behind_the_best_does_not_tell() -> None:
+def test_the_number_of_other_candidates_does_not_change_the_probability() -> None:
     few = np.linspace(3, 0, SOFTMAX_CANDIDATES).astype(np.float32)
     many = np.concatenate([few, np.full(500, -0.5, np.float32)])
     of_few = calibration().probabilities(few, np.zeros((len(few), 2), np.float32), NAMES)

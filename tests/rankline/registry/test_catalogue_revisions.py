@@ -1,7 +1,6 @@
 """Catalogue revisions and takedowns, in a folder and in memory."""
 
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from rankline.model import bundle as bundles
 from rankline.model.catalogue_files import verify_catalogue, write_catalogue_manifest
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.registry_state import Champion
+from tests.race import race
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
@@ -168,34 +168,24 @@ def test_a_publication_for_an_earlier_champion_or_catalogue_is_stale(repository,
     assert repository.champion_record().revision == revision
 
 
-def _publish_once(root, folder, model_id, gate, results):
+def _publish_once(gate, root, folder, model_id):
     models = ModelRegistry(root)
     gate.wait()
     try:
         revision = models.add_catalogue(model_id, folder)
         models.publish(model_id, revision, who="test", why="", expected_revision="")
-        results.put(revision)
     except StaleEvidence:
-        results.put("stale")
+        return "stale"
+    return revision
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same", "two"])
 def test_of_two_that_publish_at_once_one_is_stale(tmp_path, bundle, same):
-    context = multiprocessing.get_context("fork")
     folders = [another_catalogue(bundle, tmp_path / name, b"1" if same else name.encode()) for name in ("a", "b")]
     for trial in range(3):
         models = ModelRegistry(tmp_path / f"repository{trial}")
         champion(models, bundle)
-        gate, results = context.Barrier(2), context.Queue()
-        racers = [
-            context.Process(target=_publish_once, args=(models.root, folder, bundle.model_id, gate, results))
-            for folder in folders
-        ]
-        for racer in racers:
-            racer.start()
-        received = {results.get(timeout=60) for _ in racers}
-        for racer in racers:
-            racer.join(60)
+        received = set(race("fork", _publish_once, [(models.root, folder, bundle.model_id) for folder in folders]))
         (winner,) = received - {"stale"}
         assert "stale" in received
         assert models.champion_record().revision == winner
@@ -314,7 +304,7 @@ def test_an_incomplete_event_is_a_damaged_history(tmp_path, bundle, kind, conten
             read()
 
 
-def _hide_many(root, name, gate):
+def _hide_many(gate, root, name):
     models = ModelRegistry(root)
     gate.wait()
     for i in range(10):
@@ -324,14 +314,7 @@ def _hide_many(root, name, gate):
 def test_two_that_hide_at_once_lose_nothing(tmp_path, bundle):
     models = ModelRegistry(tmp_path / "repository")
     champion(models, bundle)
-    context = multiprocessing.get_context("fork")
-    gate = context.Barrier(2)
-    writers = [context.Process(target=_hide_many, args=(models.root, name, gate)) for name in "ab"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    race("fork", _hide_many, [(models.root, name) for name in "ab"])
     assert models.champion_record().hidden == tuple(sorted(f"{name}{i}" for name in "ab" for i in range(10)))
     assert ModelRegistry(models.root)._cached_champion() is not None, "champion.json is right as well"
 
@@ -352,7 +335,7 @@ def test_an_unreadable_manifest_is_an_error(repository, bundle, tmp_path):
         repository.bundle(bundle.model_id, into=tmp_path / "fetched")
 
 
-def test_what_was_fetched_before_is_not_fetched_again(bundle, tmp_path):
+def test_a_fetched_file_is_not_fetched_again(bundle, tmp_path):
     models = ModelRegistry(f"memory://{tmp_path}/models")
     champion(models, bundle)
     publish(models, bundle, another_catalogue(bundle, tmp_path / "today"))

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from rankline.io.blob_store import _supports_exclusive_create
 from rankline.model import bundle as bundles
 from rankline.model.scoring import feature_names
 from rankline.registry.model_registry import ModelRegistry
+from tests.race import race
 
 
 def tiny_bundle(folder: Path, *, weights: bytes = b"weights", **changes) -> bundles.Bundle:
@@ -240,7 +240,7 @@ def test_a_missing_event_is_an_error_and_never_overwritten(tmp_path, bundle):
     assert sorted(p.name for p in (tmp_path / "repository" / "events").iterdir()) == ["1.json", "3.json"]
 
 
-def _write_many(root, name, count, gate):
+def _write_many(gate, root, name, count):
     gate.wait()
     repository = ModelRegistry(root)
     for i in range(count):
@@ -249,14 +249,7 @@ def _write_many(root, name, count, gate):
 
 def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
     root = tmp_path / "repository"
-    context = multiprocessing.get_context("fork")
-    gate = context.Barrier(4)
-    writers = [context.Process(target=_write_many, args=(root, f"w{i}", 25, gate)) for i in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    race("fork", _write_many, [(root, f"w{i}", 25) for i in range(4)])
     history = ModelRegistry(root).history()
     assert [event.n for event in history] == list(range(1, 101))
     for i in range(4):
@@ -265,32 +258,23 @@ def test_writers_racing_lose_nothing_and_share_no_number(tmp_path):
     assert len(list((root / "events").iterdir())) == 100
 
 
-def _promote_once(root, model_id, gate, results):
+def _promote_once(gate, root, model_id):
     repository = ModelRegistry(root)
     gate.wait()
     try:
         promote(repository, model_id, expected_champion="")
-        results.put(model_id)
     except StaleEvidence:
-        results.put("stale")
+        return "stale"
+    return model_id
 
 
 def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(tmp_path, bundle, other):
-    context = multiprocessing.get_context("fork")
     for trial in range(5):
         root = tmp_path / f"repository{trial}"
         repository = ModelRegistry(root)
         repository.add(bundle.folder)
         repository.add(other.folder)
-        gate, results = context.Barrier(2), context.Queue()
-        racers = [
-            context.Process(target=_promote_once, args=(root, one.model_id, gate, results)) for one in (bundle, other)
-        ]
-        for racer in racers:
-            racer.start()
-        received = {results.get(timeout=30) for _ in racers}
-        for racer in racers:
-            racer.join(30)
+        received = set(race("fork", _promote_once, [(root, one.model_id) for one in (bundle, other)]))
         assert "stale" in received
         (winner,) = received - {"stale"}
         assert repository.champion() == winner
@@ -321,7 +305,7 @@ def test_killed_writers_leave_whole_events_or_none(tmp_path):
     assert ModelRegistry(tmp_path / "repository").append("evaluated", "m", who="w", why="").n == len(history) + 1
 
 
-def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, bundle, other):
+def test_leftovers_of_a_killed_copy_are_deleted_after_a_day(tmp_path, bundle, other):
     repository = ModelRegistry(tmp_path / "repository")
     repository.add(bundle.folder)
     old, young = (tmp_path / "repository" / "bundles" / f".{name}.part" for name in ("old", "young"))
@@ -333,7 +317,7 @@ def test_what_a_killed_copy_left_behind_goes_after_a_day(tmp_path, bundle, other
     assert young.exists()
 
 
-def test_what_a_killed_writer_of_events_left_behind_goes_after_a_day(tmp_path):
+def test_leftovers_of_a_killed_event_writer_are_deleted_after_a_day(tmp_path):
     repository = ModelRegistry(tmp_path / "repository")
     repository.append("evaluated", "m", who="test", why="")
     old, young = (tmp_path / "repository" / "events" / f".2.json.{name}" for name in ("old", "young"))

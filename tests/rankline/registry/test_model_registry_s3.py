@@ -1,7 +1,6 @@
 """The model registry in a bucket of an S3-compatible server, over an unreliable network."""
 
 import json
-import multiprocessing
 import shutil
 import time
 import uuid
@@ -14,6 +13,7 @@ from rankline.errors import IntegrityError, RegistryError, StaleEvidence, Storag
 from rankline.model.bundle import write_bundle_manifest
 from rankline.model.catalogue_files import verify_catalogue
 from rankline.registry.model_registry import ModelRegistry
+from tests.race import race
 from tests.rankline.registry.test_catalogue_revisions import another_catalogue
 from tests.rankline.registry.test_model_registry import promote
 from tests.servers.proxy import BUSY, DROP, DROP_ANSWER, PASS, flaky
@@ -44,7 +44,7 @@ def test_a_number_is_taken_once(url):
     assert models._read("events/1.json") == b"first"
 
 
-def _write_many(url, name, count, gate):
+def _write_many(gate, url, name, count):
     models = ModelRegistry(url)
     gate.wait()
     for i in range(count):
@@ -52,49 +52,36 @@ def _write_many(url, name, count, gate):
 
 
 def test_processes_racing_lose_nothing_and_share_no_number(url):
-    context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(2)
-    writers = [context.Process(target=_write_many, args=(url, f"w{i}", 8, gate)) for i in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(120)
-        assert writer.exitcode == 0
+    race("spawn", _write_many, [(url, f"w{i}", 8) for i in range(2)])
     history = ModelRegistry(url).history()
     assert [event.n for event in history] == list(range(1, 17))
     for i in range(2):
         assert [e.why for e in history if e.who == f"w{i}"] == [str(k) for k in range(8)]
 
 
-def _promote_once(urls, model_id, gate, results):
+def _promote_each(gate, urls, model_id):
+    outcomes = []
     for url in urls:
         models = ModelRegistry(url)
         models.champion()
         gate.wait()
         try:
             promote(models, model_id, expected_champion="")
-            results.put((url, model_id))
+            outcomes.append(model_id)
         except StaleEvidence:
-            results.put((url, "stale"))
+            outcomes.append("stale")
+    return outcomes
 
 
 def test_of_two_that_promote_at_once_one_wins_and_the_other_is_stale(url, bundle, other):
-    context = multiprocessing.get_context("spawn")
     urls = [f"{url}/{trial}" for trial in range(3)]
     for one in urls:
         ModelRegistry(one).add(bundle.folder)
         ModelRegistry(one).add(other.folder)
-    gate, results = context.Barrier(2), context.Queue()
-    racers = [context.Process(target=_promote_once, args=(urls, m.model_id, gate, results)) for m in (bundle, other)]
-    for racer in racers:
-        racer.start()
-    received = [results.get(timeout=120) for _ in range(2 * len(urls))]
-    for racer in racers:
-        racer.join(30)
-    for one in urls:
-        outcomes = {outcome for place, outcome in received if place == one}
-        (winner,) = outcomes - {"stale"}
-        assert "stale" in outcomes
+    outcomes = race("spawn", _promote_each, [(urls, each.model_id) for each in (bundle, other)])
+    for one, received in zip(urls, zip(*outcomes)):
+        (winner,) = set(received) - {"stale"}
+        assert "stale" in received
         assert ModelRegistry(one).champion() == winner
         assert [event.n for event in ModelRegistry(one).history()] == [1]
 
@@ -154,30 +141,20 @@ def test_a_catalogue_whose_upload_ended_half_way_cannot_be_published(url, bundle
     assert models.champion_record().revision == revision
 
 
-def _publish_each(url, folder, model_id, gate, results):
+def _publish_once(gate, url, folder, model_id):
     models = ModelRegistry(url)
     gate.wait()
     try:
         models.publish(model_id, models.add_catalogue(model_id, folder), who="test", why="", expected_revision="")
-        results.put(folder.name)
     except StaleEvidence:
-        results.put("stale")
+        return "stale"
+    return folder.name
 
 
 def test_of_two_that_publish_at_once_one_wins_and_the_other_is_stale(url, bundle, tmp_path):
     register_and_promote(url, bundle)
-    context = multiprocessing.get_context("spawn")
     folders = {name: another_catalogue(bundle, tmp_path / name, name.encode()) for name in ("a", "b")}
-    gate, results = context.Barrier(2), context.Queue()
-    racers = [
-        context.Process(target=_publish_each, args=(url, folder, bundle.model_id, gate, results))
-        for folder in folders.values()
-    ]
-    for racer in racers:
-        racer.start()
-    received = {results.get(timeout=120) for _ in racers}
-    for racer in racers:
-        racer.join(30)
+    received = set(race("spawn", _publish_once, [(url, folder, bundle.model_id) for folder in folders.values()]))
     (winner,) = received - {"stale"}
     assert "stale" in received
     assert ModelRegistry(url).champion_record().revision == verify_catalogue(folders[winner])

@@ -11,7 +11,7 @@ from rankline.errors import IntegrityError, RegistryError, StaleEvidence, UsageE
 from rankline.registry.model_registry import ModelRegistry
 from rankline.registry.removal import remove
 from rankline.registry.rollback import former_champions, roll_back
-from tests.cli.command import rankline, refused
+from tests.cli.in_process import rankline, refused
 from tests.rankline.registry.test_model_registry import promote, tiny_bundle
 
 
@@ -78,7 +78,7 @@ def test_a_rollback_over_several_models_skips_them(workspace: Path) -> None:
         go_back(models, workspace)
 
 
-def test_what_was_removed_is_not_offered(workspace: Path) -> None:
+def test_a_removed_model_is_no_rollback_candidate(workspace: Path) -> None:
     models, (one, two, _) = models_of(workspace)
     remove(models, two, who="gc", why="room", skipped=lambda history: False)
     assert former_champions(models) == [one]

@@ -82,7 +82,7 @@ def test_unchanged_work_is_reused_and_says_from_where(tmp_path: Path, raw: Path)
     assert first.outputs == second.outputs
 
 
-def test_it_says_why_it_ran_again(tmp_path: Path, raw: Path) -> None:
+def test_the_reason_of_a_rerun_is_recorded(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one")
     assert do(work.step, tmp_path, raw, "two", Config(factor=3)).why == "factor: 2 -> 3"
@@ -106,11 +106,17 @@ def test_the_changed_one_of_nested_settings_is_named() -> None:
 def test_a_result_of_another_lineage_is_reused_only_with_ignore_lineage(tmp_path: Path, raw: Path) -> None:
     work = Work()
     do(work.step, tmp_path, raw, "one", lineage=lambda: {"champion": "a"})
-    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=True)
+    again = do(work.step, tmp_path, raw, "two", lineage=lambda: {"champion": "b"}, ignore_lineage=lambda: True)
     assert (work.done, again.status) == (1, "reused")
     assert do(work.step, tmp_path, raw, "three", lineage=lambda: {"champion": "b"}).why == "champion changed"
     other = do(
-        work.step, tmp_path, raw, "four", Config(factor=3), lineage=lambda: {"champion": "b"}, ignore_lineage=True
+        work.step,
+        tmp_path,
+        raw,
+        "four",
+        Config(factor=3),
+        lineage=lambda: {"champion": "b"},
+        ignore_lineage=lambda: True,
     )
     assert (work.done, other.status) == (3, "done")
 
@@ -149,7 +155,7 @@ def test_an_unsealed_input_is_refused(tmp_path: Path, raw: Path) -> None:
         do(Work().step, tmp_path, raw, "one")
 
 
-def test_what_a_killed_attempt_left_is_cleaned(tmp_path: Path, raw: Path) -> None:
+def test_leftovers_of_a_killed_attempt_are_deleted(tmp_path: Path, raw: Path) -> None:
     left = tmp_path / "ws" / "runs" / "one" / "out" / "output"
     left.mkdir(parents=True)
     (left / "half.parquet").write_text("PAR")

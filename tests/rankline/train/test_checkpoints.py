@@ -56,7 +56,7 @@ def test_only_the_last_checkpoint_is_kept_and_clear_forgets_it(tmp_path: Path) -
     assert Checkpoints(folder).load(rng) is None
 
 
-def test_without_a_folder_nothing_is_kept() -> None:
+def test_without_a_folder_no_checkpoint_is_written() -> None:
     checkpointer = Checkpoints(None)
     checkpointer.save({"epoch": 1}, np.random.default_rng(0))
     assert checkpointer.load(np.random.default_rng(0)) is None
@@ -115,7 +115,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_two_runs_of_the_same_work_do_not_take_each_others_checkpoint_away(tmp_path: Path) -> None:
+def test_two_runs_of_the_same_step_keep_their_own_checkpoints(tmp_path: Path) -> None:
     """Each process writes to a file of its own, and tolerates files that the other one deleted."""
     rng = np.random.default_rng(0)
     one, two = Checkpoints(tmp_path / "shared"), Checkpoints(tmp_path / "shared")

@@ -83,7 +83,7 @@ def test_the_best_epoch_is_restored() -> None:
     assert not torch.equal(trainer.model.weight, last.model.weight)
 
 
-def test_without_validation_the_last_epoch_is_kept() -> None:
+def test_without_validation_the_last_epoch_is_returned() -> None:
     trainer = Line()
     history = run(trainer, evaluate_every=0)
     assert (history.best_epoch, history.epochs) == (-1, 4)

@@ -27,5 +27,5 @@ def test_ndcg_by_hand() -> None:
         ([1.0, -math.inf, 0.0], 1, 2),
     ],
 )
-def test_where_a_target_stands(scores: list[float], target: int, rank: int) -> None:
+def test_the_rank_of_a_target(scores: list[float], target: int, rank: int) -> None:
     assert target_rank(np.array(scores), target) == rank

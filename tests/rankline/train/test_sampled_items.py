@@ -105,7 +105,7 @@ def loss_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]:
     return left_BD, vectors_ID, torch.tensor([0, 10, 20]), other_targets
 
 
-def test_other_right_answers_are_not_held_against_a_target() -> None:
+def test_other_correct_answers_do_not_count_as_negatives() -> None:
     left_BD, vectors_ID, target_B, other_targets = loss_inputs()
     probability_I, nobody = np.full(ITEMS, 1 / ITEMS), np.zeros(0, np.int64)
     loss = next_item_loss(
@@ -125,7 +125,7 @@ def test_other_right_answers_are_not_held_against_a_target() -> None:
     assert float(without) > float(loss) + 0.05
 
 
-def test_neither_are_they_where_items_are_sampled() -> None:
+def test_other_correct_answers_do_not_count_where_items_are_sampled() -> None:
     """On average the loss is that of the whole catalogue."""
     left_BD, vectors_ID, target_B, other_targets = loss_inputs()
     rng = np.random.default_rng(0)

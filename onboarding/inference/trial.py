@@ -1,0 +1,80 @@
+"""The trial of a mapping: ingest's own expressions read the samples, and what they cannot read is no good guess."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from components.ingest.canonical import SELECTS
+from components.ingest.config import IngestConfig
+from components.ingest.expressions import ColumnExpressions
+from components.ingest.readers.parts import Column, Part
+from onboarding.inference.map_settings import map_settings
+from onboarding.inference.schema import LIST_SETTINGS, SURE_ABOVE, ColumnMapping, SchemaMapping
+from rankline.errors import SourceError
+from rankline.io.sql import fetch_row, identifier
+
+MAX_REJECTED_SHARE: float = IngestConfig.model_fields["max_rejected_share"].default
+UNREADABLE = SURE_ABOVE / 2  # the confidence of a column that ingest cannot read
+
+
+def without_unreadable(mapping: SchemaMapping, role: str) -> list[ColumnMapping]:
+    """The columns of a role, without guesses that ingest cannot read; a time that it cannot read is a mere guess."""
+    import duckdb
+
+    columns = mapping.column_mappings[role]
+    try:
+        shares = _unreadable_shares(mapping, role)
+    except (duckdb.Error, SourceError, ValidationError):  # what the dry run will say more about
+        return columns
+    readable = []
+    for each in columns:
+        share = max(shares.get(reason, 0.0) for reason in _reasons(each))
+        if share <= MAX_REJECTED_SHARE or each.confidence == 1.0:
+            readable.append(each)
+        elif not each.setting.startswith("labels.") and each.setting not in (*LIST_SETTINGS, "price", "available"):
+            why = f"{each.why}; but ingest cannot read {share:.0%} of its values"
+            readable.append(dataclasses.replace(each, confidence=min(each.confidence, UNREADABLE), why=why))
+    return readable
+
+
+def _unreadable_shares(mapping: SchemaMapping, role: str) -> dict[str, float]:
+    """Reason -> the share of a sample's rows that ingest would reject for it."""
+    table = mapping.table(role)
+    config = IngestConfig(source=mapping.survey.source or "here", **map_settings(mapping))
+    part = Part(
+        table=role,
+        where=table.place,
+        columns={name: Column(identifier(name), stats.kind) for name, stats in table.columns.items()},
+        schema=None,
+        batches=iter(()),
+        raw="''",
+    )
+    source = ColumnExpressions(part, config, list(mapping.roles))
+    expressions = SELECTS[role](source, config.columns)
+    checks = [(reason.split("'")[1], check) for check, reason in source.checks]
+    if config.columns.price and role == "items":
+        checks.append(
+            ("price", f"({expressions['price_as_written']}) IS NOT NULL AND ({expressions['price']}) IS NULL")
+        )
+    if not checks:
+        return {}
+    counts = ", ".join(f"avg(CAST(coalesce({check}, false) AS INTEGER))" for _, check in checks)
+    row = fetch_row(mapping.survey.db, f"SELECT {counts} FROM {identifier(table.name)}")
+    shares: dict[str, float] = {}
+    for (reason, _), share in zip(checks, row, strict=True):
+        shares[reason] = max(shares.get(reason, 0.0), float(share or 0))
+    return shares
+
+
+def _reasons(column: ColumnMapping) -> Iterable[str]:
+    """The reasons for which ingest would reject rows because of a column."""
+    setting = column.setting.rpartition(".")[2]
+    yield from (f"unparsable {setting}", f"unparsable {column.column}")
+    yield from (f"{setting} is not a plain value", f"{setting} of more digits than its type can hold")
+    if setting == "price":
+        yield "price"
+    if setting == "timestamp":
+        yield "implausible time"
